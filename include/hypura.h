@@ -1,0 +1,388 @@
+/*
+ * hypura.h - the public interface of libhypura.
+ *
+ * Hypura runs language models that do not fit in memory: it maps a GGUF file,
+ * measures the machine, places every tensor on the tier that suits it, and runs
+ * the model through llama.cpp with its own pager underneath.
+ *
+ *     profile ---+
+ *     map -------+--> plan --> model (open, generate, statistics)
+ *     budget ----+
+ *
+ * What always holds:
+ *  - Nothing here prints, exits or reads the environment. A call that can fail
+ *    returns a hypura_status and, where it takes a hypura_error, fills it with a
+ *    message that names the file, tensor or number at fault and what to try.
+ *  - All sizes are bytes, all times microseconds, unless a name says otherwise.
+ *  - Objects are opened and closed in pairs. A closed or NULL object may be
+ *    closed again as NULL. Different objects may be used from different threads;
+ *    one object only from one thread at a time, unless its comment says more.
+ */
+#ifndef HYPURA_H
+#define HYPURA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define HYPURA_API __attribute__((visibility("default")))
+#define HYPURA_PRINTF(f, a) __attribute__((format(printf, f, a)))
+#else
+#define HYPURA_API
+#define HYPURA_PRINTF(f, a)
+#endif
+
+/* ---- errors ------------------------------------------------------------- */
+
+typedef enum hypura_status {
+    HYPURA_OK = 0,
+    HYPURA_ERR_USAGE,       /* an argument is out of range or contradicts another */
+    HYPURA_ERR_IO,          /* a file could not be opened, read or written */
+    HYPURA_ERR_FORMAT,      /* a file is not what it claims to be */
+    HYPURA_ERR_MEMORY,      /* an allocation failed */
+    HYPURA_ERR_BUDGET,      /* the memory budget is below the model's floor */
+    HYPURA_ERR_UNSUPPORTED, /* this build, machine or model cannot do it */
+    HYPURA_ERR_BACKEND,     /* llama.cpp or a device reported a failure */
+    HYPURA_ERR_CANCELLED,   /* the caller's callback asked to stop */
+} hypura_status;
+
+typedef struct hypura_error {
+    hypura_status status;
+    char          message[512]; /* always terminated; empty when status is OK */
+} hypura_error;
+
+HYPURA_API const char *hypura_status_name(hypura_status status);
+HYPURA_API const char *hypura_version(void);
+
+/* Reports progress of a long call: done of total (bytes or items). Returning
+ * false asks the call to stop with HYPURA_ERR_CANCELLED. */
+typedef bool (*hypura_progress_fn)(void *user, const char *what, uint64_t done, uint64_t total);
+
+/* ---- the machine -------------------------------------------------------- */
+
+#define HYPURA_MAX_DEVICES 16
+
+typedef struct hypura_device {
+    char     name[64];
+    char     description[128];
+    char     kind[16]; /* "cpu", "gpu", "igpu", "accel" */
+    uint64_t free_bytes;
+    uint64_t total_bytes;
+} hypura_device;
+
+/* A measured machine. Rates are what the engine itself reached with direct
+ * reads of the block size and depth it will use. */
+typedef struct hypura_profile {
+    int      version;
+    char     cpu[128];
+    int      n_cpus;
+    uint64_t ram_total_bytes;
+    uint64_t ram_available_bytes; /* now: free and reclaimable, within every cgroup limit */
+    uint64_t ram_limit_bytes;     /* smallest of RAM and cgroup limits */
+    double   memory_bytes_per_s;  /* sequential read by all cores */
+    char     storage_path[1024];  /* where the reads were measured */
+    char     io_engine[16];       /* "uring" or "pool" */
+    bool     direct_io;           /* O_DIRECT or F_NOCACHE really in effect */
+    uint32_t io_align_offset_bytes;
+    uint32_t io_align_memory_bytes;
+    uint64_t io_block_bytes;     /* best request size found */
+    uint32_t io_depth;           /* requests in flight at that size */
+    double   direct_bytes_per_s; /* rate at io_block_bytes x io_depth, random order */
+    double   read_latency_us;    /* one 4 KiB direct read, median */
+    int64_t  measured_unix_s;
+    int           n_devices;
+    hypura_device devices[HYPURA_MAX_DEVICES];
+} hypura_profile;
+
+typedef struct hypura_profile_options {
+    const char        *cache_dir;    /* folder of the stored profile; NULL: measure, store nothing */
+    const char        *storage_path; /* folder or file on the drive to measure; NULL: cache_dir */
+    bool               force;        /* measure again although a stored profile fits */
+    hypura_progress_fn progress;
+    void              *progress_user;
+} hypura_profile_options;
+
+/* Loads the stored profile when it fits this machine and drive, else measures
+ * (a few seconds) and stores it. Memory figures are always taken anew. */
+HYPURA_API hypura_status hypura_profile_get(const hypura_profile_options *options, hypura_profile *profile,
+                                            hypura_error *error);
+
+/* ---- the model map ------------------------------------------------------ */
+
+typedef enum hypura_role {
+    HYPURA_ROLE_TRUNK = 0,       /* norms, biases, attention, everything always needed */
+    HYPURA_ROLE_FFN,             /* dense feed-forward weight */
+    HYPURA_ROLE_EXPERT,          /* expert slices along the third dimension */
+    HYPURA_ROLE_SHARED_EXPERT,   /* expert that every token uses */
+    HYPURA_ROLE_ROUTER,          /* picks the experts */
+    HYPURA_ROLE_EMBEDDING,       /* token embedding, read by rows */
+    HYPURA_ROLE_LAYER_EMBEDDING, /* per-layer token embedding, read by rows */
+    HYPURA_ROLE_OUTPUT,          /* the vocabulary projection */
+    HYPURA_ROLE_MTP,             /* block for multi-token prediction */
+} hypura_role;
+
+HYPURA_API const char *hypura_role_name(hypura_role role);
+
+typedef struct hypura_tensor {
+    const char *name; /* owned by the map */
+    int         type; /* enum ggml_type */
+    const char *type_name;
+    int         n_dims;
+    int64_t     ne[4];
+    hypura_role role;
+    int         layer;  /* -1 outside the repeating layers */
+    int         bundle; /* index into bundles for experts, else -1 */
+    int         file;   /* index into files */
+    uint64_t    offset; /* of the first byte, absolute in that file */
+    uint64_t    bytes;
+    uint64_t    row_bytes;    /* one row of ne[0] values */
+    uint64_t    expert_bytes; /* one slice of ne[2], 0 when not an expert tensor */
+} hypura_tensor;
+
+#define HYPURA_MAX_BUNDLE 8
+
+/* The matrices of a layer that one router selection needs together: gate, up
+ * and down of an expert are slices of `tensors` at the same index. */
+typedef struct hypura_bundle {
+    int      layer;
+    int      n_experts;
+    int      n_tensors;
+    int      tensors[HYPURA_MAX_BUNDLE]; /* indices into the map's tensors */
+    uint64_t expert_bytes;               /* all matrices of one expert */
+} hypura_bundle;
+
+typedef struct hypura_map {
+    const char          *path; /* as given */
+    const char          *arch;
+    const char          *name; /* general.name or "" */
+    int                  n_layers;
+    int                  n_experts;      /* 0 for dense models */
+    int                  n_experts_used; /* top-k */
+    int64_t              context_length;
+    int64_t              embedding_length;
+    int                  n_files;
+    const char *const   *files;
+    const uint64_t      *file_bytes;
+    int                  n_tensors;
+    const hypura_tensor *tensors; /* in file order */
+    int                  n_bundles;
+    const hypura_bundle *bundles;
+    uint64_t             tensor_bytes; /* sum over all tensors */
+} hypura_map;
+
+/* Reads the header of a GGUF and of all its split files (path names any one).
+ * Nothing of the weights is read. The map is immutable and may be shared by
+ * threads; close frees every pointer reached through it. */
+HYPURA_API hypura_status hypura_map_open(const char *path, hypura_map **map, hypura_error *error);
+HYPURA_API void          hypura_map_close(hypura_map *map);
+/* Index of the tensor of that name, -1 when there is none. */
+HYPURA_API int hypura_map_find(const hypura_map *map, const char *name);
+
+/* ---- the plan ----------------------------------------------------------- */
+
+typedef enum hypura_mode {
+    HYPURA_MODE_RESIDENT = 0, /* everything held; Hypura is out of the path */
+    HYPURA_MODE_EXPERTS,      /* experts streamed through a pool */
+    HYPURA_MODE_DENSE,        /* dense weights streamed through a ring */
+    HYPURA_MODE_MIXED,        /* both */
+} hypura_mode;
+
+HYPURA_API const char *hypura_mode_name(hypura_mode mode);
+
+typedef enum hypura_place {
+    HYPURA_PLACE_RESIDENT = 0, /* read once at open, kept in anonymous memory */
+    HYPURA_PLACE_EXPERTS,      /* slices in the slots of a pool */
+    HYPURA_PLACE_DENSE,        /* first pinned_rows kept, the rest in chunks through the ring */
+    HYPURA_PLACE_ROWS,         /* only the rows asked for, read on demand */
+} hypura_place;
+
+typedef struct hypura_placement {
+    hypura_place place;
+    int64_t      pinned_rows; /* DENSE: rows kept in memory, from row 0 */
+    int64_t      chunk_rows;  /* DENSE: rows of one ring chunk (the last may be shorter) */
+    int          pool;        /* EXPERTS: index into pools; else -1 */
+} hypura_placement;
+
+#define HYPURA_MAX_POOLS 16
+
+/* Slots of one size class. A slot holds all matrices of one expert. */
+typedef struct hypura_pool_plan {
+    uint64_t slot_bytes; /* payload: sum of the matrices, padding excluded */
+    uint64_t slot_stride_bytes;
+    uint32_t n_slots;
+    uint32_t n_units; /* experts over all layers of this class */
+    uint32_t n_floor; /* fewest slots that can run */
+} hypura_pool_plan;
+
+typedef struct hypura_plan {
+    hypura_mode mode;
+    /* the budget, and how it is spent */
+    uint64_t memory_bytes;  /* everything the model takes; 0 when only weights were limited */
+    uint64_t weights_bytes; /* all weights held at once: resident + pinned + pools + ring */
+    uint64_t kv_bytes;
+    uint64_t compute_bytes;
+    uint64_t overhead_bytes; /* vocabulary, queues, staging */
+    /* tiers */
+    uint64_t resident_bytes;
+    uint64_t pinned_bytes; /* pinned rows of streamed dense weights */
+    uint64_t pool_bytes;   /* all expert pools */
+    uint64_t ring_bytes;   /* ring of dense chunks */
+    uint64_t nvme_bytes;   /* weights that stay on the drive alone */
+    uint64_t floor_weights_bytes; /* fewest bytes of weights that can run */
+    uint64_t floor_memory_bytes;
+    /* ring of dense chunks */
+    uint64_t ring_slot_bytes; /* stride of one ring slot */
+    uint32_t n_ring_slots;
+    uint32_t prefetch_depth; /* chunks requested ahead of the one in use */
+    /* reads */
+    uint64_t io_block_bytes;
+    uint32_t io_depth;
+    int              n_pools;
+    hypura_pool_plan pools[HYPURA_MAX_POOLS];
+    int               n_placements; /* one for each tensor of the map */
+    hypura_placement *placements;
+    /* forecast */
+    double      decode_tok_s;
+    double      bound_tok_s; /* max(compute, missed bytes / bandwidth) alone */
+    double      hit_rate;    /* assumed, by bytes */
+    double      read_bytes_per_token;
+    const char *bound_by; /* "compute", "storage" */
+} hypura_plan;
+
+typedef struct hypura_model_options {
+    const char *path;
+    uint64_t    memory_bytes;  /* limit on everything; 0: chosen from what is free */
+    uint64_t    weights_bytes; /* limit on weights alone; 0: none */
+    uint32_t    n_context;     /* 0: 4096 or the model's own, whichever is less */
+    uint32_t    n_ubatch;      /* tokens computed together at most; 0: 512 */
+    int         n_threads;     /* 0: one per physical core */
+    bool        force_paging;  /* page even where all weights fit (tests, benchmarks) */
+    bool        plain;         /* plain llama.cpp, Hypura out of the path (comparisons) */
+    bool        no_repack;     /* plain: keep weights in the file's own layout */
+    const char *io_engine;     /* "uring", "pool"; NULL: the profile's choice */
+    const char *cache_dir;     /* for the profile; NULL: measured and not stored */
+    hypura_progress_fn progress;
+    void              *progress_user;
+} hypura_model_options;
+
+/* Solves the placement without loading any weight. Free with hypura_plan_free. */
+HYPURA_API hypura_status hypura_estimate(const hypura_model_options *options, hypura_plan **plan,
+                                         hypura_error *error);
+HYPURA_API void          hypura_plan_free(hypura_plan *plan);
+
+/* ---- a loaded model ----------------------------------------------------- */
+
+typedef struct hypura_model hypura_model;
+
+typedef struct hypura_statistics {
+    uint64_t bytes_read;   /* from the drive by the pager, this model, since open or reset */
+    uint64_t bytes_needed; /* weights that computing asked the pager for */
+    uint64_t bytes_hit;    /* of these, present when asked for */
+    uint64_t n_reads;
+    uint64_t n_evictions;
+    double   read_wait_s; /* computing stood still for reads */
+    double   compute_s;   /* inside Hypura's nodes */
+    double   overhead_s;  /* inside Hypura, neither of the two */
+    double   device_busy_s;
+    uint64_t trunk_bytes_read; /* at open */
+    char     io_engine[16];
+    bool     direct_io;
+} hypura_statistics;
+
+HYPURA_API hypura_status      hypura_model_open(const hypura_model_options *options, hypura_model **model,
+                                                hypura_error *error);
+HYPURA_API void               hypura_model_close(hypura_model *model);
+HYPURA_API const hypura_map  *hypura_model_map(const hypura_model *model);
+HYPURA_API const hypura_plan *hypura_model_plan(const hypura_model *model);
+HYPURA_API void               hypura_model_statistics(const hypura_model *model, hypura_statistics *statistics);
+HYPURA_API void               hypura_model_reset_statistics(hypura_model *model);
+
+typedef struct hypura_sampling {
+    float    temperature; /* 0: greedy */
+    float    top_p;       /* 1: off */
+    float    min_p;       /* 0: off */
+    int      top_k;       /* 0: off */
+    uint32_t seed;
+} hypura_sampling;
+
+/* Called for each piece of text as it is generated (UTF-8, whole characters).
+ * Returning false ends the answer; what was generated so far stays valid. */
+typedef bool (*hypura_text_fn)(void *user, const char *text, size_t text_bytes);
+
+typedef struct hypura_generate_options {
+    const char     *prompt;
+    bool            raw; /* no chat template */
+    uint32_t        max_tokens; /* 0: until the model ends or the context is full */
+    hypura_sampling sampling;
+    hypura_text_fn  on_text;
+    void           *on_text_user;
+} hypura_generate_options;
+
+typedef struct hypura_result {
+    uint32_t prompt_tokens;
+    uint32_t tokens;
+    double   prompt_s;
+    double   decode_s;
+    char    *text; /* whole answer; free with hypura_result_clear */
+    bool     stopped_by_user;
+    bool     context_full;
+} hypura_result;
+
+/* Answers one prompt. With raw false the prompt becomes a user message of the
+ * conversation held by the model; hypura_model_reset starts a new one. */
+HYPURA_API hypura_status hypura_generate(hypura_model *model, const hypura_generate_options *options,
+                                         hypura_result *result, hypura_error *error);
+HYPURA_API void          hypura_result_clear(hypura_result *result);
+HYPURA_API void          hypura_model_reset(hypura_model *model);
+
+/* ---- proof -------------------------------------------------------------- */
+
+typedef struct hypura_verify_case {
+    uint64_t weights_bytes;
+    uint32_t prompt_tokens;
+    uint32_t tokens; /* decoded after the prompt */
+    uint32_t ubatch;
+    char     io_engine[16];
+    uint64_t differing; /* logits whose bits differ */
+    uint64_t bytes_read;
+} hypura_verify_case;
+
+typedef struct hypura_verify_report {
+    bool                identical;
+    int                 n_cases;
+    hypura_verify_case *cases;
+} hypura_verify_report;
+
+typedef struct hypura_verify_options {
+    const char     *path;
+    const uint64_t *weights_bytes; /* budgets; NULL: floor, 25, 50 and 100 % of the weights */
+    int             n_weights;
+    const uint32_t *prompt_tokens; /* NULL: 1, 7, 64 */
+    int             n_prompts;
+    const uint32_t *ubatches; /* NULL: 512 */
+    int             n_ubatches;
+    const char *const *io_engines; /* NULL: every engine there is */
+    int             n_io_engines;
+    uint32_t        tokens; /* decoded after each prompt; 0: 16 */
+    int             n_threads;
+    const char     *cache_dir;
+    hypura_progress_fn progress;
+    void              *progress_user;
+} hypura_verify_options;
+
+/* Decodes the same prompts through plain libllama and through Hypura at each
+ * budget, and compares the bits of every logit. */
+HYPURA_API hypura_status hypura_verify(const hypura_verify_options *options, hypura_verify_report *report,
+                                       hypura_error *error);
+HYPURA_API void          hypura_verify_report_clear(hypura_verify_report *report);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,1 @@
+typedef int hypura_base_stub;

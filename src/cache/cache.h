@@ -1,0 +1,52 @@
+/*
+ * cache.h - which expert lies in which slot, and which one has to go. Pure:
+ * keys only, no weights, no I/O, no locks (the pager calls it under its own).
+ *
+ * A key is one expert of one layer, numbered 0 .. n_keys-1 by the pager; a group
+ * is its layer. A slot is EMPTY or holds one key. A pinned slot is never a
+ * victim. All memory is taken at open.
+ */
+#ifndef HYPURA_CACHE_CACHE_H
+#define HYPURA_CACHE_CACHE_H
+
+#include "hypura.h"
+
+#define HYPURA_CACHE_NONE UINT32_MAX
+
+typedef struct hypura_cache hypura_cache;
+
+typedef struct hypura_cache_options {
+    uint32_t    n_slots;
+    uint32_t    n_keys;
+    uint32_t    n_groups;
+    const char *policy; /* "lru" or NULL */
+} hypura_cache_options;
+
+hypura_status hypura_cache_open(const hypura_cache_options *options, hypura_cache **cache, hypura_error *error);
+void          hypura_cache_close(hypura_cache *cache);
+
+/* Slot that holds key, or NONE. Does not count as a use. */
+uint32_t hypura_cache_find(const hypura_cache *cache, uint32_t key);
+/* Key that the slot holds, or NONE. */
+uint32_t hypura_cache_key(const hypura_cache *cache, uint32_t slot);
+
+/* The key in this slot is used now. */
+void hypura_cache_touch(hypura_cache *cache, uint32_t slot);
+
+/* Gives key (absent until now) a slot: an EMPTY one, else the policy's victim
+ * among the unpinned, whose key is stored in *evicted (NONE when it was empty).
+ * Counts as a use. Returns NONE, changing nothing, when every slot is pinned. */
+uint32_t hypura_cache_insert(hypura_cache *cache, uint32_t key, uint32_t group, uint32_t *evicted);
+
+/* The slot becomes EMPTY (its read failed, or the pool shrinks). */
+void hypura_cache_remove(hypura_cache *cache, uint32_t slot);
+
+/* Pins nest. */
+void     hypura_cache_pin(hypura_cache *cache, uint32_t slot);
+void     hypura_cache_unpin(hypura_cache *cache, uint32_t slot);
+uint32_t hypura_cache_pins(const hypura_cache *cache, uint32_t slot);
+
+/* How many slots are not pinned. */
+uint32_t hypura_cache_evictable(const hypura_cache *cache);
+
+#endif

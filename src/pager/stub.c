@@ -1,0 +1,1 @@
+typedef int hypura_pager_stub;

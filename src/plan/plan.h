@@ -1,0 +1,47 @@
+/*
+ * plan.h - from profile, map, survey and budget to a placement. Pure: no I/O,
+ * no clock, no globals; the same input gives the same plan.
+ *
+ * The survey is what llama.cpp's own graph says about the model: which operation
+ * reads each weight, in which order, and what the context costs. The engine
+ * takes it from a load that reads no weights; tests write it by hand.
+ */
+#ifndef HYPURA_PLAN_PLAN_H
+#define HYPURA_PLAN_PLAN_H
+
+#include "hypura.h"
+
+enum {
+    HYPURA_USE_MUL_MAT = 1,    /* dense product, as src[0], two-dimensional */
+    HYPURA_USE_MUL_MAT_ID = 2, /* product with selected experts */
+    HYPURA_USE_GET_ROWS = 4,   /* rows selected by token */
+    HYPURA_USE_OTHER = 8,      /* anything the executor cannot page */
+};
+
+typedef struct hypura_use {
+    uint32_t flags;
+    uint32_t n_mul_mat; /* products that read it in one decode graph */
+    uint32_t order;     /* position of the first of them; UINT32_MAX when unused */
+} hypura_use;
+
+typedef struct hypura_survey {
+    int         n_uses; /* one for each tensor of the map */
+    hypura_use *uses;
+    uint64_t    kv_bytes;
+    uint64_t    compute_bytes;
+    uint32_t    n_context;
+    uint32_t    n_ubatch;
+} hypura_survey;
+
+typedef struct hypura_plan_options {
+    uint64_t memory_bytes;   /* 0: no limit but what the profile says is available */
+    uint64_t weights_bytes;  /* 0: no limit of its own */
+    uint64_t overhead_bytes; /* fixed cost outside weights, KV and compute */
+    bool     force_paging;   /* never RESIDENT: experts (or, in a dense model, dense weights) go through the pager */
+} hypura_plan_options;
+
+/* Fails with HYPURA_ERR_BUDGET, naming the floor, when the budget is below it. */
+hypura_status hypura_plan_solve(const hypura_map *map, const hypura_survey *survey, const hypura_profile *profile,
+                                const hypura_plan_options *options, hypura_plan **plan, hypura_error *error);
+
+#endif

@@ -1,0 +1,1 @@
+typedef int hypura_predict_stub;
