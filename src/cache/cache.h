@@ -4,7 +4,8 @@
  *
  * A key is one expert of one layer, numbered 0 .. n_keys-1 by the pager; a group
  * is its layer. A slot is EMPTY or holds one key. A pinned slot is never a
- * victim. All memory is taken at open.
+ * victim. All memory is taken at open. A key, slot or state that a function does
+ * not allow is a defect of the caller (asserted), not an error it reports.
  */
 #ifndef HYPURA_CACHE_CACHE_H
 #define HYPURA_CACHE_CACHE_H
@@ -38,15 +39,16 @@ void hypura_cache_touch(hypura_cache *cache, uint32_t slot);
  * Counts as a use. Returns NONE, changing nothing, when every slot is pinned. */
 uint32_t hypura_cache_insert(hypura_cache *cache, uint32_t key, uint32_t group, uint32_t *evicted);
 
-/* The slot becomes EMPTY (its read failed, or the pool shrinks). */
+/* The slot loses its key (its read failed, or the pool shrinks) and becomes EMPTY:
+ * now, or, when it is pinned, with its last unpin. */
 void hypura_cache_remove(hypura_cache *cache, uint32_t slot);
 
-/* Pins nest. */
+/* Pins nest. Only a slot that holds a key may be pinned. */
 void     hypura_cache_pin(hypura_cache *cache, uint32_t slot);
 void     hypura_cache_unpin(hypura_cache *cache, uint32_t slot);
 uint32_t hypura_cache_pins(const hypura_cache *cache, uint32_t slot);
 
-/* How many slots are not pinned. */
+/* How many slots are not pinned; insert succeeds while this is not 0. */
 uint32_t hypura_cache_evictable(const hypura_cache *cache);
 
 #endif

@@ -1,0 +1,218 @@
+/*
+ * cache.c - which key lies in which slot: slots, key table, pins, free list.
+ *
+ * A router picks a few experts a token, and picks many of them again soon. The
+ * cache keeps those that were read in a fixed number of slots, so that a second
+ * use costs no read. It knows numbers only: the pager gives the key of an expert
+ * and gets the slot whose memory holds it, or the slot to read it into. Nothing
+ * here touches a weight, so a recorded trace of keys drives the same code.
+ *
+ * Two tables point at each other: slots[s].key says what a slot holds, and
+ * slot_of[k] says where a key lies. Every question is one look into one of them.
+ * EMPTY slots hang on a free list threaded through the slots. Who leaves when
+ * none is EMPTY is not decided here but by a policy (policy.h), which is told of
+ * every insert, use and removal, and sees the pins.
+ *
+ *                    insert                       remove
+ *        EMPTY -----------------> HELD (pins 0) -----------------> EMPTY
+ *                                  |  ^      ^ insert (victim: another key)
+ *                              pin |  | unpin
+ *                                  v  |
+ *                                 HELD (pins > 0) --remove--> DRAINING --last unpin--> EMPTY
+ *
+ * What always holds:
+ *  1. slot_of[k] == s exactly when slots[s].key == k.
+ *  2. The policy knows exactly the HELD slots; the free list holds exactly the
+ *     EMPTY ones. A DRAINING slot (its read failed while someone still waits
+ *     for it) is in neither: it holds no key, and nobody can be given it.
+ *  3. n_pinned counts the slots with pins > 0. None of them is ever a victim.
+ *
+ * find, key, touch, pin, unpin and remove take constant time; so does insert
+ * apart from the policy's search for a slot without pins.
+ */
+#include "cache/cache.h"
+#include "cache/policy.h"
+
+#include "base/status.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+typedef struct cache_slot {
+    uint32_t key;       /* NONE when EMPTY or DRAINING */
+    uint32_t next_free; /* EMPTY: next on the free list, NONE at its end */
+} cache_slot;
+
+struct hypura_cache {
+    uint32_t n_slots;
+    uint32_t n_keys;
+    uint32_t n_groups;
+    uint32_t first_free;
+    uint32_t n_pinned;
+    cache_slot *slots;
+    uint32_t *pins;    /* apart from slots: policies scan it */
+    uint32_t *slot_of; /* by key */
+    const hypura_policy *policy;
+    void *policy_state;
+};
+
+static void free_list_push(hypura_cache *cache, uint32_t slot)
+{
+    cache->slots[slot].next_free = cache->first_free;
+    cache->first_free = slot;
+}
+
+hypura_status hypura_cache_open(const hypura_cache_options *options, hypura_cache **cache, hypura_error *error)
+{
+    *cache = NULL;
+    if (options->n_slots == 0 || options->n_slots == HYPURA_CACHE_NONE) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "a cache of %u slots: give at least 1", options->n_slots);
+    }
+    if (options->n_keys == 0 || options->n_keys == HYPURA_CACHE_NONE) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "a cache for %u keys: give at least 1", options->n_keys);
+    }
+    const hypura_policy *policy = hypura_policy_find(options->policy);
+    if (!policy) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "there is no cache policy \"%s\"; the default is \"%s\"",
+                           options->policy, hypura_policy_find(NULL)->name);
+    }
+
+    hypura_cache *opened = calloc(1, sizeof(*opened));
+    if (!opened) {
+        goto no_memory;
+    }
+    opened->n_slots = options->n_slots;
+    opened->n_keys = options->n_keys;
+    opened->n_groups = options->n_groups;
+    opened->policy = policy;
+    opened->slots = calloc(options->n_slots, sizeof(*opened->slots));
+    opened->pins = calloc(options->n_slots, sizeof(*opened->pins));
+    opened->slot_of = calloc(options->n_keys, sizeof(*opened->slot_of));
+    opened->policy_state = policy->open(options->n_slots, options->n_keys, options->n_groups);
+    if (!opened->slots || !opened->pins || !opened->slot_of || !opened->policy_state) {
+        goto no_memory;
+    }
+
+    for (uint32_t key = 0; key < opened->n_keys; key++) {
+        opened->slot_of[key] = HYPURA_CACHE_NONE;
+    }
+    /* Pushed from the last to the first, so that slots fill in address order. */
+    opened->first_free = HYPURA_CACHE_NONE;
+    for (uint32_t slot = opened->n_slots; slot-- > 0;) {
+        opened->slots[slot].key = HYPURA_CACHE_NONE;
+        free_list_push(opened, slot);
+    }
+    *cache = opened;
+    return HYPURA_OK;
+
+no_memory:
+    hypura_cache_close(opened);
+    return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the tables of a cache of %u slots and %u keys",
+                       options->n_slots, options->n_keys);
+}
+
+void hypura_cache_close(hypura_cache *cache)
+{
+    if (!cache) {
+        return;
+    }
+    if (cache->policy_state) {
+        cache->policy->close(cache->policy_state);
+    }
+    free(cache->slot_of);
+    free(cache->pins);
+    free(cache->slots);
+    free(cache);
+}
+
+uint32_t hypura_cache_find(const hypura_cache *cache, uint32_t key)
+{
+    assert(key < cache->n_keys);
+    return cache->slot_of[key];
+}
+
+uint32_t hypura_cache_key(const hypura_cache *cache, uint32_t slot)
+{
+    assert(slot < cache->n_slots);
+    return cache->slots[slot].key;
+}
+
+void hypura_cache_touch(hypura_cache *cache, uint32_t slot)
+{
+    assert(hypura_cache_key(cache, slot) != HYPURA_CACHE_NONE);
+    cache->policy->on_touch(cache->policy_state, slot);
+}
+
+/* HELD loses its key: to nobody (remove) or to another key (insert). */
+static uint32_t release_key(hypura_cache *cache, uint32_t slot)
+{
+    uint32_t key = cache->slots[slot].key;
+    cache->slot_of[key] = HYPURA_CACHE_NONE;
+    cache->slots[slot].key = HYPURA_CACHE_NONE;
+    cache->policy->on_remove(cache->policy_state, slot);
+    return key;
+}
+
+uint32_t hypura_cache_insert(hypura_cache *cache, uint32_t key, uint32_t group, uint32_t *evicted)
+{
+    assert(hypura_cache_find(cache, key) == HYPURA_CACHE_NONE);
+    assert(group < cache->n_groups || cache->n_groups == 0);
+    *evicted = HYPURA_CACHE_NONE;
+
+    uint32_t slot = cache->first_free;
+    if (slot != HYPURA_CACHE_NONE) {
+        cache->first_free = cache->slots[slot].next_free;
+    } else if (cache->n_pinned == cache->n_slots) {
+        return HYPURA_CACHE_NONE;
+    } else {
+        slot = cache->policy->victim(cache->policy_state, cache->pins, key, group);
+        assert(slot < cache->n_slots && cache->pins[slot] == 0);
+        *evicted = release_key(cache, slot);
+    }
+
+    cache->slots[slot].key = key;
+    cache->slot_of[key] = slot;
+    cache->policy->on_insert(cache->policy_state, slot, key, group);
+    return slot;
+}
+
+void hypura_cache_remove(hypura_cache *cache, uint32_t slot)
+{
+    assert(hypura_cache_key(cache, slot) != HYPURA_CACHE_NONE);
+    release_key(cache, slot);
+    if (cache->pins[slot] == 0) {
+        free_list_push(cache, slot);
+    }
+}
+
+void hypura_cache_pin(hypura_cache *cache, uint32_t slot)
+{
+    assert(hypura_cache_key(cache, slot) != HYPURA_CACHE_NONE);
+    assert(cache->pins[slot] < UINT32_MAX);
+    if (cache->pins[slot]++ == 0) {
+        cache->n_pinned++;
+    }
+}
+
+void hypura_cache_unpin(hypura_cache *cache, uint32_t slot)
+{
+    assert(hypura_cache_pins(cache, slot) > 0);
+    if (--cache->pins[slot] > 0) {
+        return;
+    }
+    cache->n_pinned--;
+    if (cache->slots[slot].key == HYPURA_CACHE_NONE) {
+        free_list_push(cache, slot);
+    }
+}
+
+uint32_t hypura_cache_pins(const hypura_cache *cache, uint32_t slot)
+{
+    assert(slot < cache->n_slots);
+    return cache->pins[slot];
+}
+
+uint32_t hypura_cache_evictable(const hypura_cache *cache)
+{
+    return cache->n_slots - cache->n_pinned;
+}

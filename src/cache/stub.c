@@ -1,1 +1,0 @@
-typedef int hypura_cache_stub;

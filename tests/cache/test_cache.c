@@ -1,0 +1,362 @@
+/*
+ * test_cache.c - the cache against a model of it that is obviously right.
+ *
+ * The model keeps a list of slots with the time of their last use and finds
+ * everything by looking at all of them.
+ */
+#include "cache/cache.h"
+#include "cache/policy.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define NONE HYPURA_CACHE_NONE
+
+static hypura_cache *open_cache(uint32_t n_slots, uint32_t n_keys, const char *policy)
+{
+    hypura_cache_options options = {.n_slots = n_slots, .n_keys = n_keys, .n_groups = 1, .policy = policy};
+    hypura_cache *cache = NULL;
+    hypura_error error = {0};
+    assert_int_equal(hypura_cache_open(&options, &cache, &error), HYPURA_OK);
+    assert_non_null(cache);
+    return cache;
+}
+
+static uint32_t insert(hypura_cache *cache, uint32_t key, uint32_t expected_evicted)
+{
+    uint32_t evicted = 12345;
+    uint32_t slot = hypura_cache_insert(cache, key, 0, &evicted);
+    assert_int_not_equal(slot, NONE);
+    assert_int_equal(evicted, expected_evicted);
+    assert_int_equal(hypura_cache_find(cache, key), slot);
+    assert_int_equal(hypura_cache_key(cache, slot), key);
+    return slot;
+}
+
+static void test_starts_empty(void **state)
+{
+    (void)state;
+    hypura_cache *cache = open_cache(3, 5, NULL);
+    for (uint32_t key = 0; key < 5; key++) {
+        assert_int_equal(hypura_cache_find(cache, key), NONE);
+    }
+    for (uint32_t slot = 0; slot < 3; slot++) {
+        assert_int_equal(hypura_cache_key(cache, slot), NONE);
+        assert_int_equal(hypura_cache_pins(cache, slot), 0);
+    }
+    assert_int_equal(hypura_cache_evictable(cache), 3);
+    hypura_cache_close(cache);
+    hypura_cache_close(NULL);
+}
+
+static void test_empty_slots_are_filled_in_address_order(void **state)
+{
+    (void)state;
+    hypura_cache *cache = open_cache(3, 5, "lru");
+    assert_int_equal(insert(cache, 4, NONE), 0);
+    assert_int_equal(insert(cache, 2, NONE), 1);
+    assert_int_equal(insert(cache, 0, NONE), 2);
+    hypura_cache_close(cache);
+}
+
+static void test_lru_evicts_the_least_recently_used(void **state)
+{
+    (void)state;
+    hypura_cache *cache = open_cache(3, 10, "lru");
+    insert(cache, 0, NONE);
+    insert(cache, 1, NONE);
+    insert(cache, 2, NONE);
+    hypura_cache_touch(cache, hypura_cache_find(cache, 0));
+    insert(cache, 3, 1);
+    assert_int_equal(hypura_cache_find(cache, 1), NONE);
+    insert(cache, 4, 2);
+    insert(cache, 5, 0);
+    insert(cache, 6, 3);
+    hypura_cache_close(cache);
+}
+
+static void test_finding_is_not_using(void **state)
+{
+    (void)state;
+    hypura_cache *cache = open_cache(2, 4, "lru");
+    insert(cache, 0, NONE);
+    insert(cache, 1, NONE);
+    (void)hypura_cache_find(cache, 0);
+    (void)hypura_cache_key(cache, 0);
+    insert(cache, 2, 0);
+    hypura_cache_close(cache);
+}
+
+static void test_pinned_slots_stay(void **state)
+{
+    (void)state;
+    hypura_cache *cache = open_cache(2, 8, "lru");
+    uint32_t a = insert(cache, 0, NONE);
+    uint32_t b = insert(cache, 1, NONE);
+    hypura_cache_pin(cache, a);
+    hypura_cache_pin(cache, a);
+    assert_int_equal(hypura_cache_evictable(cache), 1);
+    insert(cache, 2, 1);
+    insert(cache, 3, 2);
+
+    hypura_cache_pin(cache, b);
+    assert_int_equal(hypura_cache_evictable(cache), 0);
+    uint32_t evicted = 0;
+    assert_int_equal(hypura_cache_insert(cache, 4, 0, &evicted), NONE);
+    assert_int_equal(evicted, NONE);
+    assert_int_equal(hypura_cache_find(cache, 4), NONE);
+    assert_int_equal(hypura_cache_find(cache, 0), a);
+    assert_int_equal(hypura_cache_find(cache, 3), b);
+
+    hypura_cache_unpin(cache, a);
+    assert_int_equal(hypura_cache_pins(cache, a), 1);
+    assert_int_equal(hypura_cache_evictable(cache), 0);
+    hypura_cache_unpin(cache, a);
+    assert_int_equal(hypura_cache_evictable(cache), 1);
+    insert(cache, 4, 0);
+    hypura_cache_close(cache);
+}
+
+static void test_removed_slot_is_used_before_a_victim(void **state)
+{
+    (void)state;
+    hypura_cache *cache = open_cache(2, 8, "lru");
+    insert(cache, 0, NONE);
+    uint32_t slot = insert(cache, 1, NONE);
+    hypura_cache_remove(cache, slot);
+    assert_int_equal(hypura_cache_find(cache, 1), NONE);
+    assert_int_equal(hypura_cache_key(cache, slot), NONE);
+    assert_int_equal(insert(cache, 2, NONE), slot);
+    hypura_cache_close(cache);
+}
+
+static void test_pinned_slot_that_is_removed_waits_for_its_last_unpin(void **state)
+{
+    (void)state;
+    hypura_cache *cache = open_cache(1, 8, "lru");
+    uint32_t slot = insert(cache, 3, NONE);
+    hypura_cache_pin(cache, slot);
+    hypura_cache_pin(cache, slot);
+    hypura_cache_remove(cache, slot);
+    assert_int_equal(hypura_cache_find(cache, 3), NONE);
+    uint32_t evicted;
+    assert_int_equal(hypura_cache_insert(cache, 3, 0, &evicted), NONE);
+    hypura_cache_unpin(cache, slot);
+    assert_int_equal(hypura_cache_insert(cache, 3, 0, &evicted), NONE);
+    hypura_cache_unpin(cache, slot);
+    assert_int_equal(insert(cache, 3, NONE), slot);
+    hypura_cache_close(cache);
+}
+
+static void test_bad_options_are_named(void **state)
+{
+    (void)state;
+    hypura_cache *cache = (hypura_cache *)&cache;
+    hypura_error error = {0};
+    hypura_cache_options no_slots = {.n_slots = 0, .n_keys = 1};
+    assert_int_equal(hypura_cache_open(&no_slots, &cache, &error), HYPURA_ERR_USAGE);
+    assert_null(cache);
+    hypura_cache_options no_keys = {.n_slots = 1, .n_keys = 0};
+    assert_int_equal(hypura_cache_open(&no_keys, &cache, &error), HYPURA_ERR_USAGE);
+    hypura_cache_options unknown = {.n_slots = 1, .n_keys = 1, .policy = "mru"};
+    assert_int_equal(hypura_cache_open(&unknown, &cache, &error), HYPURA_ERR_USAGE);
+    assert_non_null(strstr(error.message, "\"mru\""));
+    assert_int_equal(hypura_cache_open(&unknown, &cache, NULL), HYPURA_ERR_USAGE);
+}
+
+static void test_the_table_of_policies(void **state)
+{
+    (void)state;
+    assert_string_equal(hypura_policy_find(NULL)->name, "lru");
+    assert_null(hypura_policy_find("no such policy"));
+    uint32_t n = 0;
+    for (; hypura_policy_at(n); n++) {
+        assert_ptr_equal(hypura_policy_find(hypura_policy_at(n)->name), hypura_policy_at(n));
+    }
+    assert_true(n >= 1);
+    assert_null(hypura_policy_at(n + 1));
+}
+
+/* ---- random operations -------------------------------------------------- */
+
+#define MAX_SLOTS 16
+#define MAX_KEYS  48
+
+typedef struct reference_slot {
+    uint32_t key;
+    uint32_t pins;
+    uint64_t used;
+} reference_slot;
+
+typedef struct reference {
+    uint32_t n_slots;
+    uint64_t clock;
+    reference_slot slots[MAX_SLOTS];
+} reference;
+
+static uint32_t next_random(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return (uint32_t)(*state >> 32);
+}
+
+static uint32_t model_find(const reference *model, uint32_t key)
+{
+    for (uint32_t slot = 0; slot < model->n_slots; slot++) {
+        if (model->slots[slot].key == key) {
+            return slot;
+        }
+    }
+    return NONE;
+}
+
+static bool model_has_empty(const reference *model)
+{
+    for (uint32_t slot = 0; slot < model->n_slots; slot++) {
+        if (model->slots[slot].key == NONE && model->slots[slot].pins == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static uint32_t model_oldest_unpinned(const reference *model)
+{
+    uint32_t oldest = NONE;
+    for (uint32_t slot = 0; slot < model->n_slots; slot++) {
+        if (model->slots[slot].key != NONE && model->slots[slot].pins == 0 &&
+            (oldest == NONE || model->slots[slot].used < model->slots[oldest].used)) {
+            oldest = slot;
+        }
+    }
+    return oldest;
+}
+
+static void compare(const hypura_cache *cache, const reference *model, uint32_t n_keys)
+{
+    uint32_t n_unpinned = 0;
+    for (uint32_t slot = 0; slot < model->n_slots; slot++) {
+        assert_int_equal(hypura_cache_key(cache, slot), model->slots[slot].key);
+        assert_int_equal(hypura_cache_pins(cache, slot), model->slots[slot].pins);
+        n_unpinned += model->slots[slot].pins == 0;
+    }
+    for (uint32_t key = 0; key < n_keys; key++) {
+        assert_int_equal(hypura_cache_find(cache, key), model_find(model, key));
+    }
+    assert_int_equal(hypura_cache_evictable(cache), n_unpinned);
+}
+
+/* A key is asked for: a use when present, else an insert. With exact_lru the
+ * victim must be the model's; with other policies any unpinned slot will do. */
+static void step_use(hypura_cache *cache, reference *model, uint32_t key, bool exact_lru)
+{
+    uint32_t slot = model_find(model, key);
+    if (slot != NONE) {
+        hypura_cache_touch(cache, slot);
+        model->slots[slot].used = ++model->clock;
+        return;
+    }
+    uint32_t evicted = 0;
+    uint32_t got = hypura_cache_insert(cache, key, 0, &evicted);
+    if (model_has_empty(model)) {
+        assert_true(got < model->n_slots);
+        assert_int_equal(evicted, NONE);
+        assert_int_equal(model->slots[got].key, NONE);
+        assert_int_equal(model->slots[got].pins, 0);
+    } else {
+        uint32_t oldest = model_oldest_unpinned(model);
+        if (oldest == NONE) {
+            assert_int_equal(got, NONE);
+            assert_int_equal(evicted, NONE);
+            return;
+        }
+        assert_true(got < model->n_slots);
+        assert_int_equal(model->slots[got].pins, 0);
+        assert_int_equal(evicted, model->slots[got].key);
+        if (exact_lru) {
+            assert_int_equal(got, oldest);
+        }
+    }
+    model->slots[got].key = key;
+    model->slots[got].used = ++model->clock;
+}
+
+static void random_operations(const char *policy, uint32_t n_slots, uint32_t n_keys, uint64_t seed)
+{
+    bool exact_lru = strcmp(policy, "lru") == 0;
+    hypura_cache *cache = open_cache(n_slots, n_keys, policy);
+    reference model = {.n_slots = n_slots};
+    for (uint32_t slot = 0; slot < n_slots; slot++) {
+        model.slots[slot].key = NONE;
+    }
+    for (int i = 0; i < 4000; i++) {
+        uint32_t slot = next_random(&seed) % n_slots;
+        reference_slot *modelled = &model.slots[slot];
+        switch (next_random(&seed) % 8) {
+        case 0:
+        case 1:
+            if (modelled->key != NONE) {
+                hypura_cache_pin(cache, slot);
+                modelled->pins++;
+            }
+            break;
+        case 2:
+        case 3:
+            if (modelled->pins > 0) {
+                hypura_cache_unpin(cache, slot);
+                modelled->pins--;
+            }
+            break;
+        case 4:
+            if (modelled->key != NONE) {
+                hypura_cache_remove(cache, slot);
+                modelled->key = NONE;
+            }
+            break;
+        default:
+            step_use(cache, &model, next_random(&seed) % n_keys, exact_lru);
+            break;
+        }
+        compare(cache, &model, n_keys);
+    }
+    hypura_cache_close(cache);
+}
+
+static void test_random_operations(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; hypura_policy_at(i); i++) {
+        const char *policy = hypura_policy_at(i)->name;
+        random_operations(policy, 1, 1, 1);
+        random_operations(policy, 1, 5, 2);
+        random_operations(policy, 2, MAX_KEYS, 3);
+        random_operations(policy, 7, 20, 4);
+        random_operations(policy, MAX_SLOTS, 12, 5);
+        random_operations(policy, MAX_SLOTS, MAX_KEYS, 6);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_starts_empty),
+        cmocka_unit_test(test_empty_slots_are_filled_in_address_order),
+        cmocka_unit_test(test_lru_evicts_the_least_recently_used),
+        cmocka_unit_test(test_finding_is_not_using),
+        cmocka_unit_test(test_pinned_slots_stay),
+        cmocka_unit_test(test_removed_slot_is_used_before_a_victim),
+        cmocka_unit_test(test_pinned_slot_that_is_removed_waits_for_its_last_unpin),
+        cmocka_unit_test(test_bad_options_are_named),
+        cmocka_unit_test(test_the_table_of_policies),
+        cmocka_unit_test(test_random_operations),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
