@@ -1,0 +1,539 @@
+/*
+ * upcycle.c - `mkmodel upcycle`: a mixture of experts out of a dense llama model.
+ *
+ * Sparse upcycling (Komatsuzaki et al., "Sparse Upcycling: Training
+ * Mixture-of-Experts from Dense Checkpoints", 2022) without the training: the
+ * feed-forward network of each layer becomes N experts behind a random router.
+ * Each expert has the hidden units in an order of its own:
+ *
+ *     gate, up   rows in groups of B      expert's group b = dense group order[b]
+ *     down       columns in blocks of B   expert's block b = dense block order[b]
+ *
+ * B is the block size of down's type, so bytes only move and nothing is quantised
+ * again. Every expert is then different bytes and, but for the order of a sum, the
+ * same function; and as llama.cpp normalises the weights of the chosen experts, so
+ * is their mix. The model talks like its source, as long as the gate, up and down
+ * slices of one expert really meet: swap any two, and it talks nonsense.
+ *
+ * Orders depend on (seed, layer, expert) alone and differ within a layer.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "gguf_out.h"
+#include "mkmodel.h"
+#include "rng.h"
+
+enum { MAX_EXPERTS = 1024 /* LLAMA_MAX_EXPERTS */ };
+
+/* Deviation of the router's logits on a white input: at 2 the first of eight
+ * experts gets about half of the softmax. */
+static const float router_deviation = 2.0f;
+
+/* Streams of random numbers; see rng_stream. */
+enum { STREAM_ORDER = 1, STREAM_ROUTER = 2 };
+
+typedef enum part_kind { PART_COPY, PART_ROUTER, PART_ROWS, PART_COLUMNS } part_kind;
+
+/* One tensor of the result. */
+typedef struct part {
+    part_kind kind;
+    int       layer;
+    int64_t   source; /* tensor it is made of; the layer's norm for a router */
+    char      name[GGML_MAX_NAME];
+} part;
+
+typedef struct upcycle {
+    const char          *source_path;
+    const char          *out_path;
+    uint64_t             n_experts;
+    uint64_t             top_k;
+    uint64_t             seed;
+    bool                 progress;
+    int                  fd;
+    struct gguf_context *source;
+    struct gguf_context *target;
+    part                *parts;
+    size_t               n_parts;
+    uint32_t            *orders; /* [n_experts][n_blocks] of orders_layer */
+    int                  orders_layer;
+    uint64_t             n_blocks;
+    uint64_t             block_rows; /* B */
+    gguf_out             out;
+} upcycle;
+
+/* ---- reading the source ---- */
+
+static int open_source(upcycle *u)
+{
+    u->fd = open(u->source_path, O_RDONLY | O_CLOEXEC);
+    if (u->fd < 0) {
+        return mk_fail("cannot open '%s': %s", u->source_path, strerror(errno));
+    }
+    struct stat file;
+    if (fstat(u->fd, &file) != 0 || !S_ISREG(file.st_mode)) {
+        return mk_fail("'%s' is not a regular file", u->source_path);
+    }
+    u->source = gguf_init_from_file(u->source_path, (struct gguf_init_params){.no_alloc = true});
+    if (!u->source) {
+        return mk_fail("'%s' is not a valid GGUF file", u->source_path);
+    }
+    for (int64_t i = 0; i < gguf_get_n_tensors(u->source); i++) {
+        uint64_t end = gguf_get_data_offset(u->source) + gguf_get_tensor_offset(u->source, i) +
+                       gguf_get_tensor_size(u->source, i);
+        if (end > (uint64_t)file.st_size) {
+            return mk_fail("'%s' is truncated: tensor '%s' ends at byte %" PRIu64 " of %" PRIu64, u->source_path,
+                           gguf_get_tensor_name(u->source, i), end, (uint64_t)file.st_size);
+        }
+    }
+    return MK_OK;
+}
+
+static int find_u32(const upcycle *u, const char *key, uint32_t *value)
+{
+    int64_t id = gguf_find_key(u->source, key);
+    if (id < 0 || gguf_get_kv_type(u->source, id) != GGUF_TYPE_UINT32) {
+        return mk_fail("'%s' has no 32-bit number %s", u->source_path, key);
+    }
+    *value = gguf_get_val_u32(u->source, id);
+    return MK_OK;
+}
+
+static int check_source(const upcycle *u)
+{
+    int64_t id = gguf_find_key(u->source, "general.architecture");
+    if (id < 0 || gguf_get_kv_type(u->source, id) != GGUF_TYPE_STRING ||
+        strcmp(gguf_get_val_str(u->source, id), "llama") != 0) {
+        return mk_fail("'%s' is not of the llama architecture", u->source_path);
+    }
+    if (gguf_find_key(u->source, "llama.expert_count") >= 0) {
+        return mk_fail("'%s' is a mixture of experts already", u->source_path);
+    }
+    if (gguf_find_key(u->source, "split.count") >= 0) {
+        return mk_fail("'%s' is one part of a split model; merge it first", u->source_path);
+    }
+    return MK_OK;
+}
+
+/* The whole tensor, freed by the caller; NULL after printing. */
+static uint8_t *read_tensor(const upcycle *u, int64_t id)
+{
+    size_t   bytes = gguf_get_tensor_size(u->source, id);
+    uint64_t offset = gguf_get_data_offset(u->source) + gguf_get_tensor_offset(u->source, id);
+    uint8_t *data = malloc(bytes > 0 ? bytes : 1);
+    if (!data) {
+        mk_fail("out of memory (%zu bytes for tensor '%s')", bytes, gguf_get_tensor_name(u->source, id));
+        return NULL;
+    }
+    for (size_t done = 0; done < bytes;) {
+        ssize_t n = pread(u->fd, data + done, bytes - done, (off_t)(offset + done));
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            mk_fail("cannot read tensor '%s' of '%s': %s", gguf_get_tensor_name(u->source, id), u->source_path,
+                    n == 0 ? "the file ended" : strerror(errno));
+            free(data);
+            return NULL;
+        }
+        done += (size_t)n;
+    }
+    return data;
+}
+
+/* ---- the header of the result ---- */
+
+static int64_t find_layer_tensor(const upcycle *u, int layer, const char *suffix)
+{
+    char name[GGML_MAX_NAME];
+    snprintf(name, sizeof name, "blk.%d.%s", layer, suffix);
+    int64_t id = gguf_find_tensor(u->source, name);
+    if (id < 0) {
+        mk_fail("'%s' has no tensor '%s'", u->source_path, name);
+    }
+    return id;
+}
+
+static int check_layer(const upcycle *u, int layer)
+{
+    int64_t gate = find_layer_tensor(u, layer, "ffn_gate.weight");
+    int64_t up = find_layer_tensor(u, layer, "ffn_up.weight");
+    int64_t down = find_layer_tensor(u, layer, "ffn_down.weight");
+    int64_t norm = find_layer_tensor(u, layer, "ffn_norm.weight");
+    if (gate < 0 || up < 0 || down < 0 || norm < 0) {
+        return MK_FAILURE;
+    }
+    int64_t        n_ff = gguf_get_tensor_ne(u->source, down)[0];
+    int64_t        n_embd = gguf_get_tensor_ne(u->source, down)[1];
+    enum ggml_type down_type = gguf_get_tensor_type(u->source, down);
+    if (n_ff % ggml_blck_size(down_type) != 0) {
+        return mk_fail("'%s': %" PRId64 " hidden units of layer %d are not whole %s blocks of %" PRId64,
+                       u->source_path, n_ff, layer, ggml_type_name(down_type), ggml_blck_size(down_type));
+    }
+    const int64_t *gate_ne = gguf_get_tensor_ne(u->source, gate);
+    const int64_t *up_ne = gguf_get_tensor_ne(u->source, up);
+    if (gate_ne[0] != n_embd || up_ne[0] != n_embd || gate_ne[1] != n_ff || up_ne[1] != n_ff) {
+        return mk_fail("'%s': gate, up and down of layer %d do not fit each other", u->source_path, layer);
+    }
+    if (gguf_get_tensor_type(u->source, norm) != GGML_TYPE_F32 || gguf_get_tensor_ne(u->source, norm)[0] != n_embd) {
+        return mk_fail("'%s': ffn_norm of layer %d is not %" PRId64 " values of F32", u->source_path, layer, n_embd);
+    }
+    static const char *const biases[] = {"ffn_gate.bias", "ffn_up.bias", "ffn_down.bias"};
+    for (size_t i = 0; i < sizeof biases / sizeof biases[0]; i++) {
+        char name[GGML_MAX_NAME];
+        snprintf(name, sizeof name, "blk.%d.%s", layer, biases[i]);
+        if (gguf_find_tensor(u->source, name) >= 0) {
+            return mk_fail("'%s': tensor '%s' has no counterpart among experts", u->source_path, name);
+        }
+    }
+    return MK_OK;
+}
+
+static void add_part(upcycle *u, struct ggml_context *shapes, part p, enum ggml_type type, int n_dims,
+                     const int64_t *ne)
+{
+    struct ggml_tensor *tensor = ggml_new_tensor(shapes, type, n_dims, ne);
+    ggml_set_name(tensor, p.name);
+    gguf_add_tensor(u->target, tensor);
+    u->parts[u->n_parts++] = p;
+}
+
+/* The source's tensor, or what stands in its place, at the end of the header. */
+static void plan_tensor(upcycle *u, struct ggml_context *shapes, int64_t id, uint32_t n_layers)
+{
+    const char    *name = gguf_get_tensor_name(u->source, id);
+    const int64_t *from = gguf_get_tensor_ne(u->source, id);
+    enum ggml_type type = gguf_get_tensor_type(u->source, id);
+    int64_t        n_experts = (int64_t)u->n_experts;
+    int            layer = -1;
+    char           matrix[8] = "";
+    int            used = 0;
+    if (sscanf(name, "blk.%d.ffn_%7[a-z].weight%n", &layer, matrix, &used) != 2 || name[used] != '\0' || used == 0 ||
+        layer < 0 || (uint32_t)layer >= n_layers) {
+        layer = -1;
+    }
+    bool is_gate = layer >= 0 && strcmp(matrix, "gate") == 0;
+    bool is_up = layer >= 0 && strcmp(matrix, "up") == 0;
+    bool is_down = layer >= 0 && strcmp(matrix, "down") == 0;
+    part p = {.kind = PART_COPY, .layer = layer, .source = id};
+    if (!is_gate && !is_up && !is_down) {
+        int n_dims = GGML_MAX_DIMS;
+        while (n_dims > 1 && from[n_dims - 1] == 1) {
+            n_dims--;
+        }
+        snprintf(p.name, sizeof p.name, "%s", name);
+        add_part(u, shapes, p, type, n_dims, from);
+        return;
+    }
+    if (is_gate) {
+        part    router = {.kind = PART_ROUTER, .layer = layer};
+        int64_t ne[2] = {from[0], n_experts};
+        router.source = find_layer_tensor(u, layer, "ffn_norm.weight");
+        snprintf(router.name, sizeof router.name, "blk.%d.ffn_gate_inp.weight", layer);
+        add_part(u, shapes, router, GGML_TYPE_F32, 2, ne);
+    }
+    int64_t ne[3] = {from[0], from[1], n_experts};
+    p.kind = is_down ? PART_COLUMNS : PART_ROWS;
+    snprintf(p.name, sizeof p.name, "blk.%d.ffn_%s_exps.weight", layer, matrix);
+    add_part(u, shapes, p, type, 3, ne);
+}
+
+static void set_metadata(upcycle *u)
+{
+    gguf_set_kv(u->target, u->source);
+    /* the result is laid out with the default alignment */
+    gguf_remove_key(u->target, GGUF_KEY_GENERAL_ALIGNMENT);
+    gguf_set_val_u32(u->target, "llama.expert_count", (uint32_t)u->n_experts);
+    gguf_set_val_u32(u->target, "llama.expert_used_count", (uint32_t)u->top_k);
+    int64_t id = gguf_find_key(u->source, "general.name");
+    if (id >= 0 && gguf_get_kv_type(u->source, id) == GGUF_TYPE_STRING) {
+        char name[256];
+        snprintf(name, sizeof name, "%.200s upcycled to %" PRIu64 " experts", gguf_get_val_str(u->source, id),
+                 u->n_experts);
+        gguf_set_val_str(u->target, "general.name", name);
+    }
+}
+
+static int plan_target(upcycle *u)
+{
+    uint32_t n_layers = 0;
+    int      rc = find_u32(u, "llama.block_count", &n_layers);
+    if (rc == MK_OK && (int64_t)n_layers > gguf_get_n_tensors(u->source)) {
+        rc = mk_fail("'%s' names %" PRIu32 " layers and has fewer tensors", u->source_path, n_layers);
+    }
+    for (uint32_t i = 0; rc == MK_OK && i < n_layers; i++) {
+        rc = check_layer(u, (int)i);
+    }
+    if (rc != MK_OK) {
+        return rc;
+    }
+    size_t               n_max = (size_t)gguf_get_n_tensors(u->source) + n_layers;
+    struct ggml_context *shapes =
+        ggml_init((struct ggml_init_params){.mem_size = (n_max + 1) * ggml_tensor_overhead(), .no_alloc = true});
+    u->target = gguf_init_empty();
+    u->parts = calloc(n_max, sizeof *u->parts);
+    if (!shapes || !u->target || !u->parts) {
+        rc = mk_fail("out of memory for the header of '%s'", u->out_path);
+    } else {
+        set_metadata(u);
+        for (int64_t i = 0; i < gguf_get_n_tensors(u->source); i++) {
+            plan_tensor(u, shapes, i, n_layers);
+        }
+    }
+    ggml_free(shapes);
+    return rc;
+}
+
+/* ---- the orders of the experts ---- */
+
+static bool is_repeated(const upcycle *u, uint64_t expert)
+{
+    size_t          bytes = u->n_blocks * sizeof *u->orders;
+    const uint32_t *order = u->orders + expert * u->n_blocks;
+    for (uint64_t e = 0; e < expert; e++) {
+        if (memcmp(u->orders + e * u->n_blocks, order, bytes) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void shuffle(uint32_t *order, uint64_t n, rng *r)
+{
+    for (uint64_t i = 0; i < n; i++) {
+        order[i] = (uint32_t)i;
+    }
+    for (uint64_t i = n; i > 1; i--) {
+        uint64_t j = rng_below(r, i);
+        uint32_t swapped = order[i - 1];
+        order[i - 1] = order[j];
+        order[j] = swapped;
+    }
+}
+
+/* Draws the orders of a layer unless they are at hand. */
+static int draw_orders(upcycle *u, int layer)
+{
+    if (u->orders_layer == layer) {
+        return MK_OK;
+    }
+    int64_t down = find_layer_tensor(u, layer, "ffn_down.weight");
+    u->orders_layer = -1;
+    u->block_rows = (uint64_t)ggml_blck_size(gguf_get_tensor_type(u->source, down));
+    u->n_blocks = (uint64_t)gguf_get_tensor_ne(u->source, down)[0] / u->block_rows;
+    uint64_t n_orders = 1;
+    for (uint64_t i = 2; i <= u->n_blocks && n_orders < u->n_experts; i++) {
+        n_orders *= i;
+    }
+    if (n_orders < u->n_experts) {
+        return mk_fail("'%s': %" PRIu64 " blocks in layer %d can be put in %" PRIu64 " orders only, not %" PRIu64,
+                       u->source_path, u->n_blocks, layer, n_orders, u->n_experts);
+    }
+    free(u->orders);
+    u->orders = calloc((size_t)u->n_experts, (size_t)u->n_blocks * sizeof *u->orders);
+    if (!u->orders) {
+        return mk_fail("out of memory for %" PRIu64 " orders of %" PRIu64 " blocks", u->n_experts, u->n_blocks);
+    }
+    for (uint64_t e = 0; e < u->n_experts; e++) {
+        rng r = rng_stream(u->seed, STREAM_ORDER, ((uint64_t)layer << 32) | e);
+        do {
+            shuffle(u->orders + e * u->n_blocks, u->n_blocks, &r);
+        } while (is_repeated(u, e));
+    }
+    u->orders_layer = layer;
+    return MK_OK;
+}
+
+/* ---- writing ---- */
+
+static int write_rows(upcycle *u, const part *p, const uint8_t *dense)
+{
+    size_t group_bytes = gguf_get_tensor_size(u->source, p->source) / u->n_blocks;
+    for (uint64_t i = 0; i < u->n_experts * u->n_blocks; i++) {
+        int rc = gguf_out_write(&u->out, dense + u->orders[i] * group_bytes, group_bytes);
+        if (rc != MK_OK) {
+            return rc;
+        }
+    }
+    return MK_OK;
+}
+
+static int write_columns(upcycle *u, const part *p, const uint8_t *dense)
+{
+    size_t   block_bytes = ggml_type_size(gguf_get_tensor_type(u->source, p->source));
+    size_t   row_bytes = u->n_blocks * block_bytes;
+    size_t   n_rows = gguf_get_tensor_size(u->source, p->source) / row_bytes;
+    uint8_t *row = malloc(row_bytes);
+    if (!row) {
+        return mk_fail("out of memory (%zu bytes)", row_bytes);
+    }
+    int rc = MK_OK;
+    for (uint64_t e = 0; rc == MK_OK && e < u->n_experts; e++) {
+        const uint32_t *order = u->orders + e * u->n_blocks;
+        for (size_t i = 0; rc == MK_OK && i < n_rows; i++) {
+            for (uint64_t b = 0; b < u->n_blocks; b++) {
+                memcpy(row + b * block_bytes, dense + i * row_bytes + order[b] * block_bytes, block_bytes);
+            }
+            rc = gguf_out_write(&u->out, row, row_bytes);
+        }
+    }
+    free(row);
+    return rc;
+}
+
+/* The router sees the normalised state times the norm's weights: dividing by the
+ * length of those gives logits of the wanted deviation. */
+static int write_router(upcycle *u, const part *p, const uint8_t *norm)
+{
+    size_t n_embd = (size_t)gguf_get_tensor_ne(u->source, p->source)[0];
+    double length = 0.0;
+    for (size_t i = 0; i < n_embd; i++) {
+        float weight = 0.0f;
+        memcpy(&weight, norm + i * sizeof weight, sizeof weight);
+        length += (double)weight * (double)weight;
+    }
+    float  scale = length > 0.0 ? router_deviation / (float)sqrt(length) : 0.0f;
+    float *row = malloc(n_embd * sizeof *row);
+    if (!row) {
+        return mk_fail("out of memory (%zu values)", n_embd);
+    }
+    int rc = MK_OK;
+    for (uint64_t e = 0; rc == MK_OK && e < u->n_experts; e++) {
+        rng r = rng_stream(u->seed, STREAM_ROUTER, ((uint64_t)p->layer << 32) | e);
+        for (size_t i = 0; i < n_embd; i++) {
+            row[i] = rng_normal(&r) * scale;
+        }
+        rc = gguf_out_write(&u->out, row, n_embd * sizeof *row);
+    }
+    free(row);
+    return rc;
+}
+
+static int write_part(upcycle *u, const part *p)
+{
+    if (p->kind == PART_ROWS || p->kind == PART_COLUMNS) {
+        int rc = draw_orders(u, p->layer);
+        if (rc != MK_OK) {
+            return rc;
+        }
+    }
+    uint8_t *data = read_tensor(u, p->source);
+    if (!data) {
+        return MK_FAILURE;
+    }
+    int rc = gguf_out_begin(&u->out, p->name);
+    if (rc == MK_OK) {
+        switch (p->kind) {
+        case PART_COPY:
+            rc = gguf_out_write(&u->out, data, gguf_get_tensor_size(u->source, p->source));
+            break;
+        case PART_ROUTER:
+            rc = write_router(u, p, data);
+            break;
+        case PART_ROWS:
+            rc = write_rows(u, p, data);
+            break;
+        case PART_COLUMNS:
+            rc = write_columns(u, p, data);
+            break;
+        }
+    }
+    free(data);
+    return rc == MK_OK ? gguf_out_end(&u->out) : rc;
+}
+
+static int write_target(upcycle *u)
+{
+    int rc = gguf_out_open(&u->out, u->out_path, u->target, u->progress);
+    if (rc != MK_OK) {
+        return rc;
+    }
+    for (size_t i = 0; rc == MK_OK && i < u->n_parts; i++) {
+        rc = write_part(u, &u->parts[i]);
+    }
+    if (rc == MK_OK) {
+        rc = gguf_out_commit(&u->out);
+    }
+    gguf_out_abort(&u->out);
+    return rc;
+}
+
+/* ---- the command ---- */
+
+static int parse(upcycle *u, int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"experts", required_argument, NULL, 'e'}, {"top-k", required_argument, NULL, 'k'},
+        {"seed", required_argument, NULL, 's'},    {"progress", no_argument, NULL, 'p'},
+        {NULL, 0, NULL, 0},
+    };
+    int rc = MK_OK;
+    int option;
+    while (rc == MK_OK && (option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        switch (option) {
+        case 'e':
+            rc = mk_parse_u64("--experts", optarg, 1, MAX_EXPERTS, &u->n_experts);
+            break;
+        case 'k':
+            rc = mk_parse_u64("--top-k", optarg, 1, MAX_EXPERTS, &u->top_k);
+            break;
+        case 's':
+            rc = mk_parse_u64("--seed", optarg, 0, UINT64_MAX, &u->seed);
+            break;
+        case 'p':
+            u->progress = true;
+            break;
+        default:
+            rc = mk_usage_error("upcycle: wrong option");
+        }
+    }
+    if (rc != MK_OK) {
+        return rc;
+    }
+    if (argc - optind != 2) {
+        return mk_usage_error("upcycle: SRC and OUT are needed, %d arguments were given", argc - optind);
+    }
+    if (u->n_experts == 0 || u->top_k == 0) {
+        return mk_usage_error("upcycle: --experts and --top-k are needed");
+    }
+    if (u->top_k > u->n_experts) {
+        return mk_usage_error("upcycle: --top-k %" PRIu64 " of --experts %" PRIu64, u->top_k, u->n_experts);
+    }
+    u->source_path = argv[optind];
+    u->out_path = argv[optind + 1];
+    return MK_OK;
+}
+
+int mk_upcycle(int argc, char **argv)
+{
+    upcycle u = {.fd = -1, .orders_layer = -1, .seed = 1};
+    int     rc = parse(&u, argc, argv);
+    if (rc == MK_OK) {
+        rc = open_source(&u);
+    }
+    if (rc == MK_OK) {
+        rc = check_source(&u);
+    }
+    if (rc == MK_OK) {
+        rc = plan_target(&u);
+    }
+    if (rc == MK_OK) {
+        rc = write_target(&u);
+    }
+    if (u.fd >= 0) {
+        close(u.fd);
+    }
+    free(u.orders);
+    free(u.parts);
+    gguf_free(u.source);
+    gguf_free(u.target);
+    return rc;
+}
