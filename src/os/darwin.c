@@ -1,0 +1,200 @@
+/*
+ * darwin.c - os.h for macOS.
+ *
+ * F_NOCACHE takes the place of O_DIRECT: it asks for no alignment, and pages
+ * that are in the cache already are still served from there. There are no
+ * control groups; memory pressure has no file to read.
+ */
+#include "os/os.h"
+
+#include "base/size.h"
+#include "base/status.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <mach/mach.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/param.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/sysctl.h>
+#include <unistd.h>
+
+/* ---- memory figures ----------------------------------------------------- */
+
+hypura_status hypura_os_memory_read(hypura_os_memory *memory, hypura_error *error)
+{
+    uint64_t total = 0;
+    size_t bytes = sizeof total;
+    if (sysctlbyname("hw.memsize", &total, &bytes, NULL, 0) != 0) {
+        return hypura_fail_errno(error, errno, "cannot read sysctl hw.memsize");
+    }
+    vm_statistics64_data_t vm;
+    mach_msg_type_number_t count = HOST_VM_INFO64_COUNT;
+    if (host_statistics64(mach_host_self(), HOST_VM_INFO64, (host_info64_t)&vm, &count) != KERN_SUCCESS) {
+        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "the kernel gives no memory statistics");
+    }
+    uint64_t pages = (uint64_t)vm.free_count + vm.inactive_count + vm.purgeable_count;
+    memory->total_bytes = total;
+    memory->limit_bytes = total;
+    memory->available_bytes = pages * hypura_os_page_bytes();
+    if (memory->available_bytes > total) {
+        memory->available_bytes = total;
+    }
+    return HYPURA_OK;
+}
+
+hypura_status hypura_os_memory_pressure(hypura_os_pressure *pressure, hypura_error *error)
+{
+    (void)pressure;
+    return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "macOS has no stall counters for memory");
+}
+
+uint64_t hypura_os_peak_rss_bytes(void)
+{
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_maxrss : 0;
+}
+
+/* ---- anonymous memory --------------------------------------------------- */
+
+size_t hypura_os_page_bytes(void)
+{
+    return (size_t)sysconf(_SC_PAGESIZE);
+}
+
+static size_t whole_pages(size_t bytes)
+{
+    return (size_t)hypura_round_up(bytes, hypura_os_page_bytes());
+}
+
+static int map_protection(unsigned flags)
+{
+    return flags & HYPURA_OS_MAP_NO_ACCESS ? PROT_NONE : PROT_READ | PROT_WRITE;
+}
+
+void *hypura_os_memory_map(size_t bytes, unsigned flags)
+{
+    if (bytes == 0 || bytes > SIZE_MAX / 2) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    void *memory =
+        mmap(NULL, whole_pages(bytes), map_protection(flags), MAP_PRIVATE | MAP_ANON | MAP_NORESERVE, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+bool hypura_os_memory_replace(void *address, size_t bytes, unsigned flags)
+{
+    if (bytes == 0 || bytes > SIZE_MAX / 2 || (uintptr_t)address % hypura_os_page_bytes() != 0) {
+        errno = EINVAL;
+        return false;
+    }
+    return mmap(address, whole_pages(bytes), map_protection(flags),
+                MAP_PRIVATE | MAP_ANON | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED;
+}
+
+void hypura_os_memory_unmap(void *address, size_t bytes)
+{
+    if (address != NULL) {
+        (void)munmap(address, whole_pages(bytes));
+    }
+}
+
+bool hypura_os_memory_protect(void *address, size_t bytes, hypura_os_access access)
+{
+    int protection = access == HYPURA_OS_ACCESS_NONE   ? PROT_NONE
+                     : access == HYPURA_OS_ACCESS_READ ? PROT_READ
+                                                       : PROT_READ | PROT_WRITE;
+    return mprotect(address, whole_pages(bytes), protection) == 0;
+}
+
+bool hypura_os_memory_populate(void *address, size_t bytes)
+{
+    /* An atomic or with zero touches a page and loses no byte that another
+     * thread stores meanwhile. */
+    size_t page = hypura_os_page_bytes();
+    uintptr_t first = (uintptr_t)hypura_round_down((uintptr_t)address, page);
+    size_t length = whole_pages((uintptr_t)address - first + bytes);
+    for (size_t at = 0; at < length; at += page) {
+        (void)__atomic_fetch_or((unsigned char *)first + at, 0, __ATOMIC_RELAXED);
+    }
+    return true;
+}
+
+bool hypura_os_memory_discard(void *address, size_t bytes)
+{
+    /* MADV_DONTNEED keeps the contents here; a fresh mapping does not. */
+    return hypura_os_memory_replace(address, bytes, HYPURA_OS_MAP_NORESERVE);
+}
+
+/* ---- files -------------------------------------------------------------- */
+
+hypura_status hypura_os_file_open(const char *path, bool direct, hypura_os_file *file, hypura_error *error)
+{
+    *file = (hypura_os_file){.fd = -1, .offset_align = 1, .memory_align = 1};
+    do {
+        file->fd = open(path, O_RDONLY | O_CLOEXEC);
+    } while (file->fd < 0 && errno == EINTR);
+    if (file->fd < 0) {
+        return hypura_fail_errno(error, errno, "cannot open %s", path);
+    }
+    struct stat st;
+    if (fstat(file->fd, &st) != 0) {
+        int e = errno;
+        hypura_os_file_close(file);
+        return hypura_fail_errno(error, e, "cannot stat %s", path);
+    }
+    if (!S_ISREG(st.st_mode)) {
+        hypura_os_file_close(file);
+        return hypura_fail(error, HYPURA_ERR_IO, "%s is not a regular file", path);
+    }
+    file->bytes = (uint64_t)st.st_size;
+    file->direct = direct && fcntl(file->fd, F_NOCACHE, 1) == 0 && fcntl(file->fd, F_RDAHEAD, 0) == 0;
+    return HYPURA_OK;
+}
+
+void hypura_os_file_close(hypura_os_file *file)
+{
+    if (file->fd >= 0) {
+        (void)close(file->fd);
+        file->fd = -1;
+    }
+}
+
+hypura_status hypura_os_drive_read(const char *path, hypura_os_drive *drive, hypura_error *error)
+{
+    struct statfs fs;
+    if (statfs(path, &fs) != 0) {
+        return hypura_fail_errno(error, errno, "cannot stat %s", path);
+    }
+    (void)snprintf(drive->id, sizeof drive->id, "%.8s-%.50s", fs.f_fstypename, fs.f_mntfromname);
+    drive->free_bytes = (uint64_t)fs.f_bavail * fs.f_bsize;
+    return HYPURA_OK;
+}
+
+/* ---- processors --------------------------------------------------------- */
+
+int hypura_os_cpu_count(void)
+{
+    /* The performance cores: the others slow every barrier down to their pace. */
+    static const char *const names[] = {"hw.perflevel0.physicalcpu", "hw.physicalcpu"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        int count = 0;
+        size_t bytes = sizeof count;
+        if (sysctlbyname(names[i], &count, &bytes, NULL, 0) == 0 && count > 0) {
+            return count;
+        }
+    }
+    return 1;
+}
+
+void hypura_os_cpu_name(char *name, size_t capacity)
+{
+    size_t bytes = capacity;
+    if (sysctlbyname("machdep.cpu.brand_string", name, &bytes, NULL, 0) != 0) {
+        (void)snprintf(name, capacity, "unknown");
+    }
+}

@@ -1,0 +1,391 @@
+/*
+ * linux.c - os.h for Linux.
+ *
+ * What always holds: no state; every system call that can be interrupted is
+ * restarted; a kernel too old for a call gets the older way, and only where the
+ * older way means the same.
+ */
+#include "os/os.h"
+
+#include "base/size.h"
+#include "base/status.h"
+#include "os/cgroup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/magic.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+#define HUGE_PAGE_BYTES ((size_t)2 << 20)
+
+/* Alignment that every drive and file system in use accepts, for kernels that
+ * do not tell (before 6.1). */
+#define SAFE_ALIGN 4096u
+
+/* ---- memory figures ----------------------------------------------------- */
+
+hypura_status hypura_os_memory_read(hypura_os_memory *memory, hypura_error *error)
+{
+    FILE *file = fopen("/proc/meminfo", "re");
+    if (file == NULL) {
+        return hypura_fail_errno(error, errno, "cannot read /proc/meminfo");
+    }
+    uint64_t total = 0;
+    uint64_t available = 0;
+    char line[128];
+    while (fgets(line, sizeof line, file) != NULL) {
+        uint64_t kib;
+        if (sscanf(line, "MemTotal: %" SCNu64, &kib) == 1) {
+            total = kib * 1024;
+        } else if (sscanf(line, "MemAvailable: %" SCNu64, &kib) == 1) {
+            available = kib * 1024;
+        }
+    }
+    (void)fclose(file);
+    if (total == 0) {
+        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "/proc/meminfo has no MemTotal");
+    }
+    hypura_cgroup cgroup;
+    hypura_cgroup_read("", &cgroup);
+    memory->total_bytes = total;
+    memory->limit_bytes = cgroup.limit_bytes < total ? cgroup.limit_bytes : total;
+    memory->available_bytes = cgroup.available_bytes < available ? cgroup.available_bytes : available;
+    return HYPURA_OK;
+}
+
+hypura_status hypura_os_memory_pressure(hypura_os_pressure *pressure, hypura_error *error)
+{
+    static const char path[] = "/proc/pressure/memory";
+    FILE *file = fopen(path, "re");
+    if (file == NULL) {
+        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "this kernel has no %s", path);
+    }
+    int n = fscanf(file, "some avg10=%lf avg60=%*f avg300=%*f total=%" SCNu64, &pressure->some_percent,
+                   &pressure->some_us);
+    n += fscanf(file, " full avg10=%lf avg60=%*f avg300=%*f total=%" SCNu64, &pressure->full_percent,
+                &pressure->full_us);
+    (void)fclose(file);
+    if (n != 4) {
+        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "%s is switched off or of an unknown form", path);
+    }
+    return HYPURA_OK;
+}
+
+uint64_t hypura_os_peak_rss_bytes(void)
+{
+    /* VmHWM and not ru_maxrss: the latter survives exec, and would tell the
+     * size of the shell that started us. */
+    uint64_t kib = 0;
+    FILE *file = fopen("/proc/self/status", "re");
+    if (file != NULL) {
+        char line[128];
+        while (fgets(line, sizeof line, file) != NULL && sscanf(line, "VmHWM: %" SCNu64, &kib) != 1) {
+        }
+        (void)fclose(file);
+    }
+    return kib * 1024;
+}
+
+/* ---- anonymous memory --------------------------------------------------- */
+
+size_t hypura_os_page_bytes(void)
+{
+    return (size_t)sysconf(_SC_PAGESIZE);
+}
+
+static size_t whole_pages(size_t bytes)
+{
+    return (size_t)hypura_round_up(bytes, hypura_os_page_bytes());
+}
+
+static int map_protection(unsigned flags)
+{
+    return flags & HYPURA_OS_MAP_NO_ACCESS ? PROT_NONE : PROT_READ | PROT_WRITE;
+}
+
+static int map_flags(unsigned flags)
+{
+    return MAP_PRIVATE | MAP_ANONYMOUS | (flags & HYPURA_OS_MAP_NORESERVE ? MAP_NORESERVE : 0);
+}
+
+void *hypura_os_memory_map(size_t bytes, unsigned flags)
+{
+    if (bytes == 0 || bytes > SIZE_MAX / 2) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    bytes = whole_pages(bytes);
+    bool huge = flags & HYPURA_OS_MAP_HUGE && bytes >= HUGE_PAGE_BYTES;
+    size_t slack = huge ? HUGE_PAGE_BYTES : 0;
+    char *memory = mmap(NULL, bytes + slack, map_protection(flags), map_flags(flags), -1, 0);
+    if (memory == MAP_FAILED) {
+        return NULL;
+    }
+    if (huge) {
+        size_t head = (HUGE_PAGE_BYTES - (uintptr_t)memory % HUGE_PAGE_BYTES) % HUGE_PAGE_BYTES;
+        if (head > 0) {
+            (void)munmap(memory, head);
+        }
+        if (slack - head > 0) {
+            (void)munmap(memory + head + bytes, slack - head);
+        }
+        memory += head;
+        /* Only advice: without huge pages the memory is slower, not wrong. */
+        (void)madvise(memory, bytes, MADV_HUGEPAGE);
+    }
+    return memory;
+}
+
+bool hypura_os_memory_replace(void *address, size_t bytes, unsigned flags)
+{
+    if (bytes == 0 || bytes > SIZE_MAX / 2 || (uintptr_t)address % hypura_os_page_bytes() != 0) {
+        errno = EINVAL;
+        return false;
+    }
+    bytes = whole_pages(bytes);
+    if (mmap(address, bytes, map_protection(flags), map_flags(flags) | MAP_FIXED, -1, 0) == MAP_FAILED) {
+        return false;
+    }
+    if (flags & HYPURA_OS_MAP_HUGE) {
+        (void)madvise(address, bytes, MADV_HUGEPAGE);
+    }
+    return true;
+}
+
+void hypura_os_memory_unmap(void *address, size_t bytes)
+{
+    if (address != NULL) {
+        (void)munmap(address, whole_pages(bytes));
+    }
+}
+
+bool hypura_os_memory_protect(void *address, size_t bytes, hypura_os_access access)
+{
+    int protection = access == HYPURA_OS_ACCESS_NONE   ? PROT_NONE
+                     : access == HYPURA_OS_ACCESS_READ ? PROT_READ
+                                                       : PROT_READ | PROT_WRITE;
+    return mprotect(address, whole_pages(bytes), protection) == 0;
+}
+
+bool hypura_os_memory_populate(void *address, size_t bytes)
+{
+    size_t page = hypura_os_page_bytes();
+    uintptr_t first = (uintptr_t)hypura_round_down((uintptr_t)address, page);
+    size_t length = whole_pages((uintptr_t)address - first + bytes);
+    int rc;
+    do {
+        rc = madvise((void *)first, length, MADV_POPULATE_WRITE);
+    } while (rc != 0 && (errno == EINTR || errno == EAGAIN));
+    if (rc == 0 || errno != EINVAL) {
+        return rc == 0;
+    }
+    /* Kernels before 5.14: an atomic or with zero touches a page and loses no
+     * byte that another thread stores meanwhile. */
+    for (size_t at = 0; at < length; at += page) {
+        (void)__atomic_fetch_or((unsigned char *)first + at, 0, __ATOMIC_RELAXED);
+    }
+    return true;
+}
+
+bool hypura_os_memory_discard(void *address, size_t bytes)
+{
+    return madvise(address, whole_pages(bytes), MADV_DONTNEED) == 0;
+}
+
+/* ---- files -------------------------------------------------------------- */
+
+/* True when a direct read at these alignments really works on this file. */
+static bool direct_read_works(int fd, uint32_t offset_align, uint32_t memory_align)
+{
+    void *block = NULL;
+    if (posix_memalign(&block, memory_align < sizeof(void *) ? sizeof(void *) : memory_align, offset_align) != 0) {
+        return false;
+    }
+    ssize_t got;
+    do {
+        got = pread(fd, block, offset_align, 0);
+    } while (got < 0 && errno == EINTR);
+    free(block);
+    return got >= 0;
+}
+
+/* Alignments for direct reads of fd; false when it has none to offer. */
+static bool direct_alignment(int fd, uint32_t *offset_align, uint32_t *memory_align)
+{
+    struct statfs fs;
+    if (fstatfs(fd, &fs) == 0 && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC)) {
+        return false; /* accepts O_DIRECT since 6.6, and is page cache all the same */
+    }
+    *offset_align = SAFE_ALIGN;
+    *memory_align = SAFE_ALIGN;
+#ifdef STATX_DIOALIGN
+    struct statx st;
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &st) == 0 && (st.stx_mask & STATX_DIOALIGN) != 0) {
+        if (st.stx_dio_offset_align == 0) {
+            return false;
+        }
+        *offset_align = st.stx_dio_offset_align;
+        *memory_align = st.stx_dio_mem_align == 0 ? 1 : st.stx_dio_mem_align;
+    }
+#endif
+    return direct_read_works(fd, *offset_align, *memory_align);
+}
+
+static int open_retrying(const char *path, int flags)
+{
+    int fd;
+    do {
+        fd = open(path, flags | O_RDONLY | O_CLOEXEC);
+    } while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
+hypura_status hypura_os_file_open(const char *path, bool direct, hypura_os_file *file, hypura_error *error)
+{
+    *file = (hypura_os_file){.fd = -1, .offset_align = 1, .memory_align = 1};
+    if (direct) {
+        file->fd = open_retrying(path, O_DIRECT);
+        if (file->fd >= 0 && !direct_alignment(file->fd, &file->offset_align, &file->memory_align)) {
+            (void)close(file->fd);
+            file->fd = -1;
+            file->offset_align = 1;
+            file->memory_align = 1;
+        }
+        file->direct = file->fd >= 0;
+    }
+    if (file->fd < 0) {
+        file->fd = open_retrying(path, 0);
+    }
+    if (file->fd < 0) {
+        return hypura_fail_errno(error, errno, "cannot open %s", path);
+    }
+    struct stat st;
+    if (fstat(file->fd, &st) != 0) {
+        int e = errno;
+        hypura_os_file_close(file);
+        return hypura_fail_errno(error, e, "cannot stat %s", path);
+    }
+    if (!S_ISREG(st.st_mode)) {
+        hypura_os_file_close(file);
+        return hypura_fail(error, HYPURA_ERR_IO, "%s is not a regular file", path);
+    }
+    file->bytes = (uint64_t)st.st_size;
+    return HYPURA_OK;
+}
+
+void hypura_os_file_close(hypura_os_file *file)
+{
+    if (file->fd >= 0) {
+        (void)close(file->fd);
+        file->fd = -1;
+    }
+}
+
+hypura_status hypura_os_drive_read(const char *path, hypura_os_drive *drive, hypura_error *error)
+{
+    struct stat st;
+    struct statvfs fs;
+    struct statfs kind;
+    if (stat(path, &st) != 0 || statvfs(path, &fs) != 0 || statfs(path, &kind) != 0) {
+        return hypura_fail_errno(error, errno, "cannot stat %s", path);
+    }
+    /* The file system's own number outlives a reboot, unlike the device's; a few
+     * file systems have none. */
+    if (fs.f_fsid != 0) {
+        (void)snprintf(drive->id, sizeof drive->id, "%lx-%lx", (unsigned long)kind.f_type, fs.f_fsid);
+    } else {
+        (void)snprintf(drive->id, sizeof drive->id, "%lx-dev%jx", (unsigned long)kind.f_type, (uintmax_t)st.st_dev);
+    }
+    drive->free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+    return HYPURA_OK;
+}
+
+/* ---- processors --------------------------------------------------------- */
+
+enum { MAX_CPUS = 8192 };
+
+/* Number of the first hardware thread on the same core as cpu; cpu itself when
+ * the kernel does not tell. */
+static int first_sibling(int cpu)
+{
+    char path[96];
+    (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
+    FILE *file = fopen(path, "re");
+    int first = cpu;
+    if (file != NULL) {
+        if (fscanf(file, "%d", &first) != 1 || first < 0 || first >= MAX_CPUS) {
+            first = cpu;
+        }
+        (void)fclose(file);
+    }
+    return first;
+}
+
+int hypura_os_cpu_count(void)
+{
+    unsigned char core_seen[MAX_CPUS / 8] = {0};
+    int cores = 0;
+    cpu_set_t *set = CPU_ALLOC(MAX_CPUS);
+    size_t set_bytes = CPU_ALLOC_SIZE(MAX_CPUS);
+    if (set != NULL && sched_getaffinity(0, set_bytes, set) == 0) {
+        for (unsigned cpu = 0; cpu < MAX_CPUS; cpu++) {
+            if (!CPU_ISSET_S(cpu, set_bytes, set)) {
+                continue;
+            }
+            int core = first_sibling((int)cpu);
+            unsigned char bit = (unsigned char)(1u << (core % 8));
+            if ((core_seen[core / 8] & bit) == 0) {
+                core_seen[core / 8] |= bit;
+                cores++;
+            }
+        }
+    }
+    if (set != NULL) {
+        CPU_FREE(set);
+    }
+    if (cores == 0) {
+        long online = sysconf(_SC_NPROCESSORS_ONLN);
+        cores = online > 0 ? (int)online : 1;
+    }
+    /* Rounded down: a thread beyond the quota stops all of them at a barrier. */
+    hypura_cgroup cgroup;
+    hypura_cgroup_read("", &cgroup);
+    if (cgroup.cpus > 0 && cgroup.cpus < cores) {
+        cores = cgroup.cpus < 1 ? 1 : (int)cgroup.cpus;
+    }
+    return cores;
+}
+
+void hypura_os_cpu_name(char *name, size_t capacity)
+{
+    (void)snprintf(name, capacity, "unknown");
+    FILE *file = fopen("/proc/cpuinfo", "re");
+    if (file == NULL) {
+        return;
+    }
+    char line[256];
+    while (fgets(line, sizeof line, file) != NULL) {
+        char *value = strchr(line, ':');
+        if (value != NULL && (strncmp(line, "model name", 10) == 0 || strncmp(line, "Model", 5) == 0)) {
+            value += strspn(value, ": \t");
+            value[strcspn(value, "\n")] = '\0';
+            (void)snprintf(name, capacity, "%s", value);
+            break;
+        }
+    }
+    (void)fclose(file);
+}

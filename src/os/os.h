@@ -1,0 +1,111 @@
+/*
+ * os.h - what differs between operating systems: memory, its limits, files
+ * that bypass the page cache, processors. One implementation is compiled:
+ * linux.c (with cgroup.c) or darwin.c.
+ *
+ * What always holds: nothing here keeps state, so everything may be called from
+ * any thread. A question that this system cannot answer is refused
+ * (HYPURA_ERR_UNSUPPORTED or false), never answered with a guess.
+ */
+#ifndef HYPURA_OS_OS_H
+#define HYPURA_OS_OS_H
+
+#include "hypura.h"
+
+/* ---- memory figures ----------------------------------------------------- */
+
+typedef struct hypura_os_memory {
+    uint64_t total_bytes;     /* RAM of the machine */
+    uint64_t limit_bytes;     /* smallest of RAM and every limit on this process */
+    uint64_t available_bytes; /* free or reclaimable now, within every limit */
+} hypura_os_memory;
+
+hypura_status hypura_os_memory_read(hypura_os_memory *memory, hypura_error *error);
+
+/* How much of the last seconds tasks of this machine stood still for lack of
+ * memory (Linux PSI). */
+typedef struct hypura_os_pressure {
+    double   some_percent; /* at least one task, mean over 10 s */
+    double   full_percent; /* all of them */
+    uint64_t some_us;      /* since boot */
+    uint64_t full_us;
+} hypura_os_pressure;
+
+hypura_status hypura_os_memory_pressure(hypura_os_pressure *pressure, hypura_error *error);
+
+/* Most memory this process ever held; 0 when unknown. */
+uint64_t hypura_os_peak_rss_bytes(void);
+
+/* ---- anonymous memory --------------------------------------------------- */
+
+size_t hypura_os_page_bytes(void);
+
+enum {
+    HYPURA_OS_MAP_NORESERVE = 1, /* address space only: not counted against overcommit */
+    HYPURA_OS_MAP_HUGE = 2,      /* aligned for huge pages, and advised to use them */
+    HYPURA_OS_MAP_NO_ACCESS = 4, /* any access faults, until hypura_os_memory_protect */
+};
+
+/* Private zeroed memory, page-aligned, bytes rounded up to pages. NULL with
+ * errno set on failure. Pages are taken when first touched. */
+void *hypura_os_memory_map(size_t bytes, unsigned flags);
+
+/* The same in place of whatever is mapped at this page-aligned range: a file
+ * mapping there becomes anonymous memory. False with errno set on failure; the
+ * old mapping may be gone then. */
+bool hypura_os_memory_replace(void *address, size_t bytes, unsigned flags);
+
+/* bytes as given at map. NULL is allowed. */
+void hypura_os_memory_unmap(void *address, size_t bytes);
+
+typedef enum hypura_os_access {
+    HYPURA_OS_ACCESS_NONE = 0,
+    HYPURA_OS_ACCESS_READ,
+    HYPURA_OS_ACCESS_READ_WRITE,
+} hypura_os_access;
+
+/* Page-aligned range. False with errno set on failure. */
+bool hypura_os_memory_protect(void *address, size_t bytes, hypura_os_access access);
+
+/* Takes the pages of a writable range now and keeps what is in them; other
+ * threads may use the range meanwhile. Blocks for about a second per GiB or
+ * longer: call it in pieces of some MiB. False with errno set when memory
+ * ran out. */
+bool hypura_os_memory_populate(void *address, size_t bytes);
+
+/* Gives the pages of an anonymous range back; it reads as zeros afterwards. */
+bool hypura_os_memory_discard(void *address, size_t bytes);
+
+/* ---- files -------------------------------------------------------------- */
+
+typedef struct hypura_os_file {
+    int      fd;
+    uint64_t bytes;
+    bool     direct;       /* reads bypass the page cache */
+    uint32_t offset_align; /* of offsets and lengths of direct reads; power of two; 1 when not direct */
+    uint32_t memory_align; /* of their addresses */
+} hypura_os_file;
+
+/* Opens a regular file for reading. With direct asked for, reads bypass the
+ * page cache where the file system can; file->direct tells whether they do.
+ * Errors name the path. */
+hypura_status hypura_os_file_open(const char *path, bool direct, hypura_os_file *file, hypura_error *error);
+void          hypura_os_file_close(hypura_os_file *file);
+
+typedef struct hypura_os_drive {
+    char     id[64];     /* of the file system; the same after a reboot where the system allows */
+    uint64_t free_bytes; /* that this user may fill */
+} hypura_os_drive;
+
+/* The drive that an existing file or folder lies on. */
+hypura_status hypura_os_drive_read(const char *path, hypura_os_drive *drive, hypura_error *error);
+
+/* ---- processors --------------------------------------------------------- */
+
+/* Physical cores that this process may use: affinity and cgroup quota counted. */
+int hypura_os_cpu_count(void);
+
+/* Model name of the processor, "unknown" when the system does not tell. */
+void hypura_os_cpu_name(char *name, size_t capacity);
+
+#endif

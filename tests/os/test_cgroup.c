@@ -1,0 +1,209 @@
+/* The cgroup reader on made-up trees: v1, v2, both, containers, no limits. */
+#include "os/cgroup.h"
+
+#include <errno.h>
+#include <ftw.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#define MIB (UINT64_C(1) << 20)
+
+static char root[64];
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st;
+    (void)type;
+    (void)ftw;
+    return remove(path);
+}
+
+static int make_root(void **state)
+{
+    (void)state;
+    snprintf(root, sizeof root, "/tmp/hypura-cgroup-XXXXXX");
+    return mkdtemp(root) == NULL ? -1 : 0;
+}
+
+static int remove_root(void **state)
+{
+    (void)state;
+    return nftw(root, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+/* Writes root/path, making its folders. */
+static void put(const char *path, const char *text)
+{
+    char full[512];
+    snprintf(full, sizeof full, "%s%s", root, path);
+    for (char *at = full + strlen(root) + 1; (at = strchr(at, '/')) != NULL; at++) {
+        *at = '\0';
+        assert_true(mkdir(full, 0700) == 0 || errno == EEXIST);
+        *at = '/';
+    }
+    FILE *file = fopen(full, "w");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
+static const char v2_mount[] = "29 22 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
+
+static void nothing_mounted_is_no_limit(void **state)
+{
+    (void)state;
+    hypura_cgroup cgroup;
+    hypura_cgroup_read(root, &cgroup);
+    assert_true(cgroup.limit_bytes == UINT64_MAX);
+    assert_true(cgroup.available_bytes == UINT64_MAX);
+    assert_true(cgroup.cpus == 0);
+}
+
+static void v2_smallest_of_the_chain(void **state)
+{
+    (void)state;
+    put("/proc/self/cgroup", "0::/user.slice/app.scope\n");
+    put("/proc/self/mountinfo", v2_mount);
+    put("/sys/fs/cgroup/user.slice/app.scope/memory.max", "max\n");
+    put("/sys/fs/cgroup/user.slice/app.scope/cpu.max", "max 100000\n");
+    put("/sys/fs/cgroup/user.slice/memory.max", "104857600\n");
+    put("/sys/fs/cgroup/user.slice/memory.current", "83886080\n");
+    put("/sys/fs/cgroup/user.slice/memory.stat", "anon 1\nfile 9\ninactive_file 31457280\nactive_file 7\n");
+    put("/sys/fs/cgroup/user.slice/cpu.max", "150000 100000\n");
+    put("/sys/fs/cgroup/memory.max", "209715200\n");
+
+    hypura_cgroup cgroup;
+    hypura_cgroup_read(root, &cgroup);
+    assert_int_equal(cgroup.limit_bytes, 100 * MIB);
+    assert_int_equal(cgroup.available_bytes, (100 - 80 + 30) * MIB);
+    assert_true(cgroup.cpus > 1.49 && cgroup.cpus < 1.51);
+}
+
+static void v2_larger_limit_may_leave_less(void **state)
+{
+    (void)state;
+    put("/proc/self/cgroup", "0::/a/b\n");
+    put("/proc/self/mountinfo", v2_mount);
+    put("/sys/fs/cgroup/a/b/memory.max", "104857600\n");
+    put("/sys/fs/cgroup/a/b/memory.current", "1048576\n");
+    put("/sys/fs/cgroup/a/memory.max", "1048576000\n");
+    put("/sys/fs/cgroup/a/memory.current", "1038090240\n");
+
+    hypura_cgroup cgroup;
+    hypura_cgroup_read(root, &cgroup);
+    assert_int_equal(cgroup.limit_bytes, 100 * MIB);
+    assert_int_equal(cgroup.available_bytes, 10 * MIB);
+}
+
+static void v2_high_is_a_limit_and_usage_above_leaves_nothing(void **state)
+{
+    (void)state;
+    put("/proc/self/cgroup", "0::/a\n");
+    put("/proc/self/mountinfo", v2_mount);
+    put("/sys/fs/cgroup/a/memory.max", "104857600\n");
+    put("/sys/fs/cgroup/a/memory.high", "52428800\n");
+    put("/sys/fs/cgroup/a/memory.current", "62914560\n");
+
+    hypura_cgroup cgroup;
+    hypura_cgroup_read(root, &cgroup);
+    assert_int_equal(cgroup.limit_bytes, 50 * MIB);
+    assert_int_equal(cgroup.available_bytes, 0);
+}
+
+static void v1_chain_with_huge_root(void **state)
+{
+    (void)state;
+    put("/proc/self/cgroup", "9:name=systemd:/x\n4:memory:/jobs/one\n2:cpu,cpuacct:/jobs\n0::/\n");
+    put("/proc/self/mountinfo",
+        "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n"
+        "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n"
+        "36 31 0:33 / /sys/fs/cgroup/cpu\\040set rw,relatime - cgroup cgroup rw,cpuset\n"
+        "37 31 0:34 / /sys/fs/cgroup/cpu\\040x rw,relatime - cgroup cgroup rw,cpu,cpuacct\n");
+    put("/sys/fs/cgroup/memory/jobs/one/memory.limit_in_bytes", "9223372036854771712\n");
+    put("/sys/fs/cgroup/memory/jobs/memory.limit_in_bytes", "104857600\n");
+    put("/sys/fs/cgroup/memory/jobs/memory.usage_in_bytes", "20971520\n");
+    put("/sys/fs/cgroup/memory/jobs/memory.stat", "inactive_file 5\ntotal_inactive_file 10485760\n");
+    put("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+    put("/sys/fs/cgroup/cpu x/jobs/cpu.cfs_quota_us", "50000\n");
+    put("/sys/fs/cgroup/cpu x/jobs/cpu.cfs_period_us", "100000\n");
+    put("/sys/fs/cgroup/cpu x/cpu.cfs_quota_us", "-1\n");
+    put("/sys/fs/cgroup/cpu x/cpu.cfs_period_us", "100000\n");
+
+    hypura_cgroup cgroup;
+    hypura_cgroup_read(root, &cgroup);
+    assert_int_equal(cgroup.limit_bytes, 100 * MIB);
+    assert_int_equal(cgroup.available_bytes, (100 - 20 + 10) * MIB);
+    assert_true(cgroup.cpus > 0.49 && cgroup.cpus < 0.51);
+}
+
+static void container_sees_its_own_group_at_the_mount(void **state)
+{
+    (void)state;
+    put("/proc/self/cgroup", "4:memory:/docker/abc/inner\n");
+    put("/proc/self/mountinfo",
+        "35 31 0:32 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n");
+    put("/sys/fs/cgroup/memory/inner/memory.limit_in_bytes", "73400320\n");
+    put("/sys/fs/cgroup/memory/memory.limit_in_bytes", "52428800\n");
+    put("/sys/fs/cgroup/memory/memory.usage_in_bytes", "0\n");
+
+    hypura_cgroup cgroup;
+    hypura_cgroup_read(root, &cgroup);
+    assert_int_equal(cgroup.limit_bytes, 50 * MIB);
+}
+
+static void group_outside_the_mount_falls_to_its_root(void **state)
+{
+    (void)state;
+    put("/proc/self/cgroup", "0::/../../elsewhere\n");
+    put("/proc/self/mountinfo", v2_mount);
+    put("/sys/fs/cgroup/memory.max", "52428800\n");
+    put("/elsewhere/memory.max", "1\n");
+
+    hypura_cgroup cgroup;
+    hypura_cgroup_read(root, &cgroup);
+    assert_int_equal(cgroup.limit_bytes, 50 * MIB);
+
+    put("/proc/self/cgroup", "0::/other/abc\n");
+    put("/proc/self/mountinfo", "29 22 0:26 /docker /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+    hypura_cgroup_read(root, &cgroup);
+    assert_int_equal(cgroup.limit_bytes, 50 * MIB);
+}
+
+static void rubbish_is_no_limit(void **state)
+{
+    (void)state;
+    put("/proc/self/cgroup", "garbage\n0::/a\n::\n4:memory\n");
+    put("/proc/self/mountinfo", "\n1 2\n - cgroup2\n29 22 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+    put("/sys/fs/cgroup/a/memory.max", "-5\n");
+    put("/sys/fs/cgroup/a/cpu.max", "\n");
+    put("/sys/fs/cgroup/memory.max", "");
+
+    hypura_cgroup cgroup;
+    hypura_cgroup_read(root, &cgroup);
+    assert_true(cgroup.limit_bytes == UINT64_MAX);
+    assert_true(cgroup.available_bytes == UINT64_MAX);
+    assert_true(cgroup.cpus == 0);
+}
+
+#define TREE(test) cmocka_unit_test_setup_teardown(test, make_root, remove_root)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TREE(nothing_mounted_is_no_limit),
+        TREE(v2_smallest_of_the_chain),
+        TREE(v2_larger_limit_may_leave_less),
+        TREE(v2_high_is_a_limit_and_usage_above_leaves_nothing),
+        TREE(v1_chain_with_huge_root),
+        TREE(container_sees_its_own_group_at_the_mount),
+        TREE(group_outside_the_mount_falls_to_its_root),
+        TREE(rubbish_is_no_limit),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,226 @@
+/* The system layer on the machine that runs the tests. */
+#include "os/os.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#define MIB ((size_t)1 << 20)
+
+static void memory_figures_agree(void **state)
+{
+    (void)state;
+    hypura_os_memory memory;
+    hypura_error error;
+    assert_int_equal(hypura_os_memory_read(&memory, &error), HYPURA_OK);
+    assert_true(memory.total_bytes >= 64 * MIB);
+    assert_true(memory.limit_bytes > 0 && memory.limit_bytes <= memory.total_bytes);
+    assert_true(memory.available_bytes > 0 && memory.available_bytes <= memory.limit_bytes);
+}
+
+static void pressure_is_told_or_refused(void **state)
+{
+    (void)state;
+    hypura_os_pressure pressure = {.some_percent = -1};
+    hypura_error error;
+    hypura_status status = hypura_os_memory_pressure(&pressure, &error);
+    if (status == HYPURA_OK) {
+        assert_true(pressure.some_percent >= 0 && pressure.some_percent <= 100);
+        assert_true(pressure.full_us <= pressure.some_us);
+    } else {
+        assert_int_equal(status, HYPURA_ERR_UNSUPPORTED);
+        assert_true(strlen(error.message) > 0);
+    }
+}
+
+static void mapped_memory_is_zero_and_writable(void **state)
+{
+    (void)state;
+    for (unsigned flags = 0; flags < 4; flags++) {
+        size_t bytes = 5 * MIB + 1;
+        unsigned char *memory = hypura_os_memory_map(bytes, flags);
+        assert_non_null(memory);
+        assert_int_equal((uintptr_t)memory % hypura_os_page_bytes(), 0);
+        assert_int_equal(memory[0] | memory[bytes - 1], 0);
+        memory[bytes - 1] = 7;
+        assert_true(hypura_os_memory_populate(memory + 1, bytes - 1));
+        assert_int_equal(memory[bytes - 1], 7);
+        assert_true(hypura_os_memory_discard(memory, bytes));
+        assert_int_equal(memory[bytes - 1], 0);
+        hypura_os_memory_unmap(memory, bytes);
+    }
+    assert_null(hypura_os_memory_map(0, 0));
+    assert_null(hypura_os_memory_map(SIZE_MAX, HYPURA_OS_MAP_NORESERVE));
+    hypura_os_memory_unmap(NULL, 1);
+}
+
+static void a_reservation_takes_no_memory(void **state)
+{
+    (void)state;
+    size_t bytes = (size_t)1 << 40;
+    char *memory = hypura_os_memory_map(bytes, HYPURA_OS_MAP_NORESERVE | HYPURA_OS_MAP_NO_ACCESS);
+    assert_non_null(memory);
+    assert_true(hypura_os_memory_protect(memory + MIB, MIB, HYPURA_OS_ACCESS_READ_WRITE));
+    memory[MIB] = 1;
+    assert_true(hypura_os_memory_protect(memory + MIB, MIB, HYPURA_OS_ACCESS_READ));
+    assert_int_equal(memory[MIB], 1);
+    hypura_os_memory_unmap(memory, bytes);
+}
+
+static void no_access_really_faults(void **state)
+{
+    (void)state;
+    /* A system call answers EFAULT where an access would kill the test. */
+    char *memory = hypura_os_memory_map(MIB, 0);
+    int fd = open("/dev/zero", O_RDONLY);
+    assert_true(memory != NULL && fd >= 0);
+    assert_int_equal(read(fd, memory, 16), 16);
+    assert_true(hypura_os_memory_protect(memory, MIB, HYPURA_OS_ACCESS_READ));
+    assert_int_equal(read(fd, memory, 16), -1);
+    assert_true(hypura_os_memory_protect(memory, MIB, HYPURA_OS_ACCESS_NONE));
+    assert_int_equal(read(fd, memory, 16), -1);
+    close(fd);
+    hypura_os_memory_unmap(memory, MIB);
+}
+
+typedef struct temporary {
+    char path[64];
+    size_t bytes;
+} temporary;
+
+static int make_file(void **state)
+{
+    static temporary file;
+    file.bytes = MIB + 77;
+    snprintf(file.path, sizeof file.path, "./hypura-os-XXXXXX");
+    int fd = mkstemp(file.path);
+    char *data = malloc(file.bytes);
+    if (fd < 0 || data == NULL) {
+        return -1;
+    }
+    memset(data, 'x', file.bytes);
+    ssize_t written = write(fd, data, file.bytes);
+    close(fd);
+    free(data);
+    *state = &file;
+    return written == (ssize_t)file.bytes ? 0 : -1;
+}
+
+static int remove_file(void **state)
+{
+    return unlink(((temporary *)*state)->path);
+}
+
+static void a_file_mapping_becomes_anonymous(void **state)
+{
+    temporary *file = *state;
+    int fd = open(file->path, O_RDONLY);
+    assert_true(fd >= 0);
+    char *memory = mmap(NULL, file->bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+    assert_true(memory != MAP_FAILED);
+    close(fd);
+    size_t page = hypura_os_page_bytes();
+    assert_true(hypura_os_memory_replace(memory + page, 2 * page, 0));
+    assert_int_equal(memory[page - 1], 'x');
+    assert_int_equal(memory[page], 0);
+    memory[3 * page - 1] = 'y';
+    assert_int_equal(memory[3 * page], 'x');
+    assert_false(hypura_os_memory_replace(memory + 1, page, 0));
+    hypura_os_memory_unmap(memory, file->bytes);
+}
+
+static void opened_files_tell_their_alignment(void **state)
+{
+    temporary *temporary_file = *state;
+    for (int direct = 0; direct < 2; direct++) {
+        hypura_os_file file;
+        hypura_error error;
+        assert_int_equal(hypura_os_file_open(temporary_file->path, direct != 0, &file, &error), HYPURA_OK);
+        assert_int_equal(file.bytes, temporary_file->bytes);
+        assert_int_equal(file.offset_align & (file.offset_align - 1), 0);
+        assert_int_equal(file.memory_align & (file.memory_align - 1), 0);
+        assert_true(file.offset_align >= 1 && file.memory_align >= 1);
+        if (!file.direct) {
+            assert_int_equal(file.offset_align, 1);
+            assert_int_equal(file.memory_align, 1);
+        }
+        assert_true(direct != 0 || !file.direct);
+        char *block = hypura_os_memory_map(64 * 1024, 0);
+        assert_int_equal(pread(file.fd, block, file.offset_align, file.offset_align), file.offset_align);
+        assert_int_equal(block[0], 'x');
+        hypura_os_memory_unmap(block, 64 * 1024);
+        hypura_os_file_close(&file);
+        assert_int_equal(file.fd, -1);
+    }
+}
+
+static void refused_files_are_named(void **state)
+{
+    (void)state;
+    hypura_os_file file;
+    hypura_error error;
+    assert_int_equal(hypura_os_file_open("/no/such/file", true, &file, &error), HYPURA_ERR_IO);
+    assert_non_null(strstr(error.message, "/no/such/file"));
+    assert_int_equal(hypura_os_file_open("/", true, &file, &error), HYPURA_ERR_IO);
+    assert_non_null(strstr(error.message, "not a regular file"));
+    assert_int_equal(file.fd, -1);
+}
+
+static void drives_have_an_identity(void **state)
+{
+    temporary *file = *state;
+    hypura_os_drive folder_drive;
+    hypura_os_drive file_drive;
+    hypura_error error;
+    assert_int_equal(hypura_os_drive_read(".", &folder_drive, &error), HYPURA_OK);
+    assert_int_equal(hypura_os_drive_read(file->path, &file_drive, &error), HYPURA_OK);
+    assert_string_equal(folder_drive.id, file_drive.id);
+    assert_true(strlen(folder_drive.id) > 0);
+    assert_int_equal(hypura_os_drive_read("/no/such/folder", &file_drive, &error), HYPURA_ERR_IO);
+    assert_non_null(strstr(error.message, "/no/such/folder"));
+}
+
+static void processors_are_counted(void **state)
+{
+    (void)state;
+    int count = hypura_os_cpu_count();
+    assert_true(count >= 1 && count <= sysconf(_SC_NPROCESSORS_ONLN));
+    char name[16];
+    hypura_os_cpu_name(name, sizeof name);
+    assert_true(strlen(name) > 0 && strlen(name) < sizeof name);
+}
+
+static void peak_memory_grows(void **state)
+{
+    (void)state;
+    uint64_t before = hypura_os_peak_rss_bytes();
+    char *memory = hypura_os_memory_map(64 * MIB, 0);
+    assert_true(hypura_os_memory_populate(memory, 64 * MIB));
+    hypura_os_memory_unmap(memory, 64 * MIB);
+    assert_true(hypura_os_peak_rss_bytes() >= before);
+    assert_true(hypura_os_peak_rss_bytes() >= 64 * MIB);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(memory_figures_agree),
+        cmocka_unit_test(pressure_is_told_or_refused),
+        cmocka_unit_test(mapped_memory_is_zero_and_writable),
+        cmocka_unit_test(a_reservation_takes_no_memory),
+        cmocka_unit_test(no_access_really_faults),
+        cmocka_unit_test_setup_teardown(a_file_mapping_becomes_anonymous, make_file, remove_file),
+        cmocka_unit_test_setup_teardown(opened_files_tell_their_alignment, make_file, remove_file),
+        cmocka_unit_test(refused_files_are_named),
+        cmocka_unit_test_setup_teardown(drives_have_an_identity, make_file, remove_file),
+        cmocka_unit_test(processors_are_counted),
+        cmocka_unit_test(peak_memory_grows),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
