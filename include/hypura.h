@@ -222,7 +222,7 @@ typedef struct hypura_pool_plan {
 typedef struct hypura_plan {
     hypura_mode mode;
     /* the budget, and how it is spent */
-    uint64_t memory_bytes;  /* everything the model takes; 0 when only weights were limited */
+    uint64_t memory_bytes;  /* limit on everything the model takes; 0 when only weights were limited */
     uint64_t weights_bytes; /* all weights held at once: resident + pinned + pools + ring */
     uint64_t kv_bytes;
     uint64_t compute_bytes;
@@ -242,10 +242,12 @@ typedef struct hypura_plan {
     /* reads */
     uint64_t io_block_bytes;
     uint32_t io_depth;
+    uint32_t slot_align_bytes; /* regions of an expert slot are multiples of this (plan/layout.h) */
     int              n_pools;
     hypura_pool_plan pools[HYPURA_MAX_POOLS];
     int               n_placements; /* one for each tensor of the map */
     hypura_placement *placements;
+    int              *order; /* tensors in the order in which a graph uses them; unused ones last */
     /* forecast */
     double      decode_tok_s;
     double      bound_tok_s; /* max(compute, missed bytes / bandwidth) alone */
