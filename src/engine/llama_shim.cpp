@@ -1,0 +1,172 @@
+/*
+ * llama_shim.cpp - see llama_shim.h. The only C++ of the engine.
+ */
+#include "engine/llama_shim.h"
+
+#include "chat.h"
+#include "common.h"
+#include "llama-context.h"
+#include "llama-ext.h"
+#include "llama-memory.h"
+#include "llama-model.h"
+#include "log.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+namespace
+{
+
+thread_local bool     guarded = false;
+thread_local char     guard_message[256];
+ggml_abort_callback_t previous_abort = nullptr;
+
+void on_abort(const char *message)
+{
+    if (guarded) {
+        std::snprintf(guard_message, sizeof(guard_message), "%s", message);
+        throw std::runtime_error(message);
+    }
+    if (previous_abort) {
+        previous_abort(message);
+    } else {
+        /* The process ends after this, and ggml would have printed the reason. */
+        std::fprintf(stderr, "%s\n", message);
+    }
+}
+
+void fill(char *error, size_t error_bytes, const char *text)
+{
+    if (error && error_bytes > 0) {
+        std::snprintf(error, error_bytes, "%s", text);
+    }
+}
+
+} // namespace
+
+void hypura_shim_guard_begin(void)
+{
+    guard_message[0] = '\0';
+    previous_abort = ggml_set_abort_callback(on_abort);
+    guarded = true;
+}
+
+void hypura_shim_guard_end(void)
+{
+    guarded = false;
+    ggml_set_abort_callback(previous_abort);
+    previous_abort = nullptr;
+}
+
+const char *hypura_shim_guard_message(void)
+{
+    return guard_message;
+}
+
+void hypura_shim_weights(const struct llama_model *model, hypura_shim_weight_fn visit, void *user)
+{
+    for (const auto &[name, tensor] : llama_internal_get_tensor_map(model)) {
+        if (!visit(user, name.c_str(), tensor)) {
+            return;
+        }
+    }
+}
+
+bool hypura_shim_context_bytes(const struct llama_context *ctx, uint64_t *kv_bytes, uint64_t *compute_bytes)
+{
+    *kv_bytes = 0;
+    *compute_bytes = 0;
+    try {
+        for (const auto &[buft, data] : llama_get_memory_breakdown(ctx)) {
+            (void)buft;
+            *kv_bytes += data.context;
+            *compute_bytes += data.compute;
+        }
+        return true;
+    } catch (const std::exception &) {
+        return false;
+    }
+}
+
+struct ggml_cgraph *hypura_shim_graph(struct llama_context *ctx, uint32_t n_tokens, uint32_t n_outputs)
+{
+    try {
+        /* llama_graph_reserve does the same but allocates the compute buffers. */
+        llama_memory_context_ptr mctx;
+        if (llama_memory_t memory = ctx->get_memory()) {
+            mctx = memory->init_full();
+        }
+        return ctx->graph_reserve(n_tokens, 1, n_outputs, mctx.get(), /*split_only =*/true);
+    } catch (const std::exception &) {
+        return nullptr;
+    }
+}
+
+void hypura_shim_silence_common(void)
+{
+    common_log_set_verbosity_thold(-1);
+}
+
+int hypura_shim_n_cores(void)
+{
+    try {
+        return common_cpu_get_num_math();
+    } catch (const std::exception &) {
+        return 1;
+    }
+}
+
+struct hypura_shim_chat {
+    common_chat_templates_ptr templates;
+};
+
+hypura_shim_chat *hypura_shim_chat_open(const struct llama_model *model, char *error, size_t error_bytes)
+{
+    fill(error, error_bytes, "");
+    try {
+        common_chat_templates_ptr templates = common_chat_templates_init(model, "");
+        if (!common_chat_templates_was_explicit(templates.get())) {
+            return nullptr;
+        }
+        return new hypura_shim_chat{std::move(templates)};
+    } catch (const std::exception &e) {
+        fill(error, error_bytes, e.what());
+        return nullptr;
+    }
+}
+
+void hypura_shim_chat_close(hypura_shim_chat *chat)
+{
+    delete chat;
+}
+
+char *hypura_shim_chat_apply(const hypura_shim_chat *chat, const char *const *roles, const char *const *contents,
+                             size_t n, char *error, size_t error_bytes)
+{
+    fill(error, error_bytes, "");
+    try {
+        common_chat_templates_inputs inputs;
+        for (size_t i = 0; i < n; i++) {
+            common_chat_msg message;
+            message.role = roles[i];
+            message.content = contents[i];
+            inputs.messages.push_back(std::move(message));
+        }
+        inputs.add_generation_prompt = true;
+        inputs.use_jinja = true;
+        const std::string text = common_chat_templates_apply(chat->templates.get(), inputs).prompt;
+        char *copy = strdup(text.c_str());
+        if (!copy) {
+            fill(error, error_bytes, "out of memory");
+        }
+        return copy;
+    } catch (const std::exception &e) {
+        fill(error, error_bytes, e.what());
+        return nullptr;
+    }
+}

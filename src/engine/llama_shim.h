@@ -1,0 +1,67 @@
+/*
+ * llama_shim.h - the parts of llama.cpp that have no C interface, behind C.
+ *
+ * Owned by the engine. Everything else of libllama is used through llama.h.
+ * What always holds: no C++ exception leaves these functions, and no assertion
+ * of llama.cpp that fails between guard_begin and guard_end ends the process.
+ */
+#ifndef HYPURA_ENGINE_LLAMA_SHIM_H
+#define HYPURA_ENGINE_LLAMA_SHIM_H
+
+#include "llama.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Between these two, a failing GGML_ASSERT on the calling thread becomes a C++
+ * exception that libllama's own loader catches, so that a hostile file makes
+ * llama_model_load return NULL. ggml has one abort callback for the process:
+ * the caller must keep other threads out of begin..end. */
+void hypura_shim_guard_begin(void);
+void hypura_shim_guard_end(void);
+/* The assertion that failed on this thread since begin, or "". */
+const char *hypura_shim_guard_message(void);
+
+/* Calls visit for every weight that libllama made a tensor of. Tied embeddings
+ * are two tensors of one name. Stops when visit returns false. */
+typedef bool (*hypura_shim_weight_fn)(void *user, const char *name, struct ggml_tensor *tensor);
+void hypura_shim_weights(const struct llama_model *model, hypura_shim_weight_fn visit, void *user);
+
+/* Bytes of the context's memory (KV cache, recurrent state) and of its compute
+ * buffers, over all buffer types. False when libllama threw. */
+bool hypura_shim_context_bytes(const struct llama_context *ctx, uint64_t *kv_bytes, uint64_t *compute_bytes);
+
+/* Builds the graph for n_tokens of one sequence without allocating it. The graph
+ * belongs to ctx and lives until the next call. NULL when libllama threw. */
+struct ggml_cgraph *hypura_shim_graph(struct llama_context *ctx, uint32_t n_tokens, uint32_t n_outputs);
+
+/* llama.cpp's common library has a log of its own: it prints nothing from now on. */
+void hypura_shim_silence_common(void);
+
+/* Physical cores, or the performance cores where there are two kinds. */
+int hypura_shim_n_cores(void);
+
+/* ---- chat templates ----------------------------------------------------- */
+
+typedef struct hypura_shim_chat hypura_shim_chat;
+
+/* The template of the model. NULL when it has none (error stays empty) or when
+ * it does not parse (error tells). */
+hypura_shim_chat *hypura_shim_chat_open(const struct llama_model *model, char *error, size_t error_bytes);
+void              hypura_shim_chat_close(hypura_shim_chat *chat);
+
+/* Renders n messages, then the opening of the assistant's answer. Returns text
+ * to be freed with free(), or NULL with error filled. */
+char *hypura_shim_chat_apply(const hypura_shim_chat *chat, const char *const *roles, const char *const *contents,
+                             size_t n, char *error, size_t error_bytes);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

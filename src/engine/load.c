@@ -1,0 +1,156 @@
+/*
+ * load.c - see load.h.
+ *
+ * Only the CPU device is given to libllama: the pager's device wraps the CPU, and
+ * what is compared bit for bit has to run on the same device everywhere.
+ */
+#include "engine/load.h"
+
+#include "base/status.h"
+#include "engine/llama_shim.h"
+#include "engine/llama_log.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+/* Defined in our build of libllama: 0 keeps llama-mmap.cpp from populating the
+ * mapping and from advising the kernel to read all of it. */
+extern int hypura_llama_mmap_prefetch;
+
+enum {
+    DEFAULT_CONTEXT = 4096,
+    DEFAULT_UBATCH = 512,
+    MAX_UBATCH = 65536,
+};
+
+static pthread_mutex_t load_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+void hypura_load_lock(void)
+{
+    hypura_log_install();
+    pthread_mutex_lock(&load_mutex);
+}
+
+void hypura_load_unlock(void)
+{
+    pthread_mutex_unlock(&load_mutex);
+}
+
+typedef struct load_progress {
+    hypura_progress_fn report;
+    void              *user;
+    uint64_t           total;
+    bool               cancelled;
+} load_progress;
+
+static bool on_progress(float fraction, void *user)
+{
+    load_progress *p = user;
+    if (p->report && !p->report(p->user, "loading", (uint64_t)((double)fraction * (double)p->total), p->total)) {
+        p->cancelled = true;
+    }
+    return !p->cancelled;
+}
+
+hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, bool repack,
+                                hypura_progress_fn progress, void *progress_user, struct llama_model **model,
+                                hypura_error *error)
+{
+    load_progress      state = {progress, progress_user, map->tensor_bytes, false};
+    ggml_backend_dev_t no_devices[] = {NULL};
+
+    struct llama_model_params params = llama_model_default_params();
+    params.devices = no_devices;
+    params.progress_callback = on_progress;
+    params.progress_callback_user_data = &state;
+    switch (kind) {
+    case HYPURA_LOAD_SURVEY:
+        params.load_mode = LLAMA_LOAD_MODE_NONE; /* libllama refuses to map without allocating */
+        params.lazy_mode = LLAMA_LAZY_MODE_OFF;
+        params.no_alloc = true;
+        params.use_extra_bufts = false;
+        break;
+    case HYPURA_LOAD_PLAIN:
+        params.use_extra_bufts = repack;
+        break;
+    case HYPURA_LOAD_PAGED:
+        params.load_mode = LLAMA_LOAD_MODE_MMAP;
+        params.lazy_mode = LLAMA_LAZY_MODE_OFF; /* rows are read on demand by the pager, not by page faults */
+        params.use_extra_bufts = false;         /* slots hold the file's own layout */
+        break;
+    }
+
+    const char **paths = malloc((size_t)map->n_files * sizeof(*paths));
+    if (!paths) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "%s: no memory for the list of files", map->path);
+    }
+    for (int i = 0; i < map->n_files; i++) {
+        paths[i] = map->files[i];
+    }
+    hypura_log_clear();
+    hypura_shim_guard_begin();
+    hypura_llama_mmap_prefetch = kind != HYPURA_LOAD_PAGED;
+    *model = llama_model_load_from_splits(paths, (size_t)map->n_files, params);
+    hypura_llama_mmap_prefetch = 1;
+    hypura_shim_guard_end();
+    free(paths);
+
+    if (*model) {
+        return HYPURA_OK;
+    }
+    if (state.cancelled) {
+        return hypura_fail(error, HYPURA_ERR_CANCELLED, "%s: loading was stopped", map->path);
+    }
+    return hypura_log_fail(error, HYPURA_ERR_BACKEND, "%s: llama.cpp cannot load this model", map->path);
+}
+
+hypura_status hypura_load_context(struct llama_model *model, const hypura_context_options *options,
+                                  struct llama_context **ctx, hypura_error *error)
+{
+    struct llama_context_params params = llama_context_default_params();
+    params.n_ctx = options->n_context;
+    params.n_batch = options->n_ubatch;
+    params.n_ubatch = options->n_ubatch;
+    params.n_seq_max = 1;
+    params.n_outputs_max = options->n_outputs;
+    params.n_threads = options->n_threads;
+    params.n_threads_batch = options->n_threads; /* kernels may split sums by thread: one count, one result */
+    params.pooling_type = LLAMA_POOLING_TYPE_NONE;
+    params.swa_full = false;
+    params.op_offload = false;
+    params.no_perf = true;
+
+    hypura_log_clear();
+    hypura_shim_guard_begin();
+    *ctx = llama_init_from_model(model, params);
+    hypura_shim_guard_end();
+    if (!*ctx) {
+        return hypura_log_fail(error, HYPURA_ERR_BACKEND,
+                               "llama.cpp cannot create a context of %u tokens in pieces of %u", options->n_context,
+                               options->n_ubatch);
+    }
+    return HYPURA_OK;
+}
+
+hypura_status hypura_load_sizes(const hypura_map *map, uint32_t *n_context, uint32_t *n_ubatch, hypura_error *error)
+{
+    if (*n_context == 0) {
+        *n_context = map->context_length > 0 && map->context_length < DEFAULT_CONTEXT ? (uint32_t)map->context_length
+                                                                                      : DEFAULT_CONTEXT;
+    }
+    if (*n_context > INT32_MAX) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "a context of %u tokens is more than llama.cpp can count",
+                           *n_context);
+    }
+    if (*n_ubatch == 0) {
+        *n_ubatch = DEFAULT_UBATCH;
+    }
+    if (*n_ubatch > MAX_UBATCH) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "a ubatch of %u tokens is out of range: pass 1 to %d", *n_ubatch,
+                           MAX_UBATCH);
+    }
+    if (*n_ubatch > *n_context) {
+        *n_ubatch = *n_context;
+    }
+    return HYPURA_OK;
+}

@@ -1,0 +1,46 @@
+/*
+ * load.h - loading through libllama, one load in the process at a time.
+ *
+ * A load touches state that libllama and ggml keep per process: the abort
+ * callback, the prefetch switch of the file mapping, and the devices that claim
+ * weights. So everything from the model to its context happens between lock and
+ * unlock. Running a loaded model needs no lock.
+ */
+#ifndef HYPURA_ENGINE_LOAD_H
+#define HYPURA_ENGINE_LOAD_H
+
+#include "hypura.h"
+
+#include "llama.h"
+
+void hypura_load_lock(void);
+void hypura_load_unlock(void);
+
+typedef enum hypura_load_kind {
+    HYPURA_LOAD_SURVEY, /* no weight is read and none allocated */
+    HYPURA_LOAD_PLAIN,  /* as stock libllama: the file mapped and read ahead */
+    HYPURA_LOAD_PAGED,  /* the file mapped, nothing read: see trunk.h */
+} hypura_load_kind;
+
+/* With the lock held. repack lets libllama keep weights in the CPU's own layout
+ * (PLAIN only). Reasons for failure are llama.cpp's. */
+hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, bool repack,
+                                hypura_progress_fn progress, void *progress_user, struct llama_model **model,
+                                hypura_error *error);
+
+typedef struct hypura_context_options {
+    uint32_t n_context;
+    uint32_t n_ubatch;
+    uint32_t n_outputs; /* rows of logits at most in one ubatch */
+    int      n_threads;
+} hypura_context_options;
+
+/* With the lock held. */
+hypura_status hypura_load_context(struct llama_model *model, const hypura_context_options *options,
+                                  struct llama_context **ctx, hypura_error *error);
+
+/* Fills in what the caller left to us: n_context and n_ubatch of 0. Fails when
+ * they are out of range. */
+hypura_status hypura_load_sizes(const hypura_map *map, uint32_t *n_context, uint32_t *n_ubatch, hypura_error *error);
+
+#endif

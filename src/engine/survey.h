@@ -1,0 +1,18 @@
+/*
+ * survey.h - what libllama's own graph says about a model, without its weights.
+ */
+#ifndef HYPURA_ENGINE_SURVEY_H
+#define HYPURA_ENGINE_SURVEY_H
+
+#include "engine/load.h"
+#include "plan/plan.h"
+
+/* Loads the model without weights, builds its graphs for one token and for a
+ * whole ubatch, and records how each tensor of the map is used. vocab_bytes gets
+ * an estimate of what the vocabulary takes in memory. Takes the load lock. Free
+ * with hypura_survey_free. */
+hypura_status hypura_survey_take(const hypura_map *map, const hypura_context_options *options,
+                                 hypura_survey **survey, uint64_t *vocab_bytes, hypura_error *error);
+void          hypura_survey_free(hypura_survey *survey);
+
+#endif

@@ -1,0 +1,28 @@
+/*
+ * text.h - the text of an answer as it grows: raw bytes of tokens in, whole UTF-8
+ * characters out. A token may end in the middle of a character.
+ */
+#ifndef HYPURA_ENGINE_TEXT_H
+#define HYPURA_ENGINE_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+typedef struct hypura_text {
+    char  *data; /* terminated once anything was put; valid UTF-8 */
+    size_t bytes;
+    size_t capacity;
+    char   pending[4]; /* beginning of a character not yet complete */
+    size_t n_pending;
+} hypura_text;
+
+/* Appends n raw bytes. What is not UTF-8 becomes U+FFFD; the beginning of a
+ * character at the end is held back. False when memory ran out. */
+bool hypura_text_put(hypura_text *text, const char *raw, size_t n);
+
+/* Ends the text: a character left incomplete becomes U+FFFD. */
+bool hypura_text_finish(hypura_text *text);
+
+void hypura_text_clear(hypura_text *text);
+
+#endif
