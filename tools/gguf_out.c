@@ -1,5 +1,9 @@
 /*
  * gguf_out.c - see gguf_out.h.
+ *
+ * Whole buffers are written past the page cache where the file system allows it:
+ * a model is often larger than memory, and the first touch of a page costs more
+ * than the copy. The end of the file, which is no whole block, goes through the cache.
  */
 #include "gguf_out.h"
 
@@ -16,7 +20,11 @@
 
 #include "mkmodel.h"
 
-enum { BUFFER_BYTES = 4 << 20 };
+enum { BUFFER_BYTES = 8 << 20, BLOCK_BYTES = 4096 };
+
+#ifndef O_DIRECT
+#define O_DIRECT 0
+#endif
 
 static void show_progress(gguf_out *out)
 {
@@ -37,6 +45,14 @@ static void show_progress(gguf_out *out)
     }
 }
 
+static void leave_direct(gguf_out *out)
+{
+    if (out->direct) {
+        (void)fcntl(out->fd, F_SETFL, fcntl(out->fd, F_GETFL) & ~O_DIRECT);
+        out->direct = false;
+    }
+}
+
 static int flush_buffer(gguf_out *out)
 {
     size_t done = 0;
@@ -44,8 +60,19 @@ static int flush_buffer(gguf_out *out)
         if (mk_interrupted) {
             return mk_fail("interrupted; '%s' was not written", out->path);
         }
-        ssize_t n = write(out->fd, out->buffer + done, out->buffered_bytes - done);
+        size_t wanted = out->buffered_bytes - done;
+        if (wanted < BLOCK_BYTES || done % BLOCK_BYTES != 0) {
+            leave_direct(out);
+        }
+        if (out->direct) {
+            wanted -= wanted % BLOCK_BYTES;
+        }
+        ssize_t n = write(out->fd, out->buffer + done, wanted);
         if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0 && errno == EINVAL && out->direct) {
+            leave_direct(out);
             continue;
         }
         if (n <= 0) {
@@ -133,7 +160,10 @@ int gguf_out_open(gguf_out *out, const char *path, const struct gguf_context *me
     size_t path_bytes = strlen(path) + 1;
     out->path = strdup(path);
     out->part_path = malloc(path_bytes + strlen(".part"));
-    out->buffer = malloc(BUFFER_BYTES);
+    void *buffer = NULL;
+    if (posix_memalign(&buffer, BLOCK_BYTES, BUFFER_BYTES) == 0) {
+        out->buffer = buffer;
+    }
     if (!out->path || !out->part_path || !out->buffer) {
         gguf_out_abort(out);
         return mk_fail("out of memory (%d bytes to write '%s')", BUFFER_BYTES, path);
@@ -141,7 +171,12 @@ int gguf_out_open(gguf_out *out, const char *path, const struct gguf_context *me
     memcpy(out->part_path, path, path_bytes);
     strcat(out->part_path, ".part");
     out->total_bytes = file_bytes(out);
-    out->fd = open(out->part_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    out->direct = O_DIRECT != 0;
+    out->fd = open(out->part_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_DIRECT, 0666);
+    if (out->fd < 0 && errno == EINVAL) {
+        out->direct = false;
+        out->fd = open(out->part_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    }
     int rc = MK_OK;
     if (out->fd < 0) {
         rc = mk_fail("cannot create '%s': %s", out->part_path, strerror(errno));

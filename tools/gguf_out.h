@@ -28,6 +28,7 @@ typedef struct gguf_out {
     uint64_t                   left_bytes;
     uint64_t                   done_bytes; /* of the whole file, buffered ones included */
     uint64_t                   total_bytes;
+    bool                       direct; /* writes bypass the page cache */
     bool                       progress;
     int                        shown_permille;
 } gguf_out;

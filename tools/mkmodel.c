@@ -13,8 +13,14 @@
 #include "ggml.h"
 
 static const mk_command commands[] = {
-    {"upcycle", "SRC OUT --experts N --top-k K [--seed S] [--progress]", "a mixture of experts from a dense llama model",
-     mk_upcycle},
+    {"upcycle", "SRC OUT --experts N --top-k K [--seed S] [--progress]",
+     "a mixture of experts from the dense llama model SRC, that talks like it", mk_upcycle},
+    {"shape",
+     "NAME OUT [--layers N] [--type T] [--seed S] [--parts N] [--vocab-from GGUF | --no-vocab]\n"
+     "      [--progress]",
+     "random weights in the shape of a real model", mk_shape},
+    {"tiny", "DIR", "small models of every kind that tests need", mk_tiny},
+    {"list", "", "the names for 'shape'", mk_list},
 };
 
 volatile sig_atomic_t mk_interrupted;

@@ -28,6 +28,9 @@ typedef struct mk_command {
 } mk_command;
 
 int mk_upcycle(int argc, char **argv);
+int mk_shape(int argc, char **argv);
+int mk_tiny(int argc, char **argv);
+int mk_list(int argc, char **argv);
 
 /* Prints "mkmodel: message" to stderr; return MK_FAILURE and MK_USAGE. */
 int mk_fail(const char *format, ...) MK_PRINTF(1, 2);

@@ -1,0 +1,116 @@
+/*
+ * shape.c - `mkmodel shape` and `mkmodel list`: random weights in the shape of real
+ * models, for measuring what does not depend on what the weights say.
+ */
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "filler.h"
+#include "mkmodel.h"
+#include "random_model.h"
+#include "vocab.h"
+
+enum { MAX_LAYERS = 512 /* LLAMA_MAX_LAYERS */ };
+
+/* Dimensions as published with the models (config.json); the small ones are ours. */
+/* clang-format off */
+static const model_shape shapes[] = {
+    /*                                     layers  embd heads  kv head    ff       experts k  ff  shared lead   vocab context rope */
+    {"mixtral-8x7b",        "llama",           32, 4096,  32,   8, 128,     0,       8, 2, 14336,   0, 0,  32000,  32768, 1e6f, false, false},
+    {"llama-70b",           "llama",           80, 8192,  64,   8, 128, 28672,       0, 0,     0,   0, 0, 128256,   8192, 5e5f, false, false},
+    {"llama-8b",            "llama",           32, 4096,  32,   8, 128, 14336,       0, 0,     0,   0, 0, 128256,   8192, 5e5f, false, false},
+    {"qwen3-30b-a3b",       "qwen3moe",        48, 2048,  32,   4, 128,  6144,     128, 8,   768,   0, 0, 151936,  40960, 1e6f, false, false},
+    {"olmoe-1b-7b",         "olmoe",           16, 2048,  16,  16, 128,     0,      64, 8,  1024,   0, 0,  50304,   4096, 1e4f, false, false},
+    {"small-moe",           "qwen3moe",        12,  512,   8,   4,  64,  1536,      32, 4,   512,   0, 0,   4096,   8192, 1e6f, false, false},
+    {"small-dense",         "llama",           24, 1024,  16,   4,  64,  2816,       0, 0,     0,   0, 0,  16384,   8192, 5e5f, false, false},
+    {"qwen3-tiny",          "qwen3moe",         4,  256,   4,   2,  64,   768,      16, 4,   256,   0, 0,    512,   4096, 1e6f, false, false},
+    {"llama-tiny",          "llama",            4,  256,   4,   2,  64,   768,       0, 0,     0,   0, 0,    512,   4096, 5e5f, false, false},
+};
+/* clang-format on */
+
+enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
+
+static int parse(int argc, char **argv, random_model_options *o)
+{
+    static const struct option options[] = {
+        {"layers", required_argument, NULL, 'l'},     {"type", required_argument, NULL, 't'},
+        {"seed", required_argument, NULL, 's'},       {"parts", required_argument, NULL, 'n'},
+        {"vocab-from", required_argument, NULL, 'v'}, {"no-vocab", no_argument, NULL, 'x'},
+        {"progress", no_argument, NULL, 'p'},         {NULL, 0, NULL, 0},
+    };
+    int      rc = MK_OK;
+    int      option;
+    uint64_t n = 0;
+    while (rc == MK_OK && (option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        switch (option) {
+        case 'l':
+            rc = mk_parse_u64("--layers", optarg, 1, MAX_LAYERS, &n);
+            o->n_layers = (uint32_t)n;
+            break;
+        case 't':
+            o->type = filler_parse_type(optarg);
+            if (o->type == GGML_TYPE_COUNT) {
+                rc = mk_usage_error("--type: '%s' is no type that can be made of random numbers, such as q4_K", optarg);
+            }
+            break;
+        case 's':
+            rc = mk_parse_u64("--seed", optarg, 0, UINT64_MAX, &o->seed);
+            break;
+        case 'n':
+            rc = mk_parse_u64("--parts", optarg, 1, 99, &n);
+            o->n_parts = (uint32_t)n;
+            break;
+        case 'v':
+            o->vocab_from = optarg;
+            break;
+        case 'x':
+            o->no_vocab = true;
+            break;
+        case 'p':
+            o->progress = true;
+            break;
+        default:
+            rc = mk_usage_error("shape: wrong option");
+        }
+    }
+    if (rc == MK_OK && o->vocab_from && o->no_vocab) {
+        rc = mk_usage_error("shape: --vocab-from and --no-vocab exclude each other");
+    }
+    if (rc == MK_OK && argc - optind != 2) {
+        rc = mk_usage_error("shape: NAME and OUT are needed, %d arguments were given", argc - optind);
+    }
+    return rc;
+}
+
+int mk_shape(int argc, char **argv)
+{
+    random_model_options o = {.type = GGML_TYPE_Q4_K, .seed = 1};
+    int                  rc = parse(argc, argv, &o);
+    if (rc != MK_OK) {
+        return rc;
+    }
+    for (size_t i = 0; i < N_SHAPES; i++) {
+        if (strcmp(shapes[i].name, argv[optind]) == 0) {
+            return random_model_write(&shapes[i], &o, argv[optind + 1]);
+        }
+    }
+    return mk_usage_error("shape: unknown name '%s'; 'mkmodel list' tells them", argv[optind]);
+}
+
+int mk_list(int argc, char **argv)
+{
+    if (argc != 1) {
+        return mk_usage_error("list: unexpected argument '%s'", argv[1]);
+    }
+    printf("%-16s %-14s %6s %6s %7s %5s %6s %7s\n", "NAME", "ARCHITECTURE", "LAYERS", "EMBD", "EXPERTS", "TOP-K", "FF",
+           "VOCAB");
+    for (size_t i = 0; i < N_SHAPES; i++) {
+        const model_shape *s = &shapes[i];
+        printf("%-16s %-14s %6" PRIu32 " %6" PRIu32 " %7" PRIu32 " %5" PRIu32 " %6" PRIu32 " %7" PRIu32 "\n", s->name,
+               s->arch, s->n_layers, s->n_embd, s->n_experts, s->top_k, s->n_experts > 0 ? s->n_ff_expert : s->n_ff,
+               s->n_vocab);
+    }
+    return fflush(stdout) == 0 ? MK_OK : mk_fail("cannot write to standard output");
+}
