@@ -1,0 +1,282 @@
+/*
+ * experts.c - the slots of experts. A slot holds all matrices of one expert, since
+ * one router selection needs them together; presence is kept per matrix, so that
+ * the first product can start while the last matrix is still on its way.
+ *
+ * Reads land where they will be used. Every slice of one tensor has the same
+ * address modulo the drive's memory alignment wherever slices are a multiple of
+ * it, so the slot begins at that phase and no byte is copied; the engine stages
+ * the others.
+ */
+#include "pager/internal.h"
+
+#include "base/status.h"
+#include "os/os.h"
+#include "plan/layout.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const hypura_tensor *matrix_tensor(const hypura_pager *pager, int bundle, int index)
+{
+    return &pager->map->tensors[pager->map->bundles[bundle].tensors[index]];
+}
+
+static uint8_t all_matrices(const hypura_pager *pager, int bundle)
+{
+    return (uint8_t)((1u << pager->map->bundles[bundle].n_tensors) - 1u);
+}
+
+/* The data of a matrix starts one unit into its region, plus the phase that makes
+ * direct reads of its slices land without a copy. */
+static void lay_out_bundle(hypura_pager *pager, int bundle, const hypura_io_file *files)
+{
+    const hypura_bundle *shape = &pager->map->bundles[bundle];
+    pager_bundle        *place = &pager->bundles[bundle];
+    const uint64_t       unit = hypura_layout_unit(pager->plan);
+    uint64_t             at = 0;
+    for (int i = 0; i < shape->n_tensors; i++) {
+        const hypura_tensor *tensor = matrix_tensor(pager, bundle, i);
+        const uint64_t       align = files[tensor->file].memory_align;
+        const uint64_t       phase = tensor->expert_bytes % align == 0 ? tensor->offset % align : 0;
+        place->region_begin[i] = at;
+        place->data_offset[i] = at + unit + phase;
+        at += hypura_layout_region_bytes(unit, tensor->expert_bytes);
+        place->region_end[i] = at;
+    }
+}
+
+static hypura_status open_pool(hypura_pager *pager, uint32_t index, hypura_error *error)
+{
+    const hypura_pool_plan *planned = &pager->plan->pools[index];
+    pager_pool             *pool = &pager->pools[index];
+    pool->n_slots = planned->n_slots;
+    pool->stride_bytes = planned->slot_stride_bytes;
+    pool->memory_bytes = pool->stride_bytes * pool->n_slots;
+    pool->memory = hypura_os_memory_map(pool->memory_bytes, HYPURA_OS_MAP_HUGE | HYPURA_OS_MAP_NORESERVE);
+    if (!pool->memory) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for expert pool %u: %u slots of %llu bytes", index,
+                           pool->n_slots, (unsigned long long)pool->stride_bytes);
+    }
+    pool->slots = calloc(pool->n_slots, sizeof(*pool->slots));
+    if (!pool->slots) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the states of %u expert slots", pool->n_slots);
+    }
+    const hypura_cache_options options = {
+        .n_slots = pool->n_slots,
+        .n_keys = pool->n_keys,
+        .n_groups = (uint32_t)pager->map->n_bundles,
+    };
+    return hypura_cache_open(&options, &pool->cache, error);
+}
+
+hypura_status pager_open_experts(hypura_pager *pager, hypura_error *error)
+{
+    const hypura_map  *map = pager->map;
+    const hypura_plan *plan = pager->plan;
+    if (plan->n_pools == 0) {
+        return HYPURA_OK;
+    }
+    pager->bundles = calloc((size_t)map->n_bundles, sizeof(*pager->bundles));
+    if (!pager->bundles) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %d expert bundles", map->n_bundles);
+    }
+    pager->n_pools = (uint32_t)plan->n_pools;
+    for (int b = 0; b < map->n_bundles; b++) {
+        const hypura_placement *placement = &plan->placements[map->bundles[b].tensors[0]];
+        if (placement->place != HYPURA_PLACE_EXPERTS) {
+            continue;
+        }
+        pager_pool *pool = &pager->pools[placement->pool];
+        pager->bundles[b].pool = (uint32_t)placement->pool;
+        pager->bundles[b].first_key = pool->n_keys;
+        pool->n_keys += (uint32_t)map->bundles[b].n_experts;
+        lay_out_bundle(pager, b, hypura_io_files(pager->io));
+    }
+    for (uint32_t p = 0; p < pager->n_pools; p++) {
+        if (open_pool(pager, p, error)) {
+            return error->status;
+        }
+    }
+    return HYPURA_OK;
+}
+
+void pager_close_experts(hypura_pager *pager)
+{
+    for (uint32_t p = 0; p < pager->n_pools; p++) {
+        pager_pool *pool = &pager->pools[p];
+        hypura_cache_close(pool->cache);
+        free(pool->slots);
+        hypura_os_memory_unmap(pool->memory, pool->memory_bytes);
+    }
+    free(pager->bundles);
+}
+
+hypura_slots hypura_pager_slots(const hypura_pager *pager, int bundle, int index)
+{
+    const pager_pool *pool = &pager->pools[pager->bundles[bundle].pool];
+    return (hypura_slots){
+        .data = pool->memory + pager->bundles[bundle].data_offset[index],
+        .stride_bytes = pool->stride_bytes,
+        .n_slots = pool->n_slots,
+    };
+}
+
+static void start_reads(hypura_pager *pager, int bundle, uint32_t expert, uint32_t slot)
+{
+    const hypura_bundle *shape = &pager->map->bundles[bundle];
+    const pager_bundle  *place = &pager->bundles[bundle];
+    pager_pool          *pool = &pager->pools[place->pool];
+    char                *base = pool->memory + (uint64_t)slot * pool->stride_bytes;
+    pool->slots[slot].ready = 0;
+    pool->slots[slot].failed = false;
+    pool->slots[slot].filling = (uint8_t)shape->n_tensors;
+    hypura_cache_pin(pool->cache, slot);
+    for (int i = 0; i < shape->n_tensors; i++) {
+        const hypura_tensor *tensor = matrix_tensor(pager, bundle, i);
+        const hypura_io_read read = {
+            .file = (uint16_t)tensor->file,
+            .head_slack = (uint16_t)(place->data_offset[i] - place->region_begin[i]),
+            .tail_slack = (uint16_t)(place->region_end[i] - place->data_offset[i] - tensor->expert_bytes),
+            .offset = tensor->offset + (uint64_t)expert * tensor->expert_bytes,
+            .bytes = tensor->expert_bytes,
+            .dst = base + place->data_offset[i],
+            .user = pager_user(OWNER_EXPERT, place->pool, (uint32_t)i, slot),
+        };
+        pager_push(pager, &read);
+    }
+}
+
+uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n,
+                                    uint32_t *slots)
+{
+    const pager_bundle *place = &pager->bundles[bundle];
+    pager_pool         *pool = &pager->pools[place->pool];
+    const uint64_t      expert_bytes = pager->map->bundles[bundle].expert_bytes;
+    uint32_t            n_leased = 0;
+    bool                started = false;
+
+    pthread_mutex_lock(&pager->lock);
+    for (uint32_t i = 0; i < n; i++) {
+        slots[i] = hypura_cache_find(pool->cache, place->first_key + experts[i]);
+        if (slots[i] == HYPURA_CACHE_NONE) {
+            continue;
+        }
+        hypura_cache_touch(pool->cache, slots[i]);
+        hypura_cache_pin(pool->cache, slots[i]);
+        pager->statistics.bytes_needed += expert_bytes;
+        if (pool->slots[slots[i]].filling == 0) {
+            pager->statistics.bytes_hit += expert_bytes;
+        }
+        n_leased++;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        if (slots[i] != HYPURA_CACHE_NONE) {
+            continue;
+        }
+        uint32_t evicted;
+        slots[i] = hypura_cache_insert(pool->cache, place->first_key + experts[i], (uint32_t)bundle, &evicted);
+        if (slots[i] == HYPURA_CACHE_NONE) {
+            break;
+        }
+        pager->statistics.n_evictions += evicted != HYPURA_CACHE_NONE;
+        pager->statistics.bytes_needed += expert_bytes;
+        hypura_cache_pin(pool->cache, slots[i]);
+        start_reads(pager, bundle, experts[i], slots[i]);
+        started = true;
+        n_leased++;
+    }
+    pthread_mutex_unlock(&pager->lock);
+    if (started) {
+        hypura_io_wake(pager->io);
+    }
+    return n_leased;
+}
+
+bool hypura_pager_expert_ready(hypura_pager *pager, int bundle, uint32_t slot)
+{
+    pthread_mutex_lock(&pager->lock);
+    const bool ready = pager->pools[pager->bundles[bundle].pool].slots[slot].ready == all_matrices(pager, bundle);
+    pthread_mutex_unlock(&pager->lock);
+    return ready;
+}
+
+hypura_status hypura_pager_wait_expert(hypura_pager *pager, int bundle, uint32_t slot, uint32_t matrices)
+{
+    pager_slot *state = &pager->pools[pager->bundles[bundle].pool].slots[slot];
+    matrices &= all_matrices(pager, bundle);
+    pthread_mutex_lock(&pager->lock);
+    while ((state->ready & matrices) != matrices && !state->failed) {
+        pager_wait(pager);
+    }
+    const bool failed = state->failed;
+    pthread_mutex_unlock(&pager->lock);
+    return failed ? HYPURA_ERR_IO : HYPURA_OK;
+}
+
+void hypura_pager_wait_slot(hypura_pager *pager, int bundle)
+{
+    pager_pool *pool = &pager->pools[pager->bundles[bundle].pool];
+    pthread_mutex_lock(&pager->lock);
+    while (hypura_cache_evictable(pool->cache) == 0) {
+        pager_wait(pager);
+    }
+    pthread_mutex_unlock(&pager->lock);
+}
+
+/* A slot whose read failed is given up by whoever drops the last pin. */
+static void unpin(pager_pool *pool, uint32_t slot)
+{
+    hypura_cache_unpin(pool->cache, slot);
+    if (pool->slots[slot].failed && hypura_cache_pins(pool->cache, slot) == 0) {
+        hypura_cache_remove(pool->cache, slot);
+        pool->slots[slot].failed = false;
+        pool->slots[slot].ready = 0;
+    }
+}
+
+void hypura_pager_release_expert(hypura_pager *pager, int bundle, uint32_t slot)
+{
+    pthread_mutex_lock(&pager->lock);
+    unpin(&pager->pools[pager->bundles[bundle].pool], slot);
+    pthread_mutex_unlock(&pager->lock);
+}
+
+/* Which bundle a key of a pool belongs to, for messages. */
+static int bundle_of_key(const hypura_pager *pager, uint32_t pool, uint32_t key)
+{
+    for (int b = 0; b < pager->map->n_bundles; b++) {
+        const pager_bundle *place = &pager->bundles[b];
+        const uint32_t      n = (uint32_t)pager->map->bundles[b].n_experts;
+        const bool streamed = pager->plan->placements[pager->map->bundles[b].tensors[0]].place == HYPURA_PLACE_EXPERTS;
+        if (streamed && place->pool == pool && key >= place->first_key && key - place->first_key < n) {
+            return b;
+        }
+    }
+    return -1;
+}
+
+void pager_complete_expert(hypura_pager *pager, const hypura_io_completion *completion)
+{
+    const uint32_t pool_index = (uint32_t)(completion->user >> 48) & 0xff;
+    const uint32_t matrix = (uint32_t)(completion->user >> 40) & 0xff;
+    const uint32_t slot = (uint32_t)completion->user;
+    pager_pool    *pool = &pager->pools[pool_index];
+    pager_slot    *state = &pool->slots[slot];
+    if (completion->status == HYPURA_OK) {
+        state->ready |= (uint8_t)(1u << matrix);
+    } else {
+        const uint32_t key = hypura_cache_key(pool->cache, slot);
+        const int      bundle = bundle_of_key(pager, pool_index, key);
+        char           part[32] = "";
+        if (bundle >= 0) {
+            snprintf(part, sizeof(part), "expert %u", key - pager->bundles[bundle].first_key);
+        }
+        state->failed = true;
+        pager_note_failure(pager, completion, bundle < 0 ? -1 : pager->map->bundles[bundle].tensors[matrix], part);
+    }
+    if (--state->filling == 0) {
+        unpin(pool, slot);
+    }
+}

@@ -1,0 +1,151 @@
+/*
+ * internal.h - the pager's own structures, shared by its files alone.
+ *
+ *     pager.c    open and close, the thread, the queue of reads, statistics
+ *     experts.c  slots of experts: lease, wait, release
+ *     dense.c    pinned rows, the ring of chunks, rows on demand
+ *
+ * `lock` guards everything below it. `changed` is signalled whenever a read ends.
+ */
+#ifndef HYPURA_PAGER_INTERNAL_H
+#define HYPURA_PAGER_INTERNAL_H
+
+#include "cache/cache.h"
+#include "io/io.h"
+#include "pager/pager.h"
+
+#include <pthread.h>
+
+#define PAGER_MAX_ROWS 1024 /* rows of one read_rows step */
+
+/* What a read belongs to, packed into the completion's user word. */
+enum pager_owner { OWNER_EXPERT = 0, OWNER_CHUNK = 1, OWNER_ROW = 2 };
+
+static inline uint64_t pager_user(enum pager_owner owner, uint32_t pool, uint32_t matrix, uint32_t slot)
+{
+    return (uint64_t)owner << 56 | (uint64_t)pool << 48 | (uint64_t)matrix << 40 | slot;
+}
+
+typedef struct pager_slot {
+    uint8_t ready;   /* bit per matrix: its bytes are all there */
+    uint8_t filling; /* reads under way; they hold one pin together */
+    bool    failed;
+} pager_slot;
+
+typedef struct pager_pool {
+    hypura_cache *cache;
+    char         *memory;
+    uint64_t      memory_bytes;
+    uint64_t      stride_bytes;
+    uint32_t      n_slots;
+    pager_slot   *slots;
+    uint32_t      n_keys;
+} pager_pool;
+
+/* A bundle's place in its pool. */
+typedef struct pager_bundle {
+    uint32_t pool;
+    uint32_t first_key; /* key of expert 0 */
+    uint64_t data_offset[HYPURA_MAX_BUNDLE]; /* of the matrix in a slot */
+    uint64_t region_end[HYPURA_MAX_BUNDLE];  /* of the memory that reads may spill into */
+    uint64_t region_begin[HYPURA_MAX_BUNDLE];
+} pager_bundle;
+
+typedef struct pager_dense {
+    char    *pinned;
+    int64_t  pinned_rows;
+    int64_t  chunk_rows;
+    uint32_t first_chunk; /* in the sequence */
+    uint32_t n_chunks;
+} pager_dense;
+
+typedef struct pager_ring_slot {
+    uint32_t chunk; /* position in the sequence */
+    bool     filling;
+    bool     failed;
+    char    *data; /* of the chunk's first byte */
+} pager_ring_slot;
+
+typedef struct pager_ring {
+    char            *memory;
+    uint64_t         memory_bytes;
+    uint64_t         stride_bytes;
+    uint32_t         n_slots;
+    pager_ring_slot *slots;
+    uint32_t         head;  /* oldest occupied slot */
+    uint32_t         count; /* occupied, oldest first */
+    uint32_t         next;  /* next chunk of the sequence to read */
+    uint32_t         n_chunks;
+    int32_t         *tensor_of; /* sequence position -> tensor */
+    bool             held;      /* the executor computes with the head */
+} pager_ring;
+
+typedef struct pager_queue {
+    hypura_io_read *reads;
+    uint32_t        capacity; /* power of two */
+    uint32_t        head;
+    uint32_t        tail;
+} pager_queue;
+
+struct hypura_pager {
+    const hypura_map  *map;
+    const hypura_plan *plan;
+    const char        *engine;
+    hypura_io_hook     hook;
+    void              *hook_user;
+
+    hypura_io      *io;
+    uint32_t        io_max_reads;
+    pthread_t       thread;
+    bool            thread_started;
+    pthread_t       prefault;
+    bool            prefault_started;
+    pthread_mutex_t executor; /* held between enter and leave */
+
+    pthread_mutex_t lock;
+    pthread_cond_t  changed;
+    uint32_t        n_waiting;
+    bool            stop;
+    bool            prefault_stop;
+    pager_queue     queue;
+    uint32_t        n_outstanding; /* accepted by the engine, not completed */
+
+    uint32_t      n_pools;
+    pager_pool    pools[HYPURA_MAX_POOLS];
+    pager_bundle *bundles;
+
+    pager_dense *dense; /* one for each tensor; zero where not dense */
+    char        *pinned;
+    uint64_t     pinned_bytes;
+    pager_ring   ring;
+
+    uint32_t rows_pending;
+    bool     rows_failed;
+
+    hypura_error      error; /* the first failure not yet taken */
+    hypura_statistics statistics;
+    hypura_io_counters counters_base; /* at the last reset */
+};
+
+/* With the lock held: queues a read for the thread. The queue never fills: it is
+ * as large as everything that can be under way at once. */
+void pager_push(hypura_pager *pager, const hypura_io_read *read);
+
+/* With the lock held: waits for `changed`, charging the time as read wait. */
+void pager_wait(hypura_pager *pager);
+
+/* With the lock held: notes a failure unless one is waiting to be taken. */
+void pager_note_failure(hypura_pager *pager, const hypura_io_completion *completion, int tensor, const char *part);
+
+hypura_status pager_open_experts(hypura_pager *pager, hypura_error *error);
+void          pager_close_experts(hypura_pager *pager);
+void          pager_complete_expert(hypura_pager *pager, const hypura_io_completion *completion);
+
+hypura_status pager_open_dense(hypura_pager *pager, hypura_error *error);
+void          pager_close_dense(hypura_pager *pager);
+void          pager_complete_chunk(hypura_pager *pager, const hypura_io_completion *completion);
+void          pager_complete_row(hypura_pager *pager, const hypura_io_completion *completion);
+/* With the lock held: fills free ring slots with the chunks that come next. */
+void          pager_top_up(hypura_pager *pager);
+
+#endif

@@ -1,0 +1,378 @@
+/*
+ * pager.c - opening and closing, the pager's thread, the queue of reads, statistics.
+ *
+ * Owned by: the engine, one for each loaded model. pager.h states the invariants.
+ *
+ *     executor                      thread                       engine (io)
+ *        | lease, acquire: push        |                             |
+ *        |---------------------------->| submit                      |
+ *        |            wake             |---------------------------->|
+ *        | wait on `changed`           |             reap            |
+ *        |                             |<----------------------------|
+ *        |<----------------------------| state, broadcast            |
+ */
+#include "pager/internal.h"
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "os/os.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define REAP_BATCH 64
+#define PREFAULT_STEP_BYTES (UINT64_C(16) << 20)
+
+/* ---- the queue ----------------------------------------------------------- */
+
+static hypura_status open_queue(hypura_pager *pager, hypura_error *error)
+{
+    uint64_t needed = PAGER_MAX_ROWS + pager->plan->n_ring_slots;
+    for (int p = 0; p < pager->plan->n_pools; p++) {
+        needed += (uint64_t)pager->plan->pools[p].n_slots * HYPURA_MAX_BUNDLE;
+    }
+    uint64_t capacity = 64;
+    while (capacity < needed + 1) {
+        capacity *= 2;
+    }
+    if (capacity > UINT32_MAX / 2) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%llu slots are more than the pager can number",
+                           (unsigned long long)needed);
+    }
+    pager->queue.capacity = (uint32_t)capacity;
+    pager->queue.reads = malloc(capacity * sizeof(*pager->queue.reads));
+    if (!pager->queue.reads) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a queue of %llu reads",
+                           (unsigned long long)capacity);
+    }
+    return HYPURA_OK;
+}
+
+void pager_push(hypura_pager *pager, const hypura_io_read *read)
+{
+    pager_queue *queue = &pager->queue;
+    queue->reads[queue->tail++ & (queue->capacity - 1)] = *read;
+    pager->statistics.n_reads++;
+}
+
+/* With the lock held; drops it while the engine works. The reads stay in place
+ * meanwhile: pushes only go to the tail. */
+static void submit_queue(hypura_pager *pager)
+{
+    pager_queue *queue = &pager->queue;
+    while (queue->head != queue->tail && pager->n_outstanding < pager->io_max_reads) {
+        const uint32_t at = queue->head & (queue->capacity - 1);
+        uint32_t       n = queue->tail - queue->head;
+        if (n > queue->capacity - at) {
+            n = queue->capacity - at;
+        }
+        pthread_mutex_unlock(&pager->lock);
+        const uint32_t accepted = hypura_io_submit(pager->io, &queue->reads[at], n);
+        pthread_mutex_lock(&pager->lock);
+        queue->head += accepted;
+        pager->n_outstanding += accepted;
+        if (accepted < n) {
+            break;
+        }
+    }
+}
+
+static void complete(hypura_pager *pager, const hypura_io_completion *completion)
+{
+    switch ((enum pager_owner)(completion->user >> 56)) {
+    case OWNER_EXPERT:
+        pager_complete_expert(pager, completion);
+        break;
+    case OWNER_CHUNK:
+        pager_complete_chunk(pager, completion);
+        break;
+    case OWNER_ROW:
+        pager_complete_row(pager, completion);
+        break;
+    }
+}
+
+static void *thread_main(void *argument)
+{
+    hypura_pager        *pager = argument;
+    hypura_io_completion completions[REAP_BATCH];
+    pthread_mutex_lock(&pager->lock);
+    while (!pager->stop || pager->n_outstanding > 0) {
+        if (!pager->stop) {
+            submit_queue(pager);
+        }
+        pthread_mutex_unlock(&pager->lock);
+        const uint32_t n = hypura_io_reap(pager->io, completions, REAP_BATCH, UINT64_MAX);
+        pthread_mutex_lock(&pager->lock);
+        for (uint32_t i = 0; i < n; i++) {
+            complete(pager, &completions[i]);
+        }
+        pager->n_outstanding -= n;
+        if (n > 0 && pager->n_waiting > 0) {
+            pthread_cond_broadcast(&pager->changed);
+        }
+    }
+    pthread_mutex_unlock(&pager->lock);
+    return NULL;
+}
+
+void pager_wait(hypura_pager *pager)
+{
+    const uint64_t begin_us = hypura_clock_us();
+    pager->n_waiting++;
+    pthread_cond_wait(&pager->changed, &pager->lock);
+    pager->n_waiting--;
+    pager->statistics.read_wait_s += (double)(hypura_clock_us() - begin_us) * 1e-6;
+}
+
+/* ---- failures ------------------------------------------------------------ */
+
+void pager_note_failure(hypura_pager *pager, const hypura_io_completion *completion, int tensor, const char *part)
+{
+    if (pager->error.status != HYPURA_OK) {
+        return;
+    }
+    const char *name = tensor >= 0 ? pager->map->tensors[tensor].name : "a weight";
+    const char *file = tensor >= 0 ? pager->map->files[pager->map->tensors[tensor].file] : pager->map->path;
+    if (completion->errno_value == 0) {
+        hypura_fail(&pager->error, HYPURA_ERR_IO,
+                    "%s: the file ended at byte %llu while reading %s of tensor %s; was it truncated or replaced?", file,
+                    (unsigned long long)completion->offset, part, name);
+    } else {
+        hypura_fail_errno(&pager->error, completion->errno_value, "%s: reading %s of tensor %s at byte %llu failed", file,
+                          part, name, (unsigned long long)completion->offset);
+    }
+}
+
+hypura_status hypura_pager_take_error(hypura_pager *pager, hypura_error *error)
+{
+    pthread_mutex_lock(&pager->lock);
+    const hypura_error taken = pager->error;
+    hypura_error_clear(&pager->error);
+    pthread_mutex_unlock(&pager->lock);
+    if (error && taken.status != HYPURA_OK) {
+        *error = taken;
+    }
+    return taken.status;
+}
+
+/* ---- first touch --------------------------------------------------------- */
+
+/* The first touch of memory is slow on virtual machines; pools are touched in
+ * the background so that reads need not. Pages already filled stay as they are. */
+static void *prefault_main(void *argument)
+{
+    hypura_pager *pager = argument;
+    for (uint32_t p = 0; p < pager->n_pools; p++) {
+        const pager_pool *pool = &pager->pools[p];
+        for (uint64_t at = 0; at < pool->memory_bytes; at += PREFAULT_STEP_BYTES) {
+            pthread_mutex_lock(&pager->lock);
+            const bool stop = pager->prefault_stop;
+            pthread_mutex_unlock(&pager->lock);
+            if (stop) {
+                return NULL;
+            }
+            const uint64_t left = pool->memory_bytes - at;
+            if (!hypura_os_memory_populate(pool->memory + at, left < PREFAULT_STEP_BYTES ? left : PREFAULT_STEP_BYTES)) {
+                return NULL; /* reads touch the pages then */
+            }
+        }
+    }
+    return NULL;
+}
+
+/* ---- open and close ------------------------------------------------------ */
+
+static hypura_status open_io(hypura_pager *pager, hypura_error *error)
+{
+    pager->io_max_reads = 256;
+    const hypura_io_options options = {
+        .engine = pager->engine,
+        .paths = pager->map->files,
+        .n_paths = pager->map->n_files,
+        .block_bytes = pager->plan->io_block_bytes,
+        .depth = pager->plan->io_depth,
+        .max_reads = pager->io_max_reads,
+        .hook = pager->hook,
+        .hook_user = pager->hook_user,
+    };
+    return hypura_io_open(&options, &pager->io, error);
+}
+
+static hypura_status start_threads(hypura_pager *pager, hypura_error *error)
+{
+    int result = pthread_create(&pager->thread, NULL, thread_main, pager);
+    if (result != 0) {
+        return hypura_fail_errno(error, result, "the pager's thread could not be started");
+    }
+    pager->thread_started = true;
+    if (pager->n_pools > 0) {
+        result = pthread_create(&pager->prefault, NULL, prefault_main, pager);
+        if (result != 0) {
+            return hypura_fail_errno(error, result, "the thread that touches the pools could not be started");
+        }
+        pager->prefault_started = true;
+    }
+    return HYPURA_OK;
+}
+
+hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_pager **out, hypura_error *error)
+{
+    hypura_error local = {0};
+    if (!error) {
+        error = &local;
+    }
+    hypura_pager *pager = calloc(1, sizeof(*pager));
+    if (!pager) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the pager");
+    }
+    pager->map = options->map;
+    pager->plan = options->plan;
+    pager->engine = options->io_engine;
+    pager->hook = options->hook;
+    pager->hook_user = options->hook_user;
+    pthread_mutex_init(&pager->executor, NULL);
+    pthread_mutex_init(&pager->lock, NULL);
+    pthread_cond_init(&pager->changed, NULL);
+    if (open_queue(pager, error) || open_io(pager, error) || pager_open_experts(pager, error) ||
+        pager_open_dense(pager, error) || start_threads(pager, error)) {
+        hypura_pager_close(pager);
+        return error->status;
+    }
+    *out = pager;
+    return HYPURA_OK;
+}
+
+void hypura_pager_close(hypura_pager *pager)
+{
+    if (!pager) {
+        return;
+    }
+    pthread_mutex_lock(&pager->lock);
+    pager->stop = true;
+    pager->prefault_stop = true;
+    pthread_mutex_unlock(&pager->lock);
+    if (pager->prefault_started) {
+        pthread_join(pager->prefault, NULL);
+    }
+    if (pager->thread_started) {
+        hypura_io_wake(pager->io);
+        pthread_join(pager->thread, NULL);
+    }
+    hypura_io_close(pager->io);
+    pager_close_experts(pager);
+    pager_close_dense(pager);
+    free(pager->queue.reads);
+    pthread_cond_destroy(&pager->changed);
+    pthread_mutex_destroy(&pager->lock);
+    pthread_mutex_destroy(&pager->executor);
+    free(pager);
+}
+
+const hypura_map *hypura_pager_map(const hypura_pager *pager)
+{
+    return pager->map;
+}
+
+const hypura_plan *hypura_pager_plan(const hypura_pager *pager)
+{
+    return pager->plan;
+}
+
+void hypura_pager_enter(hypura_pager *pager)
+{
+    pthread_mutex_lock(&pager->executor);
+}
+
+void hypura_pager_leave(hypura_pager *pager)
+{
+    pthread_mutex_unlock(&pager->executor);
+}
+
+/* ---- loading what stays -------------------------------------------------- */
+
+hypura_status hypura_pager_load(hypura_pager *pager, const hypura_load *loads, int n, hypura_progress_fn progress,
+                                void *progress_user, hypura_error *error)
+{
+    if (n == 0) {
+        return HYPURA_OK;
+    }
+    hypura_io_read *reads = calloc((size_t)n, sizeof(*reads));
+    if (!reads) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %d reads", n);
+    }
+    uint64_t total = 0;
+    for (int i = 0; i < n; i++) {
+        reads[i] = (hypura_io_read){
+            .file = (uint16_t)loads[i].file,
+            .offset = loads[i].offset,
+            .bytes = loads[i].bytes,
+            .dst = loads[i].dst,
+        };
+        total += loads[i].bytes;
+    }
+    /* an engine of its own: the pager's belongs to the pager's thread */
+    const hypura_io_options options = {
+        .engine = pager->engine,
+        .paths = pager->map->files,
+        .n_paths = pager->map->n_files,
+        .block_bytes = pager->plan->io_block_bytes,
+        .depth = pager->plan->io_depth,
+        .max_reads = 64,
+    };
+    hypura_io    *io = NULL;
+    hypura_status status = hypura_io_open(&options, &io, error);
+    if (status == HYPURA_OK) {
+        status = hypura_io_read_all(io, reads, (uint32_t)n, progress, progress_user, error);
+    }
+    hypura_io_close(io);
+    free(reads);
+    if (status == HYPURA_OK) {
+        pthread_mutex_lock(&pager->lock);
+        pager->statistics.trunk_bytes_read += total;
+        pthread_mutex_unlock(&pager->lock);
+    }
+    return status;
+}
+
+/* ---- statistics ---------------------------------------------------------- */
+
+void hypura_pager_add_time(hypura_pager *pager, uint64_t compute_us, uint64_t total_us)
+{
+    pthread_mutex_lock(&pager->lock);
+    pager->statistics.compute_s += (double)compute_us * 1e-6;
+    pager->statistics.overhead_s += (double)total_us * 1e-6; /* the parts known are taken off when asked for */
+    pthread_mutex_unlock(&pager->lock);
+}
+
+void hypura_pager_statistics(hypura_pager *pager, hypura_statistics *statistics)
+{
+    hypura_io_counters counters;
+    bool               direct = true;
+    hypura_io_read_counters(pager->io, &counters);
+    for (int i = 0; i < pager->map->n_files; i++) {
+        direct = direct && hypura_io_files(pager->io)[i].direct;
+    }
+    pthread_mutex_lock(&pager->lock);
+    *statistics = pager->statistics;
+    statistics->bytes_read = counters.bytes_read - pager->counters_base.bytes_read;
+    statistics->device_busy_s = (double)(counters.busy_us - pager->counters_base.busy_us) * 1e-6;
+    pthread_mutex_unlock(&pager->lock);
+    const double known = statistics->compute_s + statistics->read_wait_s;
+    statistics->overhead_s = statistics->overhead_s > known ? statistics->overhead_s - known : 0;
+    snprintf(statistics->io_engine, sizeof(statistics->io_engine), "%s", hypura_io_engine_name(pager->io));
+    statistics->direct_io = direct;
+}
+
+void hypura_pager_reset_statistics(hypura_pager *pager)
+{
+    hypura_io_counters counters;
+    hypura_io_read_counters(pager->io, &counters);
+    pthread_mutex_lock(&pager->lock);
+    const uint64_t trunk_bytes = pager->statistics.trunk_bytes_read;
+    memset(&pager->statistics, 0, sizeof(pager->statistics));
+    pager->statistics.trunk_bytes_read = trunk_bytes;
+    pager->counters_base = counters;
+    pthread_mutex_unlock(&pager->lock);
+}

@@ -1,0 +1,119 @@
+/*
+ * pager.h - owns every weight byte that Hypura holds: expert slots, the ring of
+ * dense chunks, pinned rows. The executor asks for weights and leases them; the
+ * pager's own thread reads what is missing.
+ *
+ * One pager per loaded model, shared by all its contexts. Computing threads enter
+ * between hypura_pager_enter and hypura_pager_leave, one at a time: leases of two
+ * graphs could otherwise each hold half of the slots and wait for the other half.
+ *
+ * A slot of an expert pool:
+ *
+ *        lease (miss)          reads done              victim of another lease
+ *     EMPTY ------> FILLING ---------------> READY ------------------> FILLING
+ *                      |  a read failed                 (of the new key)
+ *                      +---> FAILED ---> EMPTY, once the last lease is released
+ *
+ * What always holds:
+ *  1. A leased slot, and one with reads under way, is pinned: never a victim.
+ *  2. Bytes may be looked at only after a wait returned OK, until the release.
+ *  3. The pager's thread alone touches the I/O engine; others queue requests.
+ *  4. A failed read fails every wait that needs it, naming file, offset and
+ *     tensor, and leaves the slot EMPTY: no stale bytes are ever READY.
+ *  5. After open nothing is allocated.
+ */
+#ifndef HYPURA_PAGER_PAGER_H
+#define HYPURA_PAGER_PAGER_H
+
+#include "hypura.h"
+#include "io/io.h"
+
+typedef struct hypura_pager hypura_pager;
+
+typedef struct hypura_pager_options {
+    const hypura_map  *map;  /* outlives the pager */
+    const hypura_plan *plan; /* outlives the pager */
+    const char        *io_engine;
+    hypura_io_hook     hook; /* test instrument, see io.h */
+    void              *hook_user;
+} hypura_pager_options;
+
+/* Takes all memory, reads the pinned rows, starts the thread. */
+hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_pager **pager, hypura_error *error);
+void          hypura_pager_close(hypura_pager *pager);
+
+const hypura_map  *hypura_pager_map(const hypura_pager *pager);
+const hypura_plan *hypura_pager_plan(const hypura_pager *pager);
+
+void hypura_pager_statistics(hypura_pager *pager, hypura_statistics *statistics);
+void hypura_pager_reset_statistics(hypura_pager *pager);
+
+/* One range of a file of the map to read into given memory. */
+typedef struct hypura_load {
+    int      file;
+    uint64_t offset;
+    uint64_t bytes;
+    void    *dst;
+} hypura_load;
+
+/* Reads what stays resident, blocking, past the page cache. Call before the
+ * first graph runs. */
+hypura_status hypura_pager_load(hypura_pager *pager, const hypura_load *loads, int n, hypura_progress_fn progress,
+                                void *progress_user, hypura_error *error);
+
+/* The first failure since the last call of this; HYPURA_OK when there was none. */
+hypura_status hypura_pager_take_error(hypura_pager *pager, hypura_error *error);
+
+/* ---- for the executor, between enter and leave ------------------------- */
+
+void hypura_pager_enter(hypura_pager *pager);
+void hypura_pager_leave(hypura_pager *pager);
+
+/* Where matrix `index` of a bundle lies in slot 0 of its pool, the distance to
+ * the next slot, and how many slots there are. */
+typedef struct hypura_slots {
+    char    *data;
+    uint64_t stride_bytes;
+    uint32_t n_slots;
+} hypura_slots;
+
+hypura_slots hypura_pager_slots(const hypura_pager *pager, int bundle, int index);
+
+/* Leases slots for experts[0..n), which are distinct: those present first, then
+ * the others in the order given, until no slot is left. slots[i] is the slot or
+ * UINT32_MAX. Reads of those missing start at once. Returns how many it leased. */
+uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n,
+                                    uint32_t *slots);
+
+/* True when every matrix is present; does not wait. */
+bool hypura_pager_expert_ready(hypura_pager *pager, int bundle, uint32_t slot);
+
+/* Waits until a slot can be leased. The caller holds no lease in that pool: only
+ * reads under way, left over from a graph that failed, can be in the way. */
+void hypura_pager_wait_slot(hypura_pager *pager, int bundle);
+
+/* Waits for matrices (bits by their index in the bundle; UINT32_MAX: all) of a
+ * leased slot. HYPURA_ERR_IO when a read of it failed. */
+hypura_status hypura_pager_wait_expert(hypura_pager *pager, int bundle, uint32_t slot, uint32_t matrices);
+
+void hypura_pager_release_expert(hypura_pager *pager, int bundle, uint32_t slot);
+
+/* Rows kept of a dense weight: rows 0 .. *n_rows - 1 at the returned address. */
+const char *hypura_pager_pinned(const hypura_pager *pager, int tensor, int64_t *n_rows);
+
+/* How many chunks the rows that are not pinned make. */
+uint32_t hypura_pager_chunks(const hypura_pager *pager, int tensor);
+
+/* Waits for a chunk of a dense weight; one is held at a time. Reading ahead
+ * follows the plan's order and wraps around the token. NULL after a failure. */
+const char *hypura_pager_acquire_chunk(hypura_pager *pager, int tensor, uint32_t chunk, int64_t *first_row,
+                                       int64_t *n_rows);
+void        hypura_pager_release_chunk(hypura_pager *pager);
+
+/* Reads n rows of a tensor, packed one after the other into dst. Blocking. */
+hypura_status hypura_pager_read_rows(hypura_pager *pager, int tensor, const int64_t *rows, uint32_t n, char *dst);
+
+/* Time the executor spent, added to the statistics. */
+void hypura_pager_add_time(hypura_pager *pager, uint64_t compute_us, uint64_t total_us);
+
+#endif
