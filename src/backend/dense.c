@@ -1,0 +1,112 @@
+/*
+ * dense.c - products with dense weights that stream, and rows of embeddings.
+ *
+ * A product's rows are independent: the pinned rows and each chunk of the ring
+ * give a range of the result's columns of their own, computed by a shadow node
+ * that writes straight into libllama's result. Every column is summed in the
+ * order in which the whole product would sum it.
+ */
+#include "backend/internal.h"
+
+#include <string.h>
+
+/* dst[first .. first + n) = rows x src1 */
+static void add_rows_product(backend_instance *instance, const struct ggml_tensor *node, const char *rows,
+                             int64_t first, int64_t n)
+{
+    struct ggml_tensor *weights = shadow_copy(instance, node->src[0]);
+    weights->op = GGML_OP_NONE;
+    weights->data = (void *)(uintptr_t)rows;
+    weights->ne[1] = n;
+    weights->nb[2] = weights->nb[3] = weights->nb[1] * (size_t)n;
+    struct ggml_tensor *part = shadow_copy(instance, node);
+    part->data = (char *)node->data + (size_t)first * node->nb[0];
+    part->ne[0] = n;
+    part->src[0] = weights;
+    shadow_add(instance, part);
+}
+
+enum ggml_status backend_run_dense(backend_instance *instance, struct ggml_tensor *node, const backend_weight *weight)
+{
+    hypura_pager *pager = weight->pager;
+    if (ggml_is_empty(node)) {
+        return GGML_STATUS_SUCCESS;
+    }
+    shadow_begin(instance);
+    int64_t     n_pinned;
+    const char *pinned = hypura_pager_pinned(pager, weight->tensor, &n_pinned);
+    if (n_pinned > 0) {
+        add_rows_product(instance, node, pinned, 0, n_pinned);
+    }
+    enum ggml_status status = shadow_run(instance);
+    const uint32_t   n_chunks = hypura_pager_chunks(pager, weight->tensor);
+    for (uint32_t c = 0; c < n_chunks && status == GGML_STATUS_SUCCESS; c++) {
+        int64_t     first, n;
+        const char *rows = hypura_pager_acquire_chunk(pager, weight->tensor, c, &first, &n);
+        if (!rows) {
+            return GGML_STATUS_FAILED;
+        }
+        shadow_begin(instance);
+        add_rows_product(instance, node, rows, first, n);
+        status = shadow_run(instance);
+        hypura_pager_release_chunk(pager);
+    }
+    return status;
+}
+
+enum ggml_status backend_run_rows(backend_instance *instance, struct ggml_tensor *node, const backend_weight *weight)
+{
+    const struct ggml_tensor *ids = node->src[1];
+    const hypura_tensor      *shape = &hypura_pager_map(weight->pager)->tensors[weight->tensor];
+    const int64_t             n = ggml_nelements(ids);
+    shadow_begin(instance);
+    if (n == 0) {
+        return GGML_STATUS_SUCCESS;
+    }
+    const size_t index_bytes = (size_t)n * (sizeof(int64_t) + sizeof(int32_t));
+    if (!arena_reserve(&instance->indices, index_bytes + 256) ||
+        !arena_reserve(&instance->rows, (size_t)n * shape->row_bytes + 256)) {
+        return GGML_STATUS_ALLOC_FAILED;
+    }
+    int64_t *rows = arena_take(&instance->indices, (size_t)n * sizeof(*rows));
+    int32_t *numbers = arena_take(&instance->indices, (size_t)n * sizeof(*numbers));
+    char    *data = arena_take(&instance->rows, (size_t)n * shape->row_bytes);
+    int64_t  at = 0;
+    for (int64_t i3 = 0; i3 < ids->ne[3]; i3++) {
+        for (int64_t i2 = 0; i2 < ids->ne[2]; i2++) {
+            for (int64_t i1 = 0; i1 < ids->ne[1]; i1++) {
+                for (int64_t i0 = 0; i0 < ids->ne[0]; i0++, at++) {
+                    const char *id = (const char *)ids->data + (size_t)i0 * ids->nb[0] + (size_t)i1 * ids->nb[1] +
+                                     (size_t)i2 * ids->nb[2] + (size_t)i3 * ids->nb[3];
+                    rows[at] = *(const int32_t *)id;
+                    numbers[at] = (int32_t)at;
+                    if (rows[at] < 0 || rows[at] >= shape->ne[1]) {
+                        GGML_LOG_ERROR("hypura: row %lld of %s, which has %lld\n", (long long)rows[at], shape->name,
+                                       (long long)shape->ne[1]);
+                        return GGML_STATUS_FAILED;
+                    }
+                }
+            }
+        }
+    }
+    if (hypura_pager_read_rows(weight->pager, weight->tensor, rows, (uint32_t)n, data) != HYPURA_OK) {
+        return GGML_STATUS_FAILED;
+    }
+    struct ggml_tensor *table = shadow_copy(instance, node->src[0]);
+    table->op = GGML_OP_NONE;
+    table->data = data;
+    table->ne[1] = n;
+    table->nb[2] = table->nb[3] = table->nb[1] * (size_t)n;
+    struct ggml_tensor *numbered = shadow_copy(instance, ids);
+    numbered->op = GGML_OP_NONE;
+    numbered->data = numbers;
+    numbered->nb[0] = sizeof(int32_t);
+    for (int d = 1; d < GGML_MAX_DIMS; d++) {
+        numbered->nb[d] = numbered->nb[d - 1] * (size_t)numbered->ne[d - 1];
+    }
+    struct ggml_tensor *get = shadow_copy(instance, node);
+    get->src[0] = table;
+    get->src[1] = numbered;
+    shadow_add(instance, get);
+    return shadow_run(instance);
+}

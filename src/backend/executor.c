@@ -1,0 +1,190 @@
+/*
+ * executor.c - one backend instance, made by libllama for each context. Walks the
+ * graph of a split and hands its parts out: chains of expert products, dense
+ * products, embedding rows; everything else runs on the inner backend as it is.
+ *
+ * The scheduler calls from the context's thread alone. Graphs of several contexts
+ * of one model exclude each other through the pager's enter and leave.
+ */
+#include "backend/internal.h"
+
+#include "base/clock.h"
+#include "ggml-cpu.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char *instance_name(ggml_backend_t backend)
+{
+    (void)backend;
+    return "Hypura";
+}
+
+static void free_instance(backend_instance *instance)
+{
+    if (!instance) {
+        return;
+    }
+    ggml_backend_free(instance->inner);
+    ggml_backend_buffer_free(instance->host);
+    if (instance->threadpool) {
+        ggml_threadpool_free(instance->threadpool);
+    }
+    arena_free(&instance->rows);
+    arena_free(&instance->indices);
+    free(instance->tensors);
+    free(instance->nodes);
+    free(instance);
+}
+
+static void instance_free(ggml_backend_t backend)
+{
+    free_instance(backend->context);
+    free(backend);
+}
+
+static const backend_weight *streamed(const struct ggml_tensor *node)
+{
+    const bool reads_weight =
+        node->op == GGML_OP_MUL_MAT_ID || node->op == GGML_OP_MUL_MAT || node->op == GGML_OP_GET_ROWS;
+    return reads_weight ? backend_weight_of(node->src[0]) : NULL;
+}
+
+static enum ggml_status run_streamed(backend_instance *instance, struct ggml_cgraph *graph, int at,
+                                     const backend_weight *weight, int *n_nodes)
+{
+    struct ggml_tensor *node = graph->nodes[at];
+    *n_nodes = 1;
+    if (node->op == GGML_OP_GET_ROWS) {
+        return backend_run_rows(instance, node, weight);
+    }
+    if (node->op == GGML_OP_MUL_MAT) {
+        return backend_run_dense(instance, node, weight);
+    }
+    backend_chain work;
+    chain_find(graph, at, &work);
+    if (work.n == 0) {
+        GGML_LOG_ERROR("hypura: the rows that %s reads have a layout that cannot be paged\n", node->name);
+        return GGML_STATUS_FAILED;
+    }
+    *n_nodes = work.n;
+    return backend_run_chain(instance, &work);
+}
+
+static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgraph *graph)
+{
+    backend_instance *instance = backend->context;
+    hypura_pager     *pager = NULL;
+    const uint64_t    begin_us = hypura_clock_us();
+    enum ggml_status  status = GGML_STATUS_SUCCESS;
+    int               plain = 0; /* first node not yet run */
+    instance->compute_us = 0;
+    for (int i = 0; i < graph->n_nodes && status == GGML_STATUS_SUCCESS;) {
+        const backend_weight *weight = streamed(graph->nodes[i]);
+        if (!weight) {
+            i++;
+            continue;
+        }
+        if (!pager) {
+            pager = weight->pager;
+            hypura_pager_enter(pager);
+        }
+        int n_nodes = 0;
+        status = backend_run_plain(instance, graph, plain, i);
+        if (status == GGML_STATUS_SUCCESS) {
+            status = run_streamed(instance, graph, i, weight, &n_nodes);
+        }
+        i += n_nodes;
+        plain = i;
+    }
+    if (status == GGML_STATUS_SUCCESS) {
+        status = backend_run_plain(instance, graph, plain, graph->n_nodes);
+    }
+    if (pager) {
+        hypura_pager_add_time(pager, instance->compute_us, hypura_clock_us() - begin_us);
+        hypura_pager_leave(pager);
+    }
+    return status;
+}
+
+static ggml_guid_t instance_guid(void)
+{
+    static ggml_guid guid = {0x68, 0x79, 0x70, 0x75, 0x72, 0x61, 0x2d, 0x70,
+                             0x61, 0x67, 0x65, 0x72, 0x2d, 0x30, 0x30, 0x31};
+    return &guid;
+}
+
+static bool open_instance(backend_instance *instance)
+{
+    static char                host_anchor[64]; /* a host buffer needs an address; shadow tensors bring their own */
+    const size_t               graph_nodes = SHADOW_MAX_TENSORS;
+    ggml_backend_dev_t         cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    instance->inner = cpu ? ggml_backend_dev_init(cpu, NULL) : NULL;
+    instance->host = ggml_backend_cpu_buffer_from_ptr(host_anchor, sizeof(host_anchor));
+    instance->tensors = malloc(SHADOW_MAX_TENSORS * sizeof(*instance->tensors));
+    instance->nodes = malloc(graph_nodes * sizeof(struct ggml_tensor *));
+    instance->graph.nodes = instance->nodes;
+    instance->graph.size = (int)graph_nodes;
+    return instance->inner && instance->host && instance->tensors && instance->nodes;
+}
+
+ggml_backend_t backend_new_instance(ggml_backend_dev_t device)
+{
+    backend_instance *instance = calloc(1, sizeof(*instance));
+    ggml_backend_t    backend = calloc(1, sizeof(*backend));
+    if (!instance || !backend || !open_instance(instance)) {
+        free_instance(instance);
+        free(backend);
+        return NULL;
+    }
+    *backend = (struct ggml_backend){
+        .guid = instance_guid(),
+        .iface =
+            {
+                .get_name = instance_name,
+                .free = instance_free,
+                .graph_compute = instance_compute,
+            },
+        .device = device,
+        .context = instance,
+    };
+    return backend;
+}
+
+/* ---- functions that libllama asks for by name -------------------------------- */
+
+/* Without a pool of its own the CPU backend would make one for every graph. */
+static void set_n_threads(ggml_backend_t backend, int n_threads)
+{
+    backend_instance *instance = backend->context;
+    if (instance->threadpool_threads < n_threads) {
+        struct ggml_threadpool_params params = ggml_threadpool_params_default(n_threads);
+        struct ggml_threadpool       *pool = ggml_threadpool_new(&params);
+        if (pool) {
+            ggml_backend_cpu_set_threadpool(instance->inner, pool);
+            ggml_threadpool_free(instance->threadpool);
+            instance->threadpool = pool;
+            instance->threadpool_threads = n_threads;
+        }
+    }
+    ggml_backend_cpu_set_n_threads(instance->inner, n_threads);
+}
+
+static void set_abort_callback(ggml_backend_t backend, ggml_abort_callback callback, void *user)
+{
+    backend_instance *instance = backend->context;
+    ggml_backend_cpu_set_abort_callback(instance->inner, callback, user);
+}
+
+void *backend_instance_function(const char *name)
+{
+    ggml_backend_set_n_threads_t      n_threads = set_n_threads;
+    ggml_backend_set_abort_callback_t abort_callback = set_abort_callback;
+    void                             *function = NULL;
+    if (strcmp(name, "ggml_backend_set_n_threads") == 0) {
+        memcpy(&function, &n_threads, sizeof(function));
+    } else if (strcmp(name, "ggml_backend_set_abort_callback") == 0) {
+        memcpy(&function, &abort_callback, sizeof(function));
+    }
+    return function;
+}

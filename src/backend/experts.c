@@ -1,0 +1,556 @@
+/*
+ * experts.c - computes a chain with leased slots.
+ *
+ * The idea. Pairs (token, selected expert) are independent, and each expert's rows
+ * may be computed whenever its matrices are present, as long as all rows of one
+ * expert go through the same call (kernels choose their path by the number of
+ * rows). So:
+ *
+ *  - Everything present: libllama's nodes as they are, with the slots as weights
+ *    and the ids rewritten to slot numbers. No row is copied.
+ *  - Otherwise in groups of experts, those present first, while the others load:
+ *    the rows of the group's pairs are gathered, taken through the whole chain, and
+ *    scattered to where libllama's nodes keep them. Experts are leased as slots
+ *    become free, so that a batch may need more experts than there are slots and
+ *    still reads each one once.
+ *
+ * Two forms of a product: one node over all slots with rewritten ids, whose scratch
+ * memory grows with slots x rows; or, where that would be large, one node for each
+ * expert with a single matrix. Both give the same bits as the node they stand for.
+ */
+#include "backend/internal.h"
+
+#include <string.h>
+
+#define GROUP_ROWS 256          /* gathered at once, unless one expert has more */
+#define REMAP_MAX_SCRATCH 131072 /* slots x rows up to which one node serves a group */
+#define MAX_SOURCES CHAIN_MAX_NODES
+
+typedef struct expert_rows {
+    uint32_t expert;
+    uint32_t slot; /* UINT32_MAX: not leased */
+    uint32_t first;
+    uint32_t n; /* pairs[first .. first + n) */
+    bool     done;
+} expert_rows;
+
+typedef struct chain_work {
+    backend_instance *instance;
+    const backend_chain *chain;
+    hypura_pager     *pager;
+    int               bundle;
+    uint32_t          n_pairs;
+    uint32_t          n_experts; /* distinct ones */
+    expert_rows      *experts;
+    int32_t          *pairs; /* token * n_used + rank, by expert, ascending within each */
+    uint32_t         *wanted; /* scratch for leases */
+    uint32_t         *slots;
+    uint32_t          group_rows; /* most rows gathered at once */
+} chain_work;
+
+/* A group's rows: experts[members[0 .. n)] one after the other. */
+typedef struct row_group {
+    uint32_t  n;
+    uint32_t *members;
+    uint32_t  n_rows;
+    int32_t  *pairs;     /* of each row */
+    struct ggml_tensor *compact[CHAIN_MAX_NODES]; /* results, in the group's rows */
+    struct ggml_tensor *slot_ids;   /* remap form */
+    struct ggml_tensor *expert_ids; /* as the router gave them */
+    int                 n_sources;
+    const struct ggml_tensor *sources[MAX_SOURCES];
+    struct ggml_tensor       *gathered[MAX_SOURCES];
+} row_group;
+
+/* ---- what is needed -------------------------------------------------------- */
+
+static int32_t id_at(const backend_chain *work, uint32_t pair)
+{
+    const uint32_t token = pair / (uint32_t)work->n_used;
+    const uint32_t rank = pair % (uint32_t)work->n_used;
+    return *(const int32_t *)((const char *)work->ids->data + token * work->ids->nb[1] + rank * work->ids->nb[0]);
+}
+
+static size_t row_width(const backend_chain *work)
+{
+    size_t width = 0;
+    for (int i = 0; i < work->n; i++) {
+        const chain_node *entry = &work->nodes[i];
+        width += entry->kind == CHAIN_VIEW ? 0 : (size_t)entry->node->ne[0];
+        width += entry->kind == CHAIN_PRODUCT && entry->src[1] < 0 ? (size_t)entry->node->src[1]->ne[0] : 0;
+    }
+    return width;
+}
+
+static bool reserve(chain_work *work)
+{
+    backend_instance *instance = work->instance;
+    const uint32_t    n_all = (uint32_t)hypura_pager_map(work->pager)->bundles[work->bundle].n_experts;
+    const size_t      n = (size_t)work->chain->n;
+    const size_t      per_pair = sizeof(int32_t) * (6 + 2 * n);
+    const size_t      per_expert = sizeof(expert_rows) + 5 * sizeof(uint32_t) + n * 64;
+    return arena_reserve(&instance->indices, work->n_pairs * per_pair + n_all * per_expert + 64 * 1024);
+}
+
+/* Counting sort of the pairs by expert, stable: rows of an expert keep the order
+ * in which the kernel itself would take them. */
+static enum ggml_status sort_pairs(chain_work *work)
+{
+    backend_arena *arena = &work->instance->indices;
+    const uint32_t n_all = (uint32_t)hypura_pager_map(work->pager)->bundles[work->bundle].n_experts;
+    uint32_t      *counts = arena_take(arena, (n_all + 1) * sizeof(*counts));
+    work->pairs = arena_take(arena, work->n_pairs * sizeof(*work->pairs));
+    work->experts = arena_take(arena, n_all * sizeof(*work->experts));
+    work->wanted = arena_take(arena, n_all * sizeof(*work->wanted));
+    work->slots = arena_take(arena, n_all * sizeof(*work->slots));
+    memset(counts, 0, (n_all + 1) * sizeof(*counts));
+    for (uint32_t p = 0; p < work->n_pairs; p++) {
+        const int32_t id = id_at(work->chain, p);
+        if (id < 0 || (uint32_t)id >= n_all) {
+            GGML_LOG_ERROR("hypura: expert id %d of %u\n", id, n_all);
+            return GGML_STATUS_FAILED;
+        }
+        counts[id + 1]++;
+    }
+    for (uint32_t e = 0; e < n_all; e++) {
+        if (counts[e + 1] > 0) {
+            work->experts[work->n_experts++] =
+                (expert_rows){.expert = e, .slot = UINT32_MAX, .first = counts[e], .n = counts[e + 1]};
+            work->group_rows = counts[e + 1] > work->group_rows ? counts[e + 1] : work->group_rows;
+        }
+        counts[e + 1] += counts[e];
+    }
+    for (uint32_t p = 0; p < work->n_pairs; p++) {
+        work->pairs[counts[id_at(work->chain, p)]++] = (int32_t)p;
+    }
+    return GGML_STATUS_SUCCESS;
+}
+
+/* ---- leases ---------------------------------------------------------------- */
+
+static uint32_t lease_more(chain_work *work)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < work->n_experts; i++) {
+        if (!work->experts[i].done && work->experts[i].slot == UINT32_MAX) {
+            work->wanted[n++] = work->experts[i].expert;
+        }
+    }
+    if (n == 0) {
+        return 0;
+    }
+    const uint32_t leased = hypura_pager_lease_experts(work->pager, work->bundle, work->wanted, n, work->slots);
+    for (uint32_t i = 0, at = 0; i < work->n_experts; i++) {
+        if (!work->experts[i].done && work->experts[i].slot == UINT32_MAX) {
+            work->experts[i].slot = work->slots[at++];
+        }
+    }
+    return leased;
+}
+
+static void release(chain_work *work, expert_rows *expert)
+{
+    hypura_pager_release_expert(work->pager, work->bundle, expert->slot);
+    expert->slot = UINT32_MAX;
+}
+
+static void release_all(chain_work *work)
+{
+    for (uint32_t i = 0; i < work->n_experts; i++) {
+        if (work->experts[i].slot != UINT32_MAX) {
+            release(work, &work->experts[i]);
+        }
+    }
+}
+
+static bool ready(chain_work *work, const expert_rows *expert)
+{
+    return hypura_pager_expert_ready(work->pager, work->bundle, expert->slot);
+}
+
+/* ---- weights as the kernels see them ---------------------------------------- */
+
+/* Slots [first, first + n) of a matrix as one expert tensor. */
+static struct ggml_tensor *slot_weights(const chain_work *work, const chain_node *product, uint32_t first, uint32_t n)
+{
+    const hypura_slots  slots = hypura_pager_slots(work->pager, work->bundle, product->matrix);
+    struct ggml_tensor *weights = shadow_copy(work->instance, product->node->src[0]);
+    weights->data = slots.data + first * slots.stride_bytes;
+    weights->ne[2] = n;
+    weights->nb[2] = slots.stride_bytes;
+    weights->nb[3] = slots.stride_bytes * n;
+    weights->op = GGML_OP_NONE;
+    return weights;
+}
+
+static void slot_range(const chain_work *work, const uint32_t *members, uint32_t n, uint32_t *first, uint32_t *count)
+{
+    uint32_t low = UINT32_MAX;
+    uint32_t high = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t slot = work->experts[members ? members[i] : i].slot;
+        low = slot < low ? slot : low;
+        high = slot > high ? slot : high;
+    }
+    *first = low;
+    *count = high - low + 1;
+}
+
+/* ---- everything present ------------------------------------------------------ */
+
+static bool can_run_whole(chain_work *work, uint32_t *first_slot, uint32_t *n_slots)
+{
+    for (uint32_t i = 0; i < work->n_experts; i++) {
+        if (work->experts[i].slot == UINT32_MAX || !ready(work, &work->experts[i])) {
+            return false;
+        }
+    }
+    slot_range(work, NULL, work->n_experts, first_slot, n_slots);
+    return (uint64_t)*n_slots * work->n_pairs <= REMAP_MAX_SCRATCH;
+}
+
+static enum ggml_status run_whole(chain_work *work, uint32_t first_slot, uint32_t n_slots)
+{
+    backend_instance *instance = work->instance;
+    const backend_chain *chain = work->chain;
+    int32_t          *ids = arena_take(&instance->indices, work->n_pairs * sizeof(*ids));
+    for (uint32_t i = 0; i < work->n_experts; i++) {
+        const expert_rows *expert = &work->experts[i];
+        for (uint32_t r = 0; r < expert->n; r++) {
+            ids[work->pairs[expert->first + r]] = (int32_t)(expert->slot - first_slot);
+        }
+    }
+    struct ggml_tensor *slot_ids =
+        shadow_tensor(instance, GGML_TYPE_I32, chain->n_used, chain->n_tokens, 1, ids);
+    for (int i = 0; i < chain->n; i++) {
+        struct ggml_tensor *node = chain->nodes[i].node;
+        if (chain->nodes[i].kind == CHAIN_PRODUCT) {
+            struct ggml_tensor *copy = shadow_copy(instance, node);
+            copy->src[0] = slot_weights(work, &chain->nodes[i], first_slot, n_slots);
+            copy->src[2] = slot_ids;
+            node = copy;
+        }
+        shadow_add(instance, node);
+    }
+    return shadow_run(instance);
+}
+
+/* ---- in groups ---------------------------------------------------------------- */
+
+/* Results of a group: one token with a row for each pair, or as many tokens as
+ * rows. The first form needs no gathering while decoding, where all pairs read
+ * the same row. */
+static struct ggml_tensor *group_tensor(const chain_work *work, const row_group *group, enum ggml_type type,
+                                        int64_t width, void *data)
+{
+    const bool one_token = work->chain->n_tokens == 1;
+    const int64_t rows = group->n_rows;
+    if (type == GGML_TYPE_I32) {
+        return shadow_tensor(work->instance, type, one_token ? rows : 1, one_token ? 1 : rows, 1, data);
+    }
+    return shadow_tensor(work->instance, type, width, one_token ? rows : 1, one_token ? 1 : rows, data);
+}
+
+static struct ggml_tensor *new_rows(const chain_work *work, const row_group *group, int64_t width)
+{
+    void *data = arena_take(&work->instance->rows, (size_t)width * group->n_rows * sizeof(float));
+    return data ? group_tensor(work, group, GGML_TYPE_F32, width, data) : NULL;
+}
+
+/* The rows of a source outside the chain that belong to the group's pairs. */
+static struct ggml_tensor *gather(chain_work *work, row_group *group, struct ggml_tensor *source)
+{
+    backend_instance *instance = work->instance;
+    const uint32_t    n_used = (uint32_t)work->chain->n_used;
+    if (work->chain->n_tokens == 1 && source->ne[1] == 1) {
+        return source;
+    }
+    for (int i = 0; i < group->n_sources; i++) {
+        if (group->sources[i] == source) {
+            return group->gathered[i];
+        }
+    }
+    struct ggml_tensor *rows = new_rows(work, group, source->ne[0]);
+    int32_t            *numbers = arena_take(&instance->indices, group->n_rows * sizeof(*numbers));
+    if (!rows || !numbers) {
+        return NULL;
+    }
+    const uint32_t per_token = (uint32_t)source->ne[1];
+    if (source->nb[2] == source->nb[1] * per_token) {
+        for (uint32_t r = 0; r < group->n_rows; r++) {
+            const uint32_t pair = (uint32_t)group->pairs[r];
+            numbers[r] = (int32_t)(pair / n_used * per_token + pair % n_used % per_token);
+        }
+        struct ggml_tensor *table = shadow_copy(instance, source);
+        table->op = GGML_OP_NONE;
+        table->ne[1] = source->ne[1] * source->ne[2];
+        table->ne[2] = 1;
+        table->nb[2] = table->nb[3] = source->nb[1] * (size_t)table->ne[1];
+        struct ggml_tensor *node = shadow_tensor(instance, GGML_TYPE_F32, source->ne[0], group->n_rows, 1, rows->data);
+        node->op = GGML_OP_GET_ROWS;
+        node->src[0] = table;
+        node->src[1] = shadow_tensor(instance, GGML_TYPE_I32, group->n_rows, 1, 1, numbers);
+        shadow_add(instance, node);
+    } else {
+        for (uint32_t r = 0; r < group->n_rows; r++) {
+            const uint32_t pair = (uint32_t)group->pairs[r];
+            memcpy((char *)rows->data + r * rows->nb[0] * (size_t)source->ne[0],
+                   (const char *)source->data + pair / n_used * source->nb[2] + pair % n_used % per_token * source->nb[1],
+                   sizeof(float) * (size_t)source->ne[0]);
+        }
+    }
+    group->sources[group->n_sources] = source;
+    group->gathered[group->n_sources++] = rows;
+    return rows;
+}
+
+/* Libllama's node, cut to the group's rows. */
+static struct ggml_tensor *cut_node(const chain_work *work, const struct ggml_tensor *node,
+                                    const struct ggml_tensor *rows)
+{
+    struct ggml_tensor *copy = shadow_copy(work->instance, node);
+    copy->data = rows->data;
+    memcpy(copy->ne, rows->ne, sizeof(copy->ne));
+    memcpy(copy->nb, rows->nb, sizeof(copy->nb));
+    return copy;
+}
+
+static struct ggml_tensor *rows_part(backend_instance *instance, const struct ggml_tensor *rows, uint32_t first,
+                                     uint32_t n)
+{
+    /* rows follow one another whichever form the group has */
+    const size_t stride = rows->ne[1] == 1 ? rows->nb[2] : rows->nb[1];
+    const bool   shared = rows->ne[1] * rows->ne[2] == 1; /* one row that every pair reads */
+    struct ggml_tensor *part =
+        shadow_tensor(instance, GGML_TYPE_F32, rows->ne[0], 1, n, (char *)rows->data + (shared ? 0 : first * stride));
+    part->nb[1] = part->nb[2] = stride;
+    part->nb[3] = stride * n;
+    return part;
+}
+
+static bool add_product(chain_work *work, row_group *group, const chain_node *product, struct ggml_tensor *source,
+                        struct ggml_tensor *result)
+{
+    backend_instance *instance = work->instance;
+    if (group->slot_ids) {
+        uint32_t first_slot, n_slots;
+        slot_range(work, group->members, group->n, &first_slot, &n_slots);
+        struct ggml_tensor *copy = cut_node(work, product->node, result);
+        copy->src[0] = slot_weights(work, product, first_slot, n_slots);
+        copy->src[1] = source;
+        copy->src[2] = group->slot_ids;
+        shadow_add(instance, copy);
+        return true;
+    }
+    uint32_t row = 0;
+    for (uint32_t i = 0; i < group->n; i++) {
+        const expert_rows  *expert = &work->experts[group->members[i]];
+        int32_t            *zeros = arena_take(&instance->indices, expert->n * sizeof(*zeros));
+        if (!zeros) {
+            return false;
+        }
+        memset(zeros, 0, expert->n * sizeof(*zeros));
+        struct ggml_tensor *part = rows_part(instance, result, row, expert->n);
+        struct ggml_tensor *copy = cut_node(work, product->node, part);
+        copy->src[0] = slot_weights(work, product, expert->slot, 1);
+        copy->src[1] = rows_part(instance, source, row, expert->n);
+        copy->src[2] = shadow_tensor(instance, GGML_TYPE_I32, 1, expert->n, 1, zeros);
+        shadow_add(instance, copy);
+        row += expert->n;
+    }
+    return true;
+}
+
+static struct ggml_tensor *cut_view(chain_work *work, const chain_node *entry, const struct ggml_tensor *parent_rows)
+{
+    const struct ggml_tensor *parent = entry->node->src[0];
+    struct ggml_tensor       *view = shadow_copy(work->instance, parent_rows);
+    view->op = GGML_OP_NONE;
+    view->ne[0] = entry->node->ne[0];
+    view->data = (char *)parent_rows->data + ((const char *)entry->node->data - (const char *)parent->data);
+    return view;
+}
+
+/* Writes the group's rows to where libllama's node keeps them. */
+static bool scatter(chain_work *work, row_group *group, const struct ggml_tensor *node, struct ggml_tensor *rows)
+{
+    backend_instance   *instance = work->instance;
+    struct ggml_tensor *target = shadow_copy(instance, node);
+    int32_t            *numbers = arena_take(&instance->indices, group->n_rows * sizeof(*numbers));
+    if (!numbers || node->nb[2] != node->nb[1] * (size_t)node->ne[1]) {
+        return false;
+    }
+    memcpy(numbers, group->pairs, group->n_rows * sizeof(*numbers));
+    target->op = GGML_OP_NONE;
+    target->ne[1] = node->ne[1] * node->ne[2];
+    target->ne[2] = 1;
+    target->nb[2] = target->nb[3] = node->nb[1] * (size_t)target->ne[1];
+    struct ggml_tensor *flat = shadow_tensor(instance, GGML_TYPE_F32, rows->ne[0], group->n_rows, 1, rows->data);
+    struct ggml_tensor *put = shadow_copy(instance, target);
+    put->op = GGML_OP_SET_ROWS;
+    memset(put->op_params, 0, sizeof(put->op_params));
+    memset(put->src, 0, sizeof(put->src));
+    put->src[0] = flat;
+    put->src[1] = shadow_tensor(instance, GGML_TYPE_I32, group->n_rows, 1, 1, numbers);
+    put->src[2] = target;
+    shadow_add(instance, put);
+    return true;
+}
+
+static bool add_node(chain_work *work, row_group *group, int index)
+{
+    const chain_node *entry = &work->chain->nodes[index];
+    if (entry->kind == CHAIN_VIEW) {
+        group->compact[index] = cut_view(work, entry, group->compact[entry->src[0]]);
+        return true;
+    }
+    struct ggml_tensor *result = new_rows(work, group, entry->node->ne[0]);
+    if (!result) {
+        return false;
+    }
+    group->compact[index] = result;
+    if (entry->kind == CHAIN_PRODUCT) {
+        struct ggml_tensor *source =
+            entry->src[1] >= 0 ? group->compact[entry->src[1]] : gather(work, group, entry->node->src[1]);
+        return source && add_product(work, group, entry, source, result);
+    }
+    struct ggml_tensor *copy = cut_node(work, entry->node, result);
+    copy->src[0] = group->compact[entry->src[0]];
+    if (copy->op == GGML_OP_ADD_ID) {
+        copy->src[2] = group->expert_ids;
+    } else if (copy->src[1]) {
+        copy->src[1] = group->compact[entry->src[1]];
+    }
+    shadow_add(work->instance, copy);
+    return true;
+}
+
+static enum ggml_status run_group(chain_work *work, row_group *group)
+{
+    backend_instance *instance = work->instance;
+    int32_t          *slot_ids = arena_take(&instance->indices, group->n_rows * sizeof(*slot_ids));
+    int32_t          *expert_ids = arena_take(&instance->indices, group->n_rows * sizeof(*expert_ids));
+    group->pairs = arena_take(&instance->indices, group->n_rows * sizeof(*group->pairs));
+    if (!slot_ids || !expert_ids || !group->pairs) {
+        return GGML_STATUS_ALLOC_FAILED;
+    }
+    uint32_t first_slot, n_slots, row = 0;
+    slot_range(work, group->members, group->n, &first_slot, &n_slots);
+    for (uint32_t i = 0; i < group->n; i++) {
+        const expert_rows *expert = &work->experts[group->members[i]];
+        for (uint32_t r = 0; r < expert->n; r++, row++) {
+            group->pairs[row] = work->pairs[expert->first + r];
+            slot_ids[row] = (int32_t)(expert->slot - first_slot);
+            expert_ids[row] = (int32_t)expert->expert;
+        }
+    }
+    if ((uint64_t)n_slots * group->n_rows <= REMAP_MAX_SCRATCH) {
+        group->slot_ids = group_tensor(work, group, GGML_TYPE_I32, 0, slot_ids);
+    }
+    group->expert_ids = group_tensor(work, group, GGML_TYPE_I32, 0, expert_ids);
+    for (int i = 0; i < work->chain->n; i++) {
+        if (!add_node(work, group, i) ||
+            (work->chain->nodes[i].keep && work->chain->nodes[i].kind != CHAIN_VIEW &&
+             !scatter(work, group, work->chain->nodes[i].node, group->compact[i]))) {
+            GGML_LOG_ERROR("hypura: no room for %u rows of %s\n", group->n_rows, work->chain->nodes[i].node->name);
+            return GGML_STATUS_ALLOC_FAILED;
+        }
+    }
+    return shadow_run(instance);
+}
+
+/* Those ready join first; when none is, the one leased longest is waited for. */
+static enum ggml_status pick_group(chain_work *work, row_group *group)
+{
+    expert_rows *waited = NULL;
+    group->n = 0;
+    group->n_rows = 0;
+    for (int pass = 0; pass < 2 && group->n == 0; pass++) {
+        for (uint32_t i = 0; i < work->n_experts; i++) {
+            expert_rows *expert = &work->experts[i];
+            if (expert->done || expert->slot == UINT32_MAX) {
+                continue;
+            }
+            if (!ready(work, expert)) {
+                waited = waited ? waited : expert;
+                continue;
+            }
+            const bool fits = group->n == 0 || group->n_rows + expert->n <= work->group_rows;
+            if (fits && shadow_has_room(work->instance, (int)(group->n + 1) * 4 * work->chain->n + 64)) {
+                group->members[group->n++] = i;
+                group->n_rows += expert->n;
+            }
+        }
+        if (group->n > 0) {
+            break;
+        }
+        if (!waited) {
+            hypura_pager_wait_slot(work->pager, work->bundle);
+            lease_more(work);
+            pass = -1;
+        } else if (hypura_pager_wait_expert(work->pager, work->bundle, waited->slot, UINT32_MAX) != HYPURA_OK) {
+            return GGML_STATUS_FAILED;
+        }
+    }
+    return group->n > 0 ? GGML_STATUS_SUCCESS : GGML_STATUS_FAILED;
+}
+
+static enum ggml_status run_groups(chain_work *work)
+{
+    backend_instance *instance = work->instance;
+    uint32_t         *members = arena_take(&instance->indices, work->n_experts * sizeof(*members));
+    const size_t      mark = instance->indices.used;
+    const size_t      row_bytes = row_width(work->chain) * sizeof(float);
+    work->group_rows = work->group_rows < work->n_pairs ? work->group_rows : work->n_pairs;
+    if (!members || !arena_reserve(&instance->rows, work->group_rows * row_bytes + 64 * 2 * CHAIN_MAX_NODES)) {
+        return GGML_STATUS_ALLOC_FAILED;
+    }
+    for (uint32_t n_done = 0; n_done < work->n_experts;) {
+        instance->n_tensors = 0;
+        instance->rows.used = 0;
+        instance->indices.used = mark;
+        row_group        group = {.members = members};
+        enum ggml_status status = pick_group(work, &group);
+        if (status == GGML_STATUS_SUCCESS) {
+            status = run_group(work, &group);
+        }
+        if (status != GGML_STATUS_SUCCESS) {
+            return status;
+        }
+        for (uint32_t i = 0; i < group.n; i++) {
+            work->experts[members[i]].done = true;
+            release(work, &work->experts[members[i]]);
+        }
+        n_done += group.n;
+        lease_more(work);
+    }
+    return GGML_STATUS_SUCCESS;
+}
+
+enum ggml_status backend_run_chain(backend_instance *instance, const backend_chain *chain)
+{
+    chain_work work = {
+        .instance = instance,
+        .chain = chain,
+        .pager = chain->weight->pager,
+        .bundle = chain->weight->bundle,
+        .n_pairs = (uint32_t)(chain->n_used * chain->n_tokens),
+        .group_rows = GROUP_ROWS,
+    };
+    shadow_begin(instance);
+    if (work.n_pairs == 0) {
+        return GGML_STATUS_SUCCESS;
+    }
+    if (!reserve(&work)) {
+        return GGML_STATUS_ALLOC_FAILED;
+    }
+    enum ggml_status status = sort_pairs(&work);
+    if (status != GGML_STATUS_SUCCESS) {
+        return status;
+    }
+    lease_more(&work);
+    uint32_t first_slot, n_slots;
+    status = can_run_whole(&work, &first_slot, &n_slots) ? run_whole(&work, first_slot, n_slots) : run_groups(&work);
+    release_all(&work);
+    return status;
+}

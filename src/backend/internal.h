@@ -1,0 +1,126 @@
+/*
+ * internal.h - structures shared by the backend's files alone.
+ *
+ *     device.c    registry, device, which operations are claimed
+ *     buffer.c    the buffer type: weights without bytes, ordinary compute buffers
+ *     executor.c  one backend instance; walks a graph and hands its parts out
+ *     shadow.c    nodes and graphs that live for one call, taken from fixed memory
+ *     chain.c     finds runs of expert products and what lies between them
+ *     experts.c   computes a chain with leased slots
+ *     dense.c     products with streamed dense weights, rows of embeddings
+ */
+#ifndef HYPURA_BACKEND_INTERNAL_H
+#define HYPURA_BACKEND_INTERNAL_H
+
+#include "pager/pager.h"
+
+#include "ggml-backend-impl.h"
+#include "ggml-impl.h"
+
+/* What a weight in our buffer carries in `extra`. */
+typedef struct backend_weight {
+    hypura_pager *pager;
+    int           tensor; /* of the pager's map */
+    hypura_place  place;
+    int           bundle; /* EXPERTS: bundle, and the matrix's index in it */
+    int           matrix;
+} backend_weight;
+
+/* The weight's record when the tensor lies in our buffer, else NULL. Views have
+ * none: the executor pages whole weights only. */
+const backend_weight *backend_weight_of(const struct ggml_tensor *tensor);
+
+/* The pager that claims weights of that name now, or NULL. Fills the record. */
+bool backend_find_weight(const char *name, backend_weight *weight);
+
+ggml_backend_buffer_type_t backend_buffer_type(void);
+ggml_backend_dev_t         backend_device(void);
+ggml_backend_t             backend_new_instance(ggml_backend_dev_t device);
+void                      *backend_instance_function(const char *name);
+
+/* Operations that may stand between the products of a chain: each row of the
+ * result depends on the same row of the sources alone. */
+bool backend_is_rowwise(const struct ggml_tensor *node);
+
+/* ---- one backend instance ------------------------------------------------- */
+
+#define SHADOW_MAX_TENSORS 4096
+
+/* Memory that only grows, outside decoding: the largest batch sets its size. */
+typedef struct backend_arena {
+    char  *memory;
+    size_t bytes;
+    size_t used;
+} backend_arena;
+
+typedef struct backend_instance {
+    ggml_backend_t        inner; /* computes; the CPU backend */
+    ggml_backend_buffer_t host;  /* a host buffer that shadow tensors name as theirs */
+    struct ggml_threadpool *threadpool;
+    int                   threadpool_threads;
+    struct ggml_tensor   *tensors; /* SHADOW_MAX_TENSORS */
+    int                   n_tensors;
+    struct ggml_tensor  **nodes;
+    struct ggml_cgraph    graph;
+    backend_arena         rows;    /* gathered and computed rows */
+    backend_arena         indices; /* ids, row numbers, lists of pairs */
+    uint64_t              compute_us; /* of the graph being computed */
+} backend_instance;
+
+/* ---- shadow.c: tensors and graphs for one call ----------------------------- */
+
+void shadow_begin(backend_instance *instance);
+
+/* A tensor of f32 or i32 values at data, contiguous. */
+struct ggml_tensor *shadow_tensor(backend_instance *instance, enum ggml_type type, int64_t ne0, int64_t ne1,
+                                  int64_t ne2, void *data);
+/* A copy of a tensor that owns nothing: no view, no extra, no buffer but the host's. */
+struct ggml_tensor *shadow_copy(backend_instance *instance, const struct ggml_tensor *tensor);
+void                shadow_add(backend_instance *instance, struct ggml_tensor *node);
+bool                shadow_has_room(const backend_instance *instance, int n_tensors);
+/* Computes what was added and empties the graph; tensors stay until begin. */
+enum ggml_status shadow_run(backend_instance *instance);
+
+/* Computes nodes [first, last) of a graph as they are. */
+enum ggml_status backend_run_plain(backend_instance *instance, struct ggml_cgraph *graph, int first, int last);
+
+/* False when memory runs out. */
+bool  arena_reserve(backend_arena *arena, size_t bytes);
+void *arena_take(backend_arena *arena, size_t bytes);
+void  arena_free(backend_arena *arena);
+
+/* ---- chain.c ---------------------------------------------------------------- */
+
+#define CHAIN_MAX_NODES 24
+
+enum chain_kind { CHAIN_PRODUCT, CHAIN_ROWWISE, CHAIN_VIEW };
+
+typedef struct chain_node {
+    struct ggml_tensor *node;
+    enum chain_kind     kind;
+    int                 matrix; /* PRODUCT: index in the bundle */
+    int                 src[2]; /* index of the chain node that src[i] is, or -1 */
+    bool                keep;   /* somebody outside the chain reads it */
+} chain_node;
+
+/* Nodes [first, first + n) of a graph, all for the same bundle and selection. */
+typedef struct backend_chain {
+    const backend_weight     *weight; /* of the first product */
+    const struct ggml_tensor *ids;    /* [n_used, n_tokens] */
+    int                       n_used;
+    int64_t                   n_tokens;
+    int                       n;
+    chain_node                nodes[CHAIN_MAX_NODES];
+} backend_chain;
+
+/* The longest chain that starts at node `first`, which is a product of ours. Empty
+ * when that product reads rows in a layout that cannot be gathered. */
+void chain_find(const struct ggml_cgraph *graph, int first, backend_chain *found);
+
+/* ---- the executor's parts -------------------------------------------------- */
+
+enum ggml_status backend_run_chain(backend_instance *instance, const backend_chain *work);
+enum ggml_status backend_run_dense(backend_instance *instance, struct ggml_tensor *node, const backend_weight *weight);
+enum ggml_status backend_run_rows(backend_instance *instance, struct ggml_tensor *node, const backend_weight *weight);
+
+#endif

@@ -1,0 +1,129 @@
+/*
+ * shadow.c - nodes and graphs that live for one call. A shadow node is a copy of a
+ * node of libllama's graph whose sources were swapped for memory that the pager
+ * has filled; libllama's own graph is never written to. All come from fixed
+ * memory of the instance, so that decoding allocates nothing.
+ */
+#include "backend/internal.h"
+
+#include "base/clock.h"
+#include "os/os.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define ARENA_ALIGN 64
+
+void shadow_begin(backend_instance *instance)
+{
+    instance->n_tensors = 0;
+    instance->graph.n_nodes = 0;
+    instance->rows.used = 0;
+    instance->indices.used = 0;
+}
+
+bool shadow_has_room(const backend_instance *instance, int n_tensors)
+{
+    return instance->n_tensors + n_tensors <= SHADOW_MAX_TENSORS;
+}
+
+static struct ggml_tensor *next_tensor(backend_instance *instance)
+{
+    GGML_ASSERT(instance->n_tensors < SHADOW_MAX_TENSORS);
+    return &instance->tensors[instance->n_tensors++];
+}
+
+struct ggml_tensor *shadow_tensor(backend_instance *instance, enum ggml_type type, int64_t ne0, int64_t ne1,
+                                  int64_t ne2, void *data)
+{
+    struct ggml_tensor *tensor = next_tensor(instance);
+    memset(tensor, 0, sizeof(*tensor));
+    tensor->type = type;
+    tensor->buffer = instance->host;
+    tensor->ne[0] = ne0;
+    tensor->ne[1] = ne1;
+    tensor->ne[2] = ne2;
+    tensor->ne[3] = 1;
+    tensor->nb[0] = ggml_type_size(type);
+    tensor->nb[1] = ggml_row_size(type, ne0);
+    tensor->nb[2] = tensor->nb[1] * (size_t)ne1;
+    tensor->nb[3] = tensor->nb[2] * (size_t)ne2;
+    tensor->data = data;
+    tensor->flags = GGML_TENSOR_FLAG_COMPUTE;
+    return tensor;
+}
+
+struct ggml_tensor *shadow_copy(backend_instance *instance, const struct ggml_tensor *tensor)
+{
+    struct ggml_tensor *copy = next_tensor(instance);
+    *copy = *tensor;
+    copy->buffer = instance->host;
+    copy->view_src = NULL;
+    copy->view_offs = 0;
+    copy->extra = NULL;
+    copy->flags |= GGML_TENSOR_FLAG_COMPUTE;
+    return copy;
+}
+
+void shadow_add(backend_instance *instance, struct ggml_tensor *node)
+{
+    instance->nodes[instance->graph.n_nodes++] = node;
+}
+
+static enum ggml_status timed_compute(backend_instance *instance, struct ggml_cgraph *graph)
+{
+    const uint64_t         begin_us = hypura_clock_us();
+    const enum ggml_status status = ggml_backend_graph_compute(instance->inner, graph);
+    instance->compute_us += hypura_clock_us() - begin_us;
+    return status;
+}
+
+enum ggml_status shadow_run(backend_instance *instance)
+{
+    if (instance->graph.n_nodes == 0) {
+        return GGML_STATUS_SUCCESS;
+    }
+    const enum ggml_status status = timed_compute(instance, &instance->graph);
+    instance->graph.n_nodes = 0;
+    return status;
+}
+
+enum ggml_status backend_run_plain(backend_instance *instance, struct ggml_cgraph *graph, int first, int last)
+{
+    if (first >= last) {
+        return GGML_STATUS_SUCCESS;
+    }
+    struct ggml_cgraph part = ggml_graph_view(graph, first, last);
+    return timed_compute(instance, &part);
+}
+
+bool arena_reserve(backend_arena *arena, size_t bytes)
+{
+    if (bytes <= arena->bytes) {
+        return true;
+    }
+    char *memory = hypura_os_memory_map(bytes, 0);
+    if (!memory) {
+        return false;
+    }
+    arena_free(arena);
+    arena->memory = memory;
+    arena->bytes = bytes;
+    return true;
+}
+
+void *arena_take(backend_arena *arena, size_t bytes)
+{
+    const size_t at = (arena->used + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
+    if (at + bytes > arena->bytes) {
+        return NULL;
+    }
+    arena->used = at + bytes;
+    return arena->memory + at;
+}
+
+void arena_free(backend_arena *arena)
+{
+    hypura_os_memory_unmap(arena->memory, arena->bytes);
+    *arena = (backend_arena){0};
+}
