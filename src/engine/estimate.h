@@ -1,0 +1,24 @@
+/*
+ * estimate.h - everything that is known about a model before a weight is read:
+ * map, survey, profile, plan. Opening and estimating share it.
+ */
+#ifndef HYPURA_ENGINE_ESTIMATE_H
+#define HYPURA_ENGINE_ESTIMATE_H
+
+#include "engine/load.h"
+
+typedef struct hypura_preparation {
+    hypura_map            *map;
+    hypura_plan           *plan;
+    hypura_context_options context;
+    const char            *io_engine; /* "uring", "pool" or NULL for the best there is */
+    char                   io_engine_name[16];
+} hypura_preparation;
+
+/* profile: already measured, or NULL. all_logits: as hypura_model_extras. */
+hypura_status hypura_prepare(const hypura_model_options *options, const hypura_profile *profile, bool all_logits,
+                             hypura_preparation *prepared, hypura_error *error);
+/* Safe on a zeroed or failed preparation. */
+void hypura_prepare_clear(hypura_preparation *prepared);
+
+#endif

@@ -1,0 +1,329 @@
+/*
+ * generate.c - answering a prompt: text -> tokens -> prompt in pieces -> one token
+ * at a time -> text.
+ *
+ * What always holds: text is passed on only for tokens that a successful decode
+ * produced, in whole UTF-8 characters. A failed answer leaves the conversation as
+ * it was before its prompt. Between two tokens nothing is allocated here except
+ * when the answer's buffer doubles.
+ */
+#include "engine/model.h"
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "engine/text.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    MAX_PIECE_BYTES = 4096, /* text of one token */
+};
+
+/* ---- sampling ----------------------------------------------------------- */
+
+static hypura_status check_sampling(const hypura_sampling *s, hypura_error *error)
+{
+    if (!(s->temperature >= 0.0f) || isinf(s->temperature)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "temperature %g: pass 0 (greedy) or more", (double)s->temperature);
+    }
+    if (!(s->top_p >= 0.0f && s->top_p <= 1.0f)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "top_p %g: pass 0 to 1 (off)", (double)s->top_p);
+    }
+    if (!(s->min_p >= 0.0f && s->min_p <= 1.0f)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "min_p %g: pass 0 (off) to 1", (double)s->min_p);
+    }
+    if (s->top_k < 0) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "top_k %d: pass 0 (off) or more", s->top_k);
+    }
+    return HYPURA_OK;
+}
+
+/* Tokens that the model's file forbids as output get no chance. */
+static struct llama_sampler *suppress(const struct llama_vocab *vocab)
+{
+    int32_t            n = 0;
+    const llama_token *tokens = llama_vocab_get_suppress_tokens(vocab, &n);
+    if (n <= 0) {
+        return NULL;
+    }
+    llama_logit_bias *bias = malloc((size_t)n * sizeof(*bias));
+    if (!bias) {
+        return NULL;
+    }
+    for (int32_t i = 0; i < n; i++) {
+        bias[i] = (llama_logit_bias){tokens[i], -INFINITY};
+    }
+    struct llama_sampler *sampler = llama_sampler_init_logit_bias(llama_vocab_n_tokens(vocab), n, bias);
+    free(bias);
+    return sampler;
+}
+
+static struct llama_sampler *open_sampler(const struct llama_vocab *vocab, const hypura_sampling *s)
+{
+    struct llama_sampler *chain = llama_sampler_chain_init((struct llama_sampler_chain_params){.no_perf = true});
+    struct llama_sampler *bias = suppress(vocab);
+    if (bias) {
+        llama_sampler_chain_add(chain, bias);
+    }
+    if (!(s->temperature > 0.0f)) {
+        llama_sampler_chain_add(chain, llama_sampler_init_greedy());
+        return chain;
+    }
+    if (s->top_k > 0) {
+        llama_sampler_chain_add(chain, llama_sampler_init_top_k(s->top_k));
+    }
+    if (s->top_p < 1.0f) {
+        llama_sampler_chain_add(chain, llama_sampler_init_top_p(s->top_p, 1));
+    }
+    if (s->min_p > 0.0f) {
+        llama_sampler_chain_add(chain, llama_sampler_init_min_p(s->min_p, 1));
+    }
+    llama_sampler_chain_add(chain, llama_sampler_init_temp(s->temperature));
+    llama_sampler_chain_add(chain, llama_sampler_init_dist(s->seed));
+    return chain;
+}
+
+/* ---- the prompt --------------------------------------------------------- */
+
+static hypura_status tokenise(const struct llama_vocab *vocab, const char *text, llama_token **tokens, uint32_t *n,
+                              hypura_error *error)
+{
+    const size_t bytes = strlen(text);
+    if (bytes > INT32_MAX / 2) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "a prompt of %zu bytes is too long", bytes);
+    }
+    const int32_t length = (int32_t)bytes;
+    const int32_t needed = -llama_tokenize(vocab, text, length, NULL, 0, true, true);
+    *tokens = NULL;
+    *n = 0;
+    if (needed <= 0) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "the prompt is empty: there is nothing to continue");
+    }
+    *tokens = malloc((size_t)needed * sizeof(**tokens));
+    if (!*tokens) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a prompt of %d tokens", needed);
+    }
+    if (llama_tokenize(vocab, text, length, *tokens, needed, true, true) != needed) {
+        return hypura_fail(error, HYPURA_ERR_BACKEND, "llama.cpp cannot tokenise the prompt of %zu bytes", bytes);
+    }
+    *n = (uint32_t)needed;
+    return HYPURA_OK;
+}
+
+static hypura_status prompt_tokens(hypura_model *model, const hypura_generate_options *options, llama_token **tokens,
+                                   uint32_t *n, hypura_error *error)
+{
+    const struct llama_vocab *vocab = llama_model_get_vocab(model->llama);
+    if (options->raw) {
+        return tokenise(vocab, options->prompt, tokens, n, error);
+    }
+    char         *rendered = NULL;
+    hypura_status status = hypura_conversation_render(model->conversation, &rendered, error);
+    if (status == HYPURA_OK) {
+        status = tokenise(vocab, rendered, tokens, n, error);
+    }
+    free(rendered);
+    return status;
+}
+
+/* With an encoder, the prompt is its input and the decoder begins with one token. */
+static hypura_status encode_prompt(hypura_model *model, llama_token *tokens, uint32_t *n, hypura_error *error)
+{
+    const uint32_t limit = model->prepared.context.n_ubatch;
+    if (*n > limit) {
+        return hypura_fail(error, HYPURA_ERR_USAGE,
+                           "the encoder takes at most %u tokens at once, the prompt has %u: pass a larger n_ubatch",
+                           limit, *n);
+    }
+    hypura_conversation_empty(model->conversation);
+    hypura_status status = hypura_model_encode(model, tokens, *n, error);
+    if (status == HYPURA_OK) {
+        llama_token start = llama_model_decoder_start_token(model->llama);
+        tokens[0] = start != LLAMA_TOKEN_NULL ? start : llama_vocab_bos(llama_model_get_vocab(model->llama));
+        *n = 1;
+    }
+    return status;
+}
+
+static hypura_status decode_prompt(hypura_model *model, llama_token *tokens, uint32_t n, hypura_result *result,
+                                   hypura_error *error)
+{
+    const hypura_context_options *context = &model->prepared.context;
+    if (llama_model_has_encoder(model->llama)) {
+        result->prompt_tokens = n;
+        hypura_status status = encode_prompt(model, tokens, &n, error);
+        if (status != HYPURA_OK) {
+            return status;
+        }
+    }
+    if (n > context->n_context) {
+        return hypura_fail(error, HYPURA_ERR_USAGE,
+                           "the prompt takes %u tokens and the context holds %u: pass a larger n_context, "
+                           "or start a new conversation",
+                           n, context->n_context);
+    }
+    uint32_t done = hypura_conversation_reuse(model->conversation, tokens, n);
+    if (!llama_model_has_encoder(model->llama)) {
+        result->prompt_tokens = n - done;
+    }
+    while (done < n) {
+        uint32_t      piece = n - done < context->n_ubatch ? n - done : context->n_ubatch;
+        hypura_status status = hypura_model_decode(model, tokens + done, piece, false, error);
+        if (status != HYPURA_OK) {
+            return status;
+        }
+        hypura_conversation_extend(model->conversation, tokens + done, piece);
+        done += piece;
+    }
+    return HYPURA_OK;
+}
+
+/* ---- the answer --------------------------------------------------------- */
+
+static bool pass_on(const hypura_generate_options *options, const hypura_text *text, size_t *passed)
+{
+    const size_t from = *passed;
+    *passed = text->bytes;
+    return from == text->bytes || !options->on_text ||
+           options->on_text(options->on_text_user, text->data + from, text->bytes - from);
+}
+
+static hypura_status answer(hypura_model *model, const hypura_generate_options *options,
+                            struct llama_sampler *sampler, hypura_text *text, hypura_result *result,
+                            hypura_error *error)
+{
+    const struct llama_vocab *vocab = llama_model_get_vocab(model->llama);
+    size_t                    passed = 0;
+    char                      piece[MAX_PIECE_BYTES];
+
+    while (options->max_tokens == 0 || result->tokens < options->max_tokens) {
+        if (hypura_conversation_length(model->conversation) >= model->prepared.context.n_context) {
+            result->context_full = true;
+            break;
+        }
+        llama_token token = llama_sampler_sample(sampler, model->ctx, -1);
+        if (llama_vocab_is_eog(vocab, token)) {
+            break;
+        }
+        int32_t bytes = llama_token_to_piece(vocab, token, piece, sizeof(piece), 0, false);
+        if (bytes < 0) {
+            return hypura_fail(error, HYPURA_ERR_FORMAT, "the text of token %d is %d bytes long", token, -bytes);
+        }
+        if (!hypura_text_put(text, piece, (size_t)bytes)) {
+            return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for an answer of %zu bytes", text->bytes);
+        }
+        result->tokens++;
+        if (!pass_on(options, text, &passed)) {
+            result->stopped_by_user = true;
+            break;
+        }
+        /* The last token is decoded too: the next turn then finds the whole answer
+         * in the context, and as many tokens were computed as are counted. */
+        hypura_status status = hypura_model_decode(model, &token, 1, false, error);
+        if (status != HYPURA_OK) {
+            return status;
+        }
+        hypura_conversation_extend(model->conversation, &token, 1);
+    }
+    if (!hypura_text_finish(text)) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for an answer of %zu bytes", text->bytes);
+    }
+    if (!result->stopped_by_user && !pass_on(options, text, &passed)) {
+        result->stopped_by_user = true;
+    }
+    return HYPURA_OK;
+}
+
+static hypura_status check_model(hypura_model *model, hypura_error *error)
+{
+    if (llama_vocab_type(llama_model_get_vocab(model->llama)) == LLAMA_VOCAB_TYPE_NONE) {
+        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "%s has no vocabulary: it cannot read or write text",
+                           model->prepared.map->path);
+    }
+    if (!llama_model_has_decoder(model->llama) || !llama_get_memory(model->ctx)) {
+        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
+                           "%s is of architecture %s, which does not write text token by token",
+                           model->prepared.map->path, model->prepared.map->arch);
+    }
+    if (!model->conversation) {
+        return hypura_conversation_open(model->llama, model->ctx, model->prepared.context.n_context,
+                                        &model->conversation, error);
+    }
+    return HYPURA_OK;
+}
+
+static hypura_status run(hypura_model *model, const hypura_generate_options *options, hypura_text *text,
+                         hypura_result *result, hypura_error *error)
+{
+    llama_token          *tokens = NULL;
+    struct llama_sampler *sampler = NULL;
+    uint32_t              n = 0;
+    hypura_status         status = prompt_tokens(model, options, &tokens, &n, error);
+    if (status == HYPURA_OK) {
+        const uint64_t start = hypura_clock_us();
+        status = decode_prompt(model, tokens, n, result, error);
+        result->prompt_s = (double)(hypura_clock_us() - start) * 1e-6;
+        if (status != HYPURA_OK) {
+            hypura_conversation_empty(model->conversation);
+        }
+    }
+    if (status == HYPURA_OK) {
+        sampler = open_sampler(llama_model_get_vocab(model->llama), &options->sampling);
+        const uint64_t start = hypura_clock_us();
+        status = answer(model, options, sampler, text, result, error);
+        result->decode_s = (double)(hypura_clock_us() - start) * 1e-6;
+        if (status != HYPURA_OK) {
+            hypura_conversation_empty(model->conversation);
+        }
+    }
+    llama_sampler_free(sampler);
+    free(tokens);
+    return status;
+}
+
+hypura_status hypura_generate(hypura_model *model, const hypura_generate_options *options, hypura_result *result,
+                              hypura_error *error)
+{
+    hypura_text text = {0};
+    memset(result, 0, sizeof(*result));
+    hypura_error_clear(error);
+    if (!options->prompt) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "there is no prompt");
+    }
+    hypura_status status = check_sampling(&options->sampling, error);
+    if (status == HYPURA_OK) {
+        status = check_model(model, error);
+    }
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    if (!options->raw) {
+        status = hypura_conversation_push(model->conversation, "user", options->prompt, error);
+    }
+    if (status == HYPURA_OK) {
+        status = run(model, options, &text, result, error);
+        if (!options->raw && status == HYPURA_OK) {
+            status = hypura_conversation_push(model->conversation, "assistant", text.data, error);
+        }
+        if (!options->raw && status != HYPURA_OK) {
+            hypura_conversation_pop(model->conversation);
+        }
+    }
+    result->text = text.data;
+    return status;
+}
+
+void hypura_result_clear(hypura_result *result)
+{
+    free(result->text);
+    result->text = NULL;
+}
+
+void hypura_model_reset(hypura_model *model)
+{
+    if (model->conversation) {
+        hypura_conversation_clear(model->conversation);
+    }
+}

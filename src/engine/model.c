@@ -1,0 +1,189 @@
+/*
+ * model.c - opening and closing a model, and decoding with it.
+ *
+ * Owned by hypura_model: everything below. Opened from left to right, closed from
+ * right to left; the pager outlives the weights that point into it.
+ *
+ *     map -> survey -> profile -> plan -> pager -> weights -> trunk -> context
+ *     '------ hypura_prepare ---------'   '-- under the load lock, attached --'
+ *
+ * What always holds: in mode RESIDENT, and with `plain`, there is no pager and
+ * Hypura's device was not attached: the path is libllama's own.
+ */
+#include "engine/model.h"
+
+#include "backend/backend.h"
+#include "base/status.h"
+#include "engine/conversation.h"
+#include "engine/llama_log.h"
+#include "engine/trunk.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static hypura_status open_plain(hypura_model *model, const hypura_model_options *options, hypura_error *error)
+{
+    hypura_load_lock();
+    hypura_status status = hypura_load_model(model->prepared.map, HYPURA_LOAD_PLAIN, !options->no_repack,
+                                             options->progress, options->progress_user, &model->llama, error);
+    if (status == HYPURA_OK) {
+        status = hypura_load_context(model->llama, &model->prepared.context, &model->ctx, error);
+    }
+    hypura_load_unlock();
+    return status;
+}
+
+static hypura_status open_paged(hypura_model *model, const hypura_model_options *options, hypura_error *error)
+{
+    const hypura_preparation *p = &model->prepared;
+    hypura_pager_options      pager_options = {.map = p->map, .plan = p->plan, .io_engine = p->io_engine};
+    hypura_status             status = hypura_pager_open(&pager_options, &model->pager, error);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    hypura_load_lock();
+    status = hypura_backend_attach(model->pager, error);
+    if (status == HYPURA_OK) {
+        status = hypura_load_model(p->map, HYPURA_LOAD_PAGED, false, NULL, NULL, &model->llama, error);
+        if (status == HYPURA_OK) {
+            status = hypura_trunk_load(model->llama, p->map, p->plan, model->pager, options->progress,
+                                       options->progress_user, &model->trunk_bytes, error);
+        }
+        if (status == HYPURA_OK) {
+            status = hypura_load_context(model->llama, &p->context, &model->ctx, error);
+        }
+        hypura_backend_detach();
+    }
+    hypura_load_unlock();
+    return status;
+}
+
+static hypura_status attach_threads(hypura_model *model, hypura_error *error)
+{
+    struct ggml_threadpool_params params = ggml_threadpool_params_default(model->prepared.context.n_threads);
+    model->threadpool = ggml_threadpool_new(&params);
+    if (!model->threadpool) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "%d threads could not be started", params.n_threads);
+    }
+    llama_attach_threadpool(model->ctx, model->threadpool, model->threadpool);
+    return HYPURA_OK;
+}
+
+hypura_status hypura_model_open_with(const hypura_model_options *options, const hypura_model_extras *extras,
+                                     hypura_model **out, hypura_error *error)
+{
+    *out = NULL;
+    hypura_model *model = calloc(1, sizeof(*model));
+    if (!model) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a model");
+    }
+    hypura_status status = hypura_prepare(options, extras->profile, extras->all_logits, &model->prepared, error);
+    if (status == HYPURA_OK) {
+        const bool resident = options->plain || model->prepared.plan->mode == HYPURA_MODE_RESIDENT;
+        status = resident ? open_plain(model, options, error) : open_paged(model, options, error);
+    }
+    if (status == HYPURA_OK) {
+        status = attach_threads(model, error);
+    }
+    if (status == HYPURA_OK) {
+        const uint32_t n_ubatch = model->prepared.context.n_ubatch;
+        model->every_token = malloc(n_ubatch);
+        if (model->every_token) {
+            memset(model->every_token, 1, n_ubatch);
+        } else {
+            status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a batch of %u tokens", n_ubatch);
+        }
+    }
+    if (status != HYPURA_OK) {
+        hypura_model_close(model);
+        return status;
+    }
+    *out = model;
+    return HYPURA_OK;
+}
+
+hypura_status hypura_model_open(const hypura_model_options *options, hypura_model **model, hypura_error *error)
+{
+    return hypura_model_open_with(options, &(hypura_model_extras){0}, model, error);
+}
+
+void hypura_model_close(hypura_model *model)
+{
+    if (!model) {
+        return;
+    }
+    hypura_conversation_close(model->conversation);
+    llama_free(model->ctx);
+    llama_model_free(model->llama);
+    ggml_threadpool_free(model->threadpool);
+    hypura_pager_close(model->pager);
+    hypura_prepare_clear(&model->prepared);
+    free(model->every_token);
+    free(model);
+}
+
+const hypura_map *hypura_model_map(const hypura_model *model)
+{
+    return model->prepared.map;
+}
+
+const hypura_plan *hypura_model_plan(const hypura_model *model)
+{
+    return model->prepared.plan;
+}
+
+void hypura_model_statistics(const hypura_model *model, hypura_statistics *statistics)
+{
+    memset(statistics, 0, sizeof(*statistics));
+    if (model->pager) {
+        hypura_pager_statistics(model->pager, statistics);
+    }
+}
+
+void hypura_model_reset_statistics(hypura_model *model)
+{
+    if (model->pager) {
+        hypura_pager_reset_statistics(model->pager);
+    }
+}
+
+/* The pager knows best why a graph failed: the file, the offset, the reason. */
+static hypura_status compute_failed(hypura_model *model, int code, const char *what, uint32_t n, hypura_error *error)
+{
+    if (model->pager) {
+        hypura_status status = hypura_pager_take_error(model->pager, error);
+        if (status != HYPURA_OK) {
+            return status;
+        }
+    }
+    if (code == 1) {
+        return hypura_fail(error, HYPURA_ERR_USAGE,
+                           "the context of %u tokens has no room for %u more: pass a larger n_context",
+                           model->prepared.context.n_context, n);
+    }
+    return hypura_log_fail(error, HYPURA_ERR_BACKEND, "llama.cpp failed to %s %u tokens (%d)", what, n, code);
+}
+
+static struct llama_batch batch_of(const hypura_model *model, const llama_token *tokens, uint32_t n, bool all_logits)
+{
+    /* Positions left out follow what the memory holds; logits left out are those
+     * of the last token. libllama does not write to either array. */
+    return (struct llama_batch){.n_tokens = (int32_t)n,
+                                .token = (llama_token *)(uintptr_t)tokens,
+                                .logits = all_logits ? model->every_token : NULL};
+}
+
+hypura_status hypura_model_decode(hypura_model *model, const llama_token *tokens, uint32_t n, bool all_logits,
+                                  hypura_error *error)
+{
+    hypura_log_clear();
+    int code = llama_decode(model->ctx, batch_of(model, tokens, n, all_logits));
+    return code == 0 ? HYPURA_OK : compute_failed(model, code, "decode", n, error);
+}
+
+hypura_status hypura_model_encode(hypura_model *model, const llama_token *tokens, uint32_t n, hypura_error *error)
+{
+    hypura_log_clear();
+    int code = llama_encode(model->ctx, batch_of(model, tokens, n, true));
+    return code == 0 ? HYPURA_OK : compute_failed(model, code, "encode", n, error);
+}

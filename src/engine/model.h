@@ -1,0 +1,40 @@
+/*
+ * model.h - a loaded model, as the files of this folder share it.
+ */
+#ifndef HYPURA_ENGINE_MODEL_H
+#define HYPURA_ENGINE_MODEL_H
+
+#include "engine/conversation.h"
+#include "engine/estimate.h"
+#include "engine/llama_shim.h"
+#include "pager/pager.h"
+
+struct hypura_model {
+    hypura_preparation    prepared; /* map, sizes, plan */
+    hypura_pager         *pager;    /* NULL: Hypura is out of the path */
+    struct llama_model   *llama;
+    struct llama_context *ctx;
+    ggml_threadpool_t     threadpool;
+    int8_t               *every_token; /* n_ubatch ones: logits wanted for all */
+    uint64_t              trunk_bytes;
+    hypura_conversation  *conversation; /* NULL until the first answer */
+};
+
+/* What hypura_model_open does not offer its callers. */
+typedef struct hypura_model_extras {
+    const hypura_profile *profile;    /* already measured; NULL: measured or loaded */
+    bool                  all_logits; /* rows for every token of a ubatch, not one */
+} hypura_model_extras;
+
+hypura_status hypura_model_open_with(const hypura_model_options *options, const hypura_model_extras *extras,
+                                     hypura_model **model, hypura_error *error);
+
+/* Decodes n tokens after those that the context holds; logits for all of them, or
+ * for the last one. n is at most the context's n_ubatch. After a failure what the
+ * context holds is unknown: clear it. */
+hypura_status hypura_model_decode(hypura_model *model, const llama_token *tokens, uint32_t n, bool all_logits,
+                                  hypura_error *error);
+/* The same for the encoder of a model; every token is an output. */
+hypura_status hypura_model_encode(hypura_model *model, const llama_token *tokens, uint32_t n, hypura_error *error);
+
+#endif

@@ -1,0 +1,176 @@
+/*
+ * trunk.c - see trunk.h.
+ *
+ * libllama maps each file once, from its first byte, and points the weights it
+ * keeps on the CPU into that mapping. The pages under them are exchanged in place,
+ * so every pointer stays right:
+ *
+ *     file      |.....A A A B B|. . . . .|C C|.....      weights that stay: A B C
+ *     mapping   |..aaaaaaaaaaaa|         |cccc|...       a, c: anonymous, read-only
+ *                page boundaries
+ *
+ * Runs are widened outward to whole pages and read from the same offset of the
+ * file, which also makes the reads aligned and free of copies. libllama's munmap
+ * at the end covers the exchanged pages like any other.
+ */
+#include "engine/trunk.h"
+
+#include "base/size.h"
+#include "base/status.h"
+#include "engine/llama_shim.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+typedef struct weight {
+    int      tensor; /* of the map */
+    int      file;
+    uint64_t begin; /* offsets in the file */
+    uint64_t end;
+    char    *base; /* where the mapping of that file begins */
+} weight;
+
+typedef struct collection {
+    const hypura_map  *map;
+    const hypura_plan *plan;
+    weight            *weights;
+    int                n;
+    int                capacity;
+    const char        *streamed; /* a streamed weight found in the mapping */
+    bool               out_of_memory;
+} collection;
+
+static bool collect(void *user, const char *name, struct ggml_tensor *tensor)
+{
+    collection *c = user;
+    if (!tensor->buffer || strcmp(ggml_backend_buffer_name(tensor->buffer), "CPU_Mapped") != 0) {
+        return true;
+    }
+    int at = hypura_map_find(c->map, name);
+    if (at < 0) {
+        return true; /* not from the file */
+    }
+    if (c->plan->placements[at].place != HYPURA_PLACE_RESIDENT) {
+        c->streamed = c->map->tensors[at].name;
+        return false;
+    }
+    if (c->n == c->capacity) {
+        int     capacity = c->capacity > 0 ? 2 * c->capacity : 256;
+        weight *weights = realloc(c->weights, (size_t)capacity * sizeof(*weights));
+        if (!weights) {
+            c->out_of_memory = true;
+            return false;
+        }
+        c->weights = weights;
+        c->capacity = capacity;
+    }
+    const hypura_tensor *t = &c->map->tensors[at];
+    c->weights[c->n++] = (weight){.tensor = at,
+                                  .file = t->file,
+                                  .begin = t->offset,
+                                  .end = t->offset + t->bytes,
+                                  .base = (char *)tensor->data - t->offset};
+    return true;
+}
+
+static int by_offset(const void *a, const void *b)
+{
+    const weight *x = a;
+    const weight *y = b;
+    if (x->file != y->file) {
+        return x->file < y->file ? -1 : 1;
+    }
+    return x->begin < y->begin ? -1 : x->begin > y->begin;
+}
+
+/* Widens to pages and merges what touches, in place. Returns how many runs. */
+static int merge(weight *w, int n, uint64_t page, const hypura_map *map)
+{
+    int n_runs = 0;
+    for (int i = 0; i < n; i++) {
+        const uint64_t size = map->file_bytes[w[i].file];
+        weight         run = w[i];
+        run.begin = hypura_round_down(run.begin, page);
+        run.end = hypura_round_up(run.end, page);
+        if (run.end > size) {
+            run.end = size;
+        }
+        weight *last = n_runs > 0 ? &w[n_runs - 1] : NULL;
+        if (last && last->file == run.file && last->base == run.base && run.begin <= last->end) {
+            if (run.end > last->end) {
+                last->end = run.end;
+            }
+        } else {
+            w[n_runs++] = run;
+        }
+    }
+    return n_runs;
+}
+
+static hypura_status exchange(const weight *runs, int n, uint64_t page, const hypura_map *map, hypura_pager *pager,
+                              hypura_progress_fn progress, void *progress_user, hypura_error *error)
+{
+    hypura_load *loads = calloc((size_t)n, sizeof(*loads));
+    if (!loads) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "%s: no memory to load %d runs of weights", map->path, n);
+    }
+    hypura_status status = HYPURA_OK;
+    for (int i = 0; i < n && status == HYPURA_OK; i++) {
+        char        *at = runs[i].base + runs[i].begin;
+        const size_t length = (size_t)(runs[i].end - runs[i].begin);
+        if ((uintptr_t)at % page != 0) {
+            status = hypura_fail(error, HYPURA_ERR_BACKEND, "%s: libllama's mapping of it is not where tensor %s says",
+                                 map->files[runs[i].file], map->tensors[runs[i].tensor].name);
+        } else if (mmap(at, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+                   MAP_FAILED) {
+            int code = errno;
+            status = hypura_fail_errno(error, code, "%s: no memory for %zu bytes of weights from tensor %s on",
+                                       map->path, length, map->tensors[runs[i].tensor].name);
+            status = error ? (error->status = HYPURA_ERR_MEMORY) : HYPURA_ERR_MEMORY;
+        }
+        loads[i] = (hypura_load){.file = runs[i].file, .offset = runs[i].begin, .bytes = length, .dst = at};
+    }
+    if (status == HYPURA_OK) {
+        status = hypura_pager_load(pager, loads, n, progress, progress_user, error);
+    }
+    /* A stray write into weights is a crash, as it was in the mapping. */
+    for (int i = 0; i < n && status == HYPURA_OK; i++) {
+        if (mprotect(loads[i].dst, (size_t)loads[i].bytes, PROT_READ) != 0) {
+            status = hypura_fail_errno(error, errno, "%s: weights cannot be made read-only", map->path);
+        }
+    }
+    free(loads);
+    return status;
+}
+
+hypura_status hypura_trunk_load(const struct llama_model *model, const hypura_map *map, const hypura_plan *plan,
+                                hypura_pager *pager, hypura_progress_fn progress, void *progress_user,
+                                uint64_t *bytes, hypura_error *error)
+{
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    collection     c = {.map = map, .plan = plan};
+    hypura_status  status = HYPURA_OK;
+
+    *bytes = 0;
+    hypura_shim_weights(model, collect, &c);
+    if (c.out_of_memory) {
+        status = hypura_fail(error, HYPURA_ERR_MEMORY, "%s: no memory to list %d tensors", map->path, map->n_tensors);
+    } else if (c.streamed) {
+        status = hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
+                             "%s: tensor %s was planned to be streamed, but llama.cpp wants it in memory; "
+                             "please report this model",
+                             map->path, c.streamed);
+    } else if (c.n > 0) {
+        qsort(c.weights, (size_t)c.n, sizeof(*c.weights), by_offset);
+        const int n_runs = merge(c.weights, c.n, page, map);
+        for (int i = 0; i < n_runs; i++) {
+            *bytes += c.weights[i].end - c.weights[i].begin;
+        }
+        status = exchange(c.weights, n_runs, page, map, pager, progress, progress_user, error);
+    }
+    free(c.weights);
+    return status;
+}
