@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Makes sure that what the build needs is there: tells at once when it is, installs it with apt where that is possible
+# (as root or through sudo), and elsewhere lists what is missing and exits 1.
+set -euo pipefail
+
+system=$(uname -s)
+missing=() debian=() brew=()
+
+# need WHAT DEBIAN BREW TEST...: one requirement, the packages that bring it, and a command that succeeds when it is met.
+need() {
+    local what=$1 deb=$2 formula=$3
+    shift 3
+    if ! "$@" >/dev/null 2>&1; then
+        missing+=("$what") debian+=($deb) brew+=($formula)
+    fi
+}
+library() { command -v pkg-config && pkg-config --exists "$1"; }
+# A bare compiler driver without libc headers is not enough; Debian's g++ pulls in both.
+compiles() { echo 'int main(void) { return 0; }' | "$1" -x "$2" -o /dev/null -; }
+
+need "a C compiler" "gcc g++" "" compiles "${CC:-cc}" c
+need "a C++ compiler" "g++" "" compiles "${CXX:-c++}" c++
+need "CMake 3.21 or newer" "cmake" "cmake" command -v cmake
+need "Ninja" "ninja-build" "ninja" command -v ninja
+need "pkg-config" "pkg-config" "pkg-config" command -v pkg-config
+need "Python 3 with pip" "python3 python3-pip ca-certificates" "python3" python3 -m pip --version
+need "jansson" "libjansson-dev" "jansson" library jansson
+need "cmocka" "libcmocka-dev" "cmocka" library cmocka
+if [ "$system" = Linux ]; then
+    need "liburing" "liburing-dev" "" library liburing
+fi
+
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if [ "$system" = Linux ] && command -v apt-get >/dev/null; then
+    as_root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        # -n: a build must not stop at a password prompt that nobody sees.
+        if sudo -n true 2>/dev/null || { [ -t 0 ] && command -v sudo >/dev/null; }; then
+            as_root=(sudo)
+        else
+            echo "error: missing:$(printf ' %s,' "${missing[@]}" | sed 's/,$//')" >&2
+            echo "install it as root: apt-get install ${debian[*]}" >&2
+            exit 1
+        fi
+    fi
+    echo "installing ${debian[*]}" >&2
+    apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=120)
+    "${apt[@]}" update >&2
+    "${apt[@]}" install --no-install-recommends "${debian[@]}" >&2
+    exit 0
+fi
+
+{
+    echo "error: the build needs what is missing here:"
+    printf '  %s\n' "${missing[@]}"
+    if [ "$system" = Darwin ]; then
+        echo "install it with: xcode-select --install; brew install ${brew[*]}"
+    else
+        echo "Debian calls it: ${debian[*]}"
+    fi
+} >&2
+exit 1
