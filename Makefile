@@ -1,0 +1,42 @@
+# The short way to everything; CMake does the work. Presets for debugging and sanitizers: cmake --list-presets
+BUILD ?= build
+PREFIX ?= /usr/local
+# Options for CMake, as in: make CMAKE_FLAGS=-DHYPURA_LLAMA_DIR=/src/llama.cpp
+CMAKE_FLAGS ?=
+# Ninja uses every core by itself; a job count given to make is passed on.
+JOBS = $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS)))
+NINJA = cmake --build $(BUILD) $(addprefix --parallel ,$(filter-out 0,$(JOBS)))
+# One job at a time here: what runs below is parallel by itself, and its job server is not make's.
+.NOTPARALLEL:
+
+.PHONY: all deps models demo check install clean help
+
+all: $(BUILD)/build.ninja ## build hypura (the default)
+	@$(NINJA) --target hypura
+
+deps: ## install the system packages the build needs
+	@scripts/deps.sh
+
+$(BUILD)/build.ninja: | deps
+	@cmake -G Ninja -S . -B $(BUILD) $(CMAKE_FLAGS)
+
+models: all ## fetch and make the demonstration models, in build/models
+	@$(NINJA) --target mkmodel
+	@scripts/models.sh $(BUILD)
+
+demo: models ## run both models in half the memory they need
+	@scripts/demo.sh $(BUILD)
+
+check: $(BUILD)/build.ninja ## build everything and run all tests
+	@$(NINJA)
+	@ctest --test-dir $(BUILD) --output-on-failure --parallel $(shell getconf _NPROCESSORS_ONLN)
+
+install: $(BUILD)/build.ninja ## install under PREFIX (/usr/local); DESTDIR is respected
+	@$(NINJA) --target all
+	@cmake --install $(BUILD) --prefix $(PREFIX)
+
+clean: ## remove the build folder; llama.cpp stays built in the user's cache
+	@rm -rf $(BUILD)
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10

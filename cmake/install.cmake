@@ -1,0 +1,34 @@
+# What `make install` puts under the prefix:
+#
+#   bin/hypura  include/hypura.h  lib/hypura/*.so  share/doc/hypura/*
+#
+# Everything shared lies in one folder of our own, found relative to the program: the tree can be moved, and no other
+# llama.cpp on the machine is disturbed or picked up.
+include(GNUInstallDirs)
+set(_lib lib/hypura)
+set(_origin $ORIGIN)
+if(APPLE)
+  set(_origin @loader_path)
+endif()
+
+set_target_properties(hypura PROPERTIES INSTALL_RPATH "${_origin}/../${_lib}")
+set_target_properties(hypura_shared PROPERTIES INSTALL_RPATH "${_origin}")
+install(TARGETS hypura RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(TARGETS hypura_shared LIBRARY DESTINATION ${_lib})
+if(TARGET ggml_hypura)
+  set_target_properties(ggml_hypura PROPERTIES INSTALL_RPATH "${_origin}")
+  install(TARGETS ggml_hypura LIBRARY DESTINATION ${_lib})
+endif()
+install(FILES ${CMAKE_SOURCE_DIR}/include/hypura.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+
+# The links lead from the plain name over the versioned one to the file, and are installed as they are.
+set(_llama_files)
+foreach(library IN LISTS HYPURA_LLAMA_LIBRARIES)
+  list(APPEND _llama_files "\"${HYPURA_LLAMA_BUILD}/bin/lib${library}${CMAKE_SHARED_LIBRARY_SUFFIX}\"")
+endforeach()
+list(JOIN _llama_files " " _llama_files)
+install(CODE "file(INSTALL DESTINATION \"\${CMAKE_INSTALL_PREFIX}/${_lib}\"
+  TYPE SHARED_LIBRARY FOLLOW_SYMLINK_CHAIN FILES ${_llama_files})")
+
+install(FILES ${CMAKE_SOURCE_DIR}/LICENSE ${CMAKE_SOURCE_DIR}/README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(FILES ${HYPURA_LLAMA_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME LICENSE.llama.cpp)
