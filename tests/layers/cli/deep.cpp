@@ -1,0 +1,4 @@
+#include <string>
+#include "hypura.h"
+#include "base/status.h"
+#include "engine/engine.h"

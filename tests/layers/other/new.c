@@ -1,0 +1,1 @@
+#include "hypura.h"

@@ -1,0 +1,2 @@
+#include "cache/cache.h"
+#include "../engine/engine.h"

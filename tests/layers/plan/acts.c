@@ -1,0 +1,3 @@
+#include "base/status.h"
+#include "gguf/model.h"
+  #  include <os/os.h>
