@@ -1,0 +1,138 @@
+/*
+ * keys.c - finding keys and reading them as what they have to be.
+ */
+#include "gguf/reader.h"
+
+#include "base/status.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int compare_keys(const void *a, const void *b)
+{
+    return strcmp(((const hypura_gguf_key *)a)->name, ((const hypura_gguf_key *)b)->name);
+}
+
+hypura_status hypura_gguf_sort_keys(hypura_gguf *gguf, hypura_error *error)
+{
+    if (gguf->n_keys > 1) {
+        qsort(gguf->keys, (size_t)gguf->n_keys, sizeof(gguf->keys[0]), compare_keys);
+    }
+    for (int i = 1; i < gguf->n_keys; i++) {
+        if (strcmp(gguf->keys[i - 1].name, gguf->keys[i].name) == 0) {
+            return hypura_fail(error, HYPURA_ERR_FORMAT, "%s: key '%.96s' occurs twice", gguf->path,
+                               gguf->keys[i].name);
+        }
+    }
+    return HYPURA_OK;
+}
+
+const hypura_gguf_key *hypura_gguf_find_key(const hypura_gguf *gguf, const char *name)
+{
+    if (gguf->n_keys == 0) {
+        return NULL;
+    }
+    hypura_gguf_key wanted = {.name = name};
+    return bsearch(&wanted, gguf->keys, (size_t)gguf->n_keys, sizeof(gguf->keys[0]), compare_keys);
+}
+
+static hypura_status fail_type(const hypura_gguf *gguf, const hypura_gguf_key *key, const char *expected,
+                               hypura_error *error)
+{
+    if (key->type == HYPURA_GGUF_ARRAY) {
+        return hypura_fail(error, HYPURA_ERR_FORMAT, "%s: key '%.96s' is an array of %" PRIu64 " %s, expected %s",
+                           gguf->path, key->name, key->n, hypura_gguf_type_name(key->element_type), expected);
+    }
+    return hypura_fail(error, HYPURA_ERR_FORMAT, "%s: key '%.96s' is a %s, expected %s", gguf->path, key->name,
+                       hypura_gguf_type_name(key->type), expected);
+}
+
+hypura_status hypura_gguf_greatest(const hypura_gguf *gguf, const char *name, uint64_t fallback, uint64_t max,
+                                   uint64_t *value, hypura_error *error)
+{
+    const hypura_gguf_key *key = hypura_gguf_find_key(gguf, name);
+    if (key == NULL) {
+        *value = fallback;
+        return HYPURA_OK;
+    }
+    if (!key->has_integer) {
+        return fail_type(gguf, key, "an integer", error);
+    }
+    if (key->negative) {
+        return hypura_fail(error, HYPURA_ERR_FORMAT, "%s: key '%.96s' is negative", gguf->path, name);
+    }
+    if (key->integer > max) {
+        return hypura_fail(error, HYPURA_ERR_FORMAT, "%s: key '%.96s' is %" PRIu64 ", at most %" PRIu64 " is possible",
+                           gguf->path, name, key->integer, max);
+    }
+    *value = key->integer;
+    return HYPURA_OK;
+}
+
+hypura_status hypura_gguf_integer(const hypura_gguf *gguf, const char *name, uint64_t fallback, uint64_t max,
+                                  uint64_t *value, hypura_error *error)
+{
+    const hypura_gguf_key *key = hypura_gguf_find_key(gguf, name);
+    if (key != NULL && key->type == HYPURA_GGUF_ARRAY) {
+        return fail_type(gguf, key, "an integer", error);
+    }
+    return hypura_gguf_greatest(gguf, name, fallback, max, value, error);
+}
+
+hypura_status hypura_gguf_text(const hypura_gguf *gguf, const char *name, const char **text, hypura_error *error)
+{
+    const hypura_gguf_key *key = hypura_gguf_find_key(gguf, name);
+    *text = NULL;
+    if (key == NULL) {
+        return HYPURA_OK;
+    }
+    if (key->type != HYPURA_GGUF_STRING) {
+        return fail_type(gguf, key, "a string", error);
+    }
+    if (key->text == NULL) {
+        return hypura_fail(error, HYPURA_ERR_FORMAT, "%s: key '%.96s' is too long (%" PRIu64 " bytes)", gguf->path,
+                           name, key->n);
+    }
+    *text = key->text;
+    return HYPURA_OK;
+}
+
+/* Bytes of the UTF-8 sequence that starts here, 0 when it is none. */
+static size_t utf8_bytes(const unsigned char *text, size_t n)
+{
+    unsigned lead = text[0];
+    if (lead < 0x80) {
+        return 1;
+    }
+    size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
+    if (lead < 0xc2 || lead > 0xf4 || length > n) {
+        return 0;
+    }
+    /* The second byte rules out overlong forms, surrogates and what is above U+10FFFF. */
+    unsigned low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
+    unsigned high = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
+    if (text[1] < low || text[1] > high) {
+        return 0;
+    }
+    for (size_t i = 2; i < length; i++) {
+        if (text[i] < 0x80 || text[i] > 0xbf) {
+            return 0;
+        }
+    }
+    return length;
+}
+
+bool hypura_gguf_is_printable(const char *text, size_t n)
+{
+    const unsigned char *bytes = (const unsigned char *)text;
+    for (size_t i = 0; i < n;) {
+        size_t length = utf8_bytes(bytes + i, n - i);
+        bool c1_control = length == 2 && bytes[i] == 0xc2 && bytes[i + 1] < 0xa0;
+        if (length == 0 || bytes[i] < 0x20 || bytes[i] == 0x7f || c1_control) {
+            return false;
+        }
+        i += length;
+    }
+    return true;
+}
