@@ -44,4 +44,8 @@ typedef struct hypura_plan_options {
 hypura_status hypura_plan_solve(const hypura_map *map, const hypura_survey *survey, const hypura_profile *profile,
                                 const hypura_plan_options *options, hypura_plan **plan, hypura_error *error);
 
+/* A cautious survey from the map's roles, for where no graph can be asked. The
+ * caller frees survey->uses. */
+hypura_status hypura_survey_by_role(const hypura_map *map, hypura_survey *survey, hypura_error *error);
+
 #endif

@@ -1,0 +1,140 @@
+/*
+ * forecast.c - what a plan costs per decoded token, before anything has run.
+ *
+ * Two times are compared: computing, which reads every weight of the token from
+ * memory once, and reading what is not in memory from the drive.
+ *
+ *     compute = bytes used / memory bandwidth
+ *     storage = bytes missed / drive bandwidth
+ *     bound   = max(compute, storage)
+ *     decode  = bound + (1 - overlap) * min(compute, storage)
+ *
+ * Dense weights are known ahead, so nearly all of their reading overlaps with
+ * computing. Experts are known when the router has run, which leaves the rest of
+ * the layer: about a fifth was measured with the experts present computed first.
+ *
+ * Hits of expert slots follow from their number alone, counted in working sets m
+ * (slots a token uses: top-k times layers). Below one working set each token
+ * evicts what the next one needs. Above, misses fall by 31 % with every further
+ * working set, and vanish when all experts fit (x, the part held, is 1):
+ *
+ *     miss(m, x) = 0.68 exp(-0.37 (m - 1)) sqrt((1 - x) / (1 - x at m = 1))
+ *
+ * fitted to LRU on recorded routes; docs/notes/0003-hit-rate-curve.md has the
+ * data and the errors.
+ *
+ * Left out: reading the KV cache, attention, activations, over-read to sectors.
+ * Rates of a profile that does not know them are 0; the forecast is 0 then.
+ */
+#include "plan/internal.h"
+
+#include <math.h>
+
+#define MISS_AT_ONE_SET 0.68
+#define MISS_DECAY      0.37
+#define OVERLAP_DENSE   0.9
+#define OVERLAP_EXPERTS 0.2
+
+typedef struct traffic {
+    double used_bytes;    /* read by computing */
+    double paged_bytes;   /* of these, through slots or ring */
+    double experts_bytes; /* missed */
+    double dense_bytes;   /* missed, rows on demand included */
+    double rows_bytes;    /* of these, rows on demand */
+} traffic;
+
+static double expert_miss_rate(const hypura_pool_plan *pool, double units_per_token)
+{
+    double held = (double)pool->n_slots / (double)pool->n_units;
+    double working_set = units_per_token / (double)pool->n_units;
+    if (held >= 1.0) {
+        return 0.0;
+    }
+    if (held < working_set || working_set <= 0.0) {
+        return 1.0;
+    }
+    double sets = held / working_set;
+    return MISS_AT_ONE_SET * exp(-MISS_DECAY * (sets - 1.0)) * sqrt((1.0 - held) / (1.0 - working_set));
+}
+
+static bool bundle_is_used(const planner *p, const hypura_bundle *bundle)
+{
+    return p->survey->uses[bundle->tensors[0]].flags != 0;
+}
+
+static void add_experts(const planner *p, const hypura_plan *plan, traffic *sum)
+{
+    double units_per_token[HYPURA_MAX_POOLS] = {0};
+    double bytes_per_token[HYPURA_MAX_POOLS] = {0};
+    for (int b = 0; b < p->map->n_bundles; b++) {
+        const hypura_bundle *bundle = &p->map->bundles[b];
+        int pool = p->class_of[b];
+        if (pool >= 0 && bundle_is_used(p, bundle)) {
+            units_per_token[pool] += plan_experts_used(p->map, bundle);
+            bytes_per_token[pool] += (double)plan_experts_used(p->map, bundle) * (double)plan->pools[pool].slot_bytes;
+        }
+    }
+    for (int i = 0; i < plan->n_pools; i++) {
+        sum->paged_bytes += bytes_per_token[i];
+        sum->experts_bytes += bytes_per_token[i] * expert_miss_rate(&plan->pools[i], units_per_token[i]);
+    }
+}
+
+static void add_tensor(const planner *p, const hypura_plan *plan, int t, traffic *sum)
+{
+    const hypura_tensor *tensor = &p->map->tensors[t];
+    uint32_t flags = p->survey->uses[t].flags;
+    const hypura_placement *placement = &plan->placements[t];
+    if (flags == 0) {
+        return;
+    }
+    if ((flags & HYPURA_USE_MUL_MAT_ID) != 0 && tensor->bundle >= 0 && tensor->bundle < p->map->n_bundles) {
+        const hypura_bundle *bundle = &p->map->bundles[tensor->bundle];
+        sum->used_bytes += (double)plan_experts_used(p->map, bundle) * (double)tensor->expert_bytes;
+    } else if (flags == HYPURA_USE_GET_ROWS) {
+        sum->used_bytes += (double)tensor->row_bytes;
+    } else {
+        sum->used_bytes += (double)tensor->bytes;
+    }
+    bool by_rows = (flags & HYPURA_USE_GET_ROWS) != 0;
+    if (by_rows && (placement->place == HYPURA_PLACE_ROWS || placement->place == HYPURA_PLACE_DENSE)) {
+        sum->rows_bytes += (double)tensor->row_bytes;
+    }
+    if (placement->place == HYPURA_PLACE_DENSE) {
+        sum->paged_bytes += (double)tensor->bytes;
+        sum->dense_bytes += (double)(tensor->ne[1] - placement->pinned_rows) * (double)tensor->row_bytes;
+    }
+}
+
+static double seconds(double bytes, double bytes_per_s)
+{
+    return bytes_per_s > 0.0 ? bytes / bytes_per_s : 0.0;
+}
+
+void plan_forecast(const planner *p, hypura_plan *plan)
+{
+    traffic sum = {0};
+    for (int t = 0; t < p->map->n_tensors; t++) {
+        add_tensor(p, plan, t, &sum);
+    }
+    if (plan->n_pools > 0) {
+        add_experts(p, plan, &sum);
+    }
+    double missed = sum.experts_bytes + sum.dense_bytes;
+    plan->hit_rate = sum.paged_bytes > 0.0 ? 1.0 - missed / sum.paged_bytes : 1.0;
+    plan->read_bytes_per_token = missed + sum.rows_bytes;
+
+    double compute_s = seconds(sum.used_bytes, p->profile->memory_bytes_per_s);
+    double storage_s = seconds(plan->read_bytes_per_token, p->profile->direct_bytes_per_s);
+    bool drive_unknown = plan->read_bytes_per_token > 0.0 && p->profile->direct_bytes_per_s <= 0.0;
+    double bound_s = fmax(compute_s, storage_s);
+    plan->bound_by = storage_s > compute_s || drive_unknown ? "storage" : "compute";
+    plan->bound_tok_s = 0.0;
+    plan->decode_tok_s = 0.0;
+    if (bound_s > 0.0 && !drive_unknown) {
+        double overlap =
+            missed > 0.0 ? (OVERLAP_DENSE * sum.dense_bytes + OVERLAP_EXPERTS * sum.experts_bytes) / missed : 0.0;
+        plan->bound_tok_s = 1.0 / bound_s;
+        plan->decode_tok_s = 1.0 / (bound_s + (1.0 - overlap) * fmin(compute_s, storage_s));
+    }
+}

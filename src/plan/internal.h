@@ -1,0 +1,102 @@
+/*
+ * internal.h - what the files of the planner share while one plan is solved.
+ *
+ *     streamable.c   what may leave memory at all: the kind of each tensor
+ *     pools.c        experts: size classes, floors, shares of a budget
+ *     ring.c         dense weights: stages, the ring, pinned rows
+ *     forecast.c     bytes a token reads, time, what bounds it
+ *     plan.c         the budget, the choice, the refusal
+ */
+#ifndef HYPURA_PLAN_INTERNAL_H
+#define HYPURA_PLAN_INTERNAL_H
+
+#include "plan/plan.h"
+
+/* What may be done with a tensor, not what is done. */
+typedef enum plan_kind {
+    PLAN_KIND_FIXED = 0, /* has to be in memory */
+    PLAN_KIND_ROWS,      /* read by rows alone */
+    PLAN_KIND_EXPERTS,   /* slices of a bundle that only routed products read */
+    PLAN_KIND_DENSE,     /* read front to back by one product a token */
+} plan_kind;
+
+/* A weight that can be streamed. Rows are pinned and cut in groups. */
+typedef struct plan_dense {
+    int tensor;
+    int rank; /* which leave first: 0 FFN, 1 others, 2 output, 3 bulky */
+    uint32_t order;
+    uint64_t row_bytes;
+    uint64_t bytes;
+    int64_t n_rows;
+    int64_t group_rows;
+    uint64_t n_groups;
+    uint64_t n_pinned_groups;
+    uint64_t group_bytes; /* the smallest chunk */
+} plan_dense;
+
+/* A choice of what to stream: the first n_weights of the dense weights. */
+typedef struct plan_stage {
+    size_t n_weights;
+    uint64_t bytes;
+    uint64_t pinned_bytes; /* if all rows were pinned, alignment included */
+    uint64_t largest_bytes;
+    uint64_t min_payload_bytes; /* the smallest permissible chunk */
+    uint64_t min_ring_bytes;
+} plan_stage;
+
+typedef struct plan_class {
+    int n_matrices;
+    uint64_t matrix_bytes[HYPURA_MAX_BUNDLE];
+    uint64_t slot_bytes;
+    uint64_t stride_bytes;
+    uint32_t n_units;
+    uint32_t n_floor;
+    uint32_t n_slots;
+} plan_class;
+
+typedef struct planner {
+    const hypura_map *map;
+    const hypura_survey *survey;
+    const hypura_profile *profile;
+    bool force_paging;
+    uint64_t tensor_bytes;
+
+    plan_kind *kinds;    /* by tensor */
+    int *class_of;       /* by bundle; -1: not paged */
+    plan_class *classes; /* one for each bundle at most; HYPURA_MAX_POOLS are kept */
+    int n_classes;
+    uint32_t slot_align_bytes;
+
+    plan_dense *dense; /* in the order in which they leave memory */
+    size_t n_dense;
+    plan_stage *stages; /* [0] streams none; each holds the one before it */
+    size_t n_stages;
+
+    uint64_t paged_bytes;      /* experts and rows: not in memory as soon as anything is paged */
+    uint64_t pool_floor_bytes; /* all pools with their fewest slots */
+} planner;
+
+/* Experts that one token uses in a layer of this bundle. */
+uint32_t plan_experts_used(const hypura_map *map, const hypura_bundle *bundle);
+
+/* Fills kinds and dense, the latter in any order. */
+void plan_find_streamable(planner *p);
+
+/* Fills classes and the unit of slots; bundles of more classes than there can be
+ * pools become FIXED. Call after plan_find_streamable. */
+void plan_find_classes(planner *p);
+/* Gives every class its slots: at most budget_bytes in all, never below the floor. */
+void plan_share_slots(planner *p, uint64_t budget_bytes);
+
+/* Orders the dense weights and lays out the stages. */
+void plan_find_stages(planner *p);
+/* Fewest bytes that the dense weights of a stage need. */
+uint64_t plan_stage_floor_bytes(const plan_stage *stage);
+/* Spends budget_bytes (not below the stage's floor) on ring and pinned rows and
+ * writes them and the placements to plan. */
+void plan_spend_on_dense(planner *p, const plan_stage *stage, uint64_t budget_bytes, hypura_plan *plan);
+
+/* Writes the forecast. Everything else of plan is complete. */
+void plan_forecast(const planner *p, hypura_plan *plan);
+
+#endif

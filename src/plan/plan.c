@@ -1,0 +1,365 @@
+/*
+ * plan.c - where every tensor goes: the budget, the choice, the refusal.
+ *
+ * A plan spends one number, the bytes that weights may take (W), on four things:
+ *
+ *     resident    tensors that stay, whole
+ *     pinned      the first rows of streamed dense weights
+ *     pools       slots for experts
+ *     ring        chunks of dense weights on their way
+ *
+ * What is used least per byte leaves first. That order is optimal as long as the
+ * costs add up (a knapsack with divisible items): one row of an embedding a
+ * token, top-k of n experts, and last the dense weights, used whole every time.
+ *
+ *     all tensors fit in W ------------------------------> RESIDENT
+ *     trunk + fewest slots fit --------------------------> EXPERTS   slots get the rest
+ *     as stage k of the dense weights leaves, for the
+ *     smallest k whose floor fits -----------------------> MIXED     slots stay at the fewest:
+ *                                                                    a pinned byte is used every
+ *                                                                    token, a slot is not
+ *     the same without experts --------------------------> DENSE
+ *     nothing fits --------------------------------------> refused, with the floor
+ *
+ * What always holds:
+ *  1. resident + pinned + pools + ring = weights_bytes <= W.
+ *  2. With W at the floor there is a plan, one byte below there is none.
+ *  3. A larger budget never reads more per token.
+ */
+#include "plan/internal.h"
+
+#include "base/size.h"
+#include "base/status.h"
+
+#include <stdlib.h>
+
+#define GIB            (UINT64_C(1) << 30)
+#define MARGIN_BYTES   GIB /* left to the rest of the machine when the budget is chosen */
+#define MARGIN_PERCENT 6
+
+#define MAX_TENSOR_BYTES    (UINT64_C(1) << 60) /* sums with padding stay within 64 bits */
+#define DEFAULT_BLOCK_BYTES (UINT64_C(1) << 20)
+#define DEFAULT_DEPTH       8
+
+typedef struct plan_budget {
+    uint64_t fixed_bytes;  /* KV, compute, overhead */
+    uint64_t memory_bytes; /* 0: none */
+    uint64_t weights_bytes;
+    bool chosen; /* from free memory */
+} plan_budget;
+
+const char *hypura_mode_name(hypura_mode mode)
+{
+    switch (mode) {
+    case HYPURA_MODE_RESIDENT:
+        return "resident";
+    case HYPURA_MODE_EXPERTS:
+        return "experts";
+    case HYPURA_MODE_DENSE:
+        return "dense";
+    case HYPURA_MODE_MIXED:
+        return "mixed";
+    }
+    return "unknown";
+}
+
+void hypura_plan_free(hypura_plan *plan)
+{
+    if (plan) {
+        free(plan->placements);
+        free(plan->order);
+        free(plan);
+    }
+}
+
+/* ---- budget ------------------------------------------------------------- */
+
+static hypura_status find_budget(const planner *p, const hypura_plan_options *options, plan_budget *budget,
+                                 hypura_error *error)
+{
+    uint64_t fixed;
+    if (!hypura_size_add(p->survey->kv_bytes, p->survey->compute_bytes, &fixed) ||
+        !hypura_size_add(fixed, options->overhead_bytes, &fixed) || fixed > MAX_TENSOR_BYTES) {
+        return hypura_fail(error, HYPURA_ERR_USAGE,
+                           "a context of %u tokens takes more memory than can be counted: give a shorter one",
+                           p->survey->n_context);
+    }
+    budget->fixed_bytes = fixed;
+    budget->memory_bytes = options->memory_bytes;
+    budget->weights_bytes = options->weights_bytes > 0 ? options->weights_bytes : UINT64_MAX;
+    if (options->memory_bytes == 0 && options->weights_bytes == 0) {
+        uint64_t available = p->profile->ram_available_bytes;
+        uint64_t margin = available / 100 * MARGIN_PERCENT;
+        margin = margin < MARGIN_BYTES ? MARGIN_BYTES : margin;
+        if (available <= margin) {
+            return hypura_fail(error, HYPURA_ERR_BUDGET,
+                               "%llu bytes of memory are free, %llu of which are left to the rest of the machine: "
+                               "free some, or give a limit",
+                               (unsigned long long)available, (unsigned long long)margin);
+        }
+        budget->memory_bytes = available - margin;
+        budget->chosen = true;
+    }
+    if (budget->memory_bytes > 0) {
+        uint64_t left = budget->memory_bytes > fixed ? budget->memory_bytes - fixed : 0;
+        budget->weights_bytes = left < budget->weights_bytes ? left : budget->weights_bytes;
+    }
+    return HYPURA_OK;
+}
+
+static hypura_status refuse(const planner *p, const plan_budget *budget, uint64_t floor_bytes, hypura_error *error)
+{
+    char weights[HYPURA_SIZE_TEXT], floor[HYPURA_SIZE_TEXT], total[HYPURA_SIZE_TEXT];
+    uint64_t total_bytes = floor_bytes + budget->fixed_bytes;
+    return hypura_fail(error, HYPURA_ERR_BUDGET,
+                       "%s for weights is below the floor of %s (%llu bytes), which with context, computing and "
+                       "overhead is %s (%llu bytes) of memory: give at least that, or a shorter context; model %s",
+                       hypura_size_format(budget->weights_bytes, weights, sizeof(weights)),
+                       hypura_size_format(floor_bytes, floor, sizeof(floor)), (unsigned long long)floor_bytes,
+                       hypura_size_format(total_bytes, total, sizeof(total)), (unsigned long long)total_bytes,
+                       p->map->path ? p->map->path : "");
+}
+
+/* ---- choice ------------------------------------------------------------- */
+
+static uint64_t trunk_bytes(const planner *p, size_t stage)
+{
+    return p->tensor_bytes - p->paged_bytes - p->stages[stage].bytes;
+}
+
+static uint64_t stage_need_bytes(const planner *p, size_t stage)
+{
+    return trunk_bytes(p, stage) + p->pool_floor_bytes + plan_stage_floor_bytes(&p->stages[stage]);
+}
+
+/* Paging that was asked for needs something to page. */
+static size_t first_stage(const planner *p)
+{
+    return p->force_paging && p->n_classes == 0 && p->n_stages > 1 ? 1 : 0;
+}
+
+static uint64_t floor_bytes(const planner *p)
+{
+    uint64_t fewest = p->force_paging ? UINT64_MAX : p->tensor_bytes;
+    for (size_t stage = first_stage(p); stage < p->n_stages; stage++) {
+        uint64_t need = stage_need_bytes(p, stage);
+        fewest = need < fewest ? need : fewest;
+    }
+    return fewest;
+}
+
+static void spend_on_pools(planner *p, uint64_t budget_bytes, hypura_plan *plan)
+{
+    plan_share_slots(p, budget_bytes);
+    plan->n_pools = p->n_classes;
+    plan->slot_align_bytes = p->slot_align_bytes;
+    for (int c = 0; c < p->n_classes; c++) {
+        const plan_class *class = &p->classes[c];
+        plan->pools[c] = (hypura_pool_plan){
+            .slot_bytes = class->slot_bytes,
+            .slot_stride_bytes = class->stride_bytes,
+            .n_slots = class->n_slots,
+            .n_units = class->n_units,
+            .n_floor = class->n_floor,
+        };
+        plan->pool_bytes += class->n_slots * class->stride_bytes;
+    }
+}
+
+static void place(planner *p, uint64_t budget_bytes, hypura_plan *plan)
+{
+    size_t stage = first_stage(p);
+    while (stage_need_bytes(p, stage) > budget_bytes) {
+        stage++;
+    }
+    for (int t = 0; t < p->map->n_tensors; t++) {
+        const hypura_tensor *tensor = &p->map->tensors[t];
+        if (p->kinds[t] == PLAN_KIND_ROWS) {
+            plan->placements[t].place = HYPURA_PLACE_ROWS;
+        } else if (p->kinds[t] == PLAN_KIND_EXPERTS) {
+            plan->placements[t].place = HYPURA_PLACE_EXPERTS;
+            plan->placements[t].pool = p->class_of[tensor->bundle];
+        }
+    }
+    uint64_t left = budget_bytes - trunk_bytes(p, stage);
+    spend_on_pools(p, stage == 0 ? left : p->pool_floor_bytes, plan);
+    plan_spend_on_dense(p, &p->stages[stage], left - plan->pool_bytes, plan);
+    if (plan->n_pools == 0) {
+        plan->mode = HYPURA_MODE_DENSE;
+    } else {
+        plan->mode = stage == 0 ? HYPURA_MODE_EXPERTS : HYPURA_MODE_MIXED;
+    }
+}
+
+/* Sums over what was placed. */
+static void total(const planner *p, const plan_budget *budget, hypura_plan *plan)
+{
+    uint64_t held = 0;
+    for (int t = 0; t < p->map->n_tensors; t++) {
+        const hypura_tensor *tensor = &p->map->tensors[t];
+        if (plan->placements[t].place == HYPURA_PLACE_RESIDENT) {
+            plan->resident_bytes += tensor->bytes;
+        } else if (plan->placements[t].place == HYPURA_PLACE_DENSE) {
+            held += (uint64_t)plan->placements[t].pinned_rows * tensor->row_bytes;
+        }
+    }
+    for (int i = 0; i < plan->n_pools; i++) {
+        held += plan->pools[i].n_slots * plan->pools[i].slot_bytes;
+    }
+    plan->weights_bytes = plan->resident_bytes + plan->pinned_bytes + plan->pool_bytes + plan->ring_bytes;
+    plan->nvme_bytes = p->tensor_bytes - plan->resident_bytes - held;
+    plan->memory_bytes = budget->chosen ? budget->fixed_bytes + plan->weights_bytes : budget->memory_bytes;
+}
+
+/* ---- solving ------------------------------------------------------------ */
+
+static hypura_status check_input(const hypura_map *map, const hypura_survey *survey, uint64_t *tensor_bytes,
+                                 hypura_error *error)
+{
+    if (survey->n_uses != map->n_tensors) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "the survey speaks of %d tensors, the model has %d", survey->n_uses,
+                           map->n_tensors);
+    }
+    *tensor_bytes = 0;
+    for (int t = 0; t < map->n_tensors; t++) {
+        if (!hypura_size_add(*tensor_bytes, map->tensors[t].bytes, tensor_bytes) || *tensor_bytes > MAX_TENSOR_BYTES) {
+            return hypura_fail(error, HYPURA_ERR_FORMAT, "tensor %s of %llu bytes: no machine can hold it",
+                               map->tensors[t].name, (unsigned long long)map->tensors[t].bytes);
+        }
+    }
+    return HYPURA_OK;
+}
+
+static bool planner_open(planner *p)
+{
+    size_t n_tensors = (size_t)p->map->n_tensors;
+    size_t n_bundles = (size_t)p->map->n_bundles;
+    p->kinds = calloc(n_tensors + 1, sizeof(*p->kinds));
+    p->dense = calloc(n_tensors + 1, sizeof(*p->dense));
+    p->stages = calloc(n_tensors + 1, sizeof(*p->stages));
+    p->class_of = calloc(n_bundles + 1, sizeof(*p->class_of));
+    p->classes = calloc(n_bundles + 1, sizeof(*p->classes));
+    return p->kinds && p->dense && p->stages && p->class_of && p->classes;
+}
+
+static void planner_close(planner *p)
+{
+    free(p->kinds);
+    free(p->dense);
+    free(p->stages);
+    free(p->class_of);
+    free(p->classes);
+}
+
+typedef struct ordered_tensor {
+    uint32_t order;
+    int tensor;
+} ordered_tensor;
+
+static int compare_order(const void *a, const void *b)
+{
+    const ordered_tensor *x = a;
+    const ordered_tensor *y = b;
+    if (x->order != y->order) {
+        return x->order < y->order ? -1 : 1;
+    }
+    return x->tensor < y->tensor ? -1 : x->tensor > y->tensor;
+}
+
+/* A plan with every tensor resident, in the order of the graph; NULL without memory. */
+static hypura_plan *plan_open(const planner *p)
+{
+    size_t n = (size_t)p->map->n_tensors;
+    hypura_plan *plan = calloc(1, sizeof(*plan));
+    ordered_tensor *ordered = calloc(n + 1, sizeof(*ordered));
+    if (plan) {
+        plan->n_placements = p->map->n_tensors;
+        plan->placements = calloc(n + 1, sizeof(*plan->placements));
+        plan->order = calloc(n + 1, sizeof(*plan->order));
+    }
+    if (!plan || !ordered || !plan->placements || !plan->order) {
+        free(ordered);
+        hypura_plan_free(plan);
+        return NULL;
+    }
+    for (size_t t = 0; t < n; t++) {
+        ordered[t] = (ordered_tensor){.order = p->survey->uses[t].order, .tensor = (int)t};
+        plan->placements[t].pool = -1;
+    }
+    if (n > 1) {
+        qsort(ordered, n, sizeof(*ordered), compare_order);
+    }
+    for (size_t i = 0; i < n; i++) {
+        plan->order[i] = ordered[i].tensor;
+    }
+    free(ordered);
+    return plan;
+}
+
+static void analyse(planner *p)
+{
+    plan_find_streamable(p);
+    plan_find_classes(p);
+    plan_find_stages(p);
+    for (int t = 0; t < p->map->n_tensors; t++) {
+        if (p->kinds[t] == PLAN_KIND_ROWS || p->kinds[t] == PLAN_KIND_EXPERTS) {
+            p->paged_bytes += p->map->tensors[t].bytes;
+        }
+    }
+}
+
+static hypura_status solve(planner *p, const hypura_plan_options *options, hypura_plan *plan, hypura_error *error)
+{
+    analyse(p);
+    if (p->force_paging && p->paged_bytes == 0 && p->n_dense == 0) {
+        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
+                           "%s: none of its %d tensors is used in a way that can be paged",
+                           p->map->path ? p->map->path : "model", p->map->n_tensors);
+    }
+    plan_budget budget = {0};
+    hypura_status status = find_budget(p, options, &budget, error);
+    if (status) {
+        return status;
+    }
+    plan->floor_weights_bytes = floor_bytes(p);
+    if (budget.weights_bytes < plan->floor_weights_bytes) {
+        return refuse(p, &budget, plan->floor_weights_bytes, error);
+    }
+    if (p->force_paging || p->tensor_bytes > budget.weights_bytes) {
+        place(p, budget.weights_bytes, plan);
+    }
+    plan->kv_bytes = p->survey->kv_bytes;
+    plan->compute_bytes = p->survey->compute_bytes;
+    plan->overhead_bytes = options->overhead_bytes;
+    plan->floor_memory_bytes = plan->floor_weights_bytes + budget.fixed_bytes;
+    plan->io_block_bytes = p->profile->io_block_bytes > 0 ? p->profile->io_block_bytes : DEFAULT_BLOCK_BYTES;
+    plan->io_depth = p->profile->io_depth > 0 ? p->profile->io_depth : DEFAULT_DEPTH;
+    plan->slot_align_bytes = p->slot_align_bytes;
+    total(p, &budget, plan);
+    plan_forecast(p, plan);
+    return HYPURA_OK;
+}
+
+hypura_status hypura_plan_solve(const hypura_map *map, const hypura_survey *survey, const hypura_profile *profile,
+                                const hypura_plan_options *options, hypura_plan **plan, hypura_error *error)
+{
+    *plan = NULL;
+    planner p = {.map = map, .survey = survey, .profile = profile, .force_paging = options->force_paging};
+    hypura_status status = check_input(map, survey, &p.tensor_bytes, error);
+    if (status) {
+        return status;
+    }
+    hypura_plan *solved = planner_open(&p) ? plan_open(&p) : NULL;
+    if (!solved) {
+        status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to plan %d tensors", map->n_tensors);
+    } else {
+        status = solve(&p, options, solved, error);
+    }
+    planner_close(&p);
+    if (status) {
+        hypura_plan_free(solved);
+        return status;
+    }
+    *plan = solved;
+    return HYPURA_OK;
+}
