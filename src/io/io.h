@@ -6,14 +6,17 @@
  * everything else. Owned by the pager, one engine per pager.
  *
  * What always holds:
- *  1. Exactly one completion for every read that submit accepted, also when the
- *     engine is being closed (HYPURA_ERR_CANCELLED then). None for a rejected one.
+ *  1. Exactly one completion for every read that submit accepted, also after
+ *     hypura_io_cancel (HYPURA_ERR_CANCELLED then). None for a rejected one.
  *  2. One owner thread submits and reaps. hypura_io_wake alone may be called
  *     from any thread.
  *  3. A completion with HYPURA_OK means: all `bytes` bytes of the range lie at
  *     `dst`. Short reads are continued, EINTR and EAGAIN retried, inside the engine.
  *     The end of the file inside the range is an error that says so.
+ *     Otherwise the destination holds anything.
  *  4. Submitting and reaping allocate nothing.
+ *  5. From submit to completion the destination and its slack belong to the
+ *     engine; it writes nowhere else.
  *
  * Alignment. Direct reads demand aligned offsets and addresses. The engine
  * widens a range to the file's offset alignment when the caller's slack allows,
@@ -56,16 +59,17 @@ typedef struct hypura_io_completion {
 } hypura_io_completion;
 
 /* Test instrument: sees every raw result before the engine does and may replace
- * it (a negative errno, a shorter count) or sleep. Called on an engine thread. */
+ * it (by a negative errno or a shorter count, never by a better one) or sleep.
+ * nth counts from 0. Called on the owner thread. */
 typedef int64_t (*hypura_io_hook)(void *user, uint64_t nth, int64_t result);
 
 typedef struct hypura_io_options {
     const char        *engine; /* "uring", "pool" or NULL for the best there is */
     const char *const *paths;
     int                n_paths;
-    uint64_t           block_bytes; /* a read is cut into requests of this size */
-    uint32_t           depth;       /* requests in flight at most */
-    uint32_t           max_reads;   /* reads accepted and not yet reaped at most */
+    uint64_t           block_bytes; /* a read is cut into requests of this size; 0: 1 MiB; rounded up to the alignment */
+    uint32_t           depth;       /* requests in flight at most; 0: 8 */
+    uint32_t           max_reads;   /* reads accepted and not yet reaped at most; 0: 64 */
     bool               buffered;    /* go through the page cache on purpose */
     hypura_io_hook     hook;
     void              *hook_user;
@@ -82,14 +86,24 @@ typedef struct hypura_io_counters {
 /* Opens every path read-only. Fails naming the path. Falls back from direct to
  * buffered reads only where the file system refuses them; `direct` tells. */
 hypura_status hypura_io_open(const hypura_io_options *options, hypura_io **io, hypura_error *error);
-void          hypura_io_close(hypura_io *io);
+
+/* Waits for what the kernel is still reading, so that memory may be freed
+ * afterwards, and drops every read and completion that was not reaped. */
+void hypura_io_close(hypura_io *io);
 
 const char           *hypura_io_engine_name(const hypura_io *io); /* "uring", "pool" */
 const hypura_io_file *hypura_io_files(const hypura_io *io);
 
 /* Accepts up to n reads in order and returns how many; fewer when max_reads are
- * outstanding. Accepted reads start at once, in order, as depth allows. */
+ * outstanding. Accepted reads start at once, in order, as depth allows; those
+ * beyond the depth start while the owner reaps. A read that makes no sense (file
+ * out of range, offset overflow) is accepted and completes with EINVAL. */
 uint32_t hypura_io_submit(hypura_io *io, const hypura_io_read *reads, uint32_t n);
+
+/* Starts nothing more of the reads accepted so far. They complete with
+ * HYPURA_ERR_CANCELLED, or OK where all of one was already under way, once the
+ * kernel is done with their memory. Later submits work as ever. */
+void hypura_io_cancel(hypura_io *io);
 
 /* Returns up to n completions. Waits for the first one up to timeout_us
  * (UINT64_MAX: until there is one or a wake); returns 0 on timeout or wake. */
@@ -98,13 +112,21 @@ uint32_t hypura_io_reap(hypura_io *io, hypura_io_completion *completions, uint32
 /* Makes a reap that is waiting, or else the next one, return. Any thread. */
 void hypura_io_wake(hypura_io *io);
 
+/* Since open. Any thread. */
 void hypura_io_read_counters(const hypura_io *io, hypura_io_counters *counters);
 
 /* True when the engine of that name works on this machine. */
 bool hypura_io_engine_available(const char *engine);
 
-/* Reads a whole range now, blocking, direct where possible: for loading what
- * stays. dst needs no alignment. */
+/* Fills error from a failed completion of a read of that file: path, offset and
+ * reason. Returns its status. */
+hypura_status hypura_io_fail(const hypura_io *io, uint16_t file, const hypura_io_completion *completion,
+                             hypura_error *error);
+
+/* Reads whole ranges now, blocking, direct where possible: for loading what
+ * stays. dst needs no alignment. Nothing else may be outstanding. Progress counts
+ * bytes. When it fails, nothing is being read any more and the destinations hold
+ * anything. */
 hypura_status hypura_io_read_all(hypura_io *io, const hypura_io_read *reads, uint32_t n,
                                  hypura_progress_fn progress, void *progress_user, hypura_error *error);
 

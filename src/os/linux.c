@@ -208,18 +208,18 @@ bool hypura_os_memory_discard(void *address, size_t bytes)
 
 /* ---- files -------------------------------------------------------------- */
 
-/* True when a direct read at these alignments really works on this file. */
-static bool direct_read_works(int fd, uint32_t offset_align, uint32_t memory_align)
+/* False when a direct read of this alignment fails on this file. */
+static bool direct_read_works(int fd, uint32_t offset_align)
 {
-    void *block = NULL;
-    if (posix_memalign(&block, memory_align < sizeof(void *) ? sizeof(void *) : memory_align, offset_align) != 0) {
-        return false;
+    void *block = hypura_os_memory_map(offset_align, 0);
+    if (block == NULL) {
+        return true; /* nothing learned: the reads themselves will tell */
     }
     ssize_t got;
     do {
         got = pread(fd, block, offset_align, 0);
     } while (got < 0 && errno == EINTR);
-    free(block);
+    hypura_os_memory_unmap(block, offset_align);
     return got >= 0;
 }
 
@@ -242,7 +242,7 @@ static bool direct_alignment(int fd, uint32_t *offset_align, uint32_t *memory_al
         *memory_align = st.stx_dio_mem_align == 0 ? 1 : st.stx_dio_mem_align;
     }
 #endif
-    return direct_read_works(fd, *offset_align, *memory_align);
+    return direct_read_works(fd, *offset_align);
 }
 
 static int open_retrying(const char *path, int flags)

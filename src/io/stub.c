@@ -1,1 +1,0 @@
-typedef int hypura_io_stub;

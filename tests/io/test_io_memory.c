@@ -1,0 +1,107 @@
+/* Allocations: none after open, and each of those at open may fail. */
+#include "io_fixture.h"
+
+#include <stdatomic.h>
+
+/* The linker's --wrap sends every call of the objects under test here. */
+static _Atomic uint64_t n_calls;
+static _Atomic uint64_t fail_at; /* this call, counted from 1, fails; 0: none */
+
+void *__real_malloc(size_t bytes);
+void *__real_calloc(size_t n, size_t bytes);
+void *__real_realloc(void *old, size_t bytes);
+int __real_posix_memalign(void **memory, size_t align, size_t bytes);
+void *__wrap_malloc(size_t bytes);
+void *__wrap_calloc(size_t n, size_t bytes);
+void *__wrap_realloc(void *old, size_t bytes);
+int __wrap_posix_memalign(void **memory, size_t align, size_t bytes);
+
+static bool fails(void)
+{
+    return ++n_calls == fail_at;
+}
+
+void *__wrap_malloc(size_t bytes)
+{
+    return fails() ? NULL : __real_malloc(bytes);
+}
+
+void *__wrap_calloc(size_t n, size_t bytes)
+{
+    return fails() ? NULL : __real_calloc(n, bytes);
+}
+
+void *__wrap_realloc(void *old, size_t bytes)
+{
+    return fails() ? NULL : __real_realloc(old, bytes);
+}
+
+int __wrap_posix_memalign(void **memory, size_t align, size_t bytes)
+{
+    return fails() ? 12 : __real_posix_memalign(memory, align, bytes);
+}
+
+static void reading_allocates_nothing(void **state)
+{
+    hypura_io *io = fixture_open((hypura_io_options){.block_bytes = 16 * KIB, .depth = 4, .max_reads = 8}, *state);
+    static unsigned char arena[8][70000];
+    hypura_io_read reads[8];
+    for (uint32_t i = 0; i < 8; i++) {
+        reads[i] = (hypura_io_read){.offset = i * 300001, .bytes = sizeof arena[i], .dst = arena[i], .user = i};
+    }
+    n_calls = 0;
+    uint32_t left = 0;
+    for (int round = 0; round < 10; round++) {
+        left += hypura_io_submit(io, reads, 8);
+        while (left > 0) {
+            hypura_io_completion c;
+            uint32_t reaped = hypura_io_reap(io, &c, 1, 100000);
+            assert_true(reaped == 0 || c.status == HYPURA_OK);
+            left -= reaped;
+        }
+    }
+    assert_int_equal(n_calls, 0);
+    hypura_io_close(io);
+    for (uint32_t i = 0; i < 8; i++) {
+        assert_true(fixture_matches(arena[i], reads[i].offset, reads[i].bytes));
+    }
+}
+
+static void every_failing_allocation_of_open_is_an_error(void **state)
+{
+    if (!hypura_io_engine_available(*state)) {
+        skip();
+    }
+    const char *const paths[] = {fixture_path, fixture_path};
+    hypura_io_options options = {.engine = *state, .paths = paths, .n_paths = 2, .depth = 4};
+    for (uint64_t nth = 1;; nth++) {
+        hypura_io *io = NULL;
+        hypura_error error;
+        n_calls = 0;
+        fail_at = nth;
+        hypura_status status = hypura_io_open(&options, &io, &error);
+        bool hit = n_calls >= nth;
+        fail_at = 0;
+        if (status == HYPURA_OK) {
+            assert_non_null(io);
+            hypura_io_close(io);
+        } else {
+            assert_true(hit);
+            assert_null(io);
+            assert_true(strlen(error.message) > 0);
+        }
+        if (!hit) {
+            assert_true(nth > 5);
+            break;
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        FOR_EACH_ENGINE(reading_allocates_nothing),
+        FOR_EACH_ENGINE(every_failing_allocation_of_open_is_an_error),
+    };
+    return cmocka_run_group_tests(tests, fixture_make, fixture_remove);
+}
