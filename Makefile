@@ -17,8 +17,11 @@ all: $(BUILD)/build.ninja ## build hypura (the default)
 deps: ## install the system packages the build needs
 	@scripts/deps.sh
 
-$(BUILD)/build.ninja: | deps
+# Ninja configures again by itself; what needs looking at before it can is the list of packages.
+$(BUILD)/build.ninja: scripts/deps.sh
+	@scripts/deps.sh
 	@cmake -G Ninja -S . -B $(BUILD) $(CMAKE_FLAGS)
+	@touch $@
 
 models: all ## fetch and make the demonstration models, in build/models
 	@$(NINJA) --target mkmodel
