@@ -21,11 +21,12 @@ if(TARGET ggml_hypura)
 endif()
 install(FILES ${CMAKE_SOURCE_DIR}/include/hypura.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 
-# The links lead from the plain name over the versioned one to the file, and are installed as they are.
-set(_llama_files)
-foreach(library IN LISTS HYPURA_LLAMA_LIBRARIES)
-  list(APPEND _llama_files "\"${HYPURA_LLAMA_BUILD}/bin/lib${library}${CMAKE_SHARED_LIBRARY_SUFFIX}\"")
-endforeach()
+# Whichever ggml backends were built. The links lead from the plain name over the versioned one to the file, and are
+# installed as they are.
+set(_suffix ${CMAKE_SHARED_LIBRARY_SUFFIX})
+file(GLOB _llama_files ${HYPURA_LLAMA_BUILD}/bin/libggml*${_suffix})
+list(APPEND _llama_files ${HYPURA_LLAMA_BUILD}/bin/libllama${_suffix} ${HYPURA_LLAMA_BUILD}/bin/libllama-common${_suffix})
+list(TRANSFORM _llama_files REPLACE "(.+)" "\"\\1\"")
 list(JOIN _llama_files " " _llama_files)
 install(CODE "file(INSTALL DESTINATION \"\${CMAKE_INSTALL_PREFIX}/${_lib}\"
   TYPE SHARED_LIBRARY FOLLOW_SYMLINK_CHAIN FILES ${_llama_files})")

