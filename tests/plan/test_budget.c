@@ -1,0 +1,374 @@
+/*
+ * test_budget.c - limits, floors, refusals and the forecast.
+ */
+#include "builder.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define MIB (UINT64_C(1) << 20)
+#define GIB (UINT64_C(1) << 30)
+
+static builder b;
+
+static int setup(void **state)
+{
+    (void)state;
+    builder_init(&b);
+    return 0;
+}
+
+static void make_dense(int n_layers, uint64_t n_rows, uint64_t row_bytes)
+{
+    builder_fixed(&b, 1000);
+    for (int layer = 0; layer < n_layers; layer++) {
+        builder_ffn(&b, layer, n_rows, row_bytes);
+    }
+}
+
+static void expect_error(const hypura_plan_options *options, hypura_status expected, const char *part)
+{
+    hypura_plan *plan = (hypura_plan *)&b;
+    hypura_error error = {0};
+    assert_int_equal(builder_solve(&b, options, &plan, &error), expected);
+    assert_null(plan);
+    if (!strstr(error.message, part)) {
+        fail_msg("\"%s\" does not say \"%s\"", error.message, part);
+    }
+    assert_int_equal(builder_solve(&b, options, &plan, NULL), expected);
+}
+
+static hypura_plan *expect_plan(const hypura_plan_options *options)
+{
+    hypura_plan *plan = NULL;
+    hypura_error error = {0};
+    if (builder_solve(&b, options, &plan, &error)) {
+        fail_msg("%s", error.message);
+    }
+    return plan;
+}
+
+static void test_mode_names(void **state)
+{
+    (void)state;
+    assert_string_equal(hypura_mode_name(HYPURA_MODE_RESIDENT), "resident");
+    assert_string_equal(hypura_mode_name(HYPURA_MODE_EXPERTS), "experts");
+    assert_string_equal(hypura_mode_name(HYPURA_MODE_DENSE), "dense");
+    assert_string_equal(hypura_mode_name(HYPURA_MODE_MIXED), "mixed");
+}
+
+/* Trunk of 1000 bytes and a ring of three chunks of 32 rows, each in a slot that
+ * is padded to whole pages with one more on both sides. */
+static void test_the_floor_of_a_dense_model(void **state)
+{
+    (void)state;
+    make_dense(16, 1024, 1000);
+    assert_int_equal(builder_floor(&b, false), 1000 + 3 * (32768 + 8192));
+}
+
+/* Trunk, two slots of three padded matrices. */
+static void test_the_floor_of_a_mixture(void **state)
+{
+    (void)state;
+    uint64_t matrices[3] = {100000, 100000, 200000};
+    builder_fixed(&b, 5000);
+    for (int layer = 0; layer < 4; layer++) {
+        builder_experts(&b, layer, 8, 3, matrices);
+    }
+    b.map.n_experts_used = 2;
+    assert_int_equal(builder_floor(&b, false), 5000 + 2 * (2 * (102400 + 8192) + 200704 + 8192));
+}
+
+/* Padding would make a tiny model larger than it is: then it is simply held. */
+static void test_the_floor_is_never_above_the_model(void **state)
+{
+    (void)state;
+    make_dense(1, 64, 10);
+    assert_int_equal(builder_floor(&b, false), b.map.tensor_bytes);
+}
+
+static void test_the_floor_counts_context_and_overhead(void **state)
+{
+    (void)state;
+    make_dense(16, 1024, 1000);
+    b.survey.kv_bytes = 7 * MIB;
+    b.survey.compute_bytes = 3 * MIB;
+    uint64_t floor_bytes = 1000 + 3 * (32768 + 8192);
+    hypura_plan_options options = {.memory_bytes = floor_bytes + 15 * MIB, .overhead_bytes = 5 * MIB};
+    hypura_plan *plan = expect_plan(&options);
+    assert_int_equal(plan->floor_weights_bytes, floor_bytes);
+    assert_int_equal(plan->floor_memory_bytes, floor_bytes + 15 * MIB);
+    assert_int_equal(plan->memory_bytes, options.memory_bytes);
+    assert_int_equal(plan->kv_bytes, 7 * MIB);
+    assert_int_equal(plan->compute_bytes, 3 * MIB);
+    assert_int_equal(plan->overhead_bytes, 5 * MIB);
+    assert_int_equal(plan->weights_bytes, floor_bytes);
+    hypura_plan_free(plan);
+
+    char number[32];
+    options.memory_bytes--;
+    snprintf(number, sizeof(number), "(%llu bytes)", (unsigned long long)floor_bytes);
+    expect_error(&options, HYPURA_ERR_BUDGET, number);
+    snprintf(number, sizeof(number), "(%llu bytes)", (unsigned long long)(floor_bytes + 15 * MIB));
+    expect_error(&options, HYPURA_ERR_BUDGET, number);
+    options.memory_bytes = 1;
+    expect_error(&options, HYPURA_ERR_BUDGET, number);
+}
+
+static void test_of_two_limits_the_smaller_counts(void **state)
+{
+    (void)state;
+    make_dense(64, 1024, 1000);
+    hypura_plan_options options = {.memory_bytes = 60 * MIB, .weights_bytes = 20 * MIB};
+    hypura_plan *plan = expect_plan(&options);
+    assert_true(plan->weights_bytes <= 20 * MIB && plan->weights_bytes > 19 * MIB);
+    hypura_plan_free(plan);
+
+    options.weights_bytes = 50 * MIB;
+    b.survey.kv_bytes = 30 * MIB;
+    plan = expect_plan(&options);
+    assert_true(plan->weights_bytes <= 30 * MIB && plan->weights_bytes > 29 * MIB);
+    hypura_plan_free(plan);
+}
+
+static void test_without_limits_free_memory_decides(void **state)
+{
+    (void)state;
+    make_dense(64, 1024, 1 * MIB / 16); /* 4 GiB */
+    hypura_plan_options options = {.overhead_bytes = 10 * MIB};
+    b.profile.ram_available_bytes = 64 * GIB;
+    hypura_plan *plan = expect_plan(&options);
+    assert_int_equal(plan->mode, HYPURA_MODE_RESIDENT);
+    assert_int_equal(plan->memory_bytes, b.map.tensor_bytes + 10 * MIB);
+    hypura_plan_free(plan);
+
+    b.profile.ram_available_bytes = 3 * GIB;
+    plan = expect_plan(&options);
+    assert_int_equal(plan->mode, HYPURA_MODE_DENSE);
+    assert_int_equal(plan->memory_bytes, plan->weights_bytes + 10 * MIB);
+    assert_true(plan->memory_bytes <= 2 * GIB && plan->memory_bytes > 2 * GIB - 20 * MIB);
+    hypura_plan_free(plan);
+
+    b.profile.ram_available_bytes = GIB;
+    expect_error(&options, HYPURA_ERR_BUDGET, "free");
+    b.profile.ram_available_bytes = 0;
+    expect_error(&options, HYPURA_ERR_BUDGET, "free");
+    options.weights_bytes = GIB;
+    plan = expect_plan(&options);
+    assert_int_equal(plan->memory_bytes, 0);
+    hypura_plan_free(plan);
+}
+
+static void test_a_model_of_hundreds_of_gigabytes(void **state)
+{
+    (void)state;
+    for (int layer = 0; layer < 126; layer++) {
+        builder_attention(&b, layer, 16384, 9216);
+        builder_ffn(&b, layer, 53248, 9216);
+        builder_ffn(&b, layer, 53248, 9216);
+        builder_ffn(&b, layer, 16384, 29952);
+    }
+    assert_true(b.map.tensor_bytes > UINT64_C(200000000000));
+    hypura_plan *plan = builder_plan(&b, 24 * GIB);
+    assert_int_equal(plan->mode, HYPURA_MODE_DENSE);
+    assert_true(24 * GIB - plan->weights_bytes < 2 * MIB);
+    assert_true(plan->ring_slot_bytes <= 4 * MIB + 8192);
+    assert_true(plan->prefetch_depth * (plan->ring_slot_bytes - 8192) >= 4 * MIB);
+    assert_true(plan->ring_bytes <= 32 * MIB);
+    hypura_plan_free(plan);
+}
+
+/* What is read ahead grows with the drive, and never takes the model over. */
+static void test_the_ring_follows_drive_and_model(void **state)
+{
+    (void)state;
+    make_dense(64, 4096, 8192); /* 2 GiB */
+    hypura_plan *plan = builder_plan(&b, GIB);
+    uint64_t slow = plan->ring_bytes;
+    assert_true(slow >= 8 * MIB && slow < 32 * MIB);
+    hypura_plan_free(plan);
+    b.profile.direct_bytes_per_s = 14e9;
+    plan = builder_plan(&b, GIB);
+    assert_true(plan->ring_bytes > slow);
+    assert_true(plan->prefetch_depth * plan->ring_slot_bytes >= 28000000);
+    hypura_plan_free(plan);
+
+    builder_init(&b);
+    make_dense(30, 1536, 360); /* 16 MiB */
+    plan = builder_plan(&b, 8 * MIB);
+    assert_true(plan->ring_bytes < 4 * MIB);
+    assert_true(plan->pinned_bytes > 4 * MIB);
+    hypura_plan_free(plan);
+}
+
+static void test_nothing_to_page(void **state)
+{
+    (void)state;
+    builder_fixed(&b, 1000000);
+    hypura_plan_options options = {.weights_bytes = 999999};
+    expect_error(&options, HYPURA_ERR_BUDGET, "(1000000 bytes)");
+    options = (hypura_plan_options){.weights_bytes = GIB, .force_paging = true};
+    expect_error(&options, HYPURA_ERR_UNSUPPORTED, "model.gguf");
+}
+
+static void test_an_empty_model(void **state)
+{
+    (void)state;
+    hypura_plan *plan = builder_plan(&b, 1);
+    assert_int_equal(plan->mode, HYPURA_MODE_RESIDENT);
+    assert_int_equal(plan->floor_weights_bytes, 0);
+    hypura_plan_free(plan);
+}
+
+static void test_bad_input_is_refused(void **state)
+{
+    (void)state;
+    make_dense(4, 1024, 1000);
+    hypura_plan_options options = {.weights_bytes = MIB};
+    b.survey.n_uses--;
+    expect_error(&options, HYPURA_ERR_USAGE, "4 tensors, the model has 5");
+    b.survey.n_uses++;
+
+    b.survey.kv_bytes = UINT64_MAX - 5;
+    b.survey.compute_bytes = 6;
+    expect_error(&options, HYPURA_ERR_USAGE, "context");
+    b.survey.kv_bytes = 0;
+    options.overhead_bytes = UINT64_MAX;
+    expect_error(&options, HYPURA_ERR_USAGE, "context");
+    options.overhead_bytes = 0;
+
+    b.tensors[2].bytes = UINT64_MAX - 100;
+    expect_error(&options, HYPURA_ERR_FORMAT, "tensor tensor");
+}
+
+/* ---- forecast ----------------------------------------------------------- */
+
+static bool near(double value, double expected)
+{
+    return fabs(value - expected) <= 1e-6 * fabs(expected);
+}
+
+static void test_resident_models_are_bound_by_memory(void **state)
+{
+    (void)state;
+    make_dense(10, 1000, 99900); /* 999 MB, and 1000 bytes */
+    builder_tensor(&b, HYPURA_ROLE_EMBEDDING, -1, 100000, 1000, HYPURA_USE_GET_ROWS);
+    builder_tensor(&b, HYPURA_ROLE_MTP, -1, 1000, 10000, 0);
+    hypura_plan *plan = builder_plan(&b, 8 * GIB);
+    assert_true(near(plan->bound_tok_s, 100e9 / (999e6 + 1000 + 1000)));
+    assert_true(near(plan->decode_tok_s, plan->bound_tok_s));
+    assert_string_equal(plan->bound_by, "compute");
+    hypura_plan_free(plan);
+}
+
+static void test_dense_models_are_bound_by_what_is_not_pinned(void **state)
+{
+    (void)state;
+    make_dense(64, 4096, 8192); /* 2 GiB */
+    hypura_plan *plan = builder_plan(&b, GIB);
+    double unpinned = (double)b.map.tensor_bytes - 1000.0 - (double)plan->pinned_bytes;
+    assert_true(near(plan->read_bytes_per_token, unpinned));
+    assert_true(near(plan->bound_tok_s, 2e9 / unpinned));
+    assert_true(plan->decode_tok_s < plan->bound_tok_s && plan->decode_tok_s > 0.9 * plan->bound_tok_s);
+    assert_true(near(plan->hit_rate, (double)plan->pinned_bytes / (2.0 * (double)GIB)));
+    assert_string_equal(plan->bound_by, "storage");
+    hypura_plan_free(plan);
+}
+
+/* 16 layers of 64 experts, top-8: the shape of a trace whose hits under LRU were
+ * 0 below one working set, 0.32 at one (of 0.97 possible), 0.57 at two, 0.78 at
+ * four. */
+static void test_expert_hits_follow_the_measured_curve(void **state)
+{
+    (void)state;
+    uint64_t matrices[1] = {1000000};
+    for (int layer = 0; layer < 16; layer++) {
+        builder_experts(&b, layer, 64, 1, matrices);
+    }
+    b.map.n_experts_used = 8;
+    static const struct {
+        uint32_t n_slots;
+        double hit_rate;
+    } cases[] = {{64, 0.0}, {127, 0.0}, {128, 0.33}, {256, 0.58}, {384, 0.70}, {512, 0.80}, {768, 0.96}, {1024, 1.0}};
+    uint64_t stride_bytes = (1000000 + 4095) / 4096 * 4096 + 8192;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        hypura_plan *plan = builder_forced(&b, cases[i].n_slots * stride_bytes);
+        assert_int_equal(plan->pools[0].n_slots, cases[i].n_slots);
+        assert_true(fabs(plan->hit_rate - cases[i].hit_rate) < 0.04);
+        assert_true(near(plan->read_bytes_per_token + 1.0, 128e6 * (1.0 - plan->hit_rate) + 1.0));
+        hypura_plan_free(plan);
+    }
+}
+
+static void test_unknown_rates_give_no_forecast(void **state)
+{
+    (void)state;
+    make_dense(64, 1024, 1000);
+    b.profile.direct_bytes_per_s = 0;
+    hypura_plan *plan = builder_plan(&b, 20 * MIB);
+    assert_true(plan->bound_tok_s == 0.0 && plan->decode_tok_s == 0.0);
+    assert_true(plan->read_bytes_per_token > 0.0);
+    assert_string_equal(plan->bound_by, "storage");
+    hypura_plan_free(plan);
+
+    plan = builder_plan(&b, GIB);
+    assert_true(plan->bound_tok_s > 0.0);
+    hypura_plan_free(plan);
+
+    b.profile.memory_bytes_per_s = 0;
+    plan = builder_plan(&b, GIB);
+    assert_true(plan->bound_tok_s == 0.0 && plan->decode_tok_s == 0.0);
+    hypura_plan_free(plan);
+}
+
+static void test_reads_follow_the_profile(void **state)
+{
+    (void)state;
+    make_dense(4, 1024, 1000);
+    b.profile.io_block_bytes = 524288;
+    b.profile.io_depth = 12;
+    hypura_plan *plan = builder_plan(&b, GIB);
+    assert_int_equal(plan->io_block_bytes, 524288);
+    assert_int_equal(plan->io_depth, 12);
+    hypura_plan_free(plan);
+    b.profile.io_block_bytes = 0;
+    b.profile.io_depth = 0;
+    plan = builder_plan(&b, GIB);
+    assert_int_equal(plan->io_block_bytes, MIB);
+    assert_true(plan->io_depth > 0);
+    hypura_plan_free(plan);
+    hypura_plan_free(NULL);
+}
+
+#define TEST(name) cmocka_unit_test_setup(name, setup)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_mode_names),
+        TEST(test_the_floor_of_a_dense_model),
+        TEST(test_the_floor_of_a_mixture),
+        TEST(test_the_floor_is_never_above_the_model),
+        TEST(test_the_floor_counts_context_and_overhead),
+        TEST(test_of_two_limits_the_smaller_counts),
+        TEST(test_without_limits_free_memory_decides),
+        TEST(test_a_model_of_hundreds_of_gigabytes),
+        TEST(test_the_ring_follows_drive_and_model),
+        TEST(test_nothing_to_page),
+        TEST(test_an_empty_model),
+        TEST(test_bad_input_is_refused),
+        TEST(test_resident_models_are_bound_by_memory),
+        TEST(test_dense_models_are_bound_by_what_is_not_pinned),
+        TEST(test_expert_hits_follow_the_measured_curve),
+        TEST(test_unknown_rates_give_no_forecast),
+        TEST(test_reads_follow_the_profile),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
