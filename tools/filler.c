@@ -17,27 +17,27 @@ static const uint32_t lengths[] = {1031, 2053, 4099, 8209, 16411, 32771, 65537, 
 
 /* What ggml_quantize_chunk can make without an importance matrix. */
 static const enum ggml_type types[] = {
-    GGML_TYPE_F32,    GGML_TYPE_F16,    GGML_TYPE_BF16,  GGML_TYPE_Q4_0,  GGML_TYPE_Q4_1,
-    GGML_TYPE_Q5_0,   GGML_TYPE_Q5_1,   GGML_TYPE_Q8_0,  GGML_TYPE_Q2_K,  GGML_TYPE_Q3_K,
-    GGML_TYPE_Q4_K,   GGML_TYPE_Q5_K,   GGML_TYPE_Q6_K,  GGML_TYPE_MXFP4, GGML_TYPE_IQ4_NL,
+    GGML_TYPE_F32,    GGML_TYPE_F16,     GGML_TYPE_BF16,  GGML_TYPE_Q4_0,  GGML_TYPE_Q4_1,
+    GGML_TYPE_Q5_0,   GGML_TYPE_Q5_1,    GGML_TYPE_Q8_0,  GGML_TYPE_Q2_K,  GGML_TYPE_Q3_K,
+    GGML_TYPE_Q4_K,   GGML_TYPE_Q5_K,    GGML_TYPE_Q6_K,  GGML_TYPE_MXFP4, GGML_TYPE_IQ4_NL,
     GGML_TYPE_IQ4_XS, GGML_TYPE_IQ3_XXS, GGML_TYPE_IQ3_S, GGML_TYPE_IQ2_S,
 };
 
 typedef struct pool {
     enum ggml_type type;
-    float          deviation;
-    uint64_t       largest_slice_bytes;
-    uint64_t       n_slices; /* reserved */
-    uint64_t       n_written;
-    uint64_t       unit_bytes;
-    uint64_t       n_units;
-    uint8_t       *data; /* n_units * unit_bytes, made on first use */
+    float deviation;
+    uint64_t largest_slice_bytes;
+    uint64_t n_slices; /* reserved */
+    uint64_t n_written;
+    uint64_t unit_bytes;
+    uint64_t n_units;
+    uint8_t *data; /* n_units * unit_bytes, made on first use */
 } pool;
 
 struct filler {
     uint64_t seed;
-    size_t   n_pools;
-    pool     pools[MAX_POOLS];
+    size_t n_pools;
+    pool pools[MAX_POOLS];
 };
 
 filler *filler_open(uint64_t seed)
@@ -125,7 +125,7 @@ static int make_pool(const filler *f, pool *p)
         return rc;
     }
     int64_t unit = ggml_blck_size(p->type) > SMALLEST_UNIT ? ggml_blck_size(p->type) : SMALLEST_UNIT;
-    float  *values = malloc((size_t)unit * sizeof *values);
+    float *values = malloc((size_t)unit * sizeof *values);
     p->data = malloc((size_t)(p->n_units * p->unit_bytes));
     if (!values || !p->data) {
         free(values);
@@ -148,7 +148,7 @@ static int write_slice(const pool *p, gguf_out *out, uint64_t start, uint64_t sl
     uint64_t at = start * p->unit_bytes;
     while (slice_bytes > 0) {
         uint64_t n = pool_bytes - at < slice_bytes ? pool_bytes - at : slice_bytes;
-        int      rc = gguf_out_write(out, p->data + at, (size_t)n);
+        int rc = gguf_out_write(out, p->data + at, (size_t)n);
         if (rc != MK_OK) {
             return rc;
         }

@@ -21,7 +21,7 @@ typedef struct filler filler;
 
 /* NULL after printing. */
 filler *filler_open(uint64_t seed);
-void    filler_close(filler *f);
+void filler_close(filler *f);
 
 /* The type's name as ggml spells it, in any case; COUNT when mkmodel cannot make it. */
 enum ggml_type filler_parse_type(const char *name);

@@ -34,7 +34,7 @@ static void show_progress(gguf_out *out)
     }
     out->shown_permille = permille;
     char bar[41];
-    int  filled = permille * 40 / 1000;
+    int filled = permille * 40 / 1000;
     for (int i = 0; i < 40; i++) {
         bar[i] = i < filled ? '#' : '.';
     }
@@ -125,7 +125,7 @@ static int check_room(const gguf_out *out)
 static int write_header(gguf_out *out)
 {
     size_t meta_bytes = gguf_get_meta_size(out->meta);
-    void  *bytes = malloc(meta_bytes);
+    void *bytes = malloc(meta_bytes);
     if (!bytes) {
         return mk_fail("out of memory (%zu bytes for the header of '%s')", meta_bytes, out->path);
     }
@@ -157,9 +157,9 @@ int gguf_out_open(gguf_out *out, const char *path, const struct gguf_context *me
     if (stat(path, &present) == 0 && !S_ISREG(present.st_mode)) {
         return mk_fail("'%s' exists and is not a regular file", path);
     }
-    size_t path_bytes = strlen(path) + 1;
+    size_t part_bytes = strlen(path) + 32;
     out->path = strdup(path);
-    out->part_path = malloc(path_bytes + strlen(".part"));
+    out->part_path = malloc(part_bytes);
     void *buffer = NULL;
     if (posix_memalign(&buffer, BLOCK_BYTES, BUFFER_BYTES) == 0) {
         out->buffer = buffer;
@@ -168,8 +168,7 @@ int gguf_out_open(gguf_out *out, const char *path, const struct gguf_context *me
         gguf_out_abort(out);
         return mk_fail("out of memory (%d bytes to write '%s')", BUFFER_BYTES, path);
     }
-    memcpy(out->part_path, path, path_bytes);
-    strcat(out->part_path, ".part");
+    snprintf(out->part_path, part_bytes, "%s.part-%ld", path, (long)getpid());
     out->total_bytes = file_bytes(out);
     out->direct = O_DIRECT != 0;
     out->fd = open(out->part_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_DIRECT, 0666);
@@ -226,7 +225,7 @@ int gguf_out_end(gguf_out *out)
     out->tensor++;
     while (padding > 0) {
         size_t n = padding < sizeof zeros ? (size_t)padding : sizeof zeros;
-        int    rc = append(out, zeros, n);
+        int rc = append(out, zeros, n);
         if (rc != MK_OK) {
             return rc;
         }

@@ -5,7 +5,7 @@
  *        \________________ abort at any point _______________/
  *
  * What always holds: the name asked for appears only by commit, complete and on
- * the drive; until then the bytes live in NAME.part, which abort removes. Every
+ * the drive; until then the bytes live in NAME.part-PID, which abort removes. Every
  * failure is printed by mk_fail, and leaves abort as the only legal call.
  */
 #ifndef HYPURA_TOOLS_GGUF_OUT_H
@@ -19,18 +19,18 @@
 
 typedef struct gguf_out {
     const struct gguf_context *meta; /* not owned; must outlive the writer */
-    char                      *path;
-    char                      *part_path;
-    uint8_t                   *buffer;
-    size_t                     buffered_bytes;
-    int                        fd;
-    int64_t                    tensor; /* the one being written, or next to be */
-    uint64_t                   left_bytes;
-    uint64_t                   done_bytes; /* of the whole file, buffered ones included */
-    uint64_t                   total_bytes;
-    bool                       direct; /* writes bypass the page cache */
-    bool                       progress;
-    int                        shown_permille;
+    char *path;
+    char *part_path;
+    uint8_t *buffer;
+    size_t buffered_bytes;
+    int fd;
+    int64_t tensor; /* the one being written, or next to be */
+    uint64_t left_bytes;
+    uint64_t done_bytes; /* of the whole file, buffered ones included */
+    uint64_t total_bytes;
+    bool direct; /* writes bypass the page cache */
+    bool progress;
+    int shown_permille;
 } gguf_out;
 
 /* Exit codes of mkmodel.h throughout. `path` may exist only as a regular file.

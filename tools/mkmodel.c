@@ -31,6 +31,22 @@ static void on_signal(int signal_number)
     mk_interrupted = 1;
 }
 
+static void catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    /* A parent may have left them blocked. */
+    sigset_t stopping;
+    sigemptyset(&stopping);
+    sigaddset(&stopping, SIGINT);
+    sigaddset(&stopping, SIGTERM);
+    sigprocmask(SIG_UNBLOCK, &stopping, NULL);
+    /* A file larger than the limit then fails as a write that names it. */
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    sigaction(SIGXFSZ, &ignore, NULL);
+}
+
 static void print_error(const char *format, va_list arguments)
 {
     fputs("mkmodel: ", stderr);
@@ -91,16 +107,13 @@ int main(int argc, char **argv)
     if (argc < 2) {
         return mk_usage_error("no command given");
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
-        print_help();
-        return MK_OK;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            print_help();
+            return fflush(stdout) == 0 ? MK_OK : mk_fail("cannot write to standard output");
+        }
     }
-    struct sigaction action = {.sa_handler = on_signal};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    /* A file larger than the limit then fails as a write that names it. */
-    struct sigaction ignore = {.sa_handler = SIG_IGN};
-    sigaction(SIGXFSZ, &ignore, NULL);
+    catch_signals();
     ggml_log_set(discard_log, NULL);
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
         if (strcmp(argv[1], commands[i].name) == 0) {

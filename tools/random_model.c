@@ -25,36 +25,36 @@ typedef enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_ALL } qk_norm;
 /* What tells the architectures apart as far as their tensors go. */
 typedef struct arch_traits {
     const char *name;
-    qk_norm     norm;
-    bool        ff_is_expert_ff; /* feed_forward_length gives the expert's size as well */
-    bool        shared_is_count; /* shared experts are counted in units of the expert's size */
+    qk_norm norm;
+    bool ff_is_expert_ff; /* feed_forward_length gives the expert's size as well */
+    bool shared_is_count; /* shared experts are counted in units of the expert's size */
 } arch_traits;
 
 static const arch_traits archs[] = {
-    {"llama", QK_NORM_NONE, true, false},      {"qwen3", QK_NORM_HEAD, false, false},
-    {"qwen3moe", QK_NORM_HEAD, false, false},  {"olmoe", QK_NORM_ALL, true, false},
+    {"llama", QK_NORM_NONE, true, false},         {"qwen3", QK_NORM_HEAD, false, false},
+    {"qwen3moe", QK_NORM_HEAD, false, false},     {"olmoe", QK_NORM_ALL, true, false},
     {"ernie4_5-moe", QK_NORM_NONE, false, false}, {"deepseek2-ocr", QK_NORM_NONE, false, true},
 };
 
 typedef struct planned {
-    char           name[GGML_MAX_NAME];
+    char name[GGML_MAX_NAME];
     enum ggml_type type;
-    int            n_dims;
-    int64_t        ne[3];
-    float          deviation; /* 0: all ones */
+    int n_dims;
+    int64_t ne[3];
+    float deviation; /* 0: all ones */
 } planned;
 
 typedef struct model {
-    const model_shape          *shape;
+    const model_shape *shape;
     const random_model_options *options;
-    const arch_traits          *traits;
-    const char                 *out_path;
-    uint32_t                    n_layers;
-    uint32_t                    n_vocab;
-    struct gguf_context        *metadata;
-    planned                    *tensors;
-    size_t                      n_tensors;
-    filler                     *weights;
+    const arch_traits *traits;
+    const char *out_path;
+    uint32_t n_layers;
+    uint32_t n_vocab;
+    struct gguf_context *metadata;
+    planned *tensors;
+    size_t n_tensors;
+    filler *weights;
 } model;
 
 /* ---- tensors ---- */
@@ -123,8 +123,8 @@ static void add_experts(model *m, int layer, const char *name, uint32_t n_in, ui
 static void add_attention(model *m, int layer)
 {
     const model_shape *s = m->shape;
-    uint32_t           n_q = s->n_heads * s->head_size;
-    uint32_t           n_kv = s->n_heads_kv * s->head_size;
+    uint32_t n_q = s->n_heads * s->head_size;
+    uint32_t n_kv = s->n_heads_kv * s->head_size;
     add_norm(m, layer, "attn_norm", s->n_embd);
     add_matrix(m, layer, "attn_q", s->n_embd, n_q);
     add_matrix(m, layer, "attn_k", s->n_embd, n_kv);
@@ -140,7 +140,7 @@ static void add_attention(model *m, int layer)
 static void add_moe(model *m, int layer)
 {
     const model_shape *s = m->shape;
-    planned           *router = append(m, layer, "ffn_gate_inp");
+    planned *router = append(m, layer, "ffn_gate_inp");
     router->type = GGML_TYPE_F32;
     router->n_dims = 2;
     router->ne[0] = s->n_embd;
@@ -251,7 +251,7 @@ static void set_expert_metadata(const model *m)
 static int set_metadata(model *m)
 {
     const model_shape *s = m->shape;
-    bool               expert_ff = s->n_experts > 0 && m->traits->ff_is_expert_ff;
+    bool expert_ff = s->n_experts > 0 && m->traits->ff_is_expert_ff;
     m->metadata = gguf_init_empty();
     if (!m->metadata) {
         return mk_fail("out of memory for the header of '%s'", m->out_path);
@@ -292,7 +292,7 @@ static int set_metadata(model *m)
 static int part_path(const model *m, uint32_t part, char *path)
 {
     size_t length = strlen(m->out_path);
-    int    used = 0;
+    int used = 0;
     if (m->options->n_parts < 2) {
         used = snprintf(path, OUT_PATH_BYTES, "%s", m->out_path);
     } else {
@@ -309,8 +309,8 @@ static int part_path(const model *m, uint32_t part, char *path)
 static struct gguf_context *part_header(const model *m, uint32_t part, size_t first, size_t end)
 {
     struct gguf_context *header = gguf_init_empty();
-    struct ggml_context *shapes = ggml_init(
-        (struct ggml_init_params){.mem_size = (end - first + 1) * ggml_tensor_overhead(), .no_alloc = true});
+    struct ggml_context *shapes =
+        ggml_init((struct ggml_init_params){.mem_size = (end - first + 1) * ggml_tensor_overhead(), .no_alloc = true});
     if (!header || !shapes) {
         mk_fail("out of memory for the header of '%s'", m->out_path);
         ggml_free(shapes);
@@ -326,7 +326,7 @@ static struct gguf_context *part_header(const model *m, uint32_t part, size_t fi
         gguf_set_val_i32(header, "split.tensors.count", (int32_t)m->n_tensors);
     }
     for (size_t i = first; i < end; i++) {
-        const planned      *t = &m->tensors[i];
+        const planned *t = &m->tensors[i];
         struct ggml_tensor *tensor = ggml_new_tensor(shapes, t->type, t->n_dims, t->ne);
         ggml_set_name(tensor, t->name);
         gguf_add_tensor(header, tensor);
@@ -338,7 +338,7 @@ static struct gguf_context *part_header(const model *m, uint32_t part, size_t fi
 static int write_ones(gguf_out *out, int64_t n)
 {
     const float one = 1.0f;
-    int         rc = MK_OK;
+    int rc = MK_OK;
     for (int64_t i = 0; rc == MK_OK && i < n; i++) {
         rc = gguf_out_write(out, &one, sizeof one);
     }
@@ -348,10 +348,10 @@ static int write_ones(gguf_out *out, int64_t n)
 static int write_part(const model *m, uint32_t part)
 {
     uint32_t n_parts = m->options->n_parts > 1 ? m->options->n_parts : 1;
-    size_t   first = m->n_tensors * part / n_parts;
-    size_t   end = m->n_tensors * (part + 1) / n_parts;
-    char     path[OUT_PATH_BYTES];
-    int      rc = part_path(m, part, path);
+    size_t first = m->n_tensors * part / n_parts;
+    size_t end = m->n_tensors * (part + 1) / n_parts;
+    char path[OUT_PATH_BYTES];
+    int rc = part_path(m, part, path);
     if (rc != MK_OK) {
         return rc;
     }
@@ -366,9 +366,9 @@ static int write_part(const model *m, uint32_t part)
             const planned *t = &m->tensors[i];
             rc = gguf_out_begin(&out, t->name);
             if (rc == MK_OK) {
-                rc = t->deviation > 0.0f ? filler_write(m->weights, &out, t->type, t->deviation, slice_bytes(t),
-                                                        (uint64_t)t->ne[2])
-                                         : write_ones(&out, t->ne[0]);
+                rc = t->deviation > 0.0f
+                         ? filler_write(m->weights, &out, t->type, t->deviation, slice_bytes(t), (uint64_t)t->ne[2])
+                         : write_ones(&out, t->ne[0]);
             }
             if (rc == MK_OK) {
                 rc = gguf_out_end(&out);
@@ -386,7 +386,7 @@ static int write_part(const model *m, uint32_t part)
 static int write_parts(const model *m)
 {
     uint32_t n_parts = m->options->n_parts > 1 ? m->options->n_parts : 1;
-    int      rc = MK_OK;
+    int rc = MK_OK;
     uint32_t part = 0;
     while (part < n_parts && (rc = write_part(m, part)) == MK_OK) {
         part++;

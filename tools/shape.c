@@ -40,8 +40,8 @@ static int parse(int argc, char **argv, random_model_options *o)
         {"vocab-from", required_argument, NULL, 'v'}, {"no-vocab", no_argument, NULL, 'x'},
         {"progress", no_argument, NULL, 'p'},         {NULL, 0, NULL, 0},
     };
-    int      rc = MK_OK;
-    int      option;
+    int rc = MK_OK;
+    int option;
     uint64_t n = 0;
     while (rc == MK_OK && (option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (option) {
@@ -87,7 +87,7 @@ static int parse(int argc, char **argv, random_model_options *o)
 int mk_shape(int argc, char **argv)
 {
     random_model_options o = {.type = GGML_TYPE_Q4_K, .seed = 1};
-    int                  rc = parse(argc, argv, &o);
+    int rc = parse(argc, argv, &o);
     if (rc != MK_OK) {
         return rc;
     }

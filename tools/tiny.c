@@ -92,11 +92,12 @@ int mk_tiny(int argc, char **argv)
     int rc = MK_OK;
     for (size_t i = 0; rc == MK_OK && i < sizeof fixtures / sizeof fixtures[0]; i++) {
         const struct fixture *f = &fixtures[i];
-        random_model_options  o = {
-             .type = f->type, .seed = i + 1, .n_parts = f->n_parts, .no_vocab = f->no_vocab, .quiet = true};
+        random_model_options o = {
+            .type = f->type, .seed = i + 1, .n_parts = f->n_parts, .no_vocab = f->no_vocab, .quiet = true};
         char path[4096];
-        int  used = snprintf(path, sizeof path, "%s/%s.gguf", folder, f->file);
-        rc = used < (int)sizeof path ? random_model_write(f->shape, &o, path) : mk_fail("name '%s' is too long", folder);
+        int used = snprintf(path, sizeof path, "%s/%s.gguf", folder, f->file);
+        rc =
+            used < (int)sizeof path ? random_model_write(f->shape, &o, path) : mk_fail("name '%s' is too long", folder);
     }
     return rc;
 }

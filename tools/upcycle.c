@@ -46,28 +46,28 @@ typedef enum part_kind { PART_COPY, PART_ROUTER, PART_ROWS, PART_COLUMNS } part_
 /* One tensor of the result. */
 typedef struct part {
     part_kind kind;
-    int       layer;
-    int64_t   source; /* tensor it is made of; the layer's norm for a router */
-    char      name[GGML_MAX_NAME];
+    int layer;
+    int64_t source; /* tensor it is made of; the layer's norm for a router */
+    char name[GGML_MAX_NAME];
 } part;
 
 typedef struct upcycle {
-    const char          *source_path;
-    const char          *out_path;
-    uint64_t             n_experts;
-    uint64_t             top_k;
-    uint64_t             seed;
-    bool                 progress;
-    int                  fd;
+    const char *source_path;
+    const char *out_path;
+    uint64_t n_experts;
+    uint64_t top_k;
+    uint64_t seed;
+    bool progress;
+    int fd;
     struct gguf_context *source;
     struct gguf_context *target;
-    part                *parts;
-    size_t               n_parts;
-    uint32_t            *orders; /* [n_experts][n_blocks] of orders_layer */
-    int                  orders_layer;
-    uint64_t             n_blocks;
-    uint64_t             block_rows; /* B */
-    gguf_out             out;
+    part *parts;
+    size_t n_parts;
+    uint32_t *orders; /* [n_experts][n_blocks] of orders_layer */
+    int orders_layer;
+    uint64_t n_blocks;
+    uint64_t block_rows; /* B */
+    gguf_out out;
 } upcycle;
 
 /* ---- reading the source ---- */
@@ -87,8 +87,8 @@ static int open_source(upcycle *u)
         return mk_fail("'%s' is not a valid GGUF file", u->source_path);
     }
     for (int64_t i = 0; i < gguf_get_n_tensors(u->source); i++) {
-        uint64_t end = gguf_get_data_offset(u->source) + gguf_get_tensor_offset(u->source, i) +
-                       gguf_get_tensor_size(u->source, i);
+        uint64_t end =
+            gguf_get_data_offset(u->source) + gguf_get_tensor_offset(u->source, i) + gguf_get_tensor_size(u->source, i);
         if (end > (uint64_t)file.st_size) {
             return mk_fail("'%s' is truncated: tensor '%s' ends at byte %" PRIu64 " of %" PRIu64, u->source_path,
                            gguf_get_tensor_name(u->source, i), end, (uint64_t)file.st_size);
@@ -126,7 +126,7 @@ static int check_source(const upcycle *u)
 /* The whole tensor, freed by the caller; NULL after printing. */
 static uint8_t *read_tensor(const upcycle *u, int64_t id)
 {
-    size_t   bytes = gguf_get_tensor_size(u->source, id);
+    size_t bytes = gguf_get_tensor_size(u->source, id);
     uint64_t offset = gguf_get_data_offset(u->source) + gguf_get_tensor_offset(u->source, id);
     uint8_t *data = malloc(bytes > 0 ? bytes : 1);
     if (!data) {
@@ -171,12 +171,12 @@ static int check_layer(const upcycle *u, int layer)
     if (gate < 0 || up < 0 || down < 0 || norm < 0) {
         return MK_FAILURE;
     }
-    int64_t        n_ff = gguf_get_tensor_ne(u->source, down)[0];
-    int64_t        n_embd = gguf_get_tensor_ne(u->source, down)[1];
+    int64_t n_ff = gguf_get_tensor_ne(u->source, down)[0];
+    int64_t n_embd = gguf_get_tensor_ne(u->source, down)[1];
     enum ggml_type down_type = gguf_get_tensor_type(u->source, down);
     if (n_ff % ggml_blck_size(down_type) != 0) {
-        return mk_fail("'%s': %" PRId64 " hidden units of layer %d are not whole %s blocks of %" PRId64,
-                       u->source_path, n_ff, layer, ggml_type_name(down_type), ggml_blck_size(down_type));
+        return mk_fail("'%s': %" PRId64 " hidden units of layer %d are not whole %s blocks of %" PRId64, u->source_path,
+                       n_ff, layer, ggml_type_name(down_type), ggml_blck_size(down_type));
     }
     const int64_t *gate_ne = gguf_get_tensor_ne(u->source, gate);
     const int64_t *up_ne = gguf_get_tensor_ne(u->source, up);
@@ -197,25 +197,28 @@ static int check_layer(const upcycle *u, int layer)
     return MK_OK;
 }
 
-static void add_part(upcycle *u, struct ggml_context *shapes, part p, enum ggml_type type, int n_dims,
-                     const int64_t *ne)
+static int add_part(upcycle *u, struct ggml_context *shapes, part p, enum ggml_type type, int n_dims, const int64_t *ne)
 {
+    if (gguf_find_tensor(u->target, p.name) >= 0) {
+        return mk_fail("'%s' has a tensor '%s', which is a mixture of experts' own", u->source_path, p.name);
+    }
     struct ggml_tensor *tensor = ggml_new_tensor(shapes, type, n_dims, ne);
     ggml_set_name(tensor, p.name);
     gguf_add_tensor(u->target, tensor);
     u->parts[u->n_parts++] = p;
+    return MK_OK;
 }
 
 /* The source's tensor, or what stands in its place, at the end of the header. */
-static void plan_tensor(upcycle *u, struct ggml_context *shapes, int64_t id, uint32_t n_layers)
+static int plan_tensor(upcycle *u, struct ggml_context *shapes, int64_t id, uint32_t n_layers)
 {
-    const char    *name = gguf_get_tensor_name(u->source, id);
+    const char *name = gguf_get_tensor_name(u->source, id);
     const int64_t *from = gguf_get_tensor_ne(u->source, id);
     enum ggml_type type = gguf_get_tensor_type(u->source, id);
-    int64_t        n_experts = (int64_t)u->n_experts;
-    int            layer = -1;
-    char           matrix[8] = "";
-    int            used = 0;
+    int64_t n_experts = (int64_t)u->n_experts;
+    int layer = -1;
+    char matrix[8] = "";
+    int used = 0;
     if (sscanf(name, "blk.%d.ffn_%7[a-z].weight%n", &layer, matrix, &used) != 2 || name[used] != '\0' || used == 0 ||
         layer < 0 || (uint32_t)layer >= n_layers) {
         layer = -1;
@@ -230,20 +233,22 @@ static void plan_tensor(upcycle *u, struct ggml_context *shapes, int64_t id, uin
             n_dims--;
         }
         snprintf(p.name, sizeof p.name, "%s", name);
-        add_part(u, shapes, p, type, n_dims, from);
-        return;
+        return add_part(u, shapes, p, type, n_dims, from);
     }
     if (is_gate) {
-        part    router = {.kind = PART_ROUTER, .layer = layer};
+        part router = {.kind = PART_ROUTER, .layer = layer};
         int64_t ne[2] = {from[0], n_experts};
         router.source = find_layer_tensor(u, layer, "ffn_norm.weight");
         snprintf(router.name, sizeof router.name, "blk.%d.ffn_gate_inp.weight", layer);
-        add_part(u, shapes, router, GGML_TYPE_F32, 2, ne);
+        int rc = add_part(u, shapes, router, GGML_TYPE_F32, 2, ne);
+        if (rc != MK_OK) {
+            return rc;
+        }
     }
     int64_t ne[3] = {from[0], from[1], n_experts};
     p.kind = is_down ? PART_COLUMNS : PART_ROWS;
     snprintf(p.name, sizeof p.name, "blk.%d.ffn_%s_exps.weight", layer, matrix);
-    add_part(u, shapes, p, type, 3, ne);
+    return add_part(u, shapes, p, type, 3, ne);
 }
 
 static void set_metadata(upcycle *u)
@@ -265,7 +270,7 @@ static void set_metadata(upcycle *u)
 static int plan_target(upcycle *u)
 {
     uint32_t n_layers = 0;
-    int      rc = find_u32(u, "llama.block_count", &n_layers);
+    int rc = find_u32(u, "llama.block_count", &n_layers);
     if (rc == MK_OK && (int64_t)n_layers > gguf_get_n_tensors(u->source)) {
         rc = mk_fail("'%s' names %" PRIu32 " layers and has fewer tensors", u->source_path, n_layers);
     }
@@ -275,7 +280,7 @@ static int plan_target(upcycle *u)
     if (rc != MK_OK) {
         return rc;
     }
-    size_t               n_max = (size_t)gguf_get_n_tensors(u->source) + n_layers;
+    size_t n_max = (size_t)gguf_get_n_tensors(u->source) + n_layers;
     struct ggml_context *shapes =
         ggml_init((struct ggml_init_params){.mem_size = (n_max + 1) * ggml_tensor_overhead(), .no_alloc = true});
     u->target = gguf_init_empty();
@@ -284,8 +289,8 @@ static int plan_target(upcycle *u)
         rc = mk_fail("out of memory for the header of '%s'", u->out_path);
     } else {
         set_metadata(u);
-        for (int64_t i = 0; i < gguf_get_n_tensors(u->source); i++) {
-            plan_tensor(u, shapes, i, n_layers);
+        for (int64_t i = 0; rc == MK_OK && i < gguf_get_n_tensors(u->source); i++) {
+            rc = plan_tensor(u, shapes, i, n_layers);
         }
     }
     ggml_free(shapes);
@@ -296,7 +301,7 @@ static int plan_target(upcycle *u)
 
 static bool is_repeated(const upcycle *u, uint64_t expert)
 {
-    size_t          bytes = u->n_blocks * sizeof *u->orders;
+    size_t bytes = u->n_blocks * sizeof *u->orders;
     const uint32_t *order = u->orders + expert * u->n_blocks;
     for (uint64_t e = 0; e < expert; e++) {
         if (memcmp(u->orders + e * u->n_blocks, order, bytes) == 0) {
@@ -368,9 +373,9 @@ static int write_rows(upcycle *u, const part *p, const uint8_t *dense)
 
 static int write_columns(upcycle *u, const part *p, const uint8_t *dense)
 {
-    size_t   block_bytes = ggml_type_size(gguf_get_tensor_type(u->source, p->source));
-    size_t   row_bytes = u->n_blocks * block_bytes;
-    size_t   n_rows = gguf_get_tensor_size(u->source, p->source) / row_bytes;
+    size_t block_bytes = ggml_type_size(gguf_get_tensor_type(u->source, p->source));
+    size_t row_bytes = u->n_blocks * block_bytes;
+    size_t n_rows = gguf_get_tensor_size(u->source, p->source) / row_bytes;
     uint8_t *row = malloc(row_bytes);
     if (!row) {
         return mk_fail("out of memory (%zu bytes)", row_bytes);
@@ -400,7 +405,7 @@ static int write_router(upcycle *u, const part *p, const uint8_t *norm)
         memcpy(&weight, norm + i * sizeof weight, sizeof weight);
         length += (double)weight * (double)weight;
     }
-    float  scale = length > 0.0 ? router_deviation / (float)sqrt(length) : 0.0f;
+    float scale = length > 0.0 ? router_deviation / (float)sqrt(length) : 0.0f;
     float *row = malloc(n_embd * sizeof *row);
     if (!row) {
         return mk_fail("out of memory (%zu values)", n_embd);
@@ -471,8 +476,10 @@ static int write_target(upcycle *u)
 static int parse(upcycle *u, int argc, char **argv)
 {
     static const struct option options[] = {
-        {"experts", required_argument, NULL, 'e'}, {"top-k", required_argument, NULL, 'k'},
-        {"seed", required_argument, NULL, 's'},    {"progress", no_argument, NULL, 'p'},
+        {"experts", required_argument, NULL, 'e'},
+        {"top-k", required_argument, NULL, 'k'},
+        {"seed", required_argument, NULL, 's'},
+        {"progress", no_argument, NULL, 'p'},
         {NULL, 0, NULL, 0},
     };
     int rc = MK_OK;
@@ -515,7 +522,7 @@ static int parse(upcycle *u, int argc, char **argv)
 int mk_upcycle(int argc, char **argv)
 {
     upcycle u = {.fd = -1, .orders_layer = -1, .seed = 1};
-    int     rc = parse(&u, argc, argv);
+    int rc = parse(&u, argc, argv);
     if (rc == MK_OK) {
         rc = open_source(&u);
     }

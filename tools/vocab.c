@@ -25,9 +25,9 @@ int vocab_bytes(struct gguf_context *header, uint32_t n_vocab)
     }
     char(*text)[TEXT_BYTES] = calloc(n_vocab, sizeof *text);
     const char **tokens = calloc(n_vocab, sizeof *tokens);
-    float       *scores = calloc(n_vocab, sizeof *scores);
-    int32_t     *types = calloc(n_vocab, sizeof *types);
-    int          rc = MK_OK;
+    float *scores = calloc(n_vocab, sizeof *scores);
+    int32_t *types = calloc(n_vocab, sizeof *types);
+    int rc = MK_OK;
     if (!text || !tokens || !scores || !types) {
         rc = mk_fail("out of memory for %" PRIu32 " tokens", n_vocab);
     } else {
@@ -71,7 +71,7 @@ int vocab_copy(struct gguf_context *header, const char *path, uint32_t *n_vocab)
         return mk_fail("'%s' is not a valid GGUF file", path);
     }
     int64_t tokens = gguf_find_key(source, "tokenizer.ggml.tokens");
-    int     rc = MK_OK;
+    int rc = MK_OK;
     if (tokens < 0 || gguf_get_kv_type(source, tokens) != GGUF_TYPE_ARRAY || gguf_get_arr_n(source, tokens) == 0 ||
         gguf_get_arr_n(source, tokens) > UINT32_MAX) {
         rc = mk_fail("'%s' has no tokenizer", path);
