@@ -52,6 +52,22 @@ hypura_status hypura_fail(hypura_error *error, hypura_status status, const char 
     return status;
 }
 
+/* Puts ": text" behind the first n characters, cut to what fits. n is what
+ * snprintf returned for them. */
+static void append(hypura_error *error, int n, const char *text)
+{
+    if (n < 0 || (size_t)n + 3 > sizeof error->message) {
+        return;
+    }
+    size_t room = sizeof error->message - (size_t)n - 3;
+    size_t bytes = strnlen(text, room);
+    char *out = error->message + n;
+    out[0] = ':';
+    out[1] = ' ';
+    memcpy(out + 2, text, bytes);
+    out[2 + bytes] = '\0';
+}
+
 hypura_status hypura_fail_prefix(hypura_error *error, const char *format, ...)
 {
     if (error == NULL) {
@@ -64,9 +80,7 @@ hypura_status hypura_fail_prefix(hypura_error *error, const char *format, ...)
     va_start(arguments, format);
     int n = vsnprintf(error->message, sizeof error->message, format, arguments);
     va_end(arguments);
-    if (n >= 0 && (size_t)n < sizeof error->message) {
-        (void)snprintf(error->message + n, sizeof error->message - (size_t)n, ": %s", old);
-    }
+    append(error, n, old);
     return error->status;
 }
 
@@ -96,9 +110,7 @@ hypura_status hypura_fail_errno(hypura_error *error, int errno_value, const char
         error->status = HYPURA_ERR_IO;
         int n = vsnprintf(error->message, sizeof error->message, format, arguments);
         va_end(arguments);
-        if (n >= 0 && (size_t)n < sizeof error->message) {
-            (void)snprintf(error->message + n, sizeof error->message - (size_t)n, ": %s", text);
-        }
+        append(error, n, text);
     }
     return HYPURA_ERR_IO;
 }

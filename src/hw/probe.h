@@ -1,0 +1,25 @@
+/*
+ * probe.h - the measurements that a profile is made of. Blocking, a few seconds
+ * together; nothing is stored.
+ */
+#ifndef HYPURA_HW_PROBE_H
+#define HYPURA_HW_PROBE_H
+
+#include "hypura.h"
+
+/* Sequential read of a buffer larger than the caches by n_threads threads,
+ * bytes per second; takes about half a second. */
+hypura_status hypura_probe_memory(int n_threads, double *bytes_per_s, hypura_error *error);
+
+/* A file this large is measured as it is; where there is none, one of this size
+ * is written, measured and removed. */
+#define HYPURA_PROBE_FILE_BYTES ((uint64_t)256 << 20)
+
+/* Measures the drive of path (a file or folder) with the pager's own I/O engine,
+ * and fills the fields of the profile from storage_path to read_latency_us.
+ * memory_bytes_per_s of the profile is set before: reads that look faster than
+ * memory came from a cache, and are refused. */
+hypura_status hypura_probe_storage(const char *path, hypura_progress_fn progress, void *progress_user,
+                                   hypura_profile *profile, hypura_error *error);
+
+#endif

@@ -1,0 +1,422 @@
+/*
+ * probe_storage.c - what a drive gives to random reads of the engine's own kind.
+ *
+ *     file (a large one that exists, or one written for this)
+ *       -> 4 KiB reads, one at a time             latency, median
+ *       -> grid of block sizes x depths, briefly  the shape of the curve
+ *       -> the promising ones again, longer       the choice
+ *
+ * What always holds: a file written here is removed on every way out. The choice
+ * is the smallest block x depth within 5 % of the best, because whatever is in
+ * flight is memory that holds no weights and latency that a miss has to wait for.
+ */
+#include "hw/probe.h"
+
+#include "base/clock.h"
+#include "base/size.h"
+#include "base/status.h"
+#include "io/io.h"
+#include "os/os.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define KIB ((uint64_t)1 << 10)
+#define MIB ((uint64_t)1 << 20)
+
+static const uint64_t blocks[] = {128 * KIB, 256 * KIB, 512 * KIB, 1 * MIB, 2 * MIB, 4 * MIB};
+static const uint32_t depths[] = {1, 2, 4, 8, 16, 32};
+
+enum { N_BLOCKS = sizeof blocks / sizeof *blocks, N_DEPTHS = sizeof depths / sizeof *depths };
+
+/* More than this in flight is latency without gain on any drive. */
+#define MAX_FLIGHT_BYTES (32 * MIB)
+
+#define LATENCY_BYTES (4 * KIB)
+#define LATENCY_US    150000u
+#define COARSE_US     30000u
+#define FINE_US       60000u
+enum { MAX_LATENCIES = 1024, N_FINE = 6, N_ROUNDS = 3 };
+
+/* Candidates for the second look, and the final choice, as shares of the best. */
+#define COARSE_SHARE 0.85
+#define FINE_SHARE   0.95
+
+typedef struct shape {
+    uint64_t block_bytes;
+    uint32_t depth;
+    double   bytes_per_s;
+} shape;
+
+typedef struct probe {
+    const char        *path; /* the file that is read */
+    uint64_t           random;
+    unsigned char     *memory; /* MAX_FLIGHT_BYTES */
+    hypura_progress_fn progress;
+    void              *progress_user;
+    uint64_t           steps;
+    uint64_t           n_steps;
+    hypura_error      *error;
+} probe;
+
+static uint64_t next_random(probe *p)
+{
+    /* splitmix64 (Steele, Lea, Flood 2014) */
+    uint64_t x = p->random += UINT64_C(0x9E3779B97F4A7C15);
+    x = (x ^ (x >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    x = (x ^ (x >> 27)) * UINT64_C(0x94D049BB133111EB);
+    return x ^ (x >> 31);
+}
+
+static hypura_status step(probe *p)
+{
+    p->steps++;
+    if (p->progress != NULL &&
+        !p->progress(p->progress_user, "measuring storage", p->steps < p->n_steps ? p->steps : p->n_steps, p->n_steps)) {
+        return hypura_fail(p->error, HYPURA_ERR_CANCELLED, "measuring %s was stopped", p->path);
+    }
+    return HYPURA_OK;
+}
+
+/* ---- reading ------------------------------------------------------------ */
+
+static hypura_status open_engine(probe *p, uint64_t block_bytes, uint32_t depth, hypura_io **io)
+{
+    const char *const paths[] = {p->path};
+    hypura_io_options options = {
+        .paths = paths, .n_paths = 1, .block_bytes = block_bytes, .depth = depth, .max_reads = depth};
+    return hypura_io_open(&options, io, p->error);
+}
+
+static void submit_random(probe *p, hypura_io *io, uint64_t block_bytes, uint64_t slot)
+{
+    uint64_t n_blocks = hypura_io_files(io)[0].bytes / block_bytes;
+    hypura_io_read read = {.offset = next_random(p) % n_blocks * block_bytes,
+                           .bytes = block_bytes,
+                           .dst = p->memory + slot * block_bytes,
+                           .user = slot};
+    (void)hypura_io_submit(io, &read, 1);
+}
+
+/* Random reads of this shape for about span_us. */
+static hypura_status measure_rate(probe *p, shape *s, uint64_t span_us)
+{
+    hypura_io *io;
+    hypura_status status = open_engine(p, s->block_bytes, s->depth, &io);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    uint64_t begin = hypura_clock_us();
+    uint64_t bytes = 0;
+    uint32_t in_flight = 0;
+    for (; in_flight < s->depth; in_flight++) {
+        submit_random(p, io, s->block_bytes, in_flight);
+    }
+    while (in_flight > 0) {
+        hypura_io_completion c;
+        if (hypura_io_reap(io, &c, 1, UINT64_MAX) == 0) {
+            continue;
+        }
+        in_flight--;
+        if (c.status != HYPURA_OK) {
+            status = hypura_io_fail(io, 0, &c, p->error);
+            break;
+        }
+        bytes += s->block_bytes;
+        if (hypura_clock_us() - begin < span_us) {
+            submit_random(p, io, s->block_bytes, c.user);
+            in_flight++;
+        }
+    }
+    uint64_t passed = hypura_clock_us() - begin;
+    hypura_io_close(io);
+    s->bytes_per_s = (double)bytes / ((double)(passed > 0 ? passed : 1) / 1e6);
+    return status;
+}
+
+static int compare_times(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a;
+    uint32_t y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Also tells which engine ran and how. */
+static hypura_status measure_latency(probe *p, hypura_profile *profile)
+{
+    hypura_io *io;
+    hypura_status status = open_engine(p, LATENCY_BYTES, 1, &io);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    const hypura_io_file *file = hypura_io_files(io);
+    (void)snprintf(profile->io_engine, sizeof profile->io_engine, "%s", hypura_io_engine_name(io));
+    profile->direct_io = file->direct;
+    profile->io_align_offset_bytes = file->offset_align;
+    profile->io_align_memory_bytes = file->memory_align;
+
+    static const uint64_t no_time = 0;
+    uint32_t times[MAX_LATENCIES];
+    uint32_t n = 0;
+    uint64_t begin = hypura_clock_us();
+    while (n < MAX_LATENCIES && (n == 0 || hypura_clock_us() - begin < LATENCY_US)) {
+        uint64_t before = hypura_clock_us();
+        submit_random(p, io, LATENCY_BYTES, no_time);
+        hypura_io_completion c;
+        while (hypura_io_reap(io, &c, 1, UINT64_MAX) == 0) {
+        }
+        if (c.status != HYPURA_OK) {
+            status = hypura_io_fail(io, 0, &c, p->error);
+            break;
+        }
+        times[n++] = (uint32_t)(hypura_clock_us() - before);
+    }
+    hypura_io_close(io);
+    if (status == HYPURA_OK) {
+        qsort(times, n, sizeof *times, compare_times);
+        profile->read_latency_us = times[n / 2] > 0 ? times[n / 2] : 1;
+    }
+    return status;
+}
+
+/* ---- choosing ----------------------------------------------------------- */
+
+static double best_rate(const shape *shapes, size_t n)
+{
+    double best = 0;
+    for (size_t i = 0; i < n; i++) {
+        best = shapes[i].bytes_per_s > best ? shapes[i].bytes_per_s : best;
+    }
+    return best;
+}
+
+/* Less in flight first; of two alike, the faster one first. */
+static int compare_shapes(const void *a, const void *b)
+{
+    const shape *x = a;
+    const shape *y = b;
+    uint64_t flight_x = x->block_bytes * x->depth;
+    uint64_t flight_y = y->block_bytes * y->depth;
+    if (flight_x != flight_y) {
+        return flight_x < flight_y ? -1 : 1;
+    }
+    return (x->bytes_per_s < y->bytes_per_s) - (x->bytes_per_s > y->bytes_per_s);
+}
+
+/* Keeps those at or above share of the best, in order; returns how many. */
+static size_t keep_best(shape *shapes, size_t n, double share)
+{
+    double least = best_rate(shapes, n) * share;
+    qsort(shapes, n, sizeof *shapes, compare_shapes);
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (shapes[i].bytes_per_s >= least) {
+            shapes[kept++] = shapes[i];
+        }
+    }
+    return kept;
+}
+
+/* Each shape in turn, and that n_rounds times; the best round of each counts:
+ * whatever else the drive had to do makes it slower, nothing makes it faster. */
+static hypura_status measure_all(probe *p, shape *shapes, size_t n, int n_rounds, uint64_t span_us)
+{
+    for (size_t i = 0; i < n; i++) {
+        shapes[i].bytes_per_s = 0;
+    }
+    for (size_t i = 0; i < n * (size_t)n_rounds; i++) {
+        shape *s = &shapes[i % n];
+        shape measured = *s;
+        hypura_status status = measure_rate(p, &measured, span_us);
+        if (status == HYPURA_OK) {
+            status = step(p);
+        }
+        if (status != HYPURA_OK) {
+            return status;
+        }
+        if (measured.bytes_per_s > s->bytes_per_s) {
+            *s = measured;
+        }
+    }
+    return HYPURA_OK;
+}
+
+static hypura_status choose_shape(probe *p, hypura_profile *profile)
+{
+    shape shapes[N_BLOCKS * N_DEPTHS];
+    size_t n = 0;
+    for (int b = 0; b < N_BLOCKS; b++) {
+        for (int d = 0; d < N_DEPTHS; d++) {
+            if (blocks[b] * depths[d] <= MAX_FLIGHT_BYTES) {
+                shapes[n++] = (shape){.block_bytes = blocks[b], .depth = depths[d]};
+            }
+        }
+    }
+    p->n_steps = n + N_FINE * N_ROUNDS;
+    hypura_status status = measure_all(p, shapes, n, 1, COARSE_US);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    /* The fastest of the coarse look is among the second look in any case. */
+    n = keep_best(shapes, n, COARSE_SHARE);
+    if (n > N_FINE) {
+        size_t fastest = 0;
+        for (size_t i = 0; i < n; i++) {
+            fastest = shapes[i].bytes_per_s > shapes[fastest].bytes_per_s ? i : fastest;
+        }
+        if (fastest >= N_FINE) {
+            shapes[N_FINE - 1] = shapes[fastest];
+        }
+        n = N_FINE;
+    }
+    status = measure_all(p, shapes, n, N_ROUNDS, FINE_US);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    (void)keep_best(shapes, n, FINE_SHARE);
+    profile->io_block_bytes = shapes[0].block_bytes;
+    profile->io_depth = shapes[0].depth;
+    profile->direct_bytes_per_s = shapes[0].bytes_per_s;
+    return HYPURA_OK;
+}
+
+/* ---- the file ----------------------------------------------------------- */
+
+static hypura_status fail_writing(probe *p, int errno_value, const char *folder)
+{
+    if (errno_value == ENOSPC || errno_value == EDQUOT || errno_value == EFBIG) {
+        return hypura_fail(p->error, HYPURA_ERR_IO,
+                           "measuring %s needs a temporary file of 256 MiB and there is no room for it; free some "
+                           "space, or name a file of that size or more (a model) to measure with",
+                           folder);
+    }
+    return hypura_fail_errno(p->error, errno_value,
+                             "cannot write a temporary file in %s (a file of 256 MiB or more can be named instead)",
+                             folder);
+}
+
+/* Incompressible contents, on the drive and not just in the page cache. */
+static hypura_status fill_file(probe *p, int fd, const char *folder)
+{
+    enum { CHUNK = 4 << 20 };
+    for (uint64_t done = 0; done < HYPURA_PROBE_FILE_BYTES; done += CHUNK) {
+        uint64_t *words = (uint64_t *)(void *)p->memory;
+        for (size_t i = 0; i < CHUNK / sizeof *words; i++) {
+            words[i] = next_random(p);
+        }
+        for (size_t at = 0; at < CHUNK;) {
+            ssize_t written = write(fd, p->memory + at, CHUNK - at);
+            if (written < 0 && errno != EINTR) {
+                return fail_writing(p, errno, folder);
+            }
+            at += written > 0 ? (size_t)written : 0;
+        }
+        if (p->progress != NULL &&
+            !p->progress(p->progress_user, "writing a file to measure with", done + CHUNK, HYPURA_PROBE_FILE_BYTES)) {
+            return hypura_fail(p->error, HYPURA_ERR_CANCELLED, "measuring %s was stopped", folder);
+        }
+    }
+    return fsync(fd) == 0 ? HYPURA_OK : fail_writing(p, errno, folder);
+}
+
+/* Makes the file and stores its name in path; removes it again on failure. */
+static hypura_status make_file(probe *p, const char *folder, char *path, size_t capacity)
+{
+    hypura_os_drive drive;
+    hypura_status status = hypura_os_drive_read(folder, &drive, p->error);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    if (drive.free_bytes < HYPURA_PROBE_FILE_BYTES) {
+        return fail_writing(p, ENOSPC, folder);
+    }
+    int n = snprintf(path, capacity, "%s/hypura-probe-XXXXXX", folder);
+    if (n < 0 || (size_t)n >= capacity) {
+        return hypura_fail(p->error, HYPURA_ERR_USAGE, "the path is too long: %s", folder);
+    }
+    int fd = mkstemp(path);
+    if (fd < 0) {
+        return fail_writing(p, errno, folder);
+    }
+    status = fill_file(p, fd, folder);
+    if (close(fd) != 0 && status == HYPURA_OK) {
+        status = fail_writing(p, errno, folder);
+    }
+    if (status != HYPURA_OK) {
+        (void)unlink(path);
+    }
+    return status;
+}
+
+/* ---- all of it ---------------------------------------------------------- */
+
+static hypura_status measure_file(probe *p, hypura_profile *profile)
+{
+    hypura_status status = measure_latency(p, profile);
+    if (status == HYPURA_OK) {
+        status = choose_shape(p, profile);
+    }
+    if (status == HYPURA_OK && profile->direct_bytes_per_s > profile->memory_bytes_per_s) {
+        char storage[HYPURA_SIZE_TEXT];
+        char memory[HYPURA_SIZE_TEXT];
+        return hypura_fail(p->error, HYPURA_ERR_UNSUPPORTED,
+                           "reads of %s seem to run at %s/s, faster than memory (%s/s): a cache answered them; measure "
+                           "again, or with a larger file",
+                           p->path, hypura_size_format((uint64_t)profile->direct_bytes_per_s, storage, sizeof storage),
+                           hypura_size_format((uint64_t)profile->memory_bytes_per_s, memory, sizeof memory));
+    }
+    return status;
+}
+
+/* Folder part of a path, which is cut in place. */
+static void cut_to_folder(char *path)
+{
+    char *slash = strrchr(path, '/');
+    if (slash == NULL) {
+        memcpy(path, ".", 2);
+    } else {
+        slash[slash == path] = '\0';
+    }
+}
+
+hypura_status hypura_probe_storage(const char *path, hypura_progress_fn progress, void *progress_user,
+                                   hypura_profile *profile, hypura_error *error)
+{
+    struct stat st;
+    if (stat(path, &st) != 0) {
+        return hypura_fail_errno(error, errno, "cannot stat %s", path);
+    }
+    int n = snprintf(profile->storage_path, sizeof profile->storage_path, "%s", path);
+    if (n < 0 || (size_t)n >= sizeof profile->storage_path) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "the path is too long: %s", path);
+    }
+    probe p = {.random = hypura_clock_us(), .progress = progress, .progress_user = progress_user, .error = error};
+    p.memory = hypura_os_memory_map(MAX_FLIGHT_BYTES, HYPURA_OS_MAP_HUGE);
+    if (p.memory == NULL || !hypura_os_memory_populate(p.memory, MAX_FLIGHT_BYTES)) {
+        hypura_os_memory_unmap(p.memory, MAX_FLIGHT_BYTES);
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory (32 MiB) to measure storage with");
+    }
+    hypura_status status;
+    if (S_ISREG(st.st_mode) && (uint64_t)st.st_size >= HYPURA_PROBE_FILE_BYTES) {
+        p.path = path;
+        status = measure_file(&p, profile);
+    } else {
+        if (!S_ISDIR(st.st_mode)) {
+            cut_to_folder(profile->storage_path);
+        }
+        char temporary[sizeof profile->storage_path + 32];
+        status = make_file(&p, profile->storage_path, temporary, sizeof temporary);
+        if (status == HYPURA_OK) {
+            p.path = temporary;
+            status = measure_file(&p, profile);
+            (void)unlink(temporary);
+        }
+    }
+    hypura_os_memory_unmap(p.memory, MAX_FLIGHT_BYTES);
+    return status;
+}

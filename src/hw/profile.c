@@ -1,0 +1,114 @@
+/*
+ * profile.c - hypura_profile_get: stored where it fits, measured where not, and
+ * the memory figures and devices always taken now.
+ *
+ *     cpu, drive --> stored? --no--> probe memory, probe storage --> store
+ *                      |yes                                            |
+ *                      +--------------> memory, limits, devices <------+
+ */
+#include "hypura.h"
+
+#include "base/status.h"
+#include "hw/probe.h"
+#include "hw/store.h"
+#include "io/io.h"
+#include "os/os.h"
+
+#include <ggml-backend.h>
+#include <stdio.h>
+#include <time.h>
+
+static const char *device_kind(enum ggml_backend_dev_type type)
+{
+    switch (type) {
+    case GGML_BACKEND_DEVICE_TYPE_CPU:
+        return "cpu";
+    case GGML_BACKEND_DEVICE_TYPE_GPU:
+        return "gpu";
+    case GGML_BACKEND_DEVICE_TYPE_IGPU:
+        return "igpu";
+    case GGML_BACKEND_DEVICE_TYPE_ACCEL:
+    case GGML_BACKEND_DEVICE_TYPE_META:
+        break;
+    }
+    return "accel";
+}
+
+/* What ggml knows of; the backends that this program uses are loaded by then. */
+static void list_devices(hypura_profile *profile)
+{
+    profile->n_devices = 0;
+    size_t n = ggml_backend_dev_count();
+    for (size_t i = 0; i < n && profile->n_devices < HYPURA_MAX_DEVICES; i++) {
+        ggml_backend_dev_t ggml_device = ggml_backend_dev_get(i);
+        hypura_device *device = &profile->devices[profile->n_devices++];
+        size_t free_bytes = 0;
+        size_t total_bytes = 0;
+        ggml_backend_dev_memory(ggml_device, &free_bytes, &total_bytes);
+        (void)snprintf(device->name, sizeof device->name, "%s", ggml_backend_dev_name(ggml_device));
+        (void)snprintf(device->description, sizeof device->description, "%s",
+                       ggml_backend_dev_description(ggml_device));
+        (void)snprintf(device->kind, sizeof device->kind, "%s", device_kind(ggml_backend_dev_type(ggml_device)));
+        device->free_bytes = free_bytes;
+        device->total_bytes = total_bytes;
+    }
+}
+
+static hypura_status measure(const hypura_profile_options *options, const char *storage, hypura_profile *profile,
+                             hypura_error *error)
+{
+    if (options->progress != NULL && !options->progress(options->progress_user, "measuring memory", 0, 1)) {
+        return hypura_fail(error, HYPURA_ERR_CANCELLED, "measuring was stopped");
+    }
+    hypura_status status = hypura_probe_memory(profile->n_cpus, &profile->memory_bytes_per_s, error);
+    if (status == HYPURA_OK) {
+        status = hypura_probe_storage(storage, options->progress, options->progress_user, profile, error);
+    }
+    profile->measured_unix_s = (int64_t)time(NULL);
+    return status;
+}
+
+hypura_status hypura_profile_get(const hypura_profile_options *options, hypura_profile *profile, hypura_error *error)
+{
+    const char *storage = options->storage_path != NULL ? options->storage_path : options->cache_dir;
+    if (storage == NULL) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "name a cache folder, or a folder or file to measure");
+    }
+    *profile = (hypura_profile){.version = HYPURA_PROFILE_VERSION};
+    hypura_os_cpu_name(profile->cpu, sizeof profile->cpu);
+    profile->n_cpus = hypura_os_cpu_count();
+
+    hypura_status status = HYPURA_OK;
+    if (options->cache_dir != NULL) {
+        status = hypura_store_make_folder(options->cache_dir, error);
+    }
+    hypura_os_drive drive;
+    if (status == HYPURA_OK) {
+        status = hypura_os_drive_read(storage, &drive, error);
+    }
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    bool stored = options->cache_dir != NULL && !options->force &&
+                  hypura_store_load(options->cache_dir, drive.id, profile) &&
+                  hypura_io_engine_available(profile->io_engine);
+    if (!stored) {
+        status = measure(options, storage, profile, error);
+        if (status == HYPURA_OK && options->cache_dir != NULL) {
+            status = hypura_store_save(options->cache_dir, drive.id, profile, error);
+        }
+        if (status != HYPURA_OK) {
+            return status;
+        }
+    }
+    hypura_os_memory memory;
+    status = hypura_os_memory_read(&memory, error);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    profile->ram_total_bytes = memory.total_bytes;
+    profile->ram_limit_bytes = memory.limit_bytes;
+    profile->ram_available_bytes = memory.available_bytes;
+    list_devices(profile);
+    return HYPURA_OK;
+}

@@ -1,0 +1,242 @@
+/*
+ * store.c - cache_dir/profile.json: {"version":1, "profiles":[{...}, ...]}.
+ *
+ * What always holds: the file is replaced by rename and never written in place.
+ * Whatever is wrong with it is treated as "nothing stored": measuring again is
+ * cheap, a wrong profile is not. Two writers at once: the last one wins, and the
+ * other's drive is measured again some day.
+ */
+#include "hw/store.h"
+
+#include "base/status.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { PATH_BYTES = 4096, MAX_PROFILES = 64 };
+
+static bool file_path(const char *cache_dir, char *path, size_t capacity)
+{
+    int n = snprintf(path, capacity, "%s/profile.json", cache_dir);
+    return n > 0 && (size_t)n < capacity;
+}
+
+/* The stored list, a new reference; NULL when there is none. */
+static json_t *read_list(const char *cache_dir)
+{
+    char path[PATH_BYTES];
+    if (!file_path(cache_dir, path, sizeof path)) {
+        return NULL;
+    }
+    json_t *root = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
+    json_t *list = NULL;
+    if (json_integer_value(json_object_get(root, "version")) == HYPURA_PROFILE_VERSION) {
+        list = json_object_get(root, "profiles");
+    }
+    list = json_is_array(list) ? json_incref(list) : NULL;
+    json_decref(root);
+    return list;
+}
+
+static bool is_of(const json_t *entry, const char *drive, const hypura_profile *profile)
+{
+    const char *stored_cpu = json_string_value(json_object_get(entry, "cpu"));
+    const char *stored_drive = json_string_value(json_object_get(entry, "drive"));
+    return stored_cpu != NULL && stored_drive != NULL && strcmp(stored_cpu, profile->cpu) == 0 &&
+           strcmp(stored_drive, drive) == 0 &&
+           json_integer_value(json_object_get(entry, "n_cpus")) == profile->n_cpus;
+}
+
+hypura_status hypura_store_make_folder(const char *path, hypura_error *error)
+{
+    char part[PATH_BYTES];
+    if (strlen(path) >= sizeof part) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "the path of the cache folder is too long: %s", path);
+    }
+    memcpy(part, path, strlen(path) + 1);
+    for (char *at = part + 1;; at++) {
+        if (*at == '/' || *at == '\0') {
+            char end = *at;
+            *at = '\0';
+            if (mkdir(part, 0755) != 0 && errno != EEXIST) {
+                return hypura_fail_errno(error, errno, "cannot make the folder %s", part);
+            }
+            if (end == '\0') {
+                return HYPURA_OK;
+            }
+            *at = end;
+        }
+    }
+}
+
+/* ---- load --------------------------------------------------------------- */
+
+static bool get_text(const json_t *entry, const char *key, char *text, size_t capacity)
+{
+    const char *value = json_string_value(json_object_get(entry, key));
+    if (value == NULL || strlen(value) >= capacity) {
+        return false;
+    }
+    memcpy(text, value, strlen(value) + 1);
+    return true;
+}
+
+static bool get_integer(const json_t *entry, const char *key, json_int_t low, json_int_t high, json_int_t *value)
+{
+    const json_t *number = json_object_get(entry, key);
+    *value = json_integer_value(number);
+    return json_is_integer(number) && *value >= low && *value <= high;
+}
+
+static bool get_rate(const json_t *entry, const char *key, double *value)
+{
+    const json_t *number = json_object_get(entry, key);
+    *value = json_number_value(number);
+    return json_is_number(number) && isfinite(*value) && *value > 0;
+}
+
+static bool is_power_of_two(json_int_t value)
+{
+    return value > 0 && (value & (value - 1)) == 0;
+}
+
+static bool decode(const json_t *entry, hypura_profile *profile)
+{
+    hypura_profile p = *profile;
+    json_int_t align_offset;
+    json_int_t align_memory;
+    json_int_t block;
+    json_int_t depth;
+    json_int_t when;
+    const json_t *direct = json_object_get(entry, "direct_io");
+    bool ok = get_text(entry, "storage_path", p.storage_path, sizeof p.storage_path) &&
+              get_text(entry, "io_engine", p.io_engine, sizeof p.io_engine) && json_is_boolean(direct) &&
+              get_integer(entry, "io_align_offset_bytes", 1, 1 << 20, &align_offset) &&
+              get_integer(entry, "io_align_memory_bytes", 1, 1 << 20, &align_memory) &&
+              get_integer(entry, "io_block_bytes", 4096, 1 << 30, &block) &&
+              get_integer(entry, "io_depth", 1, 1024, &depth) &&
+              get_integer(entry, "measured_unix_s", 0, INT64_MAX, &when) &&
+              get_rate(entry, "memory_bytes_per_s", &p.memory_bytes_per_s) &&
+              get_rate(entry, "direct_bytes_per_s", &p.direct_bytes_per_s) &&
+              get_rate(entry, "read_latency_us", &p.read_latency_us);
+    if (!ok || !is_power_of_two(align_offset) || !is_power_of_two(align_memory) || !is_power_of_two(block)) {
+        return false;
+    }
+    p.version = HYPURA_PROFILE_VERSION;
+    p.direct_io = json_boolean_value(direct);
+    p.io_align_offset_bytes = (uint32_t)align_offset;
+    p.io_align_memory_bytes = (uint32_t)align_memory;
+    p.io_block_bytes = (uint64_t)block;
+    p.io_depth = (uint32_t)depth;
+    p.measured_unix_s = when;
+    *profile = p;
+    return true;
+}
+
+bool hypura_store_load(const char *cache_dir, const char *drive, hypura_profile *profile)
+{
+    json_t *list = read_list(cache_dir);
+    bool found = false;
+    size_t i;
+    json_t *entry;
+    json_array_foreach(list, i, entry)
+    {
+        if (is_of(entry, drive, profile)) {
+            found = decode(entry, profile);
+            break;
+        }
+    }
+    json_decref(list);
+    return found;
+}
+
+/* ---- save --------------------------------------------------------------- */
+
+static json_t *encode(const char *drive, const hypura_profile *p)
+{
+    return json_pack("{s:s, s:s, s:i, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f}", "drive", drive, "cpu",
+                     p->cpu, "n_cpus", p->n_cpus, "storage_path", p->storage_path, "io_engine", p->io_engine,
+                     "direct_io", (int)p->direct_io, "io_align_offset_bytes", (json_int_t)p->io_align_offset_bytes,
+                     "io_align_memory_bytes", (json_int_t)p->io_align_memory_bytes, "io_block_bytes",
+                     (json_int_t)p->io_block_bytes, "io_depth", (json_int_t)p->io_depth, "measured_unix_s",
+                     (json_int_t)p->measured_unix_s, "memory_bytes_per_s", p->memory_bytes_per_s,
+                     "direct_bytes_per_s", p->direct_bytes_per_s, "read_latency_us", p->read_latency_us);
+}
+
+static hypura_status write_file(const char *path, const char *text, hypura_error *error)
+{
+    char temporary[PATH_BYTES + 16];
+    (void)snprintf(temporary, sizeof temporary, "%s.XXXXXX", path);
+    int fd = mkstemp(temporary);
+    FILE *file = fd < 0 ? NULL : fdopen(fd, "w");
+    if (file == NULL) {
+        int e = errno;
+        if (fd >= 0) {
+            (void)close(fd);
+            (void)unlink(temporary);
+        }
+        return hypura_fail_errno(error, e, "cannot write %s", temporary);
+    }
+    int e = 0;
+    if (fputs(text, file) < 0 || fputc('\n', file) == EOF || fflush(file) != 0 || fsync(fd) != 0) {
+        e = errno;
+    }
+    if (fclose(file) != 0 && e == 0) {
+        e = errno;
+    }
+    if (e == 0 && rename(temporary, path) != 0) {
+        e = errno;
+    }
+    if (e != 0) {
+        (void)unlink(temporary);
+        return hypura_fail_errno(error, e, "cannot write %s", path);
+    }
+    return HYPURA_OK;
+}
+
+/* The stored list with this profile in it, NULL when memory ran out. */
+static json_t *merged_list(const char *cache_dir, const char *drive, const hypura_profile *profile)
+{
+    json_t *list = read_list(cache_dir);
+    if (list == NULL) {
+        list = json_array();
+    }
+    for (size_t i = json_array_size(list); i-- > 0;) {
+        if (is_of(json_array_get(list, i), drive, profile)) {
+            (void)json_array_remove(list, i);
+        }
+    }
+    while (json_array_size(list) >= MAX_PROFILES) {
+        (void)json_array_remove(list, 0);
+    }
+    if (json_array_append_new(list, encode(drive, profile)) != 0) {
+        json_decref(list);
+        return NULL;
+    }
+    return list;
+}
+
+hypura_status hypura_store_save(const char *cache_dir, const char *drive, const hypura_profile *profile,
+                                hypura_error *error)
+{
+    char path[PATH_BYTES];
+    if (!file_path(cache_dir, path, sizeof path)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "the path of the cache folder is too long: %s", cache_dir);
+    }
+    json_t *list = merged_list(cache_dir, drive, profile);
+    json_t *root = list == NULL ? NULL : json_pack("{s:i, s:o}", "version", HYPURA_PROFILE_VERSION, "profiles", list);
+    char *text = root == NULL ? NULL : json_dumps(root, JSON_INDENT(2));
+    json_decref(root);
+    if (text == NULL) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to store the profile in %s", path);
+    }
+    hypura_status status = write_file(path, text, error);
+    free(text);
+    return status;
+}

@@ -1,1 +1,0 @@
-typedef int hypura_hw_stub;
