@@ -397,6 +397,11 @@ static hypura_status make_map(opening *o)
         !hypura_bundle_build(o->tensors, map->n_tensors, &o->owned->arena, &map->bundles, &map->n_bundles)) {
         status = out_of_memory(o);
     }
+    if (map->n_bundles == 0) {
+        /* Dense whatever the keys say: some converters copy them from a sibling. */
+        map->n_experts = 0;
+        map->n_experts_used = 0;
+    }
     return status;
 }
 
