@@ -48,6 +48,7 @@ static hypura_status open_sequence(hypura_pager *pager, hypura_error *error)
         }
     }
     pager_ring *ring = &pager->ring;
+    ring->wanted = UINT32_MAX;
     ring->n_chunks = n;
     if (n == 0) {
         return HYPURA_OK;
@@ -188,6 +189,7 @@ static void read_chunk(hypura_pager *pager, uint32_t index, uint32_t chunk)
     slot->chunk = chunk;
     slot->filling = true;
     slot->failed = false;
+    slot->told = false;
     slot->data = ring->memory + (uint64_t)index * ring->stride_bytes + head;
     const hypura_io_read read = {
         .file = (uint16_t)tensor->file,
@@ -239,44 +241,54 @@ static void seek(hypura_pager *pager, uint32_t chunk)
     pager_top_up(pager);
 }
 
+/* With the lock held: empties the ring, to read on from this chunk. */
+static void restart(hypura_pager *pager, uint32_t chunk)
+{
+    pager_ring *ring = &pager->ring;
+    while (ring->count > 0) {
+        while (ring->slots[ring->head].filling) {
+            pager_wait(pager);
+        }
+        drop_head(ring);
+    }
+    ring->next = chunk;
+}
+
 const char *hypura_pager_acquire_chunk(hypura_pager *pager, int tensor, uint32_t chunk, int64_t *first_row,
                                        int64_t *n_rows)
 {
     pager_ring    *ring = &pager->ring;
     const uint32_t wanted = pager->dense[tensor].first_chunk + chunk;
+    const char    *data = NULL;
+    bool           told = false;
     chunk_rows(pager, wanted, first_row, n_rows);
-    const uint64_t bytes = (uint64_t)*n_rows * pager->map->tensors[tensor].row_bytes;
 
     pthread_mutex_lock(&pager->lock);
-    pager->statistics.bytes_needed += bytes;
-    seek(pager, wanted);
-    hypura_io_wake(pager->io);
-    pager_ring_slot *slot = &ring->slots[ring->head];
-    while (slot->filling) {
-        pager_wait(pager);
-    }
-    const bool failed = slot->failed;
-    if (failed) {
-        drop_head(ring);
-        ring->next = wanted;
-        /* what was read ahead follows the chunk that failed and no longer fits */
-        while (ring->count > 0) {
-            while (ring->slots[ring->head].filling) {
-                pager_wait(pager);
-            }
-            drop_head(ring);
+    pager->statistics.bytes_needed += (uint64_t)*n_rows * pager->map->tensors[tensor].row_bytes;
+    ring->wanted = wanted;
+    /* a chunk that failed while it was only read ahead gets a second chance */
+    while (!data && !told) {
+        seek(pager, wanted);
+        hypura_io_wake(pager->io);
+        pager_ring_slot *slot = &ring->slots[ring->head];
+        while (slot->filling) {
+            pager_wait(pager);
         }
-    } else {
-        ring->held = true;
+        if (slot->failed) {
+            told = slot->told;
+            restart(pager, wanted);
+        } else {
+            data = slot->data;
+        }
     }
+    ring->wanted = UINT32_MAX;
     pthread_mutex_unlock(&pager->lock);
-    return failed ? NULL : slot->data;
+    return data;
 }
 
 void hypura_pager_release_chunk(hypura_pager *pager)
 {
     pthread_mutex_lock(&pager->lock);
-    pager->ring.held = false;
     drop_head(&pager->ring);
     pager_top_up(pager);
     pthread_mutex_unlock(&pager->lock);
@@ -287,12 +299,13 @@ void pager_complete_chunk(hypura_pager *pager, const hypura_io_completion *compl
 {
     pager_ring_slot *slot = &pager->ring.slots[(uint32_t)completion->user];
     slot->filling = false;
-    if (completion->status != HYPURA_OK) {
+    slot->failed = completion->status != HYPURA_OK;
+    if (slot->failed && slot->chunk == pager->ring.wanted) {
         int64_t first, n;
         char    part[64];
         chunk_rows(pager, slot->chunk, &first, &n);
         snprintf(part, sizeof(part), "rows %lld to %lld", (long long)first, (long long)(first + n - 1));
-        slot->failed = true;
+        slot->told = true;
         pager_note_failure(pager, completion, pager->ring.tensor_of[slot->chunk], part);
     }
 }

@@ -148,6 +148,18 @@ static void start_reads(hypura_pager *pager, int bundle, uint32_t expert, uint32
     }
 }
 
+/* With the lock held: the slot of a key. One whose read failed has to end its other
+ * reads before it is given up and the key can be read anew. */
+static uint32_t find_slot(hypura_pager *pager, pager_pool *pool, uint32_t key)
+{
+    uint32_t slot = hypura_cache_find(pool->cache, key);
+    while (slot != HYPURA_CACHE_NONE && pool->slots[slot].failed && pool->slots[slot].filling > 0) {
+        pager_wait(pager);
+        slot = hypura_cache_find(pool->cache, key);
+    }
+    return slot;
+}
+
 uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n,
                                     uint32_t *slots)
 {
@@ -159,7 +171,7 @@ uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint3
 
     pthread_mutex_lock(&pager->lock);
     for (uint32_t i = 0; i < n; i++) {
-        slots[i] = hypura_cache_find(pool->cache, place->first_key + experts[i]);
+        slots[i] = find_slot(pager, pool, place->first_key + experts[i]);
         if (slots[i] == HYPURA_CACHE_NONE) {
             continue;
         }

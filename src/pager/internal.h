@@ -63,6 +63,7 @@ typedef struct pager_ring_slot {
     uint32_t chunk; /* position in the sequence */
     bool     filling;
     bool     failed;
+    bool     told; /* failed while somebody waited for it, who then reports it */
     char    *data; /* of the chunk's first byte */
 } pager_ring_slot;
 
@@ -77,7 +78,7 @@ typedef struct pager_ring {
     uint32_t         next;  /* next chunk of the sequence to read */
     uint32_t         n_chunks;
     int32_t         *tensor_of; /* sequence position -> tensor */
-    bool             held;      /* the executor computes with the head */
+    uint32_t         wanted;    /* chunk that the executor waits for, or UINT32_MAX */
 } pager_ring;
 
 typedef struct pager_queue {

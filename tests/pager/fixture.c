@@ -1,0 +1,166 @@
+/*
+ * fixture.c - writing the file of fixture.h, its map and its plan.
+ */
+#include "fixture.h"
+
+#include "plan/layout.h"
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define N_EXPERT_TENSORS (FIXTURE_LAYERS * FIXTURE_MATRICES)
+#define N_TENSORS (N_EXPERT_TENSORS + FIXTURE_DENSE + 1)
+#define ROW_BYTES 1000
+#define DENSE_ROWS 301
+#define CHUNK_ROWS 64
+#define EMBEDDING_ROWS 500
+
+const fixture_options fixture_defaults = {
+    .expert_bytes = {8192, 8192, 12288 + 32},
+    .n_slots = 6,
+    .n_ring_slots = 4,
+    .pinned_rows = 64,
+};
+
+static uint8_t byte_at(uint64_t offset)
+{
+    return (uint8_t)(offset * 167 + (offset >> 8) * 59 + (offset >> 16) * 31);
+}
+
+bool fixture_is(const char *bytes, uint64_t offset, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++) {
+        if ((uint8_t)bytes[i] != byte_at(offset + i)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+int fixture_dense(int index)
+{
+    return N_EXPERT_TENSORS + index;
+}
+
+int fixture_embedding(void)
+{
+    return N_TENSORS - 1;
+}
+
+static void write_file(fixture *f, uint64_t bytes)
+{
+    snprintf(f->path, sizeof(f->path), "pager-fixture-XXXXXX");
+    const int fd = mkstemp(f->path);
+    assert_true(fd >= 0);
+    FILE *file = fdopen(fd, "wb");
+    assert_non_null(file);
+    for (uint64_t i = 0; i < bytes; i++) {
+        assert_int_not_equal(fputc(byte_at(i), file), EOF);
+    }
+    assert_int_equal(fclose(file), 0);
+}
+
+static uint64_t add_tensor(fixture *f, int index, uint64_t offset, hypura_tensor shape)
+{
+    offset = (offset + 31) / 32 * 32;
+    f->tensors[index] = shape;
+    f->tensors[index].offset = offset;
+    f->order[index] = index;
+    return offset + shape.bytes;
+}
+
+static uint64_t add_experts(fixture *f, const fixture_options *options, uint64_t offset)
+{
+    static const char *const names[FIXTURE_MATRICES] = {"gate", "up", "down"};
+    for (int l = 0; l < FIXTURE_LAYERS; l++) {
+        f->bundles[l] = (hypura_bundle){.layer = l, .n_experts = FIXTURE_EXPERTS, .n_tensors = FIXTURE_MATRICES};
+        for (int m = 0; m < FIXTURE_MATRICES; m++) {
+            const int      index = l * FIXTURE_MATRICES + m;
+            const uint64_t slice = options->expert_bytes[m];
+            f->bundles[l].tensors[m] = index;
+            f->bundles[l].expert_bytes += slice;
+            f->placements[index] = (hypura_placement){.place = HYPURA_PLACE_EXPERTS, .pool = 0};
+            offset = add_tensor(f, index, offset,
+                                (hypura_tensor){.name = names[m],
+                                                .ne = {(int64_t)slice, 1, FIXTURE_EXPERTS, 1},
+                                                .role = HYPURA_ROLE_EXPERT,
+                                                .layer = l,
+                                                .bundle = l,
+                                                .bytes = slice * FIXTURE_EXPERTS,
+                                                .row_bytes = slice,
+                                                .expert_bytes = slice});
+        }
+    }
+    return offset;
+}
+
+static uint64_t add_matrix(fixture *f, int index, uint64_t offset, const char *name, int64_t rows,
+                           hypura_placement placement)
+{
+    f->placements[index] = placement;
+    return add_tensor(f, index, offset,
+                      (hypura_tensor){.name = name,
+                                      .ne = {ROW_BYTES, rows, 1, 1},
+                                      .layer = -1,
+                                      .bundle = -1,
+                                      .bytes = (uint64_t)rows * ROW_BYTES,
+                                      .row_bytes = ROW_BYTES});
+}
+
+void fixture_open(fixture *f, const fixture_options *options)
+{
+    memset(f, 0, sizeof(*f));
+    uint64_t end = add_experts(f, options, 100);
+    for (int i = 0; i < FIXTURE_DENSE; i++) {
+        end = add_matrix(f, fixture_dense(i), end, "dense", DENSE_ROWS,
+                         (hypura_placement){.place = HYPURA_PLACE_DENSE,
+                                            .pinned_rows = options->pinned_rows,
+                                            .chunk_rows = CHUNK_ROWS,
+                                            .pool = -1});
+    }
+    end = add_matrix(f, fixture_embedding(), end, "embedding", EMBEDDING_ROWS,
+                     (hypura_placement){.place = HYPURA_PLACE_ROWS, .pool = -1});
+    write_file(f, end);
+    f->files[0] = f->path;
+    f->file_bytes[0] = end;
+    f->map = (hypura_map){
+        .path = f->path,
+        .n_experts = FIXTURE_EXPERTS,
+        .n_files = 1,
+        .files = f->files,
+        .file_bytes = f->file_bytes,
+        .n_tensors = N_TENSORS,
+        .tensors = f->tensors,
+        .n_bundles = FIXTURE_LAYERS,
+        .bundles = f->bundles,
+    };
+    f->plan = (hypura_plan){
+        .mode = HYPURA_MODE_MIXED,
+        .ring_slot_bytes = hypura_layout_region_bytes(HYPURA_LAYOUT_PAGE_BYTES, CHUNK_ROWS * ROW_BYTES),
+        .n_ring_slots = options->n_ring_slots,
+        .io_block_bytes = 16384,
+        .io_depth = 4,
+        .slot_align_bytes = 4096,
+        .n_pools = 1,
+        .n_placements = N_TENSORS,
+        .placements = f->placements,
+        .order = f->order,
+    };
+    f->plan.pools[0].n_slots = options->n_slots;
+    for (int m = 0; m < FIXTURE_MATRICES; m++) {
+        f->plan.pools[0].slot_bytes += options->expert_bytes[m];
+        f->plan.pools[0].slot_stride_bytes +=
+            hypura_layout_region_bytes(f->plan.slot_align_bytes, options->expert_bytes[m]);
+    }
+}
+
+void fixture_close(fixture *f)
+{
+    unlink(f->path);
+}

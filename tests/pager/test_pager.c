@@ -1,0 +1,460 @@
+/*
+ * test_pager.c - the pager against a file whose bytes tell where they lie: leases,
+ * eviction, the ring, rows, and what happens when reads fail, come short or late.
+ */
+#include "fixture.h"
+
+#include "pager/pager.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *const engines[] = {"uring", "pool"};
+
+static hypura_pager *open_pager(fixture *f, const char *engine, hypura_io_hook hook, void *user)
+{
+    hypura_pager              *pager = NULL;
+    hypura_error               error = {0};
+    const hypura_pager_options options = {
+        .map = &f->map, .plan = &f->plan, .io_engine = engine, .hook = hook, .hook_user = user};
+    if (hypura_pager_open(&options, &pager, &error) != HYPURA_OK) {
+        fail_msg("%s", error.message);
+    }
+    return pager;
+}
+
+static bool expert_is_right(fixture *f, hypura_pager *pager, int bundle, uint32_t expert, uint32_t slot)
+{
+    for (int m = 0; m < FIXTURE_MATRICES; m++) {
+        const hypura_tensor *tensor = &f->tensors[f->bundles[bundle].tensors[m]];
+        const hypura_slots   slots = hypura_pager_slots(pager, bundle, m);
+        if (!fixture_is(slots.data + slot * slots.stride_bytes, tensor->offset + expert * tensor->expert_bytes,
+                        tensor->expert_bytes)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Leases experts, checks the bytes of those leased, releases. Returns how many. */
+static uint32_t use_experts(fixture *f, hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n)
+{
+    uint32_t       slots[FIXTURE_EXPERTS];
+    const uint32_t leased = hypura_pager_lease_experts(pager, bundle, experts, n, slots);
+    for (uint32_t i = 0; i < n; i++) {
+        if (slots[i] != UINT32_MAX) {
+            assert_int_equal(hypura_pager_wait_expert(pager, bundle, slots[i], UINT32_MAX), HYPURA_OK);
+            assert_true(hypura_pager_expert_ready(pager, bundle, slots[i]));
+            assert_true(expert_is_right(f, pager, bundle, experts[i], slots[i]));
+            hypura_pager_release_expert(pager, bundle, slots[i]);
+        }
+    }
+    return leased;
+}
+
+static void leases_hold_the_right_bytes(void **state)
+{
+    (void)state;
+    static const fixture_options shapes[] = {
+        {.expert_bytes = {8192, 8192, 12320}, .n_slots = 6, .n_ring_slots = 3, .pinned_rows = 0},
+        {.expert_bytes = {4096, 4096, 4096}, .n_slots = 5, .n_ring_slots = 3, .pinned_rows = 0},
+        {.expert_bytes = {100, 4097, 33333}, .n_slots = 4, .n_ring_slots = 3, .pinned_rows = 0},
+    };
+    for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++) {
+        for (size_t e = 0; e < 2; e++) {
+            fixture f;
+            fixture_open(&f, &shapes[s]);
+            hypura_pager *pager = open_pager(&f, engines[e], NULL, NULL);
+            hypura_pager_enter(pager);
+            srand(7);
+            for (int round = 0; round < 200; round++) {
+                uint32_t experts[4];
+                const uint32_t n = 1 + (uint32_t)rand() % 4;
+                for (uint32_t i = 0; i < n; i++) {
+                    experts[i] = ((uint32_t)rand() % 4 + i * 4) % FIXTURE_EXPERTS;
+                }
+                assert_int_equal(use_experts(&f, pager, rand() % FIXTURE_LAYERS, experts, n), n);
+            }
+            hypura_pager_leave(pager);
+            hypura_statistics statistics;
+            hypura_pager_statistics(pager, &statistics);
+            assert_true(statistics.n_evictions > 0);
+            assert_true(statistics.bytes_hit > 0);
+            assert_true(statistics.bytes_needed > statistics.bytes_hit);
+            assert_string_equal(statistics.io_engine, engines[e]);
+            hypura_pager_close(pager);
+            fixture_close(&f);
+        }
+    }
+}
+
+static void leases_stop_at_the_last_slot(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_open(&f, &fixture_defaults);
+    hypura_pager  *pager = open_pager(&f, NULL, NULL, NULL);
+    const uint32_t experts[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    uint32_t       slots[8];
+    hypura_pager_enter(pager);
+    assert_int_equal(hypura_pager_lease_experts(pager, 0, experts, 8, slots), 6);
+    assert_int_equal(slots[6], UINT32_MAX);
+    assert_int_equal(slots[7], UINT32_MAX);
+    uint32_t other;
+    assert_int_equal(hypura_pager_lease_experts(pager, 1, experts, 1, &other), 0);
+    /* present ones are leased before a free slot is given to one that comes earlier */
+    assert_int_equal(hypura_pager_wait_expert(pager, 0, slots[2], UINT32_MAX), HYPURA_OK);
+    hypura_pager_release_expert(pager, 0, slots[2]);
+    const uint32_t mixed[2] = {9, 2};
+    uint32_t       mixed_slots[2];
+    assert_int_equal(hypura_pager_lease_experts(pager, 0, mixed, 2, mixed_slots), 1);
+    assert_int_equal(mixed_slots[0], UINT32_MAX);
+    assert_int_equal(mixed_slots[1], slots[2]);
+    hypura_pager_release_expert(pager, 0, mixed_slots[1]);
+    for (int i = 0; i < 6; i++) {
+        if (i != 2) {
+            assert_int_equal(hypura_pager_wait_expert(pager, 0, slots[i], UINT32_MAX), HYPURA_OK);
+            hypura_pager_release_expert(pager, 0, slots[i]);
+        }
+    }
+    hypura_pager_wait_slot(pager, 2);
+    assert_int_equal(use_experts(&f, pager, 2, experts, 6), 6);
+    hypura_pager_leave(pager);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
+/* One pass over the dense weights as a token makes it. */
+static void pass_dense(fixture *f, hypura_pager *pager, int first, int last)
+{
+    for (int d = first; d < last; d++) {
+        const hypura_tensor *tensor = &f->tensors[fixture_dense(d)];
+        int64_t              pinned;
+        const char          *rows = hypura_pager_pinned(pager, fixture_dense(d), &pinned);
+        assert_int_equal(pinned, f->placements[fixture_dense(d)].pinned_rows);
+        if (pinned > 0) {
+            assert_true(fixture_is(rows, tensor->offset, (uint64_t)pinned * tensor->row_bytes));
+        }
+        int64_t next = pinned;
+        for (uint32_t c = 0; c < hypura_pager_chunks(pager, fixture_dense(d)); c++) {
+            int64_t     row, n;
+            const char *chunk = hypura_pager_acquire_chunk(pager, fixture_dense(d), c, &row, &n);
+            assert_non_null(chunk);
+            assert_int_equal(row, next);
+            assert_true(fixture_is(chunk, tensor->offset + (uint64_t)row * tensor->row_bytes,
+                                   (uint64_t)n * tensor->row_bytes));
+            hypura_pager_release_chunk(pager);
+            next = row + n;
+        }
+        assert_int_equal(next, tensor->ne[1]);
+    }
+}
+
+static void ring_follows_and_recovers_the_order(void **state)
+{
+    (void)state;
+    for (size_t e = 0; e < 2; e++) {
+        fixture f;
+        fixture_open(&f, &fixture_defaults);
+        hypura_pager *pager = open_pager(&f, engines[e], NULL, NULL);
+        hypura_pager_enter(pager);
+        for (int token = 0; token < 4; token++) {
+            pass_dense(&f, pager, 0, FIXTURE_DENSE);
+        }
+        pass_dense(&f, pager, 0, 1); /* a graph that leaves the rest out */
+        pass_dense(&f, pager, 2, 3);
+        pass_dense(&f, pager, 0, FIXTURE_DENSE);
+        pass_dense(&f, pager, 1, 2); /* not in the ring at all */
+        hypura_pager_leave(pager);
+        hypura_pager_close(pager);
+        fixture_close(&f);
+    }
+}
+
+static void in_order_every_chunk_is_read_once(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_open(&f, &fixture_defaults);
+    hypura_pager *pager = open_pager(&f, NULL, NULL, NULL);
+    hypura_pager_enter(pager);
+    uint32_t per_token = 0;
+    for (int d = 0; d < FIXTURE_DENSE; d++) {
+        per_token += hypura_pager_chunks(pager, fixture_dense(d));
+    }
+    for (int token = 0; token < 10; token++) {
+        pass_dense(&f, pager, 0, FIXTURE_DENSE);
+    }
+    hypura_pager_leave(pager);
+    hypura_statistics statistics;
+    hypura_pager_statistics(pager, &statistics);
+    assert_in_range(statistics.n_reads, 10 * per_token, 10 * per_token + f.plan.n_ring_slots);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
+static void rows_come_in_the_order_asked_for(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_open(&f, &fixture_defaults);
+    hypura_pager        *pager = open_pager(&f, NULL, NULL, NULL);
+    const hypura_tensor *tensor = &f.tensors[fixture_embedding()];
+    enum { N = 2500 };
+    int64_t *rows = malloc(N * sizeof(*rows));
+    char    *bytes = malloc(N * tensor->row_bytes);
+    assert_non_null(rows);
+    assert_non_null(bytes);
+    for (int i = 0; i < N; i++) {
+        rows[i] = i * 7 % tensor->ne[1];
+    }
+    hypura_pager_enter(pager);
+    assert_int_equal(hypura_pager_read_rows(pager, fixture_embedding(), rows, N, bytes), HYPURA_OK);
+    hypura_pager_leave(pager);
+    for (int i = 0; i < N; i++) {
+        assert_true(fixture_is(bytes + (size_t)i * tensor->row_bytes,
+                               tensor->offset + (uint64_t)rows[i] * tensor->row_bytes, tensor->row_bytes));
+    }
+    free(bytes);
+    free(rows);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
+/* ---- faults ------------------------------------------------------------------ */
+
+enum fault { FAULT_FAIL, FAULT_SHORT, FAULT_LATE };
+
+typedef struct fault_plan {
+    enum fault fault;
+    uint64_t   nth;
+    uint64_t   n_seen;
+    pthread_mutex_t lock;
+} fault_plan;
+
+static int64_t inject(void *user, uint64_t nth, int64_t result)
+{
+    fault_plan *plan = user;
+    pthread_mutex_lock(&plan->lock);
+    plan->n_seen = nth > plan->n_seen ? nth : plan->n_seen;
+    pthread_mutex_unlock(&plan->lock);
+    if (nth != plan->nth) {
+        return result;
+    }
+    switch (plan->fault) {
+    case FAULT_FAIL:
+        return -EIO;
+    case FAULT_SHORT:
+        return result > 512 ? 512 : result;
+    case FAULT_LATE:
+        usleep(2000);
+        return result;
+    }
+    return result;
+}
+
+/* Some of everything. False when the pager reported a failure. */
+static bool work(fixture *f, hypura_pager *pager)
+{
+    bool ok = true;
+    hypura_pager_enter(pager);
+    for (int round = 0; round < 4 && ok; round++) {
+        uint32_t experts[3] = {(uint32_t)round, (uint32_t)round + 5, (uint32_t)round + 9};
+        uint32_t slots[3];
+        assert_int_equal(hypura_pager_lease_experts(pager, round % FIXTURE_LAYERS, experts, 3, slots), 3);
+        for (int i = 0; i < 3; i++) {
+            if (ok && hypura_pager_wait_expert(pager, round % FIXTURE_LAYERS, slots[i], UINT32_MAX) == HYPURA_OK) {
+                assert_true(expert_is_right(f, pager, round % FIXTURE_LAYERS, experts[i], slots[i]));
+            } else {
+                ok = false;
+            }
+        }
+        for (int i = 0; i < 3; i++) {
+            hypura_pager_release_expert(pager, round % FIXTURE_LAYERS, slots[i]);
+        }
+    }
+    for (int d = 0; d < FIXTURE_DENSE && ok; d++) {
+        const hypura_tensor *tensor = &f->tensors[fixture_dense(d)];
+        for (uint32_t c = 0; c < hypura_pager_chunks(pager, fixture_dense(d)) && ok; c++) {
+            int64_t     row, n;
+            const char *chunk = hypura_pager_acquire_chunk(pager, fixture_dense(d), c, &row, &n);
+            ok = chunk != NULL;
+            if (ok) {
+                assert_true(fixture_is(chunk, tensor->offset + (uint64_t)row * tensor->row_bytes,
+                                       (uint64_t)n * tensor->row_bytes));
+                hypura_pager_release_chunk(pager);
+            }
+        }
+    }
+    const int64_t rows[3] = {3, 499, 77};
+    char          bytes[3 * 1000];
+    ok = ok && hypura_pager_read_rows(pager, fixture_embedding(), rows, 3, bytes) == HYPURA_OK;
+    hypura_pager_leave(pager);
+    return ok;
+}
+
+static void every_fault_is_told_or_healed(void **state)
+{
+    (void)state;
+    for (size_t e = 0; e < 2; e++) {
+        for (enum fault fault = FAULT_FAIL; fault <= FAULT_LATE; fault++) {
+            uint64_t n_seen = 1;
+            int      n_failed = 0;
+            for (uint64_t nth = 0; nth <= n_seen; nth++) {
+                fixture f;
+                fixture_open(&f, &fixture_defaults);
+                fault_plan    plan = {.fault = fault, .nth = nth, .lock = PTHREAD_MUTEX_INITIALIZER};
+                hypura_pager *pager = open_pager(&f, engines[e], inject, &plan);
+                hypura_error  error = {0};
+                const bool    ok = work(&f, pager);
+                const bool    told = hypura_pager_take_error(pager, &error) != HYPURA_OK;
+                if (fault != FAULT_FAIL) {
+                    assert_true(ok);
+                    assert_false(told);
+                }
+                if (!ok) {
+                    assert_true(told);
+                    assert_non_null(strstr(error.message, f.path));
+                    n_failed++;
+                }
+                /* nothing stale: a later pass reads anew and is right; the fault may
+                 * have been waiting for it */
+                if (!work(&f, pager)) {
+                    assert_true(ok && fault == FAULT_FAIL);
+                    assert_int_equal(hypura_pager_take_error(pager, &error), HYPURA_ERR_IO);
+                    assert_true(work(&f, pager));
+                    n_failed++;
+                }
+                n_seen = plan.n_seen > n_seen ? plan.n_seen : n_seen;
+                hypura_pager_close(pager);
+                fixture_close(&f);
+                if (nth > 60) {
+                    nth += 7;
+                }
+            }
+            if (fault == FAULT_FAIL) {
+                assert_true(n_failed > 20);
+            }
+        }
+    }
+}
+
+static void a_truncated_file_is_named(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_open(&f, &fixture_defaults);
+    hypura_pager *pager = open_pager(&f, NULL, NULL, NULL);
+    assert_int_equal(truncate(f.path, 4096), 0);
+    const uint32_t expert = 15;
+    uint32_t       slot;
+    hypura_error   error = {0};
+    hypura_pager_enter(pager);
+    assert_int_equal(hypura_pager_lease_experts(pager, 2, &expert, 1, &slot), 1);
+    assert_int_equal(hypura_pager_wait_expert(pager, 2, slot, UINT32_MAX), HYPURA_ERR_IO);
+    hypura_pager_release_expert(pager, 2, slot);
+    hypura_pager_leave(pager);
+    assert_int_equal(hypura_pager_take_error(pager, &error), HYPURA_ERR_IO);
+    assert_non_null(strstr(error.message, f.path));
+    assert_non_null(strstr(error.message, "truncated"));
+    assert_non_null(strstr(error.message, "expert 15"));
+    assert_int_equal(hypura_pager_take_error(pager, &error), HYPURA_OK);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
+static void a_missing_file_is_named(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_open(&f, &fixture_defaults);
+    unlink(f.path);
+    hypura_pager              *pager = NULL;
+    hypura_error               error = {0};
+    const hypura_pager_options options = {.map = &f.map, .plan = &f.plan};
+    assert_int_equal(hypura_pager_open(&options, &pager, &error), HYPURA_ERR_IO);
+    assert_null(pager);
+    assert_non_null(strstr(error.message, f.path));
+}
+
+/* ---- threads ------------------------------------------------------------------- */
+
+typedef struct thread_work {
+    fixture      *f;
+    hypura_pager *pager;
+} thread_work;
+
+static void *work_many_times(void *argument)
+{
+    thread_work *w = argument;
+    for (int i = 0; i < 20; i++) {
+        if (!work(w->f, w->pager)) {
+            return argument;
+        }
+    }
+    return NULL;
+}
+
+static void contexts_take_turns(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_open(&f, &fixture_defaults);
+    hypura_pager *pager = open_pager(&f, NULL, NULL, NULL);
+    thread_work   w = {&f, pager};
+    pthread_t     threads[3];
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, work_many_times, &w), 0);
+    }
+    for (int i = 0; i < 3; i++) {
+        void *failed;
+        pthread_join(threads[i], &failed);
+        assert_null(failed);
+    }
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
+static void closing_with_reads_under_way(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 20; round++) {
+        fixture f;
+        fixture_open(&f, &fixture_defaults);
+        hypura_pager  *pager = open_pager(&f, engines[round % 2], NULL, NULL);
+        const uint32_t experts[6] = {0, 1, 2, 3, 4, 5};
+        uint32_t       slots[6];
+        hypura_pager_enter(pager);
+        hypura_pager_lease_experts(pager, 0, experts, 6, slots);
+        for (int i = 0; i < 6; i++) {
+            hypura_pager_release_expert(pager, 0, slots[i]);
+        }
+        hypura_pager_leave(pager);
+        hypura_pager_close(pager);
+        fixture_close(&f);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(leases_hold_the_right_bytes),
+        cmocka_unit_test(leases_stop_at_the_last_slot),
+        cmocka_unit_test(ring_follows_and_recovers_the_order),
+        cmocka_unit_test(in_order_every_chunk_is_read_once),
+        cmocka_unit_test(rows_come_in_the_order_asked_for),
+        cmocka_unit_test(every_fault_is_told_or_healed),
+        cmocka_unit_test(a_truncated_file_is_named),
+        cmocka_unit_test(a_missing_file_is_named),
+        cmocka_unit_test(contexts_take_turns),
+        cmocka_unit_test(closing_with_reads_under_way),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
