@@ -18,7 +18,7 @@ library() { command -v pkg-config && pkg-config --exists "$1"; }
 # A bare compiler driver without libc headers is not enough; Debian's g++ pulls in both.
 compiles() { echo 'int main(void) { return 0; }' | "$1" -x "$2" -o /dev/null -; }
 
-need "a C compiler" "gcc g++" "" compiles "${CC:-cc}" c
+need "a C compiler" "gcc libc6-dev" "" compiles "${CC:-cc}" c
 need "a C++ compiler" "g++" "" compiles "${CXX:-c++}" c++
 need "CMake 3.21 or newer" "cmake" "cmake" command -v cmake
 need "Ninja" "ninja-build" "ninja" command -v ninja
@@ -55,7 +55,7 @@ fi
     echo "error: the build needs what is missing here:"
     printf '  %s\n' "${missing[@]}"
     if [ "$system" = Darwin ]; then
-        echo "install it with: xcode-select --install; brew install ${brew[*]}"
+        echo "install it with: xcode-select --install; brew install ${brew[*]-}"
     else
         echo "Debian calls it: ${debian[*]}"
     fi
