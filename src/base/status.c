@@ -96,8 +96,7 @@ static inline const char *errno_text_xsi(int failed, const char *buffer)
     return failed ? "unknown error" : buffer;
 }
 
-#define errno_text(result, buffer) \
-    _Generic((result), char *: errno_text_gnu, int: errno_text_xsi)((result), (buffer))
+#define errno_text(result, buffer) _Generic((result), char * : errno_text_gnu, int : errno_text_xsi)((result), (buffer))
 
 hypura_status hypura_fail_errno(hypura_error *error, int errno_value, const char *format, ...)
 {

@@ -50,18 +50,18 @@ enum { MAX_LATENCIES = 1024, N_FINE = 6, N_ROUNDS = 3 };
 typedef struct shape {
     uint64_t block_bytes;
     uint32_t depth;
-    double   bytes_per_s;
+    double bytes_per_s;
 } shape;
 
 typedef struct probe {
-    const char        *path; /* the file that is read */
-    uint64_t           random;
-    unsigned char     *memory; /* MAX_FLIGHT_BYTES */
+    const char *path; /* the file that is read */
+    uint64_t random;
+    unsigned char *memory; /* MAX_FLIGHT_BYTES */
     hypura_progress_fn progress;
-    void              *progress_user;
-    uint64_t           steps;
-    uint64_t           n_steps;
-    hypura_error      *error;
+    void *progress_user;
+    uint64_t steps;
+    uint64_t n_steps;
+    hypura_error *error;
 } probe;
 
 static uint64_t next_random(probe *p)
@@ -76,8 +76,8 @@ static uint64_t next_random(probe *p)
 static hypura_status step(probe *p)
 {
     p->steps++;
-    if (p->progress != NULL &&
-        !p->progress(p->progress_user, "measuring storage", p->steps < p->n_steps ? p->steps : p->n_steps, p->n_steps)) {
+    if (p->progress != NULL && !p->progress(p->progress_user, "measuring storage",
+                                            p->steps < p->n_steps ? p->steps : p->n_steps, p->n_steps)) {
         return hypura_fail(p->error, HYPURA_ERR_CANCELLED, "measuring %s was stopped", p->path);
     }
     return HYPURA_OK;

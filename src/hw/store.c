@@ -49,8 +49,7 @@ static bool is_of(const json_t *entry, const char *drive, const hypura_profile *
     const char *stored_cpu = json_string_value(json_object_get(entry, "cpu"));
     const char *stored_drive = json_string_value(json_object_get(entry, "drive"));
     return stored_cpu != NULL && stored_drive != NULL && strcmp(stored_cpu, profile->cpu) == 0 &&
-           strcmp(stored_drive, drive) == 0 &&
-           json_integer_value(json_object_get(entry, "n_cpus")) == profile->n_cpus;
+           strcmp(stored_drive, drive) == 0 && json_integer_value(json_object_get(entry, "n_cpus")) == profile->n_cpus;
 }
 
 hypura_status hypura_store_make_folder(const char *path, hypura_error *error)
@@ -165,8 +164,8 @@ static json_t *encode(const char *drive, const hypura_profile *p)
                      "direct_io", (int)p->direct_io, "io_align_offset_bytes", (json_int_t)p->io_align_offset_bytes,
                      "io_align_memory_bytes", (json_int_t)p->io_align_memory_bytes, "io_block_bytes",
                      (json_int_t)p->io_block_bytes, "io_depth", (json_int_t)p->io_depth, "measured_unix_s",
-                     (json_int_t)p->measured_unix_s, "memory_bytes_per_s", p->memory_bytes_per_s,
-                     "direct_bytes_per_s", p->direct_bytes_per_s, "read_latency_us", p->read_latency_us);
+                     (json_int_t)p->measured_unix_s, "memory_bytes_per_s", p->memory_bytes_per_s, "direct_bytes_per_s",
+                     p->direct_bytes_per_s, "read_latency_us", p->read_latency_us);
 }
 
 static hypura_status write_file(const char *path, const char *text, hypura_error *error)

@@ -10,7 +10,7 @@
 
 typedef struct hypura_io_raw {
     uint32_t tag;
-    int64_t  result; /* bytes read, or a negative errno */
+    int64_t result; /* bytes read, or a negative errno */
 } hypura_io_raw;
 
 typedef struct hypura_io_engine {

@@ -47,53 +47,53 @@ enum { BATCH = 64 };
 
 typedef struct pending_read {
     hypura_io_read read;
-    uint64_t       cut;         /* bytes already cut into requests */
-    uint32_t       n_in_flight; /* requests of it */
-    uint32_t       next;        /* in the FIFO or in the free list */
-    hypura_status  status;      /* first failure; nothing more is started after it */
-    int            errno_value;
-    uint64_t       failed_at;
+    uint64_t cut;         /* bytes already cut into requests */
+    uint32_t n_in_flight; /* requests of it */
+    uint32_t next;        /* in the FIFO or in the free list */
+    hypura_status status; /* first failure; nothing more is started after it */
+    int errno_value;
+    uint64_t failed_at;
 } pending_read;
 
 typedef struct request {
     hypura_io_piece piece;
-    uint64_t        done; /* bytes of the piece that have arrived, aligned */
-    char           *address;
-    uint32_t        read;
-    uint32_t        n_stalls;
-    uint32_t        next; /* in the free list */
+    uint64_t done; /* bytes of the piece that have arrived, aligned */
+    char *address;
+    uint32_t read;
+    uint32_t n_stalls;
+    uint32_t next; /* in the free list */
 } request;
 
 struct hypura_io {
     const hypura_io_engine *engine;
-    void                   *state;
-    uint64_t                block_bytes;
-    uint32_t                depth;
-    uint32_t                max_reads;
-    hypura_io_hook          hook;
-    void                   *hook_user;
-    uint64_t                n_results; /* seen by the hook */
+    void *state;
+    uint64_t block_bytes;
+    uint32_t depth;
+    uint32_t max_reads;
+    hypura_io_hook hook;
+    void *hook_user;
+    uint64_t n_results; /* seen by the hook */
 
     hypura_io_file *files;
-    int             n_files;
-    uint64_t        step; /* continuing a short request: multiple of this keeps it aligned */
+    int n_files;
+    uint64_t step; /* continuing a short request: multiple of this keeps it aligned */
 
     pending_read *reads;
-    uint32_t      free_read;
-    uint32_t      fifo_head; /* reads with something left to cut */
-    uint32_t      fifo_tail;
+    uint32_t free_read;
+    uint32_t fifo_head; /* reads with something left to cut */
+    uint32_t fifo_tail;
 
     request *requests;
     uint32_t free_request;
     uint32_t n_in_flight;
-    char    *staging; /* depth blocks */
+    char *staging; /* depth blocks */
 
     hypura_io_completion *completions; /* ring of max_reads */
-    uint32_t              completion_head;
-    uint32_t              n_completions;
-    uint32_t              n_outstanding; /* accepted, not reaped */
+    uint32_t completion_head;
+    uint32_t n_completions;
+    uint32_t n_outstanding; /* accepted, not reaped */
 
-    uint64_t         busy_since_us;
+    uint64_t busy_since_us;
     _Atomic uint64_t bytes_requested;
     _Atomic uint64_t bytes_read;
     _Atomic uint64_t n_requests;
@@ -111,8 +111,7 @@ static const hypura_io_engine *const engines[] = {
 /* The owner is the only writer: no read-modify-write is needed. */
 static void count(_Atomic uint64_t *counter, uint64_t amount)
 {
-    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + amount,
-                          memory_order_relaxed);
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + amount, memory_order_relaxed);
 }
 
 /* ---- open and close ----------------------------------------------------- */

@@ -22,31 +22,31 @@
 #define STACK_BYTES ((size_t)256 << 10)
 
 typedef struct request {
-    int      fd;
+    int fd;
     uint32_t bytes;
     uint64_t offset;
-    void    *address;
-    int64_t  result;
+    void *address;
+    int64_t result;
 } request;
 
 typedef struct ring {
     uint32_t *tags;
-    uint32_t  head;
-    uint32_t  n;
+    uint32_t head;
+    uint32_t n;
 } ring;
 
 typedef struct pool {
     pthread_mutex_t mutex;
-    pthread_cond_t  work;
-    pthread_cond_t  finished;
-    uint32_t        depth;
-    request        *requests;
-    ring            todo;
-    ring            done;
-    bool            stop;
-    bool            woken;
-    uint32_t        n_threads;
-    pthread_t      *threads;
+    pthread_cond_t work;
+    pthread_cond_t finished;
+    uint32_t depth;
+    request *requests;
+    ring todo;
+    ring done;
+    bool stop;
+    bool woken;
+    uint32_t n_threads;
+    pthread_t *threads;
 } pool;
 
 static void ring_push(pool *p, ring *r, uint32_t tag)

@@ -19,9 +19,9 @@ enum { BATCH = 32 };
 /* Where the next part comes from. */
 typedef struct cursor {
     const hypura_io_read *reads;
-    uint32_t              n;
-    uint32_t              index;
-    uint64_t              done; /* of reads[index] */
+    uint32_t n;
+    uint32_t index;
+    uint64_t done; /* of reads[index] */
 } cursor;
 
 static bool skip_finished(cursor *c)
@@ -89,13 +89,14 @@ static hypura_status read_parts(hypura_io *io, const hypura_io_read *reads, uint
     return status;
 }
 
-hypura_status hypura_io_read_all(hypura_io *io, const hypura_io_read *reads, uint32_t n,
-                                 hypura_progress_fn progress, void *progress_user, hypura_error *error)
+hypura_status hypura_io_read_all(hypura_io *io, const hypura_io_read *reads, uint32_t n, hypura_progress_fn progress,
+                                 void *progress_user, hypura_error *error)
 {
     uint64_t total = 0;
     for (uint32_t i = 0; i < n; i++) {
         uint64_t end;
-        if (!hypura_size_add(reads[i].offset, reads[i].bytes, &end) || !hypura_size_add(total, reads[i].bytes, &total)) {
+        if (!hypura_size_add(reads[i].offset, reads[i].bytes, &end) ||
+            !hypura_size_add(total, reads[i].bytes, &total)) {
             return hypura_fail(error, HYPURA_ERR_USAGE, "a read of %" PRIu64 " bytes at %" PRIu64 " overflows",
                                reads[i].bytes, reads[i].offset);
         }

@@ -20,8 +20,8 @@ typedef struct hypura_io_piece {
     uint64_t bytes; /* block_bytes at most */
     uint64_t skip;
     uint64_t wanted; /* at least 1 */
-    char    *dst;    /* where the wanted bytes belong */
-    char    *direct; /* where the request may be read to at once; NULL: through a staging block */
+    char *dst;       /* where the wanted bytes belong */
+    char *direct;    /* where the request may be read to at once; NULL: through a staging block */
 } hypura_io_piece;
 
 /* Cuts the piece that begins after the first `done` bytes of the read, which

@@ -33,12 +33,12 @@ enum { RETRY_US = 1000, MAX_RETRIES = 5000 };
 
 typedef struct uring {
     struct io_uring ring;
-    int             event_fd;
-    int             broken; /* errno, 0 while it works */
-    bool            woken;
-    uint32_t        n_retries;
-    uint32_t        n_unsent;
-    uint64_t       *unsent; /* depth + 1 entries */
+    int event_fd;
+    int broken; /* errno, 0 while it works */
+    bool woken;
+    uint32_t n_retries;
+    uint32_t n_unsent;
+    uint64_t *unsent; /* depth + 1 entries */
 } uring;
 
 static bool uring_available(void)

@@ -9,7 +9,7 @@
 typedef struct hypura_cgroup {
     uint64_t limit_bytes;     /* smallest memory limit up to the root; UINT64_MAX: none */
     uint64_t available_bytes; /* smallest (limit - usage + reclaimable cache); UINT64_MAX: no limit */
-    double   cpus;            /* smallest CPU quota in processors; 0: none */
+    double cpus;              /* smallest CPU quota in processors; 0: none */
 } hypura_cgroup;
 
 /* Reads root/proc/self/cgroup and root/proc/self/mountinfo, then every group

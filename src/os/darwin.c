@@ -81,8 +81,7 @@ void *hypura_os_memory_map(size_t bytes, unsigned flags)
         errno = ENOMEM;
         return NULL;
     }
-    void *memory =
-        mmap(NULL, whole_pages(bytes), map_protection(flags), MAP_PRIVATE | MAP_ANON | MAP_NORESERVE, -1, 0);
+    void *memory = mmap(NULL, whole_pages(bytes), map_protection(flags), MAP_PRIVATE | MAP_ANON | MAP_NORESERVE, -1, 0);
     return memory == MAP_FAILED ? NULL : memory;
 }
 
@@ -92,8 +91,8 @@ bool hypura_os_memory_replace(void *address, size_t bytes, unsigned flags)
         errno = EINVAL;
         return false;
     }
-    return mmap(address, whole_pages(bytes), map_protection(flags),
-                MAP_PRIVATE | MAP_ANON | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED;
+    return mmap(address, whole_pages(bytes), map_protection(flags), MAP_PRIVATE | MAP_ANON | MAP_NORESERVE | MAP_FIXED,
+                -1, 0) != MAP_FAILED;
 }
 
 void hypura_os_memory_unmap(void *address, size_t bytes)

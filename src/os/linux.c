@@ -74,8 +74,8 @@ hypura_status hypura_os_memory_pressure(hypura_os_pressure *pressure, hypura_err
     if (file == NULL) {
         return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "this kernel has no %s", path);
     }
-    int n = fscanf(file, "some avg10=%lf avg60=%*f avg300=%*f total=%" SCNu64, &pressure->some_percent,
-                   &pressure->some_us);
+    int n =
+        fscanf(file, "some avg10=%lf avg60=%*f avg300=%*f total=%" SCNu64, &pressure->some_percent, &pressure->some_us);
     n += fscanf(file, " full avg10=%lf avg60=%*f avg300=%*f total=%" SCNu64, &pressure->full_percent,
                 &pressure->full_us);
     (void)fclose(file);

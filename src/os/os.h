@@ -25,9 +25,9 @@ hypura_status hypura_os_memory_read(hypura_os_memory *memory, hypura_error *erro
 /* How much of the last seconds tasks of this machine stood still for lack of
  * memory (Linux PSI). */
 typedef struct hypura_os_pressure {
-    double   some_percent; /* at least one task, mean over 10 s */
-    double   full_percent; /* all of them */
-    uint64_t some_us;      /* since boot */
+    double some_percent; /* at least one task, mean over 10 s */
+    double full_percent; /* all of them */
+    uint64_t some_us;    /* since boot */
     uint64_t full_us;
 } hypura_os_pressure;
 
@@ -79,9 +79,9 @@ bool hypura_os_memory_discard(void *address, size_t bytes);
 /* ---- files -------------------------------------------------------------- */
 
 typedef struct hypura_os_file {
-    int      fd;
+    int fd;
     uint64_t bytes;
-    bool     direct;       /* reads bypass the page cache */
+    bool direct;           /* reads bypass the page cache */
     uint32_t offset_align; /* of offsets and lengths of direct reads; power of two; 1 when not direct */
     uint32_t memory_align; /* of their addresses */
 } hypura_os_file;
@@ -90,10 +90,10 @@ typedef struct hypura_os_file {
  * page cache where the file system can; file->direct tells whether they do.
  * Errors name the path. */
 hypura_status hypura_os_file_open(const char *path, bool direct, hypura_os_file *file, hypura_error *error);
-void          hypura_os_file_close(hypura_os_file *file);
+void hypura_os_file_close(hypura_os_file *file);
 
 typedef struct hypura_os_drive {
-    char     id[64];     /* of the file system; the same after a reboot where the system allows */
+    char id[64];         /* of the file system; the same after a reboot where the system allows */
     uint64_t free_bytes; /* that this user may fill */
 } hypura_os_drive;
 

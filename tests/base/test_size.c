@@ -45,8 +45,30 @@ static void refused_sizes(void **state)
 {
     (void)state;
     static const char *const cases[] = {
-        "",     "K",     "-1",  "+1",  " 1", "1 ",  "1..5G", "1.G",  ".5G",  "1.5", "1.5B", "1KK", "1iB", "1Ki", "0x10",
-        "1e9",  "1,5G",  "nan", "inf", "1P", "1KiBx", "18446744073709551616", "16777216T", "16777215.9999999999999T1",
+        "",
+        "K",
+        "-1",
+        "+1",
+        " 1",
+        "1 ",
+        "1..5G",
+        "1.G",
+        ".5G",
+        "1.5",
+        "1.5B",
+        "1KK",
+        "1iB",
+        "1Ki",
+        "0x10",
+        "1e9",
+        "1,5G",
+        "nan",
+        "inf",
+        "1P",
+        "1KiBx",
+        "18446744073709551616",
+        "16777216T",
+        "16777215.9999999999999T1",
         "99999999999999999999999999K",
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -67,15 +89,9 @@ static void formatted_sizes(void **state)
         uint64_t bytes;
         const char *text;
     } cases[] = {
-        {0, "0 B"},
-        {1023, "1023 B"},
-        {1024, "1 KiB"},
-        {1536, "1.5 KiB"},
-        {KIB * KIB - 1, "1 MiB"},
-        {GIB + GIB / 2, "1.5 GiB"},
-        {GIB - 1, "1 GiB"},
-        {98 * KIB * KIB, "98 MiB"},
-        {UINT64_MAX, "16 EiB"},
+        {0, "0 B"},         {1023, "1023 B"},           {1024, "1 KiB"},
+        {1536, "1.5 KiB"},  {KIB * KIB - 1, "1 MiB"},   {GIB + GIB / 2, "1.5 GiB"},
+        {GIB - 1, "1 GiB"}, {98 * KIB * KIB, "98 MiB"}, {UINT64_MAX, "16 EiB"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char text[HYPURA_SIZE_TEXT];

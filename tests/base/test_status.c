@@ -76,8 +76,8 @@ static void every_status_has_its_own_name(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fail_fills_and_returns), cmocka_unit_test(null_error_is_allowed),
-        cmocka_unit_test(long_messages_are_cut),  cmocka_unit_test(errno_text_comes_last),
+        cmocka_unit_test(fail_fills_and_returns),        cmocka_unit_test(null_error_is_allowed),
+        cmocka_unit_test(long_messages_are_cut),         cmocka_unit_test(errno_text_comes_last),
         cmocka_unit_test(every_status_has_its_own_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

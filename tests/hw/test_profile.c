@@ -69,7 +69,7 @@ static void a_stored_profile_is_used_with_memory_of_now(void **state)
 /* Stops at the nth call whose text contains `in`. */
 typedef struct stopper {
     const char *in;
-    int         left;
+    int left;
 } stopper;
 
 static bool stop(void *user, const char *what, uint64_t done, uint64_t total)

@@ -94,7 +94,7 @@ static void the_list_does_not_grow_for_ever(void **state)
     (void)state;
     hypura_profile p = example();
     for (int i = 0; i < 100; i++) {
-        char drive[16];
+        char drive[32];
         snprintf(drive, sizeof drive, "drive-%d", i);
         save(drive, &p);
     }
@@ -201,12 +201,9 @@ static void folders_are_made_or_the_failure_named(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        IN_FOLDER(what_is_saved_comes_back),
-        IN_FOLDER(drives_and_processors_are_told_apart),
-        IN_FOLDER(the_list_does_not_grow_for_ever),
-        IN_FOLDER(rubbish_is_nothing_stored),
-        IN_FOLDER(values_without_sense_are_refused),
-        IN_FOLDER(folders_are_made_or_the_failure_named),
+        IN_FOLDER(what_is_saved_comes_back),         IN_FOLDER(drives_and_processors_are_told_apart),
+        IN_FOLDER(the_list_does_not_grow_for_ever),  IN_FOLDER(rubbish_is_nothing_stored),
+        IN_FOLDER(values_without_sense_are_refused), IN_FOLDER(folders_are_made_or_the_failure_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,10 +16,10 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#define KIB         ((size_t)1 << 10)
-#define MIB         ((size_t)1 << 20)
+#define KIB           ((size_t)1 << 10)
+#define MIB           ((size_t)1 << 20)
 #define FIXTURE_BYTES (3 * MIB + 12345) /* ends inside a block of any size */
-#define CANARY      0xA5
+#define CANARY        0xA5
 
 static char fixture_path[64];
 
@@ -123,9 +123,10 @@ static inline void fixture_reap_all(hypura_io *io, uint32_t n, hypura_io_complet
     assert_int_equal(hypura_io_reap(io, &extra, 1, 0), 0);
 }
 
-#define FOR_EACH_ENGINE(test)                               \
-    {#test "(uring)", test, NULL, NULL, (void *)"uring"}, { \
-        #test "(pool)", test, NULL, NULL, (void *)"pool"    \
+#define FOR_EACH_ENGINE(test)                                                                                          \
+    {#test "(uring)", test, NULL, NULL, (void *)"uring"},                                                              \
+    {                                                                                                                  \
+#test "(pool)", test, NULL, NULL, (void *)"pool"                                                               \
     }
 
 #endif

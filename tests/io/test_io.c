@@ -88,7 +88,6 @@ static void congruent_reads_with_slack_are_not_copied(void **state)
     hypura_io_close(io);
 }
 
-
 typedef struct depth_watch {
     hypura_io *io;
     uint64_t ended;
@@ -273,7 +272,8 @@ static void cancelled_reads_complete_once(void **state)
     unsigned char *arena = malloc(2 * MIB);
     hypura_io_read reads[20];
     for (uint32_t i = 0; i < 20; i++) {
-        reads[i] = (hypura_io_read){.offset = i * 100 * KIB, .bytes = 100 * KIB, .dst = arena + i * 100 * KIB, .user = i};
+        reads[i] =
+            (hypura_io_read){.offset = i * 100 * KIB, .bytes = 100 * KIB, .dst = arena + i * 100 * KIB, .user = i};
     }
     assert_int_equal(hypura_io_submit(io, reads, 20), 20);
     hypura_io_cancel(io);

@@ -213,12 +213,9 @@ static void read_all_stops_at_the_first_failure(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        FOR_EACH_ENGINE(every_nth_failing_fails_its_read),
-        FOR_EACH_ENGINE(every_nth_short_or_late_is_made_good),
-        FOR_EACH_ENGINE(endless_trouble_ends_in_an_error),
-        FOR_EACH_ENGINE(a_file_cut_while_open_says_so),
-        FOR_EACH_ENGINE(a_removed_file_is_read_to_its_end),
-        FOR_EACH_ENGINE(read_all_stops_at_the_first_failure),
+        FOR_EACH_ENGINE(every_nth_failing_fails_its_read),  FOR_EACH_ENGINE(every_nth_short_or_late_is_made_good),
+        FOR_EACH_ENGINE(endless_trouble_ends_in_an_error),  FOR_EACH_ENGINE(a_file_cut_while_open_says_so),
+        FOR_EACH_ENGINE(a_removed_file_is_read_to_its_end), FOR_EACH_ENGINE(read_all_stops_at_the_first_failure),
     };
     return cmocka_run_group_tests(tests, fixture_make, fixture_remove);
 }

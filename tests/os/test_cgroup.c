@@ -120,11 +120,10 @@ static void v1_chain_with_huge_root(void **state)
 {
     (void)state;
     put("/proc/self/cgroup", "9:name=systemd:/x\n4:memory:/jobs/one\n2:cpu,cpuacct:/jobs\n0::/\n");
-    put("/proc/self/mountinfo",
-        "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n"
-        "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n"
-        "36 31 0:33 / /sys/fs/cgroup/cpu\\040set rw,relatime - cgroup cgroup rw,cpuset\n"
-        "37 31 0:34 / /sys/fs/cgroup/cpu\\040x rw,relatime - cgroup cgroup rw,cpu,cpuacct\n");
+    put("/proc/self/mountinfo", "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n"
+                                "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n"
+                                "36 31 0:33 / /sys/fs/cgroup/cpu\\040set rw,relatime - cgroup cgroup rw,cpuset\n"
+                                "37 31 0:34 / /sys/fs/cgroup/cpu\\040x rw,relatime - cgroup cgroup rw,cpu,cpuacct\n");
     put("/sys/fs/cgroup/memory/jobs/one/memory.limit_in_bytes", "9223372036854771712\n");
     put("/sys/fs/cgroup/memory/jobs/memory.limit_in_bytes", "104857600\n");
     put("/sys/fs/cgroup/memory/jobs/memory.usage_in_bytes", "20971520\n");
@@ -146,8 +145,7 @@ static void container_sees_its_own_group_at_the_mount(void **state)
 {
     (void)state;
     put("/proc/self/cgroup", "4:memory:/docker/abc/inner\n");
-    put("/proc/self/mountinfo",
-        "35 31 0:32 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n");
+    put("/proc/self/mountinfo", "35 31 0:32 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n");
     put("/sys/fs/cgroup/memory/inner/memory.limit_in_bytes", "73400320\n");
     put("/sys/fs/cgroup/memory/memory.limit_in_bytes", "52428800\n");
     put("/sys/fs/cgroup/memory/memory.usage_in_bytes", "0\n");
