@@ -1,1 +1,145 @@
-int main(void){return 2;}
+/*
+ * main.c - the program `hypura`: finds the command, hands it the environment and
+ * its words, and makes sure that what it printed really left the program.
+ *
+ * Exit codes: 0 success, 1 failure, 2 wrong usage. Results go to standard output,
+ * everything else to standard error.
+ */
+#include "cli/command.h"
+#include "cli/interrupt.h"
+#include "cli/output.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const hypura_command commands[] = {
+    {"run", "answer a prompt, or hold a conversation", hypura_command_run},
+    {"estimate", "tell how a model would be placed and how fast it would run", hypura_command_estimate},
+    {"inspect", "list what a model file is made of", hypura_command_inspect},
+    {"profile", "measure this machine", hypura_command_profile},
+    {"verify", "prove that paging changes no bit of the output", hypura_command_verify},
+};
+
+#define N_COMMANDS ((int)(sizeof commands / sizeof *commands))
+
+static const hypura_command *find_command(const char *name)
+{
+    for (int i = 0; i < N_COMMANDS; i++) {
+        if (strcmp(commands[i].name, name) == 0) {
+            return &commands[i];
+        }
+    }
+    return NULL;
+}
+
+static int unknown_command(const char *name)
+{
+    const char *names[N_COMMANDS];
+    for (int i = 0; i < N_COMMANDS; i++) {
+        names[i] = commands[i].name;
+    }
+    const char *near = hypura_nearest_name(name, names, N_COMMANDS);
+    if (near) {
+        hypura_output_error("unknown command '%s' (did you mean %s?)", name, near);
+    } else {
+        hypura_output_error("unknown command '%s' (see hypura --help)", name);
+    }
+    return HYPURA_EXIT_USAGE;
+}
+
+static void print_help(FILE *to)
+{
+    fputs("usage: hypura COMMAND [options]\n"
+          "\n"
+          "Runs language models that do not fit in memory: weights that memory cannot hold\n"
+          "are read from the drive just before they are needed.\n"
+          "\n"
+          "commands:\n",
+          to);
+    for (int i = 0; i < N_COMMANDS; i++) {
+        fprintf(to, "  %-10s  %s\n", commands[i].name, commands[i].summary);
+    }
+    fputs("\n"
+          "  hypura help COMMAND   options of a command\n"
+          "  hypura --version      version of this program\n"
+          "\n"
+          "environment:\n"
+          "  HYPURA_MODELS     folder in which MODEL is looked up when it is a bare name\n"
+          "                    (default: $XDG_DATA_HOME/hypura/models)\n"
+          "  HYPURA_CACHE_DIR  folder of the stored machine profile\n"
+          "                    (default: $XDG_CACHE_HOME/hypura)\n"
+          "  NO_COLOR          when set, nothing on the terminal is coloured\n",
+          to);
+}
+
+static int help_command(const hypura_environment *environment, int argc, char *const *argv)
+{
+    if (argc == 0) {
+        print_help(stdout);
+        return HYPURA_EXIT_SUCCESS;
+    }
+    const hypura_command *command = find_command(argv[0]);
+    if (!command) {
+        return unknown_command(argv[0]);
+    }
+    char help[] = "--help";
+    char *words[] = {help, NULL};
+    return command->run(environment, 1, words);
+}
+
+static int run_command(const hypura_environment *environment, int argc, char *const *argv)
+{
+    if (argc < 2) {
+        print_help(stderr);
+        return HYPURA_EXIT_USAGE;
+    }
+    const char *word = argv[1];
+    if (strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
+        return help_command(environment, argc - 2, argv + 2);
+    }
+    if (strcmp(word, "--version") == 0) {
+        printf("hypura %s\n", hypura_version());
+        return HYPURA_EXIT_SUCCESS;
+    }
+    if (word[0] == '-') {
+        hypura_output_error("unknown option %s (see hypura --help)", word);
+        return HYPURA_EXIT_USAGE;
+    }
+    const hypura_command *command = find_command(word);
+    return command ? command->run(environment, argc - 2, argv + 2) : unknown_command(word);
+}
+
+/* A standard stream that is closed would give its number to the next file that
+ * is opened, a model perhaps. Each gets a descriptor that cannot be used as that
+ * stream, so that using it is still an error. */
+static void occupy_standard_streams(void)
+{
+    for (int descriptor = STDIN_FILENO; descriptor <= STDERR_FILENO; descriptor++) {
+        if (fcntl(descriptor, F_GETFD) < 0 && errno == EBADF) {
+            (void)open("/dev/null", descriptor == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    hypura_environment environment;
+    hypura_error error;
+    occupy_standard_streams();
+    hypura_interrupt_ignore_pipe();
+    if (hypura_environment_read(&environment, &error) != HYPURA_OK) {
+        return hypura_command_fail(&error);
+    }
+    hypura_output_color(environment.color);
+    int code = run_command(&environment, argc, argv);
+    hypura_output_flush();
+    int failed = hypura_output_errno();
+    if (failed) {
+        fprintf(stderr, "hypura: cannot write to standard output: %s\n", strerror(failed));
+        return HYPURA_EXIT_FAILURE;
+    }
+    return code;
+}

@@ -1,0 +1,133 @@
+/*
+ * cmd_estimate.c - `hypura estimate`: the placement and the forecast, without
+ * loading any weight.
+ */
+#include "cli/command.h"
+
+#include "base/status.h"
+#include "cli/interrupt.h"
+#include "cli/json.h"
+#include "cli/output.h"
+#include "cli/placement.h"
+#include "cli/progress.h"
+
+static json_t *pools_json(const hypura_plan *plan)
+{
+    json_t *pools = json_array();
+    for (int i = 0; i < plan->n_pools; i++) {
+        const hypura_pool_plan *pool = &plan->pools[i];
+        json_t *object = json_object();
+        hypura_json_integer(&object, "slot_bytes", pool->slot_bytes);
+        hypura_json_integer(&object, "slot_stride_bytes", pool->slot_stride_bytes);
+        hypura_json_integer(&object, "slots", pool->n_slots);
+        hypura_json_integer(&object, "experts", pool->n_units);
+        hypura_json_integer(&object, "floor_slots", pool->n_floor);
+        hypura_json_append(&pools, object);
+    }
+    return pools;
+}
+
+static json_t *plan_json(const char *path, const hypura_plan *plan)
+{
+    json_t *object = json_object();
+    hypura_json_text(&object, "model", path);
+    hypura_json_text(&object, "mode", hypura_mode_name(plan->mode));
+    hypura_json_integer(&object, "memory_bytes", plan->memory_bytes);
+    hypura_json_integer(&object, "weights_bytes", plan->weights_bytes);
+    hypura_json_integer(&object, "kv_bytes", plan->kv_bytes);
+    hypura_json_integer(&object, "compute_bytes", plan->compute_bytes);
+    hypura_json_integer(&object, "overhead_bytes", plan->overhead_bytes);
+    hypura_json_integer(&object, "resident_bytes", plan->resident_bytes);
+    hypura_json_integer(&object, "pinned_bytes", plan->pinned_bytes);
+    hypura_json_integer(&object, "pool_bytes", plan->pool_bytes);
+    hypura_json_integer(&object, "ring_bytes", plan->ring_bytes);
+    hypura_json_integer(&object, "nvme_bytes", plan->nvme_bytes);
+    hypura_json_integer(&object, "floor_weights_bytes", plan->floor_weights_bytes);
+    hypura_json_integer(&object, "floor_memory_bytes", plan->floor_memory_bytes);
+    hypura_json_integer(&object, "ring_slot_bytes", plan->ring_slot_bytes);
+    hypura_json_integer(&object, "ring_slots", plan->n_ring_slots);
+    hypura_json_integer(&object, "prefetch_depth", plan->prefetch_depth);
+    hypura_json_integer(&object, "io_block_bytes", plan->io_block_bytes);
+    hypura_json_integer(&object, "io_depth", plan->io_depth);
+    hypura_json_set(&object, "pools", pools_json(plan));
+    hypura_json_real(&object, "decode_tok_s", plan->decode_tok_s);
+    hypura_json_real(&object, "bound_tok_s", plan->bound_tok_s);
+    hypura_json_text(&object, "bound_by", plan->bound_by ? plan->bound_by : "");
+    hypura_json_real(&object, "hit_rate", plan->hit_rate);
+    hypura_json_real(&object, "read_bytes_per_token", plan->read_bytes_per_token);
+    return object;
+}
+
+static void print_line(const char *line)
+{
+    hypura_output_printf("%s\n", line);
+}
+
+static void print_plan(const hypura_plan *plan)
+{
+    hypura_placement_describe(plan, print_line);
+    hypura_output_printf("floor      %s of weights, %s of memory in all\n",
+                         hypura_output_size(plan->floor_weights_bytes), hypura_output_size(plan->floor_memory_bytes));
+    if (plan->decode_tok_s > 0.0) {
+        hypura_output_printf("expected   %.1f tokens/s, %s read for each (%.1f %% of what is needed is in memory)\n",
+                             plan->decode_tok_s, hypura_output_size((uint64_t)plan->read_bytes_per_token),
+                             100.0 * plan->hit_rate);
+        hypura_output_printf("bound      %.1f tokens/s by %s alone\n", plan->bound_tok_s,
+                             plan->bound_by ? plan->bound_by : "nothing known");
+    }
+}
+
+int hypura_command_estimate(const hypura_environment *environment, int argc, char *const *argv)
+{
+    hypura_model_options wanted = {.cache_dir = hypura_command_cache_dir(environment)};
+    hypura_budget weights = {0};
+    bool json = false;
+    const hypura_option options[] = {
+        hypura_option_memory(&wanted.memory_bytes),
+        hypura_option_weights(&weights),
+        hypura_option_context(&wanted.n_context),
+        hypura_option_json(&json),
+    };
+    const hypura_syntax syntax = {
+        .command = "estimate",
+        .operands = "MODEL",
+        .n_operands = 1,
+        .about = "Tells in which mode a model would run, which bytes would lie where, the least\n"
+                 "memory it can run in, and the tokens per second to expect. Loads no weights.\n",
+        .options = options,
+        .n_options = sizeof options / sizeof *options,
+        .notes = hypura_size_notes,
+    };
+    hypura_arguments arguments;
+    hypura_error error;
+    int code;
+    if (!hypura_command_begin(&syntax, argc, argv, &arguments, &code)) {
+        return code;
+    }
+    hypura_error_clear(&error);
+    char path[HYPURA_PATH_BYTES];
+    hypura_plan *plan = NULL;
+    hypura_progress progress;
+    hypura_progress_open(&progress, environment);
+    wanted.progress = hypura_progress_update;
+    wanted.progress_user = &progress;
+    wanted.path = path;
+    hypura_status status = hypura_environment_find_model(environment, arguments.operands[0], path, &error);
+    if (status == HYPURA_OK) {
+        status = hypura_interrupt_open(&error);
+    }
+    if (status == HYPURA_OK) {
+        status = hypura_budgets_resolve(&weights, 1, path, &wanted.weights_bytes, &error);
+    }
+    if (status == HYPURA_OK) {
+        status = hypura_estimate(&wanted, &plan, &error);
+    }
+    hypura_progress_close(&progress);
+    if (status == HYPURA_OK && json) {
+        status = hypura_json_print(plan_json(path, plan), &error);
+    } else if (status == HYPURA_OK) {
+        print_plan(plan);
+    }
+    hypura_plan_free(plan);
+    return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
+}

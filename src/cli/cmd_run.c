@@ -1,0 +1,382 @@
+/*
+ * cmd_run.c - `hypura run`: one answer, or a conversation.
+ *
+ * The text goes to standard output exactly as the model produced it, each answer
+ * followed by one newline. Placement before and statistics after go to standard
+ * error.
+ *
+ *     open -> answer -> report -> close                      one prompt
+ *     open -> (line -> answer)* -> report -> close           --interactive
+ *
+ * A signal during an answer ends the answer; the report is still made. It then
+ * makes a run of one prompt fail (exit 1); in a conversation Ctrl-C does not, and
+ * SIGTERM ends the conversation as a failure.
+ */
+#include "cli/command.h"
+
+#include "base/status.h"
+#include "cli/interrupt.h"
+#include "cli/output.h"
+#include "cli/placement.h"
+#include "cli/progress.h"
+#include "cli/prompt.h"
+#include "cli/run_statistics.h"
+
+#include <errno.h>
+#include <float.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+/* What the command line says; the library's options are the destinations. */
+typedef struct run_arguments {
+    hypura_model_options model;
+    hypura_generate_options generate;
+    hypura_budget weights;
+    const char *prompt_file;
+    const char *stats_file;
+    bool interactive;
+    bool seed_given;
+    char path[HYPURA_PATH_BYTES];
+} run_arguments;
+
+/* ---- checks that need several options --------------------------------------- */
+
+static hypura_status check_arguments(const run_arguments *run, hypura_error *error)
+{
+    const struct {
+        bool both;
+        const char *names;
+    } contradictions[] = {
+        {run->generate.prompt && run->prompt_file, "--prompt and --prompt-file"},
+        {run->generate.prompt && run->interactive, "--prompt and --interactive"},
+        {run->prompt_file && run->interactive, "--prompt-file and --interactive"},
+        {run->model.memory_bytes > 0 && (run->weights.bytes > 0 || run->weights.percent > 0), "--memory and --weights"},
+        {run->model.plain && run->model.memory_bytes > 0, "--plain and --memory"},
+        {run->model.plain && (run->weights.bytes > 0 || run->weights.percent > 0), "--plain and --weights"},
+        {run->model.plain && run->model.force_paging, "--plain and --force-paging"},
+        {run->model.plain && run->model.io_engine, "--plain and --io-engine"},
+    };
+    for (size_t i = 0; i < sizeof contradictions / sizeof *contradictions; i++) {
+        if (contradictions[i].both) {
+            return hypura_fail(error, HYPURA_ERR_USAGE, "%s exclude each other", contradictions[i].names);
+        }
+    }
+    return HYPURA_OK;
+}
+
+/* Decides where the prompt comes from. *owned is what is to be freed. */
+static hypura_status find_prompt(run_arguments *run, const hypura_environment *environment, char **owned,
+                                 hypura_error *error)
+{
+    if (run->generate.prompt || run->interactive) {
+        return HYPURA_OK;
+    }
+    if (!run->prompt_file && environment->terminal_in) {
+        run->interactive = true;
+        return HYPURA_OK;
+    }
+    hypura_status status = hypura_prompt_read(run->prompt_file ? run->prompt_file : "-", owned, error);
+    if (status == HYPURA_OK && !run->prompt_file && (*owned)[0] == '\0') {
+        return hypura_fail(error, HYPURA_ERR_USAGE,
+                           "no prompt: standard input is empty (give --prompt, --prompt-file or --interactive)");
+    }
+    run->generate.prompt = *owned;
+    return status;
+}
+
+static hypura_status choose_seed(run_arguments *run, hypura_error *error)
+{
+    uint32_t *seed = &run->generate.sampling.seed;
+    if (!run->seed_given && getentropy(seed, sizeof *seed) != 0) {
+        return hypura_fail_errno(error, errno, "cannot get a random seed (give --seed)");
+    }
+    return HYPURA_OK;
+}
+
+/* ---- one answer -------------------------------------------------------------- */
+
+typedef struct answer {
+    bool any_text;
+} answer;
+
+static bool print_text(void *user, const char *text, size_t text_bytes)
+{
+    answer *to = user;
+    to->any_text = to->any_text || text_bytes > 0;
+    return hypura_output_write(text, text_bytes) && hypura_output_flush() && !hypura_interrupted();
+}
+
+/* Generates, prints and counts one answer. */
+static hypura_status answer_prompt(hypura_model *model, hypura_generate_options generate, hypura_run_totals *totals,
+                                   hypura_error *error)
+{
+    answer to = {.any_text = false};
+    hypura_result result = {.text = NULL};
+    generate.on_text = print_text;
+    generate.on_text_user = &to;
+    hypura_status status = hypura_generate(model, &generate, &result, error);
+    if (status == HYPURA_OK || to.any_text) {
+        hypura_output_write("\n", 1);
+        hypura_output_flush();
+    }
+    if (status == HYPURA_OK) {
+        status = hypura_run_totals_add(totals, &result, error);
+    }
+    if (status == HYPURA_OK && result.context_full) {
+        hypura_output_note("the context is full: the answer ends here (--context N makes it larger)");
+    }
+    hypura_result_clear(&result);
+    return status;
+}
+
+static hypura_status answer_once(hypura_model *model, const run_arguments *run, hypura_run_totals *totals,
+                                 hypura_error *error)
+{
+    hypura_status status = answer_prompt(model, run->generate, totals, error);
+    if (status == HYPURA_OK && hypura_interrupted()) {
+        status = hypura_fail(error, HYPURA_ERR_CANCELLED, "interrupted");
+    }
+    return status;
+}
+
+/* ---- a conversation ---------------------------------------------------------- */
+
+/* Answers one line. Ctrl-C and a line that cannot be answered as it stands, one
+ * that is too long perhaps, end the answer alone. */
+static hypura_status answer_line(hypura_model *model, const run_arguments *run, const char *line,
+                                 hypura_run_totals *totals, hypura_error *error)
+{
+    hypura_generate_options generate = run->generate;
+    generate.prompt = line;
+    hypura_status status = answer_prompt(model, generate, totals, error);
+    if (status == HYPURA_ERR_USAGE) {
+        hypura_output_error("%s", error->message);
+        status = HYPURA_OK;
+    }
+    if (status == HYPURA_ERR_CANCELLED && !hypura_terminated()) {
+        status = HYPURA_OK;
+    }
+    hypura_interrupt_clear();
+    return status;
+}
+
+static void print_prompt(const hypura_environment *environment)
+{
+    if (environment->terminal_in && environment->terminal_error) {
+        fputs(environment->color ? "\033[1m>\033[0m " : "> ", stderr);
+        fflush(stderr);
+    }
+}
+
+static hypura_status converse(hypura_model *model, const run_arguments *run, const hypura_environment *environment,
+                              hypura_run_totals *totals, hypura_error *error)
+{
+    hypura_lines lines = {.buffer = NULL};
+    hypura_status status = HYPURA_OK;
+    bool warned = false; /* Ctrl-C came at this prompt already */
+    bool ended = false;
+    while (!ended && status == HYPURA_OK && hypura_output_errno() == 0) {
+        const char *line = NULL;
+        print_prompt(environment);
+        switch (hypura_lines_next(&lines, &line, error)) {
+        case HYPURA_LINE:
+            warned = false;
+            if (line[strspn(line, " \t\r")] != '\0') {
+                status = answer_line(model, run, line, totals, error);
+            }
+            break;
+        case HYPURA_LINE_END:
+            if (environment->terminal_in && environment->terminal_error) {
+                fputc('\n', stderr);
+            }
+            ended = true;
+            break;
+        case HYPURA_LINE_INTERRUPTED:
+            ended = warned || hypura_terminated();
+            fputc('\n', stderr);
+            if (!ended) {
+                hypura_output_note("(Ctrl-C again or Ctrl-D to leave)");
+            }
+            warned = true;
+            hypura_interrupt_clear();
+            break;
+        case HYPURA_LINE_FAILED:
+            status = error->status;
+            break;
+        }
+        if (status == HYPURA_OK && hypura_terminated()) {
+            status = hypura_fail(error, HYPURA_ERR_CANCELLED, "terminated");
+        }
+    }
+    hypura_lines_close(&lines);
+    return status;
+}
+
+/* ---- the run ----------------------------------------------------------------- */
+
+static void print_note(const char *line)
+{
+    hypura_output_note("%s", line);
+}
+
+static void describe_run(const hypura_model *model, const run_arguments *run)
+{
+    const hypura_sampling *sampling = &run->generate.sampling;
+    const hypura_map *map = hypura_model_map(model);
+    hypura_output_note("model      %s", map->name[0] ? map->name : run->path);
+    if (run->model.plain) {
+        hypura_output_note("mode       plain: llama.cpp alone, all weights are held in memory");
+    } else {
+        hypura_placement_describe(hypura_model_plan(model), print_note);
+    }
+    if (sampling->temperature > 0.0f) {
+        hypura_output_note("sampling   temperature %.2f, top-p %.2f, top-k %d, min-p %.2f, seed %u",
+                           (double)sampling->temperature, (double)sampling->top_p, sampling->top_k,
+                           (double)sampling->min_p, sampling->seed);
+    } else {
+        hypura_output_note("sampling   the most likely token");
+    }
+    hypura_output_note("%s", "");
+}
+
+static hypura_status open_model(run_arguments *run, const hypura_environment *environment, hypura_model **model,
+                                hypura_error *error)
+{
+    hypura_progress progress;
+    hypura_progress_open(&progress, environment);
+    run->model.path = run->path;
+    run->model.cache_dir = hypura_command_cache_dir(environment);
+    run->model.progress = hypura_progress_update;
+    run->model.progress_user = &progress;
+    hypura_status status = hypura_model_open(&run->model, model, error);
+    hypura_progress_close(&progress);
+    return status;
+}
+
+static hypura_status report_run(const hypura_run_report *report, const char *stats_file, hypura_error *error)
+{
+    hypura_output_note("%s", "");
+    hypura_run_statistics_print(report);
+    return stats_file ? hypura_run_statistics_write(report, stats_file, error) : HYPURA_OK;
+}
+
+/* Everything between the checked arguments and the exit code. */
+static hypura_status run_model(run_arguments *run, const hypura_environment *environment, hypura_error *error)
+{
+    hypura_model *model = NULL;
+    hypura_run_totals totals = {.text = NULL};
+    hypura_status status = open_model(run, environment, &model, error);
+    if (status == HYPURA_OK) {
+        describe_run(model, run);
+        status = run->interactive ? converse(model, run, environment, &totals, error)
+                                  : answer_once(model, run, &totals, error);
+        if (totals.n_answers > 0) {
+            hypura_error ignored;
+            bool ended_well = status == HYPURA_OK;
+            hypura_run_report report = {model, &totals, run->path, run->model.plain};
+            hypura_status reported = report_run(&report, run->stats_file, ended_well ? error : &ignored);
+            if (!ended_well && reported != HYPURA_OK) {
+                hypura_output_error("%s", ignored.message);
+            }
+            status = ended_well ? reported : status;
+        }
+    }
+    hypura_run_totals_close(&totals);
+    hypura_model_close(model);
+    return status;
+}
+
+static hypura_status run_checked(run_arguments *run, const char *name, const hypura_environment *environment,
+                                 hypura_error *error)
+{
+    char *prompt = NULL;
+    hypura_status status = check_arguments(run, error);
+    if (status == HYPURA_OK) {
+        status = hypura_interrupt_open(error);
+    }
+    if (status == HYPURA_OK) {
+        status = hypura_environment_find_model(environment, name, run->path, error);
+    }
+    if (status == HYPURA_OK) {
+        status = choose_seed(run, error);
+    }
+    if (status == HYPURA_OK) {
+        status = find_prompt(run, environment, &prompt, error);
+    }
+    if (status == HYPURA_OK) {
+        status = hypura_budgets_resolve(&run->weights, 1, run->path, &run->model.weights_bytes, error);
+    }
+    if (status == HYPURA_OK) {
+        status = run_model(run, environment, error);
+    }
+    free(prompt);
+    return status;
+}
+
+int hypura_command_run(const hypura_environment *environment, int argc, char *const *argv)
+{
+    run_arguments run = {
+        .generate.sampling = {.temperature = 0.8f, .top_p = 0.95f, .min_p = 0.05f, .top_k = 40},
+    };
+    hypura_sampling *sampling = &run.generate.sampling;
+    const hypura_option options[] = {
+        {"prompt", "TEXT", "the prompt", HYPURA_OPTION_STRING, .to.string = &run.generate.prompt},
+        {"prompt-file", "FILE", "read the prompt from FILE (-: standard input)", HYPURA_OPTION_STRING,
+         .to.string = &run.prompt_file},
+        {"interactive", NULL, "hold a conversation, line by line", HYPURA_OPTION_FLAG, .to.flag = &run.interactive},
+        {"raw", NULL, "continue the prompt as it is, without the chat template", HYPURA_OPTION_FLAG,
+         .to.flag = &run.generate.raw},
+        {"max-tokens", "N", "tokens of an answer at most (0: no limit)", HYPURA_OPTION_UNSIGNED,
+         .to.unsigned_integer = &run.generate.max_tokens, .min = 0, .max = INT32_MAX},
+        hypura_option_context(&run.model.n_context),
+        hypura_option_memory(&run.model.memory_bytes),
+        hypura_option_weights(&run.weights),
+        hypura_option_threads(&run.model.n_threads),
+        {"ubatch", "N", "tokens computed together at most (default: 512)", HYPURA_OPTION_UNSIGNED,
+         .to.unsigned_integer = &run.model.n_ubatch, .min = 1, .max = 65536},
+        {"temp", "F", "temperature, 0: the most likely token (default: 0.8)", HYPURA_OPTION_FLOAT,
+         .to.real = &sampling->temperature, .min = 0, .max = 100},
+        {"top-p", "F", "tokens that make up F of the probability (default: 0.95)", HYPURA_OPTION_FLOAT,
+         .to.real = &sampling->top_p, .min = 0, .max = 1},
+        {"top-k", "N", "the N most likely tokens, 0: all (default: 40)", HYPURA_OPTION_INT,
+         .to.integer = &sampling->top_k, .min = 0, .max = INT32_MAX},
+        {"min-p", "F", "tokens with F of the best one's probability (default: 0.05)", HYPURA_OPTION_FLOAT,
+         .to.real = &sampling->min_p, .min = 0, .max = 1},
+        {"seed", "N", "seed of the sampling (default: random)", HYPURA_OPTION_UNSIGNED,
+         .to.unsigned_integer = &sampling->seed, .min = 0, .max = UINT32_MAX, .given = &run.seed_given},
+        {"io-engine", "NAME", "what reads: uring or pool (default: the faster one)", HYPURA_OPTION_CHOICE,
+         .to.string = &run.model.io_engine, .choices = hypura_io_engines},
+        {"force-paging", NULL, "page although all weights fit", HYPURA_OPTION_FLAG, .to.flag = &run.model.force_paging},
+        {"plain", NULL, "plain llama.cpp, without Hypura, to compare with", HYPURA_OPTION_FLAG,
+         .to.flag = &run.model.plain},
+        {"stats-json", "FILE", "write statistics and text to FILE", HYPURA_OPTION_STRING, .to.string = &run.stats_file},
+    };
+    const hypura_syntax syntax = {
+        .command = "run",
+        .operands = "MODEL",
+        .n_operands = 1,
+        .about = "Answers a prompt with a GGUF model, holding no more of it in memory than allowed.\n"
+                 "Without --prompt or --prompt-file the prompt is standard input; on a terminal a\n"
+                 "conversation begins. One newline at the end of a file is not part of the prompt.\n",
+        .options = options,
+        .n_options = sizeof options / sizeof *options,
+        .notes = "SIZE is a number of bytes, or a number with K, M or G (powers of 1024).\n"
+                 "--memory and --weights exclude each other.\n"
+                 "\n"
+                 "Ctrl-C ends the answer and prints the statistics; the exit code is then 1. In a\n"
+                 "conversation it ends the answer alone, and at the prompt, twice, the conversation,\n"
+                 "as Ctrl-D does.\n",
+    };
+    hypura_arguments arguments;
+    hypura_error error;
+    int code;
+    if (!hypura_command_begin(&syntax, argc, argv, &arguments, &code)) {
+        return code;
+    }
+    hypura_error_clear(&error);
+    hypura_status status = run_checked(&run, arguments.operands[0], environment, &error);
+    return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
+}

@@ -1,0 +1,159 @@
+/*
+ * cmd_verify.c - `hypura verify`: the same prompts through plain libllama and
+ * through Hypura, every logit compared bit by bit. Exit code 1 when any differs.
+ */
+#include "cli/command.h"
+
+#include "base/status.h"
+#include "cli/interrupt.h"
+#include "cli/json.h"
+#include "cli/output.h"
+#include "cli/progress.h"
+
+static json_t *report_json(const hypura_verify_report *report)
+{
+    json_t *object = json_object();
+    json_t *cases = json_array();
+    for (int i = 0; i < report->n_cases; i++) {
+        const hypura_verify_case *one = &report->cases[i];
+        json_t *entry = json_object();
+        hypura_json_integer(&entry, "weights_bytes", one->weights_bytes);
+        hypura_json_integer(&entry, "prompt_tokens", one->prompt_tokens);
+        hypura_json_integer(&entry, "tokens", one->tokens);
+        hypura_json_integer(&entry, "ubatch", one->ubatch);
+        hypura_json_text(&entry, "io_engine", one->io_engine);
+        hypura_json_integer(&entry, "differing", one->differing);
+        hypura_json_integer(&entry, "bytes_read", one->bytes_read);
+        hypura_json_append(&cases, entry);
+    }
+    hypura_json_bool(&object, "identical", report->identical);
+    hypura_json_set(&object, "cases", cases);
+    return object;
+}
+
+static hypura_status print_report(const hypura_verify_report *report, hypura_error *error)
+{
+    static const char *const titles[] = {"weights", "prompt", "tokens", "ubatch", "engine", "read", "differing logits"};
+    hypura_table table;
+    hypura_table_open(&table, "rrrrlrr");
+    for (size_t i = 0; i < sizeof titles / sizeof *titles; i++) {
+        hypura_table_cell(&table, "%s", titles[i]);
+    }
+    for (int i = 0; i < report->n_cases; i++) {
+        const hypura_verify_case *one = &report->cases[i];
+        hypura_table_size(&table, one->weights_bytes);
+        hypura_table_cell(&table, "%u", one->prompt_tokens);
+        hypura_table_cell(&table, "%u", one->tokens);
+        hypura_table_cell(&table, "%u", one->ubatch);
+        hypura_table_cell(&table, "%s", one->io_engine);
+        hypura_table_size(&table, one->bytes_read);
+        hypura_table_cell(&table, "%llu", (unsigned long long)one->differing);
+    }
+    hypura_status status = hypura_table_print(&table, error);
+    hypura_table_close(&table);
+    if (status == HYPURA_OK && report->identical) {
+        hypura_output_printf("\nidentical: every logit of %d cases has the bits of plain llama.cpp\n", report->n_cases);
+    }
+    return status;
+}
+
+static int count_differing(const hypura_verify_report *report)
+{
+    int n = 0;
+    for (int i = 0; i < report->n_cases; i++) {
+        n += report->cases[i].differing > 0;
+    }
+    return n;
+}
+
+/* Runs the comparison and prints it; what the lists leave out is the library's choice. */
+static hypura_status verify(hypura_verify_options *wanted, const hypura_budget_list *weights, bool json,
+                            const hypura_environment *environment, bool *identical, hypura_error *error)
+{
+    uint64_t bytes[HYPURA_MAX_LIST];
+    hypura_verify_report report = {.identical = false};
+    hypura_progress progress;
+    hypura_status status = hypura_interrupt_open(error);
+    if (status == HYPURA_OK) {
+        status = hypura_budgets_resolve(weights->items, weights->n, wanted->path, bytes, error);
+    }
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    hypura_progress_open(&progress, environment);
+    wanted->weights_bytes = weights->n > 0 ? bytes : NULL;
+    wanted->n_weights = weights->n;
+    wanted->progress = hypura_progress_update;
+    wanted->progress_user = &progress;
+    status = hypura_verify(wanted, &report, error);
+    hypura_progress_close(&progress);
+    if (status == HYPURA_OK) {
+        status = json ? hypura_json_print(report_json(&report), error) : print_report(&report, error);
+    }
+    *identical = report.identical;
+    if (status == HYPURA_OK && !report.identical) {
+        hypura_output_error("the output differs from plain llama.cpp in %d of %d cases", count_differing(&report),
+                            report.n_cases);
+    }
+    hypura_verify_report_clear(&report);
+    return status;
+}
+
+int hypura_command_verify(const hypura_environment *environment, int argc, char *const *argv)
+{
+    hypura_verify_options wanted = {.cache_dir = hypura_command_cache_dir(environment)};
+    hypura_budget_list weights = {.n = 0};
+    hypura_unsigned_list prompts = {.n = 0};
+    hypura_unsigned_list ubatches = {.n = 0};
+    hypura_choice_list engines = {.n = 0};
+    bool json = false;
+    const hypura_option options[] = {
+        {"weights", "SIZE,...", "limits on the weights; also N% of the file (default: floor, 25, 50, 100%)",
+         HYPURA_OPTION_BUDGETS, .to.budgets = &weights},
+        {"prompt-tokens", "N,...", "lengths of the prompts (default: 1,7,64)", HYPURA_OPTION_UNSIGNEDS,
+         .to.unsigneds = &prompts, .min = 1, .max = INT32_MAX},
+        {"ubatch", "N,...", "tokens computed together at most (default: 512)", HYPURA_OPTION_UNSIGNEDS,
+         .to.unsigneds = &ubatches, .min = 1, .max = 65536},
+        {"io-engine", "NAME,...", "engines that read: uring, pool (default: all there are)", HYPURA_OPTION_CHOICES,
+         .to.choice_list = &engines, .choices = hypura_io_engines},
+        {"tokens", "N", "tokens decoded after each prompt (default: 16)", HYPURA_OPTION_UNSIGNED,
+         .to.unsigned_integer = &wanted.tokens, .min = 1, .max = INT32_MAX},
+        hypura_option_threads(&wanted.n_threads),
+        hypura_option_json(&json),
+    };
+    const hypura_syntax syntax = {
+        .command = "verify",
+        .operands = "MODEL",
+        .n_operands = 1,
+        .about = "Decodes the same prompts through plain llama.cpp, which holds the whole model, and\n"
+                 "through Hypura at each limit, and compares the bits of every logit. Exit code 1\n"
+                 "when any differs.\n",
+        .options = options,
+        .n_options = sizeof options / sizeof *options,
+        .notes = hypura_size_notes,
+    };
+    hypura_arguments arguments;
+    hypura_error error;
+    int code;
+    if (!hypura_command_begin(&syntax, argc, argv, &arguments, &code)) {
+        return code;
+    }
+    hypura_error_clear(&error);
+    char path[HYPURA_PATH_BYTES];
+    bool identical = false;
+    hypura_status status = hypura_environment_find_model(environment, arguments.operands[0], path, &error);
+    wanted.path = path;
+    wanted.prompt_tokens = prompts.n > 0 ? prompts.items : NULL;
+    wanted.n_prompts = prompts.n;
+    wanted.ubatches = ubatches.n > 0 ? ubatches.items : NULL;
+    wanted.n_ubatches = ubatches.n;
+    wanted.io_engines = engines.n > 0 ? engines.items : NULL;
+    wanted.n_io_engines = engines.n;
+    if (status == HYPURA_OK) {
+        status = verify(&wanted, &weights, json, environment, &identical, &error);
+    }
+    if (status != HYPURA_OK) {
+        return hypura_command_fail(&error);
+    }
+    return identical ? HYPURA_EXIT_SUCCESS : HYPURA_EXIT_FAILURE;
+}

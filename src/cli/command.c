@@ -1,0 +1,115 @@
+/*
+ * command.c - see command.h.
+ */
+#include "cli/command.h"
+
+#include "base/size.h"
+#include "base/status.h"
+#include "cli/output.h"
+
+#include <stdio.h>
+
+const char hypura_size_notes[] = "SIZE is a number of bytes, or a number with K, M or G (powers of 1024).\n";
+
+const char *const hypura_io_engines[] = {"uring", "pool", NULL};
+
+bool hypura_command_begin(const hypura_syntax *syntax, int argc, char *const *argv, hypura_arguments *arguments,
+                          int *exit_code)
+{
+    hypura_error error;
+    hypura_error_clear(&error);
+    if (hypura_options_parse(syntax, argc, argv, arguments, &error) != HYPURA_OK) {
+        *exit_code = hypura_command_fail(&error);
+        return false;
+    }
+    if (arguments->help) {
+        hypura_options_help(syntax, stdout);
+        *exit_code = HYPURA_EXIT_SUCCESS;
+        return false;
+    }
+    return true;
+}
+
+int hypura_command_fail(const hypura_error *error)
+{
+    hypura_output_error("%s", error->message[0] ? error->message : hypura_status_name(error->status));
+    return error->status == HYPURA_ERR_USAGE ? HYPURA_EXIT_USAGE : HYPURA_EXIT_FAILURE;
+}
+
+const char *hypura_command_cache_dir(const hypura_environment *environment)
+{
+    return environment->cache_dir[0] ? environment->cache_dir : NULL;
+}
+
+hypura_option hypura_option_json(bool *json)
+{
+    return (hypura_option){"json", NULL, "print JSON", HYPURA_OPTION_FLAG, .to.flag = json};
+}
+
+hypura_option hypura_option_memory(uint64_t *bytes)
+{
+    return (hypura_option){"memory", "SIZE", "limit on everything the model takes (default: what is free)",
+                           HYPURA_OPTION_SIZE, .to.size = bytes};
+}
+
+hypura_option hypura_option_weights(hypura_budget *budget)
+{
+    return (hypura_option){"weights", "SIZE", "limit on the weights alone; also N% of the file", HYPURA_OPTION_BUDGET,
+                           .to.budget = budget};
+}
+
+hypura_option hypura_option_context(uint32_t *n_context)
+{
+    return (hypura_option){"context",
+                           "N",
+                           "tokens of context (default: 4096 or the model's own)",
+                           HYPURA_OPTION_UNSIGNED,
+                           .to.unsigned_integer = n_context,
+                           .min = 1,
+                           .max = INT32_MAX};
+}
+
+hypura_option hypura_option_threads(int *n_threads)
+{
+    return (hypura_option){"threads",
+                           "N",
+                           "threads that compute (default: one for each core)",
+                           HYPURA_OPTION_INT,
+                           .to.integer = n_threads,
+                           .min = 1,
+                           .max = 512};
+}
+
+/* Bytes of all the files that the model at path consists of. */
+static hypura_status model_bytes(const char *path, uint64_t *bytes, hypura_error *error)
+{
+    hypura_map *map = NULL;
+    hypura_status status = hypura_map_open(path, &map, error);
+    *bytes = 0;
+    for (int i = 0; status == HYPURA_OK && i < map->n_files; i++) {
+        if (!hypura_size_add(*bytes, map->file_bytes[i], bytes)) {
+            status = hypura_fail(error, HYPURA_ERR_FORMAT, "%s: its files are larger than 2^64 bytes", path);
+        }
+    }
+    hypura_map_close(map);
+    return status;
+}
+
+hypura_status hypura_budgets_resolve(const hypura_budget *budgets, int n, const char *path, uint64_t *bytes,
+                                     hypura_error *error)
+{
+    uint64_t whole = 0;
+    for (int i = 0; i < n; i++) {
+        bytes[i] = budgets[i].bytes;
+        if (budgets[i].percent > 0.0) {
+            hypura_status status = whole ? HYPURA_OK : model_bytes(path, &whole, error);
+            if (status != HYPURA_OK) {
+                return status;
+            }
+            /* At least a byte: 0 would mean no limit. */
+            double part = (double)whole * (budgets[i].percent / 100.0);
+            bytes[i] = part < 1.0 ? 1 : part >= (double)whole ? whole : (uint64_t)part;
+        }
+    }
+    return HYPURA_OK;
+}

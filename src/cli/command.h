@@ -1,0 +1,60 @@
+/*
+ * command.h - what a command is, and what commands share. A new command is one
+ * file with one function, declared here, and one line of the table in main.c.
+ */
+#ifndef HYPURA_CLI_COMMAND_H
+#define HYPURA_CLI_COMMAND_H
+
+#include "cli/environment.h"
+#include "cli/options.h"
+
+enum {
+    HYPURA_EXIT_SUCCESS = 0,
+    HYPURA_EXIT_FAILURE = 1,
+    HYPURA_EXIT_USAGE = 2,
+};
+
+typedef struct hypura_command {
+    const char *name;
+    const char *summary; /* one line of `hypura --help` */
+    /* Gets the words after the command's name; returns the exit code. */
+    int (*run)(const hypura_environment *environment, int argc, char *const *argv);
+} hypura_command;
+
+int hypura_command_estimate(const hypura_environment *environment, int argc, char *const *argv);
+int hypura_command_inspect(const hypura_environment *environment, int argc, char *const *argv);
+int hypura_command_profile(const hypura_environment *environment, int argc, char *const *argv);
+int hypura_command_run(const hypura_environment *environment, int argc, char *const *argv);
+int hypura_command_verify(const hypura_environment *environment, int argc, char *const *argv);
+
+/* Parses; true when the command is to go on. Else help or an error was printed
+ * and *exit_code says how the program ends. */
+bool hypura_command_begin(const hypura_syntax *syntax, int argc, char *const *argv, hypura_arguments *arguments,
+                          int *exit_code);
+
+/* Prints the error and returns the exit code that belongs to its status. */
+int hypura_command_fail(const hypura_error *error);
+
+/* The cache folder as the library wants it: NULL when there is none. */
+const char *hypura_command_cache_dir(const hypura_environment *environment);
+
+/* ---- options that several commands have ------------------------------------ */
+
+hypura_option hypura_option_json(bool *json);
+hypura_option hypura_option_memory(uint64_t *bytes);
+hypura_option hypura_option_weights(hypura_budget *budget);
+hypura_option hypura_option_context(uint32_t *n_context);
+hypura_option hypura_option_threads(int *n_threads);
+
+/* What SIZE means, for the notes of a syntax. */
+extern const char hypura_size_notes[];
+
+/* "uring", "pool", NULL */
+extern const char *const hypura_io_engines[];
+
+/* Turns n budgets for the model at path into bytes; its header is read only when
+ * one of them is a per cent, of all its files together. */
+hypura_status hypura_budgets_resolve(const hypura_budget *budgets, int n, const char *path, uint64_t *bytes,
+                                     hypura_error *error);
+
+#endif

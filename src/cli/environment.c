@@ -1,0 +1,112 @@
+/*
+ * environment.c - see environment.h. Folders follow the XDG base directory
+ * specification, which says to ignore variables that hold a relative path; on
+ * macOS everything lies below ~/Library/Application Support.
+ */
+#include "cli/environment.h"
+
+#include "base/status.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct folder {
+    const char *variable; /* names the folder itself */
+    const char *xdg;      /* names the folder above */
+    const char *home;     /* below $HOME when neither is set */
+    const char *mac;      /* the same on macOS */
+    const char *below;    /* below what xdg or home name */
+} folder;
+
+static const folder cache_folder = {"HYPURA_CACHE_DIR", "XDG_CACHE_HOME", ".cache", "Library/Application Support",
+                                    "hypura"};
+static const folder models_folder = {"HYPURA_MODELS", "XDG_DATA_HOME", ".local/share", "Library/Application Support",
+                                     "hypura/models"};
+
+static const char *variable(const char *name)
+{
+    const char *value = getenv(name);
+    return value && value[0] ? value : NULL;
+}
+
+/* Joins up to three parts with slashes; NULL ends them early. */
+static bool join(char *path, const char *a, const char *b, const char *c)
+{
+    int n = snprintf(path, HYPURA_PATH_BYTES, "%s%s%s%s%s", a, b ? "/" : "", b ? b : "", c ? "/" : "", c ? c : "");
+    return n >= 0 && n < HYPURA_PATH_BYTES;
+}
+
+static hypura_status find_folder(const folder *which, char *path, hypura_error *error)
+{
+    const char *own = variable(which->variable);
+    const char *xdg = variable(which->xdg);
+    const char *home = variable("HOME");
+#ifdef __APPLE__
+    const char *below_home = which->mac;
+    xdg = NULL;
+#else
+    const char *below_home = which->home;
+#endif
+    bool fits = true;
+    path[0] = '\0';
+    if (own) {
+        fits = join(path, own, NULL, NULL);
+    } else if (xdg && xdg[0] == '/') {
+        fits = join(path, xdg, which->below, NULL);
+    } else if (home) {
+        fits = join(path, home, below_home, which->below);
+    }
+    if (!fits) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "the path in %s is too long (more than %d bytes)",
+                           own                      ? which->variable
+                           : (xdg && xdg[0] == '/') ? which->xdg
+                                                    : "HOME",
+                           HYPURA_PATH_BYTES - 1);
+    }
+    return HYPURA_OK;
+}
+
+hypura_status hypura_environment_read(hypura_environment *environment, hypura_error *error)
+{
+    const char *terminal = variable("TERM");
+    *environment = (hypura_environment){.terminal_in = isatty(STDIN_FILENO), .terminal_error = isatty(STDERR_FILENO)};
+    environment->color =
+        environment->terminal_error && !variable("NO_COLOR") && terminal != NULL && strcmp(terminal, "dumb") != 0;
+    hypura_status status = find_folder(&cache_folder, environment->cache_dir, error);
+    if (status == HYPURA_OK) {
+        status = find_folder(&models_folder, environment->models_dir, error);
+    }
+    return status;
+}
+
+hypura_status hypura_environment_find_model(const hypura_environment *environment, const char *model, char *path,
+                                            hypura_error *error)
+{
+    if (!join(path, model, NULL, NULL)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "the path of the model is too long (more than %d bytes)",
+                           HYPURA_PATH_BYTES - 1);
+    }
+    /* A path that does not exist is left to the library, whose message says why. */
+    if (strchr(model, '/') || access(model, F_OK) == 0) {
+        return HYPURA_OK;
+    }
+    const char *folder_path = environment->models_dir;
+    if (folder_path[0]) {
+        static const char *const endings[] = {"", ".gguf"};
+        for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+            int n = snprintf(path, HYPURA_PATH_BYTES, "%s/%s%s", folder_path, model, endings[i]);
+            if (n >= 0 && n < HYPURA_PATH_BYTES && access(path, F_OK) == 0) {
+                return HYPURA_OK;
+            }
+        }
+        return hypura_fail(error, HYPURA_ERR_IO,
+                           "no model '%s': there is no such file here, and neither %s nor %s.gguf in %s "
+                           "(HYPURA_MODELS names the folder)",
+                           model, model, model, folder_path);
+    }
+    return hypura_fail(error, HYPURA_ERR_IO, "no model '%s': there is no such file here (HYPURA_MODELS names a folder)",
+                       model);
+}

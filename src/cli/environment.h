@@ -1,0 +1,29 @@
+/*
+ * environment.h - what the program takes from outside its command line. The only
+ * place that reads environment variables; everything else is handed this struct.
+ */
+#ifndef HYPURA_CLI_ENVIRONMENT_H
+#define HYPURA_CLI_ENVIRONMENT_H
+
+#include "hypura.h"
+
+#define HYPURA_PATH_BYTES 4096
+
+typedef struct hypura_environment {
+    char cache_dir[HYPURA_PATH_BYTES];  /* HYPURA_CACHE_DIR or the user's cache folder; "" when there is none */
+    char models_dir[HYPURA_PATH_BYTES]; /* HYPURA_MODELS or the user's data folder; "" when there is none */
+    bool terminal_in;                   /* standard input is a terminal */
+    bool terminal_error;                /* standard error is a terminal: bars and prompts may be drawn */
+    bool color;                         /* terminal_error, and neither NO_COLOR nor TERM=dumb */
+} hypura_environment;
+
+/* Fails with HYPURA_ERR_USAGE when a variable holds a path that is too long. */
+hypura_status hypura_environment_read(hypura_environment *environment, hypura_error *error);
+
+/* The file that the word MODEL stands for: a path as it is when it exists or has
+ * a slash in it; a bare name as models_dir/NAME or models_dir/NAME.gguf. Writes
+ * at most HYPURA_PATH_BYTES to path. Fails naming every place looked at. */
+hypura_status hypura_environment_find_model(const hypura_environment *environment, const char *model, char *path,
+                                            hypura_error *error);
+
+#endif

@@ -1,0 +1,33 @@
+/*
+ * interrupt.h - Ctrl-C and requests to end, as flags that loops look at.
+ *
+ *     SIGINT            ends what runs now (an answer, a measurement)
+ *     SIGTERM, SIGHUP   end what runs now, and the session after it
+ *     a third SIGINT before the first was taken ends the program at once
+ *
+ * What always holds: the handlers touch one atomic, one pipe and _exit alone;
+ * SIGPIPE is ignored, so a closed pipe is an error of the write that met it.
+ */
+#ifndef HYPURA_CLI_INTERRUPT_H
+#define HYPURA_CLI_INTERRUPT_H
+
+#include "hypura.h"
+
+/* Ignores SIGPIPE. The program's first call. */
+void hypura_interrupt_ignore_pipe(void);
+
+/* From here on the signals above set flags instead of ending the program. */
+hypura_status hypura_interrupt_open(hypura_error *error);
+
+/* A signal came since the last clear. Any thread. */
+bool hypura_interrupted(void);
+/* SIGTERM or SIGHUP came, ever. */
+bool hypura_terminated(void);
+/* Takes a SIGINT: the next one counts as the first again. */
+void hypura_interrupt_clear(void);
+
+/* Waits until descriptor can be read (or is at its end): true; or until a signal
+ * comes or had come: false. */
+bool hypura_interrupt_wait(int descriptor);
+
+#endif

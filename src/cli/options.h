@@ -1,0 +1,108 @@
+/*
+ * options.h - the one option parser of the program. A command declares a table
+ * of options; parsing, range checks, lists, help text and hints for misspelled
+ * names all come from that table.
+ *
+ * What always holds: parsing prints nothing and writes only to the destinations
+ * of the table, to `given` and to the operands; an argument that cannot be taken
+ * as it stands is an error that names the option and the value.
+ */
+#ifndef HYPURA_CLI_OPTIONS_H
+#define HYPURA_CLI_OPTIONS_H
+
+#include "hypura.h"
+
+#include <stdio.h>
+
+#define HYPURA_MAX_LIST     32
+#define HYPURA_MAX_OPERANDS 4
+
+/* A limit on weights: bytes, or per cent of the model's files when percent > 0. */
+typedef struct hypura_budget {
+    uint64_t bytes;
+    double percent;
+} hypura_budget;
+
+typedef struct hypura_budget_list {
+    int n;
+    hypura_budget items[HYPURA_MAX_LIST];
+} hypura_budget_list;
+
+typedef struct hypura_unsigned_list {
+    int n;
+    uint32_t items[HYPURA_MAX_LIST];
+} hypura_unsigned_list;
+
+typedef struct hypura_choice_list {
+    int n;
+    const char *items[HYPURA_MAX_LIST]; /* literals of the option's choices */
+} hypura_choice_list;
+
+typedef enum hypura_option_kind {
+    HYPURA_OPTION_FLAG,      /* no argument; to.flag becomes true */
+    HYPURA_OPTION_SIZE,      /* bytes or K, M, G (1024); never 0 */
+    HYPURA_OPTION_BUDGET,    /* a SIZE or N% */
+    HYPURA_OPTION_UNSIGNED,  /* within min..max */
+    HYPURA_OPTION_INT,       /* within min..max */
+    HYPURA_OPTION_FLOAT,     /* within min..max */
+    HYPURA_OPTION_STRING,    /* points into argv */
+    HYPURA_OPTION_CHOICE,    /* one of `choices` */
+    HYPURA_OPTION_BUDGETS,   /* the lists: items parted by commas */
+    HYPURA_OPTION_UNSIGNEDS, /* each within min..max */
+    HYPURA_OPTION_CHOICES,   /* each one of `choices` */
+} hypura_option_kind;
+
+typedef struct hypura_option {
+    const char *name;     /* without the dashes */
+    const char *argument; /* its name in the help text; NULL for a flag */
+    const char *help;     /* one line */
+    hypura_option_kind kind;
+    union {
+        bool *flag;
+        uint64_t *size;
+        hypura_budget *budget;
+        uint32_t *unsigned_integer;
+        int *integer;
+        float *real;
+        const char **string;
+        hypura_budget_list *budgets;
+        hypura_unsigned_list *unsigneds;
+        hypura_choice_list *choice_list;
+    } to;
+    double min; /* inclusive; UNSIGNED, INT, FLOAT, UNSIGNEDS */
+    double max;
+    const char *const *choices; /* CHOICE, CHOICES: ends with NULL */
+    bool *given;                /* set when the option occurs; NULL: not told */
+} hypura_option;
+
+/* What a command accepts. `--help` and `-h` are understood everywhere. */
+typedef struct hypura_syntax {
+    const char *command;
+    const char *operands; /* their names in the usage line, "" for none */
+    int n_operands;
+    const char *about; /* paragraph below the usage line; ends with a newline */
+    const hypura_option *options;
+    int n_options;
+    const char *notes; /* below the options; NULL: none */
+} hypura_syntax;
+
+typedef struct hypura_arguments {
+    bool help; /* --help was met; nothing after it was looked at */
+    int n_operands;
+    const char *operands[HYPURA_MAX_OPERANDS]; /* point into argv */
+} hypura_arguments;
+
+/* Reads argv[0..argc-1], the words after the command's name. `--opt=value` and
+ * `--opt value` are the same; a lone `--` ends the options; of an option given
+ * twice the last counts. Fails with HYPURA_ERR_USAGE. */
+hypura_status hypura_options_parse(const hypura_syntax *syntax, int argc, char *const *argv,
+                                   hypura_arguments *arguments, hypura_error *error);
+
+/* Prints usage, about, options and notes. */
+void hypura_options_help(const hypura_syntax *syntax, FILE *to);
+
+/* The one of `names` (n of them) that is nearest to `word` by edit distance, or
+ * NULL when none is near enough to be what was meant. */
+const char *hypura_nearest_name(const char *word, const char *const *names, int n);
+
+#endif

@@ -1,0 +1,194 @@
+/*
+ * output.c - see output.h.
+ */
+#include "cli/output.h"
+
+#include "base/size.h"
+#include "base/status.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DIM   "\033[2m"
+#define PLAIN "\033[0m"
+
+static int output_errno;
+static bool output_dim;
+
+/* ---- standard output ------------------------------------------------------ */
+
+static bool output_result(bool wrote)
+{
+    if (!wrote && output_errno == 0) {
+        output_errno = errno != 0 ? errno : EIO;
+    }
+    return output_errno == 0;
+}
+
+bool hypura_output_write(const char *text, size_t bytes)
+{
+    if (output_errno != 0) {
+        return false;
+    }
+    errno = 0;
+    return output_result(fwrite(text, 1, bytes, stdout) == bytes);
+}
+
+bool hypura_output_printf(const char *format, ...)
+{
+    if (output_errno != 0) {
+        return false;
+    }
+    va_list arguments;
+    va_start(arguments, format);
+    errno = 0;
+    bool wrote = vprintf(format, arguments) >= 0;
+    va_end(arguments);
+    return output_result(wrote);
+}
+
+bool hypura_output_flush(void)
+{
+    if (output_errno != 0) {
+        return false;
+    }
+    errno = 0;
+    return output_result(fflush(stdout) == 0);
+}
+
+int hypura_output_errno(void)
+{
+    return output_errno;
+}
+
+/* ---- standard error ------------------------------------------------------- */
+
+void hypura_output_color(bool on)
+{
+    output_dim = on;
+}
+
+void hypura_output_error(const char *format, ...)
+{
+    va_list arguments;
+    hypura_output_flush();
+    va_start(arguments, format);
+    fputs("hypura: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+}
+
+void hypura_output_note(const char *format, ...)
+{
+    va_list arguments;
+    hypura_output_flush();
+    va_start(arguments, format);
+    fputs(output_dim ? DIM : "", stderr);
+    vfprintf(stderr, format, arguments);
+    fputs(output_dim ? PLAIN "\n" : "\n", stderr);
+    va_end(arguments);
+}
+
+/* ---- tables --------------------------------------------------------------- */
+
+void hypura_table_open(hypura_table *table, const char *align)
+{
+    *table = (hypura_table){.align = align};
+}
+
+void hypura_table_close(hypura_table *table)
+{
+    for (size_t i = 0; i < table->n_cells; i++) {
+        free(table->cells[i]);
+    }
+    free(table->cells);
+    *table = (hypura_table){.align = NULL};
+}
+
+static void add_cell(hypura_table *table, const char *text)
+{
+    if (table->n_cells == table->capacity) {
+        size_t capacity = table->capacity ? 2 * table->capacity : 64;
+        char **cells = capacity > SIZE_MAX / sizeof *cells ? NULL : realloc(table->cells, capacity * sizeof *cells);
+        if (!cells) {
+            table->failed = true;
+            return;
+        }
+        table->cells = cells;
+        table->capacity = capacity;
+    }
+    char *copy = strdup(text);
+    if (!copy) {
+        table->failed = true;
+        return;
+    }
+    table->cells[table->n_cells++] = copy;
+}
+
+void hypura_table_cell(hypura_table *table, const char *format, ...)
+{
+    char text[512];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    add_cell(table, text);
+}
+
+void hypura_table_size(hypura_table *table, uint64_t bytes)
+{
+    add_cell(table, bytes ? hypura_output_size(bytes) : "-");
+}
+
+hypura_status hypura_table_print(const hypura_table *table, hypura_error *error)
+{
+    size_t n_columns = strlen(table->align);
+    int width[HYPURA_TABLE_COLUMNS] = {0};
+    if (table->failed) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "out of memory while writing a table");
+    }
+    for (size_t i = 0; i < table->n_cells; i++) {
+        int length = (int)strlen(table->cells[i]);
+        int *widest = &width[i % n_columns];
+        *widest = length > *widest ? length : *widest;
+    }
+    for (size_t i = 0; i < table->n_cells; i++) {
+        size_t column = i % n_columns;
+        bool last = column + 1 == n_columns;
+        if (table->align[column] == 'r') {
+            hypura_output_printf("%*s", width[column], table->cells[i]);
+        } else {
+            hypura_output_printf("%-*s", last ? 0 : width[column], table->cells[i]);
+        }
+        hypura_output_write(last ? "\n" : "  ", last ? 1 : 2);
+    }
+    return HYPURA_OK;
+}
+
+/* ---- numbers -------------------------------------------------------------- */
+
+static char *number_buffer(void)
+{
+    static char buffers[8][HYPURA_SIZE_TEXT + 8];
+    static unsigned next;
+    return buffers[next++ % 8];
+}
+
+const char *hypura_output_size(uint64_t bytes)
+{
+    return hypura_size_format(bytes, number_buffer(), HYPURA_SIZE_TEXT);
+}
+
+const char *hypura_output_rate(double bytes_per_s)
+{
+    char size[HYPURA_SIZE_TEXT];
+    char *text = number_buffer();
+    double whole = bytes_per_s > 0.0 && bytes_per_s < 1e18 ? floor(bytes_per_s) : 0.0;
+    snprintf(text, HYPURA_SIZE_TEXT + 8, "%s/s", hypura_size_format((uint64_t)whole, size, sizeof size));
+    return text;
+}

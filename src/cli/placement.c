@@ -1,0 +1,95 @@
+/*
+ * placement.c - see placement.h.
+ */
+#include "cli/placement.h"
+
+#include "cli/output.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+typedef struct sentence {
+    char text[320];
+    size_t used;
+    bool listing; /* a part came already: the next one follows a comma */
+} sentence;
+
+static void say(sentence *line, const char *format, ...) HYPURA_PRINTF(2, 3);
+
+static void say(sentence *line, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    int n = vsnprintf(line->text + line->used, sizeof line->text - line->used, format, arguments);
+    va_end(arguments);
+    if (n > 0) {
+        line->used += (size_t)n;
+        line->used = line->used < sizeof line->text ? line->used : sizeof line->text - 1;
+    }
+}
+
+/* ", 1.5 GiB name", nothing for 0. */
+static void say_size(sentence *line, uint64_t bytes, const char *name)
+{
+    if (bytes > 0) {
+        say(line, "%s%s %s", line->listing ? ", " : "", hypura_output_size(bytes), name);
+        line->listing = true;
+    }
+}
+
+static const char *explain_mode(hypura_mode mode)
+{
+    switch (mode) {
+    case HYPURA_MODE_RESIDENT:
+        return "all weights are held in memory";
+    case HYPURA_MODE_EXPERTS:
+        return "experts are read when a token needs them";
+    case HYPURA_MODE_DENSE:
+        return "weights are read ahead in the order of use";
+    case HYPURA_MODE_MIXED:
+        return "experts are read on need, other weights ahead";
+    }
+    return "unknown";
+}
+
+void hypura_placement_describe(const hypura_plan *plan, void (*print)(const char *line))
+{
+    sentence line = {.used = 0};
+    say(&line, "mode       %s: %s", hypura_mode_name(plan->mode), explain_mode(plan->mode));
+    print(line.text);
+
+    line = (sentence){.used = 0};
+    if (plan->memory_bytes > 0) {
+        say(&line, "memory     %s: ", hypura_output_size(plan->memory_bytes));
+    } else {
+        say(&line, "memory     ");
+    }
+    say_size(&line, plan->weights_bytes, "weights");
+    say_size(&line, plan->kv_bytes, "KV cache");
+    say_size(&line, plan->compute_bytes, "compute");
+    say_size(&line, plan->overhead_bytes, "overhead");
+    print(line.text);
+
+    line = (sentence){.used = 0};
+    say(&line, "weights    ");
+    say_size(&line, plan->resident_bytes, "resident");
+    say_size(&line, plan->pinned_bytes, "pinned");
+    say_size(&line, plan->pool_bytes, "expert pool");
+    say_size(&line, plan->ring_bytes, "ring");
+    say_size(&line, plan->nvme_bytes, "on the drive alone");
+    print(line.text);
+
+    for (int i = 0; i < plan->n_pools; i++) {
+        const hypura_pool_plan *pool = &plan->pools[i];
+        line = (sentence){.used = 0};
+        say(&line, "pool       %u of %u experts of %s", pool->n_slots, pool->n_units,
+            hypura_output_size(pool->slot_bytes));
+        print(line.text);
+    }
+    if (plan->ring_bytes > 0) {
+        line = (sentence){.used = 0};
+        say(&line, "ring       %u slots of %s, %u chunks read ahead", plan->n_ring_slots,
+            hypura_output_size(plan->ring_slot_bytes), plan->prefetch_depth);
+        print(line.text);
+    }
+}

@@ -1,0 +1,13 @@
+/*
+ * placement.h - a plan in words: the same lines for `estimate`, which prints them
+ * as its result, and for `run`, which tells them before it starts.
+ */
+#ifndef HYPURA_CLI_PLACEMENT_H
+#define HYPURA_CLI_PLACEMENT_H
+
+#include "hypura.h"
+
+/* Calls print with mode, memory, weights and pools, one line (no newline) each. */
+void hypura_placement_describe(const hypura_plan *plan, void (*print)(const char *line));
+
+#endif

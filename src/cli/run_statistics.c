@@ -1,0 +1,138 @@
+/*
+ * run_statistics.c - see run_statistics.h.
+ */
+#include "cli/run_statistics.h"
+
+#include "base/status.h"
+#include "cli/json.h"
+#include "cli/output.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+hypura_status hypura_run_totals_add(hypura_run_totals *totals, const hypura_result *result, hypura_error *error)
+{
+    const char *answer = result->text ? result->text : "";
+    size_t length = strlen(answer);
+    size_t joint = totals->n_answers > 0 ? 1 : 0;
+    char *text = realloc(totals->text, totals->text_bytes + joint + length + 1);
+    if (!text) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "out of memory for the text of the answers");
+    }
+    if (joint) {
+        text[totals->text_bytes] = '\n';
+    }
+    memcpy(text + totals->text_bytes + joint, answer, length + 1);
+    totals->text = text;
+    totals->text_bytes += joint + length;
+    totals->n_answers++;
+    totals->prompt_tokens += result->prompt_tokens;
+    totals->tokens += result->tokens;
+    totals->prompt_s += result->prompt_s;
+    totals->decode_s += result->decode_s;
+    return HYPURA_OK;
+}
+
+void hypura_run_totals_close(hypura_run_totals *totals)
+{
+    free(totals->text);
+    *totals = (hypura_run_totals){.text = NULL};
+}
+
+static double ratio(double part, double whole)
+{
+    return whole > 0.0 ? part / whole : 0.0;
+}
+
+/* Most memory that was ever resident. Linux counts the shell that started the
+ * program into ru_maxrss, but not into VmHWM. */
+static uint64_t peak_rss_bytes(void)
+{
+#ifdef __linux__
+    FILE *file = fopen("/proc/self/status", "r");
+    char line[256];
+    unsigned long long kib = 0;
+    while (file && fgets(line, sizeof line, file)) {
+        if (sscanf(line, "VmHWM: %llu kB", &kib) == 1) {
+            fclose(file);
+            return (uint64_t)kib * 1024u;
+        }
+    }
+    if (file) {
+        fclose(file);
+    }
+#endif
+    struct rusage usage;
+    if (getrusage(RUSAGE_SELF, &usage) != 0 || usage.ru_maxrss < 0) {
+        return 0;
+    }
+#ifdef __APPLE__
+    return (uint64_t)usage.ru_maxrss;
+#else
+    return (uint64_t)usage.ru_maxrss * 1024u;
+#endif
+}
+
+/* Where no weight was asked of the drive, all that was needed was in memory. */
+static double hit_rate_bytes(const hypura_statistics *statistics)
+{
+    return statistics->bytes_needed > 0 ? (double)statistics->bytes_hit / (double)statistics->bytes_needed : 1.0;
+}
+
+static const char *mode_name(const hypura_run_report *report)
+{
+    return report->plain ? "plain" : hypura_mode_name(hypura_model_plan(report->model)->mode);
+}
+
+void hypura_run_statistics_print(const hypura_run_report *report)
+{
+    const hypura_run_totals *totals = report->totals;
+    hypura_statistics statistics;
+    hypura_model_statistics(report->model, &statistics);
+    hypura_output_note("prompt     %llu tokens in %.2f s, %.1f tokens/s", (unsigned long long)totals->prompt_tokens,
+                       totals->prompt_s, ratio((double)totals->prompt_tokens, totals->prompt_s));
+    hypura_output_note("answer     %llu tokens in %.2f s, %.1f tokens/s", (unsigned long long)totals->tokens,
+                       totals->decode_s, ratio((double)totals->tokens, totals->decode_s));
+    if (statistics.n_reads > 0) {
+        hypura_output_note("read       %s at %s (%s, %s), %s for each token", hypura_output_size(statistics.bytes_read),
+                           hypura_output_rate(ratio((double)statistics.bytes_read, statistics.device_busy_s)),
+                           statistics.io_engine, statistics.direct_io ? "direct" : "through the page cache",
+                           hypura_output_size((uint64_t)ratio((double)statistics.bytes_read, (double)totals->tokens)));
+    }
+    if (statistics.bytes_needed > 0) {
+        hypura_output_note("hits       %.1f %% of the bytes needed were in memory, %llu evictions",
+                           100.0 * hit_rate_bytes(&statistics), (unsigned long long)statistics.n_evictions);
+        hypura_output_note("time       %.2f s waiting for reads, %.2f s computing, %.2f s overhead",
+                           statistics.read_wait_s, statistics.compute_s, statistics.overhead_s);
+    }
+    hypura_output_note("memory     %s at most", hypura_output_size(peak_rss_bytes()));
+}
+
+hypura_status hypura_run_statistics_write(const hypura_run_report *report, const char *path, hypura_error *error)
+{
+    const hypura_run_totals *totals = report->totals;
+    const hypura_plan *plan = hypura_model_plan(report->model);
+    hypura_statistics statistics;
+    json_t *object = json_object();
+    hypura_model_statistics(report->model, &statistics);
+    hypura_json_text(&object, "model", report->path);
+    hypura_json_text(&object, "mode", mode_name(report));
+    hypura_json_integer(&object, "memory_bytes", plan->memory_bytes);
+    hypura_json_integer(&object, "weights_bytes", plan->weights_bytes);
+    hypura_json_integer(&object, "pool_bytes", plan->pool_bytes);
+    hypura_json_integer(&object, "peak_rss_bytes", peak_rss_bytes());
+    hypura_json_integer(&object, "prompt_tokens", totals->prompt_tokens);
+    hypura_json_real(&object, "prompt_tok_s", ratio((double)totals->prompt_tokens, totals->prompt_s));
+    hypura_json_integer(&object, "tokens", totals->tokens);
+    hypura_json_real(&object, "decode_tok_s", ratio((double)totals->tokens, totals->decode_s));
+    hypura_json_integer(&object, "bytes_read", statistics.bytes_read);
+    hypura_json_real(&object, "bytes_read_per_token", ratio((double)statistics.bytes_read, (double)totals->tokens));
+    hypura_json_real(&object, "hit_rate_bytes", hit_rate_bytes(&statistics));
+    hypura_json_real(&object, "read_bytes_per_s", ratio((double)statistics.bytes_read, statistics.device_busy_s));
+    hypura_json_text(&object, "io_engine", statistics.io_engine);
+    hypura_json_bool(&object, "direct_io", statistics.direct_io);
+    hypura_json_text(&object, "text", totals->text ? totals->text : "");
+    return hypura_json_write(object, path, error);
+}

@@ -1,0 +1,36 @@
+/*
+ * run_statistics.h - how a run went: for people on standard error, for programs
+ * in the file of --stats-json.
+ */
+#ifndef HYPURA_CLI_RUN_STATISTICS_H
+#define HYPURA_CLI_RUN_STATISTICS_H
+
+#include "hypura.h"
+
+/* All answers of a run. Zero-initialise; close frees. */
+typedef struct hypura_run_totals {
+    uint32_t n_answers;
+    uint64_t prompt_tokens;
+    uint64_t tokens;
+    double prompt_s;
+    double decode_s;
+    char *text; /* the answers, a newline between two of them; NULL: none yet */
+    size_t text_bytes;
+} hypura_run_totals;
+
+/* Fails with HYPURA_ERR_MEMORY, the totals unchanged. */
+hypura_status hypura_run_totals_add(hypura_run_totals *totals, const hypura_result *result, hypura_error *error);
+void hypura_run_totals_close(hypura_run_totals *totals);
+
+/* What there is to tell about a run that is over. */
+typedef struct hypura_run_report {
+    const hypura_model *model;
+    const hypura_run_totals *totals;
+    const char *path;
+    bool plain; /* plain llama.cpp ran */
+} hypura_run_report;
+
+void hypura_run_statistics_print(const hypura_run_report *report);
+hypura_status hypura_run_statistics_write(const hypura_run_report *report, const char *path, hypura_error *error);
+
+#endif

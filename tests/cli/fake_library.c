@@ -1,0 +1,340 @@
+/*
+ * fake_library.c - hypura.h without models, drives or llama.cpp, so that the
+ * program's own logic is tested: what it hands to the library, and what it makes
+ * of every answer. The name of the model file chooses the behaviour of opening
+ * it, the prompt that of answering; a file still has to exist.
+ *
+ *     moe.gguf      works            slow.gguf    opening reports progress for 1.5 s
+ *     broken.gguf   is no model      differs.gguf does not verify
+ */
+#include "hypura.h"
+
+#include "base/size.h"
+#include "base/status.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define FLOOR_BYTES 1000000u
+
+static const hypura_tensor tensors[] = {
+    {"token_embd.weight", 2, "q4_0", 2, {64, 100, 1, 1}, HYPURA_ROLE_EMBEDDING, -1, -1, 0, 4096, 3600, 36, 0},
+    {"blk.0.attn_q.weight", 2, "q4_0", 2, {64, 64, 1, 1}, HYPURA_ROLE_TRUNK, 0, -1, 0, 8192, 2304, 36, 0},
+    {"blk.0.ffn_up_exps.weight", 2, "q4_0", 3, {64, 32, 8, 1}, HYPURA_ROLE_EXPERT, 0, 0, 0, 12288, 9216, 36, 1152},
+    {"blk.1.ffn_up_exps.weight", 2, "q4_0", 3, {64, 32, 8, 1}, HYPURA_ROLE_EXPERT, 1, 1, 0, 24576, 9216, 36, 1152},
+};
+static const hypura_bundle bundles[] = {{0, 8, 1, {2}, 1152}, {1, 8, 1, {3}, 1152}};
+
+struct hypura_model {
+    hypura_map map;
+    hypura_plan *plan;
+    const char *file;
+    uint64_t file_bytes;
+    int n_turns;
+};
+
+const char *hypura_role_name(hypura_role role)
+{
+    static const char *const names[] = {"trunk",           "ffn",    "expert", "shared_expert", "router", "embedding",
+                                        "layer_embedding", "output", "mtp"};
+    return names[role];
+}
+
+const char *hypura_mode_name(hypura_mode mode)
+{
+    static const char *const names[] = {"resident", "experts", "dense", "mixed"};
+    return names[mode];
+}
+
+static void wait_ms(long ms)
+{
+    struct timespec time = {ms / 1000, ms % 1000 * 1000000};
+    nanosleep(&time, NULL);
+}
+
+static bool named(const char *path, const char *name)
+{
+    const char *slash = strrchr(path, '/');
+    return strcmp(slash ? slash + 1 : path, name) == 0;
+}
+
+/* ---- machine and map ------------------------------------------------------- */
+
+hypura_status hypura_profile_get(const hypura_profile_options *options, hypura_profile *profile, hypura_error *error)
+{
+    (void)error;
+    *profile = (hypura_profile){
+        .version = 1,
+        .cpu = "Fake CPU",
+        .n_cpus = 2,
+        .ram_total_bytes = (uint64_t)16 << 30,
+        .ram_available_bytes = (uint64_t)8 << 30,
+        .ram_limit_bytes = (uint64_t)12 << 30,
+        .memory_bytes_per_s = 1e10,
+        .io_engine = "uring",
+        .direct_io = true,
+        .io_align_offset_bytes = 512,
+        .io_align_memory_bytes = 4096,
+        .io_block_bytes = 1 << 20,
+        .io_depth = 8,
+        .direct_bytes_per_s = 1e9,
+        .read_latency_us = options->force ? 77.0 : 80.0,
+        .measured_unix_s = 1700000000,
+        .n_devices = 1,
+        .devices = {{"CPU", "Fake CPU", "cpu", 1, 2}},
+    };
+    snprintf(profile->storage_path, sizeof profile->storage_path, "%s",
+             options->cache_dir ? options->cache_dir : "(nowhere)");
+    return HYPURA_OK;
+}
+
+static hypura_status check_file(const char *path, hypura_error *error)
+{
+    if (access(path, R_OK) != 0) {
+        return hypura_fail_errno(error, errno, "cannot open %s", path);
+    }
+    return named(path, "broken.gguf") ? hypura_fail(error, HYPURA_ERR_FORMAT, "%s is not a GGUF file", path)
+                                      : HYPURA_OK;
+}
+
+hypura_status hypura_map_open(const char *path, hypura_map **map, hypura_error *error)
+{
+    static const uint64_t file_bytes[] = {(uint64_t)1 << 30};
+    hypura_status status = check_file(path, error);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    const char **files = malloc(sizeof *files);
+    *map = malloc(sizeof **map);
+    files[0] = path;
+    **map = (hypura_map){
+        .path = path,
+        .arch = "fakemoe",
+        .name = "Fake \xff MoE",
+        .n_layers = 2,
+        .n_experts = 8,
+        .n_experts_used = 2,
+        .context_length = 2048,
+        .embedding_length = 64,
+        .n_files = 1,
+        .files = files,
+        .file_bytes = file_bytes,
+        .n_tensors = 4,
+        .tensors = tensors,
+        .n_bundles = 2,
+        .bundles = bundles,
+        .tensor_bytes = 3600 + 2304 + 2 * 9216,
+    };
+    return HYPURA_OK;
+}
+
+void hypura_map_close(hypura_map *map)
+{
+    if (map) {
+        free((void *)(uintptr_t)map->files);
+    }
+    free(map);
+}
+
+/* ---- plan ------------------------------------------------------------------ */
+
+hypura_status hypura_estimate(const hypura_model_options *options, hypura_plan **plan, hypura_error *error)
+{
+    uint64_t limit = options->weights_bytes ? options->weights_bytes : options->memory_bytes;
+    hypura_status status = check_file(options->path, error);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    if (limit > 0 && limit < FLOOR_BYTES) {
+        return hypura_fail(error, HYPURA_ERR_BUDGET, "the budget of %llu bytes is below the floor of %u bytes",
+                           (unsigned long long)limit, FLOOR_BYTES);
+    }
+    *plan = malloc(sizeof **plan);
+    **plan = (hypura_plan){
+        .mode = limit || options->force_paging ? HYPURA_MODE_EXPERTS : HYPURA_MODE_RESIDENT,
+        .memory_bytes = options->memory_bytes,
+        .weights_bytes = options->weights_bytes,
+        .kv_bytes = (uint64_t)options->n_context * 1024,
+        .resident_bytes = 5904,
+        .pool_bytes = 4608,
+        .floor_weights_bytes = FLOOR_BYTES,
+        .n_pools = 1,
+        .pools = {{1152, 4096, 4, 16, 2}},
+        .decode_tok_s = 12.5,
+        .bound_tok_s = 20.0,
+        .hit_rate = 0.5,
+        .read_bytes_per_token = 2304.0,
+        .bound_by = "storage",
+    };
+    return HYPURA_OK;
+}
+
+void hypura_plan_free(hypura_plan *plan)
+{
+    free(plan);
+}
+
+/* ---- model ----------------------------------------------------------------- */
+
+hypura_status hypura_model_open(const hypura_model_options *options, hypura_model **model, hypura_error *error)
+{
+    hypura_map *map = NULL;
+    hypura_plan *plan = NULL;
+    hypura_status status = hypura_map_open(options->path, &map, error);
+    if (status == HYPURA_OK) {
+        status = hypura_estimate(options, &plan, error);
+    }
+    for (int i = 0; status == HYPURA_OK && named(options->path, "slow.gguf") && i < 30; i++) {
+        wait_ms(50);
+        if (!options->progress(options->progress_user, "reading weights", (uint64_t)i, 30)) {
+            status = hypura_fail(error, HYPURA_ERR_CANCELLED, "interrupted");
+        }
+    }
+    if (status == HYPURA_OK) {
+        *model = calloc(1, sizeof **model);
+        (*model)->map = *map;
+        (*model)->plan = plan;
+    } else {
+        hypura_plan_free(plan);
+    }
+    free(map);
+    return status;
+}
+
+void hypura_model_close(hypura_model *model)
+{
+    if (model) {
+        free((void *)(uintptr_t)model->map.files);
+        free(model->plan);
+    }
+    free(model);
+}
+
+const hypura_map *hypura_model_map(const hypura_model *model)
+{
+    return &model->map;
+}
+
+const hypura_plan *hypura_model_plan(const hypura_model *model)
+{
+    return model->plan;
+}
+
+void hypura_model_statistics(const hypura_model *model, hypura_statistics *statistics)
+{
+    (void)model;
+    *statistics = (hypura_statistics){.bytes_read = 8000,
+                                      .bytes_needed = 10000,
+                                      .bytes_hit = 2500,
+                                      .n_reads = 8,
+                                      .device_busy_s = 0.5,
+                                      .io_engine = "uring",
+                                      .direct_io = true};
+}
+
+typedef struct writer {
+    const hypura_generate_options *options;
+    hypura_result *result;
+    size_t used;
+} writer;
+
+/* One token: told to the caller, kept in the result. */
+static bool emit(writer *to, const char *piece)
+{
+    size_t length = strlen(piece);
+    to->result->text = realloc(to->result->text, to->used + length + 1);
+    memcpy(to->result->text + to->used, piece, length + 1);
+    to->used += length;
+    to->result->tokens++;
+    return to->options->on_text(to->options->on_text_user, piece, length);
+}
+
+hypura_status hypura_generate(hypura_model *model, const hypura_generate_options *options, hypura_result *result,
+                              hypura_error *error)
+{
+    const hypura_sampling *sampling = &options->sampling;
+    const char *prompt = options->prompt;
+    writer to = {options, result, 0};
+    char text[512];
+    *result = (hypura_result){.prompt_tokens = 3, .prompt_s = 0.5, .decode_s = 2.0};
+    model->n_turns++;
+    if (strcmp(prompt, "too long") == 0) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "the prompt has 9999 tokens, the context 4096");
+    }
+    if (strcmp(prompt, "fail") == 0) {
+        emit(&to, "half an ans");
+        return hypura_fail(error, HYPURA_ERR_IO, "reading expert 3 of layer 1 failed");
+    }
+    if (strcmp(prompt, "options") == 0) {
+        snprintf(text, sizeof text, "temp %.2f top_p %.2f min_p %.2f top_k %d seed %s max %u raw %d",
+                 (double)sampling->temperature, (double)sampling->top_p, (double)sampling->min_p, sampling->top_k,
+                 sampling->seed == 7 ? "7" : "other", options->max_tokens, options->raw);
+        emit(&to, text);
+    } else if (strcmp(prompt, "seed") == 0) {
+        snprintf(text, sizeof text, "%u", sampling->seed);
+        emit(&to, text);
+    } else if (strcmp(prompt, "bytes") == 0) {
+        emit(&to, "caf\xc3\xa9 \xff\xed\xa0\x80.\n");
+    } else if (strcmp(prompt, "long") == 0) {
+        for (uint32_t i = 0; i < options->max_tokens; i++) {
+            wait_ms(10);
+            if (!emit(&to, "word ")) {
+                result->stopped_by_user = true;
+                break;
+            }
+        }
+    } else {
+        snprintf(text, sizeof text, "[%d] ", model->n_turns);
+        (void)(emit(&to, text) && emit(&to, prompt));
+    }
+    return HYPURA_OK;
+}
+
+void hypura_result_clear(hypura_result *result)
+{
+    free(result->text);
+    *result = (hypura_result){.text = NULL};
+}
+
+/* ---- proof ----------------------------------------------------------------- */
+
+/* Reports one case for each value of each list, so that a test sees what was asked. */
+hypura_status hypura_verify(const hypura_verify_options *options, hypura_verify_report *report, hypura_error *error)
+{
+    bool differs = named(options->path, "differs.gguf");
+    hypura_status status = check_file(options->path, error);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    int n_weights = options->n_weights ? options->n_weights : 1;
+    int n_prompts = options->n_prompts ? options->n_prompts : 1;
+    int n_ubatches = options->n_ubatches ? options->n_ubatches : 1;
+    int n_engines = options->n_io_engines ? options->n_io_engines : 1;
+    int n = n_weights * n_prompts * n_ubatches * n_engines;
+    *report = (hypura_verify_report){!differs, n, calloc((size_t)n, sizeof(hypura_verify_case))};
+    for (int i = 0; i < n; i++) {
+        hypura_verify_case *one = &report->cases[i];
+        int ubatch = i / n_engines;
+        int prompt = ubatch / n_ubatches;
+        int weights = prompt / n_prompts;
+        one->weights_bytes = options->n_weights ? options->weights_bytes[weights] : FLOOR_BYTES;
+        one->prompt_tokens = options->n_prompts ? options->prompt_tokens[prompt % n_prompts] : 1;
+        one->ubatch = options->n_ubatches ? options->ubatches[ubatch % n_ubatches] : 512;
+        one->tokens = options->tokens ? options->tokens : 16;
+        one->differing = differs && i == 0 ? 5 : 0;
+        one->bytes_read = 123;
+        snprintf(one->io_engine, sizeof one->io_engine, "%s",
+                 options->n_io_engines ? options->io_engines[i % n_engines] : "uring");
+    }
+    return HYPURA_OK;
+}
+
+void hypura_verify_report_clear(hypura_verify_report *report)
+{
+    free(report->cases);
+    *report = (hypura_verify_report){.identical = false};
+}

@@ -1,0 +1,275 @@
+/*
+ * test_program.c - the program from outside: words in, exit code, text and JSON
+ * out, for every command; broken outputs; folders.
+ */
+#include "driver.h"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* ---- words in, exit code and text out --------------------------------------- */
+
+static const struct {
+    const char *words[8];
+    int code;
+    const char *output; /* parts of them; NULL: nothing may be there */
+    const char *error;
+} rows[] = {
+    {{"--help"}, 0, "estimate    tell how", NULL},
+    {{"help"}, 0, "usage: hypura COMMAND", NULL},
+    {{"-h"}, 0, "HYPURA_MODELS", NULL},
+    {{"--version"}, 0, "hypura 0.", NULL},
+    {{"help", "run"}, 0, "usage: hypura run MODEL [options]", NULL},
+    {{"run", "--help"}, 0, "--stats-json FILE", NULL},
+    {{"profile", "--help"}, 0, "usage: hypura profile [options]", NULL},
+    {{"inspect", "--help"}, 0, "--tensors", NULL},
+    {{"estimate", "--help"}, 0, "--memory SIZE", NULL},
+    {{"verify", "--help"}, 0, "--prompt-tokens N,...", NULL},
+    {{NULL}, 2, NULL, "usage: hypura COMMAND"},
+    {{"rnu"}, 2, NULL, "hypura: unknown command 'rnu' (did you mean run?)\n"},
+    {{"help", "inspet"}, 2, NULL, "(did you mean inspect?)"},
+    {{"frobnicate"}, 2, NULL, "hypura: unknown command 'frobnicate' (see hypura --help)\n"},
+    {{"--verbose"}, 2, NULL, "hypura: unknown option --verbose"},
+    {{"run"}, 2, NULL, "hypura: MODEL is missing"},
+    {{"run", "moe.gguf", "--temp", "-1"}, 2, NULL, "option --temp: -1 is out of range"},
+    {{"run", "moe.gguf", "--treads", "2"}, 2, NULL, "unknown option --treads (did you mean --threads?)"},
+    {{"run", "moe.gguf", "--memory", "lots"}, 2, NULL, "option --memory: 'lots' is not a size"},
+    {{"run", "moe.gguf", "--prompt", "a", "--prompt-file", "b"}, 2, NULL, "--prompt and --prompt-file exclude"},
+    {{"run", "moe.gguf", "--memory=1G", "--weights=1G"}, 2, NULL, "--memory and --weights exclude"},
+    {{"run", "moe.gguf", "--plain", "--weights=50%"}, 2, NULL, "--plain and --weights exclude"},
+    {{"run", "moe.gguf"}, 2, NULL, "hypura: no prompt: standard input is empty"},
+    {{"run", "moe.gguf", "--prompt-file", "missing"}, 1, NULL, "hypura: cannot open missing: No such file"},
+    {{"run", "absent", "--prompt", "a"}, 1, NULL, "no model 'absent'"},
+    {{"run", "./absent", "--prompt", "a"}, 1, NULL, "cannot open ./absent: No such file"},
+    {{"run", "broken.gguf", "--prompt", "a"}, 1, NULL, "hypura: broken.gguf is not a GGUF file\n"},
+    {{"run", "moe.gguf", "--prompt", "a", "--memory", "1K"}, 1, NULL, "below the floor of 1000000 bytes"},
+    {{"run", "moe.gguf", "--prompt", "too long"}, 2, NULL, "hypura: the prompt has 9999 tokens"},
+    {{"run", "moe.gguf", "--prompt", "fail"}, 1, "half an ans\n", "hypura: reading expert 3 of layer 1 failed\n"},
+    {{"profile", "x"}, 2, NULL, "unexpected argument 'x'"},
+    {{"profile"}, 0, "Fake CPU, 2 processors", NULL},
+    {{"inspect", "moe.gguf"}, 0, "experts       8, 2 used for a token", NULL},
+    {{"inspect", "moe"}, 0, "architecture  fakemoe", NULL},
+    {{"inspect", "broken.gguf"}, 1, NULL, "is not a GGUF file"},
+    {{"estimate", "moe.gguf", "--weights", "50%"}, 0, "mode       experts", NULL},
+    {{"estimate", "moe.gguf", "--weights", "0.00001%"}, 1, NULL, "the budget of 107 bytes is below the floor"},
+    {{"verify", "moe.gguf"}, 0, "identical", NULL},
+    {{"verify", "differs.gguf"}, 1, "differing", "hypura: the output differs from plain llama.cpp in 1 of 1 cases\n"},
+    {{"verify", "moe.gguf", "--ubatch", "0"}, 2, NULL, "option --ubatch: 0 is out of range"},
+};
+
+static void test_rows(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        process run = driver_run(rows[i].words, NULL, NULL);
+        driver_expect(&run, rows[i].code, rows[i].output, rows[i].error);
+        if ((!rows[i].output && run.output[0]) || (!rows[i].error && run.error[0])) {
+            fail_msg("row %zu (%s): nothing wanted on one stream\n--- output\n%s\n--- error\n%s", i, rows[i].words[0],
+                     run.output, run.error);
+        }
+        driver_clear(&run);
+    }
+}
+
+static void test_help_fits_a_terminal(void **state)
+{
+    (void)state;
+    static const char *const commands[] = {"run", "estimate", "inspect", "profile", "verify"};
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        process run = RUN("help", commands[i]);
+        for (const char *line = strtok(run.output, "\n"); line; line = strtok(NULL, "\n")) {
+            if (strlen(line) > 100) {
+                fail_msg("%s: %zu columns: %s", commands[i], strlen(line), line);
+            }
+        }
+        driver_clear(&run);
+    }
+}
+
+/* ---- JSON ------------------------------------------------------------------- */
+
+static void test_profile_json(void **state)
+{
+    (void)state;
+    process run = RUN("profile", "--json", "--force");
+    driver_expect(&run, 0, NULL, NULL);
+    json_t *object = driver_object(
+        run.output, "version cpu cpus ram_total_bytes ram_available_bytes ram_limit_bytes memory_bytes_per_s "
+                    "storage_path io_engine direct_io io_align_offset_bytes io_align_memory_bytes io_block_bytes "
+                    "io_depth direct_bytes_per_s read_latency_us measured_unix_s devices");
+    assert_true(driver_integer(object, "ram_total_bytes") == (int64_t)16 << 30);
+    assert_true(driver_real(object, "read_latency_us") == 77.0); /* --force arrived */
+    assert_true(json_is_true(json_object_get(object, "direct_io")));
+    assert_int_equal(json_array_size(json_object_get(object, "devices")), 1);
+    /* The cache folder is the one of the environment. */
+    assert_string_equal(driver_string(object, "storage_path"), driver_folder);
+    json_decref(object);
+    driver_clear(&run);
+}
+
+static void test_inspect_json(void **state)
+{
+    (void)state;
+    process run = RUN("inspect", "moe.gguf", "--tensors", "--json");
+    driver_expect(&run, 0, NULL, NULL);
+    json_t *object = driver_object(run.output, "path architecture name layers experts experts_used context_length "
+                                               "embedding_length n_tensors tensor_bytes roles files bundles tensors");
+    /* A name that is no UTF-8 is still JSON. */
+    assert_string_equal(driver_string(object, "name"), "Fake \xef\xbf\xbd MoE");
+    const json_t *experts = json_object_get(json_object_get(object, "roles"), "expert");
+    assert_int_equal(driver_integer(experts, "tensors"), 2);
+    assert_int_equal(driver_integer(experts, "bytes"), 2 * 9216);
+    const json_t *tensor = json_array_get(json_object_get(object, "tensors"), 2);
+    assert_string_equal(driver_string(tensor, "name"), "blk.0.ffn_up_exps.weight");
+    assert_int_equal(driver_integer(tensor, "offset"), 12288);
+    assert_int_equal(json_array_size(json_object_get(tensor, "shape")), 3);
+    json_decref(object);
+    driver_clear(&run);
+
+    run = RUN("inspect", "moe.gguf", "--json");
+    object = json_loads(run.output, 0, NULL);
+    assert_non_null(object);
+    assert_null(json_object_get(object, "tensors"));
+    json_decref(object);
+    driver_clear(&run);
+}
+
+static void test_estimate_json(void **state)
+{
+    (void)state;
+    process run = RUN("estimate", "moe.gguf", "--memory", "3G", "--context", "128", "--json");
+    driver_expect(&run, 0, NULL, NULL);
+    json_t *object = driver_object(
+        run.output, "model mode memory_bytes weights_bytes kv_bytes compute_bytes overhead_bytes resident_bytes "
+                    "pinned_bytes pool_bytes ring_bytes nvme_bytes floor_weights_bytes floor_memory_bytes "
+                    "ring_slot_bytes ring_slots prefetch_depth io_block_bytes io_depth pools decode_tok_s "
+                    "bound_tok_s bound_by hit_rate read_bytes_per_token");
+    assert_string_equal(driver_string(object, "mode"), "experts");
+    assert_true(driver_integer(object, "memory_bytes") == (int64_t)3 << 30);
+    assert_int_equal(driver_integer(object, "kv_bytes"), 128 * 1024);
+    assert_true(driver_real(object, "decode_tok_s") == 12.5);
+    assert_string_equal(driver_string(object, "bound_by"), "storage");
+    json_decref(object);
+    driver_clear(&run);
+}
+
+static void test_verify_json(void **state)
+{
+    (void)state;
+    process run = RUN("verify", "moe.gguf", "--weights", "25%,1G", "--prompt-tokens", "1,7", "--ubatch=32,512",
+                      "--io-engine=pool,uring", "--tokens=3", "--json");
+    driver_expect(&run, 0, NULL, NULL);
+    json_t *object = driver_object(run.output, "identical cases");
+    const json_t *cases = json_object_get(object, "cases");
+    assert_true(json_is_true(json_object_get(object, "identical")));
+    assert_int_equal(json_array_size(cases), 16);
+    const json_t *first = json_array_get(cases, 0);
+    assert_int_equal(driver_integer(first, "weights_bytes"), 1 << 28); /* of a file of 1 GiB */
+    assert_int_equal(driver_integer(first, "prompt_tokens"), 1);
+    assert_int_equal(driver_integer(first, "ubatch"), 32);
+    assert_int_equal(driver_integer(first, "tokens"), 3);
+    assert_string_equal(driver_string(first, "io_engine"), "pool");
+    const json_t *last = json_array_get(cases, 15);
+    assert_int_equal(driver_integer(last, "weights_bytes"), 1 << 30);
+    assert_int_equal(driver_integer(last, "prompt_tokens"), 7);
+    assert_int_equal(driver_integer(last, "ubatch"), 512);
+    assert_string_equal(driver_string(last, "io_engine"), "uring");
+    char *one = json_dumps(first, JSON_COMPACT);
+    json_decref(driver_object(one, "weights_bytes prompt_tokens tokens ubatch io_engine differing bytes_read"));
+    free(one);
+    json_decref(object);
+    driver_clear(&run);
+
+    run = RUN("verify", "differs.gguf", "--json");
+    driver_expect(&run, 1, NULL, "differs from plain llama.cpp");
+    object = driver_object(run.output, "identical cases");
+    assert_true(json_is_false(json_object_get(object, "identical")));
+    assert_int_equal(driver_integer(json_array_get(json_object_get(object, "cases"), 0), "differing"), 5);
+    json_decref(object);
+    driver_clear(&run);
+}
+
+/* ---- output that cannot be written -------------------------------------------- */
+
+static void test_full_disk(void **state)
+{
+    (void)state;
+    static const char *const commands[][4] = {
+        {"--help", NULL},
+        {"--version", NULL},
+        {"help", "run", NULL},
+        {"inspect", "moe.gguf", NULL},
+        {"inspect", "moe.gguf", "--json", NULL},
+        {"profile", "--json", NULL},
+        {"verify", "moe.gguf", NULL},
+        {"run", "moe.gguf", "--prompt=hi", NULL},
+    };
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        process run = driver_run(commands[i], NULL, "/dev/full");
+        driver_expect(&run, 1, NULL, "hypura: cannot write to standard output: No space left on device\n");
+        driver_clear(&run);
+    }
+}
+
+static void test_closed_streams(void **state)
+{
+    (void)state;
+    process run;
+    run =
+        driver_shell("{ %s run moe.gguf --prompt long --max-tokens 100000; echo code $? >&2; } | true", driver_program);
+    driver_expect(&run, 0, NULL, "hypura: cannot write to standard output: Broken pipe\ncode 1\n");
+    driver_clear(&run);
+    run = driver_shell("%s run moe.gguf --prompt hi >&-", driver_program);
+    driver_expect(&run, 1, NULL, "hypura: cannot write to standard output: Bad file descriptor");
+    driver_clear(&run);
+    run = driver_shell("%s run moe.gguf <&-", driver_program);
+    driver_expect(&run, 1, NULL, "hypura: cannot read standard input");
+    driver_clear(&run);
+}
+
+/* ---- folders of the environment --------------------------------------------------- */
+
+static void test_folders(void **state)
+{
+    (void)state;
+    process run;
+    run = driver_shell("env -u HYPURA_CACHE_DIR XDG_CACHE_HOME=/xdg %s profile --json", driver_program);
+    driver_expect(&run, 0, "\"storage_path\": \"/xdg/hypura\"", NULL);
+    driver_clear(&run);
+    run =
+        driver_shell("env -u HYPURA_CACHE_DIR XDG_CACHE_HOME=relative HOME=/home/me %s profile --json", driver_program);
+    driver_expect(&run, 0, "\"storage_path\": \"/home/me/.cache/hypura\"", NULL);
+    driver_clear(&run);
+    run = driver_shell("env -u HYPURA_CACHE_DIR -u XDG_CACHE_HOME -u HOME %s profile --json", driver_program);
+    driver_expect(&run, 0, "\"storage_path\": \"(nowhere)\"", NULL);
+    driver_clear(&run);
+    run = driver_shell("mkdir -p data/hypura/models && touch data/hypura/models/other.gguf && "
+                       "env -u HYPURA_MODELS XDG_DATA_HOME=$PWD/data %s inspect other --json",
+                       driver_program);
+    driver_expect(&run, 0, "data/hypura/models/other.gguf", NULL);
+    driver_clear(&run);
+    run = driver_shell("HYPURA_MODELS=/no/such %s inspect other", driver_program);
+    driver_expect(&run, 1, NULL, "neither other nor other.gguf in /no/such");
+    driver_clear(&run);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rows),          cmocka_unit_test(test_help_fits_a_terminal),
+        cmocka_unit_test(test_profile_json),  cmocka_unit_test(test_inspect_json),
+        cmocka_unit_test(test_estimate_json), cmocka_unit_test(test_verify_json),
+        cmocka_unit_test(test_full_disk),     cmocka_unit_test(test_closed_streams),
+        cmocka_unit_test(test_folders),
+    };
+    return driver_main(argc, argv) ? cmocka_run_group_tests(tests, driver_setup, driver_teardown) : 2;
+}

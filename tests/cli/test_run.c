@@ -1,0 +1,318 @@
+/*
+ * test_run.c - `hypura run` from outside: prompts in, text and statistics out,
+ * conversations, signals, and what a terminal shows.
+ */
+#include "driver.h"
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* ---- run -------------------------------------------------------------------- */
+
+static void test_run_hands_over_options(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *words[10];
+        const char *text;
+    } cases[] = {
+        {{NULL}, "temp 0.80 top_p 0.95 min_p 0.05 top_k 40 seed other max 0 raw 0\n"},
+        {{"--temp", "0", "--top-p=1", "--min-p=0", "--top-k=0", "--seed=7", "--raw", "--max-tokens", "9"},
+         "temp 0.00 top_p 1.00 min_p 0.00 top_k 0 seed 7 max 9 raw 1\n"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *words[DRIVER_MAX_WORDS] = {"run", "moe.gguf", "--prompt", "options"};
+        memcpy(words + 4, cases[i].words, sizeof cases[i].words);
+        process run = driver_run(words, NULL, NULL);
+        driver_expect(&run, 0, cases[i].text, "sampling");
+        driver_clear(&run);
+    }
+}
+
+static void test_run_seed_is_random_and_told(void **state)
+{
+    (void)state;
+    process first = RUN("run", "moe.gguf", "--prompt", "seed");
+    process second = RUN("run", "moe.gguf", "--prompt", "seed");
+    assert_string_not_equal(first.output, second.output);
+    char told[64];
+    snprintf(told, sizeof told, "seed %s", first.output); /* with the newline */
+    driver_expect(&first, 0, NULL, told);
+    driver_clear(&first);
+    driver_clear(&second);
+}
+
+static void test_run_prompt_sources(void **state)
+{
+    (void)state;
+    process run = RUN_INPUT("two\nlines\n", "run", "moe.gguf");
+    assert_string_equal(run.output, "[1] two\nlines\n");
+    driver_clear(&run);
+
+    driver_write("prompt.txt", "from a file\n\n", 13);
+    run = RUN_INPUT("not this", "run", "moe.gguf", "--prompt-file", "prompt.txt");
+    assert_string_equal(run.output, "[1] from a file\n\n");
+    driver_clear(&run);
+
+    run = RUN_INPUT("dash", "run", "moe.gguf", "--prompt-file", "-");
+    assert_string_equal(run.output, "[1] dash\n");
+    driver_clear(&run);
+
+    driver_write("prompt.txt", "a\0b", 3);
+    run = RUN("run", "moe.gguf", "--prompt-file", "prompt.txt");
+    driver_expect(&run, 1, NULL, "prompt.txt is no text: it has a NUL byte in it");
+    driver_clear(&run);
+
+    size_t bytes = 300000;
+    char *text = malloc(bytes + 1);
+    assert_non_null(text);
+    memset(text, 'x', bytes);
+    text[bytes] = '\0';
+    run = RUN_INPUT(text, "run", "moe.gguf");
+    assert_int_equal(run.output_bytes, strlen("[1] ") + bytes + 1);
+    driver_clear(&run);
+    free(text);
+}
+
+static void test_run_keeps_bytes(void **state)
+{
+    (void)state;
+    process run = RUN("run", "moe.gguf", "--prompt", "bytes", "--stats-json", "stats.json");
+    driver_expect(&run, 0, NULL, NULL);
+    assert_string_equal(run.output, "caf\xc3\xa9 \xff\xed\xa0\x80.\n\n");
+    driver_clear(&run);
+    json_t *object = json_load_file("stats.json", 0, NULL);
+    assert_non_null(object);
+    assert_string_equal(driver_string(object, "text"),
+                        "caf\xc3\xa9 \xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd.\n");
+    json_decref(object);
+}
+
+static void test_run_statistics(void **state)
+{
+    (void)state;
+    process run = RUN("run", "moe.gguf", "--prompt", "hi", "--weights", "50%", "--stats-json", "stats.json");
+    driver_expect(&run, 0, "[1] hi\n", "hits       25.0 % of the bytes needed");
+    assert_non_null(strstr(run.error, "mode       experts"));
+    assert_true(strstr(run.error, "mode ") < strstr(run.error, "answer ")); /* before, and after */
+    driver_clear(&run);
+    json_t *object =
+        driver_object(driver_read("stats.json"),
+                      "model mode memory_bytes weights_bytes pool_bytes peak_rss_bytes prompt_tokens prompt_tok_s "
+                      "tokens decode_tok_s bytes_read bytes_read_per_token hit_rate_bytes read_bytes_per_s io_engine "
+                      "direct_io text");
+    assert_string_equal(driver_string(object, "model"), "moe.gguf");
+    assert_int_equal(driver_integer(object, "weights_bytes"), 1 << 29);
+    assert_int_equal(driver_integer(object, "pool_bytes"), 4608);
+    assert_true(driver_integer(object, "peak_rss_bytes") > 100000);
+    assert_int_equal(driver_integer(object, "prompt_tokens"), 3);
+    assert_true(driver_real(object, "prompt_tok_s") == 6.0);
+    assert_int_equal(driver_integer(object, "tokens"), 2);
+    assert_true(driver_real(object, "decode_tok_s") == 1.0);
+    assert_int_equal(driver_integer(object, "bytes_read"), 8000);
+    assert_true(driver_real(object, "bytes_read_per_token") == 4000.0);
+    assert_true(driver_real(object, "hit_rate_bytes") == 0.25);
+    assert_true(driver_real(object, "read_bytes_per_s") == 16000.0);
+    assert_string_equal(driver_string(object, "text"), "[1] hi");
+    json_decref(object);
+
+    run = RUN("run", "moe.gguf", "--prompt", "hi", "--plain", "--stats-json", "stats.json");
+    driver_expect(&run, 0, NULL, "mode       plain");
+    driver_clear(&run);
+    object = json_load_file("stats.json", 0, NULL);
+    assert_string_equal(driver_string(object, "mode"), "plain");
+    json_decref(object);
+}
+
+static void test_run_statistics_file(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        const char *error;
+    } bad[] = {{"none/stats.json", "hypura: cannot write none/stats.json: No such file"},
+               {".", "hypura: cannot write .: Is a directory"},
+               {"/dev/full", "hypura: cannot write /dev/full: No space left"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        process run = RUN("run", "moe.gguf", "--prompt", "hi", "--stats-json", bad[i].name);
+        driver_expect(&run, 1, "[1] hi\n", bad[i].error);
+        driver_clear(&run);
+    }
+    struct stat kind;
+    assert_int_equal(stat("/dev/full", &kind), 0);
+    assert_true(S_ISCHR(kind.st_mode)); /* written to, not replaced */
+
+    /* A link stays a link, and its file gets the text. */
+    driver_write("target.json", "old", 3);
+    assert_int_equal(symlink("target.json", "link.json"), 0);
+    process run = RUN("run", "moe.gguf", "--prompt", "hi", "--stats-json", "link.json");
+    driver_expect(&run, 0, NULL, NULL);
+    driver_clear(&run);
+    assert_true(lstat("link.json", &kind) == 0 && S_ISLNK(kind.st_mode));
+    json_t *object = json_load_file("target.json", 0, NULL);
+    assert_non_null(object);
+    json_decref(object);
+}
+
+static void test_conversation_from_a_pipe(void **state)
+{
+    (void)state;
+    process run = RUN_INPUT("one\n\n  \ntoo long\nthree", "run", "moe.gguf", "--interactive", "--stats-json", "s.json");
+    driver_expect(&run, 0, NULL, "hypura: the prompt has 9999 tokens");
+    assert_string_equal(run.output, "[1] one\n[3] three\n");
+    assert_null(strstr(run.error, "> "));
+    driver_clear(&run);
+    json_t *object = json_load_file("s.json", 0, NULL);
+    assert_non_null(object);
+    assert_string_equal(driver_string(object, "text"), "[1] one\n[3] three");
+    assert_int_equal(driver_integer(object, "tokens"), 4);
+    json_decref(object);
+
+    run = RUN_INPUT("one\nfail\nthree\n", "run", "moe.gguf", "--interactive");
+    driver_expect(&run, 1, NULL, "hypura: reading expert 3 of layer 1 failed");
+    assert_string_equal(run.output, "[1] one\nhalf an ans\n");
+    driver_clear(&run);
+}
+
+/* ---- signals and terminals ------------------------------------------------------ */
+
+static void test_signal_ends_the_answer(void **state)
+{
+    (void)state;
+    static const char *const signals[] = {"INT", "TERM", "HUP"};
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+        process run;
+        /* A shell without job control starts jobs with SIGINT ignored, hence env. */
+        run =
+            driver_shell("env --default-signal=INT %s run moe.gguf --prompt long --max-tokens 1000 --stats-json s.json "
+                         ">out.txt & sleep 0.5; kill -%s $!; wait $!",
+                         driver_program, signals[i]);
+        driver_expect(&run, 1, NULL, "answer     ");
+        assert_non_null(strstr(run.error, "hypura: interrupted\n"));
+        driver_clear(&run);
+        json_t *object = json_load_file("s.json", 0, NULL);
+        assert_non_null(object);
+        assert_in_range(driver_integer(object, "tokens"), 1, 999);
+        char text[8192];
+        snprintf(text, sizeof text, "%s\n", driver_string(object, "text"));
+        assert_string_equal(driver_read("out.txt"), text);
+        json_decref(object);
+        assert_int_equal(unlink("s.json"), 0);
+    }
+}
+
+static void test_conversation_on_a_terminal(void **state)
+{
+    (void)state;
+    terminal on;
+    terminal_open(&on, (const char *[]){driver_program, "run", "moe.gguf", "--max-tokens", "1000", NULL});
+    assert_true(terminal_expect(&on, "> ", 0));
+    terminal_type(&on, "hello\n");
+    assert_true(terminal_expect(&on, "[1] hello\r\n> ", 0));
+
+    terminal_type(&on, "long\n");
+    assert_true(terminal_expect(&on, "word word", 0));
+    size_t from = on.used;
+    terminal_type(&on, "\003"); /* Ctrl-C ends the answer */
+    assert_true(terminal_expect(&on, "\r\n> ", from));
+
+    from = on.used;
+    terminal_type(&on, "half a line\003"); /* and drops a line */
+    assert_true(terminal_expect(&on, "(Ctrl-C again or Ctrl-D to leave)\r\n> ", from));
+    from = on.used;
+    terminal_type(&on, "again\n");
+    assert_true(terminal_expect(&on, "[3] again\r\n> ", from));
+
+    from = on.used;
+    terminal_type(&on, "\003");
+    assert_true(terminal_expect(&on, "to leave)\r\n> ", from));
+    terminal_type(&on, "\003");
+    assert_int_equal(terminal_wait(&on), 0);
+    assert_non_null(strstr(on.screen + from, "prompt     9 tokens")); /* three answers of 3 */
+    terminal_close(&on);
+
+    terminal_open(&on, (const char *[]){driver_program, "run", "moe.gguf", "--interactive", NULL});
+    assert_true(terminal_expect(&on, "> ", 0));
+    terminal_type(&on, "\004"); /* Ctrl-D */
+    assert_int_equal(terminal_wait(&on), 0);
+    terminal_close(&on);
+}
+
+static void test_progress(void **state)
+{
+    (void)state;
+    terminal on;
+    terminal_open(&on, (const char *[]){driver_program, "run", "slow.gguf", "--prompt", "hi", NULL});
+    assert_int_equal(terminal_wait(&on), 0);
+    const char *bar = strstr(on.screen, "reading weights  [==");
+    assert_non_null(bar);
+    assert_non_null(strstr(bar, "\r\033[K")); /* cleared */
+    terminal_close(&on);
+
+    terminal_open(&on, (const char *[]){driver_program, "run", "moe.gguf", "--prompt", "hi", NULL});
+    assert_int_equal(terminal_wait(&on), 0);
+    assert_null(strstr(on.screen, "[=")); /* over within a second */
+    terminal_close(&on);
+
+    process run = RUN("run", "slow.gguf", "--prompt", "hi");
+    driver_expect(&run, 0, "[1] hi\n", NULL);
+    assert_null(strstr(run.error, "reading weights")); /* no terminal */
+    driver_clear(&run);
+
+    terminal_open(&on, (const char *[]){driver_program, "run", "slow.gguf", "--prompt", "hi", NULL});
+    assert_true(terminal_expect(&on, "reading weights", 0));
+    terminal_type(&on, "\003");
+    assert_int_equal(terminal_wait(&on), 1);
+    assert_non_null(strstr(on.screen, "hypura: interrupted"));
+    terminal_close(&on);
+}
+
+static void test_color(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *variable;
+        const char *value;
+        bool colored;
+    } cases[] = {{"NO_COLOR", "1", false}, {"NO_COLOR", "", true}, {"TERM", "dumb", false}, {"TERM", "xterm", true}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        terminal on;
+        setenv("TERM", "xterm", 1);
+        setenv(cases[i].variable, cases[i].value, 1);
+        terminal_open(&on, (const char *[]){driver_program, "run", "moe.gguf", "--prompt", "hi", NULL});
+        assert_int_equal(terminal_wait(&on), 0);
+        unsetenv("NO_COLOR");
+        if ((strstr(on.screen, "\033[2m") != NULL) != cases[i].colored) {
+            fail_msg("%s=%s: %s", cases[i].variable, cases[i].value, on.screen);
+        }
+        terminal_close(&on);
+    }
+    setenv("TERM", "dumb", 1);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_run_hands_over_options),
+        cmocka_unit_test(test_run_seed_is_random_and_told),
+        cmocka_unit_test(test_run_prompt_sources),
+        cmocka_unit_test(test_run_keeps_bytes),
+        cmocka_unit_test(test_run_statistics),
+        cmocka_unit_test(test_run_statistics_file),
+        cmocka_unit_test(test_conversation_from_a_pipe),
+        cmocka_unit_test(test_signal_ends_the_answer),
+        cmocka_unit_test(test_conversation_on_a_terminal),
+        cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_color),
+    };
+    return driver_main(argc, argv) ? cmocka_run_group_tests(tests, driver_setup, driver_teardown) : 2;
+}
