@@ -1,10 +1,9 @@
 # What `make install` puts under the prefix:
 #
-#   bin/hypura  include/hypura.h  lib/hypura/*.so  share/doc/hypura/*
+#   bin/hypura  include/hypura.h  lib/hypura/*.so  lib/pkgconfig/hypura.pc  share/doc/hypura/*
 #
 # Everything shared lies in one folder of our own, found relative to the program: the tree can be moved, and no other
 # llama.cpp on the machine is disturbed or picked up.
-include(GNUInstallDirs)
 set(_lib lib/hypura)
 set(_origin $ORIGIN)
 if(APPLE)
@@ -13,13 +12,15 @@ endif()
 
 set_target_properties(hypura PROPERTIES INSTALL_RPATH "${_origin}/../${_lib}")
 set_target_properties(hypura_shared PROPERTIES INSTALL_RPATH "${_origin}")
-install(TARGETS hypura RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(TARGETS hypura RUNTIME DESTINATION bin)
 install(TARGETS hypura_shared LIBRARY DESTINATION ${_lib})
 if(TARGET ggml_hypura)
   set_target_properties(ggml_hypura PROPERTIES INSTALL_RPATH "${_origin}")
   install(TARGETS ggml_hypura LIBRARY DESTINATION ${_lib})
 endif()
-install(FILES ${CMAKE_SOURCE_DIR}/include/hypura.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(FILES ${CMAKE_SOURCE_DIR}/include/hypura.h DESTINATION include)
+configure_file(${CMAKE_SOURCE_DIR}/cmake/hypura.pc.in ${CMAKE_BINARY_DIR}/hypura.pc @ONLY)
+install(FILES ${CMAKE_BINARY_DIR}/hypura.pc DESTINATION lib/pkgconfig)
 
 # Whichever ggml backends were built. The links lead from the plain name over the versioned one to the file, and are
 # installed as they are.
@@ -31,5 +32,5 @@ list(JOIN _llama_files " " _llama_files)
 install(CODE "file(INSTALL DESTINATION \"\${CMAKE_INSTALL_PREFIX}/${_lib}\"
   TYPE SHARED_LIBRARY FOLLOW_SYMLINK_CHAIN FILES ${_llama_files})")
 
-install(FILES ${CMAKE_SOURCE_DIR}/LICENSE ${CMAKE_SOURCE_DIR}/README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
-install(FILES ${HYPURA_LLAMA_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME LICENSE.llama.cpp)
+install(FILES ${CMAKE_SOURCE_DIR}/LICENSE ${CMAKE_SOURCE_DIR}/README.md DESTINATION share/doc/hypura)
+install(FILES ${HYPURA_LLAMA_DIR}/LICENSE DESTINATION share/doc/hypura RENAME LICENSE.llama.cpp)
