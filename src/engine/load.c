@@ -138,9 +138,11 @@ hypura_status hypura_load_sizes(const hypura_map *map, uint32_t *n_context, uint
         *n_context = map->context_length > 0 && map->context_length < DEFAULT_CONTEXT ? (uint32_t)map->context_length
                                                                                       : DEFAULT_CONTEXT;
     }
-    if (*n_context > INT32_MAX) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "a context of %u tokens is more than llama.cpp can count",
-                           *n_context);
+    /* Learned positions end there, and llama.cpp ends the process beyond them. */
+    const int64_t most = map->context_length > 0 ? map->context_length : INT32_MAX;
+    if (*n_context > most) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%s: a context of %u tokens is more than the %lld it was made for",
+                           map->path, *n_context, (long long)most);
     }
     if (*n_ubatch == 0) {
         *n_ubatch = DEFAULT_UBATCH;

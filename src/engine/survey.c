@@ -101,7 +101,9 @@ static uint32_t use_of(const struct ggml_tensor *node, int src, bool through_vie
     }
 }
 
-/* decode: this is the graph of one token, from which order and counts come. */
+/* Graphs hold branches that a given batch does not compute: their uses count for
+ * what may be paged, since another batch computes them, not for order.
+ * decode: this is the graph of one token, from which order and counts come. */
 static void walk(const weight_index *index, struct ggml_cgraph *graph, bool decode, hypura_survey *survey)
 {
     uint32_t  n_products = 0;
@@ -121,7 +123,7 @@ static void walk(const weight_index *index, struct ggml_cgraph *graph, bool deco
             hypura_use *use = &survey->uses[index->values[slot]];
             uint32_t    flag = use_of(node, src, weight != read);
             use->flags |= flag;
-            if (decode && flag == HYPURA_USE_MUL_MAT) {
+            if (decode && flag == HYPURA_USE_MUL_MAT && (node->flags & GGML_TENSOR_FLAG_COMPUTE)) {
                 use->n_mul_mat++;
                 if (use->order == UINT32_MAX) {
                     use->order = n_products;

@@ -1,0 +1,273 @@
+/*
+ * verify.c - the proof: the same tokens through plain libllama and through Hypura,
+ * at every budget and with every I/O engine.
+ *
+ *     for each ubatch:   plain, opened once: writes a script for each prompt; closed
+ *                        for each budget and engine: Hypura, opened once: follows all
+ *
+ * So the two never share memory, and all but the first prompt meet a pager that
+ * already holds something. Plain keeps weights in the file's own layout: that is
+ * the layout the pager computes with, and repacked kernels round differently.
+ */
+#include "engine/replay.h"
+
+#include "base/status.h"
+#include "io/io.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Rows of logits kept by one group of scripts; what exceeds it is kept as hashes. */
+#define ROWS_BYTES (UINT64_C(256) << 20)
+
+enum {
+    MAX_ENGINES = 4,
+    MAX_DEFAULT_BUDGETS = 4,
+};
+
+static const uint32_t default_prompts[] = {1, 7, 64};
+static const uint32_t default_ubatches[] = {512};
+
+typedef struct verification {
+    const hypura_verify_options *options;
+    const uint32_t              *prompts;
+    int                          n_prompts;
+    const uint32_t              *ubatches;
+    int                          n_ubatches;
+    const char                  *engines[MAX_ENGINES];
+    int                          n_engines;
+    const uint64_t              *budgets;
+    int                          n_budgets;
+    uint64_t                     default_budgets[MAX_DEFAULT_BUDGETS];
+    uint32_t                     n_steps;
+    uint32_t                     n_context;
+    uint32_t                     longest_prompt;
+    hypura_profile               profile;
+    hypura_script               *scripts; /* one for each prompt */
+    hypura_verify_report        *report;
+    uint64_t                     opened; /* models, for progress */
+} verification;
+
+static hypura_status step(verification *v, hypura_error *error)
+{
+    const hypura_verify_options *o = v->options;
+    const uint64_t               total = (uint64_t)v->n_ubatches * (1 + (uint64_t)v->n_budgets * (uint64_t)v->n_engines);
+    if (o->progress && !o->progress(o->progress_user, "verifying", v->opened, total)) {
+        return hypura_fail(error, HYPURA_ERR_CANCELLED, "verification was stopped");
+    }
+    v->opened++;
+    return HYPURA_OK;
+}
+
+/* ---- what to do --------------------------------------------------------- */
+
+static hypura_status choose_budgets(verification *v, hypura_error *error)
+{
+    if (v->options->weights_bytes) {
+        v->budgets = v->options->weights_bytes;
+        v->n_budgets = v->options->n_weights;
+        return HYPURA_OK;
+    }
+    const hypura_model_options wanted = {.path = v->options->path,
+                                         .n_context = v->n_context,
+                                         .n_ubatch = v->ubatches[0],
+                                         .n_threads = v->options->n_threads,
+                                         .force_paging = true};
+    hypura_preparation         prepared;
+    hypura_status              status = hypura_prepare(&wanted, &v->profile, true, &prepared, error);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    const uint64_t floor_bytes = prepared.plan->floor_weights_bytes;
+    const uint64_t all = prepared.map->tensor_bytes;
+    const uint64_t budgets[] = {floor_bytes, all / 4, all / 2, all};
+    v->budgets = v->default_budgets;
+    for (int i = 0; i < MAX_DEFAULT_BUDGETS; i++) {
+        if (v->n_budgets == 0 || budgets[i] > v->default_budgets[v->n_budgets - 1]) {
+            v->default_budgets[v->n_budgets++] = budgets[i];
+        }
+    }
+    hypura_prepare_clear(&prepared);
+    return HYPURA_OK;
+}
+
+static hypura_status choose_engines(verification *v, hypura_error *error)
+{
+    static const char *const all[] = {"uring", "pool"};
+    const hypura_verify_options *o = v->options;
+    if (o->io_engines && o->n_io_engines > MAX_ENGINES) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%d I/O engines: there are at most %d", o->n_io_engines,
+                           MAX_ENGINES);
+    }
+    const char *const *from = o->io_engines ? o->io_engines : all;
+    const int          n = o->io_engines ? o->n_io_engines : (int)(sizeof(all) / sizeof(all[0]));
+    for (int i = 0; i < n; i++) {
+        /* One that was asked for by name fails when it is opened, and says why. */
+        if (o->io_engines || hypura_io_engine_available(from[i])) {
+            v->engines[v->n_engines++] = from[i];
+        }
+    }
+    return HYPURA_OK;
+}
+
+static hypura_status prepare(verification *v, hypura_error *error)
+{
+    const hypura_verify_options *o = v->options;
+    v->prompts = o->prompt_tokens ? o->prompt_tokens : default_prompts;
+    v->n_prompts = o->prompt_tokens ? o->n_prompts : (int)(sizeof(default_prompts) / sizeof(default_prompts[0]));
+    v->ubatches = o->ubatches ? o->ubatches : default_ubatches;
+    v->n_ubatches = o->ubatches ? o->n_ubatches : (int)(sizeof(default_ubatches) / sizeof(default_ubatches[0]));
+    v->n_steps = o->tokens > 0 ? o->tokens : 16;
+    for (int i = 0; i < v->n_prompts; i++) {
+        if (v->prompts[i] == 0) {
+            return hypura_fail(error, HYPURA_ERR_USAGE, "a prompt of 0 tokens: pass 1 or more");
+        }
+        v->longest_prompt = v->prompts[i] > v->longest_prompt ? v->prompts[i] : v->longest_prompt;
+    }
+    if (v->n_prompts <= 0 || v->n_ubatches <= 0) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "there is nothing to verify: no prompt or no ubatch was given");
+    }
+    if (v->longest_prompt > INT32_MAX || v->n_steps > INT32_MAX - v->longest_prompt) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%u tokens after a prompt of %u are too many", v->n_steps,
+                           v->longest_prompt);
+    }
+    v->n_context = v->longest_prompt + v->n_steps;
+
+    const hypura_profile_options wanted = {.cache_dir = o->cache_dir,
+                                           .storage_path = o->path,
+                                           .progress = o->progress,
+                                           .progress_user = o->progress_user};
+    hypura_status                status = hypura_profile_get(&wanted, &v->profile, error);
+    if (status == HYPURA_OK) {
+        status = choose_engines(v, error);
+    }
+    if (status == HYPURA_OK) {
+        status = choose_budgets(v, error);
+    }
+    if (status == HYPURA_OK && (v->n_budgets <= 0 || v->n_engines == 0)) {
+        status = hypura_fail(error, HYPURA_ERR_USAGE, "there is nothing to verify: no budget or no I/O engine");
+    }
+    return status;
+}
+
+/* ---- doing it ----------------------------------------------------------- */
+
+static hypura_status open_model(verification *v, uint32_t n_ubatch, uint64_t weights_bytes, const char *engine,
+                                hypura_model **model, hypura_error *error)
+{
+    const bool                 plain = engine == NULL;
+    const hypura_model_options options = {.path = v->options->path,
+                                          .weights_bytes = weights_bytes,
+                                          .n_context = v->n_context,
+                                          .n_ubatch = n_ubatch,
+                                          .n_threads = v->options->n_threads,
+                                          .force_paging = !plain,
+                                          .plain = plain,
+                                          .no_repack = true,
+                                          .io_engine = engine};
+    const hypura_model_extras  extras = {.profile = &v->profile, .all_logits = true};
+    hypura_status              status = step(v, error);
+    return status == HYPURA_OK ? hypura_model_open_with(&options, &extras, model, error) : status;
+}
+
+/* Opens plain libllama and writes the scripts. *n_ubatch grows where the model
+ * cannot read a prompt in pieces. */
+static hypura_status write_scripts(verification *v, uint32_t *n_ubatch, hypura_error *error)
+{
+    hypura_model *model = NULL;
+    uint64_t      budget = ROWS_BYTES;
+    hypura_status status = open_model(v, *n_ubatch, 0, NULL, &model, error);
+    if (status == HYPURA_OK && hypura_replay_needs_whole_prompt(model) && *n_ubatch < v->longest_prompt) {
+        *n_ubatch = v->longest_prompt;
+        hypura_model_close(model);
+        model = NULL;
+        v->opened--;
+        status = open_model(v, *n_ubatch, 0, NULL, &model, error);
+    }
+    for (int i = 0; i < v->n_prompts && status == HYPURA_OK; i++) {
+        status = hypura_script_write(model, v->prompts[i], v->n_steps, &budget, &v->scripts[i], error);
+    }
+    hypura_model_close(model);
+    return status == HYPURA_OK ? status : hypura_fail_prefix(error, "plain llama.cpp");
+}
+
+static hypura_status follow_scripts(verification *v, uint32_t n_ubatch, uint64_t weights_bytes, const char *engine,
+                                    hypura_error *error)
+{
+    hypura_model *model = NULL;
+    hypura_status status = open_model(v, n_ubatch, weights_bytes, engine, &model, error);
+    for (int i = 0; i < v->n_prompts && status == HYPURA_OK; i++) {
+        const hypura_script *script = &v->scripts[i];
+        hypura_verify_case  *c = &v->report->cases[v->report->n_cases];
+        hypura_statistics    statistics;
+        *c = (hypura_verify_case){.weights_bytes = weights_bytes,
+                                  .prompt_tokens = script->n_prompt,
+                                  .tokens = script->n_steps,
+                                  .ubatch = n_ubatch};
+        hypura_model_reset_statistics(model);
+        status = hypura_script_follow(model, script, &c->differing, error);
+        if (status == HYPURA_OK) {
+            hypura_model_statistics(model, &statistics);
+            c->bytes_read = statistics.bytes_read;
+            snprintf(c->io_engine, sizeof(c->io_engine), "%s", model->pager ? statistics.io_engine : "none");
+            v->report->identical = v->report->identical && c->differing == 0;
+            v->report->n_cases++;
+        }
+    }
+    hypura_model_close(model);
+    return status == HYPURA_OK ? status
+                               : hypura_fail_prefix(error, "%llu bytes of weights, engine %s, ubatch %u",
+                                                    (unsigned long long)weights_bytes, engine, n_ubatch);
+}
+
+static hypura_status verify_ubatch(verification *v, uint32_t n_ubatch, hypura_error *error)
+{
+    if (n_ubatch == 0) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "a ubatch of 0 tokens: pass 1 or more");
+    }
+    hypura_status status = write_scripts(v, &n_ubatch, error);
+    for (int b = 0; b < v->n_budgets && status == HYPURA_OK; b++) {
+        for (int e = 0; e < v->n_engines && status == HYPURA_OK; e++) {
+            status = follow_scripts(v, n_ubatch, v->budgets[b], v->engines[e], error);
+        }
+    }
+    for (int i = 0; i < v->n_prompts; i++) {
+        hypura_script_clear(&v->scripts[i]);
+    }
+    return status;
+}
+
+hypura_status hypura_verify(const hypura_verify_options *options, hypura_verify_report *report, hypura_error *error)
+{
+    verification v = {.options = options, .report = report};
+    memset(report, 0, sizeof(*report));
+    hypura_error_clear(error);
+    if (!options->path) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "no model was named: pass the path of a GGUF file");
+    }
+    hypura_status status = prepare(&v, error);
+    if (status == HYPURA_OK) {
+        const size_t n = (size_t)v.n_prompts * (size_t)v.n_ubatches * (size_t)v.n_budgets * (size_t)v.n_engines;
+        report->identical = true;
+        report->cases = calloc(n, sizeof(*report->cases));
+        v.scripts = calloc((size_t)v.n_prompts, sizeof(*v.scripts));
+        if (!report->cases || !v.scripts) {
+            status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %zu comparisons", n);
+        }
+    }
+    for (int i = 0; i < v.n_ubatches && status == HYPURA_OK; i++) {
+        status = verify_ubatch(&v, v.ubatches[i], error);
+    }
+    free(v.scripts);
+    if (status != HYPURA_OK) {
+        hypura_verify_report_clear(report);
+    }
+    return status;
+}
+
+void hypura_verify_report_clear(hypura_verify_report *report)
+{
+    free(report->cases);
+    memset(report, 0, sizeof(*report));
+}
