@@ -273,7 +273,7 @@ static hypura_status run_model(run_arguments *run, const hypura_environment *env
         describe_run(model, run);
         status = run->interactive ? converse(model, run, environment, &totals, error)
                                   : answer_once(model, run, &totals, error);
-        if (totals.n_answers > 0) {
+        if (status == HYPURA_OK || totals.n_answers > 0) {
             hypura_error ignored;
             bool ended_well = status == HYPURA_OK;
             hypura_run_report report = {model, &totals, run->path, run->model.plain};

@@ -57,7 +57,8 @@ bool hypura_output_flush(void)
         return false;
     }
     errno = 0;
-    return output_result(fflush(stdout) == 0);
+    /* Help is written past this file: a write of it may have failed before. */
+    return output_result(fflush(stdout) == 0 && !ferror(stdout));
 }
 
 int hypura_output_errno(void)

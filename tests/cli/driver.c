@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pty.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -16,6 +15,12 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#ifdef __APPLE__
+#include <util.h>
+#else
+#include <pty.h>
+#endif
 
 #include <cmocka.h>
 
@@ -51,48 +56,60 @@ static int exit_code(pid_t child)
 
 static void execute(const char *const *words)
 {
+    /* Jobs in the background start with these ignored, which a program inherits. */
+    signal(SIGINT, SIG_DFL);
+    signal(SIGHUP, SIG_DFL);
     execv(words[0], (char *const *)(uintptr_t)words);
     _exit(127);
 }
 
-static process run_words(const char *const *words, const char *input, const char *to)
+static process start(const char *const *words, const char *input, const char *to)
 {
-    process run;
+    process run = {.streams = {tmpfile(), tmpfile()}};
     FILE *in = input ? tmpfile() : fopen("/dev/null", "r");
-    FILE *out = tmpfile();
-    FILE *error = tmpfile();
-    int target = to ? open(to, O_WRONLY) : -1;
-    assert_true(in && out && error && (!to || target >= 0));
+    int target = to ? open(to, O_WRONLY | O_CREAT | O_TRUNC, 0644) : -1;
+    assert_true(in && run.streams[0] && run.streams[1] && (!to || target >= 0));
     if (input) {
         assert_true(fputs(input, in) >= 0 && fflush(in) == 0);
         rewind(in);
     }
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
+    run.child = fork();
+    assert_true(run.child >= 0);
+    if (run.child == 0) {
         dup2(fileno(in), STDIN_FILENO);
-        dup2(to ? target : fileno(out), STDOUT_FILENO);
-        dup2(fileno(error), STDERR_FILENO);
+        dup2(to ? target : fileno(run.streams[0]), STDOUT_FILENO);
+        dup2(fileno(run.streams[1]), STDERR_FILENO);
         execute(words);
     }
-    run.code = exit_code(child);
     fclose(in);
     if (to) {
         close(target);
     }
-    run.output = read_all(out, &run.output_bytes);
-    run.error = read_all(error, NULL);
     return run;
 }
 
-process driver_run(const char *const *words, const char *input, const char *to)
+process driver_start(const char *const *words, const char *input, const char *to)
 {
     const char *all[DRIVER_MAX_WORDS] = {driver_program};
     for (int i = 0; words[i]; i++) {
         assert_true(i + 2 < DRIVER_MAX_WORDS);
         all[i + 1] = words[i];
     }
-    return run_words(all, input, to);
+    return start(all, input, to);
+}
+
+void driver_finish(process *run)
+{
+    run->code = exit_code(run->child);
+    run->output = read_all(run->streams[0], &run->output_bytes);
+    run->error = read_all(run->streams[1], NULL);
+}
+
+process driver_run(const char *const *words, const char *input, const char *to)
+{
+    process run = driver_start(words, input, to);
+    driver_finish(&run);
+    return run;
 }
 
 process driver_shell(const char *format, ...)
@@ -102,7 +119,9 @@ process driver_shell(const char *format, ...)
     va_start(arguments, format);
     vsnprintf(line, sizeof line, format, arguments);
     va_end(arguments);
-    return run_words((const char *[]){"/bin/sh", "-c", line, NULL}, NULL, NULL);
+    process run = start((const char *[]){"/bin/sh", "-c", line, NULL}, NULL, NULL);
+    driver_finish(&run);
+    return run;
 }
 
 void driver_expect(const process *run, int code, const char *output, const char *error)

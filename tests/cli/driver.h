@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 #define DRIVER_MAX_WORDS 16
@@ -32,11 +33,17 @@ typedef struct process {
     char *output; /* standard output and error, each terminated */
     char *error;
     size_t output_bytes;
+    pid_t child; /* between start and finish */
+    FILE *streams[2];
 } process;
 
-/* Runs the program with words (ends with NULL). Standard input is `input`, or
+/* Starts the program with words (ends with NULL). Standard input is `input`, or
  * /dev/null when NULL; standard output goes to the file `to`, or is kept when
  * NULL. */
+process driver_start(const char *const *words, const char *input, const char *to);
+/* Waits for the end. */
+void driver_finish(process *run);
+/* Both at once. */
 process driver_run(const char *const *words, const char *input, const char *to);
 #define RUN(...)              driver_run((const char *[]){__VA_ARGS__, NULL}, NULL, NULL)
 #define RUN_INPUT(input, ...) driver_run((const char *[]){__VA_ARGS__, NULL}, input, NULL)
