@@ -77,9 +77,45 @@ static bool is_weight_buffer(ggml_backend_buffer_t buffer)
     return buffer && buffer->iface.free_buffer == weights_free;
 }
 
-const backend_weight *backend_weight_of(const struct ggml_tensor *tensor)
+static const backend_instrument *instrument;
+
+void backend_set_instrument(const backend_instrument *replacement)
 {
-    return tensor && !tensor->view_src && is_weight_buffer(tensor->buffer) ? tensor->extra : NULL;
+    instrument = replacement;
+}
+
+void backend_begin_graph(void)
+{
+    if (instrument) {
+        instrument->begin();
+    }
+}
+
+const backend_weight *backend_weight_of(const struct ggml_tensor *node)
+{
+    const struct ggml_tensor *weight = node->src[0];
+    if (instrument) {
+        return instrument->find(node, true);
+    }
+    return weight && !weight->view_src && is_weight_buffer(weight->buffer) ? weight->extra : NULL;
+}
+
+bool backend_find_source(const struct ggml_tensor *node, backend_weight *weight)
+{
+    const struct ggml_tensor *source = node->src[0];
+    const backend_weight     *record = NULL;
+    if (instrument) {
+        record = instrument->find(node, false);
+    } else if (source && source->buffer && source->buffer->buft == backend_buffer_type()) {
+        record = backend_weight_of(node);
+        if (!record && !source->data && source->buffer->size == 0) {
+            return backend_find_weight(source->name, weight);
+        }
+    }
+    if (record) {
+        *weight = *record;
+    }
+    return record != NULL;
 }
 
 static const char *type_name(ggml_backend_buffer_type_t type)

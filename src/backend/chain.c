@@ -38,7 +38,7 @@ static bool is_row_source(const backend_chain *found, const struct ggml_tensor *
 
 static bool accept_product(const backend_chain *found, struct ggml_tensor *node, chain_node *entry)
 {
-    const backend_weight *weight = backend_weight_of(node->src[0]);
+    const backend_weight *weight = backend_weight_of(node);
     if (!weight || weight->place != HYPURA_PLACE_EXPERTS || weight->pager != found->weight->pager ||
         weight->bundle != found->weight->bundle || node->src[2] != found->ids || !has_pair_rows(found, node)) {
         return false;
@@ -110,7 +110,7 @@ static void find_kept(const struct ggml_cgraph *graph, int first, backend_chain 
     }
     for (int i = found->n - 1; i >= 0; i--) {
         chain_node *entry = &found->nodes[i];
-        entry->keep = entry->keep || ggml_node_get_use_count(graph, first + i) != uses[i] ||
+        entry->keep = entry->keep || uses[i] == 0 || ggml_node_get_use_count(graph, first + i) != uses[i] ||
                       (entry->node->flags & GGML_TENSOR_FLAG_OUTPUT) != 0;
         if (entry->keep && entry->kind == CHAIN_VIEW) {
             found->nodes[entry->src[0]].keep = true;
@@ -121,7 +121,7 @@ static void find_kept(const struct ggml_cgraph *graph, int first, backend_chain 
 void chain_find(const struct ggml_cgraph *graph, int first, backend_chain *found)
 {
     struct ggml_tensor *start = graph->nodes[first];
-    found->weight = backend_weight_of(start->src[0]);
+    found->weight = backend_weight_of(start);
     found->ids = start->src[2];
     found->n_used = (int)found->ids->ne[0];
     found->n_tokens = found->ids->ne[1];

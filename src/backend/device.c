@@ -58,20 +58,6 @@ bool backend_find_weight(const char *name, backend_weight *weight)
     return weight->place != HYPURA_PLACE_RESIDENT;
 }
 
-/* The record of a weight that lies, or while loading would lie, in our buffer. */
-static bool find_source(const struct ggml_tensor *source, backend_weight *weight)
-{
-    if (!source || !source->buffer || source->buffer->buft != backend_buffer_type()) {
-        return false;
-    }
-    const backend_weight *record = backend_weight_of(source);
-    if (record) {
-        *weight = *record;
-        return true;
-    }
-    return source->data == NULL && source->buffer->size == 0 && backend_find_weight(source->name, weight);
-}
-
 bool backend_is_rowwise(const struct ggml_tensor *node)
 {
     switch (node->op) {
@@ -101,7 +87,7 @@ static bool comes_from_product(const struct ggml_tensor *node, int depth)
         return false;
     }
     if (node->op == GGML_OP_MUL_MAT_ID) {
-        return find_source(node->src[0], &weight) && weight.place == HYPURA_PLACE_EXPERTS;
+        return backend_find_source(node, &weight) && weight.place == HYPURA_PLACE_EXPERTS;
     }
     if (!backend_is_rowwise(node) && !is_view(node)) {
         return false;
@@ -119,12 +105,12 @@ static bool device_supports_op(ggml_backend_dev_t device, const struct ggml_tens
     case GGML_OP_NONE:
         return true;
     case GGML_OP_MUL_MAT_ID:
-        return find_source(op->src[0], &weight) && weight.place == HYPURA_PLACE_EXPERTS &&
+        return backend_find_source(op, &weight) && weight.place == HYPURA_PLACE_EXPERTS &&
                op->src[1]->type == GGML_TYPE_F32;
     case GGML_OP_MUL_MAT:
-        return find_source(op->src[0], &weight) && weight.place == HYPURA_PLACE_DENSE;
+        return backend_find_source(op, &weight) && weight.place == HYPURA_PLACE_DENSE;
     case GGML_OP_GET_ROWS:
-        return find_source(op->src[0], &weight) &&
+        return backend_find_source(op, &weight) &&
                (weight.place == HYPURA_PLACE_ROWS || weight.place == HYPURA_PLACE_DENSE);
     default:
         return (backend_is_rowwise(op) || is_view(op)) && comes_from_product(op, 6);

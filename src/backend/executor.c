@@ -47,7 +47,7 @@ static const backend_weight *streamed(const struct ggml_tensor *node)
 {
     const bool reads_weight =
         node->op == GGML_OP_MUL_MAT_ID || node->op == GGML_OP_MUL_MAT || node->op == GGML_OP_GET_ROWS;
-    return reads_weight ? backend_weight_of(node->src[0]) : NULL;
+    return reads_weight ? backend_weight_of(node) : NULL;
 }
 
 static enum ggml_status run_streamed(backend_instance *instance, struct ggml_cgraph *graph, int at,
@@ -79,6 +79,7 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
     enum ggml_status  status = GGML_STATUS_SUCCESS;
     int               plain = 0; /* first node not yet run */
     instance->compute_us = 0;
+    backend_begin_graph();
     for (int i = 0; i < graph->n_nodes && status == GGML_STATUS_SUCCESS;) {
         const backend_weight *weight = streamed(graph->nodes[i]);
         if (!weight) {

@@ -26,9 +26,24 @@ typedef struct backend_weight {
     int           matrix;
 } backend_weight;
 
-/* The weight's record when the tensor lies in our buffer, else NULL. Views have
- * none: the executor pages whole weights only. */
-const backend_weight *backend_weight_of(const struct ggml_tensor *tensor);
+/* The record of the weight that a node reads as its first source, when that lies
+ * in our buffer, else NULL. Views have none: the executor pages whole weights. */
+const backend_weight *backend_weight_of(const struct ggml_tensor *node);
+
+/* The same while claims are made: a weight being loaded has a name and an empty
+ * buffer of ours, and the attached pager's plan answers for it. */
+bool backend_find_source(const struct ggml_tensor *node, backend_weight *weight);
+
+/* Test instrument: answers for every node in place of the records, so that
+ * operations on tensors that no file holds go through the executor too. begin is
+ * called before each graph; find with computing false asks for a claim alone. */
+typedef struct backend_instrument {
+    void (*begin)(void);
+    const backend_weight *(*find)(const struct ggml_tensor *node, bool computing);
+} backend_instrument;
+
+void backend_set_instrument(const backend_instrument *instrument);
+void backend_begin_graph(void);
 
 /* The pager that claims weights of that name now, or NULL. Fills the record. */
 bool backend_find_weight(const char *name, backend_weight *weight);

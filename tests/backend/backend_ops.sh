@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# backend_ops.sh PROGRAM OP PLUGIN: llama.cpp's test-backend-ops for one operation on
+# the Hypura device. Passes when all claimed cases agree with the CPU backend and
+# at least some were claimed and paged.
+set -euo pipefail
+program=$1 op=$2 plugin=$3
+out=$(mktemp)
+trap 'rm -f "$out"' EXIT
+GGML_BACKEND_PATH=$plugin "$program" test -b Hypura -o "$op" >"$out" 2>&1 || { tail -40 "$out"; exit 1; }
+claimed=$(sed 's/\x1b\[[0-9;]*m//g' "$out" | grep -c "^  $op(.*: *OK" || true)
+grep -E "tests passed|hypura-selftest" "$out" | sed 's/\x1b\[[0-9;]*m//g' || true
+echo "$op: $claimed cases claimed and equal"
+[ "$claimed" -ge 10 ] || { echo "too few cases were claimed"; tail -40 "$out"; exit 1; }
