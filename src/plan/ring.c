@@ -145,13 +145,7 @@ static void wanted_ring(const planner *p, const plan_stage *stage, uint64_t *pay
     }
     ahead = min_u64(ahead, stage->bytes / RINGS_PER_MODEL);
     uint64_t depth = min_u64((ahead + *payload - 1) / *payload, MAX_DEPTH);
-
-    uint64_t n_chunks = 0;
-    for (size_t i = 0; i < stage->n_weights && n_chunks < depth + 2; i++) {
-        uint64_t n = groups_per_chunk(&p->dense[i], *payload);
-        n_chunks += (p->dense[i].n_groups + n - 1) / n;
-    }
-    *n_slots = (uint32_t)max_u64(min_u64(depth + 2, n_chunks), MIN_RING_SLOTS);
+    *n_slots = (uint32_t)max_u64(depth + 2, MIN_RING_SLOTS);
 }
 
 /* Fewer slots, then smaller ones, until the ring fits. */

@@ -90,8 +90,49 @@ static void test_the_floor_of_a_mixture(void **state)
 static void test_the_floor_is_never_above_the_model(void **state)
 {
     (void)state;
-    make_dense(1, 64, 10);
-    assert_int_equal(builder_floor(&b, false), b.map.tensor_bytes);
+    uint64_t matrices[2] = {100, 100};
+    builder_fixed(&b, 500);
+    builder_experts(&b, 0, 8, 2, matrices);
+    assert_int_equal(builder_floor(&b, false), 500 + 1600);
+    /* paging is asked for: eight slots of two padded matrices */
+    assert_int_equal(builder_floor(&b, true), 500 + 8 * 2 * 3 * 512);
+}
+
+/* From the smallest ring on: more slots, then pinned rows, each never fewer. */
+static void test_a_ring_grows_before_rows_are_pinned(void **state)
+{
+    (void)state;
+    make_dense(8, 4096, 8192); /* 256 MiB */
+    uint64_t floor_bytes = builder_floor(&b, false);
+    uint32_t last_slots = 3;
+    uint64_t last_slot_bytes = 0, last_pinned_bytes = 0;
+    unsigned sizes_seen = 0;
+    for (uint64_t budget = floor_bytes; budget < floor_bytes + 40 * MIB; budget += 100000) {
+        hypura_plan *plan = builder_plan(&b, budget);
+        assert_true(plan->n_ring_slots >= last_slots);
+        assert_true(plan->ring_slot_bytes >= last_slot_bytes);
+        assert_true(plan->pinned_bytes >= last_pinned_bytes);
+        sizes_seen += plan->n_ring_slots > last_slots;
+        last_slots = plan->n_ring_slots;
+        last_slot_bytes = plan->ring_slot_bytes;
+        last_pinned_bytes = plan->pinned_bytes;
+        hypura_plan_free(plan);
+    }
+    assert_true(sizes_seen >= 3);
+    assert_true(last_pinned_bytes > 10 * MIB);
+}
+
+/* A weight that fits a slot is one chunk, whatever its neighbours need. */
+static void test_a_weight_that_fits_a_slot_is_one_chunk(void **state)
+{
+    (void)state;
+    make_dense(1, 8192, 8192);
+    make_dense(3, 64, 10000);
+    hypura_plan *plan = builder_plan(&b, 8 * MIB);
+    assert_int_equal(plan->placements[2].chunk_rows % 32, 0);
+    assert_int_equal(plan->placements[2].pinned_rows, 0);
+    assert_int_equal(plan->placements[3].chunk_rows, 64);
+    hypura_plan_free(plan);
 }
 
 static void test_the_floor_counts_context_and_overhead(void **state)
@@ -356,6 +397,8 @@ int main(void)
         TEST(test_the_floor_of_a_dense_model),
         TEST(test_the_floor_of_a_mixture),
         TEST(test_the_floor_is_never_above_the_model),
+        TEST(test_a_ring_grows_before_rows_are_pinned),
+        TEST(test_a_weight_that_fits_a_slot_is_one_chunk),
         TEST(test_the_floor_counts_context_and_overhead),
         TEST(test_of_two_limits_the_smaller_counts),
         TEST(test_without_limits_free_memory_decides),

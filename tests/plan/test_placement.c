@@ -334,6 +334,60 @@ static void test_the_floor_of_a_pool_is_top_k(void **state)
     }
 }
 
+static void test_bundles_of_one_class_may_differ_in_experts(void **state)
+{
+    (void)state;
+    static const int n_experts[3] = {4, 16, 8};
+    for (int layer = 0; layer < 3; layer++) {
+        builder_experts(&b, layer, n_experts[layer], 3, matrices_a);
+    }
+    hypura_plan *plan = builder_forced(&b, GIB);
+    assert_int_equal(plan->n_pools, 1);
+    assert_int_equal(plan->pools[0].n_floor, 16);
+    assert_int_equal(plan->pools[0].n_units, 28);
+    hypura_plan_free(plan);
+}
+
+static void test_no_pool_loses_a_slot_to_a_larger_budget(void **state)
+{
+    (void)state;
+    static const uint64_t tiny[1] = {70 * KIB};
+    for (int layer = 0; layer < 6; layer++) {
+        builder_experts(&b, layer, 16, 3, layer % 2 ? matrices_b : matrices_a);
+        builder_experts(&b, layer, 16, 1, tiny);
+    }
+    b.map.n_experts_used = 2;
+    uint32_t last[3] = {0};
+    for (uint64_t budget = builder_floor(&b, true); budget < 80 * MIB; budget += 30000) {
+        hypura_plan *plan = builder_forced(&b, budget);
+        assert_int_equal(plan->n_pools, 3);
+        for (int i = 0; i < 3; i++) {
+            assert_true(plan->pools[i].n_slots >= last[i]);
+            last[i] = plan->pools[i].n_slots;
+        }
+        hypura_plan_free(plan);
+    }
+}
+
+static void test_no_weight_loses_rows_to_a_larger_budget(void **state)
+{
+    (void)state;
+    for (int layer = 0; layer < 4; layer++) {
+        builder_ffn(&b, layer, 1024, 4 * KIB);
+        builder_ffn(&b, layer, 2048, 300);
+    }
+    int64_t last[8] = {0};
+    for (uint64_t budget = builder_floor(&b, false); budget < b.map.tensor_bytes; budget += 5000) {
+        hypura_plan *plan = builder_plan(&b, budget);
+        for (int t = 0; t < 8; t++) {
+            assert_true(plan->placements[t].pinned_rows >= last[t]);
+            last[t] = plan->placements[t].pinned_rows;
+        }
+        hypura_plan_free(plan);
+    }
+    assert_true(last[0] > 500);
+}
+
 static void test_below_trunk_and_floor_dense_weights_stream_too(void **state)
 {
     (void)state;
@@ -459,6 +513,9 @@ int main(void)
         TEST(test_size_classes_hold_the_same_share),
         TEST(test_pools_never_exceed_their_experts),
         TEST(test_the_floor_of_a_pool_is_top_k),
+        TEST(test_bundles_of_one_class_may_differ_in_experts),
+        TEST(test_no_pool_loses_a_slot_to_a_larger_budget),
+        TEST(test_no_weight_loses_rows_to_a_larger_budget),
         TEST(test_below_trunk_and_floor_dense_weights_stream_too),
         TEST(test_experts_used_otherwise_stay_with_their_whole_bundle),
         TEST(test_experts_that_no_graph_uses_take_no_memory),
