@@ -409,6 +409,9 @@ hypura_status hypura_map_open_from(hypura_source_open_fn open, void *user, const
                                    hypura_error *error)
 {
     *map = NULL;
+    if (path == NULL) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "no path: give that of a .gguf file");
+    }
     owned_map *owned = calloc(1, sizeof(*owned));
     if (owned == NULL) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "%s: out of memory", path);

@@ -230,6 +230,7 @@ static void test_roles(void **state)
         {"blk.1.channel_mix_key.weight", HYPURA_ROLE_FFN, 1},
         {"enc.blk.1.ffn_up.weight", HYPURA_ROLE_FFN, 1},
         {"dec.blk.1.ffn_up.weight", HYPURA_ROLE_FFN, 1},
+        {"dec.blk.1.ffn_up_exps.weight", HYPURA_ROLE_TRUNK, 1},
         {"blk.1.ffn_gate_inp.weight", HYPURA_ROLE_ROUTER, 1},
         {"blk.1.exp_probs_b.bias", HYPURA_ROLE_ROUTER, 1},
         {"blk.1.ffn_gate_inp_shexp.weight", HYPURA_ROLE_TRUNK, 1},
@@ -433,6 +434,7 @@ static void test_real_file(void **state)
     assert_int_equal(hypura_map_open("/", &map, &error), HYPURA_ERR_IO);
     assert_non_null(strstr(error.message, "not a regular file"));
     assert_int_equal(hypura_map_open("/", &map, NULL), HYPURA_ERR_IO);
+    assert_int_equal(hypura_map_open(NULL, &map, &error), HYPURA_ERR_USAGE);
     hypura_map_close(NULL);
     gguf_free(&file);
 }
