@@ -4,7 +4,8 @@
  *     file (a large one that exists, or one written for this)
  *       -> 4 KiB reads, one at a time             latency, median
  *       -> grid of block sizes x depths, briefly  the shape of the curve
- *       -> the promising ones again, longer       the choice
+ *       -> the promising ones again, interleaved  the choice
+ *       -> the choice for longer                  the rate that it sustains
  *
  * What always holds: a file written here is removed on every way out. The choice
  * is the smallest block x depth within 5 % of the best, because whatever is in
@@ -35,13 +36,14 @@ static const uint32_t depths[] = {1, 2, 4, 8, 16, 32};
 enum { N_BLOCKS = sizeof blocks / sizeof *blocks, N_DEPTHS = sizeof depths / sizeof *depths };
 
 /* More than this in flight is latency without gain on any drive. */
-#define MAX_FLIGHT_BYTES (32 * MIB)
+#define MAX_FLIGHT_BYTES (16 * MIB)
 
 #define LATENCY_BYTES (4 * KIB)
 #define LATENCY_US    150000u
 #define COARSE_US     30000u
 #define FINE_US       60000u
-enum { MAX_LATENCIES = 1024, N_FINE = 6, N_ROUNDS = 3 };
+#define FINAL_US      400000u
+enum { MAX_LATENCIES = 1024, N_FINE = 5, N_ROUNDS = 4 };
 
 /* Candidates for the second look, and the final choice, as shares of the best. */
 #define COARSE_SHARE 0.85
@@ -222,16 +224,16 @@ static size_t keep_best(shape *shapes, size_t n, double share)
     return kept;
 }
 
-/* Each shape in turn, and that n_rounds times; the best round of each counts:
- * whatever else the drive had to do makes it slower, nothing makes it faster. */
+/* Each shape in turn, and that n_rounds times; the mean of its rounds counts. Not
+ * the best one: drives with a rate limit, as virtual machines have, answer in
+ * bursts above what they sustain. */
 static hypura_status measure_all(probe *p, shape *shapes, size_t n, int n_rounds, uint64_t span_us)
 {
     for (size_t i = 0; i < n; i++) {
         shapes[i].bytes_per_s = 0;
     }
     for (size_t i = 0; i < n * (size_t)n_rounds; i++) {
-        shape *s = &shapes[i % n];
-        shape measured = *s;
+        shape measured = shapes[i % n];
         hypura_status status = measure_rate(p, &measured, span_us);
         if (status == HYPURA_OK) {
             status = step(p);
@@ -239,9 +241,7 @@ static hypura_status measure_all(probe *p, shape *shapes, size_t n, int n_rounds
         if (status != HYPURA_OK) {
             return status;
         }
-        if (measured.bytes_per_s > s->bytes_per_s) {
-            *s = measured;
-        }
+        shapes[i % n].bytes_per_s += measured.bytes_per_s / n_rounds;
     }
     return HYPURA_OK;
 }
@@ -257,7 +257,7 @@ static hypura_status choose_shape(probe *p, hypura_profile *profile)
             }
         }
     }
-    p->n_steps = n + N_FINE * N_ROUNDS;
+    p->n_steps = n + N_FINE * N_ROUNDS + 1;
     hypura_status status = measure_all(p, shapes, n, 1, COARSE_US);
     if (status != HYPURA_OK) {
         return status;
@@ -279,6 +279,10 @@ static hypura_status choose_shape(probe *p, hypura_profile *profile)
         return status;
     }
     (void)keep_best(shapes, n, FINE_SHARE);
+    status = measure_all(p, shapes, 1, 1, FINAL_US);
+    if (status != HYPURA_OK) {
+        return status;
+    }
     profile->io_block_bytes = shapes[0].block_bytes;
     profile->io_depth = shapes[0].depth;
     profile->direct_bytes_per_s = shapes[0].bytes_per_s;
@@ -396,10 +400,11 @@ hypura_status hypura_probe_storage(const char *path, hypura_progress_fn progress
         return hypura_fail(error, HYPURA_ERR_USAGE, "the path is too long: %s", path);
     }
     probe p = {.random = hypura_clock_us(), .progress = progress, .progress_user = progress_user, .error = error};
+    /* Huge pages as the pager's slots have them: they decide about the rate. */
     p.memory = hypura_os_memory_map(MAX_FLIGHT_BYTES, HYPURA_OS_MAP_HUGE);
     if (p.memory == NULL || !hypura_os_memory_populate(p.memory, MAX_FLIGHT_BYTES)) {
         hypura_os_memory_unmap(p.memory, MAX_FLIGHT_BYTES);
-        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory (32 MiB) to measure storage with");
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory (16 MiB) to measure storage with");
     }
     hypura_status status;
     if (S_ISREG(st.st_mode) && (uint64_t)st.st_size >= HYPURA_PROBE_FILE_BYTES) {

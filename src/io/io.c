@@ -172,7 +172,8 @@ static hypura_status make_tables(hypura_io *io, hypura_error *error)
     io->reads = calloc(io->max_reads, sizeof *io->reads);
     io->requests = calloc(io->depth, sizeof *io->requests);
     io->completions = calloc(io->max_reads, sizeof *io->completions);
-    io->staging = hypura_os_memory_map((size_t)(io->depth * io->block_bytes), HYPURA_OS_MAP_NORESERVE);
+    io->staging =
+        hypura_os_memory_map((size_t)(io->depth * io->block_bytes), HYPURA_OS_MAP_NORESERVE | HYPURA_OS_MAP_HUGE);
     if (io->reads == NULL || io->requests == NULL || io->completions == NULL || io->staging == NULL) {
         return hypura_fail(error, HYPURA_ERR_MEMORY,
                            "no memory to read with %u requests of %" PRIu64 " bytes; try a smaller block or depth",

@@ -23,7 +23,9 @@
  * (dst - head_slack .. dst + bytes + tail_slack is the caller's to lose), and
  * when dst is congruent with the offset; otherwise it reads through a staging
  * block of its own and copies. Callers that want zero copies lay out their
- * memory so that dst % memory_align == offset % memory_align holds.
+ * memory so that dst % memory_align == offset % memory_align holds, and on huge
+ * pages (HYPURA_OS_MAP_HUGE): a direct read of 1 MiB into 4 KiB pages is a list of
+ * 256 segments for the drive, and up to four times slower on virtual machines.
  */
 #ifndef HYPURA_IO_IO_H
 #define HYPURA_IO_IO_H
