@@ -5,7 +5,7 @@
 
 [ $# -eq 1 ] || fail "usage: scripts/demo.sh BUILD"
 hypura=$1/hypura
-question="What is the capital of France?"
+question="Tell me about the capital of France."
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 
