@@ -173,16 +173,33 @@ static bool replace_file(const json_t *object, const char *path)
     return true;
 }
 
+/* Standard output or error when that is the file, as /dev/stdout names it: it is
+ * continued where it is, as replacing it would lose what it holds. Else -1. */
+static int own_stream(const struct stat *file)
+{
+    for (int stream = STDOUT_FILENO; stream <= STDERR_FILENO; stream++) {
+        struct stat own;
+        if (fstat(stream, &own) == 0 && own.st_dev == file->st_dev && own.st_ino == file->st_ino) {
+            return stream;
+        }
+    }
+    return -1;
+}
+
 hypura_status hypura_json_write(json_t *object, const char *path, hypura_error *error)
 {
     if (!object) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "out of memory while writing %s", path);
     }
     struct stat kind;
-    bool exists = stat(path, &kind) == 0;
+    const bool exists = stat(path, &kind) == 0;
+    const int own = exists ? own_stream(&kind) : -1;
     bool wrote = false;
     if (exists && S_ISDIR(kind.st_mode)) {
         errno = EISDIR;
+    } else if (own >= 0) {
+        FILE *file = fdopen(dup(own), "w");
+        wrote = hypura_output_flush() && file && dump_to_stream(object, file);
     } else if (exists && !S_ISREG(kind.st_mode)) {
         FILE *file = fopen(path, "w");
         wrote = file && dump_to_stream(object, file);

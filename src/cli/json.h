@@ -36,7 +36,8 @@ void hypura_json_bool(json_t **object, const char *key, bool value);
 /* To standard output, two spaces of indentation. */
 hypura_status hypura_json_print(json_t *object, hypura_error *error);
 /* To a temporary file beside path that then takes its name; a path that is a
- * device or a pipe is written to as it is. Fails naming path. */
+ * device, a pipe or a stream of this program is written to as it is. Fails naming
+ * path. */
 hypura_status hypura_json_write(json_t *object, const char *path, hypura_error *error);
 
 #endif

@@ -152,6 +152,14 @@ static void test_run_statistics_file(void **state)
     assert_int_equal(stat("/dev/full", &kind), 0);
     assert_true(S_ISCHR(kind.st_mode)); /* written to, not replaced */
 
+    /* Standard output is continued, whatever it is. */
+    process both = driver_shell("%s run moe.gguf --prompt hi --stats-json /dev/stdout >both.txt && cat both.txt && "
+                                "%s run moe.gguf --prompt hi --stats-json /dev/stdout | cat",
+                                driver_program, driver_program);
+    driver_expect(&both, 0, "[1] hi\n{\n", NULL);
+    driver_expect(&both, 0, "}\n[1] hi\n{\n", NULL);
+    driver_clear(&both);
+
     /* A link stays a link, and its file gets the text. */
     driver_write("target.json", "old", 3);
     assert_int_equal(symlink("target.json", "link.json"), 0);
