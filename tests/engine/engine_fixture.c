@@ -1,0 +1,100 @@
+/* engine_fixture.c - see engine_fixture.h. */
+#include "engine_fixture.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char folder[] = "/tmp/hypura-engine-XXXXXX";
+
+static const char *existing(const char *dir, const char *name, const char *made_by)
+{
+    static char path[1024];
+    snprintf(path, sizeof(path), "%s/%s", dir, name);
+    if (access(path, R_OK) != 0) {
+        print_message("SKIPPED: %s is not there: %s makes it\n", path, made_by);
+        skip();
+    }
+    return path;
+}
+
+const char *fixture_model(const char *name)
+{
+    const char *dir = getenv("HYPURA_TEST_MODELS");
+    return existing(dir ? dir : HYPURA_MODELS, name, "make models");
+}
+
+const char *fixture_arch(const char *name)
+{
+    return existing(HYPURA_ARCHS, name, "llama.cpp's test-llama-archs");
+}
+
+const char *fixture_cache_dir(void)
+{
+    (void)mkdir(HYPURA_TEST_CACHE, 0777);
+    return HYPURA_TEST_CACHE;
+}
+
+const char *fixture_path(const char *name)
+{
+    static char path[1024];
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    return path;
+}
+
+void fixture_write(const char *path, const void *bytes, size_t n)
+{
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes, 1, n, file), n);
+    assert_int_equal(fclose(file), 0);
+}
+
+char *fixture_read(const char *path, size_t *n)
+{
+    struct stat about;
+    assert_int_equal(stat(path, &about), 0);
+    *n = (size_t)about.st_size;
+    char *bytes = malloc(*n + 1);
+    FILE *file = fopen(path, "rb");
+    assert_non_null(bytes);
+    assert_non_null(file);
+    assert_int_equal(fread(bytes, 1, *n, file), *n);
+    fclose(file);
+    return bytes;
+}
+
+void fixture_ok(hypura_status status, const hypura_error *error)
+{
+    if (status != HYPURA_OK) {
+        print_error("%s: %s\n", hypura_status_name(status), error->message);
+    }
+    assert_int_equal(status, HYPURA_OK);
+}
+
+void fixture_fails(hypura_status wanted, hypura_status status, const hypura_error *error, const char *text)
+{
+    if (status != wanted || !strstr(error->message, text)) {
+        print_error("%s: %s\nwanted %s with '%s'\n", hypura_status_name(status), error->message,
+                    hypura_status_name(wanted), text);
+    }
+    assert_int_equal(status, wanted);
+    assert_int_equal(error->status, wanted);
+    assert_non_null(strstr(error->message, text));
+}
+
+int fixture_setup(void **state)
+{
+    (void)state;
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+int fixture_teardown(void **state)
+{
+    (void)state;
+    char command[64];
+    snprintf(command, sizeof(command), "rm -rf %s", folder);
+    return system(command);
+}

@@ -1,0 +1,39 @@
+/*
+ * engine_fixture.h - models for the tests of the engine, where they have been made.
+ */
+#ifndef HYPURA_TEST_ENGINE_FIXTURE_H
+#define HYPURA_TEST_ENGINE_FIXTURE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "hypura.h"
+
+/* Paths of a demonstration model (build/models, or HYPURA_TEST_MODELS) and of one
+ * that test-llama-archs wrote. Skip the running test, saying why, when it is not
+ * there. Valid until the next call. */
+const char *fixture_model(const char *name);
+const char *fixture_arch(const char *name);
+
+/* Where the measured profile is kept for all tests of a build. */
+const char *fixture_cache_dir(void);
+
+/* A file in the temporary folder of this process; removed at the end. */
+const char *fixture_path(const char *name);
+void        fixture_write(const char *path, const void *bytes, size_t n);
+/* The whole file; free() it. */
+char *fixture_read(const char *path, size_t *n);
+
+/* Asserts HYPURA_OK, printing the message otherwise. */
+void fixture_ok(hypura_status status, const hypura_error *error);
+/* Asserts this status and that the message has this text in it. */
+void fixture_fails(hypura_status wanted, hypura_status status, const hypura_error *error, const char *text);
+
+int fixture_setup(void **state);
+int fixture_teardown(void **state);
+
+#endif

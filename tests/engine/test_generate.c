@@ -1,0 +1,243 @@
+/*
+ * test_generate.c - answers: the same through Hypura as through llama.cpp, whole,
+ * stoppable, in conversation, and never made up when a read fails.
+ */
+#include "engine_fixture.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PARIS "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+
+typedef struct heard {
+    char   text[4096];
+    size_t bytes;
+    int    calls;
+    int    stop_after; /* calls; 0: never */
+} heard;
+
+static bool listen(void *user, const char *text, size_t n)
+{
+    heard *h = user;
+    assert_true(n > 0 && h->bytes + n < sizeof(h->text));
+    memcpy(h->text + h->bytes, text, n);
+    h->bytes += n;
+    h->text[h->bytes] = '\0';
+    h->calls++;
+    return h->stop_after == 0 || h->calls < h->stop_after;
+}
+
+static hypura_model *open_model(const char *path, const hypura_model_options *wanted)
+{
+    hypura_model_options options = *wanted;
+    hypura_model        *model = NULL;
+    hypura_error         error;
+    options.path = path;
+    options.cache_dir = fixture_cache_dir();
+    options.n_threads = options.n_threads > 0 ? options.n_threads : 2;
+    fixture_ok(hypura_model_open(&options, &model, &error), &error);
+    return model;
+}
+
+static hypura_result generate(hypura_model *model, const hypura_generate_options *wanted)
+{
+    hypura_result result;
+    hypura_error  error;
+    fixture_ok(hypura_generate(model, wanted, &result, &error), &error);
+    assert_non_null(result.text);
+    return result;
+}
+
+static void same_answer_paged_and_plain(void **state)
+{
+    (void)state;
+    const hypura_generate_options wanted = {.prompt = PARIS, .raw = true, .max_tokens = 9};
+    hypura_model *plain = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
+    hypura_result expected = generate(plain, &wanted);
+    hypura_model_close(plain);
+    assert_non_null(strstr(expected.text, "Paris"));
+
+    hypura_model *paged = open_model(fixture_model("smollm2-135m.gguf"),
+                                     &(hypura_model_options){.weights_bytes = 50000000, .force_paging = true});
+    hypura_result result = generate(paged, &wanted);
+    assert_string_equal(result.text, expected.text);
+    assert_int_equal(result.tokens, expected.tokens);
+    hypura_statistics statistics;
+    hypura_model_statistics(paged, &statistics);
+    /* Half of 98 MB is streamed for each token and for the prompt. */
+    assert_true(statistics.bytes_read > (uint64_t)result.tokens * 20000000);
+    hypura_model_reset_statistics(paged);
+    hypura_model_statistics(paged, &statistics);
+    assert_int_equal(statistics.bytes_read, 0);
+    hypura_result_clear(&result);
+    hypura_result_clear(&expected);
+    hypura_model_close(paged);
+}
+
+static void text_arrives_whole(void **state)
+{
+    (void)state;
+    hypura_model           *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
+    heard                   h = {.bytes = 0};
+    hypura_generate_options wanted = {
+        .prompt = PARIS, .raw = true, .max_tokens = 8, .on_text = listen, .on_text_user = &h};
+    hypura_result result = generate(model, &wanted);
+    assert_string_equal(h.text, result.text);
+    assert_true(result.tokens > 0 && result.tokens <= 8);
+    assert_true(result.prompt_tokens > 0 && result.prompt_s > 0 && result.decode_s > 0);
+    assert_false(result.stopped_by_user);
+    assert_false(result.context_full);
+    hypura_result_clear(&result);
+
+    h = (heard){.stop_after = 3};
+    result = generate(model, &wanted);
+    assert_true(result.stopped_by_user);
+    assert_int_equal(h.calls, 3);
+    assert_string_equal(h.text, result.text);
+    hypura_result_clear(&result);
+    hypura_model_close(model);
+}
+
+static void conversation_goes_on(void **state)
+{
+    (void)state;
+    hypura_model           *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
+    hypura_generate_options wanted = {.prompt = "Name a colour.", .max_tokens = 8};
+    hypura_result           first = generate(model, &wanted);
+    wanted.prompt = "And another one?";
+    hypura_result second = generate(model, &wanted);
+    /* Its prompt is the first turn too, which the context still holds. */
+    assert_true(second.prompt_tokens < first.prompt_tokens);
+    hypura_model_reset(model);
+    wanted.prompt = "Name a colour.";
+    hypura_result again = generate(model, &wanted);
+    assert_string_equal(again.text, first.text);
+    assert_int_equal(again.prompt_tokens, first.prompt_tokens);
+
+    /* A conversation continued from the context is the one computed at once. */
+    wanted.prompt = "And another one?";
+    hypura_result same = generate(model, &wanted);
+    assert_string_equal(same.text, second.text);
+    hypura_result_clear(&first);
+    hypura_result_clear(&second);
+    hypura_result_clear(&again);
+    hypura_result_clear(&same);
+    hypura_model_close(model);
+}
+
+static void seeds_decide(void **state)
+{
+    (void)state;
+    hypura_model           *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
+    hypura_generate_options wanted = {.prompt = "Once upon a time",
+                                      .raw = true,
+                                      .max_tokens = 12,
+                                      .sampling = {.temperature = 1.0f, .top_p = 0.95f, .min_p = 0.01f, .top_k = 100}};
+    char *texts[3];
+    for (uint32_t i = 0; i < 3; i++) {
+        wanted.sampling.seed = i / 2 + 1; /* 1, 1, 2 */
+        texts[i] = generate(model, &wanted).text;
+    }
+    assert_string_equal(texts[0], texts[1]);
+    assert_string_not_equal(texts[0], texts[2]);
+    for (int i = 0; i < 3; i++) {
+        free(texts[i]);
+    }
+    hypura_model_close(model);
+}
+
+static void context_ends(void **state)
+{
+    (void)state;
+    hypura_model           *model = open_model(fixture_arch("llama-dense.gguf"), &(hypura_model_options){.plain = true, .n_context = 32});
+    hypura_generate_options wanted = {.prompt = "0001000200030004", .raw = true};
+    hypura_result           result = generate(model, &wanted);
+    assert_true(result.context_full);
+    assert_true(result.tokens + result.prompt_tokens <= 32 && result.tokens > 0);
+    hypura_result_clear(&result);
+
+    char long_prompt[1001];
+    memset(long_prompt, '1', sizeof(long_prompt) - 1);
+    long_prompt[sizeof(long_prompt) - 1] = '\0';
+    wanted.prompt = long_prompt;
+    hypura_error error;
+    fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "the context holds 32");
+    hypura_result_clear(&result);
+    hypura_model_close(model);
+}
+
+static void what_cannot_be_asked(void **state)
+{
+    (void)state;
+    hypura_model           *model = open_model(fixture_arch("llama-dense.gguf"), &(hypura_model_options){.plain = true});
+    hypura_generate_options wanted = {.prompt = "0001", .raw = true, .max_tokens = 1};
+    hypura_result           result;
+    hypura_error            error;
+    wanted.sampling.temperature = -1;
+    fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "temperature");
+    wanted.sampling = (hypura_sampling){.temperature = 1, .top_p = 2};
+    fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "top_p");
+    wanted.sampling = (hypura_sampling){.temperature = 1, .min_p = -1};
+    fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "min_p");
+    wanted.sampling = (hypura_sampling){.temperature = 1, .top_k = -1};
+    fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "top_k");
+    wanted = (hypura_generate_options){.prompt = "", .raw = true};
+    fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "empty");
+    wanted = (hypura_generate_options){.prompt = "0001"}; /* these models have no chat template */
+    fixture_fails(HYPURA_ERR_UNSUPPORTED, hypura_generate(model, &wanted, &result, &error), &error, "raw");
+    hypura_model_close(model);
+
+    model = open_model(fixture_arch("dream-dense.gguf"), &(hypura_model_options){.plain = true});
+    wanted.raw = true;
+    fixture_fails(HYPURA_ERR_UNSUPPORTED, hypura_generate(model, &wanted, &result, &error), &error, "dream");
+    hypura_model_close(model);
+}
+
+/* The file loses its second half while the model runs. */
+static void failed_read_makes_no_text(void **state)
+{
+    (void)state;
+    size_t n = 0;
+    char  *bytes = fixture_read(fixture_arch("llama-dense.gguf"), &n);
+    char   path[1024];
+    snprintf(path, sizeof(path), "%s", fixture_path("shrinking.gguf"));
+    fixture_write(path, bytes, n);
+
+    hypura_model           *model = open_model(path, &(hypura_model_options){.force_paging = true, .weights_bytes = n / 2});
+    heard                   h = {.bytes = 0};
+    hypura_generate_options wanted = {
+        .prompt = "0001000200030004", .raw = true, .max_tokens = 4, .on_text = listen, .on_text_user = &h};
+    hypura_result expected = generate(model, &wanted);
+    hypura_model_reset(model);
+
+    h = (heard){.bytes = 0};
+    assert_int_equal(truncate(path, 8192), 0);
+    hypura_result result;
+    hypura_error  error;
+    fixture_fails(HYPURA_ERR_IO, hypura_generate(model, &wanted, &result, &error), &error, "shrinking.gguf");
+    assert_int_equal(h.calls, 0);
+    assert_int_equal(result.tokens, 0);
+    hypura_result_clear(&result);
+
+    /* Once the file is back, so is the answer. */
+    fixture_write(path, bytes, n);
+    result = generate(model, &wanted);
+    assert_string_equal(result.text, expected.text);
+    hypura_result_clear(&result);
+    hypura_result_clear(&expected);
+    hypura_model_close(model);
+    free(bytes);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(same_answer_paged_and_plain), cmocka_unit_test(text_arrives_whole),
+        cmocka_unit_test(conversation_goes_on),        cmocka_unit_test(seeds_decide),
+        cmocka_unit_test(context_ends),                cmocka_unit_test(what_cannot_be_asked),
+        cmocka_unit_test(failed_read_makes_no_text),
+    };
+    return cmocka_run_group_tests_name("engine generate", tests, fixture_setup, fixture_teardown);
+}

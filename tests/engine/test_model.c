@@ -1,0 +1,342 @@
+/*
+ * test_model.c - surveying, opening and closing models; what a bad file leads to;
+ * where the weights that stay really lie.
+ */
+#include "engine_fixture.h"
+
+#include "engine/model.h"
+#include "engine/survey.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* ---- survey ------------------------------------------------------------- */
+
+static hypura_survey *survey_of(const char *path, hypura_map **map, uint32_t n_context)
+{
+    hypura_error           error;
+    hypura_survey         *survey = NULL;
+    uint64_t               vocab_bytes = 0;
+    hypura_context_options options = {.n_context = n_context, .n_ubatch = 32, .n_outputs = 1, .n_threads = 1};
+    fixture_ok(hypura_map_open(path, map, &error), &error);
+    fixture_ok(hypura_survey_take(*map, &options, &survey, &vocab_bytes, &error), &error);
+    assert_int_equal(survey->n_uses, (*map)->n_tensors);
+    assert_true(vocab_bytes > 0);
+    return survey;
+}
+
+static void survey_of_a_dense_model(void **state)
+{
+    (void)state;
+    hypura_map    *map = NULL;
+    hypura_survey *survey = survey_of(fixture_model("smollm2-135m.gguf"), &map, 4096);
+    uint32_t       last_order = 0;
+    int            n_ffn = 0;
+    for (int layer = 0; layer < map->n_layers; layer++) {
+        static const char *const parts[] = {"ffn_gate", "ffn_up", "ffn_down"};
+        for (size_t i = 0; i < 3; i++) {
+            char name[64];
+            snprintf(name, sizeof(name), "blk.%d.%s.weight", layer, parts[i]);
+            const hypura_use *use = &survey->uses[hypura_map_find(map, name)];
+            assert_int_equal(use->flags, HYPURA_USE_MUL_MAT);
+            assert_int_equal(use->n_mul_mat, 1);
+            assert_true(use->order > last_order);
+            last_order = use->order;
+            n_ffn++;
+        }
+    }
+    assert_int_equal(n_ffn, 90);
+    /* The embeddings are tied: looked up at the beginning, multiplied at the end. */
+    const hypura_use *embedding = &survey->uses[hypura_map_find(map, "token_embd.weight")];
+    assert_int_equal(embedding->flags, HYPURA_USE_GET_ROWS | HYPURA_USE_MUL_MAT);
+    assert_true(embedding->order > last_order);
+    assert_int_equal(survey->uses[hypura_map_find(map, "output_norm.weight")].flags, HYPURA_USE_OTHER);
+    /* 30 layers, keys and values of 3 heads of 64 in 16 bits. */
+    assert_int_equal(survey->kv_bytes, UINT64_C(30) * 2 * 3 * 64 * 2 * 4096);
+    assert_true(survey->compute_bytes > 0);
+    hypura_survey_free(survey);
+    hypura_map_close(map);
+}
+
+static void survey_of_a_mixture(void **state)
+{
+    (void)state;
+    hypura_map    *map = NULL;
+    hypura_survey *survey = survey_of(fixture_arch("olmoe-moe.gguf"), &map, 256);
+    int            n = 0;
+    for (int i = 0; i < map->n_tensors; i++) {
+        if (map->tensors[i].role == HYPURA_ROLE_EXPERT) {
+            assert_int_equal(survey->uses[i].flags, HYPURA_USE_MUL_MAT_ID);
+            assert_int_equal(survey->uses[i].order, UINT32_MAX);
+            n++;
+        } else if (map->tensors[i].role == HYPURA_ROLE_ROUTER) {
+            assert_int_equal(survey->uses[i].flags, HYPURA_USE_MUL_MAT);
+        }
+    }
+    assert_int_equal(n, 3 * map->n_layers);
+    hypura_survey_free(survey);
+    hypura_map_close(map);
+}
+
+/* ---- files that are no models ------------------------------------------- */
+
+static void open_fails(const char *path, hypura_status wanted, const char *text)
+{
+    hypura_model_options options = {.path = path, .plain = true, .n_threads = 1};
+    hypura_model        *model = (hypura_model *)&options;
+    hypura_error         error;
+    hypura_status        status = hypura_model_open(&options, &model, &error);
+    fixture_fails(wanted, status, &error, text);
+    assert_null(model);
+}
+
+static void missing_and_foreign_files(void **state)
+{
+    (void)state;
+    open_fails("/nonexistent/model.gguf", HYPURA_ERR_IO, "/nonexistent/model.gguf");
+    const char *path = fixture_path("text.gguf");
+    fixture_write(path, "This is no model at all, but a text.", 36);
+    open_fails(path, HYPURA_ERR_FORMAT, "text.gguf");
+}
+
+static void truncated_files(void **state)
+{
+    (void)state;
+    size_t      n = 0;
+    char       *bytes = fixture_read(fixture_arch("olmoe-moe.gguf"), &n);
+    const char *path = fixture_path("short.gguf");
+    fixture_write(path, bytes, n / 2);
+    open_fails(path, HYPURA_ERR_FORMAT, "short.gguf");
+    fixture_write(path, bytes, 100);
+    open_fails(path, HYPURA_ERR_FORMAT, "short.gguf");
+    free(bytes);
+}
+
+/* llama.cpp's own reason reaches the message. */
+static void reason_of_llama(void **state)
+{
+    (void)state;
+    size_t n = 0;
+    char  *bytes = fixture_read(fixture_arch("llama-dense.gguf"), &n);
+    char  *name = memmem(bytes, n, "blk.1.ffn_up.weight", 19);
+    assert_non_null(name);
+    name[6] = 'x'; /* a tensor that this architecture does not know */
+    const char *path = fixture_path("renamed.gguf");
+    fixture_write(path, bytes, n);
+    open_fails(path, HYPURA_ERR_BACKEND, "tensor 'blk.1.ffn_up.weight' not found");
+    free(bytes);
+}
+
+/* In a child: any status will do, but no signal. */
+static void survives(const char *path, const char *what, uint32_t value)
+{
+    fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        hypura_model_options options = {.path = path, .plain = true, .n_threads = 1, .n_context = 64};
+        hypura_model        *model = NULL;
+        hypura_error         error;
+        alarm(60);
+        hypura_status status = hypura_model_open(&options, &model, &error);
+        hypura_model_close(model);
+        _exit(status != HYPURA_OK && error.message[0] == '\0' ? 2 : 0);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+        fail_msg("%s = %u: wait status %d", what, value, status);
+    }
+}
+
+static void hostile_numbers(void **state)
+{
+    (void)state;
+    static const char *const keys[] = {"llama.block_count",
+                                       "llama.embedding_length",
+                                       "llama.feed_forward_length",
+                                       "llama.attention.head_count",
+                                       "llama.attention.head_count_kv",
+                                       "llama.context_length",
+                                       "llama.expert_count",
+                                       "llama.expert_used_count",
+                                       "llama.rope.dimension_count",
+                                       "llama.vocab_size"};
+    static const uint32_t    values[] = {0, 1, 3, 513, 0x7FFFFFFF, 0xFFFFFFFF};
+    size_t                   n = 0;
+    char                    *bytes = fixture_read(fixture_arch("llama-moe.gguf"), &n);
+    int                      n_tried = 0;
+    for (size_t k = 0; k < sizeof(keys) / sizeof(keys[0]); k++) {
+        const size_t length = strlen(keys[k]);
+        char        *at = memmem(bytes, n, keys[k], length);
+        uint32_t     type = 0;
+        if (!at || (memcpy(&type, at + length, 4), type != 4)) {
+            continue; /* this file has no such number */
+        }
+        uint32_t kept;
+        memcpy(&kept, at + length + 4, 4);
+        for (size_t v = 0; v < sizeof(values) / sizeof(values[0]); v++) {
+            memcpy(at + length + 4, &values[v], 4);
+            const char *path = fixture_path("hostile.gguf");
+            fixture_write(path, bytes, n);
+            survives(path, keys[k], values[v]);
+            n_tried++;
+        }
+        memcpy(at + length + 4, &kept, 4);
+    }
+    free(bytes);
+    assert_true(n_tried >= 30);
+}
+
+/* ---- options ------------------------------------------------------------ */
+
+static void contradicting_options(void **state)
+{
+    (void)state;
+    const char          *path = fixture_arch("llama-dense.gguf");
+    hypura_model        *model = NULL;
+    hypura_error         error;
+    hypura_model_options plain = {.path = path, .plain = true, .memory_bytes = 1};
+    fixture_fails(HYPURA_ERR_USAGE, hypura_model_open(&plain, &model, &error), &error, "plain");
+    hypura_model_options none = {.path = NULL};
+    fixture_fails(HYPURA_ERR_USAGE, hypura_model_open(&none, &model, &error), &error, "no model");
+    hypura_model_options threads = {.path = path, .n_threads = -1};
+    fixture_fails(HYPURA_ERR_USAGE, hypura_model_open(&threads, &model, &error), &error, "-1 threads");
+    hypura_model_options context = {.path = path, .plain = true, .n_context = 1000};
+    fixture_fails(HYPURA_ERR_USAGE, hypura_model_open(&context, &model, &error), &error, "1000 tokens");
+    hypura_model_options small = {
+        .path = path, .weights_bytes = 1, .n_threads = 1, .cache_dir = fixture_cache_dir(), .force_paging = true};
+    fixture_fails(HYPURA_ERR_BUDGET, hypura_model_open(&small, &model, &error), &error, "");
+    hypura_model_close(NULL);
+}
+
+static void estimate_reads_no_weights(void **state)
+{
+    (void)state;
+    hypura_model_options options = {.path = fixture_arch("olmoe-moe.gguf"),
+                                    .n_threads = 1,
+                                    .cache_dir = fixture_cache_dir(),
+                                    .force_paging = true};
+    hypura_plan         *plan = NULL;
+    hypura_map          *map = NULL;
+    hypura_error         error;
+    fixture_ok(hypura_estimate(&options, &plan, &error), &error);
+    fixture_ok(hypura_map_open(options.path, &map, &error), &error);
+    assert_int_equal(plan->n_placements, map->n_tensors);
+    assert_int_equal(plan->mode, HYPURA_MODE_EXPERTS);
+    assert_true(plan->kv_bytes > 0 && plan->compute_bytes > 0 && plan->overhead_bytes > 0);
+    hypura_map_close(map);
+    hypura_plan_free(plan);
+}
+
+/* ---- where weights lie -------------------------------------------------- */
+
+/* Resident bytes of the mappings of a file. */
+static uint64_t resident_file_bytes(const char *path)
+{
+    FILE    *maps = fopen("/proc/self/smaps", "r");
+    char     line[2048];
+    bool     ours = false;
+    uint64_t total = 0;
+    if (!maps) {
+        skip();
+    }
+    while (fgets(line, sizeof(line), maps)) {
+        unsigned long long kib;
+        if (strstr(line, path)) {
+            ours = true;
+        } else if (ours && sscanf(line, "Rss: %llu kB", &kib) == 1) {
+            total += kib * 1024;
+            ours = false;
+        }
+    }
+    fclose(maps);
+    return total;
+}
+
+static hypura_model *open_paged(const char *path, uint64_t weights_bytes)
+{
+    hypura_model_options options = {.path = path,
+                                    .weights_bytes = weights_bytes,
+                                    .n_threads = 1,
+                                    .cache_dir = fixture_cache_dir(),
+                                    .force_paging = true};
+    hypura_model        *model = NULL;
+    hypura_error         error;
+    fixture_ok(hypura_model_open(&options, &model, &error), &error);
+    return model;
+}
+
+static void answer(hypura_model *model)
+{
+    hypura_generate_options wanted = {.prompt = "0001000200030004", .raw = true, .max_tokens = 8};
+    hypura_result           result;
+    hypura_error            error;
+    fixture_ok(hypura_generate(model, &wanted, &result, &error), &error);
+    hypura_result_clear(&result);
+}
+
+static void no_weight_stays_in_page_cache(void **state)
+{
+    (void)state;
+    char *path = realpath(fixture_arch("olmoe-moe.gguf"), NULL); /* as the kernel lists it */
+    assert_non_null(path);
+    hypura_model *model = open_paged(path, 0);
+    answer(model);
+    assert_non_null(model->pager);
+    assert_true(model->trunk_bytes > 0);
+    assert_int_equal(resident_file_bytes(path), 0);
+    hypura_statistics statistics;
+    hypura_model_statistics(model, &statistics);
+    assert_true(statistics.trunk_bytes_read >= model->trunk_bytes);
+    assert_true(statistics.bytes_needed > 0);
+    hypura_model_close(model);
+
+    hypura_model_options plain = {.path = path, .plain = true, .n_threads = 1};
+    hypura_error         error;
+    fixture_ok(hypura_model_open(&plain, &model, &error), &error);
+    answer(model);
+    assert_null(model->pager);
+    assert_true(resident_file_bytes(path) > 0);
+    hypura_model_statistics(model, &statistics);
+    assert_int_equal(statistics.bytes_read, 0);
+    hypura_model_close(model);
+    free(path);
+}
+
+/* Two models at once, and a plain one while another pages. */
+static void models_do_not_mix(void **state)
+{
+    (void)state;
+    char a[1024];
+    snprintf(a, sizeof(a), "%s", fixture_arch("olmoe-moe.gguf"));
+    hypura_model        *first = open_paged(a, 0);
+    hypura_model        *second = open_paged(fixture_arch("llama-dense.gguf"), 0);
+    hypura_model        *third = NULL;
+    hypura_model_options plain = {.path = a, .plain = true, .n_threads = 1};
+    hypura_error         error;
+    fixture_ok(hypura_model_open(&plain, &third, &error), &error);
+    answer(third);
+    answer(second);
+    answer(first);
+    hypura_model_close(first);
+    answer(second);
+    hypura_model_close(second);
+    answer(third);
+    hypura_model_close(third);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(survey_of_a_dense_model),   cmocka_unit_test(survey_of_a_mixture),
+        cmocka_unit_test(missing_and_foreign_files), cmocka_unit_test(truncated_files),
+        cmocka_unit_test(reason_of_llama),           cmocka_unit_test(hostile_numbers),
+        cmocka_unit_test(contradicting_options),     cmocka_unit_test(estimate_reads_no_weights),
+        cmocka_unit_test(no_weight_stays_in_page_cache), cmocka_unit_test(models_do_not_mix),
+    };
+    return cmocka_run_group_tests_name("engine model", tests, fixture_setup, fixture_teardown);
+}

@@ -1,0 +1,115 @@
+/* test_text.c - whole UTF-8 characters out of bytes in pieces. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "engine/text.h"
+
+/* Puts the bytes in pieces of the given size and returns the text. */
+static const char *in_pieces(hypura_text *text, const char *raw, size_t n, size_t piece)
+{
+    for (size_t i = 0; i < n; i += piece) {
+        assert_true(hypura_text_put(text, raw + i, n - i < piece ? n - i : piece));
+    }
+    assert_true(hypura_text_finish(text));
+    return text->data;
+}
+
+static void characters_stay_whole(void **state)
+{
+    (void)state;
+    const char raw[] = "a\xC3\xA9\xE2\x82\xAC\xF0\x9F\x99\x82z"; /* a, e acute, euro, a face, z */
+    for (size_t piece = 1; piece < sizeof(raw); piece++) {
+        hypura_text text = {0};
+        assert_string_equal(in_pieces(&text, raw, sizeof(raw) - 1, piece), raw);
+        assert_int_equal(text.bytes, sizeof(raw) - 1);
+        hypura_text_clear(&text);
+    }
+}
+
+static void beginning_is_held_back(void **state)
+{
+    (void)state;
+    hypura_text text = {0};
+    assert_true(hypura_text_put(&text, "x\xF0\x9F\x99", 4));
+    assert_string_equal(text.data, "x");
+    assert_true(hypura_text_put(&text, "\x82", 1));
+    assert_string_equal(text.data, "x\xF0\x9F\x99\x82");
+    hypura_text_clear(&text);
+}
+
+static void broken_bytes_are_replaced(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *raw;
+        const char *wanted;
+    } cases[] = {
+        {"\x80", "\xEF\xBF\xBD"},                                     /* continuation alone */
+        {"a\xC3", "a\xEF\xBF\xBD"},                                   /* cut off at the end */
+        {"\xC3z", "\xEF\xBF\xBDz"},                                   /* broken by a letter */
+        {"\xE2\x82z", "\xEF\xBF\xBDz"},                               /* maximal part is one replacement */
+        {"\xE2\xC3\xA9", "\xEF\xBF\xBD\xC3\xA9"},                     /* broken by a character */
+        {"\xC0\xAF", "\xEF\xBF\xBD\xEF\xBF\xBD"},                     /* overlong */
+        {"\xED\xA0\x80", "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"},     /* surrogate */
+        {"\xF4\x90\x80\x80", "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"}, /* past U+10FFFF */
+        {"\xFF\xFE", "\xEF\xBF\xBD\xEF\xBF\xBD"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        for (size_t piece = 1; piece <= 4; piece++) {
+            hypura_text text = {0};
+            assert_string_equal(in_pieces(&text, cases[i].raw, strlen(cases[i].raw), piece), cases[i].wanted);
+            hypura_text_clear(&text);
+        }
+    }
+}
+
+static void empty_text_is_a_string(void **state)
+{
+    (void)state;
+    hypura_text text = {0};
+    assert_true(hypura_text_finish(&text));
+    assert_string_equal(text.data, "");
+    hypura_text_clear(&text);
+}
+
+/* Any bytes at all give valid UTF-8, the same however they are cut. */
+static void any_bytes_any_cut(void **state)
+{
+    (void)state;
+    uint32_t seed = 1;
+    for (int round = 0; round < 2000; round++) {
+        char   raw[24];
+        size_t n = 1 + (size_t)round % sizeof(raw);
+        for (size_t i = 0; i < n; i++) {
+            static const unsigned char likely[] = {0x61, 0x80, 0xBF, 0xC3, 0xE2, 0xE0, 0xED, 0xF0, 0xF4, 0x9F, 0xFF};
+            seed = seed * 1664525u + 1013904223u;
+            raw[i] = (char)likely[(seed >> 16) % sizeof(likely)];
+        }
+        hypura_text whole = {0};
+        hypura_text bytes = {0};
+        in_pieces(&whole, raw, n, n);
+        in_pieces(&bytes, raw, n, 1);
+        assert_string_equal(whole.data, bytes.data);
+        hypura_text again = {0};
+        assert_string_equal(in_pieces(&again, whole.data, whole.bytes, 3), whole.data);
+        hypura_text_clear(&whole);
+        hypura_text_clear(&bytes);
+        hypura_text_clear(&again);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(characters_stay_whole),   cmocka_unit_test(beginning_is_held_back),
+        cmocka_unit_test(broken_bytes_are_replaced), cmocka_unit_test(empty_text_is_a_string),
+        cmocka_unit_test(any_bytes_any_cut),
+    };
+    return cmocka_run_group_tests_name("engine text", tests, NULL, NULL);
+}

@@ -1,0 +1,193 @@
+/*
+ * test_verify.c - hypura_verify: it finds what differs, and nothing differs.
+ */
+#include "engine_fixture.h"
+
+#include "engine/replay.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static hypura_model *open_plain(const char *path)
+{
+    hypura_model_options options = {
+        .path = path, .plain = true, .no_repack = true, .n_threads = 1, .n_ubatch = 16, .n_context = 64};
+    hypura_model *model = NULL;
+    hypura_error  error;
+    fixture_ok(hypura_model_open_with(&options, &(hypura_model_extras){.all_logits = true}, &model, &error), &error);
+    return model;
+}
+
+/* One bit of one logit is found, with rows and with hashes of them. */
+static void one_bit_is_found(void **state)
+{
+    (void)state;
+    hypura_model *model = open_plain(fixture_arch("llama-dense.gguf"));
+    hypura_script script;
+    hypura_error  error;
+    uint64_t      differing = 1;
+    uint64_t      budget = 1 << 20;
+    fixture_ok(hypura_script_write(model, 20, 5, &budget, &script, &error), &error);
+    assert_non_null(script.rows);
+    assert_int_equal(budget, (1 << 20) - 25 * script.row_floats * sizeof(float));
+    fixture_ok(hypura_script_follow(model, &script, &differing, &error), &error);
+    assert_int_equal(differing, 0);
+    uint32_t bits;
+    float   *last = &script.rows[(script.n_rows - 1) * script.row_floats + 7];
+    memcpy(&bits, last, sizeof(bits));
+    bits ^= 1;
+    memcpy(last, &bits, sizeof(bits));
+    script.rows[3 * script.row_floats] = -script.rows[3 * script.row_floats];
+    fixture_ok(hypura_script_follow(model, &script, &differing, &error), &error);
+    assert_int_equal(differing, 2);
+    hypura_script_clear(&script);
+
+    budget = 100;
+    fixture_ok(hypura_script_write(model, 20, 5, &budget, &script, &error), &error);
+    assert_null(script.rows);
+    assert_int_equal(budget, 100);
+    fixture_ok(hypura_script_follow(model, &script, &differing, &error), &error);
+    assert_int_equal(differing, 0);
+    script.hashes[24] ^= 1;
+    fixture_ok(hypura_script_follow(model, &script, &differing, &error), &error);
+    assert_int_equal(differing, 128); /* a whole row of this vocabulary */
+    script.hashes[24] ^= 1;
+    script.tokens[0] ^= 1; /* another prompt has other logits */
+    fixture_ok(hypura_script_follow(model, &script, &differing, &error), &error);
+    assert_true(differing > 128);
+    hypura_script_clear(&script);
+    hypura_model_close(model);
+}
+
+static void check_report(const hypura_verify_report *report, int n_cases)
+{
+    assert_true(report->identical);
+    assert_int_equal(report->n_cases, n_cases);
+    for (int i = 0; i < n_cases; i++) {
+        assert_int_equal(report->cases[i].differing, 0);
+        assert_int_equal(report->cases[i].tokens, 3);
+    }
+}
+
+static void mixture_at_every_ubatch(void **state)
+{
+    (void)state;
+    const uint32_t        prompts[] = {1, 37};
+    const uint32_t        ubatches[] = {1, 5, 64};
+    hypura_verify_options options = {.path = fixture_arch("olmoe-moe.gguf"),
+                                     .prompt_tokens = prompts,
+                                     .n_prompts = 2,
+                                     .ubatches = ubatches,
+                                     .n_ubatches = 3,
+                                     .tokens = 3,
+                                     .n_threads = 2,
+                                     .cache_dir = fixture_cache_dir()};
+    hypura_verify_report  report;
+    hypura_error          error;
+    fixture_ok(hypura_verify(&options, &report, &error), &error);
+    assert_true(report.n_cases >= 2 * 3 * 2);
+    check_report(&report, report.n_cases);
+    assert_true(report.cases[0].bytes_read > 0);
+    assert_int_equal(report.cases[0].ubatch, 1);
+    assert_int_equal(report.cases[report.n_cases - 1].ubatch, 64);
+    hypura_verify_report_clear(&report);
+    hypura_verify_report_clear(&report);
+}
+
+/* The real thing, with two threads and a ragged last piece. */
+static void verify_half(const char *path)
+{
+    const char *const    engine = "pool";
+    const uint32_t       prompt = 21;
+    const uint32_t       ubatch = 16;
+    hypura_map          *map = NULL;
+    hypura_error         error;
+    hypura_verify_report report;
+    fixture_ok(hypura_map_open(path, &map, &error), &error);
+    const uint64_t half = map->tensor_bytes / 2;
+    hypura_map_close(map);
+    hypura_verify_options options = {.path = path,
+                                     .weights_bytes = &half,
+                                     .n_weights = 1,
+                                     .prompt_tokens = &prompt,
+                                     .n_prompts = 1,
+                                     .ubatches = &ubatch,
+                                     .n_ubatches = 1,
+                                     .io_engines = &engine,
+                                     .n_io_engines = 1,
+                                     .tokens = 3,
+                                     .n_threads = 2,
+                                     .cache_dir = fixture_cache_dir()};
+    fixture_ok(hypura_verify(&options, &report, &error), &error);
+    check_report(&report, 1);
+    assert_string_equal(report.cases[0].io_engine, "pool");
+    assert_true(report.cases[0].bytes_read > 0);
+    hypura_verify_report_clear(&report);
+}
+
+static void demonstration_dense(void **state)
+{
+    (void)state;
+    verify_half(fixture_model("smollm2-135m.gguf"));
+}
+
+static void demonstration_mixture(void **state)
+{
+    (void)state;
+    verify_half(fixture_model("smollm2-8x135m.gguf"));
+}
+
+static bool refuse(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    (void)what;
+    assert_true(done < total || total == 0);
+    return ++*(int *)user < 3;
+}
+
+static void what_cannot_be_verified(void **state)
+{
+    (void)state;
+    const uint64_t        one = 1;
+    const uint32_t        none = 0;
+    int                   calls = 0;
+    hypura_verify_report  report;
+    hypura_error          error;
+    hypura_verify_options options = {
+        .path = fixture_arch("olmoe-moe.gguf"), .tokens = 1, .n_threads = 1, .cache_dir = fixture_cache_dir()};
+
+    hypura_verify_options budget = options;
+    budget.weights_bytes = &one;
+    budget.n_weights = 1;
+    fixture_fails(HYPURA_ERR_BUDGET, hypura_verify(&budget, &report, &error), &error, "");
+    assert_null(report.cases);
+    hypura_verify_options prompt = options;
+    prompt.prompt_tokens = &none;
+    prompt.n_prompts = 1;
+    fixture_fails(HYPURA_ERR_USAGE, hypura_verify(&prompt, &report, &error), &error, "0 tokens");
+    hypura_verify_options ubatch = options;
+    ubatch.ubatches = &none;
+    ubatch.n_ubatches = 1;
+    fixture_fails(HYPURA_ERR_USAGE, hypura_verify(&ubatch, &report, &error), &error, "0 tokens");
+    hypura_verify_options stopped = options;
+    stopped.progress = refuse;
+    stopped.progress_user = &calls;
+    fixture_fails(HYPURA_ERR_CANCELLED, hypura_verify(&stopped, &report, &error), &error, "stopped");
+    hypura_verify_options engine = options;
+    const char *const     name = "telepathy";
+    engine.io_engines = &name;
+    engine.n_io_engines = 1;
+    assert_int_not_equal(hypura_verify(&engine, &report, &error), HYPURA_OK);
+    assert_non_null(strstr(error.message, "telepathy"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_bit_is_found),
+        cmocka_unit_test(mixture_at_every_ubatch),
+        cmocka_unit_test(demonstration_dense),
+        cmocka_unit_test(demonstration_mixture),
+        cmocka_unit_test(what_cannot_be_verified),
+    };
+    return cmocka_run_group_tests_name("engine verify", tests, fixture_setup, fixture_teardown);
+}

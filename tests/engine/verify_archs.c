@@ -1,0 +1,244 @@
+/*
+ * verify_archs.c FOLDER [NAME...]: hypura_verify over every GGUF in a folder, each
+ * in a process of its own, so that an abort inside llama.cpp is one model's result
+ * and not the end of the test.
+ *
+ * A model that plain llama.cpp cannot run either is listed with the reason and is
+ * no failure. The test fails when any output differs, when Hypura fails where
+ * llama.cpp does not, and when hardly any model was really paged.
+ */
+#include "hypura.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+    MAX_MODELS = 512,
+    N_PROCESSES = 2,
+    SKIPPED = 77,
+};
+
+typedef enum outcome {
+    IDENTICAL = 0,
+    DIFFERS,
+    FAILED,
+    PLAIN_FAILED, /* llama.cpp alone cannot run it */
+    CRASHED,
+} outcome;
+
+typedef struct verdict {
+    outcome  outcome;
+    uint64_t bytes_read;
+    char     text[512];
+} verdict;
+
+typedef struct job {
+    char    path[1024];
+    pid_t   child;
+    int     from_child;
+    verdict verdict;
+} job;
+
+static job  jobs[MAX_MODELS];
+static int  n_jobs;
+static char cache_dir[] = "/tmp/hypura-archs-XXXXXX";
+
+static int compare_jobs(const void *a, const void *b)
+{
+    return strcmp(((const job *)a)->path, ((const job *)b)->path);
+}
+
+static bool wanted(const char *file, int n_names, char **names)
+{
+    const size_t length = strlen(file);
+    if (length <= 5 || strcmp(file + length - 5, ".gguf") != 0) {
+        return false;
+    }
+    for (int i = 0; i < n_names; i++) {
+        if (strstr(file, names[i])) {
+            return true;
+        }
+    }
+    return n_names == 0;
+}
+
+static bool list_models(const char *folder, int n_names, char **names)
+{
+    DIR *dir = opendir(folder);
+    if (!dir) {
+        return false;
+    }
+    for (struct dirent *entry = readdir(dir); entry && n_jobs < MAX_MODELS; entry = readdir(dir)) {
+        if (wanted(entry->d_name, n_names, names)) {
+            snprintf(jobs[n_jobs++].path, sizeof(jobs[0].path), "%s/%s", folder, entry->d_name);
+        }
+    }
+    closedir(dir);
+    qsort(jobs, (size_t)n_jobs, sizeof(jobs[0]), compare_jobs);
+    return n_jobs > 0;
+}
+
+/* In the child. */
+static verdict verify_one(const char *path, int index)
+{
+    static const char *const engines[] = {"uring", "pool"};
+    static const uint32_t    prompts[] = {1, 9, 40};
+    const char              *engine = engines[index % 2];
+    hypura_verify_options    options = {.path = path,
+                                        .prompt_tokens = prompts,
+                                        .n_prompts = 3,
+                                        .io_engines = &engine,
+                                        .n_io_engines = 1,
+                                        .tokens = 4,
+                                        .n_threads = 1,
+                                        .cache_dir = cache_dir};
+    hypura_verify_report     report;
+    hypura_error             error;
+    verdict                  v = {.outcome = IDENTICAL};
+    hypura_status            status = hypura_verify(&options, &report, &error);
+    if (status == HYPURA_ERR_UNSUPPORTED && index % 2 == 0) {
+        engine = engines[1]; /* a kernel without io_uring */
+        status = hypura_verify(&options, &report, &error);
+    }
+    if (status != HYPURA_OK) {
+        v.outcome = strncmp(error.message, "plain llama.cpp", 15) == 0 ? PLAIN_FAILED : FAILED;
+        snprintf(v.text, sizeof(v.text), "%s", error.message);
+        return v;
+    }
+    for (int i = 0; i < report.n_cases; i++) {
+        const hypura_verify_case *c = &report.cases[i];
+        v.bytes_read += c->bytes_read;
+        if (c->differing > 0 && v.outcome == IDENTICAL) {
+            v.outcome = DIFFERS;
+            snprintf(v.text, sizeof(v.text), "%llu logits at %llu bytes of weights, prompt of %u, engine %s",
+                     (unsigned long long)c->differing, (unsigned long long)c->weights_bytes, c->prompt_tokens,
+                     c->io_engine);
+        }
+    }
+    hypura_verify_report_clear(&report);
+    return v;
+}
+
+/* In the child: whether llama.cpp alone crashes on this model too. */
+static verdict run_plain(const char *path)
+{
+    hypura_model_options options = {.path = path, .plain = true, .n_threads = 1};
+    hypura_model        *model = NULL;
+    hypura_error         error;
+    verdict              v = {.outcome = IDENTICAL};
+    if (hypura_model_open(&options, &model, &error) != HYPURA_OK) {
+        v.outcome = PLAIN_FAILED;
+        snprintf(v.text, sizeof(v.text), "%s", error.message);
+        return v;
+    }
+    hypura_generate_options wanted = {.prompt = "tok_1", .raw = true, .max_tokens = 4};
+    hypura_result           result;
+    (void)hypura_generate(model, &wanted, &result, &error);
+    hypura_result_clear(&result);
+    hypura_model_close(model);
+    return v;
+}
+
+static void start(job *j, int index, bool plain)
+{
+    int ends[2];
+    fflush(NULL);
+    if (pipe(ends) != 0 || (j->child = fork()) < 0) {
+        perror("verify_archs");
+        exit(1);
+    }
+    if (j->child == 0) {
+        close(ends[0]);
+        verdict v = plain ? run_plain(j->path) : verify_one(j->path, index);
+        ssize_t written = write(ends[1], &v, sizeof(v));
+        _exit(written == (ssize_t)sizeof(v) ? 0 : 1);
+    }
+    close(ends[1]);
+    j->from_child = ends[0];
+}
+
+static void finish(job *j, int wait_status)
+{
+    if (read(j->from_child, &j->verdict, sizeof(j->verdict)) != (ssize_t)sizeof(j->verdict)) {
+        j->verdict.outcome = CRASHED;
+        if (WIFSIGNALED(wait_status)) {
+            snprintf(j->verdict.text, sizeof(j->verdict.text), "ended by signal %d", WTERMSIG(wait_status));
+        } else {
+            snprintf(j->verdict.text, sizeof(j->verdict.text), "ended with code %d", WEXITSTATUS(wait_status));
+        }
+    }
+    close(j->from_child);
+    j->child = 0;
+}
+
+static void run_all(void)
+{
+    int next = 0;
+    int running = 0;
+    while (next < n_jobs || running > 0) {
+        while (next < n_jobs && running < N_PROCESSES) {
+            start(&jobs[next], next, false);
+            next++;
+            running++;
+        }
+        int   wait_status = 0;
+        pid_t child = waitpid(-1, &wait_status, 0);
+        for (int i = 0; i < n_jobs; i++) {
+            if (jobs[i].child == child) {
+                finish(&jobs[i], wait_status);
+                running--;
+            }
+        }
+    }
+    for (int i = 0; i < n_jobs; i++) {
+        if (jobs[i].verdict.outcome == CRASHED) {
+            job again = jobs[i];
+            int wait_status = 0;
+            start(&again, i, true);
+            waitpid(again.child, &wait_status, 0);
+            finish(&again, wait_status);
+            if (again.verdict.outcome == CRASHED) {
+                jobs[i].verdict.outcome = PLAIN_FAILED;
+            }
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2 || !list_models(argv[1], argc - 2, argv + 2)) {
+        printf("SKIPPED: no models in %s: llama.cpp's test-llama-archs writes them\n", argc > 1 ? argv[1] : "(none)");
+        return SKIPPED;
+    }
+    hypura_profile         profile;
+    hypura_error           error;
+    hypura_profile_options options = {.cache_dir = cache_dir, .storage_path = argv[1]};
+    if (!mkdtemp(cache_dir) || hypura_profile_get(&options, &profile, &error) != HYPURA_OK) {
+        printf("no profile of this machine: %s\n", error.message);
+        return 1;
+    }
+    run_all();
+
+    int n[CRASHED + 1] = {0};
+    int n_paged = 0;
+    for (int i = 0; i < n_jobs; i++) {
+        static const char *const names[] = {"identical", "DIFFERS", "FAILED", "llama.cpp cannot run it", "CRASHED"};
+        const verdict           *v = &jobs[i].verdict;
+        n[v->outcome]++;
+        n_paged += v->bytes_read > 0;
+        if (v->outcome != IDENTICAL || v->bytes_read == 0) {
+            printf("%s: %s%s%s\n", jobs[i].path, names[v->outcome], v->text[0] ? ": " : " (nothing was paged)", v->text);
+        }
+    }
+    char command[sizeof(cache_dir) + 16];
+    snprintf(command, sizeof(command), "rm -rf %s", cache_dir);
+    const int left = system(command);
+    printf("%d models: %d identical (%d paged), %d that llama.cpp cannot run, %d differ, %d failed, %d crashed\n", n_jobs,
+           n[IDENTICAL], n_paged, n[PLAIN_FAILED], n[DIFFERS], n[FAILED], n[CRASHED]);
+    const bool enough = argc > 2 || 10 * n_paged >= 9 * n_jobs;
+    return left == 0 && enough && n[DIFFERS] + n[FAILED] + n[CRASHED] == 0 ? 0 : 1;
+}
