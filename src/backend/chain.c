@@ -89,6 +89,9 @@ static bool accept_view(const backend_chain *found, struct ggml_tensor *node, ch
 static bool accept(const backend_chain *found, struct ggml_tensor *node, chain_node *entry)
 {
     *entry = (chain_node){.node = node, .matrix = -1, .src = {-1, -1}};
+    if ((node->flags & GGML_TENSOR_FLAG_COMPUTE) == 0) {
+        return false;
+    }
     if (node->op == GGML_OP_MUL_MAT_ID) {
         return accept_product(found, node, entry);
     }

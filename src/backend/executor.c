@@ -43,8 +43,12 @@ static void instance_free(ggml_backend_t backend)
     free(backend);
 }
 
+/* Graphs hold branches that this run does not take: their nodes are not marked. */
 static const backend_weight *streamed(const struct ggml_tensor *node)
 {
+    if ((node->flags & GGML_TENSOR_FLAG_COMPUTE) == 0) {
+        return NULL;
+    }
     const bool reads_weight =
         node->op == GGML_OP_MUL_MAT_ID || node->op == GGML_OP_MUL_MAT || node->op == GGML_OP_GET_ROWS;
     return reads_weight ? backend_weight_of(node) : NULL;
