@@ -16,19 +16,19 @@
 
 typedef struct message {
     const char *role; /* a literal */
-    char       *text;
+    char *text;
 } message;
 
 struct hypura_conversation {
     const struct llama_model *model;
-    struct llama_context     *ctx;
-    hypura_shim_chat         *chat; /* opened by the first render */
-    message                  *messages;
-    size_t                    n_messages;
-    size_t                    capacity;
-    llama_token              *tokens; /* n_context of them */
-    uint32_t                  n_tokens;
-    uint32_t                  n_context;
+    struct llama_context *ctx;
+    hypura_shim_chat *chat; /* opened by the first render */
+    message *messages;
+    size_t n_messages;
+    size_t capacity;
+    llama_token *tokens; /* n_context of them */
+    uint32_t n_tokens;
+    uint32_t n_context;
 };
 
 hypura_status hypura_conversation_open(const struct llama_model *model, struct llama_context *ctx, uint32_t n_context,
@@ -72,11 +72,10 @@ void hypura_conversation_clear(hypura_conversation *c)
     hypura_conversation_empty(c);
 }
 
-hypura_status hypura_conversation_push(hypura_conversation *c, const char *role, const char *text,
-                                       hypura_error *error)
+hypura_status hypura_conversation_push(hypura_conversation *c, const char *role, const char *text, hypura_error *error)
 {
     if (c->n_messages == c->capacity) {
-        size_t   capacity = c->capacity > 0 ? 2 * c->capacity : 16;
+        size_t capacity = c->capacity > 0 ? 2 * c->capacity : 16;
         message *messages = realloc(c->messages, capacity * sizeof(*messages));
         if (!messages) {
             return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for another message");
@@ -130,7 +129,7 @@ hypura_status hypura_conversation_render(hypura_conversation *c, char **text, hy
 uint32_t hypura_conversation_reuse(hypura_conversation *c, const llama_token *tokens, uint32_t n)
 {
     llama_memory_t memory = llama_get_memory(c->ctx);
-    uint32_t       keep = 0;
+    uint32_t keep = 0;
     while (keep < c->n_tokens && keep < n && c->tokens[keep] == tokens[keep]) {
         keep++;
     }

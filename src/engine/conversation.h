@@ -12,7 +12,7 @@ typedef struct hypura_conversation hypura_conversation;
 /* n_context: tokens that the context can hold. */
 hypura_status hypura_conversation_open(const struct llama_model *model, struct llama_context *ctx, uint32_t n_context,
                                        hypura_conversation **conversation, hypura_error *error);
-void          hypura_conversation_close(hypura_conversation *conversation);
+void hypura_conversation_close(hypura_conversation *conversation);
 
 /* Forgets the messages and empties the context. */
 void hypura_conversation_clear(hypura_conversation *conversation);
@@ -22,7 +22,7 @@ void hypura_conversation_clear(hypura_conversation *conversation);
 /* Adds a message (its text is copied) and takes the last one back. */
 hypura_status hypura_conversation_push(hypura_conversation *conversation, const char *role, const char *text,
                                        hypura_error *error);
-void          hypura_conversation_pop(hypura_conversation *conversation);
+void hypura_conversation_pop(hypura_conversation *conversation);
 
 /* Renders all messages with the model's template, ready for the assistant's
  * answer. Free the text with free(). Fails when the model has no template. */

@@ -8,11 +8,10 @@
 #include "engine/load.h"
 
 typedef struct hypura_preparation {
-    hypura_map            *map;
-    hypura_plan           *plan;
+    hypura_map *map;
+    hypura_plan *plan;
     hypura_context_options context;
-    const char            *io_engine; /* "uring", "pool" or NULL for the best there is */
-    char                   io_engine_name[16];
+    char io_engine[16]; /* "uring", "pool", or empty for the best there is */
 } hypura_preparation;
 
 /* profile: already measured, or NULL. all_logits: as hypura_model_extras. */

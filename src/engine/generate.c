@@ -43,7 +43,7 @@ static hypura_status check_sampling(const hypura_sampling *s, hypura_error *erro
 /* Tokens that the model's file forbids as output get no chance. */
 static struct llama_sampler *suppress(const struct llama_vocab *vocab)
 {
-    int32_t            n = 0;
+    int32_t n = 0;
     const llama_token *tokens = llama_vocab_get_suppress_tokens(vocab, &n);
     if (n <= 0) {
         return NULL;
@@ -119,7 +119,7 @@ static hypura_status prompt_tokens(hypura_model *model, const hypura_generate_op
     if (options->raw) {
         return tokenise(vocab, options->prompt, tokens, n, error);
     }
-    char         *rendered = NULL;
+    char *rendered = NULL;
     hypura_status status = hypura_conversation_render(model->conversation, &rendered, error);
     if (status == HYPURA_OK) {
         status = tokenise(vocab, rendered, tokens, n, error);
@@ -169,7 +169,7 @@ static hypura_status decode_prompt(hypura_model *model, llama_token *tokens, uin
         result->prompt_tokens = n - done;
     }
     while (done < n) {
-        uint32_t      piece = n - done < context->n_ubatch ? n - done : context->n_ubatch;
+        uint32_t piece = n - done < context->n_ubatch ? n - done : context->n_ubatch;
         hypura_status status = hypura_model_decode(model, tokens + done, piece, false, error);
         if (status != HYPURA_OK) {
             return status;
@@ -190,13 +190,12 @@ static bool pass_on(const hypura_generate_options *options, const hypura_text *t
            options->on_text(options->on_text_user, text->data + from, text->bytes - from);
 }
 
-static hypura_status answer(hypura_model *model, const hypura_generate_options *options,
-                            struct llama_sampler *sampler, hypura_text *text, hypura_result *result,
-                            hypura_error *error)
+static hypura_status answer(hypura_model *model, const hypura_generate_options *options, struct llama_sampler *sampler,
+                            hypura_text *text, hypura_result *result, hypura_error *error)
 {
     const struct llama_vocab *vocab = llama_model_get_vocab(model->llama);
-    size_t                    passed = 0;
-    char                      piece[MAX_PIECE_BYTES];
+    size_t passed = 0;
+    char piece[MAX_PIECE_BYTES];
 
     while (options->max_tokens == 0 || result->tokens < options->max_tokens) {
         if (hypura_conversation_length(model->conversation) >= model->prepared.context.n_context) {
@@ -257,10 +256,10 @@ static hypura_status check_model(hypura_model *model, hypura_error *error)
 static hypura_status run(hypura_model *model, const hypura_generate_options *options, hypura_text *text,
                          hypura_result *result, hypura_error *error)
 {
-    llama_token          *tokens = NULL;
+    llama_token *tokens = NULL;
     struct llama_sampler *sampler = NULL;
-    uint32_t              n = 0;
-    hypura_status         status = prompt_tokens(model, options, &tokens, &n, error);
+    uint32_t n = 0;
+    hypura_status status = prompt_tokens(model, options, &tokens, &n, error);
     if (status == HYPURA_OK) {
         const uint64_t start = hypura_clock_us();
         status = decode_prompt(model, tokens, n, result, error);

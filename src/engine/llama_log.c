@@ -14,10 +14,10 @@
 #include <stdio.h>
 #include <string.h>
 
-static _Thread_local char                errors[384];
-static _Thread_local size_t              errors_bytes;
+static _Thread_local char errors[384];
+static _Thread_local size_t errors_bytes;
 static _Thread_local enum ggml_log_level last_level;
-static pthread_once_t                    installed = PTHREAD_ONCE_INIT;
+static pthread_once_t installed = PTHREAD_ONCE_INIT;
 
 /* llama.cpp puts the name of its function before most messages. */
 static const char *skip_function_name(const char *text)
@@ -51,7 +51,7 @@ static void on_log(enum ggml_log_level level, const char *text, void *user)
         return;
     }
     const char *start = continues ? text : skip_function_name(text);
-    size_t      bytes = strlen(start);
+    size_t bytes = strlen(start);
     while (bytes > 0 && isspace((unsigned char)start[bytes - 1])) {
         bytes--;
     }
@@ -90,7 +90,7 @@ const char *hypura_log_errors(void)
 
 hypura_status hypura_log_fail(hypura_error *error, hypura_status status, const char *format, ...)
 {
-    char    message[256];
+    char message[256];
     va_list args;
     va_start(args, format);
     vsnprintf(message, sizeof(message), format, args);

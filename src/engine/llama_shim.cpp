@@ -22,8 +22,8 @@
 namespace
 {
 
-thread_local bool     guarded = false;
-thread_local char     guard_message[256];
+thread_local bool guarded = false;
+thread_local char guard_message[256];
 ggml_abort_callback_t previous_abort = nullptr;
 
 void on_abort(const char *message)

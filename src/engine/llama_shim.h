@@ -53,7 +53,7 @@ typedef struct hypura_shim_chat hypura_shim_chat;
 /* The template of the model. NULL when it has none (error stays empty) or when
  * it does not parse (error tells). */
 hypura_shim_chat *hypura_shim_chat_open(const struct llama_model *model, char *error, size_t error_bytes);
-void              hypura_shim_chat_close(hypura_shim_chat *chat);
+void hypura_shim_chat_close(hypura_shim_chat *chat);
 
 /* Renders n messages, then the opening of the assistant's answer. Returns text
  * to be freed with free(), or NULL with error filled. */

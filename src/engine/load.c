@@ -38,9 +38,9 @@ void hypura_load_unlock(void)
 
 typedef struct load_progress {
     hypura_progress_fn report;
-    void              *user;
-    uint64_t           total;
-    bool               cancelled;
+    void *user;
+    uint64_t total;
+    bool cancelled;
 } load_progress;
 
 static bool on_progress(float fraction, void *user)
@@ -52,11 +52,10 @@ static bool on_progress(float fraction, void *user)
     return !p->cancelled;
 }
 
-hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, bool repack,
-                                hypura_progress_fn progress, void *progress_user, struct llama_model **model,
-                                hypura_error *error)
+hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, bool repack, hypura_progress_fn progress,
+                                void *progress_user, struct llama_model **model, hypura_error *error)
 {
-    load_progress      state = {progress, progress_user, map->tensor_bytes, false};
+    load_progress state = {progress, progress_user, map->tensor_bytes, false};
     ggml_backend_dev_t no_devices[] = {NULL};
 
     struct llama_model_params params = llama_model_default_params();
@@ -112,7 +111,8 @@ hypura_status hypura_load_context(struct llama_model *model, const hypura_contex
     params.n_batch = options->n_ubatch;
     params.n_ubatch = options->n_ubatch;
     params.n_seq_max = 1;
-    params.n_outputs_max = options->n_outputs;
+    /* Every token that an encoder reads is an output. */
+    params.n_outputs_max = llama_model_has_encoder(model) ? options->n_ubatch : options->n_outputs;
     params.n_threads = options->n_threads;
     params.n_threads_batch = options->n_threads; /* kernels may split sums by thread: one count, one result */
     params.pooling_type = LLAMA_POOLING_TYPE_NONE;

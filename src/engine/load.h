@@ -24,15 +24,14 @@ typedef enum hypura_load_kind {
 
 /* With the lock held. repack lets libllama keep weights in the CPU's own layout
  * (PLAIN only). Reasons for failure are llama.cpp's. */
-hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, bool repack,
-                                hypura_progress_fn progress, void *progress_user, struct llama_model **model,
-                                hypura_error *error);
+hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, bool repack, hypura_progress_fn progress,
+                                void *progress_user, struct llama_model **model, hypura_error *error);
 
 typedef struct hypura_context_options {
     uint32_t n_context;
     uint32_t n_ubatch;
     uint32_t n_outputs; /* rows of logits at most in one ubatch */
-    int      n_threads;
+    int n_threads;
 } hypura_context_options;
 
 /* With the lock held. */

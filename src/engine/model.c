@@ -36,8 +36,9 @@ static hypura_status open_plain(hypura_model *model, const hypura_model_options 
 static hypura_status open_paged(hypura_model *model, const hypura_model_options *options, hypura_error *error)
 {
     const hypura_preparation *p = &model->prepared;
-    hypura_pager_options      pager_options = {.map = p->map, .plan = p->plan, .io_engine = p->io_engine};
-    hypura_status             status = hypura_pager_open(&pager_options, &model->pager, error);
+    hypura_pager_options pager_options = {
+        .map = p->map, .plan = p->plan, .io_engine = p->io_engine[0] != '\0' ? p->io_engine : NULL};
+    hypura_status status = hypura_pager_open(&pager_options, &model->pager, error);
     if (status != HYPURA_OK) {
         return status;
     }

@@ -10,20 +10,20 @@
 #include "pager/pager.h"
 
 struct hypura_model {
-    hypura_preparation    prepared; /* map, sizes, plan */
-    hypura_pager         *pager;    /* NULL: Hypura is out of the path */
-    struct llama_model   *llama;
+    hypura_preparation prepared; /* map, sizes, plan */
+    hypura_pager *pager;         /* NULL: Hypura is out of the path */
+    struct llama_model *llama;
     struct llama_context *ctx;
-    ggml_threadpool_t     threadpool;
-    int8_t               *every_token; /* n_ubatch ones: logits wanted for all */
-    uint64_t              trunk_bytes;
-    hypura_conversation  *conversation; /* NULL until the first answer */
+    ggml_threadpool_t threadpool;
+    int8_t *every_token; /* n_ubatch ones: logits wanted for all */
+    uint64_t trunk_bytes;
+    hypura_conversation *conversation; /* NULL until the first answer */
 };
 
 /* What hypura_model_open does not offer its callers. */
 typedef struct hypura_model_extras {
-    const hypura_profile *profile;    /* already measured; NULL: measured or loaded */
-    bool                  all_logits; /* rows for every token of a ubatch, not one */
+    const hypura_profile *profile; /* already measured; NULL: measured or loaded */
+    bool all_logits;               /* rows for every token of a ubatch, not one */
 } hypura_model_extras;
 
 hypura_status hypura_model_open_with(const hypura_model_options *options, const hypura_model_extras *extras,

@@ -18,9 +18,9 @@ typedef void (*row_fn)(void *user, uint32_t row, const float *values, size_t n);
 
 typedef struct player {
     hypura_model *model;
-    row_fn        on_row;
-    void         *user;
-    uint32_t      n_rows; /* so far */
+    row_fn on_row;
+    void *user;
+    uint32_t n_rows; /* so far */
 } player;
 
 static bool puts_out_embeddings(const hypura_model *model)
@@ -47,8 +47,8 @@ static hypura_status put_out(player *p, uint32_t n, bool embeddings, hypura_erro
 {
     struct llama_context *ctx = p->model->ctx;
     for (uint32_t i = 0; i < n; i++) {
-        const float *row = embeddings ? llama_get_embeddings_ith(ctx, (int32_t)i)
-                                      : llama_get_logits_ith(ctx, (int32_t)i);
+        const float *row =
+            embeddings ? llama_get_embeddings_ith(ctx, (int32_t)i) : llama_get_logits_ith(ctx, (int32_t)i);
         if (!row) {
             return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "%s puts out no %s to compare",
                                p->model->prepared.map->path, embeddings ? "embeddings" : "logits");
@@ -60,9 +60,9 @@ static hypura_status put_out(player *p, uint32_t n, bool embeddings, hypura_erro
 
 static hypura_status decode(player *p, const llama_token *tokens, uint32_t n, hypura_error *error)
 {
-    const bool     embeddings = puts_out_embeddings(p->model);
+    const bool embeddings = puts_out_embeddings(p->model);
     const uint32_t most = p->model->prepared.context.n_ubatch;
-    hypura_status  status = HYPURA_OK;
+    hypura_status status = HYPURA_OK;
     for (uint32_t done = 0; done < n && status == HYPURA_OK;) {
         const uint32_t piece = n - done < most ? n - done : most;
         status = hypura_model_decode(p->model, tokens + done, piece, true, error);
@@ -79,7 +79,7 @@ static hypura_status decode(player *p, const llama_token *tokens, uint32_t n, hy
 static hypura_status play(player *p, const hypura_script *script, hypura_error *error)
 {
     struct llama_context *ctx = p->model->ctx;
-    hypura_status         status = HYPURA_OK;
+    hypura_status status = HYPURA_OK;
     if (llama_get_memory(ctx)) {
         llama_memory_clear(llama_get_memory(ctx), true);
     }
@@ -188,7 +188,7 @@ hypura_status hypura_script_write(hypura_model *model, uint32_t n_prompt, uint32
         const llama_token start = llama_model_decoder_start_token(model->llama);
         script->tokens[script->n_filled++] = start != LLAMA_TOKEN_NULL ? start : 0;
     }
-    player        p = {.model = model, .on_row = keep_row, .user = script};
+    player p = {.model = model, .on_row = keep_row, .user = script};
     hypura_status status = play(&p, script, error);
     if (status != HYPURA_OK) {
         hypura_script_clear(script);
@@ -200,12 +200,12 @@ hypura_status hypura_script_write(hypura_model *model, uint32_t n_prompt, uint32
 
 typedef struct comparison {
     const hypura_script *script;
-    uint64_t             differing;
+    uint64_t differing;
 } comparison;
 
 static void compare_row(void *user, uint32_t row, const float *values, size_t n)
 {
-    comparison          *c = user;
+    comparison *c = user;
     const hypura_script *s = c->script;
     if (!s->rows) {
         c->differing += s->hashes[row] == hash_row(values, n) ? 0 : n;
@@ -223,8 +223,8 @@ static void compare_row(void *user, uint32_t row, const float *values, size_t n)
 hypura_status hypura_script_follow(hypura_model *model, const hypura_script *script, uint64_t *differing,
                                    hypura_error *error)
 {
-    comparison    c = {.script = script};
-    player        p = {.model = model, .on_row = compare_row, .user = &c};
+    comparison c = {.script = script};
+    player p = {.model = model, .on_row = compare_row, .user = &c};
     hypura_status status = play(&p, script, error);
     *differing = c.differing;
     return status;

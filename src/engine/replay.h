@@ -11,14 +11,14 @@
 #include "engine/model.h"
 
 typedef struct hypura_script {
-    uint32_t     n_prompt;
-    uint32_t     n_steps; /* tokens decoded after the prompt; 0 for a model without memory */
-    llama_token *tokens;  /* prompt, then steps */
-    uint32_t     n_rows;  /* outputs: one row for each token */
-    uint32_t     n_filled;
-    size_t       row_floats; /* of the longest kind of row */
-    float       *rows;       /* what the first model put out, */
-    uint64_t    *hashes;     /* or a hash of each row where that would be too much */
+    uint32_t n_prompt;
+    uint32_t n_steps;    /* tokens decoded after the prompt; 0 for a model without memory */
+    llama_token *tokens; /* prompt, then steps */
+    uint32_t n_rows;     /* outputs: one row for each token */
+    uint32_t n_filled;
+    size_t row_floats; /* of the longest kind of row */
+    float *rows;       /* what the first model put out, */
+    uint64_t *hashes;  /* or a hash of each row where that would be too much */
 } hypura_script;
 
 /* Makes a prompt of n_prompt pseudo-random tokens of the model's vocabulary, the

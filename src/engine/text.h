@@ -9,10 +9,10 @@
 #include <stddef.h>
 
 typedef struct hypura_text {
-    char  *data; /* terminated once anything was put; valid UTF-8 */
+    char *data; /* terminated once anything was put; valid UTF-8 */
     size_t bytes;
     size_t capacity;
-    char   pending[4]; /* beginning of a character not yet complete */
+    char pending[4]; /* beginning of a character not yet complete */
     size_t n_pending;
 } hypura_text;
 

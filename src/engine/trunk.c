@@ -26,21 +26,21 @@
 #include <unistd.h>
 
 typedef struct weight {
-    int      tensor; /* of the map */
-    int      file;
+    int tensor; /* of the map */
+    int file;
     uint64_t begin; /* offsets in the file */
     uint64_t end;
-    char    *base; /* where the mapping of that file begins */
+    char *base; /* where the mapping of that file begins */
 } weight;
 
 typedef struct collection {
-    const hypura_map  *map;
+    const hypura_map *map;
     const hypura_plan *plan;
-    weight            *weights;
-    int                n;
-    int                capacity;
-    const char        *streamed; /* a streamed weight found in the mapping */
-    bool               out_of_memory;
+    weight *weights;
+    int n;
+    int capacity;
+    const char *streamed; /* a streamed weight found in the mapping */
+    bool out_of_memory;
 } collection;
 
 static bool collect(void *user, const char *name, struct ggml_tensor *tensor)
@@ -58,7 +58,7 @@ static bool collect(void *user, const char *name, struct ggml_tensor *tensor)
         return false;
     }
     if (c->n == c->capacity) {
-        int     capacity = c->capacity > 0 ? 2 * c->capacity : 256;
+        int capacity = c->capacity > 0 ? 2 * c->capacity : 256;
         weight *weights = realloc(c->weights, (size_t)capacity * sizeof(*weights));
         if (!weights) {
             c->out_of_memory = true;
@@ -92,7 +92,7 @@ static int merge(weight *w, int n, uint64_t page, const hypura_map *map)
     int n_runs = 0;
     for (int i = 0; i < n; i++) {
         const uint64_t size = map->file_bytes[w[i].file];
-        weight         run = w[i];
+        weight run = w[i];
         run.begin = hypura_round_down(run.begin, page);
         run.end = hypura_round_up(run.end, page);
         if (run.end > size) {
@@ -119,7 +119,7 @@ static hypura_status exchange(const weight *runs, int n, uint64_t page, const hy
     }
     hypura_status status = HYPURA_OK;
     for (int i = 0; i < n && status == HYPURA_OK; i++) {
-        char        *at = runs[i].base + runs[i].begin;
+        char *at = runs[i].base + runs[i].begin;
         const size_t length = (size_t)(runs[i].end - runs[i].begin);
         if ((uintptr_t)at % page != 0) {
             status = hypura_fail(error, HYPURA_ERR_BACKEND, "%s: libllama's mapping of it is not where tensor %s says",
@@ -147,12 +147,12 @@ static hypura_status exchange(const weight *runs, int n, uint64_t page, const hy
 }
 
 hypura_status hypura_trunk_load(const struct llama_model *model, const hypura_map *map, const hypura_plan *plan,
-                                hypura_pager *pager, hypura_progress_fn progress, void *progress_user,
-                                uint64_t *bytes, hypura_error *error)
+                                hypura_pager *pager, hypura_progress_fn progress, void *progress_user, uint64_t *bytes,
+                                hypura_error *error)
 {
     const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    collection     c = {.map = map, .plan = plan};
-    hypura_status  status = HYPURA_OK;
+    collection c = {.map = map, .plan = plan};
+    hypura_status status = HYPURA_OK;
 
     *bytes = 0;
     hypura_shim_weights(model, collect, &c);

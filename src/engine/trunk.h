@@ -13,7 +13,7 @@
  * stays lies in page cache the kernel may drop. bytes gets what that memory takes.
  * Fails when a weight that the plan streams was left in the mapping. */
 hypura_status hypura_trunk_load(const struct llama_model *model, const hypura_map *map, const hypura_plan *plan,
-                                hypura_pager *pager, hypura_progress_fn progress, void *progress_user,
-                                uint64_t *bytes, hypura_error *error);
+                                hypura_pager *pager, hypura_progress_fn progress, void *progress_user, uint64_t *bytes,
+                                hypura_error *error);
 
 #endif

@@ -31,28 +31,28 @@ static const uint32_t default_ubatches[] = {512};
 
 typedef struct verification {
     const hypura_verify_options *options;
-    const uint32_t              *prompts;
-    int                          n_prompts;
-    const uint32_t              *ubatches;
-    int                          n_ubatches;
-    const char                  *engines[MAX_ENGINES];
-    int                          n_engines;
-    const uint64_t              *budgets;
-    int                          n_budgets;
-    uint64_t                     default_budgets[MAX_DEFAULT_BUDGETS];
-    uint32_t                     n_steps;
-    uint32_t                     n_context;
-    uint32_t                     longest_prompt;
-    hypura_profile               profile;
-    hypura_script               *scripts; /* one for each prompt */
-    hypura_verify_report        *report;
-    uint64_t                     opened; /* models, for progress */
+    const uint32_t *prompts;
+    int n_prompts;
+    const uint32_t *ubatches;
+    int n_ubatches;
+    const char *engines[MAX_ENGINES];
+    int n_engines;
+    const uint64_t *budgets;
+    int n_budgets;
+    uint64_t default_budgets[MAX_DEFAULT_BUDGETS];
+    uint32_t n_steps;
+    uint32_t n_context;
+    uint32_t longest_prompt;
+    hypura_profile profile;
+    hypura_script *scripts; /* one for each prompt */
+    hypura_verify_report *report;
+    uint64_t opened; /* models, for progress */
 } verification;
 
 static hypura_status step(verification *v, hypura_error *error)
 {
     const hypura_verify_options *o = v->options;
-    const uint64_t               total = (uint64_t)v->n_ubatches * (1 + (uint64_t)v->n_budgets * (uint64_t)v->n_engines);
+    const uint64_t total = (uint64_t)v->n_ubatches * (1 + (uint64_t)v->n_budgets * (uint64_t)v->n_engines);
     if (o->progress && !o->progress(o->progress_user, "verifying", v->opened, total)) {
         return hypura_fail(error, HYPURA_ERR_CANCELLED, "verification was stopped");
     }
@@ -74,8 +74,8 @@ static hypura_status choose_budgets(verification *v, hypura_error *error)
                                          .n_ubatch = v->ubatches[0],
                                          .n_threads = v->options->n_threads,
                                          .force_paging = true};
-    hypura_preparation         prepared;
-    hypura_status              status = hypura_prepare(&wanted, &v->profile, true, &prepared, error);
+    hypura_preparation prepared;
+    hypura_status status = hypura_prepare(&wanted, &v->profile, true, &prepared, error);
     if (status != HYPURA_OK) {
         return status;
     }
@@ -101,7 +101,7 @@ static hypura_status choose_engines(verification *v, hypura_error *error)
                            MAX_ENGINES);
     }
     const char *const *from = o->io_engines ? o->io_engines : all;
-    const int          n = o->io_engines ? o->n_io_engines : (int)(sizeof(all) / sizeof(all[0]));
+    const int n = o->io_engines ? o->n_io_engines : (int)(sizeof(all) / sizeof(all[0]));
     for (int i = 0; i < n; i++) {
         /* One that was asked for by name fails when it is opened, and says why. */
         if (o->io_engines || hypura_io_engine_available(from[i])) {
@@ -134,11 +134,9 @@ static hypura_status prepare(verification *v, hypura_error *error)
     }
     v->n_context = v->longest_prompt + v->n_steps;
 
-    const hypura_profile_options wanted = {.cache_dir = o->cache_dir,
-                                           .storage_path = o->path,
-                                           .progress = o->progress,
-                                           .progress_user = o->progress_user};
-    hypura_status                status = hypura_profile_get(&wanted, &v->profile, error);
+    const hypura_profile_options wanted = {
+        .cache_dir = o->cache_dir, .storage_path = o->path, .progress = o->progress, .progress_user = o->progress_user};
+    hypura_status status = hypura_profile_get(&wanted, &v->profile, error);
     if (status == HYPURA_OK) {
         status = choose_engines(v, error);
     }
@@ -156,7 +154,7 @@ static hypura_status prepare(verification *v, hypura_error *error)
 static hypura_status open_model(verification *v, uint32_t n_ubatch, uint64_t weights_bytes, const char *engine,
                                 hypura_model **model, hypura_error *error)
 {
-    const bool                 plain = engine == NULL;
+    const bool plain = engine == NULL;
     const hypura_model_options options = {.path = v->options->path,
                                           .weights_bytes = weights_bytes,
                                           .n_context = v->n_context,
@@ -166,8 +164,8 @@ static hypura_status open_model(verification *v, uint32_t n_ubatch, uint64_t wei
                                           .plain = plain,
                                           .no_repack = true,
                                           .io_engine = engine};
-    const hypura_model_extras  extras = {.profile = &v->profile, .all_logits = true};
-    hypura_status              status = step(v, error);
+    const hypura_model_extras extras = {.profile = &v->profile, .all_logits = true};
+    hypura_status status = step(v, error);
     return status == HYPURA_OK ? hypura_model_open_with(&options, &extras, model, error) : status;
 }
 
@@ -176,7 +174,7 @@ static hypura_status open_model(verification *v, uint32_t n_ubatch, uint64_t wei
 static hypura_status write_scripts(verification *v, uint32_t *n_ubatch, hypura_error *error)
 {
     hypura_model *model = NULL;
-    uint64_t      budget = ROWS_BYTES;
+    uint64_t budget = ROWS_BYTES;
     hypura_status status = open_model(v, *n_ubatch, 0, NULL, &model, error);
     if (status == HYPURA_OK && hypura_replay_needs_whole_prompt(model) && *n_ubatch < v->longest_prompt) {
         *n_ubatch = v->longest_prompt;
@@ -199,8 +197,8 @@ static hypura_status follow_scripts(verification *v, uint32_t n_ubatch, uint64_t
     hypura_status status = open_model(v, n_ubatch, weights_bytes, engine, &model, error);
     for (int i = 0; i < v->n_prompts && status == HYPURA_OK; i++) {
         const hypura_script *script = &v->scripts[i];
-        hypura_verify_case  *c = &v->report->cases[v->report->n_cases];
-        hypura_statistics    statistics;
+        hypura_verify_case *c = &v->report->cases[v->report->n_cases];
+        hypura_statistics statistics;
         *c = (hypura_verify_case){.weights_bytes = weights_bytes,
                                   .prompt_tokens = script->n_prompt,
                                   .tokens = script->n_steps,

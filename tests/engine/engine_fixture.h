@@ -24,7 +24,7 @@ const char *fixture_cache_dir(void);
 
 /* A file in the temporary folder of this process; removed at the end. */
 const char *fixture_path(const char *name);
-void        fixture_write(const char *path, const void *bytes, size_t n);
+void fixture_write(const char *path, const void *bytes, size_t n);
 /* The whole file; free() it. */
 char *fixture_read(const char *path, size_t *n);
 

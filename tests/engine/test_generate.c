@@ -12,10 +12,10 @@
 #define PARIS "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
 
 typedef struct heard {
-    char   text[4096];
+    char text[4096];
     size_t bytes;
-    int    calls;
-    int    stop_after; /* calls; 0: never */
+    int calls;
+    int stop_after; /* calls; 0: never */
 } heard;
 
 static bool listen(void *user, const char *text, size_t n)
@@ -32,8 +32,8 @@ static bool listen(void *user, const char *text, size_t n)
 static hypura_model *open_model(const char *path, const hypura_model_options *wanted)
 {
     hypura_model_options options = *wanted;
-    hypura_model        *model = NULL;
-    hypura_error         error;
+    hypura_model *model = NULL;
+    hypura_error error;
     options.path = path;
     options.cache_dir = fixture_cache_dir();
     options.n_threads = options.n_threads > 0 ? options.n_threads : 2;
@@ -44,7 +44,7 @@ static hypura_model *open_model(const char *path, const hypura_model_options *wa
 static hypura_result generate(hypura_model *model, const hypura_generate_options *wanted)
 {
     hypura_result result;
-    hypura_error  error;
+    hypura_error error;
     fixture_ok(hypura_generate(model, wanted, &result, &error), &error);
     assert_non_null(result.text);
     return result;
@@ -79,8 +79,8 @@ static void same_answer_paged_and_plain(void **state)
 static void text_arrives_whole(void **state)
 {
     (void)state;
-    hypura_model           *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
-    heard                   h = {.bytes = 0};
+    hypura_model *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
+    heard h = {.bytes = 0};
     hypura_generate_options wanted = {
         .prompt = PARIS, .raw = true, .max_tokens = 8, .on_text = listen, .on_text_user = &h};
     hypura_result result = generate(model, &wanted);
@@ -103,9 +103,9 @@ static void text_arrives_whole(void **state)
 static void conversation_goes_on(void **state)
 {
     (void)state;
-    hypura_model           *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
+    hypura_model *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
     hypura_generate_options wanted = {.prompt = "Name a colour.", .max_tokens = 8};
-    hypura_result           first = generate(model, &wanted);
+    hypura_result first = generate(model, &wanted);
     wanted.prompt = "And another one?";
     hypura_result second = generate(model, &wanted);
     /* Its prompt is the first turn too, which the context still holds. */
@@ -130,7 +130,7 @@ static void conversation_goes_on(void **state)
 static void seeds_decide(void **state)
 {
     (void)state;
-    hypura_model           *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
+    hypura_model *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
     hypura_generate_options wanted = {.prompt = "Once upon a time",
                                       .raw = true,
                                       .max_tokens = 12,
@@ -151,9 +151,10 @@ static void seeds_decide(void **state)
 static void context_ends(void **state)
 {
     (void)state;
-    hypura_model           *model = open_model(fixture_arch("llama-dense.gguf"), &(hypura_model_options){.plain = true, .n_context = 32});
+    hypura_model *model =
+        open_model(fixture_arch("llama-dense.gguf"), &(hypura_model_options){.plain = true, .n_context = 32});
     hypura_generate_options wanted = {.prompt = "0001000200030004", .raw = true};
-    hypura_result           result = generate(model, &wanted);
+    hypura_result result = generate(model, &wanted);
     assert_true(result.context_full);
     assert_true(result.tokens + result.prompt_tokens <= 32 && result.tokens > 0);
     hypura_result_clear(&result);
@@ -171,10 +172,10 @@ static void context_ends(void **state)
 static void what_cannot_be_asked(void **state)
 {
     (void)state;
-    hypura_model           *model = open_model(fixture_arch("llama-dense.gguf"), &(hypura_model_options){.plain = true});
+    hypura_model *model = open_model(fixture_arch("llama-dense.gguf"), &(hypura_model_options){.plain = true});
     hypura_generate_options wanted = {.prompt = "0001", .raw = true, .max_tokens = 1};
-    hypura_result           result;
-    hypura_error            error;
+    hypura_result result;
+    hypura_error error;
     wanted.sampling.temperature = -1;
     fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "temperature");
     wanted.sampling = (hypura_sampling){.temperature = 1, .top_p = 2};
@@ -200,13 +201,13 @@ static void failed_read_makes_no_text(void **state)
 {
     (void)state;
     size_t n = 0;
-    char  *bytes = fixture_read(fixture_arch("llama-dense.gguf"), &n);
-    char   path[1024];
+    char *bytes = fixture_read(fixture_arch("llama-dense.gguf"), &n);
+    char path[1024];
     snprintf(path, sizeof(path), "%s", fixture_path("shrinking.gguf"));
     fixture_write(path, bytes, n);
 
-    hypura_model           *model = open_model(path, &(hypura_model_options){.force_paging = true, .weights_bytes = n / 2});
-    heard                   h = {.bytes = 0};
+    hypura_model *model = open_model(path, &(hypura_model_options){.force_paging = true, .weights_bytes = n / 2});
+    heard h = {.bytes = 0};
     hypura_generate_options wanted = {
         .prompt = "0001000200030004", .raw = true, .max_tokens = 4, .on_text = listen, .on_text_user = &h};
     hypura_result expected = generate(model, &wanted);
@@ -215,7 +216,7 @@ static void failed_read_makes_no_text(void **state)
     h = (heard){.bytes = 0};
     assert_int_equal(truncate(path, 8192), 0);
     hypura_result result;
-    hypura_error  error;
+    hypura_error error;
     fixture_fails(HYPURA_ERR_IO, hypura_generate(model, &wanted, &result, &error), &error, "shrinking.gguf");
     assert_int_equal(h.calls, 0);
     assert_int_equal(result.tokens, 0);
@@ -234,9 +235,12 @@ static void failed_read_makes_no_text(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(same_answer_paged_and_plain), cmocka_unit_test(text_arrives_whole),
-        cmocka_unit_test(conversation_goes_on),        cmocka_unit_test(seeds_decide),
-        cmocka_unit_test(context_ends),                cmocka_unit_test(what_cannot_be_asked),
+        cmocka_unit_test(same_answer_paged_and_plain),
+        cmocka_unit_test(text_arrives_whole),
+        cmocka_unit_test(conversation_goes_on),
+        cmocka_unit_test(seeds_decide),
+        cmocka_unit_test(context_ends),
+        cmocka_unit_test(what_cannot_be_asked),
         cmocka_unit_test(failed_read_makes_no_text),
     };
     return cmocka_run_group_tests_name("engine generate", tests, fixture_setup, fixture_teardown);

@@ -17,9 +17,9 @@
 
 static hypura_survey *survey_of(const char *path, hypura_map **map, uint32_t n_context)
 {
-    hypura_error           error;
-    hypura_survey         *survey = NULL;
-    uint64_t               vocab_bytes = 0;
+    hypura_error error;
+    hypura_survey *survey = NULL;
+    uint64_t vocab_bytes = 0;
     hypura_context_options options = {.n_context = n_context, .n_ubatch = 32, .n_outputs = 1, .n_threads = 1};
     fixture_ok(hypura_map_open(path, map, &error), &error);
     fixture_ok(hypura_survey_take(*map, &options, &survey, &vocab_bytes, &error), &error);
@@ -31,10 +31,10 @@ static hypura_survey *survey_of(const char *path, hypura_map **map, uint32_t n_c
 static void survey_of_a_dense_model(void **state)
 {
     (void)state;
-    hypura_map    *map = NULL;
+    hypura_map *map = NULL;
     hypura_survey *survey = survey_of(fixture_model("smollm2-135m.gguf"), &map, 4096);
-    uint32_t       last_order = 0;
-    int            n_ffn = 0;
+    uint32_t last_order = 0;
+    int n_ffn = 0;
     for (int layer = 0; layer < map->n_layers; layer++) {
         static const char *const parts[] = {"ffn_gate", "ffn_up", "ffn_down"};
         for (size_t i = 0; i < 3; i++) {
@@ -64,9 +64,9 @@ static void survey_of_a_dense_model(void **state)
 static void survey_of_a_mixture(void **state)
 {
     (void)state;
-    hypura_map    *map = NULL;
+    hypura_map *map = NULL;
     hypura_survey *survey = survey_of(fixture_arch("olmoe-moe.gguf"), &map, 256);
-    int            n = 0;
+    int n = 0;
     for (int i = 0; i < map->n_tensors; i++) {
         if (map->tensors[i].role == HYPURA_ROLE_EXPERT) {
             assert_int_equal(survey->uses[i].flags, HYPURA_USE_MUL_MAT_ID);
@@ -86,9 +86,9 @@ static void survey_of_a_mixture(void **state)
 static void open_fails(const char *path, hypura_status wanted, const char *text)
 {
     hypura_model_options options = {.path = path, .plain = true, .n_threads = 1};
-    hypura_model        *model = (hypura_model *)&options;
-    hypura_error         error;
-    hypura_status        status = hypura_model_open(&options, &model, &error);
+    hypura_model *model = (hypura_model *)&options;
+    hypura_error error;
+    hypura_status status = hypura_model_open(&options, &model, &error);
     fixture_fails(wanted, status, &error, text);
     assert_null(model);
 }
@@ -105,8 +105,8 @@ static void missing_and_foreign_files(void **state)
 static void truncated_files(void **state)
 {
     (void)state;
-    size_t      n = 0;
-    char       *bytes = fixture_read(fixture_arch("olmoe-moe.gguf"), &n);
+    size_t n = 0;
+    char *bytes = fixture_read(fixture_arch("olmoe-moe.gguf"), &n);
     const char *path = fixture_path("short.gguf");
     fixture_write(path, bytes, n / 2);
     open_fails(path, HYPURA_ERR_FORMAT, "short.gguf");
@@ -120,8 +120,8 @@ static void reason_of_llama(void **state)
 {
     (void)state;
     size_t n = 0;
-    char  *bytes = fixture_read(fixture_arch("llama-dense.gguf"), &n);
-    char  *name = memmem(bytes, n, "blk.1.ffn_up.weight", 19);
+    char *bytes = fixture_read(fixture_arch("llama-dense.gguf"), &n);
+    char *name = memmem(bytes, n, "blk.1.ffn_up.weight", 19);
     assert_non_null(name);
     name[6] = 'x'; /* a tensor that this architecture does not know */
     const char *path = fixture_path("renamed.gguf");
@@ -138,8 +138,8 @@ static void survives(const char *path, const char *what, uint32_t value)
     assert_true(child >= 0);
     if (child == 0) {
         hypura_model_options options = {.path = path, .plain = true, .n_threads = 1, .n_context = 64};
-        hypura_model        *model = NULL;
-        hypura_error         error;
+        hypura_model *model = NULL;
+        hypura_error error;
         alarm(60);
         hypura_status status = hypura_model_open(&options, &model, &error);
         hypura_model_close(model);
@@ -165,14 +165,14 @@ static void hostile_numbers(void **state)
                                        "llama.expert_used_count",
                                        "llama.rope.dimension_count",
                                        "llama.vocab_size"};
-    static const uint32_t    values[] = {0, 1, 3, 513, 0x7FFFFFFF, 0xFFFFFFFF};
-    size_t                   n = 0;
-    char                    *bytes = fixture_read(fixture_arch("llama-moe.gguf"), &n);
-    int                      n_tried = 0;
+    static const uint32_t values[] = {0, 1, 3, 513, 0x7FFFFFFF, 0xFFFFFFFF};
+    size_t n = 0;
+    char *bytes = fixture_read(fixture_arch("llama-moe.gguf"), &n);
+    int n_tried = 0;
     for (size_t k = 0; k < sizeof(keys) / sizeof(keys[0]); k++) {
         const size_t length = strlen(keys[k]);
-        char        *at = memmem(bytes, n, keys[k], length);
-        uint32_t     type = 0;
+        char *at = memmem(bytes, n, keys[k], length);
+        uint32_t type = 0;
         if (!at || (memcpy(&type, at + length, 4), type != 4)) {
             continue; /* this file has no such number */
         }
@@ -196,9 +196,9 @@ static void hostile_numbers(void **state)
 static void contradicting_options(void **state)
 {
     (void)state;
-    const char          *path = fixture_arch("llama-dense.gguf");
-    hypura_model        *model = NULL;
-    hypura_error         error;
+    const char *path = fixture_arch("llama-dense.gguf");
+    hypura_model *model = NULL;
+    hypura_error error;
     hypura_model_options plain = {.path = path, .plain = true, .memory_bytes = 1};
     fixture_fails(HYPURA_ERR_USAGE, hypura_model_open(&plain, &model, &error), &error, "plain");
     hypura_model_options none = {.path = NULL};
@@ -216,13 +216,11 @@ static void contradicting_options(void **state)
 static void estimate_reads_no_weights(void **state)
 {
     (void)state;
-    hypura_model_options options = {.path = fixture_arch("olmoe-moe.gguf"),
-                                    .n_threads = 1,
-                                    .cache_dir = fixture_cache_dir(),
-                                    .force_paging = true};
-    hypura_plan         *plan = NULL;
-    hypura_map          *map = NULL;
-    hypura_error         error;
+    hypura_model_options options = {
+        .path = fixture_arch("olmoe-moe.gguf"), .n_threads = 1, .cache_dir = fixture_cache_dir(), .force_paging = true};
+    hypura_plan *plan = NULL;
+    hypura_map *map = NULL;
+    hypura_error error;
     fixture_ok(hypura_estimate(&options, &plan, &error), &error);
     fixture_ok(hypura_map_open(options.path, &map, &error), &error);
     assert_int_equal(plan->n_placements, map->n_tensors);
@@ -237,9 +235,9 @@ static void estimate_reads_no_weights(void **state)
 /* Resident bytes of the mappings of a file. */
 static uint64_t resident_file_bytes(const char *path)
 {
-    FILE    *maps = fopen("/proc/self/smaps", "r");
-    char     line[2048];
-    bool     ours = false;
+    FILE *maps = fopen("/proc/self/smaps", "r");
+    char line[2048];
+    bool ours = false;
     uint64_t total = 0;
     if (!maps) {
         skip();
@@ -264,8 +262,8 @@ static hypura_model *open_paged(const char *path, uint64_t weights_bytes)
                                     .n_threads = 1,
                                     .cache_dir = fixture_cache_dir(),
                                     .force_paging = true};
-    hypura_model        *model = NULL;
-    hypura_error         error;
+    hypura_model *model = NULL;
+    hypura_error error;
     fixture_ok(hypura_model_open(&options, &model, &error), &error);
     return model;
 }
@@ -273,8 +271,8 @@ static hypura_model *open_paged(const char *path, uint64_t weights_bytes)
 static void answer(hypura_model *model)
 {
     hypura_generate_options wanted = {.prompt = "0001000200030004", .raw = true, .max_tokens = 8};
-    hypura_result           result;
-    hypura_error            error;
+    hypura_result result;
+    hypura_error error;
     fixture_ok(hypura_generate(model, &wanted, &result, &error), &error);
     hypura_result_clear(&result);
 }
@@ -296,7 +294,7 @@ static void no_weight_stays_in_page_cache(void **state)
     hypura_model_close(model);
 
     hypura_model_options plain = {.path = path, .plain = true, .n_threads = 1};
-    hypura_error         error;
+    hypura_error error;
     fixture_ok(hypura_model_open(&plain, &model, &error), &error);
     answer(model);
     assert_null(model->pager);
@@ -313,11 +311,11 @@ static void models_do_not_mix(void **state)
     (void)state;
     char a[1024];
     snprintf(a, sizeof(a), "%s", fixture_arch("olmoe-moe.gguf"));
-    hypura_model        *first = open_paged(a, 0);
-    hypura_model        *second = open_paged(fixture_arch("llama-dense.gguf"), 0);
-    hypura_model        *third = NULL;
+    hypura_model *first = open_paged(a, 0);
+    hypura_model *second = open_paged(fixture_arch("llama-dense.gguf"), 0);
+    hypura_model *third = NULL;
     hypura_model_options plain = {.path = a, .plain = true, .n_threads = 1};
-    hypura_error         error;
+    hypura_error error;
     fixture_ok(hypura_model_open(&plain, &third, &error), &error);
     answer(third);
     answer(second);
@@ -332,11 +330,16 @@ static void models_do_not_mix(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(survey_of_a_dense_model),   cmocka_unit_test(survey_of_a_mixture),
-        cmocka_unit_test(missing_and_foreign_files), cmocka_unit_test(truncated_files),
-        cmocka_unit_test(reason_of_llama),           cmocka_unit_test(hostile_numbers),
-        cmocka_unit_test(contradicting_options),     cmocka_unit_test(estimate_reads_no_weights),
-        cmocka_unit_test(no_weight_stays_in_page_cache), cmocka_unit_test(models_do_not_mix),
+        cmocka_unit_test(survey_of_a_dense_model),
+        cmocka_unit_test(survey_of_a_mixture),
+        cmocka_unit_test(missing_and_foreign_files),
+        cmocka_unit_test(truncated_files),
+        cmocka_unit_test(reason_of_llama),
+        cmocka_unit_test(hostile_numbers),
+        cmocka_unit_test(contradicting_options),
+        cmocka_unit_test(estimate_reads_no_weights),
+        cmocka_unit_test(no_weight_stays_in_page_cache),
+        cmocka_unit_test(models_do_not_mix),
     };
     return cmocka_run_group_tests_name("engine model", tests, fixture_setup, fixture_teardown);
 }

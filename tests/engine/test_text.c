@@ -50,13 +50,13 @@ static void broken_bytes_are_replaced(void **state)
         const char *raw;
         const char *wanted;
     } cases[] = {
-        {"\x80", "\xEF\xBF\xBD"},                                     /* continuation alone */
-        {"a\xC3", "a\xEF\xBF\xBD"},                                   /* cut off at the end */
-        {"\xC3z", "\xEF\xBF\xBDz"},                                   /* broken by a letter */
-        {"\xE2\x82z", "\xEF\xBF\xBDz"},                               /* maximal part is one replacement */
-        {"\xE2\xC3\xA9", "\xEF\xBF\xBD\xC3\xA9"},                     /* broken by a character */
-        {"\xC0\xAF", "\xEF\xBF\xBD\xEF\xBF\xBD"},                     /* overlong */
-        {"\xED\xA0\x80", "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"},     /* surrogate */
+        {"\x80", "\xEF\xBF\xBD"},                                                 /* continuation alone */
+        {"a\xC3", "a\xEF\xBF\xBD"},                                               /* cut off at the end */
+        {"\xC3z", "\xEF\xBF\xBDz"},                                               /* broken by a letter */
+        {"\xE2\x82z", "\xEF\xBF\xBDz"},                                           /* maximal part is one replacement */
+        {"\xE2\xC3\xA9", "\xEF\xBF\xBD\xC3\xA9"},                                 /* broken by a character */
+        {"\xC0\xAF", "\xEF\xBF\xBD\xEF\xBF\xBD"},                                 /* overlong */
+        {"\xED\xA0\x80", "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"},                 /* surrogate */
         {"\xF4\x90\x80\x80", "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"}, /* past U+10FFFF */
         {"\xFF\xFE", "\xEF\xBF\xBD\xEF\xBF\xBD"},
     };
@@ -84,7 +84,7 @@ static void any_bytes_any_cut(void **state)
     (void)state;
     uint32_t seed = 1;
     for (int round = 0; round < 2000; round++) {
-        char   raw[24];
+        char raw[24];
         size_t n = 1 + (size_t)round % sizeof(raw);
         for (size_t i = 0; i < n; i++) {
             static const unsigned char likely[] = {0x61, 0x80, 0xBF, 0xC3, 0xE2, 0xE0, 0xED, 0xF0, 0xF4, 0x9F, 0xFF};
@@ -107,7 +107,7 @@ static void any_bytes_any_cut(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(characters_stay_whole),   cmocka_unit_test(beginning_is_held_back),
+        cmocka_unit_test(characters_stay_whole),     cmocka_unit_test(beginning_is_held_back),
         cmocka_unit_test(broken_bytes_are_replaced), cmocka_unit_test(empty_text_is_a_string),
         cmocka_unit_test(any_bytes_any_cut),
     };

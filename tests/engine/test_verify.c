@@ -13,7 +13,7 @@ static hypura_model *open_plain(const char *path)
     hypura_model_options options = {
         .path = path, .plain = true, .no_repack = true, .n_threads = 1, .n_ubatch = 16, .n_context = 64};
     hypura_model *model = NULL;
-    hypura_error  error;
+    hypura_error error;
     fixture_ok(hypura_model_open_with(&options, &(hypura_model_extras){.all_logits = true}, &model, &error), &error);
     return model;
 }
@@ -24,16 +24,16 @@ static void one_bit_is_found(void **state)
     (void)state;
     hypura_model *model = open_plain(fixture_arch("llama-dense.gguf"));
     hypura_script script;
-    hypura_error  error;
-    uint64_t      differing = 1;
-    uint64_t      budget = 1 << 20;
+    hypura_error error;
+    uint64_t differing = 1;
+    uint64_t budget = 1 << 20;
     fixture_ok(hypura_script_write(model, 20, 5, &budget, &script, &error), &error);
     assert_non_null(script.rows);
     assert_int_equal(budget, (1 << 20) - 25 * script.row_floats * sizeof(float));
     fixture_ok(hypura_script_follow(model, &script, &differing, &error), &error);
     assert_int_equal(differing, 0);
     uint32_t bits;
-    float   *last = &script.rows[(script.n_rows - 1) * script.row_floats + 7];
+    float *last = &script.rows[(script.n_rows - 1) * script.row_floats + 7];
     memcpy(&bits, last, sizeof(bits));
     bits ^= 1;
     memcpy(last, &bits, sizeof(bits));
@@ -72,8 +72,8 @@ static void check_report(const hypura_verify_report *report, int n_cases)
 static void mixture_at_every_ubatch(void **state)
 {
     (void)state;
-    const uint32_t        prompts[] = {1, 37};
-    const uint32_t        ubatches[] = {1, 5, 64};
+    const uint32_t prompts[] = {1, 37};
+    const uint32_t ubatches[] = {1, 5, 64};
     hypura_verify_options options = {.path = fixture_arch("olmoe-moe.gguf"),
                                      .prompt_tokens = prompts,
                                      .n_prompts = 2,
@@ -82,8 +82,8 @@ static void mixture_at_every_ubatch(void **state)
                                      .tokens = 3,
                                      .n_threads = 2,
                                      .cache_dir = fixture_cache_dir()};
-    hypura_verify_report  report;
-    hypura_error          error;
+    hypura_verify_report report;
+    hypura_error error;
     fixture_ok(hypura_verify(&options, &report, &error), &error);
     assert_true(report.n_cases >= 2 * 3 * 2);
     check_report(&report, report.n_cases);
@@ -97,11 +97,11 @@ static void mixture_at_every_ubatch(void **state)
 /* The real thing, with two threads and a ragged last piece. */
 static void verify_half(const char *path)
 {
-    const char *const    engine = "pool";
-    const uint32_t       prompt = 21;
-    const uint32_t       ubatch = 16;
-    hypura_map          *map = NULL;
-    hypura_error         error;
+    const char *const engine = "pool";
+    const uint32_t prompt = 21;
+    const uint32_t ubatch = 16;
+    hypura_map *map = NULL;
+    hypura_error error;
     hypura_verify_report report;
     fixture_ok(hypura_map_open(path, &map, &error), &error);
     const uint64_t half = map->tensor_bytes / 2;
@@ -147,11 +147,11 @@ static bool refuse(void *user, const char *what, uint64_t done, uint64_t total)
 static void what_cannot_be_verified(void **state)
 {
     (void)state;
-    const uint64_t        one = 1;
-    const uint32_t        none = 0;
-    int                   calls = 0;
-    hypura_verify_report  report;
-    hypura_error          error;
+    const uint64_t one = 1;
+    const uint32_t none = 0;
+    int calls = 0;
+    hypura_verify_report report;
+    hypura_error error;
     hypura_verify_options options = {
         .path = fixture_arch("olmoe-moe.gguf"), .tokens = 1, .n_threads = 1, .cache_dir = fixture_cache_dir()};
 
@@ -173,7 +173,7 @@ static void what_cannot_be_verified(void **state)
     stopped.progress_user = &calls;
     fixture_fails(HYPURA_ERR_CANCELLED, hypura_verify(&stopped, &report, &error), &error, "stopped");
     hypura_verify_options engine = options;
-    const char *const     name = "telepathy";
+    const char *const name = "telepathy";
     engine.io_engines = &name;
     engine.n_io_engines = 1;
     assert_int_not_equal(hypura_verify(&engine, &report, &error), HYPURA_OK);
@@ -183,10 +183,8 @@ static void what_cannot_be_verified(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_bit_is_found),
-        cmocka_unit_test(mixture_at_every_ubatch),
-        cmocka_unit_test(demonstration_dense),
-        cmocka_unit_test(demonstration_mixture),
+        cmocka_unit_test(one_bit_is_found),        cmocka_unit_test(mixture_at_every_ubatch),
+        cmocka_unit_test(demonstration_dense),     cmocka_unit_test(demonstration_mixture),
         cmocka_unit_test(what_cannot_be_verified),
     };
     return cmocka_run_group_tests_name("engine verify", tests, fixture_setup, fixture_teardown);

@@ -31,20 +31,20 @@ typedef enum outcome {
 } outcome;
 
 typedef struct verdict {
-    outcome  outcome;
+    outcome outcome;
     uint64_t bytes_read;
-    char     text[512];
+    char text[512];
 } verdict;
 
 typedef struct job {
-    char    path[1024];
-    pid_t   child;
-    int     from_child;
+    char path[1024];
+    pid_t child;
+    int from_child;
     verdict verdict;
 } job;
 
-static job  jobs[MAX_MODELS];
-static int  n_jobs;
+static job jobs[MAX_MODELS];
+static int n_jobs;
 static char cache_dir[] = "/tmp/hypura-archs-XXXXXX";
 
 static int compare_jobs(const void *a, const void *b)
@@ -86,20 +86,20 @@ static bool list_models(const char *folder, int n_names, char **names)
 static verdict verify_one(const char *path, int index)
 {
     static const char *const engines[] = {"uring", "pool"};
-    static const uint32_t    prompts[] = {1, 9, 40};
-    const char              *engine = engines[index % 2];
-    hypura_verify_options    options = {.path = path,
-                                        .prompt_tokens = prompts,
-                                        .n_prompts = 3,
-                                        .io_engines = &engine,
-                                        .n_io_engines = 1,
-                                        .tokens = 4,
-                                        .n_threads = 1,
-                                        .cache_dir = cache_dir};
-    hypura_verify_report     report;
-    hypura_error             error;
-    verdict                  v = {.outcome = IDENTICAL};
-    hypura_status            status = hypura_verify(&options, &report, &error);
+    static const uint32_t prompts[] = {1, 9, 40};
+    const char *engine = engines[index % 2];
+    hypura_verify_options options = {.path = path,
+                                     .prompt_tokens = prompts,
+                                     .n_prompts = 3,
+                                     .io_engines = &engine,
+                                     .n_io_engines = 1,
+                                     .tokens = 4,
+                                     .n_threads = 1,
+                                     .cache_dir = cache_dir};
+    hypura_verify_report report;
+    hypura_error error;
+    verdict v = {.outcome = IDENTICAL};
+    hypura_status status = hypura_verify(&options, &report, &error);
     if (status == HYPURA_ERR_UNSUPPORTED && index % 2 == 0) {
         engine = engines[1]; /* a kernel without io_uring */
         status = hypura_verify(&options, &report, &error);
@@ -127,16 +127,16 @@ static verdict verify_one(const char *path, int index)
 static verdict run_plain(const char *path)
 {
     hypura_model_options options = {.path = path, .plain = true, .n_threads = 1};
-    hypura_model        *model = NULL;
-    hypura_error         error;
-    verdict              v = {.outcome = IDENTICAL};
+    hypura_model *model = NULL;
+    hypura_error error;
+    verdict v = {.outcome = IDENTICAL};
     if (hypura_model_open(&options, &model, &error) != HYPURA_OK) {
         v.outcome = PLAIN_FAILED;
         snprintf(v.text, sizeof(v.text), "%s", error.message);
         return v;
     }
     hypura_generate_options wanted = {.prompt = "tok_1", .raw = true, .max_tokens = 4};
-    hypura_result           result;
+    hypura_result result;
     (void)hypura_generate(model, &wanted, &result, &error);
     hypura_result_clear(&result);
     hypura_model_close(model);
@@ -185,7 +185,7 @@ static void run_all(void)
             next++;
             running++;
         }
-        int   wait_status = 0;
+        int wait_status = 0;
         pid_t child = waitpid(-1, &wait_status, 0);
         for (int i = 0; i < n_jobs; i++) {
             if (jobs[i].child == child) {
@@ -214,8 +214,8 @@ int main(int argc, char **argv)
         printf("SKIPPED: no models in %s: llama.cpp's test-llama-archs writes them\n", argc > 1 ? argv[1] : "(none)");
         return SKIPPED;
     }
-    hypura_profile         profile;
-    hypura_error           error;
+    hypura_profile profile;
+    hypura_error error;
     hypura_profile_options options = {.cache_dir = cache_dir, .storage_path = argv[1]};
     if (!mkdtemp(cache_dir) || hypura_profile_get(&options, &profile, &error) != HYPURA_OK) {
         printf("no profile of this machine: %s\n", error.message);
@@ -227,18 +227,19 @@ int main(int argc, char **argv)
     int n_paged = 0;
     for (int i = 0; i < n_jobs; i++) {
         static const char *const names[] = {"identical", "DIFFERS", "FAILED", "llama.cpp cannot run it", "CRASHED"};
-        const verdict           *v = &jobs[i].verdict;
+        const verdict *v = &jobs[i].verdict;
         n[v->outcome]++;
         n_paged += v->bytes_read > 0;
         if (v->outcome != IDENTICAL || v->bytes_read == 0) {
-            printf("%s: %s%s%s\n", jobs[i].path, names[v->outcome], v->text[0] ? ": " : " (nothing was paged)", v->text);
+            printf("%s: %s%s%s\n", jobs[i].path, names[v->outcome], v->text[0] ? ": " : " (nothing was paged)",
+                   v->text);
         }
     }
     char command[sizeof(cache_dir) + 16];
     snprintf(command, sizeof(command), "rm -rf %s", cache_dir);
     const int left = system(command);
-    printf("%d models: %d identical (%d paged), %d that llama.cpp cannot run, %d differ, %d failed, %d crashed\n", n_jobs,
-           n[IDENTICAL], n_paged, n[PLAIN_FAILED], n[DIFFERS], n[FAILED], n[CRASHED]);
+    printf("%d models: %d identical (%d paged), %d that llama.cpp cannot run, %d differ, %d failed, %d crashed\n",
+           n_jobs, n[IDENTICAL], n_paged, n[PLAIN_FAILED], n[DIFFERS], n[FAILED], n[CRASHED]);
     const bool enough = argc > 2 || 10 * n_paged >= 9 * n_jobs;
     return left == 0 && enough && n[DIFFERS] + n[FAILED] + n[CRASHED] == 0 ? 0 : 1;
 }
