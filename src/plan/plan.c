@@ -40,6 +40,10 @@
 #define MAX_TENSOR_BYTES    (UINT64_C(1) << 60) /* sums with padding stay within 64 bits */
 #define DEFAULT_BLOCK_BYTES (UINT64_C(1) << 20)
 #define DEFAULT_DEPTH       8
+#define MAX_DEPTH 64
+/* Many shapes tie when a drive is measured alone; while computing takes turns with
+ * reading, those with more in flight keep it busy. */
+#define MIN_IN_FLIGHT_BYTES (UINT64_C(4) << 20)
 
 typedef struct plan_budget {
     uint64_t fixed_bytes;  /* KV, compute, overhead */
@@ -334,6 +338,10 @@ static hypura_status solve(planner *p, const hypura_plan_options *options, hypur
     plan->floor_memory_bytes = plan->floor_weights_bytes + budget.fixed_bytes;
     plan->io_block_bytes = p->profile->io_block_bytes > 0 ? p->profile->io_block_bytes : DEFAULT_BLOCK_BYTES;
     plan->io_depth = p->profile->io_depth > 0 ? p->profile->io_depth : DEFAULT_DEPTH;
+    const uint64_t blocks_in_flight = MIN_IN_FLIGHT_BYTES / plan->io_block_bytes;
+    if (plan->io_depth < blocks_in_flight) {
+        plan->io_depth = (uint32_t)(blocks_in_flight < MAX_DEPTH ? blocks_in_flight : MAX_DEPTH);
+    }
     plan->slot_align_bytes = p->slot_align_bytes;
     total(p, &budget, plan);
     plan_forecast(p, plan);
