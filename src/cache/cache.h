@@ -20,7 +20,7 @@ typedef struct hypura_cache_options {
     uint32_t    n_slots;
     uint32_t    n_keys;
     uint32_t    n_groups;
-    const char *policy; /* "lru" or NULL */
+    const char *policy; /* "lru", "reuse"; NULL: "lru" */
 } hypura_cache_options;
 
 hypura_status hypura_cache_open(const hypura_cache_options *options, hypura_cache **cache, hypura_error *error);

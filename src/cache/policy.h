@@ -42,7 +42,9 @@ typedef struct hypura_policy {
 } hypura_policy;
 
 /* Every policy, the default first. */
-#define HYPURA_POLICIES(X) X(lru)
+#define HYPURA_POLICIES(X)                                                                                             \
+    X(lru)                                                                                                             \
+    X(reuse)
 
 #define HYPURA_POLICY_DECLARE(name) extern const hypura_policy hypura_policy_##name;
 HYPURA_POLICIES(HYPURA_POLICY_DECLARE)

@@ -16,11 +16,12 @@
 
 #include <cmocka.h>
 
-#define NONE HYPURA_CACHE_NONE
+#define NONE     HYPURA_CACHE_NONE
+#define N_GROUPS 3
 
 static hypura_cache *open_cache(uint32_t n_slots, uint32_t n_keys, const char *policy)
 {
-    hypura_cache_options options = {.n_slots = n_slots, .n_keys = n_keys, .n_groups = 1, .policy = policy};
+    hypura_cache_options options = {.n_slots = n_slots, .n_keys = n_keys, .n_groups = N_GROUPS, .policy = policy};
     hypura_cache *cache = NULL;
     hypura_error error = {0};
     assert_int_equal(hypura_cache_open(&options, &cache, &error), HYPURA_OK);
@@ -265,7 +266,7 @@ static void step_use(hypura_cache *cache, reference *model, uint32_t key, bool e
         return;
     }
     uint32_t evicted = 0;
-    uint32_t got = hypura_cache_insert(cache, key, 0, &evicted);
+    uint32_t got = hypura_cache_insert(cache, key, key % N_GROUPS, &evicted);
     if (model_has_empty(model)) {
         assert_true(got < model->n_slots);
         assert_int_equal(evicted, NONE);

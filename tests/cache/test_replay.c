@@ -113,11 +113,95 @@ static void test_lru_at_both_ends(void **state)
     assert_int_equal(replay("lru", N_KEYS), N_USES - n_first);
 }
 
+/* ---- reuse, against its definition --------------------------------------- */
+
+typedef struct by_definition {
+    double p[N_KEYS]; /* share of its layer's visits that use a key, as seen lately */
+    uint32_t slot_of[N_KEYS];
+} by_definition;
+
+static void visit_layer(by_definition *model, uint32_t layer)
+{
+    for (uint32_t key = layer * N_EXPERTS; key < (layer + 1) * N_EXPERTS; key++) {
+        model->p[key] *= 1.0 - 0.15;
+    }
+}
+
+static double next_use(const by_definition *model, uint32_t key, uint32_t layer)
+{
+    uint32_t distance = (key / N_EXPERTS + N_LAYERS - layer) % N_LAYERS;
+    return (distance == 0 ? N_LAYERS : distance) + N_LAYERS * (1.0 / (model->p[key] + 0.001) - 1.0);
+}
+
+static double furthest_next_use(const by_definition *model, const hypura_cache *cache, uint32_t layer)
+{
+    double furthest = 0.0;
+    for (uint32_t key = 0; key < N_KEYS; key++) {
+        if (model->slot_of[key] != HYPURA_CACHE_NONE && hypura_cache_pins(cache, model->slot_of[key]) == 0 &&
+            next_use(model, key, layer) > furthest) {
+            furthest = next_use(model, key, layer);
+        }
+    }
+    return furthest;
+}
+
+/* Long enough a run for weights that are never scaled back to overflow. */
+static void test_reuse_evicts_what_is_expected_last(void **state)
+{
+    (void)state;
+    static by_definition model;
+    for (uint32_t key = 0; key < N_KEYS; key++) {
+        model.slot_of[key] = HYPURA_CACHE_NONE;
+    }
+    hypura_cache_options options = {.n_slots = 200, .n_keys = N_KEYS, .n_groups = N_LAYERS, .policy = "reuse"};
+    hypura_cache *cache = NULL;
+    assert_int_equal(hypura_cache_open(&options, &cache, NULL), HYPURA_OK);
+    uint32_t n_evicted = 0;
+    for (uint32_t i = 0; i < 400 * N_USES; i++) {
+        uint32_t key = uses[i % N_USES];
+        uint32_t layer = key / N_EXPERTS;
+        uint32_t evicted = HYPURA_CACHE_NONE;
+        double furthest = 0.0;
+        if (model.slot_of[key] == HYPURA_CACHE_NONE) {
+            furthest = furthest_next_use(&model, cache, layer);
+            model.slot_of[key] = hypura_cache_insert(cache, key, layer, &evicted);
+        } else {
+            hypura_cache_touch(cache, model.slot_of[key]);
+        }
+        if (evicted != HYPURA_CACHE_NONE) {
+            assert_true(next_use(&model, evicted, layer) >= furthest * (1.0 - 1e-9));
+            model.slot_of[evicted] = HYPURA_CACHE_NONE;
+            n_evicted++;
+        }
+        if (i % TOP_K == 0) {
+            visit_layer(&model, layer);
+        }
+        model.p[key] += 0.15;
+        /* all experts of a layer are held while it is computed */
+        hypura_cache_pin(cache, model.slot_of[key]);
+        for (uint32_t j = 0; i % TOP_K == TOP_K - 1 && j < TOP_K; j++) {
+            hypura_cache_unpin(cache, model.slot_of[uses[(i - j) % N_USES]]);
+        }
+    }
+    assert_true(n_evicted > 1000);
+    hypura_cache_close(cache);
+}
+
+static void test_reuse_does_not_collapse(void **state)
+{
+    (void)state;
+    assert_int_equal(replay("lru", N_LAYERS * TOP_K / 2), 0);
+    assert_true(replay("reuse", N_LAYERS * TOP_K / 2) > N_USES / 6);
+    assert_int_equal(replay("reuse", N_KEYS), replay("lru", N_KEYS));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lru_hits_what_its_stack_distance_says),
         cmocka_unit_test(test_lru_at_both_ends),
+        cmocka_unit_test(test_reuse_evicts_what_is_expected_last),
+        cmocka_unit_test(test_reuse_does_not_collapse),
     };
     return cmocka_run_group_tests(tests, read_trace, NULL);
 }
