@@ -33,11 +33,15 @@ static hypura_status open_plain(hypura_model *model, const hypura_model_options 
     return status;
 }
 
-static hypura_status open_paged(hypura_model *model, const hypura_model_options *options, hypura_error *error)
+static hypura_status open_paged(hypura_model *model, const hypura_model_options *options,
+                                const hypura_model_extras *extras, hypura_error *error)
 {
     const hypura_preparation *p = &model->prepared;
-    hypura_pager_options pager_options = {
-        .map = p->map, .plan = p->plan, .io_engine = p->io_engine[0] != '\0' ? p->io_engine : NULL};
+    hypura_pager_options pager_options = {.map = p->map,
+                                          .plan = p->plan,
+                                          .io_engine = p->io_engine[0] != '\0' ? p->io_engine : NULL,
+                                          .hook = extras->io_hook,
+                                          .hook_user = extras->io_hook_user};
     hypura_status status = hypura_pager_open(&pager_options, &model->pager, error);
     if (status != HYPURA_OK) {
         return status;
@@ -81,7 +85,7 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
     hypura_status status = hypura_prepare(options, extras->profile, extras->all_logits, &model->prepared, error);
     if (status == HYPURA_OK) {
         const bool resident = options->plain || model->prepared.plan->mode == HYPURA_MODE_RESIDENT;
-        status = resident ? open_plain(model, options, error) : open_paged(model, options, error);
+        status = resident ? open_plain(model, options, error) : open_paged(model, options, extras, error);
     }
     if (status == HYPURA_OK) {
         status = attach_threads(model, error);

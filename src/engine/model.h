@@ -24,6 +24,8 @@ struct hypura_model {
 typedef struct hypura_model_extras {
     const hypura_profile *profile; /* already measured; NULL: measured or loaded */
     bool all_logits;               /* rows for every token of a ubatch, not one */
+    hypura_io_hook io_hook;        /* test instrument, see io.h: sees every read of a weight */
+    void *io_hook_user;
 } hypura_model_extras;
 
 hypura_status hypura_model_open_with(const hypura_model_options *options, const hypura_model_extras *extras,

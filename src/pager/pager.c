@@ -320,6 +320,8 @@ hypura_status hypura_pager_load(hypura_pager *pager, const hypura_load *loads, i
         .block_bytes = pager->plan->io_block_bytes,
         .depth = pager->plan->io_depth,
         .max_reads = 64,
+        .hook = pager->hook,
+        .hook_user = pager->hook_user,
     };
     hypura_io    *io = NULL;
     hypura_status status = hypura_io_open(&options, &io, error);
