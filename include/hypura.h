@@ -267,6 +267,7 @@ typedef struct hypura_model_options {
     bool        plain;         /* plain llama.cpp, Hypura out of the path (comparisons) */
     bool        no_repack;     /* plain: keep weights in the file's own layout */
     const char *io_engine;     /* "uring", "pool"; NULL: the profile's choice */
+    uint64_t    io_limit_bytes_per_s; /* emulates a drive of this rate for paged reads; 0: none */
     const char *cache_dir;     /* for the profile; NULL: measured and not stored */
     hypura_progress_fn progress;
     void              *progress_user;
@@ -294,6 +295,7 @@ typedef struct hypura_statistics {
     uint64_t trunk_bytes_read; /* at open */
     char     io_engine[16];
     bool     direct_io;
+    uint64_t io_limit_bytes_per_s; /* of an emulated drive; 0: the drive as it is */
 } hypura_statistics;
 
 HYPURA_API hypura_status      hypura_model_open(const hypura_model_options *options, hypura_model **model,

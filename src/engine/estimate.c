@@ -116,6 +116,9 @@ hypura_status hypura_prepare(const hypura_model_options *options, const hypura_p
         status = get_profile(options, given, &profile, error);
     }
     if (status == HYPURA_OK) {
+        if (options->io_limit_bytes_per_s > 0 && (double)options->io_limit_bytes_per_s < profile.direct_bytes_per_s) {
+            profile.direct_bytes_per_s = (double)options->io_limit_bytes_per_s;
+        }
         status = solve(options, &profile, survey, vocab_bytes, prepared, error);
     }
     hypura_survey_free(survey);

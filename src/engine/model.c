@@ -40,6 +40,7 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
     hypura_pager_options pager_options = {.map = p->map,
                                           .plan = p->plan,
                                           .io_engine = p->io_engine[0] != '\0' ? p->io_engine : NULL,
+                                          .io_limit_bytes_per_s = options->io_limit_bytes_per_s,
                                           .hook = extras->io_hook,
                                           .hook_user = extras->io_hook_user};
     hypura_status status = hypura_pager_open(&pager_options, &model->pager, error);

@@ -15,10 +15,13 @@
  *  - A read completes when nothing more of it is to be started and none of its
  *    requests is in flight; so nobody writes to its memory afterwards.
  *  - Request i stages through block i of the staging memory.
+ *  - With a limit, a raw result that came too early is held, in `held`, and counts
+ *    as in flight until it is due.
  *  - All fields belong to the owner thread, but the counters, which others read.
  */
 #include "io/engine.h"
 #include "io/io.h"
+#include "io/limit.h"
 #include "io/split.h"
 
 #include "base/clock.h"
@@ -62,6 +65,7 @@ typedef struct request {
     uint32_t read;
     uint32_t n_stalls;
     uint32_t next; /* in the free list */
+    uint64_t due_ns; /* with a limit: when the emulated drive is done with it */
 } request;
 
 struct hypura_io {
@@ -86,6 +90,9 @@ struct hypura_io {
     request *requests;
     uint32_t free_request;
     uint32_t n_in_flight;
+    hypura_io_limit limit;
+    hypura_io_raw *held; /* up to depth */
+    uint32_t n_held;
     char *staging; /* depth blocks */
 
     hypura_io_completion *completions; /* ring of max_reads */
@@ -172,9 +179,11 @@ static hypura_status make_tables(hypura_io *io, hypura_error *error)
     io->reads = calloc(io->max_reads, sizeof *io->reads);
     io->requests = calloc(io->depth, sizeof *io->requests);
     io->completions = calloc(io->max_reads, sizeof *io->completions);
+    io->held = calloc(io->depth, sizeof *io->held);
     io->staging =
         hypura_os_memory_map((size_t)(io->depth * io->block_bytes), HYPURA_OS_MAP_NORESERVE | HYPURA_OS_MAP_HUGE);
-    if (io->reads == NULL || io->requests == NULL || io->completions == NULL || io->staging == NULL) {
+    if (io->reads == NULL || io->requests == NULL || io->completions == NULL || io->held == NULL ||
+        io->staging == NULL) {
         return hypura_fail(error, HYPURA_ERR_MEMORY,
                            "no memory to read with %u requests of %" PRIu64 " bytes; try a smaller block or depth",
                            io->depth, io->block_bytes);
@@ -217,6 +226,7 @@ hypura_status hypura_io_open(const hypura_io_options *options, hypura_io **opene
     io->max_reads = options->max_reads == 0 ? DEFAULT_READS : options->max_reads;
     io->hook = options->hook;
     io->hook_user = options->hook_user;
+    io->limit.bytes_per_s = options->limit_bytes_per_s;
     hypura_status status = open_files(io, options, error);
     if (status == HYPURA_OK) {
         uint64_t block = options->block_bytes == 0 ? DEFAULT_BLOCK_BYTES : options->block_bytes;
@@ -241,6 +251,7 @@ void hypura_io_close(hypura_io *io)
         return;
     }
     if (io->engine != NULL) {
+        io->n_in_flight -= io->n_held;
         while (io->n_in_flight > 0) {
             hypura_io_raw results[BATCH];
             io->n_in_flight -= io->engine->finish(io->state, results, BATCH, UINT64_MAX);
@@ -253,6 +264,7 @@ void hypura_io_close(hypura_io *io)
         free((char *)io->files[i].path);
     }
     hypura_os_memory_unmap(io->staging, (size_t)(io->depth * io->block_bytes));
+    free(io->held);
     free(io->completions);
     free(io->requests);
     free(io->reads);
@@ -323,10 +335,18 @@ static bool is_valid(const hypura_io *io, const hypura_io_read *read)
 
 /* ---- one request -------------------------------------------------------- */
 
+static uint64_t clock_ns(void)
+{
+    return hypura_clock_us() * 1000;
+}
+
 static void start_request(hypura_io *io, uint32_t index)
 {
     request *q = &io->requests[index];
     int fd = io->files[io->reads[q->read].read.file].fd;
+    if (io->limit.bytes_per_s > 0) {
+        q->due_ns = hypura_io_limit_add(&io->limit, clock_ns(), q->piece.bytes - q->done);
+    }
     io->engine->start(io->state, index, fd, q->piece.offset + q->done, q->address + q->done,
                       (uint32_t)(q->piece.bytes - q->done));
     count(&io->n_requests, 1);
@@ -441,19 +461,65 @@ static void take_result(hypura_io *io, const hypura_io_raw *raw)
 
 /* ---- submit and reap ---------------------------------------------------- */
 
+/* Holds a result that the emulated drive would not have yet; else takes it. */
+static void take_or_hold(hypura_io *io, const hypura_io_raw *raw)
+{
+    if (io->limit.bytes_per_s > 0 && io->requests[raw->tag].due_ns > clock_ns()) {
+        io->held[io->n_held++] = *raw;
+    } else {
+        take_result(io, raw);
+    }
+}
+
+/* Takes the held results that are due; how many. */
+static uint32_t take_due(hypura_io *io)
+{
+    uint32_t n = 0;
+    const uint64_t now_ns = io->n_held > 0 ? clock_ns() : 0;
+    for (uint32_t i = 0; i < io->n_held;) {
+        const hypura_io_raw raw = io->held[i];
+        if (io->requests[raw.tag].due_ns > now_ns) {
+            i++;
+            continue;
+        }
+        io->held[i] = io->held[--io->n_held];
+        take_result(io, &raw);
+        n++;
+    }
+    return n;
+}
+
+/* Until the first held result is due; UINT64_MAX when none is held. */
+static uint64_t until_due_us(const hypura_io *io)
+{
+    uint64_t first_ns = UINT64_MAX;
+    for (uint32_t i = 0; i < io->n_held; i++) {
+        const uint64_t due_ns = io->requests[io->held[i].tag].due_ns;
+        first_ns = due_ns < first_ns ? due_ns : first_ns;
+    }
+    if (first_ns == UINT64_MAX) {
+        return UINT64_MAX;
+    }
+    const uint64_t now_ns = clock_ns();
+    return first_ns > now_ns ? (first_ns - now_ns + 999) / 1000 : 0;
+}
+
 /* Starts what can be started and takes in what has ended, waiting for the first
  * result up to timeout_us; false when there was none. */
 static bool turn(hypura_io *io, uint64_t timeout_us)
 {
     hypura_io_raw results[BATCH];
     pump(io);
-    uint32_t n = io->engine->finish(io->state, results, BATCH, timeout_us);
+    const uint64_t due_us = until_due_us(io);
+    uint32_t n = io->engine->finish(io->state, results, BATCH, due_us < timeout_us ? due_us : timeout_us);
     for (uint32_t i = 0; i < n; i++) {
-        take_result(io, &results[i]);
+        take_or_hold(io, &results[i]);
     }
+    n += take_due(io);
     pump(io);
     io->engine->flush(io->state);
-    return n > 0;
+    /* A wait cut short for a held result, and not by a wake, is no timeout. */
+    return n > 0 || (due_us < timeout_us && until_due_us(io) <= 1);
 }
 
 uint32_t hypura_io_submit(hypura_io *io, const hypura_io_read *reads, uint32_t n)

@@ -73,6 +73,8 @@ typedef struct hypura_io_options {
     uint32_t           depth;       /* requests in flight at most; 0: 8 */
     uint32_t           max_reads;   /* reads accepted and not yet reaped at most; 0: 64 */
     bool               buffered;    /* go through the page cache on purpose */
+    uint64_t           limit_bytes_per_s; /* emulates a drive of this rate: no read completes before it would have
+                                             there; 0: the drive as it is */
     hypura_io_hook     hook;
     void              *hook_user;
 } hypura_io_options;
@@ -82,7 +84,7 @@ typedef struct hypura_io_counters {
     uint64_t bytes_read;      /* as read, widening included */
     uint64_t n_requests;
     uint64_t n_staged; /* requests that went through a staging block */
-    uint64_t busy_us;  /* time with at least one request in flight */
+    uint64_t busy_us;  /* time with at least one request in flight; with a limit, as the emulated drive would be */
 } hypura_io_counters;
 
 /* Opens every path read-only. Fails naming the path. Falls back from direct to

@@ -92,6 +92,7 @@ struct hypura_pager {
     const hypura_map  *map;
     const hypura_plan *plan;
     const char        *engine;
+    uint64_t           io_limit_bytes_per_s;
     hypura_io_hook     hook;
     void              *hook_user;
 

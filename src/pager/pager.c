@@ -194,6 +194,7 @@ static hypura_status open_io(hypura_pager *pager, hypura_error *error)
         .block_bytes = pager->plan->io_block_bytes,
         .depth = pager->plan->io_depth,
         .max_reads = pager->io_max_reads,
+        .limit_bytes_per_s = pager->io_limit_bytes_per_s,
         .hook = pager->hook,
         .hook_user = pager->hook_user,
     };
@@ -230,6 +231,7 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pager->map = options->map;
     pager->plan = options->plan;
     pager->engine = options->io_engine;
+    pager->io_limit_bytes_per_s = options->io_limit_bytes_per_s;
     pager->hook = options->hook;
     pager->hook_user = options->hook_user;
     pthread_mutex_init(&pager->executor, NULL);
@@ -365,6 +367,7 @@ void hypura_pager_statistics(hypura_pager *pager, hypura_statistics *statistics)
     statistics->overhead_s = statistics->overhead_s > known ? statistics->overhead_s - known : 0;
     snprintf(statistics->io_engine, sizeof(statistics->io_engine), "%s", hypura_io_engine_name(pager->io));
     statistics->direct_io = direct;
+    statistics->io_limit_bytes_per_s = pager->io_limit_bytes_per_s;
 }
 
 void hypura_pager_reset_statistics(hypura_pager *pager)

@@ -34,6 +34,7 @@ typedef struct hypura_pager_options {
     const hypura_map  *map;  /* outlives the pager */
     const hypura_plan *plan; /* outlives the pager */
     const char        *io_engine;
+    uint64_t           io_limit_bytes_per_s; /* see io.h; loading what stays is not limited */
     hypura_io_hook     hook; /* test instrument, see io.h; by the thread that loads, then by the pager's */
     void              *hook_user;
 } hypura_pager_options;
