@@ -13,6 +13,8 @@
 
 #include "base/status.h"
 
+#include "ggml.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,15 +48,26 @@ static hypura_status open_part(void *user, const char *path, hypura_source *sour
     return HYPURA_OK;
 }
 
+/* By division, which cannot wrap as a product can. */
+static bool rows_make_up_bytes(const hypura_tensor *t)
+{
+    uint64_t rest = t->row_bytes > 0 && t->bytes % t->row_bytes == 0 ? t->bytes / t->row_bytes : 0;
+    for (int i = 1; i < 4; i++) {
+        rest = rest % (uint64_t)t->ne[i] == 0 ? rest / (uint64_t)t->ne[i] : 0;
+    }
+    return rest == 1;
+}
+
 static void check_tensor(const hypura_map *map, int i)
 {
     const hypura_tensor *t = &map->tensors[i];
-    uint64_t rows = (uint64_t)t->ne[1] * (uint64_t)t->ne[2] * (uint64_t)t->ne[3];
     require(t->ne[0] > 0 && t->ne[1] > 0 && t->ne[2] > 0 && t->ne[3] > 0, "no dimension is empty");
     require(t->file >= 0 && t->file < map->n_files, "the file exists");
     require(t->offset <= map->file_bytes[t->file] && t->bytes <= map->file_bytes[t->file] - t->offset,
             "the tensor lies in its file");
-    require(t->bytes == t->row_bytes * rows && t->bytes > 0, "rows make up the bytes");
+    require(t->type >= 0 && t->type < GGML_TYPE_COUNT, "the type exists");
+    require(t->row_bytes == ggml_row_size((enum ggml_type)t->type, t->ne[0]), "blocks make up a row");
+    require(rows_make_up_bytes(t), "rows make up the bytes");
     require(t->layer >= -1 && t->layer < map->n_layers, "the layer exists");
     require((t->role == HYPURA_ROLE_EXPERT) == (t->bundle >= 0), "experts and no others are bundled");
     require(t->bundle < map->n_bundles, "the bundle exists");

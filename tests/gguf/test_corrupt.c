@@ -5,6 +5,8 @@
 #include "gguf/map.h"
 #include "gguf_file.h"
 
+#include "ggml.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -108,6 +110,7 @@ static const mutation mutations[] = {
     {"bytes that wrap", AT(experts_down.ne), 8, UINT64_C(1) << 60, 8, {"ffn_down_exps.weight", "more bytes than"}},
     {"bytes beyond any file", AT(experts_down.ne), 8, UINT64_C(1) << 59, 8, {"ffn_down_exps", "beyond what a file"}},
     {"row of a broken block", AT(embedding.ne), 0, 65, 8, {"token_embd.weight", "row of 65 values"}},
+    {"type past the last", AT(embedding.type), 0, GGML_TYPE_COUNT, 4, {"token_embd.weight", "is unknown"}},
     {"unknown type", AT(embedding.type), 0, 1000, 4, {"token_embd.weight", "type number 1000 is unknown"}},
     {"negative type", AT(embedding.type), 0, UINT32_MAX, 4, {"token_embd.weight", "type number 4294967295 is unknown"}},
     {"removed type", AT(embedding.type), 0, 4, 4, {"token_embd.weight", "type number 4"}},
