@@ -6,7 +6,12 @@ set -euo pipefail
 program=$1 op=$2 plugin=$3
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
-GGML_BACKEND_PATH=$plugin "$program" test -b Hypura -o "$op" >"$out" 2>&1 || { tail -40 "$out"; exit 1; }
+# Under a sanitizer its runtime comes first; what llama.cpp's own program leaks is not looked at.
+environment=(GGML_BACKEND_PATH="$plugin")
+if [ -n "${HYPURA_PRELOAD:-}" ]; then
+    environment+=(LD_PRELOAD="$HYPURA_PRELOAD" ASAN_OPTIONS=detect_leaks=0)
+fi
+env "${environment[@]}" "$program" test -b Hypura -o "$op" >"$out" 2>&1 || { tail -40 "$out"; exit 1; }
 claimed=$(sed 's/\x1b\[[0-9;]*m//g' "$out" | grep -c "^  $op(.*: *OK" || true)
 grep -E "tests passed|hypura-selftest" "$out" | sed 's/\x1b\[[0-9;]*m//g' || true
 echo "$op: $claimed cases claimed and equal"
