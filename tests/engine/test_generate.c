@@ -36,7 +36,8 @@ static hypura_model *open_model(const char *path, const hypura_model_options *wa
     hypura_error error;
     options.path = path;
     options.cache_dir = fixture_cache_dir();
-    options.n_threads = options.n_threads > 0 ? options.n_threads : 2;
+    options.n_context = options.n_context > 0 ? options.n_context : 256;
+    options.n_threads = 1;
     fixture_ok(hypura_model_open(&options, &model, &error), &error);
     return model;
 }
@@ -104,7 +105,7 @@ static void conversation_goes_on(void **state)
 {
     (void)state;
     hypura_model *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
-    hypura_generate_options wanted = {.prompt = "Name a colour.", .max_tokens = 8};
+    hypura_generate_options wanted = {.prompt = "Name a colour.", .max_tokens = 5};
     hypura_result first = generate(model, &wanted);
     wanted.prompt = "And another one?";
     hypura_result second = generate(model, &wanted);
@@ -133,7 +134,7 @@ static void seeds_decide(void **state)
     hypura_model *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
     hypura_generate_options wanted = {.prompt = "Once upon a time",
                                       .raw = true,
-                                      .max_tokens = 12,
+                                      .max_tokens = 8,
                                       .sampling = {.temperature = 1.0f, .top_p = 0.95f, .min_p = 0.01f, .top_k = 100}};
     char *texts[3];
     for (uint32_t i = 0; i < 3; i++) {
@@ -196,6 +197,30 @@ static void what_cannot_be_asked(void **state)
     hypura_model_close(model);
 }
 
+static void no_vocabulary(void **state)
+{
+    (void)state;
+    static const char key[] = "tokenizer.ggml.model";
+    size_t n = 0;
+    char *bytes = fixture_read(fixture_arch("llama-dense.gguf"), &n);
+    char *name = memmem(bytes, n, key, strlen(key));
+    assert_non_null(name);
+    name = memmem(name, 64, "test", 4);
+    assert_non_null(name);
+    memcpy(name, "none", 4);
+    const char *path = fixture_path("dumb.gguf");
+    fixture_write(path, bytes, n);
+    free(bytes);
+
+    hypura_model *model = open_model(path, &(hypura_model_options){.plain = true});
+    hypura_generate_options wanted = {.prompt = "0001", .raw = true, .max_tokens = 1};
+    hypura_result result;
+    hypura_error error;
+    fixture_fails(HYPURA_ERR_UNSUPPORTED, hypura_generate(model, &wanted, &result, &error), &error, "no vocabulary");
+    assert_null(result.text);
+    hypura_model_close(model);
+}
+
 /* The file loses its second half while the model runs. */
 static void failed_read_makes_no_text(void **state)
 {
@@ -241,6 +266,7 @@ int main(void)
         cmocka_unit_test(seeds_decide),
         cmocka_unit_test(context_ends),
         cmocka_unit_test(what_cannot_be_asked),
+        cmocka_unit_test(no_vocabulary),
         cmocka_unit_test(failed_read_makes_no_text),
     };
     return cmocka_run_group_tests_name("engine generate", tests, fixture_setup, fixture_teardown);

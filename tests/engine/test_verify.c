@@ -80,7 +80,7 @@ static void mixture_at_every_ubatch(void **state)
                                      .ubatches = ubatches,
                                      .n_ubatches = 3,
                                      .tokens = 3,
-                                     .n_threads = 2,
+                                     .n_threads = 1,
                                      .cache_dir = fixture_cache_dir()};
     hypura_verify_report report;
     hypura_error error;
