@@ -385,6 +385,123 @@ HYPURA_API hypura_status hypura_verify(const hypura_verify_options *options, hyp
                                        hypura_error *error);
 HYPURA_API void          hypura_verify_report_clear(hypura_verify_report *report);
 
+/* ---- measurement -------------------------------------------------------- */
+
+/* What is measured of every series. Of a run: a prompt of pseudo-random tokens
+ * (prefill), then a window of decoded tokens with whatever the prompt left in
+ * memory (cold), then the window that the figures without another name are taken
+ * from (warm). A time or a rate is of one token. */
+typedef enum hypura_metric {
+    HYPURA_METRIC_DECODE_TOK_S = 0,
+    HYPURA_METRIC_DECODE_COLD_TOK_S,
+    HYPURA_METRIC_PREFILL_TOK_S,
+    HYPURA_METRIC_HIT_RATE_BYTES,  /* present when needed / needed; 1 when nothing is paged */
+    HYPURA_METRIC_BYTES_PER_TOKEN, /* read from the drive */
+    HYPURA_METRIC_BOUND_TOK_S,     /* 1 / max(compute, bytes per token / direct rate) */
+    HYPURA_METRIC_BOUND_SHARE,     /* decode_tok_s / bound_tok_s */
+    HYPURA_METRIC_COMPUTE_S,       /* neither of the two below */
+    HYPURA_METRIC_READ_WAIT_S,
+    HYPURA_METRIC_OVERHEAD_S,
+    HYPURA_METRIC_STORAGE_S,       /* bytes per token / direct rate */
+    HYPURA_METRIC_DEVICE_BUSY,     /* share of the time with a read under way */
+    HYPURA_METRIC_PREFILL_BYTES_PER_TOKEN,
+    HYPURA_METRIC_PREFILL_BOUND_TOK_S,
+    HYPURA_METRIC_PREFILL_BOUND_SHARE,
+    HYPURA_METRIC_DIRECT_BYTES_PER_S, /* of the drive, measured right before the run */
+    HYPURA_METRIC_PEAK_RSS_BYTES,
+    HYPURA_N_METRICS,
+} hypura_metric;
+
+/* The key of a metric in JSON: "decode_tok_s". */
+HYPURA_API const char *hypura_metric_name(hypura_metric metric);
+
+/* Over the runs; all three are NaN where the metric does not exist for a series. */
+typedef struct hypura_spread {
+    double median;
+    double min;
+    double max;
+} hypura_spread;
+
+typedef struct hypura_bench_series {
+    char          label[48]; /* "hypura", "llama.cpp, read-ahead as found" */
+    uint32_t      n_runs;    /* that ended well */
+    hypura_spread metrics[HYPURA_N_METRICS];
+    const char   *bound_by;      /* "compute", "storage"; NULL where there is no bound */
+    uint32_t      read_ahead_kb; /* of the drive during the runs; 0: not known */
+    uint64_t      limit_bytes;   /* of memory, by a control group; 0: none */
+    bool          repacked;      /* libllama may keep weights in the processor's own layout */
+    char          note[256];     /* what did not go as asked for, or "" */
+} hypura_bench_series;
+
+#define HYPURA_MAX_SERIES 3
+
+typedef struct hypura_bench_cell {
+    uint64_t    weights_bytes; /* limit on the weights, or what the plan holds of them */
+    uint64_t    memory_bytes;  /* weights, KV, compute buffers and overhead together */
+    hypura_plan plan;          /* figures only: placements and order are NULL */
+    int         n_series;
+    hypura_bench_series series[HYPURA_MAX_SERIES]; /* Hypura first */
+    int           baseline; /* the series that the first is compared with; -1: none */
+    hypura_spread decode_ratio;  /* first series / baseline, round by round */
+    hypura_spread prefill_ratio;
+} hypura_bench_cell;
+
+typedef struct hypura_bench_report {
+    hypura_profile     profile;
+    char               model[256];
+    uint64_t           model_bytes;
+    uint32_t           tokens;
+    uint32_t           prompt_tokens;
+    uint32_t           runs;
+    int                n_threads;
+    uint64_t           io_limit_bytes_per_s;
+    bool               route; /* experts were forced: see below */
+    int                n_cells;
+    hypura_bench_cell *cells;
+} hypura_bench_report;
+
+typedef struct hypura_bench_options {
+    const char     *path;
+    const uint64_t *memory_bytes; /* one cell for each limit on everything */
+    int             n_memory;
+    const uint64_t *weights_bytes; /* and for each limit on weights; neither: one cell, chosen from what is free */
+    int             n_weights;
+    /* Instead of limits, two cells that show what Hypura costs where it is not
+     * needed: everything resident against stock libllama, and everything in the
+     * pager's pools against libllama without repacking. */
+    bool resident;
+    /* Also plain libllama with a mapped file under the same memory limit, with the
+     * read-ahead of the drive as found and at 128 KiB; the faster one counts. */
+    bool baseline;
+    /* A recorded route: lines "token layer expert expert ...", # for comments. The
+     * experts that the routers of both variants select are overwritten by it. That
+     * cuts the graph at every router, in both variants alike. NULL: none. */
+    const char *route;
+    uint32_t    tokens;        /* of each window; 0: 64 */
+    uint32_t    prompt_tokens; /* 0: 512 */
+    uint32_t    runs;          /* of each series, interleaved; 0: 3 */
+    int         n_threads;
+    uint64_t    io_limit_bytes_per_s; /* as in hypura_model_options; the baseline is not limited */
+    const char *io_engine;
+    const char *cache_dir;
+    /* A command, ended by NULL, that calls hypura_bench_worker with its standard
+     * input and output: each run is then a process of its own, and memory can be
+     * limited. NULL: all runs in this process, the baseline without a limit. */
+    const char *const *worker;
+    hypura_progress_fn progress;
+    void              *progress_user;
+} hypura_bench_options;
+
+/* Runs the series of each cell in turn, in alternating order. A read-ahead that
+ * was changed is put back before it returns, however it returns. */
+HYPURA_API hypura_status hypura_bench(const hypura_bench_options *options, hypura_bench_report *report,
+                                      hypura_error *error);
+HYPURA_API void          hypura_bench_report_clear(hypura_bench_report *report);
+
+/* One run of a bench of the same library: reads what to do from one descriptor
+ * and writes what came out, failures of the run included, to the other. */
+HYPURA_API hypura_status hypura_bench_worker(int input, int output, hypura_error *error);
+
 #ifdef __cplusplus
 }
 #endif

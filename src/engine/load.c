@@ -119,6 +119,8 @@ hypura_status hypura_load_context(struct llama_model *model, const hypura_contex
     params.swa_full = false;
     params.op_offload = false;
     params.no_perf = true;
+    params.cb_eval = options->on_node;
+    params.cb_eval_user_data = options->on_node_user;
 
     hypura_log_clear();
     hypura_shim_guard_begin();

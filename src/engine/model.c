@@ -84,6 +84,8 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a model");
     }
     hypura_status status = hypura_prepare(options, extras->profile, extras->all_logits, &model->prepared, error);
+    model->prepared.context.on_node = extras->on_node;
+    model->prepared.context.on_node_user = extras->on_node_user;
     if (status == HYPURA_OK) {
         const bool resident = options->plain || model->prepared.plan->mode == HYPURA_MODE_RESIDENT;
         status = resident ? open_plain(model, options, error) : open_paged(model, options, extras, error);

@@ -26,6 +26,8 @@ typedef struct hypura_model_extras {
     bool all_logits;               /* rows for every token of a ubatch, not one */
     hypura_io_hook io_hook;        /* test instrument, see io.h: sees every read of a weight */
     void *io_hook_user;
+    ggml_backend_sched_eval_callback on_node; /* see hypura_context_options */
+    void *on_node_user;
 } hypura_model_extras;
 
 hypura_status hypura_model_open_with(const hypura_model_options *options, const hypura_model_extras *extras,

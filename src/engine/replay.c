@@ -145,7 +145,7 @@ static void keep_row(void *user, uint32_t row, const float *values, size_t n)
 
 /* The same tokens on every machine: the high half of a 64-bit linear congruential
  * generator (Knuth's MMIX constants). */
-static void fill_prompt(llama_token *tokens, uint32_t n, size_t n_vocab)
+void hypura_replay_fill(llama_token *tokens, uint32_t n, size_t n_vocab)
 {
     uint64_t state = 42;
     for (uint32_t i = 0; i < n; i++) {
@@ -182,7 +182,7 @@ hypura_status hypura_script_write(hypura_model *model, uint32_t n_prompt, uint32
         hypura_script_clear(script);
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to keep the outputs of %u tokens", script->n_rows);
     }
-    fill_prompt(script->tokens, n_prompt, n_vocab);
+    hypura_replay_fill(script->tokens, n_prompt, n_vocab);
     if (llama_model_has_encoder(model->llama) && script->n_steps > 0) {
         /* The decoder begins with a token of its own, not with what the encoder put out. */
         const llama_token start = llama_model_decoder_start_token(model->llama);

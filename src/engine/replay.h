@@ -34,6 +34,9 @@ hypura_status hypura_script_follow(hypura_model *model, const hypura_script *scr
 
 void hypura_script_clear(hypura_script *script);
 
+/* Fills tokens with the pseudo-random ones that every prompt here consists of. */
+void hypura_replay_fill(llama_token *tokens, uint32_t n, size_t n_vocab);
+
 /* True when a prompt cannot be cut: every token sees every other. */
 bool hypura_replay_needs_whole_prompt(const hypura_model *model);
 

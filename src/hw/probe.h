@@ -22,4 +22,16 @@ hypura_status hypura_probe_memory(int n_threads, double *bytes_per_s, hypura_err
 hypura_status hypura_probe_storage(const char *path, hypura_progress_fn progress, void *progress_user,
                                    hypura_profile *profile, hypura_error *error);
 
+/* What a drive gives now: random reads of that size and depth from a file, for
+ * about half a second. limit_bytes_per_s as in io.h. */
+typedef struct hypura_probe_rate_options {
+    const char *path;
+    const char *io_engine; /* NULL: the best there is */
+    uint64_t block_bytes;  /* made smaller for a smaller file */
+    uint32_t depth;
+    uint64_t limit_bytes_per_s;
+} hypura_probe_rate_options;
+
+hypura_status hypura_probe_rate(const hypura_probe_rate_options *options, double *bytes_per_s, hypura_error *error);
+
 #endif

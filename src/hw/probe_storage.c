@@ -57,6 +57,8 @@ typedef struct shape {
 
 typedef struct probe {
     const char *path; /* the file that is read */
+    const char *io_engine;      /* NULL: the best there is */
+    uint64_t limit_bytes_per_s; /* of an emulated drive; 0: none */
     uint64_t random;
     unsigned char *memory; /* MAX_FLIGHT_BYTES */
     hypura_progress_fn progress;
@@ -90,8 +92,13 @@ static hypura_status step(probe *p)
 static hypura_status open_engine(probe *p, uint64_t block_bytes, uint32_t depth, hypura_io **io)
 {
     const char *const paths[] = {p->path};
-    hypura_io_options options = {
-        .paths = paths, .n_paths = 1, .block_bytes = block_bytes, .depth = depth, .max_reads = depth};
+    hypura_io_options options = {.engine = p->io_engine,
+                                 .paths = paths,
+                                 .n_paths = 1,
+                                 .block_bytes = block_bytes,
+                                 .depth = depth,
+                                 .max_reads = depth,
+                                 .limit_bytes_per_s = p->limit_bytes_per_s};
     return hypura_io_open(&options, io, p->error);
 }
 
@@ -423,5 +430,36 @@ hypura_status hypura_probe_storage(const char *path, hypura_progress_fn progress
         }
     }
     hypura_os_memory_unmap(p.memory, MAX_FLIGHT_BYTES);
+    return status;
+}
+
+hypura_status hypura_probe_rate(const hypura_probe_rate_options *options, double *bytes_per_s, hypura_error *error)
+{
+    struct stat st;
+    if (stat(options->path, &st) != 0) {
+        return hypura_fail_errno(error, errno, "cannot stat %s", options->path);
+    }
+    shape s = {.block_bytes = options->block_bytes < MAX_FLIGHT_BYTES ? options->block_bytes : MAX_FLIGHT_BYTES,
+               .depth = options->depth > 0 ? options->depth : 1};
+    while (s.block_bytes > LATENCY_BYTES && s.block_bytes > (uint64_t)st.st_size) {
+        s.block_bytes = s.block_bytes / 2 & ~(LATENCY_BYTES - 1);
+    }
+    if (s.block_bytes < LATENCY_BYTES || s.block_bytes > (uint64_t)st.st_size) {
+        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "%s is too small to measure its drive with", options->path);
+    }
+    const size_t memory_bytes = (size_t)(s.block_bytes * s.depth);
+    probe p = {.path = options->path,
+               .io_engine = options->io_engine,
+               .limit_bytes_per_s = options->limit_bytes_per_s,
+               .random = hypura_clock_us(),
+               .error = error};
+    p.memory = hypura_os_memory_map(memory_bytes, HYPURA_OS_MAP_HUGE);
+    if (p.memory == NULL || !hypura_os_memory_populate(p.memory, memory_bytes)) {
+        hypura_os_memory_unmap(p.memory, memory_bytes);
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory (%zu bytes) to measure storage with", memory_bytes);
+    }
+    hypura_status status = measure_rate(&p, &s, FINAL_US);
+    hypura_os_memory_unmap(p.memory, memory_bytes);
+    *bytes_per_s = s.bytes_per_s;
     return status;
 }

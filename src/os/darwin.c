@@ -9,6 +9,7 @@
 
 #include "base/size.h"
 #include "base/status.h"
+#include "os/confine.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -155,6 +156,12 @@ hypura_status hypura_os_file_open(const char *path, bool direct, hypura_os_file 
     return HYPURA_OK;
 }
 
+/* F_NOCACHE reads leave nothing behind, and there is no call for what others left. */
+void hypura_os_file_uncache(int fd)
+{
+    (void)fd;
+}
+
 void hypura_os_file_close(hypura_os_file *file)
 {
     if (file->fd >= 0) {
@@ -196,4 +203,47 @@ void hypura_os_cpu_name(char *name, size_t capacity)
     if (sysctlbyname("machdep.cpu.brand_string", name, &bytes, NULL, 0) != 0) {
         (void)snprintf(name, capacity, "unknown");
     }
+}
+
+/* ---- comparisons: none of it can be had here ------------------------------- */
+
+hypura_status hypura_os_group_open(uint64_t limit_bytes, hypura_os_group *group, hypura_error *error)
+{
+    (void)limit_bytes;
+    group->dir[0] = '\0';
+    return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "macOS has no memory limits for a group of processes");
+}
+
+bool hypura_os_group_enter(const hypura_os_group *group)
+{
+    (void)group;
+    return false;
+}
+
+void hypura_os_group_close(hypura_os_group *group)
+{
+    group->dir[0] = '\0';
+}
+
+hypura_status hypura_os_read_ahead_get(const char *path, uint32_t *kib, hypura_error *error)
+{
+    (void)kib;
+    return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "%s: the read-ahead of its drive is not known", path);
+}
+
+hypura_status hypura_os_read_ahead_set(const char *path, uint32_t kib, hypura_error *error)
+{
+    (void)kib;
+    return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "%s: the read-ahead of its drive may not be changed", path);
+}
+
+void hypura_os_cache_drop(const char *path)
+{
+    (void)path; /* F_NOCACHE of the reads that follow has to do */
+}
+
+bool hypura_os_drive_bytes(uint64_t *bytes)
+{
+    (void)bytes;
+    return false;
 }

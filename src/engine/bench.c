@@ -1,0 +1,411 @@
+/*
+ * bench.c - cells, rounds and series.
+ *
+ *     for each cell:   plan it
+ *       for each round:   each series once, in the other order than the round before
+ *
+ * A series is a variant of a cell: Hypura at its limit, plain libllama at the same
+ * limit. So drift of the machine falls on all series of a cell alike, and ratios
+ * are taken within a round.
+ *
+ * What always holds: the read-ahead of the drive is what it was found to be,
+ * except while a run that asks for another one is under way.
+ */
+#include "engine/bench.h"
+
+#include "base/size.h"
+#include "base/status.h"
+#include "engine/estimate.h"
+#include "os/confine.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    DEFAULT_TOKENS = 64,
+    DEFAULT_PROMPT = 512,
+    DEFAULT_RUNS = 3,
+    MAX_RUNS = 1000,
+    MAX_TOKENS = 1 << 24,
+    SMALL_READ_AHEAD_KB = 128, /* the kernel's own default, and what random faults want */
+};
+
+/* What a series does; its figures go to the report. */
+typedef struct series {
+    hypura_bench_task task;
+    uint64_t limit_bytes;       /* of memory, by a control group */
+    uint32_t set_read_ahead_kb; /* 0: as found */
+    bool failed;
+} series;
+
+typedef struct bench {
+    const hypura_bench_options *options;
+    hypura_bench_report *report;
+    uint32_t read_ahead_kb; /* as found; 0: not known */
+    series series[HYPURA_MAX_SERIES]; /* of the cell at hand */
+    double *values;     /* [series][metric][run]; NaN where a run failed */
+    uint64_t done;      /* runs, for progress */
+    uint64_t total;
+} bench;
+
+static double *value_of(const bench *b, int s, int metric, uint32_t run)
+{
+    return &b->values[((size_t)s * HYPURA_N_METRICS + (size_t)metric) * b->report->runs + run];
+}
+
+/* ---- one run ------------------------------------------------------------- */
+
+static bool forward_progress(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    const bench *b = user;
+    (void)done;
+    (void)total;
+    return !b->options->progress || b->options->progress(b->options->progress_user, what, b->done, b->total);
+}
+
+static hypura_status run_task(bench *b, const series *s, hypura_bench_sample *sample, hypura_error *error)
+{
+    if (!forward_progress(b, "measuring", 0, 0)) {
+        return hypura_fail(error, HYPURA_ERR_CANCELLED, "the bench was stopped");
+    }
+    if (!b->options->worker) {
+        return hypura_bench_run(&s->task, sample, error);
+    }
+    return hypura_bench_run_apart(&s->task, b->options->worker, s->limit_bytes, forward_progress, b, sample, error);
+}
+
+/* A failed baseline is an outcome, told in its note; anything else ends the bench. */
+static hypura_status run_series(bench *b, hypura_bench_cell *cell, int index, uint32_t round, hypura_error *error)
+{
+    series *s = &b->series[index];
+    hypura_bench_series *told = &cell->series[index];
+    hypura_bench_sample sample;
+    hypura_status status = HYPURA_OK;
+    if (s->failed) {
+        return HYPURA_OK;
+    }
+    if (s->set_read_ahead_kb > 0) {
+        status = hypura_os_read_ahead_set(s->task.path, s->set_read_ahead_kb, error);
+    }
+    if (status == HYPURA_OK) {
+        status = run_task(b, s, &sample, error);
+    }
+    if (s->set_read_ahead_kb > 0) {
+        hypura_error ignored;
+        (void)hypura_os_read_ahead_set(s->task.path, b->read_ahead_kb, &ignored);
+    }
+    b->done++;
+    if (status == HYPURA_OK) {
+        double values[HYPURA_N_METRICS];
+        hypura_bench_evaluate(&sample, values);
+        for (int m = 0; m < HYPURA_N_METRICS; m++) {
+            *value_of(b, index, m, round) = values[m];
+        }
+        told->n_runs++;
+    } else if (s->task.plain && status == HYPURA_ERR_UNSUPPORTED && s->limit_bytes > 0) {
+        /* Refused before it ran: it runs without a limit, and says so. */
+        snprintf(told->note, sizeof(told->note), "no limit: %.200s", error->message);
+        s->limit_bytes = told->limit_bytes = 0;
+        b->done--;
+        return run_series(b, cell, index, round, error);
+    } else if (s->task.plain && index > 0 && status != HYPURA_ERR_CANCELLED) {
+        snprintf(told->note, sizeof(told->note), "%.200s", error->message);
+        s->failed = true;
+        status = HYPURA_OK;
+    } else {
+        return hypura_fail_prefix(error, "%s at %llu bytes of weights", told->label,
+                                  (unsigned long long)cell->weights_bytes);
+    }
+    hypura_error_clear(error);
+    return status;
+}
+
+/* ---- a cell -------------------------------------------------------------- */
+
+static hypura_spread ratios(const bench *b, int baseline, int metric)
+{
+    const uint32_t runs = b->report->runs;
+    double *quotients = value_of(b, HYPURA_MAX_SERIES, metric, 0); /* scratch behind the last series */
+    for (uint32_t r = 0; r < runs; r++) {
+        quotients[r] = *value_of(b, 0, metric, r) / *value_of(b, baseline, metric, r);
+    }
+    return hypura_bench_spread(quotients, runs);
+}
+
+static void conclude(bench *b, hypura_bench_cell *cell)
+{
+    const hypura_spread none = {NAN, NAN, NAN};
+    cell->decode_ratio = cell->prefill_ratio = none;
+    cell->baseline = -1;
+    double best = 0.0;
+    double *scratch = value_of(b, HYPURA_MAX_SERIES, 0, 0);
+    for (int i = 0; i < cell->n_series; i++) {
+        hypura_bench_series *told = &cell->series[i];
+        for (int m = 0; m < HYPURA_N_METRICS; m++) {
+            memcpy(scratch, value_of(b, i, m, 0), b->report->runs * sizeof(*scratch));
+            told->metrics[m] = hypura_bench_spread(scratch, b->report->runs);
+        }
+        told->bound_by = hypura_bench_bound_by(told->metrics);
+        if (i > 0 && told->metrics[HYPURA_METRIC_DECODE_TOK_S].median > best) {
+            best = told->metrics[HYPURA_METRIC_DECODE_TOK_S].median;
+            cell->baseline = i;
+        }
+    }
+    if (cell->baseline > 0) {
+        cell->decode_ratio = ratios(b, cell->baseline, HYPURA_METRIC_DECODE_TOK_S);
+        cell->prefill_ratio = ratios(b, cell->baseline, HYPURA_METRIC_PREFILL_TOK_S);
+    }
+}
+
+static hypura_status run_cell(bench *b, hypura_bench_cell *cell, hypura_error *error)
+{
+    const uint32_t runs = b->report->runs;
+    const size_t n_values = (size_t)(HYPURA_MAX_SERIES + 1) * HYPURA_N_METRICS * runs;
+    for (size_t i = 0; i < n_values; i++) {
+        b->values[i] = NAN;
+    }
+    hypura_status status = HYPURA_OK;
+    for (uint32_t round = 0; round < runs && status == HYPURA_OK; round++) {
+        for (int i = 0; i < cell->n_series && status == HYPURA_OK; i++) {
+            const int index = round % 2 == 0 ? i : cell->n_series - 1 - i;
+            status = run_series(b, cell, index, round, error);
+        }
+    }
+    if (status == HYPURA_OK) {
+        conclude(b, cell);
+    }
+    return status;
+}
+
+/* ---- what to run --------------------------------------------------------- */
+
+static hypura_bench_task base_task(const bench *b)
+{
+    const hypura_bench_options *o = b->options;
+    hypura_bench_task task = {.io_limit_bytes_per_s = o->io_limit_bytes_per_s,
+                              .n_prompt = b->report->prompt_tokens,
+                              .n_tokens = b->report->tokens,
+                              .n_threads = b->report->n_threads,
+                              .drop_cache = true,
+                              .profile = b->report->profile};
+    snprintf(task.path, sizeof(task.path), "%s", o->path);
+    snprintf(task.route, sizeof(task.route), "%s", o->route ? o->route : "");
+    snprintf(task.io_engine, sizeof(task.io_engine), "%s", o->io_engine ? o->io_engine : "");
+    return task;
+}
+
+static series *add_series(bench *b, hypura_bench_cell *cell, const char *label)
+{
+    hypura_bench_series *told = &cell->series[cell->n_series];
+    series *s = &b->series[cell->n_series++];
+    *s = (series){.task = base_task(b)};
+    *told = (hypura_bench_series){.read_ahead_kb = b->read_ahead_kb};
+    snprintf(told->label, sizeof(told->label), "%s", label);
+    return s;
+}
+
+static void add_baselines(bench *b, hypura_bench_cell *cell)
+{
+    const bool limited = b->options->n_memory > 0 || b->options->n_weights > 0;
+    const uint64_t limit_bytes = limited ? cell->memory_bytes : 0;
+    /* Repacked weights are a copy in memory that cannot be dropped: a stock program
+     * that is short of memory has to do without. */
+    const bool fits = limit_bytes == 0 || cell->weights_bytes >= b->report->model_bytes;
+    static const char *const labels[] = {"llama.cpp, read-ahead as found", "llama.cpp, read-ahead 128 KiB"};
+    const int n = b->read_ahead_kb == SMALL_READ_AHEAD_KB || !limited ? 1 : 2;
+    for (int i = 0; i < n; i++) {
+        series *s = add_series(b, cell, labels[i]);
+        hypura_bench_series *told = &cell->series[cell->n_series - 1];
+        hypura_error refused;
+        s->task.plain = true;
+        s->task.no_repack = !fits;
+        s->limit_bytes = b->options->worker ? limit_bytes : 0;
+        told->limit_bytes = s->limit_bytes;
+        told->repacked = fits;
+        if (limited && !b->options->worker) {
+            snprintf(told->note, sizeof(told->note), "no limit: it ran in the process of the caller");
+        }
+        if (i > 0) {
+            s->set_read_ahead_kb = SMALL_READ_AHEAD_KB;
+            told->read_ahead_kb = SMALL_READ_AHEAD_KB;
+            /* Tried now and put back, so that a refusal is told and not met in a round. */
+            if (b->read_ahead_kb == 0 ||
+                hypura_os_read_ahead_set(s->task.path, b->read_ahead_kb, &refused) != HYPURA_OK) {
+                cell->n_series--;
+                snprintf(cell->series[1].note, sizeof(cell->series[1].note), "read-ahead as found alone: %s",
+                         b->read_ahead_kb == 0 ? "the drive's is not known" : "it may not be changed here");
+                b->total -= b->report->runs;
+            }
+        }
+    }
+}
+
+static hypura_status plan_cell(bench *b, hypura_bench_cell *cell, const hypura_model_options *limits,
+                               hypura_error *error)
+{
+    hypura_preparation prepared;
+    hypura_model_options wanted = *limits;
+    wanted.path = b->options->path;
+    wanted.n_context = b->report->prompt_tokens + 2 * b->report->tokens;
+    wanted.n_threads = b->options->n_threads;
+    wanted.io_engine = b->options->io_engine;
+    wanted.io_limit_bytes_per_s = b->options->io_limit_bytes_per_s;
+    hypura_status status = hypura_prepare(&wanted, &b->report->profile, false, &prepared, error);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    cell->plan = *prepared.plan;
+    cell->plan.placements = NULL;
+    cell->plan.order = NULL;
+    cell->plan.n_placements = 0;
+    cell->weights_bytes = limits->weights_bytes > 0 ? limits->weights_bytes : prepared.plan->weights_bytes;
+    cell->memory_bytes = limits->memory_bytes > 0 ? limits->memory_bytes
+                                                  : cell->weights_bytes + prepared.plan->kv_bytes +
+                                                        prepared.plan->compute_bytes + prepared.plan->overhead_bytes;
+    b->report->n_threads = prepared.context.n_threads;
+    b->report->model_bytes = prepared.map->tensor_bytes;
+    snprintf(b->report->model, sizeof(b->report->model), "%s", prepared.map->name);
+    hypura_prepare_clear(&prepared);
+    return HYPURA_OK;
+}
+
+static hypura_status limited_cell(bench *b, hypura_bench_cell *cell, const hypura_model_options *limits,
+                                  hypura_error *error)
+{
+    hypura_status status = plan_cell(b, cell, limits, error);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    series *s = add_series(b, cell, "hypura");
+    s->task.memory_bytes = limits->memory_bytes;
+    s->task.weights_bytes = limits->weights_bytes;
+    cell->series[0].repacked = true;
+    if (b->options->baseline) {
+        add_baselines(b, cell);
+    }
+    return run_cell(b, cell, error);
+}
+
+/* Paged false: Hypura out of the path against stock. True: everything goes through
+ * the pager and hits, against libllama with weights in the file's own layout. */
+static hypura_status resident_cell(bench *b, hypura_bench_cell *cell, bool paged, hypura_error *error)
+{
+    const uint64_t everything = UINT64_C(1) << 60;
+    const hypura_model_options limits = {.weights_bytes = everything, .force_paging = paged};
+    hypura_status status = plan_cell(b, cell, &limits, error);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    cell->memory_bytes -= cell->weights_bytes - cell->plan.weights_bytes;
+    cell->weights_bytes = cell->plan.weights_bytes;
+    series *s = add_series(b, cell, paged ? "hypura, all in its pools" : "hypura, resident");
+    s->task.weights_bytes = everything;
+    s->task.force_paging = paged;
+    s->task.no_repack = paged;
+    s->task.drop_cache = false;
+    cell->series[0].repacked = !paged;
+    s = add_series(b, cell, paged ? "llama.cpp without repacking" : "llama.cpp");
+    s->task.plain = true;
+    s->task.no_repack = paged;
+    s->task.drop_cache = false;
+    cell->series[1].repacked = !paged;
+    return run_cell(b, cell, error);
+}
+
+static uint32_t or_default(uint32_t value, uint32_t otherwise)
+{
+    return value > 0 ? value : otherwise;
+}
+
+static hypura_status prepare(bench *b, hypura_error *error)
+{
+    const hypura_bench_options *o = b->options;
+    hypura_bench_report *r = b->report;
+    const bool limited = o->n_memory > 0 || o->n_weights > 0;
+    r->tokens = or_default(o->tokens, DEFAULT_TOKENS);
+    r->prompt_tokens = or_default(o->prompt_tokens, DEFAULT_PROMPT);
+    r->runs = or_default(o->runs, DEFAULT_RUNS);
+    r->n_threads = o->n_threads;
+    r->io_limit_bytes_per_s = o->io_limit_bytes_per_s;
+    r->route = o->route != NULL;
+    if (!o->path || strlen(o->path) >= HYPURA_BENCH_PATH || (o->route && strlen(o->route) >= HYPURA_BENCH_PATH)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "no model was named, or a path is too long");
+    }
+    if (r->tokens > MAX_TOKENS || r->prompt_tokens > MAX_TOKENS || r->runs > MAX_RUNS) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%u tokens after a prompt of %u, %u times, is out of range",
+                           r->tokens, r->prompt_tokens, r->runs);
+    }
+    if (o->resident && (limited || o->baseline)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE,
+                           "the comparison with everything resident has no limit and always a baseline");
+    }
+    const hypura_profile_options wanted = {
+        .cache_dir = o->cache_dir, .storage_path = o->path, .progress = o->progress, .progress_user = o->progress_user};
+    hypura_status status = hypura_profile_get(&wanted, &r->profile, error);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    hypura_error ignored;
+    if (hypura_os_read_ahead_get(o->path, &b->read_ahead_kb, &ignored) != HYPURA_OK) {
+        b->read_ahead_kb = 0;
+    }
+    const int n_cells = o->resident ? 2 : limited ? o->n_memory + o->n_weights : 1;
+    const uint64_t n_series = o->resident ? 2
+                              : !o->baseline ? 1
+                              : limited && b->read_ahead_kb != SMALL_READ_AHEAD_KB ? 3 : 2;
+    b->total = (uint64_t)n_cells * n_series * r->runs;
+    r->cells = calloc((size_t)n_cells, sizeof(*r->cells));
+    b->values = calloc((size_t)(HYPURA_MAX_SERIES + 1) * HYPURA_N_METRICS * r->runs, sizeof(*b->values));
+    return r->cells && b->values ? HYPURA_OK
+                                 : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the figures of %d cells", n_cells);
+}
+
+static hypura_status run_cells(bench *b, hypura_error *error)
+{
+    const hypura_bench_options *o = b->options;
+    hypura_bench_report *r = b->report;
+    hypura_status status = HYPURA_OK;
+    if (o->resident) {
+        for (int paged = 0; paged < 2 && status == HYPURA_OK; paged++) {
+            status = resident_cell(b, &r->cells[r->n_cells++], paged, error);
+        }
+        return status;
+    }
+    for (int i = 0; i < o->n_memory && status == HYPURA_OK; i++) {
+        const hypura_model_options limits = {.memory_bytes = o->memory_bytes[i]};
+        status = limited_cell(b, &r->cells[r->n_cells++], &limits, error);
+    }
+    for (int i = 0; i < o->n_weights && status == HYPURA_OK; i++) {
+        const hypura_model_options limits = {.weights_bytes = o->weights_bytes[i]};
+        status = limited_cell(b, &r->cells[r->n_cells++], &limits, error);
+    }
+    if (o->n_memory == 0 && o->n_weights == 0) {
+        const hypura_model_options limits = {.weights_bytes = 0};
+        status = limited_cell(b, &r->cells[r->n_cells++], &limits, error);
+    }
+    return status;
+}
+
+hypura_status hypura_bench(const hypura_bench_options *options, hypura_bench_report *report, hypura_error *error)
+{
+    bench b = {.options = options, .report = report};
+    memset(report, 0, sizeof(*report));
+    hypura_error_clear(error);
+    hypura_status status = prepare(&b, error);
+    if (status == HYPURA_OK) {
+        status = run_cells(&b, error);
+    }
+    free(b.values);
+    if (status != HYPURA_OK) {
+        hypura_bench_report_clear(report);
+    }
+    return status;
+}
+
+void hypura_bench_report_clear(hypura_bench_report *report)
+{
+    free(report->cells);
+    memset(report, 0, sizeof(*report));
+}

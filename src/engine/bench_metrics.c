@@ -1,0 +1,150 @@
+/*
+ * bench_metrics.c - samples to metrics, metrics to spreads. Pure.
+ *
+ * The bound of a token is what remains when reads and computing overlap fully:
+ *
+ *     token = compute + read wait + overhead        as measured
+ *     bound = max(compute, bytes read / direct rate)
+ *
+ * Compute is taken from the same run, as what is neither of the other two: it holds
+ * everything outside the pager's nodes, attention and sampling included.
+ */
+#include "engine/bench.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const names[HYPURA_N_METRICS] = {
+    [HYPURA_METRIC_DECODE_TOK_S] = "decode_tok_s",
+    [HYPURA_METRIC_DECODE_COLD_TOK_S] = "decode_cold_tok_s",
+    [HYPURA_METRIC_PREFILL_TOK_S] = "prefill_tok_s",
+    [HYPURA_METRIC_HIT_RATE_BYTES] = "hit_rate_bytes",
+    [HYPURA_METRIC_BYTES_PER_TOKEN] = "bytes_per_token",
+    [HYPURA_METRIC_BOUND_TOK_S] = "bound_tok_s",
+    [HYPURA_METRIC_BOUND_SHARE] = "bound_share",
+    [HYPURA_METRIC_COMPUTE_S] = "compute_s",
+    [HYPURA_METRIC_READ_WAIT_S] = "read_wait_s",
+    [HYPURA_METRIC_OVERHEAD_S] = "overhead_s",
+    [HYPURA_METRIC_STORAGE_S] = "storage_s",
+    [HYPURA_METRIC_DEVICE_BUSY] = "device_busy",
+    [HYPURA_METRIC_PREFILL_BYTES_PER_TOKEN] = "prefill_bytes_per_token",
+    [HYPURA_METRIC_PREFILL_BOUND_TOK_S] = "prefill_bound_tok_s",
+    [HYPURA_METRIC_PREFILL_BOUND_SHARE] = "prefill_bound_share",
+    [HYPURA_METRIC_DIRECT_BYTES_PER_S] = "direct_bytes_per_s",
+    [HYPURA_METRIC_PEAK_RSS_BYTES] = "peak_rss_bytes",
+};
+
+const char *hypura_metric_name(hypura_metric metric)
+{
+    return metric >= 0 && metric < HYPURA_N_METRICS ? names[metric] : "unknown";
+}
+
+/* Of one token of a window; NaN where it is not known. */
+typedef struct token_cost {
+    double total_s;
+    double compute_s;
+    double read_wait_s;
+    double overhead_s;
+    double bytes;
+    double storage_s;
+} token_cost;
+
+static double ratio(double part, double whole)
+{
+    return whole > 0.0 ? part / whole : NAN;
+}
+
+static token_cost cost_of(const hypura_bench_window *window, const hypura_bench_sample *sample)
+{
+    const double n = window->n_tokens;
+    token_cost cost = {.total_s = ratio(window->seconds, n),
+                       .compute_s = NAN,
+                       .read_wait_s = NAN,
+                       .overhead_s = NAN,
+                       .bytes = ratio((double)window->drive_bytes, n),
+                       .storage_s = NAN};
+    if (sample->paged) {
+        const hypura_statistics *s = &window->statistics;
+        cost.read_wait_s = ratio(s->read_wait_s, n);
+        cost.overhead_s = ratio(s->overhead_s, n);
+        cost.compute_s = fmax(cost.total_s - cost.read_wait_s - cost.overhead_s, 0.0);
+        cost.bytes = ratio((double)s->bytes_read, n);
+        cost.storage_s = ratio(cost.bytes, sample->direct_bytes_per_s);
+    }
+    return cost;
+}
+
+static double bound_of(const token_cost *cost)
+{
+    /* fmax would take the other one for a NaN. */
+    return isnan(cost->storage_s) ? NAN : ratio(1.0, fmax(cost->compute_s, cost->storage_s));
+}
+
+static double hit_rate(const hypura_bench_sample *sample)
+{
+    const hypura_statistics *s = &sample->warm.statistics;
+    if (!sample->paged) {
+        return NAN;
+    }
+    return s->bytes_needed > 0 ? (double)s->bytes_hit / (double)s->bytes_needed : 1.0;
+}
+
+void hypura_bench_evaluate(const hypura_bench_sample *sample, double *values)
+{
+    const token_cost warm = cost_of(&sample->warm, sample);
+    const token_cost prefill = cost_of(&sample->prefill, sample);
+    const double bound = bound_of(&warm);
+    const double prefill_bound = bound_of(&prefill);
+    values[HYPURA_METRIC_DECODE_TOK_S] = ratio(1.0, warm.total_s);
+    values[HYPURA_METRIC_DECODE_COLD_TOK_S] = ratio(sample->cold.n_tokens, sample->cold.seconds);
+    values[HYPURA_METRIC_PREFILL_TOK_S] = ratio(1.0, prefill.total_s);
+    values[HYPURA_METRIC_HIT_RATE_BYTES] = hit_rate(sample);
+    values[HYPURA_METRIC_BYTES_PER_TOKEN] = warm.bytes;
+    values[HYPURA_METRIC_BOUND_TOK_S] = bound;
+    values[HYPURA_METRIC_BOUND_SHARE] = values[HYPURA_METRIC_DECODE_TOK_S] / bound;
+    values[HYPURA_METRIC_COMPUTE_S] = warm.compute_s;
+    values[HYPURA_METRIC_READ_WAIT_S] = warm.read_wait_s;
+    values[HYPURA_METRIC_OVERHEAD_S] = warm.overhead_s;
+    values[HYPURA_METRIC_STORAGE_S] = warm.storage_s;
+    values[HYPURA_METRIC_DEVICE_BUSY] =
+        sample->paged ? ratio(sample->warm.statistics.device_busy_s, sample->warm.seconds) : NAN;
+    values[HYPURA_METRIC_PREFILL_BYTES_PER_TOKEN] = prefill.bytes;
+    values[HYPURA_METRIC_PREFILL_BOUND_TOK_S] = prefill_bound;
+    values[HYPURA_METRIC_PREFILL_BOUND_SHARE] = values[HYPURA_METRIC_PREFILL_TOK_S] / prefill_bound;
+    values[HYPURA_METRIC_DIRECT_BYTES_PER_S] = sample->direct_bytes_per_s > 0.0 ? sample->direct_bytes_per_s : NAN;
+    values[HYPURA_METRIC_PEAK_RSS_BYTES] = sample->peak_rss_bytes > 0 ? (double)sample->peak_rss_bytes : NAN;
+}
+
+static int compare(const void *a, const void *b)
+{
+    const double x = *(const double *)a;
+    const double y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+hypura_spread hypura_bench_spread(double *values, uint32_t n)
+{
+    uint32_t known = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!isnan(values[i])) {
+            values[known++] = values[i];
+        }
+    }
+    if (known == 0) {
+        return (hypura_spread){NAN, NAN, NAN};
+    }
+    qsort(values, known, sizeof(*values), compare);
+    const double median = (values[(known - 1) / 2] + values[known / 2]) / 2.0;
+    return (hypura_spread){.median = median, .min = values[0], .max = values[known - 1]};
+}
+
+const char *hypura_bench_bound_by(const hypura_spread *metrics)
+{
+    const double compute_s = metrics[HYPURA_METRIC_COMPUTE_S].median;
+    const double storage_s = metrics[HYPURA_METRIC_STORAGE_S].median;
+    if (isnan(compute_s) || isnan(storage_s)) {
+        return NULL;
+    }
+    return storage_s > compute_s ? "storage" : "compute";
+}

@@ -1,0 +1,160 @@
+/*
+ * bench_run.c - one run in this process:
+ *
+ *     page cache dropped, direct rate measured, model opened
+ *       -> prefill -> cold window -> warm window -> closed
+ *
+ * What always holds: nothing but decoding happens between the two clock readings
+ * of a window, and its statistics are of that time alone. All variants decode the
+ * same tokens, whatever they put out.
+ */
+#include "engine/bench.h"
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "engine/replay.h"
+#include "engine/route.h"
+#include "hw/probe.h"
+#include "os/confine.h"
+#include "os/os.h"
+
+#include <stdlib.h>
+
+typedef struct run {
+    hypura_model *model;
+    hypura_route_forcing forcing; /* route NULL: none */
+    llama_token *tokens;          /* prompt, then both windows */
+    uint32_t done;
+} run;
+
+/* Decodes n tokens, up to step at a time, and tells what that took. */
+static hypura_status decode_window(run *r, uint32_t n, uint32_t step, hypura_bench_window *window, hypura_error *error)
+{
+    hypura_status status = HYPURA_OK;
+    uint64_t drive_begin = 0;
+    uint64_t drive_end = 0;
+    window->n_tokens = n;
+    hypura_model_reset_statistics(r->model);
+    const bool drive_known = hypura_os_drive_bytes(&drive_begin);
+    const uint64_t begin_us = hypura_clock_us();
+    for (uint32_t i = 0; i < n && status == HYPURA_OK;) {
+        const uint32_t piece = n - i < step ? n - i : step;
+        r->forcing.position = r->done;
+        r->forcing.n_tokens = piece;
+        status = hypura_model_decode(r->model, r->tokens + r->done, piece, false, error);
+        r->done += piece;
+        i += piece;
+    }
+    window->seconds = (double)(hypura_clock_us() - begin_us) * 1e-6;
+    if (drive_known && hypura_os_drive_bytes(&drive_end)) {
+        window->drive_bytes = drive_end - drive_begin;
+    }
+    hypura_model_statistics(r->model, &window->statistics);
+    return status;
+}
+
+static hypura_status decode_all(run *r, const hypura_bench_task *task, hypura_bench_sample *sample,
+                                hypura_error *error)
+{
+    const hypura_model *model = r->model;
+    const uint32_t n = task->n_prompt + 2 * task->n_tokens;
+    const size_t n_vocab = (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama));
+    if (!llama_get_memory(model->ctx) || llama_model_has_encoder(model->llama)) {
+        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "%s does not decode token by token: there is nothing to measure",
+                           task->path);
+    }
+    r->tokens = malloc((size_t)n * sizeof(*r->tokens));
+    if (!r->tokens || n_vocab == 0) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %u tokens of a vocabulary of %zu", n, n_vocab);
+    }
+    hypura_replay_fill(r->tokens, n, n_vocab);
+    const uint32_t n_ubatch = model->prepared.context.n_ubatch;
+    hypura_status status = decode_window(r, task->n_prompt, n_ubatch, &sample->prefill, error);
+    if (status == HYPURA_OK) {
+        status = decode_window(r, task->n_tokens, 1, &sample->cold, error);
+    }
+    if (status == HYPURA_OK) {
+        status = decode_window(r, task->n_tokens, 1, &sample->warm, error);
+    }
+    if (status == HYPURA_OK && r->forcing.route && r->forcing.n_forced == 0) {
+        status = hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
+                             "%s has no router whose selection could be overwritten: measure it without a route",
+                             task->path);
+    }
+    sample->paged = model->pager != NULL;
+    return status;
+}
+
+/* The same blocks and depth as the pager will use. */
+static hypura_status measure_drive(const hypura_bench_task *task, const hypura_model_options *options,
+                                   hypura_bench_sample *sample, hypura_error *error)
+{
+    hypura_preparation prepared;
+    hypura_status status = hypura_prepare(options, &task->profile, false, &prepared, error);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    if (prepared.plan->mode != HYPURA_MODE_RESIDENT) {
+        const hypura_probe_rate_options probe = {.path = prepared.map->files[0],
+                                                 .io_engine = prepared.io_engine[0] ? prepared.io_engine : NULL,
+                                                 .block_bytes = prepared.plan->io_block_bytes,
+                                                 .depth = prepared.plan->io_depth,
+                                                 .limit_bytes_per_s = task->io_limit_bytes_per_s};
+        status = hypura_probe_rate(&probe, &sample->direct_bytes_per_s, error);
+    }
+    hypura_prepare_clear(&prepared);
+    return status;
+}
+
+static hypura_status drop_files(const char *path, hypura_error *error)
+{
+    hypura_map *map = NULL;
+    hypura_status status = hypura_map_open(path, &map, error);
+    for (int i = 0; status == HYPURA_OK && i < map->n_files; i++) {
+        hypura_os_cache_drop(map->files[i]);
+    }
+    hypura_map_close(map);
+    return status;
+}
+
+hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sample *sample, hypura_error *error)
+{
+    run r = {.model = NULL};
+    hypura_route *route = NULL;
+    const hypura_model_options options = {.path = task->path,
+                                          .memory_bytes = task->memory_bytes,
+                                          .weights_bytes = task->weights_bytes,
+                                          .n_context = task->n_prompt + 2 * task->n_tokens,
+                                          .n_threads = task->n_threads,
+                                          .force_paging = task->force_paging,
+                                          .plain = task->plain,
+                                          .no_repack = task->no_repack,
+                                          .io_engine = task->io_engine[0] ? task->io_engine : NULL,
+                                          .io_limit_bytes_per_s = task->io_limit_bytes_per_s};
+    hypura_model_extras extras = {.profile = &task->profile};
+    *sample = (hypura_bench_sample){.paged = false};
+    hypura_error_clear(error);
+
+    hypura_status status = task->drop_cache ? drop_files(task->path, error) : HYPURA_OK;
+    if (status == HYPURA_OK && task->route[0]) {
+        status = hypura_route_open(task->route, &route, error);
+        extras.on_node = hypura_route_force;
+        extras.on_node_user = &r.forcing;
+    }
+    if (status == HYPURA_OK && !task->plain) {
+        status = measure_drive(task, &options, sample, error);
+    }
+    if (status == HYPURA_OK) {
+        status = hypura_model_open_with(&options, &extras, &r.model, error);
+    }
+    if (status == HYPURA_OK) {
+        r.forcing.route = route;
+        r.forcing.n_experts = (uint32_t)hypura_model_map(r.model)->n_experts;
+        status = decode_all(&r, task, sample, error);
+    }
+    sample->peak_rss_bytes = hypura_os_peak_rss_bytes();
+    hypura_model_close(r.model);
+    hypura_route_close(route);
+    free(r.tokens);
+    return status;
+}

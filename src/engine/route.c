@@ -1,0 +1,214 @@
+/*
+ * route.c - see route.h.
+ */
+#include "engine/route.h"
+
+#include "base/status.h"
+
+#include "ggml-backend.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    MAX_LINE = 8192,
+    MAX_EXPERTS = 256, /* on one line */
+    MAX_LAYERS = 4096,
+    MAX_TOKENS = 1 << 20,
+};
+
+/* Selections lie one after the other; a row that the file left out is empty. */
+struct hypura_route {
+    uint32_t n_tokens;
+    uint32_t n_layers;
+    uint32_t width; /* of a row: most experts on one line */
+    int32_t *experts; /* n_tokens x n_layers x width, -1 where there is none */
+};
+
+/* ---- reading ------------------------------------------------------------- */
+
+typedef struct route_line {
+    uint32_t token;
+    uint32_t layer;
+    uint32_t n_experts;
+    int32_t experts[MAX_EXPERTS];
+} route_line;
+
+/* The next number of *text below limit. */
+static bool take_number(char **text, uint32_t limit, uint32_t *number)
+{
+    char *end;
+    while (isspace((unsigned char)**text)) {
+        (*text)++;
+    }
+    if (!isdigit((unsigned char)**text)) {
+        return false;
+    }
+    errno = 0;
+    const unsigned long value = strtoul(*text, &end, 10);
+    if (errno != 0 || value >= limit || (*end != '\0' && !isspace((unsigned char)*end))) {
+        return false;
+    }
+    *text = end;
+    *number = (uint32_t)value;
+    return true;
+}
+
+/* True when the line holds a selection; *bad when it holds something else. */
+static bool parse_line(char *text, route_line *line, bool *bad)
+{
+    text += strspn(text, " \t\r\n");
+    if (*text == '\0' || *text == '#') {
+        return false;
+    }
+    line->n_experts = 0;
+    bool ok = take_number(&text, MAX_TOKENS, &line->token) && take_number(&text, MAX_LAYERS, &line->layer);
+    uint32_t expert;
+    while (ok && line->n_experts < MAX_EXPERTS && take_number(&text, INT32_MAX, &expert)) {
+        line->experts[line->n_experts++] = (int32_t)expert;
+    }
+    text += strspn(text, " \t\r\n");
+    ok = ok && line->n_experts > 0 && *text == '\0';
+    *bad = !ok;
+    return ok;
+}
+
+/* Calls for each selection of the file; NULL route: only finds the sizes. */
+static hypura_status read_lines(FILE *file, const char *path, hypura_route *sizes, bool keep, hypura_error *error)
+{
+    static const char expected[] = "expected \"token layer expert ...\", numbers alone";
+    char text[MAX_LINE];
+    route_line line;
+    for (unsigned long number = 1; fgets(text, sizeof(text), file); number++) {
+        bool bad = strlen(text) + 1 == sizeof(text);
+        if (bad || !parse_line(text, &line, &bad)) {
+            if (bad) {
+                return hypura_fail(error, HYPURA_ERR_FORMAT, "%s, line %lu: %s", path, number, expected);
+            }
+            continue;
+        }
+        if (keep) {
+            int32_t *row = sizes->experts + ((size_t)line.token * sizes->n_layers + line.layer) * sizes->width;
+            memcpy(row, line.experts, line.n_experts * sizeof(*row));
+        } else {
+            sizes->n_tokens = line.token >= sizes->n_tokens ? line.token + 1 : sizes->n_tokens;
+            sizes->n_layers = line.layer >= sizes->n_layers ? line.layer + 1 : sizes->n_layers;
+            sizes->width = line.n_experts > sizes->width ? line.n_experts : sizes->width;
+        }
+    }
+    if (ferror(file)) {
+        return hypura_fail_errno(error, errno, "cannot read the route %s", path);
+    }
+    return HYPURA_OK;
+}
+
+hypura_status hypura_route_open(const char *path, hypura_route **opened, hypura_error *error)
+{
+    *opened = NULL;
+    FILE *file = fopen(path, "re");
+    if (!file) {
+        return hypura_fail_errno(error, errno, "cannot open the route %s", path);
+    }
+    hypura_route *route = calloc(1, sizeof(*route));
+    hypura_status status = route ? read_lines(file, path, route, false, error)
+                                 : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the route %s", path);
+    if (status == HYPURA_OK && route->n_tokens == 0) {
+        status = hypura_fail(error, HYPURA_ERR_FORMAT, "%s: there is no selection of experts in it", path);
+    }
+    if (status == HYPURA_OK) {
+        const size_t n_rows = (size_t)route->n_tokens * route->n_layers;
+        route->experts = calloc(n_rows, route->width * sizeof(*route->experts));
+        if (route->experts) {
+            memset(route->experts, 0xFF, n_rows * route->width * sizeof(*route->experts));
+            rewind(file);
+            status = read_lines(file, path, route, true, error);
+        } else {
+            status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the %zu selections of %s", n_rows, path);
+        }
+    }
+    (void)fclose(file);
+    if (status != HYPURA_OK) {
+        hypura_route_close(route);
+        return status;
+    }
+    *opened = route;
+    return HYPURA_OK;
+}
+
+void hypura_route_close(hypura_route *route)
+{
+    if (route) {
+        free(route->experts);
+        free(route);
+    }
+}
+
+/* ---- picking ------------------------------------------------------------- */
+
+static uint32_t add_distinct(int32_t *experts, uint32_t n, int32_t expert)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (experts[i] == expert) {
+            return n;
+        }
+    }
+    experts[n] = expert;
+    return n + 1;
+}
+
+static uint32_t add_row(const hypura_route *route, uint64_t token, uint32_t layer, uint32_t n_experts, int32_t *experts,
+                        uint32_t filled, uint32_t n)
+{
+    const size_t at = (size_t)(token % route->n_tokens) * route->n_layers + layer % route->n_layers;
+    const int32_t *row = route->experts + at * route->width;
+    for (uint32_t i = 0; i < route->width && row[i] >= 0 && filled < n; i++) {
+        filled = add_distinct(experts, filled, (int32_t)((uint32_t)row[i] % n_experts));
+    }
+    return filled;
+}
+
+void hypura_route_pick(const hypura_route *route, uint64_t token, uint32_t layer, uint32_t n_experts, int32_t *experts,
+                       uint32_t n)
+{
+    uint32_t filled = add_row(route, token, layer, n_experts, experts, 0, n);
+    if (filled < n) {
+        filled = add_row(route, token + route->n_tokens / 2, layer, n_experts, experts, filled, n);
+    }
+    for (uint32_t expert = 0; filled < n && expert < n_experts; expert++) {
+        filled = add_distinct(experts, filled, (int32_t)expert);
+    }
+}
+
+/* ---- forcing ------------------------------------------------------------- */
+
+static const char topk_name[] = "ffn_moe_topk-";
+
+bool hypura_route_force(struct ggml_tensor *tensor, bool ask, void *user)
+{
+    hypura_route_forcing *forcing = user;
+    if (strncmp(tensor->name, topk_name, sizeof(topk_name) - 1) != 0) {
+        return !ask; /* not asked for, and nothing to stop for */
+    }
+    if (ask) {
+        return true;
+    }
+    const uint32_t layer = (uint32_t)strtoul(tensor->name + sizeof(topk_name) - 1, NULL, 10);
+    const uint32_t n_used = (uint32_t)tensor->ne[0];
+    const uint64_t n_rows = (uint64_t)tensor->ne[1];
+    int32_t experts[MAX_EXPERTS];
+    if (tensor->type != GGML_TYPE_I32 || n_used > MAX_EXPERTS || n_used > forcing->n_experts ||
+        n_rows > forcing->n_tokens) {
+        return true; /* n_forced tells that nothing was forced here */
+    }
+    /* The last layer may compute the last tokens alone: those whose output is wanted. */
+    const uint64_t first = forcing->position + forcing->n_tokens - n_rows;
+    for (uint64_t row = 0; row < n_rows; row++) {
+        hypura_route_pick(forcing->route, first + row, layer, forcing->n_experts, experts, n_used);
+        ggml_backend_tensor_set(tensor, experts, row * tensor->nb[1], n_used * sizeof(*experts));
+    }
+    forcing->n_forced += n_rows;
+    return true;
+}

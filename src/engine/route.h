@@ -1,0 +1,41 @@
+/*
+ * route.h - a recorded route forced on a model: which experts each token uses in
+ * each layer, so that a model of random weights has the locality of a real one.
+ *
+ * A route is text, one line for each token and layer, "token layer expert ...";
+ * lines that begin with # are comments. Immutable once open.
+ */
+#ifndef HYPURA_ENGINE_ROUTE_H
+#define HYPURA_ENGINE_ROUTE_H
+
+#include "hypura.h"
+
+#include "ggml.h"
+
+typedef struct hypura_route hypura_route;
+
+hypura_status hypura_route_open(const char *path, hypura_route **route, hypura_error *error);
+void hypura_route_close(hypura_route *route);
+
+/* The experts of a token in a layer: n distinct ones below n_experts. Tokens and
+ * layers beyond the route begin again at its start, experts are taken modulo
+ * n_experts. Where the route names too few, experts follow that the layer used
+ * half a route away (as frequent as in the route, and no locality in time is
+ * made up), then the lowest that are free. n <= n_experts. */
+void hypura_route_pick(const hypura_route *route, uint64_t token, uint32_t layer, uint32_t n_experts, int32_t *experts,
+                       uint32_t n);
+
+/* What the callback below works on; set position and n_tokens before each decode. */
+typedef struct hypura_route_forcing {
+    const hypura_route *route;
+    uint32_t n_experts;
+    uint64_t position; /* tokens decoded before */
+    uint64_t n_tokens; /* decoded now, in one ubatch */
+    uint64_t n_forced; /* selections overwritten so far */
+} hypura_route_forcing;
+
+/* A ggml_backend_sched_eval_callback; user is a hypura_route_forcing. Asks for the
+ * nodes named ffn_moe_topk-LAYER alone and overwrites what they hold. */
+bool hypura_route_force(struct ggml_tensor *tensor, bool ask, void *user);
+
+#endif
