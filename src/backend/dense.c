@@ -11,14 +11,15 @@
 #include <string.h>
 
 /* dst[first .. first + n) = rows x src1 */
-static void add_rows_product(backend_instance *instance, const struct ggml_tensor *node, const char *rows,
-                             int64_t first, int64_t n)
+static void add_rows_product(backend_instance *instance, const struct ggml_tensor *node, const backend_weight *weight,
+                             const char *rows, int64_t first, int64_t n)
 {
     struct ggml_tensor *weights = shadow_copy(instance, node->src[0]);
     weights->op = GGML_OP_NONE;
     weights->data = (void *)(uintptr_t)rows;
     weights->ne[1] = n;
     weights->nb[2] = weights->nb[3] = weights->nb[1] * (size_t)n;
+    backend_set_form(weights, weight->pager, weight->tensor);
     struct ggml_tensor *part = shadow_copy(instance, node);
     part->data = (char *)node->data + (size_t)first * node->nb[0];
     part->ne[0] = n;
@@ -36,7 +37,7 @@ enum ggml_status backend_run_dense(backend_instance *instance, struct ggml_tenso
     int64_t     n_pinned;
     const char *pinned = hypura_pager_pinned(pager, weight->tensor, &n_pinned);
     if (n_pinned > 0) {
-        add_rows_product(instance, node, pinned, 0, n_pinned);
+        add_rows_product(instance, node, weight, pinned, 0, n_pinned);
     }
     enum ggml_status status = shadow_run(instance);
     const uint32_t   n_chunks = hypura_pager_chunks(pager, weight->tensor);
@@ -47,7 +48,7 @@ enum ggml_status backend_run_dense(backend_instance *instance, struct ggml_tenso
             return GGML_STATUS_FAILED;
         }
         shadow_begin(instance);
-        add_rows_product(instance, node, rows, first, n);
+        add_rows_product(instance, node, weight, rows, first, n);
         status = shadow_run(instance);
         hypura_pager_release_chunk(pager);
     }

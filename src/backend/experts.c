@@ -180,6 +180,7 @@ static struct ggml_tensor *slot_weights(const chain_work *work, const chain_node
     weights->nb[2] = slots.stride_bytes;
     weights->nb[3] = slots.stride_bytes * n;
     weights->op = GGML_OP_NONE;
+    backend_set_form(weights, work->pager, hypura_pager_map(work->pager)->bundles[work->bundle].tensors[product->matrix]);
     return weights;
 }
 

@@ -91,6 +91,8 @@ struct ggml_tensor *shadow_tensor(backend_instance *instance, enum ggml_type typ
                                   int64_t ne2, void *data);
 /* A copy of a tensor that owns nothing: no view, no extra, no buffer but the host's. */
 struct ggml_tensor *shadow_copy(backend_instance *instance, const struct ggml_tensor *tensor);
+/* Marks weights as held by the pager: repacked or plain. */
+void                backend_set_form(struct ggml_tensor *weights, const hypura_pager *pager, int tensor);
 void                shadow_add(backend_instance *instance, struct ggml_tensor *node);
 bool                shadow_has_room(const backend_instance *instance, int n_tensors);
 /* Computes what was added and empties the graph; tensors stay until begin. */

@@ -65,6 +65,15 @@ struct ggml_tensor *shadow_copy(backend_instance *instance, const struct ggml_te
     return copy;
 }
 
+void backend_set_form(struct ggml_tensor *weights, const hypura_pager *pager, int tensor)
+{
+    const hypura_repack *repack = hypura_pager_repack(pager, tensor);
+    if (repack) {
+        weights->buffer = repack->buffer;
+        weights->extra = repack->traits;
+    }
+}
+
 void shadow_add(backend_instance *instance, struct ggml_tensor *node)
 {
     instance->nodes[instance->graph.n_nodes++] = node;

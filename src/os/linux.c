@@ -287,6 +287,11 @@ hypura_status hypura_os_file_open(const char *path, bool direct, hypura_os_file 
     return HYPURA_OK;
 }
 
+void hypura_os_file_uncache(int fd)
+{
+    (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 void hypura_os_file_close(hypura_os_file *file)
 {
     if (file->fd >= 0) {

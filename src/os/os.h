@@ -92,6 +92,9 @@ typedef struct hypura_os_file {
 hypura_status hypura_os_file_open(const char *path, bool direct, hypura_os_file *file, hypura_error *error);
 void hypura_os_file_close(hypura_os_file *file);
 
+/* Asks the page cache to forget the file. A hint. */
+void hypura_os_file_uncache(int fd);
+
 typedef struct hypura_os_drive {
     char id[64];         /* of the file system; the same after a reboot where the system allows */
     uint64_t free_bytes; /* that this user may fill */

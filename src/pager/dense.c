@@ -20,6 +20,7 @@
 
 #include "base/status.h"
 #include "os/os.h"
+#include "plan/layout.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -115,6 +116,12 @@ static hypura_status load_pinned(hypura_pager *pager, hypura_error *error)
     }
     const hypura_status status = hypura_pager_load(pager, loads, n, NULL, NULL, error);
     free(loads);
+    for (int t = 0; t < plan->n_placements && status == HYPURA_OK; t++) {
+        if (pager->dense[t].pinned_rows > 0 && hypura_pager_repack(pager, t)) {
+            hypura_repacker_repack(pager->repacker, t, pager->dense[t].pinned, pager->dense[t].pinned_rows,
+                                   pager->scratch);
+        }
+    }
     return status;
 }
 
@@ -177,14 +184,11 @@ static void read_chunk(hypura_pager *pager, uint32_t index, uint32_t chunk)
     pager_ring          *ring = &pager->ring;
     pager_ring_slot     *slot = &ring->slots[index];
     const hypura_tensor *tensor = &pager->map->tensors[ring->tensor_of[chunk]];
-    const hypura_io_file *file = &hypura_io_files(pager->io)[tensor->file];
     int64_t               first, n;
     chunk_rows(pager, chunk, &first, &n);
     const uint64_t offset = tensor->offset + (uint64_t)first * tensor->row_bytes;
     const uint64_t bytes = (uint64_t)n * tensor->row_bytes;
-    /* the slot has room for a whole unit of the drive before and after the chunk */
-    const uint64_t unit = file->offset_align > file->memory_align ? file->offset_align : file->memory_align;
-    const uint64_t head = unit + offset % file->memory_align;
+    const uint64_t head = hypura_layout_data_offset(HYPURA_LAYOUT_PAGE_BYTES, offset);
     const uint64_t tail = ring->stride_bytes - head - bytes;
     slot->chunk = chunk;
     slot->filling = true;
@@ -295,19 +299,38 @@ void hypura_pager_release_chunk(hypura_pager *pager)
     hypura_io_wake(pager->io);
 }
 
+void pager_finish_chunk(hypura_pager *pager, uint64_t user)
+{
+    pager->ring.slots[(uint32_t)user].filling = false;
+}
+
 void pager_complete_chunk(hypura_pager *pager, const hypura_io_completion *completion)
 {
     pager_ring_slot *slot = &pager->ring.slots[(uint32_t)completion->user];
-    slot->filling = false;
+    const int        tensor = pager->ring.tensor_of[slot->chunk];
     slot->failed = completion->status != HYPURA_OK;
+    if (!slot->failed && hypura_pager_repack(pager, tensor)) {
+        pager_push_job(pager, completion->user);
+        return;
+    }
     if (slot->failed && slot->chunk == pager->ring.wanted) {
         int64_t first, n;
         char    part[64];
         chunk_rows(pager, slot->chunk, &first, &n);
         snprintf(part, sizeof(part), "rows %lld to %lld", (long long)first, (long long)(first + n - 1));
         slot->told = true;
-        pager_note_failure(pager, completion, pager->ring.tensor_of[slot->chunk], part);
+        pager_note_failure(pager, completion, tensor, part);
     }
+    pager_finish_chunk(pager, completion->user);
+}
+
+/* The slot keeps its chunk while it is filling, so no lock is needed. */
+void pager_repack_chunk(hypura_pager *pager, uint64_t user, char *scratch)
+{
+    const pager_ring_slot *slot = &pager->ring.slots[(uint32_t)user];
+    int64_t                first, n;
+    chunk_rows(pager, slot->chunk, &first, &n);
+    hypura_repacker_repack(pager->repacker, pager->ring.tensor_of[slot->chunk], slot->data, n, scratch);
 }
 
 /* ---- rows on demand ------------------------------------------------------ */

@@ -39,9 +39,9 @@ static void lay_out_bundle(hypura_pager *pager, int bundle, const hypura_io_file
     for (int i = 0; i < shape->n_tensors; i++) {
         const hypura_tensor *tensor = matrix_tensor(pager, bundle, i);
         const uint64_t       align = files[tensor->file].memory_align;
-        const uint64_t       phase = tensor->expert_bytes % align == 0 ? tensor->offset % align : 0;
+        const bool           congruent = align <= unit && tensor->expert_bytes % align == 0;
         place->region_begin[i] = at;
-        place->data_offset[i] = at + unit + phase;
+        place->data_offset[i] = at + (congruent ? hypura_layout_data_offset(unit, tensor->offset) : unit);
         at += hypura_layout_region_bytes(unit, tensor->expert_bytes);
         place->region_end[i] = at;
     }
@@ -269,26 +269,69 @@ static int bundle_of_key(const hypura_pager *pager, uint32_t pool, uint32_t key)
     return -1;
 }
 
+/* The parts of a user word of ours. */
+static pager_pool *user_pool(hypura_pager *pager, uint64_t user)
+{
+    return &pager->pools[(user >> 48) & 0xff];
+}
+
+static uint32_t user_matrix(uint64_t user)
+{
+    return (uint32_t)(user >> 40) & 0xff;
+}
+
+/* The bundle that the key in a slot belongs to, and the expert. A slot with reads
+ * under way keeps its key. */
+static int user_bundle(const hypura_pager *pager, uint64_t user, uint32_t *expert)
+{
+    const uint32_t pool = (uint32_t)(user >> 48) & 0xff;
+    const uint32_t key = hypura_cache_key(pager->pools[pool].cache, (uint32_t)user);
+    const int      bundle = bundle_of_key(pager, pool, key);
+    *expert = bundle < 0 ? 0 : key - pager->bundles[bundle].first_key;
+    return bundle;
+}
+
+static void end_read(hypura_pager *pager, uint64_t user)
+{
+    pager_pool *pool = user_pool(pager, user);
+    if (--pool->slots[(uint32_t)user].filling == 0) {
+        unpin(pool, (uint32_t)user);
+    }
+}
+
+void pager_finish_expert(hypura_pager *pager, uint64_t user)
+{
+    user_pool(pager, user)->slots[(uint32_t)user].ready |= (uint8_t)(1u << user_matrix(user));
+    end_read(pager, user);
+}
+
 void pager_complete_expert(hypura_pager *pager, const hypura_io_completion *completion)
 {
-    const uint32_t pool_index = (uint32_t)(completion->user >> 48) & 0xff;
-    const uint32_t matrix = (uint32_t)(completion->user >> 40) & 0xff;
-    const uint32_t slot = (uint32_t)completion->user;
-    pager_pool    *pool = &pager->pools[pool_index];
-    pager_slot    *state = &pool->slots[slot];
-    if (completion->status == HYPURA_OK) {
-        state->ready |= (uint8_t)(1u << matrix);
+    uint32_t  expert;
+    const int bundle = user_bundle(pager, completion->user, &expert);
+    const int tensor = bundle < 0 ? -1 : pager->map->bundles[bundle].tensors[user_matrix(completion->user)];
+    if (completion->status != HYPURA_OK) {
+        char part[32];
+        snprintf(part, sizeof(part), "expert %u", expert);
+        user_pool(pager, completion->user)->slots[(uint32_t)completion->user].failed = true;
+        pager_note_failure(pager, completion, tensor, part);
+        end_read(pager, completion->user);
+    } else if (hypura_pager_repack(pager, tensor)) {
+        pager_push_job(pager, completion->user);
     } else {
-        const uint32_t key = hypura_cache_key(pool->cache, slot);
-        const int      bundle = bundle_of_key(pager, pool_index, key);
-        char           part[32] = "";
-        if (bundle >= 0) {
-            snprintf(part, sizeof(part), "expert %u", key - pager->bundles[bundle].first_key);
-        }
-        state->failed = true;
-        pager_note_failure(pager, completion, bundle < 0 ? -1 : pager->map->bundles[bundle].tensors[matrix], part);
+        pager_finish_expert(pager, completion->user);
     }
-    if (--state->filling == 0) {
-        unpin(pool, slot);
-    }
+}
+
+void pager_repack_expert(hypura_pager *pager, uint64_t user, char *scratch)
+{
+    uint32_t             expert;
+    pager_pool          *pool = user_pool(pager, user);
+    pthread_mutex_lock(&pager->lock);
+    const int            bundle = user_bundle(pager, user, &expert);
+    pthread_mutex_unlock(&pager->lock);
+    const uint32_t       matrix = user_matrix(user);
+    const hypura_tensor *tensor = matrix_tensor(pager, bundle, (int)matrix);
+    char *data = pool->memory + (uint64_t)(uint32_t)user * pool->stride_bytes + pager->bundles[bundle].data_offset[matrix];
+    hypura_repacker_repack(pager->repacker, pager->map->bundles[bundle].tensors[matrix], data, tensor->ne[1], scratch);
 }

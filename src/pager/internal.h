@@ -4,6 +4,7 @@
  *     pager.c    open and close, the thread, the queue of reads, statistics
  *     experts.c  slots of experts: lease, wait, release
  *     dense.c    pinned rows, the ring of chunks, rows on demand
+ *     helpers.c  threads that repack what was read, and that touch the pools first
  *
  * `lock` guards everything below it. `changed` is signalled whenever a read ends.
  */
@@ -24,6 +25,11 @@ enum pager_owner { OWNER_EXPERT = 0, OWNER_CHUNK = 1, OWNER_ROW = 2 };
 static inline uint64_t pager_user(enum pager_owner owner, uint32_t pool, uint32_t matrix, uint32_t slot)
 {
     return (uint64_t)owner << 56 | (uint64_t)pool << 48 | (uint64_t)matrix << 40 | slot;
+}
+
+static inline enum pager_owner pager_user_owner(uint64_t user)
+{
+    return (enum pager_owner)(user >> 56);
 }
 
 typedef struct pager_slot {
@@ -88,6 +94,16 @@ typedef struct pager_queue {
     uint32_t        tail;
 } pager_queue;
 
+#define PAGER_MAX_HELPERS 4
+
+/* Reads that ended and wait to be repacked, by their user words. */
+typedef struct pager_jobs {
+    uint64_t *users;
+    uint32_t  capacity; /* power of two */
+    uint32_t  head;
+    uint32_t  tail;
+} pager_jobs;
+
 struct hypura_pager {
     const hypura_map  *map;
     const hypura_plan *plan;
@@ -102,6 +118,13 @@ struct hypura_pager {
     bool            thread_started;
     pthread_t       prefault;
     bool            prefault_started;
+    pthread_t       helpers[PAGER_MAX_HELPERS];
+    int             n_helpers_wanted;
+    int             n_helpers_started;
+    int             n_helpers; /* that have taken their part of the scratch memory */
+    char           *scratch; /* of all helpers, one after the other */
+    bool            repack;
+    hypura_repacker *repacker; /* NULL: everything stays plain */
     pthread_mutex_t executor; /* held between enter and leave */
 
     pthread_mutex_t lock;
@@ -110,6 +133,8 @@ struct hypura_pager {
     bool            stop;
     bool            prefault_stop;
     pager_queue     queue;
+    pthread_cond_t  jobs_changed;
+    pager_jobs      jobs;
     uint32_t        n_outstanding; /* accepted by the engine, not completed */
 
     uint32_t      n_pools;
@@ -139,13 +164,26 @@ void pager_wait(hypura_pager *pager);
 /* With the lock held: notes a failure unless one is waiting to be taken. */
 void pager_note_failure(hypura_pager *pager, const hypura_io_completion *completion, int tensor, const char *part);
 
+/* helpers.c. start fails with a message; stop joins those that were started. */
+hypura_status pager_open_helpers(hypura_pager *pager, hypura_error *error);
+hypura_status pager_start_helpers(hypura_pager *pager, hypura_error *error);
+void          pager_stop_helpers(hypura_pager *pager);
+void          pager_close_helpers(hypura_pager *pager);
+/* With the lock held: a read ended well; its bytes are still plain. */
+void pager_push_job(hypura_pager *pager, uint64_t user);
+
 hypura_status pager_open_experts(hypura_pager *pager, hypura_error *error);
 void          pager_close_experts(hypura_pager *pager);
 void          pager_complete_expert(hypura_pager *pager, const hypura_io_completion *completion);
+/* Repack what a job names, without the lock; then, with it, make it visible. */
+void pager_repack_expert(hypura_pager *pager, uint64_t user, char *scratch);
+void pager_finish_expert(hypura_pager *pager, uint64_t user);
 
 hypura_status pager_open_dense(hypura_pager *pager, hypura_error *error);
 void          pager_close_dense(hypura_pager *pager);
 void          pager_complete_chunk(hypura_pager *pager, const hypura_io_completion *completion);
+void          pager_repack_chunk(hypura_pager *pager, uint64_t user, char *scratch);
+void          pager_finish_chunk(hypura_pager *pager, uint64_t user);
 void          pager_complete_row(hypura_pager *pager, const hypura_io_completion *completion);
 /* With the lock held: fills free ring slots with the chunks that come next. */
 void          pager_top_up(hypura_pager *pager);

@@ -22,7 +22,6 @@
 #include <string.h>
 
 #define REAP_BATCH 64
-#define PREFAULT_STEP_BYTES (UINT64_C(16) << 20)
 
 /* ---- the queue ----------------------------------------------------------- */
 
@@ -80,7 +79,7 @@ static void submit_queue(hypura_pager *pager)
 
 static void complete(hypura_pager *pager, const hypura_io_completion *completion)
 {
-    switch ((enum pager_owner)(completion->user >> 56)) {
+    switch (pager_user_owner(completion->user)) {
     case OWNER_EXPERT:
         pager_complete_expert(pager, completion);
         break;
@@ -157,31 +156,6 @@ hypura_status hypura_pager_take_error(hypura_pager *pager, hypura_error *error)
     return taken.status;
 }
 
-/* ---- first touch --------------------------------------------------------- */
-
-/* The first touch of memory is slow on virtual machines; pools are touched in
- * the background so that reads need not. Pages already filled stay as they are. */
-static void *prefault_main(void *argument)
-{
-    hypura_pager *pager = argument;
-    for (uint32_t p = 0; p < pager->n_pools; p++) {
-        const pager_pool *pool = &pager->pools[p];
-        for (uint64_t at = 0; at < pool->memory_bytes; at += PREFAULT_STEP_BYTES) {
-            pthread_mutex_lock(&pager->lock);
-            const bool stop = pager->prefault_stop;
-            pthread_mutex_unlock(&pager->lock);
-            if (stop) {
-                return NULL;
-            }
-            const uint64_t left = pool->memory_bytes - at;
-            if (!hypura_os_memory_populate(pool->memory + at, left < PREFAULT_STEP_BYTES ? left : PREFAULT_STEP_BYTES)) {
-                return NULL; /* reads touch the pages then */
-            }
-        }
-    }
-    return NULL;
-}
-
 /* ---- open and close ------------------------------------------------------ */
 
 static hypura_status open_io(hypura_pager *pager, hypura_error *error)
@@ -203,19 +177,12 @@ static hypura_status open_io(hypura_pager *pager, hypura_error *error)
 
 static hypura_status start_threads(hypura_pager *pager, hypura_error *error)
 {
-    int result = pthread_create(&pager->thread, NULL, thread_main, pager);
+    const int result = pthread_create(&pager->thread, NULL, thread_main, pager);
     if (result != 0) {
         return hypura_fail_errno(error, result, "the pager's thread could not be started");
     }
     pager->thread_started = true;
-    if (pager->n_pools > 0) {
-        result = pthread_create(&pager->prefault, NULL, prefault_main, pager);
-        if (result != 0) {
-            return hypura_fail_errno(error, result, "the thread that touches the pools could not be started");
-        }
-        pager->prefault_started = true;
-    }
-    return HYPURA_OK;
+    return pager_start_helpers(pager, error);
 }
 
 hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_pager **out, hypura_error *error)
@@ -232,12 +199,15 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pager->plan = options->plan;
     pager->engine = options->io_engine;
     pager->io_limit_bytes_per_s = options->io_limit_bytes_per_s;
+    pager->repack = options->repack;
+    pager->n_helpers_wanted = options->n_repack_threads > 0 ? options->n_repack_threads : 1;
     pager->hook = options->hook;
     pager->hook_user = options->hook_user;
     pthread_mutex_init(&pager->executor, NULL);
     pthread_mutex_init(&pager->lock, NULL);
     pthread_cond_init(&pager->changed, NULL);
-    if (open_queue(pager, error) || open_io(pager, error) || pager_open_experts(pager, error) ||
+    pthread_cond_init(&pager->jobs_changed, NULL);
+    if (open_queue(pager, error) || open_io(pager, error) || pager_open_helpers(pager, error) || pager_open_experts(pager, error) ||
         pager_open_dense(pager, error) || start_threads(pager, error)) {
         hypura_pager_close(pager);
         return error->status;
@@ -255,9 +225,7 @@ void hypura_pager_close(hypura_pager *pager)
     pager->stop = true;
     pager->prefault_stop = true;
     pthread_mutex_unlock(&pager->lock);
-    if (pager->prefault_started) {
-        pthread_join(pager->prefault, NULL);
-    }
+    pager_stop_helpers(pager);
     if (pager->thread_started) {
         hypura_io_wake(pager->io);
         pthread_join(pager->thread, NULL);
@@ -265,7 +233,9 @@ void hypura_pager_close(hypura_pager *pager)
     hypura_io_close(pager->io);
     pager_close_experts(pager);
     pager_close_dense(pager);
+    pager_close_helpers(pager);
     free(pager->queue.reads);
+    pthread_cond_destroy(&pager->jobs_changed);
     pthread_cond_destroy(&pager->changed);
     pthread_mutex_destroy(&pager->lock);
     pthread_mutex_destroy(&pager->executor);
@@ -338,6 +308,13 @@ hypura_status hypura_pager_load(hypura_pager *pager, const hypura_load *loads, i
         pthread_mutex_unlock(&pager->lock);
     }
     return status;
+}
+
+void hypura_pager_uncache(hypura_pager *pager)
+{
+    for (int i = 0; i < pager->map->n_files; i++) {
+        hypura_os_file_uncache(hypura_io_files(pager->io)[i].fd);
+    }
 }
 
 /* ---- statistics ---------------------------------------------------------- */

@@ -9,7 +9,7 @@
  *
  * A slot of an expert pool:
  *
- *        lease (miss)          reads done              victim of another lease
+ *        lease (miss)    reads done, repacked          victim of another lease
  *     EMPTY ------> FILLING ---------------> READY ------------------> FILLING
  *                      |  a read failed                 (of the new key)
  *                      +---> FAILED ---> EMPTY, once the last lease is released
@@ -27,6 +27,7 @@
 
 #include "hypura.h"
 #include "io/io.h"
+#include "pager/repack.h"
 
 typedef struct hypura_pager hypura_pager;
 
@@ -34,6 +35,8 @@ typedef struct hypura_pager_options {
     const hypura_map  *map;  /* outlives the pager */
     const hypura_plan *plan; /* outlives the pager */
     const char        *io_engine;
+    bool               repack;           /* hold weights as libllama repacks them (repack.h) */
+    int                n_repack_threads; /* 0: one */
     uint64_t           io_limit_bytes_per_s; /* see io.h; loading what stays is not limited */
     hypura_io_hook     hook; /* test instrument, see io.h; by the thread that loads, then by the pager's */
     void              *hook_user;
@@ -62,6 +65,10 @@ typedef struct hypura_load {
 hypura_status hypura_pager_load(hypura_pager *pager, const hypura_load *loads, int n, hypura_progress_fn progress,
                                 void *progress_user, hypura_error *error);
 
+/* Drops what the page cache holds of the files: reads of others than the pager,
+ * libllama's while loading, leave it there. A hint; may do nothing. */
+void hypura_pager_uncache(hypura_pager *pager);
+
 /* The first failure since the last call of this; HYPURA_OK when there was none. */
 hypura_status hypura_pager_take_error(hypura_pager *pager, hypura_error *error);
 
@@ -69,6 +76,10 @@ hypura_status hypura_pager_take_error(hypura_pager *pager, hypura_error *error);
 
 void hypura_pager_enter(hypura_pager *pager);
 void hypura_pager_leave(hypura_pager *pager);
+
+/* What a tensor of the CPU backend has to carry to read this weight's bytes as the
+ * pager holds them; NULL: nothing, they are as in the file. */
+const hypura_repack *hypura_pager_repack(const hypura_pager *pager, int tensor);
 
 /* Where matrix `index` of a bundle lies in slot 0 of its pool, the distance to
  * the next slot, and how many slots there are. */

@@ -26,6 +26,7 @@
 #include "plan/internal.h"
 
 #define ROW_QUANTUM         4
+#define REPACK_QUANTUM      8 /* rows that repacked forms interleave */
 #define GROUP_ROWS          32
 #define MIN_ROWS_FOR_GROUPS 64
 
@@ -94,7 +95,8 @@ static plan_dense describe_dense(const hypura_tensor *tensor, const hypura_use *
         .group_rows = tensor->ne[1],
     };
     if (weight.n_rows % ROW_QUANTUM == 0) {
-        weight.group_rows = weight.n_rows < MIN_ROWS_FOR_GROUPS ? ROW_QUANTUM : GROUP_ROWS;
+        const int64_t small = weight.n_rows % REPACK_QUANTUM == 0 ? REPACK_QUANTUM : ROW_QUANTUM;
+        weight.group_rows = weight.n_rows < MIN_ROWS_FOR_GROUPS ? small : GROUP_ROWS;
     }
     weight.n_groups = ((uint64_t)weight.n_rows + (uint64_t)weight.group_rows - 1) / (uint64_t)weight.group_rows;
     weight.group_bytes = (uint64_t)weight.group_rows * weight.row_bytes;

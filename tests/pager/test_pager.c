@@ -311,8 +311,18 @@ static void every_fault_is_told_or_healed(void **state)
                 fixture f;
                 fixture_open(&f, &fixture_defaults);
                 fault_plan    plan = {.fault = fault, .nth = nth, .lock = PTHREAD_MUTEX_INITIALIZER};
-                hypura_pager *pager = open_pager(&f, engines[e], inject, &plan);
+                hypura_pager *pager = NULL;
                 hypura_error  error = {0};
+                const hypura_pager_options options = {
+                    .map = &f.map, .plan = &f.plan, .io_engine = engines[e], .hook = inject, .hook_user = &plan};
+                if (hypura_pager_open(&options, &pager, &error) != HYPURA_OK) {
+                    assert_int_equal(fault, FAULT_FAIL); /* the pinned rows could not be read */
+                    assert_non_null(strstr(error.message, f.path));
+                    fixture_close(&f);
+                    n_failed++;
+                    n_seen = nth + 1 > n_seen ? nth + 1 : n_seen;
+                    continue;
+                }
                 const bool    ok = work(&f, pager);
                 const bool    told = hypura_pager_take_error(pager, &error) != HYPURA_OK;
                 if (fault != FAULT_FAIL) {
