@@ -265,7 +265,7 @@ typedef struct hypura_model_options {
     int         n_threads;     /* 0: one per physical core */
     bool        force_paging;  /* page even where all weights fit (tests, benchmarks) */
     bool        plain;         /* plain llama.cpp, Hypura out of the path (comparisons) */
-    bool        no_repack;     /* plain: keep weights in the file's own layout */
+    bool        no_repack;     /* keep weights in the file's own layout; the default is the CPU's fastest form */
     const char *io_engine;     /* "uring", "pool"; NULL: the profile's choice */
     uint64_t    io_limit_bytes_per_s; /* emulates a drive of this rate for paged reads; 0: none */
     const char *cache_dir;     /* for the profile; NULL: measured and not stored */
@@ -373,6 +373,7 @@ typedef struct hypura_verify_options {
     const char *const *io_engines; /* NULL: every engine there is */
     int             n_io_engines;
     uint32_t        tokens; /* decoded after each prompt; 0: 16 */
+    bool            repack; /* compare with weights repacked on both sides; false: plain on both */
     int             n_threads;
     const char     *cache_dir;
     hypura_progress_fn progress;

@@ -349,6 +349,7 @@ int hypura_command_run(const hypura_environment *environment, int argc, char *co
          .to.unsigned_integer = &sampling->seed, .min = 0, .max = UINT32_MAX, .given = &run.seed_given},
         {"io-engine", "NAME", "what reads: uring or pool (default: the faster one)", HYPURA_OPTION_CHOICE,
          .to.string = &run.model.io_engine, .choices = hypura_io_engines},
+        {"no-repack", NULL, "keep weights in the file's own layout", HYPURA_OPTION_FLAG, .to.flag = &run.model.no_repack},
         {"force-paging", NULL, "page although all weights fit", HYPURA_OPTION_FLAG, .to.flag = &run.model.force_paging},
         {"plain", NULL, "plain llama.cpp, without Hypura, to compare with", HYPURA_OPTION_FLAG,
          .to.flag = &run.model.plain},

@@ -116,6 +116,7 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
          .to.unsigneds = &ubatches, .min = 1, .max = 65536},
         {"io-engine", "NAME,...", "engines that read: uring, pool (default: all there are)", HYPURA_OPTION_CHOICES,
          .to.choice_list = &engines, .choices = hypura_io_engines},
+        {"repack", NULL, "weights in the CPU's fastest form, on both sides", HYPURA_OPTION_FLAG, .to.flag = &wanted.repack},
         {"tokens", "N", "tokens decoded after each prompt (default: 16)", HYPURA_OPTION_UNSIGNED,
          .to.unsigned_integer = &wanted.tokens, .min = 1, .max = INT32_MAX},
         hypura_option_threads(&wanted.n_threads),

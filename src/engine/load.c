@@ -75,7 +75,7 @@ hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, bo
     case HYPURA_LOAD_PAGED:
         params.load_mode = LLAMA_LOAD_MODE_MMAP;
         params.lazy_mode = LLAMA_LAZY_MODE_OFF; /* rows are read on demand by the pager, not by page faults */
-        params.use_extra_bufts = false;         /* slots hold the file's own layout */
+        params.use_extra_bufts = repack;        /* as the pager does with what streams */
         break;
     }
 

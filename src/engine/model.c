@@ -40,6 +40,8 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
     hypura_pager_options pager_options = {.map = p->map,
                                           .plan = p->plan,
                                           .io_engine = p->io_engine[0] != '\0' ? p->io_engine : NULL,
+                                          .repack = !options->no_repack,
+                                          .n_repack_threads = (p->context.n_threads + 3) / 4,
                                           .io_limit_bytes_per_s = options->io_limit_bytes_per_s,
                                           .hook = extras->io_hook,
                                           .hook_user = extras->io_hook_user};
@@ -50,7 +52,7 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
     hypura_load_lock();
     status = hypura_backend_attach(model->pager, error);
     if (status == HYPURA_OK) {
-        status = hypura_load_model(p->map, HYPURA_LOAD_PAGED, false, NULL, NULL, &model->llama, error);
+        status = hypura_load_model(p->map, HYPURA_LOAD_PAGED, !options->no_repack, NULL, NULL, &model->llama, error);
         if (status == HYPURA_OK) {
             status = hypura_trunk_load(model->llama, p->map, p->plan, model->pager, options->progress,
                                        options->progress_user, &model->trunk_bytes, error);

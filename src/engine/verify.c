@@ -162,7 +162,7 @@ static hypura_status open_model(verification *v, uint32_t n_ubatch, uint64_t wei
                                           .n_threads = v->options->n_threads,
                                           .force_paging = !plain,
                                           .plain = plain,
-                                          .no_repack = true,
+                                          .no_repack = !v->options->repack,
                                           .io_engine = engine};
     const hypura_model_extras extras = {.profile = &v->profile, .all_logits = true};
     hypura_status status = step(v, error);
