@@ -311,10 +311,15 @@ void pager_complete_expert(hypura_pager *pager, const hypura_io_completion *comp
     const int bundle = user_bundle(pager, completion->user, &expert);
     const int tensor = bundle < 0 ? -1 : pager->map->bundles[bundle].tensors[user_matrix(completion->user)];
     if (completion->status != HYPURA_OK) {
-        char part[32];
+        pager_pool    *pool = user_pool(pager, completion->user);
+        const uint32_t slot = (uint32_t)completion->user;
+        char           part[32];
         snprintf(part, sizeof(part), "expert %u", expert);
-        user_pool(pager, completion->user)->slots[(uint32_t)completion->user].failed = true;
-        pager_note_failure(pager, completion, tensor, part);
+        pool->slots[slot].failed = true;
+        /* Told only to the holder of a lease, a pin beside that of the reads. */
+        if (hypura_cache_pins(pool->cache, slot) > 1) {
+            pager_note_failure(pager, completion, tensor, part);
+        }
         end_read(pager, completion->user);
     } else if (hypura_pager_repack(pager, tensor)) {
         pager_push_job(pager, completion->user);
