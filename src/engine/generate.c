@@ -40,32 +40,34 @@ static hypura_status check_sampling(const hypura_sampling *s, hypura_error *erro
     return HYPURA_OK;
 }
 
-/* Tokens that the model's file forbids as output get no chance. */
-static struct llama_sampler *suppress(const struct llama_vocab *vocab)
+/* Tokens that the model's file forbids as output get no chance. False when memory
+ * ran out. */
+static bool suppress(const struct llama_vocab *vocab, struct llama_sampler *chain)
 {
     int32_t n = 0;
     const llama_token *tokens = llama_vocab_get_suppress_tokens(vocab, &n);
     if (n <= 0) {
-        return NULL;
+        return true;
     }
     llama_logit_bias *bias = malloc((size_t)n * sizeof(*bias));
     if (!bias) {
-        return NULL;
+        return false;
     }
     for (int32_t i = 0; i < n; i++) {
         bias[i] = (llama_logit_bias){tokens[i], -INFINITY};
     }
-    struct llama_sampler *sampler = llama_sampler_init_logit_bias(llama_vocab_n_tokens(vocab), n, bias);
+    llama_sampler_chain_add(chain, llama_sampler_init_logit_bias(llama_vocab_n_tokens(vocab), n, bias));
     free(bias);
-    return sampler;
+    return true;
 }
 
+/* NULL when memory ran out. */
 static struct llama_sampler *open_sampler(const struct llama_vocab *vocab, const hypura_sampling *s)
 {
     struct llama_sampler *chain = llama_sampler_chain_init((struct llama_sampler_chain_params){.no_perf = true});
-    struct llama_sampler *bias = suppress(vocab);
-    if (bias) {
-        llama_sampler_chain_add(chain, bias);
+    if (!suppress(vocab, chain)) {
+        llama_sampler_free(chain);
+        return NULL;
     }
     if (!(s->temperature > 0.0f)) {
         llama_sampler_chain_add(chain, llama_sampler_init_greedy());
@@ -271,7 +273,8 @@ static hypura_status run(hypura_model *model, const hypura_generate_options *opt
     if (status == HYPURA_OK) {
         sampler = open_sampler(llama_model_get_vocab(model->llama), &options->sampling);
         const uint64_t start = hypura_clock_us();
-        status = answer(model, options, sampler, text, result, error);
+        status = sampler ? answer(model, options, sampler, text, result, error)
+                         : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the tokens that must not be put out");
         result->decode_s = (double)(hypura_clock_us() - start) * 1e-6;
         if (status != HYPURA_OK) {
             hypura_conversation_empty(model->conversation);

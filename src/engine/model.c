@@ -171,7 +171,8 @@ static hypura_status compute_failed(hypura_model *model, int code, const char *w
                            "the context of %u tokens has no room for %u more: pass a larger n_context",
                            model->prepared.context.n_context, n);
     }
-    return hypura_log_fail(error, HYPURA_ERR_BACKEND, "llama.cpp failed to %s %u tokens (%d)", what, n, code);
+    const hypura_status status = code == GGML_STATUS_ALLOC_FAILED ? HYPURA_ERR_MEMORY : HYPURA_ERR_BACKEND;
+    return hypura_log_fail(error, status, "llama.cpp failed to %s %u tokens (%d)", what, n, code);
 }
 
 static struct llama_batch batch_of(const hypura_model *model, const llama_token *tokens, uint32_t n, bool all_logits)
