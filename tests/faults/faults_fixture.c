@@ -36,6 +36,11 @@ const char *faults_copy(const char *file)
     return path;
 }
 
+const char *faults_cache_dir(void)
+{
+    return HYPURA_TEST_CACHE;
+}
+
 hypura_status faults_try_open(const fault_case *c, const char *path, const char *engine, hypura_io_hook hook,
                               void *user, hypura_model **model, hypura_error *error)
 {

@@ -34,6 +34,9 @@ extern const char *const fault_engines[2];
 const char *faults_model(const char *file);
 const char *faults_copy(const char *file);
 
+/* Where the measured profile is kept for all tests of a build. */
+const char *faults_cache_dir(void);
+
 /* Opens with a machine's profile made up, so that nothing is measured. */
 hypura_status faults_try_open(const fault_case *c, const char *path, const char *engine, hypura_io_hook hook,
                               void *user, hypura_model **model, hypura_error *error);

@@ -1,0 +1,306 @@
+/*
+ * test_allocations.c - every allocation, mapping and thread that our code asks for
+ * is refused in turn: always a clean error, nothing left behind (the sanitizers
+ * watch), and the next attempt works. And decoding asks for none.
+ *
+ * The linker's --wrap catches the calls of our own objects; llama.cpp is another
+ * library and is not disturbed.
+ */
+#include "faults_fixture.h"
+
+#include "hw/store.h"
+#include "os/os.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+static _Atomic uint64_t n_calls;
+static _Atomic uint64_t refused; /* this call, counted from 1; 0: none */
+
+static bool refuse(void)
+{
+    return ++n_calls == refused;
+}
+
+/* ---- what is wrapped ------------------------------------------------------ */
+
+void *__real_malloc(size_t bytes);
+void *__real_calloc(size_t n, size_t bytes);
+void *__real_realloc(void *old, size_t bytes);
+void *__real_aligned_alloc(size_t align, size_t bytes);
+int __real_posix_memalign(void **memory, size_t align, size_t bytes);
+char *__real_strdup(const char *text);
+void *__real_mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset);
+void *__real_mmap64(void *address, size_t bytes, int protection, int flags, int fd, off_t offset);
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
+void *__wrap_malloc(size_t bytes);
+void *__wrap_calloc(size_t n, size_t bytes);
+void *__wrap_realloc(void *old, size_t bytes);
+void *__wrap_aligned_alloc(size_t align, size_t bytes);
+int __wrap_posix_memalign(void **memory, size_t align, size_t bytes);
+char *__wrap_strdup(const char *text);
+void *__wrap_mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset);
+void *__wrap_mmap64(void *address, size_t bytes, int protection, int flags, int fd, off_t offset);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
+
+void *__wrap_malloc(size_t bytes)
+{
+    return refuse() ? NULL : __real_malloc(bytes);
+}
+
+void *__wrap_calloc(size_t n, size_t bytes)
+{
+    return refuse() ? NULL : __real_calloc(n, bytes);
+}
+
+void *__wrap_realloc(void *old, size_t bytes)
+{
+    return refuse() ? NULL : __real_realloc(old, bytes);
+}
+
+void *__wrap_aligned_alloc(size_t align, size_t bytes)
+{
+    return refuse() ? NULL : __real_aligned_alloc(align, bytes);
+}
+
+int __wrap_posix_memalign(void **memory, size_t align, size_t bytes)
+{
+    return refuse() ? ENOMEM : __real_posix_memalign(memory, align, bytes);
+}
+
+char *__wrap_strdup(const char *text)
+{
+    return refuse() ? NULL : __real_strdup(text);
+}
+
+static bool refuse_mapping(void)
+{
+    const bool now = refuse();
+    errno = now ? ENOMEM : errno;
+    return now;
+}
+
+void *__wrap_mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
+{
+    return refuse_mapping() ? MAP_FAILED : __real_mmap(address, bytes, protection, flags, fd, offset);
+}
+
+void *__wrap_mmap64(void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
+{
+    return refuse_mapping() ? MAP_FAILED : __real_mmap64(address, bytes, protection, flags, fd, offset);
+}
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
+{
+    return refuse() ? EAGAIN : __real_pthread_create(thread, attributes, run, argument);
+}
+
+/* ---- each in turn ----------------------------------------------------------- */
+
+/* What is tried. HYPURA_OK only where the result is complete and right. */
+typedef hypura_status (*attempt)(const void *what, hypura_error *error);
+
+/* Memory is named as what is missing, or the thread; what libllama asked of our
+ * backend, it reports in its own words. */
+static void expect_clean(const hypura_error *error, uint64_t nth)
+{
+    if (error->status == HYPURA_ERR_MEMORY ? error->message[0] == '\0'
+                                           : !strstr(error->message, "thread") && !strstr(error->message, "Hypura b")) {
+        fail_msg("call %d: %s: %s", (int)nth, hypura_status_name(error->status), error->message);
+    }
+}
+
+/* Tries with call after call refused until none of them is reached any more.
+ * `least` is how many there have to be at least. */
+static void refuse_each(attempt try, const void *what, uint64_t least)
+{
+    for (uint64_t nth = 1;; nth++) {
+        hypura_error error = {.status = HYPURA_OK};
+        n_calls = 0;
+        refused = nth;
+        const hypura_status status = try(what, &error);
+        const bool hit = n_calls >= nth;
+        refused = 0;
+        if (!hit) {
+            assert_int_equal(status, HYPURA_OK);
+            assert_true(nth > least);
+            return;
+        }
+        if (status != HYPURA_OK) {
+            assert_int_equal(error.status, status);
+            expect_clean(&error, nth);
+        }
+    }
+}
+
+static hypura_status try_map(const void *path, hypura_error *error)
+{
+    hypura_map *map = NULL;
+    const hypura_status status = hypura_map_open(path, &map, error);
+    assert_int_equal(map != NULL, status == HYPURA_OK);
+    hypura_map_close(map);
+    return status;
+}
+
+static void opening_a_map(void **state)
+{
+    (void)state;
+    refuse_each(try_map, faults_model("dense-split-q8_0-00001-of-00002.gguf"), 10);
+}
+
+static hypura_status try_profile(const void *unused, hypura_error *error)
+{
+    (void)unused;
+    hypura_profile profile;
+    const hypura_profile_options options = {.cache_dir = faults_cache_dir()};
+    return hypura_profile_get(&options, &profile, error);
+}
+
+static void getting_a_stored_profile(void **state)
+{
+    (void)state;
+    hypura_error error;
+    assert_int_equal(try_profile(NULL, &error), HYPURA_OK); /* measured when it is not there */
+    refuse_each(try_profile, NULL, 0);
+}
+
+static hypura_status try_estimate(const void *what, hypura_error *error)
+{
+    const fault_case *c = what;
+    hypura_plan *plan = NULL;
+    const hypura_model_options options = {.path = faults_model(c->file),
+                                          .weights_bytes = c->weights_bytes,
+                                          .n_context = 64,
+                                          .n_ubatch = 16,
+                                          .cache_dir = faults_cache_dir()};
+    const hypura_status status = hypura_estimate(&options, &plan, error);
+    assert_int_equal(plan != NULL, status == HYPURA_OK);
+    if (plan) {
+        assert_int_equal(plan->mode, c->mode);
+    }
+    hypura_plan_free(plan);
+    return status;
+}
+
+static void estimating(void **state)
+{
+    (void)state;
+    for (int i = 0; i < n_fault_cases; i++) {
+        refuse_each(try_estimate, &fault_cases[i], 20);
+    }
+}
+
+typedef struct run {
+    const fault_case *c;
+    const char *engine;
+    hypura_script script;
+} run;
+
+static hypura_status try_run(const void *what, hypura_error *error)
+{
+    const run *r = what;
+    hypura_model *model = NULL;
+    hypura_status status = faults_try_open(r->c, faults_model(r->c->file), r->engine, NULL, NULL, &model, error);
+    assert_int_equal(model != NULL, status == HYPURA_OK);
+    if (status == HYPURA_OK) {
+        uint64_t differing = 0;
+        status = hypura_script_follow(model, &r->script, &differing, error);
+        assert_int_equal(differing, 0);
+        refused = 0;
+        faults_expect_right(model, &r->script);
+    }
+    hypura_model_close(model);
+    return status;
+}
+
+static void opening_and_decoding(void **state)
+{
+    (void)state;
+    for (int i = 0; i < n_fault_cases; i++) {
+        for (int e = 0; e < 2; e++) {
+            if (hypura_io_engine_available(fault_engines[e])) {
+                run r = {.c = &fault_cases[i], .engine = fault_engines[e]};
+                faults_script(r.c, &r.script);
+                refuse_each(try_run, &r, 40);
+                hypura_script_clear(&r.script);
+            }
+        }
+    }
+}
+
+/* ---- an answer -------------------------------------------------------------- */
+
+typedef struct question {
+    hypura_model *model;
+    char *text; /* the answer, once it is known */
+} question;
+
+static hypura_status try_generate(const void *what, hypura_error *error)
+{
+    const question *q = what;
+    const hypura_generate_options options = {.prompt = "ab", .raw = true, .max_tokens = 4};
+    hypura_result result;
+    const hypura_status status = hypura_generate(q->model, &options, &result, error);
+    if (status == HYPURA_OK && q->text) {
+        assert_string_equal(result.text, q->text);
+    }
+    hypura_result_clear(&result);
+    return status;
+}
+
+static void answering(void **state)
+{
+    (void)state;
+    for (int i = 0; i < n_fault_cases; i++) {
+        question q = {.model = faults_open(&fault_cases[i], faults_model(fault_cases[i].file), NULL, NULL, NULL)};
+        const hypura_generate_options options = {.prompt = "ab", .raw = true, .max_tokens = 4};
+        hypura_result result;
+        hypura_error error;
+        assert_int_equal(hypura_generate(q.model, &options, &result, &error), HYPURA_OK);
+        q.text = result.text;
+        refuse_each(try_generate, &q, 2);
+        hypura_result_clear(&result);
+        hypura_model_close(q.model);
+    }
+}
+
+/* ---- none -------------------------------------------------------------------- */
+
+static void decoding_asks_for_nothing(void **state)
+{
+    (void)state;
+    for (int i = 0; i < n_fault_cases; i++) {
+        for (int e = 0; e < 2; e++) {
+            if (!hypura_io_engine_available(fault_engines[e])) {
+                continue;
+            }
+            hypura_script script;
+            faults_script(&fault_cases[i], &script);
+            hypura_model *model =
+                faults_open(&fault_cases[i], faults_model(fault_cases[i].file), fault_engines[e], NULL, NULL);
+            faults_expect_right(model, &script);
+            n_calls = 0;
+            for (int round = 0; round < 10; round++) {
+                faults_expect_right(model, &script); /* a prompt of one piece, and one token */
+            }
+            assert_int_equal(n_calls, 0);
+            hypura_model_close(model);
+            hypura_script_clear(&script);
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(opening_a_map), cmocka_unit_test(getting_a_stored_profile),
+        cmocka_unit_test(estimating),    cmocka_unit_test(opening_and_decoding),
+        cmocka_unit_test(answering),     cmocka_unit_test(decoding_asks_for_nothing),
+    };
+    return cmocka_run_group_tests_name("faults allocations", tests, faults_setup, faults_teardown);
+}
