@@ -300,60 +300,64 @@ static bool work(fixture *f, hypura_pager *pager)
     return ok;
 }
 
+/* Disturbs the nth read. Returns how many failures were told; *n_reads gets how many
+ * reads there were to disturb. */
+static int disturb(fixture *f, const char *engine, enum fault fault, uint64_t nth, uint64_t *n_reads)
+{
+    fault_plan    plan = {.fault = fault, .nth = nth, .lock = PTHREAD_MUTEX_INITIALIZER};
+    hypura_pager *pager = NULL;
+    hypura_error  error = {0};
+    int           n_failed = 0;
+    const hypura_pager_options options = {
+        .map = &f->map, .plan = &f->plan, .io_engine = engine, .hook = inject, .hook_user = &plan};
+    if (hypura_pager_open(&options, &pager, &error) != HYPURA_OK) {
+        assert_int_equal(fault, FAULT_FAIL); /* the pinned rows could not be read */
+        assert_non_null(strstr(error.message, f->path));
+        *n_reads = nth + 1 > *n_reads ? nth + 1 : *n_reads;
+        return 1;
+    }
+    const bool ok = work(f, pager);
+    const bool told = hypura_pager_take_error(pager, &error) != HYPURA_OK;
+    if (fault != FAULT_FAIL) {
+        assert_true(ok);
+        assert_false(told);
+    }
+    if (!ok) {
+        assert_true(told);
+        assert_non_null(strstr(error.message, f->path));
+        n_failed++;
+    }
+    /* nothing stale: a later pass reads anew and is right; the fault may have been
+     * waiting for it */
+    if (!work(f, pager)) {
+        assert_true(ok && fault == FAULT_FAIL);
+        assert_int_equal(hypura_pager_take_error(pager, &error), HYPURA_ERR_IO);
+        assert_true(work(f, pager));
+        n_failed++;
+    }
+    *n_reads = plan.n_seen > *n_reads ? plan.n_seen : *n_reads;
+    hypura_pager_close(pager);
+    return n_failed;
+}
+
 static void every_fault_is_told_or_healed(void **state)
 {
     (void)state;
+    fixture f;
+    fixture_open(&f, &fixture_defaults);
     for (size_t e = 0; e < 2; e++) {
         for (enum fault fault = FAULT_FAIL; fault <= FAULT_LATE; fault++) {
-            uint64_t n_seen = 1;
+            uint64_t n_reads = 1;
             int      n_failed = 0;
-            for (uint64_t nth = 0; nth <= n_seen; nth++) {
-                fixture f;
-                fixture_open(&f, &fixture_defaults);
-                fault_plan    plan = {.fault = fault, .nth = nth, .lock = PTHREAD_MUTEX_INITIALIZER};
-                hypura_pager *pager = NULL;
-                hypura_error  error = {0};
-                const hypura_pager_options options = {
-                    .map = &f.map, .plan = &f.plan, .io_engine = engines[e], .hook = inject, .hook_user = &plan};
-                if (hypura_pager_open(&options, &pager, &error) != HYPURA_OK) {
-                    assert_int_equal(fault, FAULT_FAIL); /* the pinned rows could not be read */
-                    assert_non_null(strstr(error.message, f.path));
-                    fixture_close(&f);
-                    n_failed++;
-                    n_seen = nth + 1 > n_seen ? nth + 1 : n_seen;
-                    continue;
-                }
-                const bool    ok = work(&f, pager);
-                const bool    told = hypura_pager_take_error(pager, &error) != HYPURA_OK;
-                if (fault != FAULT_FAIL) {
-                    assert_true(ok);
-                    assert_false(told);
-                }
-                if (!ok) {
-                    assert_true(told);
-                    assert_non_null(strstr(error.message, f.path));
-                    n_failed++;
-                }
-                /* nothing stale: a later pass reads anew and is right; the fault may
-                 * have been waiting for it */
-                if (!work(&f, pager)) {
-                    assert_true(ok && fault == FAULT_FAIL);
-                    assert_int_equal(hypura_pager_take_error(pager, &error), HYPURA_ERR_IO);
-                    assert_true(work(&f, pager));
-                    n_failed++;
-                }
-                n_seen = plan.n_seen > n_seen ? plan.n_seen : n_seen;
-                hypura_pager_close(pager);
-                fixture_close(&f);
-                if (nth > 60) {
-                    nth += 7;
-                }
+            for (uint64_t nth = 0; nth <= n_reads; nth += nth < 40 ? 1 : 9) {
+                n_failed += disturb(&f, engines[e], fault, nth, &n_reads);
             }
             if (fault == FAULT_FAIL) {
                 assert_true(n_failed > 20);
             }
         }
     }
+    fixture_close(&f);
 }
 
 static void a_truncated_file_is_named(void **state)
