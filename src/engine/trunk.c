@@ -147,20 +147,15 @@ static hypura_status exchange(const weight *runs, int n, uint64_t page, const hy
 }
 
 /* What libllama read through the mapping to keep elsewhere (repacked weights) is
- * given back: the pages between the runs, which nothing needs any more. Parts that
- * libllama has unmapped already answer with an error that does not matter. */
-static void give_back(const weight *runs, int n, uint64_t page, const hypura_map *map)
+ * given back: the pages between the runs, which nothing needs any more. What lies
+ * before the first and after the last one libllama has unmapped already: it may be
+ * somebody else's memory by now. */
+static void give_back(const weight *runs, int n, uint64_t page)
 {
-    for (int i = 0; i < n; i++) {
-        const bool first = i == 0 || runs[i - 1].file != runs[i].file;
-        const bool last = i + 1 == n || runs[i + 1].file != runs[i].file;
-        const uint64_t end = last ? map->file_bytes[runs[i].file] / page * page : runs[i + 1].begin;
-        const uint64_t begin = hypura_round_up(runs[i].end, page);
-        if (first && runs[i].begin > 0) {
-            (void)madvise(runs[i].base, (size_t)runs[i].begin, MADV_DONTNEED);
-        }
-        if (begin < end) {
-            (void)madvise(runs[i].base + begin, (size_t)(end - begin), MADV_DONTNEED);
+    for (int i = 1; i < n; i++) {
+        const uint64_t begin = hypura_round_up(runs[i - 1].end, page);
+        if (runs[i - 1].file == runs[i].file && runs[i - 1].base == runs[i].base && begin < runs[i].begin) {
+            (void)madvise(runs[i].base + begin, (size_t)(runs[i].begin - begin), MADV_DONTNEED);
         }
     }
 }
@@ -189,7 +184,7 @@ hypura_status hypura_trunk_load(const struct llama_model *model, const hypura_ma
             *bytes += c.weights[i].end - c.weights[i].begin;
         }
         status = exchange(c.weights, n_runs, page, map, pager, progress, progress_user, error);
-        give_back(c.weights, n_runs, page, map);
+        give_back(c.weights, n_runs, page);
         hypura_pager_uncache(pager);
     }
     free(c.weights);
