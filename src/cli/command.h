@@ -16,11 +16,13 @@ enum {
 
 typedef struct hypura_command {
     const char *name;
-    const char *summary; /* one line of `hypura --help` */
+    const char *summary; /* one line of `hypura --help`; NULL: not for people */
     /* Gets the words after the command's name; returns the exit code. */
     int (*run)(const hypura_environment *environment, int argc, char *const *argv);
 } hypura_command;
 
+int hypura_command_bench(const hypura_environment *environment, int argc, char *const *argv);
+int hypura_command_bench_worker(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_estimate(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_inspect(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_profile(const hypura_environment *environment, int argc, char *const *argv);

@@ -20,7 +20,9 @@ static const hypura_command commands[] = {
     {"estimate", "tell how a model would be placed and how fast it would run", hypura_command_estimate},
     {"inspect", "list what a model file is made of", hypura_command_inspect},
     {"profile", "measure this machine", hypura_command_profile},
+    {"bench", "measure speed at several limits, and against plain llama.cpp", hypura_command_bench},
     {"verify", "prove that paging changes no bit of the output", hypura_command_verify},
+    {"bench-worker", NULL, hypura_command_bench_worker},
 };
 
 #define N_COMMANDS ((int)(sizeof commands / sizeof *commands))
@@ -38,10 +40,13 @@ static const hypura_command *find_command(const char *name)
 static int unknown_command(const char *name)
 {
     const char *names[N_COMMANDS];
+    int n_names = 0;
     for (int i = 0; i < N_COMMANDS; i++) {
-        names[i] = commands[i].name;
+        if (commands[i].summary) {
+            names[n_names++] = commands[i].name;
+        }
     }
-    const char *near = hypura_nearest_name(name, names, N_COMMANDS);
+    const char *near = hypura_nearest_name(name, names, n_names);
     if (near) {
         hypura_output_error("unknown command '%s' (did you mean %s?)", name, near);
     } else {
@@ -60,7 +65,9 @@ static void print_help(FILE *to)
           "commands:\n",
           to);
     for (int i = 0; i < N_COMMANDS; i++) {
-        fprintf(to, "  %-10s  %s\n", commands[i].name, commands[i].summary);
+        if (commands[i].summary) {
+            fprintf(to, "  %-10s  %s\n", commands[i].name, commands[i].summary);
+        }
     }
     fputs("\n"
           "  hypura help COMMAND   options of a command\n"

@@ -11,8 +11,6 @@
 
 #include "hypura.h"
 
-#include <limits.h>
-
 /* A control group below this process's own with a memory limit (v1 or v2); page
  * cache counts, swap is not given where the kernel can account for it. */
 typedef struct hypura_os_group {

@@ -13,6 +13,7 @@
 #include "base/status.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -337,4 +338,86 @@ void hypura_verify_report_clear(hypura_verify_report *report)
 {
     free(report->cases);
     *report = (hypura_verify_report){.identical = false};
+}
+
+/* ---- measurement ------------------------------------------------------------ */
+
+const char *hypura_metric_name(hypura_metric metric)
+{
+    static const char *const names[HYPURA_N_METRICS] = {
+        [HYPURA_METRIC_DECODE_TOK_S] = "decode_tok_s",       [HYPURA_METRIC_PREFILL_TOK_S] = "prefill_tok_s",
+        [HYPURA_METRIC_HIT_RATE_BYTES] = "hit_rate_bytes",   [HYPURA_METRIC_BYTES_PER_TOKEN] = "bytes_per_token",
+        [HYPURA_METRIC_BOUND_TOK_S] = "bound_tok_s",         [HYPURA_METRIC_BOUND_SHARE] = "bound_share",
+        [HYPURA_METRIC_COMPUTE_S] = "compute_s",             [HYPURA_METRIC_READ_WAIT_S] = "read_wait_s",
+        [HYPURA_METRIC_DECODE_COLD_TOK_S] = "decode_cold_tok_s"};
+    return names[metric] ? names[metric] : "other";
+}
+
+/* Speed grows with memory; the baseline is half as fast and lacks what the pager counts. */
+static void fake_series(hypura_bench_series *series, const char *label, double tok_s, bool paged)
+{
+    for (int m = 0; m < HYPURA_N_METRICS; m++) {
+        series->metrics[m] = (hypura_spread){NAN, NAN, NAN};
+    }
+    snprintf(series->label, sizeof series->label, "%s", label);
+    series->n_runs = 3;
+    series->read_ahead_kb = 128;
+    series->metrics[HYPURA_METRIC_DECODE_TOK_S] = (hypura_spread){tok_s, tok_s - 0.5, tok_s + 0.5};
+    series->metrics[HYPURA_METRIC_PREFILL_TOK_S] = (hypura_spread){8 * tok_s, 7 * tok_s, 9 * tok_s};
+    if (paged) {
+        series->bound_by = "storage";
+        series->metrics[HYPURA_METRIC_HIT_RATE_BYTES] = (hypura_spread){0.75, 0.5, 1.0};
+        series->metrics[HYPURA_METRIC_BYTES_PER_TOKEN] = (hypura_spread){1e6, 1e6, 1e6};
+        series->metrics[HYPURA_METRIC_BOUND_TOK_S] = (hypura_spread){tok_s / 0.8, tok_s, 2 * tok_s};
+        series->metrics[HYPURA_METRIC_BOUND_SHARE] = (hypura_spread){0.8, 0.8, 0.8};
+        series->metrics[HYPURA_METRIC_COMPUTE_S] = (hypura_spread){0.05, 0.05, 0.05};
+        series->metrics[HYPURA_METRIC_READ_WAIT_S] = (hypura_spread){0.03, 0.03, 0.03};
+    }
+}
+
+hypura_status hypura_bench(const hypura_bench_options *options, hypura_bench_report *report, hypura_error *error)
+{
+    hypura_status status = check_file(options->path, error);
+    memset(report, 0, sizeof *report);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    *report = (hypura_bench_report){.model = "Fake <MoE>",
+                                    .model_bytes = 20000000,
+                                    .tokens = options->tokens ? options->tokens : 64,
+                                    .prompt_tokens = options->prompt_tokens ? options->prompt_tokens : 512,
+                                    .runs = options->runs ? options->runs : 3,
+                                    .n_threads = options->n_threads,
+                                    .io_limit_bytes_per_s = options->io_limit_bytes_per_s,
+                                    .route = options->route != NULL,
+                                    .n_cells = options->n_weights + options->n_memory};
+    report->cells = calloc((size_t)report->n_cells + 1, sizeof *report->cells);
+    for (int i = 0; i < report->n_cells; i++) {
+        hypura_bench_cell *cell = &report->cells[i];
+        bool memory = i < options->n_memory;
+        uint64_t bytes = memory ? options->memory_bytes[i] : options->weights_bytes[i - options->n_memory];
+        cell->weights_bytes = bytes;
+        cell->memory_bytes = memory ? bytes : bytes + 1000;
+        cell->plan = (hypura_plan){.mode = HYPURA_MODE_EXPERTS, .resident_bytes = bytes / 4, .pool_bytes = bytes / 2};
+        cell->n_series = options->baseline ? 2 : 1;
+        cell->baseline = options->baseline ? 1 : -1;
+        cell->decode_ratio = cell->prefill_ratio = (hypura_spread){2.0, 1.5, 2.5};
+        fake_series(&cell->series[0], "hypura", 1.0 + (double)bytes * 1e-6, true);
+        fake_series(&cell->series[1], "llama.cpp", (1.0 + (double)bytes * 1e-6) / 2, false);
+        snprintf(cell->series[1].note, sizeof cell->series[1].note, "no limit: a fake one");
+    }
+    return HYPURA_OK;
+}
+
+void hypura_bench_report_clear(hypura_bench_report *report)
+{
+    free(report->cells);
+    *report = (hypura_bench_report){.n_cells = 0};
+}
+
+hypura_status hypura_bench_worker(int input, int output, hypura_error *error)
+{
+    (void)input;
+    (void)output;
+    return hypura_fail(error, HYPURA_ERR_FORMAT, "a fake worker");
 }

@@ -62,6 +62,13 @@ static const struct {
     {{"estimate", "moe.gguf", "--weights", "50%"}, 0, "mode       experts", NULL},
     {{"estimate", "moe.gguf", "--weights", "0.00001%"}, 1, NULL, "the budget of 107 bytes is below the floor"},
     {{"verify", "moe.gguf"}, 0, "identical", NULL},
+    {{"bench", "--help"}, 0, "--io-limit BYTES/S", NULL},
+    {{"bench", "moe.gguf", "--weights", "1M", "--baseline"}, 0, "2.000x decode", NULL},
+    {{"bench", "moe.gguf", "--weights", "1M", "--io-limit", "5.09e9"}, 0, "slowed down to 4.7 GiB/s", NULL},
+    {{"bench", "moe.gguf", "--io-limit", "fast"}, 2, NULL, "'fast' is no number of bytes per second"},
+    {{"bench", "missing.gguf"}, 1, NULL, "missing.gguf"},
+    {{"bench-worker", "x"}, 2, NULL, "started by hypura bench alone"},
+    {{"bench-worker"}, 1, NULL, "a fake worker"},
     {{"verify", "differs.gguf"}, 1, "differing", "hypura: the output differs from plain llama.cpp in 1 of 1 cases\n"},
     {{"verify", "moe.gguf", "--ubatch", "0"}, 2, NULL, "option --ubatch: 0 is out of range"},
 };
@@ -83,7 +90,7 @@ static void test_rows(void **state)
 static void test_help_fits_a_terminal(void **state)
 {
     (void)state;
-    static const char *const commands[] = {"run", "estimate", "inspect", "profile", "verify"};
+    static const char *const commands[] = {"run", "estimate", "inspect", "profile", "bench", "verify"};
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         process run = RUN("help", commands[i]);
         for (const char *line = strtok(run.output, "\n"); line; line = strtok(NULL, "\n")) {
@@ -96,6 +103,65 @@ static void test_help_fits_a_terminal(void **state)
 }
 
 /* ---- JSON ------------------------------------------------------------------- */
+
+static void test_bench_json(void **state)
+{
+    (void)state;
+    process run = RUN("bench", "moe.gguf", "--memory", "2M", "--weights", "4M,1M", "--baseline", "--tokens=7", "--json");
+    driver_expect(&run, 0, NULL, NULL);
+    json_t *object = driver_object(run.output, "machine model model_bytes tokens prompt_tokens runs threads "
+                                               "io_limit_bytes_per_s route cells");
+    assert_int_equal(driver_integer(object, "tokens"), 7);
+    const json_t *cells = json_object_get(object, "cells");
+    static const int64_t limits[] = {2 << 20, 4 << 20, 1 << 20};
+    assert_int_equal(json_array_size(cells), 3);
+    for (size_t i = 0; i < 3; i++) {
+        const json_t *cell = json_array_get(cells, i);
+        const json_t *hypura = json_object_get(cell, "hypura");
+        const json_t *baseline = json_object_get(cell, "baseline");
+        assert_int_equal(driver_integer(cell, "weights_bytes"), limits[i]);
+        assert_true(driver_real(hypura, "decode_tok_s") > driver_real(json_object_get(hypura, "min"), "decode_tok_s"));
+        assert_true(driver_real(hypura, "decode_tok_s") < driver_real(json_object_get(hypura, "max"), "decode_tok_s"));
+        assert_true(driver_real(hypura, "bound_share") == 0.8);
+        assert_string_equal(driver_string(hypura, "bound_by"), "storage");
+        assert_true(driver_real(baseline, "prefill_tok_s") > 0.0);
+        assert_int_equal(driver_integer(baseline, "read_ahead_kb"), 128);
+        assert_null(json_object_get(baseline, "bound_tok_s")); /* what does not exist is left out */
+        assert_true(driver_real(json_object_get(cell, "decode_ratio"), "median") == 2.0);
+    }
+    json_decref(object);
+    driver_clear(&run);
+}
+
+static int count(const char *text, const char *word)
+{
+    int n = 0;
+    for (; (text = strstr(text, word)); text++) {
+        n++;
+    }
+    return n;
+}
+
+static void test_bench_report(void **state)
+{
+    (void)state;
+    process run = RUN("bench", "moe.gguf", "--weights", "4M,1M", "--baseline", "--route=trace", "--report=page.html");
+    driver_expect(&run, 0, "2.000x decode (1.500-2.500)", NULL);
+    driver_clear(&run);
+    run = driver_shell("cat page.html");
+    assert_int_equal(run.code, 0);
+    assert_int_equal(count(run.output, "<svg"), count(run.output, "</svg>"));
+    assert_int_equal(count(run.output, "<svg"), 5);
+    assert_int_equal(count(run.output, "<tr>"), 1 + 4); /* titles, two series of two cells */
+    assert_non_null(strstr(run.output, "Fake &lt;MoE&gt;"));
+    assert_non_null(strstr(run.output, "recorded route"));
+    assert_null(strstr(run.output, "nan"));
+    assert_null(strstr(run.output, "http")); /* nothing is fetched */
+    driver_clear(&run);
+    run = RUN("bench", "moe.gguf", "--weights", "1M", "--report", "no/such/folder/page.html");
+    driver_expect(&run, 1, NULL, "no/such/folder/page.html");
+    driver_clear(&run);
+}
 
 static void test_profile_json(void **state)
 {
@@ -269,7 +335,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_profile_json),  cmocka_unit_test(test_inspect_json),
         cmocka_unit_test(test_estimate_json), cmocka_unit_test(test_verify_json),
         cmocka_unit_test(test_full_disk),     cmocka_unit_test(test_closed_streams),
-        cmocka_unit_test(test_folders),
+        cmocka_unit_test(test_folders),       cmocka_unit_test(test_bench_json),
+        cmocka_unit_test(test_bench_report),
     };
     return driver_main(argc, argv) ? cmocka_run_group_tests(tests, driver_setup, driver_teardown) : 2;
 }

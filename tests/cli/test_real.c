@@ -101,6 +101,24 @@ static void test_floor_is_a_floor(void **state)
     }
 }
 
+/* One run of each variant in a process of its own. */
+static void test_bench(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < N_MODELS; i++) {
+        json_t *object = RUN_JSON("bench", models[i].file, "--weights=60%", "--baseline", "--tokens=2",
+                                  "--prompt-tokens=3", "--runs=1", "--io-limit=1e9");
+        const json_t *cell = json_array_get(json_object_get(object, "cells"), 0);
+        const json_t *hypura = json_object_get(cell, "hypura");
+        assert_string_equal(driver_string(cell, "mode"), models[i].mode);
+        assert_true(driver_real(hypura, "decode_tok_s") > 0.0);
+        assert_true(driver_real(hypura, "bytes_per_token") > 0.0);
+        assert_true(driver_real(hypura, "direct_bytes_per_s") <= 1e9);
+        assert_true(driver_real(json_object_get(cell, "baseline"), "decode_tok_s") > 0.0);
+        json_decref(object);
+    }
+}
+
 /* The same greedy answer with everything in memory and with most of it paged. */
 static void test_paging_changes_no_text(void **state)
 {
@@ -162,7 +180,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_profile),          cmocka_unit_test(test_inspect),
         cmocka_unit_test(test_floor_is_a_floor), cmocka_unit_test(test_paging_changes_no_text),
-        cmocka_unit_test(test_verify),
+        cmocka_unit_test(test_verify),           cmocka_unit_test(test_bench),
     };
     if (argc != 3 || !driver_main(2, argv)) {
         return 2;

@@ -1,0 +1,229 @@
+/*
+ * bench_output.c - see bench_output.h.
+ */
+#include "cli/bench_output.h"
+
+#include "cli/output.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- JSON ------------------------------------------------------------------ */
+
+/* All metrics of a series through one reading of a spread. */
+static void add_metrics(json_t **object, const hypura_bench_series *series, double (*pick)(const hypura_spread *))
+{
+    for (int m = 0; m < HYPURA_N_METRICS; m++) {
+        const double value = pick(&series->metrics[m]);
+        if (!isnan(value)) {
+            hypura_json_real(object, hypura_metric_name((hypura_metric)m), value);
+        }
+    }
+}
+
+static double pick_median(const hypura_spread *spread)
+{
+    return spread->median;
+}
+
+static double pick_min(const hypura_spread *spread)
+{
+    return spread->min;
+}
+
+static double pick_max(const hypura_spread *spread)
+{
+    return spread->max;
+}
+
+static json_t *series_json(const hypura_bench_series *series)
+{
+    json_t *object = json_object();
+    json_t *min = json_object();
+    json_t *max = json_object();
+    add_metrics(&object, series, pick_median);
+    add_metrics(&min, series, pick_min);
+    add_metrics(&max, series, pick_max);
+    if (series->bound_by) {
+        hypura_json_text(&object, "bound_by", series->bound_by);
+    }
+    hypura_json_text(&object, "label", series->label);
+    hypura_json_integer(&object, "runs", series->n_runs);
+    hypura_json_integer(&object, "read_ahead_kb", series->read_ahead_kb);
+    hypura_json_integer(&object, "limit_bytes", series->limit_bytes);
+    hypura_json_bool(&object, "repacked", series->repacked);
+    if (series->note[0]) {
+        hypura_json_text(&object, "note", series->note);
+    }
+    hypura_json_set(&object, "min", min);
+    hypura_json_set(&object, "max", max);
+    return object;
+}
+
+static json_t *spread_json(const hypura_spread *spread)
+{
+    json_t *object = json_object();
+    hypura_json_real(&object, "median", spread->median);
+    hypura_json_real(&object, "min", spread->min);
+    hypura_json_real(&object, "max", spread->max);
+    return object;
+}
+
+static json_t *cell_json(const hypura_bench_cell *cell)
+{
+    json_t *object = json_object();
+    json_t *others = json_array();
+    hypura_json_integer(&object, "weights_bytes", cell->weights_bytes);
+    hypura_json_integer(&object, "memory_bytes", cell->memory_bytes);
+    hypura_json_text(&object, "mode", hypura_mode_name(cell->plan.mode));
+    hypura_json_set(&object, "hypura", series_json(&cell->series[0]));
+    for (int i = 1; i < cell->n_series; i++) {
+        if (i != cell->baseline) {
+            hypura_json_append(&others, series_json(&cell->series[i]));
+        }
+    }
+    if (cell->baseline > 0) {
+        hypura_json_set(&object, "baseline", series_json(&cell->series[cell->baseline]));
+        hypura_json_set(&object, "decode_ratio", spread_json(&cell->decode_ratio));
+        hypura_json_set(&object, "prefill_ratio", spread_json(&cell->prefill_ratio));
+    }
+    hypura_json_set(&object, "other_baselines", others);
+    return object;
+}
+
+static json_t *machine_json(const hypura_profile *profile)
+{
+    json_t *object = json_object();
+    hypura_json_text(&object, "cpu", profile->cpu);
+    hypura_json_integer(&object, "n_cpus", (uint64_t)profile->n_cpus);
+    hypura_json_integer(&object, "ram_limit_bytes", profile->ram_limit_bytes);
+    hypura_json_real(&object, "memory_bytes_per_s", profile->memory_bytes_per_s);
+    hypura_json_real(&object, "direct_bytes_per_s", profile->direct_bytes_per_s);
+    hypura_json_text(&object, "io_engine", profile->io_engine);
+    hypura_json_bool(&object, "direct_io", profile->direct_io);
+    return object;
+}
+
+json_t *hypura_bench_json(const hypura_bench_report *report)
+{
+    json_t *object = json_object();
+    json_t *cells = json_array();
+    for (int i = 0; i < report->n_cells; i++) {
+        hypura_json_append(&cells, cell_json(&report->cells[i]));
+    }
+    hypura_json_set(&object, "machine", machine_json(&report->profile));
+    hypura_json_text(&object, "model", report->model);
+    hypura_json_integer(&object, "model_bytes", report->model_bytes);
+    hypura_json_integer(&object, "tokens", report->tokens);
+    hypura_json_integer(&object, "prompt_tokens", report->prompt_tokens);
+    hypura_json_integer(&object, "runs", report->runs);
+    hypura_json_integer(&object, "threads", (uint64_t)report->n_threads);
+    hypura_json_integer(&object, "io_limit_bytes_per_s", report->io_limit_bytes_per_s);
+    hypura_json_bool(&object, "route", report->route);
+    hypura_json_set(&object, "cells", cells);
+    return object;
+}
+
+/* ---- table ----------------------------------------------------------------- */
+
+static void cell_spread(hypura_table *table, const hypura_spread *spread)
+{
+    if (isnan(spread->median)) {
+        hypura_table_cell(table, "-");
+    } else if (spread->min < spread->max) {
+        hypura_table_cell(table, "%.2f (%.2f-%.2f)", spread->median, spread->min, spread->max);
+    } else {
+        hypura_table_cell(table, "%.2f", spread->median);
+    }
+}
+
+static void cell_percent(hypura_table *table, const hypura_spread *spread)
+{
+    if (isnan(spread->median)) {
+        hypura_table_cell(table, "-");
+    } else {
+        hypura_table_cell(table, "%.1f %%", 100.0 * spread->median);
+    }
+}
+
+static void add_row(hypura_table *table, const hypura_bench_cell *cell, int index)
+{
+    const hypura_bench_series *series = &cell->series[index];
+    const hypura_spread *metrics = series->metrics;
+    const hypura_spread *bytes = &metrics[HYPURA_METRIC_BYTES_PER_TOKEN];
+    if (index == 0) {
+        hypura_table_size(table, cell->weights_bytes);
+    } else {
+        hypura_table_cell(table, "%s", "");
+    }
+    hypura_table_cell(table, "%s%s", series->label, index > 0 && index == cell->baseline ? " *" : "");
+    cell_spread(table, &metrics[HYPURA_METRIC_DECODE_TOK_S]);
+    cell_spread(table, &metrics[HYPURA_METRIC_PREFILL_TOK_S]);
+    hypura_table_size(table, isnan(bytes->median) ? 0 : (uint64_t)bytes->median);
+    cell_percent(table, &metrics[HYPURA_METRIC_HIT_RATE_BYTES]);
+    cell_percent(table, &metrics[HYPURA_METRIC_DEVICE_BUSY]);
+    if (series->bound_by) {
+        hypura_table_cell(table, "%.1f %% of %s", 100.0 * metrics[HYPURA_METRIC_BOUND_SHARE].median, series->bound_by);
+    } else {
+        hypura_table_cell(table, "-");
+    }
+}
+
+static void print_ratio(const hypura_bench_cell *cell)
+{
+    if (cell->baseline <= 0) {
+        return;
+    }
+    hypura_output_printf("%s: %.3fx decode (%.3f-%.3f), %.3fx prefill (%.3f-%.3f), against %s\n",
+                         hypura_output_size(cell->weights_bytes), cell->decode_ratio.median, cell->decode_ratio.min,
+                         cell->decode_ratio.max, cell->prefill_ratio.median, cell->prefill_ratio.min,
+                         cell->prefill_ratio.max, cell->series[cell->baseline].label);
+}
+
+static void print_notes(const hypura_bench_report *report)
+{
+    for (int i = 0; i < report->n_cells; i++) {
+        const hypura_bench_cell *cell = &report->cells[i];
+        for (int s = 0; s < cell->n_series; s++) {
+            if (cell->series[s].note[0]) {
+                hypura_output_printf("%s, %s: %s\n", hypura_output_size(cell->weights_bytes), cell->series[s].label,
+                                     cell->series[s].note);
+            }
+        }
+    }
+    if (report->route) {
+        hypura_output_printf("experts were forced by a recorded route, which cuts every graph at its routers, in all "
+                             "series alike\n");
+    }
+    if (report->io_limit_bytes_per_s > 0) {
+        hypura_output_printf("Hypura's reads were slowed down to %s; llama.cpp's were not\n",
+                             hypura_output_rate((double)report->io_limit_bytes_per_s));
+    }
+}
+
+hypura_status hypura_bench_print(const hypura_bench_report *report, hypura_error *error)
+{
+    static const char *const titles[] = {"weights",    "",     "decode tok/s", "prefill tok/s",
+                                         "read/token", "hits", "drive busy",   "speed"};
+    hypura_table table;
+    hypura_output_printf("%u tokens after a prompt of %u, %d threads, median of %u runs (min-max)\n\n", report->tokens,
+                         report->prompt_tokens, report->n_threads, report->runs);
+    hypura_table_open(&table, "rlrrrrrl");
+    for (size_t i = 0; i < sizeof titles / sizeof *titles; i++) {
+        hypura_table_cell(&table, "%s", titles[i]);
+    }
+    for (int i = 0; i < report->n_cells; i++) {
+        for (int s = 0; s < report->cells[i].n_series; s++) {
+            add_row(&table, &report->cells[i], s);
+        }
+    }
+    hypura_status status = hypura_table_print(&table, error);
+    hypura_table_close(&table);
+    hypura_output_printf("\n");
+    for (int i = 0; i < report->n_cells; i++) {
+        print_ratio(&report->cells[i]);
+    }
+    print_notes(report);
+    return status;
+}

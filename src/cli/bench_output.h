@@ -1,0 +1,17 @@
+/*
+ * bench_output.h - a bench as a table for people and as JSON for programs.
+ */
+#ifndef HYPURA_CLI_BENCH_OUTPUT_H
+#define HYPURA_CLI_BENCH_OUTPUT_H
+
+#include "cli/json.h"
+#include "hypura.h"
+
+/* To standard output. */
+hypura_status hypura_bench_print(const hypura_bench_report *report, hypura_error *error);
+
+/* {"machine":{..},"cells":[{"weights_bytes":..,"hypura":{..},"baseline":{..}}]}: medians, with objects "min" and
+ * "max" beside them. A metric that a series does not have is left out. */
+json_t *hypura_bench_json(const hypura_bench_report *report);
+
+#endif

@@ -1,0 +1,57 @@
+/*
+ * bench_plot.h - the two kinds of plot that a bench report is made of, as SVG:
+ * lines over memory, and bars parted into shares. Colours are classes of the page,
+ * so that it can be light or dark.
+ */
+#ifndef HYPURA_CLI_BENCH_PLOT_H
+#define HYPURA_CLI_BENCH_PLOT_H
+
+#include "hypura.h"
+
+#include <stdio.h>
+
+#define HYPURA_PLOT_MAX_LINES 4
+#define HYPURA_PLOT_MAX_PARTS 6
+
+/* Text with the characters that mean something to HTML replaced. */
+void hypura_plot_text(FILE *to, const char *text);
+
+typedef struct hypura_plot_line {
+    const char *label;
+    const char *class_name;
+    const hypura_spread *values; /* one for each x; those that are NaN are left out */
+} hypura_plot_line;
+
+typedef struct hypura_line_plot {
+    const char *title;
+    const char *unit; /* of y */
+    double scale;     /* y is multiplied by it */
+    int n;
+    const double *x_bytes; /* ascending */
+    int n_lines;
+    hypura_plot_line lines[HYPURA_PLOT_MAX_LINES];
+} hypura_line_plot;
+
+/* Medians joined by lines, a whisker from min to max, axes from 0. */
+void hypura_plot_lines(FILE *to, const hypura_line_plot *plot);
+
+typedef struct hypura_plot_part {
+    const char *label;
+    const char *class_name;
+} hypura_plot_part;
+
+typedef struct hypura_bar_plot {
+    const char *title;
+    int n_parts;
+    hypura_plot_part parts[HYPURA_PLOT_MAX_PARTS];
+    int n;                     /* bars */
+    const char *const *labels; /* one for each bar */
+    const double *values;      /* n_parts for each bar; NaN and 0 are left out */
+    /* The text that tells a value, into a buffer of that size. */
+    void (*format)(double value, char *text, size_t capacity);
+} hypura_bar_plot;
+
+/* Horizontal bars on one scale, a legend above. */
+void hypura_plot_bars(FILE *to, const hypura_bar_plot *plot);
+
+#endif

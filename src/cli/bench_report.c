@@ -1,0 +1,311 @@
+/*
+ * bench_report.c - see bench_report.h.
+ *
+ * The page: what was measured where, speed over memory, where the time of a token
+ * goes, hits, what was placed where, and the figures behind all of it. Nothing is
+ * fetched: it can be sent as it is.
+ */
+#include "cli/bench_report.h"
+
+#include "base/size.h"
+#include "base/status.h"
+#include "cli/bench_plot.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* One for each cell, in the order of memory. */
+typedef struct row {
+    const hypura_bench_cell *cell;
+    const hypura_bench_series *baseline; /* NULL: none */
+    char label[64];
+} row;
+
+typedef struct page {
+    FILE *to;
+    const hypura_bench_report *report;
+    int n;
+    row *rows;
+    double *x_bytes;
+    hypura_spread *spreads[HYPURA_PLOT_MAX_LINES]; /* scratch of the line plots */
+    const char **labels;
+    double *parts; /* HYPURA_PLOT_MAX_PARTS for each row */
+} page;
+
+static const char style[] =
+    ":root{color-scheme:light dark;--bg:#fbfbfa;--fg:#1c1d21;--dim:#63666f;--grid:#e2e3e6;--a:#2a63d4;--b:#c2660c;"
+    "--c:#8a8d96;--d:#1d8a74;--e:#c23b5a;--f:#7a58c0;--in:#fff}\n"
+    "@media(prefers-color-scheme:dark){:root{--bg:#16171b;--fg:#e6e7ea;--dim:#9a9da6;--grid:#30323a;--a:#7aa2f7;"
+    "--b:#f0a35e;--c:#8f929b;--d:#5cc8b0;--e:#ee7a94;--f:#b49bf0;--in:#14151a}}\n"
+    "body{background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;"
+    "padding:0 1rem}\n"
+    "h1{font-size:1.5rem;margin:0}p{margin:.3rem 0;color:var(--dim)}\n"
+    ".plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:1.5rem;margin:1.5rem 0}\n"
+    "figure{margin:0}figcaption{font-weight:600;margin-bottom:.4rem}svg{width:100%;height:auto;display:block}\n"
+    "svg text{fill:var(--dim);font-size:12px}svg text.inside{fill:var(--in)}\n"
+    ".grid{stroke:var(--grid)}.line{fill:none;stroke-width:2}\n"
+    ".a{fill:var(--a)}.b{fill:var(--b)}.c{fill:var(--c)}.d{fill:var(--d)}.e{fill:var(--e)}.f{fill:var(--f)}\n"
+    ".line.a{fill:none;stroke:var(--a)}.line.b{fill:none;stroke:var(--b)}"
+    ".line.c{fill:none;stroke:var(--c);stroke-dasharray:4 4}\n"
+    ".scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:14px}"
+    "th,td{text-align:right;padding:.3rem .6rem;border-bottom:1px solid var(--grid);white-space:nowrap}"
+    "th{color:var(--dim);font-weight:500}td:nth-child(2),th:nth-child(2){text-align:left}\n";
+
+/* ---- values ------------------------------------------------------------------ */
+
+static void format_ms(double seconds, char *text, size_t capacity)
+{
+    (void)snprintf(text, capacity, "%.*f ms", seconds < 0.01 ? 2 : 1, seconds * 1e3);
+}
+
+static void format_bytes(double bytes, char *text, size_t capacity)
+{
+    (void)hypura_size_format((uint64_t)bytes, text, capacity);
+}
+
+static int compare_rows(const void *a, const void *b)
+{
+    const uint64_t x = ((const row *)a)->cell->weights_bytes;
+    const uint64_t y = ((const row *)b)->cell->weights_bytes;
+    return (x > y) - (x < y);
+}
+
+static const hypura_spread *metric_of(const hypura_bench_series *series, hypura_metric metric)
+{
+    static const hypura_spread none = {NAN, NAN, NAN};
+    return series ? &series->metrics[metric] : &none;
+}
+
+/* ---- plots ------------------------------------------------------------------- */
+
+/* Speed of both variants, and the bound. */
+static void put_speed(page *p, const char *title, hypura_metric speed, hypura_metric bound)
+{
+    hypura_line_plot plot = {.title = title, .unit = "tokens/s", .scale = 1.0, .n = p->n, .x_bytes = p->x_bytes};
+    bool any_baseline = false;
+    for (int i = 0; i < p->n; i++) {
+        const row *r = &p->rows[i];
+        p->spreads[0][i] = *metric_of(&r->cell->series[0], speed);
+        p->spreads[1][i] = *metric_of(r->baseline, speed);
+        p->spreads[2][i] = *metric_of(&r->cell->series[0], bound);
+        any_baseline = any_baseline || r->baseline;
+    }
+    plot.lines[plot.n_lines++] = (hypura_plot_line){"bound", "c", p->spreads[2]};
+    if (any_baseline) {
+        plot.lines[plot.n_lines++] = (hypura_plot_line){"llama.cpp", "b", p->spreads[1]};
+    }
+    plot.lines[plot.n_lines++] = (hypura_plot_line){"Hypura", "a", p->spreads[0]};
+    hypura_plot_lines(p->to, &plot);
+}
+
+static void put_hits(page *p)
+{
+    hypura_line_plot plot = {
+        .title = "Hit rate by bytes", .unit = "%", .scale = 100.0, .n = p->n, .x_bytes = p->x_bytes};
+    for (int i = 0; i < p->n; i++) {
+        p->spreads[0][i] = *metric_of(&p->rows[i].cell->series[0], HYPURA_METRIC_HIT_RATE_BYTES);
+    }
+    plot.lines[plot.n_lines++] = (hypura_plot_line){"Hypura", "a", p->spreads[0]};
+    hypura_plot_lines(p->to, &plot);
+}
+
+static void put_time(page *p)
+{
+    static const hypura_metric metrics[] = {HYPURA_METRIC_COMPUTE_S, HYPURA_METRIC_READ_WAIT_S,
+                                            HYPURA_METRIC_OVERHEAD_S};
+    hypura_bar_plot plot = {.title = "Time of a decoded token, Hypura",
+                            .n_parts = 3,
+                            .parts = {{"compute", "d"}, {"read wait", "e"}, {"overhead", "c"}},
+                            .n = p->n,
+                            .labels = p->labels,
+                            .values = p->parts,
+                            .format = format_ms};
+    for (int i = 0; i < p->n; i++) {
+        for (int part = 0; part < plot.n_parts; part++) {
+            p->parts[i * plot.n_parts + part] = metric_of(&p->rows[i].cell->series[0], metrics[part])->median;
+        }
+    }
+    hypura_plot_bars(p->to, &plot);
+}
+
+static void put_placement(page *p)
+{
+    hypura_bar_plot plot = {
+        .title = "Placement of the weights",
+        .n_parts = 5,
+        .parts = {{"resident", "a"}, {"pinned", "d"}, {"expert pool", "f"}, {"ring", "b"}, {"drive alone", "c"}},
+        .n = p->n,
+        .labels = p->labels,
+        .values = p->parts,
+        .format = format_bytes};
+    for (int i = 0; i < p->n; i++) {
+        const hypura_plan *plan = &p->rows[i].cell->plan;
+        const uint64_t bytes[] = {plan->resident_bytes, plan->pinned_bytes, plan->pool_bytes, plan->ring_bytes,
+                                  plan->nvme_bytes};
+        for (int part = 0; part < plot.n_parts; part++) {
+            p->parts[i * plot.n_parts + part] = (double)bytes[part];
+        }
+    }
+    hypura_plot_bars(p->to, &plot);
+}
+
+/* ---- text -------------------------------------------------------------------- */
+
+static void put_head(page *p)
+{
+    const hypura_bench_report *r = p->report;
+    char size[HYPURA_SIZE_TEXT];
+    char ram[HYPURA_SIZE_TEXT];
+    fputs("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
+          "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<title>hypura bench: ",
+          p->to);
+    hypura_plot_text(p->to, r->model);
+    fprintf(p->to, "</title>\n<style>\n%s</style></head><body>\n<h1>", style);
+    hypura_plot_text(p->to, r->model[0] ? r->model : "model without a name");
+    fprintf(p->to, "</h1>\n<p>%s of weights, %u tokens decoded after a prompt of %u, %d threads, median of %u runs; "
+                   "whiskers from the slowest to the fastest</p>\n<p>",
+            hypura_size_format(r->model_bytes, size, sizeof size), r->tokens, r->prompt_tokens, r->n_threads, r->runs);
+    hypura_plot_text(p->to, r->profile.cpu);
+    fprintf(p->to, ", %d cores, %s, drive %.2f GB/s (%s%s)</p>\n", r->profile.n_cpus,
+            hypura_size_format(r->profile.ram_limit_bytes, ram, sizeof ram), r->profile.direct_bytes_per_s / 1e9,
+            r->profile.io_engine, r->profile.direct_io ? ", direct" : "");
+    if (r->io_limit_bytes_per_s > 0) {
+        fprintf(p->to, "<p>Hypura's reads were slowed down to %.2f GB/s; llama.cpp's were not.</p>\n",
+                (double)r->io_limit_bytes_per_s / 1e9);
+    }
+    if (r->route) {
+        fputs("<p>Experts were forced by a recorded route, which cuts every graph at its routers, in all series "
+              "alike.</p>\n", p->to);
+    }
+}
+
+static void put_number(FILE *to, const hypura_spread *spread, double scale, const char *unit)
+{
+    if (isnan(spread->median)) {
+        fputs("<td>&ndash;</td>", to);
+    } else {
+        fprintf(to, "<td title=\"%.4g to %.4g\">%.4g%s</td>", spread->min * scale, spread->max * scale,
+                spread->median * scale, unit);
+    }
+}
+
+static void put_table(page *p)
+{
+    static const struct {
+        const char *title;
+        hypura_metric metric;
+        double scale;
+        const char *unit;
+    } columns[] = {
+        {"decode tok/s", HYPURA_METRIC_DECODE_TOK_S, 1.0, ""},
+        {"cold", HYPURA_METRIC_DECODE_COLD_TOK_S, 1.0, ""},
+        {"prefill tok/s", HYPURA_METRIC_PREFILL_TOK_S, 1.0, ""},
+        {"read/token", HYPURA_METRIC_BYTES_PER_TOKEN, 1e-6, " MB"},
+        {"hits", HYPURA_METRIC_HIT_RATE_BYTES, 100.0, " %"},
+        {"drive busy", HYPURA_METRIC_DEVICE_BUSY, 100.0, " %"},
+        {"of the bound", HYPURA_METRIC_BOUND_SHARE, 100.0, " %"},
+    };
+    enum { N_COLUMNS = sizeof columns / sizeof *columns };
+    FILE *to = p->to;
+    fputs("<div class=\"scroll\"><table><tr><th>weights</th><th></th>", to);
+    for (int c = 0; c < N_COLUMNS; c++) {
+        fprintf(to, "<th>%s</th>", columns[c].title);
+    }
+    fputs("<th>bound by</th></tr>\n", to);
+    for (int i = 0; i < p->n; i++) {
+        const hypura_bench_cell *cell = p->rows[i].cell;
+        for (int s = 0; s < cell->n_series; s++) {
+            const hypura_bench_series *series = &cell->series[s];
+            fprintf(to, "<tr><td>%s</td><td>", s == 0 ? p->labels[i] : "");
+            hypura_plot_text(to, series->label);
+            if (series->note[0]) {
+                fputs("<br>", to);
+                hypura_plot_text(to, series->note);
+            }
+            fputs("</td>", to);
+            for (int c = 0; c < N_COLUMNS; c++) {
+                put_number(to, &series->metrics[columns[c].metric], columns[c].scale, columns[c].unit);
+            }
+            fprintf(to, "<td>%s</td></tr>\n", series->bound_by ? series->bound_by : "&ndash;");
+        }
+    }
+    fputs("</table></div>\n", to);
+}
+
+/* ---- the page ---------------------------------------------------------------- */
+
+static bool fill_rows(page *p)
+{
+    const size_t n = (size_t)p->n > 0 ? (size_t)p->n : 1;
+    p->rows = calloc(n, sizeof *p->rows);
+    p->x_bytes = calloc(n, sizeof *p->x_bytes);
+    p->labels = calloc(n, sizeof *p->labels);
+    p->parts = calloc(n * HYPURA_PLOT_MAX_PARTS, sizeof *p->parts);
+    bool ok = p->rows && p->x_bytes && p->labels && p->parts;
+    for (int l = 0; l < HYPURA_PLOT_MAX_LINES; l++) {
+        p->spreads[l] = calloc(n, sizeof *p->spreads[l]);
+        ok = ok && p->spreads[l];
+    }
+    for (int i = 0; i < p->n && ok; i++) {
+        const hypura_bench_cell *cell = &p->report->cells[i];
+        p->rows[i].cell = cell;
+        p->rows[i].baseline = cell->baseline > 0 ? &cell->series[cell->baseline] : NULL;
+    }
+    if (ok) {
+        qsort(p->rows, (size_t)p->n, sizeof *p->rows, compare_rows);
+    }
+    for (int i = 0; i < p->n && ok; i++) {
+        char size[HYPURA_SIZE_TEXT];
+        row *r = &p->rows[i];
+        p->x_bytes[i] = (double)r->cell->weights_bytes;
+        (void)snprintf(r->label, sizeof r->label, "%s (%s)",
+                       hypura_size_format(r->cell->weights_bytes, size, sizeof size),
+                       hypura_mode_name(r->cell->plan.mode));
+        p->labels[i] = r->label;
+    }
+    return ok;
+}
+
+static void put_page(page *p)
+{
+    put_head(p);
+    fputs("<div class=\"plots\">\n", p->to);
+    put_speed(p, "Decode: speed over memory", HYPURA_METRIC_DECODE_TOK_S, HYPURA_METRIC_BOUND_TOK_S);
+    put_speed(p, "Prefill: speed over memory", HYPURA_METRIC_PREFILL_TOK_S, HYPURA_METRIC_PREFILL_BOUND_TOK_S);
+    put_time(p);
+    put_hits(p);
+    put_placement(p);
+    fputs("</div>\n", p->to);
+    put_table(p);
+    fputs("</body></html>\n", p->to);
+}
+
+hypura_status hypura_bench_report_write(const hypura_bench_report *report, const char *path, hypura_error *error)
+{
+    page p = {.report = report, .n = report->n_cells};
+    hypura_status status = HYPURA_OK;
+    if (!fill_rows(&p)) {
+        status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the report %s", path);
+    } else {
+        p.to = fopen(path, "w");
+        bool ok = p.to != NULL;
+        if (ok) {
+            put_page(&p);
+            ok = !ferror(p.to);
+            ok = fclose(p.to) == 0 && ok;
+        }
+        if (!ok) {
+            status = hypura_fail_errno(error, errno, "cannot write the report %s", path);
+        }
+    }
+    free(p.rows);
+    free(p.x_bytes);
+    free(p.labels);
+    free(p.parts);
+    for (int l = 0; l < HYPURA_PLOT_MAX_LINES; l++) {
+        free(p.spreads[l]);
+    }
+    return status;
+}

@@ -1,0 +1,160 @@
+/*
+ * cmd_bench.c - `hypura bench`: measured speed at several limits, against plain
+ * llama.cpp and against what the machine allows. Each run is a process of its
+ * own: this program again, with the hidden command `bench-worker`.
+ */
+#include "cli/command.h"
+
+#include "base/size.h"
+#include "base/status.h"
+#include "cli/bench_output.h"
+#include "cli/bench_report.h"
+#include "cli/interrupt.h"
+#include "cli/output.h"
+#include "cli/progress.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#ifdef __linux__
+/* The same file, whatever has become of its name since. */
+static const char *const worker[] = {"/proc/self/exe", "bench-worker", NULL};
+#define WORKER worker
+#else
+#define WORKER NULL
+#endif
+
+int hypura_command_bench_worker(const hypura_environment *environment, int argc, char *const *argv)
+{
+    (void)environment;
+    (void)argv;
+    hypura_error error;
+    hypura_error_clear(&error);
+    if (argc > 0 || isatty(STDOUT_FILENO)) {
+        hypura_output_error("bench-worker is started by hypura bench alone");
+        return HYPURA_EXIT_USAGE;
+    }
+    return hypura_bench_worker(STDIN_FILENO, STDOUT_FILENO, &error) == HYPURA_OK ? HYPURA_EXIT_SUCCESS
+                                                                                 : hypura_command_fail(&error);
+}
+
+typedef struct bench_arguments {
+    hypura_bench_options wanted;
+    hypura_budget_list memory;
+    hypura_budget_list weights;
+    const char *report;
+    const char *io_limit;
+    bool json;
+} bench_arguments;
+
+/* A SIZE, or a number as drives are sold by. */
+static hypura_status parse_rate(const char *text, uint64_t *bytes_per_s, hypura_error *error)
+{
+    char *end;
+    if (hypura_size_parse(text, bytes_per_s) && *bytes_per_s > 0) {
+        return HYPURA_OK;
+    }
+    const double value = strtod(text, &end);
+    if (end != text && *end == '\0' && value >= 1.0 && value < 1e15) {
+        *bytes_per_s = (uint64_t)value;
+        return HYPURA_OK;
+    }
+    return hypura_fail(error, HYPURA_ERR_USAGE, "option --io-limit: '%s' is no number of bytes per second", text);
+}
+
+static hypura_status bench(bench_arguments *arguments, const hypura_environment *environment, hypura_error *error)
+{
+    hypura_bench_options *wanted = &arguments->wanted;
+    uint64_t memory[HYPURA_MAX_LIST];
+    uint64_t weights[HYPURA_MAX_LIST];
+    hypura_bench_report report;
+    hypura_progress progress;
+    hypura_status status = hypura_interrupt_open(error);
+    if (status == HYPURA_OK && arguments->io_limit) {
+        status = parse_rate(arguments->io_limit, &wanted->io_limit_bytes_per_s, error);
+    }
+    if (status == HYPURA_OK) {
+        status = hypura_budgets_resolve(arguments->memory.items, arguments->memory.n, wanted->path, memory, error);
+    }
+    if (status == HYPURA_OK) {
+        status = hypura_budgets_resolve(arguments->weights.items, arguments->weights.n, wanted->path, weights, error);
+    }
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    hypura_progress_open(&progress, environment);
+    wanted->memory_bytes = memory;
+    wanted->n_memory = arguments->memory.n;
+    wanted->weights_bytes = weights;
+    wanted->n_weights = arguments->weights.n;
+    wanted->worker = WORKER;
+    wanted->progress = hypura_progress_update;
+    wanted->progress_user = &progress;
+    status = hypura_bench(wanted, &report, error);
+    hypura_progress_close(&progress);
+    if (status == HYPURA_OK && arguments->report) {
+        status = hypura_bench_report_write(&report, arguments->report, error);
+    }
+    if (status == HYPURA_OK) {
+        status = arguments->json ? hypura_json_print(hypura_bench_json(&report), error)
+                                 : hypura_bench_print(&report, error);
+    }
+    hypura_bench_report_clear(&report);
+    return status;
+}
+
+int hypura_command_bench(const hypura_environment *environment, int argc, char *const *argv)
+{
+    bench_arguments arguments = {.wanted = {.cache_dir = hypura_command_cache_dir(environment)}};
+    hypura_bench_options *wanted = &arguments.wanted;
+    const hypura_option options[] = {
+        {"memory", "SIZE,...", "limits on everything the model takes; also N% of the file", HYPURA_OPTION_BUDGETS,
+         .to.budgets = &arguments.memory},
+        {"weights", "SIZE,...", "limits on the weights alone; also N% of the file", HYPURA_OPTION_BUDGETS,
+         .to.budgets = &arguments.weights},
+        {"baseline", NULL, "also plain llama.cpp, mapping the file, under the same limit", HYPURA_OPTION_FLAG,
+         .to.flag = &wanted->baseline},
+        {"resident", NULL, "what Hypura costs where everything fits, against plain llama.cpp", HYPURA_OPTION_FLAG,
+         .to.flag = &wanted->resident},
+        {"route", "TRACE", "recorded experts to force: lines \"token layer expert ...\"", HYPURA_OPTION_STRING,
+         .to.string = &wanted->route},
+        {"tokens", "N", "tokens decoded in each window (default: 64)", HYPURA_OPTION_UNSIGNED,
+         .to.unsigned_integer = &wanted->tokens, .min = 1, .max = 1 << 24},
+        {"prompt-tokens", "N", "length of the prompt (default: 512)", HYPURA_OPTION_UNSIGNED,
+         .to.unsigned_integer = &wanted->prompt_tokens, .min = 1, .max = 1 << 24},
+        {"runs", "N", "runs of each variant, interleaved (default: 3)", HYPURA_OPTION_UNSIGNED,
+         .to.unsigned_integer = &wanted->runs, .min = 1, .max = 1000},
+        hypura_option_threads(&wanted->n_threads),
+        {"io-limit", "BYTES/S", "emulates a drive for Hypura's reads: 500M, 5.09e9", HYPURA_OPTION_STRING,
+         .to.string = &arguments.io_limit},
+        hypura_option_json(&arguments.json),
+        {"report", "FILE", "write a page of plots (HTML) too", HYPURA_OPTION_STRING, .to.string = &arguments.report},
+    };
+    const hypura_syntax syntax = {
+        .command = "bench",
+        .operands = "MODEL",
+        .n_operands = 1,
+        .about = "Measures prefill and decode at each limit (without one: at what is free), in runs\n"
+                 "that alternate between Hypura and, with --baseline, plain llama.cpp; tells what\n"
+                 "was read, what was hit, and which share of the bound was reached: the larger of\n"
+                 "computing alone and reading alone. --route forces experts in all variants, which\n"
+                 "cuts their graphs at the routers alike.\n",
+        .options = options,
+        .n_options = sizeof options / sizeof *options,
+        .notes = hypura_size_notes,
+    };
+    hypura_arguments words;
+    hypura_error error;
+    int code;
+    if (!hypura_command_begin(&syntax, argc, argv, &words, &code)) {
+        return code;
+    }
+    hypura_error_clear(&error);
+    char path[HYPURA_PATH_BYTES];
+    hypura_status status = hypura_environment_find_model(environment, words.operands[0], path, &error);
+    wanted->path = path;
+    if (status == HYPURA_OK) {
+        status = bench(&arguments, environment, &error);
+    }
+    return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
+}

@@ -1,0 +1,307 @@
+/* What a bench makes of its samples, recorded routes, and one small run of each
+ * kind, in this process. No figure that depends on the machine is asserted. */
+#include "engine_fixture.h"
+
+#include "engine/bench.h"
+#include "engine/route.h"
+
+#include "ggml-alloc.h"
+#include "ggml-backend.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- spreads and bounds --------------------------------------------------- */
+
+static void a_spread_is_median_least_and_most(void **state)
+{
+    (void)state;
+    double odd[] = {3.0, 1.0, 2.0};
+    double even[] = {4.0, NAN, 1.0, 2.0, 3.0};
+    double none[] = {NAN};
+    hypura_spread spread = hypura_bench_spread(odd, 3);
+    assert_true(spread.median == 2.0 && spread.min == 1.0 && spread.max == 3.0);
+    spread = hypura_bench_spread(even, 5); /* what is not known does not count */
+    assert_true(spread.median == 2.5 && spread.min == 1.0 && spread.max == 4.0);
+    spread = hypura_bench_spread(none, 1);
+    assert_true(isnan(spread.median) && isnan(spread.min) && isnan(spread.max));
+}
+
+static bool near(double a, double b)
+{
+    return fabs(a - b) <= 1e-9 * fabs(b);
+}
+
+/* 10 tokens in 2 s: of each, 80 ms waiting, 20 ms overhead, 100 ms computing. */
+static hypura_bench_sample paged_sample(uint64_t bytes_read)
+{
+    return (hypura_bench_sample){
+        .paged = true,
+        .prefill = {.n_tokens = 100, .seconds = 4.0, .statistics = {.bytes_read = 1000000000, .read_wait_s = 1.0}},
+        .cold = {.n_tokens = 10, .seconds = 5.0},
+        .warm = {.n_tokens = 10,
+                 .seconds = 2.0,
+                 .statistics = {.bytes_read = bytes_read,
+                                .bytes_needed = 1000,
+                                .bytes_hit = 750,
+                                .read_wait_s = 0.8,
+                                .overhead_s = 0.2,
+                                .device_busy_s = 1.5}},
+        .direct_bytes_per_s = 1e9};
+}
+
+static const char *bound_by(const double *values)
+{
+    hypura_spread metrics[HYPURA_N_METRICS];
+    for (int m = 0; m < HYPURA_N_METRICS; m++) {
+        metrics[m] = (hypura_spread){values[m], values[m], values[m]};
+    }
+    return hypura_bench_bound_by(metrics);
+}
+
+static void the_bound_is_the_slower_of_computing_and_reading(void **state)
+{
+    (void)state;
+    double v[HYPURA_N_METRICS];
+    const hypura_bench_sample storage = paged_sample(1600000000); /* 160 ms a token */
+    hypura_bench_evaluate(&storage, v);
+    assert_true(near(v[HYPURA_METRIC_DECODE_TOK_S], 5.0));
+    assert_true(near(v[HYPURA_METRIC_DECODE_COLD_TOK_S], 2.0));
+    assert_true(near(v[HYPURA_METRIC_PREFILL_TOK_S], 25.0));
+    assert_true(near(v[HYPURA_METRIC_HIT_RATE_BYTES], 0.75));
+    assert_true(near(v[HYPURA_METRIC_BYTES_PER_TOKEN], 1.6e8));
+    assert_true(near(v[HYPURA_METRIC_COMPUTE_S], 0.1));
+    assert_true(near(v[HYPURA_METRIC_READ_WAIT_S], 0.08));
+    assert_true(near(v[HYPURA_METRIC_OVERHEAD_S], 0.02));
+    assert_true(near(v[HYPURA_METRIC_BOUND_TOK_S], 6.25));
+    assert_true(near(v[HYPURA_METRIC_BOUND_SHARE], 0.8));
+    assert_true(near(v[HYPURA_METRIC_DEVICE_BUSY], 0.75));
+    assert_true(near(v[HYPURA_METRIC_PREFILL_BOUND_TOK_S], 100.0 / 3.0)); /* 3 s computing, 1 s reading */
+    assert_string_equal(bound_by(v), "storage");
+
+    const hypura_bench_sample compute = paged_sample(500000000); /* 50 ms a token */
+    hypura_bench_evaluate(&compute, v);
+    assert_true(near(v[HYPURA_METRIC_BOUND_TOK_S], 10.0));
+    assert_true(near(v[HYPURA_METRIC_BOUND_SHARE], 0.5));
+    assert_string_equal(bound_by(v), "compute");
+}
+
+static void without_a_pager_there_is_no_bound(void **state)
+{
+    (void)state;
+    double v[HYPURA_N_METRICS];
+    const hypura_bench_sample plain = {.prefill = {.n_tokens = 4, .seconds = 2.0},
+                                       .warm = {.n_tokens = 4, .seconds = 1.0, .drive_bytes = 400}};
+    hypura_bench_evaluate(&plain, v);
+    assert_true(near(v[HYPURA_METRIC_DECODE_TOK_S], 4.0));
+    assert_true(near(v[HYPURA_METRIC_BYTES_PER_TOKEN], 100.0)); /* as the system counted */
+    assert_true(isnan(v[HYPURA_METRIC_BOUND_TOK_S]) && isnan(v[HYPURA_METRIC_BOUND_SHARE]));
+    assert_true(isnan(v[HYPURA_METRIC_HIT_RATE_BYTES]) && isnan(v[HYPURA_METRIC_PREFILL_BOUND_TOK_S]));
+    assert_true(isnan(v[HYPURA_METRIC_DECODE_COLD_TOK_S])); /* of no tokens */
+    assert_null(bound_by(v));
+}
+
+static void every_metric_has_a_name_of_its_own(void **state)
+{
+    (void)state;
+    for (int a = 0; a < HYPURA_N_METRICS; a++) {
+        assert_non_null(hypura_metric_name((hypura_metric)a));
+        for (int b = 0; b < a; b++) {
+            assert_string_not_equal(hypura_metric_name((hypura_metric)a), hypura_metric_name((hypura_metric)b));
+        }
+    }
+}
+
+/* ---- routes --------------------------------------------------------------- */
+
+static hypura_route *route_of(const char *text)
+{
+    hypura_error error;
+    hypura_route *route = NULL;
+    const char *path = fixture_path("route");
+    fixture_write(path, text, strlen(text));
+    if (hypura_route_open(path, &route, &error) != HYPURA_OK) {
+        fail_msg("%s", error.message);
+    }
+    return route;
+}
+
+static void expect_picked(const hypura_route *route, uint64_t token, uint32_t layer, uint32_t n_experts,
+                          const int32_t *expected, uint32_t n)
+{
+    int32_t experts[8];
+    hypura_route_pick(route, token, layer, n_experts, experts, n);
+    assert_memory_equal(experts, expected, n * sizeof(*expected));
+}
+
+#define EXPECT_PICKED(route, token, layer, n_experts, ...)                                                             \
+    expect_picked(route, token, layer, n_experts, (const int32_t[]){__VA_ARGS__},                                      \
+                  sizeof((const int32_t[]){__VA_ARGS__}) / sizeof(int32_t))
+
+static void a_route_is_followed_and_begins_again(void **state)
+{
+    (void)state;
+    hypura_route *route = route_of("# a comment\n0 0 5 3\n0 1 2 7\n\n1 0 1 0\r\n1 1 6 4\n");
+    EXPECT_PICKED(route, 0, 0, 8, 5, 3);
+    EXPECT_PICKED(route, 1, 1, 8, 6, 4);
+    EXPECT_PICKED(route, 2, 3, 8, 2, 7);       /* token 0, layer 1 */
+    EXPECT_PICKED(route, 0, 0, 8, 5);          /* fewer than recorded */
+    EXPECT_PICKED(route, 0, 0, 8, 5, 3, 1, 0); /* more: from half a route away */
+    EXPECT_PICKED(route, 0, 0, 4, 1, 3, 0, 2); /* modulo, distinct, then the lowest free ones */
+    hypura_route_close(route);
+}
+
+static void what_is_no_route_is_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        const char *message;
+    } rows[] = {{"", "no selection"},         {"# nothing\n", "no selection"},   {"0 0 1\n0 x 2\n", "line 2"},
+                {"0 0\n", "line 1"},          {"-1 0 3\n", "line 1"},            {"0 0 99999999999\n", "line 1"},
+                {"0 99999 1\n", "line 1"},    {"99999999 0 1\n", "line 1"},      {"0 0 1 2x\n", "line 1"}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        hypura_error error;
+        hypura_route *route = NULL;
+        const char *path = fixture_path("route");
+        fixture_write(path, rows[i].text, strlen(rows[i].text));
+        assert_int_equal(hypura_route_open(path, &route, &error), HYPURA_ERR_FORMAT);
+        assert_null(route);
+        if (!strstr(error.message, rows[i].message)) {
+            fail_msg("row %zu: %s", i, error.message);
+        }
+    }
+    hypura_error error;
+    hypura_route *route = NULL;
+    assert_int_equal(hypura_route_open(fixture_path("missing"), &route, &error), HYPURA_ERR_IO);
+}
+
+static void selections_are_overwritten_and_nothing_else(void **state)
+{
+    (void)state;
+    hypura_route *route = route_of("0 0 5 3\n1 0 1 0\n2 0 2 6\n");
+    struct ggml_context *ctx = ggml_init((struct ggml_init_params){.mem_size = 1 << 16, .no_alloc = true});
+    /* As libllama makes it: the first two of eight sorted experts, a view with gaps. */
+    struct ggml_tensor *sorted = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, 8, 3);
+    ggml_backend_buffer_t buffer = ggml_backend_alloc_ctx_tensors_from_buft(ctx, ggml_backend_cpu_buffer_type());
+    assert_non_null(buffer);
+    struct ggml_tensor *top = ggml_view_2d(ctx, sorted, 2, 3, sorted->nb[1], 0);
+    top->data = sorted->data;
+    top->buffer = buffer;
+    int32_t *data = sorted->data;
+    memset(data, 0xFF, ggml_nbytes(sorted));
+
+    hypura_route_forcing forcing = {.route = route, .n_experts = 8, .position = 10, .n_tokens = 3};
+    ggml_set_name(top, "ffn_moe_weights-0");
+    assert_false(hypura_route_force(top, true, &forcing));
+    ggml_set_name(top, "ffn_moe_topk-0");
+    assert_true(hypura_route_force(top, true, &forcing)); /* asked for, and untouched so far */
+    assert_int_equal(data[0], -1);
+    assert_true(hypura_route_force(top, false, &forcing));
+    const int32_t expected[] = {1, 0, -1, -1, -1, -1, -1, -1, 2, 6, -1, -1, -1, -1, -1, -1, 5, 3};
+    assert_memory_equal(data, expected, sizeof(expected)); /* tokens 10, 11, 12 of a route of three */
+    assert_int_equal(data[18], -1);
+    assert_int_equal(forcing.n_forced, 3);
+    ggml_backend_buffer_free(buffer);
+    ggml_free(ctx);
+    hypura_route_close(route);
+}
+
+/* ---- runs ----------------------------------------------------------------- */
+
+static hypura_bench_report bench_of(hypura_bench_options options)
+{
+    hypura_bench_report report;
+    hypura_error error;
+    options.tokens = 3;
+    options.prompt_tokens = 5;
+    options.runs = 2;
+    options.n_threads = 1;
+    options.cache_dir = fixture_cache_dir();
+    if (hypura_bench(&options, &report, &error) != HYPURA_OK) {
+        fail_msg("%s", error.message);
+    }
+    return report;
+}
+
+static void cells_and_series_are_measured(void **state)
+{
+    (void)state;
+    static const char trace[] = "0 0 1 2\n0 1 3 0\n1 0 2 0\n";
+    const uint64_t weights[] = {UINT64_C(1) << 40, 0};
+    fixture_write(fixture_path("trace"), trace, sizeof(trace) - 1);
+    char route[1024];
+    snprintf(route, sizeof(route), "%s", fixture_path("trace"));
+    hypura_bench_report report =
+        bench_of((hypura_bench_options){.path = fixture_arch("qwen3moe-moe.gguf"),
+                                        .weights_bytes = weights,
+                                        .n_weights = 1,
+                                        .baseline = true,
+                                        .route = route});
+    assert_int_equal(report.n_cells, 1);
+    const hypura_bench_cell *cell = &report.cells[0];
+    assert_true(cell->n_series >= 2);
+    assert_true(cell->baseline >= 1 && cell->baseline < cell->n_series);
+    for (int s = 0; s < cell->n_series; s++) {
+        assert_int_equal(cell->series[s].n_runs, 2);
+        const hypura_spread *speed = &cell->series[s].metrics[HYPURA_METRIC_DECODE_TOK_S];
+        assert_true(speed->min > 0.0 && speed->min <= speed->median && speed->median <= speed->max);
+    }
+    /* There is no limit without a process of its own, and that is told. */
+    assert_int_equal(cell->series[1].limit_bytes, 0);
+    assert_non_null(strstr(cell->series[1].note, "no limit"));
+    hypura_bench_report_clear(&report);
+}
+
+static void resident_is_compared_out_of_the_path_and_in_pools(void **state)
+{
+    (void)state;
+    hypura_bench_report report =
+        bench_of((hypura_bench_options){.path = fixture_arch("qwen3moe-moe.gguf"), .resident = true});
+    assert_int_equal(report.n_cells, 2);
+    assert_int_equal(report.cells[0].plan.mode, HYPURA_MODE_RESIDENT);
+    assert_int_equal(report.cells[1].plan.mode, HYPURA_MODE_EXPERTS);
+    assert_true(isnan(report.cells[0].series[0].metrics[HYPURA_METRIC_BOUND_TOK_S].median));
+    /* Everything was read by the time of the warm window. */
+    assert_true(report.cells[1].series[0].metrics[HYPURA_METRIC_BOUND_TOK_S].median > 0.0);
+    assert_true(report.cells[1].decode_ratio.median > 0.0);
+    hypura_bench_report_clear(&report);
+}
+
+static void what_cannot_be_measured_is_refused(void **state)
+{
+    (void)state;
+    hypura_bench_report report;
+    hypura_error error;
+    const uint64_t weights[] = {1};
+    hypura_bench_options options = {.path = fixture_arch("qwen3moe-moe.gguf"),
+                                    .weights_bytes = weights,
+                                    .n_weights = 1,
+                                    .tokens = 3,
+                                    .prompt_tokens = 5,
+                                    .cache_dir = fixture_cache_dir()};
+    assert_int_equal(hypura_bench(&options, &report, &error), HYPURA_ERR_BUDGET);
+    options.resident = true;
+    assert_int_equal(hypura_bench(&options, &report, &error), HYPURA_ERR_USAGE);
+    options = (hypura_bench_options){.cache_dir = fixture_cache_dir()};
+    assert_int_equal(hypura_bench(&options, &report, &error), HYPURA_ERR_USAGE);
+    assert_null(report.cells);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_spread_is_median_least_and_most),
+        cmocka_unit_test(the_bound_is_the_slower_of_computing_and_reading),
+        cmocka_unit_test(without_a_pager_there_is_no_bound),
+        cmocka_unit_test(every_metric_has_a_name_of_its_own),
+        cmocka_unit_test(a_route_is_followed_and_begins_again),
+        cmocka_unit_test(what_is_no_route_is_refused),
+        cmocka_unit_test(selections_are_overwritten_and_nothing_else),
+        cmocka_unit_test(cells_and_series_are_measured),
+        cmocka_unit_test(resident_is_compared_out_of_the_path_and_in_pools),
+        cmocka_unit_test(what_cannot_be_measured_is_refused),
+    };
+    return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
+}
