@@ -72,6 +72,11 @@ hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, bo
     case HYPURA_LOAD_PLAIN:
         params.use_extra_bufts = repack;
         break;
+    case HYPURA_LOAD_RESIDENT:
+        params.load_mode = LLAMA_LOAD_MODE_DIRECT_IO;
+        params.lazy_mode = LLAMA_LAZY_MODE_OFF;
+        params.use_extra_bufts = repack;
+        break;
     case HYPURA_LOAD_PAGED:
         params.load_mode = LLAMA_LOAD_MODE_MMAP;
         params.lazy_mode = LLAMA_LAZY_MODE_OFF; /* rows are read on demand by the pager, not by page faults */

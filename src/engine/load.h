@@ -17,13 +17,14 @@ void hypura_load_lock(void);
 void hypura_load_unlock(void);
 
 typedef enum hypura_load_kind {
-    HYPURA_LOAD_SURVEY, /* no weight is read and none allocated */
-    HYPURA_LOAD_PLAIN,  /* as stock libllama: the file mapped and read ahead */
-    HYPURA_LOAD_PAGED,  /* the file mapped, nothing read: see trunk.h */
+    HYPURA_LOAD_SURVEY,   /* no weight is read and none allocated */
+    HYPURA_LOAD_PLAIN,    /* as stock libllama: the file mapped and read ahead */
+    HYPURA_LOAD_RESIDENT, /* all weights read past the page cache; nothing of the file is needed later */
+    HYPURA_LOAD_PAGED,    /* the file mapped, nothing read: see trunk.h */
 } hypura_load_kind;
 
 /* With the lock held. repack lets libllama keep weights in the CPU's own layout
- * (PLAIN only). Reasons for failure are llama.cpp's. */
+ * (not SURVEY). Reasons for failure are llama.cpp's. */
 hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, bool repack, hypura_progress_fn progress,
                                 void *progress_user, struct llama_model **model, hypura_error *error);
 

@@ -21,11 +21,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-static hypura_status open_plain(hypura_model *model, const hypura_model_options *options, hypura_error *error)
+static hypura_status open_unpaged(hypura_model *model, const hypura_model_options *options, hypura_error *error)
 {
+    const hypura_load_kind kind = options->plain ? HYPURA_LOAD_PLAIN : HYPURA_LOAD_RESIDENT;
     hypura_load_lock();
-    hypura_status status = hypura_load_model(model->prepared.map, HYPURA_LOAD_PLAIN, !options->no_repack,
-                                             options->progress, options->progress_user, &model->llama, error);
+    hypura_status status = hypura_load_model(model->prepared.map, kind, !options->no_repack, options->progress,
+                                             options->progress_user, &model->llama, error);
     if (status == HYPURA_OK) {
         status = hypura_load_context(model->llama, &model->prepared.context, &model->ctx, error);
     }
@@ -90,7 +91,7 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
     model->prepared.context.on_node_user = extras->on_node_user;
     if (status == HYPURA_OK) {
         const bool resident = options->plain || model->prepared.plan->mode == HYPURA_MODE_RESIDENT;
-        status = resident ? open_plain(model, options, error) : open_paged(model, options, extras, error);
+        status = resident ? open_unpaged(model, options, error) : open_paged(model, options, extras, error);
     }
     if (status == HYPURA_OK) {
         status = attach_threads(model, error);
