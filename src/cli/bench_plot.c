@@ -216,8 +216,10 @@ void hypura_plot_bars(FILE *to, const hypura_bar_plot *plot)
                 continue;
             }
             plot->format(value, text, sizeof text);
-            fprintf(to, "<rect class=\"%s\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%d\"><title>%s: %s</title></rect>\n",
-                    plot->parts[part].class_name, at, y, width, BAR_HEIGHT, plot->parts[part].label, text);
+            fprintf(
+                to,
+                "<rect class=\"%s\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%d\"><title>%s: %s</title></rect>\n",
+                plot->parts[part].class_name, at, y, width, BAR_HEIGHT, plot->parts[part].label, text);
             if (width > 58.0) {
                 fprintf(to, "<text class=\"inside\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%s</text>\n",
                         at + width / 2, y + 15, text);

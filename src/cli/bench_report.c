@@ -42,14 +42,16 @@ static const char style[] =
     "body{background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;"
     "padding:0 1rem}\n"
     "h1{font-size:1.5rem;margin:0}p{margin:.3rem 0;color:var(--dim)}\n"
-    ".plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:1.5rem;margin:1.5rem 0}\n"
+    ".plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:1.5rem;margin:1.5rem "
+    "0}\n"
     "figure{margin:0}figcaption{font-weight:600;margin-bottom:.4rem}svg{width:100%;height:auto;display:block}\n"
     "svg text{fill:var(--dim);font-size:12px}svg text.inside{fill:var(--in)}\n"
     ".grid{stroke:var(--grid)}.line{fill:none;stroke-width:2}\n"
     ".a{fill:var(--a)}.b{fill:var(--b)}.c{fill:var(--c)}.d{fill:var(--d)}.e{fill:var(--e)}.f{fill:var(--f)}\n"
     ".line.a{fill:none;stroke:var(--a)}.line.b{fill:none;stroke:var(--b)}"
     ".line.c{fill:none;stroke:var(--c);stroke-dasharray:4 4}\n"
-    ".scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:14px}"
+    ".scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:"
+    "14px}"
     "th,td{text-align:right;padding:.3rem .6rem;border-bottom:1px solid var(--grid);white-space:nowrap}"
     "th{color:var(--dim);font-weight:500}td:nth-child(2),th:nth-child(2){text-align:left}\n";
 
@@ -164,8 +166,9 @@ static void put_head(page *p)
     hypura_plot_text(p->to, r->model);
     fprintf(p->to, "</title>\n<style>\n%s</style></head><body>\n<h1>", style);
     hypura_plot_text(p->to, r->model[0] ? r->model : "model without a name");
-    fprintf(p->to, "</h1>\n<p>%s of weights, %u tokens decoded after a prompt of %u, %d threads, median of %u runs; "
-                   "whiskers from the slowest to the fastest</p>\n<p>",
+    fprintf(p->to,
+            "</h1>\n<p>%s of weights, %u tokens decoded after a prompt of %u, %d threads, median of %u runs; "
+            "whiskers from the slowest to the fastest</p>\n<p>",
             hypura_size_format(r->model_bytes, size, sizeof size), r->tokens, r->prompt_tokens, r->n_threads, r->runs);
     hypura_plot_text(p->to, r->profile.cpu);
     fprintf(p->to, ", %d cores, %s, drive %.2f GB/s (%s%s)</p>\n", r->profile.n_cpus,
@@ -177,7 +180,8 @@ static void put_head(page *p)
     }
     if (r->route) {
         fputs("<p>Experts were forced by a recorded route, which cuts every graph at its routers, in all series "
-              "alike.</p>\n", p->to);
+              "alike.</p>\n",
+              p->to);
     }
 }
 

@@ -96,8 +96,8 @@ static hypura_status bench(bench_arguments *arguments, const hypura_environment 
         status = hypura_bench_report_write(&report, arguments->report, error);
     }
     if (status == HYPURA_OK) {
-        status = arguments->json ? hypura_json_print(hypura_bench_json(&report), error)
-                                 : hypura_bench_print(&report, error);
+        status =
+            arguments->json ? hypura_json_print(hypura_bench_json(&report), error) : hypura_bench_print(&report, error);
     }
     hypura_bench_report_clear(&report);
     return status;

@@ -43,10 +43,10 @@ typedef struct series {
 typedef struct bench {
     const hypura_bench_options *options;
     hypura_bench_report *report;
-    uint32_t read_ahead_kb; /* as found; 0: not known */
+    uint32_t read_ahead_kb;           /* as found; 0: not known */
     series series[HYPURA_MAX_SERIES]; /* of the cell at hand */
-    double *values;     /* [series][metric][run]; NaN where a run failed */
-    uint64_t done;      /* runs, for progress */
+    double *values;                   /* [series][metric][run]; NaN where a run failed */
+    uint64_t done;                    /* runs, for progress */
     uint64_t total;
 } bench;
 
@@ -352,14 +352,16 @@ static hypura_status prepare(bench *b, hypura_error *error)
         b->read_ahead_kb = 0;
     }
     const int n_cells = o->resident ? 2 : limited ? o->n_memory + o->n_weights : 1;
-    const uint64_t n_series = o->resident ? 2
-                              : !o->baseline ? 1
-                              : limited && b->read_ahead_kb != SMALL_READ_AHEAD_KB ? 3 : 2;
+    const uint64_t n_series = o->resident                                          ? 2
+                              : !o->baseline                                       ? 1
+                              : limited && b->read_ahead_kb != SMALL_READ_AHEAD_KB ? 3
+                                                                                   : 2;
     b->total = (uint64_t)n_cells * n_series * r->runs;
     r->cells = calloc((size_t)n_cells, sizeof(*r->cells));
     b->values = calloc((size_t)(HYPURA_MAX_SERIES + 1) * HYPURA_N_METRICS * r->runs, sizeof(*b->values));
-    return r->cells && b->values ? HYPURA_OK
-                                 : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the figures of %d cells", n_cells);
+    return r->cells && b->values
+               ? HYPURA_OK
+               : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the figures of %d cells", n_cells);
 }
 
 static hypura_status run_cells(bench *b, hypura_error *error)

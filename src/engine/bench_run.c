@@ -53,15 +53,14 @@ static hypura_status decode_window(run *r, uint32_t n, uint32_t step, hypura_ben
     return status;
 }
 
-static hypura_status decode_all(run *r, const hypura_bench_task *task, hypura_bench_sample *sample,
-                                hypura_error *error)
+static hypura_status decode_all(run *r, const hypura_bench_task *task, hypura_bench_sample *sample, hypura_error *error)
 {
     const hypura_model *model = r->model;
     const uint32_t n = task->n_prompt + 2 * task->n_tokens;
     const size_t n_vocab = (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama));
     if (!llama_get_memory(model->ctx) || llama_model_has_encoder(model->llama)) {
-        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "%s does not decode token by token: there is nothing to measure",
-                           task->path);
+        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
+                           "%s does not decode token by token: there is nothing to measure", task->path);
     }
     r->tokens = malloc((size_t)n * sizeof(*r->tokens));
     if (!r->tokens || n_vocab == 0) {

@@ -179,7 +179,8 @@ static hypura_status explain_end(int how, const char *program, uint64_t limit_by
     }
     const int code = WIFEXITED(how) ? WEXITSTATUS(how) : -1;
     if (code == EXIT_NO_GROUP) {
-        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "the control group with the memory limit could not be entered");
+        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
+                           "the control group with the memory limit could not be entered");
     }
     return hypura_fail(error, HYPURA_ERR_BACKEND, "a run of the bench (%s) ended with exit code %d and no figures",
                        program, code);

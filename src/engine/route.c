@@ -24,7 +24,7 @@ enum {
 struct hypura_route {
     uint32_t n_tokens;
     uint32_t n_layers;
-    uint32_t width; /* of a row: most experts on one line */
+    uint32_t width;   /* of a row: most experts on one line */
     int32_t *experts; /* n_tokens x n_layers x width, -1 where there is none */
 };
 

@@ -63,7 +63,8 @@ static bool own_group(bool v2, char *path, size_t capacity)
         *group++ = '\0';
         controllers++;
         if (v2 ? controllers[0] == '\0' : strcmp(controllers, "memory") == 0) {
-            const int n = snprintf(path, capacity, "%s%s", v2 ? V2_ROOT : V1_ROOT, strcmp(group, "/") == 0 ? "" : group);
+            const int n =
+                snprintf(path, capacity, "%s%s", v2 ? V2_ROOT : V1_ROOT, strcmp(group, "/") == 0 ? "" : group);
             found = n > 0 && (size_t)n < capacity;
         }
     }
@@ -106,8 +107,9 @@ hypura_status hypura_os_group_open(uint64_t limit_bytes, hypura_os_group *group,
         }
     }
     if (!made) {
-        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
-                           "a control group with a memory limit could not be made: run as root, or in a group of your own");
+        return hypura_fail(
+            error, HYPURA_ERR_UNSUPPORTED,
+            "a control group with a memory limit could not be made: run as root, or in a group of your own");
     }
     return HYPURA_OK;
 }

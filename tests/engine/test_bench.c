@@ -158,9 +158,9 @@ static void what_is_no_route_is_refused(void **state)
     static const struct {
         const char *text;
         const char *message;
-    } rows[] = {{"", "no selection"},         {"# nothing\n", "no selection"},   {"0 0 1\n0 x 2\n", "line 2"},
-                {"0 0\n", "line 1"},          {"-1 0 3\n", "line 1"},            {"0 0 99999999999\n", "line 1"},
-                {"0 99999 1\n", "line 1"},    {"99999999 0 1\n", "line 1"},      {"0 0 1 2x\n", "line 1"}};
+    } rows[] = {{"", "no selection"},      {"# nothing\n", "no selection"}, {"0 0 1\n0 x 2\n", "line 2"},
+                {"0 0\n", "line 1"},       {"-1 0 3\n", "line 1"},          {"0 0 99999999999\n", "line 1"},
+                {"0 99999 1\n", "line 1"}, {"99999999 0 1\n", "line 1"},    {"0 0 1 2x\n", "line 1"}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
         hypura_error error;
         hypura_route *route = NULL;
@@ -233,12 +233,11 @@ static void cells_and_series_are_measured(void **state)
     fixture_write(fixture_path("trace"), trace, sizeof(trace) - 1);
     char route[1024];
     snprintf(route, sizeof(route), "%s", fixture_path("trace"));
-    hypura_bench_report report =
-        bench_of((hypura_bench_options){.path = fixture_arch("qwen3moe-moe.gguf"),
-                                        .weights_bytes = weights,
-                                        .n_weights = 1,
-                                        .baseline = true,
-                                        .route = route});
+    hypura_bench_report report = bench_of((hypura_bench_options){.path = fixture_arch("qwen3moe-moe.gguf"),
+                                                                 .weights_bytes = weights,
+                                                                 .n_weights = 1,
+                                                                 .baseline = true,
+                                                                 .route = route});
     assert_int_equal(report.n_cells, 1);
     const hypura_bench_cell *cell = &report.cells[0];
     assert_true(cell->n_series >= 2);

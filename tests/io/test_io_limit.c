@@ -10,7 +10,7 @@ static void a_drive_serves_one_request_after_the_other(void **state)
     (void)state;
     hypura_io_limit limit = {.bytes_per_s = 1000000};
     assert_int_equal(hypura_io_limit_add(&limit, 5000, 10), 15000);
-    assert_int_equal(hypura_io_limit_add(&limit, 5000, 10), 25000); /* behind the first */
+    assert_int_equal(hypura_io_limit_add(&limit, 5000, 10), 25000);   /* behind the first */
     assert_int_equal(hypura_io_limit_add(&limit, 100000, 1), 101000); /* idle time is lost */
     limit = (hypura_io_limit){.bytes_per_s = 5090000000};
     uint64_t due_ns = 0;
