@@ -1,1 +1,0 @@
-typedef int hypura_predict_stub;

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# plugin.sh LLAMA_BENCH PLUGIN MODEL: llama.cpp's own benchmark, unchanged, pages the
+# model's experts when the plug-in is given a budget, and runs as ever without one.
+set -euo pipefail
+bench=$1 plugin=$2 model=$3
+bytes=$(wc -c <"$model")
+stats=$(mktemp)
+trap 'rm -f "$stats"' EXIT
+export OMP_WAIT_POLICY=passive GGML_BACKEND_PATH=$plugin HYPURA_STATS=$stats
+run() { "$bench" -m "$model" -p 16 -n 4 -r 1 -t 2 "$@"; }
+
+HYPURA_MEMORY=$((bytes * 6 / 10)) run
+cat "$stats"
+grep -q '"mode":"experts"' "$stats"
+grep -Eq '"bytes_read":[1-9]' "$stats"
+
+: >"$stats"
+run
+[ ! -s "$stats" ]
+
+HYPURA_MEMORY=nonsense run -v >"$stats" 2>&1
+grep -q "HYPURA_MEMORY=nonsense is not a size" "$stats"
