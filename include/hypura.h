@@ -168,6 +168,7 @@ typedef struct hypura_map {
     int                  n_files;
     const char *const   *files;
     const uint64_t      *file_bytes;
+    const int64_t       *file_modified_ns; /* when each was last written to, as it was read */
     int                  n_tensors;
     const hypura_tensor *tensors; /* in file order */
     int                  n_bundles;
@@ -409,6 +410,8 @@ typedef enum hypura_metric {
     HYPURA_METRIC_PREFILL_BOUND_TOK_S,
     HYPURA_METRIC_PREFILL_BOUND_SHARE,
     HYPURA_METRIC_DIRECT_BYTES_PER_S, /* of the drive, measured right before the run */
+    HYPURA_METRIC_CPU_S,         /* of all threads; on a busy machine steadier than rates */
+    HYPURA_METRIC_PREFILL_CPU_S,
     HYPURA_METRIC_PEAK_RSS_BYTES,
     HYPURA_N_METRICS,
 } hypura_metric;

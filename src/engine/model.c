@@ -64,6 +64,9 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
         hypura_backend_detach();
     }
     hypura_load_unlock();
+    if (status == HYPURA_OK) {
+        status = hypura_pager_check_files(model->pager, true, error);
+    }
     return status;
 }
 
@@ -176,6 +179,16 @@ static hypura_status compute_failed(hypura_model *model, int code, const char *w
     return hypura_log_fail(error, status, "llama.cpp failed to %s %u tokens (%d)", what, n, code);
 }
 
+/* What was computed counts only where it was computed from the file that was
+ * opened: one that was written to meanwhile gave no read a reason to fail. */
+static hypura_status compute_ended(hypura_model *model, int code, const char *what, uint32_t n, hypura_error *error)
+{
+    if (code != 0) {
+        return compute_failed(model, code, what, n, error);
+    }
+    return model->pager ? hypura_pager_check_files(model->pager, false, error) : HYPURA_OK;
+}
+
 static struct llama_batch batch_of(const hypura_model *model, const llama_token *tokens, uint32_t n, bool all_logits)
 {
     /* Positions left out follow what the memory holds; logits left out are those
@@ -190,12 +203,12 @@ hypura_status hypura_model_decode(hypura_model *model, const llama_token *tokens
 {
     hypura_log_clear();
     int code = llama_decode(model->ctx, batch_of(model, tokens, n, all_logits));
-    return code == 0 ? HYPURA_OK : compute_failed(model, code, "decode", n, error);
+    return compute_ended(model, code, "decode", n, error);
 }
 
 hypura_status hypura_model_encode(hypura_model *model, const llama_token *tokens, uint32_t n, hypura_error *error)
 {
     hypura_log_clear();
     int code = llama_encode(model->ctx, batch_of(model, tokens, n, true));
-    return code == 0 ? HYPURA_OK : compute_failed(model, code, "encode", n, error);
+    return compute_ended(model, code, "encode", n, error);
 }

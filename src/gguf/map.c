@@ -43,6 +43,7 @@ typedef struct opening {
     hypura_gguf *parts;
     const char **paths;
     uint64_t *file_bytes;
+    int64_t *file_modified_ns;
     hypura_tensor *tensors; /* the map's, while it is made */
     hypura_error *error;
 } opening;
@@ -54,12 +55,14 @@ static hypura_status out_of_memory(const opening *o)
 
 /* ---- files ---- */
 
-static hypura_status read_part(opening *o, const char *path, hypura_gguf *gguf, uint64_t *file_bytes)
+static hypura_status read_part(opening *o, const char *path, hypura_gguf *gguf, uint64_t *file_bytes,
+                               int64_t *file_modified_ns)
 {
     hypura_source source;
     hypura_status status = o->open(o->user, path, &source, o->error);
     if (status == HYPURA_OK) {
         *file_bytes = source.bytes;
+        *file_modified_ns = source.modified_ns;
         status = hypura_gguf_read(&source, &o->owned->arena, gguf, o->error);
         hypura_source_close(&source);
     }
@@ -101,9 +104,11 @@ static hypura_status read_other_parts(opening *o)
     int named = name.part - 1;
     hypura_gguf gguf = o->parts[0];
     uint64_t bytes = o->file_bytes[0];
+    int64_t modified_ns = o->file_modified_ns[0];
     o->parts[0] = (hypura_gguf){0};
     o->parts[named] = gguf;
     o->file_bytes[named] = bytes;
+    o->file_modified_ns[named] = modified_ns;
     o->paths[named] = map->path;
     hypura_status status = check_part(o, &o->parts[named], named);
     for (int i = 0; status == HYPURA_OK && i < o->n_parts; i++) {
@@ -114,7 +119,7 @@ static hypura_status read_other_parts(opening *o)
         if (o->paths[i] == NULL) {
             return out_of_memory(o);
         }
-        status = read_part(o, o->paths[i], &o->parts[i], &o->file_bytes[i]);
+        status = read_part(o, o->paths[i], &o->parts[i], &o->file_bytes[i], &o->file_modified_ns[i]);
         if (status == HYPURA_ERR_IO) {
             return hypura_fail_prefix(o->error, "part %d of %d is missing or cannot be read", i + 1, o->n_parts);
         }
@@ -130,7 +135,8 @@ static bool allocate_parts(opening *o, int n)
     o->parts = calloc((size_t)n, sizeof(o->parts[0]));
     o->paths = hypura_arena_alloc(arena, (size_t)n, sizeof(o->paths[0]));
     o->file_bytes = hypura_arena_alloc(arena, (size_t)n, sizeof(o->file_bytes[0]));
-    return o->parts != NULL && o->paths != NULL && o->file_bytes != NULL;
+    o->file_modified_ns = hypura_arena_alloc(arena, (size_t)n, sizeof(o->file_modified_ns[0]));
+    return o->parts != NULL && o->paths != NULL && o->file_bytes != NULL && o->file_modified_ns != NULL;
 }
 
 static hypura_status read_parts(opening *o)
@@ -138,7 +144,8 @@ static hypura_status read_parts(opening *o)
     hypura_map *map = &o->owned->map;
     hypura_gguf gguf;
     uint64_t bytes;
-    hypura_status status = read_part(o, map->path, &gguf, &bytes);
+    int64_t modified_ns;
+    hypura_status status = read_part(o, map->path, &gguf, &bytes, &modified_ns);
     if (status != HYPURA_OK) {
         return status;
     }
@@ -153,6 +160,7 @@ static hypura_status read_parts(opening *o)
     }
     o->parts[0] = gguf;
     o->file_bytes[0] = bytes;
+    o->file_modified_ns[0] = modified_ns;
     o->paths[0] = map->path;
     if (o->n_parts > 1) {
         status = read_other_parts(o);
@@ -160,6 +168,7 @@ static hypura_status read_parts(opening *o)
     map->n_files = o->n_parts;
     map->files = o->paths;
     map->file_bytes = o->file_bytes;
+    map->file_modified_ns = o->file_modified_ns;
     return status;
 }
 

@@ -5,6 +5,7 @@
 #include "gguf/source.h"
 
 #include "base/status.h"
+#include "os/os.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +23,8 @@ hypura_status hypura_source_open_file(void *user, const char *path, hypura_sourc
         return hypura_fail_errno(error, errno, "%s: cannot open", path);
     }
     struct stat info;
-    if (fstat(fd, &info) != 0) {
+    hypura_os_identity identity;
+    if (fstat(fd, &info) != 0 || !hypura_os_identity_of_file(fd, &identity)) {
         int reason = errno;
         close(fd);
         return hypura_fail_errno(error, reason, "%s: cannot read the size", path);
@@ -31,7 +33,8 @@ hypura_status hypura_source_open_file(void *user, const char *path, hypura_sourc
         close(fd);
         return hypura_fail(error, HYPURA_ERR_IO, "%s: not a regular file (give the path of a .gguf file)", path);
     }
-    *source = (hypura_source){.path = path, .bytes = (uint64_t)info.st_size, .data = NULL, .fd = fd};
+    *source = (hypura_source){
+        .path = path, .bytes = identity.bytes, .modified_ns = identity.modified_ns, .data = NULL, .fd = fd};
     return HYPURA_OK;
 }
 

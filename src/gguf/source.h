@@ -10,6 +10,7 @@
 typedef struct hypura_source {
     const char *path;    /* for messages; the opener's caller owns it */
     uint64_t bytes;      /* size when opened */
+    int64_t modified_ns; /* when the file was last written to; 0 for memory */
     const uint8_t *data; /* memory, or NULL for a file */
     int fd;              /* file, or -1 */
 } hypura_source;

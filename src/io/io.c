@@ -157,6 +157,7 @@ static hypura_status open_files(hypura_io *io, const hypura_io_options *options,
         *file = (hypura_io_file){.path = strdup(path),
                                  .fd = opened.fd,
                                  .bytes = opened.bytes,
+                                 .identity = opened.identity,
                                  .direct = opened.direct,
                                  .offset_align = opened.offset_align,
                                  .memory_align = opened.memory_align};
@@ -585,6 +586,49 @@ void hypura_io_read_counters(const hypura_io *io, hypura_io_counters *counters)
     counters->n_requests = atomic_load_explicit(&io->n_requests, memory_order_relaxed);
     counters->n_staged = atomic_load_explicit(&io->n_staged, memory_order_relaxed);
     counters->busy_us = atomic_load_explicit(&io->busy_us, memory_order_relaxed);
+}
+
+static hypura_status compare(const hypura_io_file *file, bool known, const hypura_os_identity *now, hypura_error *error)
+{
+    const hypura_os_identity *then = &file->identity;
+    if (!known) {
+        return hypura_fail_errno(error, errno, "cannot look at %s again", file->path);
+    }
+    if (now->device != then->device || now->inode != then->inode) {
+        return hypura_fail(error, HYPURA_ERR_IO, "%s was replaced while it was opened: open it again", file->path);
+    }
+    if (now->bytes != then->bytes) {
+        return hypura_fail(error, HYPURA_ERR_IO,
+                           "%s had %" PRIu64 " bytes when it was opened and has %" PRIu64
+                           " now: it is truncated, or was replaced while in use",
+                           file->path, then->bytes, now->bytes);
+    }
+    if (now->modified_ns != then->modified_ns) {
+        return hypura_fail(error, HYPURA_ERR_IO,
+                           "%s was written to while in use: what was read of it may be either; open it again",
+                           file->path);
+    }
+    return HYPURA_OK;
+}
+
+hypura_status hypura_io_check_files(const hypura_io *io, hypura_error *error)
+{
+    hypura_status status = HYPURA_OK;
+    for (int i = 0; i < io->n_files && status == HYPURA_OK; i++) {
+        hypura_os_identity now;
+        status = compare(&io->files[i], hypura_os_identity_of_file(io->files[i].fd, &now), &now, error);
+    }
+    return status;
+}
+
+hypura_status hypura_io_check_paths(const hypura_io *io, hypura_error *error)
+{
+    hypura_status status = HYPURA_OK;
+    for (int i = 0; i < io->n_files && status == HYPURA_OK; i++) {
+        hypura_os_identity now;
+        status = compare(&io->files[i], hypura_os_identity_of_path(io->files[i].path, &now), &now, error);
+    }
+    return status;
 }
 
 hypura_status hypura_io_fail(const hypura_io *io, uint16_t file, const hypura_io_completion *completion,

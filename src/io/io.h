@@ -31,6 +31,7 @@
 #define HYPURA_IO_IO_H
 
 #include "hypura.h"
+#include "os/os.h"
 
 typedef struct hypura_io hypura_io;
 
@@ -38,6 +39,7 @@ typedef struct hypura_io_file {
     const char *path;
     int         fd;        /* opened by hypura_io_open */
     uint64_t    bytes;     /* size when opened */
+    hypura_os_identity identity; /* when opened */
     bool        direct;    /* reads bypass the page cache */
     uint32_t    offset_align; /* power of two; 1 when not direct */
     uint32_t    memory_align;
@@ -121,6 +123,15 @@ void hypura_io_read_counters(const hypura_io *io, hypura_io_counters *counters);
 
 /* True when the engine of that name works on this machine. */
 bool hypura_io_engine_available(const char *engine);
+
+/* HYPURA_ERR_IO, naming the file, when one is no longer what it was when it was
+ * opened: written to, longer or shorter. Renaming and deleting change nothing.
+ * What was read before a call that returned OK, was read from unchanged files.
+ * Any thread; takes one system call for each file. */
+hypura_status hypura_io_check_files(const hypura_io *io, hypura_error *error);
+
+/* The same when a path no longer leads to the file that was opened under it. */
+hypura_status hypura_io_check_paths(const hypura_io *io, hypura_error *error);
 
 /* Fills error from a failed completion of a read of that file: path, offset and
  * reason. Returns its status. */

@@ -254,6 +254,34 @@ static int open_retrying(const char *path, int flags)
     return fd;
 }
 
+static void take_identity(const struct stat *st, hypura_os_identity *identity)
+{
+    *identity = (hypura_os_identity){.device = (uint64_t)st->st_dev,
+                                     .inode = (uint64_t)st->st_ino,
+                                     .bytes = (uint64_t)st->st_size,
+                                     .modified_ns = (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec};
+}
+
+bool hypura_os_identity_of_file(int fd, hypura_os_identity *identity)
+{
+    struct stat st;
+    const bool ok = fstat(fd, &st) == 0;
+    if (ok) {
+        take_identity(&st, identity);
+    }
+    return ok;
+}
+
+bool hypura_os_identity_of_path(const char *path, hypura_os_identity *identity)
+{
+    struct stat st;
+    const bool ok = stat(path, &st) == 0;
+    if (ok) {
+        take_identity(&st, identity);
+    }
+    return ok;
+}
+
 hypura_status hypura_os_file_open(const char *path, bool direct, hypura_os_file *file, hypura_error *error)
 {
     *file = (hypura_os_file){.fd = -1, .offset_align = 1, .memory_align = 1};
@@ -284,6 +312,7 @@ hypura_status hypura_os_file_open(const char *path, bool direct, hypura_os_file 
         return hypura_fail(error, HYPURA_ERR_IO, "%s is not a regular file", path);
     }
     file->bytes = (uint64_t)st.st_size;
+    take_identity(&st, &file->identity);
     return HYPURA_OK;
 }
 

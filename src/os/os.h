@@ -78,9 +78,23 @@ bool hypura_os_memory_discard(void *address, size_t bytes);
 
 /* ---- files -------------------------------------------------------------- */
 
+/* Which file, and which contents. Its names are no part of it: a file that is
+ * renamed or deleted while it is open stays the same. */
+typedef struct hypura_os_identity {
+    uint64_t device;
+    uint64_t inode;
+    uint64_t bytes;
+    int64_t modified_ns; /* when it was last written to, since 1970 */
+} hypura_os_identity;
+
+/* Of an open file, and of the one that a path leads to. False with errno set. */
+bool hypura_os_identity_of_file(int fd, hypura_os_identity *identity);
+bool hypura_os_identity_of_path(const char *path, hypura_os_identity *identity);
+
 typedef struct hypura_os_file {
     int fd;
     uint64_t bytes;
+    hypura_os_identity identity; /* when it was opened */
     bool direct;           /* reads bypass the page cache */
     uint32_t offset_align; /* of offsets and lengths of direct reads; power of two; 1 when not direct */
     uint32_t memory_align; /* of their addresses */

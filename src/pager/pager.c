@@ -144,6 +144,12 @@ void pager_note_failure(hypura_pager *pager, const hypura_io_completion *complet
     }
 }
 
+hypura_status hypura_pager_check_files(const hypura_pager *pager, bool opening, hypura_error *error)
+{
+    const hypura_status status = hypura_io_check_files(pager->io, error);
+    return opening && status == HYPURA_OK ? hypura_io_check_paths(pager->io, error) : status;
+}
+
 hypura_status hypura_pager_take_error(hypura_pager *pager, hypura_error *error)
 {
     pthread_mutex_lock(&pager->lock);
@@ -173,6 +179,24 @@ static hypura_status open_io(hypura_pager *pager, hypura_error *error)
         .hook_user = pager->hook_user,
     };
     return hypura_io_open(&options, &pager->io, error);
+}
+
+/* The files that were opened are those that the map was read from, or those that
+ * `as` has open. */
+static hypura_status check_same(const hypura_pager *pager, const hypura_io *io, const hypura_io *as, hypura_error *error)
+{
+    const hypura_map *map = pager->map;
+    for (int i = 0; i < map->n_files; i++) {
+        const hypura_os_identity *now = &hypura_io_files(io)[i].identity;
+        const hypura_os_identity *then = as ? &hypura_io_files(as)[i].identity : now;
+        const bool same_as_map = now->bytes == map->file_bytes[i] &&
+                                 (!map->file_modified_ns || now->modified_ns == map->file_modified_ns[i]);
+        if (!same_as_map || now->device != then->device || now->inode != then->inode) {
+            return hypura_fail(error, HYPURA_ERR_IO, "%s was replaced or written to while it was opened: open it again",
+                               map->files[i]);
+        }
+    }
+    return HYPURA_OK;
 }
 
 static hypura_status start_threads(hypura_pager *pager, hypura_error *error)
@@ -207,8 +231,9 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pthread_mutex_init(&pager->lock, NULL);
     pthread_cond_init(&pager->changed, NULL);
     pthread_cond_init(&pager->jobs_changed, NULL);
-    if (open_queue(pager, error) || open_io(pager, error) || pager_open_helpers(pager, error) || pager_open_experts(pager, error) ||
-        pager_open_dense(pager, error) || start_threads(pager, error)) {
+    if (open_queue(pager, error) || open_io(pager, error) || check_same(pager, pager->io, NULL, error) ||
+        pager_open_helpers(pager, error) || pager_open_experts(pager, error) || pager_open_dense(pager, error) ||
+        start_threads(pager, error)) {
         hypura_pager_close(pager);
         return error->status;
     }
@@ -297,6 +322,9 @@ hypura_status hypura_pager_load(hypura_pager *pager, const hypura_load *loads, i
     };
     hypura_io    *io = NULL;
     hypura_status status = hypura_io_open(&options, &io, error);
+    if (status == HYPURA_OK) {
+        status = check_same(pager, io, pager->io, error);
+    }
     if (status == HYPURA_OK) {
         status = hypura_io_read_all(io, reads, (uint32_t)n, progress, progress_user, error);
     }

@@ -69,6 +69,11 @@ hypura_status hypura_pager_load(hypura_pager *pager, const hypura_load *loads, i
  * libllama's while loading, leave it there. A hint; may do nothing. */
 void hypura_pager_uncache(hypura_pager *pager);
 
+/* HYPURA_ERR_IO when a file of the map was written to since the pager was opened:
+ * nothing computed since then may be used. While a model opens also when a path
+ * leads to another file by now, which libllama might have opened. Any thread. */
+hypura_status hypura_pager_check_files(const hypura_pager *pager, bool opening, hypura_error *error);
+
 /* The first failure since the last call of this; HYPURA_OK when there was none. */
 hypura_status hypura_pager_take_error(hypura_pager *pager, hypura_error *error);
 
