@@ -1,6 +1,8 @@
 /* faults_fixture.c - see faults_fixture.h. */
 #include "faults_fixture.h"
 
+#include "gguf/split.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,8 +32,12 @@ const char *faults_copy(const char *file)
 {
     static char path[1024];
     char command[4096];
+    hypura_split_name parts;
+    const bool split = hypura_split_parse(file, &parts);
+    const int stem = split ? (int)parts.prefix_bytes : (int)strlen(file);
     snprintf(path, sizeof(path), "%s/%s", folder, file);
-    snprintf(command, sizeof(command), "cp '%s' '%s'", faults_model(file), path);
+    snprintf(command, sizeof(command), "cp '%s/%.*s'%s '%s'", HYPURA_TINY, stem, file, split ? "-*-of-*.gguf" : "",
+             folder);
     assert_int_equal(system(command), 0);
     return path;
 }
@@ -64,7 +70,7 @@ hypura_status faults_try_open(const fault_case *c, const char *path, const char 
                                           .n_context = N_CONTEXT,
                                           .n_ubatch = N_UBATCH,
                                           .n_threads = 1,
-                                          .force_paging = c->weights_bytes > 0,
+                                          .force_paging = c->weights_bytes > 0 && c->mode != HYPURA_MODE_RESIDENT,
                                           .plain = c->weights_bytes == 0,
                                           .no_repack = !c->repack,
                                           .io_engine = engine};
@@ -84,8 +90,8 @@ hypura_model *faults_open(const fault_case *c, const char *path, const char *eng
 
 void faults_script(const fault_case *c, hypura_script *script)
 {
-    const fault_case whole = {.file = c->file, .mode = HYPURA_MODE_RESIDENT, .repack = c->repack};
-    hypura_model *plain = faults_open(&whole, faults_model(c->file), NULL, NULL, NULL);
+    const fault_case plain_case = {.file = c->file, .mode = HYPURA_MODE_RESIDENT, .repack = c->repack};
+    hypura_model *plain = faults_open(&plain_case, faults_model(c->file), NULL, NULL, NULL);
     hypura_error error;
     uint64_t budget = UINT64_C(1) << 24;
     if (hypura_script_write(plain, N_PROMPT, N_STEPS, &budget, script, &error) != HYPURA_OK) {

@@ -15,8 +15,8 @@
 
 #include "engine/replay.h"
 
-/* One way to run a model: which file, how much of it may be held, and what the
- * plan has to make of that. */
+/* One way to run a model: which file, how much of it may be held (0: plain
+ * llama.cpp), and what the plan has to make of that. */
 typedef struct fault_case {
     const char *file;
     uint64_t weights_bytes;
@@ -29,8 +29,8 @@ extern const int n_fault_cases;
 
 extern const char *const fault_engines[2];
 
-/* The model's own file, which tests leave alone, and a copy of it in the folder of
- * this process. Valid until the next call. */
+/* The model's own file, which tests leave alone, and a new copy of it, all its parts,
+ * in the folder of this process. Valid until the next call. */
 const char *faults_model(const char *file);
 const char *faults_copy(const char *file);
 
