@@ -305,11 +305,13 @@ static hypura_status resident_cell(bench *b, hypura_bench_cell *cell, bool paged
     s->task.force_paging = paged;
     s->task.no_repack = paged;
     s->task.drop_cache = false;
+    s->task.warm_up = true;
     cell->series[0].repacked = !paged;
     s = add_series(b, cell, paged ? "llama.cpp without repacking" : "llama.cpp");
     s->task.plain = true;
     s->task.no_repack = paged;
     s->task.drop_cache = false;
+    s->task.warm_up = true;
     cell->series[1].repacked = !paged;
     return run_cell(b, cell, error);
 }

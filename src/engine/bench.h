@@ -23,6 +23,7 @@ typedef struct hypura_bench_task {
     bool no_repack;
     bool force_paging;
     bool drop_cache; /* the model leaves the page cache first */
+    bool warm_up;    /* the prompt is decoded once before it is timed: pools are full then */
     uint64_t memory_bytes;
     uint64_t weights_bytes;
     uint64_t io_limit_bytes_per_s;
@@ -35,6 +36,7 @@ typedef struct hypura_bench_task {
 typedef struct hypura_bench_window {
     uint32_t n_tokens;
     double seconds;
+    double cpu_seconds; /* of all threads of the process */
     hypura_statistics statistics; /* of this window alone; all 0 without a pager */
     uint64_t drive_bytes;         /* that this process made drives read */
 } hypura_bench_window;

@@ -19,6 +19,7 @@
 #include "os/os.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 typedef struct run {
     hypura_model *model;
@@ -26,6 +27,13 @@ typedef struct run {
     llama_token *tokens;          /* prompt, then both windows */
     uint32_t done;
 } run;
+
+static double cpu_seconds(void)
+{
+    struct timespec spent;
+    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &spent);
+    return (double)spent.tv_sec + (double)spent.tv_nsec * 1e-9;
+}
 
 /* Decodes n tokens, up to step at a time, and tells what that took. */
 static hypura_status decode_window(run *r, uint32_t n, uint32_t step, hypura_bench_window *window, hypura_error *error)
@@ -36,6 +44,7 @@ static hypura_status decode_window(run *r, uint32_t n, uint32_t step, hypura_ben
     window->n_tokens = n;
     hypura_model_reset_statistics(r->model);
     const bool drive_known = hypura_os_drive_bytes(&drive_begin);
+    const double cpu_begin = cpu_seconds();
     const uint64_t begin_us = hypura_clock_us();
     for (uint32_t i = 0; i < n && status == HYPURA_OK;) {
         const uint32_t piece = n - i < step ? n - i : step;
@@ -46,6 +55,7 @@ static hypura_status decode_window(run *r, uint32_t n, uint32_t step, hypura_ben
         i += piece;
     }
     window->seconds = (double)(hypura_clock_us() - begin_us) * 1e-6;
+    window->cpu_seconds = cpu_seconds() - cpu_begin;
     if (drive_known && hypura_os_drive_bytes(&drive_end)) {
         window->drive_bytes = drive_end - drive_begin;
     }
@@ -68,7 +78,16 @@ static hypura_status decode_all(run *r, const hypura_bench_task *task, hypura_be
     }
     hypura_replay_fill(r->tokens, n, n_vocab);
     const uint32_t n_ubatch = model->prepared.context.n_ubatch;
-    hypura_status status = decode_window(r, task->n_prompt, n_ubatch, &sample->prefill, error);
+    hypura_status status = HYPURA_OK;
+    if (task->warm_up) {
+        status = decode_window(r, task->n_prompt, n_ubatch, &sample->prefill, error);
+        llama_memory_clear(llama_get_memory(model->ctx), true);
+        sample->prefill = (hypura_bench_window){.n_tokens = 0};
+        r->done = 0;
+    }
+    if (status == HYPURA_OK) {
+        status = decode_window(r, task->n_prompt, n_ubatch, &sample->prefill, error);
+    }
     if (status == HYPURA_OK) {
         status = decode_window(r, task->n_tokens, 1, &sample->cold, error);
     }

@@ -42,6 +42,7 @@ static hypura_bench_sample paged_sample(uint64_t bytes_read)
         .cold = {.n_tokens = 10, .seconds = 5.0},
         .warm = {.n_tokens = 10,
                  .seconds = 2.0,
+                 .cpu_seconds = 3.0,
                  .statistics = {.bytes_read = bytes_read,
                                 .bytes_needed = 1000,
                                 .bytes_hit = 750,
@@ -72,6 +73,7 @@ static void the_bound_is_the_slower_of_computing_and_reading(void **state)
     assert_true(near(v[HYPURA_METRIC_HIT_RATE_BYTES], 0.75));
     assert_true(near(v[HYPURA_METRIC_BYTES_PER_TOKEN], 1.6e8));
     assert_true(near(v[HYPURA_METRIC_COMPUTE_S], 0.1));
+    assert_true(near(v[HYPURA_METRIC_CPU_S], 0.3));
     assert_true(near(v[HYPURA_METRIC_READ_WAIT_S], 0.08));
     assert_true(near(v[HYPURA_METRIC_OVERHEAD_S], 0.02));
     assert_true(near(v[HYPURA_METRIC_BOUND_TOK_S], 6.25));
