@@ -43,10 +43,11 @@ inside() { env -i "${environment[@]}" chroot "$folder" "$@"; }
 inside update-ca-certificates >/dev/null 2>&1
 rm -rf "$folder/root"/{hypura,.cache}
 git clone --quiet "$repository" "$folder/root/hypura"
-summary=()
+echo "on $(inside nproc) processors, commit $(git -C "$folder/root/hypura" rev-parse --short HEAD)"
 for target; do
     start=$(date +%s)
-    inside make -C /root/hypura "$target"
-    summary+=("make $target: $(($(date +%s) - start)) s")
+    status=0
+    inside make -C /root/hypura "$target" || status=$?
+    echo "make $target: $(($(date +%s) - start)) s, exit status $status"
+    [ $status -eq 0 ] || exit $status
 done
-printf '%s\n' "on $(inside nproc) processors, $(git -C "$repository" rev-parse --short HEAD)" "${summary[@]}"
