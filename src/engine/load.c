@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "engine/llama_shim.h"
 #include "engine/llama_log.h"
+#include "os/os.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -16,6 +17,8 @@
 /* Defined in our build of libllama: 0 keeps llama-mmap.cpp from populating the
  * mapping and from advising the kernel to read all of it. */
 extern int hypura_llama_mmap_prefetch;
+
+#define MAPPED_STEP_BYTES (UINT64_C(16) << 20) /* looking for mappings takes a tenth of a millisecond */
 
 enum {
     DEFAULT_CONTEXT = 4096,
@@ -41,12 +44,28 @@ typedef struct load_progress {
     void *user;
     uint64_t total;
     bool cancelled;
+    const hypura_map *mapped; /* give its mapped pages back on the way; NULL: keep them */
+    uint64_t given_back;      /* as of this progress */
 } load_progress;
+
+/* What libllama repacks it reads through the mapping, where the pages would stay
+ * beside their repacked copies until the end. */
+static void give_mapped_back(load_progress *p, uint64_t done)
+{
+    if (p->mapped && done - p->given_back >= MAPPED_STEP_BYTES) {
+        for (int i = 0; i < p->mapped->n_files; i++) {
+            hypura_os_mapping_release(p->mapped->files[i]);
+        }
+        p->given_back = done;
+    }
+}
 
 static bool on_progress(float fraction, void *user)
 {
     load_progress *p = user;
-    if (p->report && !p->report(p->user, "loading", (uint64_t)((double)fraction * (double)p->total), p->total)) {
+    const uint64_t done = (uint64_t)((double)fraction * (double)p->total);
+    give_mapped_back(p, done);
+    if (p->report && !p->report(p->user, "loading", done, p->total)) {
         p->cancelled = true;
     }
     return !p->cancelled;
@@ -55,7 +74,10 @@ static bool on_progress(float fraction, void *user)
 hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, bool repack, hypura_progress_fn progress,
                                 void *progress_user, struct llama_model **model, hypura_error *error)
 {
-    load_progress state = {progress, progress_user, map->tensor_bytes, false};
+    load_progress state = {.report = progress,
+                           .user = progress_user,
+                           .total = map->tensor_bytes,
+                           .mapped = kind == HYPURA_LOAD_PAGED ? map : NULL};
     ggml_backend_dev_t no_devices[] = {NULL};
 
     struct llama_model_params params = llama_model_default_params();

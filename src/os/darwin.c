@@ -191,6 +191,11 @@ void hypura_os_file_uncache(int fd)
     (void)fd;
 }
 
+void hypura_os_mapping_release(const char *path)
+{
+    (void)path;
+}
+
 void hypura_os_file_close(hypura_os_file *file)
 {
     if (file->fd >= 0) {

@@ -321,6 +321,26 @@ void hypura_os_file_uncache(int fd)
     (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
+void hypura_os_mapping_release(const char *path)
+{
+    hypura_os_identity file;
+    FILE *maps = hypura_os_identity_of_path(path, &file) ? fopen("/proc/self/maps", "re") : NULL;
+    char line[512]; /* the rest of a longer one, its path, does not look like a mapping */
+    while (maps != NULL && fgets(line, sizeof line, maps) != NULL) {
+        uintptr_t begin;
+        uintptr_t end;
+        uint64_t inode;
+        /* Nothing is lost of a mapping that cannot be written to. */
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " r--s %*s %*s %" SCNu64, &begin, &end, &inode) == 3 &&
+            inode == file.inode) {
+            (void)madvise((void *)begin, end - begin, MADV_DONTNEED);
+        }
+    }
+    if (maps != NULL) {
+        (void)fclose(maps);
+    }
+}
+
 void hypura_os_file_close(hypura_os_file *file)
 {
     if (file->fd >= 0) {

@@ -109,6 +109,10 @@ void hypura_os_file_close(hypura_os_file *file);
 /* Asks the page cache to forget the file. A hint. */
 void hypura_os_file_uncache(int fd);
 
+/* Gives back the memory that this process's read-only shared mappings of the file
+ * take; what is touched again is read again. A hint. */
+void hypura_os_mapping_release(const char *path);
+
 typedef struct hypura_os_drive {
     char id[64];         /* of the file system; the same after a reboot where the system allows */
     uint64_t free_bytes; /* that this user may fill */

@@ -172,6 +172,71 @@ static void refused_files_are_named(void **state)
     assert_int_equal(file.fd, -1);
 }
 
+#ifdef __linux__
+/* Pages of shared memory and files that this process holds now. */
+static long shared_pages(void)
+{
+    long total, resident, shared;
+    FILE *figures = fopen("/proc/self/statm", "r");
+    assert_non_null(figures);
+    assert_int_equal(fscanf(figures, "%ld %ld %ld", &total, &resident, &shared), 3);
+    fclose(figures);
+    return shared;
+}
+
+static void mappings_are_given_back(void **state)
+{
+    temporary *file = *state;
+    const int fd = open(file->path, O_RDWR);
+    assert_true(fd >= 0);
+    const size_t bytes = 32 * MIB;
+    const long pages = (long)(bytes / hypura_os_page_bytes());
+    assert_int_equal(ftruncate(fd, (off_t)bytes), 0);
+    volatile char *shared = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+    volatile char *own = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    assert_true(shared != MAP_FAILED && own != MAP_FAILED);
+    for (size_t at = 0; at < bytes; at += hypura_os_page_bytes()) {
+        (void)shared[at];
+    }
+    own[4096] = 1;
+    const long before = shared_pages();
+    hypura_os_mapping_release("/no/such/file");
+    assert_true(shared_pages() > before - pages / 2);
+    hypura_os_mapping_release(file->path);
+    assert_true(shared_pages() <= before - pages + pages / 8);
+    assert_int_equal(own[4096], 1); /* what is nowhere else stays */
+    assert_int_equal(shared[4096], 'x');
+    munmap((void *)shared, bytes);
+    munmap((void *)own, bytes);
+    close(fd);
+}
+
+static void identities_tell_files_apart(void **state)
+{
+    temporary *file = *state;
+    const int fd = open(file->path, O_RDWR);
+    assert_true(fd >= 0);
+    hypura_os_identity before, now;
+    char moved[128];
+    assert_true(hypura_os_identity_of_file(fd, &before));
+    assert_true(hypura_os_identity_of_path(file->path, &now));
+    assert_memory_equal(&before, &now, sizeof(now));
+    snprintf(moved, sizeof(moved), "%s.moved", file->path);
+    assert_int_equal(rename(file->path, moved), 0);
+    assert_false(hypura_os_identity_of_path(file->path, &now));
+    assert_true(hypura_os_identity_of_file(fd, &now));
+    assert_memory_equal(&before, &now, sizeof(now));
+    assert_int_equal(rename(moved, file->path), 0);
+    usleep(20000); /* file systems count time in steps of some milliseconds */
+    assert_int_equal(pwrite(fd, "x", 1, 0), 1);
+    assert_true(hypura_os_identity_of_file(fd, &now));
+    assert_true(now.modified_ns > before.modified_ns);
+    assert_true(hypura_os_identity_of_path("/", &now));
+    assert_true(now.inode != before.inode || now.device != before.device);
+    close(fd);
+}
+#endif
+
 static void drives_have_an_identity(void **state)
 {
     temporary *file = *state;
@@ -218,6 +283,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_file_mapping_becomes_anonymous, make_file, remove_file),
         cmocka_unit_test_setup_teardown(opened_files_tell_their_alignment, make_file, remove_file),
         cmocka_unit_test(refused_files_are_named),
+#ifdef __linux__
+        cmocka_unit_test_setup_teardown(mappings_are_given_back, make_file, remove_file),
+        cmocka_unit_test_setup_teardown(identities_tell_files_apart, make_file, remove_file),
+#endif
         cmocka_unit_test_setup_teardown(drives_have_an_identity, make_file, remove_file),
         cmocka_unit_test(processors_are_counted),
         cmocka_unit_test(peak_memory_grows),
