@@ -14,6 +14,10 @@
  *    become free, so that a batch may need more experts than there are slots and
  *    still reads each one once.
  *
+ * Libllama may give a source's memory to a result of the chain once the source's
+ * last node in order has run. Groups go through that order again and again, so such
+ * a source is copied first.
+ *
  * Two forms of a product: one node over all slots with rewritten ids, whose scratch
  * memory grows with slots x rows; or, where that would be large, one node for each
  * expert with a single matrix. Both give the same bits as the node they stand for.
@@ -25,6 +29,7 @@
 #define GROUP_ROWS 256          /* gathered at once, unless one expert has more */
 #define REMAP_MAX_SCRATCH 131072 /* slots x rows up to which one node serves a group */
 #define MAX_SOURCES CHAIN_MAX_NODES
+#define MAX_COPIES 4
 
 typedef struct expert_rows {
     uint32_t expert;
@@ -46,6 +51,10 @@ typedef struct chain_work {
     uint32_t         *wanted; /* scratch for leases */
     uint32_t         *slots;
     uint32_t          group_rows; /* most rows gathered at once */
+    /* sources whose memory a result of the chain shares, copied before the first group */
+    int                       n_copies;
+    const struct ggml_tensor *originals[MAX_COPIES];
+    struct ggml_tensor        copies[MAX_COPIES];
 } chain_work;
 
 /* A group's rows: experts[members[0 .. n)] one after the other. */
@@ -263,6 +272,9 @@ static struct ggml_tensor *gather(chain_work *work, row_group *group, struct ggm
 {
     backend_instance *instance = work->instance;
     const uint32_t    n_used = (uint32_t)work->chain->n_used;
+    for (int i = 0; i < work->n_copies; i++) {
+        source = work->originals[i] == source ? &work->copies[i] : source;
+    }
     if (work->chain->n_tokens == 1 && source->ne[1] == 1) {
         return source;
     }
@@ -496,20 +508,96 @@ static enum ggml_status pick_group(chain_work *work, row_group *group)
     return group->n > 0 ? GGML_STATUS_SUCCESS : GGML_STATUS_FAILED;
 }
 
+static bool overlap(const struct ggml_tensor *a, const struct ggml_tensor *b)
+{
+    const char *first = a->data;
+    const char *second = b->data;
+    return first < second + ggml_nbytes(b) && second < first + ggml_nbytes(a);
+}
+
+/* The source of a product from outside the chain, when a result that the groups
+ * write lies over it. */
+static const struct ggml_tensor *endangered_source(const backend_chain *chain, const chain_node *product)
+{
+    if (product->kind != CHAIN_PRODUCT || product->src[1] >= 0) {
+        return NULL;
+    }
+    for (int i = 0; i < chain->n; i++) {
+        if (chain->nodes[i].keep && overlap(chain->nodes[i].node, product->node->src[1])) {
+            return product->node->src[1];
+        }
+    }
+    return NULL;
+}
+
+static size_t copies_bytes(const backend_chain *chain)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < chain->n; i++) {
+        const struct ggml_tensor *source = endangered_source(chain, &chain->nodes[i]);
+        bytes += source ? (size_t)ggml_nelements(source) * sizeof(float) + 64 : 0;
+    }
+    return bytes;
+}
+
+static bool copy_source(chain_work *work, const struct ggml_tensor *source)
+{
+    for (int i = 0; i < work->n_copies; i++) {
+        if (work->originals[i] == source) {
+            return true;
+        }
+    }
+    const size_t row_bytes = (size_t)source->ne[0] * sizeof(float);
+    char *data = arena_take(&work->instance->rows, row_bytes * (size_t)(source->ne[1] * source->ne[2]));
+    if (!data || work->n_copies == MAX_COPIES) {
+        return false;
+    }
+    struct ggml_tensor *copy = &work->copies[work->n_copies];
+    *copy = *source;
+    copy->op = GGML_OP_NONE;
+    copy->view_src = NULL;
+    copy->buffer = work->instance->host;
+    copy->data = data;
+    copy->nb[1] = row_bytes;
+    copy->nb[2] = copy->nb[3] = row_bytes * (size_t)source->ne[1];
+    for (int64_t i2 = 0; i2 < source->ne[2]; i2++) {
+        for (int64_t i1 = 0; i1 < source->ne[1]; i1++, data += row_bytes) {
+            memcpy(data, (const char *)source->data + (size_t)i2 * source->nb[2] + (size_t)i1 * source->nb[1],
+                   row_bytes);
+        }
+    }
+    work->originals[work->n_copies++] = source;
+    return true;
+}
+
+static bool protect_sources(chain_work *work)
+{
+    for (int i = 0; i < work->chain->n; i++) {
+        const struct ggml_tensor *source = endangered_source(work->chain, &work->chain->nodes[i]);
+        if (source && !copy_source(work, source)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static enum ggml_status run_groups(chain_work *work)
 {
     backend_instance *instance = work->instance;
     uint32_t         *members = arena_take(&instance->indices, work->n_experts * sizeof(*members));
-    const size_t      mark = instance->indices.used;
     const size_t      row_bytes = row_width(work->chain) * sizeof(float);
     work->group_rows = work->group_rows < work->n_pairs ? work->group_rows : work->n_pairs;
-    if (!members || !arena_reserve(&instance->rows, work->group_rows * row_bytes + 64 * 2 * CHAIN_MAX_NODES)) {
+    const size_t rows_bytes = work->group_rows * row_bytes + 64 * 2 * CHAIN_MAX_NODES;
+    if (!members || !arena_reserve(&instance->rows, copies_bytes(work->chain) + rows_bytes) ||
+        !protect_sources(work)) {
         return GGML_STATUS_ALLOC_FAILED;
     }
+    const size_t indices_mark = instance->indices.used;
+    const size_t rows_mark = instance->rows.used;
     for (uint32_t n_done = 0; n_done < work->n_experts;) {
         instance->n_tensors = 0;
-        instance->rows.used = 0;
-        instance->indices.used = mark;
+        instance->rows.used = rows_mark;
+        instance->indices.used = indices_mark;
         row_group        group = {.members = members};
         enum ggml_status status = pick_group(work, &group);
         if (status == GGML_STATUS_SUCCESS) {
