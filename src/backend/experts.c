@@ -208,6 +208,13 @@ static void slot_range(const chain_work *work, const uint32_t *members, uint32_t
 
 /* ---- everything present ------------------------------------------------------ */
 
+static bool single_groups;
+
+void backend_set_single_groups(bool on)
+{
+    single_groups = on;
+}
+
 static bool can_run_whole(chain_work *work, uint32_t *first_slot, uint32_t *n_slots)
 {
     for (uint32_t i = 0; i < work->n_experts; i++) {
@@ -216,7 +223,7 @@ static bool can_run_whole(chain_work *work, uint32_t *first_slot, uint32_t *n_sl
         }
     }
     slot_range(work, NULL, work->n_experts, first_slot, n_slots);
-    return (uint64_t)*n_slots * work->n_pairs <= REMAP_MAX_SCRATCH;
+    return !single_groups && (uint64_t)*n_slots * work->n_pairs <= REMAP_MAX_SCRATCH;
 }
 
 static enum ggml_status run_whole(chain_work *work, uint32_t first_slot, uint32_t n_slots)
@@ -488,7 +495,7 @@ static enum ggml_status pick_group(chain_work *work, row_group *group)
                 waited = waited ? waited : expert;
                 continue;
             }
-            const bool fits = group->n == 0 || group->n_rows + expert->n <= work->group_rows;
+            const bool fits = group->n == 0 || (!single_groups && group->n_rows + expert->n <= work->group_rows);
             if (fits && shadow_has_room(work->instance, (int)(group->n + 1) * 4 * work->chain->n + 64)) {
                 group->members[group->n++] = i;
                 group->n_rows += expert->n;

@@ -42,6 +42,10 @@ typedef struct backend_instrument {
     const backend_weight *(*find)(const struct ggml_tensor *node, bool computing);
 } backend_instrument;
 
+/* Test instrument: every expert in a group of its own, present or not, so that what
+ * otherwise depends on when reads end happens in every graph. */
+void backend_set_single_groups(bool on);
+
 void backend_set_instrument(const backend_instrument *instrument);
 void backend_begin_graph(void);
 
