@@ -251,6 +251,7 @@ static hypura_status open_model(run_arguments *run, const hypura_environment *en
     run->model.cache_dir = hypura_command_cache_dir(environment);
     run->model.progress = hypura_progress_update;
     run->model.progress_user = &progress;
+    hypura_interrupt_watch(run->path);
     hypura_status status = hypura_model_open(&run->model, model, error);
     hypura_progress_close(&progress);
     return status;

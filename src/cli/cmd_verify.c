@@ -85,6 +85,7 @@ static hypura_status verify(hypura_verify_options *wanted, const hypura_budget_l
     wanted->n_weights = weights->n;
     wanted->progress = hypura_progress_update;
     wanted->progress_user = &progress;
+    hypura_interrupt_watch(wanted->path);
     status = hypura_verify(wanted, &report, error);
     hypura_progress_close(&progress);
     if (status == HYPURA_OK) {

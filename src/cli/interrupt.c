@@ -6,12 +6,14 @@
 #include "cli/interrupt.h"
 
 #include "base/status.h"
+#include "cli/environment.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <unistd.h>
 
 static atomic_int pending; /* SIGINTs not yet taken */
@@ -32,6 +34,32 @@ static void handle(int number)
     ssize_t ignored = write(wake[1], "", 1);
     (void)ignored;
     errno = saved;
+}
+
+/* What is written when a mapped file is gone. */
+static char lost[HYPURA_PATH_BYTES + 128];
+static size_t lost_bytes;
+
+static void handle_lost(int number, siginfo_t *about, void *context)
+{
+    (void)context;
+    if (about->si_code != BUS_ADRERR) {
+        signal(number, SIG_DFL); /* returning does again what led here */
+        return;
+    }
+    ssize_t ignored = write(STDERR_FILENO, lost, lost_bytes);
+    (void)ignored;
+    _exit(1);
+}
+
+void hypura_interrupt_watch(const char *path)
+{
+    struct sigaction action = {.sa_sigaction = handle_lost, .sa_flags = SA_SIGINFO};
+    sigemptyset(&action.sa_mask);
+    int n = snprintf(lost, sizeof lost,
+                     "hypura: %s: a mapped part cannot be read any more: it was truncated, or its drive failed\n", path);
+    lost_bytes = n > 0 && (size_t)n < sizeof lost ? (size_t)n : 0;
+    sigaction(SIGBUS, &action, NULL);
 }
 
 void hypura_interrupt_ignore_pipe(void)

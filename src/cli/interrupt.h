@@ -4,9 +4,12 @@
  *     SIGINT            ends what runs now (an answer, a measurement)
  *     SIGTERM, SIGHUP   end what runs now, and the session after it
  *     a third SIGINT before the first was taken ends the program at once
+ *     SIGBUS            a mapped file is gone from under llama.cpp: says so and ends
+ *                       the program as a failure
  *
- * What always holds: the handlers touch one atomic, one pipe and _exit alone;
- * SIGPIPE is ignored, so a closed pipe is an error of the write that met it.
+ * What always holds: the handlers touch one atomic, one pipe, standard error and
+ * _exit alone; SIGPIPE is ignored, so a closed pipe is an error of the write that
+ * met it.
  */
 #ifndef HYPURA_CLI_INTERRUPT_H
 #define HYPURA_CLI_INTERRUPT_H
@@ -18,6 +21,10 @@ void hypura_interrupt_ignore_pipe(void);
 
 /* From here on the signals above set flags instead of ending the program. */
 hypura_status hypura_interrupt_open(hypura_error *error);
+
+/* From here on a SIGBUS for memory that a file backs is told as a failure to read
+ * this one. */
+void hypura_interrupt_watch(const char *path);
 
 /* A signal came since the last clear. Any thread. */
 bool hypura_interrupted(void);

@@ -65,6 +65,8 @@ for case in moe-q4_0.gguf:70K dense-q8_0.gguf:80K; do
     expect_both "$model: deleted"
     converse $model 'truncate -s 0 model.gguf'
     expect_both "$model: held whole and cut to nothing"
+    converse $model 'truncate -s 0 model.gguf' --plain
+    expect_failure "$model: mapped by llama.cpp and cut to nothing"
 done
 
 [ $failures -eq 0 ] && echo "all as it has to be"
