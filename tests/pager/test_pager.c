@@ -335,7 +335,9 @@ static int disturb(fixture *f, const char *engine, enum fault fault, uint64_t nt
         assert_true(work(f, pager));
         n_failed++;
     }
+    pthread_mutex_lock(&plan.lock); /* reads ahead are still counted */
     *n_reads = plan.n_seen > *n_reads ? plan.n_seen : *n_reads;
+    pthread_mutex_unlock(&plan.lock);
     hypura_pager_close(pager);
     return n_failed;
 }
