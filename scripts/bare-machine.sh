@@ -35,8 +35,9 @@ while read -r variable; do
     environment+=("$variable")
 done < <(env | grep -iE '^(https?_proxy|no_proxy|all_proxy|pip_(index_url|extra_index_url|cert|trusted_host))=' || true)
 
-trap 'umount -l "$folder/proc" "$folder/dev" 2>/dev/null || true' EXIT
+trap 'umount -l "$folder/proc" "$folder/sys" "$folder/dev" 2>/dev/null || true' EXIT
 mount -t proc proc "$folder/proc"
+mount --rbind --make-rslave /sys "$folder/sys"
 mount --rbind --make-rslave /dev "$folder/dev"
 inside() { env -i "${environment[@]}" chroot "$folder" "$@"; }
 
