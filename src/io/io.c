@@ -417,6 +417,15 @@ static bool ends_before(int fd, uint64_t offset)
     return fstat(fd, &st) == 0 && (uint64_t)st.st_size <= offset;
 }
 
+/* What a hook takes away has not been read: it must not be there either. */
+static void spoil(char *address, int64_t hooked, int64_t result)
+{
+    const int64_t kept = hooked > 0 ? hooked : 0;
+    if (result > kept) {
+        memset(address + kept, 0xA5, (size_t)(result - kept));
+    }
+}
+
 /* Decides what a raw result means: the piece is whole, goes on, or failed. */
 static void take_result(hypura_io *io, const hypura_io_raw *raw)
 {
@@ -426,6 +435,7 @@ static void take_result(hypura_io *io, const hypura_io_raw *raw)
     if (io->hook != NULL) {
         int64_t hooked = io->hook(io->hook_user, io->n_results++, result);
         if (result < 0 ? hooked < 0 : hooked < result) {
+            spoil(q->address + q->done, hooked, result);
             result = hooked;
         }
     }
