@@ -199,10 +199,11 @@ hypura_status hypura_model_open(const hypura_model_options *options, hypura_mode
         *model = calloc(1, sizeof **model);
         (*model)->map = *map;
         (*model)->plan = plan;
+        free(map); /* what it points to is the model's now */
     } else {
         hypura_plan_free(plan);
+        hypura_map_close(map);
     }
-    free(map);
     return status;
 }
 
