@@ -20,15 +20,22 @@
  *                                  v  |
  *                                 HELD (pins > 0) --remove--> DRAINING --last unpin--> EMPTY
  *
+ * The pool shrinks by closing slots at its end and grows by opening them again.
+ * One that is closed becomes CLOSED with its last unpin, whatever it is now.
+ *
  * What always holds:
  *  1. slot_of[k] == s exactly when slots[s].key == k.
  *  2. The policy knows exactly the HELD slots; the free list holds exactly the
- *     EMPTY ones. A DRAINING slot (its read failed while someone still waits
- *     for it) is in neither: it holds no key, and nobody can be given it.
- *  3. n_pinned counts the slots with pins > 0. None of them is ever a victim.
+ *     EMPTY ones that are open. A DRAINING slot (its read failed while someone
+ *     still waits for it) is in neither: it holds no key, and nobody can be given
+ *     it.
+ *  3. n_pinned counts the open slots with pins > 0, n_closing those that are not
+ *     open. None of them is ever a victim.
+ *  4. A slot beyond n_open has pins > 0 or is CLOSED: it holds nothing.
  *
  * find, key, touch, pin, unpin and remove take constant time; so does insert
- * apart from the policy's search for a slot without pins.
+ * apart from the policy's search for a slot without pins. resize passes over all
+ * slots.
  */
 #include "cache/cache.h"
 #include "cache/policy.h"
@@ -45,10 +52,12 @@ typedef struct cache_slot {
 
 struct hypura_cache {
     uint32_t n_slots;
+    uint32_t n_open;
     uint32_t n_keys;
     uint32_t n_groups;
     uint32_t first_free;
     uint32_t n_pinned;
+    uint32_t n_closing;
     cache_slot *slots;
     uint32_t *pins;    /* apart from slots: policies scan it */
     uint32_t *slot_of; /* by key */
@@ -60,6 +69,18 @@ static void free_list_push(hypura_cache *cache, uint32_t slot)
 {
     cache->slots[slot].next_free = cache->first_free;
     cache->first_free = slot;
+}
+
+/* Every slot that is open and EMPTY; from the last to the first, so that slots fill
+ * in address order. */
+static void free_list_build(hypura_cache *cache)
+{
+    cache->first_free = HYPURA_CACHE_NONE;
+    for (uint32_t slot = cache->n_open; slot-- > 0;) {
+        if (cache->slots[slot].key == HYPURA_CACHE_NONE && cache->pins[slot] == 0) {
+            free_list_push(cache, slot);
+        }
+    }
 }
 
 hypura_status hypura_cache_open(const hypura_cache_options *options, hypura_cache **cache, hypura_error *error)
@@ -82,6 +103,7 @@ hypura_status hypura_cache_open(const hypura_cache_options *options, hypura_cach
         goto no_memory;
     }
     opened->n_slots = options->n_slots;
+    opened->n_open = options->n_slots;
     opened->n_keys = options->n_keys;
     opened->n_groups = options->n_groups;
     opened->policy = policy;
@@ -96,12 +118,10 @@ hypura_status hypura_cache_open(const hypura_cache_options *options, hypura_cach
     for (uint32_t key = 0; key < opened->n_keys; key++) {
         opened->slot_of[key] = HYPURA_CACHE_NONE;
     }
-    /* Pushed from the last to the first, so that slots fill in address order. */
-    opened->first_free = HYPURA_CACHE_NONE;
-    for (uint32_t slot = opened->n_slots; slot-- > 0;) {
+    for (uint32_t slot = 0; slot < opened->n_slots; slot++) {
         opened->slots[slot].key = HYPURA_CACHE_NONE;
-        free_list_push(opened, slot);
     }
+    free_list_build(opened);
     *cache = opened;
     return HYPURA_OK;
 
@@ -162,7 +182,7 @@ uint32_t hypura_cache_insert(hypura_cache *cache, uint32_t key, uint32_t group, 
     uint32_t slot = cache->first_free;
     if (slot != HYPURA_CACHE_NONE) {
         cache->first_free = cache->slots[slot].next_free;
-    } else if (cache->n_pinned == cache->n_slots) {
+    } else if (hypura_cache_evictable(cache) == 0) {
         return HYPURA_CACHE_NONE;
     } else {
         slot = cache->policy->victim(cache->policy_state, cache->pins, key, group);
@@ -185,12 +205,18 @@ void hypura_cache_remove(hypura_cache *cache, uint32_t slot)
     }
 }
 
+/* The pinned slots on either side of the end. */
+static uint32_t *pinned_count(hypura_cache *cache, uint32_t slot)
+{
+    return slot < cache->n_open ? &cache->n_pinned : &cache->n_closing;
+}
+
 void hypura_cache_pin(hypura_cache *cache, uint32_t slot)
 {
     assert(hypura_cache_key(cache, slot) != HYPURA_CACHE_NONE);
     assert(cache->pins[slot] < UINT32_MAX);
     if (cache->pins[slot]++ == 0) {
-        cache->n_pinned++;
+        ++*pinned_count(cache, slot);
     }
 }
 
@@ -200,8 +226,13 @@ void hypura_cache_unpin(hypura_cache *cache, uint32_t slot)
     if (--cache->pins[slot] > 0) {
         return;
     }
-    cache->n_pinned--;
-    if (cache->slots[slot].key == HYPURA_CACHE_NONE) {
+    --*pinned_count(cache, slot);
+    const bool held = cache->slots[slot].key != HYPURA_CACHE_NONE;
+    if (slot >= cache->n_open) {
+        if (held) {
+            release_key(cache, slot);
+        }
+    } else if (!held) {
         free_list_push(cache, slot);
     }
 }
@@ -214,5 +245,26 @@ uint32_t hypura_cache_pins(const hypura_cache *cache, uint32_t slot)
 
 uint32_t hypura_cache_evictable(const hypura_cache *cache)
 {
-    return cache->n_slots - cache->n_pinned;
+    return cache->n_open - cache->n_pinned;
+}
+
+void hypura_cache_resize(hypura_cache *cache, uint32_t n_open)
+{
+    assert(n_open >= 1 && n_open <= cache->n_slots);
+    cache->n_open = n_open;
+    cache->n_pinned = 0;
+    cache->n_closing = 0;
+    for (uint32_t slot = 0; slot < cache->n_slots; slot++) {
+        if (cache->pins[slot] > 0) {
+            ++*pinned_count(cache, slot);
+        } else if (slot >= n_open && cache->slots[slot].key != HYPURA_CACHE_NONE) {
+            release_key(cache, slot);
+        }
+    }
+    free_list_build(cache);
+}
+
+uint32_t hypura_cache_closing(const hypura_cache *cache)
+{
+    return cache->n_closing;
 }

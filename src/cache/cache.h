@@ -4,7 +4,7 @@
  *
  * A key is one expert of one layer, numbered 0 .. n_keys-1 by the pager; a group
  * is its layer. A slot is EMPTY or holds one key. A pinned slot is never a
- * victim. All memory is taken at open. A key, slot or state that a function does
+ * victim. Slots at the end can be closed and opened again while in use. All memory is taken at open. A key, slot or state that a function does
  * not allow is a defect of the caller (asserted), not an error it reports.
  */
 #ifndef HYPURA_CACHE_CACHE_H
@@ -17,7 +17,7 @@
 typedef struct hypura_cache hypura_cache;
 
 typedef struct hypura_cache_options {
-    uint32_t    n_slots;
+    uint32_t    n_slots; /* the most there will ever be */
     uint32_t    n_keys;
     uint32_t    n_groups;
     const char *policy; /* "lru", "reuse"; NULL: "lru" */
@@ -48,7 +48,14 @@ void     hypura_cache_pin(hypura_cache *cache, uint32_t slot);
 void     hypura_cache_unpin(hypura_cache *cache, uint32_t slot);
 uint32_t hypura_cache_pins(const hypura_cache *cache, uint32_t slot);
 
-/* How many slots are not pinned; insert succeeds while this is not 0. */
+/* How many open slots are not pinned; insert succeeds while this is not 0. */
 uint32_t hypura_cache_evictable(const hypura_cache *cache);
+
+/* Slots 0 .. n_open - 1 may hold keys from now on (1 <= n_open <= n_slots; all at
+ * first). One that is closed loses its key: now, or, when it is pinned, with its
+ * last unpin; until then the key is found there. */
+void hypura_cache_resize(hypura_cache *cache, uint32_t n_open);
+/* How many closed slots still wait for their last unpin. */
+uint32_t hypura_cache_closing(const hypura_cache *cache);
 
 #endif

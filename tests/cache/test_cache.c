@@ -155,6 +155,35 @@ static void test_pinned_slot_that_is_removed_waits_for_its_last_unpin(void **sta
     hypura_cache_close(cache);
 }
 
+static void test_closed_slots_are_left_at_once_or_with_their_last_unpin(void **state)
+{
+    (void)state;
+    hypura_cache *cache = open_cache(4, 10, "lru");
+    for (uint32_t key = 0; key < 4; key++) {
+        insert(cache, key, NONE);
+    }
+    hypura_cache_pin(cache, 3);
+    hypura_cache_resize(cache, 2);
+    assert_int_equal(hypura_cache_find(cache, 2), NONE);
+    assert_int_equal(hypura_cache_find(cache, 3), 3); /* its reads may be under way */
+    assert_int_equal(hypura_cache_closing(cache), 1);
+    assert_int_equal(hypura_cache_evictable(cache), 2);
+    hypura_cache_unpin(cache, 3);
+    assert_int_equal(hypura_cache_find(cache, 3), NONE);
+    assert_int_equal(hypura_cache_closing(cache), 0);
+    insert(cache, 5, 0);
+    insert(cache, 6, 1);
+
+    hypura_cache_pin(cache, 1);
+    hypura_cache_resize(cache, 1);
+    hypura_cache_resize(cache, 4); /* opened again before it was left */
+    hypura_cache_unpin(cache, 1);
+    assert_int_equal(hypura_cache_find(cache, 6), 1);
+    assert_int_equal(insert(cache, 7, NONE), 2);
+    assert_int_equal(insert(cache, 8, NONE), 3);
+    hypura_cache_close(cache);
+}
+
 static void test_bad_options_are_named(void **state)
 {
     (void)state;
@@ -197,6 +226,7 @@ typedef struct reference_slot {
 
 typedef struct reference {
     uint32_t n_slots;
+    uint32_t n_open;
     uint64_t clock;
     reference_slot slots[MAX_SLOTS];
 } reference;
@@ -221,7 +251,7 @@ static uint32_t model_find(const reference *model, uint32_t key)
 
 static bool model_has_empty(const reference *model)
 {
-    for (uint32_t slot = 0; slot < model->n_slots; slot++) {
+    for (uint32_t slot = 0; slot < model->n_open; slot++) {
         if (model->slots[slot].key == NONE && model->slots[slot].pins == 0) {
             return true;
         }
@@ -244,15 +274,33 @@ static uint32_t model_oldest_unpinned(const reference *model)
 static void compare(const hypura_cache *cache, const reference *model, uint32_t n_keys)
 {
     uint32_t n_unpinned = 0;
+    uint32_t n_closing = 0;
     for (uint32_t slot = 0; slot < model->n_slots; slot++) {
         assert_int_equal(hypura_cache_key(cache, slot), model->slots[slot].key);
         assert_int_equal(hypura_cache_pins(cache, slot), model->slots[slot].pins);
-        n_unpinned += model->slots[slot].pins == 0;
+        n_unpinned += slot < model->n_open && model->slots[slot].pins == 0;
+        n_closing += slot >= model->n_open && model->slots[slot].pins > 0;
     }
     for (uint32_t key = 0; key < n_keys; key++) {
         assert_int_equal(hypura_cache_find(cache, key), model_find(model, key));
     }
     assert_int_equal(hypura_cache_evictable(cache), n_unpinned);
+    assert_int_equal(hypura_cache_closing(cache), n_closing);
+}
+
+static void model_close(reference_slot *slot)
+{
+    if (slot->pins == 0) {
+        slot->key = NONE;
+    }
+}
+
+static void model_resize(reference *model, uint32_t n_open)
+{
+    model->n_open = n_open;
+    for (uint32_t slot = n_open; slot < model->n_slots; slot++) {
+        model_close(&model->slots[slot]);
+    }
 }
 
 /* A key is asked for: a use when present, else an insert. With exact_lru the
@@ -268,7 +316,7 @@ static void step_use(hypura_cache *cache, reference *model, uint32_t key, bool e
     uint32_t evicted = 0;
     uint32_t got = hypura_cache_insert(cache, key, key % N_GROUPS, &evicted);
     if (model_has_empty(model)) {
-        assert_true(got < model->n_slots);
+        assert_true(got < model->n_open);
         assert_int_equal(evicted, NONE);
         assert_int_equal(model->slots[got].key, NONE);
         assert_int_equal(model->slots[got].pins, 0);
@@ -279,7 +327,7 @@ static void step_use(hypura_cache *cache, reference *model, uint32_t key, bool e
             assert_int_equal(evicted, NONE);
             return;
         }
-        assert_true(got < model->n_slots);
+        assert_true(got < model->n_open);
         assert_int_equal(model->slots[got].pins, 0);
         assert_int_equal(evicted, model->slots[got].key);
         if (exact_lru) {
@@ -294,14 +342,14 @@ static void random_operations(const char *policy, uint32_t n_slots, uint32_t n_k
 {
     bool exact_lru = strcmp(policy, "lru") == 0;
     hypura_cache *cache = open_cache(n_slots, n_keys, policy);
-    reference model = {.n_slots = n_slots};
+    reference model = {.n_slots = n_slots, .n_open = n_slots};
     for (uint32_t slot = 0; slot < n_slots; slot++) {
         model.slots[slot].key = NONE;
     }
     for (int i = 0; i < 4000; i++) {
         uint32_t slot = next_random(&seed) % n_slots;
         reference_slot *modelled = &model.slots[slot];
-        switch (next_random(&seed) % 8) {
+        switch (next_random(&seed) % 9) {
         case 0:
         case 1:
             if (modelled->key != NONE) {
@@ -314,6 +362,9 @@ static void random_operations(const char *policy, uint32_t n_slots, uint32_t n_k
             if (modelled->pins > 0) {
                 hypura_cache_unpin(cache, slot);
                 modelled->pins--;
+                if (slot >= model.n_open) {
+                    model_close(modelled);
+                }
             }
             break;
         case 4:
@@ -322,6 +373,12 @@ static void random_operations(const char *policy, uint32_t n_slots, uint32_t n_k
                 modelled->key = NONE;
             }
             break;
+        case 5: {
+            const uint32_t n_open = 1 + next_random(&seed) % n_slots;
+            hypura_cache_resize(cache, n_open);
+            model_resize(&model, n_open);
+            break;
+        }
         default:
             step_use(cache, &model, next_random(&seed) % n_keys, exact_lru);
             break;
@@ -355,6 +412,7 @@ int main(void)
         cmocka_unit_test(test_pinned_slots_stay),
         cmocka_unit_test(test_removed_slot_is_used_before_a_victim),
         cmocka_unit_test(test_pinned_slot_that_is_removed_waits_for_its_last_unpin),
+        cmocka_unit_test(test_closed_slots_are_left_at_once_or_with_their_last_unpin),
         cmocka_unit_test(test_bad_options_are_named),
         cmocka_unit_test(test_the_table_of_policies),
         cmocka_unit_test(test_random_operations),
