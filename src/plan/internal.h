@@ -2,7 +2,8 @@
  * internal.h - what the files of the planner share while one plan is solved.
  *
  *     streamable.c   what may leave memory at all: the kind of each tensor
- *     pools.c        experts: size classes, floors, shares of a budget
+ *     pools.c        experts: size classes and floors
+ *     share.c        experts: slots of each class for a number of bytes
  *     ring.c         dense weights: stages, the ring, pinned rows
  *     forecast.c     bytes a token reads, time, what bounds it
  *     plan.c         the budget, the choice, the refusal
@@ -51,7 +52,6 @@ typedef struct plan_class {
     uint64_t stride_bytes;
     uint32_t n_units;
     uint32_t n_floor;
-    uint32_t n_slots;
 } plan_class;
 
 typedef struct planner {
@@ -85,8 +85,6 @@ void plan_find_streamable(planner *p);
 /* Fills classes and the unit of slots; bundles of more classes than there can be
  * pools become FIXED. Call after plan_find_streamable. */
 void plan_find_classes(planner *p);
-/* Gives every class its slots: at most budget_bytes in all, never below the floor. */
-void plan_share_slots(planner *p, uint64_t budget_bytes);
 
 /* Orders the dense weights and lays out the stages. */
 void plan_find_stages(planner *p);

@@ -152,21 +152,23 @@ static uint64_t floor_bytes(const planner *p)
     return fewest;
 }
 
-static void spend_on_pools(planner *p, uint64_t budget_bytes, hypura_plan *plan)
+static void spend_on_pools(const planner *p, uint64_t budget_bytes, hypura_plan *plan)
 {
-    plan_share_slots(p, budget_bytes);
+    uint32_t n_slots[HYPURA_MAX_POOLS];
     plan->n_pools = p->n_classes;
-    plan->slot_align_bytes = p->slot_align_bytes;
     for (int c = 0; c < p->n_classes; c++) {
         const plan_class *class = &p->classes[c];
         plan->pools[c] = (hypura_pool_plan){
             .slot_bytes = class->slot_bytes,
             .slot_stride_bytes = class->stride_bytes,
-            .n_slots = class->n_slots,
             .n_units = class->n_units,
             .n_floor = class->n_floor,
         };
-        plan->pool_bytes += class->n_slots * class->stride_bytes;
+    }
+    hypura_plan_share_slots(plan->pools, plan->n_pools, budget_bytes, n_slots);
+    for (int c = 0; c < p->n_classes; c++) {
+        plan->pools[c].n_slots = n_slots[c];
+        plan->pool_bytes += n_slots[c] * plan->pools[c].slot_stride_bytes;
     }
 }
 

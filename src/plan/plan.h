@@ -44,6 +44,10 @@ typedef struct hypura_plan_options {
 hypura_status hypura_plan_solve(const hypura_map *map, const hypura_survey *survey, const hypura_profile *profile,
                                 const hypura_plan_options *options, hypura_plan **plan, hypura_error *error);
 
+/* Slots of every pool within budget_bytes, of which strides, units and floors are
+ * given: never below the floors, and more bytes never take a slot away. */
+void hypura_plan_share_slots(const hypura_pool_plan *pools, int n_pools, uint64_t budget_bytes, uint32_t *n_slots);
+
 /* A cautious survey from the map's roles, for where no graph can be asked. The
  * caller frees survey->uses. */
 hypura_status hypura_survey_by_role(const hypura_map *map, hypura_survey *survey, hypura_error *error);

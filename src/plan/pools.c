@@ -1,21 +1,16 @@
 /*
- * pools.c - slots for experts: size classes, floors and shares.
+ * pools.c - slots for experts: size classes and floors.
  *
  * Quantization gives the same matrix different types in different layers, so the
  * experts of a model come in a few sizes. Slots of one size serve all bundles of
  * that size: a pool for each class, and no slot is larger than what it holds.
  *
- * Decode needs the top-k experts of one layer at once; that is the floor. What
- * the budget allows beyond is shared so that every class holds the same part of
- * its experts, g of them, with g as large as fits. No class has more slots than
- * experts; what one cannot use raises g for the others.
- *
- * What always holds: as the budget grows, no class ever loses a slot.
+ * Decode needs the top-k experts of one layer at once; that is the floor. share.c
+ * hands out what the budget allows beyond.
  */
 #include "plan/internal.h"
 #include "plan/layout.h"
 
-#define SHARE_STEPS        (UINT64_C(1) << 20)
 #define SMALL_MATRIX_BYTES (64u * 1024u)
 #define SMALL_ALIGN_BYTES  512u
 
@@ -120,51 +115,6 @@ void plan_find_classes(planner *p)
         for (int i = 0; i < class->n_matrices; i++) {
             class->stride_bytes += hypura_layout_region_bytes(p->slot_align_bytes, class->matrix_bytes[i]);
         }
-        class->n_slots = class->n_floor;
         p->pool_floor_bytes += class->n_floor * class->stride_bytes;
-    }
-}
-
-static uint32_t slots_at(const plan_class *class, uint64_t step)
-{
-    uint32_t n = (uint32_t)(class->n_units * step / SHARE_STEPS);
-    return n < class->n_floor ? class->n_floor : n;
-}
-
-static uint64_t bytes_at(const planner *p, uint64_t step)
-{
-    uint64_t bytes = 0;
-    for (int c = 0; c < p->n_classes; c++) {
-        bytes += slots_at(&p->classes[c], step) * p->classes[c].stride_bytes;
-    }
-    return bytes;
-}
-
-void plan_share_slots(planner *p, uint64_t budget_bytes)
-{
-    uint64_t fits = 0; /* the floors do */
-    uint64_t above = SHARE_STEPS + 1;
-    while (above - fits > 1) {
-        uint64_t step = fits + (above - fits) / 2;
-        if (bytes_at(p, step) <= budget_bytes) {
-            fits = step;
-        } else {
-            above = step;
-        }
-    }
-    /* Slot by slot towards the next step, stopping at the first that does not
-     * fit: a smaller one further on would be lost again with a larger budget. */
-    uint64_t left = budget_bytes - bytes_at(p, fits);
-    bool full = fits == SHARE_STEPS;
-    for (int c = 0; c < p->n_classes; c++) {
-        plan_class *class = &p->classes[c];
-        class->n_slots = slots_at(class, fits);
-        while (!full && class->n_slots < slots_at(class, fits + 1)) {
-            full = class->stride_bytes > left;
-            if (!full) {
-                class->n_slots++;
-                left -= class->stride_bytes;
-            }
-        }
     }
 }
