@@ -294,6 +294,7 @@ typedef struct hypura_statistics {
     double   overhead_s;  /* inside Hypura, neither of the two */
     double   device_busy_s;
     uint64_t trunk_bytes_read; /* at open */
+    uint64_t pool_bytes;       /* that the pools of experts take now */
     char     io_engine[16];
     bool     direct_io;
     uint64_t io_limit_bytes_per_s; /* of an emulated drive; 0: the drive as it is */

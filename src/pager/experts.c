@@ -51,13 +51,15 @@ static hypura_status open_pool(hypura_pager *pager, uint32_t index, hypura_error
 {
     const hypura_pool_plan *planned = &pager->plan->pools[index];
     pager_pool             *pool = &pager->pools[index];
-    pool->n_slots = planned->n_slots;
+    pool->n_open = planned->n_slots;
+    pool->n_slots = planned->n_units > planned->n_slots ? planned->n_units : planned->n_slots;
     pool->stride_bytes = planned->slot_stride_bytes;
     pool->memory_bytes = pool->stride_bytes * pool->n_slots;
-    pool->memory = hypura_os_memory_map(pool->memory_bytes, HYPURA_OS_MAP_HUGE | HYPURA_OS_MAP_NORESERVE);
-    if (!pool->memory) {
-        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for expert pool %u: %u slots of %llu bytes", index,
-                           pool->n_slots, (unsigned long long)pool->stride_bytes);
+    pool->memory = hypura_os_memory_map(pool->memory_bytes, PAGER_POOL_MAPPING | HYPURA_OS_MAP_NO_ACCESS);
+    if (!pool->memory ||
+        !hypura_os_memory_protect(pool->memory, pool->stride_bytes * pool->n_open, HYPURA_OS_ACCESS_READ_WRITE)) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for expert pool %u: %u of %u slots of %llu bytes", index,
+                           pool->n_open, pool->n_slots, (unsigned long long)pool->stride_bytes);
     }
     pool->slots = calloc(pool->n_slots, sizeof(*pool->slots));
     if (!pool->slots) {
@@ -68,7 +70,11 @@ static hypura_status open_pool(hypura_pager *pager, uint32_t index, hypura_error
         .n_keys = pool->n_keys,
         .n_groups = (uint32_t)pager->map->n_bundles,
     };
-    return hypura_cache_open(&options, &pool->cache, error);
+    const hypura_status status = hypura_cache_open(&options, &pool->cache, error);
+    if (status == HYPURA_OK) {
+        hypura_cache_resize(pool->cache, pool->n_open);
+    }
+    return status;
 }
 
 hypura_status pager_open_experts(hypura_pager *pager, hypura_error *error)
@@ -237,12 +243,18 @@ void hypura_pager_wait_slot(hypura_pager *pager, int bundle)
     pthread_mutex_unlock(&pager->lock);
 }
 
-/* A slot whose read failed is given up by whoever drops the last pin. */
-static void unpin(pager_pool *pool, uint32_t slot)
+/* A slot whose read failed is given up by whoever drops the last pin; one that was
+ * closed meanwhile the cache has given up itself, and somebody waits for that. */
+static void unpin(hypura_pager *pager, pager_pool *pool, uint32_t slot)
 {
     hypura_cache_unpin(pool->cache, slot);
+    if (slot >= pool->n_open && pager->n_waiting > 0) {
+        pthread_cond_broadcast(&pager->changed);
+    }
     if (pool->slots[slot].failed && hypura_cache_pins(pool->cache, slot) == 0) {
-        hypura_cache_remove(pool->cache, slot);
+        if (hypura_cache_key(pool->cache, slot) != HYPURA_CACHE_NONE) {
+            hypura_cache_remove(pool->cache, slot);
+        }
         pool->slots[slot].failed = false;
         pool->slots[slot].ready = 0;
     }
@@ -251,7 +263,7 @@ static void unpin(pager_pool *pool, uint32_t slot)
 void hypura_pager_release_expert(hypura_pager *pager, int bundle, uint32_t slot)
 {
     pthread_mutex_lock(&pager->lock);
-    unpin(&pager->pools[pager->bundles[bundle].pool], slot);
+    unpin(pager, &pager->pools[pager->bundles[bundle].pool], slot);
     pthread_mutex_unlock(&pager->lock);
 }
 
@@ -295,7 +307,7 @@ static void end_read(hypura_pager *pager, uint64_t user)
 {
     pager_pool *pool = user_pool(pager, user);
     if (--pool->slots[(uint32_t)user].filling == 0) {
-        unpin(pool, (uint32_t)user);
+        unpin(pager, pool, (uint32_t)user);
     }
 }
 

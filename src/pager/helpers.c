@@ -9,34 +9,14 @@
 #include "pager/internal.h"
 
 #include "base/status.h"
-#include "os/os.h"
 
 #include <stdlib.h>
 
-#define PREFAULT_STEP_BYTES (UINT64_C(16) << 20)
-
 /* ---- first touch --------------------------------------------------------- */
 
-/* The first touch of memory is slow on virtual machines; pools are touched in
- * the background so that reads need not. Pages already filled stay as they are. */
 static void *prefault_main(void *argument)
 {
-    hypura_pager *pager = argument;
-    for (uint32_t p = 0; p < pager->n_pools; p++) {
-        const pager_pool *pool = &pager->pools[p];
-        for (uint64_t at = 0; at < pool->memory_bytes; at += PREFAULT_STEP_BYTES) {
-            pthread_mutex_lock(&pager->lock);
-            const bool stop = pager->prefault_stop;
-            pthread_mutex_unlock(&pager->lock);
-            if (stop) {
-                return NULL;
-            }
-            const uint64_t left = pool->memory_bytes - at;
-            if (!hypura_os_memory_populate(pool->memory + at, left < PREFAULT_STEP_BYTES ? left : PREFAULT_STEP_BYTES)) {
-                return NULL; /* reads touch the pages then */
-            }
-        }
-    }
+    pager_prefault(argument);
     return NULL;
 }
 

@@ -16,6 +16,9 @@
 #include "pager/pager.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
+
+#define PAGER_POOL_MAPPING (HYPURA_OS_MAP_HUGE | HYPURA_OS_MAP_NORESERVE)
 
 #define PAGER_MAX_ROWS 1024 /* rows of one read_rows step */
 
@@ -38,12 +41,14 @@ typedef struct pager_slot {
     bool    failed;
 } pager_slot;
 
+/* Memory is reserved for n_slots; the first n_open are in use (resize.c). */
 typedef struct pager_pool {
     hypura_cache *cache;
     char         *memory;
-    uint64_t      memory_bytes;
+    uint64_t      memory_bytes; /* reserved */
     uint64_t      stride_bytes;
     uint32_t      n_slots;
+    uint32_t      n_open; /* changed with both locks held, `resizing` and `lock` */
     pager_slot   *slots;
     uint32_t      n_keys;
 } pager_pool;
@@ -126,6 +131,8 @@ struct hypura_pager {
     bool            repack;
     hypura_repacker *repacker; /* NULL: everything stays plain */
     pthread_mutex_t executor; /* held between enter and leave */
+    pthread_mutex_t resizing; /* held while memory of the pools is taken or given back */
+    atomic_uint     n_resizes; /* asked for so far: one that grows makes way for the next */
 
     pthread_mutex_t lock;
     pthread_cond_t  changed;
@@ -178,6 +185,11 @@ void          pager_complete_expert(hypura_pager *pager, const hypura_io_complet
 /* Repack what a job names, without the lock; then, with it, make it visible. */
 void pager_repack_expert(hypura_pager *pager, uint64_t user, char *scratch);
 void pager_finish_expert(hypura_pager *pager, uint64_t user);
+
+/* With the lock held: what the open slots of all pools take. */
+uint64_t pager_pool_bytes(const hypura_pager *pager);
+/* resize.c: takes the memory of the open slots, in the background after open. */
+void pager_prefault(hypura_pager *pager);
 
 hypura_status pager_open_dense(hypura_pager *pager, hypura_error *error);
 void          pager_close_dense(hypura_pager *pager);

@@ -29,7 +29,8 @@ static hypura_status open_queue(hypura_pager *pager, hypura_error *error)
 {
     uint64_t needed = PAGER_MAX_ROWS + pager->plan->n_ring_slots;
     for (int p = 0; p < pager->plan->n_pools; p++) {
-        needed += (uint64_t)pager->plan->pools[p].n_slots * HYPURA_MAX_BUNDLE;
+        const hypura_pool_plan *pool = &pager->plan->pools[p];
+        needed += (uint64_t)(pool->n_units > pool->n_slots ? pool->n_units : pool->n_slots) * HYPURA_MAX_BUNDLE;
     }
     uint64_t capacity = 64;
     while (capacity < needed + 1) {
@@ -228,6 +229,7 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pager->hook = options->hook;
     pager->hook_user = options->hook_user;
     pthread_mutex_init(&pager->executor, NULL);
+    pthread_mutex_init(&pager->resizing, NULL);
     pthread_mutex_init(&pager->lock, NULL);
     pthread_cond_init(&pager->changed, NULL);
     pthread_cond_init(&pager->jobs_changed, NULL);
@@ -263,6 +265,7 @@ void hypura_pager_close(hypura_pager *pager)
     pthread_cond_destroy(&pager->jobs_changed);
     pthread_cond_destroy(&pager->changed);
     pthread_mutex_destroy(&pager->lock);
+    pthread_mutex_destroy(&pager->resizing);
     pthread_mutex_destroy(&pager->executor);
     free(pager);
 }
@@ -365,6 +368,7 @@ void hypura_pager_statistics(hypura_pager *pager, hypura_statistics *statistics)
     }
     pthread_mutex_lock(&pager->lock);
     *statistics = pager->statistics;
+    statistics->pool_bytes = pager_pool_bytes(pager);
     statistics->bytes_read = counters.bytes_read - pager->counters_base.bytes_read;
     statistics->device_busy_s = (double)(counters.busy_us - pager->counters_base.busy_us) * 1e-6;
     pthread_mutex_unlock(&pager->lock);

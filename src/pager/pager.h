@@ -20,7 +20,8 @@
  *  3. The pager's thread alone touches the I/O engine; others queue requests.
  *  4. A failed read fails every wait that needs it, naming file, offset and
  *     tensor, and leaves the slot EMPTY: no stale bytes are ever READY.
- *  5. After open nothing is allocated.
+ *  5. After open nothing is allocated: tables are made for the largest pools, and
+ *     resizing takes pages, not addresses.
  */
 #ifndef HYPURA_PAGER_PAGER_H
 #define HYPURA_PAGER_PAGER_H
@@ -51,6 +52,20 @@ const hypura_plan *hypura_pager_plan(const hypura_pager *pager);
 
 void hypura_pager_statistics(hypura_pager *pager, hypura_statistics *statistics);
 void hypura_pager_reset_statistics(hypura_pager *pager);
+
+/* ---- the pools' size ---------------------------------------------------- */
+
+/* Makes the pools take at most pool_bytes, shared as the plan shares them, but never
+ * less than their floors nor more than all experts; returns what they take then:
+ * less where memory ran out, or where another resize came while these grew. Blocks
+ * until slots that are to go are released, and until new ones have their memory. Any
+ * thread that holds no lease, at any time between open and close; results of graphs
+ * stay the same. */
+uint64_t hypura_pager_resize(hypura_pager *pager, uint64_t pool_bytes);
+uint64_t hypura_pager_pool_bytes(hypura_pager *pager);
+uint64_t hypura_pager_pool_max_bytes(const hypura_pager *pager);
+
+/* ---- loading and files -------------------------------------------------- */
 
 /* One range of a file of the map to read into given memory. */
 typedef struct hypura_load {

@@ -153,6 +153,8 @@ void fixture_open(fixture *f, const fixture_options *options)
         .order = f->order,
     };
     f->plan.pools[0].n_slots = options->n_slots;
+    f->plan.pools[0].n_units = FIXTURE_LAYERS * FIXTURE_EXPERTS;
+    f->plan.pools[0].n_floor = 1;
     for (int m = 0; m < FIXTURE_MATRICES; m++) {
         f->plan.pools[0].slot_bytes += options->expert_bytes[m];
         f->plan.pools[0].slot_stride_bytes +=

@@ -8,12 +8,14 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 static const char *const engines[] = {"uring", "pool"};
@@ -438,6 +440,137 @@ static void contexts_take_turns(void **state)
     fixture_close(&f);
 }
 
+/* ---- the pools' size ------------------------------------------------------------ */
+
+/* How many pages of the slots from `first` on are taken. */
+static size_t pages_taken(const fixture *f, hypura_pager *pager, uint32_t first)
+{
+    const hypura_pool_plan *pool = &f->plan.pools[0];
+    const hypura_slots      slots = hypura_pager_slots(pager, 0, 0);
+    const size_t            page = (size_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t         begin = ((uintptr_t)slots.data + first * slots.stride_bytes + page - 1) / page * page;
+    const size_t            bytes = (pool->n_units - first - 1) * pool->slot_stride_bytes;
+    unsigned char           taken[4096];
+    size_t                  n = 0;
+    assert_true(bytes / page < sizeof(taken));
+    assert_int_equal(mincore((void *)begin, bytes, (void *)taken), 0);
+    for (size_t i = 0; i < bytes / page; i++) {
+        n += taken[i] & 1;
+    }
+    return n;
+}
+
+static void pools_grow_and_shrink(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_open(&f, &fixture_defaults);
+    const uint64_t stride = f.plan.pools[0].slot_stride_bytes;
+    const uint32_t all[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    hypura_pager  *pager = open_pager(&f, NULL, NULL, NULL);
+    assert_int_equal(hypura_pager_pool_bytes(pager), 6 * stride);
+    assert_int_equal(hypura_pager_pool_max_bytes(pager), 48 * stride);
+    hypura_pager_enter(pager);
+    assert_int_equal(use_experts(&f, pager, 0, all, 8), 6);
+
+    assert_int_equal(hypura_pager_resize(pager, 40 * stride + stride / 2), 40 * stride);
+    for (int layer = 0; layer < 3; layer++) {
+        assert_int_equal(use_experts(&f, pager, layer, all, 8), 8);
+    }
+    hypura_pager_reset_statistics(pager);
+    for (int layer = 0; layer < 3; layer++) {
+        assert_int_equal(use_experts(&f, pager, layer, all, 8), 8);
+    }
+    hypura_statistics statistics;
+    hypura_pager_statistics(pager, &statistics);
+    assert_int_equal(statistics.bytes_hit, statistics.bytes_needed);
+    assert_int_equal(statistics.pool_bytes, 40 * stride);
+    assert_true(pages_taken(&f, pager, 3) > 0);
+
+    assert_int_equal(hypura_pager_resize(pager, 3 * stride), 3 * stride);
+    assert_int_equal(pages_taken(&f, pager, 3), 0);
+    assert_int_equal(use_experts(&f, pager, 1, all, 8), 3);
+    assert_int_equal(hypura_pager_resize(pager, 0), stride); /* the floor */
+    assert_int_equal(use_experts(&f, pager, 2, all, 8), 1);
+    assert_int_equal(hypura_pager_resize(pager, UINT64_MAX), 48 * stride);
+    assert_int_equal(use_experts(&f, pager, 2, all, 8), 8);
+    hypura_pager_leave(pager);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
+typedef struct resizer {
+    hypura_pager *pager;
+    uint64_t      stride;
+    unsigned      seed;
+    atomic_bool   stop;
+} resizer;
+
+static void *resize_until_told(void *argument)
+{
+    resizer *r = argument;
+    while (!atomic_load(&r->stop)) {
+        r->seed = r->seed * 1103515245u + 12345u;
+        hypura_pager_resize(r->pager, (4 + (r->seed >> 16) % 45) * r->stride);
+    }
+    return NULL;
+}
+
+static int64_t fail_some(void *user, uint64_t nth, int64_t result)
+{
+    (void)user;
+    return nth > 200 && nth % 97 == 0 ? -EIO : result;
+}
+
+/* Slots are closed while they are leased and read, and every byte stays right; some
+ * reads fail, and their slots come back. */
+static void resizing_changes_no_byte(void **state)
+{
+    (void)state;
+    for (size_t e = 0; e < 2; e++) {
+        fixture f;
+        fixture_open(&f, &fixture_defaults);
+        hypura_pager *pager = open_pager(&f, engines[e], fail_some, NULL);
+        uint32_t      n_right = 0;
+        resizer       resizers[2];
+        pthread_t     threads[2];
+        for (unsigned i = 0; i < 2; i++) {
+            resizers[i] = (resizer){.pager = pager, .stride = f.plan.pools[0].slot_stride_bytes, .seed = i};
+            assert_int_equal(pthread_create(&threads[i], NULL, resize_until_told, &resizers[i]), 0);
+        }
+        hypura_pager_enter(pager);
+        for (uint32_t round = 0; round < 600; round++) {
+            const int      layer = (int)(round % 3);
+            const uint32_t experts[4] = {round % 16, (round * 7 + 1 + round) % 16, (round + 5) % 16, (round + 11) % 16};
+            const uint32_t n = experts[1] == experts[0] || experts[1] == experts[2] || experts[1] == experts[3] ? 1 : 4;
+            uint32_t       slots[4];
+            do {
+                hypura_pager_wait_slot(pager, layer);
+            } while (hypura_pager_lease_experts(pager, layer, experts, n, slots) == 0);
+            for (uint32_t i = 0; i < n; i++) {
+                if (slots[i] != UINT32_MAX &&
+                    hypura_pager_wait_expert(pager, layer, slots[i], UINT32_MAX) == HYPURA_OK) {
+                    assert_true(expert_is_right(&f, pager, layer, experts[i], slots[i]));
+                    n_right++;
+                }
+            }
+            for (uint32_t i = 0; i < n; i++) {
+                if (slots[i] != UINT32_MAX) {
+                    hypura_pager_release_expert(pager, layer, slots[i]);
+                }
+            }
+        }
+        hypura_pager_leave(pager);
+        assert_true(n_right > 600);
+        for (unsigned i = 0; i < 2; i++) {
+            atomic_store(&resizers[i].stop, true);
+            pthread_join(threads[i], NULL);
+        }
+        hypura_pager_close(pager);
+        fixture_close(&f);
+    }
+}
+
 static void closing_with_reads_under_way(void **state)
 {
     (void)state;
@@ -470,6 +603,8 @@ int main(void)
         cmocka_unit_test(a_truncated_file_is_named),
         cmocka_unit_test(a_missing_file_is_named),
         cmocka_unit_test(contexts_take_turns),
+        cmocka_unit_test(pools_grow_and_shrink),
+        cmocka_unit_test(resizing_changes_no_byte),
         cmocka_unit_test(closing_with_reads_under_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

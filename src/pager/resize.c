@@ -1,0 +1,162 @@
+/*
+ * resize.c - pools of experts that grow and shrink while they are in use.
+ *
+ * Address space is reserved for every expert of a model, and so are all tables;
+ * what changes is how many slots are open, and with them how much memory is
+ * taken. Computing goes on meanwhile.
+ *
+ *        open slots                     closed slots
+ *     +------------------------------+---------------------------------+
+ *     | read and write               | no access, no memory            |
+ *     +------------------------------+---------------------------------+
+ *     memory                      n_open x stride                      memory_bytes
+ *
+ * To shrink: the cache closes slots, which empties all but the pinned; those empty
+ * with the end of a layer or of their reads, which is waited for; then the pages go
+ * back. To grow: pages are taken first, a piece at a time, then their slots are
+ * opened: nobody waits for a first touch.
+ *
+ * What always holds:
+ *  1. Memory beyond the open slots is never read or written: no slot there has pins.
+ *     It faults, so a breach is seen.
+ *  2. The engine must know pools by address alone: pages registered with a kernel
+ *     would stay taken, and be others than those that come back.
+ */
+#include "pager/internal.h"
+
+#include "base/size.h"
+#include "os/os.h"
+#include "plan/plan.h"
+
+#define STEP_BYTES (UINT64_C(16) << 20)
+
+static uint64_t open_bytes(const pager_pool *pool, uint32_t n_open)
+{
+    return hypura_round_up(n_open * pool->stride_bytes, hypura_os_page_bytes());
+}
+
+uint64_t pager_pool_bytes(const hypura_pager *pager)
+{
+    uint64_t bytes = 0;
+    for (uint32_t p = 0; p < pager->n_pools; p++) {
+        bytes += pager->pools[p].n_open * pager->pools[p].stride_bytes;
+    }
+    return bytes;
+}
+
+static bool stopping(hypura_pager *pager)
+{
+    pthread_mutex_lock(&pager->lock);
+    const bool stop = pager->prefault_stop;
+    pthread_mutex_unlock(&pager->lock);
+    return stop;
+}
+
+static void shrink(hypura_pager *pager, pager_pool *pool, uint32_t n_open)
+{
+    const uint64_t begin = open_bytes(pool, n_open);
+    const uint64_t end = open_bytes(pool, pool->n_open);
+    pthread_mutex_lock(&pager->lock);
+    hypura_cache_resize(pool->cache, n_open);
+    pool->n_open = n_open;
+    pager->n_waiting++;
+    while (hypura_cache_closing(pool->cache) > 0) {
+        pthread_cond_wait(&pager->changed, &pager->lock);
+    }
+    pager->n_waiting--;
+    pthread_mutex_unlock(&pager->lock);
+    /* In pieces, which leaves the address space to others in between. */
+    for (uint64_t at = begin; at < end; at += STEP_BYTES) {
+        const uint64_t left = end - at;
+        hypura_os_memory_discard(pool->memory + at, left < STEP_BYTES ? left : STEP_BYTES);
+    }
+    if (begin < end) {
+        hypura_os_memory_replace(pool->memory + begin, end - begin, PAGER_POOL_MAPPING | HYPURA_OS_MAP_NO_ACCESS);
+    }
+}
+
+static void grow(hypura_pager *pager, pager_pool *pool, uint32_t n_open, unsigned ticket)
+{
+    const uint64_t per_step = STEP_BYTES / pool->stride_bytes;
+    const uint32_t step = per_step > 0 ? (uint32_t)per_step : 1;
+    while (pool->n_open < n_open && atomic_load(&pager->n_resizes) == ticket && !stopping(pager)) {
+        const uint32_t next = n_open - pool->n_open < step ? n_open : pool->n_open + step;
+        const uint64_t begin = open_bytes(pool, pool->n_open);
+        const uint64_t end = open_bytes(pool, next);
+        if (begin < end && !(hypura_os_memory_protect(pool->memory + begin, end - begin, HYPURA_OS_ACCESS_READ_WRITE) &&
+                             hypura_os_memory_populate(pool->memory + begin, end - begin))) {
+            hypura_os_memory_replace(pool->memory + begin, end - begin, PAGER_POOL_MAPPING | HYPURA_OS_MAP_NO_ACCESS);
+            return;
+        }
+        pthread_mutex_lock(&pager->lock);
+        hypura_cache_resize(pool->cache, next);
+        pool->n_open = next;
+        if (pager->n_waiting > 0) {
+            pthread_cond_broadcast(&pager->changed); /* there are slots to lease */
+        }
+        pthread_mutex_unlock(&pager->lock);
+    }
+}
+
+uint64_t hypura_pager_resize(hypura_pager *pager, uint64_t pool_bytes)
+{
+    const hypura_plan *plan = pager->plan;
+    uint32_t           n_slots[HYPURA_MAX_POOLS];
+    hypura_plan_share_slots(plan->pools, plan->n_pools, pool_bytes, n_slots);
+    const unsigned ticket = atomic_fetch_add(&pager->n_resizes, 1) + 1;
+    pthread_mutex_lock(&pager->resizing);
+    /* what shrinks first, so that the sum never passes the larger of the two */
+    for (uint32_t p = 0; p < pager->n_pools; p++) {
+        if (n_slots[p] < pager->pools[p].n_open) {
+            shrink(pager, &pager->pools[p], n_slots[p]);
+        }
+    }
+    for (uint32_t p = 0; p < pager->n_pools; p++) {
+        grow(pager, &pager->pools[p], n_slots[p], ticket);
+    }
+    const uint64_t bytes = pager_pool_bytes(pager);
+    pthread_mutex_unlock(&pager->resizing);
+    return bytes;
+}
+
+uint64_t hypura_pager_pool_bytes(hypura_pager *pager)
+{
+    pthread_mutex_lock(&pager->lock);
+    const uint64_t bytes = pager_pool_bytes(pager);
+    pthread_mutex_unlock(&pager->lock);
+    return bytes;
+}
+
+uint64_t hypura_pager_pool_max_bytes(const hypura_pager *pager)
+{
+    uint64_t bytes = 0;
+    for (uint32_t p = 0; p < pager->n_pools; p++) {
+        bytes += pager->pools[p].n_slots * pager->pools[p].stride_bytes;
+    }
+    return bytes;
+}
+
+/* Takes the next piece's memory; false at the end, and when memory is short: reads
+ * touch the rest then, and tell. */
+static bool prefault_step(hypura_pager *pager, const pager_pool *pool, uint64_t at)
+{
+    pthread_mutex_lock(&pager->resizing);
+    const uint64_t end = open_bytes(pool, pool->n_open);
+    const uint64_t left = at < end ? end - at : 0;
+    const bool     ok = left > 0 && !stopping(pager) &&
+                    hypura_os_memory_populate(pool->memory + at, left < STEP_BYTES ? left : STEP_BYTES);
+    pthread_mutex_unlock(&pager->resizing);
+    return ok;
+}
+
+/* The first touch of memory is slow on virtual machines; it is done here so that
+ * reads need not. Pages already filled stay as they are. */
+void pager_prefault(hypura_pager *pager)
+{
+    for (uint32_t p = 0; p < pager->n_pools; p++) {
+        uint64_t at = 0;
+        while (prefault_step(pager, &pager->pools[p], at)) {
+            at += STEP_BYTES;
+        }
+    }
+}
