@@ -507,6 +507,48 @@ HYPURA_API void          hypura_bench_report_clear(hypura_bench_report *report);
  * and writes what came out, failures of the run included, to the other. */
 HYPURA_API hypura_status hypura_bench_worker(int input, int output, hypura_error *error);
 
+/* ---- recorded routes ----------------------------------------------------- */
+
+/* A route is text: a line "token layer expert expert ..." for each token and
+ * layer, # for comments. */
+
+/* A number of expert slots, or a per cent of all experts when percent > 0. */
+typedef struct hypura_slot_count {
+    uint32_t count;
+    double   percent;
+} hypura_slot_count;
+
+typedef struct hypura_replay_options {
+    const char              *path;  /* of the route */
+    const hypura_slot_count *slots; /* NULL: 5, 10, 15, 20, 30, 40, 50, 60 and 80 % */
+    int                      n_slots;
+    hypura_progress_fn       progress;
+    void                    *progress_user;
+} hypura_replay_options;
+
+/* Uses that hit, as shares of all uses, from an empty cache of so many slots. */
+typedef struct hypura_replay_row {
+    uint32_t n_slots;
+    double   lru;
+    double   ours;   /* what the pager does */
+    double   belady; /* the most that any policy without reading ahead could hit */
+} hypura_replay_row;
+
+typedef struct hypura_replay_report {
+    uint32_t n_tokens;
+    uint32_t n_layers;   /* that have experts */
+    uint32_t n_experts;  /* of a layer: the largest number in the route, and 1 */
+    uint64_t n_uses;
+    uint64_t n_distinct; /* experts that are used at all */
+    int      n_rows;
+    hypura_replay_row *rows;
+} hypura_replay_report;
+
+/* Takes a recorded route through the pager's cache without any model. */
+HYPURA_API hypura_status hypura_replay(const hypura_replay_options *options, hypura_replay_report *report,
+                                       hypura_error *error);
+HYPURA_API void          hypura_replay_report_clear(hypura_replay_report *report);
+
 #ifdef __cplusplus
 }
 #endif

@@ -22,6 +22,7 @@ static const hypura_command commands[] = {
     {"profile", "measure this machine", hypura_command_profile},
     {"bench", "measure speed at several limits, and against plain llama.cpp", hypura_command_bench},
     {"verify", "prove that paging changes no bit of the output", hypura_command_verify},
+    {"replay", "tell what caches of several sizes hit on a recorded route", hypura_command_replay},
     {"bench-worker", NULL, hypura_command_bench_worker},
 };
 

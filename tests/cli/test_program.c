@@ -264,6 +264,35 @@ static void test_verify_json(void **state)
     driver_clear(&run);
 }
 
+static void test_replay_json(void **state)
+{
+    (void)state;
+    process run = RUN("replay", "moe.gguf", "--slots", "6,50%", "--json");
+    driver_expect(&run, 0, NULL, NULL);
+    json_t *object = driver_object(run.output, "tokens layers experts uses distinct rows");
+    const json_t *shown = json_object_get(object, "rows");
+    assert_int_equal(json_array_size(shown), 2);
+    assert_int_equal(driver_integer(json_array_get(shown, 0), "slots"), 6);
+    assert_int_equal(driver_integer(json_array_get(shown, 1), "slots"), 8); /* of 16 */
+    char *one = json_dumps(json_array_get(shown, 1), JSON_COMPACT);
+    json_t *row = driver_object(one, "slots lru ours belady");
+    assert_true(driver_real(row, "lru") == 0.25 && driver_real(row, "belady") == 0.5);
+    json_decref(row);
+    free(one);
+    json_decref(object);
+    driver_clear(&run);
+
+    run = RUN("replay", "moe.gguf", "--slots", "8");
+    driver_expect(&run, 0, " 8  50.0 %           2.00  25.0 %  33.3 %  50.0 %        33 %\n", NULL);
+    driver_clear(&run);
+    run = RUN("replay", "moe.gguf", "--slots", "101%");
+    driver_expect(&run, 2, NULL, "--slots: 101% is out of range");
+    driver_clear(&run);
+    run = RUN("replay", "no.trace");
+    driver_expect(&run, 1, NULL, "no.trace");
+    driver_clear(&run);
+}
+
 /* ---- output that cannot be written -------------------------------------------- */
 
 static void test_full_disk(void **state)
@@ -334,6 +363,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_rows),          cmocka_unit_test(test_help_fits_a_terminal),
         cmocka_unit_test(test_profile_json),  cmocka_unit_test(test_inspect_json),
         cmocka_unit_test(test_estimate_json), cmocka_unit_test(test_verify_json),
+        cmocka_unit_test(test_replay_json),
         cmocka_unit_test(test_full_disk),     cmocka_unit_test(test_closed_streams),
         cmocka_unit_test(test_folders),       cmocka_unit_test(test_bench_json),
         cmocka_unit_test(test_bench_report),
