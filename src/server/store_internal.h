@@ -1,0 +1,130 @@
+/*
+ * store_internal.h - what the files of the store share: entries being made, and
+ * the state behind hypura_models.
+ *
+ *     store.c         state, listing, finding
+ *     store_scan.c    the folder and the files named on the command line
+ *     store_ollama.c  Ollama's store
+ *     store_change.c  copy, remove, create
+ *     store_blob.c    files sent before a create
+ *     store_file.c    files: places that are made, links and copies, settings
+ */
+#ifndef HYPURA_SERVER_STORE_INTERNAL_H
+#define HYPURA_SERVER_STORE_INTERNAL_H
+
+#include "gguf/arena.h"
+#include "os/os.h"
+#include "server/card.h"
+#include "server/digest.h"
+#include "server/name.h"
+#include "server/store.h"
+
+#include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define HYPURA_STORE_PATH_BYTES 4096
+
+/* What lies under the models folder and is no model. */
+#define HYPURA_STORE_STAGING "/.staging" /* files on their way to a name */
+#define HYPURA_STORE_BLOBS   "/.blobs"   /* files sent before a create */
+#define HYPURA_STORE_PARTIAL "/.partial" /* downloads, also broken off ones */
+
+typedef struct hypura_entry {
+    hypura_model_entry is; /* first: what users hold */
+    atomic_int   n_holders;
+    hypura_arena arena;
+    const char  *stem;     /* FOLDER and ALIAS: path below the folder, without an ending */
+    const char  *alias_of; /* ALIAS whose model is looked for; NULL once found */
+    const char  *problem;  /* why it cannot be used; NULL: it can */
+} hypura_entry;
+
+/* Entries while they are gathered, and as they are handed out. */
+typedef struct hypura_entries {
+    hypura_entry **all;
+    size_t         n;
+    size_t         capacity;
+} hypura_entries;
+
+/* A header that was read, until its file changes. */
+typedef struct hypura_known_card {
+    char              *path;
+    hypura_os_identity identity;
+    hypura_card        card;
+    bool               seen; /* by the scan under way */
+} hypura_known_card;
+
+struct hypura_models {
+    char  *folder; /* "" when there is none */
+    char  *ollama;
+    char  *import;
+    char **paths; /* absolute */
+    int    n_paths;
+
+    pthread_mutex_t    mutex; /* of everything below, and of renames to final names */
+    hypura_known_card *cards;
+    size_t             n_cards;
+    size_t             cards_capacity;
+    hypura_entries     entries; /* last scan */
+    uint64_t           scanned_us;
+    bool               scanned;
+};
+
+/* ---- store.c ---- */
+
+hypura_status hypura_store_out_of_memory(hypura_error *error);
+
+/* A new entry with its name, taken over by entries; NULL, with error filled, when
+ * memory is short. *added false, and no entry, when one of that name is there. */
+hypura_entry *hypura_entries_add(hypura_entries *entries, const char *name, bool *added, hypura_error *error);
+void          hypura_entries_clear(hypura_entries *entries);
+/* Looks for the normal form of a name; NULL when there is none. */
+hypura_entry *hypura_entries_find(const hypura_entries *entries, const char *name);
+
+/* Fills size, time, details, digest or problem from the header of the file. Locked. */
+hypura_status hypura_entry_fill(hypura_models *models, hypura_entry *entry, const char *path, hypura_error *error);
+/* The header of a file; NULL when memory is short. Valid until the next call. Locked. */
+const hypura_card *hypura_store_card(hypura_models *models, const char *path, hypura_os_identity *identity);
+/* Sets digest from name, sizes, times and settings. */
+void hypura_entry_identify(hypura_entry *entry);
+/* When it was last written to, RFC 3339. */
+void hypura_entry_set_modified(hypura_entry *entry, int64_t modified_ns);
+
+/* The next call scans again. Locked. */
+void hypura_store_forget(hypura_models *models);
+
+/* ---- store_scan.c ---- */
+
+hypura_status hypura_store_scan_paths(hypura_models *models, hypura_entries *entries, hypura_error *error);
+hypura_status hypura_store_scan_folder(hypura_models *models, hypura_entries *entries, hypura_error *error);
+
+/* ---- store_ollama.c ---- */
+
+hypura_status hypura_store_scan_ollama(hypura_models *models, hypura_entries *entries, hypura_error *error);
+
+/* ---- store_file.c ---- */
+
+/* Joins like printf; false when it does not fit. */
+bool hypura_store_path(char *path, const char *format, ...) HYPURA_PRINTF(2, 3);
+
+/* path is a regular file within root, whatever links lead to it; resolved (of
+ * HYPURA_STORE_PATH_BYTES) gets the file itself. */
+bool hypura_store_is_within(const char *root, const char *path, char *resolved);
+
+/* Calls visit for every regular file below root, links to one within root included,
+ * by its path below root. Hidden ones, what cannot be printed and what lies deeper
+ * than a name can say are left out; a folder that is missing has none. Stops at the
+ * first failure of a visit. */
+typedef hypura_status (*hypura_store_visit_fn)(void *user, const char *below, hypura_error *error);
+hypura_status hypura_store_walk(const char *root, hypura_store_visit_fn visit, void *user, hypura_error *error);
+
+/* The object in a file of at most 4 MiB; NULL when it is none. A new reference. */
+json_t *hypura_store_read_json(const char *path);
+/* All bytes of a file of at most `most` bytes, with an end; NULL when it cannot be
+ * read or is larger. Free it. */
+char *hypura_store_read_text(const char *path, size_t most, size_t *bytes);
+
+/* Makes the folder of a path, and those above it. */
+hypura_status hypura_store_make_place(const char *path, hypura_error *error);
+
+#endif

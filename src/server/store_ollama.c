@@ -1,0 +1,192 @@
+/*
+ * store_ollama.c - see store_internal.h: Ollama's own store, read in place.
+ *
+ *     manifests/HOST/NAMESPACE/MODEL/TAG    JSON: layers, each a media type and a digest
+ *     blobs/sha256-HEX                      what the layers hold
+ *
+ * A manifest names blobs by digest alone, and a digest is 64 hexadecimal digits or
+ * is not used: no manifest leads out of the store. Models whose weights are no GGUF
+ * (remote ones, safetensors) are not listed.
+ */
+#include "server/store_internal.h"
+
+#include "base/status.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_LAYER_BYTES = 4 << 20 };
+
+typedef struct scan {
+    hypura_models *models;
+    hypura_entries *entries;
+    char manifests[HYPURA_STORE_PATH_BYTES];
+} scan;
+
+/* registry.ollama.ai/library/qwen3/30b -> qwen3:30b; hf.co/user/repo/Q4 -> hf.co/user/repo:Q4. */
+static bool name_of_manifest(const char *below, char *name)
+{
+    char text[HYPURA_NAME_BYTES];
+    int n = snprintf(text, sizeof text, "%s", below);
+    char *tag = n > 0 && (size_t)n < sizeof text ? strrchr(text, '/') : NULL;
+    if (tag == NULL) {
+        return false;
+    }
+    *tag = ':';
+    return hypura_name_normalize(text, name);
+}
+
+/* Where the blob of a layer lies; false when there is no such file in the store. */
+static bool find_blob(const scan *s, const json_t *layer, char *path)
+{
+    char hex[HYPURA_DIGEST_BYTES];
+    char link[HYPURA_STORE_PATH_BYTES];
+    const char *digest = json_string_value(json_object_get(layer, "digest"));
+    return digest != NULL && hypura_digest_parse(digest, hex) &&
+           hypura_store_path(link, "%s/blobs/sha256-%s", s->models->ollama, hex) &&
+           hypura_store_is_within(s->models->ollama, link, path);
+}
+
+static const char *kind_of(const json_t *layer)
+{
+    static const char prefix[] = "application/vnd.ollama.image.";
+    const char *type = json_string_value(json_object_get(layer, "mediaType"));
+    return type != NULL && strncmp(type, prefix, sizeof prefix - 1) == 0 ? type + sizeof prefix - 1 : "";
+}
+
+/* Adds a layer of text or JSON to the settings; several licenses become a list. */
+static void add_setting(json_t *settings, const char *kind, const char *text, size_t bytes)
+{
+    if (strcmp(kind, "params") == 0 || strcmp(kind, "messages") == 0) {
+        bool is_params = kind[0] == 'p';
+        json_t *value = json_loadb(text, bytes, 0, NULL);
+        if (is_params ? json_is_object(value) : json_is_array(value)) {
+            (void)json_object_set(settings, is_params ? "parameters" : "messages", value);
+        }
+        json_decref(value);
+        return;
+    }
+    /* Bytes that are no UTF-8 make no string, and no setting. */
+    json_t *value = json_stringn(text, bytes);
+    json_t *before = json_object_get(settings, kind);
+    if (value != NULL && json_is_string(before)) {
+        (void)json_object_set_new(settings, kind, json_pack("[O, O]", before, value));
+    } else if (value != NULL && json_is_array(before)) {
+        (void)json_array_append(before, value);
+    } else if (value != NULL) {
+        (void)json_object_set(settings, kind, value);
+    }
+    json_decref(value);
+}
+
+static void read_settings(const scan *s, hypura_entry *entry, const json_t *layers)
+{
+    static const char *const kinds[] = {"template", "system", "params", "messages", "license"};
+    size_t i;
+    json_t *layer;
+    json_array_foreach(layers, i, layer)
+    {
+        const char *kind = kind_of(layer);
+        char path[HYPURA_STORE_PATH_BYTES];
+        for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+            size_t bytes = 0;
+            char *text = strcmp(kind, kinds[k]) == 0 && find_blob(s, layer, path)
+                             ? hypura_store_read_text(path, MAX_LAYER_BYTES, &bytes)
+                             : NULL;
+            if (text != NULL) {
+                add_setting(entry->is.settings, kind, text, bytes);
+            }
+            free(text);
+        }
+    }
+}
+
+/* Weights beside the model itself: the last layer of that kind. */
+static hypura_status find_beside(const scan *s, hypura_entry *entry, const json_t *layers, const char *kind,
+                                 const char **where, hypura_error *error)
+{
+    size_t i;
+    json_t *layer;
+    json_array_foreach(layers, i, layer)
+    {
+        char path[HYPURA_STORE_PATH_BYTES];
+        hypura_os_identity identity;
+        if (strcmp(kind_of(layer), kind) == 0 && find_blob(s, layer, path)) {
+            *where = hypura_arena_text(&entry->arena, path, strlen(path));
+            if (*where == NULL) {
+                return hypura_store_out_of_memory(error);
+            }
+            entry->is.bytes += hypura_os_identity_of_path(path, &identity) ? identity.bytes : 0;
+        }
+    }
+    return HYPURA_OK;
+}
+
+static hypura_status add_model(scan *s, const char *name, const char *manifest_path, const char *text, size_t bytes,
+                               const json_t *layers, hypura_error *error)
+{
+    char path[HYPURA_STORE_PATH_BYTES];
+    bool has_model = false;
+    size_t i;
+    json_t *layer;
+    json_array_foreach(layers, i, layer)
+    {
+        if (!has_model && strcmp(kind_of(layer), "model") == 0) {
+            has_model = find_blob(s, layer, path);
+        }
+    }
+    if (!has_model) {
+        return HYPURA_OK;
+    }
+    bool added = false;
+    hypura_entry *entry = hypura_entries_add(s->entries, name, &added, error);
+    if (entry == NULL) {
+        return added ? HYPURA_ERR_MEMORY : HYPURA_OK;
+    }
+    entry->is.origin = HYPURA_MODEL_OLLAMA;
+    hypura_status status = hypura_entry_fill(s->models, entry, path, error);
+    if (status == HYPURA_OK) {
+        status = find_beside(s, entry, layers, "projector", &entry->is.projector_path, error);
+    }
+    if (status == HYPURA_OK) {
+        status = find_beside(s, entry, layers, "adapter", &entry->is.adapter_path, error);
+    }
+    read_settings(s, entry, layers);
+    hypura_os_identity identity;
+    if (hypura_os_identity_of_path(manifest_path, &identity)) {
+        hypura_entry_set_modified(entry, identity.modified_ns);
+    }
+    hypura_digest *digest = hypura_digest_begin();
+    if (digest != NULL) {
+        hypura_digest_add(digest, text, bytes);
+    }
+    hypura_digest_end(digest, entry->is.digest);
+    return status;
+}
+
+static hypura_status visit_manifest(void *user, const char *below, hypura_error *error)
+{
+    scan *s = user;
+    char name[HYPURA_NAME_BYTES];
+    char path[HYPURA_STORE_PATH_BYTES];
+    if (!name_of_manifest(below, name) || !hypura_store_path(path, "%s/%s", s->manifests, below)) {
+        return HYPURA_OK;
+    }
+    size_t bytes = 0;
+    char *text = hypura_store_read_text(path, MAX_LAYER_BYTES, &bytes);
+    json_t *root = text == NULL ? NULL : json_loadb(text, bytes, 0, NULL);
+    hypura_status status = add_model(s, name, path, text, bytes, json_object_get(root, "layers"), error);
+    json_decref(root);
+    free(text);
+    return status;
+}
+
+hypura_status hypura_store_scan_ollama(hypura_models *models, hypura_entries *entries, hypura_error *error)
+{
+    scan s = {.models = models, .entries = entries};
+    if (models->ollama[0] == '\0' || !hypura_store_path(s.manifests, "%s/manifests", models->ollama)) {
+        return HYPURA_OK;
+    }
+    return hypura_store_walk(s.manifests, visit_manifest, &s, error);
+}

@@ -1,0 +1,334 @@
+/*
+ * store_scan.c - see store_internal.h: the models folder, and files named on the
+ * command line.
+ *
+ * A scan first gathers the names of all files, then makes entries: a model of
+ * each GGUF (the first part alone of a split one), a projector of each that is
+ * one, an alias of each STEM.json that says so.
+ */
+#include "server/store_internal.h"
+
+#include "base/status.h"
+#include "gguf/split.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+
+static const char gguf_ending[] = ".gguf";
+static const char projector_ending[] = ".mmproj";
+
+static bool ends_with(const char *text, const char *ending)
+{
+    size_t n = strlen(text);
+    size_t m = strlen(ending);
+    return n > m && strcasecmp(text + n - m, ending) == 0;
+}
+
+static const char *file_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash != NULL ? slash + 1 : path;
+}
+
+/* Bytes of a path without ".gguf" and without "-00001-of-00003"; 0 for a part that
+ * is not the first. */
+static size_t stem_bytes(const char *path)
+{
+    hypura_split_name split;
+    if (hypura_split_parse(path, &split)) {
+        return split.part == 1 ? split.prefix_bytes : 0;
+    }
+    return strlen(path) - (sizeof gguf_ending - 1);
+}
+
+/* ---- projectors ---------------------------------------------------------- */
+
+/* Files below a folder, by paths below it, in order. */
+typedef struct files {
+    char **below;
+    size_t n;
+    size_t capacity;
+} files;
+
+static hypura_status gather(void *user, const char *below, hypura_error *error)
+{
+    files *all = user;
+    if (!ends_with(below, gguf_ending) && !ends_with(below, ".json")) {
+        return HYPURA_OK;
+    }
+    if (all->n == all->capacity) {
+        size_t wanted = all->capacity * 2 + 64;
+        char **larger = realloc(all->below, wanted * sizeof *larger);
+        if (larger == NULL) {
+            return hypura_store_out_of_memory(error);
+        }
+        all->below = larger;
+        all->capacity = wanted;
+    }
+    all->below[all->n] = strdup(below);
+    return all->below[all->n++] == NULL ? hypura_store_out_of_memory(error) : HYPURA_OK;
+}
+
+static void files_clear(files *all)
+{
+    for (size_t i = 0; i < all->n; i++) {
+        free(all->below[i]);
+    }
+    free(all->below);
+}
+
+static int compare_files(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* The name without what says that it is a projector and how it is stored:
+ * "mmproj-Qwen2.5-VL-3B-f16.gguf", "Qwen2.5-VL-3B.mmproj.gguf" -> "qwen2.5-vl-3b". */
+static void projector_base(const char *path, char *base, size_t capacity)
+{
+    char name[256];
+    (void)snprintf(name, sizeof name, "%s", file_name(path));
+    size_t n = 0;
+    for (char *at = name; *at != '\0' && n + 1 < capacity;) {
+        if (strncasecmp(at, "mmproj", 6) == 0) {
+            at += 6;
+            at += *at == '-' || *at == '_' || *at == '.';
+        } else {
+            base[n++] = (char)tolower((unsigned char)*at++);
+        }
+    }
+    base[n] = '\0';
+    static const char *const tails[] = {".gguf", "f16", "f32", "bf16", "q8_0", "b"};
+    for (size_t i = 0; i < sizeof tails / sizeof *tails; i++) {
+        n = strlen(base);
+        size_t tail = strlen(tails[i]);
+        bool alone = n == tail || (n > tail && !isalnum((unsigned char)base[n - tail - 1]));
+        if (n >= tail && strcmp(base + n - tail, tails[i]) == 0 && (alone || i == 0)) {
+            base[n - tail] = '\0';
+        }
+        while ((n = strlen(base)) > 0 && strchr("-_.", base[n - 1]) != NULL) {
+            base[n - 1] = '\0';
+        }
+    }
+}
+
+/* How well the projector belongs to the model, in bytes that agree; 0: not at all.
+ * Both are paths below the folder. STEM.mmproj.gguf is the model's whatever else
+ * there is; a name without a model's ("mmproj-F16.gguf") goes with every model of
+ * its folder, unless that is the folder of all. */
+static size_t agreement(const char *projector, const char *model, size_t model_stem_bytes)
+{
+    size_t folder_bytes = (size_t)(file_name(model) - model);
+    if ((size_t)(file_name(projector) - projector) != folder_bytes ||
+        strncmp(projector, model, folder_bytes) != 0) {
+        return 0;
+    }
+    char own[HYPURA_STORE_PATH_BYTES];
+    if (hypura_store_path(own, "%.*s%s%s", (int)model_stem_bytes, model, projector_ending, gguf_ending) &&
+        strcmp(own, projector) == 0) {
+        return SIZE_MAX;
+    }
+    char base[256];
+    projector_base(projector, base, sizeof base);
+    size_t n = strlen(base);
+    if (n == 0 || strcmp(base, "model") == 0) {
+        return folder_bytes > 0 ? 1 : 0;
+    }
+    const char *name = model + folder_bytes;
+    bool begins = strncasecmp(base, name, n) == 0 && !isalnum((unsigned char)name[n]);
+    return begins ? n + 1 : 0;
+}
+
+static hypura_status match_projector(hypura_models *models, hypura_entry *entry, const files *projectors,
+                                     const char *model, int64_t embedding_length, hypura_error *error)
+{
+    size_t best = 0;
+    char path[HYPURA_STORE_PATH_BYTES];
+    char resolved[HYPURA_STORE_PATH_BYTES];
+    for (size_t i = 0; i < projectors->n; i++) {
+        size_t fits = agreement(projectors->below[i], model, stem_bytes(model));
+        hypura_os_identity identity;
+        if (fits <= best || !hypura_store_path(path, "%s/%s", models->folder, projectors->below[i]) ||
+            !hypura_store_is_within(models->folder, path, resolved)) {
+            continue;
+        }
+        const hypura_card *card = hypura_store_card(models, resolved, &identity);
+        if (card == NULL) {
+            return hypura_store_out_of_memory(error);
+        }
+        /* One that projects to another width is another model's. */
+        if (card->embedding_length != 0 && embedding_length != 0 && card->embedding_length != embedding_length) {
+            continue;
+        }
+        best = fits;
+        entry->is.bytes += card->bytes;
+        entry->is.projector_path = hypura_arena_text(&entry->arena, resolved, strlen(resolved));
+        if (entry->is.projector_path == NULL) {
+            return hypura_store_out_of_memory(error);
+        }
+    }
+    return HYPURA_OK;
+}
+
+/* ---- entries --------------------------------------------------------------- */
+
+/* Settings of STEM.json, if there is one. */
+static void read_settings(const hypura_models *models, hypura_entry *entry)
+{
+    char path[HYPURA_STORE_PATH_BYTES];
+    json_t *root =
+        hypura_store_path(path, "%s/%s.json", models->folder, entry->stem) ? hypura_store_read_json(path) : NULL;
+    json_t *settings = json_object_get(root, "settings");
+    if (json_is_object(settings)) {
+        json_decref(entry->is.settings);
+        entry->is.settings = json_incref(settings);
+    }
+    json_decref(root);
+}
+
+static hypura_status add_model(hypura_models *models, hypura_entries *entries, const files *projectors,
+                               const char *below, hypura_error *error)
+{
+    char stem[HYPURA_STORE_PATH_BYTES];
+    char name[HYPURA_NAME_BYTES];
+    char path[HYPURA_STORE_PATH_BYTES];
+    char resolved[HYPURA_STORE_PATH_BYTES];
+    size_t bytes = stem_bytes(below);
+    bool added = false;
+    if (!hypura_store_path(stem, "%.*s", (int)bytes, below) || !hypura_name_of_stem(stem, name) ||
+        !hypura_store_path(path, "%s/%s", models->folder, below) ||
+        !hypura_store_is_within(models->folder, path, resolved)) {
+        return HYPURA_OK;
+    }
+    hypura_entry *entry = hypura_entries_add(entries, name, &added, error);
+    if (entry == NULL) {
+        return added ? HYPURA_ERR_MEMORY : HYPURA_OK;
+    }
+    entry->is.origin = HYPURA_MODEL_FOLDER;
+    entry->stem = hypura_arena_text(&entry->arena, stem, strlen(stem));
+    if (entry->stem == NULL) {
+        return hypura_store_out_of_memory(error);
+    }
+    read_settings(models, entry);
+    hypura_status status = hypura_entry_fill(models, entry, resolved, error);
+    if (status == HYPURA_OK && entry->problem == NULL) {
+        hypura_os_identity identity;
+        const hypura_card *card = hypura_store_card(models, resolved, &identity);
+        int64_t embedding_length = card != NULL ? card->embedding_length : 0;
+        status = match_projector(models, entry, projectors, below, embedding_length, error);
+    }
+    hypura_entry_identify(entry);
+    return status;
+}
+
+/* STEM.json with "alias": the name of another model. */
+static hypura_status add_alias(const hypura_models *models, hypura_entries *entries, const char *below,
+                               hypura_error *error)
+{
+    char path[HYPURA_STORE_PATH_BYTES];
+    char stem[HYPURA_STORE_PATH_BYTES];
+    char name[HYPURA_NAME_BYTES];
+    char target[HYPURA_NAME_BYTES];
+    struct stat st;
+    bool added = false;
+    if (!hypura_store_path(path, "%s/%s", models->folder, below) || stat(path, &st) != 0 ||
+        !hypura_store_path(stem, "%.*s", (int)(strlen(below) - (sizeof ".json" - 1)), below) ||
+        !hypura_name_of_stem(stem, name)) {
+        return HYPURA_OK;
+    }
+    json_t *root = hypura_store_read_json(path);
+    const char *of = json_string_value(json_object_get(root, "alias"));
+    hypura_status status = HYPURA_OK;
+    if (of != NULL && hypura_name_normalize(of, target)) {
+        hypura_entry *entry = hypura_entries_add(entries, name, &added, error);
+        if (entry != NULL) {
+            entry->is.origin = HYPURA_MODEL_ALIAS;
+            entry->stem = hypura_arena_text(&entry->arena, stem, strlen(stem));
+            entry->alias_of = hypura_arena_text(&entry->arena, target, strlen(target));
+            read_settings(models, entry);
+            hypura_entry_set_modified(entry, (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec);
+            status = entry->stem == NULL || entry->alias_of == NULL ? hypura_store_out_of_memory(error) : HYPURA_OK;
+        } else {
+            status = added ? HYPURA_ERR_MEMORY : HYPURA_OK;
+        }
+    }
+    json_decref(root);
+    return status;
+}
+
+/* Moves the GGUFs that are projectors from all to projectors. */
+static hypura_status part_projectors(hypura_models *models, files *all, files *projectors, hypura_error *error)
+{
+    size_t n = 0;
+    hypura_status status = HYPURA_OK;
+    for (size_t i = 0; i < all->n; i++) {
+        char path[HYPURA_STORE_PATH_BYTES];
+        char resolved[HYPURA_STORE_PATH_BYTES];
+        hypura_os_identity identity;
+        const hypura_card *card = NULL;
+        bool is_gguf = ends_with(all->below[i], gguf_ending) && stem_bytes(all->below[i]) > 0 &&
+                       hypura_store_path(path, "%s/%s", models->folder, all->below[i]) &&
+                       hypura_store_is_within(models->folder, path, resolved);
+        if (is_gguf && status == HYPURA_OK) {
+            card = hypura_store_card(models, resolved, &identity);
+            status = card == NULL ? hypura_store_out_of_memory(error) : HYPURA_OK;
+        }
+        if (card != NULL && card->kind == HYPURA_CARD_PROJECTOR && status == HYPURA_OK) {
+            status = gather(projectors, all->below[i], error);
+            free(all->below[i]);
+        } else {
+            all->below[n++] = all->below[i];
+        }
+    }
+    all->n = n;
+    return status;
+}
+
+hypura_status hypura_store_scan_folder(hypura_models *models, hypura_entries *entries, hypura_error *error)
+{
+    files all = {0};
+    files projectors = {0};
+    hypura_status status = hypura_store_walk(models->folder, gather, &all, error);
+    if (status == HYPURA_OK && all.n > 1) {
+        qsort(all.below, all.n, sizeof *all.below, compare_files);
+    }
+    status = status == HYPURA_OK ? part_projectors(models, &all, &projectors, error) : status;
+    for (size_t i = 0; i < all.n && status == HYPURA_OK; i++) {
+        if (ends_with(all.below[i], gguf_ending) && stem_bytes(all.below[i]) > 0) {
+            status = add_model(models, entries, &projectors, all.below[i], error);
+        }
+    }
+    for (size_t i = 0; i < all.n && status == HYPURA_OK; i++) {
+        if (ends_with(all.below[i], ".json")) {
+            status = add_alias(models, entries, all.below[i], error);
+        }
+    }
+    files_clear(&all);
+    files_clear(&projectors);
+    return status;
+}
+
+hypura_status hypura_store_scan_paths(hypura_models *models, hypura_entries *entries, hypura_error *error)
+{
+    hypura_status status = HYPURA_OK;
+    for (int i = 0; i < models->n_paths && status == HYPURA_OK; i++) {
+        char name[HYPURA_NAME_BYTES];
+        bool added = false;
+        if (!hypura_name_normalize(file_name(models->paths[i]), name)) {
+            continue;
+        }
+        hypura_entry *entry = hypura_entries_add(entries, name, &added, error);
+        if (entry == NULL) {
+            status = added ? HYPURA_ERR_MEMORY : HYPURA_OK;
+            continue;
+        }
+        entry->is.origin = HYPURA_MODEL_PATH;
+        status = hypura_entry_fill(models, entry, models->paths[i], error);
+        hypura_entry_identify(entry);
+    }
+    return status;
+}
