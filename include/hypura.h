@@ -269,6 +269,7 @@ typedef struct hypura_model_options {
     bool        no_repack;     /* keep weights in the file's own layout; the default is the CPU's fastest form */
     const char *io_engine;     /* "uring", "pool"; NULL: the profile's choice */
     uint64_t    io_limit_bytes_per_s; /* emulates a drive of this rate for paged reads; 0: none */
+    const char *trace; /* a file to which the selected experts are written, see "recorded routes"; NULL: none */
     const char *cache_dir;     /* for the profile; NULL: measured and not stored */
     hypura_progress_fn progress;
     void              *progress_user;

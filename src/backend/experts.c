@@ -623,6 +623,18 @@ static enum ggml_status run_groups(chain_work *work)
     return GGML_STATUS_SUCCESS;
 }
 
+static void note_selection(const chain_work *work)
+{
+    const struct ggml_tensor *ids = work->chain->ids;
+    const hypura_selection selection = {.bundle = work->bundle,
+                                        .n_used = (uint32_t)work->chain->n_used,
+                                        .n_tokens = (uint32_t)work->chain->n_tokens,
+                                        .ids = ids->data,
+                                        .rank_stride_bytes = ids->nb[0],
+                                        .token_stride_bytes = ids->nb[1]};
+    hypura_pager_note_selection(work->pager, &selection);
+}
+
 enum ggml_status backend_run_chain(backend_instance *instance, const backend_chain *chain)
 {
     chain_work work = {
@@ -644,6 +656,7 @@ enum ggml_status backend_run_chain(backend_instance *instance, const backend_cha
     if (status != GGML_STATUS_SUCCESS) {
         return status;
     }
+    note_selection(&work);
     lease_more(&work);
     uint32_t first_slot, n_slots;
     status = can_run_whole(&work, &first_slot, &n_slots) ? run_whole(&work, first_slot, n_slots) : run_groups(&work);

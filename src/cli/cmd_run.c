@@ -354,6 +354,8 @@ int hypura_command_run(const hypura_environment *environment, int argc, char *co
         {"force-paging", NULL, "page although all weights fit", HYPURA_OPTION_FLAG, .to.flag = &run.model.force_paging},
         {"plain", NULL, "plain llama.cpp, without Hypura, to compare with", HYPURA_OPTION_FLAG,
          .to.flag = &run.model.plain},
+        {"trace", "FILE", "write the experts that are selected to FILE, as replay reads it", HYPURA_OPTION_STRING,
+         .to.string = &run.model.trace},
         {"stats-json", "FILE", "write statistics and text to FILE", HYPURA_OPTION_STRING, .to.string = &run.stats_file},
     };
     const hypura_syntax syntax = {

@@ -46,6 +46,10 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
                                           .io_limit_bytes_per_s = options->io_limit_bytes_per_s,
                                           .hook = extras->io_hook,
                                           .hook_user = extras->io_hook_user};
+    if (model->trace && hypura_trace_is_paged(p->map, p->plan)) {
+        pager_options.on_selection = hypura_trace_on_selection;
+        pager_options.on_selection_user = model->trace;
+    }
     hypura_status status = hypura_pager_open(&pager_options, &model->pager, error);
     if (status != HYPURA_OK) {
         return status;
@@ -81,6 +85,17 @@ static hypura_status attach_threads(hypura_model *model, hypura_error *error)
     return HYPURA_OK;
 }
 
+static hypura_status open_trace(hypura_model *model, const hypura_model_options *options, hypura_error *error)
+{
+    hypura_preparation *p = &model->prepared;
+    hypura_status status = hypura_trace_open(options->trace, p->map, p->context.n_ubatch, &model->trace, error);
+    if (status == HYPURA_OK && !hypura_trace_is_paged(p->map, p->plan)) {
+        p->context.on_node = hypura_trace_on_node;
+        p->context.on_node_user = model->trace;
+    }
+    return status;
+}
+
 hypura_status hypura_model_open_with(const hypura_model_options *options, const hypura_model_extras *extras,
                                      hypura_model **out, hypura_error *error)
 {
@@ -92,6 +107,9 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
     hypura_status status = hypura_prepare(options, extras->profile, extras->all_logits, &model->prepared, error);
     model->prepared.context.on_node = extras->on_node;
     model->prepared.context.on_node_user = extras->on_node_user;
+    if (status == HYPURA_OK && options->trace) {
+        status = open_trace(model, options, error);
+    }
     if (status == HYPURA_OK) {
         const bool resident = options->plain || model->prepared.plan->mode == HYPURA_MODE_RESIDENT;
         status = resident ? open_unpaged(model, options, error) : open_paged(model, options, extras, error);
@@ -131,6 +149,7 @@ void hypura_model_close(hypura_model *model)
     llama_model_free(model->llama);
     ggml_threadpool_free(model->threadpool);
     hypura_pager_close(model->pager);
+    hypura_trace_close(model->trace);
     hypura_prepare_clear(&model->prepared);
     free(model->every_token);
     free(model);
@@ -202,8 +221,11 @@ hypura_status hypura_model_decode(hypura_model *model, const llama_token *tokens
                                   hypura_error *error)
 {
     hypura_log_clear();
+    hypura_trace_begin(model->trace, n);
     int code = llama_decode(model->ctx, batch_of(model, tokens, n, all_logits));
-    return compute_ended(model, code, "decode", n, error);
+    hypura_status status = compute_ended(model, code, "decode", n, error);
+    hypura_status traced = hypura_trace_end(model->trace, status == HYPURA_OK, status == HYPURA_OK ? error : NULL);
+    return status == HYPURA_OK ? traced : status;
 }
 
 hypura_status hypura_model_encode(hypura_model *model, const llama_token *tokens, uint32_t n, hypura_error *error)

@@ -7,6 +7,7 @@
 #include "engine/conversation.h"
 #include "engine/estimate.h"
 #include "engine/llama_shim.h"
+#include "engine/trace.h"
 #include "pager/pager.h"
 
 struct hypura_model {
@@ -15,6 +16,7 @@ struct hypura_model {
     struct llama_model *llama;
     struct llama_context *ctx;
     ggml_threadpool_t threadpool;
+    hypura_trace *trace; /* NULL: routes are not recorded */
     int8_t *every_token; /* n_ubatch ones: logits wanted for all */
     uint64_t trunk_bytes;
     hypura_conversation *conversation; /* NULL until the first answer */

@@ -116,6 +116,8 @@ struct hypura_pager {
     uint64_t           io_limit_bytes_per_s;
     hypura_io_hook     hook;
     void              *hook_user;
+    hypura_selection_fn on_selection;
+    void               *on_selection_user;
 
     hypura_io      *io;
     uint32_t        io_max_reads;

@@ -228,6 +228,8 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pager->n_helpers_wanted = options->n_repack_threads > 0 ? options->n_repack_threads : 1;
     pager->hook = options->hook;
     pager->hook_user = options->hook_user;
+    pager->on_selection = options->on_selection;
+    pager->on_selection_user = options->on_selection_user;
     pthread_mutex_init(&pager->executor, NULL);
     pthread_mutex_init(&pager->resizing, NULL);
     pthread_mutex_init(&pager->lock, NULL);
@@ -288,6 +290,13 @@ void hypura_pager_enter(hypura_pager *pager)
 void hypura_pager_leave(hypura_pager *pager)
 {
     pthread_mutex_unlock(&pager->executor);
+}
+
+void hypura_pager_note_selection(const hypura_pager *pager, const hypura_selection *selection)
+{
+    if (pager->on_selection) {
+        pager->on_selection(pager->on_selection_user, selection);
+    }
 }
 
 /* ---- loading what stays -------------------------------------------------- */

@@ -32,6 +32,18 @@
 
 typedef struct hypura_pager hypura_pager;
 
+/* What a router selected for n_tokens tokens: ids, n_used for each. */
+typedef struct hypura_selection {
+    int         bundle;
+    uint32_t    n_used;
+    uint32_t    n_tokens;
+    const char *ids; /* int32_t, strides in bytes */
+    size_t      rank_stride_bytes;
+    size_t      token_stride_bytes;
+} hypura_selection;
+
+typedef void (*hypura_selection_fn)(void *user, const hypura_selection *selection);
+
 typedef struct hypura_pager_options {
     const hypura_map  *map;  /* outlives the pager */
     const hypura_plan *plan; /* outlives the pager */
@@ -41,6 +53,8 @@ typedef struct hypura_pager_options {
     uint64_t           io_limit_bytes_per_s; /* see io.h; loading what stays is not limited */
     hypura_io_hook     hook; /* test instrument, see io.h; by the thread that loads, then by the pager's */
     void              *hook_user;
+    hypura_selection_fn on_selection; /* NULL, or told what hypura_pager_note_selection is */
+    void               *on_selection_user;
 } hypura_pager_options;
 
 /* Takes all memory, reads the pinned rows, starts the thread. */
@@ -110,6 +124,9 @@ typedef struct hypura_slots {
 } hypura_slots;
 
 hypura_slots hypura_pager_slots(const hypura_pager *pager, int bundle, int index);
+
+/* Tells whoever records routes. A selection may be told of more than once. */
+void hypura_pager_note_selection(const hypura_pager *pager, const hypura_selection *selection);
 
 /* Leases slots for experts[0..n), which are distinct: those present first, then
  * the others in the order given, until no slot is left. slots[i] is the slot or

@@ -153,6 +153,37 @@ static void test_paging_changes_no_text(void **state)
     }
 }
 
+/* The same route whether the pager or libllama tells it, and replay reads it. */
+static void test_trace(void **state)
+{
+    (void)state;
+    process run = RUN("run", models[0].file, "--raw", "--prompt=abc", "--temp=0", "--max-tokens=5", "--weights=60%",
+                      "--trace=paged.trace");
+    driver_expect(&run, 0, NULL, NULL);
+    driver_clear(&run);
+    run = RUN("run", models[0].file, "--raw", "--prompt=abc", "--temp=0", "--max-tokens=5", "--plain",
+              "--trace=plain.trace");
+    driver_expect(&run, 0, NULL, NULL);
+    driver_clear(&run);
+    run = driver_shell("cmp paged.trace plain.trace && grep -vc '#' paged.trace");
+    driver_expect(&run, 0, NULL, NULL);
+    assert_true(strtol(run.output, NULL, 10) > 5);
+    driver_clear(&run);
+    json_t *object = RUN_JSON("replay", "paged.trace", "--slots=100%");
+    assert_int_equal(driver_integer(object, "experts"), models[0].experts);
+    assert_true(driver_integer(object, "tokens") >= 5);
+    const json_t *row = json_array_get(json_object_get(object, "rows"), 0);
+    assert_true(driver_real(row, "lru") > 0.0 && driver_real(row, "lru") == driver_real(row, "belady"));
+    json_decref(object);
+
+    run = RUN("run", models[0].file, "--raw", "--prompt=abc", "--max-tokens=5", "--trace=/dev/full");
+    driver_expect(&run, 1, NULL, "cannot write the route /dev/full");
+    driver_clear(&run);
+    run = RUN("run", models[1].file, "--raw", "--prompt=abc", "--trace=dense.trace");
+    driver_expect(&run, 2, NULL, "has no experts");
+    driver_clear(&run);
+}
+
 static void test_verify(void **state)
 {
     (void)state;
@@ -178,9 +209,13 @@ static int setup(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_profile),          cmocka_unit_test(test_inspect),
-        cmocka_unit_test(test_floor_is_a_floor), cmocka_unit_test(test_paging_changes_no_text),
-        cmocka_unit_test(test_verify),           cmocka_unit_test(test_bench),
+        cmocka_unit_test(test_profile),
+        cmocka_unit_test(test_inspect),
+        cmocka_unit_test(test_floor_is_a_floor),
+        cmocka_unit_test(test_paging_changes_no_text),
+        cmocka_unit_test(test_trace),
+        cmocka_unit_test(test_verify),
+        cmocka_unit_test(test_bench),
     };
     if (argc != 3 || !driver_main(2, argv)) {
         return 2;
