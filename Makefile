@@ -15,11 +15,11 @@ all: $(BUILD)/build.ninja ## build hypura (the default)
 	@$(NINJA) --target hypura
 
 deps: ## install the system packages the build needs
-	@scripts/deps.sh
+	@scripts/deps.sh $(CMAKE_FLAGS)
 
 # Ninja configures again by itself; what needs looking at before it can is the list of packages.
 $(BUILD)/build.ninja: scripts/deps.sh
-	@scripts/deps.sh
+	@scripts/deps.sh $(CMAKE_FLAGS)
 	@cmake -G Ninja -S . -B $(BUILD) $(CMAKE_FLAGS)
 	@touch $@
 

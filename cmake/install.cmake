@@ -32,5 +32,7 @@ list(JOIN _llama_files " " _llama_files)
 install(CODE "file(INSTALL DESTINATION \"\${CMAKE_INSTALL_PREFIX}/${_lib}\"
   TYPE SHARED_LIBRARY FOLLOW_SYMLINK_CHAIN FILES ${_llama_files})")
 
+install(FILES ${HYPURA_GPU_MODULES} DESTINATION ${_lib})
+
 install(FILES ${CMAKE_SOURCE_DIR}/LICENSE ${CMAKE_SOURCE_DIR}/README.md DESTINATION share/doc/hypura)
 install(FILES ${HYPURA_LLAMA_DIR}/LICENSE DESTINATION share/doc/hypura RENAME LICENSE.llama.cpp)

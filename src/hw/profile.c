@@ -9,6 +9,7 @@
 #include "hypura.h"
 
 #include "base/status.h"
+#include "hw/modules.h"
 #include "hw/probe.h"
 #include "hw/store.h"
 #include "io/io.h"
@@ -34,9 +35,10 @@ static const char *device_kind(enum ggml_backend_dev_type type)
     return "accel";
 }
 
-/* What ggml knows of; the backends that this program uses are loaded by then. */
+/* What ggml knows of, with the GPU backends that this machine has drivers for. */
 static void list_devices(hypura_profile *profile)
 {
+    (void)hypura_modules_load(NULL);
     profile->n_devices = 0;
     size_t n = ggml_backend_dev_count();
     for (size_t i = 0; i < n && profile->n_devices < HYPURA_MAX_DEVICES; i++) {

@@ -1,0 +1,74 @@
+/*
+ * modules.c - see modules.h.
+ */
+#include "hw/modules.h"
+
+#include "ggml-backend.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* A module's name and its backend's. What is made for one vendor comes first. */
+static const struct {
+    const char *module, *backend;
+} modules[] = {
+    {"cuda", "CUDA"},
+    {"hip", "ROCm"},
+    {"metal", "MTL"},
+    {"vulkan", "Vulkan"},
+};
+
+static pthread_mutex_t loading = PTHREAD_MUTEX_INITIALIZER;
+
+/* The folder of the file that this code was loaded from. */
+static bool own_folder(char *folder, size_t capacity)
+{
+    Dl_info info;
+    if (dladdr((const void *)modules, &info) == 0 || info.dli_fname == NULL) {
+        return false;
+    }
+    const char *slash = strrchr(info.dli_fname, '/');
+    const int bytes = slash ? (int)(slash - info.dli_fname) : 1;
+    return snprintf(folder, capacity, "%.*s", bytes, slash ? info.dli_fname : ".") < (int)capacity;
+}
+
+/* ggml reports what it loads and which drivers it misses to standard error. */
+static void discard_log(enum ggml_log_level level, const char *text, void *user)
+{
+    (void)level;
+    (void)text;
+    (void)user;
+}
+
+int hypura_modules_load(const char *folder)
+{
+    char own[4096], path[4200];
+    if (folder == NULL) {
+        if (!own_folder(own, sizeof own)) {
+            return 0;
+        }
+        folder = own;
+    }
+    int n_loaded = 0;
+    ggml_log_callback log = NULL;
+    void *log_user = NULL;
+    (void)pthread_mutex_lock(&loading);
+    ggml_log_get(&log, &log_user);
+    ggml_log_set(discard_log, NULL);
+    for (size_t i = 0; i < sizeof modules / sizeof *modules; i++) {
+        /* It may be a part of ggml itself. */
+        bool loaded = ggml_backend_reg_by_name(modules[i].backend) != NULL;
+        /* Modules have this suffix on macOS, too. */
+        const int bytes = snprintf(path, sizeof path, "%s/libggml-%s.so", folder, modules[i].module);
+        if (!loaded && bytes < (int)sizeof path && access(path, R_OK) == 0) {
+            loaded = ggml_backend_load(path) != NULL;
+        }
+        n_loaded += loaded;
+    }
+    ggml_log_set(log, log_user);
+    (void)pthread_mutex_unlock(&loading);
+    return n_loaded;
+}

@@ -1,0 +1,20 @@
+/*
+ * modules.h - ggml's GPU backends, which lie beside this library as modules:
+ * libggml-cuda.so, libggml-hip.so, libggml-metal.so, libggml-vulkan.so.
+ *
+ * What always holds: a module is loaded once in a process, and stays; its devices
+ * are ggml's from then on. A machine without the driver that a module needs is one
+ * without that backend, which is no error.
+ */
+#ifndef HYPURA_HW_MODULES_H
+#define HYPURA_HW_MODULES_H
+
+/* Loads what lies in folder; NULL: in the folder of this library (of the program
+ * that it is a part of). Returns how many of them ggml has now. From any thread,
+ * while nobody else changes ggml's registry. Loading a driver may take a second.
+ *
+ * One GPU may be a device of two backends then, as of CUDA and Vulkan: device_id
+ * of ggml_backend_dev_get_props tells, and CUDA, HIP and Metal come before Vulkan. */
+int hypura_modules_load(const char *folder);
+
+#endif
