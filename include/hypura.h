@@ -296,6 +296,8 @@ typedef struct hypura_statistics {
     double   device_busy_s;
     uint64_t trunk_bytes_read; /* at open */
     uint64_t pool_bytes;       /* that the pools of experts take now */
+    char     cache_policy[16];     /* that ranks experts now; "" where none are paged */
+    uint32_t n_policy_changes;     /* since open */
     char     io_engine[16];
     bool     direct_io;
     uint64_t io_limit_bytes_per_s; /* of an emulated drive; 0: the drive as it is */

@@ -50,6 +50,8 @@ typedef struct chain_work {
     int32_t          *pairs; /* token * n_used + rank, by expert, ascending within each */
     uint32_t         *wanted; /* scratch for leases */
     uint32_t         *slots;
+    uint32_t         *n_uses; /* for the pager, with ages */
+    uint32_t         *ages;
     uint32_t          group_rows; /* most rows gathered at once */
     /* sources whose memory a result of the chain shares, copied before the first group */
     int                       n_copies;
@@ -97,7 +99,7 @@ static bool reserve(chain_work *work)
     const uint32_t    n_all = (uint32_t)hypura_pager_map(work->pager)->bundles[work->bundle].n_experts;
     const size_t      n = (size_t)work->chain->n;
     const size_t      per_pair = sizeof(int32_t) * (6 + 2 * n);
-    const size_t      per_expert = sizeof(expert_rows) + 5 * sizeof(uint32_t) + n * 64;
+    const size_t      per_expert = sizeof(expert_rows) + 7 * sizeof(uint32_t) + n * 64;
     return arena_reserve(&instance->indices, work->n_pairs * per_pair + n_all * per_expert + 64 * 1024);
 }
 
@@ -112,6 +114,8 @@ static enum ggml_status sort_pairs(chain_work *work)
     work->experts = arena_take(arena, n_all * sizeof(*work->experts));
     work->wanted = arena_take(arena, n_all * sizeof(*work->wanted));
     work->slots = arena_take(arena, n_all * sizeof(*work->slots));
+    work->n_uses = arena_take(arena, n_all * sizeof(*work->n_uses));
+    work->ages = arena_take(arena, n_all * sizeof(*work->ages));
     memset(counts, 0, (n_all + 1) * sizeof(*counts));
     for (uint32_t p = 0; p < work->n_pairs; p++) {
         const int32_t id = id_at(work->chain, p);
@@ -133,6 +137,41 @@ static enum ggml_status sort_pairs(chain_work *work)
         work->pairs[counts[id_at(work->chain, p)]++] = (int32_t)p;
     }
     return GGML_STATUS_SUCCESS;
+}
+
+/* A selection may reach us as several chains. They belong to one visit of the layer
+ * as long as no product of it comes a second time. */
+static bool begins_visit(const chain_work *work)
+{
+    backend_instance *instance = work->instance;
+    uint32_t          matrices = 0;
+    for (int i = 0; i < work->chain->n; i++) {
+        matrices |= work->chain->nodes[i].kind == CHAIN_PRODUCT ? 1u << work->chain->nodes[i].matrix : 0;
+    }
+    const bool same = instance->visited_pager == work->pager && instance->visited_bundle == work->bundle &&
+                      (instance->visited_matrices & matrices) == 0;
+    instance->visited_pager = work->pager;
+    instance->visited_bundle = work->bundle;
+    instance->visited_matrices = same ? instance->visited_matrices | matrices : matrices;
+    return !same;
+}
+
+static void tell_visit(chain_work *work)
+{
+    if (!begins_visit(work)) {
+        return;
+    }
+    const uint32_t n_used = (uint32_t)work->chain->n_used;
+    const uint32_t n_tokens = (uint32_t)work->chain->n_tokens;
+    for (uint32_t i = 0; i < work->n_experts; i++) {
+        const expert_rows *expert = &work->experts[i];
+        const uint32_t     last = (uint32_t)work->pairs[expert->first + expert->n - 1] / n_used;
+        work->wanted[i] = expert->expert;
+        work->n_uses[i] = expert->n;
+        work->ages[i] = n_tokens - 1 - last;
+    }
+    hypura_pager_visit_experts(work->pager, work->bundle, n_tokens, work->wanted, work->n_experts, work->n_uses,
+                               work->ages);
 }
 
 /* ---- leases ---------------------------------------------------------------- */
@@ -657,6 +696,7 @@ enum ggml_status backend_run_chain(backend_instance *instance, const backend_cha
         return status;
     }
     note_selection(&work);
+    tell_visit(&work);
     lease_more(&work);
     uint32_t first_slot, n_slots;
     status = can_run_whole(&work, &first_slot, &n_slots) ? run_whole(&work, first_slot, n_slots) : run_groups(&work);

@@ -84,6 +84,9 @@ typedef struct backend_instance {
     backend_arena         rows;    /* gathered and computed rows */
     backend_arena         indices; /* ids, row numbers, lists of pairs */
     uint64_t              compute_us; /* of the graph being computed */
+    const hypura_pager   *visited_pager; /* the selection whose products came last */
+    int                   visited_bundle;
+    uint32_t              visited_matrices;
 } backend_instance;
 
 /* ---- shadow.c: tensors and graphs for one call ----------------------------- */

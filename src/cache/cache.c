@@ -10,8 +10,13 @@
  * Two tables point at each other: slots[s].key says what a slot holds, and
  * slot_of[k] says where a key lies. Every question is one look into one of them.
  * EMPTY slots hang on a free list threaded through the slots. Who leaves when
- * none is EMPTY is not decided here but by a policy (policy.h), which is told of
- * every insert, use and removal, and sees the pins.
+ * none is EMPTY is not decided here:
+ *
+ *     visit --> history    what was used, when and how often      (history.h)
+ *                  |
+ *               ranking    of the held keys, by the policy in force (ranking.h)
+ *                  |
+ *               ghosts     which policy would hit most            (ghost.h)
  *
  *                    insert                       remove
  *        EMPTY -----------------> HELD (pins 0) -----------------> EMPTY
@@ -25,20 +30,22 @@
  *
  * What always holds:
  *  1. slot_of[k] == s exactly when slots[s].key == k.
- *  2. The policy knows exactly the HELD slots; the free list holds exactly the
- *     EMPTY ones that are open. A DRAINING slot (its read failed while someone
- *     still waits for it) is in neither: it holds no key, and nobody can be given
- *     it.
+ *  2. The ranking knows exactly the keys of HELD slots, and which of them are
+ *     pinned; the free list holds exactly the EMPTY ones that are open. A DRAINING
+ *     slot (its read failed while someone still waits for it) is in neither: it
+ *     holds no key, and nobody can be given it.
  *  3. n_pinned counts the open slots with pins > 0, n_closing those that are not
  *     open. None of them is ever a victim.
  *  4. A slot beyond n_open has pins > 0 or is CLOSED: it holds nothing.
  *
- * find, key, touch, pin, unpin and remove take constant time; so does insert
- * apart from the policy's search for a slot without pins. resize passes over all
- * slots.
+ * find, key, pin, unpin and remove take constant time. A visit passes over the keys
+ * of its layer, an insert looks at the layers for its victim, and resize passes over
+ * all slots.
  */
 #include "cache/cache.h"
+#include "cache/ghost.h"
 #include "cache/policy.h"
+#include "cache/ranking.h"
 
 #include "base/status.h"
 
@@ -59,10 +66,13 @@ struct hypura_cache {
     uint32_t n_pinned;
     uint32_t n_closing;
     cache_slot *slots;
-    uint32_t *pins;    /* apart from slots: policies scan it */
+    uint32_t *pins;
     uint32_t *slot_of; /* by key */
-    const hypura_policy *policy;
-    void *policy_state;
+    history past;
+    ranking held;
+    bool adaptive; /* the ghosts choose the policy */
+    ghosts all_ghosts;
+    uint32_t n_policy_changes;
 };
 
 static void free_list_push(hypura_cache *cache, uint32_t slot)
@@ -92,10 +102,15 @@ hypura_status hypura_cache_open(const hypura_cache_options *options, hypura_cach
     if (options->n_keys == 0 || options->n_keys == HYPURA_CACHE_NONE) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "a cache for %u keys: give at least 1", options->n_keys);
     }
-    const hypura_policy *policy = hypura_policy_find(options->policy);
+    const uint32_t n_groups = options->n_groups > 0 ? options->n_groups : 1;
+    const hypura_policy *policy = options->policy ? hypura_policy_find(options->policy) : hypura_policy_at(0);
     if (!policy) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "there is no cache policy \"%s\"; the default is \"%s\"",
-                           options->policy, hypura_policy_find(NULL)->name);
+        return hypura_fail(error, HYPURA_ERR_USAGE, "there is no cache policy \"%s\"; without one, the best is chosen",
+                           options->policy);
+    }
+    if (!options->group_keys && options->n_keys % n_groups != 0) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%u keys do not make %u groups that are alike", options->n_keys,
+                           n_groups);
     }
 
     hypura_cache *opened = calloc(1, sizeof(*opened));
@@ -105,13 +120,15 @@ hypura_status hypura_cache_open(const hypura_cache_options *options, hypura_cach
     opened->n_slots = options->n_slots;
     opened->n_open = options->n_slots;
     opened->n_keys = options->n_keys;
-    opened->n_groups = options->n_groups;
-    opened->policy = policy;
+    opened->n_groups = n_groups;
+    opened->adaptive = !options->policy;
     opened->slots = calloc(options->n_slots, sizeof(*opened->slots));
     opened->pins = calloc(options->n_slots, sizeof(*opened->pins));
     opened->slot_of = calloc(options->n_keys, sizeof(*opened->slot_of));
-    opened->policy_state = policy->open(options->n_slots, options->n_keys, options->n_groups);
-    if (!opened->slots || !opened->pins || !opened->slot_of || !opened->policy_state) {
+    if (!opened->slots || !opened->pins || !opened->slot_of ||
+        !history_open(&opened->past, options->n_keys, n_groups, options->group_keys) ||
+        !ranking_open(&opened->held, &opened->past, policy) ||
+        (opened->adaptive && !ghosts_open(&opened->all_ghosts, &opened->past))) {
         goto no_memory;
     }
 
@@ -136,9 +153,9 @@ void hypura_cache_close(hypura_cache *cache)
     if (!cache) {
         return;
     }
-    if (cache->policy_state) {
-        cache->policy->close(cache->policy_state);
-    }
+    ghosts_close(&cache->all_ghosts);
+    ranking_close(&cache->held);
+    history_close(&cache->past);
     free(cache->slot_of);
     free(cache->pins);
     free(cache->slots);
@@ -157,10 +174,23 @@ uint32_t hypura_cache_key(const hypura_cache *cache, uint32_t slot)
     return cache->slots[slot].key;
 }
 
-void hypura_cache_touch(hypura_cache *cache, uint32_t slot)
+void hypura_cache_visit(hypura_cache *cache, const hypura_cache_visited *visit)
 {
-    assert(hypura_cache_key(cache, slot) != HYPURA_CACHE_NONE);
-    cache->policy->on_touch(cache->policy_state, slot);
+    assert(visit->group < cache->n_groups && visit->n_tokens > 0);
+    const bool round = history_visit(&cache->past, visit);
+    ranking_visit(&cache->held, visit->group);
+    if (round) {
+        ranking_refresh(&cache->held);
+    }
+    if (!cache->adaptive) {
+        return;
+    }
+    ghosts_visit(&cache->all_ghosts, visit, round, cache->n_open);
+    const hypura_policy *best = round ? ghosts_choose(&cache->all_ghosts, cache->held.policy) : cache->held.policy;
+    if (best != cache->held.policy) {
+        ranking_set_policy(&cache->held, best);
+        cache->n_policy_changes++;
+    }
 }
 
 /* HELD loses its key: to nobody (remove) or to another key (insert). */
@@ -169,14 +199,13 @@ static uint32_t release_key(hypura_cache *cache, uint32_t slot)
     uint32_t key = cache->slots[slot].key;
     cache->slot_of[key] = HYPURA_CACHE_NONE;
     cache->slots[slot].key = HYPURA_CACHE_NONE;
-    cache->policy->on_remove(cache->policy_state, slot);
+    ranking_set(&cache->held, key, RANKING_ABSENT);
     return key;
 }
 
-uint32_t hypura_cache_insert(hypura_cache *cache, uint32_t key, uint32_t group, uint32_t *evicted)
+uint32_t hypura_cache_insert(hypura_cache *cache, uint32_t key, uint32_t *evicted)
 {
     assert(hypura_cache_find(cache, key) == HYPURA_CACHE_NONE);
-    assert(group < cache->n_groups || cache->n_groups == 0);
     *evicted = HYPURA_CACHE_NONE;
 
     uint32_t slot = cache->first_free;
@@ -185,14 +214,14 @@ uint32_t hypura_cache_insert(hypura_cache *cache, uint32_t key, uint32_t group, 
     } else if (hypura_cache_evictable(cache) == 0) {
         return HYPURA_CACHE_NONE;
     } else {
-        slot = cache->policy->victim(cache->policy_state, cache->pins, key, group);
+        slot = cache->slot_of[ranking_last(&cache->held, cache->past.group_of[key])];
         assert(slot < cache->n_slots && cache->pins[slot] == 0);
         *evicted = release_key(cache, slot);
     }
 
     cache->slots[slot].key = key;
     cache->slot_of[key] = slot;
-    cache->policy->on_insert(cache->policy_state, slot, key, group);
+    ranking_set(&cache->held, key, RANKING_HELD);
     return slot;
 }
 
@@ -217,6 +246,7 @@ void hypura_cache_pin(hypura_cache *cache, uint32_t slot)
     assert(cache->pins[slot] < UINT32_MAX);
     if (cache->pins[slot]++ == 0) {
         ++*pinned_count(cache, slot);
+        ranking_set(&cache->held, cache->slots[slot].key, RANKING_PINNED);
     }
 }
 
@@ -234,6 +264,8 @@ void hypura_cache_unpin(hypura_cache *cache, uint32_t slot)
         }
     } else if (!held) {
         free_list_push(cache, slot);
+    } else {
+        ranking_set(&cache->held, cache->slots[slot].key, RANKING_HELD);
     }
 }
 
@@ -267,4 +299,27 @@ void hypura_cache_resize(hypura_cache *cache, uint32_t n_open)
 uint32_t hypura_cache_closing(const hypura_cache *cache)
 {
     return cache->n_closing;
+}
+
+const char *hypura_cache_policy(const hypura_cache *cache)
+{
+    return cache->held.policy->name;
+}
+
+uint32_t hypura_cache_policy_changes(const hypura_cache *cache)
+{
+    return cache->n_policy_changes;
+}
+
+float hypura_cache_frequency(const hypura_cache *cache, uint32_t key)
+{
+    assert(key < cache->n_keys);
+    return cache->past.keys[key].frequency;
+}
+
+void hypura_cache_recall(hypura_cache *cache, uint32_t key, float frequency)
+{
+    assert(key < cache->n_keys);
+    history_recall(&cache->past, key, frequency);
+    ranking_visit(&cache->held, cache->past.group_of[key]);
 }

@@ -3,9 +3,15 @@
  * keys only, no weights, no I/O, no locks (the pager calls it under its own).
  *
  * A key is one expert of one layer, numbered 0 .. n_keys-1 by the pager; a group
- * is its layer. A slot is EMPTY or holds one key. A pinned slot is never a
- * victim. Slots at the end can be closed and opened again while in use. All memory is taken at open. A key, slot or state that a function does
- * not allow is a defect of the caller (asserted), not an error it reports.
+ * is its layer, whose keys follow one another. A slot is EMPTY or holds one key. A
+ * pinned slot is never a victim. Slots at the end can be closed and opened again
+ * while in use. All memory is taken at open. A key, slot or state that a function
+ * does not allow is a defect of the caller (asserted), not an error it reports.
+ *
+ *     hypura_cache_visit    what the router selected: for the history, once a layer
+ *     hypura_cache_find     which of it is held; pin those
+ *     hypura_cache_insert   a slot for each of the others, to be read; pin them too
+ *     hypura_cache_unpin    all, when they have been computed with
  */
 #ifndef HYPURA_CACHE_CACHE_H
 #define HYPURA_CACHE_CACHE_H
@@ -17,27 +23,40 @@
 typedef struct hypura_cache hypura_cache;
 
 typedef struct hypura_cache_options {
-    uint32_t    n_slots; /* the most there will ever be */
-    uint32_t    n_keys;
-    uint32_t    n_groups;
-    const char *policy; /* "lru", "reuse"; NULL: "lru" */
+    uint32_t        n_slots; /* the most there will ever be */
+    uint32_t        n_keys;
+    uint32_t        n_groups;   /* in the order in which a token visits them */
+    const uint32_t *group_keys; /* keys of each group, n_keys in all; NULL: all alike */
+    const char     *policy;     /* "reuse", "lru", "lfu"; NULL: whichever hits most, chosen all the time */
 } hypura_cache_options;
 
 hypura_status hypura_cache_open(const hypura_cache_options *options, hypura_cache **cache, hypura_error *error);
 void          hypura_cache_close(hypura_cache *cache);
 
-/* Slot that holds key, or NONE. Does not count as a use. */
+/* What one token, or a batch of tokens computed together, selected in one layer. */
+typedef struct hypura_cache_visited {
+    uint32_t        group;
+    uint32_t        n_tokens; /* at least 1 */
+    uint32_t        n;        /* distinct keys */
+    const uint32_t *keys;
+    const uint32_t *n_uses; /* tokens that selected each; NULL: 1 each */
+    const uint32_t *ages;   /* tokens of the batch after the last that selected it; NULL: 0 each */
+} hypura_cache_visited;
+
+/* Notes it. Slots stay as they are; the ranking of keys, and perhaps the policy
+ * that ranks, changes. */
+void hypura_cache_visit(hypura_cache *cache, const hypura_cache_visited *visit);
+
+/* Slot that holds key, or NONE. */
 uint32_t hypura_cache_find(const hypura_cache *cache, uint32_t key);
 /* Key that the slot holds, or NONE. */
 uint32_t hypura_cache_key(const hypura_cache *cache, uint32_t slot);
 
-/* The key in this slot is used now. */
-void hypura_cache_touch(hypura_cache *cache, uint32_t slot);
-
-/* Gives key (absent until now) a slot: an EMPTY one, else the policy's victim
- * among the unpinned, whose key is stored in *evicted (NONE when it was empty).
- * Counts as a use. Returns NONE, changing nothing, when every slot is pinned. */
-uint32_t hypura_cache_insert(hypura_cache *cache, uint32_t key, uint32_t group, uint32_t *evicted);
+/* Gives key (absent until now) a slot: an EMPTY one, else that of the key needed
+ * last among those unpinned, which is stored in *evicted (NONE when it was empty).
+ * Returns NONE, changing nothing, when every slot is pinned. An insert is no use: a
+ * key read ahead of its use is worth what its history says. */
+uint32_t hypura_cache_insert(hypura_cache *cache, uint32_t key, uint32_t *evicted);
 
 /* The slot loses its key (its read failed, or the pool shrinks) and becomes EMPTY:
  * now, or, when it is pinned, with its last unpin. */
@@ -57,5 +76,14 @@ uint32_t hypura_cache_evictable(const hypura_cache *cache);
 void hypura_cache_resize(hypura_cache *cache, uint32_t n_open);
 /* How many closed slots still wait for their last unpin. */
 uint32_t hypura_cache_closing(const hypura_cache *cache);
+
+/* Name of the policy in force, and how often it has changed. */
+const char *hypura_cache_policy(const hypura_cache *cache);
+uint32_t    hypura_cache_policy_changes(const hypura_cache *cache);
+
+/* Share of its layer's tokens that selected the key, as seen lately; to be kept
+ * across runs. recall is for a key not visited yet: what it was in an earlier run. */
+float hypura_cache_frequency(const hypura_cache *cache, uint32_t key);
+void  hypura_cache_recall(hypura_cache *cache, uint32_t key, float frequency);
 
 #endif

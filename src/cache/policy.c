@@ -12,15 +12,12 @@ static const hypura_policy *const policies[] = {HYPURA_POLICIES(HYPURA_POLICY_EN
 
 const hypura_policy *hypura_policy_at(uint32_t i)
 {
-    return i < sizeof(policies) / sizeof(policies[0]) ? policies[i] : NULL;
+    return i < HYPURA_N_POLICIES ? policies[i] : NULL;
 }
 
 const hypura_policy *hypura_policy_find(const char *name)
 {
-    if (!name) {
-        return policies[0];
-    }
-    for (uint32_t i = 0; i < sizeof(policies) / sizeof(policies[0]); i++) {
+    for (uint32_t i = 0; i < HYPURA_N_POLICIES; i++) {
         if (strcmp(policies[i]->name, name) == 0) {
             return policies[i];
         }

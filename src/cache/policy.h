@@ -1,19 +1,9 @@
 /*
- * policy.h - what a replacement policy is: an order of the slots, nothing more.
+ * policy.h - what a replacement policy is: an opinion on which key is needed last.
  *
- * The cache (cache.c) owns slots, keys, pins and the free list. A policy is told
- * what happens to a slot and is asked for one thing: who goes next. It holds
- * indices only, so it can be replayed from a trace without any model.
- *
- *     cache --- on_insert, on_touch, on_remove ---> policy (its own state)
- *           <-- victim ---------------------------
- *
- * What always holds:
- *  1. A slot is known to the policy from on_insert until on_remove; on_touch and
- *     victim speak of known slots only. An eviction is an on_remove as well.
- *  2. victim is asked only while at least one known slot has no pins, returns
- *     such a slot and forgets nothing (on_remove follows).
- *  3. Memory is taken in open alone. Nothing after it can fail.
+ * A policy holds no state. It ranks keys by their history (history.h), which goes
+ * on whoever ranks, so the policy in force can change between two victims without
+ * losing anything, and a trace can be replayed without any model.
  *
  * Adding a policy: one file policy_NAME.c that defines hypura_policy_NAME, and
  * one line in HYPURA_POLICIES.
@@ -21,36 +11,35 @@
 #ifndef HYPURA_CACHE_POLICY_H
 #define HYPURA_CACHE_POLICY_H
 
-#include <stdint.h>
+#include "cache/history.h"
 
 typedef struct hypura_policy {
     const char *name;
 
-    /* Returns the state, NULL when memory is short. */
-    void *(*open)(uint32_t n_slots, uint32_t n_keys, uint32_t n_groups);
-    void (*close)(void *state);
+    /* How soon the key is expected: among keys of one group, the one of least worth
+     * goes first. Changes only by a visit of its group, or at the start of a round. */
+    double (*worth)(const history *past, uint32_t key);
 
-    /* Key of this group is in the slot now and is being used. */
-    void (*on_insert)(void *state, uint32_t slot, uint32_t key, uint32_t group);
-    /* The key in the slot is used once more. */
-    void (*on_touch)(void *state, uint32_t slot);
-    /* The slot holds nothing any more. */
-    void (*on_remove)(void *state, uint32_t slot);
-
-    /* Slot to be given to key: pins[slot] must be 0. */
-    uint32_t (*victim)(void *state, const uint32_t *pins, uint32_t key, uint32_t group);
+    /* The same across groups, where the larger number goes first: when a key of this
+     * worth is expected whose layer comes up after `distance` visits. */
+    double (*next_use)(const history *past, double worth, uint32_t distance);
 } hypura_policy;
 
-/* Every policy, the default first. */
+/* Every policy, the one to begin with first. */
 #define HYPURA_POLICIES(X)                                                                                             \
+    X(reuse)                                                                                                           \
     X(lru)                                                                                                             \
-    X(reuse)
+    X(lfu)
+
+#define HYPURA_POLICY_COUNT(name) +1
+enum { HYPURA_N_POLICIES = 0 HYPURA_POLICIES(HYPURA_POLICY_COUNT) };
+#undef HYPURA_POLICY_COUNT
 
 #define HYPURA_POLICY_DECLARE(name) extern const hypura_policy hypura_policy_##name;
 HYPURA_POLICIES(HYPURA_POLICY_DECLARE)
 #undef HYPURA_POLICY_DECLARE
 
-/* The policy of that name, the default for NULL; NULL when there is none. */
+/* The policy of that name, NULL when there is none. */
 const hypura_policy *hypura_policy_find(const char *name);
 
 /* Policy number i, in the order of the table; NULL past its end. */

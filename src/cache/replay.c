@@ -23,12 +23,13 @@ static void release(hypura_cache *cache, uint32_t *slots, uint32_t n)
 static uint32_t take_step(hypura_cache *cache, const uint32_t *keys, const hypura_cache_step *step, uint32_t *slots,
                           bool *present)
 {
+    const hypura_cache_visited visit = {.group = step->group, .n_tokens = 1, .n = step->n, .keys = keys};
     uint32_t n_hits = 0;
+    hypura_cache_visit(cache, &visit);
     for (uint32_t i = 0; i < step->n; i++) {
         slots[i] = hypura_cache_find(cache, keys[i]);
         present[i] = slots[i] != HYPURA_CACHE_NONE;
         if (present[i]) {
-            hypura_cache_touch(cache, slots[i]);
             hypura_cache_pin(cache, slots[i]);
             n_hits++;
         }
@@ -41,7 +42,7 @@ static uint32_t take_step(hypura_cache *cache, const uint32_t *keys, const hypur
             release(cache, slots, step->n); /* fewer slots than the step needs: it is computed in groups */
         }
         uint32_t evicted;
-        slots[i] = hypura_cache_insert(cache, keys[i], step->group, &evicted);
+        slots[i] = hypura_cache_insert(cache, keys[i], &evicted);
         hypura_cache_pin(cache, slots[i]);
     }
     release(cache, slots, step->n);
@@ -68,7 +69,8 @@ hypura_status hypura_cache_replay(const hypura_cache_trace *trace, const char *p
         *n_hits += take_step(cache, trace->uses + trace->steps[s].first, &trace->steps[s], slots, present);
     }
     for (uint32_t at = 0; status == HYPURA_OK && trace->n_steps == 0 && at < trace->n_uses; at++) {
-        const hypura_cache_step one = {.first = at, .n = 1};
+        const uint32_t group = trace->uses[at] / (trace->n_keys / trace->n_groups);
+        const hypura_cache_step one = {.first = at, .n = 1, .group = group};
         *n_hits += take_step(cache, trace->uses + at, &one, slots, present);
     }
     hypura_cache_close(cache);

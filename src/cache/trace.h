@@ -5,7 +5,8 @@
  * A step is what is needed at once: the experts of a token in one layer. As the
  * pager does, those present are used first, then the others are read, and none of
  * them leaves before the step ends (unless there are fewer slots than that). With
- * n_steps 0 each use is a step of its own, of group 0.
+ * n_steps 0 each use is a step of its own. All groups have as many keys, one group's
+ * after the other's.
  */
 #ifndef HYPURA_CACHE_TRACE_H
 #define HYPURA_CACHE_TRACE_H

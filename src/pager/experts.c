@@ -47,6 +47,30 @@ static void lay_out_bundle(hypura_pager *pager, int bundle, const hypura_io_file
     }
 }
 
+static hypura_status open_cache(hypura_pager *pager, uint32_t index, hypura_error *error)
+{
+    const hypura_map *map = pager->map;
+    pager_pool       *pool = &pager->pools[index];
+    uint32_t         *group_keys = calloc((size_t)map->n_bundles, sizeof(*group_keys));
+    if (!group_keys) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %d expert bundles", map->n_bundles);
+    }
+    for (int b = 0; b < map->n_bundles; b++) {
+        const hypura_placement *placement = &pager->plan->placements[map->bundles[b].tensors[0]];
+        const bool              here = placement->place == HYPURA_PLACE_EXPERTS && placement->pool == (int)index;
+        group_keys[b] = here ? (uint32_t)map->bundles[b].n_experts : 0;
+    }
+    const hypura_cache_options options = {
+        .n_slots = pool->n_slots,
+        .n_keys = pool->n_keys,
+        .n_groups = (uint32_t)map->n_bundles,
+        .group_keys = group_keys,
+    };
+    const hypura_status status = hypura_cache_open(&options, &pool->cache, error);
+    free(group_keys);
+    return status;
+}
+
 static hypura_status open_pool(hypura_pager *pager, uint32_t index, hypura_error *error)
 {
     const hypura_pool_plan *planned = &pager->plan->pools[index];
@@ -65,12 +89,7 @@ static hypura_status open_pool(hypura_pager *pager, uint32_t index, hypura_error
     if (!pool->slots) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the states of %u expert slots", pool->n_slots);
     }
-    const hypura_cache_options options = {
-        .n_slots = pool->n_slots,
-        .n_keys = pool->n_keys,
-        .n_groups = (uint32_t)pager->map->n_bundles,
-    };
-    const hypura_status status = hypura_cache_open(&options, &pool->cache, error);
+    const hypura_status status = open_cache(pager, index, error);
     if (status == HYPURA_OK) {
         hypura_cache_resize(pool->cache, pool->n_open);
     }
@@ -87,6 +106,14 @@ hypura_status pager_open_experts(hypura_pager *pager, hypura_error *error)
     pager->bundles = calloc((size_t)map->n_bundles, sizeof(*pager->bundles));
     if (!pager->bundles) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %d expert bundles", map->n_bundles);
+    }
+    uint32_t most = 0;
+    for (int b = 0; b < map->n_bundles; b++) {
+        most = (uint32_t)map->bundles[b].n_experts > most ? (uint32_t)map->bundles[b].n_experts : most;
+    }
+    pager->visit_keys = malloc(most * sizeof(*pager->visit_keys));
+    if (!pager->visit_keys) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the keys of %u experts", most);
     }
     pager->n_pools = (uint32_t)plan->n_pools;
     for (int b = 0; b < map->n_bundles; b++) {
@@ -116,6 +143,7 @@ void pager_close_experts(hypura_pager *pager)
         free(pool->slots);
         hypura_os_memory_unmap(pool->memory, pool->memory_bytes);
     }
+    free(pager->visit_keys);
     free(pager->bundles);
 }
 
@@ -166,6 +194,26 @@ static uint32_t find_slot(hypura_pager *pager, pager_pool *pool, uint32_t key)
     return slot;
 }
 
+void hypura_pager_visit_experts(hypura_pager *pager, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n,
+                                const uint32_t *n_uses, const uint32_t *ages)
+{
+    const pager_bundle *place = &pager->bundles[bundle];
+    pthread_mutex_lock(&pager->lock);
+    for (uint32_t i = 0; i < n; i++) {
+        pager->visit_keys[i] = place->first_key + experts[i];
+    }
+    const hypura_cache_visited visit = {
+        .group = (uint32_t)bundle,
+        .n_tokens = n_tokens,
+        .n = n,
+        .keys = pager->visit_keys,
+        .n_uses = n_uses,
+        .ages = ages,
+    };
+    hypura_cache_visit(pager->pools[place->pool].cache, &visit);
+    pthread_mutex_unlock(&pager->lock);
+}
+
 uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n,
                                     uint32_t *slots)
 {
@@ -181,7 +229,6 @@ uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint3
         if (slots[i] == HYPURA_CACHE_NONE) {
             continue;
         }
-        hypura_cache_touch(pool->cache, slots[i]);
         hypura_cache_pin(pool->cache, slots[i]);
         pager->statistics.bytes_needed += expert_bytes;
         if (pool->slots[slots[i]].filling == 0) {
@@ -194,7 +241,7 @@ uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint3
             continue;
         }
         uint32_t evicted;
-        slots[i] = hypura_cache_insert(pool->cache, place->first_key + experts[i], (uint32_t)bundle, &evicted);
+        slots[i] = hypura_cache_insert(pool->cache, place->first_key + experts[i], &evicted);
         if (slots[i] == HYPURA_CACHE_NONE) {
             break;
         }

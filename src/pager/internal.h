@@ -146,6 +146,7 @@ struct hypura_pager {
     pager_jobs      jobs;
     uint32_t        n_outstanding; /* accepted by the engine, not completed */
 
+    uint32_t     *visit_keys; /* room for the experts of one bundle */
     uint32_t      n_pools;
     pager_pool    pools[HYPURA_MAX_POOLS];
     pager_bundle *bundles;

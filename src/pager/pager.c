@@ -380,6 +380,11 @@ void hypura_pager_statistics(hypura_pager *pager, hypura_statistics *statistics)
     statistics->pool_bytes = pager_pool_bytes(pager);
     statistics->bytes_read = counters.bytes_read - pager->counters_base.bytes_read;
     statistics->device_busy_s = (double)(counters.busy_us - pager->counters_base.busy_us) * 1e-6;
+    if (pager->n_pools > 0) {
+        snprintf(statistics->cache_policy, sizeof(statistics->cache_policy), "%s",
+                 hypura_cache_policy(pager->pools[0].cache));
+        statistics->n_policy_changes = hypura_cache_policy_changes(pager->pools[0].cache);
+    }
     pthread_mutex_unlock(&pager->lock);
     const double known = statistics->compute_s + statistics->read_wait_s;
     statistics->overhead_s = statistics->overhead_s > known ? statistics->overhead_s - known : 0;

@@ -128,6 +128,12 @@ hypura_slots hypura_pager_slots(const hypura_pager *pager, int bundle, int index
 /* Tells whoever records routes. A selection may be told of more than once. */
 void hypura_pager_note_selection(const hypura_pager *pager, const hypura_selection *selection);
 
+/* What a router selected, for the choice of what to keep: n distinct experts of a
+ * batch of n_tokens. n_uses[i] of these selected experts[i], and ages[i] came after
+ * the last that did. Once for each selection, before its leases. */
+void hypura_pager_visit_experts(hypura_pager *pager, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n,
+                                const uint32_t *n_uses, const uint32_t *ages);
+
 /* Leases slots for experts[0..n), which are distinct: those present first, then
  * the others in the order given, until no slot is left. slots[i] is the slot or
  * UINT32_MAX. Reads of those missing start at once. Returns how many it leased. */
