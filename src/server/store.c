@@ -226,7 +226,6 @@ static int last_modified_first(const void *a, const void *b)
 static hypura_status resolve_alias(const hypura_entries *entries, hypura_entry *alias, hypura_error *error)
 {
     const hypura_entry *target = hypura_entries_find(entries, alias->alias_of);
-    alias->alias_of = NULL;
     if (target == NULL || target->is.origin == HYPURA_MODEL_ALIAS || target->problem != NULL) {
         alias->problem = "it is another name for a model that is not there";
         return HYPURA_OK;
@@ -258,7 +257,7 @@ static hypura_status resolve_alias(const hypura_entries *entries, hypura_entry *
     return HYPURA_OK;
 }
 
-static hypura_status scan(hypura_models *models, hypura_error *error)
+hypura_status hypura_store_scan(hypura_models *models, hypura_error *error)
 {
     hypura_entries entries = {0};
     hypura_status status = hypura_store_scan_paths(models, &entries, error);
@@ -328,7 +327,8 @@ hypura_status hypura_models_open(const hypura_models_options *options, hypura_mo
         }
     }
     if (status == HYPURA_OK) {
-        status = scan(m, error);
+        hypura_staging_sweep(m);
+        status = hypura_store_scan(m, error);
     }
     if (status != HYPURA_OK) {
         hypura_models_close(m);
@@ -365,7 +365,7 @@ hypura_status hypura_models_list(hypura_models *models, hypura_model_list *list,
 {
     *list = (hypura_model_list){0};
     (void)pthread_mutex_lock(&models->mutex);
-    hypura_status status = scan(models, error);
+    hypura_status status = hypura_store_scan(models, error);
     if (status == HYPURA_OK) {
         list->entries = calloc(models->entries.n + 1, sizeof *list->entries);
         status = list->entries == NULL ? hypura_store_out_of_memory(error) : HYPURA_OK;
@@ -420,7 +420,7 @@ static hypura_entry *find(hypura_models *models, const char *name, hypura_find h
             return found;
         }
     }
-    *status = scan(models, error);
+    *status = hypura_store_scan(models, error);
     found = *status == HYPURA_OK ? hypura_entries_find(&models->entries, name) : NULL;
     if (*status == HYPURA_OK && found == NULL && how == HYPURA_FIND_TYPED) {
         found = find_beginning(&models->entries, name, status, error);

@@ -1,8 +1,10 @@
 /*
- * store_file.c - see store_internal.h: reading what lies in the folders.
+ * store_file.c - see store_internal.h: walking folders, reading small files,
+ * linking and copying large ones.
  */
 #include "server/store_internal.h"
 
+#include "base/size.h"
 #include "base/status.h"
 #include "gguf/reader.h"
 
@@ -15,8 +17,12 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#ifdef __linux__
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#endif
 
-enum { MAX_JSON_BYTES = 4 << 20, MAX_DEPTH = 5 };
+enum { MAX_JSON_BYTES = 4 << 20, MAX_DEPTH = 5, COPY_BYTES = 1 << 20 };
 
 typedef struct walk {
     const char *root;
@@ -151,4 +157,149 @@ hypura_status hypura_store_walk(const char *root, hypura_store_visit_fn visit, v
 {
     walk w = {.root = root, .visit = visit, .user = user, .error = error};
     return root[0] != '\0' ? walk_folder(&w, "", 0) : HYPURA_OK;
+}
+
+/* ---- writing ---------------------------------------------------------------- */
+
+hypura_status hypura_store_fail_write(int errno_value, const char *path, uint64_t bytes, hypura_error *error)
+{
+    char folder[HYPURA_STORE_PATH_BYTES];
+    hypura_os_drive drive;
+    bool is_full = errno_value == ENOSPC || errno_value == EDQUOT || errno_value == EFBIG;
+    if (is_full && hypura_store_path(folder, "%s", path)) {
+        char *slash = strrchr(folder, '/');
+        if (slash != NULL && slash != folder) {
+            *slash = '\0';
+        }
+        if (hypura_os_drive_read(folder, &drive, NULL) == HYPURA_OK) {
+            char needed[HYPURA_SIZE_TEXT];
+            char free_text[HYPURA_SIZE_TEXT];
+            return hypura_fail_errno(error, errno_value, "%s needs %s, %s are free", path,
+                                     hypura_size_format(bytes, needed, sizeof needed),
+                                     hypura_size_format(drive.free_bytes, free_text, sizeof free_text));
+        }
+    }
+    return hypura_fail_errno(error, errno_value, "cannot write %s", path);
+}
+
+bool hypura_store_link(const char *from, const char *to)
+{
+    return link(from, to) == 0;
+}
+
+static bool clone_file(int from, int to)
+{
+#ifdef FICLONE
+    return ioctl(to, FICLONE, from) == 0;
+#else
+    (void)from;
+    (void)to;
+    return false;
+#endif
+}
+
+/* Copies by reading and writing. 0, or the errno of what failed; ECANCELED. */
+static int copy_bytes(int from, int to, const char *what, uint64_t total, hypura_progress_fn progress, void *user)
+{
+    char *buffer = malloc(COPY_BYTES);
+    int e = buffer == NULL ? ENOMEM : 0;
+    uint64_t done = 0;
+    while (e == 0) {
+        ssize_t n = read(from, buffer, COPY_BYTES);
+        if (n <= 0) {
+            e = n < 0 ? errno : 0;
+            break;
+        }
+        for (ssize_t at = 0; at < n && e == 0;) {
+            ssize_t written = write(to, buffer + at, (size_t)(n - at));
+            e = written < 0 ? errno : 0;
+            at += written;
+        }
+        done += (uint64_t)n;
+        if (e == 0 && progress != NULL && !progress(user, what, done, total)) {
+            e = ECANCELED;
+        }
+    }
+    free(buffer);
+    return e;
+}
+
+static hypura_status copy_file(int from, const char *to, uint64_t bytes, hypura_progress_fn progress, void *user,
+                               hypura_error *error)
+{
+    int fd = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    int e = fd < 0 ? errno : 0;
+    if (fd >= 0 && !clone_file(from, fd)) {
+        /* Rather now than when the drive is full. */
+        hypura_os_drive drive;
+        bool known = hypura_os_drive_read(to, &drive, NULL) == HYPURA_OK;
+        e = known && drive.free_bytes < bytes ? ENOSPC : copy_bytes(from, fd, to, bytes, progress, user);
+        if (e == 0 && fsync(fd) != 0) {
+            e = errno;
+        }
+    }
+    if (fd >= 0 && close(fd) != 0 && e == 0) {
+        e = errno;
+    }
+    if (e == 0) {
+        return HYPURA_OK;
+    }
+    if (fd >= 0) {
+        (void)unlink(to);
+    }
+    return e == ECANCELED ? hypura_fail(error, HYPURA_ERR_CANCELLED, "%s: copying was stopped", to)
+                          : hypura_store_fail_write(e, to, bytes, error);
+}
+
+hypura_status hypura_store_transfer(const char *from, const char *to, hypura_progress_fn progress, void *progress_user,
+                                    hypura_error *error)
+{
+    struct stat st;
+    int fd = open(from, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+        int e = fd < 0 ? errno : EINVAL;
+        if (fd >= 0) {
+            (void)close(fd);
+        }
+        return hypura_fail_errno(error, e, "cannot read %s", from);
+    }
+    hypura_status status = HYPURA_OK;
+    if (!hypura_store_link(from, to)) {
+        status = copy_file(fd, to, (uint64_t)st.st_size, progress, progress_user, error);
+    }
+    (void)close(fd);
+    return status;
+}
+
+hypura_status hypura_store_write_json(const char *path, const json_t *object, hypura_error *error)
+{
+    char *text = json_dumps(object, JSON_INDENT(2));
+    if (text == NULL) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to write %s", path);
+    }
+    int e = 0;
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    FILE *file = fd < 0 ? NULL : fdopen(fd, "w");
+    if (file == NULL) {
+        e = errno;
+        if (fd >= 0) {
+            (void)close(fd);
+        }
+    } else {
+        if (fputs(text, file) == EOF || fputc('\n', file) == EOF || fflush(file) != 0 || fsync(fd) != 0) {
+            e = errno;
+        }
+        if (fclose(file) != 0 && e == 0) {
+            e = errno;
+        }
+    }
+    uint64_t bytes = strlen(text) + 1;
+    free(text);
+    if (e != 0) {
+        if (fd >= 0) {
+            (void)unlink(path);
+        }
+        return hypura_store_fail_write(e, path, bytes, error);
+    }
+    return HYPURA_OK;
 }

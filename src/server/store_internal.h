@@ -7,7 +7,8 @@
  *     store_ollama.c  Ollama's store
  *     store_change.c  copy, remove, create
  *     store_blob.c    files sent before a create
- *     store_file.c    files: places that are made, links and copies, settings
+ *     store_staging.c files on their way to a name
+ *     store_file.c    walking folders, reading small files, linking and copying large ones
  */
 #ifndef HYPURA_SERVER_STORE_INTERNAL_H
 #define HYPURA_SERVER_STORE_INTERNAL_H
@@ -35,7 +36,8 @@ typedef struct hypura_entry {
     atomic_int   n_holders;
     hypura_arena arena;
     const char  *stem;     /* FOLDER and ALIAS: path below the folder, without an ending */
-    const char  *alias_of; /* ALIAS whose model is looked for; NULL once found */
+    const char  *below;    /* FOLDER: path of the (first) file below the folder */
+    const char  *alias_of; /* ALIAS: normal form of the name that it stands for */
     const char  *problem;  /* why it cannot be used; NULL: it can */
 } hypura_entry;
 
@@ -90,6 +92,8 @@ void hypura_entry_identify(hypura_entry *entry);
 /* When it was last written to, RFC 3339. */
 void hypura_entry_set_modified(hypura_entry *entry, int64_t modified_ns);
 
+/* Replaces the entries by what is there now. Locked. */
+hypura_status hypura_store_scan(hypura_models *models, hypura_error *error);
 /* The next call scans again. Locked. */
 void hypura_store_forget(hypura_models *models);
 
@@ -126,5 +130,39 @@ char *hypura_store_read_text(const char *path, size_t most, size_t *bytes);
 
 /* Makes the folder of a path, and those above it. */
 hypura_status hypura_store_make_place(const char *path, hypura_error *error);
+
+/* HYPURA_ERR_IO that tells what a full disk lacks: bytes for path, and how many are free. */
+hypura_status hypura_store_fail_write(int errno_value, const char *path, uint64_t bytes, hypura_error *error);
+
+/* A second name for a file. False with errno when the file system has none. */
+bool hypura_store_link(const char *from, const char *to);
+/* Gives `to`, which is not there, the bytes of `from`: a link, a clone, or a copy on
+ * the drive when it returns. Nothing is left of it after a failure. */
+hypura_status hypura_store_transfer(const char *from, const char *to, hypura_progress_fn progress, void *progress_user,
+                                    hypura_error *error);
+/* Writes the object to a file that is not there, on the drive when it returns. */
+hypura_status hypura_store_write_json(const char *path, const json_t *object, hypura_error *error);
+
+/* ---- store_staging.c ---- */
+
+/* A folder of its own in which the files of one model get ready: "model.gguf" or
+ * "model-00001-of-00003.gguf" ..., "model.mmproj.gguf", "model.json". */
+typedef struct hypura_staging {
+    char path[HYPURA_STORE_PATH_BYTES];
+    int  fd; /* holds the lock that says that it is in use */
+} hypura_staging;
+
+/* HYPURA_ERR_UNSUPPORTED when the store has no folder. */
+hypura_status hypura_staging_begin(hypura_models *models, hypura_staging *staging, hypura_error *error);
+/* Gives all its files the name, which was checked, in place of what has it. */
+hypura_status hypura_staging_install(hypura_models *models, const hypura_staging *staging, const char *name,
+                                     hypura_error *error);
+/* Removes it and what is still in it. */
+void hypura_staging_end(hypura_staging *staging);
+/* Removes those that a process which is gone has left. */
+void hypura_staging_sweep(const hypura_models *models);
+
+/* Removes the files of a model of the folder, or the file of an alias. Locked. */
+hypura_status hypura_store_unlink(hypura_models *models, const hypura_entry *entry, hypura_error *error);
 
 #endif

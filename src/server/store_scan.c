@@ -210,7 +210,8 @@ static hypura_status add_model(hypura_models *models, hypura_entries *entries, c
     }
     entry->is.origin = HYPURA_MODEL_FOLDER;
     entry->stem = hypura_arena_text(&entry->arena, stem, strlen(stem));
-    if (entry->stem == NULL) {
+    entry->below = hypura_arena_text(&entry->arena, below, strlen(below));
+    if (entry->stem == NULL || entry->below == NULL) {
         return hypura_store_out_of_memory(error);
     }
     read_settings(models, entry);

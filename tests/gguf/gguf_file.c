@@ -152,7 +152,7 @@ void gguf_end(gguf_file *file)
     }
 }
 
-void gguf_free(gguf_file *file)
+void gguf_file_free(gguf_file *file)
 {
     free(file->data);
     *file = (gguf_file){0};

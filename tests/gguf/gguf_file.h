@@ -2,7 +2,7 @@
  * gguf_file.h - little GGUFs written byte by byte, independent of the reader
  * and of ggml, and a memory file system to open them from.
  *
- *     gguf_begin, keys, tensors, gguf_end; gguf_free
+ *     gguf_begin, keys, tensors, gguf_end; gguf_file_free
  */
 #ifndef HYPURA_TESTS_GGUF_FILE_H
 #define HYPURA_TESTS_GGUF_FILE_H
@@ -45,7 +45,7 @@ gguf_tensor_at gguf_tensor(gguf_file *file, const char *name, uint32_t type, con
 #define GGUF_SHAPE(...) ((const int64_t[5]){__VA_ARGS__})
 /* Patches the counts and appends padding and data. */
 void gguf_end(gguf_file *file);
-void gguf_free(gguf_file *file);
+void gguf_file_free(gguf_file *file);
 
 /* Overwrites a little endian number. */
 void gguf_patch(gguf_file *file, size_t at, uint64_t value, size_t bytes);

@@ -148,7 +148,7 @@ static void test_sound(void **state)
     if (open_bytes(file.data, file.bytes, &error) != HYPURA_OK) {
         fail_msg("%s", error.message);
     }
-    gguf_free(&file);
+    gguf_file_free(&file);
 }
 
 static void test_mutations(void **state)
@@ -171,7 +171,7 @@ static void test_mutations(void **state)
         if (status != HYPURA_ERR_FORMAT || error.status != status || !told) {
             fail_msg("%s: %s: %s", m->what, hypura_status_name(status), error.message);
         }
-        gguf_free(&file);
+        gguf_file_free(&file);
     }
 }
 
@@ -184,7 +184,7 @@ static void expect_words(gguf_file *file, const char *words)
     if (strstr(error.message, words) == NULL) {
         fail_msg("%s", error.message);
     }
-    gguf_free(file);
+    gguf_file_free(file);
 }
 
 static void begin_model(gguf_file *file)
@@ -310,7 +310,7 @@ static void test_truncation(void **state)
     }
     hypura_error error = {0};
     assert_int_equal(open_bytes(file.data, needed, &error), HYPURA_OK);
-    gguf_free(&file);
+    gguf_file_free(&file);
 }
 
 /* Whatever single byte is flipped: a map or an error, and nothing worse. */
@@ -334,7 +334,7 @@ static void test_flipped_bytes(void **state)
         }
     }
     assert_true(refused > 0);
-    gguf_free(&file);
+    gguf_file_free(&file);
 }
 
 int main(void)

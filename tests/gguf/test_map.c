@@ -70,7 +70,7 @@ static void test_numbers(void **state)
     assert_int_equal(map->n_tensors, 1);
     assert_int_equal(map->tensor_bytes, 24);
     hypura_map_close(map);
-    gguf_free(&file);
+    gguf_file_free(&file);
 }
 
 static void test_missing_numbers_are_zero(void **state)
@@ -85,7 +85,7 @@ static void test_missing_numbers_are_zero(void **state)
     assert_int_equal(map->context_length, 0);
     assert_int_equal(map->embedding_length, 0);
     hypura_map_close(map);
-    gguf_free(&file);
+    gguf_file_free(&file);
 }
 
 static void test_name_is_made_printable(void **state)
@@ -99,7 +99,7 @@ static void test_name_is_made_printable(void **state)
     hypura_map *map = open_file(&file);
     assert_string_equal(map->name, "a?[31mb");
     hypura_map_close(map);
-    gguf_free(&file);
+    gguf_file_free(&file);
 }
 
 /* Every kind of value is walked over to what follows it. */
@@ -131,7 +131,7 @@ static void test_other_keys_are_skipped(void **state)
     assert_int_equal(map->n_layers, 3);
     assert_int_equal(map->tensors[0].offset, file.bytes - 32);
     hypura_map_close(map);
-    gguf_free(&file);
+    gguf_file_free(&file);
     free(long_text);
 }
 
@@ -156,7 +156,7 @@ static void test_large_header(void **state)
     }
     assert_int_equal(hypura_map_find(map, "blk.3999.ffn_up.weight"), 3999);
     hypura_map_close(map);
-    gguf_free(&file);
+    gguf_file_free(&file);
 }
 
 static void check_placement(uint32_t version, uint32_t alignment)
@@ -194,7 +194,7 @@ static void check_placement(uint32_t version, uint32_t alignment)
     assert_int_equal(hypura_map_find(map, "d"), -1);
     assert_int_equal(hypura_map_find(map, ""), -1);
     hypura_map_close(map);
-    gguf_free(&file);
+    gguf_file_free(&file);
 }
 
 static void test_placement(void **state)
@@ -267,7 +267,7 @@ static void test_roles(void **state)
         assert_int_equal(t->expert_bytes, t->role == HYPURA_ROLE_EXPERT ? 24 : 0);
     }
     hypura_map_close(map);
-    gguf_free(&file);
+    gguf_file_free(&file);
 }
 
 static void test_role_names_differ(void **state)
@@ -327,7 +327,7 @@ static void test_bundles(void **state)
                  (const char *const[]){"blk.10.ffn_gate_up_exps.weight", "blk.10.ffn_down_exps.weight"}, 2);
     assert_int_equal(find(map, "blk.2.ffn_down_exps.weight")->expert_bytes, 102);
     hypura_map_close(map);
-    gguf_free(&file);
+    gguf_file_free(&file);
 }
 
 /* Matrices of other expert counts cannot share the selection. */
@@ -344,7 +344,7 @@ static void test_bundle_of_other_count(void **state)
     assert_int_equal(map->bundles[0].n_experts, 3);
     assert_int_equal(map->bundles[1].n_experts, 4);
     hypura_map_close(map);
-    gguf_free(&file);
+    gguf_file_free(&file);
 }
 
 static void test_experts_of_each_layer(void **state)
@@ -360,7 +360,7 @@ static void test_experts_of_each_layer(void **state)
     assert_int_equal(map->n_experts, 8);
     assert_int_equal(map->n_experts_used, 6);
     hypura_map_close(map);
-    gguf_free(&file);
+    gguf_file_free(&file);
 }
 
 /* Keys of experts without experts: dense. */
@@ -376,7 +376,7 @@ static void test_expert_keys_alone(void **state)
     assert_int_equal(map->n_experts_used, 0);
     assert_int_equal(map->n_bundles, 0);
     hypura_map_close(map);
-    gguf_free(&file);
+    gguf_file_free(&file);
 }
 
 static void check_mtp(uint32_t nextn, hypura_role last_role, int n_bundles)
@@ -395,7 +395,7 @@ static void check_mtp(uint32_t nextn, hypura_role last_role, int n_bundles)
     assert_int_equal(map->tensors[2].role, last_role);
     assert_int_equal(map->tensors[1].bundle, n_bundles == 2 ? 1 : -1);
     hypura_map_close(map);
-    gguf_free(&file);
+    gguf_file_free(&file);
 }
 
 static void test_mtp_layers(void **state)
@@ -436,7 +436,7 @@ static void test_real_file(void **state)
     assert_int_equal(hypura_map_open("/", &map, NULL), HYPURA_ERR_IO);
     assert_int_equal(hypura_map_open(NULL, &map, &error), HYPURA_ERR_USAGE);
     hypura_map_close(NULL);
-    gguf_free(&file);
+    gguf_file_free(&file);
 }
 
 int main(void)

@@ -112,8 +112,8 @@ static void test_every_allocation(void **state)
     }
     /* As many failures as there were allocations. */
     assert_true(n > 10);
-    gguf_free(&files[0]);
-    gguf_free(&files[1]);
+    gguf_file_free(&files[0]);
+    gguf_file_free(&files[1]);
 }
 
 int main(void)

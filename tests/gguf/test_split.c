@@ -61,7 +61,7 @@ static void build(parts *p)
 static void free_parts(parts *p)
 {
     for (int i = 0; i < N_PARTS; i++) {
-        gguf_free(&p->file[i]);
+        gguf_file_free(&p->file[i]);
     }
 }
 

@@ -130,7 +130,7 @@ void fixture_write_gguf(const char *below, const fixture_gguf *gguf)
 {
     gguf_file file = make_gguf(gguf);
     fixture_write(below, file.data, file.bytes);
-    gguf_free(&file);
+    gguf_file_free(&file);
 }
 
 void fixture_write_manifest(const char *below, const fixture_layer *layers)
@@ -153,7 +153,7 @@ void fixture_write_manifest(const char *below, const fixture_layer *layers)
         hypura_digest_end(digest, hex);
         snprintf(path, sizeof path, "ollama/blobs/sha256-%s", hex);
         fixture_write(path, data, bytes);
-        gguf_free(&file);
+        gguf_file_free(&file);
         json_array_append_new(list, json_pack("{s:s+, s:s+, s:I}", "mediaType", "application/vnd.ollama.image.",
                                               layers->type, "digest", "sha256:", hex, "size", (json_int_t)bytes));
     }

@@ -1,0 +1,189 @@
+/*
+ * describe.c - see store.h: everything a GGUF says of itself, as /api/show gives it.
+ *
+ * ggml reads it here, after our own reader has found the header sound (an entry
+ * without a problem): ours keeps what placing weights needs alone.
+ */
+#include "server/store.h"
+
+#include "base/status.h"
+#include "server/card.h"
+
+#include <gguf.h>
+#include <math.h>
+#include <string.h>
+
+/* Text that is no UTF-8 has no place in JSON. */
+static json_t *text_value(const char *text)
+{
+    json_t *value = json_string(text);
+    return value != NULL ? value : json_null();
+}
+
+static json_t *integer_value(uint64_t value)
+{
+    return value <= INT64_MAX ? json_integer((json_int_t)value) : json_real((double)value);
+}
+
+static json_t *real_value(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static json_t *element(enum gguf_type type, const void *data, size_t i)
+{
+    switch (type) {
+    case GGUF_TYPE_UINT8:
+        return json_integer(((const uint8_t *)data)[i]);
+    case GGUF_TYPE_INT8:
+        return json_integer(((const int8_t *)data)[i]);
+    case GGUF_TYPE_UINT16:
+        return json_integer(((const uint16_t *)data)[i]);
+    case GGUF_TYPE_INT16:
+        return json_integer(((const int16_t *)data)[i]);
+    case GGUF_TYPE_UINT32:
+        return json_integer(((const uint32_t *)data)[i]);
+    case GGUF_TYPE_INT32:
+        return json_integer(((const int32_t *)data)[i]);
+    case GGUF_TYPE_UINT64:
+        return integer_value(((const uint64_t *)data)[i]);
+    case GGUF_TYPE_INT64:
+        return json_integer(((const int64_t *)data)[i]);
+    case GGUF_TYPE_FLOAT32:
+        return real_value((double)((const float *)data)[i]);
+    case GGUF_TYPE_FLOAT64:
+        return real_value(((const double *)data)[i]);
+    case GGUF_TYPE_BOOL:
+        return json_boolean(((const int8_t *)data)[i] != 0);
+    default:
+        return json_null();
+    }
+}
+
+static json_t *array_value(const struct gguf_context *gguf, int64_t key, bool verbose)
+{
+    if (!verbose) {
+        return json_null();
+    }
+    json_t *array = json_array();
+    enum gguf_type type = gguf_get_arr_type(gguf, key);
+    size_t n = gguf_get_arr_n(gguf, key);
+    for (size_t i = 0; i < n && array != NULL; i++) {
+        json_t *value = type == GGUF_TYPE_STRING ? text_value(gguf_get_arr_str(gguf, key, i))
+                                                 : element(type, gguf_get_arr_data(gguf, key), i);
+        (void)json_array_append_new(array, value);
+    }
+    return array;
+}
+
+/* Every key but the chat template, which has a place of its own. */
+static json_t *all_keys(const struct gguf_context *gguf, bool verbose)
+{
+    json_t *info = json_object();
+    int64_t n = gguf_get_n_kv(gguf);
+    for (int64_t key = 0; key < n && info != NULL; key++) {
+        const char *name = gguf_get_key(gguf, key);
+        enum gguf_type type = gguf_get_kv_type(gguf, key);
+        if (strcmp(name, "tokenizer.chat_template") == 0) {
+            continue;
+        }
+        json_t *value = type == GGUF_TYPE_ARRAY    ? array_value(gguf, key, verbose)
+                        : type == GGUF_TYPE_STRING ? text_value(gguf_get_val_str(gguf, key))
+                                                   : element(type, gguf_get_val_data(gguf, key), 0);
+        (void)json_object_set_new(info, name, value);
+    }
+    return info;
+}
+
+static const char *text_key(const struct gguf_context *gguf, const char *name)
+{
+    int64_t key = gguf_find_key(gguf, name);
+    return key >= 0 && gguf_get_kv_type(gguf, key) == GGUF_TYPE_STRING ? gguf_get_val_str(gguf, key) : NULL;
+}
+
+static bool true_key(const struct gguf_context *gguf, const char *name)
+{
+    int64_t key = gguf_find_key(gguf, name);
+    return key >= 0 && gguf_get_kv_type(gguf, key) == GGUF_TYPE_BOOL && gguf_get_val_bool(gguf, key);
+}
+
+static bool contains(const char *text, const char *const *words, size_t n)
+{
+    for (size_t i = 0; i < n && text != NULL; i++) {
+        if (strstr(text, words[i]) != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Told from the file as Ollama tells them: by keys, and by what the template uses. */
+static json_t *capabilities(const struct gguf_context *gguf, const struct gguf_context *projector,
+                            const hypura_model_entry *entry)
+{
+    static const char *const tool_words[] = {"tools"};
+    static const char *const thinking_words[] = {"<think>", "enable_thinking", "reasoning_content", "<|channel|>"};
+    const char *template = text_key(gguf, "tokenizer.chat_template");
+    char pooling[128];
+    (void)snprintf(pooling, sizeof pooling, "%s.pooling_type", entry->family);
+    json_t *list = json_array();
+    if (gguf_find_key(gguf, pooling) >= 0) {
+        (void)json_array_append_new(list, json_string("embedding"));
+    } else {
+        (void)json_array_append_new(list, json_string("completion"));
+    }
+    if (contains(template, tool_words, 1)) {
+        (void)json_array_append_new(list, json_string("tools"));
+    }
+    if (contains(template, thinking_words, sizeof thinking_words / sizeof *thinking_words)) {
+        (void)json_array_append_new(list, json_string("thinking"));
+    }
+    if (gguf_find_key(gguf, "tokenizer.ggml.fim_pre_token_id") >= 0 ||
+        gguf_find_key(gguf, "tokenizer.ggml.prefix_token_id") >= 0) {
+        (void)json_array_append_new(list, json_string("insert"));
+    }
+    if (projector != NULL && true_key(projector, "clip.has_vision_encoder")) {
+        (void)json_array_append_new(list, json_string("vision"));
+    }
+    if (projector != NULL && true_key(projector, "clip.has_audio_encoder")) {
+        (void)json_array_append_new(list, json_string("audio"));
+    }
+    return list;
+}
+
+static struct gguf_context *open_header(const char *path)
+{
+    struct gguf_init_params parameters = {.no_alloc = true, .ctx = NULL};
+    return path != NULL ? gguf_init_from_file(path, parameters) : NULL;
+}
+
+hypura_status hypura_model_describe(const hypura_model_entry *entry, bool verbose, json_t **description,
+                                    hypura_error *error)
+{
+    hypura_card card;
+    *description = NULL;
+    /* The file may have changed since the entry was made. */
+    hypura_card_read(entry->path, &card);
+    if (card.kind != HYPURA_CARD_MODEL) {
+        return hypura_fail(error, HYPURA_ERR_FORMAT, "%s", card.problem);
+    }
+    struct gguf_context *gguf = open_header(entry->path);
+    if (gguf == NULL) {
+        return hypura_fail(error, HYPURA_ERR_FORMAT, "%s: ggml does not read its header", entry->path);
+    }
+    struct gguf_context *projector = open_header(entry->projector_path);
+    json_t *info = all_keys(gguf, verbose);
+    (void)json_object_set_new(info, "general.parameter_count", integer_value(card.n_parameters));
+    const char *template = text_key(gguf, "tokenizer.chat_template");
+    *description = json_pack("{s:o*, s:o*}", "model_info", info, "capabilities", capabilities(gguf, projector, entry));
+    if (template != NULL) {
+        (void)json_object_set_new(*description, "template", text_value(template));
+    }
+    if (projector != NULL) {
+        (void)json_object_set_new(*description, "projector_info", all_keys(projector, verbose));
+        gguf_free(projector);
+    }
+    gguf_free(gguf);
+    return *description != NULL ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to describe %s",
+                                                          entry->name);
+}
