@@ -112,6 +112,53 @@ typedef struct hypura_profile_options {
 HYPURA_API hypura_status hypura_profile_get(const hypura_profile_options *options, hypura_profile *profile,
                                             hypura_error *error);
 
+/* ---- a drive, in detail ------------------------------------------------- */
+
+typedef enum hypura_io_cache {
+    HYPURA_IO_DIRECT = 0, /* past the page cache */
+    HYPURA_IO_COLD,       /* through the page cache, which does not hold the file */
+    HYPURA_IO_WARM,       /* out of the page cache */
+} hypura_io_cache;
+
+/* "direct", "cold", "warm" */
+HYPURA_API const char *hypura_io_cache_name(hypura_io_cache cache);
+
+typedef struct hypura_iobench_row {
+    const char     *engine; /* "uring", "pool" */
+    hypura_io_cache cache;
+    bool            sequential; /* else in random order */
+    uint64_t        block_bytes;
+    uint32_t        depth; /* requests in flight */
+    double          bytes_per_s;
+    bool            refused; /* above what the drive can have given: a cache answered */
+} hypura_iobench_row;
+
+#define HYPURA_IOBENCH_ROWS 64
+
+typedef struct hypura_iobench_report {
+    char     path[1024];
+    uint64_t file_bytes;     /* of the file that was read */
+    bool     direct_io;      /* the file system lets reads pass the page cache */
+    double   memory_bytes_per_s;
+    double   ceiling_bytes_per_s; /* no read from the drive can be faster */
+    char     ceiling[64];    /* whose rate that is: a PCIe link, or "memory" where the link is not known */
+    int      best;           /* the fastest direct row that counts; -1: none */
+    int      n_rows;
+    hypura_iobench_row rows[HYPURA_IOBENCH_ROWS];
+} hypura_iobench_report;
+
+typedef struct hypura_iobench_options {
+    const char        *path;       /* a folder, in which a file is written for this, or a large file */
+    uint64_t           read_bytes; /* read for each figure; 0: what half a second allows */
+    hypura_progress_fn progress;
+    void              *progress_user;
+} hypura_iobench_options;
+
+/* Reads of every size and depth, in both orders, by both engines, past the page
+ * cache; and through it, for comparison. Leaves no file behind. */
+HYPURA_API hypura_status hypura_iobench(const hypura_iobench_options *options, hypura_iobench_report *report,
+                                        hypura_error *error);
+
 /* ---- the model map ------------------------------------------------------ */
 
 typedef enum hypura_role {

@@ -20,6 +20,7 @@ static const hypura_command commands[] = {
     {"estimate", "tell how a model would be placed and how fast it would run", hypura_command_estimate},
     {"inspect", "list what a model file is made of", hypura_command_inspect},
     {"profile", "measure this machine", hypura_command_profile},
+    {"iobench", "measure a drive: size, depth and order of reads", hypura_command_iobench},
     {"bench", "measure speed at several limits, and against plain llama.cpp", hypura_command_bench},
     {"verify", "prove that paging changes no bit of the output", hypura_command_verify},
     {"replay", "tell what caches of several sizes hit on a recorded route", hypura_command_replay},

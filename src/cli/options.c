@@ -355,7 +355,7 @@ hypura_status hypura_options_parse(const hypura_syntax *syntax, int argc, char *
             }
         }
     }
-    if (arguments->n_operands < syntax->n_operands) {
+    if (arguments->n_operands < syntax->n_operands - syntax->n_optional) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "%s is missing (see hypura %s --help)", syntax->operands,
                            syntax->command);
     }

@@ -84,6 +84,7 @@ typedef struct hypura_syntax {
     const hypura_option *options;
     int n_options;
     const char *notes; /* below the options; NULL: none */
+    int n_optional;    /* so many operands, the last ones, may be left out */
 } hypura_syntax;
 
 typedef struct hypura_arguments {

@@ -22,14 +22,20 @@ hypura_status hypura_probe_memory(int n_threads, double *bytes_per_s, hypura_err
 hypura_status hypura_probe_storage(const char *path, hypura_progress_fn progress, void *progress_user,
                                    hypura_profile *profile, hypura_error *error);
 
-/* What a drive gives now: random reads of that size and depth from a file, for
- * about half a second. limit_bytes_per_s as in io.h. */
+/* What a drive gives now: reads of that size and depth from a file, in random order
+ * for about half a second where nothing else is asked for. limit_bytes_per_s and
+ * buffered as in io.h. */
 typedef struct hypura_probe_rate_options {
     const char *path;
     const char *io_engine; /* NULL: the best there is */
     uint64_t block_bytes;  /* made smaller for a smaller file */
     uint32_t depth;
     uint64_t limit_bytes_per_s;
+    bool sequential;
+    bool buffered;
+    uint64_t range_bytes; /* read within the first bytes of the file alone; at least a block; 0: in all of it */
+    uint64_t span_us;     /* 0: 400 ms */
+    uint64_t max_bytes;   /* ends it earlier; 0: no limit */
 } hypura_probe_rate_options;
 
 hypura_status hypura_probe_rate(const hypura_probe_rate_options *options, double *bytes_per_s, hypura_error *error);

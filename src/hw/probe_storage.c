@@ -7,11 +7,12 @@
  *       -> the promising ones again, interleaved  the choice
  *       -> the choice for longer                  the rate that it sustains
  *
- * What always holds: a file written here is removed on every way out. The choice
- * is the smallest block x depth within 5 % of the best, because whatever is in
+ * What always holds: a file written for this (probe_file.h) is gone on every way
+ * out. The choice is the smallest block x depth within 5 % of the best, because whatever is in
  * flight is memory that holds no weights and latency that a miss has to wait for.
  */
 #include "hw/probe.h"
+#include "hw/probe_file.h"
 
 #include "base/clock.h"
 #include "base/size.h"
@@ -25,7 +26,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #define KIB ((uint64_t)1 << 10)
 #define MIB ((uint64_t)1 << 20)
@@ -59,6 +59,10 @@ typedef struct probe {
     const char *path; /* the file that is read */
     const char *io_engine;      /* NULL: the best there is */
     uint64_t limit_bytes_per_s; /* of an emulated drive; 0: none */
+    bool sequential;
+    bool buffered;
+    uint64_t range_bytes; /* of the file, from its begin; 0: all of it */
+    uint64_t next;        /* sequential: number of the next block */
     uint64_t random;
     unsigned char *memory; /* MAX_FLIGHT_BYTES */
     hypura_progress_fn progress;
@@ -98,22 +102,26 @@ static hypura_status open_engine(probe *p, uint64_t block_bytes, uint32_t depth,
                                  .block_bytes = block_bytes,
                                  .depth = depth,
                                  .max_reads = depth,
+                                 .buffered = p->buffered,
                                  .limit_bytes_per_s = p->limit_bytes_per_s};
     return hypura_io_open(&options, io, p->error);
 }
 
-static void submit_random(probe *p, hypura_io *io, uint64_t block_bytes, uint64_t slot)
+static void submit_next(probe *p, hypura_io *io, uint64_t block_bytes, uint64_t slot)
 {
-    uint64_t n_blocks = hypura_io_files(io)[0].bytes / block_bytes;
-    hypura_io_read read = {.offset = next_random(p) % n_blocks * block_bytes,
+    uint64_t file_bytes = hypura_io_files(io)[0].bytes;
+    uint64_t range_bytes = p->range_bytes > 0 && p->range_bytes < file_bytes ? p->range_bytes : file_bytes;
+    uint64_t n_blocks = range_bytes / block_bytes;
+    uint64_t block = p->sequential ? p->next++ : next_random(p);
+    hypura_io_read read = {.offset = block % n_blocks * block_bytes,
                            .bytes = block_bytes,
                            .dst = p->memory + slot * block_bytes,
                            .user = slot};
     (void)hypura_io_submit(io, &read, 1);
 }
 
-/* Random reads of this shape for about span_us. */
-static hypura_status measure_rate(probe *p, shape *s, uint64_t span_us)
+/* Reads of this shape for about span_us, or until max_bytes were asked for. */
+static hypura_status measure_rate(probe *p, shape *s, uint64_t span_us, uint64_t max_bytes)
 {
     hypura_io *io;
     hypura_status status = open_engine(p, s->block_bytes, s->depth, &io);
@@ -122,9 +130,10 @@ static hypura_status measure_rate(probe *p, shape *s, uint64_t span_us)
     }
     uint64_t begin = hypura_clock_us();
     uint64_t bytes = 0;
+    uint64_t asked = 0;
     uint32_t in_flight = 0;
-    for (; in_flight < s->depth; in_flight++) {
-        submit_random(p, io, s->block_bytes, in_flight);
+    for (; in_flight < s->depth && asked < max_bytes; in_flight++, asked += s->block_bytes) {
+        submit_next(p, io, s->block_bytes, in_flight);
     }
     while (in_flight > 0) {
         hypura_io_completion c;
@@ -137,8 +146,9 @@ static hypura_status measure_rate(probe *p, shape *s, uint64_t span_us)
             break;
         }
         bytes += s->block_bytes;
-        if (hypura_clock_us() - begin < span_us) {
-            submit_random(p, io, s->block_bytes, c.user);
+        if (hypura_clock_us() - begin < span_us && asked < max_bytes) {
+            submit_next(p, io, s->block_bytes, c.user);
+            asked += s->block_bytes;
             in_flight++;
         }
     }
@@ -175,7 +185,7 @@ static hypura_status measure_latency(probe *p, hypura_profile *profile)
     uint64_t begin = hypura_clock_us();
     while (n < MAX_LATENCIES && (n == 0 || hypura_clock_us() - begin < LATENCY_US)) {
         uint64_t before = hypura_clock_us();
-        submit_random(p, io, LATENCY_BYTES, no_time);
+        submit_next(p, io, LATENCY_BYTES, no_time);
         hypura_io_completion c;
         while (hypura_io_reap(io, &c, 1, UINT64_MAX) == 0) {
         }
@@ -241,7 +251,7 @@ static hypura_status measure_all(probe *p, shape *shapes, size_t n, int n_rounds
     }
     for (size_t i = 0; i < n * (size_t)n_rounds; i++) {
         shape measured = shapes[i % n];
-        hypura_status status = measure_rate(p, &measured, span_us);
+        hypura_status status = measure_rate(p, &measured, span_us, UINT64_MAX);
         if (status == HYPURA_OK) {
             status = step(p);
         }
@@ -294,74 +304,6 @@ static hypura_status choose_shape(probe *p, hypura_profile *profile)
     profile->io_depth = shapes[0].depth;
     profile->direct_bytes_per_s = shapes[0].bytes_per_s;
     return HYPURA_OK;
-}
-
-/* ---- the file ----------------------------------------------------------- */
-
-static hypura_status fail_writing(probe *p, int errno_value, const char *folder)
-{
-    if (errno_value == ENOSPC || errno_value == EDQUOT || errno_value == EFBIG) {
-        return hypura_fail(p->error, HYPURA_ERR_IO,
-                           "measuring %s needs a temporary file of 256 MiB and there is no room for it; free some "
-                           "space, or name a file of that size or more (a model) to measure with",
-                           folder);
-    }
-    return hypura_fail_errno(p->error, errno_value,
-                             "cannot write a temporary file in %s (a file of 256 MiB or more can be named instead)",
-                             folder);
-}
-
-/* Incompressible contents, on the drive and not just in the page cache. */
-static hypura_status fill_file(probe *p, int fd, const char *folder)
-{
-    enum { CHUNK = 4 << 20 };
-    for (uint64_t done = 0; done < HYPURA_PROBE_FILE_BYTES; done += CHUNK) {
-        uint64_t *words = (uint64_t *)(void *)p->memory;
-        for (size_t i = 0; i < CHUNK / sizeof *words; i++) {
-            words[i] = next_random(p);
-        }
-        for (size_t at = 0; at < CHUNK;) {
-            ssize_t written = write(fd, p->memory + at, CHUNK - at);
-            if (written < 0 && errno != EINTR) {
-                return fail_writing(p, errno, folder);
-            }
-            at += written > 0 ? (size_t)written : 0;
-        }
-        if (p->progress != NULL &&
-            !p->progress(p->progress_user, "writing a file to measure with", done + CHUNK, HYPURA_PROBE_FILE_BYTES)) {
-            return hypura_fail(p->error, HYPURA_ERR_CANCELLED, "measuring %s was stopped", folder);
-        }
-    }
-    return fsync(fd) == 0 ? HYPURA_OK : fail_writing(p, errno, folder);
-}
-
-/* Makes the file and stores its name in path; removes it again on failure. */
-static hypura_status make_file(probe *p, const char *folder, char *path, size_t capacity)
-{
-    hypura_os_drive drive;
-    hypura_status status = hypura_os_drive_read(folder, &drive, p->error);
-    if (status != HYPURA_OK) {
-        return status;
-    }
-    if (drive.free_bytes < HYPURA_PROBE_FILE_BYTES) {
-        return fail_writing(p, ENOSPC, folder);
-    }
-    int n = snprintf(path, capacity, "%s/hypura-probe-XXXXXX", folder);
-    if (n < 0 || (size_t)n >= capacity) {
-        return hypura_fail(p->error, HYPURA_ERR_USAGE, "the path is too long: %s", folder);
-    }
-    int fd = mkstemp(path);
-    if (fd < 0) {
-        return fail_writing(p, errno, folder);
-    }
-    status = fill_file(p, fd, folder);
-    if (close(fd) != 0 && status == HYPURA_OK) {
-        status = fail_writing(p, errno, folder);
-    }
-    if (status != HYPURA_OK) {
-        (void)unlink(path);
-    }
-    return status;
 }
 
 /* ---- all of it ---------------------------------------------------------- */
@@ -421,12 +363,13 @@ hypura_status hypura_probe_storage(const char *path, hypura_progress_fn progress
         if (!S_ISDIR(st.st_mode)) {
             cut_to_folder(profile->storage_path);
         }
-        char temporary[sizeof profile->storage_path + 32];
-        status = make_file(&p, profile->storage_path, temporary, sizeof temporary);
+        hypura_probe_file file;
+        status = hypura_probe_file_open(profile->storage_path, HYPURA_PROBE_FILE_BYTES, progress, progress_user, &file,
+                                        error);
         if (status == HYPURA_OK) {
-            p.path = temporary;
+            p.path = file.path;
             status = measure_file(&p, profile);
-            (void)unlink(temporary);
+            hypura_probe_file_close(&file);
         }
     }
     hypura_os_memory_unmap(p.memory, MAX_FLIGHT_BYTES);
@@ -451,6 +394,9 @@ hypura_status hypura_probe_rate(const hypura_probe_rate_options *options, double
     probe p = {.path = options->path,
                .io_engine = options->io_engine,
                .limit_bytes_per_s = options->limit_bytes_per_s,
+               .sequential = options->sequential,
+               .buffered = options->buffered,
+               .range_bytes = options->range_bytes,
                .random = hypura_clock_us(),
                .error = error};
     p.memory = hypura_os_memory_map(memory_bytes, HYPURA_OS_MAP_HUGE);
@@ -458,7 +404,8 @@ hypura_status hypura_probe_rate(const hypura_probe_rate_options *options, double
         hypura_os_memory_unmap(p.memory, memory_bytes);
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory (%zu bytes) to measure storage with", memory_bytes);
     }
-    hypura_status status = measure_rate(&p, &s, FINAL_US);
+    hypura_status status = measure_rate(&p, &s, options->span_us > 0 ? options->span_us : FINAL_US,
+                                        options->max_bytes > 0 ? options->max_bytes : UINT64_MAX);
     hypura_os_memory_unmap(p.memory, memory_bytes);
     *bytes_per_s = s.bytes_per_s;
     return status;

@@ -50,7 +50,7 @@ static hypura_status parse(const char *const *words, values *to, hypura_argument
         {"counts", "N,...", "counts", HYPURA_OPTION_UNSIGNEDS, .to.unsigneds = &to->counts, .min = 1, .max = 100},
         {"engines", "NAME,...", "choices", HYPURA_OPTION_CHOICES, .to.choice_list = &to->engines, .choices = engines},
     };
-    const hypura_syntax syntax = {"test", "MODEL", 1, "About.\n", options, sizeof options / sizeof *options, NULL};
+    const hypura_syntax syntax = {"test", "MODEL", 1, "About.\n", options, sizeof options / sizeof *options, NULL, 0};
     char *argv[MAX_WORDS];
     int argc = 0;
     for (; words[argc]; argc++) {
@@ -246,7 +246,7 @@ static void test_help_text(void **state)
         {"flag", NULL, "a flag", HYPURA_OPTION_FLAG, .to.flag = &flag},
         {"count", "N", "a count", HYPURA_OPTION_UNSIGNED, .to.unsigned_integer = &count},
     };
-    const hypura_syntax syntax = {"test", "MODEL", 1, "About.\n", options, 2, "Notes.\n"};
+    const hypura_syntax syntax = {"test", "MODEL", 1, "About.\n", options, 2, "Notes.\n", 0};
     char *text = NULL;
     size_t bytes = 0;
     FILE *to = open_memstream(&text, &bytes);

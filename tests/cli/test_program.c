@@ -90,7 +90,7 @@ static void test_rows(void **state)
 static void test_help_fits_a_terminal(void **state)
 {
     (void)state;
-    static const char *const commands[] = {"run", "estimate", "inspect", "profile", "bench", "verify"};
+    static const char *const commands[] = {"run", "estimate", "inspect", "profile", "bench", "verify", "replay", "iobench"};
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         process run = RUN("help", commands[i]);
         for (const char *line = strtok(run.output, "\n"); line; line = strtok(NULL, "\n")) {
@@ -293,6 +293,38 @@ static void test_replay_json(void **state)
     driver_clear(&run);
 }
 
+static void test_iobench_json(void **state)
+{
+    (void)state;
+    process run = RUN("iobench", "--read-gb", "2", "--json");
+    driver_expect(&run, 0, NULL, NULL);
+    json_t *object = driver_object(
+        run.output, "path file_bytes direct_io memory_bytes_per_s ceiling_bytes_per_s ceiling best rows");
+    assert_string_equal(driver_string(object, "path"), "."); /* where none is named */
+    assert_int_equal(driver_integer(object, "file_bytes"), 2000000000);
+    char *one = json_dumps(json_object_get(object, "best"), JSON_COMPACT);
+    json_t *row = driver_object(one, "engine cache order block_bytes depth bytes_per_s refused");
+    assert_int_equal(driver_integer(row, "depth"), 16);
+    json_decref(row);
+    free(one);
+    const json_t *refused = json_array_get(json_object_get(object, "rows"), 2);
+    assert_true(json_is_null(json_object_get(refused, "bytes_per_s")));
+    assert_true(json_is_true(json_object_get(refused, "refused")));
+    json_decref(object);
+    driver_clear(&run);
+
+    run = RUN("iobench", "moe.gguf");
+    driver_expect(&run, 0, "past the page cache  uring   random      4 KiB  95.4 MiB/s        -  953.7 MiB/s\n",
+                  "refused: 1 figures above the limit");
+    driver_clear(&run);
+    run = RUN("iobench", "nowhere");
+    driver_expect(&run, 1, NULL, "nowhere");
+    driver_clear(&run);
+    run = RUN("iobench", ".", ".");
+    driver_expect(&run, 2, NULL, "unexpected argument");
+    driver_clear(&run);
+}
+
 /* ---- output that cannot be written -------------------------------------------- */
 
 static void test_full_disk(void **state)
@@ -363,7 +395,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_rows),          cmocka_unit_test(test_help_fits_a_terminal),
         cmocka_unit_test(test_profile_json),  cmocka_unit_test(test_inspect_json),
         cmocka_unit_test(test_estimate_json), cmocka_unit_test(test_verify_json),
-        cmocka_unit_test(test_replay_json),
+        cmocka_unit_test(test_replay_json),   cmocka_unit_test(test_iobench_json),
         cmocka_unit_test(test_full_disk),     cmocka_unit_test(test_closed_streams),
         cmocka_unit_test(test_folders),       cmocka_unit_test(test_bench_json),
         cmocka_unit_test(test_bench_report),
