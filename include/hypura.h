@@ -343,6 +343,7 @@ typedef struct hypura_statistics {
     double   device_busy_s;
     uint64_t trunk_bytes_read; /* at open */
     uint64_t pool_bytes;       /* that the pools of experts take now */
+    uint64_t pinned_bytes;     /* and the rows kept of dense weights that stream */
     char     cache_policy[16];     /* that ranks experts now; "" where none are paged */
     uint32_t n_policy_changes;     /* since open */
     char     io_engine[16];
@@ -357,6 +358,22 @@ HYPURA_API const hypura_map  *hypura_model_map(const hypura_model *model);
 HYPURA_API const hypura_plan *hypura_model_plan(const hypura_model *model);
 HYPURA_API void               hypura_model_statistics(const hypura_model *model, hypura_statistics *statistics);
 HYPURA_API void               hypura_model_reset_statistics(hypura_model *model);
+
+/* How much of the weights that are paged is in memory: pools of experts and rows kept
+ * of dense weights. Everything else that a model takes stays as it is. */
+typedef struct hypura_held {
+    uint64_t now_bytes;
+    uint64_t least_bytes; /* with less it could not run */
+    uint64_t most_bytes;  /* all of them; all three are 0 where nothing is paged */
+} hypura_held;
+
+HYPURA_API hypura_held hypura_model_held(const hypura_model *model);
+
+/* Makes them take at most so many bytes, within the limits of hypura_held, and returns
+ * what they take then. Any thread, also while others generate with the model: they go
+ * on, with the same results. Blocks until what is to go is gone and what is to come
+ * has its memory (some 100 ms for a GiB); one that comes meanwhile ends a growth. */
+HYPURA_API uint64_t hypura_model_resize(hypura_model *model, uint64_t held_bytes);
 
 typedef struct hypura_sampling {
     float    temperature; /* 0: greedy */
@@ -406,6 +423,7 @@ typedef struct hypura_verify_case {
     char     io_engine[16];
     uint64_t differing; /* logits whose bits differ */
     uint64_t bytes_read;
+    uint64_t n_resizes; /* with resize: how often what is held changed meanwhile */
 } hypura_verify_case;
 
 typedef struct hypura_verify_report {
@@ -426,6 +444,7 @@ typedef struct hypura_verify_options {
     int             n_io_engines;
     uint32_t        tokens; /* decoded after each prompt; 0: 16 */
     bool            repack; /* compare with weights repacked on both sides; false: plain on both */
+    bool            resize; /* what is held changes at random all the time, up to the budget */
     int             n_threads;
     const char     *cache_dir;
     hypura_progress_fn progress;

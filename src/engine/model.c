@@ -180,6 +180,16 @@ void hypura_model_reset_statistics(hypura_model *model)
     }
 }
 
+hypura_held hypura_model_held(const hypura_model *model)
+{
+    return model->pager ? hypura_pager_held(model->pager) : (hypura_held){0};
+}
+
+uint64_t hypura_model_resize(hypura_model *model, uint64_t held_bytes)
+{
+    return model->pager ? hypura_pager_resize(model->pager, held_bytes) : 0;
+}
+
 /* The pager knows best why a graph failed: the file, the offset, the reason. */
 static hypura_status compute_failed(hypura_model *model, int code, const char *what, uint32_t n, hypura_error *error)
 {

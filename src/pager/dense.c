@@ -1,5 +1,6 @@
 /*
- * dense.c - weights that every token needs: pinned rows, the ring, rows on demand.
+ * dense.c - weights that every token needs: the ring, rows on demand. What is kept
+ * of them is in pinned.c.
  *
  * A dense model reads all of its streamed bytes for every token, in the same
  * order. For such a cyclic scan a cache that keeps the most recent hits nothing;
@@ -14,7 +15,9 @@
  *
  * A graph may leave weights out (no logits wanted): when the chunk asked for is
  * not at the head, those before it are dropped, and if it is not in the ring at
- * all the ring starts again from it. That costs reads, never correctness.
+ * all the ring starts again from it. That costs reads, never correctness. Pinned
+ * chunks have their place in the sequence and are passed over: which ones they are
+ * may change between two uses of a weight.
  */
 #include "pager/internal.h"
 
@@ -26,14 +29,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int64_t rows_of(const hypura_tensor *tensor)
+/* Chunks end where the plan's pinned rows do, so that those are whole chunks: the
+ * first one is the short one then. */
+static void cut(const hypura_tensor *tensor, const hypura_placement *placement, pager_dense *dense)
 {
-    return tensor->ne[1] * tensor->ne[2] * tensor->ne[3];
-}
-
-static bool streams(const hypura_pager *pager, int tensor)
-{
-    return pager->plan->placements[tensor].place == HYPURA_PLACE_DENSE;
+    const int64_t rows = pager_rows_of(tensor);
+    const int64_t chunk = placement->chunk_rows;
+    const int64_t pinned = placement->pinned_rows;
+    const int64_t n_pinned = (pinned + chunk - 1) / chunk;
+    dense->chunk_rows = chunk;
+    dense->first_rows = pinned > 0 ? pinned - (n_pinned - 1) * chunk : chunk;
+    dense->n_pinned = dense->n_copied = dense->n_wanted = (uint32_t)n_pinned;
+    dense->n_chunks = (uint32_t)(n_pinned + (rows - pinned + chunk - 1) / chunk);
 }
 
 /* Chunks follow the order in which the graph uses the weights. */
@@ -43,7 +50,7 @@ static hypura_status open_sequence(hypura_pager *pager, hypura_error *error)
     uint32_t           n = 0;
     for (int i = 0; i < plan->n_placements; i++) {
         const int t = plan->order[i];
-        if (streams(pager, t)) {
+        if (pager_is_dense(pager, t)) {
             pager->dense[t].first_chunk = n;
             n += pager->dense[t].n_chunks;
         }
@@ -51,7 +58,7 @@ static hypura_status open_sequence(hypura_pager *pager, hypura_error *error)
     pager_ring *ring = &pager->ring;
     ring->wanted = UINT32_MAX;
     ring->n_chunks = n;
-    if (n == 0) {
+    if (n == 0 || plan->n_ring_slots == 0) {
         return HYPURA_OK;
     }
     ring->tensor_of = malloc(n * sizeof(*ring->tensor_of));
@@ -59,7 +66,7 @@ static hypura_status open_sequence(hypura_pager *pager, hypura_error *error)
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the order of %u chunks", n);
     }
     for (int t = 0; t < plan->n_placements; t++) {
-        for (uint32_t c = 0; streams(pager, t) && c < pager->dense[t].n_chunks; c++) {
+        for (uint32_t c = 0; pager_is_dense(pager, t) && c < pager->dense[t].n_chunks; c++) {
             ring->tensor_of[pager->dense[t].first_chunk + c] = t;
         }
     }
@@ -75,108 +82,58 @@ static hypura_status open_sequence(hypura_pager *pager, hypura_error *error)
     return HYPURA_OK;
 }
 
-static hypura_status load_pinned(hypura_pager *pager, hypura_error *error)
-{
-    const hypura_plan *plan = pager->plan;
-    uint64_t           total = 0;
-    int                n_loads = 0;
-    for (int t = 0; t < plan->n_placements; t++) {
-        if (pager->dense[t].pinned_rows > 0) {
-            total += (uint64_t)pager->dense[t].pinned_rows * pager->map->tensors[t].row_bytes + 63;
-            n_loads++;
-        }
-    }
-    if (n_loads == 0) {
-        return HYPURA_OK;
-    }
-    pager->pinned_bytes = total;
-    pager->pinned = hypura_os_memory_map(total, HYPURA_OS_MAP_HUGE);
-    hypura_load *loads = calloc((size_t)n_loads, sizeof(*loads));
-    if (!pager->pinned || !loads) {
-        free(loads);
-        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %llu bytes of pinned weights",
-                           (unsigned long long)total);
-    }
-    uint64_t at = 0;
-    int      n = 0;
-    for (int t = 0; t < plan->n_placements; t++) {
-        const hypura_tensor *tensor = &pager->map->tensors[t];
-        pager_dense         *dense = &pager->dense[t];
-        if (dense->pinned_rows > 0) {
-            at = (at + 63) / 64 * 64;
-            dense->pinned = pager->pinned + at;
-            loads[n++] = (hypura_load){
-                .file = tensor->file,
-                .offset = tensor->offset,
-                .bytes = (uint64_t)dense->pinned_rows * tensor->row_bytes,
-                .dst = dense->pinned,
-            };
-            at += loads[n - 1].bytes;
-        }
-    }
-    const hypura_status status = hypura_pager_load(pager, loads, n, NULL, NULL, error);
-    free(loads);
-    for (int t = 0; t < plan->n_placements && status == HYPURA_OK; t++) {
-        if (pager->dense[t].pinned_rows > 0 && hypura_pager_repack(pager, t)) {
-            hypura_repacker_repack(pager->repacker, t, pager->dense[t].pinned, pager->dense[t].pinned_rows,
-                                   pager->scratch);
-        }
-    }
-    return status;
-}
-
 hypura_status pager_open_dense(hypura_pager *pager, hypura_error *error)
 {
     const hypura_plan *plan = pager->plan;
     pager->dense = calloc((size_t)plan->n_placements, sizeof(*pager->dense));
-    if (!pager->dense) {
+    pager->wanted_chunks = calloc(2 * (size_t)plan->n_placements, sizeof(*pager->wanted_chunks));
+    if (!pager->dense || !pager->wanted_chunks) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %d placements", plan->n_placements);
     }
     for (int t = 0; t < plan->n_placements; t++) {
-        if (streams(pager, t)) {
-            const int64_t rows = rows_of(&pager->map->tensors[t]);
-            const int64_t chunk = plan->placements[t].chunk_rows;
-            const int64_t left = rows - plan->placements[t].pinned_rows;
-            pager->dense[t].pinned_rows = plan->placements[t].pinned_rows;
-            pager->dense[t].chunk_rows = chunk;
-            pager->dense[t].n_chunks = left > 0 ? (uint32_t)((left + chunk - 1) / chunk) : 0;
+        if (pager_is_dense(pager, t)) {
+            cut(&pager->map->tensors[t], &plan->placements[t], &pager->dense[t]);
         }
     }
-    if (open_sequence(pager, error) || load_pinned(pager, error)) {
-        return error->status;
-    }
-    return HYPURA_OK;
+    const hypura_status status = open_sequence(pager, error);
+    return status == HYPURA_OK ? pager_open_pinned(pager, error) : status;
 }
 
 void pager_close_dense(hypura_pager *pager)
 {
+    pager_close_pinned(pager);
     hypura_os_memory_unmap(pager->ring.memory, pager->ring.memory_bytes);
-    hypura_os_memory_unmap(pager->pinned, pager->pinned_bytes);
     free(pager->ring.slots);
     free(pager->ring.tensor_of);
+    free(pager->wanted_chunks);
     free(pager->dense);
-}
-
-const char *hypura_pager_pinned(const hypura_pager *pager, int tensor, int64_t *n_rows)
-{
-    *n_rows = pager->dense[tensor].pinned_rows;
-    return pager->dense[tensor].pinned;
 }
 
 uint32_t hypura_pager_chunks(const hypura_pager *pager, int tensor)
 {
-    return pager->dense[tensor].n_chunks;
+    return pager->dense[tensor].n_chunks - pager->dense[tensor].n_pinned;
 }
 
 /* ---- the ring ------------------------------------------------------------ */
 
 static void chunk_rows(const hypura_pager *pager, uint32_t chunk, int64_t *first, int64_t *n)
 {
-    const int          t = pager->ring.tensor_of[chunk];
-    const pager_dense *dense = &pager->dense[t];
-    const int64_t      rows = rows_of(&pager->map->tensors[t]);
-    *first = dense->pinned_rows + (int64_t)(chunk - dense->first_chunk) * dense->chunk_rows;
-    *n = rows - *first < dense->chunk_rows ? rows - *first : dense->chunk_rows;
+    const int      t = pager->ring.tensor_of[chunk];
+    const uint32_t index = chunk - pager->dense[t].first_chunk;
+    *first = pager_first_row(pager, t, index);
+    *n = pager_first_row(pager, t, index + 1) - *first;
+}
+
+/* The chunk itself, or the first one after it that is not in memory. There is one. */
+static uint32_t next_streamed(const hypura_pager *pager, uint32_t chunk)
+{
+    for (;;) {
+        const pager_dense *dense = &pager->dense[pager->ring.tensor_of[chunk]];
+        if (chunk >= dense->first_chunk + dense->n_copied) {
+            return chunk;
+        }
+        chunk = (dense->first_chunk + dense->n_copied) % pager->ring.n_chunks;
+    }
 }
 
 static void read_chunk(hypura_pager *pager, uint32_t index, uint32_t chunk)
@@ -210,9 +167,10 @@ static void read_chunk(hypura_pager *pager, uint32_t index, uint32_t chunk)
 void pager_top_up(hypura_pager *pager)
 {
     pager_ring *ring = &pager->ring;
-    while (ring->count < ring->n_slots) {
-        read_chunk(pager, (ring->head + ring->count) % ring->n_slots, ring->next);
-        ring->next = (ring->next + 1) % ring->n_chunks;
+    while (ring->count < ring->n_slots && ring->n_copied < ring->n_chunks) {
+        const uint32_t chunk = next_streamed(pager, ring->next);
+        read_chunk(pager, (ring->head + ring->count) % ring->n_slots, chunk);
+        ring->next = (chunk + 1) % ring->n_chunks;
         ring->count++;
     }
 }
@@ -262,7 +220,7 @@ const char *hypura_pager_acquire_chunk(hypura_pager *pager, int tensor, uint32_t
                                        int64_t *n_rows)
 {
     pager_ring    *ring = &pager->ring;
-    const uint32_t wanted = pager->dense[tensor].first_chunk + chunk;
+    const uint32_t wanted = pager->dense[tensor].first_chunk + pager->dense[tensor].n_pinned + chunk;
     const char    *data = NULL;
     bool           told = false;
     chunk_rows(pager, wanted, first_row, n_rows);
@@ -292,6 +250,8 @@ const char *hypura_pager_acquire_chunk(hypura_pager *pager, int tensor, uint32_t
 
 void hypura_pager_release_chunk(hypura_pager *pager)
 {
+    const pager_ring_slot *slot = &pager->ring.slots[pager->ring.head];
+    pager_keep_chunk(pager, pager->ring.tensor_of[slot->chunk], slot->chunk, slot->data);
     pthread_mutex_lock(&pager->lock);
     drop_head(&pager->ring);
     pager_top_up(pager);

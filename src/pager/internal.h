@@ -3,7 +3,9 @@
  *
  *     pager.c    open and close, the thread, the queue of reads, statistics
  *     experts.c  slots of experts: lease, wait, release
- *     dense.c    pinned rows, the ring of chunks, rows on demand
+ *     dense.c    the ring of chunks, rows on demand
+ *     pinned.c   rows of dense weights that are kept
+ *     resize.c   more or less memory for pools and pinned rows, while in use
  *     helpers.c  threads that repack what was read, and that touch the pools first
  *
  * `lock` guards everything below it. `changed` is signalled whenever a read ends.
@@ -62,12 +64,16 @@ typedef struct pager_bundle {
     uint64_t region_begin[HYPURA_MAX_BUNDLE];
 } pager_bundle;
 
+/* A dense weight that streams, cut into chunks; see pinned.c. */
 typedef struct pager_dense {
-    char    *pinned;
-    int64_t  pinned_rows;
-    int64_t  chunk_rows;
+    char    *pinned;      /* where row 0 lies, when it is kept */
+    int64_t  first_rows;  /* of the first chunk */
+    int64_t  chunk_rows;  /* of the others; the last may be shorter */
     uint32_t first_chunk; /* in the sequence */
     uint32_t n_chunks;
+    uint32_t n_pinned; /* the first of them: computed with in memory */
+    uint32_t n_copied; /* in memory from the next use on */
+    uint32_t n_wanted; /* whose memory is taken */
 } pager_dense;
 
 typedef struct pager_ring_slot {
@@ -87,7 +93,8 @@ typedef struct pager_ring {
     uint32_t         head;  /* oldest occupied slot */
     uint32_t         count; /* occupied, oldest first */
     uint32_t         next;  /* next chunk of the sequence to read */
-    uint32_t         n_chunks;
+    uint32_t         n_chunks; /* of the sequence, pinned ones included */
+    uint32_t         n_copied; /* of these, in memory */
     int32_t         *tensor_of; /* sequence position -> tensor */
     uint32_t         wanted;    /* chunk that the executor waits for, or UINT32_MAX */
 } pager_ring;
@@ -133,6 +140,7 @@ struct hypura_pager {
     bool            repack;
     hypura_repacker *repacker; /* NULL: everything stays plain */
     pthread_mutex_t executor; /* held between enter and leave */
+    pthread_mutex_t gate;     /* taken before it: who waits here comes before the executor's next entry */
     pthread_mutex_t resizing; /* held while memory of the pools is taken or given back */
     atomic_uint     n_resizes; /* asked for so far: one that grows makes way for the next */
 
@@ -153,7 +161,8 @@ struct hypura_pager {
 
     pager_dense *dense; /* one for each tensor; zero where not dense */
     char        *pinned;
-    uint64_t     pinned_bytes;
+    uint64_t     pinned_bytes;  /* reserved */
+    uint32_t    *wanted_chunks; /* while resizing: two for each tensor */
     pager_ring   ring;
 
     uint32_t rows_pending;
@@ -189,10 +198,45 @@ void          pager_complete_expert(hypura_pager *pager, const hypura_io_complet
 void pager_repack_expert(hypura_pager *pager, uint64_t user, char *scratch);
 void pager_finish_expert(hypura_pager *pager, uint64_t user);
 
-/* With the lock held: what the open slots of all pools take. */
+/* resize.c. With the lock held: what the open slots of all pools take. */
 uint64_t pager_pool_bytes(const hypura_pager *pager);
-/* resize.c: takes the memory of the open slots, in the background after open. */
+/* Takes the memory of the open slots, in the background after open. */
 void pager_prefault(hypura_pager *pager);
+/* False when the pager closes, or another resize waits for the one of this ticket. */
+bool pager_may_grow(hypura_pager *pager, unsigned ticket);
+/* Makes reserved pages accessible and takes them; false, all as before, without memory. */
+bool pager_take_memory(char *begin, uint64_t bytes);
+
+/* pinned.c */
+hypura_status pager_open_pinned(hypura_pager *pager, hypura_error *error);
+void          pager_close_pinned(hypura_pager *pager);
+/* By the executor, which has computed with a chunk of the ring: keeps a copy when it
+ * is the next one that is to be pinned. */
+void          pager_keep_chunk(hypura_pager *pager, int tensor, uint32_t chunk, const char *data);
+/* With `resizing` held, in this order. */
+void          pager_shrink_pinned(hypura_pager *pager, uint64_t budget_bytes);
+void          pager_grow_pinned(hypura_pager *pager, unsigned ticket);
+uint64_t      pager_pinned_bytes(const hypura_pager *pager);
+uint64_t      pager_pinned_most_bytes(const hypura_pager *pager);
+
+static inline bool pager_is_dense(const hypura_pager *pager, int tensor)
+{
+    return pager->plan->placements[tensor].place == HYPURA_PLACE_DENSE;
+}
+
+static inline int64_t pager_rows_of(const hypura_tensor *tensor)
+{
+    return tensor->ne[1] * tensor->ne[2] * tensor->ne[3];
+}
+
+/* Where chunk n of a dense weight begins; its rows for n_chunks. */
+static inline int64_t pager_first_row(const hypura_pager *pager, int tensor, uint32_t n)
+{
+    const pager_dense *dense = &pager->dense[tensor];
+    const int64_t      rows = pager_rows_of(&pager->map->tensors[tensor]);
+    const int64_t      row = n == 0 ? 0 : dense->first_rows + (int64_t)(n - 1) * dense->chunk_rows;
+    return row < rows ? row : rows;
+}
 
 hypura_status pager_open_dense(hypura_pager *pager, hypura_error *error);
 void          pager_close_dense(hypura_pager *pager);

@@ -231,6 +231,7 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pager->on_selection = options->on_selection;
     pager->on_selection_user = options->on_selection_user;
     pthread_mutex_init(&pager->executor, NULL);
+    pthread_mutex_init(&pager->gate, NULL);
     pthread_mutex_init(&pager->resizing, NULL);
     pthread_mutex_init(&pager->lock, NULL);
     pthread_cond_init(&pager->changed, NULL);
@@ -268,6 +269,7 @@ void hypura_pager_close(hypura_pager *pager)
     pthread_cond_destroy(&pager->changed);
     pthread_mutex_destroy(&pager->lock);
     pthread_mutex_destroy(&pager->resizing);
+    pthread_mutex_destroy(&pager->gate);
     pthread_mutex_destroy(&pager->executor);
     free(pager);
 }
@@ -284,7 +286,9 @@ const hypura_plan *hypura_pager_plan(const hypura_pager *pager)
 
 void hypura_pager_enter(hypura_pager *pager)
 {
+    pthread_mutex_lock(&pager->gate);
     pthread_mutex_lock(&pager->executor);
+    pthread_mutex_unlock(&pager->gate);
 }
 
 void hypura_pager_leave(hypura_pager *pager)
@@ -378,6 +382,7 @@ void hypura_pager_statistics(hypura_pager *pager, hypura_statistics *statistics)
     pthread_mutex_lock(&pager->lock);
     *statistics = pager->statistics;
     statistics->pool_bytes = pager_pool_bytes(pager);
+    statistics->pinned_bytes = pager_pinned_bytes(pager);
     statistics->bytes_read = counters.bytes_read - pager->counters_base.bytes_read;
     statistics->device_busy_s = (double)(counters.busy_us - pager->counters_base.busy_us) * 1e-6;
     if (pager->n_pools > 0) {

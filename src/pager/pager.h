@@ -67,17 +67,17 @@ const hypura_plan *hypura_pager_plan(const hypura_pager *pager);
 void hypura_pager_statistics(hypura_pager *pager, hypura_statistics *statistics);
 void hypura_pager_reset_statistics(hypura_pager *pager);
 
-/* ---- the pools' size ---------------------------------------------------- */
+/* ---- how much is held --------------------------------------------------- */
 
-/* Makes the pools take at most pool_bytes, shared as the plan shares them, but never
- * less than their floors nor more than all experts; returns what they take then:
- * less where memory ran out, or where another resize came while these grew. Blocks
- * until slots that are to go are released, and until new ones have their memory. Any
- * thread that holds no lease, at any time between open and close; results of graphs
- * stay the same. */
-uint64_t hypura_pager_resize(hypura_pager *pager, uint64_t pool_bytes);
-uint64_t hypura_pager_pool_bytes(hypura_pager *pager);
-uint64_t hypura_pager_pool_max_bytes(const hypura_pager *pager);
+/* Makes the pools of experts and the pinned rows of dense weights take at most so
+ * many bytes together, shared as the plan shares them, but never less than the floor
+ * nor more than all of them; returns what they take then: less where memory ran out,
+ * or where another resize came while this one grew. Blocks until what is to go is
+ * released, and until the new memory is taken. Any thread that is not between enter
+ * and leave, at any time between open and close; results of graphs stay the same. */
+uint64_t hypura_pager_resize(hypura_pager *pager, uint64_t bytes);
+
+hypura_held hypura_pager_held(hypura_pager *pager);
 
 /* ---- loading and files -------------------------------------------------- */
 
@@ -153,8 +153,9 @@ hypura_status hypura_pager_wait_expert(hypura_pager *pager, int bundle, uint32_t
 
 void hypura_pager_release_expert(hypura_pager *pager, int bundle, uint32_t slot);
 
-/* Rows kept of a dense weight: rows 0 .. *n_rows - 1 at the returned address. */
-const char *hypura_pager_pinned(const hypura_pager *pager, int tensor, int64_t *n_rows);
+/* Begins the use of a dense weight by one node. Rows kept of it: rows 0 .. *n_rows - 1
+ * at the returned address; they and the chunks stay the same until the next call. */
+const char *hypura_pager_pinned(hypura_pager *pager, int tensor, int64_t *n_rows);
 
 /* How many chunks the rows that are not pinned make. */
 uint32_t hypura_pager_chunks(const hypura_pager *pager, int tensor);

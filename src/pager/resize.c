@@ -1,5 +1,6 @@
 /*
- * resize.c - pools of experts that grow and shrink while they are in use.
+ * resize.c - more or less memory for weights while they are in use: pools of experts
+ * here, pinned rows of dense weights in pinned.c.
  *
  * Address space is reserved for every expert of a model, and so are all tables;
  * what changes is how many slots are open, and with them how much memory is
@@ -75,17 +76,29 @@ static void shrink(hypura_pager *pager, pager_pool *pool, uint32_t n_open)
     }
 }
 
+bool pager_may_grow(hypura_pager *pager, unsigned ticket)
+{
+    return atomic_load(&pager->n_resizes) == ticket && !stopping(pager);
+}
+
+bool pager_take_memory(char *begin, uint64_t bytes)
+{
+    if (bytes == 0 || (hypura_os_memory_protect(begin, bytes, HYPURA_OS_ACCESS_READ_WRITE) &&
+                       hypura_os_memory_populate(begin, bytes))) {
+        return true;
+    }
+    hypura_os_memory_replace(begin, bytes, PAGER_POOL_MAPPING | HYPURA_OS_MAP_NO_ACCESS);
+    return false;
+}
+
 static void grow(hypura_pager *pager, pager_pool *pool, uint32_t n_open, unsigned ticket)
 {
     const uint64_t per_step = STEP_BYTES / pool->stride_bytes;
     const uint32_t step = per_step > 0 ? (uint32_t)per_step : 1;
-    while (pool->n_open < n_open && atomic_load(&pager->n_resizes) == ticket && !stopping(pager)) {
+    while (pool->n_open < n_open && pager_may_grow(pager, ticket)) {
         const uint32_t next = n_open - pool->n_open < step ? n_open : pool->n_open + step;
         const uint64_t begin = open_bytes(pool, pool->n_open);
-        const uint64_t end = open_bytes(pool, next);
-        if (begin < end && !(hypura_os_memory_protect(pool->memory + begin, end - begin, HYPURA_OS_ACCESS_READ_WRITE) &&
-                             hypura_os_memory_populate(pool->memory + begin, end - begin))) {
-            hypura_os_memory_replace(pool->memory + begin, end - begin, PAGER_POOL_MAPPING | HYPURA_OS_MAP_NO_ACCESS);
+        if (!pager_take_memory(pool->memory + begin, open_bytes(pool, next) - begin)) {
             return;
         }
         pthread_mutex_lock(&pager->lock);
@@ -98,43 +111,73 @@ static void grow(hypura_pager *pager, pager_pool *pool, uint32_t n_open, unsigne
     }
 }
 
-uint64_t hypura_pager_resize(hypura_pager *pager, uint64_t pool_bytes)
+/* ---- both kinds ------------------------------------------------------------ */
+
+static uint64_t pools_floor_bytes(const hypura_pager *pager)
+{
+    uint64_t bytes = 0;
+    for (uint32_t p = 0; p < pager->n_pools; p++) {
+        bytes += pager->plan->pools[p].n_floor * pager->pools[p].stride_bytes;
+    }
+    return bytes;
+}
+
+/* As the plan spends: a pinned row is used every token, a slot is not. */
+static uint64_t pinned_part(const hypura_pager *pager, uint64_t bytes)
+{
+    const uint64_t floor = pools_floor_bytes(pager);
+    const uint64_t most = pager_pinned_most_bytes(pager);
+    const uint64_t left = bytes > floor ? bytes - floor : 0;
+    return left < most ? left : most;
+}
+
+static uint64_t held_bytes(hypura_pager *pager)
+{
+    pthread_mutex_lock(&pager->lock);
+    const uint64_t bytes = pager_pool_bytes(pager) + pager_pinned_bytes(pager);
+    pthread_mutex_unlock(&pager->lock);
+    return bytes;
+}
+
+uint64_t hypura_pager_resize(hypura_pager *pager, uint64_t bytes)
 {
     const hypura_plan *plan = pager->plan;
+    const uint64_t     pinned_bytes = pinned_part(pager, bytes);
     uint32_t           n_slots[HYPURA_MAX_POOLS];
-    hypura_plan_share_slots(plan->pools, plan->n_pools, pool_bytes, n_slots);
+    hypura_plan_share_slots(plan->pools, plan->n_pools, bytes - (pinned_bytes < bytes ? pinned_bytes : bytes), n_slots);
     const unsigned ticket = atomic_fetch_add(&pager->n_resizes, 1) + 1;
     pthread_mutex_lock(&pager->resizing);
     /* what shrinks first, so that the sum never passes the larger of the two */
+    pager_shrink_pinned(pager, pinned_bytes);
     for (uint32_t p = 0; p < pager->n_pools; p++) {
         if (n_slots[p] < pager->pools[p].n_open) {
             shrink(pager, &pager->pools[p], n_slots[p]);
         }
     }
+    pager_grow_pinned(pager, ticket);
     for (uint32_t p = 0; p < pager->n_pools; p++) {
         grow(pager, &pager->pools[p], n_slots[p], ticket);
     }
-    const uint64_t bytes = pager_pool_bytes(pager);
+    const uint64_t held = held_bytes(pager);
     pthread_mutex_unlock(&pager->resizing);
-    return bytes;
+    return held;
 }
 
-uint64_t hypura_pager_pool_bytes(hypura_pager *pager)
+hypura_held hypura_pager_held(hypura_pager *pager)
 {
-    pthread_mutex_lock(&pager->lock);
-    const uint64_t bytes = pager_pool_bytes(pager);
-    pthread_mutex_unlock(&pager->lock);
-    return bytes;
-}
-
-uint64_t hypura_pager_pool_max_bytes(const hypura_pager *pager)
-{
-    uint64_t bytes = 0;
+    hypura_held held = {.now_bytes = held_bytes(pager),
+                              .least_bytes = pools_floor_bytes(pager),
+                              .most_bytes = pager_pinned_most_bytes(pager)};
     for (uint32_t p = 0; p < pager->n_pools; p++) {
-        bytes += pager->pools[p].n_slots * pager->pools[p].stride_bytes;
+        held.most_bytes += pager->pools[p].n_slots * pager->pools[p].stride_bytes;
     }
-    return bytes;
+    if (pager->ring.n_slots == 0) {
+        held.least_bytes += pager_pinned_most_bytes(pager); /* nothing could be streamed instead */
+    }
+    return held;
 }
+
+/* ---- first touch ------------------------------------------------------------ */
 
 /* Takes the next piece's memory; false at the end, and when memory is short: reads
  * touch the rest then, and tell. */
