@@ -24,6 +24,7 @@ static json_t *report_json(const hypura_verify_report *report)
         hypura_json_text(&entry, "io_engine", one->io_engine);
         hypura_json_integer(&entry, "differing", one->differing);
         hypura_json_integer(&entry, "bytes_read", one->bytes_read);
+        hypura_json_integer(&entry, "resizes", one->n_resizes);
         hypura_json_append(&cases, entry);
     }
     hypura_json_bool(&object, "identical", report->identical);
@@ -120,6 +121,8 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
         {"repack", NULL, "weights in the CPU's fastest form, on both sides", HYPURA_OPTION_FLAG, .to.flag = &wanted.repack},
         {"tokens", "N", "tokens decoded after each prompt (default: 16)", HYPURA_OPTION_UNSIGNED,
          .to.unsigned_integer = &wanted.tokens, .min = 1, .max = INT32_MAX},
+        {"resize", NULL, "shrink and grow what is held at random all the time, up to each limit", HYPURA_OPTION_FLAG,
+         .to.flag = &wanted.resize},
         hypura_option_threads(&wanted.n_threads),
         hypura_option_json(&json),
     };

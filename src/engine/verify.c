@@ -10,6 +10,7 @@
  * the layout the pager computes with, and repacked kernels round differently.
  */
 #include "engine/replay.h"
+#include "engine/unrest.h"
 
 #include "base/status.h"
 #include "io/io.h"
@@ -204,7 +205,14 @@ static hypura_status follow_scripts(verification *v, uint32_t n_ubatch, uint64_t
                                   .tokens = script->n_steps,
                                   .ubatch = n_ubatch};
         hypura_model_reset_statistics(model);
-        status = hypura_script_follow(model, script, &c->differing, error);
+        hypura_unrest *unrest = NULL;
+        if (v->options->resize) {
+            status = hypura_unrest_begin(model, &unrest, error);
+        }
+        if (status == HYPURA_OK) {
+            status = hypura_script_follow(model, script, &c->differing, error);
+        }
+        c->n_resizes = hypura_unrest_end(unrest);
         if (status == HYPURA_OK) {
             hypura_model_statistics(model, &statistics);
             c->bytes_read = statistics.bytes_read;

@@ -94,8 +94,9 @@ static void mixture_at_every_ubatch(void **state)
     hypura_verify_report_clear(&report);
 }
 
-/* The real thing, with two threads and a ragged last piece. */
-static void verify_half(const char *path)
+/* The real thing, with two threads and a ragged last piece; with what is held changing
+ * all the time. */
+static void verify_half(const char *path, bool resize, bool repack)
 {
     const char *const engine = "pool";
     const uint32_t prompt = 21;
@@ -116,25 +117,30 @@ static void verify_half(const char *path)
                                      .io_engines = &engine,
                                      .n_io_engines = 1,
                                      .tokens = 3,
+                                     .repack = repack,
+                                     .resize = resize,
                                      .n_threads = 2,
                                      .cache_dir = fixture_cache_dir()};
     fixture_ok(hypura_verify(&options, &report, &error), &error);
     check_report(&report, 1);
     assert_string_equal(report.cases[0].io_engine, "pool");
     assert_true(report.cases[0].bytes_read > 0);
+    assert_int_equal(report.cases[0].n_resizes > 10, resize);
     hypura_verify_report_clear(&report);
 }
 
 static void demonstration_dense(void **state)
 {
     (void)state;
-    verify_half(fixture_model("smollm2-135m.gguf"));
+    verify_half(fixture_model("smollm2-135m.gguf"), false, false);
+    verify_half(fixture_model("smollm2-135m.gguf"), true, true);
 }
 
 static void demonstration_mixture(void **state)
 {
     (void)state;
-    verify_half(fixture_model("smollm2-8x135m.gguf"));
+    verify_half(fixture_model("smollm2-8x135m.gguf"), false, false);
+    verify_half(fixture_model("smollm2-8x135m.gguf"), true, true);
 }
 
 static bool refuse(void *user, const char *what, uint64_t done, uint64_t total)
