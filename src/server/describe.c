@@ -184,6 +184,6 @@ hypura_status hypura_model_describe(const hypura_model_entry *entry, bool verbos
         gguf_free(projector);
     }
     gguf_free(gguf);
-    return *description != NULL ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to describe %s",
-                                                          entry->name);
+    return *description != NULL ? HYPURA_OK
+                                : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to describe %s", entry->name);
 }

@@ -29,8 +29,9 @@ typedef struct figure {
 #define OF(member)      offsetof(hypura_figures_model, member)
 #define WEIGHTS(tier)   "weights_bytes", "tier=\"" tier "\"", "gauge", "Weights by the tier that they lie on."
 #define MEMORY(purpose) "memory_bytes", "purpose=\"" purpose "\"", "gauge", "Memory that is not for weights."
-#define SECONDS(what)   "seconds_total", "spent=\"" what "\"", "counter", "Time inside paged nodes, by what it was spent on."
-#define TOKENS(what)    "tokens_total", "kind=\"" what "\"", "counter", "Tokens read and generated."
+#define SECONDS(what)                                                                                                  \
+    "seconds_total", "spent=\"" what "\"", "counter", "Time inside paged nodes, by what it was spent on."
+#define TOKENS(what) "tokens_total", "kind=\"" what "\"", "counter", "Tokens read and generated."
 
 /* Figures of one metric stand together. */
 static const figure figures_of_model[] = {

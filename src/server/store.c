@@ -321,8 +321,9 @@ hypura_status hypura_models_open(const hypura_models_options *options, hypura_mo
         } else if (card.kind == HYPURA_CARD_BROKEN) {
             status = hypura_fail(error, HYPURA_ERR_FORMAT, "%s", card.problem);
         } else if (card.kind == HYPURA_CARD_PROJECTOR) {
-            status = hypura_fail(error, HYPURA_ERR_FORMAT, "%s: is a projector, no model: it is found by itself "
-                                                           "beside the model that it belongs to",
+            status = hypura_fail(error, HYPURA_ERR_FORMAT,
+                                 "%s: is a projector, no model: it is found by itself "
+                                 "beside the model that it belongs to",
                                  options->paths[i]);
         }
     }

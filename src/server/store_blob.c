@@ -52,8 +52,8 @@ hypura_status hypura_blob_begin(hypura_models *models, const char *digest, hypur
         b->digest = hypura_digest_begin();
         bool fits = hypura_store_path(b->written, "%s/blob", b->staging.path) &&
                     hypura_store_path(b->final, "%s" HYPURA_STORE_BLOBS "/sha256-%s", models->folder, hex);
-        status = b->digest == NULL || !fits ? hypura_store_out_of_memory(error)
-                                            : hypura_store_make_place(b->final, error);
+        status =
+            b->digest == NULL || !fits ? hypura_store_out_of_memory(error) : hypura_store_make_place(b->final, error);
     }
     if (status == HYPURA_OK) {
         b->fd = open(b->written, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);

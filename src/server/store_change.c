@@ -33,7 +33,7 @@ static bool on_copied(void *user, const char *what, uint64_t done, uint64_t tota
 static const struct {
     const char *key;
     json_type type;
-    json_type or;
+    json_type or ;
 } known_settings[] = {
     {"parameters", JSON_OBJECT, JSON_OBJECT}, {"system", JSON_STRING, JSON_STRING},
     {"template", JSON_STRING, JSON_STRING},   {"license", JSON_STRING, JSON_ARRAY},
@@ -71,7 +71,8 @@ static json_t *merge_settings(const json_t *base, const json_t *over)
     json_t *parameters = json_object_get(merged, "parameters");
     json_t *new_parameters = json_object_get(over, "parameters");
     json_t *both = json_is_object(parameters) ? json_deep_copy(parameters) : json_object();
-    if (merged == NULL || both == NULL || (over != NULL && json_object_update(merged, (json_t *)(uintptr_t)over) != 0) ||
+    if (merged == NULL || both == NULL ||
+        (over != NULL && json_object_update(merged, (json_t *)(uintptr_t)over) != 0) ||
         (new_parameters != NULL && json_object_update(both, new_parameters) != 0)) {
         json_decref(merged);
         json_decref(both);
@@ -85,8 +86,7 @@ static json_t *merge_settings(const json_t *base, const json_t *over)
 }
 
 /* Writes model.json; nothing when there is nothing to say. Takes settings over. */
-static hypura_status stage_json(const hypura_staging *staging, const char *alias, json_t *settings,
-                                hypura_error *error)
+static hypura_status stage_json(const hypura_staging *staging, const char *alias, json_t *settings, hypura_error *error)
 {
     char path[HYPURA_STORE_PATH_BYTES];
     hypura_status status = HYPURA_OK;
@@ -149,8 +149,8 @@ static hypura_status stage_files(const hypura_staging *staging, const char *path
         char name[64];
         const char *part = is_split ? hypura_split_path(&arena, path, &split, i) : path;
         staged_name(i, n_files, name, sizeof name);
-        status = part == NULL ? hypura_store_out_of_memory(error)
-                              : stage_file(staging, part, name, copy, linked, error);
+        status =
+            part == NULL ? hypura_store_out_of_memory(error) : stage_file(staging, part, name, copy, linked, error);
     }
     if (status == HYPURA_OK && *linked && projector != NULL) {
         status = stage_file(staging, projector, "/model.mmproj.gguf", copy, linked, error);
@@ -167,8 +167,8 @@ static const hypura_entry *inner(const hypura_model_entry *entry)
 }
 
 /* The model under another name, with settings over its own. */
-static hypura_status stage_shared(const hypura_staging *staging, const hypura_model_entry *from,
-                                  const json_t *settings, hypura_error *error)
+static hypura_status stage_shared(const hypura_staging *staging, const hypura_model_entry *from, const json_t *settings,
+                                  hypura_error *error)
 {
     bool linked = false;
     hypura_status status = HYPURA_OK;
@@ -192,8 +192,8 @@ static hypura_status stage_shared(const hypura_staging *staging, const hypura_mo
         }
     }
     const char *target = from->origin == HYPURA_MODEL_ALIAS ? inner(from)->alias_of : from->name;
-    return stage_json(staging, target, merge_settings(from->origin == HYPURA_MODEL_ALIAS ? from->settings : NULL, settings),
-                      error);
+    return stage_json(staging, target,
+                      merge_settings(from->origin == HYPURA_MODEL_ALIAS ? from->settings : NULL, settings), error);
 }
 
 /* Checks the name and begins; the caller ends the staging in any case. */
@@ -257,8 +257,8 @@ static hypura_status stage_path(const hypura_models *models, const hypura_stagin
     }
     hypura_card_read(path, &card);
     if (card.kind != HYPURA_CARD_MODEL) {
-        return hypura_fail(error, HYPURA_ERR_FORMAT, "%s", card.kind == HYPURA_CARD_BROKEN ? card.problem
-                                                                                           : "a projector is no model");
+        return hypura_fail(error, HYPURA_ERR_FORMAT, "%s",
+                           card.kind == HYPURA_CARD_BROKEN ? card.problem : "a projector is no model");
     }
     copying copy = {.progress = options->progress, .user = options->progress_user, .total = card.bytes};
     return stage_files(staging, path, card.n_files, NULL, &copy, &linked, error);
@@ -289,8 +289,8 @@ static hypura_status stage_blobs(const hypura_models *models, const hypura_stagi
                             &linked, error);
     }
     if (status == HYPURA_OK && n_models != 1) {
-        status = hypura_fail(error, HYPURA_ERR_USAGE, "%d of the files sent are models: exactly one has to be",
-                             n_models);
+        status =
+            hypura_fail(error, HYPURA_ERR_USAGE, "%d of the files sent are models: exactly one has to be", n_models);
     }
     return status;
 }

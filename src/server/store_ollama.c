@@ -11,6 +11,7 @@
 #include "server/store_internal.h"
 
 #include "base/status.h"
+#include "server/layer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,57 +49,22 @@ static bool find_blob(const scan *s, const json_t *layer, char *path)
            hypura_store_is_within(s->models->ollama, link, path);
 }
 
-static const char *kind_of(const json_t *layer)
-{
-    static const char prefix[] = "application/vnd.ollama.image.";
-    const char *type = json_string_value(json_object_get(layer, "mediaType"));
-    return type != NULL && strncmp(type, prefix, sizeof prefix - 1) == 0 ? type + sizeof prefix - 1 : "";
-}
-
-/* Adds a layer of text or JSON to the settings; several licenses become a list. */
-static void add_setting(json_t *settings, const char *kind, const char *text, size_t bytes)
-{
-    if (strcmp(kind, "params") == 0 || strcmp(kind, "messages") == 0) {
-        bool is_params = kind[0] == 'p';
-        json_t *value = json_loadb(text, bytes, 0, NULL);
-        if (is_params ? json_is_object(value) : json_is_array(value)) {
-            (void)json_object_set(settings, is_params ? "parameters" : "messages", value);
-        }
-        json_decref(value);
-        return;
-    }
-    /* Bytes that are no UTF-8 make no string, and no setting. */
-    json_t *value = json_stringn(text, bytes);
-    json_t *before = json_object_get(settings, kind);
-    if (value != NULL && json_is_string(before)) {
-        (void)json_object_set_new(settings, kind, json_pack("[O, O]", before, value));
-    } else if (value != NULL && json_is_array(before)) {
-        (void)json_array_append(before, value);
-    } else if (value != NULL) {
-        (void)json_object_set(settings, kind, value);
-    }
-    json_decref(value);
-}
-
 static void read_settings(const scan *s, hypura_entry *entry, const json_t *layers)
 {
-    static const char *const kinds[] = {"template", "system", "params", "messages", "license"};
     size_t i;
     json_t *layer;
     json_array_foreach(layers, i, layer)
     {
-        const char *kind = kind_of(layer);
+        const char *kind = hypura_layer_kind(layer);
         char path[HYPURA_STORE_PATH_BYTES];
-        for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
-            size_t bytes = 0;
-            char *text = strcmp(kind, kinds[k]) == 0 && find_blob(s, layer, path)
-                             ? hypura_store_read_text(path, MAX_LAYER_BYTES, &bytes)
-                             : NULL;
-            if (text != NULL) {
-                add_setting(entry->is.settings, kind, text, bytes);
-            }
-            free(text);
+        size_t bytes = 0;
+        char *text = hypura_layer_is_setting(kind) && find_blob(s, layer, path)
+                         ? hypura_store_read_text(path, MAX_LAYER_BYTES, &bytes)
+                         : NULL;
+        if (text != NULL) {
+            hypura_layer_add_setting(entry->is.settings, kind, text, bytes);
         }
+        free(text);
     }
 }
 
@@ -112,7 +78,7 @@ static hypura_status find_beside(const scan *s, hypura_entry *entry, const json_
     {
         char path[HYPURA_STORE_PATH_BYTES];
         hypura_os_identity identity;
-        if (strcmp(kind_of(layer), kind) == 0 && find_blob(s, layer, path)) {
+        if (strcmp(hypura_layer_kind(layer), kind) == 0 && find_blob(s, layer, path)) {
             *where = hypura_arena_text(&entry->arena, path, strlen(path));
             if (*where == NULL) {
                 return hypura_store_out_of_memory(error);
@@ -132,7 +98,7 @@ static hypura_status add_model(scan *s, const char *name, const char *manifest_p
     json_t *layer;
     json_array_foreach(layers, i, layer)
     {
-        if (!has_model && strcmp(kind_of(layer), "model") == 0) {
+        if (!has_model && strcmp(hypura_layer_kind(layer), "model") == 0) {
             has_model = find_blob(s, layer, path);
         }
     }

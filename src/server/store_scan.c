@@ -123,8 +123,7 @@ static void projector_base(const char *path, char *base, size_t capacity)
 static size_t agreement(const char *projector, const char *model, size_t model_stem_bytes)
 {
     size_t folder_bytes = (size_t)(file_name(model) - model);
-    if ((size_t)(file_name(projector) - projector) != folder_bytes ||
-        strncmp(projector, model, folder_bytes) != 0) {
+    if ((size_t)(file_name(projector) - projector) != folder_bytes || strncmp(projector, model, folder_bytes) != 0) {
         return 0;
     }
     char own[HYPURA_STORE_PATH_BYTES];

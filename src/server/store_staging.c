@@ -126,8 +126,7 @@ static void prune(const hypura_models *models, const char *below)
     if (!hypura_store_path(path, "%s/%s", models->folder, below)) {
         return;
     }
-    for (char *slash = strrchr(path, '/'); slash != NULL && (size_t)(slash - path) > root;
-         slash = strrchr(path, '/')) {
+    for (char *slash = strrchr(path, '/'); slash != NULL && (size_t)(slash - path) > root; slash = strrchr(path, '/')) {
         *slash = '\0';
         if (rmdir(path) != 0) {
             return;

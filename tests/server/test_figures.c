@@ -10,20 +10,43 @@
 #include <cmocka.h>
 
 static const hypura_figures_model models[] = {
-    {.name = "a\"b\\c\nd:latest", .state = "ready", .mode = "experts", .pid = 7, .load_share = 1, .n_slots = 4,
-     .n_busy = 1, .resident_bytes = 11, .pool_bytes = 1ull << 40, .drive_bytes = UINT64_MAX, .n_expert_slots = 5,
-     .n_experts = 9, .generated_tokens = 123, .expires_unix_s = 1000000000,
-     .paging = {.bytes_read = 77, .bytes_needed = 100, .bytes_hit = 23, .read_wait_s = 0.5, .compute_s = NAN,
-                .io_engine = "uring", .direct_io = true}},
+    {.name = "a\"b\\c\nd:latest",
+     .state = "ready",
+     .mode = "experts",
+     .pid = 7,
+     .load_share = 1,
+     .n_slots = 4,
+     .n_busy = 1,
+     .resident_bytes = 11,
+     .pool_bytes = 1ull << 40,
+     .drive_bytes = UINT64_MAX,
+     .n_expert_slots = 5,
+     .n_experts = 9,
+     .generated_tokens = 123,
+     .expires_unix_s = 1000000000,
+     .paging = {.bytes_read = 77,
+                .bytes_needed = 100,
+                .bytes_hit = 23,
+                .read_wait_s = 0.5,
+                .compute_s = NAN,
+                .io_engine = "uring",
+                .direct_io = true}},
     {.name = "z:1b", .state = "loading", .mode = "", .load_share = 0.25},
 };
 static const hypura_figures_route routes[] = {
     {.route = "/api/chat", .n_answers = {1, 0, 5, 0, 2, 3}, .answer_s = 12.5},
     {.route = "/api/tags", .n_answers = {0, 0, 1}},
 };
-static const hypura_figures figures = {.uptime_s = 2.5, .ready = true, .memory_budget_bytes = 8ull << 30,
-                                       .direct_bytes_per_s = 3e9, .max_connections = 64, .n_waiting = 2,
-                                       .n_rejected = 4, .n_models = 2, .models = models, .n_routes = 2,
+static const hypura_figures figures = {.uptime_s = 2.5,
+                                       .ready = true,
+                                       .memory_budget_bytes = 8ull << 30,
+                                       .direct_bytes_per_s = 3e9,
+                                       .max_connections = 64,
+                                       .n_waiting = 2,
+                                       .n_rejected = 4,
+                                       .n_models = 2,
+                                       .models = models,
+                                       .n_routes = 2,
                                        .routes = routes};
 
 static void json_has_every_group(void **state)
@@ -63,7 +86,8 @@ static void metrics_are_in_prometheus_form(void **state)
     assert_non_null(text);
     assert_non_null(strstr(text, "hypura_model_read_bytes_total{model=\"a\\\"b\\\\c\\nd:latest\"} 77\n"));
     assert_non_null(strstr(text, "hypura_model_weights_bytes{model=\"z:1b\",tier=\"pool\"} 0\n"));
-    assert_non_null(strstr(text, "hypura_model_seconds_total{model=\"a\\\"b\\\\c\\nd:latest\",spent=\"read_wait\"} 0.5\n"));
+    assert_non_null(
+        strstr(text, "hypura_model_seconds_total{model=\"a\\\"b\\\\c\\nd:latest\",spent=\"read_wait\"} 0.5\n"));
     assert_non_null(strstr(text, "hypura_http_requests_total{route=\"/api/chat\",status=\"5xx\"} 3\n"));
     assert_non_null(strstr(text, "hypura_http_requests_total{route=\"/api/chat\",status=\"cut\"} 1\n"));
     char typed[128] = "";

@@ -23,7 +23,7 @@ static void a_file_that_is_dropped_in_is_a_model(void **state)
     assert_int_equal(count(models), 0);
     fixture_write_gguf("models/Qwen3-30B-A3B-Q4_K_M.gguf",
                        &(fixture_gguf){.arch = "qwen3moe", .file_type = 15, .name = "Qwen"});
-    static const char *const typed[] = {"Qwen3-30B-A3B-Q4_K_M", "qwen3-30b-a3b-q4_k_m.gguf", "qwen3:30b", "qwen3",
+    static const char *const typed[] = {"Qwen3-30B-A3B-Q4_K_M", "qwen3-30b-a3b-q4_k_m.gguf",  "qwen3:30b", "qwen3",
                                         "QWEN3:latest",         "qwen3-30b-a3b-q4_k_m:latest"};
     for (size_t i = 0; i < sizeof typed / sizeof *typed; i++) {
         const hypura_model_entry *entry = fixture_find(models, typed[i]);
@@ -215,10 +215,25 @@ static void hostile_names_find_nothing(void **state)
     char lengthy[4096];
     memset(lengthy, 'a', sizeof lengthy - 1);
     lengthy[sizeof lengthy - 1] = '\0';
-    const char *const names[] = {"../outside",      "../outside.gguf",      "in/../../outside", "/etc/passwd", "",
-                                 ".",               "..",                   "in\n",             "\xff\xff",    "%s%s%n",
-                                 "./in",            "models/in",            "in.gguf/",         lengthy,       ":",
-                                 "/",               "in:latest:latest",     "*",                "in\x01"};
+    const char *const names[] = {"../outside",
+                                 "../outside.gguf",
+                                 "in/../../outside",
+                                 "/etc/passwd",
+                                 "",
+                                 ".",
+                                 "..",
+                                 "in\n",
+                                 "\xff\xff",
+                                 "%s%s%n",
+                                 "./in",
+                                 "models/in",
+                                 "in.gguf/",
+                                 lengthy,
+                                 ":",
+                                 "/",
+                                 "in:latest:latest",
+                                 "*",
+                                 "in\x01"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const hypura_model_entry *entry = NULL;
         hypura_error error;
@@ -294,9 +309,15 @@ static void no_manifest_leads_out_of_ollamas_store(void **state)
 {
     (void)state;
     fixture_write_gguf("outside.gguf", &(fixture_gguf){0});
-    static const char form[] = "{\"layers\": [{\"mediaType\": \"application/vnd.ollama.image.model\", \"digest\": %s}]}";
+    static const char form[] =
+        "{\"layers\": [{\"mediaType\": \"application/vnd.ollama.image.model\", \"digest\": %s}]}";
     static const char *const digests[] = {
-        "\"../../outside.gguf\"", "\"sha256:../../../outside.gguf\"", "\"sha256:\"", "7", "null", "[]",
+        "\"../../outside.gguf\"",
+        "\"sha256:../../../outside.gguf\"",
+        "\"sha256:\"",
+        "7",
+        "null",
+        "[]",
         "\"sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"",
         "\"sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/../x\"",
     };
@@ -346,14 +367,9 @@ static void parameters_are_counted_as_ollama_writes_them(void **state)
     static const struct {
         uint64_t n;
         const char *text;
-    } cases[] = {{0, "0"},
-                 {999, "999"},
-                 {134515008, "134.52M"},
-                 {7000000000, "7B"},
-                 {30532122624, "30.5B"},
-                 {671026419200, "671.0B"},
-                 {3000000, "3M"},
-                 {33000, "33K"}};
+    } cases[] = {{0, "0"},           {999, "999"},           {134515008, "134.52M"},
+                 {7000000000, "7B"}, {30532122624, "30.5B"}, {671026419200, "671.0B"},
+                 {3000000, "3M"},    {33000, "33K"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char text[16];
         hypura_card_format_parameters(cases[i].n, text, sizeof text);

@@ -173,7 +173,8 @@ static void hostile_names_make_nothing(void **state)
     fixture_write_gguf("models/a.gguf", &(fixture_gguf){0});
     hypura_models *models = fixture_open();
     const hypura_model_entry *entry = fixture_find(models, "a");
-    static const char *const names[] = {"../b", "/tmp/b", "b/../../c", ".b", "b/.c", "", "b\n", "b:../c", "a/b/c/d/e/f"};
+    static const char *const names[] = {"../b", "/tmp/b", "b/../../c", ".b",         "b/.c",
+                                        "",     "b\n",    "b:../c",    "a/b/c/d/e/f"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         hypura_error error = {0};
         assert_int_equal(hypura_models_copy(models, entry, names[i], &error), HYPURA_ERR_USAGE);
