@@ -26,6 +26,7 @@ int hypura_command_bench_worker(const hypura_environment *environment, int argc,
 int hypura_command_estimate(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_inspect(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_iobench(const hypura_environment *environment, int argc, char *const *argv);
+int hypura_command_optimize(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_profile(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_replay(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_run(const hypura_environment *environment, int argc, char *const *argv);

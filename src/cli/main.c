@@ -23,6 +23,7 @@ static const hypura_command commands[] = {
     {"iobench", "measure a drive: size, depth and order of reads", hypura_command_iobench},
     {"bench", "measure speed at several limits, and against plain llama.cpp", hypura_command_bench},
     {"verify", "prove that paging changes no bit of the output", hypura_command_verify},
+    {"optimize", "write a model's experts so that each is one read", hypura_command_optimize},
     {"replay", "tell what caches of several sizes hit on a recorded route", hypura_command_replay},
     {"bench-worker", NULL, hypura_command_bench_worker},
 };

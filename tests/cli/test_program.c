@@ -90,7 +90,7 @@ static void test_rows(void **state)
 static void test_help_fits_a_terminal(void **state)
 {
     (void)state;
-    static const char *const commands[] = {"run", "estimate", "inspect", "profile", "bench", "verify", "replay", "iobench"};
+    static const char *const commands[] = {"run", "estimate", "inspect", "profile", "bench", "verify", "replay", "iobench", "optimize"};
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         process run = RUN("help", commands[i]);
         for (const char *line = strtok(run.output, "\n"); line; line = strtok(NULL, "\n")) {
@@ -325,6 +325,29 @@ static void test_iobench_json(void **state)
     driver_clear(&run);
 }
 
+static void test_optimize_json(void **state)
+{
+    (void)state;
+    process run = RUN("optimize", "moe.gguf", "--json");
+    driver_expect(&run, 0, NULL, NULL);
+    json_t *object = driver_object(run.output, "path bytes records resumed existed matrix_bytes record_bytes "
+                                               "matrix_bytes_per_s record_bytes_per_s gain");
+    assert_string_equal(driver_string(object, "path"), "moe.gguf.records");
+    assert_true(driver_real(object, "gain") == 1.25);
+    json_decref(object);
+    driver_clear(&run);
+    run = RUN("optimize", "moe.gguf");
+    driver_expect(&run, 0, "1.25 times as fast", NULL);
+    driver_clear(&run);
+    run = RUN("optimize", "moe.gguf", "--force");
+    driver_expect(&run, 0, "resumed    3 of them were there\n", NULL);
+    assert_null(strstr(run.output, "gain"));
+    driver_clear(&run);
+    run = RUN("optimize", "broken.gguf");
+    driver_expect(&run, 1, NULL, "broken.gguf is not a GGUF file");
+    driver_clear(&run);
+}
+
 /* ---- output that cannot be written -------------------------------------------- */
 
 static void test_full_disk(void **state)
@@ -396,6 +419,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_profile_json),  cmocka_unit_test(test_inspect_json),
         cmocka_unit_test(test_estimate_json), cmocka_unit_test(test_verify_json),
         cmocka_unit_test(test_replay_json),   cmocka_unit_test(test_iobench_json),
+        cmocka_unit_test(test_optimize_json),
         cmocka_unit_test(test_full_disk),     cmocka_unit_test(test_closed_streams),
         cmocka_unit_test(test_folders),       cmocka_unit_test(test_bench_json),
         cmocka_unit_test(test_bench_report),

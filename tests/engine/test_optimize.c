@@ -1,0 +1,272 @@
+/* The sidecar of a model: what is in it, and what becomes of one that is not whole,
+ * not this model's, or interrupted. */
+#include "engine_fixture.h"
+
+#include "gguf/records.h"
+
+#include <fcntl.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char model[1024];
+static char sidecar[1100];
+static char partial[1200];
+
+/* A copy of a small mixture in the test's own folder, without sidecar. */
+static int copy_model(void **state)
+{
+    (void)state;
+    size_t n;
+    char *bytes = fixture_read(fixture_arch("olmoe-moe.gguf"), &n);
+    snprintf(model, sizeof model, "%s", fixture_path("model.gguf"));
+    snprintf(sidecar, sizeof sidecar, "%s.records", model);
+    snprintf(partial, sizeof partial, "%s.partial", sidecar);
+    fixture_write(model, bytes, n);
+    free(bytes);
+    (void)unlink(sidecar);
+    (void)unlink(partial);
+    return 0;
+}
+
+static int remove_sidecar(void **state)
+{
+    (void)state;
+    (void)unlink(sidecar);
+    (void)unlink(partial);
+    return 0;
+}
+
+static hypura_status optimize(hypura_progress_fn progress, void *user, hypura_optimize_report *report,
+                              hypura_error *error)
+{
+    const hypura_optimize_options options = {
+        .path = model, .force = true, .cache_dir = fixture_cache_dir(), .progress = progress, .progress_user = user};
+    return hypura_optimize(&options, report, error);
+}
+
+static void make_sidecar(void)
+{
+    hypura_optimize_report report;
+    hypura_error error;
+    fixture_ok(optimize(NULL, NULL, &report, &error), &error);
+}
+
+static void change_byte(const char *path, off_t offset)
+{
+    uint8_t byte;
+    const int fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, &byte, 1, offset), 1);
+    byte ^= 0x40;
+    assert_int_equal(pwrite(fd, &byte, 1, offset), 1);
+    close(fd);
+}
+
+/* Every matrix of every expert, at the place the layout names. */
+static void a_record_holds_an_experts_matrices(void **state)
+{
+    (void)state;
+    hypura_optimize_report report;
+    hypura_error error;
+    fixture_ok(optimize(NULL, NULL, &report, &error), &error);
+    assert_string_equal(report.path, sidecar);
+    assert_false(report.existed);
+    assert_true(report.n_records > 0 && report.n_resumed == 0);
+    assert_true(report.gain > 0.0);
+    assert_int_equal(access(partial, F_OK), -1);
+
+    hypura_map *map;
+    hypura_records *records;
+    char note[256];
+    size_t model_bytes, sidecar_bytes;
+    fixture_ok(hypura_map_open(model, &map, &error), &error);
+    fixture_ok(hypura_records_find(map, &records, note, sizeof note, &error), &error);
+    assert_non_null(records);
+    assert_string_equal(note, "");
+    char *weights = fixture_read(model, &model_bytes);
+    char *copy = fixture_read(sidecar, &sidecar_bytes);
+    assert_int_equal(sidecar_bytes, report.bytes);
+    for (int b = 0; b < map->n_bundles; b++) {
+        const hypura_records_bundle *place = &records->bundles[b];
+        assert_int_equal(place->offset % 4096, 0);
+        for (int e = 0; e < map->bundles[b].n_experts; e++) {
+            for (int m = 0; m < map->bundles[b].n_tensors; m++) {
+                const hypura_tensor *t = &map->tensors[map->bundles[b].tensors[m]];
+                const uint64_t at = place->offset + (uint64_t)e * place->stride_bytes + place->matrix_offset[m];
+                assert_memory_equal(copy + at, weights + t->offset + (uint64_t)e * t->expert_bytes, t->expert_bytes);
+            }
+        }
+    }
+    free(weights);
+    free(copy);
+    hypura_records_close(records);
+    hypura_map_close(map);
+
+    fixture_ok(optimize(NULL, NULL, &report, &error), &error);
+    assert_true(report.existed && isnan(report.gain));
+}
+
+/* Stops at the nth step of that name. */
+typedef struct stopper {
+    const char *what;
+    int left;
+} stopper;
+
+static bool stop(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    stopper *s = user;
+    assert_true(done <= total);
+    return strcmp(what, s->what) != 0 || s->left-- > 0;
+}
+
+static void a_stopped_run_is_taken_up_again(void **state)
+{
+    (void)state;
+    hypura_optimize_report report;
+    hypura_error error;
+    stopper writing = {"writing records", 1}; /* the second batch */
+    fixture_fails(HYPURA_ERR_CANCELLED, optimize(stop, &writing, &report, &error), &error, "goes on from there");
+    assert_int_equal(access(partial, F_OK), 0);
+    assert_int_equal(access(sidecar, F_OK), -1);
+    stopper verifying = {"verifying records", 0};
+    fixture_fails(HYPURA_ERR_CANCELLED, optimize(stop, &verifying, &report, &error), &error, "goes on from there");
+    assert_true(report.n_resumed > 0 && report.n_resumed < report.n_records);
+    assert_int_equal(access(sidecar, F_OK), -1);
+    fixture_ok(optimize(NULL, NULL, &report, &error), &error);
+    assert_int_equal(report.n_resumed, report.n_records);
+    assert_int_equal(access(sidecar, F_OK), 0);
+    assert_int_equal(access(partial, F_OK), -1);
+}
+
+static void what_an_earlier_run_damaged_is_written_anew(void **state)
+{
+    (void)state;
+    hypura_optimize_report report;
+    hypura_error error;
+    struct stat st;
+    stopper verifying = {"verifying records", 0};
+    fixture_fails(HYPURA_ERR_CANCELLED, optimize(stop, &verifying, &report, &error), &error, "goes on from there");
+    assert_int_equal(stat(partial, &st), 0);
+    change_byte(partial, st.st_size - 4096);
+    fixture_fails(HYPURA_ERR_FORMAT, optimize(NULL, NULL, &report, &error), &error, "does not read back");
+    assert_int_equal(access(sidecar, F_OK), -1);
+    fixture_ok(optimize(NULL, NULL, &report, &error), &error);
+    assert_int_equal(report.n_resumed, report.n_records - 1);
+}
+
+static void a_partial_file_of_another_model_is_begun_anew(void **state)
+{
+    (void)state;
+    hypura_optimize_report report;
+    hypura_error error;
+    stopper writing = {"writing records", 1};
+    fixture_fails(HYPURA_ERR_CANCELLED, optimize(stop, &writing, &report, &error), &error, "goes on from there");
+    const struct timespec then[2] = {{.tv_sec = 1000000000}, {.tv_sec = 1000000000}};
+    assert_int_equal(utimensat(AT_FDCWD, model, then, 0), 0);
+    fixture_ok(optimize(NULL, NULL, &report, &error), &error);
+    assert_int_equal(report.n_resumed, 0);
+}
+
+static void note_of(char *note, size_t capacity)
+{
+    hypura_map *map;
+    hypura_records *records;
+    hypura_error error;
+    fixture_ok(hypura_map_open(model, &map, &error), &error);
+    fixture_ok(hypura_records_find(map, &records, note, capacity, &error), &error);
+    assert_null(records);
+    hypura_map_close(map);
+}
+
+static void one_that_does_not_match_is_not_used(void **state)
+{
+    (void)state;
+    char note[256];
+    struct stat st;
+    note_of(note, sizeof note);
+    assert_string_equal(note, ""); /* there is none */
+
+    make_sidecar();
+    assert_int_equal(stat(sidecar, &st), 0);
+    assert_int_equal(truncate(sidecar, st.st_size - 1), 0);
+    note_of(note, sizeof note);
+    assert_non_null(strstr(note, "it is not complete"));
+    assert_int_equal(truncate(sidecar, 100), 0);
+    note_of(note, sizeof note);
+    assert_non_null(strstr(note, "it is not complete"));
+    (void)unlink(sidecar);
+
+    make_sidecar();
+    change_byte(sidecar, 3);
+    note_of(note, sizeof note);
+    assert_non_null(strstr(note, "it is no file of records"));
+    change_byte(sidecar, 3);
+    change_byte(sidecar, 2000);
+    note_of(note, sizeof note);
+    assert_non_null(strstr(note, "its header is damaged"));
+    change_byte(sidecar, 2000);
+    const struct timespec then[2] = {{.tv_sec = 1000000000}, {.tv_sec = 1000000000}};
+    assert_int_equal(utimensat(AT_FDCWD, model, then, 0), 0);
+    note_of(note, sizeof note);
+    assert_non_null(strstr(note, "the model was written to since"));
+}
+
+static void one_that_is_damaged_does_not_verify(void **state)
+{
+    (void)state;
+    hypura_optimize_report report;
+    hypura_error error;
+    struct stat st;
+    make_sidecar();
+    assert_int_equal(stat(sidecar, &st), 0);
+    change_byte(sidecar, st.st_size - 4096);
+    fixture_fails(HYPURA_ERR_FORMAT, optimize(NULL, NULL, &report, &error), &error, "expert ");
+    assert_non_null(strstr(error.message, sidecar));
+    assert_true(report.existed);
+}
+
+static void a_full_disk_is_told_and_gone_on_from(void **state)
+{
+    (void)state;
+    hypura_optimize_report report;
+    hypura_error error;
+    struct rlimit before;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    const struct rlimit small = {.rlim_cur = 64 << 10, .rlim_max = before.rlim_max};
+    (void)signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    const hypura_status status = optimize(NULL, NULL, &report, &error);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    fixture_fails(HYPURA_ERR_IO, status, &error, "there is no room for it");
+    assert_non_null(strstr(error.message, partial));
+    assert_int_equal(access(sidecar, F_OK), -1);
+    fixture_ok(optimize(NULL, NULL, &report, &error), &error);
+}
+
+static void a_dense_model_has_no_records(void **state)
+{
+    (void)state;
+    hypura_optimize_report report;
+    hypura_error error;
+    const hypura_optimize_options options = {.path = fixture_arch("llama-dense.gguf"), .force = true};
+    fixture_fails(HYPURA_ERR_UNSUPPORTED, hypura_optimize(&options, &report, &error), &error, "has no experts");
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, copy_model, remove_sidecar)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_record_holds_an_experts_matrices),          TEST(a_stopped_run_is_taken_up_again),
+        TEST(what_an_earlier_run_damaged_is_written_anew), TEST(a_partial_file_of_another_model_is_begun_anew),
+        TEST(one_that_does_not_match_is_not_used),         TEST(one_that_is_damaged_does_not_verify),
+        TEST(a_full_disk_is_told_and_gone_on_from),        TEST(a_dense_model_has_no_records),
+    };
+    return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
+}
