@@ -73,11 +73,11 @@ static hypura_status get_profile(const hypura_model_options *options, const hypu
 }
 
 static hypura_status solve(const hypura_model_options *options, const hypura_profile *profile,
-                           const hypura_survey *survey, uint64_t vocab_bytes, hypura_preparation *prepared,
+                           const hypura_survey *survey, uint64_t more_bytes, hypura_preparation *prepared,
                            hypura_error *error)
 {
     const uint64_t overhead_bytes =
-        FIXED_OVERHEAD_BYTES + vocab_bytes + TENSOR_OVERHEAD_BYTES * (uint64_t)prepared->map->n_tensors;
+        FIXED_OVERHEAD_BYTES + more_bytes + TENSOR_OVERHEAD_BYTES * (uint64_t)prepared->map->n_tensors;
     const hypura_plan_options wanted = {.memory_bytes = options->memory_bytes,
                                         .weights_bytes = options->weights_bytes,
                                         .overhead_bytes = overhead_bytes,
@@ -88,8 +88,9 @@ static hypura_status solve(const hypura_model_options *options, const hypura_pro
     return hypura_plan_solve(prepared->map, survey, profile, &wanted, &prepared->plan, error);
 }
 
-hypura_status hypura_prepare(const hypura_model_options *options, const hypura_profile *given, bool all_logits,
-                             hypura_preparation *prepared, hypura_error *error)
+static hypura_status prepare(const hypura_model_options *options, const hypura_profile *given, uint32_t n_sequences,
+                             uint32_t n_outputs, uint64_t reserve_bytes, hypura_preparation *prepared,
+                             hypura_error *error)
 {
     hypura_error_clear(error);
     memset(prepared, 0, sizeof(*prepared));
@@ -109,7 +110,9 @@ hypura_status hypura_prepare(const hypura_model_options *options, const hypura_p
         status = hypura_load_sizes(prepared->map, &context->n_context, &context->n_ubatch, error);
     }
     if (status == HYPURA_OK) {
-        context->n_outputs = all_logits ? context->n_ubatch : 1;
+        context->n_outputs = n_outputs < context->n_ubatch ? n_outputs : context->n_ubatch;
+        context->n_sequences = n_sequences;
+        context->n_context *= n_sequences;
         status = hypura_survey_take(prepared->map, context, &survey, &vocab_bytes, error);
     }
     if (status == HYPURA_OK) {
@@ -119,13 +122,25 @@ hypura_status hypura_prepare(const hypura_model_options *options, const hypura_p
         if (options->io_limit_bytes_per_s > 0 && (double)options->io_limit_bytes_per_s < profile.direct_bytes_per_s) {
             profile.direct_bytes_per_s = (double)options->io_limit_bytes_per_s;
         }
-        status = solve(options, &profile, survey, vocab_bytes, prepared, error);
+        status = solve(options, &profile, survey, vocab_bytes + reserve_bytes, prepared, error);
     }
     hypura_survey_free(survey);
     if (status != HYPURA_OK) {
         hypura_prepare_clear(prepared);
     }
     return status;
+}
+
+hypura_status hypura_prepare(const hypura_model_options *options, const hypura_profile *given, bool all_logits,
+                             hypura_preparation *prepared, hypura_error *error)
+{
+    return prepare(options, given, 1, all_logits ? UINT32_MAX : 1, 0, prepared, error);
+}
+
+hypura_status hypura_prepare_shared(const hypura_model_options *options, uint32_t n_sequences, uint64_t reserve_bytes,
+                                    hypura_preparation *prepared, hypura_error *error)
+{
+    return prepare(options, NULL, n_sequences, n_sequences, reserve_bytes, prepared, error);
 }
 
 void hypura_prepare_clear(hypura_preparation *prepared)

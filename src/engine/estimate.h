@@ -17,6 +17,11 @@ typedef struct hypura_preparation {
 /* profile: already measured, or NULL. all_logits: as hypura_model_extras. */
 hypura_status hypura_prepare(const hypura_model_options *options, const hypura_profile *profile, bool all_logits,
                              hypura_preparation *prepared, hypura_error *error);
+
+/* For a server: n_sequences conversations of n_context tokens each, computed together, and reserve_bytes of memory
+ * for what the server keeps beside the model. prepared->context.n_context is that of all of them. */
+hypura_status hypura_prepare_shared(const hypura_model_options *options, uint32_t n_sequences, uint64_t reserve_bytes,
+                                    hypura_preparation *prepared, hypura_error *error);
 /* Safe on a zeroed or failed preparation. */
 void hypura_prepare_clear(hypura_preparation *prepared);
 

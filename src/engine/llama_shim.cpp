@@ -93,7 +93,8 @@ bool hypura_shim_context_bytes(const struct llama_context *ctx, uint64_t *kv_byt
     }
 }
 
-struct ggml_cgraph *hypura_shim_graph(struct llama_context *ctx, uint32_t n_tokens, uint32_t n_outputs)
+struct ggml_cgraph *hypura_shim_graph(struct llama_context *ctx, uint32_t n_tokens, uint32_t n_sequences,
+                                      uint32_t n_outputs)
 {
     try {
         /* llama_graph_reserve does the same but allocates the compute buffers. */
@@ -101,7 +102,7 @@ struct ggml_cgraph *hypura_shim_graph(struct llama_context *ctx, uint32_t n_toke
         if (llama_memory_t memory = ctx->get_memory()) {
             mctx = memory->init_full();
         }
-        return ctx->graph_reserve(n_tokens, 1, n_outputs, mctx.get(), /*split_only =*/true);
+        return ctx->graph_reserve(n_tokens, n_sequences, n_outputs, mctx.get(), /*split_only =*/true);
     } catch (const std::exception &) {
         return nullptr;
     }

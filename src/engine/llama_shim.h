@@ -36,9 +36,11 @@ void hypura_shim_weights(const struct llama_model *model, hypura_shim_weight_fn 
  * buffers, over all buffer types. False when libllama threw. */
 bool hypura_shim_context_bytes(const struct llama_context *ctx, uint64_t *kv_bytes, uint64_t *compute_bytes);
 
-/* Builds the graph for n_tokens of one sequence without allocating it. The graph
- * belongs to ctx and lives until the next call. NULL when libllama threw. */
-struct ggml_cgraph *hypura_shim_graph(struct llama_context *ctx, uint32_t n_tokens, uint32_t n_outputs);
+/* Builds the graph for n_tokens, a multiple of n_sequences, without allocating it.
+ * n_sequences is the context's own. The graph belongs to ctx and lives until the
+ * next call. NULL when libllama threw. */
+struct ggml_cgraph *hypura_shim_graph(struct llama_context *ctx, uint32_t n_tokens, uint32_t n_sequences,
+                                      uint32_t n_outputs);
 
 /* llama.cpp's common library has a log of its own: it prints nothing from now on. */
 void hypura_shim_silence_common(void);

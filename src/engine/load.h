@@ -29,7 +29,8 @@ hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, bo
                                 void *progress_user, struct llama_model **model, hypura_error *error);
 
 typedef struct hypura_context_options {
-    uint32_t n_context;
+    uint32_t n_context;   /* of all sequences together */
+    uint32_t n_sequences; /* that share the context; 0: 1 */
     uint32_t n_ubatch;
     uint32_t n_outputs; /* rows of logits at most in one ubatch */
     int n_threads;

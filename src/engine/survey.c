@@ -103,7 +103,7 @@ static uint32_t use_of(const struct ggml_tensor *node, int src, bool through_vie
 
 /* Graphs hold branches that a given batch does not compute: their uses count for
  * what may be paged, since another batch computes them, not for order.
- * decode: this is the graph of one token, from which order and counts come. */
+ * decode: this is the graph of one token of each sequence, from which order and counts come. */
 static void walk(const weight_index *index, struct ggml_cgraph *graph, bool decode, hypura_survey *survey)
 {
     uint32_t n_products = 0;
@@ -154,13 +154,15 @@ static hypura_status take(const hypura_map *map, const hypura_context_options *o
     hypura_status status = HYPURA_OK;
     struct ggml_cgraph *graph = NULL;
     const uint32_t n_outputs = options->n_outputs < options->n_ubatch ? options->n_outputs : options->n_ubatch;
+    const uint32_t n_sequences = options->n_sequences > 0 ? options->n_sequences : 1;
+    const uint32_t n_whole = (options->n_ubatch + n_sequences - 1) / n_sequences * n_sequences;
     hypura_log_clear();
     hypura_shim_guard_begin();
     bool ok = hypura_shim_context_bytes(ctx, &survey->kv_bytes, &survey->compute_bytes);
-    if (ok && (graph = hypura_shim_graph(ctx, 1, 1)) != NULL) {
+    if (ok && (graph = hypura_shim_graph(ctx, n_sequences, n_sequences, n_sequences)) != NULL) {
         walk(&index, graph, true, survey);
     }
-    if (graph && (graph = hypura_shim_graph(ctx, options->n_ubatch, n_outputs)) != NULL) {
+    if (graph && (graph = hypura_shim_graph(ctx, n_whole, n_sequences, n_outputs)) != NULL) {
         walk(&index, graph, false, survey);
     }
     hypura_shim_guard_end();

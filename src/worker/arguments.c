@@ -1,0 +1,182 @@
+/*
+ * arguments.c - see arguments.h.
+ */
+#include "worker/arguments.h"
+
+#include "base/size.h"
+#include "base/status.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool parse_unsigned(const char *text, uint32_t *value)
+{
+    char *end;
+    errno = 0;
+    const unsigned long parsed = strtoul(text, &end, 10);
+    *value = (uint32_t)parsed;
+    return text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0 && parsed <= INT32_MAX;
+}
+
+static bool take(int option, const char *value, hypura_worker_arguments *to)
+{
+    uint32_t number = 0;
+    switch (option) {
+    case 'm':
+        to->model.path = value;
+        return true;
+    case 'n':
+        to->name = value;
+        return true;
+    case 's':
+        to->socket = value;
+        return true;
+    case 'l':
+        to->live = value;
+        return true;
+    case 'f':
+        to->slots_folder = value;
+        return true;
+    case 'p':
+        to->projector = value;
+        return true;
+    case 'i':
+        to->model.io_engine = value;
+        return true;
+    case 'd':
+        to->model.cache_dir = value;
+        return true;
+    case 'M':
+        return hypura_size_parse(value, &to->model.memory_bytes);
+    case 'W':
+        return hypura_size_parse(value, &to->model.weights_bytes);
+    case 'L':
+        return hypura_size_parse(value, &to->model.io_limit_bytes_per_s);
+    case 'R':
+        return hypura_size_parse(value, &to->reserve_bytes);
+    case 'c':
+        return parse_unsigned(value, &to->model.n_context);
+    case 'P':
+        return parse_unsigned(value, &to->n_sequences) && to->n_sequences > 0;
+    case 't':
+        to->model.n_threads = parse_unsigned(value, &number) ? (int)number : -1;
+        return to->model.n_threads >= 0;
+    case 'e':
+        to->embeddings = true;
+        return true;
+    case 'E':
+        to->estimate = true;
+        return true;
+    case 'v':
+        to->verbose = true;
+        return true;
+    default:
+        return false;
+    }
+}
+
+hypura_status hypura_worker_parse(int argc, char **argv, hypura_worker_arguments *arguments, hypura_error *error)
+{
+    static const struct option options[] = {
+        {"model", required_argument, NULL, 'm'},     {"name", required_argument, NULL, 'n'},
+        {"socket", required_argument, NULL, 's'},    {"live", required_argument, NULL, 'l'},
+        {"slots", required_argument, NULL, 'f'},     {"projector", required_argument, NULL, 'p'},
+        {"io-engine", required_argument, NULL, 'i'}, {"cache-dir", required_argument, NULL, 'd'},
+        {"memory", required_argument, NULL, 'M'},    {"weights", required_argument, NULL, 'W'},
+        {"io-limit", required_argument, NULL, 'L'},  {"reserve", required_argument, NULL, 'R'},
+        {"context", required_argument, NULL, 'c'},   {"parallel", required_argument, NULL, 'P'},
+        {"threads", required_argument, NULL, 't'},   {"embeddings", no_argument, NULL, 'e'},
+        {"estimate", no_argument, NULL, 'E'},        {"verbose", no_argument, NULL, 'v'},
+        {NULL, 0, NULL, 0},
+    };
+    *arguments = (hypura_worker_arguments){.n_sequences = 1};
+    int index = 0;
+    opterr = 0;
+    for (int option; (option = getopt_long(argc, argv, "", options, &index)) != -1;) {
+        if (option == '?') {
+            return hypura_fail(error, HYPURA_ERR_USAGE, "%s is not an option of hypura-engine, which hypura serve starts",
+                               argv[optind - 1]);
+        }
+        if (!take(option, optarg, arguments)) {
+            return hypura_fail(error, HYPURA_ERR_USAGE, "--%s %s cannot be understood", options[index].name, optarg);
+        }
+    }
+    if (optind < argc || !arguments->model.path ||
+        (!arguments->estimate && (!arguments->socket || !arguments->live || !arguments->name))) {
+        return hypura_fail(error, HYPURA_ERR_USAGE,
+                           "hypura-engine is started by hypura serve: --model, --name, --socket and --live are needed");
+    }
+    return HYPURA_OK;
+}
+
+static void add(hypura_worker_words *words, const char *word)
+{
+    if (words->n < HYPURA_WORKER_MAX_WORDS) {
+        words->words[words->n++] = (char *)(uintptr_t)word; /* the server does not write to them */
+        words->words[words->n] = NULL;
+    }
+}
+
+static void add_number(hypura_worker_words *words, const char *option, uint64_t value)
+{
+    char *text = words->text + words->text_bytes;
+    const size_t room = sizeof(words->text) - words->text_bytes;
+    const int n = snprintf(text, room, "%" PRIu64, value);
+    if (n > 0 && (size_t)n < room) {
+        words->text_bytes += (size_t)n + 1;
+        add(words, option);
+        add(words, text);
+    }
+}
+
+static void add_text(hypura_worker_words *words, const char *option, const char *value)
+{
+    add(words, option);
+    add(words, value);
+}
+
+void hypura_worker_server_words(const hypura_worker_arguments *arguments, const hypura_preparation *prepared,
+                                hypura_worker_words *words)
+{
+    const hypura_context_options *context = &prepared->context;
+    memset(words, 0, sizeof(*words));
+    add(words, "hypura-engine");
+    add_text(words, "--model", arguments->model.path);
+    add_text(words, "--alias", arguments->name);
+    add_text(words, "--host", arguments->socket);
+    add_number(words, "--ctx-size", context->n_context);
+    add_number(words, "--parallel", context->n_sequences);
+    add_number(words, "--ubatch-size", context->n_ubatch);
+    add_number(words, "--threads", (uint64_t)context->n_threads);
+    add_number(words, "--threads-batch", (uint64_t)context->n_threads);
+    /* Each conversation has a cache of its own: what others say changes none of its sums. */
+    add(words, "--no-kv-unified");
+    add(words, "--no-cache-idle-slots");
+    add_number(words, "--cache-ram", arguments->reserve_bytes >> 20);
+    add_number(words, "--ctx-checkpoints", 4);
+    /* Sizes are ours: they were planned for. */
+    add_text(words, "--fit", "off");
+    add(words, "--offline");
+    add(words, "--no-ui");
+    add(words, "--metrics");
+    add(words, "--slots");
+    if (arguments->slots_folder) {
+        add_text(words, "--slot-save-path", arguments->slots_folder);
+    }
+    if (arguments->projector) {
+        add_text(words, "--mmproj", arguments->projector);
+    }
+    if (arguments->embeddings) {
+        add(words, "--embeddings");
+        if (arguments->pool_last) {
+            add_text(words, "--pooling", "last");
+        }
+    }
+    if (!arguments->verbose) {
+        add_number(words, "--log-verbosity", 2);
+    }
+}

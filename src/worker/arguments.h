@@ -1,0 +1,41 @@
+/*
+ * arguments.h - the worker's command line, and llama.cpp's server's made of it.
+ */
+#ifndef HYPURA_WORKER_ARGUMENTS_H
+#define HYPURA_WORKER_ARGUMENTS_H
+
+#include "engine/estimate.h"
+
+typedef struct hypura_worker_arguments {
+    hypura_model_options model;
+    const char *name;         /* what answers call the model */
+    const char *socket;       /* ends in .sock */
+    const char *live;         /* see live.h */
+    const char *slots_folder; /* states of conversations go there; NULL: none are kept */
+    const char *projector;    /* of images, a GGUF; NULL: none */
+    uint32_t n_sequences;     /* conversations computed together at most */
+    uint64_t reserve_bytes;   /* memory for prompts that no slot holds */
+    bool embeddings;          /* also answers with embeddings */
+    bool pool_last;           /* the model does not say how its embeddings are pooled: the last token's is taken */
+    bool estimate;            /* print what the model would take, as JSON, and end */
+    bool verbose;
+} hypura_worker_arguments;
+
+/* Strings point into argv. Fails with HYPURA_ERR_USAGE. */
+hypura_status hypura_worker_parse(int argc, char **argv, hypura_worker_arguments *arguments, hypura_error *error);
+
+#define HYPURA_WORKER_MAX_WORDS 64
+
+/* A command line whose words live in `text`. */
+typedef struct hypura_worker_words {
+    int n;
+    char *words[HYPURA_WORKER_MAX_WORDS + 1]; /* ends with NULL */
+    char text[24 * HYPURA_WORKER_MAX_WORDS];  /* of the numbers */
+    size_t text_bytes;
+} hypura_worker_words;
+
+/* The server's command line. Its context is what was prepared; what it can spend beside the model is reserve_bytes. */
+void hypura_worker_server_words(const hypura_worker_arguments *arguments, const hypura_preparation *prepared,
+                                hypura_worker_words *words);
+
+#endif

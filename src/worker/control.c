@@ -1,0 +1,163 @@
+/*
+ * control.c - see control.h.
+ */
+#include "worker/control.h"
+
+#include "base/status.h"
+#include "base/thread.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define TELL_US      (UINT64_C(250) * 1000)
+#define END_SECONDS  10 /* the server gets this long to end by itself */
+
+struct hypura_control {
+    hypura_worker_model *model;
+    hypura_live *live;
+    pthread_mutex_t lock; /* of what follows */
+    pthread_cond_t wake;
+    hypura_live_record record;
+    bool closing;
+    pthread_t teller;
+};
+
+static uint64_t rss_bytes(void)
+{
+    unsigned long long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+    if (file) {
+        if (fscanf(file, "%*s %llu", &pages) != 1) {
+            pages = 0;
+        }
+        fclose(file);
+    }
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* With the lock held. */
+static void tell(hypura_control *control)
+{
+    hypura_pager *pager = atomic_load(&control->model->pager);
+    if (pager) {
+        hypura_pager_statistics(pager, &control->record.statistics);
+    }
+    if (control->record.state == HYPURA_LIVE_LOADING && atomic_load(&control->model->loaded)) {
+        control->record.state = HYPURA_LIVE_LOADED;
+    }
+    control->record.rss_bytes = rss_bytes();
+    hypura_live_write(control->live, &control->record);
+}
+
+/* A model that was written to while in use answers with mixed weights from then on: nobody may get such an answer. */
+static void check_files(hypura_control *control)
+{
+    hypura_error error = {0};
+    hypura_pager *pager = atomic_load(&control->model->pager);
+    if (pager && hypura_pager_check_files(pager, false, &error) != HYPURA_OK) {
+        control->record.state = HYPURA_LIVE_FAILED;
+        control->record.error = error;
+        tell(control);
+        fprintf(stderr, "hypura-engine: %s\n", error.message);
+        _exit(1);
+    }
+}
+
+static void *tell_all(void *user)
+{
+    hypura_control *control = user;
+    pthread_mutex_lock(&control->lock);
+    while (!control->closing) {
+        tell(control);
+        check_files(control);
+        (void)hypura_cond_wait(&control->wake, &control->lock, TELL_US);
+    }
+    pthread_mutex_unlock(&control->lock);
+    return NULL;
+}
+
+static void *hear_all(void *user)
+{
+    hypura_control *control = user;
+    char line[128];
+    while (fgets(line, sizeof(line), stdin)) {
+        pthread_mutex_lock(&control->lock);
+        control->record.n_commands++;
+        tell(control);
+        pthread_mutex_unlock(&control->lock);
+    }
+    kill(getpid(), SIGTERM);
+    sleep(END_SECONDS);
+    _exit(1);
+}
+
+static bool on_progress(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    (void)what;
+    hypura_control *control = user;
+    pthread_mutex_lock(&control->lock);
+    control->record.done_bytes = done;
+    control->record.total_bytes = total;
+    pthread_mutex_unlock(&control->lock);
+    return true;
+}
+
+static void describe(const hypura_worker_model *model, hypura_live_record *record)
+{
+    const hypura_plan *plan = model->prepared.plan;
+    const hypura_context_options *context = &model->prepared.context;
+    record->n_context = context->n_context / context->n_sequences;
+    record->n_sequences = context->n_sequences;
+    record->n_threads = context->n_threads;
+    record->plan = *plan;
+    record->plan.placements = NULL;
+    record->plan.order = NULL;
+    record->plan.bound_by = NULL;
+    snprintf(record->bound_by, sizeof(record->bound_by), "%s", plan->bound_by ? plan->bound_by : "");
+}
+
+hypura_status hypura_control_open(hypura_worker_model *model, hypura_live *live, hypura_control **out,
+                                  hypura_error *error)
+{
+    hypura_control *control = calloc(1, sizeof(*control));
+    *out = NULL;
+    if (!control) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a worker");
+    }
+    control->model = model;
+    control->live = live;
+    describe(model, &control->record);
+    model->progress = on_progress;
+    model->progress_user = control;
+    pthread_mutex_init(&control->lock, NULL);
+    hypura_cond_init(&control->wake);
+    pthread_t hearer;
+    if (pthread_create(&control->teller, NULL, tell_all, control) != 0 ||
+        pthread_create(&hearer, NULL, hear_all, control) != 0) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no thread for a worker"); /* the process ends now */
+    }
+    pthread_detach(hearer);
+    *out = control;
+    return HYPURA_OK;
+}
+
+void hypura_control_failed(hypura_control *control, const hypura_error *error)
+{
+    pthread_mutex_lock(&control->lock);
+    control->record.state = HYPURA_LIVE_FAILED;
+    control->record.error = *error;
+    tell(control);
+    pthread_mutex_unlock(&control->lock);
+}
+
+void hypura_control_close(hypura_control *control)
+{
+    pthread_mutex_lock(&control->lock);
+    control->closing = true;
+    pthread_cond_signal(&control->wake);
+    pthread_mutex_unlock(&control->lock);
+    pthread_join(control->teller, NULL);
+}

@@ -1,0 +1,25 @@
+/*
+ * control.h - the two threads beside llama.cpp's server: one hears the front, one tells it how things are.
+ *
+ * Commands come as lines on standard input; live.n_commands counts those carried out:
+ *
+ *     resize BYTES    weights held at most from now on
+ *
+ * When standard input ends, the front is gone, and the process ends as on SIGTERM.
+ */
+#ifndef HYPURA_WORKER_CONTROL_H
+#define HYPURA_WORKER_CONTROL_H
+
+#include "worker/model.h"
+
+typedef struct hypura_control hypura_control;
+
+/* Starts both threads; from here on they alone write to live. model is loaded by another thread meanwhile. */
+hypura_status hypura_control_open(hypura_worker_model *model, hypura_live *live, hypura_control **control,
+                                  hypura_error *error);
+/* The model failed, for good: told before the process ends. */
+void hypura_control_failed(hypura_control *control, const hypura_error *error);
+/* Ends the thread that tells; the one that hears may be in a read and ends with the process. */
+void hypura_control_close(hypura_control *control);
+
+#endif

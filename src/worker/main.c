@@ -1,0 +1,99 @@
+/*
+ * main.c - the program hypura-engine: llama.cpp's server for one model, with Hypura's pager below it. `hypura serve`
+ * starts it, hears from it through live.h and speaks HTTP with it over a private socket.
+ *
+ *     parse -> plan -> llama.cpp's server (which loads: model.c) -> close
+ *
+ * With --estimate it prints what the model would take and ends. Diagnostics go to standard error, which the front keeps.
+ */
+#include "worker/arguments.h"
+#include "worker/control.h"
+#include "worker/live.h"
+#include "worker/model.h"
+#include "worker/shim.h"
+
+#include "base/status.h"
+
+#include "gguf.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static int fail(const hypura_error *error)
+{
+    fprintf(stderr, "hypura-engine: %s\n", error->message);
+    return error->status == HYPURA_ERR_USAGE ? 2 : 1;
+}
+
+static int print_estimate(const hypura_worker_model *model)
+{
+    const hypura_plan *plan = model->prepared.plan;
+    const uint64_t other = plan->kv_bytes + plan->compute_bytes + plan->overhead_bytes;
+    json_t *estimate = json_pack("{s:I, s:I, s:I, s:i}", "memory_bytes", (json_int_t)(plan->weights_bytes + other),
+                                 "floor_memory_bytes", (json_int_t)plan->floor_memory_bytes, "kv_bytes",
+                                 (json_int_t)plan->kv_bytes, "n_sequences", (int)model->prepared.context.n_sequences);
+    const int failed = estimate ? json_dumpf(estimate, stdout, JSON_COMPACT) : -1;
+    json_decref(estimate);
+    printf("\n");
+    return failed || fflush(stdout) != 0;
+}
+
+/* Whether the file says how the embeddings of its tokens become one. */
+static bool says_pooling(const char *path)
+{
+    struct gguf_init_params params = {.no_alloc = true};
+    struct gguf_context *gguf = gguf_init_from_file(path, params);
+    bool found = false;
+    for (int64_t i = 0; gguf && i < gguf_get_n_kv(gguf); i++) {
+        const char *key = gguf_get_key(gguf, i);
+        const char *end = strrchr(key, '.');
+        found = found || (end && strcmp(end, ".pooling_type") == 0);
+    }
+    gguf_free(gguf);
+    return found;
+}
+
+static int serve(hypura_worker_arguments *arguments, hypura_worker_model *model, hypura_live *live)
+{
+    hypura_error error = {0};
+    hypura_control *control = NULL;
+    hypura_worker_words words;
+    if (hypura_control_open(model, live, &control, &error) != HYPURA_OK) {
+        return fail(&error);
+    }
+    arguments->pool_last = arguments->embeddings && !says_pooling(arguments->model.path);
+    hypura_worker_server_words(arguments, &model->prepared, &words);
+    hypura_worker_model_offer(model);
+    const int code = hypura_shim_server(words.n, words.words);
+    if (model->error.status != HYPURA_OK) {
+        hypura_control_failed(control, &model->error);
+        (void)fail(&model->error);
+    }
+    hypura_control_close(control);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    hypura_worker_arguments arguments;
+    hypura_worker_model model;
+    hypura_live *live = NULL;
+    hypura_error error = {0};
+    if (hypura_worker_parse(argc, argv, &arguments, &error) != HYPURA_OK) {
+        return fail(&error);
+    }
+    if (!arguments.estimate && hypura_live_open(arguments.live, &live, &error) != HYPURA_OK) {
+        return fail(&error);
+    }
+    if (hypura_worker_model_prepare(&arguments, &model, &error) != HYPURA_OK) {
+        if (live) {
+            hypura_live_write(live, &(hypura_live_record){.state = HYPURA_LIVE_FAILED, .error = error});
+        }
+        return fail(&error);
+    }
+    const int code = arguments.estimate ? print_estimate(&model) : serve(&arguments, &model, live);
+    hypura_worker_model_close(&model);
+    return code;
+}

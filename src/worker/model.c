@@ -1,0 +1,121 @@
+/*
+ * model.c - see model.h.
+ */
+#include "worker/model.h"
+
+#include "backend/backend.h"
+#include "base/status.h"
+#include "engine/llama_log.h"
+#include "engine/trunk.h"
+
+#include "llama.h"
+
+#include <string.h>
+
+static hypura_worker_model *offered;
+
+/* ---- planning ---------------------------------------------------------------- */
+
+/* The caches of conversations may take this part of the memory at most, beyond one conversation. */
+#define KV_SHARE 4
+
+static bool modest(const hypura_plan *plan)
+{
+    return plan->memory_bytes == 0 || plan->kv_bytes <= plan->memory_bytes / KV_SHARE;
+}
+
+hypura_status hypura_worker_model_prepare(const hypura_worker_arguments *arguments, hypura_worker_model *model,
+                                          hypura_error *error)
+{
+    *model = (hypura_worker_model){.arguments = arguments};
+    for (uint32_t n = arguments->n_sequences;; n /= 2) {
+        hypura_status status =
+            hypura_prepare_shared(&arguments->model, n, arguments->reserve_bytes, &model->prepared, error);
+        if (n == 1 || (status == HYPURA_OK && modest(model->prepared.plan))) {
+            return status;
+        }
+        if (status != HYPURA_OK && status != HYPURA_ERR_BUDGET) {
+            return status;
+        }
+        hypura_prepare_clear(&model->prepared);
+    }
+}
+
+void hypura_worker_model_offer(hypura_worker_model *model)
+{
+    offered = model;
+}
+
+void hypura_worker_model_close(hypura_worker_model *model)
+{
+    offered = NULL;
+    hypura_pager_close(model->pager);
+    model->pager = NULL;
+    hypura_prepare_clear(&model->prepared);
+}
+
+/* ---- loading ----------------------------------------------------------------- */
+
+static hypura_status load_paged(hypura_worker_model *model, struct llama_model **llama, hypura_error *error)
+{
+    const hypura_model_options *options = &model->arguments->model;
+    const hypura_preparation *p = &model->prepared;
+    hypura_pager *pager = NULL;
+    uint64_t trunk_bytes;
+    const hypura_pager_options pager_options = {.map = p->map,
+                                                .plan = p->plan,
+                                                .io_engine = p->io_engine[0] != '\0' ? p->io_engine : NULL,
+                                                .repack = !options->no_repack,
+                                                .n_repack_threads = (p->context.n_threads + 3) / 4,
+                                                .io_limit_bytes_per_s = options->io_limit_bytes_per_s};
+    hypura_status status = hypura_pager_open(&pager_options, &pager, error);
+    if (status == HYPURA_OK) {
+        status = hypura_backend_attach(pager, error);
+        if (status == HYPURA_OK) {
+            status = hypura_load_model(p->map, HYPURA_LOAD_PAGED, !options->no_repack, NULL, NULL, llama, error);
+            if (status == HYPURA_OK) {
+                status = hypura_trunk_load(*llama, p->map, p->plan, pager, model->progress, model->progress_user,
+                                           &trunk_bytes, error);
+            }
+            hypura_backend_detach();
+        }
+        if (status == HYPURA_OK) {
+            status = hypura_pager_check_files(pager, true, error);
+        }
+    }
+    if (status != HYPURA_OK) {
+        if (*llama) {
+            llama_model_free(*llama);
+            *llama = NULL;
+        }
+        hypura_pager_close(pager);
+        return status;
+    }
+    model->pager = pager;
+    return HYPURA_OK;
+}
+
+static struct llama_model *load_offered(hypura_worker_model *model)
+{
+    const hypura_preparation *p = &model->prepared;
+    struct llama_model *llama = NULL;
+    hypura_load_lock();
+    const hypura_status status =
+        p->plan->mode == HYPURA_MODE_RESIDENT
+            ? hypura_load_model(p->map, HYPURA_LOAD_RESIDENT, !model->arguments->model.no_repack, model->progress,
+                                model->progress_user, &llama, &model->error)
+            : load_paged(model, &llama, &model->error);
+    hypura_load_unlock();
+    atomic_store(&model->loaded, status == HYPURA_OK);
+    return status == HYPURA_OK ? llama : NULL;
+}
+
+/* In place of libllama's function of this name, see model.h. */
+__attribute__((visibility("default"))) struct llama_model *llama_model_load_from_file(const char *path,
+                                                                                     struct llama_model_params params)
+{
+    if (offered && strcmp(path, offered->arguments->model.path) == 0) {
+        return load_offered(offered);
+    }
+    return llama_model_load_from_splits(&path, 1, params);
+}

@@ -1,0 +1,38 @@
+/*
+ * model.h - the one model of a worker: planned before llama.cpp's server starts, and
+ * loaded when the server asks libllama for it.
+ *
+ * The server loads through llama_model_load_from_file. This program defines that
+ * function, and so takes libllama's place for that call (the dynamic linker prefers
+ * the program's): the same placement as in `hypura run`, with nothing of the server
+ * changed. Other files, a draft model perhaps, are loaded as they always are.
+ */
+#ifndef HYPURA_WORKER_MODEL_H
+#define HYPURA_WORKER_MODEL_H
+
+#include "worker/arguments.h"
+#include "worker/live.h"
+
+#include "pager/pager.h"
+
+#include <stdatomic.h>
+
+typedef struct hypura_worker_model {
+    const hypura_worker_arguments *arguments;
+    hypura_preparation prepared;
+    _Atomic(hypura_pager *) pager; /* NULL until loaded, and where nothing is paged */
+    atomic_bool loaded;
+    hypura_error error;          /* why loading failed; for the thread that runs the server */
+    hypura_progress_fn progress; /* of loading; by the thread that loads */
+    void *progress_user;
+} hypura_worker_model;
+
+/* Plans. Of the conversations asked for, as many are computed together as take no more than a quarter of the memory. */
+hypura_status hypura_worker_model_prepare(const hypura_worker_arguments *arguments, hypura_worker_model *model,
+                                          hypura_error *error);
+/* From here on llama_model_load_from_file on this model's path loads it as planned. model lives as long as the process. */
+void hypura_worker_model_offer(hypura_worker_model *model);
+/* After the server has ended. */
+void hypura_worker_model_close(hypura_worker_model *model);
+
+#endif
