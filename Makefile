@@ -12,7 +12,7 @@ NINJA = cmake --build $(BUILD) $(addprefix --parallel ,$(filter-out 0,$(JOBS)))
 .PHONY: all deps models demo check install clean help
 
 all: $(BUILD)/build.ninja ## build hypura (the default)
-	@$(NINJA) --target hypura
+	@$(NINJA) --target hypura hypura-engine
 
 deps: ## install the system packages the build needs
 	@scripts/deps.sh $(CMAKE_FLAGS)
@@ -35,7 +35,7 @@ check: $(BUILD)/build.ninja ## build everything and run all tests
 	@ctest --test-dir $(BUILD) --output-on-failure --parallel $(shell getconf _NPROCESSORS_ONLN)
 
 install: $(BUILD)/build.ninja ## install under PREFIX (/usr/local); DESTDIR is respected
-	@$(NINJA) --target hypura ggml_hypura
+	@$(NINJA) --target hypura hypura-engine ggml_hypura
 	@cmake --install $(BUILD) --prefix $(PREFIX)
 
 clean: ## remove the build folder; llama.cpp stays built in the user's cache

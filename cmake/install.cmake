@@ -1,6 +1,6 @@
 # What `make install` puts under the prefix:
 #
-#   bin/hypura  include/hypura.h  lib/hypura/*.so  lib/pkgconfig/hypura.pc  share/doc/hypura/*
+#   bin/hypura  include/hypura*.h  lib/hypura/{hypura-engine,*.so}  lib/pkgconfig/hypura.pc  share/doc/hypura/*
 #
 # Everything shared lies in one folder of our own, found relative to the program: the tree can be moved, and no other
 # llama.cpp on the machine is disturbed or picked up.
@@ -13,12 +13,15 @@ endif()
 set_target_properties(hypura PROPERTIES INSTALL_RPATH "${_origin}/../${_lib}")
 set_target_properties(hypura_shared PROPERTIES INSTALL_RPATH "${_origin}")
 install(TARGETS hypura RUNTIME DESTINATION bin)
+# The server starts it; nobody else.
+set_target_properties(hypura-engine PROPERTIES INSTALL_RPATH "${_origin}")
+install(TARGETS hypura-engine RUNTIME DESTINATION ${_lib})
 install(TARGETS hypura_shared LIBRARY DESTINATION ${_lib})
 if(TARGET ggml_hypura)
   set_target_properties(ggml_hypura PROPERTIES INSTALL_RPATH "${_origin}")
   install(TARGETS ggml_hypura LIBRARY DESTINATION ${_lib})
 endif()
-install(FILES ${CMAKE_SOURCE_DIR}/include/hypura.h DESTINATION include)
+install(FILES ${CMAKE_SOURCE_DIR}/include/hypura.h ${CMAKE_SOURCE_DIR}/include/hypura_server.h DESTINATION include)
 configure_file(${CMAKE_SOURCE_DIR}/cmake/hypura.pc.in ${CMAKE_BINARY_DIR}/hypura.pc @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/hypura.pc DESTINATION lib/pkgconfig)
 
@@ -26,7 +29,9 @@ install(FILES ${CMAKE_BINARY_DIR}/hypura.pc DESTINATION lib/pkgconfig)
 # installed as they are.
 set(_suffix ${CMAKE_SHARED_LIBRARY_SUFFIX})
 file(GLOB _llama_files ${HYPURA_LLAMA_BUILD}/bin/libggml*${_suffix})
-list(APPEND _llama_files ${HYPURA_LLAMA_BUILD}/bin/libllama${_suffix} ${HYPURA_LLAMA_BUILD}/bin/libllama-common${_suffix})
+foreach(_name llama llama-common llama-server-impl mtmd)
+  list(APPEND _llama_files ${HYPURA_LLAMA_BUILD}/bin/lib${_name}${_suffix})
+endforeach()
 list(TRANSFORM _llama_files REPLACE "(.+)" "\"\\1\"")
 list(JOIN _llama_files " " _llama_files)
 install(CODE "file(INSTALL DESTINATION \"\${CMAKE_INSTALL_PREFIX}/${_lib}\"

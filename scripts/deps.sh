@@ -30,6 +30,7 @@ need "pkg-config" "pkg-config" "pkg-config" command -v pkg-config
 need "Python 3 with pip" "python3 python3-pip ca-certificates" "python3" python3 -m pip --version
 need "jansson" "libjansson-dev" "jansson" library jansson
 need "libcurl" "libcurl4-openssl-dev" "curl" library libcurl
+need "libmicrohttpd" "libmicrohttpd-dev" "libmicrohttpd" library libmicrohttpd
 need "OpenSSL" "libssl-dev" "openssl@3" library libcrypto
 need "cmocka" "libcmocka-dev" "cmocka" library cmocka
 if [ "$system" = Linux ]; then

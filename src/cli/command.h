@@ -30,6 +30,7 @@ int hypura_command_optimize(const hypura_environment *environment, int argc, cha
 int hypura_command_profile(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_replay(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_run(const hypura_environment *environment, int argc, char *const *argv);
+int hypura_command_serve(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_verify(const hypura_environment *environment, int argc, char *const *argv);
 
 /* Parses; true when the command is to go on. Else help or an error was printed

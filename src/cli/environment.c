@@ -12,6 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#ifdef __APPLE__
+#include <mach-o/dyld.h>
+#endif
 
 typedef struct folder {
     const char *variable; /* names the folder itself */
@@ -25,6 +28,8 @@ static const folder cache_folder = {"HYPURA_CACHE_DIR", "XDG_CACHE_HOME", ".cach
                                     "hypura"};
 static const folder models_folder = {"HYPURA_MODELS", "XDG_DATA_HOME", ".local/share", "Library/Application Support",
                                      "hypura/models"};
+
+static const folder ollama_folder = {"OLLAMA_MODELS", NULL, ".ollama", ".ollama", "models"};
 
 static const char *variable(const char *name)
 {
@@ -42,7 +47,7 @@ static bool join(char *path, const char *a, const char *b, const char *c)
 static hypura_status find_folder(const folder *which, char *path, hypura_error *error)
 {
     const char *own = variable(which->variable);
-    const char *xdg = variable(which->xdg);
+    const char *xdg = which->xdg ? variable(which->xdg) : NULL;
     const char *home = variable("HOME");
 #ifdef __APPLE__
     const char *below_home = which->mac;
@@ -79,7 +84,26 @@ hypura_status hypura_environment_read(hypura_environment *environment, hypura_er
     if (status == HYPURA_OK) {
         status = find_folder(&models_folder, environment->models_dir, error);
     }
+    if (status == HYPURA_OK) {
+        status = find_folder(&ollama_folder, environment->ollama_dir, error);
+    }
     return status;
+}
+
+bool hypura_environment_program(char *path)
+{
+#ifdef __APPLE__
+    char name[HYPURA_PATH_BYTES];
+    uint32_t bytes = sizeof name;
+    char *real = _NSGetExecutablePath(name, &bytes) == 0 ? realpath(name, NULL) : NULL;
+    const bool known = real && join(path, real, NULL, NULL);
+    free(real);
+    return known;
+#else
+    const ssize_t n = readlink("/proc/self/exe", path, HYPURA_PATH_BYTES - 1);
+    path[n > 0 ? n : 0] = '\0';
+    return n > 0;
+#endif
 }
 
 hypura_status hypura_environment_find_model(const hypura_environment *environment, const char *model, char *path,

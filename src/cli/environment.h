@@ -12,6 +12,7 @@
 typedef struct hypura_environment {
     char cache_dir[HYPURA_PATH_BYTES];  /* HYPURA_CACHE_DIR or the user's cache folder; "" when there is none */
     char models_dir[HYPURA_PATH_BYTES]; /* HYPURA_MODELS or the user's data folder; "" when there is none */
+    char ollama_dir[HYPURA_PATH_BYTES]; /* OLLAMA_MODELS or ~/.ollama/models; "" without a home */
     bool terminal_in;                   /* standard input is a terminal */
     bool terminal_error;                /* standard error is a terminal: bars and prompts may be drawn */
     bool color;                         /* terminal_error, and neither NO_COLOR nor TERM=dumb */
@@ -19,6 +20,9 @@ typedef struct hypura_environment {
 
 /* Fails with HYPURA_ERR_USAGE when a variable holds a path that is too long. */
 hypura_status hypura_environment_read(hypura_environment *environment, hypura_error *error);
+
+/* The file of the running program, to path of HYPURA_PATH_BYTES. False when the system does not tell. */
+bool hypura_environment_program(char *path);
 
 /* The file that the word MODEL stands for: a path as it is when it exists or has
  * a slash in it; a bare name as models_dir/NAME or models_dir/NAME.gguf. Writes

@@ -17,6 +17,7 @@
 
 static const hypura_command commands[] = {
     {"run", "answer a prompt, or hold a conversation", hypura_command_run},
+    {"serve", "answer Ollama's, OpenAI's and Anthropic's clients over HTTP", hypura_command_serve},
     {"estimate", "tell how a model would be placed and how fast it would run", hypura_command_estimate},
     {"inspect", "list what a model file is made of", hypura_command_inspect},
     {"profile", "measure this machine", hypura_command_profile},
@@ -77,6 +78,7 @@ static void print_help(FILE *to)
           "  hypura --version      version of this program\n"
           "\n"
           "environment:\n"
+          "  OLLAMA_MODELS     folder of Ollama's own models, which serve offers as well\n"
           "  HYPURA_MODELS     folder in which MODEL is looked up when it is a bare name\n"
           "                    (default: $XDG_DATA_HOME/hypura/models)\n"
           "  HYPURA_CACHE_DIR  folder of the stored machine profile\n"

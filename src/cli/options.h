@@ -15,7 +15,7 @@
 #include <stdio.h>
 
 #define HYPURA_MAX_LIST     32
-#define HYPURA_MAX_OPERANDS 4
+#define HYPURA_MAX_OPERANDS 64
 
 /* A limit on weights: bytes, or per cent of the model's files when percent > 0. */
 typedef struct hypura_budget {

@@ -82,15 +82,24 @@ static bool take(int option, const char *value, hypura_worker_arguments *to)
 hypura_status hypura_worker_parse(int argc, char **argv, hypura_worker_arguments *arguments, hypura_error *error)
 {
     static const struct option options[] = {
-        {"model", required_argument, NULL, 'm'},     {"name", required_argument, NULL, 'n'},
-        {"socket", required_argument, NULL, 's'},    {"live", required_argument, NULL, 'l'},
-        {"slots", required_argument, NULL, 'f'},     {"projector", required_argument, NULL, 'p'},
-        {"io-engine", required_argument, NULL, 'i'}, {"cache-dir", required_argument, NULL, 'd'},
-        {"memory", required_argument, NULL, 'M'},    {"weights", required_argument, NULL, 'W'},
-        {"io-limit", required_argument, NULL, 'L'},  {"reserve", required_argument, NULL, 'R'},
-        {"context", required_argument, NULL, 'c'},   {"parallel", required_argument, NULL, 'P'},
-        {"threads", required_argument, NULL, 't'},   {"embeddings", no_argument, NULL, 'e'},
-        {"estimate", no_argument, NULL, 'E'},        {"verbose", no_argument, NULL, 'v'},
+        {"model", required_argument, NULL, 'm'},
+        {"name", required_argument, NULL, 'n'},
+        {"socket", required_argument, NULL, 's'},
+        {"live", required_argument, NULL, 'l'},
+        {"slots", required_argument, NULL, 'f'},
+        {"projector", required_argument, NULL, 'p'},
+        {"io-engine", required_argument, NULL, 'i'},
+        {"cache-dir", required_argument, NULL, 'd'},
+        {"memory", required_argument, NULL, 'M'},
+        {"weights", required_argument, NULL, 'W'},
+        {"io-limit", required_argument, NULL, 'L'},
+        {"reserve", required_argument, NULL, 'R'},
+        {"context", required_argument, NULL, 'c'},
+        {"parallel", required_argument, NULL, 'P'},
+        {"threads", required_argument, NULL, 't'},
+        {"embeddings", no_argument, NULL, 'e'},
+        {"estimate", no_argument, NULL, 'E'},
+        {"verbose", no_argument, NULL, 'v'},
         {NULL, 0, NULL, 0},
     };
     *arguments = (hypura_worker_arguments){.n_sequences = 1};
@@ -98,8 +107,8 @@ hypura_status hypura_worker_parse(int argc, char **argv, hypura_worker_arguments
     opterr = 0;
     for (int option; (option = getopt_long(argc, argv, "", options, &index)) != -1;) {
         if (option == '?') {
-            return hypura_fail(error, HYPURA_ERR_USAGE, "%s is not an option of hypura-engine, which hypura serve starts",
-                               argv[optind - 1]);
+            return hypura_fail(error, HYPURA_ERR_USAGE,
+                               "%s is not an option of hypura-engine, which hypura serve starts", argv[optind - 1]);
         }
         if (!take(option, optarg, arguments)) {
             return hypura_fail(error, HYPURA_ERR_USAGE, "--%s %s cannot be understood", options[index].name, optarg);
@@ -162,6 +171,7 @@ void hypura_worker_server_words(const hypura_worker_arguments *arguments, const 
     add_text(words, "--fit", "off");
     add(words, "--offline");
     add(words, "--no-ui");
+    add_text(words, "--cors-origins", "http://localhost"); /* pages speak with the front */
     add(words, "--metrics");
     add(words, "--slots");
     if (arguments->slots_folder) {

@@ -12,8 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define TELL_US      (UINT64_C(250) * 1000)
-#define END_SECONDS  10 /* the server gets this long to end by itself */
+#define TELL_US     (UINT64_C(250) * 1000)
+#define END_SECONDS 10 /* the server gets this long to end by itself */
 
 struct hypura_control {
     hypura_worker_model *model;

@@ -4,7 +4,8 @@
  *
  *     parse -> plan -> llama.cpp's server (which loads: model.c) -> close
  *
- * With --estimate it prints what the model would take and ends. Diagnostics go to standard error, which the front keeps.
+ * With --estimate it prints what the model would take and ends. Diagnostics go to standard error, which the front
+ * keeps.
  */
 #include "worker/arguments.h"
 #include "worker/control.h"

@@ -112,7 +112,7 @@ static struct llama_model *load_offered(hypura_worker_model *model)
 
 /* In place of libllama's function of this name, see model.h. */
 __attribute__((visibility("default"))) struct llama_model *llama_model_load_from_file(const char *path,
-                                                                                     struct llama_model_params params)
+                                                                                      struct llama_model_params params)
 {
     if (offered && strcmp(path, offered->arguments->model.path) == 0) {
         return load_offered(offered);

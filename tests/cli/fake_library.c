@@ -8,6 +8,7 @@
  *     broken.gguf   is no model      differs.gguf does not verify
  */
 #include "hypura.h"
+#include "hypura_server.h"
 
 #include "base/size.h"
 #include "base/status.h"
@@ -488,4 +489,23 @@ hypura_status hypura_bench_worker(int input, int output, hypura_error *error)
     (void)input;
     (void)output;
     return hypura_fail(error, HYPURA_ERR_FORMAT, "a fake worker");
+}
+
+/* ---- the server ---------------------------------------------------------- */
+
+hypura_status hypura_server_open(const hypura_server_options *options, hypura_server **server, hypura_error *error)
+{
+    (void)options;
+    *server = NULL;
+    return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "the fake library serves nobody");
+}
+
+void hypura_server_drain(hypura_server *server)
+{
+    (void)server;
+}
+
+void hypura_server_close(hypura_server *server)
+{
+    (void)server;
 }

@@ -1,0 +1,69 @@
+/*
+ * hypura_server.h - the server behind `hypura serve`: HTTP for Ollama's, OpenAI's and Anthropic's clients, in front of
+ * one process for each loaded model.
+ *
+ *     open (listens, serves) --> drain --> close
+ *
+ * The process that opens it must have SIGPIPE ignored. One server in a process.
+ */
+#ifndef HYPURA_SERVER_H
+#define HYPURA_SERVER_H
+
+#include "hypura.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct hypura_server hypura_server;
+
+typedef struct hypura_server_options {
+    /* who may come */
+    const char *host;           /* address to listen on; NULL: 127.0.0.1 */
+    uint16_t port;              /* 0: any that is free */
+    const char *api_key;        /* NULL: none */
+    bool no_auth;               /* listen beyond this machine without a key */
+    const char *const *origins; /* of web pages that may use it, beside those of this machine; ends with NULL */
+    /* models */
+    const char *models_folder; /* NULL: none */
+    const char *ollama_folder; /* Ollama's models folder, read in place; NULL: none */
+    const char *import_folder; /* GGUFs below it may be named in /api/create; NULL: none */
+    const char *const *paths;  /* GGUFs of their own */
+    int n_paths;
+    /* how they run */
+    const char *engine;     /* the program hypura-engine */
+    uint64_t memory_bytes;  /* of all loaded models together; 0: nine tenths of what is free now */
+    uint64_t weights_bytes; /* limit on the weights of each model; 0: none */
+    double weights_percent; /* the same, of the model's files; 0: none */
+    uint32_t n_context;     /* tokens of one conversation; 0: 4096 or the model's own, whichever is less */
+    uint32_t n_parallel;    /* conversations that a model computes together; 0: 4 */
+    int n_threads;          /* 0: one for each core */
+    const char *io_engine;  /* NULL: the profile's choice */
+    uint64_t io_limit_bytes_per_s;
+    double keep_alive_s;      /* a model that nobody uses is unloaded after this; below 0: never */
+    const char *cache_dir;    /* profile of the machine; NULL: none */
+    const char *state_folder; /* states of conversations, for later; NULL: none are kept */
+    uint64_t state_bytes;     /* they may take on the disk */
+    /* limits */
+    uint32_t max_requests;   /* computed or waiting at the same time; 0: 128 */
+    uint64_t max_body_bytes; /* 0: 64 MiB */
+    double drain_s;          /* what is running may go on this long while draining */
+    /* log */
+    const char *log_level; /* "error", "warn", "info", "debug"; NULL: info */
+    const char *child_log; /* file for everything the engines print; NULL: warnings go to the log */
+} hypura_server_options;
+
+/* Strings live until close. */
+HYPURA_API hypura_status hypura_server_open(const hypura_server_options *options, hypura_server **server,
+                                            hypura_error *error);
+HYPURA_API uint16_t hypura_server_port(const hypura_server *server);
+/* Takes no new requests and blocks until those running have ended, or for drain_s. */
+HYPURA_API void hypura_server_drain(hypura_server *server);
+/* Ends the engines and frees everything. NULL is allowed. */
+HYPURA_API void hypura_server_close(hypura_server *server);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,194 @@
+/*
+ * cmd_serve.c - `hypura serve`: the server, until a signal ends it.
+ *
+ * SIGINT and SIGTERM let the requests under way end (--drain), then the engines; a third SIGINT ends at once, and the
+ * engines follow by themselves.
+ */
+#include "cli/command.h"
+
+#include "base/status.h"
+#include "cli/interrupt.h"
+#include "cli/output.h"
+#include "hypura_server.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_ORIGINS 16
+
+typedef struct serve_arguments {
+    hypura_server_options server;
+    hypura_budget weights;
+    const char *models;
+    const char *origin_list;
+    uint32_t port;
+    float keep_alive_s;
+    float drain_s;
+    uint64_t state_bytes;
+    bool no_ollama;
+    const char *origins[MAX_ORIGINS + 1];
+    char *origin_text;
+    char engine[HYPURA_PATH_BYTES];
+    char state[HYPURA_PATH_BYTES];
+} serve_arguments;
+
+static bool join(char *path, const char *folder, const char *below)
+{
+    const int n = snprintf(path, HYPURA_PATH_BYTES, "%s/%s", folder, below);
+    return n >= 0 && n < HYPURA_PATH_BYTES;
+}
+
+/* hypura-engine lies beside this program, or where it is installed. */
+static hypura_status find_engine(char *path, hypura_error *error)
+{
+    static const char *const places[] = {"hypura-engine", "../lib/hypura/hypura-engine"};
+    char own[HYPURA_PATH_BYTES];
+    if (!hypura_environment_program(own)) {
+        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
+                           "this system does not tell where the program lies: give --engine");
+    }
+    *strrchr(own, '/') = '\0';
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        if (join(path, own, places[i]) && access(path, X_OK) == 0) {
+            return HYPURA_OK;
+        }
+    }
+    return hypura_fail(error, HYPURA_ERR_IO, "hypura-engine is not beside %s/hypura (--engine names it)", own);
+}
+
+static hypura_status split_origins(serve_arguments *serve, hypura_error *error)
+{
+    int n = 0;
+    serve->origin_text = serve->origin_list ? strdup(serve->origin_list) : NULL;
+    for (char *at = serve->origin_text, *word; (word = strsep(&at, ",")) != NULL;) {
+        if (n == MAX_ORIGINS) {
+            return hypura_fail(error, HYPURA_ERR_USAGE, "--origins takes %d at most", MAX_ORIGINS);
+        }
+        serve->origins[n++] = word;
+    }
+    serve->server.origins = serve->origins;
+    return HYPURA_OK;
+}
+
+static hypura_status complete(serve_arguments *serve, const hypura_environment *environment,
+                              const hypura_arguments *arguments, hypura_error *error)
+{
+    hypura_server_options *server = &serve->server;
+    server->paths = arguments->operands;
+    server->n_paths = arguments->n_operands;
+    server->port = (uint16_t)serve->port;
+    server->keep_alive_s = (double)serve->keep_alive_s;
+    server->drain_s = (double)serve->drain_s;
+    server->weights_bytes = serve->weights.bytes;
+    server->weights_percent = serve->weights.percent;
+    server->cache_dir = hypura_command_cache_dir(environment);
+    server->models_folder = serve->models ? serve->models : environment->models_dir[0] ? environment->models_dir : NULL;
+    if (!serve->no_ollama && environment->ollama_dir[0]) {
+        server->ollama_folder = environment->ollama_dir;
+    }
+    if (serve->state_bytes > 0 && environment->cache_dir[0]) {
+        if (!join(serve->state, environment->cache_dir, "conversations")) {
+            return hypura_fail(error, HYPURA_ERR_USAGE, "%s is too long a path", environment->cache_dir);
+        }
+        server->state_folder = serve->state;
+        server->state_bytes = serve->state_bytes;
+    }
+    if (!server->engine) {
+        server->engine = serve->engine;
+        hypura_status status = find_engine(serve->engine, error);
+        if (status != HYPURA_OK) {
+            return status;
+        }
+    }
+    return split_origins(serve, error);
+}
+
+static hypura_status run_server(const serve_arguments *serve, hypura_error *error)
+{
+    hypura_server *server = NULL;
+    hypura_status status = hypura_interrupt_open(error);
+    if (status == HYPURA_OK) {
+        status = hypura_server_open(&serve->server, &server, error);
+    }
+    if (status == HYPURA_OK) {
+        while (!hypura_interrupted()) {
+            (void)hypura_interrupt_wait(-1);
+        }
+        hypura_interrupt_clear();
+        hypura_server_drain(server);
+    }
+    hypura_server_close(server);
+    return status;
+}
+
+int hypura_command_serve(const hypura_environment *environment, int argc, char *const *argv)
+{
+    static const char *const levels[] = {"error", "warn", "info", "debug", NULL};
+    serve_arguments serve = {.port = 8080, .keep_alive_s = 300, .drain_s = 30, .state_bytes = UINT64_C(4) << 30};
+    hypura_server_options *server = &serve.server;
+    const hypura_option options[] = {
+        {"host", "ADDRESS", "listen there (default: 127.0.0.1)", HYPURA_OPTION_STRING, .to.string = &server->host},
+        {"port", "N", "port (default: 8080; 0: any that is free)", HYPURA_OPTION_UNSIGNED,
+         .to.unsigned_integer = &serve.port, .min = 0, .max = 65535},
+        {"api-key", "KEY", "clients have to show this key", HYPURA_OPTION_STRING, .to.string = &server->api_key},
+        {"no-auth", NULL, "listen beyond this machine without a key", HYPURA_OPTION_FLAG, .to.flag = &server->no_auth},
+        {"origins", "LIST", "web pages that may use the server, by comma (*: any)", HYPURA_OPTION_STRING,
+         .to.string = &serve.origin_list},
+        {"models", "DIR", "folder of models (default: HYPURA_MODELS)", HYPURA_OPTION_STRING,
+         .to.string = &serve.models},
+        {"no-ollama", NULL, "leave Ollama's own models alone", HYPURA_OPTION_FLAG, .to.flag = &serve.no_ollama},
+        {"import", "DIR", "GGUFs below DIR may be named in requests to create models", HYPURA_OPTION_STRING,
+         .to.string = &server->import_folder},
+        {"memory", "SIZE", "limit on all models together (default: nine tenths of what is free)", HYPURA_OPTION_SIZE,
+         .to.size = &server->memory_bytes},
+        hypura_option_weights(&serve.weights),
+        hypura_option_context(&server->n_context),
+        {"parallel", "N", "conversations that a model computes together (default: 4)", HYPURA_OPTION_UNSIGNED,
+         .to.unsigned_integer = &server->n_parallel, .min = 1, .max = 64},
+        hypura_option_threads(&server->n_threads),
+        {"keep-alive", "SECONDS", "an unused model stays this long, below 0: for ever (default: 300)",
+         HYPURA_OPTION_FLOAT, .to.real = &serve.keep_alive_s, .min = -1, .max = 1e9},
+        {"state-limit", "SIZE", "disk for conversations to be continued later (default: 4G)", HYPURA_OPTION_SIZE,
+         .to.size = &serve.state_bytes},
+        {"max-requests", "N", "computed or waiting at the same time (default: 128)", HYPURA_OPTION_UNSIGNED,
+         .to.unsigned_integer = &server->max_requests, .min = 1, .max = 1024},
+        {"max-body", "SIZE", "largest request (default: 64M)", HYPURA_OPTION_SIZE, .to.size = &server->max_body_bytes},
+        {"drain", "SECONDS", "at the end, requests under way may take this long (default: 30)", HYPURA_OPTION_FLOAT,
+         .to.real = &serve.drain_s, .min = 0, .max = 1e6},
+        {"io-engine", "NAME", "what reads: uring or pool (default: the faster one)", HYPURA_OPTION_CHOICE,
+         .to.string = &server->io_engine, .choices = hypura_io_engines},
+        {"io-limit", "SIZE", "emulate a drive that reads SIZE a second", HYPURA_OPTION_SIZE,
+         .to.size = &server->io_limit_bytes_per_s},
+        {"log-level", "LEVEL", "error, warn, info or debug (default: info)", HYPURA_OPTION_CHOICE,
+         .to.string = &server->log_level, .choices = levels},
+        {"child-log", "FILE", "everything the engines print goes there", HYPURA_OPTION_STRING,
+         .to.string = &server->child_log},
+        {"engine", "FILE", "the program hypura-engine", HYPURA_OPTION_STRING, .to.string = &server->engine},
+    };
+    const hypura_syntax syntax = {
+        .command = "serve",
+        .operands = "[MODEL.gguf...]",
+        .n_operands = HYPURA_MAX_OPERANDS,
+        .n_optional = HYPURA_MAX_OPERANDS,
+        .about =
+            "Serves models over HTTP to clients of Ollama, OpenAI and Anthropic: those of the folder, those that\n"
+            "Ollama has, and the files named. Each is loaded when it is asked for. docs/api.md lists the routes.\n",
+        .options = options,
+        .n_options = sizeof options / sizeof *options,
+        .notes = hypura_size_notes,
+    };
+    hypura_arguments arguments;
+    hypura_error error = {0};
+    int exit_code;
+    if (!hypura_command_begin(&syntax, argc, argv, &arguments, &exit_code)) {
+        return exit_code;
+    }
+    hypura_status status = complete(&serve, environment, &arguments, &error);
+    if (status == HYPURA_OK) {
+        status = run_server(&serve, &error);
+    }
+    free(serve.origin_text);
+    return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
+}

@@ -1,0 +1,211 @@
+/*
+ * endpoint_chat.c - Ollama's /api/chat and /api/generate.
+ *
+ *     request --> ollama_translate --> the model's server --> events --> ollama_answer_take --> lines
+ *
+ * An answer that is streamed begins with its first line, so that what fails before has a status of its own.
+ */
+#include "server/ollama.h"
+#include "server/routes.h"
+#include "server/server.h"
+#include "server/sse.h"
+#include "server/target.h"
+#include "server/upstream.h"
+
+#include "base/clock.h"
+#include "base/status.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_ERROR_BYTES (64 * 1024)
+
+typedef struct talk {
+    http_exchange *exchange;
+    ollama_answer answer;
+    sse_reader events;
+    int code;      /* of the server's answer */
+    char *refusal; /* its body, where the code is not 200 */
+    size_t refusal_bytes;
+} talk;
+
+static bool on_event(void *user, const char *data, size_t bytes)
+{
+    talk *t = user;
+    json_t *line;
+    ollama_answer_take(&t->answer, data, bytes, &line);
+    if (!line) {
+        return true;
+    }
+    http_begin(t->exchange, 200, "application/x-ndjson");
+    return http_write_line(t->exchange, line);
+}
+
+static bool on_head(void *user, int code, const char *content_type)
+{
+    (void)content_type;
+    ((talk *)user)->code = code;
+    return true;
+}
+
+static bool on_data(void *user, const char *data, size_t bytes)
+{
+    talk *t = user;
+    if (t->code == 200) {
+        return sse_feed(&t->events, data, bytes, on_event, t);
+    }
+    char *grown = t->refusal_bytes + bytes < MAX_ERROR_BYTES ? realloc(t->refusal, t->refusal_bytes + bytes) : NULL;
+    if (grown) {
+        memcpy(grown + t->refusal_bytes, data, bytes);
+        t->refusal = grown;
+        t->refusal_bytes += bytes;
+    }
+    return true;
+}
+
+static bool client_gone(void *user)
+{
+    return http_gone(((talk *)user)->exchange);
+}
+
+/* An error while lines are going out is a line, as Ollama's clients expect it. */
+static void fail(talk *t, int code, const char *message)
+{
+    if (http_begun(t->exchange)) {
+        json_t *text = json_string(message);
+        (void)http_write_line(t->exchange, json_pack("{s:o}", "error", text ? text : json_string("failed")));
+        http_end(t->exchange, true);
+    } else {
+        http_fail(t->exchange, code, "%s", message);
+    }
+}
+
+static void tell_refusal(talk *t)
+{
+    json_t *body = json_loadb(t->refusal ? t->refusal : "", t->refusal_bytes, 0, NULL);
+    const char *message = json_string_value(json_object_get(json_object_get(body, "error"), "message"));
+    fail(t, t->code, message ? message : "the engine refused the request");
+    json_decref(body);
+}
+
+static void finish(talk *t, uint64_t begin_us, uint64_t load_us)
+{
+    if (t->code != 200) {
+        tell_refusal(t);
+    } else if (t->answer.error[0] != '\0' || !t->answer.done) {
+        fail(t, 500, t->answer.error[0] ? t->answer.error : "the model's engine broke off its answer");
+    } else {
+        json_t *last = ollama_answer_end(&t->answer, hypura_clock_us() - begin_us, load_us);
+        if (t->answer.stream) {
+            http_begin(t->exchange, 200, "application/x-ndjson");
+            (void)http_write_line(t->exchange, last);
+            http_end(t->exchange, true);
+        } else {
+            http_reply_json(t->exchange, 200, last);
+        }
+    }
+}
+
+static void hold_talk(http_exchange *exchange, ollama_kind kind, const char *model, const ollama_request *request,
+                      bool stream, const server_target *target, uint64_t begin_us)
+{
+    talk t = {.exchange = exchange};
+    hypura_error error = {0};
+    char *body = json_dumps(request->body, JSON_COMPACT);
+    if (!body || !ollama_answer_open(&t.answer, kind, model, stream)) {
+        http_fail(exchange, 500, "out of memory");
+        free(body);
+        return;
+    }
+    const upstream_call call = {.socket = target->lease.socket,
+                                .method = "POST",
+                                .path = request->path,
+                                .body = body,
+                                .body_bytes = strlen(body),
+                                .on_head = on_head,
+                                .on_data = on_data,
+                                .gone = client_gone,
+                                .user = &t};
+    if (upstream_run(&call, &error) == HYPURA_OK) {
+        finish(&t, begin_us, target->lease.load_us);
+    } else if (error.status != HYPURA_ERR_CANCELLED) {
+        target_explain(target, &error);
+        fail(&t, 502, error.message);
+    }
+    sse_clear(&t.events);
+    ollama_answer_clear(&t.answer);
+    free(t.refusal);
+    free(body);
+}
+
+/* An empty request loads the model, or unloads it where it is not to be kept. */
+static void load_only(http_exchange *exchange, ollama_kind kind, const char *model, const hypura_model_entry *entry,
+                      const ollama_common *common)
+{
+    server_target target;
+    if (common->keep_alive_s == 0) {
+        fleet_unload(http_server(exchange)->fleet, entry);
+        hypura_model_entry_release(entry);
+        http_reply_json(exchange, 200, ollama_answer_nothing(kind, model, "unload"));
+    } else if (target_open(exchange, entry, common->n_context, false, &target)) {
+        target.keep_alive_s = common->keep_alive_s;
+        target_close(exchange, &target);
+        http_reply_json(exchange, 200, ollama_answer_nothing(kind, model, "load"));
+    }
+}
+
+static void serve(http_exchange *exchange, ollama_kind kind, const json_t *body, const char *model,
+                  const hypura_model_entry *entry)
+{
+    const uint64_t begin_us = hypura_clock_us();
+    ollama_common common;
+    ollama_request request = {0};
+    hypura_error error = {0};
+    hypura_status status = ollama_read_common(body, entry->settings, &common, &error);
+    if (status == HYPURA_OK) {
+        status = ollama_translate(kind, body, entry->settings, &request, &error);
+    }
+    if (status != HYPURA_OK) {
+        hypura_model_entry_release(entry);
+        http_fail_error(exchange, &error);
+        return;
+    }
+    server_target target;
+    if (!request.body) {
+        load_only(exchange, kind, model, entry, &common);
+    } else if (target_open(exchange, entry, common.n_context, false, &target)) {
+        target.keep_alive_s = common.keep_alive_s;
+        hold_talk(exchange, kind, model, &request, common.stream, &target, begin_us);
+        target_close(exchange, &target);
+    }
+    json_decref(request.body);
+}
+
+static void handle(http_exchange *exchange, ollama_kind kind)
+{
+    json_t *body = http_json(exchange);
+    if (!body) {
+        return;
+    }
+    const char *model = json_string_value(json_object_get(body, "model"));
+    if (!model || model[0] == '\0') {
+        http_fail(exchange, 400, "model is required");
+    } else {
+        const hypura_model_entry *entry = target_find(exchange, model);
+        if (entry) {
+            serve(exchange, kind, body, model, entry);
+        }
+    }
+    json_decref(body);
+}
+
+void endpoint_ollama_chat(http_exchange *exchange)
+{
+    handle(exchange, OLLAMA_CHAT);
+}
+
+void endpoint_ollama_generate(http_exchange *exchange)
+{
+    handle(exchange, OLLAMA_GENERATE);
+}

@@ -1,0 +1,182 @@
+/*
+ * endpoint_library.c - Ollama's routes about the models there are: list, show, copy, delete.
+ */
+#include "server/library.h"
+#include "server/ollama.h"
+#include "server/routes.h"
+#include "server/server.h"
+#include "server/target.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+json_t *library_details(const hypura_model_entry *entry)
+{
+    const json_t *from = json_object_get(entry->settings, "from");
+    return json_pack("{s:s, s:s, s:s, s:[s], s:s, s:s}", "parent_model",
+                     json_is_string(from) ? json_string_value(from) : "", "format", entry->format, "family",
+                     entry->family, "families", entry->family, "parameter_size", entry->parameter_size,
+                     "quantization_level", entry->quantization_level);
+}
+
+json_t *library_line(const hypura_model_entry *entry)
+{
+    return json_pack("{s:s, s:s, s:s, s:I, s:s, s:o}", "name", entry->name, "model", entry->name, "modified_at",
+                     entry->modified, "size", (json_int_t)entry->bytes, "digest", entry->digest, "details",
+                     library_details(entry));
+}
+
+void endpoint_ollama_tags(http_exchange *exchange)
+{
+    hypura_model_list list;
+    hypura_error error = {0};
+    if (hypura_models_list(http_server(exchange)->models, &list, &error) != HYPURA_OK) {
+        http_fail_error(exchange, &error);
+        return;
+    }
+    json_t *models = json_array();
+    for (size_t i = 0; i < list.n; i++) {
+        json_array_append_new(models, library_line(list.entries[i]));
+    }
+    hypura_model_list_clear(&list);
+    http_reply_json(exchange, 200, json_pack("{s:o}", "models", models));
+}
+
+/* ---- show ------------------------------------------------------------------------ */
+
+/* "temperature    0.7", one line for each value, as a Modelfile has them. */
+static json_t *parameters_text(const json_t *parameters)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *to = open_memstream(&text, &bytes);
+    const char *name;
+    json_t *value;
+    if (!to) {
+        return NULL;
+    }
+    json_object_foreach((json_t *)(uintptr_t)parameters, name, value)
+    {
+        const size_t n = json_is_array(value) ? json_array_size(value) : 1;
+        for (size_t i = 0; i < n; i++) {
+            char *shown = json_dumps(json_is_array(value) ? json_array_get(value, i) : value, JSON_ENCODE_ANY);
+            fprintf(to, "%s%-30s %s", ftell(to) > 0 ? "\n" : "", name, shown ? shown : "");
+            free(shown);
+        }
+    }
+    fclose(to);
+    json_t *string = json_stringn(text, bytes);
+    free(text);
+    return string;
+}
+
+static void set_if(json_t *to, const char *key, const json_t *value)
+{
+    if (value) {
+        json_object_set(to, key, (json_t *)(uintptr_t)value);
+    }
+}
+
+static void show(http_exchange *exchange, const hypura_model_entry *entry, bool verbose)
+{
+    json_t *described = NULL;
+    hypura_error error = {0};
+    if (hypura_model_describe(entry, verbose, &described, &error) != HYPURA_OK) {
+        http_fail_error(exchange, &error);
+        return;
+    }
+    char modelfile[4352];
+    snprintf(modelfile, sizeof modelfile, "# Modelfile of %s\nFROM %s\n", entry->name, entry->path);
+    const json_t *own_template = json_object_get(entry->settings, "template");
+    json_t *shown =
+        json_pack("{s:s, s:o, s:s, s:o}", "modelfile", modelfile, "details", library_details(entry), "modified_at",
+                  entry->modified, "parameters", parameters_text(json_object_get(entry->settings, "parameters")));
+    set_if(shown, "template", own_template ? own_template : json_object_get(described, "template"));
+    set_if(shown, "system", json_object_get(entry->settings, "system"));
+    set_if(shown, "license", json_object_get(entry->settings, "license"));
+    set_if(shown, "messages", json_object_get(entry->settings, "messages"));
+    set_if(shown, "model_info", json_object_get(described, "model_info"));
+    set_if(shown, "projector_info", json_object_get(described, "projector_info"));
+    set_if(shown, "capabilities", json_object_get(described, "capabilities"));
+    json_decref(described);
+    http_reply_json(exchange, 200, shown);
+}
+
+/* The name in a field of the body, or in the older one of the same meaning. Answers and returns NULL when it is
+ * missing. */
+static const char *need_name(http_exchange *exchange, const json_t *body, const char *field, const char *older)
+{
+    const char *name = json_string_value(json_object_get(body, field));
+    if (!name || name[0] == '\0') {
+        name = json_string_value(json_object_get(body, older));
+    }
+    if (!name || name[0] == '\0') {
+        http_fail(exchange, 400, "%s is required", field);
+        return NULL;
+    }
+    return name;
+}
+
+void endpoint_ollama_show(http_exchange *exchange)
+{
+    json_t *body = http_json(exchange);
+    const char *name = body ? need_name(exchange, body, "model", "name") : NULL;
+    const hypura_model_entry *entry = name ? target_find(exchange, name) : NULL;
+    if (entry) {
+        show(exchange, entry, json_is_true(json_object_get(body, "verbose")));
+        hypura_model_entry_release(entry);
+    }
+    json_decref(body);
+}
+
+/* ---- changes ----------------------------------------------------------------------- */
+
+/* As target_find, by the whole name alone: what changes something must not guess. */
+static const hypura_model_entry *find_exact(http_exchange *exchange, const char *name)
+{
+    const hypura_model_entry *entry = NULL;
+    hypura_error error = {0};
+    if (hypura_models_find(http_server(exchange)->models, name, HYPURA_FIND_EXACT, &entry, &error) != HYPURA_OK) {
+        http_fail_error(exchange, &error);
+    } else if (!entry) {
+        http_fail(exchange, 404, "model '%.200s' not found", name);
+    }
+    return entry;
+}
+
+void endpoint_ollama_copy(http_exchange *exchange)
+{
+    json_t *body = http_json(exchange);
+    const char *source = body ? need_name(exchange, body, "source", "source") : NULL;
+    const char *destination = source ? need_name(exchange, body, "destination", "destination") : NULL;
+    const hypura_model_entry *entry = destination ? find_exact(exchange, source) : NULL;
+    hypura_error error = {0};
+    if (entry) {
+        if (hypura_models_copy(http_server(exchange)->models, entry, destination, &error) == HYPURA_OK) {
+            http_reply(exchange, 200, "text/plain; charset=utf-8", "", 0);
+        } else {
+            http_fail_error(exchange, &error);
+        }
+        hypura_model_entry_release(entry);
+    }
+    json_decref(body);
+}
+
+void endpoint_ollama_delete(http_exchange *exchange)
+{
+    json_t *body = http_json(exchange);
+    const char *name = body ? need_name(exchange, body, "model", "name") : NULL;
+    const hypura_model_entry *entry = name ? find_exact(exchange, name) : NULL;
+    hypura_error error = {0};
+    if (entry) {
+        fleet_unload(http_server(exchange)->fleet, entry);
+        if (hypura_models_remove(http_server(exchange)->models, entry, &error) == HYPURA_OK) {
+            http_reply(exchange, 200, "text/plain; charset=utf-8", "", 0);
+        } else {
+            http_fail_error(exchange, &error);
+        }
+        hypura_model_entry_release(entry);
+    }
+    json_decref(body);
+}

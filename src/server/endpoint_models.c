@@ -1,0 +1,37 @@
+/*
+ * endpoint_models.c - OpenAI's list of models: all that are known, loaded or not.
+ */
+#include "server/routes.h"
+#include "server/server.h"
+#include "server/target.h"
+
+static json_t *describe(const hypura_model_entry *entry)
+{
+    return json_pack("{s:s, s:s, s:I, s:s}", "id", entry->name, "object", "model", "created",
+                     (json_int_t)(entry->modified_ns / 1000000000), "owned_by", "library");
+}
+
+void endpoint_models(http_exchange *exchange)
+{
+    hypura_error error = {0};
+    const char *name = http_rest(exchange);
+    if (name[0] != '\0') {
+        const hypura_model_entry *entry = target_find(exchange, name);
+        if (entry) {
+            http_reply_json(exchange, 200, describe(entry));
+            hypura_model_entry_release(entry);
+        }
+        return;
+    }
+    hypura_model_list list;
+    if (hypura_models_list(http_server(exchange)->models, &list, &error) != HYPURA_OK) {
+        http_fail_error(exchange, &error);
+        return;
+    }
+    json_t *data = json_array();
+    for (size_t i = 0; i < list.n; i++) {
+        json_array_append_new(data, describe(list.entries[i]));
+    }
+    hypura_model_list_clear(&list);
+    http_reply_json(exchange, 200, json_pack("{s:s, s:o}", "object", "list", "data", data));
+}

@@ -1,0 +1,128 @@
+/*
+ * endpoint_pass.c - requests that the model's own server answers: passed on as they are, and its answer passed back as
+ * it comes, byte for byte. Of the request only the model's name is looked at.
+ *
+ * An engine that dies is an error: of the status line while there is none yet, else the last event of a stream.
+ */
+#include "server/routes.h"
+#include "server/server.h"
+#include "server/target.h"
+#include "server/upstream.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct passing {
+    http_exchange *exchange;
+    bool events; /* the answer is a stream of events */
+} passing;
+
+static bool pass_head(void *user, int code, const char *content_type)
+{
+    passing *pass = user;
+    pass->events = strncmp(content_type, "text/event-stream", 17) == 0;
+    if (pass->events) {
+        http_set_header(pass->exchange, "Cache-Control", "no-cache");
+        http_set_header(pass->exchange, "X-Accel-Buffering", "no"); /* proxies in front of us shall not hold it back */
+    }
+    http_begin(pass->exchange, code, content_type);
+    return true;
+}
+
+static bool pass_data(void *user, const char *data, size_t bytes)
+{
+    return http_write(((passing *)user)->exchange, data, bytes);
+}
+
+static bool client_gone(void *user)
+{
+    return http_gone(((passing *)user)->exchange);
+}
+
+static void fail(passing *pass, const hypura_error *error)
+{
+    if (!http_begun(pass->exchange)) {
+        http_fail(pass->exchange, 502, "%s", error->message);
+        return;
+    }
+    json_t *event = pass->events ? json_pack("{s:{s:i, s:s, s:s}}", "error", "code", 500, "message", error->message,
+                                             "type", "server_error")
+                                 : NULL;
+    char *text = event ? json_dumps(event, JSON_COMPACT) : NULL;
+    if (text) {
+        (void)(http_write(pass->exchange, "data: ", 6) && http_write(pass->exchange, text, strlen(text)) &&
+               http_write(pass->exchange, "\n\n", 2));
+    }
+    free(text);
+    json_decref(event);
+    http_end(pass->exchange, false);
+}
+
+/* The "model" of a JSON body; a copy, "" when it names none. NULL when it was answered: it is no JSON. */
+static char *named_model(http_exchange *exchange, json_t **body)
+{
+    size_t bytes;
+    *body = NULL;
+    (void)http_body(exchange, &bytes);
+    const char *type = http_header(exchange, "Content-Type");
+    const char *asked = http_query(exchange, "model");
+    if (bytes > 0 && !(type && strncmp(type, "multipart/", 10) == 0)) {
+        *body = http_json(exchange);
+        if (!*body) {
+            return NULL;
+        }
+        const char *named = json_string_value(json_object_get(*body, "model"));
+        asked = named ? named : asked;
+    }
+    return strdup(asked ? asked : "");
+}
+
+static bool wants_embeddings(const char *path)
+{
+    return strstr(path, "embedding") != NULL;
+}
+
+static void pass(http_exchange *exchange, const server_target *target)
+{
+    passing state = {.exchange = exchange};
+    hypura_error error = {0};
+    const char *query = http_query_text(exchange);
+    const size_t room = strlen(http_path(exchange)) + strlen(query) + 2;
+    char *path = malloc(room);
+    upstream_call call = {.socket = target->lease.socket,
+                          .method = http_method(exchange),
+                          .content_type = http_header(exchange, "Content-Type"),
+                          .on_head = pass_head,
+                          .on_data = pass_data,
+                          .gone = client_gone,
+                          .user = &state};
+    if (!path) {
+        http_fail(exchange, 500, "out of memory");
+        return;
+    }
+    snprintf(path, room, "%s%s%s", http_path(exchange), query[0] ? "?" : "", query);
+    call.path = path;
+    call.body = http_body(exchange, &call.body_bytes);
+    if (upstream_run(&call, &error) == HYPURA_OK) {
+        http_end(exchange, true);
+    } else if (error.status != HYPURA_ERR_CANCELLED) {
+        target_explain(target, &error);
+        fail(&state, &error);
+    }
+    free(path);
+}
+
+void endpoint_pass(http_exchange *exchange)
+{
+    json_t *body;
+    char *name = named_model(exchange, &body);
+    const hypura_model_entry *entry = name ? target_find(exchange, name) : NULL;
+    server_target target;
+    if (entry && target_open(exchange, entry, 0, wants_embeddings(http_path(exchange)), &target)) {
+        pass(exchange, &target);
+        target_close(exchange, &target);
+    }
+    json_decref(body);
+    free(name);
+}

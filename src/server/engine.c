@@ -1,0 +1,477 @@
+/*
+ * engine.c - see engine.h.
+ */
+#include "server/engine.h"
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "base/thread.h"
+#include "server/log.h"
+#include "server/upstream.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+#define MAX_WORDS    48
+#define FOLDER_BYTES 80 /* the path of a socket has 108 bytes at most */
+#define POLL_US      (UINT64_C(20) * 1000)
+#define END_US       (UINT64_C(10) * 1000 * 1000)
+
+struct server_engine {
+    char name[128];
+    char folder[FOLDER_BYTES];
+    char socket[FOLDER_BYTES + 16];
+    char live_path[FOLDER_BYTES + 16];
+    hypura_live *live;
+    pid_t pid;
+    int input;  /* its standard input */
+    int output; /* what it prints */
+    int log;    /* copied there; -1: to our log */
+    void (*on_end)(void *user);
+    void *user;
+    pthread_t watcher;
+    pthread_mutex_t lock; /* of what follows */
+    pthread_cond_t changed;
+    bool ended;
+    int wait_status;
+    char last_line[256]; /* that it printed: often the reason of its end */
+};
+
+/* ---- its command line ------------------------------------------------------------ */
+
+typedef struct words {
+    int n;
+    const char *items[MAX_WORDS + 1];
+    char numbers[16][24];
+    int n_numbers;
+} words;
+
+static void add_text(words *to, const char *option, const char *value)
+{
+    if (value) {
+        to->items[to->n++] = option;
+        to->items[to->n++] = value;
+    }
+}
+
+static void add_number(words *to, const char *option, uint64_t value)
+{
+    if (value > 0) {
+        char *text = to->numbers[to->n_numbers++];
+        snprintf(text, sizeof(to->numbers[0]), "%" PRIu64, value);
+        add_text(to, option, text);
+    }
+}
+
+static void common_words(const engine_options *options, words *to)
+{
+    memset(to, 0, sizeof(*to));
+    to->items[to->n++] = options->program;
+    add_text(to, "--model", options->path);
+    add_number(to, "--memory", options->memory_bytes);
+    add_number(to, "--weights", options->weights_bytes);
+    add_number(to, "--reserve", options->reserve_bytes);
+    add_number(to, "--context", options->n_context);
+    add_number(to, "--parallel", options->n_parallel);
+    add_number(to, "--threads", (uint64_t)options->n_threads);
+    add_number(to, "--io-limit", options->io_limit_bytes_per_s);
+    add_text(to, "--io-engine", options->io_engine);
+    add_text(to, "--cache-dir", options->cache_dir);
+}
+
+/* Variables of llama.cpp would change what was planned. */
+static char **clean_environment(void)
+{
+    size_t n = 0;
+    while (environ[n]) {
+        n++;
+    }
+    char **kept = calloc(n + 1, sizeof(*kept));
+    size_t n_kept = 0;
+    for (size_t i = 0; kept && i < n; i++) {
+        if (strncmp(environ[i], "LLAMA_", 6) != 0 && strncmp(environ[i], "AIP_", 4) != 0) {
+            kept[n_kept++] = environ[i];
+        }
+    }
+    return kept;
+}
+
+/* in and out become its standard input and output (and error). */
+static hypura_status spawn(const words *line, int in, int out, int error_to, pid_t *pid, hypura_error *error)
+{
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    sigset_t none;
+    sigset_t defaults;
+    char **environment = clean_environment();
+    if (!environment) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to start an engine");
+    }
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, in, STDIN_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, error_to, STDERR_FILENO);
+    posix_spawnattr_init(&attributes);
+    sigemptyset(&none);
+    sigfillset(&defaults);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setsigdefault(&attributes, &defaults);
+    /* A group of its own: Ctrl-C in a terminal is for the front, which ends its engines in order. */
+    posix_spawnattr_setpgroup(&attributes, 0);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+    const int code =
+        posix_spawn(pid, line->items[0], &actions, &attributes, (char *const *)(uintptr_t)line->items, environment);
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+    free(environment);
+    return code == 0 ? HYPURA_OK : hypura_fail_errno(error, code, "%s cannot be started", line->items[0]);
+}
+
+/* ---- estimating --------------------------------------------------------------------- */
+
+static size_t read_all(int fd, char *text, size_t capacity)
+{
+    size_t used = 0;
+    for (ssize_t n; used + 1 < capacity && (n = read(fd, text + used, capacity - 1 - used)) != 0;) {
+        if (n < 0 && errno != EINTR) {
+            break;
+        }
+        used += n > 0 ? (size_t)n : 0;
+    }
+    text[used] = '\0';
+    return used;
+}
+
+/* The message in the last line that the program printed. */
+static const char *last_message(char *text)
+{
+    static const char prefix[] = "hypura-engine: ";
+    size_t n = strlen(text);
+    while (n > 0 && text[n - 1] == '\n') {
+        text[--n] = '\0';
+    }
+    char *line = strrchr(text, '\n');
+    line = line ? line + 1 : text;
+    return strncmp(line, prefix, sizeof(prefix) - 1) == 0 ? line + sizeof(prefix) - 1 : line;
+}
+
+hypura_status engine_estimate_get(const engine_options *options, engine_estimate *estimate, hypura_error *error)
+{
+    words line;
+    char text[4096];
+    int output[2];
+    pid_t pid = -1;
+    common_words(options, &line);
+    line.items[line.n++] = "--estimate";
+    if (pipe2(output, O_CLOEXEC) != 0) {
+        return hypura_fail_errno(error, errno, "no pipe to an engine");
+    }
+    const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    hypura_status status = spawn(&line, null, output[1], output[1], &pid, error);
+    close(null);
+    close(output[1]);
+    int wait_status = -1;
+    if (status == HYPURA_OK) {
+        (void)read_all(output[0], text, sizeof text);
+        while (waitpid(pid, &wait_status, 0) < 0 && errno == EINTR) {
+        }
+    }
+    close(output[0]);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    const char *message = last_message(text);
+    json_t *told = json_loads(message, 0, NULL);
+    json_int_t memory;
+    json_int_t floor;
+    if (wait_status == 0 &&
+        json_unpack(told, "{s:I, s:I}", "memory_bytes", &memory, "floor_memory_bytes", &floor) == 0) {
+        *estimate = (engine_estimate){.memory_bytes = (uint64_t)memory, .floor_bytes = (uint64_t)floor};
+    } else if (WIFEXITED(wait_status) && message[0] != '\0') {
+        status = hypura_fail(error, HYPURA_ERR_BACKEND, "%s", message);
+    } else {
+        status = hypura_fail(error, HYPURA_ERR_BACKEND, "%s: its file cannot be looked at: the engine ended with %d",
+                             options->name, wait_status);
+    }
+    json_decref(told);
+    return status;
+}
+
+/* ---- watching ------------------------------------------------------------------------ */
+
+static void hear_line(server_engine *engine, const char *line)
+{
+    if (line[0] == '\0') {
+        return;
+    }
+    pthread_mutex_lock(&engine->lock);
+    snprintf(engine->last_line, sizeof(engine->last_line), "%s", line);
+    pthread_mutex_unlock(&engine->lock);
+    if (engine->log < 0) {
+        server_log(LOG_WARN, "%s: %s", engine->name, line);
+    }
+}
+
+static void hear(server_engine *engine)
+{
+    char text[2048];
+    size_t used = 0;
+    for (ssize_t n; (n = read(engine->output, text + used, sizeof text - 1 - used)) != 0;) {
+        if (n < 0) {
+            if (errno == EINTR) {
+                continue;
+            }
+            break;
+        }
+        if (engine->log >= 0) {
+            ssize_t ignored = write(engine->log, text + used, (size_t)n);
+            (void)ignored;
+        }
+        used += (size_t)n;
+        text[used] = '\0';
+        char *line = text;
+        for (char *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
+            *end = '\0';
+            hear_line(engine, line);
+        }
+        used = strlen(line);
+        memmove(text, line, used);
+        if (used == sizeof text - 1) {
+            used = 0; /* a line without end */
+        }
+    }
+}
+
+static void *watch(void *user)
+{
+    server_engine *engine = user;
+    int status = 0;
+    hear(engine);
+    while (waitpid(engine->pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    pthread_mutex_lock(&engine->lock);
+    engine->ended = true;
+    engine->wait_status = status;
+    pthread_cond_broadcast(&engine->changed);
+    pthread_mutex_unlock(&engine->lock);
+    engine->on_end(engine->user);
+    return NULL;
+}
+
+bool engine_ends_within(server_engine *engine, uint64_t timeout_us)
+{
+    const uint64_t begin_us = hypura_clock_us();
+    pthread_mutex_lock(&engine->lock);
+    for (uint64_t waited_us = 0; !engine->ended && waited_us < timeout_us; waited_us = hypura_clock_us() - begin_us) {
+        (void)hypura_cond_wait(&engine->changed, &engine->lock, timeout_us - waited_us);
+    }
+    const bool ended = engine->ended;
+    pthread_mutex_unlock(&engine->lock);
+    return ended;
+}
+
+void engine_describe_end(server_engine *engine, char *text, size_t capacity)
+{
+    pthread_mutex_lock(&engine->lock);
+    const int status = engine->wait_status;
+    if (!engine->ended) {
+        snprintf(text, capacity, "is running");
+    } else if (WIFSIGNALED(status)) {
+        snprintf(text, capacity, "was ended by signal %d", WTERMSIG(status));
+    } else {
+        snprintf(text, capacity, "ended with exit code %d%s%s", WEXITSTATUS(status),
+                 engine->last_line[0] ? "; its last words: " : "", engine->last_line);
+    }
+    pthread_mutex_unlock(&engine->lock);
+}
+
+/* ---- starting and ending ----------------------------------------------------------------- */
+
+static void engine_free(server_engine *engine)
+{
+    hypura_live_close(engine->live);
+    unlink(engine->live_path);
+    unlink(engine->socket);
+    rmdir(engine->folder);
+    if (engine->input >= 0) {
+        close(engine->input);
+    }
+    if (engine->output >= 0) {
+        close(engine->output);
+    }
+    if (engine->log >= 0) {
+        close(engine->log);
+    }
+    pthread_cond_destroy(&engine->changed);
+    pthread_mutex_destroy(&engine->lock);
+    free(engine);
+}
+
+static hypura_status make_folder(const engine_options *options, server_engine *engine, hypura_error *error)
+{
+    const int n = snprintf(engine->folder, sizeof(engine->folder), "%s/XXXXXX", options->run_folder);
+    if (n < 0 || (size_t)n >= sizeof(engine->folder)) {
+        engine->folder[0] = '\0';
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%s is too long a path for sockets", options->run_folder);
+    }
+    if (!mkdtemp(engine->folder)) {
+        const int code = errno;
+        engine->folder[0] = '\0';
+        return hypura_fail_errno(error, code, "no folder for an engine can be made in %s", options->run_folder);
+    }
+    snprintf(engine->socket, sizeof(engine->socket), "%s/x.sock", engine->folder);
+    snprintf(engine->live_path, sizeof(engine->live_path), "%s/live", engine->folder);
+    return hypura_live_create(engine->live_path, &engine->live, error);
+}
+
+static hypura_status run_program(const engine_options *options, server_engine *engine, hypura_error *error)
+{
+    int in[2] = {-1, -1};
+    int out[2] = {-1, -1};
+    words line;
+    common_words(options, &line);
+    add_text(&line, "--name", options->name);
+    add_text(&line, "--socket", engine->socket);
+    add_text(&line, "--live", engine->live_path);
+    add_text(&line, "--slots", options->slots_folder);
+    add_text(&line, "--projector", options->projector_path);
+    if (options->embeddings) {
+        line.items[line.n++] = "--embeddings";
+    }
+    if (options->log_path) {
+        line.items[line.n++] = "--verbose";
+        engine->log = open(options->log_path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+        if (engine->log < 0) {
+            return hypura_fail_errno(error, errno, "%s cannot be written", options->log_path);
+        }
+    }
+    if (pipe2(in, O_CLOEXEC) != 0 || pipe2(out, O_CLOEXEC) != 0) {
+        const int code = errno;
+        if (in[0] >= 0) {
+            close(in[0]);
+            close(in[1]);
+        }
+        return hypura_fail_errno(error, code, "no pipe to an engine");
+    }
+    engine->input = in[1];
+    engine->output = out[0];
+    hypura_status status = spawn(&line, in[0], out[1], out[1], &engine->pid, error);
+    close(in[0]);
+    close(out[1]);
+    return status;
+}
+
+hypura_status engine_start(const engine_options *options, void (*on_end)(void *user), void *user,
+                           server_engine **started, hypura_error *error)
+{
+    server_engine *engine = calloc(1, sizeof(*engine));
+    *started = NULL;
+    if (!engine) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for an engine");
+    }
+    engine->input = engine->output = engine->log = -1;
+    engine->on_end = on_end;
+    engine->user = user;
+    snprintf(engine->name, sizeof(engine->name), "%s", options->name);
+    pthread_mutex_init(&engine->lock, NULL);
+    hypura_cond_init(&engine->changed);
+    hypura_status status = make_folder(options, engine, error);
+    if (status == HYPURA_OK) {
+        status = run_program(options, engine, error);
+    }
+    if (status == HYPURA_OK && pthread_create(&engine->watcher, NULL, watch, engine) != 0) {
+        kill(engine->pid, SIGKILL);
+        (void)waitpid(engine->pid, NULL, 0);
+        status = hypura_fail(error, HYPURA_ERR_MEMORY, "no thread for an engine");
+    }
+    if (status != HYPURA_OK) {
+        engine_free(engine);
+        return status;
+    }
+    *started = engine;
+    return HYPURA_OK;
+}
+
+hypura_status engine_wait_ready(server_engine *engine, bool (*cancelled)(void *user), void *user, hypura_error *error)
+{
+    for (;;) {
+        if (upstream_healthy(engine->socket)) {
+            return HYPURA_OK;
+        }
+        if (cancelled(user)) {
+            return hypura_fail(error, HYPURA_ERR_CANCELLED, "%s: loading was given up", engine->name);
+        }
+        pthread_mutex_lock(&engine->lock);
+        if (!engine->ended) {
+            (void)hypura_cond_wait(&engine->changed, &engine->lock, POLL_US);
+        }
+        const bool ended = engine->ended;
+        pthread_mutex_unlock(&engine->lock);
+        if (ended) {
+            hypura_live_record record;
+            if (engine_live(engine, &record) && record.state == HYPURA_LIVE_FAILED) {
+                return hypura_fail(error, record.error.status, "%s", record.error.message);
+            }
+            char end[384];
+            engine_describe_end(engine, end, sizeof end);
+            return hypura_fail(error, HYPURA_ERR_BACKEND, "%s cannot be loaded: its engine %s", engine->name, end);
+        }
+    }
+}
+
+void engine_stop(server_engine *engine)
+{
+    const uint64_t begin_us = hypura_clock_us();
+    bool killed = false;
+    pthread_mutex_lock(&engine->lock);
+    if (!engine->ended) {
+        kill(engine->pid, SIGTERM);
+    }
+    while (!engine->ended) {
+        const uint64_t waited_us = hypura_clock_us() - begin_us;
+        if (waited_us >= END_US && !killed) {
+            server_log(LOG_WARN, "%s: its engine does not end and is killed", engine->name);
+            kill(engine->pid, SIGKILL);
+            killed = true;
+        }
+        (void)hypura_cond_wait(&engine->changed, &engine->lock, killed ? END_US : END_US - waited_us);
+    }
+    pthread_mutex_unlock(&engine->lock);
+    pthread_join(engine->watcher, NULL);
+    engine_free(engine);
+}
+
+/* ---- what it is ----------------------------------------------------------------------------- */
+
+const char *engine_socket(const server_engine *engine)
+{
+    return engine->socket;
+}
+
+bool engine_live(const server_engine *engine, hypura_live_record *record)
+{
+    return hypura_live_read(engine->live, record);
+}
+
+int engine_pid(const server_engine *engine)
+{
+    return engine->pid;
+}
+
+bool engine_command(server_engine *engine, const char *line)
+{
+    const size_t n = strlen(line);
+    return write(engine->input, line, n) == (ssize_t)n;
+}

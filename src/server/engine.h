@@ -1,0 +1,64 @@
+/*
+ * engine.h - one process hypura-engine: starting, watching and ending it. What it may be used for, fleet.h decides.
+ *
+ *     start --> (ready, asked by the one who starts it) --> ended (by us, or by itself)
+ *
+ * Its folder is private to the user and holds its socket and its record (worker/live.h). A thread of ours hears what it
+ * prints and waits for its end. It ends by itself when our end of its standard input closes, however we ended.
+ */
+#ifndef HYPURA_SERVER_ENGINE_H
+#define HYPURA_SERVER_ENGINE_H
+
+#include "hypura.h"
+#include "worker/live.h"
+
+typedef struct server_engine server_engine;
+
+typedef struct engine_options {
+    const char *program;
+    const char *run_folder; /* private; the engine's own folder is made in it */
+    const char *name;       /* of the model */
+    const char *path;
+    const char *projector_path; /* NULL: none */
+    const char *slots_folder;   /* NULL: none */
+    const char *io_engine;
+    const char *cache_dir;
+    const char *log_path; /* what it prints is appended there; NULL: its lines go to our log */
+    uint64_t memory_bytes;
+    uint64_t weights_bytes;
+    uint64_t reserve_bytes;
+    uint64_t io_limit_bytes_per_s;
+    uint32_t n_context;
+    uint32_t n_parallel;
+    int n_threads;
+    bool embeddings;
+} engine_options;
+
+/* What a model would take, from hypura-engine --estimate. */
+typedef struct engine_estimate {
+    uint64_t memory_bytes; /* with everything held, or with all that the limits allow */
+    uint64_t floor_bytes;  /* least that can run */
+} engine_estimate;
+
+hypura_status engine_estimate_get(const engine_options *options, engine_estimate *estimate, hypura_error *error);
+
+/* on_end is called once, from the engine's own thread, when the process is no more. */
+hypura_status engine_start(const engine_options *options, void (*on_end)(void *user), void *user,
+                           server_engine **started, hypura_error *error);
+/* Blocks until it answers requests. Fails when it ends before, or when cancelled returns true. */
+hypura_status engine_wait_ready(server_engine *engine, bool (*cancelled)(void *user), void *user, hypura_error *error);
+/* Asks it to end, kills it if it does not, and waits for that; frees it. */
+void engine_stop(server_engine *engine);
+
+/* Any thread, until stop. */
+const char *engine_socket(const server_engine *engine);
+/* Whether it ended; waits that long: a connection breaks off a moment before the process is seen to end. */
+bool engine_ends_within(server_engine *engine, uint64_t timeout_us);
+/* Why it ended: "was killed by signal 9". */
+void engine_describe_end(server_engine *engine, char *text, size_t capacity);
+bool engine_live(const server_engine *engine, hypura_live_record *record);
+int engine_pid(const server_engine *engine);
+/* A line for its standard input, see worker/control.h. */
+bool engine_command(server_engine *engine, const char *line);
+
+#endif

@@ -1,0 +1,538 @@
+/*
+ * fleet.c - see fleet.h.
+ *
+ * One lock for the list; it is given up while an engine starts, loads or ends, and `changed` tells everyone who waits.
+ */
+#include "server/fleet.h"
+
+#include "base/clock.h"
+#include "base/size.h"
+#include "base/status.h"
+#include "base/thread.h"
+#include "server/log.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define WAIT_US           (UINT64_C(500) * 1000)
+#define DEFAULT_PARALLEL  4
+#define MAX_RESERVE_BYTES (UINT64_C(512) << 20)
+#define RESERVE_SHARE     32 /* of the memory, for prompts that no conversation's cache holds */
+
+typedef enum member_state {
+    MEMBER_LOADING = 0,
+    MEMBER_READY,
+    MEMBER_ENDING,
+} member_state;
+
+struct fleet_member {
+    fleet_member *next;
+    server_fleet *fleet;
+    const hypura_model_entry *entry; /* held */
+    member_state state;
+    server_engine *engine; /* NULL until started */
+    bool ended;            /* its process is no more */
+    bool retiring;         /* to end with its last use */
+    bool embeddings;
+    uint32_t n_context; /* as asked for; 0: the default */
+    uint32_t n_users;
+    uint64_t memory_bytes;
+    uint64_t used_us;    /* when it was last given back */
+    uint64_t expires_us; /* UINT64_MAX: never */
+};
+
+struct server_fleet {
+    hypura_server_options options;
+    char run_folder[64];
+    uint64_t memory_bytes;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    fleet_member *members;
+    uint64_t n_loads;
+    uint64_t n_deaths;
+    uint32_t n_waiting;
+    bool closing;
+    pthread_t keeper;
+};
+
+/* ---- members: with the lock held --------------------------------------------------- */
+
+static void remove_member(server_fleet *fleet, fleet_member *member)
+{
+    fleet_member **at = &fleet->members;
+    while (*at != member) {
+        at = &(*at)->next;
+    }
+    *at = member->next;
+    hypura_model_entry_release(member->entry);
+    free(member);
+    pthread_cond_broadcast(&fleet->changed);
+}
+
+/* Gives up the lock meanwhile. */
+static void end_member(server_fleet *fleet, fleet_member *member)
+{
+    member->state = MEMBER_ENDING;
+    pthread_mutex_unlock(&fleet->lock);
+    engine_stop(member->engine);
+    server_log(LOG_INFO, "%s: unloaded", member->entry->name);
+    pthread_mutex_lock(&fleet->lock);
+    remove_member(fleet, member);
+}
+
+static bool same_model(const fleet_member *member, const hypura_model_entry *entry)
+{
+    return strcmp(member->entry->path, entry->path) == 0;
+}
+
+static fleet_member *find_member(server_fleet *fleet, const hypura_model_entry *entry)
+{
+    for (fleet_member *member = fleet->members; member; member = member->next) {
+        if (same_model(member, entry) && !(member->ended && member->state != MEMBER_LOADING)) {
+            return member;
+        }
+    }
+    return NULL;
+}
+
+static bool is_idle(const fleet_member *member)
+{
+    return member->state == MEMBER_READY && member->n_users == 0;
+}
+
+static uint64_t free_bytes(const server_fleet *fleet)
+{
+    uint64_t used = 0;
+    for (const fleet_member *member = fleet->members; member; member = member->next) {
+        used += member->ended ? 0 : member->memory_bytes;
+    }
+    return used < fleet->memory_bytes ? fleet->memory_bytes - used : 0;
+}
+
+/* On the engine's own thread. */
+static void on_end(void *user)
+{
+    fleet_member *member = user;
+    server_fleet *fleet = member->fleet;
+    pthread_mutex_lock(&fleet->lock);
+    member->ended = true;
+    if (member->state == MEMBER_READY) {
+        char end[384];
+        engine_describe_end(member->engine, end, sizeof end);
+        server_log(LOG_ERROR, "%s: its engine %s", member->entry->name, end);
+        fleet->n_deaths++;
+    }
+    pthread_cond_broadcast(&fleet->changed);
+    pthread_mutex_unlock(&fleet->lock);
+}
+
+/* ---- memory: with the lock held ------------------------------------------------------ */
+
+static fleet_member *longest_idle(server_fleet *fleet)
+{
+    fleet_member *found = NULL;
+    for (fleet_member *member = fleet->members; member; member = member->next) {
+        if (is_idle(member) && (!found || member->used_us < found->used_us)) {
+            found = member;
+        }
+    }
+    return found;
+}
+
+/* Whether somebody else's memory may become free by waiting. */
+static bool others_hold_memory(const server_fleet *fleet, const fleet_member *self)
+{
+    for (const fleet_member *member = fleet->members; member; member = member->next) {
+        if (member != self && !member->ended) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static hypura_status make_room(server_fleet *fleet, fleet_member *self, const engine_estimate *estimate,
+                               bool (*cancelled)(void *user), void *user, hypura_error *error)
+{
+    for (;;) {
+        const uint64_t free = free_bytes(fleet);
+        if (free >= estimate->memory_bytes) {
+            self->memory_bytes = estimate->memory_bytes;
+            return HYPURA_OK;
+        }
+        fleet_member *idle = longest_idle(fleet);
+        if (idle) {
+            end_member(fleet, idle);
+            continue;
+        }
+        if (free >= estimate->floor_bytes) {
+            self->memory_bytes = free;
+            return HYPURA_OK;
+        }
+        if (!others_hold_memory(fleet, self)) {
+            char floor[HYPURA_SIZE_TEXT];
+            char all[HYPURA_SIZE_TEXT];
+            return hypura_fail(error, HYPURA_ERR_BUDGET,
+                               "%s needs %s of memory at least, and the server may use %s (--memory)",
+                               self->entry->name, hypura_size_format(estimate->floor_bytes, floor, sizeof floor),
+                               hypura_size_format(fleet->memory_bytes, all, sizeof all));
+        }
+        (void)hypura_cond_wait(&fleet->changed, &fleet->lock, WAIT_US);
+        pthread_mutex_unlock(&fleet->lock);
+        const bool given_up = cancelled(user);
+        pthread_mutex_lock(&fleet->lock);
+        if (given_up || fleet->closing) {
+            return hypura_fail(error, HYPURA_ERR_CANCELLED, "%s: loading was given up", self->entry->name);
+        }
+    }
+}
+
+/* ---- loading --------------------------------------------------------------------------- */
+
+static void fill_options(const server_fleet *fleet, const fleet_member *member, engine_options *options)
+{
+    const hypura_server_options *server = &fleet->options;
+    const hypura_model_entry *entry = member->entry;
+    const uint64_t share = fleet->memory_bytes / RESERVE_SHARE;
+    *options = (engine_options){.program = server->engine,
+                                .run_folder = fleet->run_folder,
+                                .name = entry->name,
+                                .path = entry->path,
+                                .projector_path = entry->projector_path,
+                                .slots_folder = fleet->run_folder,
+                                .io_engine = server->io_engine,
+                                .cache_dir = server->cache_dir,
+                                .log_path = server->child_log,
+                                .memory_bytes = fleet->memory_bytes,
+                                .weights_bytes = server->weights_bytes,
+                                .reserve_bytes = share < MAX_RESERVE_BYTES ? share : MAX_RESERVE_BYTES,
+                                .io_limit_bytes_per_s = server->io_limit_bytes_per_s,
+                                .n_context = member->n_context > 0 ? member->n_context : server->n_context,
+                                .n_parallel = server->n_parallel > 0 ? server->n_parallel : DEFAULT_PARALLEL,
+                                .n_threads = server->n_threads,
+                                .embeddings = member->embeddings};
+    if (server->weights_percent > 0) {
+        options->weights_bytes = (uint64_t)((double)entry->bytes * server->weights_percent / 100.0);
+    }
+    if (entry->context_length > 0 && options->n_context > (uint64_t)entry->context_length) {
+        options->n_context = (uint32_t)entry->context_length;
+    }
+}
+
+/* What it really takes: less than was granted, where everything fits. */
+static uint64_t taken_bytes(const server_engine *engine, uint64_t granted)
+{
+    hypura_live_record record;
+    if (!engine_live(engine, &record)) {
+        return granted;
+    }
+    const hypura_plan *plan = &record.plan;
+    const uint64_t taken = plan->weights_bytes + plan->kv_bytes + plan->compute_bytes + plan->overhead_bytes;
+    return taken < granted ? taken : granted;
+}
+
+/* With the lock held, given up meanwhile. member is in the list, LOADING. */
+static hypura_status load(server_fleet *fleet, fleet_member *member, bool (*cancelled)(void *user), void *user,
+                          hypura_error *error)
+{
+    engine_options options;
+    engine_estimate estimate;
+    fill_options(fleet, member, &options);
+    pthread_mutex_unlock(&fleet->lock);
+    hypura_status status = engine_estimate_get(&options, &estimate, error);
+    pthread_mutex_lock(&fleet->lock);
+    if (status == HYPURA_OK) {
+        status = make_room(fleet, member, &estimate, cancelled, user, error);
+    }
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    options.memory_bytes = member->memory_bytes;
+    pthread_mutex_unlock(&fleet->lock);
+    const uint64_t begin_us = hypura_clock_us();
+    server_engine *started = NULL;
+    status = engine_start(&options, on_end, member, &started, error);
+    if (status == HYPURA_OK) {
+        status = engine_wait_ready(started, cancelled, user, error);
+        if (status != HYPURA_OK) {
+            engine_stop(started);
+        }
+    }
+    pthread_mutex_lock(&fleet->lock);
+    if (status == HYPURA_OK) {
+        member->engine = started;
+        member->memory_bytes = taken_bytes(started, member->memory_bytes);
+        fleet->n_loads++;
+        char memory[HYPURA_SIZE_TEXT];
+        server_log(LOG_INFO, "%s: loaded in %.2f s, %s of memory", member->entry->name,
+                   (double)(hypura_clock_us() - begin_us) / 1e6,
+                   hypura_size_format(member->memory_bytes, memory, sizeof memory));
+    }
+    return status;
+}
+
+static fleet_member *add_member(server_fleet *fleet, const fleet_wish *wish)
+{
+    fleet_member *member = calloc(1, sizeof(*member));
+    if (member) {
+        member->fleet = fleet;
+        member->entry = hypura_model_entry_hold(wish->entry);
+        member->embeddings = wish->embeddings;
+        member->n_context = wish->n_context;
+        member->expires_us = UINT64_MAX;
+        member->next = fleet->members;
+        fleet->members = member;
+    }
+    return member;
+}
+
+/* ---- acquiring ----------------------------------------------------------------------------- */
+
+static bool fits(const fleet_member *member, const fleet_wish *wish)
+{
+    return !member->retiring && (wish->n_context == 0 || wish->n_context == member->n_context) &&
+           (!wish->embeddings || member->embeddings) && member->entry->modified_ns == wish->entry->modified_ns;
+}
+
+/* One look at the list, with the lock held. True when it decided: *status is OK and lease filled, or a failure. */
+static bool try_acquire(server_fleet *fleet, const fleet_wish *wish, bool (*cancelled)(void *user), void *user,
+                        fleet_lease *lease, hypura_status *status, hypura_error *error)
+{
+    fleet_member *member = find_member(fleet, wish->entry);
+    if (fleet->closing) {
+        *status = hypura_fail(error, HYPURA_ERR_CANCELLED, "the server is shutting down");
+        return true;
+    }
+    if (member && member->state == MEMBER_READY && !fits(member, wish)) {
+        fleet_wish merged = *wish;
+        if (member->n_users > 0) {
+            member->retiring = true;
+            return false;
+        }
+        merged.embeddings = wish->embeddings || member->embeddings;
+        end_member(fleet, member);
+        member = NULL;
+        if (find_member(fleet, wish->entry)) {
+            return false; /* somebody was faster */
+        }
+        member = add_member(fleet, &merged);
+    } else if (!member) {
+        member = add_member(fleet, wish);
+    } else if (member->state != MEMBER_READY) {
+        return false;
+    } else {
+        member->n_users++;
+        *lease = (fleet_lease){.member = member, .engine = member->engine, .socket = engine_socket(member->engine)};
+        *status = HYPURA_OK;
+        return true;
+    }
+    if (!member) {
+        *status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for another model");
+        return true;
+    }
+    *status = load(fleet, member, cancelled, user, error);
+    if (*status != HYPURA_OK) {
+        remove_member(fleet, member);
+        return true;
+    }
+    member->state = MEMBER_READY;
+    member->n_users = 1;
+    *lease = (fleet_lease){.member = member, .engine = member->engine, .socket = engine_socket(member->engine)};
+    pthread_cond_broadcast(&fleet->changed);
+    return true;
+}
+
+hypura_status fleet_acquire(server_fleet *fleet, const fleet_wish *wish, bool (*cancelled)(void *user), void *user,
+                            fleet_lease *lease, hypura_error *error)
+{
+    const uint64_t begin_us = hypura_clock_us();
+    hypura_status status = HYPURA_OK;
+    *lease = (fleet_lease){0};
+    pthread_mutex_lock(&fleet->lock);
+    fleet->n_waiting++;
+    while (!try_acquire(fleet, wish, cancelled, user, lease, &status, error)) {
+        (void)hypura_cond_wait(&fleet->changed, &fleet->lock, WAIT_US);
+        pthread_mutex_unlock(&fleet->lock);
+        const bool given_up = cancelled(user);
+        pthread_mutex_lock(&fleet->lock);
+        if (given_up) {
+            status = hypura_fail(error, HYPURA_ERR_CANCELLED, "%s: nobody waits for it any more", wish->entry->name);
+            break;
+        }
+    }
+    fleet->n_waiting--;
+    pthread_mutex_unlock(&fleet->lock);
+    lease->load_us = hypura_clock_us() - begin_us;
+    return status;
+}
+
+void fleet_release(server_fleet *fleet, fleet_lease *lease, double keep_alive_s)
+{
+    fleet_member *member = lease->member;
+    if (!member) {
+        return;
+    }
+    const double stay_s = isnan(keep_alive_s) ? fleet->options.keep_alive_s : keep_alive_s;
+    pthread_mutex_lock(&fleet->lock);
+    member->n_users--;
+    member->used_us = hypura_clock_us();
+    member->expires_us = stay_s < 0 || stay_s > 1e9 ? UINT64_MAX : member->used_us + (uint64_t)(stay_s * 1e6);
+    pthread_cond_broadcast(&fleet->changed);
+    pthread_mutex_unlock(&fleet->lock);
+    *lease = (fleet_lease){0};
+}
+
+void fleet_unload(server_fleet *fleet, const hypura_model_entry *entry)
+{
+    pthread_mutex_lock(&fleet->lock);
+    fleet_member *member = find_member(fleet, entry);
+    if (member && is_idle(member)) {
+        end_member(fleet, member);
+    } else if (member) {
+        member->retiring = true;
+    }
+    pthread_mutex_unlock(&fleet->lock);
+}
+
+/* ---- keeping ---------------------------------------------------------------------------------- */
+
+static fleet_member *find_expired(server_fleet *fleet)
+{
+    const uint64_t now_us = hypura_clock_us();
+    for (fleet_member *member = fleet->members; member; member = member->next) {
+        if (is_idle(member) && (member->ended || member->retiring || member->expires_us <= now_us)) {
+            return member;
+        }
+    }
+    return NULL;
+}
+
+static void *keep(void *user)
+{
+    server_fleet *fleet = user;
+    pthread_mutex_lock(&fleet->lock);
+    while (!fleet->closing) {
+        fleet_member *expired = find_expired(fleet);
+        if (expired) {
+            end_member(fleet, expired);
+        } else {
+            (void)hypura_cond_wait(&fleet->changed, &fleet->lock, WAIT_US);
+        }
+    }
+    pthread_mutex_unlock(&fleet->lock);
+    return NULL;
+}
+
+size_t fleet_list(server_fleet *fleet, fleet_info **infos)
+{
+    size_t n = 0;
+    pthread_mutex_lock(&fleet->lock);
+    for (const fleet_member *member = fleet->members; member; member = member->next) {
+        n++;
+    }
+    *infos = calloc(n + 1, sizeof(**infos));
+    n = 0;
+    const uint64_t now_us = hypura_clock_us();
+    for (const fleet_member *member = fleet->members; member && *infos; member = member->next) {
+        if (member->ended || member->state == MEMBER_ENDING) {
+            continue;
+        }
+        fleet_info *info = &(*infos)[n++];
+        *info = (fleet_info){.entry = hypura_model_entry_hold(member->entry),
+                             .ready = member->state == MEMBER_READY,
+                             .n_users = member->n_users,
+                             .memory_bytes = member->memory_bytes};
+        info->expires_s = member->n_users > 0 || !info->ready ? (double)NAN
+                          : member->expires_us == UINT64_MAX  ? -1
+                          : member->expires_us > now_us       ? (double)(member->expires_us - now_us) / 1e6
+                                                              : 0;
+        if (member->engine) {
+            info->pid = engine_pid(member->engine);
+            info->has_live = engine_live(member->engine, &info->live);
+        }
+    }
+    pthread_mutex_unlock(&fleet->lock);
+    return n;
+}
+
+void fleet_list_clear(fleet_info *infos, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        hypura_model_entry_release(infos[i].entry);
+    }
+    free(infos);
+}
+
+void fleet_count(server_fleet *fleet, fleet_counts *counts)
+{
+    pthread_mutex_lock(&fleet->lock);
+    *counts = (fleet_counts){.memory_bytes = fleet->memory_bytes,
+                             .used_bytes = fleet->memory_bytes - free_bytes(fleet),
+                             .n_loads = fleet->n_loads,
+                             .n_deaths = fleet->n_deaths,
+                             .n_waiting = fleet->n_waiting};
+    pthread_mutex_unlock(&fleet->lock);
+}
+
+/* ---- opening and closing ------------------------------------------------------------------------ */
+
+/* Sockets live in a folder that nobody else can enter. */
+static hypura_status make_run_folder(server_fleet *fleet, hypura_error *error)
+{
+    snprintf(fleet->run_folder, sizeof(fleet->run_folder), "/tmp/hypura-%u-XXXXXX", (unsigned)getuid());
+    if (!mkdtemp(fleet->run_folder)) {
+        const int code = errno;
+        fleet->run_folder[0] = '\0';
+        return hypura_fail_errno(error, code, "no folder for sockets can be made in /tmp");
+    }
+    return HYPURA_OK;
+}
+
+hypura_status fleet_open(const hypura_server_options *options, server_fleet **opened, hypura_error *error)
+{
+    server_fleet *fleet = calloc(1, sizeof(*fleet));
+    *opened = NULL;
+    if (!fleet) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a server");
+    }
+    fleet->options = *options;
+    fleet->memory_bytes = options->memory_bytes;
+    pthread_mutex_init(&fleet->lock, NULL);
+    hypura_cond_init(&fleet->changed);
+    hypura_status status = make_run_folder(fleet, error);
+    if (status == HYPURA_OK && pthread_create(&fleet->keeper, NULL, keep, fleet) != 0) {
+        rmdir(fleet->run_folder);
+        status = hypura_fail(error, HYPURA_ERR_MEMORY, "no thread for a server");
+    }
+    if (status != HYPURA_OK) {
+        free(fleet);
+        return status;
+    }
+    *opened = fleet;
+    return HYPURA_OK;
+}
+
+void fleet_close(server_fleet *fleet)
+{
+    if (!fleet) {
+        return;
+    }
+    pthread_mutex_lock(&fleet->lock);
+    fleet->closing = true;
+    pthread_cond_broadcast(&fleet->changed);
+    pthread_mutex_unlock(&fleet->lock);
+    pthread_join(fleet->keeper, NULL);
+    pthread_mutex_lock(&fleet->lock);
+    while (fleet->members) {
+        end_member(fleet, fleet->members);
+    }
+    pthread_mutex_unlock(&fleet->lock);
+    rmdir(fleet->run_folder);
+    pthread_cond_destroy(&fleet->changed);
+    pthread_mutex_destroy(&fleet->lock);
+    free(fleet);
+}

@@ -1,0 +1,119 @@
+/*
+ * guard.c - see guard.h.
+ */
+#include "server/guard.h"
+
+#include <arpa/inet.h>
+#include <stddef.h>
+#include <string.h>
+#include <strings.h>
+
+#define MAX_NAME 254
+
+/* The name in "name", "name:port", "[address]:port". False when it is none of these. */
+static bool take_name(const char *text, char *name)
+{
+    const char *begin = text;
+    const char *end = NULL;
+    if (*text == '[') {
+        begin = text + 1;
+        end = strchr(begin, ']');
+        if (!end || (end[1] != '\0' && end[1] != ':')) {
+            return false;
+        }
+    } else {
+        end = begin + strcspn(begin, ":/");
+        if (*end == '/') {
+            return false;
+        }
+    }
+    const size_t length = (size_t)(end - begin);
+    const char *port = *end == ']' ? end + 1 : end;
+    if (length == 0 || length >= MAX_NAME || (*port == ':' && port[1 + strspn(port + 1, "0123456789")] != '\0')) {
+        return false;
+    }
+    memcpy(name, begin, length);
+    name[length] = '\0';
+    if (name[length - 1] == '.') {
+        name[length - 1] = '\0'; /* localhost. is localhost */
+    }
+    return true;
+}
+
+static bool is_address(const char *name)
+{
+    unsigned char bytes[16];
+    return inet_pton(AF_INET, name, bytes) == 1 || inet_pton(AF_INET6, name, bytes) == 1;
+}
+
+static bool is_local_name(const char *name)
+{
+    static const char suffix[] = ".localhost";
+    const size_t length = strlen(name);
+    const size_t n = sizeof(suffix) - 1;
+    return strcasecmp(name, "localhost") == 0 || (length > n && strcasecmp(name + length - n, suffix) == 0);
+}
+
+bool guard_host_allowed(const char *host, const char *listen_host, bool open)
+{
+    char name[MAX_NAME];
+    if (!host || open) {
+        return true;
+    }
+    return take_name(host, name) &&
+           (is_local_name(name) || is_address(name) || (listen_host && strcasecmp(name, listen_host) == 0));
+}
+
+bool guard_origin_allowed(const char *origin, const char *const *allowed)
+{
+    static const char *const schemes[] = {"http://", "https://"};
+    char name[MAX_NAME];
+    if (!origin) {
+        return true;
+    }
+    for (; allowed && *allowed; allowed++) {
+        if (strcmp(*allowed, "*") == 0 || strcasecmp(*allowed, origin) == 0) {
+            return true;
+        }
+    }
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++) {
+        const size_t n = strlen(schemes[i]);
+        if (strncasecmp(origin, schemes[i], n) == 0 && take_name(origin + n, name)) {
+            return is_local_name(name) || guard_is_loopback(name);
+        }
+    }
+    return false;
+}
+
+static bool equal_in_constant_time(const char *given, const char *key)
+{
+    const size_t n = strlen(key);
+    const size_t n_given = strlen(given);
+    unsigned char differs = n != n_given;
+    for (size_t i = 0; i < n_given; i++) {
+        differs |= (unsigned char)(given[i] ^ key[n > 0 ? i % n : 0]);
+    }
+    return !differs;
+}
+
+bool guard_key_matches(const char *authorization, const char *x_api_key, const char *key)
+{
+    static const char bearer[] = "Bearer ";
+    if (authorization && strncasecmp(authorization, bearer, sizeof(bearer) - 1) == 0) {
+        return equal_in_constant_time(authorization + sizeof(bearer) - 1, key);
+    }
+    return x_api_key && equal_in_constant_time(x_api_key, key);
+}
+
+bool guard_is_loopback(const char *host)
+{
+    struct in_addr v4;
+    struct in6_addr v6;
+    if (inet_pton(AF_INET, host, &v4) == 1) {
+        return ntohl(v4.s_addr) >> 24 == 127;
+    }
+    if (inet_pton(AF_INET6, host, &v6) == 1) {
+        return IN6_IS_ADDR_LOOPBACK(&v6);
+    }
+    return is_local_name(host);
+}

@@ -1,0 +1,30 @@
+/*
+ * guard.h - who may talk to the server: pure decisions about headers.
+ *
+ * A web page anywhere can make a browser send requests to this machine. Two checks keep
+ * such pages out: the Host header has to name this machine as its user would (a page that
+ * rebinds its own name to 127.0.0.1 sends its own name), and a request with an Origin
+ * header has to come from an allowed origin.
+ */
+#ifndef HYPURA_SERVER_GUARD_H
+#define HYPURA_SERVER_GUARD_H
+
+#include <stdbool.h>
+
+/* host is a Host header, "name:port"; NULL (HTTP/1.0) is allowed. Names of this machine are localhost, names that end
+ * in .localhost, and every address written as numbers. listen_host is what the server was told to listen on: its name
+ * is allowed, and when the server listens on all addresses (open: it checks keys then) any name is. */
+bool guard_host_allowed(const char *host, const char *listen_host, bool open);
+
+/* origin is an Origin header, NULL: not a web page's. Allowed are pages from this machine (http or https, as above),
+ * and the origins listed, where "*" is any. allowed ends with NULL. */
+bool guard_origin_allowed(const char *origin, const char *const *allowed);
+
+/* Whether the header "Authorization: Bearer KEY" or "x-api-key: KEY" carries the key; in a time that does not depend on
+ * where they differ. */
+bool guard_key_matches(const char *authorization, const char *x_api_key, const char *key);
+
+/* Whether an address to listen on can be reached from this machine alone. */
+bool guard_is_loopback(const char *host);
+
+#endif

@@ -1,0 +1,351 @@
+/*
+ * http.c - see http.h: what handlers see of a request, and the answer as it grows.
+ */
+#include "server/http_internal.h"
+
+#include "base/clock.h"
+#include "base/thread.h"
+#include "server/log.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+
+/* What the connection has not taken yet; a handler that is further ahead waits. */
+#define OUT_LIMIT_BYTES (256 * 1024)
+
+/* ---- the request ------------------------------------------------------------- */
+
+bool http_pairs_add(http_pairs *pairs, const char *name, const char *value)
+{
+    http_pair *items = realloc(pairs->items, (pairs->n + 1) * sizeof(*items));
+    if (!items) {
+        return false;
+    }
+    pairs->items = items;
+    http_pair pair = {strdup(name), strdup(value ? value : "")};
+    if (!pair.name || !pair.value) {
+        free(pair.name);
+        free(pair.value);
+        return false;
+    }
+    items[pairs->n++] = pair;
+    return true;
+}
+
+void http_pairs_clear(http_pairs *pairs)
+{
+    for (size_t i = 0; i < pairs->n; i++) {
+        free(pairs->items[i].name);
+        free(pairs->items[i].value);
+    }
+    free(pairs->items);
+    *pairs = (http_pairs){0};
+}
+
+hypura_server *http_server(const http_exchange *exchange)
+{
+    return http_daemon_server(exchange->daemon);
+}
+
+const char *http_method(const http_exchange *exchange)
+{
+    return exchange->method;
+}
+
+const char *http_path(const http_exchange *exchange)
+{
+    return exchange->path;
+}
+
+const char *http_query_text(const http_exchange *exchange)
+{
+    return exchange->query;
+}
+
+const char *http_rest(const http_exchange *exchange)
+{
+    const char *pattern = exchange->route->path;
+    const size_t length = strlen(pattern);
+    return pattern[length - 1] == '*' ? exchange->path + length - 1 : "";
+}
+
+const char *http_query(const http_exchange *exchange, const char *name)
+{
+    for (size_t i = 0; i < exchange->arguments.n; i++) {
+        if (strcmp(exchange->arguments.items[i].name, name) == 0) {
+            return exchange->arguments.items[i].value;
+        }
+    }
+    return NULL;
+}
+
+const char *http_header(const http_exchange *exchange, const char *name)
+{
+    for (size_t i = 0; i < exchange->headers.n; i++) {
+        if (strcasecmp(exchange->headers.items[i].name, name) == 0) {
+            return exchange->headers.items[i].value;
+        }
+    }
+    return NULL;
+}
+
+const char *http_body(const http_exchange *exchange, size_t *bytes)
+{
+    *bytes = exchange->body_bytes;
+    return exchange->body ? exchange->body : "";
+}
+
+json_t *http_json(http_exchange *exchange)
+{
+    json_error_t reason;
+    size_t bytes;
+    const char *body = http_body(exchange, &bytes);
+    json_t *value = json_loadb(body, bytes, JSON_REJECT_DUPLICATES, &reason);
+    if (!value) {
+        http_fail(exchange, 400, "the request body is no JSON: %s (byte %d)", reason.text, reason.position);
+    } else if (!json_is_object(value)) {
+        json_decref(value);
+        value = NULL;
+        http_fail(exchange, 400, "the request body is no JSON object");
+    }
+    return value;
+}
+
+/* ---- the answer: with the lock held -------------------------------------------- */
+
+static bool out_append(http_exchange *exchange, const char *data, size_t bytes)
+{
+    const size_t needed = exchange->out_bytes + bytes;
+    if (needed > exchange->out_capacity) {
+        size_t capacity = exchange->out_capacity > 0 ? exchange->out_capacity : 1024;
+        while (capacity < needed) {
+            capacity *= 2;
+        }
+        char *out = realloc(exchange->out, capacity);
+        if (!out) {
+            return false;
+        }
+        exchange->out = out;
+        exchange->out_capacity = capacity;
+    }
+    if (bytes > 0) {
+        memcpy(exchange->out + exchange->out_bytes, data, bytes);
+    }
+    exchange->out_bytes = needed;
+    return true;
+}
+
+static void begin(http_exchange *exchange, int code, const char *content_type, bool streamed)
+{
+    exchange->begun = true;
+    exchange->streamed = streamed;
+    exchange->code = code;
+    snprintf(exchange->content_type, sizeof(exchange->content_type), "%s", content_type);
+}
+
+void http_resume(http_exchange *exchange)
+{
+    if (exchange->suspended) {
+        exchange->suspended = false;
+        MHD_resume_connection(exchange->connection);
+    }
+}
+
+/* ---- the answer, for handlers -------------------------------------------------- */
+
+void http_set_header(http_exchange *exchange, const char *name, const char *value)
+{
+    pthread_mutex_lock(&exchange->lock);
+    (void)http_pairs_add(&exchange->answer_headers, name, value);
+    pthread_mutex_unlock(&exchange->lock);
+}
+
+void http_reply(http_exchange *exchange, int code, const char *content_type, const char *body, size_t bytes)
+{
+    pthread_mutex_lock(&exchange->lock);
+    if (!exchange->begun) {
+        begin(exchange, code, content_type, false);
+        exchange->whole = out_append(exchange, body, bytes);
+        exchange->ended = true;
+        http_resume(exchange);
+    }
+    pthread_mutex_unlock(&exchange->lock);
+}
+
+void http_reply_json(http_exchange *exchange, int code, json_t *value)
+{
+    char *text = value ? json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+    json_decref(value);
+    if (text) {
+        http_reply(exchange, code, "application/json; charset=utf-8", text, strlen(text));
+    } else {
+        static const char none[] = "{\"error\":\"out of memory\"}";
+        http_reply(exchange, 500, "application/json; charset=utf-8", none, sizeof(none) - 1);
+    }
+    free(text);
+}
+
+static const char *error_type(int code)
+{
+    switch (code) {
+    case 401:
+        return "authentication_error";
+    case 403:
+        return "permission_error";
+    case 404:
+        return "not_found_error";
+    case 413:
+        return "request_too_large";
+    case 429:
+        return "rate_limit_error";
+    case 503:
+        return "unavailable_error";
+    default:
+        return code < 500 ? "invalid_request_error" : "server_error";
+    }
+}
+
+void http_fail(http_exchange *exchange, int code, const char *format, ...)
+{
+    char message[768];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(message, sizeof(message), format, arguments);
+    va_end(arguments);
+    server_log(code >= 500 ? LOG_WARN : LOG_DEBUG, "%s %s: %d: %s", exchange->method, exchange->path, code, message);
+
+    /* Text from a request may end in the middle of a character. */
+    json_t *text = json_string(message);
+    if (!text) {
+        text = json_string("the request cannot be served, and what it says is no UTF-8");
+    }
+    json_t *value = NULL;
+    switch (exchange->route ? exchange->route->style : HTTP_STYLE_OPENAI) {
+    case HTTP_STYLE_OLLAMA:
+        value = json_pack("{s:o}", "error", text);
+        break;
+    case HTTP_STYLE_ANTHROPIC:
+        value = json_pack("{s:s, s:{s:s, s:o}}", "type", "error", "error", "type", error_type(code), "message", text);
+        break;
+    case HTTP_STYLE_OPENAI:
+        value = json_pack("{s:{s:i, s:o, s:s}}", "error", "code", code, "message", text, "type", error_type(code));
+        break;
+    }
+    if (code == 429 || code == 503) {
+        http_set_header(exchange, "Retry-After", "2");
+    }
+    if (http_begun(exchange)) {
+        json_decref(value);
+        http_end(exchange, false);
+    } else {
+        http_reply_json(exchange, code, value);
+    }
+}
+
+int http_code_of(hypura_status status)
+{
+    switch (status) {
+    case HYPURA_OK:
+        return 200;
+    case HYPURA_ERR_USAGE:
+        return 400;
+    case HYPURA_ERR_UNSUPPORTED:
+        return 501;
+    case HYPURA_ERR_BUDGET:
+        return 503;
+    default:
+        return 500;
+    }
+}
+
+void http_fail_error(http_exchange *exchange, const hypura_error *error)
+{
+    if (error->status == HYPURA_ERR_CANCELLED && http_gone(exchange)) {
+        return; /* nobody hears it */
+    }
+    http_fail(exchange, http_code_of(error->status), "%s", error->message);
+}
+
+void http_begin(http_exchange *exchange, int code, const char *content_type)
+{
+    pthread_mutex_lock(&exchange->lock);
+    if (!exchange->begun) {
+        begin(exchange, code, content_type, true);
+        http_resume(exchange);
+    }
+    pthread_mutex_unlock(&exchange->lock);
+}
+
+bool http_write(http_exchange *exchange, const char *data, size_t bytes)
+{
+    pthread_mutex_lock(&exchange->lock);
+    const uint64_t begin_us = hypura_clock_us();
+    const uint64_t timeout_us = http_write_timeout_us(exchange);
+    while (!exchange->gone && exchange->out_bytes > OUT_LIMIT_BYTES) {
+        const uint64_t waited_us = hypura_clock_us() - begin_us;
+        if (waited_us >= timeout_us) {
+            exchange->give_up = true;
+            http_resume(exchange);
+            break;
+        }
+        (void)hypura_cond_wait(&exchange->room, &exchange->lock, timeout_us - waited_us);
+    }
+    const bool written = !exchange->gone && !exchange->give_up && out_append(exchange, data, bytes);
+    if (written) {
+        http_resume(exchange);
+    }
+    pthread_mutex_unlock(&exchange->lock);
+    return written;
+}
+
+bool http_write_line(http_exchange *exchange, json_t *value)
+{
+    char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
+    json_decref(value);
+    bool written = false;
+    if (text) {
+        const size_t n = strlen(text);
+        text[n] = '\n'; /* in place of the zero byte */
+        written = http_write(exchange, text, n + 1);
+        free(text);
+    }
+    return written;
+}
+
+void http_end(http_exchange *exchange, bool whole)
+{
+    pthread_mutex_lock(&exchange->lock);
+    if (!exchange->ended) {
+        exchange->ended = true;
+        exchange->whole = whole;
+        http_resume(exchange);
+    }
+    pthread_mutex_unlock(&exchange->lock);
+}
+
+bool http_begun(const http_exchange *exchange)
+{
+    http_exchange *locked = (http_exchange *)(uintptr_t)exchange;
+    pthread_mutex_lock(&locked->lock);
+    const bool begun = exchange->begun;
+    pthread_mutex_unlock(&locked->lock);
+    return begun;
+}
+
+bool http_gone(http_exchange *exchange)
+{
+    pthread_mutex_lock(&exchange->lock);
+    bool gone = exchange->gone || exchange->give_up;
+    if (!gone) {
+        char byte;
+        const ssize_t n = recv(exchange->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+        gone = n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+    }
+    pthread_mutex_unlock(&exchange->lock);
+    return gone;
+}

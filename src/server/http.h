@@ -1,0 +1,101 @@
+/*
+ * http.h - HTTP for the handlers: what a request said, and answering it.
+ *
+ * One thread owns all sockets (libmicrohttpd). A whole request is given to a handler:
+ * those marked quick run on that thread, all others on a thread of their own while
+ * the connection is set aside. So a handler is straight code that may block.
+ *
+ *     received --> checked (guard.h, routes.h) --> handler --> answered
+ *                     '--> refused
+ *
+ * A handler answers once: with http_reply, http_fail, or http_begin, http_write..., http_end.
+ *
+ * What always holds: an answer is never held back by more than one write; a client that
+ * does not read stops the handler's writes, and after a time its connection; a client
+ * that went away makes writes fail and http_gone true. A client that closed its sending
+ * side has gone away, as for Go's and llama.cpp's servers.
+ */
+#ifndef HYPURA_SERVER_HTTP_H
+#define HYPURA_SERVER_HTTP_H
+
+#include "hypura.h"
+
+#include <jansson.h>
+
+typedef struct hypura_server hypura_server; /* server.h */
+typedef struct http_exchange http_exchange;
+typedef struct http_daemon http_daemon;
+
+/* How an API writes its errors. */
+typedef enum http_style {
+    HTTP_STYLE_OPENAI = 0, /* {"error":{"message":..,"type":..,"code":..}} */
+    HTTP_STYLE_ANTHROPIC,  /* {"type":"error","error":{"type":..,"message":..}} */
+    HTTP_STYLE_OLLAMA,     /* {"error":".."} */
+} http_style;
+
+/* ---- the request ------------------------------------------------------------- */
+
+hypura_server *http_server(const http_exchange *exchange);
+const char *http_method(const http_exchange *exchange);
+const char *http_path(const http_exchange *exchange); /* without the query */
+/* What follows the path of a route that ends in "*"; "" for others. */
+const char *http_rest(const http_exchange *exchange);
+/* NULL when there is none. Lives as long as the exchange. */
+const char *http_query(const http_exchange *exchange, const char *name);
+const char *http_header(const http_exchange *exchange, const char *name);
+/* The body as sent; terminated by a zero byte that does not count. */
+const char *http_body(const http_exchange *exchange, size_t *bytes);
+/* The body as a JSON object; answers 400 and returns NULL when it is none. Release with json_decref. */
+json_t *http_json(http_exchange *exchange);
+/* The query as it was sent, "a=b&c=d", "" when there is none. */
+const char *http_query_text(const http_exchange *exchange);
+
+/* ---- the answer -------------------------------------------------------------- */
+
+/* A header of the answer; before it begins. Both strings are copied. */
+void http_set_header(http_exchange *exchange, const char *name, const char *value);
+
+void http_reply(http_exchange *exchange, int code, const char *content_type, const char *body, size_t bytes);
+/* Takes the reference over. NULL counts as out of memory. */
+void http_reply_json(http_exchange *exchange, int code, json_t *value);
+/* An error in the style of the route. */
+void http_fail(http_exchange *exchange, int code, const char *format, ...) HYPURA_PRINTF(3, 4);
+/* The same for a failed call of the library, with the code that belongs to its status. */
+void http_fail_error(http_exchange *exchange, const hypura_error *error);
+int http_code_of(hypura_status status);
+
+void http_begin(http_exchange *exchange, int code, const char *content_type);
+/* False when the client is gone: nothing more will be sent, the handler comes to its end. */
+bool http_write(http_exchange *exchange, const char *data, size_t bytes);
+bool http_write_line(http_exchange *exchange, json_t *value); /* one line of NDJSON; takes the reference over */
+/* whole: false breaks the connection off, so that nobody takes the answer for complete. */
+void http_end(http_exchange *exchange, bool whole);
+
+/* Whether the client has gone away. Any thread. */
+bool http_gone(http_exchange *exchange);
+bool http_begun(const http_exchange *exchange);
+
+/* ---- the daemon -------------------------------------------------------------- */
+
+typedef struct http_options {
+    const char *host; /* an address */
+    uint16_t port;    /* 0: any */
+    uint32_t max_connections;
+    uint32_t max_active; /* requests that handlers work on; more are refused with 429 */
+    size_t max_body_bytes;
+    uint32_t idle_s;  /* a connection may rest for this long */
+    uint32_t head_s;  /* a request's head has to arrive in this time, its body at 64 KiB/s */
+    uint32_t write_s; /* a client may leave an answer unread for this long */
+} http_options;
+
+hypura_status http_open(const http_options *options, hypura_server *server, http_daemon **daemon, hypura_error *error);
+uint16_t http_port(const http_daemon *daemon);
+/* Requests that handlers work on. */
+uint32_t http_active(http_daemon *daemon);
+/* No new connection is taken and no new request on an old one; returns when all handlers have ended or after the time
+ * given, whichever comes first. */
+bool http_drain(http_daemon *daemon, uint64_t timeout_us);
+/* Breaks off what is left, waits for the handlers and frees everything. */
+void http_close(http_daemon *daemon);
+
+#endif

@@ -1,0 +1,699 @@
+/*
+ * http_daemon.c - the sockets: libmicrohttpd's thread, the checks before a handler runs, and time limits.
+ *
+ * libmicrohttpd calls on_request_line, then on_request several times for one request:
+ *
+ *     line ---> head ---> body, in pieces ---> whole: handler starts, connection set aside
+ *                |                                |
+ *                '--> refused                     '--> (taken up again) answer queued --> give_answer, as it grows
+ *
+ * What always holds: this thread waits for nothing but sockets and short locks.
+ */
+#include "server/http_internal.h"
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "base/thread.h"
+#include "server/guard.h"
+#include "server/jobs.h"
+#include "server/log.h"
+#include "server/server.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define CONNECTION_MEMORY_BYTES (32 * 1024) /* a request's head has to fit */
+#define MIN_BODY_BYTES_PER_S    (64 * 1024)
+#define SECOND_US               UINT64_C(1000000)
+#define OTHER_REQUESTS          64 /* that compute nothing: these at the same time at most */
+#define PIECE_BYTES             (32 * 1024)
+
+/* A socket. In the list while it is open; its deadline is when its next request has to be whole. */
+typedef struct http_link {
+    struct http_link *next;
+    struct http_link *previous;
+    int fd;
+    uint64_t deadline_us; /* 0: none */
+} http_link;
+
+struct http_daemon {
+    http_options options;
+    hypura_server *server;
+    struct MHD_Daemon *mhd;
+    int quiesced_fd; /* the listening socket after draining began; -1 before */
+    uint16_t port;
+    server_jobs *jobs;
+    atomic_bool draining;
+
+    pthread_mutex_t lock; /* of the lists and counts */
+    pthread_cond_t changed;
+    http_link *links;
+    http_exchange *exchanges;
+    uint32_t n_exchanges;
+    uint32_t n_active; /* handlers of routes that compute */
+    uint32_t n_other;  /* of others */
+    bool closing;
+    pthread_t watcher;
+};
+
+hypura_server *http_daemon_server(const http_daemon *daemon)
+{
+    return daemon->server;
+}
+
+uint64_t http_write_timeout_us(const http_exchange *exchange)
+{
+    return exchange->daemon->options.write_s * SECOND_US;
+}
+
+/* ---- links and their deadlines --------------------------------------------------- */
+
+static void set_deadline(http_daemon *daemon, http_link *link, uint64_t seconds)
+{
+    pthread_mutex_lock(&daemon->lock);
+    link->deadline_us = seconds > 0 ? hypura_clock_us() + seconds * SECOND_US : 0;
+    pthread_mutex_unlock(&daemon->lock);
+}
+
+static void on_connection(void *user, struct MHD_Connection *connection, void **socket_context,
+                          enum MHD_ConnectionNotificationCode what)
+{
+    http_daemon *daemon = user;
+    if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+        http_link *link = calloc(1, sizeof(*link));
+        const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+        *socket_context = link;
+        if (!link || !info) {
+            return; /* requests on it are refused */
+        }
+        link->fd = info->connect_fd;
+        pthread_mutex_lock(&daemon->lock);
+        link->next = daemon->links;
+        if (link->next) {
+            link->next->previous = link;
+        }
+        daemon->links = link;
+        pthread_mutex_unlock(&daemon->lock);
+        set_deadline(daemon, link, daemon->options.idle_s);
+    } else if (*socket_context) {
+        http_link *link = *socket_context;
+        pthread_mutex_lock(&daemon->lock);
+        if (link->next) {
+            link->next->previous = link->previous;
+        }
+        if (link->previous) {
+            link->previous->next = link->next;
+        } else if (daemon->links == link) {
+            daemon->links = link->next;
+        }
+        pthread_mutex_unlock(&daemon->lock);
+        free(link);
+        *socket_context = NULL;
+    }
+}
+
+static http_link *link_of(struct MHD_Connection *connection)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info ? info->socket_context : NULL;
+}
+
+/* Senders that are too slow are cut off: an idle limit alone would let them send a byte now and then for ever. */
+static void *watch(void *user)
+{
+    http_daemon *daemon = user;
+    pthread_mutex_lock(&daemon->lock);
+    while (!daemon->closing) {
+        const uint64_t now_us = hypura_clock_us();
+        for (http_link *link = daemon->links; link; link = link->next) {
+            if (link->deadline_us != 0 && link->deadline_us < now_us) {
+                shutdown(link->fd, SHUT_RDWR); /* the thread of the sockets sees its end */
+                link->deadline_us = 0;
+            }
+        }
+        (void)hypura_cond_wait(&daemon->changed, &daemon->lock, SECOND_US);
+    }
+    pthread_mutex_unlock(&daemon->lock);
+    return NULL;
+}
+
+/* ---- exchanges ------------------------------------------------------------------- */
+
+static http_exchange *exchange_open(http_daemon *daemon, struct MHD_Connection *connection)
+{
+    http_exchange *exchange = calloc(1, sizeof(*exchange));
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    if (!exchange || !info) {
+        free(exchange);
+        return NULL;
+    }
+    exchange->daemon = daemon;
+    exchange->connection = connection;
+    exchange->fd = info->connect_fd;
+    exchange->begin_us = hypura_clock_us();
+    exchange->n_holders = 1;
+    pthread_mutex_init(&exchange->lock, NULL);
+    hypura_cond_init(&exchange->room);
+    pthread_mutex_lock(&daemon->lock);
+    exchange->next = daemon->exchanges;
+    if (exchange->next) {
+        exchange->next->previous = exchange;
+    }
+    daemon->exchanges = exchange;
+    daemon->n_exchanges++;
+    pthread_mutex_unlock(&daemon->lock);
+    return exchange;
+}
+
+static void exchange_free(http_exchange *exchange)
+{
+    http_daemon *daemon = exchange->daemon;
+    pthread_mutex_lock(&daemon->lock);
+    if (exchange->next) {
+        exchange->next->previous = exchange->previous;
+    }
+    if (exchange->previous) {
+        exchange->previous->next = exchange->next;
+    } else {
+        daemon->exchanges = exchange->next;
+    }
+    daemon->n_exchanges--;
+    pthread_cond_broadcast(&daemon->changed);
+    pthread_mutex_unlock(&daemon->lock);
+    http_pairs_clear(&exchange->arguments);
+    http_pairs_clear(&exchange->headers);
+    http_pairs_clear(&exchange->answer_headers);
+    pthread_cond_destroy(&exchange->room);
+    pthread_mutex_destroy(&exchange->lock);
+    free(exchange->allowed_origin);
+    free(exchange->method);
+    free(exchange->path);
+    free(exchange->query);
+    free(exchange->body);
+    free(exchange->out);
+    free(exchange);
+}
+
+static void exchange_release(http_exchange *exchange)
+{
+    pthread_mutex_lock(&exchange->lock);
+    const bool last = --exchange->n_holders == 0;
+    pthread_mutex_unlock(&exchange->lock);
+    if (last) {
+        exchange_free(exchange);
+    }
+}
+
+/* ---- running handlers -------------------------------------------------------------- */
+
+static bool is_quick(const http_exchange *exchange)
+{
+    return (exchange->route->flags & ROUTE_QUICK) != 0;
+}
+
+static uint32_t *count_of(http_exchange *exchange)
+{
+    return exchange->route->flags & ROUTE_MODEL ? &exchange->daemon->n_active : &exchange->daemon->n_other;
+}
+
+static bool enter(http_exchange *exchange)
+{
+    http_daemon *daemon = exchange->daemon;
+    const uint32_t limit = exchange->route->flags & ROUTE_MODEL ? daemon->options.max_active : OTHER_REQUESTS;
+    pthread_mutex_lock(&daemon->lock);
+    uint32_t *count = count_of(exchange);
+    const bool entered = *count < limit;
+    *count += entered;
+    pthread_mutex_unlock(&daemon->lock);
+    return entered;
+}
+
+static void leave(http_exchange *exchange)
+{
+    http_daemon *daemon = exchange->daemon;
+    pthread_mutex_lock(&daemon->lock);
+    --*count_of(exchange);
+    pthread_cond_broadcast(&daemon->changed);
+    pthread_mutex_unlock(&daemon->lock);
+}
+
+static void run_handler(void *user)
+{
+    http_exchange *exchange = user;
+    exchange->route->handle(exchange);
+    pthread_mutex_lock(&exchange->lock);
+    if (!exchange->begun) {
+        exchange->give_up = true; /* the client is gone: there is nothing to say */
+    }
+    if (!exchange->ended) {
+        exchange->ended = true;
+        exchange->whole = false;
+    }
+    http_resume(exchange);
+    pthread_mutex_unlock(&exchange->lock);
+    leave(exchange);
+    exchange_release(exchange);
+}
+
+/* ---- answers ----------------------------------------------------------------------- */
+
+/* libmicrohttpd asks for the next piece of an answer whose length is not known. */
+static ssize_t give_answer(void *user, uint64_t position, char *buffer, size_t max)
+{
+    (void)position;
+    http_exchange *exchange = user;
+    ssize_t given = 0;
+    pthread_mutex_lock(&exchange->lock);
+    if (exchange->give_up) {
+        given = MHD_CONTENT_READER_END_WITH_ERROR;
+    } else if (exchange->out_bytes > 0) {
+        const size_t n = exchange->out_bytes < max ? exchange->out_bytes : max;
+        memcpy(buffer, exchange->out, n);
+        memmove(exchange->out, exchange->out + n, exchange->out_bytes - n);
+        exchange->out_bytes -= n;
+        exchange->n_sent += n;
+        pthread_cond_signal(&exchange->room);
+        given = (ssize_t)n;
+    } else if (exchange->ended) {
+        given = exchange->whole ? MHD_CONTENT_READER_END_OF_STREAM : MHD_CONTENT_READER_END_WITH_ERROR;
+    } else {
+        exchange->suspended = true;
+        MHD_suspend_connection(exchange->connection);
+    }
+    pthread_mutex_unlock(&exchange->lock);
+    return given;
+}
+
+static void add_headers(const http_exchange *exchange, struct MHD_Response *response)
+{
+    for (size_t i = 0; i < exchange->answer_headers.n; i++) {
+        MHD_add_response_header(response, exchange->answer_headers.items[i].name,
+                                exchange->answer_headers.items[i].value);
+    }
+    if (exchange->content_type[0] != '\0') {
+        MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, exchange->content_type);
+    }
+    if (exchange->allowed_origin) {
+        MHD_add_response_header(response, "Access-Control-Allow-Origin", exchange->allowed_origin);
+        MHD_add_response_header(response, "Vary", "Origin");
+    }
+    MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+    if (atomic_load(&exchange->daemon->draining)) {
+        MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
+    }
+}
+
+/* With the exchange's lock held. */
+static enum MHD_Result queue_answer(http_exchange *exchange)
+{
+    struct MHD_Response *response;
+    if (exchange->streamed) {
+        response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, PIECE_BYTES, give_answer, exchange, NULL);
+    } else {
+        response = MHD_create_response_from_buffer(exchange->out_bytes, exchange->out, MHD_RESPMEM_MUST_FREE);
+        exchange->n_sent = exchange->out_bytes;
+        if (response) {
+            exchange->out = NULL;
+            exchange->out_bytes = exchange->out_capacity = 0;
+        }
+    }
+    if (!response) {
+        return MHD_NO;
+    }
+    add_headers(exchange, response);
+    const enum MHD_Result queued = MHD_queue_response(exchange->connection, (unsigned)exchange->code, response);
+    MHD_destroy_response(response);
+    exchange->queued = true;
+    return queued;
+}
+
+static enum MHD_Result answer(http_exchange *exchange)
+{
+    pthread_mutex_lock(&exchange->lock);
+    enum MHD_Result result = MHD_YES;
+    if (exchange->give_up && !exchange->begun) {
+        result = MHD_NO; /* closes the connection */
+    } else if (exchange->begun && !exchange->queued) {
+        result = queue_answer(exchange);
+    }
+    pthread_mutex_unlock(&exchange->lock);
+    return result;
+}
+
+/* ---- checks ------------------------------------------------------------------------ */
+
+static enum MHD_Result collect_pair(void *user, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+    (void)kind;
+    return http_pairs_add(user, name, value) ? MHD_YES : MHD_NO;
+}
+
+/* A browser asks before it sends a request of another page's. */
+static void answer_preflight(http_exchange *exchange)
+{
+    http_set_header(exchange, "Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE, OPTIONS");
+    const char *wanted = http_header(exchange, "Access-Control-Request-Headers");
+    http_set_header(exchange, "Access-Control-Allow-Headers", wanted ? wanted : "Authorization, Content-Type");
+    http_set_header(exchange, "Access-Control-Max-Age", "600");
+    http_reply(exchange, 204, "", "", 0);
+}
+
+/* Decides on the head alone. True when the request may go on; else it was answered. */
+static bool check_head(http_exchange *exchange)
+{
+    const hypura_server_options *options = &exchange->daemon->server->options;
+    const char *origin = http_header(exchange, "Origin");
+    bool known_path;
+    exchange->route = route_find(exchange->method, exchange->path, &known_path);
+    if (!guard_host_allowed(http_header(exchange, "Host"), options->host, !guard_is_loopback(options->host))) {
+        http_fail(exchange, 403, "the Host header names another machine (a page that pretends to be this one?)");
+        return false;
+    }
+    if (!guard_origin_allowed(origin, options->origins)) {
+        http_fail(exchange, 403, "pages of %.200s may not use this server (--origins allows some)", origin);
+        return false;
+    }
+    exchange->allowed_origin = origin ? strdup(origin) : NULL;
+    if (strcmp(exchange->method, "OPTIONS") == 0) {
+        answer_preflight(exchange);
+        return false;
+    }
+    if (!exchange->route) {
+        http_fail(exchange, known_path ? 405 : 404, "%s %.200s is not part of this API", exchange->method,
+                  exchange->path);
+        return false;
+    }
+    if (options->api_key && !(exchange->route->flags & ROUTE_PUBLIC) &&
+        !guard_key_matches(http_header(exchange, "Authorization"), http_header(exchange, "x-api-key"),
+                           options->api_key)) {
+        http_set_header(exchange, "WWW-Authenticate", "Bearer");
+        http_fail(exchange, 401, "the API key is missing or wrong");
+        return false;
+    }
+    return true;
+}
+
+static bool check_length(http_exchange *exchange, uint64_t *seconds)
+{
+    const http_options *options = &exchange->daemon->options;
+    const char *length = http_header(exchange, MHD_HTTP_HEADER_CONTENT_LENGTH);
+    const unsigned long long bytes = length ? strtoull(length, NULL, 10) : options->max_body_bytes;
+    if (length && bytes > options->max_body_bytes) {
+        http_fail(exchange, 413, "a request of %s bytes is too large: %zu are taken", length, options->max_body_bytes);
+        return false;
+    }
+    *seconds = options->head_s + bytes / MIN_BODY_BYTES_PER_S;
+    return true;
+}
+
+/* ---- libmicrohttpd's callbacks ------------------------------------------------------- */
+
+/* What it returns becomes the context of on_request. */
+static void *on_request_line(void *user, const char *uri, struct MHD_Connection *connection)
+{
+    http_exchange *exchange = link_of(connection) ? exchange_open(user, connection) : NULL;
+    if (exchange) {
+        const char *mark = strchr(uri, '?');
+        exchange->query = strdup(mark ? mark + 1 : "");
+    }
+    return exchange;
+}
+
+static enum MHD_Result take_head(http_exchange *exchange, const char *path, const char *method)
+{
+    http_daemon *daemon = exchange->daemon;
+    http_link *link = link_of(exchange->connection);
+    exchange->method = strdup(method);
+    exchange->path = strdup(path);
+    if (!exchange->method || !exchange->path || !exchange->query) {
+        return MHD_NO;
+    }
+    MHD_get_connection_values(exchange->connection, MHD_GET_ARGUMENT_KIND, collect_pair, &exchange->arguments);
+    MHD_get_connection_values(exchange->connection, MHD_HEADER_KIND, collect_pair, &exchange->headers);
+    uint64_t seconds = 0;
+    if (check_head(exchange) && check_length(exchange, &seconds)) {
+        set_deadline(daemon, link, seconds);
+        return MHD_YES;
+    }
+    set_deadline(daemon, link, daemon->options.idle_s);
+    return answer(exchange);
+}
+
+static void take_body(http_exchange *exchange, const char *data, size_t bytes)
+{
+    const size_t needed = exchange->body_bytes + bytes + 1;
+    if (exchange->body_too_large || needed - 1 > exchange->daemon->options.max_body_bytes) {
+        exchange->body_too_large = true; /* the rest is dropped as it comes */
+        return;
+    }
+    if (needed > exchange->body_capacity) {
+        size_t capacity = exchange->body_capacity > 0 ? exchange->body_capacity : 4096;
+        while (capacity < needed) {
+            capacity *= 2;
+        }
+        char *body = realloc(exchange->body, capacity);
+        if (!body) {
+            exchange->body_too_large = true;
+            return;
+        }
+        exchange->body = body;
+        exchange->body_capacity = capacity;
+    }
+    memcpy(exchange->body + exchange->body_bytes, data, bytes);
+    exchange->body_bytes += bytes;
+    exchange->body[exchange->body_bytes] = '\0';
+}
+
+static enum MHD_Result take_whole(http_exchange *exchange)
+{
+    http_daemon *daemon = exchange->daemon;
+    set_deadline(daemon, link_of(exchange->connection), 0);
+    if (exchange->body_too_large) {
+        http_fail(exchange, 413, "the request is too large: %zu bytes are taken", daemon->options.max_body_bytes);
+    } else if (atomic_load(&daemon->draining)) {
+        http_fail(exchange, 503, "the server is shutting down");
+    } else if (is_quick(exchange)) {
+        exchange->route->handle(exchange);
+    } else if (!enter(exchange)) {
+        http_fail(exchange, 429, "too many requests at the same time: try again in a moment");
+    } else {
+        pthread_mutex_lock(&exchange->lock);
+        exchange->n_holders++;
+        exchange->suspended = true;
+        MHD_suspend_connection(exchange->connection);
+        pthread_mutex_unlock(&exchange->lock);
+        if (server_jobs_run(daemon->jobs, run_handler, exchange)) {
+            return MHD_YES;
+        }
+        leave(exchange);
+        pthread_mutex_lock(&exchange->lock);
+        exchange->n_holders--;
+        pthread_mutex_unlock(&exchange->lock);
+        http_fail(exchange, 503, "no thread can be started");
+        return MHD_YES; /* taken up again by the failure */
+    }
+    return answer(exchange);
+}
+
+static enum MHD_Result on_request(void *user, struct MHD_Connection *connection, const char *path, const char *method,
+                                  const char *version, const char *upload, size_t *upload_bytes, void **context)
+{
+    (void)user;
+    (void)connection;
+    (void)version;
+    http_exchange *exchange = *context;
+    if (!exchange) {
+        return MHD_NO; /* out of memory */
+    }
+    if (!exchange->method) {
+        return take_head(exchange, path, method);
+    }
+    if (*upload_bytes > 0) {
+        take_body(exchange, upload, *upload_bytes);
+        *upload_bytes = 0;
+        return MHD_YES;
+    }
+    pthread_mutex_lock(&exchange->lock);
+    const bool handed = exchange->n_holders > 1 || exchange->begun || exchange->give_up;
+    pthread_mutex_unlock(&exchange->lock);
+    return handed ? answer(exchange) : take_whole(exchange);
+}
+
+static void on_completed(void *user, struct MHD_Connection *connection, void **context,
+                         enum MHD_RequestTerminationCode why)
+{
+    http_daemon *daemon = user;
+    http_exchange *exchange = *context;
+    (void)why;
+    *context = NULL;
+    if (!exchange) {
+        return;
+    }
+    http_link *link = link_of(connection);
+    if (link) {
+        set_deadline(daemon, link, daemon->options.idle_s);
+    }
+    server_log(LOG_DEBUG, "%s %s: %d, %llu bytes, %.1f ms", exchange->method ? exchange->method : "-",
+               exchange->path ? exchange->path : "-", exchange->code, (unsigned long long)exchange->n_sent,
+               (double)(hypura_clock_us() - exchange->begin_us) / 1e3);
+    pthread_mutex_lock(&exchange->lock);
+    exchange->gone = true;
+    pthread_cond_broadcast(&exchange->room);
+    pthread_mutex_unlock(&exchange->lock);
+    exchange_release(exchange);
+}
+
+static void log_mhd(void *user, const char *format, va_list arguments)
+{
+    (void)user;
+    char text[256];
+    vsnprintf(text, sizeof text, format, arguments);
+    server_log(LOG_DEBUG, "http: %s", text);
+}
+
+/* ---- opening and closing --------------------------------------------------------------- */
+
+static bool make_address(const http_options *options, struct sockaddr_storage *address, bool *v6)
+{
+    struct sockaddr_in *in4 = (struct sockaddr_in *)address;
+    struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)address;
+    const char *host = strcmp(options->host, "localhost") == 0 ? "127.0.0.1" : options->host;
+    memset(address, 0, sizeof(*address));
+    *v6 = inet_pton(AF_INET6, host, &in6->sin6_addr) == 1;
+    if (*v6) {
+        in6->sin6_family = AF_INET6;
+        in6->sin6_port = htons(options->port);
+        return true;
+    }
+    in4->sin_family = AF_INET;
+    in4->sin_port = htons(options->port);
+    return inet_pton(AF_INET, host, &in4->sin_addr) == 1;
+}
+
+static hypura_status start_mhd(http_daemon *daemon, hypura_error *error)
+{
+    const http_options *options = &daemon->options;
+    struct sockaddr_storage address;
+    bool v6;
+    if (!make_address(options, &address, &v6)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%s is no address to listen on: give 127.0.0.1, ::1 or 0.0.0.0",
+                           options->host);
+    }
+    const unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
+                           (v6 ? MHD_USE_IPv6 : 0);
+    errno = 0;
+    daemon->mhd =
+        MHD_start_daemon(flags, options->port, NULL, NULL, on_request, daemon, MHD_OPTION_EXTERNAL_LOGGER, log_mhd,
+                         NULL, MHD_OPTION_SOCK_ADDR, &address, MHD_OPTION_CONNECTION_LIMIT, options->max_connections,
+                         MHD_OPTION_CONNECTION_TIMEOUT, options->write_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                         (size_t)CONNECTION_MEMORY_BYTES, MHD_OPTION_NOTIFY_CONNECTION, on_connection, daemon,
+                         MHD_OPTION_NOTIFY_COMPLETED, on_completed, daemon, MHD_OPTION_URI_LOG_CALLBACK,
+                         on_request_line, daemon, MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u, MHD_OPTION_END);
+    if (!daemon->mhd) {
+        return hypura_fail_errno(error, errno ? errno : EIO, "cannot listen on %s port %u", options->host,
+                                 options->port);
+    }
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(daemon->mhd, MHD_DAEMON_INFO_BIND_PORT);
+    daemon->port = info && info->port ? info->port : options->port;
+    return HYPURA_OK;
+}
+
+hypura_status http_open(const http_options *options, hypura_server *server, http_daemon **out, hypura_error *error)
+{
+    http_daemon *daemon = calloc(1, sizeof(*daemon));
+    *out = NULL;
+    if (!daemon) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a server");
+    }
+    daemon->options = *options;
+    daemon->server = server;
+    daemon->quiesced_fd = -1;
+    pthread_mutex_init(&daemon->lock, NULL);
+    hypura_cond_init(&daemon->changed);
+    hypura_status status = server_jobs_open(options->max_active + OTHER_REQUESTS, &daemon->jobs, error);
+    if (status == HYPURA_OK && pthread_create(&daemon->watcher, NULL, watch, daemon) != 0) {
+        status = hypura_fail(error, HYPURA_ERR_MEMORY, "no thread for a server");
+    }
+    if (status != HYPURA_OK) {
+        server_jobs_close(daemon->jobs);
+        free(daemon);
+        return status;
+    }
+    status = start_mhd(daemon, error);
+    if (status != HYPURA_OK) {
+        http_close(daemon);
+        return status;
+    }
+    *out = daemon;
+    return HYPURA_OK;
+}
+
+uint16_t http_port(const http_daemon *daemon)
+{
+    return daemon->port;
+}
+
+uint32_t http_active(http_daemon *daemon)
+{
+    pthread_mutex_lock(&daemon->lock);
+    const uint32_t n = daemon->n_active;
+    pthread_mutex_unlock(&daemon->lock);
+    return n;
+}
+
+bool http_drain(http_daemon *daemon, uint64_t timeout_us)
+{
+    const uint64_t begin_us = hypura_clock_us();
+    atomic_store(&daemon->draining, true);
+    if (daemon->quiesced_fd < 0) {
+        daemon->quiesced_fd = MHD_quiesce_daemon(daemon->mhd);
+    }
+    pthread_mutex_lock(&daemon->lock);
+    for (;;) {
+        const uint64_t waited_us = hypura_clock_us() - begin_us;
+        if (daemon->n_exchanges == 0 || waited_us >= timeout_us) {
+            break;
+        }
+        (void)hypura_cond_wait(&daemon->changed, &daemon->lock, timeout_us - waited_us);
+    }
+    const bool drained = daemon->n_exchanges == 0;
+    pthread_mutex_unlock(&daemon->lock);
+    return drained;
+}
+
+void http_close(http_daemon *daemon)
+{
+    if (!daemon) {
+        return;
+    }
+    pthread_mutex_lock(&daemon->lock);
+    for (http_exchange *exchange = daemon->exchanges; exchange; exchange = exchange->next) {
+        pthread_mutex_lock(&exchange->lock);
+        exchange->give_up = true;
+        http_resume(exchange);
+        pthread_cond_broadcast(&exchange->room);
+        pthread_mutex_unlock(&exchange->lock);
+    }
+    pthread_mutex_unlock(&daemon->lock);
+    server_jobs_close(daemon->jobs);
+    if (daemon->mhd) {
+        MHD_stop_daemon(daemon->mhd);
+    }
+    if (daemon->quiesced_fd >= 0) {
+        close(daemon->quiesced_fd);
+    }
+    pthread_mutex_lock(&daemon->lock);
+    daemon->closing = true;
+    pthread_cond_broadcast(&daemon->changed);
+    pthread_mutex_unlock(&daemon->lock);
+    pthread_join(daemon->watcher, NULL);
+    pthread_cond_destroy(&daemon->changed);
+    pthread_mutex_destroy(&daemon->lock);
+    free(daemon);
+}

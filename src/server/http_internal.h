@@ -1,0 +1,80 @@
+/*
+ * http_internal.h - an exchange, as http.c (requests and answers) and http_daemon.c (sockets) share it.
+ *
+ * Two hold an exchange: the connection, until libmicrohttpd says that the request has ended, and the handler, until it
+ * returns. The connection is set aside ("suspended") while it waits for the handler, and taken up again by whoever adds
+ * to the answer; `lock` guards that and everything below it.
+ */
+#ifndef HYPURA_SERVER_HTTP_INTERNAL_H
+#define HYPURA_SERVER_HTTP_INTERNAL_H
+
+#include "server/http.h"
+#include "server/routes.h"
+
+#include <microhttpd.h>
+#include <pthread.h>
+
+typedef struct http_pair {
+    char *name;
+    char *value;
+} http_pair;
+
+typedef struct http_pairs {
+    size_t n;
+    http_pair *items;
+} http_pairs;
+
+struct http_exchange {
+    http_daemon *daemon;
+    http_exchange *next; /* in the daemon's list */
+    http_exchange *previous;
+    struct MHD_Connection *connection;
+    int fd;
+    uint64_t begin_us;
+
+    /* the request: unchanged once the handler has it */
+    const http_route *route;
+    char *method;
+    char *path;
+    char *query;
+    http_pairs arguments;
+    http_pairs headers;
+    char *body;
+    size_t body_bytes;
+    size_t body_capacity;
+    bool body_too_large;
+    char *allowed_origin; /* for the answer; NULL: no web page's request */
+
+    pthread_mutex_t lock;
+    pthread_cond_t room; /* out has room, or the client is gone */
+    int n_holders;
+    bool suspended;
+    bool gone;    /* the connection has ended */
+    bool give_up; /* the connection is to be broken off */
+
+    /* the answer */
+    bool begun;  /* code, type and headers are set */
+    bool queued; /* libmicrohttpd has it */
+    bool ended;
+    bool whole;
+    bool streamed; /* its length is not known at the beginning */
+    int code;
+    char content_type[96];
+    http_pairs answer_headers;
+    char *out; /* not yet taken by the connection */
+    size_t out_bytes;
+    size_t out_capacity;
+    uint64_t n_sent;
+};
+
+/* False when memory ran out. */
+bool http_pairs_add(http_pairs *pairs, const char *name, const char *value);
+void http_pairs_clear(http_pairs *pairs);
+
+/* Lets the connection go on, with the lock held. */
+void http_resume(http_exchange *exchange);
+/* How long a client may leave the answer unread. */
+uint64_t http_write_timeout_us(const http_exchange *exchange);
+hypura_server *http_daemon_server(const http_daemon *daemon);
+
+#endif

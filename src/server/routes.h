@@ -1,0 +1,45 @@
+/*
+ * routes.h - the table of endpoints. A new endpoint is one file with its handler and
+ * one line of the table in routes.c.
+ */
+#ifndef HYPURA_SERVER_ROUTES_H
+#define HYPURA_SERVER_ROUTES_H
+
+#include "server/http.h"
+
+enum {
+    ROUTE_QUICK = 1,  /* runs on the thread of the sockets: never blocks */
+    ROUTE_PUBLIC = 2, /* needs no key */
+    ROUTE_MODEL = 4,  /* computes: counts against the limit of requests */
+};
+
+typedef struct http_route {
+    const char *method;
+    const char *path; /* a "*" at the end stands for the rest */
+    void (*handle)(http_exchange *exchange);
+    unsigned flags;
+    http_style style;
+} http_route;
+
+/* The route of a request. NULL when there is none; *known_path tells whether the path has another method (405). */
+const http_route *route_find(const char *method, const char *path, bool *known_path);
+
+/* ---- handlers, each in the file named after it --------------------------------- */
+
+void endpoint_health(http_exchange *exchange); /* endpoint_basic.c */
+void endpoint_ready(http_exchange *exchange);
+void endpoint_root(http_exchange *exchange);
+void endpoint_version(http_exchange *exchange);
+void endpoint_models(http_exchange *exchange);      /* endpoint_models.c */
+void endpoint_pass(http_exchange *exchange);        /* endpoint_pass.c */
+void endpoint_ollama_chat(http_exchange *exchange); /* endpoint_chat.c */
+void endpoint_ollama_generate(http_exchange *exchange);
+void endpoint_ollama_embed(http_exchange *exchange); /* endpoint_embed.c */
+void endpoint_ollama_embeddings(http_exchange *exchange);
+void endpoint_ollama_tags(http_exchange *exchange); /* endpoint_library.c */
+void endpoint_ollama_show(http_exchange *exchange);
+void endpoint_ollama_copy(http_exchange *exchange);
+void endpoint_ollama_delete(http_exchange *exchange);
+void endpoint_ollama_ps(http_exchange *exchange); /* endpoint_ps.c */
+
+#endif

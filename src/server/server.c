@@ -1,0 +1,139 @@
+/*
+ * server.c - see hypura_server.h: puts the parts together.
+ */
+#include "server/server.h"
+
+#include "base/clock.h"
+#include "base/size.h"
+#include "base/status.h"
+#include "server/guard.h"
+#include "server/log.h"
+#include "server/upstream.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define DEFAULT_REQUESTS   128
+#define DEFAULT_BODY_BYTES (UINT64_C(64) << 20)
+#define MAX_CONNECTIONS    4096
+#define IDLE_S             120
+#define HEAD_S             30
+#define WRITE_S            120
+
+static hypura_status check_options(hypura_server_options *options, hypura_error *error)
+{
+    server_log_level level = LOG_INFO;
+    if (!options->host) {
+        options->host = "127.0.0.1";
+    }
+    if (!options->api_key && !options->no_auth && !guard_is_loopback(options->host)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE,
+                           "%s can be reached from other machines: give --api-key KEY, or --no-auth if anyone may come",
+                           options->host);
+    }
+    if (options->api_key && options->api_key[0] == '\0') {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "the API key is empty");
+    }
+    if (options->log_level && !server_log_parse(options->log_level, &level)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%s is no level of the log: error, warn, info or debug",
+                           options->log_level);
+    }
+    server_log_set(level);
+    return HYPURA_OK;
+}
+
+/* Memory that is free now, less a tenth for everybody else. */
+static hypura_status choose_memory(hypura_server_options *options, hypura_error *error)
+{
+    hypura_profile profile;
+    const hypura_profile_options wanted = {.cache_dir = options->cache_dir};
+    if (options->memory_bytes > 0) {
+        return HYPURA_OK;
+    }
+    hypura_status status = hypura_profile_get(&wanted, &profile, error);
+    options->memory_bytes = profile.ram_available_bytes / 10 * 9;
+    return status;
+}
+
+static hypura_status open_parts(hypura_server *server, hypura_error *error)
+{
+    const hypura_server_options *options = &server->options;
+    const hypura_models_options models = {.folder = options->models_folder,
+                                          .ollama_folder = options->ollama_folder,
+                                          .import_folder = options->import_folder,
+                                          .paths = options->paths,
+                                          .n_paths = options->n_paths};
+    const http_options http = {.host = options->host,
+                               .port = options->port,
+                               .max_connections = MAX_CONNECTIONS,
+                               .max_active = options->max_requests > 0 ? options->max_requests : DEFAULT_REQUESTS,
+                               .max_body_bytes =
+                                   options->max_body_bytes > 0 ? options->max_body_bytes : DEFAULT_BODY_BYTES,
+                               .idle_s = IDLE_S,
+                               .head_s = HEAD_S,
+                               .write_s = WRITE_S};
+    hypura_status status = hypura_models_open(&models, &server->models, error);
+    if (status == HYPURA_OK) {
+        status = fleet_open(options, &server->fleet, error);
+    }
+    return status == HYPURA_OK ? http_open(&http, server, &server->http, error) : status;
+}
+
+hypura_status hypura_server_open(const hypura_server_options *options, hypura_server **opened, hypura_error *error)
+{
+    hypura_server *server = calloc(1, sizeof(*server));
+    *opened = NULL;
+    hypura_error_clear(error);
+    if (!server) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a server");
+    }
+    server->options = *options;
+    server->begin_us = hypura_clock_us();
+    hypura_status status = check_options(&server->options, error);
+    if (status == HYPURA_OK) {
+        status = choose_memory(&server->options, error);
+    }
+    if (status == HYPURA_OK) {
+        status = upstream_begin(error);
+    }
+    if (status != HYPURA_OK) {
+        free(server);
+        return status;
+    }
+    status = open_parts(server, error);
+    if (status != HYPURA_OK) {
+        hypura_server_close(server);
+        return status;
+    }
+    char memory[HYPURA_SIZE_TEXT];
+    server_log(LOG_INFO, "listening on http://%s:%u, models may use %s", server->options.host, http_port(server->http),
+               hypura_size_format(server->options.memory_bytes, memory, sizeof memory));
+    *opened = server;
+    return HYPURA_OK;
+}
+
+uint16_t hypura_server_port(const hypura_server *server)
+{
+    return http_port(server->http);
+}
+
+void hypura_server_drain(hypura_server *server)
+{
+    const uint32_t n_active = http_active(server->http);
+    server_log(LOG_INFO, "shutting down%s", n_active > 0 ? ": waiting for what is running" : "");
+    if (!http_drain(server->http, (uint64_t)(server->options.drain_s * 1e6))) {
+        server_log(LOG_WARN, "shutting down: what was still running is broken off");
+    }
+}
+
+void hypura_server_close(hypura_server *server)
+{
+    if (!server) {
+        return;
+    }
+    http_close(server->http);
+    fleet_close(server->fleet);
+    hypura_models_close(server->models);
+    upstream_end();
+    free(server);
+}

@@ -1,0 +1,24 @@
+/*
+ * server.h - the parts of a server, as its files share them.
+ *
+ *     http (sockets, requests)  -->  handlers (endpoint_*.c)  -->  fleet (loaded models)  -->  engine (one process)
+ *                                          |                                                     ^
+ *                                          '--> models (store.h)           upstream (HTTP) ------'
+ */
+#ifndef HYPURA_SERVER_SERVER_H
+#define HYPURA_SERVER_SERVER_H
+
+#include "hypura_server.h"
+#include "server/fleet.h"
+#include "server/http.h"
+#include "server/store.h"
+
+struct hypura_server {
+    hypura_server_options options;
+    hypura_models *models;
+    server_fleet *fleet;
+    http_daemon *http;
+    uint64_t begin_us; /* when it opened */
+};
+
+#endif

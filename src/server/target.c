@@ -1,0 +1,92 @@
+/*
+ * target.c - see target.h.
+ */
+#include "server/target.h"
+
+#include "base/status.h"
+#include "server/server.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define DEATH_US 500000
+
+bool target_client_gone(void *exchange)
+{
+    return http_gone(exchange);
+}
+
+/* The only loaded model, else the only one there is; NULL when a name is needed. */
+static const hypura_model_entry *find_default(hypura_server *server)
+{
+    const hypura_model_entry *found = NULL;
+    fleet_info *infos;
+    const size_t n_loaded = fleet_list(server->fleet, &infos);
+    if (n_loaded == 1) {
+        found = hypura_model_entry_hold(infos[0].entry);
+    }
+    fleet_list_clear(infos, n_loaded);
+    hypura_model_list list;
+    if (n_loaded == 0 && hypura_models_list(server->models, &list, NULL) == HYPURA_OK) {
+        if (list.n == 1) {
+            found = hypura_model_entry_hold(list.entries[0]);
+        }
+        hypura_model_list_clear(&list);
+    }
+    return found;
+}
+
+const hypura_model_entry *target_find(http_exchange *exchange, const char *name)
+{
+    hypura_server *server = http_server(exchange);
+    const hypura_model_entry *entry = NULL;
+    hypura_error error = {0};
+    if (!name || name[0] == '\0') {
+        entry = find_default(server);
+        if (!entry) {
+            http_fail(exchange, 400, "no model is named, and there is not just one");
+        }
+        return entry;
+    }
+    if (hypura_models_find(server->models, name, HYPURA_FIND_TYPED, &entry, &error) != HYPURA_OK) {
+        http_fail_error(exchange, &error);
+        return NULL;
+    }
+    if (!entry) {
+        http_fail(exchange, 404, "model '%.200s' not found", name);
+    }
+    return entry;
+}
+
+bool target_open(http_exchange *exchange, const hypura_model_entry *entry, uint32_t n_context, bool embeddings,
+                 server_target *opened)
+{
+    const fleet_wish wish = {.entry = entry, .n_context = n_context, .embeddings = embeddings};
+    hypura_error error = {0};
+    *opened = (server_target){.entry = entry, .keep_alive_s = (double)NAN};
+    if (fleet_acquire(http_server(exchange)->fleet, &wish, target_client_gone, exchange, &opened->lease, &error) ==
+        HYPURA_OK) {
+        return true;
+    }
+    hypura_model_entry_release(entry);
+    opened->entry = NULL;
+    http_fail_error(exchange, &error);
+    return false;
+}
+
+void target_close(http_exchange *exchange, server_target *target)
+{
+    fleet_release(http_server(exchange)->fleet, &target->lease, target->keep_alive_s);
+    hypura_model_entry_release(target->entry);
+    target->entry = NULL;
+}
+
+void target_explain(const server_target *target, hypura_error *error)
+{
+    char end[384];
+    if (error->status == HYPURA_ERR_BACKEND && engine_ends_within(target->lease.engine, DEATH_US)) {
+        engine_describe_end(target->lease.engine, end, sizeof end);
+        (void)hypura_fail(error, HYPURA_ERR_BACKEND, "%s: the model's engine %s", target->entry->name, end);
+    }
+}

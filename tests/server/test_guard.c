@@ -1,0 +1,98 @@
+/* Which Host and Origin headers are let in, and keys. */
+#include "server/guard.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+static void hosts_of_this_machine_are_let_in(void **state)
+{
+    (void)state;
+    static const char *const good[] = {"localhost",      "localhost:8080",   "LOCALHOST:1",
+                                       "127.0.0.1:8080", "192.168.1.5:8080", "[::1]:8080",
+                                       "[::1]",          "a.localhost:3000", "localhost."};
+    static const char *const bad[] = {
+        "evil.com", "evil.com:8080",  "localhost.evil.com", "evillocalhost", "localhost:80a",     "localhost/x", "[::1",
+        "",         "127.0.0.1.evil", "[::1]evil",          ":8080",         "127.0.0.1@evil.com"};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        if (!guard_host_allowed(good[i], "127.0.0.1", false)) {
+            fail_msg("%s was kept out", good[i]);
+        }
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        if (guard_host_allowed(bad[i], "127.0.0.1", false)) {
+            fail_msg("%s was let in", bad[i]);
+        }
+        assert_true(guard_host_allowed(bad[i], "0.0.0.0", true));
+    }
+    assert_true(guard_host_allowed(NULL, "127.0.0.1", false));
+    assert_true(guard_host_allowed("box:80", "box", false));
+}
+
+static void origins_are_this_machine_and_those_listed(void **state)
+{
+    (void)state;
+    static const char *const listed[] = {"https://app.example.com", "app://obsidian.md", NULL};
+    static const char *const any[] = {"*", NULL};
+    static const char *const bad[] = {"http://evil.com",
+                                      "http://localhost.evil.com",
+                                      "null",
+                                      "https://app.example.com.evil.com",
+                                      "http://192.168.1.5",
+                                      "file://",
+                                      "",
+                                      "ftp://localhost",
+                                      "http://localhost@evil.com",
+                                      "http://localhost/x"};
+    assert_true(guard_origin_allowed(NULL, NULL));
+    assert_true(guard_origin_allowed("http://localhost:3000", NULL));
+    assert_true(guard_origin_allowed("https://127.0.0.1", NULL));
+    assert_true(guard_origin_allowed("http://[::1]:5173", NULL));
+    assert_true(guard_origin_allowed("https://app.example.com", listed));
+    assert_true(guard_origin_allowed("app://obsidian.md", listed));
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        if (guard_origin_allowed(bad[i], listed)) {
+            fail_msg("%s was let in", bad[i]);
+        }
+        assert_true(guard_origin_allowed(bad[i], any));
+    }
+}
+
+static void keys_match_whole(void **state)
+{
+    (void)state;
+    assert_true(guard_key_matches("Bearer secret", NULL, "secret"));
+    assert_true(guard_key_matches("bearer secret", NULL, "secret"));
+    assert_true(guard_key_matches(NULL, "secret", "secret"));
+    assert_false(guard_key_matches("Bearer secre", NULL, "secret"));
+    assert_false(guard_key_matches("Bearer secretsecret", NULL, "secret"));
+    assert_false(guard_key_matches("Bearer ", NULL, "secret"));
+    assert_false(guard_key_matches("Basic secret", NULL, "secret"));
+    assert_false(guard_key_matches(NULL, NULL, "secret"));
+    assert_false(guard_key_matches(NULL, "", "secret"));
+}
+
+static void loopback_is_told_from_the_rest(void **state)
+{
+    (void)state;
+    assert_true(guard_is_loopback("127.0.0.1"));
+    assert_true(guard_is_loopback("127.9.9.9"));
+    assert_true(guard_is_loopback("::1"));
+    assert_true(guard_is_loopback("localhost"));
+    assert_false(guard_is_loopback("0.0.0.0"));
+    assert_false(guard_is_loopback("::"));
+    assert_false(guard_is_loopback("192.168.0.1"));
+    assert_false(guard_is_loopback("example.com"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(hosts_of_this_machine_are_let_in),
+        cmocka_unit_test(origins_are_this_machine_and_those_listed),
+        cmocka_unit_test(keys_match_whole),
+        cmocka_unit_test(loopback_is_told_from_the_rest),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,329 @@
+/* Ollama's API as llama.cpp's server speaks it: requests there, events back, cut anywhere. */
+#include "server/ollama.h"
+#include "server/sse.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <cmocka.h>
+
+static json_t *parse(const char *text)
+{
+    json_error_t reason;
+    json_t *value = json_loads(text, JSON_DECODE_ANY, &reason);
+    if (!value) {
+        fail_msg("%s: %s", text, reason.text);
+    }
+    return value;
+}
+
+static void expect_json(const json_t *got, const char *wanted)
+{
+    json_t *value = parse(wanted);
+    if (!json_equal(got, value)) {
+        char *text = got ? json_dumps(got, JSON_ENCODE_ANY) : NULL;
+        fail_msg("got    %s\nwanted %s", text ? text : "nothing", wanted);
+    }
+    json_decref(value);
+}
+
+/* ---- requests ------------------------------------------------------------------ */
+
+static void durations_are_read_as_go_writes_them(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        double seconds;
+    } good[] = {{"5", 5},         {"-1", -1},       {"0", 0},      {"\"5m\"", 300},    {"\"1h30m\"", 5400},
+                {"\"-1m\"", -60}, {"\"10\"", 10},   {"\"0\"", 0},  {"\"250ms\"", .25}, {"\"1.5h\"", 5400},
+                {"2.5", 2.5},     {"\"1m1s\"", 61}, {"\"-1\"", -1}};
+    static const char *const bad[] = {"\"\"", "\"m\"", "\"5x\"",   "\"5m3\"",  "true",
+                                      "null", "{}",    "\"--5m\"", "\"5m-3s\""};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        json_t *value = parse(good[i].text);
+        double seconds = -99;
+        if (!ollama_parse_duration(value, &seconds) || fabs(seconds - good[i].seconds) > 1e-9) {
+            fail_msg("%s became %f", good[i].text, seconds);
+        }
+        json_decref(value);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        json_t *value = parse(bad[i]);
+        double seconds;
+        if (ollama_parse_duration(value, &seconds)) {
+            fail_msg("%s was taken", bad[i]);
+        }
+        json_decref(value);
+    }
+}
+
+static json_t *translated(ollama_kind kind, const char *body, const char *settings, const char *path)
+{
+    ollama_request request;
+    hypura_error error = {0};
+    json_t *from = parse(body);
+    json_t *own = settings ? parse(settings) : NULL;
+    if (ollama_translate(kind, from, own, &request, &error) != HYPURA_OK) {
+        fail_msg("%s: %s", body, error.message);
+    }
+    assert_non_null(request.body);
+    assert_string_equal(request.path, path);
+    json_decref(from);
+    json_decref(own);
+    return request.body;
+}
+
+static void expect_refused(ollama_kind kind, const char *body)
+{
+    ollama_request request;
+    hypura_error error = {0};
+    json_t *from = parse(body);
+    if (ollama_translate(kind, from, NULL, &request, &error) == HYPURA_OK) {
+        fail_msg("%s was taken", body);
+    }
+    assert_null(request.body);
+    assert_true(error.message[0] != '\0');
+    json_decref(from);
+}
+
+static const char chat_path[] = "/v1/chat/completions";
+
+static void options_and_formats_are_translated(void **state)
+{
+    (void)state;
+    json_t *to =
+        translated(OLLAMA_CHAT,
+                   "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"think\":false,"
+                   "\"options\":{\"temperature\":0,\"num_predict\":7,\"stop\":[\"x\"],\"num_ctx\":99,\"seed\":null},"
+                   "\"format\":{\"type\":\"object\"}}",
+                   "{\"parameters\":{\"temperature\":1,\"top_k\":3,\"seed\":5}}", chat_path);
+    expect_json(json_object_get(to, "messages"), "[{\"role\":\"user\",\"content\":\"hi\"}]");
+    expect_json(json_object_get(to, "temperature"), "0");
+    expect_json(json_object_get(to, "n_predict"), "7");
+    expect_json(json_object_get(to, "stop"), "[\"x\"]");
+    expect_json(json_object_get(to, "top_k"), "3"); /* the model's own */
+    expect_json(json_object_get(to, "seed"), "5");
+    expect_json(json_object_get(to, "stream"), "true");
+    assert_null(json_object_get(to, "num_ctx"));
+    expect_json(json_object_get(to, "chat_template_kwargs"), "{\"enable_thinking\":false}");
+    expect_json(json_object_get(to, "response_format"),
+                "{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"format\",\"schema\":{\"type\":\"object\"}}}");
+    json_decref(to);
+    to = translated(OLLAMA_CHAT,
+                    "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"format\":\"json\",\"think\":\"low\","
+                    "\"options\":{\"num_predict\":-1}}",
+                    NULL, chat_path);
+    expect_json(json_object_get(to, "response_format"), "{\"type\":\"json_object\"}");
+    expect_json(json_object_get(to, "reasoning_effort"), "\"low\"");
+    assert_null(json_object_get(to, "n_predict"));
+    json_decref(to);
+}
+
+static void system_and_messages_of_the_model_come_first(void **state)
+{
+    (void)state;
+    static const char settings[] = "{\"system\":\"own\",\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}";
+    json_t *to = translated(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"b\"}]}", settings, chat_path);
+    expect_json(json_object_get(to, "messages"),
+                "[{\"role\":\"system\",\"content\":\"own\"},{\"role\":\"user\",\"content\":\"a\"},"
+                "{\"role\":\"user\",\"content\":\"b\"}]");
+    json_decref(to);
+    to = translated(OLLAMA_GENERATE, "{\"prompt\":\"b\",\"system\":\"mine\"}", "{\"system\":\"own\"}", chat_path);
+    expect_json(json_object_get(to, "messages"),
+                "[{\"role\":\"system\",\"content\":\"mine\"},{\"role\":\"user\",\"content\":\"b\"}]");
+    json_decref(to);
+}
+
+static void calls_of_tools_get_numbers(void **state)
+{
+    (void)state;
+    json_t *to =
+        translated(OLLAMA_CHAT,
+                   "{\"messages\":[{\"role\":\"user\",\"content\":\"w\"},"
+                   "{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":{\"x\":1}}},"
+                   "{\"function\":{\"name\":\"g\",\"arguments\":{}}}]},"
+                   "{\"role\":\"tool\",\"content\":\"1\",\"tool_name\":\"f\"},{\"role\":\"tool\",\"content\":\"2\","
+                   "\"tool_name\":\"g\"}],"
+                   "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{}}}]}",
+                   NULL, chat_path);
+    expect_json(
+        json_object_get(to, "messages"),
+        "[{\"role\":\"user\",\"content\":\"w\"},{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":["
+        "{\"id\":\"call_0\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"x\\\":1}\"}},"
+        "{\"id\":\"call_1\",\"type\":\"function\",\"function\":{\"name\":\"g\",\"arguments\":\"{}\"}}]},"
+        "{\"role\":\"tool\",\"content\":\"1\",\"tool_call_id\":\"call_0\",\"name\":\"f\"},"
+        "{\"role\":\"tool\",\"content\":\"2\",\"tool_call_id\":\"call_1\",\"name\":\"g\"}]");
+    assert_int_equal(json_array_size(json_object_get(to, "tools")), 1);
+    json_decref(to);
+}
+
+static void images_become_parts(void **state)
+{
+    (void)state;
+    json_t *to = translated(OLLAMA_GENERATE, "{\"prompt\":\"what\",\"images\":[\"/9j/AA\"]}", NULL, chat_path);
+    expect_json(json_object_get(json_array_get(json_object_get(to, "messages"), 0), "content"),
+                "[{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:image/jpeg;base64,/9j/AA\"}},"
+                "{\"type\":\"text\",\"text\":\"what\"}]");
+    json_decref(to);
+}
+
+static void raw_and_suffix_go_around_the_template(void **state)
+{
+    (void)state;
+    json_t *to =
+        translated(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"raw\":true,\"format\":\"json\"}", NULL, "/completion");
+    expect_json(json_object_get(to, "prompt"), "\"a\"");
+    expect_json(json_object_get(to, "json_schema"), "{}");
+    json_decref(to);
+    to = translated(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"suffix\":\"b\"}", NULL, "/infill");
+    expect_json(json_object_get(to, "input_suffix"), "\"b\"");
+    json_decref(to);
+}
+
+static void what_cannot_be_meant_is_refused(void **state)
+{
+    (void)state;
+    expect_refused(OLLAMA_CHAT, "{\"messages\":\"hi\"}");
+    expect_refused(OLLAMA_CHAT, "{\"messages\":[1]}");
+    expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"content\":\"hi\"}]}");
+    expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":{}}]}");
+    expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"images\":[5]}]}");
+    expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"tool_calls\":[{}]}]}");
+    expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"format\":\"xml\"}");
+    expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"options\":{\"top_k\":\"x\"}}");
+    expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"think\":5}");
+    expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"template\":\"{{.Prompt}}\"}");
+}
+
+/* ---- answers ---------------------------------------------------------------------- */
+
+static const char stream_text[] =
+    ": ping\n\n"
+    "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":null},\"finish_reason\":null}]}\n\n"
+    "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"hm\"},\"finish_reason\":null}]}\n\n"
+    "data: {\"choices\":[{\"delta\":{\"content\":\"Hel\"},\"finish_reason\":null}]}\r\n\r\n"
+    "data: {\"choices\":[{\"delta\":{\"content\":\"lo\"},\"finish_reason\":null}]}\n\n"
+    "data: "
+    "{\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"x\\\"\"}}"
+    "]}}]}\n\n"
+    "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\":1}\"}}]}}]}\n\n"
+    "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"tool_calls\"}],\"timings\":{\"prompt_n\":3,\"cache_n\":4,"
+    "\"predicted_n\":5,\"prompt_ms\":1.5,\"predicted_ms\":2.5}}\n\n"
+    "data: [DONE]\n\n";
+
+typedef struct receiver {
+    ollama_answer answer;
+    json_t *lines;
+} receiver;
+
+static bool receive(void *user, const char *data, size_t bytes)
+{
+    receiver *to = user;
+    json_t *line;
+    ollama_answer_take(&to->answer, data, bytes, &line);
+    if (line) {
+        assert_non_null(json_object_get(line, "created_at"));
+        json_object_del(line, "created_at");
+        json_array_append_new(to->lines, line);
+    }
+    return true;
+}
+
+static void feed(receiver *to, const char *text, size_t piece)
+{
+    sse_reader reader = {0};
+    for (size_t at = 0, n = strlen(text); at < n; at += piece) {
+        assert_true(sse_feed(&reader, text + at, n - at < piece ? n - at : piece, receive, to));
+    }
+    sse_clear(&reader);
+}
+
+static void a_stream_becomes_lines_wherever_it_is_cut(void **state)
+{
+    (void)state;
+    for (size_t piece = 1; piece < 40; piece++) {
+        receiver to = {.lines = json_array()};
+        assert_true(ollama_answer_open(&to.answer, OLLAMA_CHAT, "m", true));
+        feed(&to, stream_text, piece);
+        expect_json(to.lines,
+                    "[{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"\",\"thinking\":\"hm\"},"
+                    "\"done\":false},"
+                    "{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"Hel\"},\"done\":false},"
+                    "{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"lo\"},\"done\":false}]");
+        assert_true(to.answer.done);
+        json_t *last = ollama_answer_end(&to.answer, 7, 2);
+        json_object_del(last, "created_at");
+        expect_json(
+            last,
+            "{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"function\":"
+            "{\"index\":0,\"name\":\"f\",\"arguments\":{\"x\":1}}}]},\"done\":true,\"done_reason\":\"stop\","
+            "\"total_duration\":7000,\"load_duration\":2000,\"prompt_eval_count\":7,\"prompt_eval_duration\":1500000,"
+            "\"eval_count\":5,\"eval_duration\":2500000}");
+        json_decref(last);
+        json_decref(to.lines);
+        ollama_answer_clear(&to.answer);
+    }
+}
+
+static void an_answer_in_one_piece_holds_all_of_it(void **state)
+{
+    (void)state;
+    receiver to = {.lines = json_array()};
+    assert_true(ollama_answer_open(&to.answer, OLLAMA_GENERATE, "m", false));
+    feed(&to, stream_text, 1000);
+    assert_int_equal(json_array_size(to.lines), 0);
+    json_t *whole = ollama_answer_end(&to.answer, 0, 0);
+    expect_json(json_object_get(whole, "response"), "\"Hello\"");
+    expect_json(json_object_get(whole, "thinking"), "\"hm\"");
+    assert_null(json_object_get(whole, "message"));
+    json_decref(whole);
+    json_decref(to.lines);
+    ollama_answer_clear(&to.answer);
+}
+
+static void completions_are_understood_as_well(void **state)
+{
+    (void)state;
+    receiver to = {.lines = json_array()};
+    assert_true(ollama_answer_open(&to.answer, OLLAMA_GENERATE, "m", true));
+    feed(&to,
+         "data: {\"content\":\"a\",\"stop\":false}\n\ndata: "
+         "{\"content\":\"\",\"stop\":true,\"stop_type\":\"limit\"}\n\n",
+         9);
+    expect_json(to.lines, "[{\"model\":\"m\",\"response\":\"a\",\"done\":false}]");
+    assert_string_equal(to.answer.done_reason, "length");
+    json_decref(to.lines);
+    ollama_answer_clear(&to.answer);
+}
+
+static void an_error_in_the_middle_is_kept(void **state)
+{
+    (void)state;
+    receiver to = {.lines = json_array()};
+    assert_true(ollama_answer_open(&to.answer, OLLAMA_CHAT, "m", true));
+    feed(&to, "data: {\"error\":{\"code\":500,\"message\":\"broken\"}}\n\ndata: not json\n\n", 1000);
+    assert_string_equal(to.answer.error, "broken");
+    assert_false(to.answer.done);
+    json_decref(to.lines);
+    ollama_answer_clear(&to.answer);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(durations_are_read_as_go_writes_them),
+        cmocka_unit_test(options_and_formats_are_translated),
+        cmocka_unit_test(system_and_messages_of_the_model_come_first),
+        cmocka_unit_test(calls_of_tools_get_numbers),
+        cmocka_unit_test(images_become_parts),
+        cmocka_unit_test(raw_and_suffix_go_around_the_template),
+        cmocka_unit_test(what_cannot_be_meant_is_refused),
+        cmocka_unit_test(a_stream_becomes_lines_wherever_it_is_cut),
+        cmocka_unit_test(an_answer_in_one_piece_holds_all_of_it),
+        cmocka_unit_test(completions_are_understood_as_well),
+        cmocka_unit_test(an_error_in_the_middle_is_kept),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
