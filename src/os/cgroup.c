@@ -237,7 +237,8 @@ static const char *relative_group(const mount *m, const char *group)
 }
 
 /* One line of /proc/self/cgroup: "4:memory:/group" or "0::/group". */
-static void apply_hierarchy(const char *root, const char *controllers, const char *group, hypura_cgroup *cgroup)
+static void visit_hierarchy(const char *root, const char *controllers, const char *group, hypura_cgroup_fn visit,
+                            void *user)
 {
     bool v2 = *controllers == '\0';
     bool memory = list_has(controllers, "memory");
@@ -255,11 +256,7 @@ static void apply_hierarchy(const char *root, const char *controllers, const cha
         return;
     }
     for (;;) {
-        if (v2) {
-            apply_group_v2(cgroup, dir);
-        } else {
-            apply_group_v1(cgroup, dir, memory, cpu);
-        }
+        visit(user, dir, v2, memory, cpu);
         char *slash = strrchr(dir + top, '/');
         if (slash == NULL) {
             return;
@@ -268,10 +265,8 @@ static void apply_hierarchy(const char *root, const char *controllers, const cha
     }
 }
 
-void hypura_cgroup_read(const char *root, hypura_cgroup *cgroup)
+void hypura_cgroup_visit(const char *root, hypura_cgroup_fn visit, void *user)
 {
-    *cgroup = (hypura_cgroup){.limit_bytes = UINT64_MAX, .available_bytes = UINT64_MAX};
-
     char path[LINE];
     int n = snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
     FILE *file = n > 0 && (size_t)n < sizeof path ? fopen(path, "re") : NULL;
@@ -286,9 +281,24 @@ void hypura_cgroup_read(const char *root, hypura_cgroup *cgroup)
         char *group = controllers == NULL ? NULL : strchr(controllers + 1, ':');
         if (group != NULL) {
             *group = '\0';
-            apply_hierarchy(root, controllers + 1, group + 1, cgroup);
+            visit_hierarchy(root, controllers + 1, group + 1, visit, user);
         }
     }
     free(line);
     (void)fclose(file);
+}
+
+static void apply_group(void *user, const char *dir, bool v2, bool memory, bool cpu)
+{
+    if (v2) {
+        apply_group_v2(user, dir);
+    } else {
+        apply_group_v1(user, dir, memory, cpu);
+    }
+}
+
+void hypura_cgroup_read(const char *root, hypura_cgroup *cgroup)
+{
+    *cgroup = (hypura_cgroup){.limit_bytes = UINT64_MAX, .available_bytes = UINT64_MAX};
+    hypura_cgroup_visit(root, apply_group, cgroup);
 }

@@ -4,6 +4,7 @@
 #ifndef HYPURA_OS_CGROUP_H
 #define HYPURA_OS_CGROUP_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct hypura_cgroup {
@@ -16,5 +17,12 @@ typedef struct hypura_cgroup {
  * from this process's own up to the mount point, v1 and v2. root is "" on a
  * live system; tests give a folder. What cannot be read counts as no limit. */
 void hypura_cgroup_read(const char *root, hypura_cgroup *cgroup);
+
+/* A group around this process: dir is its folder. v2 groups may have every
+ * controller, those of v1 the ones told. */
+typedef void (*hypura_cgroup_fn)(void *user, const char *dir, bool v2, bool memory, bool cpu);
+
+/* Calls visit for each of these groups, from the own ones up to the mount points. */
+void hypura_cgroup_visit(const char *root, hypura_cgroup_fn visit, void *user);
 
 #endif

@@ -1,5 +1,6 @@
 /* The cgroup reader on made-up trees: v1, v2, both, containers, no limits. */
 #include "os/cgroup.h"
+#include "os/watch.h"
 
 #include <errno.h>
 #include <ftw.h>
@@ -191,6 +192,84 @@ static void rubbish_is_no_limit(void **state)
 
 #define TREE(test) cmocka_unit_test_setup_teardown(test, make_root, remove_root)
 
+/* ---- watching: the same figures again and again ---------------------------- */
+
+static const char meminfo[] = "MemTotal:        1048576 kB\nMemFree:  1 kB\nMemAvailable:     524288 kB\n";
+
+static hypura_os_watch *open_watch(void)
+{
+    hypura_os_watch *watch = NULL;
+    hypura_error error;
+    assert_int_equal(hypura_os_watch_open(root, &watch, &error), HYPURA_OK);
+    return watch;
+}
+
+static void watching_follows_every_change(void **state)
+{
+    (void)state;
+    put("/proc/meminfo", meminfo);
+    put("/proc/self/statm", "5000 300 20 1 0 100 0\n");
+    put("/proc/self/cgroup", "0::/a/b\n");
+    put("/proc/self/mountinfo", v2_mount);
+    put("/proc/pressure/memory", "some avg10=0.00 avg60=0.00 avg300=0.00 total=99\nfull avg10=0 total=7\n");
+    put("/sys/fs/cgroup/a/memory.max", "838860800\n");
+    put("/sys/fs/cgroup/a/memory.current", "419430400\n");
+    put("/sys/fs/cgroup/a/memory.stat", "anon 5\nworkingset_inactive_file 3\ninactive_file 20971520\n");
+    put("/sys/fs/cgroup/a/b/memory.max", "max\n");
+    put("/sys/fs/cgroup/a/b/memory.pressure", "some avg10=1.0 avg60=0.00 avg300=0.00 total=1234\nfull total=5\n");
+    hypura_os_watch *watch = open_watch();
+    hypura_os_scarcity seen;
+    hypura_os_watch_read(watch, &seen);
+    assert_int_equal(seen.limit_bytes, 800 * MIB);
+    assert_int_equal(seen.available_bytes, 420 * MIB);
+    assert_int_equal(seen.stall_us, 1234); /* of the own group */
+    assert_int_equal(seen.rss_bytes, 300 * (uint64_t)sysconf(_SC_PAGESIZE));
+
+    put("/proc/meminfo", "MemTotal: 1048576 kB\nMemAvailable: 102400 kB\n");
+    hypura_os_watch_read(watch, &seen);
+    assert_int_equal(seen.available_bytes, 100 * MIB);
+    put("/sys/fs/cgroup/a/memory.max", "429916160\n");
+    hypura_os_watch_read(watch, &seen);
+    assert_int_equal(seen.limit_bytes, 410 * MIB);
+    assert_int_equal(seen.available_bytes, 30 * MIB);
+    put("/sys/fs/cgroup/a/memory.high", "1048576\n"); /* came after: not watched */
+    hypura_os_watch_read(watch, &seen);
+    assert_int_equal(seen.limit_bytes, 410 * MIB);
+    hypura_os_watch_close(watch);
+}
+
+static void watching_v1_without_a_limit(void **state)
+{
+    (void)state;
+    put("/proc/meminfo", meminfo);
+    put("/proc/self/cgroup", "4:memory:/g\n");
+    put("/proc/self/mountinfo", "34 25 0:29 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n");
+    put("/proc/pressure/memory", "some avg10=0.00 avg60=0.00 avg300=0.00 total=99\nfull avg10=0 total=7\n");
+    put("/sys/fs/cgroup/memory/g/memory.limit_in_bytes", "9223372036854771712\n");
+    put("/sys/fs/cgroup/memory/g/memory.usage_in_bytes", "419430400\n");
+    hypura_os_watch *watch = open_watch();
+    hypura_os_scarcity seen;
+    hypura_os_watch_read(watch, &seen);
+    assert_int_equal(seen.limit_bytes, 1024 * MIB);
+    assert_int_equal(seen.available_bytes, 512 * MIB);
+    assert_int_equal(seen.stall_us, 99); /* of the machine */
+    put("/sys/fs/cgroup/memory/g/memory.limit_in_bytes", "524288000\n");
+    put("/sys/fs/cgroup/memory/g/memory.stat", "inactive_file 1\ntotal_inactive_file 10485760\n");
+    hypura_os_watch_read(watch, &seen);
+    assert_int_equal(seen.available_bytes, 100 * MIB); /* the statistics came after */
+    hypura_os_watch_close(watch);
+}
+
+static void nothing_to_watch_is_refused(void **state)
+{
+    (void)state;
+    hypura_os_watch *watch = NULL;
+    hypura_error error;
+    assert_int_equal(hypura_os_watch_open(root, &watch, &error), HYPURA_ERR_IO);
+    assert_null(watch);
+    hypura_os_watch_close(watch);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -202,6 +281,9 @@ int main(void)
         TREE(container_sees_its_own_group_at_the_mount),
         TREE(group_outside_the_mount_falls_to_its_root),
         TREE(rubbish_is_no_limit),
+        TREE(watching_follows_every_change),
+        TREE(watching_v1_without_a_limit),
+        TREE(nothing_to_watch_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
