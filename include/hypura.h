@@ -331,6 +331,19 @@ HYPURA_API void          hypura_plan_free(hypura_plan *plan);
 
 typedef struct hypura_model hypura_model;
 
+/* Why pools and pinned rows last changed their size. */
+typedef enum hypura_budget_reason {
+    HYPURA_BUDGET_FIXED = 0, /* a limit was given: nothing changes it */
+    HYPURA_BUDGET_START,     /* as it was planned from what was free */
+    HYPURA_BUDGET_ROOM,      /* grown: memory was free, and weights were missed */
+    HYPURA_BUDGET_SQUEEZE,   /* shrunk: others took memory */
+    HYPURA_BUDGET_PRESSURE,  /* shrunk: tasks stood still for lack of memory */
+    HYPURA_BUDGET_SLOWER,    /* shrunk: the last growth made the model slower */
+    HYPURA_BUDGET_ASKED,     /* hypura_model_resize */
+} hypura_budget_reason;
+
+HYPURA_API const char *hypura_budget_reason_name(hypura_budget_reason reason);
+
 typedef struct hypura_statistics {
     uint64_t bytes_read;   /* from the drive by the pager, this model, since open or reset */
     uint64_t bytes_needed; /* weights that computing asked the pager for */
@@ -344,6 +357,8 @@ typedef struct hypura_statistics {
     uint64_t trunk_bytes_read; /* at open */
     uint64_t pool_bytes;       /* that the pools of experts take now */
     uint64_t pinned_bytes;     /* and the rows kept of dense weights that stream */
+    uint32_t n_resizes;        /* changes of the two since open */
+    hypura_budget_reason budget_reason;
     char     cache_policy[16];     /* that ranks experts now; "" where none are paged */
     uint32_t n_policy_changes;     /* since open */
     char     io_engine[16];

@@ -107,6 +107,11 @@ void hypura_run_statistics_print(const hypura_run_report *report)
         hypura_output_note("time       %.2f s waiting for reads, %.2f s computing, %.2f s overhead",
                            statistics.read_wait_s, statistics.compute_s, statistics.overhead_s);
     }
+    if (statistics.n_resizes > 0) {
+        hypura_output_note("budget     %s of paged weights held at the end, after %u changes, the last: %s",
+                           hypura_output_size(statistics.pool_bytes + statistics.pinned_bytes), statistics.n_resizes,
+                           hypura_budget_reason_name(statistics.budget_reason));
+    }
     hypura_output_note("memory     %s at most", hypura_output_size(peak_rss_bytes()));
 }
 
@@ -122,6 +127,9 @@ hypura_status hypura_run_statistics_write(const hypura_run_report *report, const
     hypura_json_integer(&object, "memory_bytes", plan->memory_bytes);
     hypura_json_integer(&object, "weights_bytes", plan->weights_bytes);
     hypura_json_integer(&object, "pool_bytes", plan->pool_bytes);
+    hypura_json_integer(&object, "held_bytes", statistics.pool_bytes + statistics.pinned_bytes);
+    hypura_json_integer(&object, "resizes", statistics.n_resizes);
+    hypura_json_text(&object, "budget", hypura_budget_reason_name(statistics.budget_reason));
     hypura_json_integer(&object, "peak_rss_bytes", peak_rss_bytes());
     hypura_json_integer(&object, "prompt_tokens", totals->prompt_tokens);
     hypura_json_real(&object, "prompt_tok_s", ratio((double)totals->prompt_tokens, totals->prompt_s));

@@ -71,6 +71,11 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
     if (status == HYPURA_OK) {
         status = hypura_pager_check_files(model->pager, true, error);
     }
+    if (status == HYPURA_OK && options->memory_bytes == 0 && options->weights_bytes == 0) {
+        const hypura_plan *plan = p->plan;
+        const uint64_t besides = plan->resident_bytes + plan->ring_bytes + plan->kv_bytes + plan->compute_bytes;
+        status = hypura_pager_keep(model->pager, besides + plan->overhead_bytes, error);
+    }
     return status;
 }
 

@@ -6,6 +6,7 @@
  *     dense.c    the ring of chunks, rows on demand
  *     pinned.c   rows of dense weights that are kept
  *     resize.c   more or less memory for pools and pinned rows, while in use
+ *     keeper.c   the thread that says how much, where no limit was given
  *     helpers.c  threads that repack what was read, and that touch the pools first
  *
  * `lock` guards everything below it. `changed` is signalled whenever a read ends.
@@ -116,6 +117,8 @@ typedef struct pager_jobs {
     uint32_t  tail;
 } pager_jobs;
 
+typedef struct pager_keeper pager_keeper;
+
 struct hypura_pager {
     const hypura_map  *map;
     const hypura_plan *plan;
@@ -141,6 +144,7 @@ struct hypura_pager {
     hypura_repacker *repacker; /* NULL: everything stays plain */
     pthread_mutex_t executor; /* held between enter and leave */
     pthread_mutex_t gate;     /* taken before it: who waits here comes before the executor's next entry */
+    pager_keeper   *keeper; /* NULL: the size is what was planned or asked for */
     pthread_mutex_t resizing; /* held while memory of the pools is taken or given back */
     atomic_uint     n_resizes; /* asked for so far: one that grows makes way for the next */
 
@@ -167,6 +171,9 @@ struct hypura_pager {
 
     uint32_t rows_pending;
     bool     rows_failed;
+
+    hypura_budget_reason budget_reason;
+    uint32_t             n_resized;
 
     hypura_error      error; /* the first failure not yet taken */
     hypura_statistics statistics;
@@ -200,6 +207,8 @@ void pager_finish_expert(hypura_pager *pager, uint64_t user);
 
 /* resize.c. With the lock held: what the open slots of all pools take. */
 uint64_t pager_pool_bytes(const hypura_pager *pager);
+uint64_t pager_resize(hypura_pager *pager, uint64_t bytes, hypura_budget_reason reason);
+void     pager_stop_keeper(hypura_pager *pager);
 /* Takes the memory of the open slots, in the background after open. */
 void pager_prefault(hypura_pager *pager);
 /* False when the pager closes, or another resize waits for the one of this ticket. */

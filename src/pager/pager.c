@@ -251,6 +251,7 @@ void hypura_pager_close(hypura_pager *pager)
     if (!pager) {
         return;
     }
+    pager_stop_keeper(pager);
     pthread_mutex_lock(&pager->lock);
     pager->stop = true;
     pager->prefault_stop = true;
@@ -383,6 +384,8 @@ void hypura_pager_statistics(hypura_pager *pager, hypura_statistics *statistics)
     *statistics = pager->statistics;
     statistics->pool_bytes = pager_pool_bytes(pager);
     statistics->pinned_bytes = pager_pinned_bytes(pager);
+    statistics->n_resizes = pager->n_resized;
+    statistics->budget_reason = pager->budget_reason;
     statistics->bytes_read = counters.bytes_read - pager->counters_base.bytes_read;
     statistics->device_busy_s = (double)(counters.busy_us - pager->counters_base.busy_us) * 1e-6;
     if (pager->n_pools > 0) {

@@ -79,6 +79,11 @@ uint64_t hypura_pager_resize(hypura_pager *pager, uint64_t bytes);
 
 hypura_held hypura_pager_held(hypura_pager *pager);
 
+/* From now on the size follows from what the machine can spare (plan/knee.h), until
+ * close. planned_bytes: what this process takes besides, once all of it was touched.
+ * Call it once, when the model is loaded. */
+hypura_status hypura_pager_keep(hypura_pager *pager, uint64_t planned_bytes, hypura_error *error);
+
 /* ---- loading and files -------------------------------------------------- */
 
 /* One range of a file of the map to read into given memory. */

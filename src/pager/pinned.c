@@ -123,8 +123,10 @@ const char *hypura_pager_pinned(hypura_pager *pager, int tensor, int64_t *n_rows
     pager_dense *dense = &pager->dense[tensor];
     pthread_mutex_lock(&pager->lock);
     dense->n_pinned = dense->n_copied;
-    pthread_mutex_unlock(&pager->lock);
     *n_rows = pager_first_row(pager, tensor, dense->n_pinned);
+    pager->statistics.bytes_needed += bytes_of_rows(pager, tensor, *n_rows);
+    pager->statistics.bytes_hit += bytes_of_rows(pager, tensor, *n_rows);
+    pthread_mutex_unlock(&pager->lock);
     return dense->pinned;
 }
 

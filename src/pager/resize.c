@@ -53,24 +53,46 @@ static bool stopping(hypura_pager *pager)
     return stop;
 }
 
+/* Memory is wanted now: what nobody uses goes back without waiting for the rest. No
+ * slot here can be pinned anew. Runs of slots go together; a page that two slots share
+ * stays until the end. */
+static void discard_unpinned(hypura_pager *pager, const pager_pool *pool, uint32_t first, uint32_t end)
+{
+    const uint64_t page = hypura_os_page_bytes();
+    const uint64_t per_step = STEP_BYTES / pool->stride_bytes;
+    while (first < end) {
+        uint32_t last = first;
+        pthread_mutex_lock(&pager->lock);
+        while (last < end && last - first <= per_step && hypura_cache_pins(pool->cache, last) == 0) {
+            last++;
+        }
+        pthread_mutex_unlock(&pager->lock);
+        const uint64_t from = hypura_round_up(first * pool->stride_bytes, page);
+        const uint64_t to = hypura_round_down(last * pool->stride_bytes, page);
+        if (from < to) {
+            hypura_os_memory_discard(pool->memory + from, to - from);
+        }
+        first = last > first ? last : first + 1;
+    }
+}
+
 static void shrink(hypura_pager *pager, pager_pool *pool, uint32_t n_open)
 {
     const uint64_t begin = open_bytes(pool, n_open);
     const uint64_t end = open_bytes(pool, pool->n_open);
+    const uint32_t before = pool->n_open;
     pthread_mutex_lock(&pager->lock);
     hypura_cache_resize(pool->cache, n_open);
     pool->n_open = n_open;
+    pthread_mutex_unlock(&pager->lock);
+    discard_unpinned(pager, pool, n_open, before);
+    pthread_mutex_lock(&pager->lock);
     pager->n_waiting++;
     while (hypura_cache_closing(pool->cache) > 0) {
         pthread_cond_wait(&pager->changed, &pager->lock);
     }
     pager->n_waiting--;
     pthread_mutex_unlock(&pager->lock);
-    /* In pieces, which leaves the address space to others in between. */
-    for (uint64_t at = begin; at < end; at += STEP_BYTES) {
-        const uint64_t left = end - at;
-        hypura_os_memory_discard(pool->memory + at, left < STEP_BYTES ? left : STEP_BYTES);
-    }
     if (begin < end) {
         hypura_os_memory_replace(pool->memory + begin, end - begin, PAGER_POOL_MAPPING | HYPURA_OS_MAP_NO_ACCESS);
     }
@@ -141,12 +163,18 @@ static uint64_t held_bytes(hypura_pager *pager)
 
 uint64_t hypura_pager_resize(hypura_pager *pager, uint64_t bytes)
 {
+    return pager_resize(pager, bytes, HYPURA_BUDGET_ASKED);
+}
+
+uint64_t pager_resize(hypura_pager *pager, uint64_t bytes, hypura_budget_reason reason)
+{
     const hypura_plan *plan = pager->plan;
     const uint64_t     pinned_bytes = pinned_part(pager, bytes);
     uint32_t           n_slots[HYPURA_MAX_POOLS];
     hypura_plan_share_slots(plan->pools, plan->n_pools, bytes - (pinned_bytes < bytes ? pinned_bytes : bytes), n_slots);
     const unsigned ticket = atomic_fetch_add(&pager->n_resizes, 1) + 1;
     pthread_mutex_lock(&pager->resizing);
+    const uint64_t held_before = held_bytes(pager);
     /* what shrinks first, so that the sum never passes the larger of the two */
     pager_shrink_pinned(pager, pinned_bytes);
     for (uint32_t p = 0; p < pager->n_pools; p++) {
@@ -159,6 +187,12 @@ uint64_t hypura_pager_resize(hypura_pager *pager, uint64_t bytes)
         grow(pager, &pager->pools[p], n_slots[p], ticket);
     }
     const uint64_t held = held_bytes(pager);
+    pthread_mutex_lock(&pager->lock);
+    if (held != held_before) {
+        pager->budget_reason = reason;
+        pager->n_resized++;
+    }
+    pthread_mutex_unlock(&pager->lock);
     pthread_mutex_unlock(&pager->resizing);
     return held;
 }

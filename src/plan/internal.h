@@ -59,6 +59,7 @@ typedef struct planner {
     const hypura_survey *survey;
     const hypura_profile *profile;
     bool force_paging;
+    bool adapts; /* the budget follows free memory: what is held can become less at any time */
     uint64_t tensor_bytes;
 
     plan_kind *kinds;    /* by tensor */

@@ -28,14 +28,17 @@
  */
 #include "plan/internal.h"
 
+#include "plan/knee.h"
+
 #include "base/size.h"
 #include "base/status.h"
 
 #include <stdlib.h>
 
-#define GIB            (UINT64_C(1) << 30)
-#define MARGIN_BYTES   GIB /* left to the rest of the machine when the budget is chosen */
-#define MARGIN_PERCENT 6
+/* What a model that is held whole has to leave free where nobody gave a limit: it
+ * could not give anything back when others come. */
+#define SPARE_BYTES (UINT64_C(4) << 30)
+#define SPARE_PART  4 /* or this part of what was free */
 
 #define MAX_TENSOR_BYTES    (UINT64_C(1) << 60) /* sums with padding stay within 64 bits */
 #define DEFAULT_BLOCK_BYTES (UINT64_C(1) << 20)
@@ -49,7 +52,7 @@ typedef struct plan_budget {
     uint64_t fixed_bytes;  /* KV, compute, overhead */
     uint64_t memory_bytes; /* 0: none */
     uint64_t weights_bytes;
-    bool chosen; /* from free memory */
+    uint64_t available_bytes; /* from which the budget was chosen; 0: it was given */
 } plan_budget;
 
 const char *hypura_mode_name(hypura_mode mode)
@@ -93,8 +96,7 @@ static hypura_status find_budget(const planner *p, const hypura_plan_options *op
     budget->weights_bytes = options->weights_bytes > 0 ? options->weights_bytes : UINT64_MAX;
     if (options->memory_bytes == 0 && options->weights_bytes == 0) {
         uint64_t available = p->profile->ram_available_bytes;
-        uint64_t margin = available / 100 * MARGIN_PERCENT;
-        margin = margin < MARGIN_BYTES ? MARGIN_BYTES : margin;
+        uint64_t margin = hypura_knee_first_reserve(available);
         if (available <= margin) {
             return hypura_fail(error, HYPURA_ERR_BUDGET,
                                "%llu bytes of memory are free, %llu of which are left to the rest of the machine: "
@@ -102,7 +104,7 @@ static hypura_status find_budget(const planner *p, const hypura_plan_options *op
                                (unsigned long long)available, (unsigned long long)margin);
         }
         budget->memory_bytes = available - margin;
-        budget->chosen = true;
+        budget->available_bytes = available;
     }
     if (budget->memory_bytes > 0) {
         uint64_t left = budget->memory_bytes > fixed ? budget->memory_bytes - fixed : 0;
@@ -214,7 +216,7 @@ static void total(const planner *p, const plan_budget *budget, hypura_plan *plan
     }
     plan->weights_bytes = plan->resident_bytes + plan->pinned_bytes + plan->pool_bytes + plan->ring_bytes;
     plan->nvme_bytes = p->tensor_bytes - plan->resident_bytes - held;
-    plan->memory_bytes = budget->chosen ? budget->fixed_bytes + plan->weights_bytes : budget->memory_bytes;
+    plan->memory_bytes = budget->available_bytes > 0 ? budget->fixed_bytes + plan->weights_bytes : budget->memory_bytes;
 }
 
 /* ---- solving ------------------------------------------------------------ */
@@ -314,6 +316,17 @@ static void analyse(planner *p)
     }
 }
 
+/* A chosen budget is not for good: others may come and take memory. What takes nearly
+ * all of it is paged then, although it fits. */
+static bool has_to_give_back(const planner *p, const plan_budget *budget)
+{
+    const uint64_t part = budget->available_bytes / SPARE_PART;
+    const uint64_t spare = part < SPARE_BYTES ? part : SPARE_BYTES;
+    const uint64_t taken = budget->fixed_bytes + p->tensor_bytes;
+    return budget->available_bytes > 0 && (p->paged_bytes > 0 || p->n_dense > 0) &&
+           taken <= budget->available_bytes && budget->available_bytes - taken < spare;
+}
+
 static hypura_status solve(planner *p, const hypura_plan_options *options, hypura_plan *plan, hypura_error *error)
 {
     analyse(p);
@@ -327,7 +340,11 @@ static hypura_status solve(planner *p, const hypura_plan_options *options, hypur
     if (status) {
         return status;
     }
+    p->adapts = budget.available_bytes > 0;
     plan->floor_weights_bytes = floor_bytes(p);
+    if (has_to_give_back(p, &budget) && plan->floor_weights_bytes < p->tensor_bytes) {
+        p->force_paging = true;
+    }
     if (budget.weights_bytes < plan->floor_weights_bytes) {
         return refuse(p, &budget, plan->floor_weights_bytes, error);
     }

@@ -214,15 +214,20 @@ static uint64_t pin_rows(planner *p, const plan_stage *stage, uint64_t budget_by
     return spent;
 }
 
+static uint64_t even_chunk(uint64_t n_groups, uint64_t most)
+{
+    const uint64_t n_chunks = (n_groups + most - 1) / most;
+    return n_chunks > 0 ? (n_groups + n_chunks - 1) / n_chunks : most;
+}
+
 static void place_dense(const plan_dense *weight, uint64_t payload, hypura_placement *placement)
 {
     uint64_t left = weight->n_groups - weight->n_pinned_groups;
     uint64_t n_groups = payload > 0 ? groups_per_chunk(weight, payload) : weight->n_groups;
-    if (left > 0) {
-        /* as many chunks as needed, of even size */
-        uint64_t n_chunks = (left + n_groups - 1) / n_groups;
-        n_groups = (left + n_chunks - 1) / n_chunks;
-    }
+    /* As many chunks as needed, of even size; but what is pinned may have to stream
+     * one day, and in small chunks that would be slow. */
+    uint64_t even = even_chunk(left, n_groups);
+    n_groups = even > n_groups / 2 ? even : even_chunk(weight->n_groups, n_groups);
     int64_t pinned_rows = (int64_t)weight->n_pinned_groups * weight->group_rows;
     int64_t chunk_rows = (int64_t)n_groups * weight->group_rows;
     *placement = (hypura_placement){
@@ -237,7 +242,10 @@ void plan_spend_on_dense(planner *p, const plan_stage *stage, uint64_t budget_by
 {
     uint64_t payload = 0;
     uint32_t n_slots = 0;
-    if (stage->pinned_bytes <= budget_bytes) {
+    if (stage->n_weights == 0) {
+        return;
+    }
+    if (stage->pinned_bytes <= budget_bytes && !p->adapts) {
         plan->pinned_bytes = pin_rows(p, stage, budget_bytes);
     } else {
         wanted_ring(p, stage, &payload, &n_slots);

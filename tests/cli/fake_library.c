@@ -52,6 +52,11 @@ const char *hypura_mode_name(hypura_mode mode)
     return names[mode];
 }
 
+const char *hypura_budget_reason_name(hypura_budget_reason reason)
+{
+    return reason == HYPURA_BUDGET_SQUEEZE ? "squeeze" : "fixed";
+}
+
 static void wait_ms(long ms)
 {
     struct timespec time = {ms / 1000, ms % 1000 * 1000000};

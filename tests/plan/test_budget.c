@@ -3,6 +3,8 @@
  */
 #include "builder.h"
 
+#include "plan/knee.h"
+
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -194,11 +196,26 @@ static void test_without_limits_free_memory_decides(void **state)
     plan = expect_plan(&options);
     assert_int_equal(plan->mode, HYPURA_MODE_DENSE);
     assert_int_equal(plan->memory_bytes, plan->weights_bytes + 10 * MIB);
-    assert_true(plan->memory_bytes <= 2 * GIB && plan->memory_bytes > 2 * GIB - 20 * MIB);
+    const uint64_t left = 3 * GIB - hypura_knee_first_reserve(3 * GIB);
+    assert_true(plan->memory_bytes <= left && plan->memory_bytes > left - 20 * MIB);
+    assert_true(plan->n_ring_slots > 0);
     hypura_plan_free(plan);
 
-    b.profile.ram_available_bytes = GIB;
-    expect_error(&options, HYPURA_ERR_BUDGET, "free");
+    /* it fits, but could not give anything back when others come */
+    b.profile.ram_available_bytes = 5 * GIB;
+    plan = expect_plan(&options);
+    assert_int_equal(plan->mode, HYPURA_MODE_DENSE);
+    assert_true(plan->n_ring_slots > 0);
+    assert_true(plan->nvme_bytes < 20 * MIB);
+    hypura_plan_free(plan);
+    options.memory_bytes = 5 * GIB; /* asked for, it is for good */
+    plan = expect_plan(&options);
+    assert_int_equal(plan->mode, HYPURA_MODE_RESIDENT);
+    hypura_plan_free(plan);
+    options.memory_bytes = 0;
+
+    b.profile.ram_available_bytes = 20 * MIB;
+    expect_error(&options, HYPURA_ERR_BUDGET, "floor");
     b.profile.ram_available_bytes = 0;
     expect_error(&options, HYPURA_ERR_BUDGET, "free");
     options.weights_bytes = GIB;

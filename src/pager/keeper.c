@@ -1,0 +1,138 @@
+/*
+ * keeper.c - keeps what the pager holds within what the machine can spare, while the
+ * model is in use. A thread samples memory and the pager's own figures, asks plan/knee.h
+ * and resizes.
+ *
+ * Owned by the pager: started once the model is loaded, ended before anything else is.
+ *
+ *        sample (10 to 50 times a second) --> knee --> resize
+ *              memory that is left, stalls, faults, weights asked for and missed
+ *
+ * What always holds: it only asks for sizes; what somebody else asked for stays until
+ * the next sample says otherwise.
+ */
+#include "pager/internal.h"
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "base/thread.h"
+#include "os/watch.h"
+#include "plan/knee.h"
+
+#include <stdlib.h>
+
+/* Somebody who takes memory as fast as it can be touched, 3 GB a second, takes 30 MB
+ * within the short pause: a fraction of the least reserve. */
+#define SHORT_PAUSE_US UINT64_C(10000)
+#define LONG_PAUSE_US  UINT64_C(100000)
+
+struct pager_keeper {
+    hypura_os_watch *watch;
+    hypura_knee      knee;
+    uint64_t         planned_bytes; /* that this process takes besides what is held, once all of it was touched */
+    pthread_t        thread;
+    pthread_cond_t   wake;
+    bool             stop; /* with the pager's lock */
+};
+
+static void take_sample(hypura_pager *pager, pager_keeper *keeper, hypura_knee_sample *sample)
+{
+    hypura_os_scarcity now;
+    hypura_os_watch_read(keeper->watch, &now);
+    pthread_mutex_lock(&pager->lock);
+    const uint64_t held = pager_pool_bytes(pager) + pager_pinned_bytes(pager);
+    const uint64_t needed = pager->statistics.bytes_needed;
+    const uint64_t hit = pager->statistics.bytes_hit;
+    pthread_mutex_unlock(&pager->lock);
+    const uint64_t planned = keeper->planned_bytes + held; /* pools that nobody has touched yet are free memory still */
+    *sample = (hypura_knee_sample){
+        .now_us = hypura_clock_us(),
+        .held_bytes = held,
+        .available_bytes = now.available_bytes,
+        .promised_bytes = planned > now.rss_bytes ? planned - now.rss_bytes : 0,
+        .stall_us = now.stall_us,
+        .n_faults = now.n_faults,
+        .needed_bytes = needed,
+        .missed_bytes = needed - hit,
+    };
+}
+
+/* Little is left to others: what they do now has to be seen soon. */
+static uint64_t pause_us(const hypura_knee *knee, uint64_t held_bytes)
+{
+    const uint64_t reserve = hypura_knee_first_reserve(knee->total_bytes);
+    return knee->room_bytes < held_bytes + 4 * reserve ? SHORT_PAUSE_US : LONG_PAUSE_US;
+}
+
+static bool wait_for_next(hypura_pager *pager, uint64_t us)
+{
+    pthread_mutex_lock(&pager->lock);
+    if (!pager->keeper->stop) {
+        (void)hypura_cond_wait(&pager->keeper->wake, &pager->lock, us);
+    }
+    const bool stop = pager->keeper->stop;
+    pthread_mutex_unlock(&pager->lock);
+    return !stop;
+}
+
+static void *keeper_main(void *argument)
+{
+    hypura_pager      *pager = argument;
+    pager_keeper      *keeper = pager->keeper;
+    hypura_knee_sample sample;
+    do {
+        take_sample(pager, keeper, &sample);
+        hypura_budget_reason reason;
+        const uint64_t       target = hypura_knee_decide(&keeper->knee, &sample, &reason);
+        if (target != sample.held_bytes) {
+            pager_resize(pager, target, reason);
+        }
+    } while (wait_for_next(pager, pause_us(&keeper->knee, sample.held_bytes)));
+    return NULL;
+}
+
+hypura_status hypura_pager_keep(hypura_pager *pager, uint64_t planned_bytes, hypura_error *error)
+{
+    const hypura_held  held = hypura_pager_held(pager);
+    hypura_os_scarcity now;
+    pager_keeper      *keeper = calloc(1, sizeof(*keeper));
+    if (!keeper || hypura_cond_init(&keeper->wake) != 0) {
+        free(keeper);
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to keep the budget");
+    }
+    pager->keeper = keeper;
+    keeper->planned_bytes = planned_bytes;
+    hypura_status status = hypura_os_watch_open("", &keeper->watch, error);
+    if (status == HYPURA_OK) {
+        hypura_os_watch_read(keeper->watch, &now);
+        hypura_knee_begin(&keeper->knee, held.least_bytes, held.most_bytes, now.limit_bytes);
+        const int result = pthread_create(&keeper->thread, NULL, keeper_main, pager);
+        if (result == 0) {
+            pager->budget_reason = HYPURA_BUDGET_START;
+            return HYPURA_OK;
+        }
+        status = hypura_fail_errno(error, result, "the thread that keeps the budget could not be started");
+    }
+    hypura_os_watch_close(keeper->watch);
+    pthread_cond_destroy(&keeper->wake);
+    free(keeper);
+    pager->keeper = NULL;
+    return status;
+}
+
+void pager_stop_keeper(hypura_pager *pager)
+{
+    pager_keeper *keeper = pager->keeper;
+    if (!keeper) {
+        return;
+    }
+    pthread_mutex_lock(&pager->lock);
+    keeper->stop = true;
+    pthread_cond_signal(&keeper->wake);
+    pthread_mutex_unlock(&pager->lock);
+    pthread_join(keeper->thread, NULL);
+    hypura_os_watch_close(keeper->watch);
+    pthread_cond_destroy(&keeper->wake);
+    free(keeper);
+    pager->keeper = NULL;
+}

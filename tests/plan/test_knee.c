@@ -1,0 +1,240 @@
+/*
+ * test_knee.c - the budget on machines made up of a few lines: how much memory there
+ * is, what others take, how fast a model is with what it holds.
+ */
+#include "plan/knee.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define MIB UINT64_C(1048576)
+#define GIB (1024 * MIB)
+
+typedef struct machine {
+    hypura_knee knee;
+    hypura_knee_sample sample;
+    uint64_t total_bytes;
+    uint64_t others_bytes;
+    uint64_t knee_bytes; /* holding more than this stalls everybody; 0: it never does */
+    uint64_t model_bytes;
+    bool working;
+    uint64_t least_available_bytes;
+    int n_changes;
+    hypura_budget_reason last;
+} machine;
+
+static machine start(uint64_t total_bytes, uint64_t model_bytes, uint64_t held_bytes)
+{
+    machine m = {
+        .total_bytes = total_bytes, .model_bytes = model_bytes, .working = true, .least_available_bytes = UINT64_MAX};
+    m.sample.held_bytes = held_bytes;
+    m.sample.now_us = 1000000;
+    hypura_knee_begin(&m.knee, 100 * MIB, model_bytes, total_bytes);
+    return m;
+}
+
+/* Time goes on, the model computes, and the budget is decided. */
+static void step(machine *m, uint64_t us)
+{
+    hypura_knee_sample *s = &m->sample;
+    const uint64_t taken = s->held_bytes + m->others_bytes + s->promised_bytes * 0;
+    const double missed = 1.0 - (double)s->held_bytes / (double)m->model_bytes;
+    const bool beyond = m->knee_bytes > 0 && s->held_bytes > m->knee_bytes;
+    const double speed = (beyond ? 0.5 : 1.0) * 1e9 / (0.1 + missed);
+    assert_true(taken <= m->total_bytes); /* else somebody was killed */
+    s->available_bytes = m->total_bytes - taken;
+    m->least_available_bytes =
+        s->available_bytes < m->least_available_bytes ? s->available_bytes : m->least_available_bytes;
+    s->now_us += us;
+    if (m->working) {
+        s->needed_bytes += (uint64_t)(speed * (double)us * 1e-6);
+        s->missed_bytes += (uint64_t)(missed * speed * (double)us * 1e-6);
+    }
+    if (beyond) {
+        s->stall_us += us / 20;
+        s->n_faults += us / 1000;
+    }
+    hypura_budget_reason reason = HYPURA_BUDGET_FIXED;
+    const uint64_t target = hypura_knee_decide(&m->knee, s, &reason);
+    assert_in_range(target, m->knee.least_bytes, m->knee.most_bytes);
+    if (target != s->held_bytes) {
+        m->n_changes++;
+        m->last = reason;
+        assert_true(target < s->held_bytes ? reason != HYPURA_BUDGET_ROOM : reason == HYPURA_BUDGET_ROOM);
+        s->held_bytes = target;
+    }
+}
+
+static void run(machine *m, double seconds)
+{
+    for (double at = 0; at < seconds; at += 0.05) {
+        step(m, 50000);
+    }
+}
+
+static void free_memory_is_used_up_to_the_reserve(void **state)
+{
+    (void)state;
+    machine m = start(16 * GIB, 40 * GIB, 2 * GIB);
+    run(&m, 1.5);
+    assert_int_equal(m.n_changes, 0); /* nothing is known yet */
+    run(&m, 60);
+    assert_in_range(m.sample.held_bytes, 16 * GIB - hypura_knee_calm_reserve(16 * GIB) - 64 * MIB,
+                    16 * GIB - hypura_knee_calm_reserve(16 * GIB));
+    const int n = m.n_changes;
+    run(&m, 600);
+    assert_int_equal(m.n_changes, n); /* and stays there */
+}
+
+static void what_others_take_is_given_up_in_time(void **state)
+{
+    (void)state;
+    static const double rates[] = {0.5, 1, 2, 3}; /* GiB a second */
+    for (size_t i = 0; i < sizeof(rates) / sizeof(*rates); i++) {
+        machine m = start(16 * GIB, 40 * GIB, 8 * GIB);
+        run(&m, 60);
+        const uint64_t before = m.sample.held_bytes;
+        const uint64_t begin_us = m.sample.now_us;
+        m.least_available_bytes = UINT64_MAX;
+        while (m.others_bytes < 4 * GIB) {
+            m.others_bytes += (uint64_t)(rates[i] * 0.01 * (double)GIB);
+            step(&m, 10000); /* as often as the keeper looks when little is left */
+        }
+        run(&m, 0.1);
+        assert_true(m.sample.now_us - begin_us < 10000000);
+        assert_int_equal(m.last, HYPURA_BUDGET_SQUEEZE);
+        assert_true(m.least_available_bytes > 64 * MIB);
+        assert_true(m.sample.held_bytes < before);
+        run(&m, 5);
+        /* not far below what the new memory allows */
+        assert_in_range(m.sample.held_bytes, 12 * GIB - 2 * hypura_knee_first_reserve(16 * GIB),
+                        12 * GIB - hypura_knee_calm_reserve(16 * GIB));
+        run(&m, 30);
+        m.others_bytes = 0;
+        run(&m, 60);
+        assert_true(m.sample.held_bytes > 16 * GIB - hypura_knee_calm_reserve(16 * GIB) - 64 * MIB);
+    }
+}
+
+/* Somebody comes and goes every second: growing is for calm times. */
+static void what_comes_and_goes_is_left_alone(void **state)
+{
+    (void)state;
+    machine m = start(8 * GIB, 40 * GIB, 4 * GIB);
+    for (int i = 0; i < 60; i++) {
+        m.others_bytes = i % 2 == 0 ? 2 * GIB : 0;
+        run(&m, 1.0);
+    }
+    assert_in_range(m.sample.held_bytes, 4 * GIB, 6 * GIB);
+    assert_true(m.n_changes < 20);
+}
+
+static void nothing_missed_nothing_grown(void **state)
+{
+    (void)state;
+    machine m = start(16 * GIB, 4 * GIB, 4 * GIB);
+    run(&m, 60);
+    assert_int_equal(m.n_changes, 0);
+    machine idle = start(16 * GIB, 40 * GIB, 4 * GIB);
+    idle.working = false;
+    run(&idle, 60);
+    assert_int_equal(idle.n_changes, 0);
+    idle.others_bytes = 13 * GIB - 512 * MIB; /* shrinking is not for busy times alone */
+    idle.sample.held_bytes = 3 * GIB;
+    run(&idle, 1);
+    assert_true(idle.sample.held_bytes < 3 * GIB);
+}
+
+static void promises_are_kept(void **state)
+{
+    (void)state;
+    machine m = start(16 * GIB, 40 * GIB, 4 * GIB);
+    m.sample.promised_bytes = 3 * GIB;
+    run(&m, 60);
+    assert_in_range(m.sample.held_bytes, 12 * GIB, 13 * GIB - hypura_knee_calm_reserve(16 * GIB));
+    const uint64_t before = m.sample.held_bytes;
+    m.sample.promised_bytes = GIB; /* two of them are taken now */
+    m.others_bytes = 2 * GIB;
+    run(&m, 10);
+    assert_in_range(m.sample.held_bytes, before - MIB, before + MIB);
+}
+
+static void the_knee_is_found(void **state)
+{
+    (void)state;
+    machine m = start(16 * GIB, 40 * GIB, 4 * GIB);
+    m.knee_bytes = 9 * GIB;
+    run(&m, 20);
+    assert_int_equal(m.last, HYPURA_BUDGET_SLOWER);
+    uint64_t beyond_us = 0;
+    uint64_t below_us = 0;
+    for (int i = 0; i < 20 * 120; i++) {
+        step(&m, 50000);
+        beyond_us += m.sample.held_bytes > m.knee_bytes ? 50000 : 0;
+        below_us += m.sample.held_bytes < m.knee_bytes / 8 * 7 - 64 * MIB ? 50000 : 0;
+    }
+    assert_true(beyond_us < 120000000 / 20); /* it is tried again now and then */
+    assert_int_equal(below_us, 0);
+}
+
+static void stalls_of_others_count_where_memory_is_short(void **state)
+{
+    (void)state;
+    machine m = start(16 * GIB, 40 * GIB, 4 * GIB);
+    m.others_bytes = 11 * GIB;
+    run(&m, 3);
+    const uint64_t before = m.sample.held_bytes;
+    for (int i = 0; i < 40; i++) {
+        m.sample.stall_us += 15000;
+        step(&m, 50000);
+    }
+    assert_int_equal(m.last, HYPURA_BUDGET_PRESSURE);
+    assert_true(m.sample.held_bytes < before);
+
+    machine roomy = start(16 * GIB, 4 * GIB, 4 * GIB); /* they stall in a group of their own */
+    for (int i = 0; i < 400; i++) {
+        roomy.sample.stall_us += 15000;
+        step(&roomy, 50000);
+    }
+    assert_int_equal(roomy.n_changes, 0);
+}
+
+static void reserves_fit_the_machine(void **state)
+{
+    (void)state;
+    for (uint64_t total = 64 * MIB; total < 1024 * GIB; total *= 2) {
+        assert_true(hypura_knee_calm_reserve(total) <= hypura_knee_first_reserve(total));
+        assert_true(hypura_knee_first_reserve(total) <= total / 4);
+        assert_true(hypura_knee_calm_reserve(total) > 0);
+    }
+}
+
+static void every_reason_has_a_name(void **state)
+{
+    (void)state;
+    for (int r = HYPURA_BUDGET_FIXED; r <= HYPURA_BUDGET_ASKED; r++) {
+        assert_string_not_equal(hypura_budget_reason_name((hypura_budget_reason)r), "unknown");
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(free_memory_is_used_up_to_the_reserve),
+        cmocka_unit_test(what_others_take_is_given_up_in_time),
+        cmocka_unit_test(what_comes_and_goes_is_left_alone),
+        cmocka_unit_test(nothing_missed_nothing_grown),
+        cmocka_unit_test(promises_are_kept),
+        cmocka_unit_test(the_knee_is_found),
+        cmocka_unit_test(stalls_of_others_count_where_memory_is_short),
+        cmocka_unit_test(reserves_fit_the_machine),
+        cmocka_unit_test(every_reason_has_a_name),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
