@@ -30,6 +30,9 @@ typedef struct hypura_server_options {
     const char *import_folder; /* GGUFs below it may be named in /api/create; NULL: none */
     const char *const *paths;  /* GGUFs of their own */
     int n_paths;
+    const char *hub_url;      /* where hf.co/... is pulled from; NULL: https://huggingface.co */
+    const char *hub_token;    /* NULL: none */
+    const char *registry_url; /* where other names are pulled from; NULL: https://registry.ollama.ai */
     /* how they run */
     const char *engine;     /* the program hypura-engine */
     uint64_t memory_bytes;  /* of all loaded models together; 0: nine tenths of what is free now */

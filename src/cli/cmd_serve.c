@@ -85,6 +85,10 @@ static hypura_status complete(serve_arguments *serve, const hypura_environment *
     server->weights_percent = serve->weights.percent;
     server->cache_dir = hypura_command_cache_dir(environment);
     server->models_folder = serve->models ? serve->models : environment->models_dir[0] ? environment->models_dir : NULL;
+    if (!server->hub_url) {
+        server->hub_url = environment->hub_url;
+    }
+    server->hub_token = environment->hub_token;
     if (!serve->no_ollama && environment->ollama_dir[0]) {
         server->ollama_folder = environment->ollama_dir;
     }
@@ -141,6 +145,10 @@ int hypura_command_serve(const hypura_environment *environment, int argc, char *
         {"no-ollama", NULL, "leave Ollama's own models alone", HYPURA_OPTION_FLAG, .to.flag = &serve.no_ollama},
         {"import", "DIR", "GGUFs below DIR may be named in requests to create models", HYPURA_OPTION_STRING,
          .to.string = &server->import_folder},
+        {"hub", "URL", "pull hf.co/... from there (default: HF_ENDPOINT, or https://huggingface.co)", HYPURA_OPTION_STRING,
+         .to.string = &server->hub_url},
+        {"registry", "URL", "pull other names from there (default: https://registry.ollama.ai)", HYPURA_OPTION_STRING,
+         .to.string = &server->registry_url},
         {"memory", "SIZE", "limit on all models together (default: nine tenths of what is free)", HYPURA_OPTION_SIZE,
          .to.size = &server->memory_bytes},
         hypura_option_weights(&serve.weights),

@@ -78,6 +78,8 @@ hypura_status hypura_environment_read(hypura_environment *environment, hypura_er
 {
     const char *terminal = variable("TERM");
     *environment = (hypura_environment){.terminal_in = isatty(STDIN_FILENO), .terminal_error = isatty(STDERR_FILENO)};
+    environment->hub_url = variable("HF_ENDPOINT");
+    environment->hub_token = variable("HF_TOKEN");
     environment->color =
         environment->terminal_error && !variable("NO_COLOR") && terminal != NULL && strcmp(terminal, "dumb") != 0;
     hypura_status status = find_folder(&cache_folder, environment->cache_dir, error);

@@ -13,6 +13,8 @@ typedef struct hypura_environment {
     char cache_dir[HYPURA_PATH_BYTES];  /* HYPURA_CACHE_DIR or the user's cache folder; "" when there is none */
     char models_dir[HYPURA_PATH_BYTES]; /* HYPURA_MODELS or the user's data folder; "" when there is none */
     char ollama_dir[HYPURA_PATH_BYTES]; /* OLLAMA_MODELS or ~/.ollama/models; "" without a home */
+    const char *hub_url;                /* HF_ENDPOINT; NULL when it is not set */
+    const char *hub_token;              /* HF_TOKEN; NULL when it is not set */
     bool terminal_in;                   /* standard input is a terminal */
     bool terminal_error;                /* standard error is a terminal: bars and prompts may be drawn */
     bool color;                         /* terminal_error, and neither NO_COLOR nor TERM=dumb */

@@ -4,20 +4,8 @@
 #include "server/routes.h"
 #include "server/server.h"
 
-#include <string.h>
-
 /* What Ollama's clients ask of a version; the features of this one are served. */
 #define OLLAMA_VERSION "0.13.0"
-
-static void reply_text(http_exchange *exchange, const char *text)
-{
-    http_reply(exchange, 200, "text/plain; charset=utf-8", text, strlen(text));
-}
-
-void endpoint_root(http_exchange *exchange)
-{
-    reply_text(exchange, "Hypura is running");
-}
 
 void endpoint_health(http_exchange *exchange)
 {

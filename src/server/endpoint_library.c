@@ -103,9 +103,7 @@ static void show(http_exchange *exchange, const hypura_model_entry *entry, bool 
     http_reply_json(exchange, 200, shown);
 }
 
-/* The name in a field of the body, or in the older one of the same meaning. Answers and returns NULL when it is
- * missing. */
-static const char *need_name(http_exchange *exchange, const json_t *body, const char *field, const char *older)
+const char *library_need_name(http_exchange *exchange, const json_t *body, const char *field, const char *older)
 {
     const char *name = json_string_value(json_object_get(body, field));
     if (!name || name[0] == '\0') {
@@ -118,10 +116,33 @@ static const char *need_name(http_exchange *exchange, const json_t *body, const 
     return name;
 }
 
+/* What was asked for cannot be, or failed here. */
+static int code_of_step(hypura_status status)
+{
+    const bool is_theirs =
+        status == HYPURA_ERR_USAGE || status == HYPURA_ERR_FORMAT || status == HYPURA_ERR_UNSUPPORTED;
+    return is_theirs ? 400 : 500;
+}
+
+void library_end_steps(http_exchange *exchange, const hypura_error *error)
+{
+    if (!http_begun(exchange) && error) {
+        http_fail(exchange, code_of_step(error->status), "%s", error->message);
+    } else if (!http_begun(exchange)) {
+        http_reply_json(exchange, 200, json_pack("{s:s}", "status", "success"));
+    } else {
+        if (error) {
+            json_t *text = json_string(error->message);
+            (void)http_write_line(exchange, json_pack("{s:o}", "error", text ? text : json_string("failed")));
+        }
+        http_end(exchange, true);
+    }
+}
+
 void endpoint_ollama_show(http_exchange *exchange)
 {
     json_t *body = http_json(exchange);
-    const char *name = body ? need_name(exchange, body, "model", "name") : NULL;
+    const char *name = body ? library_need_name(exchange, body, "model", "name") : NULL;
     const hypura_model_entry *entry = name ? target_find(exchange, name) : NULL;
     if (entry) {
         show(exchange, entry, json_is_true(json_object_get(body, "verbose")));
@@ -148,8 +169,8 @@ static const hypura_model_entry *find_exact(http_exchange *exchange, const char 
 void endpoint_ollama_copy(http_exchange *exchange)
 {
     json_t *body = http_json(exchange);
-    const char *source = body ? need_name(exchange, body, "source", "source") : NULL;
-    const char *destination = source ? need_name(exchange, body, "destination", "destination") : NULL;
+    const char *source = body ? library_need_name(exchange, body, "source", "source") : NULL;
+    const char *destination = source ? library_need_name(exchange, body, "destination", "destination") : NULL;
     const hypura_model_entry *entry = destination ? find_exact(exchange, source) : NULL;
     hypura_error error = {0};
     if (entry) {
@@ -166,7 +187,7 @@ void endpoint_ollama_copy(http_exchange *exchange)
 void endpoint_ollama_delete(http_exchange *exchange)
 {
     json_t *body = http_json(exchange);
-    const char *name = body ? need_name(exchange, body, "model", "name") : NULL;
+    const char *name = body ? library_need_name(exchange, body, "model", "name") : NULL;
     const hypura_model_entry *entry = name ? find_exact(exchange, name) : NULL;
     hypura_error error = {0};
     if (entry) {

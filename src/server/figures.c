@@ -51,7 +51,6 @@ static const figure figures_of_model[] = {
     {"experts", "experts", OF(n_experts), UNSIGNED_32, "experts", NULL, "gauge", "Experts that share the slots."},
     {"counters", "prompt_tokens", OF(prompt_tokens), UNSIGNED_64, TOKENS("prompt")},
     {"counters", "generated_tokens", OF(generated_tokens), UNSIGNED_64, TOKENS("generated")},
-    {"counters", "starts", OF(n_starts), UNSIGNED_64, "starts_total", NULL, "counter", "Children that were started."},
     {"counters", "bytes_read", OF(paging.bytes_read), UNSIGNED_64, "read_bytes_total", NULL, "counter",
      "Weights read from the drive."},
     {"counters", "bytes_needed", OF(paging.bytes_needed), UNSIGNED_64, "needed_bytes_total", NULL, "counter",
@@ -138,13 +137,14 @@ json_t *hypura_figures_json(const hypura_figures *figures)
         n_failed += figures->routes[i].n_answers[5];
     }
     return json_pack(
-        "{s:s, s:o, s:b, s:{s:o, s:o}, s:{s:o}, s:{s:i, s:i}, s:{s:i, s:i, s:i, s:o, s:o, s:o}, s:o}", "version",
+        "{s:s, s:o, s:b, s:{s:o, s:o}, s:{s:o}, s:{s:i, s:i}, s:{s:i, s:i, s:i, s:o, s:o, s:o}, s:{s:o, s:o}, s:o}", "version",
         hypura_version(), "uptime_s", real(figures->uptime_s), "ready", figures->ready, "memory", "budget_bytes",
         integer(figures->memory_budget_bytes), "used_bytes", integer(figures->memory_used_bytes), "drive",
         "direct_bytes_per_s", real(figures->direct_bytes_per_s), "connections", "open", (int)figures->n_connections,
         "limit", (int)figures->max_connections, "requests", "active", (int)figures->n_requests, "waiting",
         (int)figures->n_waiting, "waiting_limit", (int)figures->max_waiting, "answered", integer(n_answered), "failed",
-        integer(n_failed), "rejected", integer(figures->n_rejected), "models", models);
+        integer(n_failed), "rejected", integer(figures->n_rejected), "engines", "started", integer(figures->n_loads), "died",
+        integer(figures->n_deaths), "models", models);
 }
 
 /* ---- Prometheus ------------------------------------------------------------- */
@@ -253,6 +253,8 @@ char *hypura_figures_metrics(const hypura_figures *figures)
     print_one(out, "requests_waiting", "gauge", "Requests that wait for a model.", figures->n_waiting);
     print_one(out, "requests_rejected_total", "counter", "Requests answered with 429 or 503.",
               (double)figures->n_rejected);
+    print_one(out, "engines_started_total", "counter", "Engines that were started.", (double)figures->n_loads);
+    print_one(out, "engines_died_total", "counter", "Engines that ended by themselves.", (double)figures->n_deaths);
     print_routes(out, figures);
     print_models(out, figures);
     bool failed = ferror(out) != 0;

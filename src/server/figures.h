@@ -39,7 +39,6 @@ typedef struct hypura_figures_model {
     /* counters, since the child started */
     uint64_t          prompt_tokens;
     uint64_t          generated_tokens;
-    uint64_t          n_starts; /* of children, since the server started */
     hypura_statistics paging;
 } hypura_figures_model;
 
@@ -61,6 +60,8 @@ typedef struct hypura_figures {
     uint32_t n_waiting;  /* for a model */
     uint32_t max_waiting;
     uint64_t n_rejected; /* 429 and 503, since it started */
+    uint64_t n_loads;    /* children that were started */
+    uint64_t n_deaths;   /* of them, ended by themselves */
     size_t                      n_models;
     const hypura_figures_model *models;
     size_t                      n_routes;

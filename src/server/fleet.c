@@ -452,6 +452,7 @@ size_t fleet_list(server_fleet *fleet, fleet_info **infos)
                                                               : 0;
         if (member->engine) {
             info->pid = engine_pid(member->engine);
+            snprintf(info->socket, sizeof info->socket, "%s", engine_socket(member->engine));
             info->has_live = engine_live(member->engine, &info->live);
         }
     }

@@ -60,6 +60,7 @@ typedef struct fleet_info {
     uint64_t memory_bytes;
     double expires_s; /* from now; below 0: never; NAN: in use */
     int pid;
+    char socket[108]; /* of its engine; "" while there is none */
     bool has_live;
     hypura_live_record live;
 } fleet_info;

@@ -92,6 +92,8 @@ hypura_status http_open(const http_options *options, hypura_server *server, http
 uint16_t http_port(const http_daemon *daemon);
 /* Requests that handlers work on. */
 uint32_t http_active(http_daemon *daemon);
+/* Connections that are open, and how many may be; returns how many requests are worked on at most. */
+uint32_t http_limits(http_daemon *daemon, uint32_t *n_connections, uint32_t *max_connections);
 /* No new connection is taken and no new request on an old one; returns when all handlers have ended or after the time
  * given, whichever comes first. */
 bool http_drain(http_daemon *daemon, uint64_t timeout_us);

@@ -17,6 +17,7 @@
 #include "server/guard.h"
 #include "server/jobs.h"
 #include "server/log.h"
+#include "server/meter.h"
 #include "server/server.h"
 
 #include <arpa/inet.h>
@@ -530,7 +531,6 @@ static void on_completed(void *user, struct MHD_Connection *connection, void **c
 {
     http_daemon *daemon = user;
     http_exchange *exchange = *context;
-    (void)why;
     *context = NULL;
     if (!exchange) {
         return;
@@ -539,6 +539,10 @@ static void on_completed(void *user, struct MHD_Connection *connection, void **c
     if (link) {
         set_deadline(daemon, link, daemon->options.idle_s);
     }
+    /* What did not end as it began was cut off. */
+    const bool complete = why == MHD_REQUEST_TERMINATED_COMPLETED_OK;
+    meter_answered(daemon->server->meter, exchange->route ? exchange->route->path : NULL,
+                   complete ? exchange->code : 0, (double)(hypura_clock_us() - exchange->begin_us) / 1e6);
     server_log(LOG_DEBUG, "%s %s: %d, %llu bytes, %.1f ms", exchange->method ? exchange->method : "-",
                exchange->path ? exchange->path : "-", exchange->code, (unsigned long long)exchange->n_sent,
                (double)(hypura_clock_us() - exchange->begin_us) / 1e3);
@@ -645,6 +649,18 @@ uint32_t http_active(http_daemon *daemon)
     const uint32_t n = daemon->n_active;
     pthread_mutex_unlock(&daemon->lock);
     return n;
+}
+
+uint32_t http_limits(http_daemon *daemon, uint32_t *n_connections, uint32_t *max_connections)
+{
+    *n_connections = 0;
+    *max_connections = daemon->options.max_connections;
+    pthread_mutex_lock(&daemon->lock);
+    for (const http_link *link = daemon->links; link; link = link->next) {
+        ++*n_connections;
+    }
+    pthread_mutex_unlock(&daemon->lock);
+    return daemon->options.max_active;
 }
 
 bool http_drain(http_daemon *daemon, uint64_t timeout_us)

@@ -17,6 +17,8 @@ static const http_route routes[] = {
     {"GET", "/v1/health", endpoint_health, ROUTE_QUICK | ROUTE_PUBLIC, OPENAI},
     {"GET", "/healthz", endpoint_health, ROUTE_QUICK | ROUTE_PUBLIC, OPENAI},
     {"GET", "/readyz", endpoint_ready, ROUTE_QUICK | ROUTE_PUBLIC, OPENAI},
+    {"GET", "/api/hypura/status", endpoint_status, 0, OPENAI},
+    {"GET", "/metrics", endpoint_metrics, 0, OPENAI},
 
     /* Ollama's API */
     {"GET", "/api/version", endpoint_version, ROUTE_QUICK, OLLAMA},
@@ -27,6 +29,10 @@ static const http_route routes[] = {
     {"POST", "/api/show", endpoint_ollama_show, 0, OLLAMA},
     {"POST", "/api/copy", endpoint_ollama_copy, 0, OLLAMA},
     {"DELETE", "/api/delete", endpoint_ollama_delete, 0, OLLAMA},
+    {"POST", "/api/pull", endpoint_ollama_pull, 0, OLLAMA},
+    {"POST", "/api/create", endpoint_ollama_create, 0, OLLAMA},
+    {"HEAD", "/api/blobs/*", endpoint_ollama_blob_head, 0, OLLAMA},
+    {"POST", "/api/blobs/*", endpoint_ollama_blob, 0, OLLAMA},
     {"POST", "/api/chat", endpoint_ollama_chat, ROUTE_MODEL, OLLAMA},
     {"POST", "/api/generate", endpoint_ollama_generate, ROUTE_MODEL, OLLAMA},
     {"POST", "/api/embed", endpoint_ollama_embed, ROUTE_MODEL, OLLAMA},

@@ -26,9 +26,9 @@ const http_route *route_find(const char *method, const char *path, bool *known_p
 
 /* ---- handlers, each in the file named after it --------------------------------- */
 
+void endpoint_root(http_exchange *exchange);   /* endpoint_page.c */
 void endpoint_health(http_exchange *exchange); /* endpoint_basic.c */
 void endpoint_ready(http_exchange *exchange);
-void endpoint_root(http_exchange *exchange);
 void endpoint_version(http_exchange *exchange);
 void endpoint_models(http_exchange *exchange);      /* endpoint_models.c */
 void endpoint_pass(http_exchange *exchange);        /* endpoint_pass.c */
@@ -40,6 +40,12 @@ void endpoint_ollama_tags(http_exchange *exchange); /* endpoint_library.c */
 void endpoint_ollama_show(http_exchange *exchange);
 void endpoint_ollama_copy(http_exchange *exchange);
 void endpoint_ollama_delete(http_exchange *exchange);
-void endpoint_ollama_ps(http_exchange *exchange); /* endpoint_ps.c */
+void endpoint_ollama_ps(http_exchange *exchange);     /* endpoint_ps.c */
+void endpoint_ollama_pull(http_exchange *exchange);   /* endpoint_pull.c */
+void endpoint_ollama_create(http_exchange *exchange); /* endpoint_create.c */
+void endpoint_ollama_blob(http_exchange *exchange);
+void endpoint_ollama_blob_head(http_exchange *exchange);
+void endpoint_status(http_exchange *exchange); /* endpoint_status.c */
+void endpoint_metrics(http_exchange *exchange);
 
 #endif

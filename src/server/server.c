@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "server/guard.h"
 #include "server/log.h"
+#include "server/meter.h"
 #include "server/upstream.h"
 
 #include <stdlib.h>
@@ -74,6 +75,10 @@ static hypura_status open_parts(hypura_server *server, hypura_error *error)
                                .write_s = WRITE_S};
     hypura_status status = hypura_models_open(&models, &server->models, error);
     if (status == HYPURA_OK) {
+        server->meter = meter_open();
+        status = server->meter ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a server");
+    }
+    if (status == HYPURA_OK) {
         status = fleet_open(options, &server->fleet, error);
     }
     return status == HYPURA_OK ? http_open(&http, server, &server->http, error) : status;
@@ -134,6 +139,7 @@ void hypura_server_close(hypura_server *server)
     http_close(server->http);
     fleet_close(server->fleet);
     hypura_models_close(server->models);
+    meter_close(server->meter);
     upstream_end();
     free(server);
 }

@@ -18,6 +18,7 @@ struct hypura_server {
     hypura_models *models;
     server_fleet *fleet;
     http_daemon *http;
+    struct server_meter *meter;
     uint64_t begin_us; /* when it opened */
 };
 

@@ -87,6 +87,7 @@ hypura_entry *hypura_entries_add(hypura_entries *entries, const char *name, bool
     entries->all[entries->n++] = entry;
     entry->is.name = hypura_arena_text(&entry->arena, name, strlen(name));
     entry->is.settings = json_object();
+    entry->is.path = "";
     entry->is.format = "gguf";
     entry->is.family = "";
     if (entry->is.name == NULL || entry->is.settings == NULL) {

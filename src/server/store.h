@@ -96,9 +96,10 @@ typedef enum hypura_find {
     HYPURA_FIND_EXACT,     /* the name alone, for what changes or removes */
 } hypura_find;
 
-/* OK and *entry NULL when no model has that name (404). HYPURA_ERR_USAGE when it may
- * mean several, which the message lists; HYPURA_ERR_FORMAT when its file is damaged.
- * Release the entry. */
+/* OK and *entry NULL when no model has that name (404). With EXACT also models whose
+ * file is damaged, to be removed; their path may be "". HYPURA_ERR_USAGE when the
+ * name may mean several, which the message lists; HYPURA_ERR_FORMAT with TYPED when
+ * its file is damaged. Release the entry. */
 hypura_status hypura_models_find(hypura_models *models, const char *name, hypura_find how,
                                  const hypura_model_entry **entry, hypura_error *error);
 const hypura_model_entry *hypura_model_entry_hold(const hypura_model_entry *entry);

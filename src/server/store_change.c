@@ -172,6 +172,9 @@ static hypura_status stage_shared(const hypura_staging *staging, const hypura_mo
 {
     bool linked = false;
     hypura_status status = HYPURA_OK;
+    if (inner(from)->problem != NULL) {
+        return hypura_fail(error, HYPURA_ERR_FORMAT, "%s cannot be used: %s", from->name, inner(from)->problem);
+    }
     /* An adapter has no place beside a file of the folder: it needs the model it came with. */
     if (from->adapter_path == NULL) {
         status = stage_files(staging, from->path, from->n_files, from->projector_path, NULL, &linked, error);

@@ -121,7 +121,6 @@ static hypura_status walk_folder(const walk *w, const char *below, int depth);
 static hypura_status walk_entry(const walk *w, const char *below, int depth)
 {
     char path[HYPURA_STORE_PATH_BYTES];
-    char resolved[HYPURA_STORE_PATH_BYTES];
     struct stat st;
     if (!hypura_store_path(path, "%s/%s", w->root, below) || lstat(path, &st) != 0) {
         return HYPURA_OK;
@@ -129,8 +128,7 @@ static hypura_status walk_entry(const walk *w, const char *below, int depth)
     if (S_ISDIR(st.st_mode)) {
         return depth < MAX_DEPTH ? walk_folder(w, below, depth + 1) : HYPURA_OK;
     }
-    bool is_file = S_ISREG(st.st_mode) || (S_ISLNK(st.st_mode) && hypura_store_is_within(w->root, path, resolved));
-    return is_file ? w->visit(w->user, below, w->error) : HYPURA_OK;
+    return S_ISREG(st.st_mode) || S_ISLNK(st.st_mode) ? w->visit(w->user, below, w->error) : HYPURA_OK;
 }
 
 /* below is "" for the root itself. */

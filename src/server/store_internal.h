@@ -115,8 +115,8 @@ bool hypura_store_path(char *path, const char *format, ...) HYPURA_PRINTF(2, 3);
  * HYPURA_STORE_PATH_BYTES) gets the file itself. */
 bool hypura_store_is_within(const char *root, const char *path, char *resolved);
 
-/* Calls visit for every regular file below root, links to one within root included,
- * by its path below root. Hidden ones, what cannot be printed and what lies deeper
+/* Calls visit for every regular file and every link below root, by its path below
+ * root; where a link leads is the visitor's to check. Hidden ones, what cannot be printed and what lies deeper
  * than a name can say are left out; a folder that is missing has none. Stops at the
  * first failure of a visit. */
 typedef hypura_status (*hypura_store_visit_fn)(void *user, const char *below, hypura_error *error);

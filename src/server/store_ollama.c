@@ -135,8 +135,10 @@ static hypura_status visit_manifest(void *user, const char *below, hypura_error 
 {
     scan *s = user;
     char name[HYPURA_NAME_BYTES];
+    char link[HYPURA_STORE_PATH_BYTES];
     char path[HYPURA_STORE_PATH_BYTES];
-    if (!name_of_manifest(below, name) || !hypura_store_path(path, "%s/%s", s->manifests, below)) {
+    if (!name_of_manifest(below, name) || !hypura_store_path(link, "%s/%s", s->manifests, below) ||
+        !hypura_store_is_within(s->manifests, link, path)) {
         return HYPURA_OK;
     }
     size_t bytes = 0;

@@ -178,9 +178,11 @@ static hypura_status match_projector(hypura_models *models, hypura_entry *entry,
 /* Settings of STEM.json, if there is one. */
 static void read_settings(const hypura_models *models, hypura_entry *entry)
 {
+    char link[HYPURA_STORE_PATH_BYTES];
     char path[HYPURA_STORE_PATH_BYTES];
-    json_t *root =
-        hypura_store_path(path, "%s/%s.json", models->folder, entry->stem) ? hypura_store_read_json(path) : NULL;
+    bool is_there = hypura_store_path(link, "%s/%s.json", models->folder, entry->stem) &&
+                    hypura_store_is_within(models->folder, link, path);
+    json_t *root = is_there ? hypura_store_read_json(path) : NULL;
     json_t *settings = json_object_get(root, "settings");
     if (json_is_object(settings)) {
         json_decref(entry->is.settings);
@@ -199,8 +201,7 @@ static hypura_status add_model(hypura_models *models, hypura_entries *entries, c
     size_t bytes = stem_bytes(below);
     bool added = false;
     if (!hypura_store_path(stem, "%.*s", (int)bytes, below) || !hypura_name_of_stem(stem, name) ||
-        !hypura_store_path(path, "%s/%s", models->folder, below) ||
-        !hypura_store_is_within(models->folder, path, resolved)) {
+        !hypura_store_path(path, "%s/%s", models->folder, below)) {
         return HYPURA_OK;
     }
     hypura_entry *entry = hypura_entries_add(entries, name, &added, error);
@@ -212,6 +213,11 @@ static hypura_status add_model(hypura_models *models, hypura_entries *entries, c
     entry->below = hypura_arena_text(&entry->arena, below, strlen(below));
     if (entry->stem == NULL || entry->below == NULL) {
         return hypura_store_out_of_memory(error);
+    }
+    if (!hypura_store_is_within(models->folder, path, resolved)) {
+        entry->problem = "the file is a link that leads out of the models folder, or nowhere: move the model here, or "
+                         "name it on the command line";
+        return HYPURA_OK;
     }
     read_settings(models, entry);
     hypura_status status = hypura_entry_fill(models, entry, resolved, error);
@@ -229,13 +235,15 @@ static hypura_status add_model(hypura_models *models, hypura_entries *entries, c
 static hypura_status add_alias(const hypura_models *models, hypura_entries *entries, const char *below,
                                hypura_error *error)
 {
+    char link[HYPURA_STORE_PATH_BYTES];
     char path[HYPURA_STORE_PATH_BYTES];
     char stem[HYPURA_STORE_PATH_BYTES];
     char name[HYPURA_NAME_BYTES];
     char target[HYPURA_NAME_BYTES];
     struct stat st;
     bool added = false;
-    if (!hypura_store_path(path, "%s/%s", models->folder, below) || stat(path, &st) != 0 ||
+    if (!hypura_store_path(link, "%s/%s", models->folder, below) ||
+        !hypura_store_is_within(models->folder, link, path) || stat(path, &st) != 0 ||
         !hypura_store_path(stem, "%.*s", (int)(strlen(below) - (sizeof ".json" - 1)), below) ||
         !hypura_name_of_stem(stem, name)) {
         return HYPURA_OK;

@@ -202,7 +202,15 @@ static void links_out_of_the_folder_are_not_there(void **state)
     hypura_models *models = fixture_open();
     assert_int_equal(count(models), 2);
     assert_true(fixture_has(models, "in") && fixture_has(models, "other"));
-    assert_false(fixture_has(models, "out") || fixture_has(models, "way/deep") || fixture_has(models, "loop"));
+    assert_false(fixture_has(models, "way/deep") || fixture_has(models, "pipe"));
+    static const char *const links[] = {"out", "loop"};
+    for (size_t i = 0; i < sizeof links / sizeof *links; i++) {
+        const hypura_model_entry *entry;
+        hypura_error error = {0};
+        assert_int_equal(hypura_models_find(models, links[i], HYPURA_FIND_TYPED, &entry, &error), HYPURA_ERR_FORMAT);
+        assert_null(entry);
+        assert_non_null(strstr(error.message, "leads out of the models folder"));
+    }
     hypura_models_close(models);
 }
 

@@ -391,6 +391,30 @@ static void a_model_is_made_of_files_that_were_sent(void **state)
     hypura_models_close(models);
 }
 
+static void a_damaged_model_is_removed_and_not_copied(void **state)
+{
+    (void)state;
+    hypura_error error = {0};
+    fixture_write_text("models/bad.gguf", "no model");
+    fixture_write_gguf("outside.gguf", &(fixture_gguf){0});
+    fixture_write_text("models/lost.json", "{\"alias\": \"nothing\"}");
+    assert_int_equal(symlink("../outside.gguf", fixture_path("models/out.gguf")), 0);
+    hypura_models *models = fixture_open();
+    static const char *const names[] = {"bad", "out", "lost"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const hypura_model_entry *entry;
+        assert_int_equal(hypura_models_find(models, names[i], HYPURA_FIND_EXACT, &entry, &error), HYPURA_OK);
+        assert_non_null(entry);
+        assert_int_equal(hypura_models_copy(models, entry, "copy", &error), HYPURA_ERR_FORMAT);
+        check_ok(hypura_models_remove(models, entry, &error), &error);
+        hypura_model_entry_release(entry);
+        assert_false(fixture_has(models, names[i]));
+    }
+    assert_int_equal(fixture_count_files("models"), 0);
+    assert_true(fixture_exists("outside.gguf"));
+    hypura_models_close(models);
+}
+
 static void what_a_dead_process_left_is_swept(void **state)
 {
     (void)state;
@@ -448,6 +472,7 @@ int main(void)
         CHANGES(a_copy_of_a_file_is_watched_and_stopped),
         CHANGES(a_full_disk_leaves_what_was_there),
         CHANGES(a_model_is_made_of_files_that_were_sent),
+        CHANGES(a_damaged_model_is_removed_and_not_copied),
         CHANGES(what_a_dead_process_left_is_swept),
         CHANGES(a_model_tells_what_it_is),
     };
