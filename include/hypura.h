@@ -73,6 +73,12 @@ typedef struct hypura_device {
     char     kind[16]; /* "cpu", "gpu", "igpu", "accel" */
     uint64_t free_bytes;
     uint64_t total_bytes;
+    /* of GPUs; 0 where it could not be measured */
+    bool     unified;                      /* its memory is the host's */
+    double   upload_bytes_per_s;           /* from memory that its driver pinned */
+    double   upload_pageable_bytes_per_s;  /* from any other */
+    double   device_memory_bytes_per_s;    /* copies within its memory, bytes read */
+    double   round_trip_us;                /* a small piece of work, its result read back */
 } hypura_device;
 
 /* A measured machine. Rates are what the engine itself reached with direct
@@ -247,6 +253,7 @@ typedef enum hypura_place {
     HYPURA_PLACE_EXPERTS,      /* slices in the slots of a pool */
     HYPURA_PLACE_DENSE,        /* first pinned_rows kept, the rest in chunks through the ring */
     HYPURA_PLACE_ROWS,         /* only the rows asked for, read on demand */
+    HYPURA_PLACE_VRAM,         /* held in the GPU's memory, whole, by llama.cpp */
 } hypura_place;
 
 typedef struct hypura_placement {
@@ -254,9 +261,12 @@ typedef struct hypura_placement {
     int64_t      pinned_rows; /* DENSE: rows kept in memory, from row 0 */
     int64_t      chunk_rows;  /* DENSE: rows of one ring chunk (the last may be shorter) */
     int          pool;        /* EXPERTS: index into pools; else -1 */
+    int          vram_pool;   /* EXPERTS over a GPU: index into vram_pools; else -1 */
 } hypura_placement;
 
 #define HYPURA_MAX_POOLS 16
+#define HYPURA_MAX_VRAM_POOLS 64
+#define HYPURA_MAX_STAGES 2
 
 /* Slots of one size class. A slot holds all matrices of one expert. */
 typedef struct hypura_pool_plan {
@@ -266,6 +276,14 @@ typedef struct hypura_pool_plan {
     uint32_t n_units; /* experts over all layers of this class */
     uint32_t n_floor; /* fewest slots that can run */
 } hypura_pool_plan;
+
+/* The same in the GPU's memory: one size class is shared by several pools when one
+ * tensor would be larger than the GPU's buffers may be. */
+typedef struct hypura_vram_pool_plan {
+    uint64_t slot_bytes;
+    uint32_t n_slots;
+    uint32_t n_units;
+} hypura_vram_pool_plan;
 
 typedef struct hypura_plan {
     hypura_mode mode;
@@ -293,6 +311,20 @@ typedef struct hypura_plan {
     uint32_t slot_align_bytes; /* regions of an expert slot are multiples of this (plan/layout.h) */
     int              n_pools;
     hypura_pool_plan pools[HYPURA_MAX_POOLS];
+    /* the GPU's memory; all 0 and "" where none is used */
+    char     gpu[64];             /* ggml's name of the device */
+    int      n_gpu_layers;        /* computed on it, as llama.cpp counts: from the last, the output first */
+    uint64_t vram_bytes;          /* taken of it: the sum of the five below */
+    uint64_t vram_resident_bytes; /* weights that llama.cpp holds there */
+    uint64_t vram_slot_bytes;     /* slots for experts */
+    uint64_t vram_stage_bytes;    /* for the experts of a layer while a batch passes through it */
+    uint64_t vram_kv_bytes;
+    uint64_t vram_compute_bytes;
+    uint64_t floor_vram_bytes;    /* fewest with which all layers are computed there; 0 when there are no experts */
+    uint64_t full_vram_bytes;     /* with which nothing has to be uploaded */
+    int      n_stages;
+    int      n_vram_pools;
+    hypura_vram_pool_plan vram_pools[HYPURA_MAX_VRAM_POOLS];
     int               n_placements; /* one for each tensor of the map */
     hypura_placement *placements;
     int              *order; /* tensors in the order in which a graph uses them; unused ones last */
@@ -301,7 +333,9 @@ typedef struct hypura_plan {
     double      bound_tok_s; /* max(compute, missed bytes / bandwidth) alone */
     double      hit_rate;    /* assumed, by bytes */
     double      read_bytes_per_token;
-    const char *bound_by; /* "compute", "storage" */
+    double      vram_hit_rate;          /* the same of the GPU's slots */
+    double      upload_bytes_per_token; /* to them */
+    const char *bound_by; /* "compute", "upload", "storage" */
 } hypura_plan;
 
 typedef struct hypura_model_options {
@@ -313,6 +347,9 @@ typedef struct hypura_model_options {
     int         n_threads;     /* 0: one per physical core */
     bool        force_paging;  /* page even where all weights fit (tests, benchmarks) */
     bool        plain;         /* plain llama.cpp, Hypura out of the path (comparisons) */
+    const char *gpu;           /* ggml's name of the GPU to use; "none": none; NULL: the first there is */
+    uint64_t    vram_bytes;    /* limit on the GPU's memory; 0: what is free there */
+    int         n_gpu_layers;  /* plain alone: layers on the GPU; 0: all */
     bool        no_repack;     /* keep weights in the file's own layout; the default is the CPU's fastest form */
     const char *io_engine;     /* "uring", "pool"; NULL: the profile's choice */
     uint64_t    io_limit_bytes_per_s; /* emulates a drive of this rate for paged reads; 0: none */
@@ -326,6 +363,8 @@ typedef struct hypura_model_options {
 HYPURA_API hypura_status hypura_estimate(const hypura_model_options *options, hypura_plan **plan,
                                          hypura_error *error);
 HYPURA_API void          hypura_plan_free(hypura_plan *plan);
+/* A limit on GPU memory: the floor and this part of what lies between it and full. */
+HYPURA_API uint64_t hypura_plan_vram_at(const hypura_plan *plan, uint32_t percent);
 
 /* ---- a loaded model ----------------------------------------------------- */
 
@@ -364,6 +403,15 @@ typedef struct hypura_statistics {
     char     io_engine[16];
     bool     direct_io;
     uint64_t io_limit_bytes_per_s; /* of an emulated drive; 0: the drive as it is */
+    /* over a GPU; bytes_needed and bytes_hit are then of what its memory lacked */
+    uint64_t locked_bytes;      /* of the expert pools in RAM, in memory that the driver pinned */
+    uint64_t vram_bytes_needed; /* of experts, by computing */
+    uint64_t vram_bytes_hit;    /* of these, present in the GPU's memory */
+    uint64_t bytes_uploaded;
+    uint64_t bytes_copied;      /* within the GPU's memory, from slots to stages */
+    uint64_t n_readbacks;       /* of selected experts */
+    double   readback_s;        /* waiting for them: the GPU computing what leads to them included */
+    double   submit_s;          /* from there until the GPU had its next work: it stood still */
 } hypura_statistics;
 
 HYPURA_API hypura_status      hypura_model_open(const hypura_model_options *options, hypura_model **model,
@@ -431,7 +479,8 @@ HYPURA_API void          hypura_model_reset(hypura_model *model);
 /* ---- proof -------------------------------------------------------------- */
 
 typedef struct hypura_verify_case {
-    uint64_t weights_bytes;
+    uint64_t weights_bytes; /* limit; 0: none */
+    uint64_t vram_bytes;    /* limit on the GPU's memory; 0: no GPU */
     uint32_t prompt_tokens;
     uint32_t tokens; /* decoded after the prompt */
     uint32_t ubatch;
@@ -439,6 +488,7 @@ typedef struct hypura_verify_case {
     uint64_t differing; /* logits whose bits differ */
     uint64_t bytes_read;
     uint64_t n_resizes; /* with resize: how often what is held changed meanwhile */
+    uint64_t bytes_uploaded;
 } hypura_verify_case;
 
 typedef struct hypura_verify_report {
@@ -449,8 +499,11 @@ typedef struct hypura_verify_report {
 
 typedef struct hypura_verify_options {
     const char     *path;
-    const uint64_t *weights_bytes; /* budgets; NULL: floor, 25, 50 and 100 % of the weights */
+    const uint64_t *weights_bytes; /* budgets; NULL: floor, 25, 50 and 100 % of the weights; over a GPU: none */
     int             n_weights;
+    const char     *gpu;        /* as in hypura_model_options; both sides use it */
+    const uint64_t *vram_bytes; /* budgets of GPU memory; NULL: floor, 25, 50 and 100 % */
+    int             n_vram;
     const uint32_t *prompt_tokens; /* NULL: 1, 7, 64 */
     int             n_prompts;
     const uint32_t *ubatches; /* NULL: 512 */

@@ -156,12 +156,9 @@ static ggml_backend_buffer_t alloc_plain(ggml_backend_buffer_type_t type, struct
     return buffer;
 }
 
-static ggml_backend_buffer_t type_alloc_n(ggml_backend_buffer_type_t type, struct ggml_tensor **tensors, int n)
+ggml_backend_buffer_t backend_alloc_weights(ggml_backend_buffer_type_t type, hypura_pager *pager,
+                                            struct ggml_tensor **tensors, int n)
 {
-    backend_weight first;
-    if (n <= 0 || !backend_find_weight(tensors[0]->name, &first)) {
-        return alloc_plain(type, tensors, n);
-    }
     weight_buffer *weights = calloc(1, sizeof(*weights));
     if (!weights) {
         return NULL;
@@ -174,7 +171,7 @@ static ggml_backend_buffer_t type_alloc_n(ggml_backend_buffer_type_t type, struc
     weights->base = hypura_os_memory_map(weights->bytes, HYPURA_OS_MAP_NORESERVE | HYPURA_OS_MAP_NO_ACCESS);
     bool known = weights->weights && weights->base;
     for (int i = 0; known && i < n; i++) {
-        known = backend_find_weight(tensors[i]->name, &weights->weights[i]);
+        known = backend_describe_weight(pager, tensors[i]->name, &weights->weights[i]);
     }
     ggml_backend_buffer_t buffer =
         known ? ggml_backend_buffer_init(type, weight_buffer_interface, weights, weights->bytes) : NULL;
@@ -191,6 +188,15 @@ static ggml_backend_buffer_t type_alloc_n(ggml_backend_buffer_type_t type, struc
         at += padded_bytes(tensors[i]);
     }
     return buffer;
+}
+
+static ggml_backend_buffer_t type_alloc_n(ggml_backend_buffer_type_t type, struct ggml_tensor **tensors, int n)
+{
+    backend_weight first;
+    if (n <= 0 || !backend_find_weight(tensors[0]->name, &first)) {
+        return alloc_plain(type, tensors, n);
+    }
+    return backend_alloc_weights(type, first.pager, tensors, n);
 }
 
 static size_t type_alignment(ggml_backend_buffer_type_t type)

@@ -31,12 +31,8 @@ static hypura_backend_discover_fn discover_pager;
 
 /* ---- claims ----------------------------------------------------------------- */
 
-bool backend_find_weight(const char *name, backend_weight *weight)
+bool backend_describe_weight(hypura_pager *pager, const char *name, backend_weight *weight)
 {
-    hypura_pager *pager = current ? current : discover_pager ? discover_pager(name) : NULL;
-    if (!pager) {
-        return false;
-    }
     const hypura_map *map = hypura_pager_map(pager);
     const int         tensor = hypura_map_find(map, name);
     if (tensor < 0) {
@@ -55,7 +51,13 @@ bool backend_find_weight(const char *name, backend_weight *weight)
             weight->matrix = bundle->tensors[i] == tensor ? i : weight->matrix;
         }
     }
-    return weight->place != HYPURA_PLACE_RESIDENT;
+    return weight->place != HYPURA_PLACE_RESIDENT && weight->place != HYPURA_PLACE_VRAM;
+}
+
+bool backend_find_weight(const char *name, backend_weight *weight)
+{
+    hypura_pager *pager = current ? current : discover_pager ? discover_pager(name) : NULL;
+    return pager && backend_describe_weight(pager, name, weight);
 }
 
 bool backend_is_rowwise(const struct ggml_tensor *node)

@@ -8,6 +8,9 @@
  *     chain.c     finds runs of expert products and what lies between them
  *     experts.c   computes a chain with leased slots
  *     dense.c     products with streamed dense weights, rows of embeddings
+ *     gpu_device.c    the device that stands for a GPU, its buffer type for experts
+ *     gpu_executor.c  one instance over a GPU; cuts a graph where experts are selected
+ *     gpu_guard.cpp   calls of the GPU's backend that may throw
  */
 #ifndef HYPURA_BACKEND_INTERNAL_H
 #define HYPURA_BACKEND_INTERNAL_H
@@ -51,6 +54,13 @@ void backend_begin_graph(void);
 
 /* The pager that claims weights of that name now, or NULL. Fills the record. */
 bool backend_find_weight(const char *name, backend_weight *weight);
+
+/* The same for a given pager; false when it is not one that the plan streams. */
+bool backend_describe_weight(hypura_pager *pager, const char *name, backend_weight *weight);
+
+/* A buffer without bytes for weights that the pager streams; each gets a record. */
+ggml_backend_buffer_t backend_alloc_weights(ggml_backend_buffer_type_t type, hypura_pager *pager,
+                                            struct ggml_tensor **tensors, int n);
 
 ggml_backend_buffer_type_t backend_buffer_type(void);
 ggml_backend_dev_t         backend_device(void);

@@ -4,10 +4,12 @@
 #include "engine/estimate.h"
 
 #include "base/status.h"
+#include "engine/gpu.h"
 #include "engine/llama_shim.h"
 #include "engine/survey.h"
 #include "plan/plan.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -78,14 +80,26 @@ static hypura_status solve(const hypura_model_options *options, const hypura_pro
 {
     const uint64_t overhead_bytes =
         FIXED_OVERHEAD_BYTES + more_bytes + TENSOR_OVERHEAD_BYTES * (uint64_t)prepared->map->n_tensors;
+    hypura_plan_gpu gpu = {.name = NULL};
+    if (prepared->gpu && !options->plain) {
+        hypura_gpu_describe(prepared->gpu, profile, options->vram_bytes, &gpu);
+    }
     const hypura_plan_options wanted = {.memory_bytes = options->memory_bytes,
                                         .weights_bytes = options->weights_bytes,
                                         .overhead_bytes = overhead_bytes,
-                                        .force_paging = options->force_paging};
+                                        .force_paging = options->force_paging,
+                                        .gpu = gpu.name ? &gpu : NULL};
     prepared->context.n_threads = resolve_threads(options->n_threads, profile->n_cpus);
     snprintf(prepared->io_engine, sizeof(prepared->io_engine), "%s",
              options->io_engine ? options->io_engine : profile->io_engine);
-    return hypura_plan_solve(prepared->map, survey, profile, &wanted, &prepared->plan, error);
+    hypura_status status = hypura_plan_solve(prepared->map, survey, profile, &wanted, &prepared->plan, error);
+    if (status == HYPURA_OK && options->plain) {
+        prepared->n_gpu_layers = options->n_gpu_layers > 0 ? options->n_gpu_layers : INT_MAX;
+    } else if (status == HYPURA_OK) {
+        prepared->n_gpu_layers = prepared->plan->n_gpu_layers;
+        prepared->gpu = prepared->plan->gpu[0] ? prepared->gpu : NULL;
+    }
+    return status;
 }
 
 static hypura_status prepare(const hypura_model_options *options, const hypura_profile *given, uint32_t n_sequences,
@@ -110,10 +124,14 @@ static hypura_status prepare(const hypura_model_options *options, const hypura_p
         status = hypura_load_sizes(prepared->map, &context->n_context, &context->n_ubatch, error);
     }
     if (status == HYPURA_OK) {
+        status = hypura_gpu_find(options->gpu, &prepared->gpu, error);
+    }
+    if (status == HYPURA_OK) {
         context->n_outputs = n_outputs < context->n_ubatch ? n_outputs : context->n_ubatch;
         context->n_sequences = n_sequences;
         context->n_context *= n_sequences;
-        status = hypura_survey_take(prepared->map, context, &survey, &vocab_bytes, error);
+        const hypura_load_gpu gpu = {.device = prepared->gpu, .n_layers = INT_MAX};
+        status = hypura_survey_take(prepared->map, context, &gpu, &survey, &vocab_bytes, error);
     }
     if (status == HYPURA_OK) {
         status = get_profile(options, given, &profile, error);

@@ -12,6 +12,8 @@ typedef struct hypura_preparation {
     hypura_plan *plan;
     hypura_context_options context;
     char io_engine[16]; /* "uring", "pool", or empty for the best there is */
+    ggml_backend_dev_t gpu; /* NULL: everything is computed by the host */
+    int n_gpu_layers;
 } hypura_preparation;
 
 /* profile: already measured, or NULL. all_logits: as hypura_model_extras. */

@@ -5,6 +5,7 @@
 
 #include "chat.h"
 #include "common.h"
+#include "ggml-impl.h"
 #include "llama-context.h"
 #include "llama-ext.h"
 #include "llama-memory.h"
@@ -77,20 +78,46 @@ void hypura_shim_weights(const struct llama_model *model, hypura_shim_weight_fn 
     }
 }
 
-bool hypura_shim_context_bytes(const struct llama_context *ctx, uint64_t *kv_bytes, uint64_t *compute_bytes)
+bool hypura_shim_context_bytes(const struct llama_context *ctx, hypura_shim_bytes *bytes)
 {
-    *kv_bytes = 0;
-    *compute_bytes = 0;
+    *bytes = {};
     try {
         for (const auto &[buft, data] : llama_get_memory_breakdown(ctx)) {
-            (void)buft;
-            *kv_bytes += data.context;
-            *compute_bytes += data.compute;
+            const bool host = ggml_backend_buft_is_host(buft);
+            (host ? bytes->kv : bytes->device_kv) += data.context;
+            (host ? bytes->compute : bytes->device_compute) += data.compute;
         }
         return true;
     } catch (const std::exception &) {
         return false;
     }
+}
+
+namespace
+{
+
+template <typename Call> int computed(struct llama_context *ctx, Call call)
+{
+    try {
+        const int code = call();
+        llama_synchronize(ctx);
+        return code;
+    } catch (const std::exception &e) {
+        ggml_log_internal(GGML_LOG_LEVEL_ERROR, "%s\n", e.what());
+        return GGML_STATUS_FAILED;
+    }
+}
+
+} // namespace
+
+int hypura_shim_decode(struct llama_context *ctx, struct llama_batch batch)
+{
+    return computed(ctx, [&] { return llama_decode(ctx, batch); });
+}
+
+int hypura_shim_encode(struct llama_context *ctx, struct llama_batch batch)
+{
+    return computed(ctx, [&] { return llama_encode(ctx, batch); });
 }
 
 struct ggml_cgraph *hypura_shim_graph(struct llama_context *ctx, uint32_t n_tokens, uint32_t n_sequences,

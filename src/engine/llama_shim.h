@@ -33,8 +33,22 @@ typedef bool (*hypura_shim_weight_fn)(void *user, const char *name, struct ggml_
 void hypura_shim_weights(const struct llama_model *model, hypura_shim_weight_fn visit, void *user);
 
 /* Bytes of the context's memory (KV cache, recurrent state) and of its compute
- * buffers, over all buffer types. False when libllama threw. */
-bool hypura_shim_context_bytes(const struct llama_context *ctx, uint64_t *kv_bytes, uint64_t *compute_bytes);
+ * buffers, over all buffer types of the host and of devices. */
+typedef struct hypura_shim_bytes {
+    uint64_t kv;
+    uint64_t compute;
+    uint64_t device_kv;
+    uint64_t device_compute;
+} hypura_shim_bytes;
+
+/* False when libllama threw. */
+bool hypura_shim_context_bytes(const struct llama_context *ctx, hypura_shim_bytes *bytes);
+
+/* llama_decode and llama_encode, returning when everything has been computed. A GPU
+ * that fails while computing makes its backend throw: then GGML_STATUS_FAILED, and
+ * the reason is in the log. */
+int hypura_shim_decode(struct llama_context *ctx, struct llama_batch batch);
+int hypura_shim_encode(struct llama_context *ctx, struct llama_batch batch);
 
 /* Builds the graph for n_tokens, a multiple of n_sequences, without allocating it.
  * n_sequences is the context's own. The graph belongs to ctx and lives until the

@@ -1,8 +1,8 @@
 /*
  * load.c - see load.h.
  *
- * Only the CPU device is given to libllama: the pager's device wraps the CPU, and
- * what is compared bit for bit has to run on the same device everywhere.
+ * libllama is given the one GPU that the plan uses, or none: what is compared bit
+ * for bit has to run on the same devices everywhere.
  */
 #include "engine/load.h"
 
@@ -71,17 +71,20 @@ static bool on_progress(float fraction, void *user)
     return !p->cancelled;
 }
 
-hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, bool repack, hypura_progress_fn progress,
-                                void *progress_user, struct llama_model **model, hypura_error *error)
+hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, const hypura_load_gpu *gpu, bool repack,
+                                hypura_progress_fn progress, void *progress_user, struct llama_model **model,
+                                hypura_error *error)
 {
     load_progress state = {.report = progress,
                            .user = progress_user,
                            .total = map->tensor_bytes,
                            .mapped = kind == HYPURA_LOAD_PAGED ? map : NULL};
-    ggml_backend_dev_t no_devices[] = {NULL};
+    ggml_backend_dev_t devices[] = {gpu->device, NULL};
 
     struct llama_model_params params = llama_model_default_params();
-    params.devices = no_devices;
+    params.devices = devices;
+    params.n_gpu_layers = gpu->device ? gpu->n_layers : 0;
+    params.tensor_buft_overrides = gpu->overrides;
     params.progress_callback = on_progress;
     params.progress_callback_user_data = &state;
     switch (kind) {

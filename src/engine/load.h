@@ -23,10 +23,18 @@ typedef enum hypura_load_kind {
     HYPURA_LOAD_PAGED,    /* the file mapped, nothing read: see trunk.h */
 } hypura_load_kind;
 
+/* The GPU that a model is loaded for, as libllama is told. */
+typedef struct hypura_load_gpu {
+    ggml_backend_dev_t device; /* NULL: none, the CPU computes everything */
+    int n_layers;              /* the last ones, the output counted; INT_MAX: all */
+    const struct llama_model_tensor_buft_override *overrides; /* NULL: none */
+} hypura_load_gpu;
+
 /* With the lock held. repack lets libllama keep weights in the CPU's own layout
  * (not SURVEY). Reasons for failure are llama.cpp's. */
-hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, bool repack, hypura_progress_fn progress,
-                                void *progress_user, struct llama_model **model, hypura_error *error);
+hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, const hypura_load_gpu *gpu, bool repack,
+                                hypura_progress_fn progress, void *progress_user, struct llama_model **model,
+                                hypura_error *error);
 
 typedef struct hypura_context_options {
     uint32_t n_context;   /* of all sequences together */

@@ -15,6 +15,7 @@
 #include "backend/backend.h"
 #include "base/status.h"
 #include "engine/conversation.h"
+#include "engine/gpu.h"
 #include "engine/llama_log.h"
 #include "engine/trunk.h"
 
@@ -24,8 +25,9 @@
 static hypura_status open_unpaged(hypura_model *model, const hypura_model_options *options, hypura_error *error)
 {
     const hypura_load_kind kind = options->plain ? HYPURA_LOAD_PLAIN : HYPURA_LOAD_RESIDENT;
+    const hypura_load_gpu gpu = {.device = model->prepared.gpu, .n_layers = model->prepared.n_gpu_layers};
     hypura_load_lock();
-    hypura_status status = hypura_load_model(model->prepared.map, kind, !options->no_repack, options->progress,
+    hypura_status status = hypura_load_model(model->prepared.map, kind, &gpu, !options->no_repack, options->progress,
                                              options->progress_user, &model->llama, error);
     if (status == HYPURA_OK) {
         status = hypura_load_context(model->llama, &model->prepared.context, &model->ctx, error);
@@ -41,7 +43,8 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
     hypura_pager_options pager_options = {.map = p->map,
                                           .plan = p->plan,
                                           .io_engine = p->io_engine[0] != '\0' ? p->io_engine : NULL,
-                                          .repack = !options->no_repack,
+                                          .repack = !options->no_repack && p->plan->n_vram_pools == 0,
+                                          .gpu = p->plan->n_vram_pools > 0 ? p->gpu : NULL,
                                           .n_repack_threads = (p->context.n_threads + 3) / 4,
                                           .io_limit_bytes_per_s = options->io_limit_bytes_per_s,
                                           .hook = extras->io_hook,
@@ -57,7 +60,7 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
     hypura_load_lock();
     status = hypura_backend_attach(model->pager, error);
     if (status == HYPURA_OK) {
-        status = hypura_load_model(p->map, HYPURA_LOAD_PAGED, !options->no_repack, NULL, NULL, &model->llama, error);
+        status = hypura_gpu_load_paged(p, model->pager, !options->no_repack, &model->gpu, &model->llama, error);
         if (status == HYPURA_OK) {
             status = hypura_trunk_load(model->llama, p->map, p->plan, model->pager, options->progress,
                                        options->progress_user, &model->trunk_bytes, error);
@@ -153,6 +156,7 @@ void hypura_model_close(hypura_model *model)
     llama_free(model->ctx);
     llama_model_free(model->llama);
     ggml_threadpool_free(model->threadpool);
+    hypura_gpu_close(model->gpu);
     hypura_pager_close(model->pager);
     hypura_trace_close(model->trace);
     hypura_prepare_clear(&model->prepared);
@@ -237,7 +241,7 @@ hypura_status hypura_model_decode(hypura_model *model, const llama_token *tokens
 {
     hypura_log_clear();
     hypura_trace_begin(model->trace, n);
-    int code = llama_decode(model->ctx, batch_of(model, tokens, n, all_logits));
+    int code = hypura_shim_decode(model->ctx, batch_of(model, tokens, n, all_logits));
     hypura_status status = compute_ended(model, code, "decode", n, error);
     hypura_status traced = hypura_trace_end(model->trace, status == HYPURA_OK, status == HYPURA_OK ? error : NULL);
     return status == HYPURA_OK ? traced : status;
@@ -246,6 +250,6 @@ hypura_status hypura_model_decode(hypura_model *model, const llama_token *tokens
 hypura_status hypura_model_encode(hypura_model *model, const llama_token *tokens, uint32_t n, hypura_error *error)
 {
     hypura_log_clear();
-    int code = llama_encode(model->ctx, batch_of(model, tokens, n, true));
+    int code = hypura_shim_encode(model->ctx, batch_of(model, tokens, n, true));
     return compute_ended(model, code, "encode", n, error);
 }

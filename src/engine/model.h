@@ -6,6 +6,7 @@
 
 #include "engine/conversation.h"
 #include "engine/estimate.h"
+#include "backend/gpu.h"
 #include "engine/llama_shim.h"
 #include "engine/trace.h"
 #include "pager/pager.h"
@@ -13,6 +14,7 @@
 struct hypura_model {
     hypura_preparation prepared; /* map, sizes, plan */
     hypura_pager *pager;         /* NULL: Hypura is out of the path */
+    hypura_gpu *gpu;             /* the device over a GPU; NULL: no experts are paged over one */
     struct llama_model *llama;
     struct llama_context *ctx;
     ggml_threadpool_t threadpool;

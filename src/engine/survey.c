@@ -158,7 +158,12 @@ static hypura_status take(const hypura_map *map, const hypura_context_options *o
     const uint32_t n_whole = (options->n_ubatch + n_sequences - 1) / n_sequences * n_sequences;
     hypura_log_clear();
     hypura_shim_guard_begin();
-    bool ok = hypura_shim_context_bytes(ctx, &survey->kv_bytes, &survey->compute_bytes);
+    hypura_shim_bytes bytes;
+    bool ok = hypura_shim_context_bytes(ctx, &bytes);
+    survey->kv_bytes = bytes.kv;
+    survey->compute_bytes = bytes.compute;
+    survey->device_kv_bytes = bytes.device_kv;
+    survey->device_compute_bytes = bytes.device_compute;
     if (ok && (graph = hypura_shim_graph(ctx, n_sequences, n_sequences, n_sequences)) != NULL) {
         walk(&index, graph, true, survey);
     }
@@ -173,8 +178,9 @@ static hypura_status take(const hypura_map *map, const hypura_context_options *o
     return status;
 }
 
-hypura_status hypura_survey_take(const hypura_map *map, const hypura_context_options *options, hypura_survey **out,
-                                 uint64_t *vocab_bytes, hypura_error *error)
+hypura_status hypura_survey_take(const hypura_map *map, const hypura_context_options *options,
+                                 const hypura_load_gpu *gpu, hypura_survey **out, uint64_t *vocab_bytes,
+                                 hypura_error *error)
 {
     *out = NULL;
     *vocab_bytes = 0;
@@ -194,7 +200,7 @@ hypura_status hypura_survey_take(const hypura_map *map, const hypura_context_opt
     struct llama_model *model = NULL;
     struct llama_context *ctx = NULL;
     hypura_load_lock();
-    hypura_status status = hypura_load_model(map, HYPURA_LOAD_SURVEY, false, NULL, NULL, &model, error);
+    hypura_status status = hypura_load_model(map, HYPURA_LOAD_SURVEY, gpu, false, NULL, NULL, &model, error);
     if (status == HYPURA_OK) {
         *vocab_bytes = estimate_vocab_bytes(model);
         status = hypura_load_context(model, options, &ctx, error);

@@ -11,8 +11,9 @@
  * whole ubatch, and records how each tensor of the map is used. vocab_bytes gets
  * an estimate of what the vocabulary takes in memory. Takes the load lock. Free
  * with hypura_survey_free. */
-hypura_status hypura_survey_take(const hypura_map *map, const hypura_context_options *options, hypura_survey **survey,
-                                 uint64_t *vocab_bytes, hypura_error *error);
+hypura_status hypura_survey_take(const hypura_map *map, const hypura_context_options *options,
+                                 const hypura_load_gpu *gpu, hypura_survey **survey, uint64_t *vocab_bytes,
+                                 hypura_error *error);
 void hypura_survey_free(hypura_survey *survey);
 
 #endif

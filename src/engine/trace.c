@@ -152,7 +152,7 @@ hypura_status hypura_trace_end(hypura_trace *trace, bool ok, hypura_error *error
 
 bool hypura_trace_is_paged(const hypura_map *map, const hypura_plan *plan)
 {
-    bool paged = map->n_bundles > 0;
+    bool paged = map->n_bundles > 0 && plan->n_vram_pools == 0; /* batches over a GPU are not looked at */
     for (int b = 0; b < map->n_bundles; b++) {
         paged = paged && plan->placements[map->bundles[b].tensors[0]].place == HYPURA_PLACE_EXPERTS;
     }

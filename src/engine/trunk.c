@@ -53,7 +53,9 @@ static bool collect(void *user, const char *name, struct ggml_tensor *tensor)
     if (at < 0) {
         return true; /* not from the file */
     }
-    if (c->plan->placements[at].place != HYPURA_PLACE_RESIDENT) {
+    /* Small tensors of layers on both sides (rope factors) have a copy on each. */
+    const hypura_place place = c->plan->placements[at].place;
+    if (place != HYPURA_PLACE_RESIDENT && place != HYPURA_PLACE_VRAM) {
         c->streamed = c->map->tensors[at].name;
         return false;
     }

@@ -5,6 +5,9 @@
  *     for each ubatch:   plain, opened once: writes a script for each prompt; closed
  *                        for each budget and engine: Hypura, opened once: follows all
  *
+ * Over a GPU both compute there, plain with the whole model in its memory, and each
+ * budget of its memory meets each budget of the host's.
+ *
  * So the two never share memory, and all but the first prompt meet a pager that
  * already holds something. Plain keeps weights in the file's own layout: that is
  * the layout the pager computes with, and repacked kernels round differently.
@@ -41,6 +44,9 @@ typedef struct verification {
     const uint64_t *budgets;
     int n_budgets;
     uint64_t default_budgets[MAX_DEFAULT_BUDGETS];
+    const uint64_t *vram; /* one 0 without a GPU */
+    int n_vram;
+    uint64_t default_vram[MAX_DEFAULT_BUDGETS];
     uint32_t n_steps;
     uint32_t n_context;
     uint32_t longest_prompt;
@@ -53,7 +59,8 @@ typedef struct verification {
 static hypura_status step(verification *v, hypura_error *error)
 {
     const hypura_verify_options *o = v->options;
-    const uint64_t total = (uint64_t)v->n_ubatches * (1 + (uint64_t)v->n_budgets * (uint64_t)v->n_engines);
+    const uint64_t n_budgets = (uint64_t)v->n_budgets * (uint64_t)v->n_vram;
+    const uint64_t total = (uint64_t)v->n_ubatches * (1 + n_budgets * (uint64_t)v->n_engines);
     if (o->progress && !o->progress(o->progress_user, "verifying", v->opened, total)) {
         return hypura_fail(error, HYPURA_ERR_CANCELLED, "verification was stopped");
     }
@@ -63,31 +70,65 @@ static hypura_status step(verification *v, hypura_error *error)
 
 /* ---- what to do --------------------------------------------------------- */
 
+/* In ascending order, each once. */
+static void add_budget(uint64_t *budgets, int *n, uint64_t bytes)
+{
+    if (*n == 0 || bytes > budgets[*n - 1]) {
+        budgets[(*n)++] = bytes;
+    }
+}
+
+static void choose_host_budgets(verification *v, const hypura_preparation *prepared)
+{
+    v->budgets = v->default_budgets;
+    if (prepared->gpu) {
+        add_budget(v->default_budgets, &v->n_budgets, 0);
+        return;
+    }
+    const uint64_t all = prepared->map->tensor_bytes;
+    const uint64_t budgets[] = {prepared->plan->floor_weights_bytes, all / 4, all / 2, all};
+    for (int i = 0; i < MAX_DEFAULT_BUDGETS; i++) {
+        add_budget(v->default_budgets, &v->n_budgets, budgets[i]);
+    }
+}
+
+static void choose_vram_budgets(verification *v, const hypura_preparation *prepared)
+{
+    static const uint32_t percents[MAX_DEFAULT_BUDGETS] = {0, 25, 50, 100};
+    v->vram = v->default_vram;
+    for (int i = 0; i < MAX_DEFAULT_BUDGETS; i++) {
+        const uint64_t bytes = prepared->gpu ? hypura_plan_vram_at(prepared->plan, percents[i]) : 0;
+        if (bytes > 0 || !prepared->gpu) {
+            add_budget(v->default_vram, &v->n_vram, bytes);
+        }
+    }
+}
+
 static hypura_status choose_budgets(verification *v, hypura_error *error)
 {
-    if (v->options->weights_bytes) {
-        v->budgets = v->options->weights_bytes;
-        v->n_budgets = v->options->n_weights;
-        return HYPURA_OK;
-    }
-    const hypura_model_options wanted = {.path = v->options->path,
+    const hypura_verify_options *o = v->options;
+    const hypura_model_options wanted = {.path = o->path,
+                                         .gpu = o->gpu,
                                          .n_context = v->n_context,
                                          .n_ubatch = v->ubatches[0],
-                                         .n_threads = v->options->n_threads,
+                                         .n_threads = o->n_threads,
                                          .force_paging = true};
     hypura_preparation prepared;
     hypura_status status = hypura_prepare(&wanted, &v->profile, true, &prepared, error);
     if (status != HYPURA_OK) {
         return status;
     }
-    const uint64_t floor_bytes = prepared.plan->floor_weights_bytes;
-    const uint64_t all = prepared.map->tensor_bytes;
-    const uint64_t budgets[] = {floor_bytes, all / 4, all / 2, all};
-    v->budgets = v->default_budgets;
-    for (int i = 0; i < MAX_DEFAULT_BUDGETS; i++) {
-        if (v->n_budgets == 0 || budgets[i] > v->default_budgets[v->n_budgets - 1]) {
-            v->default_budgets[v->n_budgets++] = budgets[i];
-        }
+    v->budgets = o->weights_bytes;
+    v->n_budgets = o->n_weights;
+    if (!o->weights_bytes) {
+        v->n_budgets = 0;
+        choose_host_budgets(v, &prepared);
+    }
+    v->vram = o->vram_bytes;
+    v->n_vram = o->n_vram;
+    if (!o->vram_bytes) {
+        v->n_vram = 0;
+        choose_vram_budgets(v, &prepared);
     }
     hypura_prepare_clear(&prepared);
     return HYPURA_OK;
@@ -144,7 +185,7 @@ static hypura_status prepare(verification *v, hypura_error *error)
     if (status == HYPURA_OK) {
         status = choose_budgets(v, error);
     }
-    if (status == HYPURA_OK && (v->n_budgets <= 0 || v->n_engines == 0)) {
+    if (status == HYPURA_OK && (v->n_budgets <= 0 || v->n_vram <= 0 || v->n_engines == 0)) {
         status = hypura_fail(error, HYPURA_ERR_USAGE, "there is nothing to verify: no budget or no I/O engine");
     }
     return status;
@@ -152,12 +193,14 @@ static hypura_status prepare(verification *v, hypura_error *error)
 
 /* ---- doing it ----------------------------------------------------------- */
 
-static hypura_status open_model(verification *v, uint32_t n_ubatch, uint64_t weights_bytes, const char *engine,
-                                hypura_model **model, hypura_error *error)
+static hypura_status open_model(verification *v, uint32_t n_ubatch, uint64_t weights_bytes, uint64_t vram_bytes,
+                                const char *engine, hypura_model **model, hypura_error *error)
 {
     const bool plain = engine == NULL;
     const hypura_model_options options = {.path = v->options->path,
                                           .weights_bytes = weights_bytes,
+                                          .gpu = v->options->gpu,
+                                          .vram_bytes = vram_bytes,
                                           .n_context = v->n_context,
                                           .n_ubatch = n_ubatch,
                                           .n_threads = v->options->n_threads,
@@ -176,13 +219,13 @@ static hypura_status write_scripts(verification *v, uint32_t *n_ubatch, hypura_e
 {
     hypura_model *model = NULL;
     uint64_t budget = ROWS_BYTES;
-    hypura_status status = open_model(v, *n_ubatch, 0, NULL, &model, error);
+    hypura_status status = open_model(v, *n_ubatch, 0, 0, NULL, &model, error);
     if (status == HYPURA_OK && hypura_replay_needs_whole_prompt(model) && *n_ubatch < v->longest_prompt) {
         *n_ubatch = v->longest_prompt;
         hypura_model_close(model);
         model = NULL;
         v->opened--;
-        status = open_model(v, *n_ubatch, 0, NULL, &model, error);
+        status = open_model(v, *n_ubatch, 0, 0, NULL, &model, error);
     }
     for (int i = 0; i < v->n_prompts && status == HYPURA_OK; i++) {
         status = hypura_script_write(model, v->prompts[i], v->n_steps, &budget, &v->scripts[i], error);
@@ -191,16 +234,17 @@ static hypura_status write_scripts(verification *v, uint32_t *n_ubatch, hypura_e
     return status == HYPURA_OK ? status : hypura_fail_prefix(error, "plain llama.cpp");
 }
 
-static hypura_status follow_scripts(verification *v, uint32_t n_ubatch, uint64_t weights_bytes, const char *engine,
-                                    hypura_error *error)
+static hypura_status follow_scripts(verification *v, uint32_t n_ubatch, uint64_t weights_bytes, uint64_t vram_bytes,
+                                    const char *engine, hypura_error *error)
 {
     hypura_model *model = NULL;
-    hypura_status status = open_model(v, n_ubatch, weights_bytes, engine, &model, error);
+    hypura_status status = open_model(v, n_ubatch, weights_bytes, vram_bytes, engine, &model, error);
     for (int i = 0; i < v->n_prompts && status == HYPURA_OK; i++) {
         const hypura_script *script = &v->scripts[i];
         hypura_verify_case *c = &v->report->cases[v->report->n_cases];
         hypura_statistics statistics;
         *c = (hypura_verify_case){.weights_bytes = weights_bytes,
+                                  .vram_bytes = vram_bytes,
                                   .prompt_tokens = script->n_prompt,
                                   .tokens = script->n_steps,
                                   .ubatch = n_ubatch};
@@ -216,6 +260,7 @@ static hypura_status follow_scripts(verification *v, uint32_t n_ubatch, uint64_t
         if (status == HYPURA_OK) {
             hypura_model_statistics(model, &statistics);
             c->bytes_read = statistics.bytes_read;
+            c->bytes_uploaded = statistics.bytes_uploaded;
             snprintf(c->io_engine, sizeof(c->io_engine), "%s", model->pager ? statistics.io_engine : "none");
             v->report->identical = v->report->identical && c->differing == 0;
             v->report->n_cases++;
@@ -223,8 +268,9 @@ static hypura_status follow_scripts(verification *v, uint32_t n_ubatch, uint64_t
     }
     hypura_model_close(model);
     return status == HYPURA_OK ? status
-                               : hypura_fail_prefix(error, "%llu bytes of weights, engine %s, ubatch %u",
-                                                    (unsigned long long)weights_bytes, engine, n_ubatch);
+                               : hypura_fail_prefix(error, "%llu bytes of weights, %llu of GPU memory, engine %s, ubatch %u",
+                                                    (unsigned long long)weights_bytes, (unsigned long long)vram_bytes,
+                                                    engine, n_ubatch);
 }
 
 static hypura_status verify_ubatch(verification *v, uint32_t n_ubatch, hypura_error *error)
@@ -233,9 +279,11 @@ static hypura_status verify_ubatch(verification *v, uint32_t n_ubatch, hypura_er
         return hypura_fail(error, HYPURA_ERR_USAGE, "a ubatch of 0 tokens: pass 1 or more");
     }
     hypura_status status = write_scripts(v, &n_ubatch, error);
-    for (int b = 0; b < v->n_budgets && status == HYPURA_OK; b++) {
+    const int n_budgets = v->n_budgets * v->n_vram;
+    for (int b = 0; b < n_budgets && status == HYPURA_OK; b++) {
         for (int e = 0; e < v->n_engines && status == HYPURA_OK; e++) {
-            status = follow_scripts(v, n_ubatch, v->budgets[b], v->engines[e], error);
+            status = follow_scripts(v, n_ubatch, v->budgets[b / v->n_vram], v->vram[b % v->n_vram], v->engines[e],
+                                    error);
         }
     }
     for (int i = 0; i < v->n_prompts; i++) {
@@ -254,7 +302,8 @@ hypura_status hypura_verify(const hypura_verify_options *options, hypura_verify_
     }
     hypura_status status = prepare(&v, error);
     if (status == HYPURA_OK) {
-        const size_t n = (size_t)v.n_prompts * (size_t)v.n_ubatches * (size_t)v.n_budgets * (size_t)v.n_engines;
+        const size_t n_budgets = (size_t)v.n_budgets * (size_t)v.n_vram;
+        const size_t n = (size_t)v.n_prompts * (size_t)v.n_ubatches * n_budgets * (size_t)v.n_engines;
         report->identical = true;
         report->cases = calloc(n, sizeof(*report->cases));
         v.scripts = calloc((size_t)v.n_prompts, sizeof(*v.scripts));

@@ -71,19 +71,28 @@ static hypura_status open_cache(hypura_pager *pager, uint32_t index, hypura_erro
     return status;
 }
 
-static hypura_status open_pool(hypura_pager *pager, uint32_t index, hypura_error *error)
+/* Address space for every expert, memory for the open slots. */
+static hypura_status reserve_pool(pager_pool *pool, uint32_t index, hypura_error *error)
 {
-    const hypura_pool_plan *planned = &pager->plan->pools[index];
-    pager_pool             *pool = &pager->pools[index];
-    pool->n_open = planned->n_slots;
-    pool->n_slots = planned->n_units > planned->n_slots ? planned->n_units : planned->n_slots;
-    pool->stride_bytes = planned->slot_stride_bytes;
     pool->memory_bytes = pool->stride_bytes * pool->n_slots;
     pool->memory = hypura_os_memory_map(pool->memory_bytes, PAGER_POOL_MAPPING | HYPURA_OS_MAP_NO_ACCESS);
     if (!pool->memory ||
         !hypura_os_memory_protect(pool->memory, pool->stride_bytes * pool->n_open, HYPURA_OS_ACCESS_READ_WRITE)) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for expert pool %u: %u of %u slots of %llu bytes", index,
                            pool->n_open, pool->n_slots, (unsigned long long)pool->stride_bytes);
+    }
+    return HYPURA_OK;
+}
+
+static hypura_status open_pool(hypura_pager *pager, uint32_t index, hypura_error *error)
+{
+    const hypura_pool_plan *planned = &pager->plan->pools[index];
+    pager_pool             *pool = &pager->pools[index];
+    pool->n_open = planned->n_slots;
+    pool->n_slots = planned->n_units > planned->n_slots && !pager->gpu ? planned->n_units : planned->n_slots;
+    pool->stride_bytes = planned->slot_stride_bytes;
+    if (pager->gpu ? pager_take_pieces(pager, index, error) : reserve_pool(pool, index, error)) {
+        return error->status;
     }
     pool->slots = calloc(pool->n_slots, sizeof(*pool->slots));
     if (!pool->slots) {
@@ -142,6 +151,7 @@ void pager_close_experts(hypura_pager *pager)
         hypura_cache_close(pool->cache);
         free(pool->slots);
         hypura_os_memory_unmap(pool->memory, pool->memory_bytes);
+        pager_free_pieces(pool);
     }
     free(pager->visit_keys);
     free(pager->bundles);
@@ -157,12 +167,18 @@ hypura_slots hypura_pager_slots(const hypura_pager *pager, int bundle, int index
     };
 }
 
+const char *hypura_pager_expert_data(const hypura_pager *pager, int bundle, uint32_t slot, int index)
+{
+    const pager_bundle *place = &pager->bundles[bundle];
+    return pager_slot_memory(&pager->pools[place->pool], slot) + place->data_offset[index];
+}
+
 static void start_reads(hypura_pager *pager, int bundle, uint32_t expert, uint32_t slot)
 {
     const hypura_bundle *shape = &pager->map->bundles[bundle];
     const pager_bundle  *place = &pager->bundles[bundle];
     pager_pool          *pool = &pager->pools[place->pool];
-    char                *base = pool->memory + (uint64_t)slot * pool->stride_bytes;
+    char                *base = pager_slot_memory(pool, slot);
     pool->slots[slot].ready = 0;
     pool->slots[slot].failed = false;
     pool->slots[slot].filling = (uint8_t)shape->n_tensors;
@@ -396,6 +412,6 @@ void pager_repack_expert(hypura_pager *pager, uint64_t user, char *scratch)
     pthread_mutex_unlock(&pager->lock);
     const uint32_t       matrix = user_matrix(user);
     const hypura_tensor *tensor = matrix_tensor(pager, bundle, (int)matrix);
-    char *data = pool->memory + (uint64_t)(uint32_t)user * pool->stride_bytes + pager->bundles[bundle].data_offset[matrix];
+    char *data = pager_slot_memory(pool, (uint32_t)user) + pager->bundles[bundle].data_offset[matrix];
     hypura_repacker_repack(pager->repacker, pager->map->bundles[bundle].tensors[matrix], data, tensor->ne[1], scratch);
 }

@@ -85,7 +85,7 @@ hypura_status pager_open_helpers(hypura_pager *pager, hypura_error *error)
 hypura_status pager_start_helpers(hypura_pager *pager, hypura_error *error)
 {
     int result = 0;
-    if (pager->n_pools > 0) {
+    if (pager->n_pools > 0 && !pager->gpu) { /* memory that a GPU copies from is touched by its driver */
         result = pthread_create(&pager->prefault, NULL, prefault_main, pager);
         pager->prefault_started = result == 0;
     }

@@ -8,6 +8,8 @@
  *     resize.c   more or less memory for pools and pinned rows, while in use
  *     keeper.c   the thread that says how much, where no limit was given
  *     helpers.c  threads that repack what was read, and that touch the pools first
+ *     pieces.c   memory of pools that a GPU copies from
+ *     vram.c     slots in the GPU's memory
  *
  * `lock` guards everything below it. `changed` is signalled whenever a read ends.
  */
@@ -44,17 +46,35 @@ typedef struct pager_slot {
     bool    failed;
 } pager_slot;
 
-/* Memory is reserved for n_slots; the first n_open are in use (resize.c). */
+/* Memory for a GPU to copy from comes in pieces of slots: pieces.c. */
+typedef struct pager_piece {
+    char    *memory;
+    uint64_t bytes;
+    void    *buffer; /* ggml_backend_buffer_t that it lies in; NULL: mapped by us */
+} pager_piece;
+
+/* Memory is reserved for n_slots; the first n_open are in use (resize.c). Over a GPU
+ * all are, in pieces of piece_slots, and `memory` is NULL. */
 typedef struct pager_pool {
     hypura_cache *cache;
     char         *memory;
     uint64_t      memory_bytes; /* reserved */
+    pager_piece  *pieces;
+    uint32_t      n_pieces;
+    uint32_t      piece_slots;
     uint64_t      stride_bytes;
     uint32_t      n_slots;
     uint32_t      n_open; /* changed with both locks held, `resizing` and `lock` */
     pager_slot   *slots;
     uint32_t      n_keys;
 } pager_pool;
+
+static inline char *pager_slot_memory(const pager_pool *pool, uint32_t slot)
+{
+    return pool->memory ? pool->memory + (uint64_t)slot * pool->stride_bytes
+                        : pool->pieces[slot / pool->piece_slots].memory +
+                              (uint64_t)(slot % pool->piece_slots) * pool->stride_bytes;
+}
 
 /* A bundle's place in its pool. */
 typedef struct pager_bundle {
@@ -128,6 +148,7 @@ struct hypura_pager {
     void              *hook_user;
     hypura_selection_fn on_selection;
     void               *on_selection_user;
+    void              *gpu; /* ggml_backend_dev_t */
 
     hypura_io      *io;
     uint32_t        io_max_reads;
@@ -162,6 +183,7 @@ struct hypura_pager {
     uint32_t      n_pools;
     pager_pool    pools[HYPURA_MAX_POOLS];
     pager_bundle *bundles;
+    hypura_vram  *vram; /* NULL: no GPU */
 
     pager_dense *dense; /* one for each tensor; zero where not dense */
     char        *pinned;
@@ -205,6 +227,10 @@ void          pager_complete_expert(hypura_pager *pager, const hypura_io_complet
 void pager_repack_expert(hypura_pager *pager, uint64_t user, char *scratch);
 void pager_finish_expert(hypura_pager *pager, uint64_t user);
 
+/* pieces.c. Takes the memory of a pool whose sizes are known; free is safe after a failure. */
+hypura_status pager_take_pieces(hypura_pager *pager, uint32_t pool, hypura_error *error);
+void          pager_free_pieces(pager_pool *pool);
+
 /* resize.c. With the lock held: what the open slots of all pools take. */
 uint64_t pager_pool_bytes(const hypura_pager *pager);
 uint64_t pager_resize(hypura_pager *pager, uint64_t bytes, hypura_budget_reason reason);
@@ -246,6 +272,7 @@ static inline int64_t pager_first_row(const hypura_pager *pager, int tensor, uin
     const int64_t      row = n == 0 ? 0 : dense->first_rows + (int64_t)(n - 1) * dense->chunk_rows;
     return row < rows ? row : rows;
 }
+
 
 hypura_status pager_open_dense(hypura_pager *pager, hypura_error *error);
 void          pager_close_dense(hypura_pager *pager);

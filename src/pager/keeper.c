@@ -93,6 +93,9 @@ static void *keeper_main(void *argument)
 
 hypura_status hypura_pager_keep(hypura_pager *pager, uint64_t planned_bytes, hypura_error *error)
 {
+    if (pager->gpu) {
+        return HYPURA_OK; /* its pools keep their size, see pieces.c */
+    }
     const hypura_held  held = hypura_pager_held(pager);
     hypura_os_scarcity now;
     pager_keeper      *keeper = calloc(1, sizeof(*keeper));

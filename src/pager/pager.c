@@ -12,6 +12,7 @@
  *        |<----------------------------| state, broadcast            |
  */
 #include "pager/internal.h"
+#include "pager/vram.h"
 
 #include "base/clock.h"
 #include "base/status.h"
@@ -230,6 +231,7 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pager->hook_user = options->hook_user;
     pager->on_selection = options->on_selection;
     pager->on_selection_user = options->on_selection_user;
+    pager->gpu = options->gpu;
     pthread_mutex_init(&pager->executor, NULL);
     pthread_mutex_init(&pager->gate, NULL);
     pthread_mutex_init(&pager->resizing, NULL);
@@ -238,7 +240,7 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pthread_cond_init(&pager->jobs_changed, NULL);
     if (open_queue(pager, error) || open_io(pager, error) || check_same(pager, pager->io, NULL, error) ||
         pager_open_helpers(pager, error) || pager_open_experts(pager, error) || pager_open_dense(pager, error) ||
-        start_threads(pager, error)) {
+        (pager->gpu && hypura_vram_open(pager, pager->gpu, &pager->vram, error)) || start_threads(pager, error)) {
         hypura_pager_close(pager);
         return error->status;
     }
@@ -262,6 +264,7 @@ void hypura_pager_close(hypura_pager *pager)
         pthread_join(pager->thread, NULL);
     }
     hypura_io_close(pager->io);
+    hypura_vram_close(pager->vram);
     pager_close_experts(pager);
     pager_close_dense(pager);
     pager_close_helpers(pager);
@@ -283,6 +286,11 @@ const hypura_map *hypura_pager_map(const hypura_pager *pager)
 const hypura_plan *hypura_pager_plan(const hypura_pager *pager)
 {
     return pager->plan;
+}
+
+hypura_vram *hypura_pager_vram(const hypura_pager *pager)
+{
+    return pager->vram;
 }
 
 void hypura_pager_enter(hypura_pager *pager)
@@ -364,6 +372,21 @@ void hypura_pager_uncache(hypura_pager *pager)
 
 /* ---- statistics ---------------------------------------------------------- */
 
+void hypura_pager_add_readback(hypura_pager *pager, uint64_t wait_us)
+{
+    pthread_mutex_lock(&pager->lock);
+    pager->statistics.n_readbacks++;
+    pager->statistics.readback_s += (double)wait_us * 1e-6;
+    pthread_mutex_unlock(&pager->lock);
+}
+
+void hypura_pager_add_submit(hypura_pager *pager, uint64_t submit_us)
+{
+    pthread_mutex_lock(&pager->lock);
+    pager->statistics.submit_s += (double)submit_us * 1e-6;
+    pthread_mutex_unlock(&pager->lock);
+}
+
 void hypura_pager_add_time(hypura_pager *pager, uint64_t compute_us, uint64_t total_us)
 {
     pthread_mutex_lock(&pager->lock);
@@ -406,9 +429,9 @@ void hypura_pager_reset_statistics(hypura_pager *pager)
     hypura_io_counters counters;
     hypura_io_read_counters(pager->io, &counters);
     pthread_mutex_lock(&pager->lock);
-    const uint64_t trunk_bytes = pager->statistics.trunk_bytes_read;
-    memset(&pager->statistics, 0, sizeof(pager->statistics));
-    pager->statistics.trunk_bytes_read = trunk_bytes;
+    const hypura_statistics kept = {.trunk_bytes_read = pager->statistics.trunk_bytes_read,
+                                    .locked_bytes = pager->statistics.locked_bytes};
+    pager->statistics = kept;
     pager->counters_base = counters;
     pthread_mutex_unlock(&pager->lock);
 }

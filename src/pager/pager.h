@@ -55,6 +55,9 @@ typedef struct hypura_pager_options {
     void              *hook_user;
     hypura_selection_fn on_selection; /* NULL, or told what hypura_pager_note_selection is */
     void               *on_selection_user;
+    /* The GPU that experts are computed on (ggml_backend_dev_t), with the plan's
+     * slots in its memory: see vram.h. NULL: the CPU reads the pools in place. */
+    void              *gpu;
 } hypura_pager_options;
 
 /* Takes all memory, reads the pinned rows, starts the thread. */
@@ -121,7 +124,7 @@ void hypura_pager_leave(hypura_pager *pager);
 const hypura_repack *hypura_pager_repack(const hypura_pager *pager, int tensor);
 
 /* Where matrix `index` of a bundle lies in slot 0 of its pool, the distance to
- * the next slot, and how many slots there are. */
+ * the next slot, and how many slots there are. Not over a GPU. */
 typedef struct hypura_slots {
     char    *data;
     uint64_t stride_bytes;
@@ -138,6 +141,9 @@ void hypura_pager_note_selection(const hypura_pager *pager, const hypura_selecti
  * the last that did. Once for each selection, before its leases. */
 void hypura_pager_visit_experts(hypura_pager *pager, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n,
                                 const uint32_t *n_uses, const uint32_t *ages);
+
+/* The bytes of one matrix in a slot: contiguous, whatever pieces a pool has. */
+const char *hypura_pager_expert_data(const hypura_pager *pager, int bundle, uint32_t slot, int index);
 
 /* Leases slots for experts[0..n), which are distinct: those present first, then
  * the others in the order given, until no slot is left. slots[i] is the slot or
@@ -174,7 +180,14 @@ void        hypura_pager_release_chunk(hypura_pager *pager);
 /* Reads n rows of a tensor, packed one after the other into dst. Blocking. */
 hypura_status hypura_pager_read_rows(hypura_pager *pager, int tensor, const int64_t *rows, uint32_t n, char *dst);
 
+/* The slots in the GPU's memory; NULL without a GPU. */
+typedef struct hypura_vram hypura_vram;
+hypura_vram *hypura_pager_vram(const hypura_pager *pager);
+
 /* Time the executor spent, added to the statistics. */
 void hypura_pager_add_time(hypura_pager *pager, uint64_t compute_us, uint64_t total_us);
+/* Over a GPU: a wait for selected experts; the time from its end to the next work. */
+void hypura_pager_add_readback(hypura_pager *pager, uint64_t wait_us);
+void hypura_pager_add_submit(hypura_pager *pager, uint64_t submit_us);
 
 #endif

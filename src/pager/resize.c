@@ -163,6 +163,9 @@ static uint64_t held_bytes(hypura_pager *pager)
 
 uint64_t hypura_pager_resize(hypura_pager *pager, uint64_t bytes)
 {
+    if (pager->gpu) {
+        return held_bytes(pager); /* see pieces.c */
+    }
     return pager_resize(pager, bytes, HYPURA_BUDGET_ASKED);
 }
 

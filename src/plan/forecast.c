@@ -23,6 +23,12 @@
  * fitted to LRU on recorded routes; docs/notes/0003-hit-rate-curve.md has the
  * data and the errors.
  *
+ * Over a GPU the bytes that it holds are read from its memory instead, experts are
+ * looked for in its slots first, and what they lack comes over the link:
+ *
+ *     compute = host bytes / memory bandwidth + GPU bytes / its own + cuts * round trip
+ *     upload  = bytes missed in the slots / link
+ *
  * Left out: reading the KV cache, attention, activations, over-read to sectors.
  * Rates of a profile that does not know them are 0; the forecast is 0 then.
  */
@@ -41,20 +47,27 @@ typedef struct traffic {
     double experts_bytes; /* missed */
     double dense_bytes;   /* missed, rows on demand included */
     double rows_bytes;    /* of these, rows on demand */
+    double gpu_bytes;     /* read by the GPU from its memory */
+    double slot_bytes;    /* of these, experts in slots */
+    double upload_bytes;  /* of these, missed there */
+    int    n_cuts;        /* layers with slots */
 } traffic;
 
-static double expert_miss_rate(const hypura_pool_plan *pool, double units_per_token)
+double plan_miss_rate(double held, double used)
 {
-    double held = (double)pool->n_slots / (double)pool->n_units;
-    double working_set = units_per_token / (double)pool->n_units;
     if (held >= 1.0) {
         return 0.0;
     }
-    if (held < working_set || working_set <= 0.0) {
+    if (held < used || used <= 0.0) {
         return 1.0;
     }
-    double sets = held / working_set;
-    return MISS_AT_ONE_SET * exp(-MISS_DECAY * (sets - 1.0)) * sqrt((1.0 - held) / (1.0 - working_set));
+    double sets = held / used;
+    return MISS_AT_ONE_SET * exp(-MISS_DECAY * (sets - 1.0)) * sqrt((1.0 - held) / (1.0 - used));
+}
+
+static double expert_miss_rate(uint32_t n_slots, uint32_t n_units, double units_per_token)
+{
+    return plan_miss_rate((double)n_slots / (double)n_units, units_per_token / (double)n_units);
 }
 
 static bool bundle_is_used(const planner *p, const hypura_bundle *bundle)
@@ -75,9 +88,35 @@ static void add_experts(const planner *p, const hypura_plan *plan, traffic *sum)
         }
     }
     for (int i = 0; i < plan->n_pools; i++) {
+        const double missed = expert_miss_rate(plan->pools[i].n_slots, plan->pools[i].n_units, units_per_token[i]);
         sum->paged_bytes += bytes_per_token[i];
-        sum->experts_bytes += bytes_per_token[i] * expert_miss_rate(&plan->pools[i], units_per_token[i]);
+        sum->experts_bytes += bytes_per_token[i] * missed;
     }
+}
+
+/* Slots in the GPU's memory; the pools above serve what these lack. */
+static void add_slots(const planner *p, const hypura_plan *plan, traffic *sum)
+{
+    double units_per_token[HYPURA_MAX_VRAM_POOLS] = {0};
+    for (int b = 0; b < p->map->n_bundles; b++) {
+        const hypura_bundle *bundle = &p->map->bundles[b];
+        int pool = plan->placements[bundle->tensors[0]].vram_pool;
+        if (pool >= 0 && p->class_of[b] >= 0 && bundle_is_used(p, bundle)) {
+            units_per_token[pool] += plan_experts_used(p->map, bundle);
+            sum->n_cuts++;
+        }
+    }
+    for (int i = 0; i < plan->n_vram_pools; i++) {
+        const hypura_vram_pool_plan *pool = &plan->vram_pools[i];
+        const double bytes = units_per_token[i] * (double)pool->slot_bytes;
+        sum->slot_bytes += bytes;
+        sum->upload_bytes += bytes * expert_miss_rate(pool->n_slots, pool->n_units, units_per_token[i]);
+    }
+}
+
+static bool is_on_gpu(const hypura_placement *placement)
+{
+    return placement->place == HYPURA_PLACE_VRAM || placement->vram_pool >= 0;
 }
 
 static void add_tensor(const planner *p, const hypura_plan *plan, int t, traffic *sum)
@@ -88,13 +127,14 @@ static void add_tensor(const planner *p, const hypura_plan *plan, int t, traffic
     if (flags == 0) {
         return;
     }
+    double *used_bytes = is_on_gpu(placement) ? &sum->gpu_bytes : &sum->used_bytes;
     if ((flags & HYPURA_USE_MUL_MAT_ID) != 0 && tensor->bundle >= 0 && tensor->bundle < p->map->n_bundles) {
         const hypura_bundle *bundle = &p->map->bundles[tensor->bundle];
-        sum->used_bytes += (double)plan_experts_used(p->map, bundle) * (double)tensor->expert_bytes;
+        *used_bytes += (double)plan_experts_used(p->map, bundle) * (double)tensor->expert_bytes;
     } else if (flags == HYPURA_USE_GET_ROWS) {
-        sum->used_bytes += (double)tensor->row_bytes;
+        *used_bytes += (double)tensor->row_bytes;
     } else {
-        sum->used_bytes += (double)tensor->bytes;
+        *used_bytes += (double)tensor->bytes;
     }
     bool by_rows = (flags & HYPURA_USE_GET_ROWS) != 0;
     if (by_rows && (placement->place == HYPURA_PLACE_ROWS || placement->place == HYPURA_PLACE_DENSE)) {
@@ -120,21 +160,37 @@ void plan_forecast(const planner *p, hypura_plan *plan)
     if (plan->n_pools > 0) {
         add_experts(p, plan, &sum);
     }
+    if (plan->n_vram_pools > 0) {
+        add_slots(p, plan, &sum);
+        const double lacking = sum.slot_bytes > 0.0 ? sum.upload_bytes / sum.slot_bytes : 0.0;
+        sum.experts_bytes *= lacking; /* of what the slots lack, pools in RAM lack their part */
+        sum.paged_bytes *= lacking;
+        plan->vram_hit_rate = 1.0 - lacking;
+        plan->upload_bytes_per_token = sum.upload_bytes;
+    }
     double missed = sum.experts_bytes + sum.dense_bytes;
     plan->hit_rate = sum.paged_bytes > 0.0 ? 1.0 - missed / sum.paged_bytes : 1.0;
     plan->read_bytes_per_token = missed + sum.rows_bytes;
 
     double compute_s = seconds(sum.used_bytes, p->profile->memory_bytes_per_s);
+    double upload_s = 0.0;
+    if (p->gpu && plan->gpu[0]) {
+        compute_s += seconds(sum.gpu_bytes, p->gpu->memory_bytes_per_s) + sum.n_cuts * p->gpu->round_trip_us * 1e-6;
+        upload_s = seconds(sum.upload_bytes, p->gpu->upload_bytes_per_s);
+    }
     double storage_s = seconds(plan->read_bytes_per_token, p->profile->direct_bytes_per_s);
     bool drive_unknown = plan->read_bytes_per_token > 0.0 && p->profile->direct_bytes_per_s <= 0.0;
-    double bound_s = fmax(compute_s, storage_s);
-    plan->bound_by = storage_s > compute_s || drive_unknown ? "storage" : "compute";
+    double bound_s = fmax(compute_s, fmax(storage_s, upload_s));
+    plan->bound_by = storage_s > fmax(compute_s, upload_s) || drive_unknown ? "storage"
+                     : upload_s > compute_s                                 ? "upload"
+                                                                            : "compute";
     plan->bound_tok_s = 0.0;
     plan->decode_tok_s = 0.0;
     if (bound_s > 0.0 && !drive_unknown) {
         double overlap =
             missed > 0.0 ? (OVERLAP_DENSE * sum.dense_bytes + OVERLAP_EXPERTS * sum.experts_bytes) / missed : 0.0;
         plan->bound_tok_s = 1.0 / bound_s;
-        plan->decode_tok_s = 1.0 / (bound_s + (1.0 - overlap) * fmin(compute_s, storage_s));
+        /* Uploads overlap with nothing: the GPU waits for them. */
+        plan->decode_tok_s = 1.0 / (fmax(compute_s, storage_s) + (1.0 - overlap) * fmin(compute_s, storage_s) + upload_s);
     }
 }

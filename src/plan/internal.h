@@ -5,6 +5,7 @@
  *     pools.c        experts: size classes and floors
  *     share.c        experts: slots of each class for a number of bytes
  *     ring.c         dense weights: stages, the ring, pinned rows
+ *     gpu.c          what goes to a GPU's memory; the rest is planned as without one
  *     forecast.c     bytes a token reads, time, what bounds it
  *     plan.c         the budget, the choice, the refusal
  */
@@ -19,6 +20,7 @@ typedef enum plan_kind {
     PLAN_KIND_ROWS,      /* read by rows alone */
     PLAN_KIND_EXPERTS,   /* slices of a bundle that only routed products read */
     PLAN_KIND_DENSE,     /* read front to back by one product a token */
+    PLAN_KIND_VRAM,      /* held by the GPU: not the host's */
 } plan_kind;
 
 /* A weight that can be streamed. Rows are pinned and cut in groups. */
@@ -60,7 +62,10 @@ typedef struct planner {
     const hypura_profile *profile;
     bool force_paging;
     bool adapts; /* the budget follows free memory: what is held can become less at any time */
-    uint64_t tensor_bytes;
+    uint64_t tensor_bytes; /* of the host: all but those that a GPU holds */
+    uint64_t kv_bytes;
+    uint64_t compute_bytes;
+    const hypura_plan_gpu *gpu; /* NULL: none, or none of it is used */
 
     plan_kind *kinds;    /* by tensor */
     int *class_of;       /* by bundle; -1: not paged */
@@ -94,6 +99,15 @@ uint64_t plan_stage_floor_bytes(const plan_stage *stage);
 /* Spends budget_bytes (not below the stage's floor) on ring and pinned rows and
  * writes them and the placements to plan. */
 void plan_spend_on_dense(planner *p, const plan_stage *stage, uint64_t budget_bytes, hypura_plan *plan);
+
+/* Decides what a GPU holds: marks it VRAM, drops it from the dense weights, and
+ * writes everything about the GPU to plan. Call after plan_find_streamable; what is
+ * left is the host's. */
+void plan_place_on_gpu(planner *p, hypura_plan *plan, uint64_t host_budget_bytes);
+
+/* Part of the experts' bytes that slots lack, when they hold this part of all
+ * experts and a token uses that part. */
+double plan_miss_rate(double held, double used);
 
 /* Writes the forecast. Everything else of plan is complete. */
 void plan_forecast(const planner *p, hypura_plan *plan);

@@ -85,7 +85,7 @@ static hypura_status find_budget(const planner *p, const hypura_plan_options *op
                                  hypura_error *error)
 {
     uint64_t fixed;
-    if (!hypura_size_add(p->survey->kv_bytes, p->survey->compute_bytes, &fixed) ||
+    if (!hypura_size_add(p->kv_bytes, p->compute_bytes, &fixed) ||
         !hypura_size_add(fixed, options->overhead_bytes, &fixed) || fixed > MAX_TENSOR_BYTES) {
         return hypura_fail(error, HYPURA_ERR_USAGE,
                            "a context of %u tokens takes more memory than can be counted: give a shorter one",
@@ -205,7 +205,9 @@ static void total(const planner *p, const plan_budget *budget, hypura_plan *plan
     uint64_t held = 0;
     for (int t = 0; t < p->map->n_tensors; t++) {
         const hypura_tensor *tensor = &p->map->tensors[t];
-        if (plan->placements[t].place == HYPURA_PLACE_RESIDENT) {
+        if (p->kinds[t] == PLAN_KIND_VRAM) {
+            plan->placements[t].place = HYPURA_PLACE_VRAM;
+        } else if (plan->placements[t].place == HYPURA_PLACE_RESIDENT) {
             plan->resident_bytes += tensor->bytes;
         } else if (plan->placements[t].place == HYPURA_PLACE_DENSE) {
             held += (uint64_t)plan->placements[t].pinned_rows * tensor->row_bytes;
@@ -293,6 +295,7 @@ static hypura_plan *plan_open(const planner *p)
     for (size_t t = 0; t < n; t++) {
         ordered[t] = (ordered_tensor){.order = p->survey->uses[t].order, .tensor = (int)t};
         plan->placements[t].pool = -1;
+        plan->placements[t].vram_pool = -1;
     }
     if (n > 1) {
         qsort(ordered, n, sizeof(*ordered), compare_order);
@@ -304,9 +307,21 @@ static hypura_plan *plan_open(const planner *p)
     return plan;
 }
 
-static void analyse(planner *p)
+/* What the host may spend on weights, near enough to decide about a GPU. */
+static uint64_t host_budget(const planner *p, const hypura_plan_options *options)
+{
+    const uint64_t fixed = p->kv_bytes + p->compute_bytes + options->overhead_bytes;
+    const uint64_t memory = options->memory_bytes > 0 ? options->memory_bytes : p->profile->ram_available_bytes;
+    const uint64_t left = memory > fixed ? memory - fixed : 0;
+    return options->weights_bytes > 0 && options->weights_bytes < left ? options->weights_bytes : left;
+}
+
+static void analyse(planner *p, const hypura_plan_options *options, hypura_plan *plan)
 {
     plan_find_streamable(p);
+    if (p->gpu) {
+        plan_place_on_gpu(p, plan, host_budget(p, options));
+    }
     plan_find_classes(p);
     plan_find_stages(p);
     for (int t = 0; t < p->map->n_tensors; t++) {
@@ -329,7 +344,10 @@ static bool has_to_give_back(const planner *p, const plan_budget *budget)
 
 static hypura_status solve(planner *p, const hypura_plan_options *options, hypura_plan *plan, hypura_error *error)
 {
-    analyse(p);
+    analyse(p, options, plan);
+    if (plan->gpu[0] && p->paged_bytes == 0 && p->n_dense == 0) {
+        p->force_paging = false; /* the GPU holds all that could be paged */
+    }
     if (p->force_paging && p->paged_bytes == 0 && p->n_dense == 0) {
         return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
                            "%s: none of its %d tensors is used in a way that can be paged",
@@ -351,8 +369,8 @@ static hypura_status solve(planner *p, const hypura_plan_options *options, hypur
     if (p->force_paging || p->tensor_bytes > budget.weights_bytes) {
         place(p, budget.weights_bytes, plan);
     }
-    plan->kv_bytes = p->survey->kv_bytes;
-    plan->compute_bytes = p->survey->compute_bytes;
+    plan->kv_bytes = p->kv_bytes;
+    plan->compute_bytes = p->compute_bytes;
     plan->overhead_bytes = options->overhead_bytes;
     plan->floor_memory_bytes = plan->floor_weights_bytes + budget.fixed_bytes;
     plan->io_block_bytes = p->profile->io_block_bytes > 0 ? p->profile->io_block_bytes : DEFAULT_BLOCK_BYTES;
@@ -371,7 +389,13 @@ hypura_status hypura_plan_solve(const hypura_map *map, const hypura_survey *surv
                                 const hypura_plan_options *options, hypura_plan **plan, hypura_error *error)
 {
     *plan = NULL;
-    planner p = {.map = map, .survey = survey, .profile = profile, .force_paging = options->force_paging};
+    planner p = {.map = map,
+                 .survey = survey,
+                 .profile = profile,
+                 .force_paging = options->force_paging,
+                 .kv_bytes = survey->kv_bytes + survey->device_kv_bytes,
+                 .compute_bytes = survey->compute_bytes + survey->device_compute_bytes,
+                 .gpu = options->gpu};
     hypura_status status = check_input(map, survey, &p.tensor_bytes, error);
     if (status) {
         return status;

@@ -27,17 +27,30 @@ typedef struct hypura_use {
 typedef struct hypura_survey {
     int         n_uses; /* one for each tensor of the map */
     hypura_use *uses;
-    uint64_t    kv_bytes;
+    uint64_t    kv_bytes; /* in the host's memory */
     uint64_t    compute_bytes;
+    uint64_t    device_kv_bytes; /* in that of the GPU that the survey was taken with, all layers on it */
+    uint64_t    device_compute_bytes;
     uint32_t    n_context;
     uint32_t    n_ubatch;
 } hypura_survey;
+
+/* The GPU that may be used. Rates of 0 are not known. */
+typedef struct hypura_plan_gpu {
+    const char *name;
+    uint64_t    bytes;            /* limit on what is placed there */
+    uint64_t    max_buffer_bytes; /* that one tensor may have; 0: no limit */
+    double      upload_bytes_per_s;
+    double      memory_bytes_per_s;
+    double      round_trip_us;
+} hypura_plan_gpu;
 
 typedef struct hypura_plan_options {
     uint64_t memory_bytes;   /* 0: no limit but what the profile says is available */
     uint64_t weights_bytes;  /* 0: no limit of its own */
     uint64_t overhead_bytes; /* fixed cost outside weights, KV and compute */
     bool     force_paging;   /* never RESIDENT: experts (or, in a dense model, dense weights) go through the pager */
+    const hypura_plan_gpu *gpu; /* NULL: none */
 } hypura_plan_options;
 
 /* Fails with HYPURA_ERR_BUDGET, naming the floor, when the budget is below it. */

@@ -5,6 +5,7 @@
 
 #include "backend/backend.h"
 #include "base/status.h"
+#include "engine/gpu.h"
 #include "engine/llama_log.h"
 #include "engine/trunk.h"
 
@@ -49,6 +50,8 @@ void hypura_worker_model_offer(hypura_worker_model *model)
 void hypura_worker_model_close(hypura_worker_model *model)
 {
     offered = NULL;
+    hypura_gpu_close(model->gpu);
+    model->gpu = NULL;
     hypura_pager_close(model->pager);
     model->pager = NULL;
     hypura_prepare_clear(&model->prepared);
@@ -65,14 +68,15 @@ static hypura_status load_paged(hypura_worker_model *model, struct llama_model *
     const hypura_pager_options pager_options = {.map = p->map,
                                                 .plan = p->plan,
                                                 .io_engine = p->io_engine[0] != '\0' ? p->io_engine : NULL,
-                                                .repack = !options->no_repack,
+                                                .repack = !options->no_repack && p->plan->n_vram_pools == 0,
+                                                .gpu = p->plan->n_vram_pools > 0 ? p->gpu : NULL,
                                                 .n_repack_threads = (p->context.n_threads + 3) / 4,
                                                 .io_limit_bytes_per_s = options->io_limit_bytes_per_s};
     hypura_status status = hypura_pager_open(&pager_options, &pager, error);
     if (status == HYPURA_OK) {
         status = hypura_backend_attach(pager, error);
         if (status == HYPURA_OK) {
-            status = hypura_load_model(p->map, HYPURA_LOAD_PAGED, !options->no_repack, NULL, NULL, llama, error);
+            status = hypura_gpu_load_paged(p, pager, !options->no_repack, &model->gpu, llama, error);
             if (status == HYPURA_OK) {
                 status = hypura_trunk_load(*llama, p->map, p->plan, pager, model->progress, model->progress_user,
                                            &trunk_bytes, error);
@@ -88,6 +92,8 @@ static hypura_status load_paged(hypura_worker_model *model, struct llama_model *
             llama_model_free(*llama);
             *llama = NULL;
         }
+        hypura_gpu_close(model->gpu);
+        model->gpu = NULL;
         hypura_pager_close(pager);
         return status;
     }
@@ -98,12 +104,13 @@ static hypura_status load_paged(hypura_worker_model *model, struct llama_model *
 static struct llama_model *load_offered(hypura_worker_model *model)
 {
     const hypura_preparation *p = &model->prepared;
+    const hypura_load_gpu gpu = {.device = p->gpu, .n_layers = p->n_gpu_layers};
     struct llama_model *llama = NULL;
     hypura_load_lock();
     const hypura_status status =
         p->plan->mode == HYPURA_MODE_RESIDENT
-            ? hypura_load_model(p->map, HYPURA_LOAD_RESIDENT, !model->arguments->model.no_repack, model->progress,
-                                model->progress_user, &llama, &model->error)
+            ? hypura_load_model(p->map, HYPURA_LOAD_RESIDENT, &gpu, !model->arguments->model.no_repack,
+                                model->progress, model->progress_user, &llama, &model->error)
             : load_paged(model, &llama, &model->error);
     hypura_load_unlock();
     atomic_store(&model->loaded, status == HYPURA_OK);

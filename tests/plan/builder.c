@@ -234,6 +234,9 @@ void builder_check(const builder *b, const hypura_plan *plan, uint64_t weights_b
             assert_int_equal(b->uses[t].flags, HYPURA_USE_GET_ROWS);
             read_bytes += b->tensors[t].row_bytes;
             break;
+        case HYPURA_PLACE_VRAM:
+            fail_msg("tensor %d is placed on a GPU, and there is none", t);
+            break;
         }
     }
     check_pools(plan, &pool_bytes, &held_bytes);

@@ -1,0 +1,36 @@
+/*
+ * gpu.h - Hypura over a GPU: a device that stands for one of ggml's and hands
+ * everything to it as it is, except products with experts that the plan streams.
+ *
+ *     libllama ---> our device ---> the GPU's own: buffer types, operations, events
+ *         '--- weights named in tensor_buft_overrides ---> our buffer type, no bytes
+ *
+ * Everything computes on the one instance of the GPU's backend that ours wraps, in
+ * its own memory, so nothing is copied between backends and no split is added.
+ * Before a layer's experts are used the graph is cut once, see gpu_executor.c.
+ */
+#ifndef HYPURA_BACKEND_GPU_H
+#define HYPURA_BACKEND_GPU_H
+
+#include "hypura.h"
+#include "pager/pager.h"
+
+typedef struct hypura_gpu hypura_gpu;
+
+/* device: the GPU's ggml_backend_dev_t. The pager was opened for it and outlives
+ * this; this outlives every model and context that was given its device. */
+hypura_status hypura_gpu_open(void *device, hypura_pager *pager, hypura_gpu **gpu, hypura_error *error);
+void          hypura_gpu_close(hypura_gpu *gpu);
+
+/* The ggml_backend_dev_t to give to libllama as its only device, and the
+ * ggml_backend_buffer_type_t for the experts that the plan streams. */
+void *hypura_gpu_device(hypura_gpu *gpu);
+void *hypura_gpu_expert_type(hypura_gpu *gpu);
+
+/* Measurements: replaces the experts that a router selected before they are made
+ * present; experts has n_used for each of n_tokens. Batches that pass through a
+ * stage are left as they are. NULL: none. */
+typedef void (*hypura_gpu_select_fn)(void *user, int layer, int32_t *experts, uint32_t n_used, uint32_t n_tokens);
+void hypura_gpu_set_select(hypura_gpu *gpu, hypura_gpu_select_fn select, void *user);
+
+#endif

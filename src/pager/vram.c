@@ -1,0 +1,594 @@
+/*
+ * vram.c - see vram.h.
+ */
+#include "pager/vram.h"
+
+#include "pager/internal.h"
+
+#include "base/status.h"
+
+#include "ggml-alloc.h"
+#include "ggml-backend.h"
+#include "ggml.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Up to this many tokens a product reads slots through remapped ids; a larger batch
+ * passes through a stage. Kernels for a few tokens look at selected experts alone. */
+#define REMAP_TOKENS 8
+#define MAX_PENDING  4096
+#define MAX_EXPERTS  1024
+
+typedef struct vram_pool {
+    hypura_cache         *cache;
+    uint32_t              n_slots;
+    uint32_t              n_keys;
+    ggml_backend_buffer_t buffers[HYPURA_MAX_BUNDLE]; /* one for each matrix */
+} vram_pool;
+
+typedef struct vram_bundle {
+    bool               paged;
+    uint32_t           pool;
+    uint32_t           first_key;
+    uint32_t           max_pairs;
+    struct ggml_tensor slots[HYPURA_MAX_BUNDLE];
+    struct ggml_tensor stages[HYPURA_MAX_STAGES][HYPURA_MAX_BUNDLE];
+    struct ggml_tensor ids;
+    int32_t           *id_values;
+} vram_bundle;
+
+/* A slot in RAM that an upload reads from. */
+typedef struct vram_lease {
+    int      bundle;
+    uint32_t slot;
+    int      set; /* of the stage it goes to; -1: to a slot */
+} vram_lease;
+
+struct hypura_vram {
+    hypura_pager              *pager;
+    ggml_backend_dev_t         device;
+    ggml_backend_buffer_type_t type;
+    ggml_backend_t             backend; /* what everything queued was queued on */
+    uint32_t                   n_pools;
+    vram_pool                  pools[HYPURA_MAX_VRAM_POOLS];
+    vram_bundle               *bundles;
+    ggml_backend_buffer_t      stages[HYPURA_MAX_STAGES][HYPURA_MAX_BUNDLE];
+    ggml_backend_buffer_t      ids;
+    ggml_backend_buffer_t      id_values;
+    uint32_t                   n_pending;
+    vram_lease                 pending[MAX_PENDING];
+    struct ggml_context       *copies; /* nodes that copy slots to a stage, made anew for each */
+    uint32_t                   missing[MAX_EXPERTS];
+    uint32_t                   ram_slots[MAX_EXPERTS];
+};
+
+/* ---- memory ---------------------------------------------------------------- */
+
+static const hypura_tensor *matrix_of(const hypura_vram *vram, int bundle, int index)
+{
+    const hypura_map *map = vram->pager->map;
+    return &map->tensors[map->bundles[bundle].tensors[index]];
+}
+
+/* A tensor of n experts of a matrix; without memory yet. */
+static struct ggml_tensor describe(const hypura_tensor *matrix, uint32_t n)
+{
+    struct ggml_tensor tensor = {.type = (enum ggml_type)matrix->type, .op = GGML_OP_NONE};
+    tensor.ne[0] = matrix->ne[0];
+    tensor.ne[1] = matrix->ne[1];
+    tensor.ne[2] = n;
+    tensor.ne[3] = 1;
+    tensor.nb[0] = ggml_type_size(tensor.type);
+    tensor.nb[1] = ggml_row_size(tensor.type, tensor.ne[0]);
+    tensor.nb[2] = tensor.nb[1] * (size_t)tensor.ne[1];
+    tensor.nb[3] = tensor.nb[2] * n;
+    snprintf(tensor.name, sizeof(tensor.name), "%.60s", matrix->name);
+    return tensor;
+}
+
+static bool place_at(struct ggml_tensor *tensor, ggml_backend_buffer_t buffer, size_t offset)
+{
+    return ggml_backend_tensor_alloc(buffer, tensor, (char *)ggml_backend_buffer_get_base(buffer) + offset) ==
+           GGML_STATUS_SUCCESS;
+}
+
+static ggml_backend_buffer_t take(hypura_vram *vram, size_t bytes, const char *what, hypura_error *error)
+{
+    ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(vram->type, bytes);
+    if (!buffer) {
+        hypura_fail(error, HYPURA_ERR_MEMORY, "%s: no memory for %zu bytes of %s: give a smaller limit on GPU memory",
+                    ggml_backend_dev_name(vram->device), bytes, what);
+        return NULL;
+    }
+    ggml_backend_buffer_set_usage(buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    ggml_backend_buffer_clear(buffer, 0);
+    return buffer;
+}
+
+static hypura_status open_pool(hypura_vram *vram, int bundle, hypura_error *error)
+{
+    vram_bundle *place = &vram->bundles[bundle];
+    vram_pool   *pool = &vram->pools[place->pool];
+    for (int i = 0; i < vram->pager->map->bundles[bundle].n_tensors; i++) {
+        place->slots[i] = describe(matrix_of(vram, bundle, i), pool->n_slots);
+        if (!pool->buffers[i]) {
+            pool->buffers[i] =
+                take(vram, ggml_backend_buft_get_alloc_size(vram->type, &place->slots[i]), "expert slots", error);
+        }
+        if (!pool->buffers[i] || !place_at(&place->slots[i], pool->buffers[i], 0)) {
+            return error->status != HYPURA_OK
+                       ? error->status
+                       : hypura_fail(error, HYPURA_ERR_BACKEND, "%s: %s does not accept slots of this tensor",
+                                     place->slots[i].name, ggml_backend_dev_name(vram->device));
+        }
+    }
+    return HYPURA_OK;
+}
+
+static hypura_status open_stages(hypura_vram *vram, hypura_error *error)
+{
+    const hypura_map *map = vram->pager->map;
+    size_t            bytes[HYPURA_MAX_BUNDLE] = {0};
+    for (int b = 0; b < map->n_bundles; b++) {
+        for (int i = 0; vram->bundles[b].paged && i < map->bundles[b].n_tensors; i++) {
+            const struct ggml_tensor tensor = describe(matrix_of(vram, b, i), (uint32_t)map->bundles[b].n_experts);
+            const size_t             needed = ggml_backend_buft_get_alloc_size(vram->type, &tensor);
+            bytes[i] = needed > bytes[i] ? needed : bytes[i];
+        }
+    }
+    for (int s = 0; s < vram->pager->plan->n_stages; s++) {
+        for (int i = 0; i < HYPURA_MAX_BUNDLE && bytes[i] > 0; i++) {
+            vram->stages[s][i] = take(vram, bytes[i], "stages for batches", error);
+            if (!vram->stages[s][i]) {
+                return error->status;
+            }
+        }
+        for (int b = 0; b < map->n_bundles; b++) {
+            for (int i = 0; vram->bundles[b].paged && i < map->bundles[b].n_tensors; i++) {
+                struct ggml_tensor *stage = &vram->bundles[b].stages[s][i];
+                *stage = describe(matrix_of(vram, b, i), (uint32_t)map->bundles[b].n_experts);
+                (void)place_at(stage, vram->stages[s][i], 0); /* slots of the same type were accepted */
+            }
+        }
+    }
+    return HYPURA_OK;
+}
+
+/* The ids of each bundle on the device, and the host's side of them, pinned where
+ * the driver gives that. */
+static hypura_status open_ids(hypura_vram *vram, hypura_error *error)
+{
+    const hypura_map *map = vram->pager->map;
+    const size_t      align = ggml_backend_buft_get_alignment(vram->type);
+    size_t            bytes = 0;
+    for (int b = 0; b < map->n_bundles; b++) {
+        const uint32_t n_used =
+            map->n_experts_used > 0 ? (uint32_t)map->n_experts_used : (uint32_t)map->bundles[b].n_experts;
+        vram->bundles[b].max_pairs = REMAP_TOKENS * n_used;
+        bytes += GGML_PAD(vram->bundles[b].max_pairs * sizeof(int32_t), align);
+    }
+    ggml_backend_buffer_type_t host = ggml_backend_dev_host_buffer_type(vram->device);
+    vram->ids = take(vram, bytes, "expert ids", error);
+    vram->id_values = ggml_backend_buft_alloc_buffer(host ? host : ggml_backend_cpu_buffer_type(), bytes);
+    if (!vram->ids || !vram->id_values) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "%s: no memory for %zu bytes of expert ids",
+                           ggml_backend_dev_name(vram->device), bytes);
+    }
+    size_t at = 0;
+    for (int b = 0; b < map->n_bundles; b++) {
+        vram_bundle *place = &vram->bundles[b];
+        place->ids = (struct ggml_tensor){.type = GGML_TYPE_I32, .op = GGML_OP_NONE};
+        place->ids.ne[0] = place->max_pairs;
+        place->ids.ne[1] = place->ids.ne[2] = place->ids.ne[3] = 1;
+        place->ids.nb[0] = sizeof(int32_t);
+        place->ids.nb[1] = place->ids.nb[2] = place->ids.nb[3] = sizeof(int32_t) * place->max_pairs;
+        snprintf(place->ids.name, sizeof(place->ids.name), "slot_ids-%d", map->bundles[b].layer);
+        if (!place_at(&place->ids, vram->ids, at)) {
+            return hypura_fail(error, HYPURA_ERR_BACKEND, "%s does not accept a tensor of expert ids",
+                               ggml_backend_dev_name(vram->device));
+        }
+        place->id_values = (int32_t *)(void *)((char *)ggml_backend_buffer_get_base(vram->id_values) + at);
+        at += GGML_PAD(place->max_pairs * sizeof(int32_t), align);
+    }
+    return HYPURA_OK;
+}
+
+/* ---- open and close ---------------------------------------------------------- */
+
+static hypura_status open_cache(hypura_vram *vram, uint32_t index, hypura_error *error)
+{
+    const hypura_map *map = vram->pager->map;
+    uint32_t         *group_keys = calloc((size_t)map->n_bundles, sizeof(*group_keys));
+    if (!group_keys) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %d expert bundles", map->n_bundles);
+    }
+    for (int b = 0; b < map->n_bundles; b++) {
+        const bool here = vram->bundles[b].paged && vram->bundles[b].pool == index;
+        group_keys[b] = here ? (uint32_t)map->bundles[b].n_experts : 0;
+    }
+    const hypura_cache_options options = {
+        .n_slots = vram->pools[index].n_slots,
+        .n_keys = vram->pools[index].n_keys,
+        .n_groups = (uint32_t)map->n_bundles,
+        .group_keys = group_keys,
+    };
+    const hypura_status status = hypura_cache_open(&options, &vram->pools[index].cache, error);
+    free(group_keys);
+    return status;
+}
+
+static hypura_status open_pools(hypura_vram *vram, hypura_error *error)
+{
+    const hypura_map  *map = vram->pager->map;
+    const hypura_plan *plan = vram->pager->plan;
+    for (int b = 0; b < map->n_bundles; b++) {
+        const hypura_placement *placement = &plan->placements[map->bundles[b].tensors[0]];
+        if (placement->place != HYPURA_PLACE_EXPERTS) {
+            continue;
+        }
+        if (map->bundles[b].n_experts > MAX_EXPERTS) {
+            return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "%d experts in a layer: over a GPU there can be %d",
+                               map->bundles[b].n_experts, MAX_EXPERTS);
+        }
+        vram_bundle *place = &vram->bundles[b];
+        vram_pool   *pool = &vram->pools[placement->vram_pool];
+        place->paged = true;
+        place->pool = (uint32_t)placement->vram_pool;
+        place->first_key = pool->n_keys;
+        pool->n_keys += (uint32_t)map->bundles[b].n_experts;
+        pool->n_slots = plan->vram_pools[place->pool].n_slots;
+        if (open_pool(vram, b, error)) {
+            return error->status;
+        }
+    }
+    hypura_status status = HYPURA_OK;
+    for (uint32_t p = 0; p < vram->n_pools && status == HYPURA_OK; p++) {
+        status = open_cache(vram, p, error);
+    }
+    return status;
+}
+
+static hypura_status open_copies(hypura_vram *vram, hypura_error *error)
+{
+    const size_t n = (size_t)MAX_EXPERTS * HYPURA_MAX_BUNDLE;
+    vram->copies = ggml_init((struct ggml_init_params){
+        .mem_size = 3 * n * ggml_tensor_overhead() + ggml_graph_overhead_custom(3 * n, false), .no_alloc = true});
+    return vram->copies ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for graphs of %zu copies", n);
+}
+
+hypura_status hypura_vram_open(hypura_pager *pager, void *device, hypura_vram **out, hypura_error *error)
+{
+    hypura_vram *vram = calloc(1, sizeof(*vram));
+    if (!vram) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the states of GPU slots");
+    }
+    hypura_error_clear(error);
+    vram->pager = pager;
+    vram->device = device;
+    vram->type = ggml_backend_dev_buffer_type(device);
+    vram->n_pools = (uint32_t)pager->plan->n_vram_pools;
+    vram->bundles = calloc((size_t)pager->map->n_bundles + 1, sizeof(*vram->bundles));
+    if (!vram->bundles) {
+        hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the places of %d expert bundles", pager->map->n_bundles);
+    }
+    if (!vram->bundles || open_pools(vram, error) || open_stages(vram, error) || open_ids(vram, error) ||
+        open_copies(vram, error)) {
+        hypura_vram_close(vram);
+        return error->status;
+    }
+    *out = vram;
+    return HYPURA_OK;
+}
+
+void hypura_vram_close(hypura_vram *vram)
+{
+    if (!vram) {
+        return;
+    }
+    for (uint32_t p = 0; p < vram->n_pools; p++) {
+        hypura_cache_close(vram->pools[p].cache);
+        for (int i = 0; i < HYPURA_MAX_BUNDLE; i++) {
+            ggml_backend_buffer_free(vram->pools[p].buffers[i]);
+        }
+    }
+    for (int s = 0; s < HYPURA_MAX_STAGES; s++) {
+        for (int i = 0; i < HYPURA_MAX_BUNDLE; i++) {
+            ggml_backend_buffer_free(vram->stages[s][i]);
+        }
+    }
+    ggml_backend_buffer_free(vram->ids);
+    ggml_backend_buffer_free(vram->id_values);
+    ggml_free(vram->copies);
+    free(vram->bundles);
+    free(vram);
+}
+
+/* ---- the queue ---------------------------------------------------------------- */
+
+void hypura_vram_settled(hypura_vram *vram)
+{
+    for (uint32_t i = 0; i < vram->n_pending; i++) {
+        hypura_pager_release_expert(vram->pager, vram->pending[i].bundle, vram->pending[i].slot);
+    }
+    vram->n_pending = 0;
+}
+
+void hypura_vram_stage_settled(hypura_vram *vram, int set)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < vram->n_pending; i++) {
+        if (vram->pending[i].set == set) {
+            hypura_pager_release_expert(vram->pager, vram->pending[i].bundle, vram->pending[i].slot);
+        } else {
+            vram->pending[n++] = vram->pending[i];
+        }
+    }
+    vram->n_pending = n;
+}
+
+static void settle(hypura_vram *vram)
+{
+    ggml_backend_synchronize(vram->backend);
+    hypura_vram_settled(vram);
+}
+
+void hypura_vram_begin(hypura_vram *vram, struct ggml_backend *backend)
+{
+    if (vram->backend && vram->backend != backend) {
+        settle(vram);
+    }
+    vram->backend = backend;
+}
+
+void hypura_vram_forget(hypura_vram *vram, const struct ggml_backend *backend)
+{
+    if (vram->backend == backend) {
+        hypura_vram_settled(vram);
+        vram->backend = NULL;
+    }
+}
+
+/* ---- tensors ------------------------------------------------------------------- */
+
+struct ggml_tensor *hypura_vram_slots(hypura_vram *vram, int bundle, int index)
+{
+    return &vram->bundles[bundle].slots[index];
+}
+
+struct ggml_tensor *hypura_vram_stage(hypura_vram *vram, int bundle, int index, int set)
+{
+    return &vram->bundles[bundle].stages[set][index];
+}
+
+int hypura_vram_n_stages(const hypura_vram *vram)
+{
+    return vram->pager->plan->n_stages;
+}
+
+uint32_t hypura_vram_max_pairs(const hypura_vram *vram, int bundle)
+{
+    const vram_bundle *place = &vram->bundles[bundle];
+    const uint32_t     n_slots = vram->pools[place->pool].n_slots;
+    return n_slots < place->max_pairs ? n_slots : place->max_pairs;
+}
+
+int32_t *hypura_vram_id_values(hypura_vram *vram, int bundle)
+{
+    return vram->bundles[bundle].id_values;
+}
+
+struct ggml_tensor *hypura_vram_send_ids(hypura_vram *vram, int bundle, int64_t n_used, int64_t n_tokens)
+{
+    vram_bundle  *place = &vram->bundles[bundle];
+    const size_t  row_bytes = (size_t)n_used * sizeof(int32_t);
+    place->ids.ne[0] = n_used;
+    place->ids.ne[1] = n_tokens;
+    place->ids.nb[1] = row_bytes;
+    place->ids.nb[2] = place->ids.nb[3] = row_bytes * (size_t)n_tokens;
+    ggml_backend_tensor_set_async(vram->backend, &place->ids, place->id_values, 0, row_bytes * (size_t)n_tokens);
+    return &place->ids;
+}
+
+/* ---- uploads ------------------------------------------------------------------- */
+
+/* Where experts go: to a stage, or to slots (-1). */
+static struct ggml_tensor *tensors_of(hypura_vram *vram, int bundle, int set)
+{
+    return set < 0 ? vram->bundles[bundle].slots : vram->bundles[bundle].stages[set];
+}
+
+static void send(hypura_vram *vram, int bundle, uint32_t ram_slot, int set, uint32_t index)
+{
+    struct ggml_tensor *tensors = tensors_of(vram, bundle, set);
+    const int           n = vram->pager->map->bundles[bundle].n_tensors;
+    for (int i = 0; i < n; i++) {
+        const size_t bytes = tensors[i].nb[2];
+        ggml_backend_tensor_set_async(vram->backend, &tensors[i],
+                                      hypura_pager_expert_data(vram->pager, bundle, ram_slot, i), index * bytes, bytes);
+    }
+    vram->pending[vram->n_pending++] = (vram_lease){.bundle = bundle, .slot = ram_slot, .set = set};
+}
+
+static void release_rest(hypura_vram *vram, int bundle, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (vram->ram_slots[i] != HYPURA_CACHE_NONE) {
+            hypura_pager_release_expert(vram->pager, bundle, vram->ram_slots[i]);
+        }
+    }
+}
+
+/* Uploads experts[0..n) of a bundle to these indices, those present in RAM first.
+ * Both lists are used up. */
+static hypura_status upload(hypura_vram *vram, int bundle, int set, uint32_t *experts, uint32_t *indices, uint32_t n)
+{
+    hypura_pager *pager = vram->pager;
+    uint64_t      n_sent = 0;
+    /* RAM keeps what the GPU's memory lacks: what it holds is no use of RAM's copy. */
+    hypura_pager_visit_experts(pager, bundle, 1, experts, n, NULL, NULL);
+    while (n > 0) {
+        if (vram->n_pending + n > MAX_PENDING) {
+            settle(vram);
+        }
+        if (hypura_pager_lease_experts(pager, bundle, experts, n, vram->ram_slots) == 0) {
+            if (vram->n_pending > 0) {
+                settle(vram); /* slots that uploads still read from */
+            } else {
+                hypura_pager_wait_slot(pager, bundle);
+            }
+            continue;
+        }
+        for (int wait = 0; wait < 2; wait++) {
+            for (uint32_t i = 0; i < n; i++) {
+                const uint32_t slot = vram->ram_slots[i];
+                if (slot == HYPURA_CACHE_NONE || (!wait && !hypura_pager_expert_ready(pager, bundle, slot))) {
+                    continue;
+                }
+                if (hypura_pager_wait_expert(pager, bundle, slot, UINT32_MAX) != HYPURA_OK) {
+                    release_rest(vram, bundle, n);
+                    return HYPURA_ERR_IO;
+                }
+                send(vram, bundle, slot, set, indices[i]);
+                vram->ram_slots[i] = HYPURA_CACHE_NONE;
+                indices[i] = HYPURA_CACHE_NONE; /* done */
+                n_sent++;
+            }
+        }
+        uint32_t left = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            if (indices[i] != HYPURA_CACHE_NONE) {
+                experts[left] = experts[i];
+                indices[left++] = indices[i];
+            }
+        }
+        n = left;
+    }
+    pthread_mutex_lock(&pager->lock);
+    pager->statistics.bytes_uploaded += n_sent * pager->map->bundles[bundle].expert_bytes;
+    pthread_mutex_unlock(&pager->lock);
+    return HYPURA_OK;
+}
+
+static void count(hypura_vram *vram, int bundle, uint32_t n_needed, uint32_t n_hit, bool copied)
+{
+    hypura_pager  *pager = vram->pager;
+    const uint64_t bytes = pager->map->bundles[bundle].expert_bytes;
+    pthread_mutex_lock(&pager->lock);
+    pager->statistics.vram_bytes_needed += n_needed * bytes;
+    pager->statistics.vram_bytes_hit += n_hit * bytes;
+    pager->statistics.bytes_copied += copied ? n_hit * bytes : 0;
+    pthread_mutex_unlock(&pager->lock);
+}
+
+/* ---- slots ---------------------------------------------------------------------- */
+
+static void visit(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n, uint32_t n_tokens)
+{
+    const vram_bundle *place = &vram->bundles[bundle];
+    uint32_t           keys[MAX_EXPERTS];
+    for (uint32_t i = 0; i < n; i++) {
+        keys[i] = place->first_key + experts[i];
+    }
+    const hypura_cache_visited visited = {.group = (uint32_t)bundle, .n_tokens = n_tokens, .n = n, .keys = keys};
+    hypura_cache_visit(vram->pools[place->pool].cache, &visited);
+}
+
+hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n,
+                               uint32_t *slots)
+{
+    vram_bundle  *place = &vram->bundles[bundle];
+    hypura_cache *cache = vram->pools[place->pool].cache;
+    uint32_t      indices[MAX_EXPERTS];
+    uint32_t      n_missing = 0;
+    visit(vram, bundle, experts, n, n_tokens);
+    for (uint32_t i = 0; i < n; i++) {
+        slots[i] = hypura_cache_find(cache, place->first_key + experts[i]);
+        if (slots[i] != HYPURA_CACHE_NONE) {
+            hypura_cache_pin(cache, slots[i]);
+        }
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        if (slots[i] == HYPURA_CACHE_NONE) {
+            uint32_t evicted;
+            slots[i] = hypura_cache_insert(cache, place->first_key + experts[i], &evicted);
+            hypura_cache_pin(cache, slots[i]); /* there are as many slots as experts asked for */
+            vram->missing[n_missing] = experts[i];
+            indices[n_missing++] = slots[i];
+        }
+    }
+    hypura_status status = HYPURA_OK;
+    if (n_missing > 0) {
+        uint32_t inserted[MAX_EXPERTS];
+        memcpy(inserted, indices, n_missing * sizeof(*inserted));
+        status = upload(vram, bundle, -1, vram->missing, indices, n_missing);
+        for (uint32_t i = 0; status != HYPURA_OK && i < n_missing; i++) {
+            hypura_cache_remove(cache, inserted[i]);
+        }
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        hypura_cache_unpin(cache, slots[i]);
+    }
+    count(vram, bundle, n, n - n_missing, false);
+    return status;
+}
+
+/* ---- stages ---------------------------------------------------------------------- */
+
+/* One matrix of one expert as a row of floats: every backend copies those. */
+static struct ggml_tensor *bytes_of(hypura_vram *vram, const struct ggml_tensor *tensor, uint32_t index)
+{
+    struct ggml_tensor *row = ggml_new_tensor_1d(vram->copies, GGML_TYPE_F32, (int64_t)(tensor->nb[2] / sizeof(float)));
+    row->buffer = tensor->buffer;
+    row->data = (char *)tensor->data + index * tensor->nb[2];
+    return row;
+}
+
+static bool can_copy(const hypura_vram *vram, int bundle)
+{
+    const vram_bundle *place = &vram->bundles[bundle];
+    for (int i = 0; i < vram->pager->map->bundles[bundle].n_tensors; i++) {
+        if (place->slots[i].nb[2] % (4 * sizeof(float)) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void add_copy(hypura_vram *vram, struct ggml_cgraph *graph, int bundle, int set, uint32_t expert, uint32_t slot)
+{
+    vram_bundle *place = &vram->bundles[bundle];
+    for (int i = 0; i < vram->pager->map->bundles[bundle].n_tensors; i++) {
+        struct ggml_tensor *copy = ggml_cpy(vram->copies, bytes_of(vram, &place->slots[i], slot),
+                                            bytes_of(vram, &place->stages[set][i], expert));
+        (void)ggml_backend_view_init(copy);
+        ggml_build_forward_expand(graph, copy);
+    }
+}
+
+hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, const uint32_t *experts, uint32_t n)
+{
+    vram_bundle        *place = &vram->bundles[bundle];
+    const hypura_cache *cache = vram->pools[place->pool].cache;
+    const bool          copies = can_copy(vram, bundle);
+    uint32_t            indices[MAX_EXPERTS];
+    uint32_t            n_missing = 0;
+    ggml_reset(vram->copies);
+    struct ggml_cgraph *graph =
+        ggml_new_graph_custom(vram->copies, 3 * (size_t)MAX_EXPERTS * HYPURA_MAX_BUNDLE, false);
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t slot = copies ? hypura_cache_find(cache, place->first_key + experts[i]) : HYPURA_CACHE_NONE;
+        if (slot != HYPURA_CACHE_NONE) {
+            add_copy(vram, graph, bundle, set, experts[i], slot);
+        } else {
+            indices[n_missing] = experts[i];
+            vram->missing[n_missing++] = experts[i];
+        }
+    }
+    count(vram, bundle, n, n - n_missing, true);
+    if (n_missing < n && ggml_backend_graph_compute_async(vram->backend, graph) != GGML_STATUS_SUCCESS) {
+        return HYPURA_ERR_BACKEND;
+    }
+    return n_missing > 0 ? upload(vram, bundle, set, vram->missing, indices, n_missing) : HYPURA_OK;
+}

@@ -1,0 +1,67 @@
+/*
+ * vram.h - experts in a GPU's memory: slots that keep what was used last, and
+ * stages that take a whole layer while a batch passes through it. Both are filled
+ * from the pager's pools in RAM, which read what they lack from the drive:
+ *
+ *     slot or stage  <---upload---  slot in RAM  <---read---  file
+ *           ^---------copy on the GPU---- slot
+ *
+ * A slot holds all matrices of one expert under one index: the matrices of a pool
+ * of slots are tensors [ne0, ne1, n_slots] of the same number of slots, so that a
+ * layer's products share one tensor of ids. A stage has a tensor's own shape, so
+ * that ids and what kernels derive from the number of experts stay as they are.
+ *
+ * Owned by the pager; all calls come between hypura_pager_enter and leave. Work is
+ * queued on one instance of the device's backend, which runs it in order.
+ *
+ * What always holds:
+ *  1. A slot's key is in the cache only when its bytes are there or queued before
+ *     whatever is queued next: nothing computes with bytes of another expert.
+ *  2. A slot in RAM stays leased until the upload from it has ended.
+ *  3. All memory of slots and stages is zero before its first use: kernels may read
+ *     past the end of an expert, and must not meet NaN there.
+ *  4. A failed read takes back every key that its call had inserted.
+ */
+#ifndef HYPURA_PAGER_VRAM_H
+#define HYPURA_PAGER_VRAM_H
+
+#include "pager/pager.h"
+
+struct ggml_tensor;
+struct ggml_backend;
+
+/* device: a ggml_backend_dev_t. Takes all memory that the plan names. */
+hypura_status hypura_vram_open(hypura_pager *pager, void *device, hypura_vram **vram, hypura_error *error);
+void          hypura_vram_close(hypura_vram *vram);
+
+/* What follows is queued on this instance; what another one was given before has
+ * ended when it returns. */
+void hypura_vram_begin(hypura_vram *vram, struct ggml_backend *backend);
+/* The instance is about to be freed; it has nothing queued. */
+void hypura_vram_forget(hypura_vram *vram, const struct ggml_backend *backend);
+/* The caller has waited for everything queued so far, or for everything queued
+ * before the last use of a stage. */
+void hypura_vram_settled(hypura_vram *vram);
+void hypura_vram_stage_settled(hypura_vram *vram, int set);
+
+/* Tensors of matrix `index` of a bundle. Slots: ne[2] is the number of slots. */
+struct ggml_tensor *hypura_vram_slots(hypura_vram *vram, int bundle, int index);
+struct ggml_tensor *hypura_vram_stage(hypura_vram *vram, int bundle, int index, int set);
+int                 hypura_vram_n_stages(const hypura_vram *vram);
+
+/* Most pairs (token, selected expert) that `ids` of a bundle can hold. */
+uint32_t hypura_vram_max_pairs(const hypura_vram *vram, int bundle);
+/* The persistent ids tensor of a bundle, filled with n_used x n_tokens of *values;
+ * host memory for them lies at *values from one call to the next of this bundle. */
+int32_t            *hypura_vram_id_values(hypura_vram *vram, int bundle);
+struct ggml_tensor *hypura_vram_send_ids(hypura_vram *vram, int bundle, int64_t n_used, int64_t n_tokens);
+
+/* Makes experts[0..n), distinct and at most as many as slots, present in slots. They
+ * are what n_tokens selected together. */
+hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n,
+                               uint32_t *slots);
+
+/* The same in a stage, at the expert's own index. */
+hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, const uint32_t *experts, uint32_t n);
+
+#endif

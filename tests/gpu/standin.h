@@ -1,0 +1,50 @@
+/*
+ * standin.h - a device of type GPU for tests on machines without one: the CPU backend
+ * with memory of its own. That memory allows no access except while the device itself
+ * works, so that a host pointer into it ends the test. Copies that were asked for as
+ * asynchronous happen as late as they may, so that what was reused too early shows.
+ */
+#ifndef HYPURA_TEST_GPU_STANDIN_H
+#define HYPURA_TEST_GPU_STANDIN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define STANDIN_NAME "Standin0"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Makes ggml know the device; once a process. */
+void standin_register(void);
+
+/* What goes wrong from now on. Zeroed: nothing. */
+typedef struct standin_faults {
+    uint64_t memory_bytes;    /* all there is; 0: 64 GiB */
+    uint64_t max_buffer_bytes; /* of one buffer; 0: no limit */
+    bool     no_pinned;       /* host buffers are refused */
+    int      fail_after;      /* graphs until one fails; 0: never */
+    int      lose_after;      /* graphs until the device is lost, which throws; 0: never */
+} standin_faults;
+
+void standin_set_faults(const standin_faults *faults);
+
+typedef struct standin_counts {
+    uint64_t bytes_to_device; /* by copies, asynchronous or not */
+    uint64_t n_graphs;
+    uint64_t n_optimized;
+    uint64_t bytes_used; /* now, of the device's memory */
+} standin_counts;
+
+standin_counts standin_read_counts(void);
+
+/* Throws a C++ exception, as backends of GPUs do. */
+void standin_throw(const char *what);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
