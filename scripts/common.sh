@@ -35,6 +35,15 @@ sha256() {
     fi
 }
 
+# keep FILE: prints the path of a copy in the cache whose name changes with its content, for builds that outlive the clone.
+keep() {
+    local copy
+    mkdir -p "$cache"
+    copy=$cache/$(sha256 "$1" | cut -c1-12)-$(basename "$1")
+    cmp -s "$1" "$copy" || cp "$1" "$copy"
+    echo "$copy"
+}
+
 # lock FILE: held until the script ends; waits for whoever holds it. The lock belongs to the open file, so the short-lived
 # Python of systems without flock(1) leaves it to us.
 lock() {

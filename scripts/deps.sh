@@ -2,7 +2,10 @@
 # Makes sure that what the build needs is there: tells at once when it is, installs it with apt where that is possible
 # (as root or through sudo), and elsewhere lists what is missing and exits 1.
 #
-#   scripts/deps.sh [-DOPTION=VALUE...]       the options CMake will get; HYPURA_VULKAN=OFF and HYPURA_TESTS=OFF need less
+#   scripts/deps.sh [--aarch64] [-DOPTION=VALUE...]
+#
+# --aarch64 adds what scripts/aarch64.sh needs. The options are those that CMake will get: HYPURA_VULKAN=OFF and
+# HYPURA_TESTS=OFF need less.
 set -euo pipefail
 
 system=$(uname -s)
@@ -43,6 +46,10 @@ if [ "$system" = Linux ]; then
             need "lavapipe, Vulkan without a GPU" "mesa-vulkan-drivers" "" lavapipe
         fi
     fi
+fi
+if [[ " $* " == *" --aarch64 "* ]]; then
+    need "a compiler for arm64" "gcc-aarch64-linux-gnu g++-aarch64-linux-gnu" "" command -v aarch64-linux-gnu-g++
+    need "QEMU for arm64 programs" "qemu-user-static" "" command -v qemu-aarch64-static
 fi
 
 [ ${#missing[@]} -eq 0 ] && exit 0

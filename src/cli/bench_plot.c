@@ -94,12 +94,12 @@ typedef struct frame {
 
 static double place_x(const frame *f, double x)
 {
-    return LEFT + x / f->x_max * (WIDTH - LEFT - RIGHT);
+    return (double)LEFT + x / f->x_max * (double)(WIDTH - LEFT - RIGHT);
 }
 
 static double place_y(const frame *f, double y)
 {
-    return TOP + PLOT_HEIGHT - y / f->y_max * PLOT_HEIGHT;
+    return (double)TOP + (double)PLOT_HEIGHT - y / f->y_max * (double)PLOT_HEIGHT;
 }
 
 static void put_axes(FILE *to, const hypura_line_plot *plot, const frame *f)

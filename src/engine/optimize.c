@@ -103,10 +103,10 @@ static hypura_status measure_gain(const optimizer *o)
     for (int round = 0; status == HYPURA_OK && round < PROBE_ROUNDS; round++) {
         double rate = 0.0;
         status = probe(o, &profile, r->matrix_bytes, misses * matrices, &rate);
-        by_matrix += rate / PROBE_ROUNDS;
+        by_matrix += rate / (double)PROBE_ROUNDS;
         if (status == HYPURA_OK) {
             status = probe(o, &profile, r->record_bytes, misses, &rate);
-            by_record += rate / PROBE_ROUNDS;
+            by_record += rate / (double)PROBE_ROUNDS;
         }
     }
     /* A matrix begins anywhere: its read is widened by a block of the drive. */

@@ -215,6 +215,24 @@ hypura_status hypura_os_drive_read(const char *path, hypura_os_drive *drive, hyp
     return HYPURA_OK;
 }
 
+bool hypura_os_pipe(int ends[2])
+{
+    ends[0] = ends[1] = -1;
+    if (pipe(ends) != 0) {
+        return false;
+    }
+    /* A program that another thread starts between the two calls inherits them: there is no call for both. */
+    if (fcntl(ends[0], F_SETFD, FD_CLOEXEC) != 0 || fcntl(ends[1], F_SETFD, FD_CLOEXEC) != 0) {
+        const int code = errno;
+        (void)close(ends[0]);
+        (void)close(ends[1]);
+        ends[0] = ends[1] = -1;
+        errno = code;
+        return false;
+    }
+    return true;
+}
+
 /* ---- processors --------------------------------------------------------- */
 
 int hypura_os_cpu_count(void)

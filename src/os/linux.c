@@ -368,6 +368,12 @@ hypura_status hypura_os_drive_read(const char *path, hypura_os_drive *drive, hyp
     return HYPURA_OK;
 }
 
+bool hypura_os_pipe(int ends[2])
+{
+    ends[0] = ends[1] = -1;
+    return pipe2(ends, O_CLOEXEC) == 0;
+}
+
 /* ---- processors --------------------------------------------------------- */
 
 enum { MAX_CPUS = 8192 };

@@ -121,6 +121,10 @@ typedef struct hypura_os_drive {
 /* The drive that an existing file or folder lies on. */
 hypura_status hypura_os_drive_read(const char *path, hypura_os_drive *drive, hypura_error *error);
 
+/* A pipe whose ends no program that this one starts inherits. False with errno
+ * set, and both ends -1. */
+bool hypura_os_pipe(int ends[2]);
+
 /* ---- processors --------------------------------------------------------- */
 
 /* Physical cores that this process may use: affinity and cgroup quota counted. */

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "base/thread.h"
+#include "os/os.h"
 #include "server/log.h"
 #include "server/upstream.h"
 
@@ -175,7 +176,7 @@ hypura_status engine_estimate_get(const engine_options *options, engine_estimate
     pid_t pid = -1;
     common_words(options, &line);
     line.items[line.n++] = "--estimate";
-    if (pipe2(output, O_CLOEXEC) != 0) {
+    if (!hypura_os_pipe(output)) {
         return hypura_fail_errno(error, errno, "no pipe to an engine");
     }
     const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -357,7 +358,7 @@ static hypura_status run_program(const engine_options *options, server_engine *e
             return hypura_fail_errno(error, errno, "%s cannot be written", options->log_path);
         }
     }
-    if (pipe2(in, O_CLOEXEC) != 0 || pipe2(out, O_CLOEXEC) != 0) {
+    if (!hypura_os_pipe(in) || !hypura_os_pipe(out)) {
         const int code = errno;
         if (in[0] >= 0) {
             close(in[0]);

@@ -10,13 +10,13 @@
 
 #include "base/status.h"
 #include "gguf/split.h"
+#include "os/os.h"
 
 #include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
 
 static const char gguf_ending[] = ".gguf";
 static const char projector_ending[] = ".mmproj";
@@ -240,10 +240,10 @@ static hypura_status add_alias(const hypura_models *models, hypura_entries *entr
     char stem[HYPURA_STORE_PATH_BYTES];
     char name[HYPURA_NAME_BYTES];
     char target[HYPURA_NAME_BYTES];
-    struct stat st;
+    hypura_os_identity identity;
     bool added = false;
     if (!hypura_store_path(link, "%s/%s", models->folder, below) ||
-        !hypura_store_is_within(models->folder, link, path) || stat(path, &st) != 0 ||
+        !hypura_store_is_within(models->folder, link, path) || !hypura_os_identity_of_path(path, &identity) ||
         !hypura_store_path(stem, "%.*s", (int)(strlen(below) - (sizeof ".json" - 1)), below) ||
         !hypura_name_of_stem(stem, name)) {
         return HYPURA_OK;
@@ -258,7 +258,7 @@ static hypura_status add_alias(const hypura_models *models, hypura_entries *entr
             entry->stem = hypura_arena_text(&entry->arena, stem, strlen(stem));
             entry->alias_of = hypura_arena_text(&entry->arena, target, strlen(target));
             read_settings(models, entry);
-            hypura_entry_set_modified(entry, (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec);
+            hypura_entry_set_modified(entry, identity.modified_ns);
             status = entry->stem == NULL || entry->alias_of == NULL ? hypura_store_out_of_memory(error) : HYPURA_OK;
         } else {
             status = added ? HYPURA_ERR_MEMORY : HYPURA_OK;

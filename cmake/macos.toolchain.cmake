@@ -1,0 +1,18 @@
+# macOS on Apple silicon, from another system: scripts/macos.sh gives the folders.
+#
+#   HYPURA_CROSS_TOOLS     cc, c++, ar and ranlib
+#   HYPURA_CROSS_SYSROOT   what to link besides the system's own library
+set(CMAKE_SYSTEM_NAME Darwin)
+set(CMAKE_SYSTEM_PROCESSOR arm64)
+list(APPEND CMAKE_TRY_COMPILE_PLATFORM_VARIABLES HYPURA_CROSS_TOOLS HYPURA_CROSS_SYSROOT)
+set(CMAKE_C_COMPILER ${HYPURA_CROSS_TOOLS}/cc)
+set(CMAKE_CXX_COMPILER ${HYPURA_CROSS_TOOLS}/c++)
+set(CMAKE_AR ${HYPURA_CROSS_TOOLS}/ar)
+set(CMAKE_RANLIB ${HYPURA_CROSS_TOOLS}/ranlib)
+# CMake asks for it, and needs it for an installation only.
+set(CMAKE_INSTALL_NAME_TOOL true)
+set(CMAKE_FIND_ROOT_PATH ${HYPURA_CROSS_SYSROOT})
+set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_PACKAGE ONLY)
