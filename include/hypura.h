@@ -400,6 +400,8 @@ typedef struct hypura_statistics {
     hypura_budget_reason budget_reason;
     char     cache_policy[16];     /* that ranks experts now; "" where none are paged */
     uint32_t n_policy_changes;     /* since open */
+    uint64_t ahead_bytes_read;   /* of bytes_read: of experts not asked for yet */
+    uint64_t ahead_bytes_useful; /* of these, asked for by the layer they were read for */
     char     io_engine[16];
     bool     direct_io;
     uint64_t io_limit_bytes_per_s; /* of an emulated drive; 0: the drive as it is */

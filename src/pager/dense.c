@@ -161,7 +161,7 @@ static void read_chunk(hypura_pager *pager, uint32_t index, uint32_t chunk)
         .dst = slot->data,
         .user = pager_user(OWNER_CHUNK, 0, 0, index),
     };
-    pager_push(pager, &read);
+    pager_push(pager, PAGER_DEMAND, &read);
 }
 
 void pager_top_up(hypura_pager *pager)
@@ -313,7 +313,7 @@ hypura_status hypura_pager_read_rows(hypura_pager *pager, int tensor, const int6
                 .dst = dst + (done + i) * shape->row_bytes,
                 .user = pager_user(OWNER_ROW, 0, 0, (uint32_t)tensor),
             };
-            pager_push(pager, &read);
+            pager_push(pager, PAGER_DEMAND, &read);
         }
         hypura_io_wake(pager->io);
         while (pager->rows_pending > 0) {

@@ -124,6 +124,9 @@ hypura_status pager_open_experts(hypura_pager *pager, hypura_error *error)
     if (!pager->visit_keys) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the keys of %u experts", most);
     }
+    if (pager_open_ahead(pager, most, error)) {
+        return error->status;
+    }
     pager->n_pools = (uint32_t)plan->n_pools;
     for (int b = 0; b < map->n_bundles; b++) {
         const hypura_placement *placement = &plan->placements[map->bundles[b].tensors[0]];
@@ -153,6 +156,7 @@ void pager_close_experts(hypura_pager *pager)
         hypura_os_memory_unmap(pool->memory, pool->memory_bytes);
         pager_free_pieces(pool);
     }
+    pager_close_ahead(pager);
     free(pager->visit_keys);
     free(pager->bundles);
 }
@@ -173,15 +177,13 @@ const char *hypura_pager_expert_data(const hypura_pager *pager, int bundle, uint
     return pager_slot_memory(&pager->pools[place->pool], slot) + place->data_offset[index];
 }
 
-static void start_reads(hypura_pager *pager, int bundle, uint32_t expert, uint32_t slot)
+void pager_read_expert(hypura_pager *pager, enum pager_priority priority, int bundle, uint32_t expert, uint32_t slot)
 {
     const hypura_bundle *shape = &pager->map->bundles[bundle];
     const pager_bundle  *place = &pager->bundles[bundle];
     pager_pool          *pool = &pager->pools[place->pool];
     char                *base = pager_slot_memory(pool, slot);
-    pool->slots[slot].ready = 0;
-    pool->slots[slot].failed = false;
-    pool->slots[slot].filling = (uint8_t)shape->n_tensors;
+    pool->slots[slot] = (pager_slot){.filling = (uint8_t)shape->n_tensors};
     hypura_cache_pin(pool->cache, slot);
     for (int i = 0; i < shape->n_tensors; i++) {
         const hypura_tensor *tensor = matrix_tensor(pager, bundle, i);
@@ -194,7 +196,11 @@ static void start_reads(hypura_pager *pager, int bundle, uint32_t expert, uint32
             .dst = base + place->data_offset[i],
             .user = pager_user(OWNER_EXPERT, place->pool, (uint32_t)i, slot),
         };
-        pager_push(pager, &read);
+        pool->slots[slot].n_requests[i] = 1;
+        pager_push(pager, priority, &read);
+    }
+    if (priority == PAGER_AHEAD) {
+        pager->statistics.ahead_bytes_read += shape->expert_bytes;
     }
 }
 
@@ -215,6 +221,9 @@ void hypura_pager_visit_experts(hypura_pager *pager, int bundle, uint32_t n_toke
 {
     const pager_bundle *place = &pager->bundles[bundle];
     pthread_mutex_lock(&pager->lock);
+    if (pager->ahead.bundle == bundle) {
+        pager_settle(pager, experts, n);
+    }
     for (uint32_t i = 0; i < n; i++) {
         pager->visit_keys[i] = place->first_key + experts[i];
     }
@@ -249,6 +258,8 @@ uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint3
         pager->statistics.bytes_needed += expert_bytes;
         if (pool->slots[slots[i]].filling == 0) {
             pager->statistics.bytes_hit += expert_bytes;
+        } else {
+            pager_promote(pager, place->pool, slots[i]);
         }
         n_leased++;
     }
@@ -264,7 +275,7 @@ uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint3
         pager->statistics.n_evictions += evicted != HYPURA_CACHE_NONE;
         pager->statistics.bytes_needed += expert_bytes;
         hypura_cache_pin(pool->cache, slots[i]);
-        start_reads(pager, bundle, experts[i], slots[i]);
+        pager_read_expert(pager, PAGER_DEMAND, bundle, experts[i], slots[i]);
         started = true;
         n_leased++;
     }
@@ -308,7 +319,7 @@ void hypura_pager_wait_slot(hypura_pager *pager, int bundle)
 
 /* A slot whose read failed is given up by whoever drops the last pin; one that was
  * closed meanwhile the cache has given up itself, and somebody waits for that. */
-static void unpin(hypura_pager *pager, pager_pool *pool, uint32_t slot)
+void pager_unpin(hypura_pager *pager, pager_pool *pool, uint32_t slot)
 {
     hypura_cache_unpin(pool->cache, slot);
     if (slot >= pool->n_open && pager->n_waiting > 0) {
@@ -326,7 +337,7 @@ static void unpin(hypura_pager *pager, pager_pool *pool, uint32_t slot)
 void hypura_pager_release_expert(hypura_pager *pager, int bundle, uint32_t slot)
 {
     pthread_mutex_lock(&pager->lock);
-    unpin(pager, &pager->pools[pager->bundles[bundle].pool], slot);
+    pager_unpin(pager, &pager->pools[pager->bundles[bundle].pool], slot);
     pthread_mutex_unlock(&pager->lock);
 }
 
@@ -344,23 +355,22 @@ static int bundle_of_key(const hypura_pager *pager, uint32_t pool, uint32_t key)
     return -1;
 }
 
-/* The parts of a user word of ours. */
 static pager_pool *user_pool(hypura_pager *pager, uint64_t user)
 {
-    return &pager->pools[(user >> 48) & 0xff];
+    return &pager->pools[pager_user_pool(user)];
 }
 
-static uint32_t user_matrix(uint64_t user)
+static pager_slot *user_slot(hypura_pager *pager, uint64_t user)
 {
-    return (uint32_t)(user >> 40) & 0xff;
+    return &user_pool(pager, user)->slots[pager_user_slot(user)];
 }
 
 /* The bundle that the key in a slot belongs to, and the expert. A slot with reads
  * under way keeps its key. */
 static int user_bundle(const hypura_pager *pager, uint64_t user, uint32_t *expert)
 {
-    const uint32_t pool = (uint32_t)(user >> 48) & 0xff;
-    const uint32_t key = hypura_cache_key(pager->pools[pool].cache, (uint32_t)user);
+    const uint32_t pool = pager_user_pool(user);
+    const uint32_t key = hypura_cache_key(pager->pools[pool].cache, pager_user_slot(user));
     const int      bundle = bundle_of_key(pager, pool, key);
     *expert = bundle < 0 ? 0 : key - pager->bundles[bundle].first_key;
     return bundle;
@@ -368,38 +378,74 @@ static int user_bundle(const hypura_pager *pager, uint64_t user, uint32_t *exper
 
 static void end_read(hypura_pager *pager, uint64_t user)
 {
-    pager_pool *pool = user_pool(pager, user);
-    if (--pool->slots[(uint32_t)user].filling == 0) {
-        unpin(pager, pool, (uint32_t)user);
+    if (--user_slot(pager, user)->filling == 0) {
+        pager_unpin(pager, user_pool(pager, user), pager_user_slot(user));
     }
 }
 
 void pager_finish_expert(hypura_pager *pager, uint64_t user)
 {
-    user_pool(pager, user)->slots[(uint32_t)user].ready |= (uint8_t)(1u << user_matrix(user));
+    user_slot(pager, user)->ready |= (uint8_t)(1u << pager_user_matrix(user));
     end_read(pager, user);
+}
+
+void pager_count_request(hypura_pager *pager, uint64_t user)
+{
+    user_slot(pager, user)->n_requests[pager_user_matrix(user)]++;
+}
+
+/* True when it was the matrix's last request. */
+static bool end_request(hypura_pager *pager, uint64_t user)
+{
+    return --user_slot(pager, user)->n_requests[pager_user_matrix(user)] == 0;
+}
+
+static void spoil(hypura_pager *pager, uint64_t user)
+{
+    pager_slot *slot = user_slot(pager, user);
+    slot->spoiled |= (uint8_t)(1u << pager_user_matrix(user));
+    slot->failed = true;
+}
+
+void pager_drop_read(hypura_pager *pager, const hypura_io_read *read)
+{
+    pager->statistics.ahead_bytes_read -= read->bytes;
+    spoil(pager, read->user);
+    if (end_request(pager, read->user)) {
+        end_read(pager, read->user);
+    }
+}
+
+/* Told only to the holder of a lease, whose pin is beside that of the reads. */
+static bool is_leased(hypura_pager *pager, uint64_t user)
+{
+    const uint32_t others = user_slot(pager, user)->expected ? 2 : 1;
+    return hypura_cache_pins(user_pool(pager, user)->cache, pager_user_slot(user)) > others;
 }
 
 void pager_complete_expert(hypura_pager *pager, const hypura_io_completion *completion)
 {
-    uint32_t  expert;
-    const int bundle = user_bundle(pager, completion->user, &expert);
-    const int tensor = bundle < 0 ? -1 : pager->map->bundles[bundle].tensors[user_matrix(completion->user)];
+    const uint64_t user = completion->user;
+    uint32_t       expert;
+    const int      bundle = user_bundle(pager, user, &expert);
+    const int      tensor = bundle < 0 ? -1 : pager->map->bundles[bundle].tensors[pager_user_matrix(user)];
     if (completion->status != HYPURA_OK) {
-        pager_pool    *pool = user_pool(pager, completion->user);
-        const uint32_t slot = (uint32_t)completion->user;
-        char           part[32];
+        char part[32];
         snprintf(part, sizeof(part), "expert %u", expert);
-        pool->slots[slot].failed = true;
-        /* Told only to the holder of a lease, a pin beside that of the reads. */
-        if (hypura_cache_pins(pool->cache, slot) > 1) {
+        spoil(pager, user);
+        if (is_leased(pager, user)) {
             pager_note_failure(pager, completion, tensor, part);
         }
-        end_read(pager, completion->user);
+    }
+    if (!end_request(pager, user)) {
+        return;
+    }
+    if (user_slot(pager, user)->spoiled >> pager_user_matrix(user) & 1u) {
+        end_read(pager, user);
     } else if (hypura_pager_repack(pager, tensor)) {
-        pager_push_job(pager, completion->user);
+        pager_push_job(pager, user);
     } else {
-        pager_finish_expert(pager, completion->user);
+        pager_finish_expert(pager, user);
     }
 }
 
@@ -410,7 +456,7 @@ void pager_repack_expert(hypura_pager *pager, uint64_t user, char *scratch)
     pthread_mutex_lock(&pager->lock);
     const int            bundle = user_bundle(pager, user, &expert);
     pthread_mutex_unlock(&pager->lock);
-    const uint32_t       matrix = user_matrix(user);
+    const uint32_t       matrix = pager_user_matrix(user);
     const hypura_tensor *tensor = matrix_tensor(pager, bundle, (int)matrix);
     char *data = pager_slot_memory(pool, (uint32_t)user) + pager->bundles[bundle].data_offset[matrix];
     hypura_repacker_repack(pager->repacker, pager->map->bundles[bundle].tensors[matrix], data, tensor->ne[1], scratch);

@@ -73,7 +73,7 @@ hypura_status pager_open_helpers(hypura_pager *pager, hypura_error *error)
     if (bytes == 0) {
         return HYPURA_OK;
     }
-    pager->jobs.capacity = pager->queue.capacity; /* what can be read can wait here */
+    pager->jobs.capacity = pager->queues[PAGER_DEMAND].capacity; /* what can be read can wait here */
     pager->jobs.users = malloc(pager->jobs.capacity * sizeof(*pager->jobs.users));
     pager->scratch = malloc(bytes * (size_t)pager->n_helpers_wanted);
     if (!pager->jobs.users || !pager->scratch) {

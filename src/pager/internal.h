@@ -1,8 +1,10 @@
 /*
  * internal.h - the pager's own structures, shared by its files alone.
  *
- *     pager.c    open and close, the thread, the queue of reads, statistics
+ *     pager.c    open and close, the thread, statistics
+ *     schedule.c the queues of reads, and which goes to the drive next
  *     experts.c  slots of experts: lease, wait, release
+ *     ahead.c    experts that are read before they are selected
  *     dense.c    the ring of chunks, rows on demand
  *     pinned.c   rows of dense weights that are kept
  *     resize.c   more or less memory for pools and pinned rows, while in use
@@ -30,6 +32,8 @@
 /* What a read belongs to, packed into the completion's user word. */
 enum pager_owner { OWNER_EXPERT = 0, OWNER_CHUNK = 1, OWNER_ROW = 2 };
 
+enum pager_priority { PAGER_DEMAND = 0, PAGER_AHEAD, PAGER_N_PRIORITIES };
+
 static inline uint64_t pager_user(enum pager_owner owner, uint32_t pool, uint32_t matrix, uint32_t slot)
 {
     return (uint64_t)owner << 56 | (uint64_t)pool << 48 | (uint64_t)matrix << 40 | slot;
@@ -40,10 +44,28 @@ static inline enum pager_owner pager_user_owner(uint64_t user)
     return (enum pager_owner)(user >> 56);
 }
 
+static inline uint32_t pager_user_pool(uint64_t user)
+{
+    return (uint32_t)(user >> 48) & 0xff;
+}
+
+static inline uint32_t pager_user_matrix(uint64_t user)
+{
+    return (uint32_t)(user >> 40) & 0xff;
+}
+
+static inline uint32_t pager_user_slot(uint64_t user)
+{
+    return (uint32_t)user;
+}
+
 typedef struct pager_slot {
-    uint8_t ready;   /* bit per matrix: its bytes are all there */
-    uint8_t filling; /* reads under way; they hold one pin together */
-    bool    failed;
+    uint8_t  ready;   /* bit per matrix: its bytes are all there */
+    uint8_t  spoiled; /* bit per matrix: some of its bytes will never come */
+    uint8_t  filling; /* matrices being read; they hold one pin together */
+    bool     failed;
+    bool     expected; /* one pin is that of an expectation */
+    uint16_t n_requests[HYPURA_MAX_BUNDLE]; /* of each matrix, waiting or under way */
 } pager_slot;
 
 /* Memory for a GPU to copy from comes in pieces of slots: pieces.c. */
@@ -127,6 +149,25 @@ typedef struct pager_queue {
     uint32_t        tail;
 } pager_queue;
 
+/* A slot pinned for a layer that has not come yet. */
+typedef struct pager_held {
+    uint32_t slot;
+    bool     read; /* for this expectation */
+} pager_held;
+
+/* What one layer is expected to select (ahead.c). */
+typedef struct pager_ahead {
+    int         bundle; /* -1: none */
+    uint32_t    capacity;
+    uint32_t    n;
+    uint32_t    next; /* of experts, not looked at yet */
+    uint32_t    n_started;
+    uint32_t    n_most; /* to be read before the layer comes */
+    uint32_t   *experts;
+    uint32_t    n_held;
+    pager_held *held;
+} pager_ahead;
+
 #define PAGER_MAX_HELPERS 4
 
 /* Reads that ended and wait to be repacked, by their user words. */
@@ -174,7 +215,9 @@ struct hypura_pager {
     uint32_t        n_waiting;
     bool            stop;
     bool            prefault_stop;
-    pager_queue     queue;
+    pager_queue     queues[PAGER_N_PRIORITIES];
+    uint32_t        n_ahead_most; /* outstanding reads up to which reads ahead start */
+    pager_ahead     ahead;
     pthread_cond_t  jobs_changed;
     pager_jobs      jobs;
     uint32_t        n_outstanding; /* accepted by the engine, not completed */
@@ -202,9 +245,20 @@ struct hypura_pager {
     hypura_io_counters counters_base; /* at the last reset */
 };
 
-/* With the lock held: queues a read for the thread. The queue never fills: it is
- * as large as everything that can be under way at once. */
-void pager_push(hypura_pager *pager, const hypura_io_read *read);
+hypura_status pager_open_queues(hypura_pager *pager, hypura_error *error);
+void          pager_close_queues(hypura_pager *pager);
+
+/* With the lock held: queues a read for the thread. A queue never fills: it is as
+ * large as everything that can be under way at once. */
+void pager_push(hypura_pager *pager, enum pager_priority priority, const hypura_io_read *read);
+
+/* With the lock held, the pager's thread: hands to the engine what may go now. */
+void pager_submit(hypura_pager *pager);
+
+/* With the lock held: what is queued of a slot's reads ahead becomes a demand, or is
+ * never read (pager_drop_read is told of each). */
+void pager_promote(hypura_pager *pager, uint32_t pool, uint32_t slot);
+void pager_drop_ahead(hypura_pager *pager, uint32_t pool, uint32_t slot);
 
 /* With the lock held: waits for `changed`, charging the time as read wait. */
 void pager_wait(hypura_pager *pager);
@@ -220,9 +274,24 @@ void          pager_close_helpers(hypura_pager *pager);
 /* With the lock held: a read ended well; its bytes are still plain. */
 void pager_push_job(hypura_pager *pager, uint64_t user);
 
+hypura_status pager_open_ahead(hypura_pager *pager, uint32_t most_experts, hypura_error *error);
+void          pager_close_ahead(hypura_pager *pager);
+/* With the lock held: queues the next expert that is expected and absent, if there is one
+ * and a slot for it. */
+bool pager_start_ahead(hypura_pager *pager);
+/* With the lock held: ends the expectation, given what its layer selected. */
+void pager_settle(hypura_pager *pager, const uint32_t *selected, uint32_t n);
+
 hypura_status pager_open_experts(hypura_pager *pager, hypura_error *error);
 void          pager_close_experts(hypura_pager *pager);
 void          pager_complete_expert(hypura_pager *pager, const hypura_io_completion *completion);
+/* With the lock held: queues the reads of an expert into its slot, and pins it. */
+void pager_read_expert(hypura_pager *pager, enum pager_priority priority, int bundle, uint32_t expert, uint32_t slot);
+/* With the lock held: one more request for a matrix that is being read. */
+void pager_count_request(hypura_pager *pager, uint64_t user);
+/* With the lock held: this read will not be made. */
+void pager_drop_read(hypura_pager *pager, const hypura_io_read *read);
+void pager_unpin(hypura_pager *pager, pager_pool *pool, uint32_t slot);
 /* Repack what a job names, without the lock; then, with it, make it visible. */
 void pager_repack_expert(hypura_pager *pager, uint64_t user, char *scratch);
 void pager_finish_expert(hypura_pager *pager, uint64_t user);

@@ -1,5 +1,5 @@
 /*
- * pager.c - opening and closing, the pager's thread, the queue of reads, statistics.
+ * pager.c - opening and closing, the pager's thread, statistics.
  *
  * Owned by: the engine, one for each loaded model. pager.h states the invariants.
  *
@@ -24,61 +24,6 @@
 
 #define REAP_BATCH 64
 
-/* ---- the queue ----------------------------------------------------------- */
-
-static hypura_status open_queue(hypura_pager *pager, hypura_error *error)
-{
-    uint64_t needed = PAGER_MAX_ROWS + pager->plan->n_ring_slots;
-    for (int p = 0; p < pager->plan->n_pools; p++) {
-        const hypura_pool_plan *pool = &pager->plan->pools[p];
-        needed += (uint64_t)(pool->n_units > pool->n_slots ? pool->n_units : pool->n_slots) * HYPURA_MAX_BUNDLE;
-    }
-    uint64_t capacity = 64;
-    while (capacity < needed + 1) {
-        capacity *= 2;
-    }
-    if (capacity > UINT32_MAX / 2) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "%llu slots are more than the pager can number",
-                           (unsigned long long)needed);
-    }
-    pager->queue.capacity = (uint32_t)capacity;
-    pager->queue.reads = malloc(capacity * sizeof(*pager->queue.reads));
-    if (!pager->queue.reads) {
-        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a queue of %llu reads",
-                           (unsigned long long)capacity);
-    }
-    return HYPURA_OK;
-}
-
-void pager_push(hypura_pager *pager, const hypura_io_read *read)
-{
-    pager_queue *queue = &pager->queue;
-    queue->reads[queue->tail++ & (queue->capacity - 1)] = *read;
-    pager->statistics.n_reads++;
-}
-
-/* With the lock held; drops it while the engine works. The reads stay in place
- * meanwhile: pushes only go to the tail. */
-static void submit_queue(hypura_pager *pager)
-{
-    pager_queue *queue = &pager->queue;
-    while (queue->head != queue->tail && pager->n_outstanding < pager->io_max_reads) {
-        const uint32_t at = queue->head & (queue->capacity - 1);
-        uint32_t       n = queue->tail - queue->head;
-        if (n > queue->capacity - at) {
-            n = queue->capacity - at;
-        }
-        pthread_mutex_unlock(&pager->lock);
-        const uint32_t accepted = hypura_io_submit(pager->io, &queue->reads[at], n);
-        pthread_mutex_lock(&pager->lock);
-        queue->head += accepted;
-        pager->n_outstanding += accepted;
-        if (accepted < n) {
-            break;
-        }
-    }
-}
-
 static void complete(hypura_pager *pager, const hypura_io_completion *completion)
 {
     switch (pager_user_owner(completion->user)) {
@@ -101,7 +46,7 @@ static void *thread_main(void *argument)
     pthread_mutex_lock(&pager->lock);
     while (!pager->stop || pager->n_outstanding > 0) {
         if (!pager->stop) {
-            submit_queue(pager);
+            pager_submit(pager);
         }
         pthread_mutex_unlock(&pager->lock);
         const uint32_t n = hypura_io_reap(pager->io, completions, REAP_BATCH, UINT64_MAX);
@@ -238,7 +183,7 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pthread_mutex_init(&pager->lock, NULL);
     pthread_cond_init(&pager->changed, NULL);
     pthread_cond_init(&pager->jobs_changed, NULL);
-    if (open_queue(pager, error) || open_io(pager, error) || check_same(pager, pager->io, NULL, error) ||
+    if (pager_open_queues(pager, error) || open_io(pager, error) || check_same(pager, pager->io, NULL, error) ||
         pager_open_helpers(pager, error) || pager_open_experts(pager, error) || pager_open_dense(pager, error) ||
         (pager->gpu && hypura_vram_open(pager, pager->gpu, &pager->vram, error)) || start_threads(pager, error)) {
         hypura_pager_close(pager);
@@ -268,7 +213,7 @@ void hypura_pager_close(hypura_pager *pager)
     pager_close_experts(pager);
     pager_close_dense(pager);
     pager_close_helpers(pager);
-    free(pager->queue.reads);
+    pager_close_queues(pager);
     pthread_cond_destroy(&pager->jobs_changed);
     pthread_cond_destroy(&pager->changed);
     pthread_mutex_destroy(&pager->lock);

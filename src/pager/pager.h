@@ -151,6 +151,11 @@ const char *hypura_pager_expert_data(const hypura_pager *pager, int bundle, uint
 uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n,
                                     uint32_t *slots);
 
+/* What a layer that comes later will probably select, most likely first. Those absent
+ * are read while the drive is idle, n_most of them at most; those present stay. Until
+ * that layer's visit, or the next expectation. */
+void hypura_pager_expect_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n, uint32_t n_most);
+
 /* True when every matrix is present; does not wait. */
 bool hypura_pager_expert_ready(hypura_pager *pager, int bundle, uint32_t slot);
 

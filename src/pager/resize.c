@@ -82,6 +82,7 @@ static void shrink(hypura_pager *pager, pager_pool *pool, uint32_t n_open)
     const uint64_t end = open_bytes(pool, pool->n_open);
     const uint32_t before = pool->n_open;
     pthread_mutex_lock(&pager->lock);
+    pager_settle(pager, NULL, 0); /* what is only expected would keep its slots */
     hypura_cache_resize(pool->cache, n_open);
     pool->n_open = n_open;
     pthread_mutex_unlock(&pager->lock);
