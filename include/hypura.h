@@ -338,6 +338,14 @@ typedef struct hypura_plan {
     const char *bound_by; /* "compute", "upload", "storage" */
 } hypura_plan;
 
+/* Whether the next layer's router is asked while a layer is decoded, to read what it
+ * will probably select while the drive is idle. */
+typedef enum hypura_foresight {
+    HYPURA_FORESIGHT_AUTO = 0, /* as long as tokens are measured to be faster with it */
+    HYPURA_FORESIGHT_ON,
+    HYPURA_FORESIGHT_OFF,
+} hypura_foresight;
+
 typedef struct hypura_model_options {
     const char *path;
     uint64_t    memory_bytes;  /* limit on everything; 0: chosen from what is free */
@@ -353,6 +361,7 @@ typedef struct hypura_model_options {
     bool        no_repack;     /* keep weights in the file's own layout; the default is the CPU's fastest form */
     const char *io_engine;     /* "uring", "pool"; NULL: the profile's choice */
     uint64_t    io_limit_bytes_per_s; /* emulates a drive of this rate for paged reads; 0: none */
+    hypura_foresight foresight;
     const char *trace; /* a file to which the selected experts are written, see "recorded routes"; NULL: none */
     const char *cache_dir;     /* for the profile; NULL: measured and not stored */
     hypura_progress_fn progress;
@@ -402,6 +411,8 @@ typedef struct hypura_statistics {
     uint32_t n_policy_changes;     /* since open */
     uint64_t ahead_bytes_read;   /* of bytes_read: of experts not asked for yet */
     uint64_t ahead_bytes_useful; /* of these, asked for by the layer they were read for */
+    char     foresight[8];       /* routers asked a layer ahead while decoding: "trying", "on", "off" */
+    double   foresight_gain;     /* share of a token's time that it saved when last tried */
     char     io_engine[16];
     bool     direct_io;
     uint64_t io_limit_bytes_per_s; /* of an emulated drive; 0: the drive as it is */
@@ -546,6 +557,8 @@ typedef enum hypura_metric {
     HYPURA_METRIC_OVERHEAD_S,
     HYPURA_METRIC_STORAGE_S,       /* bytes per token / direct rate */
     HYPURA_METRIC_DEVICE_BUSY,     /* share of the time with a read under way */
+    HYPURA_METRIC_AHEAD_BYTES_PER_TOKEN, /* of those, read before they were asked for */
+    HYPURA_METRIC_AHEAD_USEFUL,          /* share of them that was asked for then */
     HYPURA_METRIC_PREFILL_BYTES_PER_TOKEN,
     HYPURA_METRIC_PREFILL_BOUND_TOK_S,
     HYPURA_METRIC_PREFILL_BOUND_SHARE,
@@ -626,6 +639,7 @@ typedef struct hypura_bench_options {
     uint32_t    runs;          /* of each series, interleaved; 0: 3 */
     int         n_threads;
     uint64_t    io_limit_bytes_per_s; /* as in hypura_model_options; the baseline is not limited */
+    hypura_foresight foresight;
     const char *io_engine;
     const char *cache_dir;
     /* A command, ended by NULL, that calls hypura_bench_worker with its standard

@@ -52,6 +52,7 @@ typedef struct chain_work {
     uint32_t         *slots;
     uint32_t         *n_uses; /* for the pager, with ages */
     uint32_t         *ages;
+    uint32_t         *foreseen; /* experts of the next layer */
     uint32_t          group_rows; /* most rows gathered at once */
     /* sources whose memory a result of the chain shares, copied before the first group */
     int                       n_copies;
@@ -93,6 +94,12 @@ static size_t row_width(const backend_chain *work)
     return width;
 }
 
+static size_t experts_of_next(const chain_work *work)
+{
+    const hypura_map *map = hypura_pager_map(work->pager);
+    return work->bundle + 1 < map->n_bundles ? (size_t)map->bundles[work->bundle + 1].n_experts : 0;
+}
+
 static bool reserve(chain_work *work)
 {
     backend_instance *instance = work->instance;
@@ -100,7 +107,8 @@ static bool reserve(chain_work *work)
     const size_t      n = (size_t)work->chain->n;
     const size_t      per_pair = sizeof(int32_t) * (6 + 2 * n);
     const size_t      per_expert = sizeof(expert_rows) + 7 * sizeof(uint32_t) + n * 64;
-    return arena_reserve(&instance->indices, work->n_pairs * per_pair + n_all * per_expert + 64 * 1024);
+    const size_t      foreseen = experts_of_next(work) * (sizeof(uint32_t) + sizeof(float));
+    return arena_reserve(&instance->indices, work->n_pairs * per_pair + n_all * per_expert + foreseen + 64 * 1024);
 }
 
 /* Counting sort of the pairs by expert, stable: rows of an expert keep the order
@@ -116,6 +124,7 @@ static enum ggml_status sort_pairs(chain_work *work)
     work->slots = arena_take(arena, n_all * sizeof(*work->slots));
     work->n_uses = arena_take(arena, n_all * sizeof(*work->n_uses));
     work->ages = arena_take(arena, n_all * sizeof(*work->ages));
+    work->foreseen = arena_take(arena, experts_of_next(work) * sizeof(*work->foreseen));
     memset(counts, 0, (n_all + 1) * sizeof(*counts));
     for (uint32_t p = 0; p < work->n_pairs; p++) {
         const int32_t id = id_at(work->chain, p);
@@ -158,9 +167,6 @@ static bool begins_visit(const chain_work *work)
 
 static void tell_visit(chain_work *work)
 {
-    if (!begins_visit(work)) {
-        return;
-    }
     const uint32_t n_used = (uint32_t)work->chain->n_used;
     const uint32_t n_tokens = (uint32_t)work->chain->n_tokens;
     for (uint32_t i = 0; i < work->n_experts; i++) {
@@ -696,8 +702,14 @@ enum ggml_status backend_run_chain(backend_instance *instance, const backend_cha
         return status;
     }
     note_selection(&work);
-    tell_visit(&work);
+    const bool begins = begins_visit(&work);
+    if (begins) {
+        tell_visit(&work);
+    }
     lease_more(&work);
+    if (begins) {
+        backend_foresee(instance, chain, work.foreseen);
+    }
     uint32_t first_slot, n_slots;
     status = can_run_whole(&work, &first_slot, &n_slots) ? run_whole(&work, first_slot, n_slots) : run_groups(&work);
     release_all(&work);

@@ -7,6 +7,7 @@
  *     shadow.c    nodes and graphs that live for one call, taken from fixed memory
  *     chain.c     finds runs of expert products and what lies between them
  *     experts.c   computes a chain with leased slots
+ *     foresee.c   what the next layer will probably select
  *     dense.c     products with streamed dense weights, rows of embeddings
  *     gpu_device.c    the device that stands for a GPU, its buffer type for experts
  *     gpu_executor.c  one instance over a GPU; cuts a graph where experts are selected
@@ -150,6 +151,11 @@ typedef struct backend_chain {
 /* The longest chain that starts at node `first`, which is a product of ours. Empty
  * when that product reads rows in a layout that cannot be gathered. */
 void chain_find(const struct ggml_cgraph *graph, int first, backend_chain *found);
+
+/* ---- foresee.c ---------------------------------------------------------------- */
+
+/* Once for each selection, after its leases. experts: room for all of the next layer. */
+void backend_foresee(backend_instance *instance, const backend_chain *chain, uint32_t *experts);
 
 /* ---- the executor's parts -------------------------------------------------- */
 

@@ -14,6 +14,7 @@
 #include "cli/progress.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #ifdef __linux__
@@ -44,8 +45,21 @@ typedef struct bench_arguments {
     hypura_budget_list weights;
     const char *report;
     const char *io_limit;
+    const char *foresight;
     bool json;
 } bench_arguments;
+
+/* In the order of hypura_foresight. */
+static const char *const foresights[] = {"auto", "on", "off", NULL};
+
+static hypura_foresight foresight_of(const char *name)
+{
+    int i = 0;
+    while (name && strcmp(foresights[i], name) != 0) {
+        i++;
+    }
+    return (hypura_foresight)i;
+}
 
 /* A SIZE, or a number as drives are sold by. */
 static hypura_status parse_rate(const char *text, uint64_t *bytes_per_s, hypura_error *error)
@@ -83,6 +97,7 @@ static hypura_status bench(bench_arguments *arguments, const hypura_environment 
         return status;
     }
     hypura_progress_open(&progress, environment);
+    wanted->foresight = foresight_of(arguments->foresight);
     wanted->memory_bytes = memory;
     wanted->n_memory = arguments->memory.n;
     wanted->weights_bytes = weights;
@@ -127,6 +142,8 @@ int hypura_command_bench(const hypura_environment *environment, int argc, char *
         hypura_option_threads(&wanted->n_threads),
         {"io-limit", "BYTES/S", "emulates a drive for Hypura's reads: 500M, 5.09e9", HYPURA_OPTION_STRING,
          .to.string = &arguments.io_limit},
+        {"foresight", "WHEN", "ask the next layer's router ahead: auto, on, off (default: auto)", HYPURA_OPTION_CHOICE,
+         .to.string = &arguments.foresight, .choices = foresights},
         hypura_option_json(&arguments.json),
         {"report", "FILE", "write a page of plots (HTML) too", HYPURA_OPTION_STRING, .to.string = &arguments.report},
     };

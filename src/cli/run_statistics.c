@@ -104,6 +104,12 @@ void hypura_run_statistics_print(const hypura_run_report *report)
     if (statistics.bytes_needed > 0) {
         hypura_output_note("hits       %.1f %% of the bytes needed were in memory, %llu evictions",
                            100.0 * hit_rate_bytes(&statistics), (unsigned long long)statistics.n_evictions);
+        if (statistics.cache_policy[0] != '\0') {
+            hypura_output_note("policy     %s; routers asked ahead: %s, %s read ahead, %.0f %% of it needed",
+                               statistics.cache_policy, statistics.foresight,
+                               hypura_output_size(statistics.ahead_bytes_read),
+                               100.0 * ratio((double)statistics.ahead_bytes_useful, (double)statistics.ahead_bytes_read));
+        }
         hypura_output_note("time       %.2f s waiting for reads, %.2f s computing, %.2f s overhead",
                            statistics.read_wait_s, statistics.compute_s, statistics.overhead_s);
     }
@@ -139,6 +145,10 @@ hypura_status hypura_run_statistics_write(const hypura_run_report *report, const
     hypura_json_real(&object, "bytes_read_per_token", ratio((double)statistics.bytes_read, (double)totals->tokens));
     hypura_json_real(&object, "hit_rate_bytes", hit_rate_bytes(&statistics));
     hypura_json_real(&object, "read_bytes_per_s", ratio((double)statistics.bytes_read, statistics.device_busy_s));
+    hypura_json_text(&object, "cache_policy", statistics.cache_policy);
+    hypura_json_text(&object, "foresight", statistics.foresight);
+    hypura_json_integer(&object, "ahead_bytes_read", statistics.ahead_bytes_read);
+    hypura_json_integer(&object, "ahead_bytes_useful", statistics.ahead_bytes_useful);
     hypura_json_text(&object, "io_engine", statistics.io_engine);
     hypura_json_bool(&object, "direct_io", statistics.direct_io);
     hypura_json_text(&object, "text", totals->text ? totals->text : "");

@@ -185,6 +185,7 @@ static hypura_bench_task base_task(const bench *b)
 {
     const hypura_bench_options *o = b->options;
     hypura_bench_task task = {.io_limit_bytes_per_s = o->io_limit_bytes_per_s,
+                              .foresight = o->foresight,
                               .n_prompt = b->report->prompt_tokens,
                               .n_tokens = b->report->tokens,
                               .n_threads = b->report->n_threads,

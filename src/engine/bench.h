@@ -27,6 +27,7 @@ typedef struct hypura_bench_task {
     uint64_t memory_bytes;
     uint64_t weights_bytes;
     uint64_t io_limit_bytes_per_s;
+    hypura_foresight foresight;
     uint32_t n_prompt;
     uint32_t n_tokens; /* of each window */
     int n_threads;

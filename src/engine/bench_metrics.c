@@ -28,6 +28,8 @@ static const char *const names[HYPURA_N_METRICS] = {
     [HYPURA_METRIC_OVERHEAD_S] = "overhead_s",
     [HYPURA_METRIC_STORAGE_S] = "storage_s",
     [HYPURA_METRIC_DEVICE_BUSY] = "device_busy",
+    [HYPURA_METRIC_AHEAD_BYTES_PER_TOKEN] = "ahead_bytes_per_token",
+    [HYPURA_METRIC_AHEAD_USEFUL] = "ahead_useful",
     [HYPURA_METRIC_PREFILL_BYTES_PER_TOKEN] = "prefill_bytes_per_token",
     [HYPURA_METRIC_PREFILL_BOUND_TOK_S] = "prefill_bound_tok_s",
     [HYPURA_METRIC_PREFILL_BOUND_SHARE] = "prefill_bound_share",
@@ -111,6 +113,10 @@ void hypura_bench_evaluate(const hypura_bench_sample *sample, double *values)
     values[HYPURA_METRIC_STORAGE_S] = warm.storage_s;
     values[HYPURA_METRIC_DEVICE_BUSY] =
         sample->paged ? ratio(sample->warm.statistics.device_busy_s, sample->warm.seconds) : NAN;
+    values[HYPURA_METRIC_AHEAD_BYTES_PER_TOKEN] =
+        sample->paged ? ratio((double)sample->warm.statistics.ahead_bytes_read, sample->warm.n_tokens) : NAN;
+    values[HYPURA_METRIC_AHEAD_USEFUL] = ratio((double)sample->warm.statistics.ahead_bytes_useful,
+                                               (double)sample->warm.statistics.ahead_bytes_read);
     values[HYPURA_METRIC_PREFILL_BYTES_PER_TOKEN] = prefill.bytes;
     values[HYPURA_METRIC_PREFILL_BOUND_TOK_S] = prefill_bound;
     values[HYPURA_METRIC_PREFILL_BOUND_SHARE] = values[HYPURA_METRIC_PREFILL_TOK_S] / prefill_bound;

@@ -148,7 +148,8 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
                                           .plain = task->plain,
                                           .no_repack = task->no_repack,
                                           .io_engine = task->io_engine[0] ? task->io_engine : NULL,
-                                          .io_limit_bytes_per_s = task->io_limit_bytes_per_s};
+                                          .io_limit_bytes_per_s = task->io_limit_bytes_per_s,
+                                          .foresight = task->foresight};
     hypura_model_extras extras = {.profile = &task->profile};
     *sample = (hypura_bench_sample){.paged = false};
     hypura_error_clear(error);

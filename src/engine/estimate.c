@@ -7,6 +7,7 @@
 #include "engine/gpu.h"
 #include "engine/llama_shim.h"
 #include "engine/survey.h"
+#include "pager/pager.h"
 #include "plan/plan.h"
 
 #include <limits.h>
@@ -79,7 +80,8 @@ static hypura_status solve(const hypura_model_options *options, const hypura_pro
                            hypura_error *error)
 {
     const uint64_t overhead_bytes =
-        FIXED_OVERHEAD_BYTES + more_bytes + TENSOR_OVERHEAD_BYTES * (uint64_t)prepared->map->n_tensors;
+        FIXED_OVERHEAD_BYTES + more_bytes + TENSOR_OVERHEAD_BYTES * (uint64_t)prepared->map->n_tensors +
+        hypura_pager_router_bytes(prepared->map);
     hypura_plan_gpu gpu = {.name = NULL};
     if (prepared->gpu && !options->plain) {
         hypura_gpu_describe(prepared->gpu, profile, options->vram_bytes, &gpu);

@@ -47,6 +47,7 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
                                           .gpu = p->plan->n_vram_pools > 0 ? p->gpu : NULL,
                                           .n_repack_threads = (p->context.n_threads + 3) / 4,
                                           .io_limit_bytes_per_s = options->io_limit_bytes_per_s,
+                                          .foresight = options->foresight,
                                           .hook = extras->io_hook,
                                           .hook_user = extras->io_hook_user};
     if (model->trace && hypura_trace_is_paged(p->map, p->plan)) {

@@ -207,7 +207,8 @@ static hypura_status open_model(verification *v, uint32_t n_ubatch, uint64_t wei
                                           .force_paging = !plain,
                                           .plain = plain,
                                           .no_repack = !v->options->repack,
-                                          .io_engine = engine};
+                                          .io_engine = engine,
+                                          .foresight = HYPURA_FORESIGHT_ON};
     const hypura_model_extras extras = {.profile = &v->profile, .all_logits = true};
     hypura_status status = step(v, error);
     return status == HYPURA_OK ? hypura_model_open_with(&options, &extras, model, error) : status;

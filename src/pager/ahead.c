@@ -20,8 +20,10 @@
  */
 #include "pager/internal.h"
 
+#include "base/clock.h"
 #include "base/status.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 hypura_status pager_open_ahead(hypura_pager *pager, uint32_t most_experts, hypura_error *error)
@@ -122,6 +124,44 @@ void pager_settle(hypura_pager *pager, const uint32_t *selected, uint32_t n)
     ahead->bundle = -1;
 }
 
+/* A token begins when the layers begin anew. */
+void pager_note_token(hypura_pager *pager, int bundle, uint32_t n_tokens)
+{
+    const bool begins = bundle <= pager->last_bundle || pager->last_bundle < 0;
+    pager->last_bundle = bundle;
+    if (n_tokens != 1) {
+        pager->token_begin_us = 0;
+    } else if (begins) {
+        const uint64_t now_us = hypura_clock_us();
+        if (pager->token_begin_us > 0) {
+            hypura_brake_token(&pager->brake, (double)(now_us - pager->token_begin_us));
+        }
+        pager->token_begin_us = now_us;
+    }
+}
+
+static bool foresees(const hypura_pager *pager)
+{
+    return pager->foresight == HYPURA_FORESIGHT_ON ||
+           (pager->foresight == HYPURA_FORESIGHT_AUTO && hypura_brake_is_on(&pager->brake));
+}
+
+bool hypura_pager_foresees(hypura_pager *pager)
+{
+    pthread_mutex_lock(&pager->lock);
+    const bool now = foresees(pager);
+    pthread_mutex_unlock(&pager->lock);
+    return now;
+}
+
+void pager_tell_foresight(const hypura_pager *pager, hypura_statistics *statistics)
+{
+    const bool by_brake = pager->foresight == HYPURA_FORESIGHT_AUTO;
+    snprintf(statistics->foresight, sizeof(statistics->foresight), "%s",
+             by_brake ? hypura_brake_name(&pager->brake) : foresees(pager) ? "on" : "off");
+    statistics->foresight_gain = by_brake ? pager->brake.gain : 0.0;
+}
+
 void hypura_pager_expect_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n, uint32_t n_most)
 {
     pager_ahead *ahead = &pager->ahead;
@@ -136,7 +176,7 @@ void hypura_pager_expect_experts(hypura_pager *pager, int bundle, const uint32_t
     for (uint32_t i = 0; i < ahead->n; i++) {
         ahead->experts[i] = experts[i];
         const uint32_t slot = hypura_cache_find(pool->cache, pager->bundles[bundle].first_key + experts[i]);
-        if (slot != HYPURA_CACHE_NONE && has_room(pool)) {
+        if (slot != HYPURA_CACHE_NONE && slot < pool->n_open && has_room(pool)) {
             hold(pager, slot, false);
         }
     }

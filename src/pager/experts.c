@@ -221,8 +221,9 @@ void hypura_pager_visit_experts(hypura_pager *pager, int bundle, uint32_t n_toke
 {
     const pager_bundle *place = &pager->bundles[bundle];
     pthread_mutex_lock(&pager->lock);
-    if (pager->ahead.bundle == bundle) {
-        pager_settle(pager, experts, n);
+    pager_note_token(pager, bundle, n_tokens);
+    if (pager->ahead.bundle >= 0 && pager->ahead.bundle <= bundle) {
+        pager_settle(pager, experts, pager->ahead.bundle == bundle ? n : 0);
     }
     for (uint32_t i = 0; i < n; i++) {
         pager->visit_keys[i] = place->first_key + experts[i];

@@ -5,6 +5,7 @@
  *     schedule.c the queues of reads, and which goes to the drive next
  *     experts.c  slots of experts: lease, wait, release
  *     ahead.c    experts that are read before they are selected
+ *     routers.c  copies of the routers, to be asked before their layer's turn
  *     dense.c    the ring of chunks, rows on demand
  *     pinned.c   rows of dense weights that are kept
  *     resize.c   more or less memory for pools and pinned rows, while in use
@@ -21,6 +22,7 @@
 #include "cache/cache.h"
 #include "io/io.h"
 #include "pager/pager.h"
+#include "predict/brake.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -216,6 +218,12 @@ struct hypura_pager {
     bool            stop;
     bool            prefault_stop;
     pager_queue     queues[PAGER_N_PRIORITIES];
+    hypura_router  *routers; /* by bundle; rows NULL: none */
+    char           *router_memory;
+    hypura_foresight foresight;
+    hypura_brake    brake; /* decides when that is AUTO */
+    uint64_t        token_begin_us; /* of the token being decoded; 0: unknown */
+    int             last_bundle;    /* visited last */
     uint32_t        n_ahead_most; /* outstanding reads up to which reads ahead start */
     pager_ahead     ahead;
     pthread_cond_t  jobs_changed;
@@ -279,8 +287,15 @@ void          pager_close_ahead(hypura_pager *pager);
 /* With the lock held: queues the next expert that is expected and absent, if there is one
  * and a slot for it. */
 bool pager_start_ahead(hypura_pager *pager);
+/* With the lock held: whether routers are asked ahead, for the statistics. */
+void pager_tell_foresight(const hypura_pager *pager, hypura_statistics *statistics);
+/* With the lock held: a selection is known. Times the tokens for the brake. */
+void pager_note_token(hypura_pager *pager, int bundle, uint32_t n_tokens);
 /* With the lock held: ends the expectation, given what its layer selected. */
 void pager_settle(hypura_pager *pager, const uint32_t *selected, uint32_t n);
+
+hypura_status pager_open_routers(hypura_pager *pager, hypura_error *error);
+void          pager_close_routers(hypura_pager *pager);
 
 hypura_status pager_open_experts(hypura_pager *pager, hypura_error *error);
 void          pager_close_experts(hypura_pager *pager);

@@ -172,10 +172,13 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pager->io_limit_bytes_per_s = options->io_limit_bytes_per_s;
     pager->repack = options->repack;
     pager->n_helpers_wanted = options->n_repack_threads > 0 ? options->n_repack_threads : 1;
+    pager->foresight = options->foresight;
     pager->hook = options->hook;
     pager->hook_user = options->hook_user;
     pager->on_selection = options->on_selection;
     pager->on_selection_user = options->on_selection_user;
+    hypura_brake_open(&pager->brake);
+    pager->last_bundle = -1;
     pager->gpu = options->gpu;
     pthread_mutex_init(&pager->executor, NULL);
     pthread_mutex_init(&pager->gate, NULL);
@@ -185,6 +188,7 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pthread_cond_init(&pager->jobs_changed, NULL);
     if (pager_open_queues(pager, error) || open_io(pager, error) || check_same(pager, pager->io, NULL, error) ||
         pager_open_helpers(pager, error) || pager_open_experts(pager, error) || pager_open_dense(pager, error) ||
+        pager_open_routers(pager, error) ||
         (pager->gpu && hypura_vram_open(pager, pager->gpu, &pager->vram, error)) || start_threads(pager, error)) {
         hypura_pager_close(pager);
         return error->status;
@@ -213,6 +217,7 @@ void hypura_pager_close(hypura_pager *pager)
     pager_close_experts(pager);
     pager_close_dense(pager);
     pager_close_helpers(pager);
+    pager_close_routers(pager);
     pager_close_queues(pager);
     pthread_cond_destroy(&pager->jobs_changed);
     pthread_cond_destroy(&pager->changed);
@@ -359,6 +364,7 @@ void hypura_pager_statistics(hypura_pager *pager, hypura_statistics *statistics)
     if (pager->n_pools > 0) {
         snprintf(statistics->cache_policy, sizeof(statistics->cache_policy), "%s",
                  hypura_cache_policy(pager->pools[0].cache));
+        pager_tell_foresight(pager, statistics);
         statistics->n_policy_changes = hypura_cache_policy_changes(pager->pools[0].cache);
     }
     pthread_mutex_unlock(&pager->lock);

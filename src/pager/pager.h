@@ -51,6 +51,7 @@ typedef struct hypura_pager_options {
     bool               repack;           /* hold weights as libllama repacks them (repack.h) */
     int                n_repack_threads; /* 0: one */
     uint64_t           io_limit_bytes_per_s; /* see io.h; loading what stays is not limited */
+    hypura_foresight   foresight;
     hypura_io_hook     hook; /* test instrument, see io.h; by the thread that loads, then by the pager's */
     void              *hook_user;
     hypura_selection_fn on_selection; /* NULL, or told what hypura_pager_note_selection is */
@@ -150,6 +151,24 @@ const char *hypura_pager_expert_data(const hypura_pager *pager, int bundle, uint
  * UINT32_MAX. Reads of those missing start at once. Returns how many it leased. */
 uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n,
                                     uint32_t *slots);
+
+/* A copy of the router of a bundle's layer, to be multiplied with what the experts of
+ * the bundle before it read; bundle > 0. NULL where there is none. */
+typedef struct hypura_router {
+    int          type; /* enum ggml_type of the rows */
+    int64_t      n_inputs;
+    uint32_t     n_experts;
+    void        *rows; /* n_experts, never written to */
+    const float *bias; /* NULL: none */
+    bool         bias_on_probability; /* added to the sigmoid of a score, not to the score */
+} hypura_router;
+
+const hypura_router *hypura_pager_router(const hypura_pager *pager, int bundle);
+/* Memory that all copies of a map's routers take, to be charged to the budget. */
+uint64_t hypura_pager_router_bytes(const hypura_map *map);
+
+/* Whether it pays at present to ask routers while decoding (predict/brake.h). */
+bool hypura_pager_foresees(hypura_pager *pager);
 
 /* What a layer that comes later will probably select, most likely first. Those absent
  * are read while the drive is idle, n_most of them at most; those present stay. Until

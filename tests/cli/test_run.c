@@ -110,8 +110,8 @@ static void test_run_statistics(void **state)
         driver_object(driver_read("stats.json"),
                       "model mode memory_bytes weights_bytes pool_bytes held_bytes resizes budget peak_rss_bytes "
                       "prompt_tokens prompt_tok_s "
-                      "tokens decode_tok_s bytes_read bytes_read_per_token hit_rate_bytes read_bytes_per_s io_engine "
-                      "direct_io text");
+                      "tokens decode_tok_s bytes_read bytes_read_per_token hit_rate_bytes read_bytes_per_s cache_policy "
+                      "foresight ahead_bytes_read ahead_bytes_useful io_engine direct_io text");
     assert_string_equal(driver_string(object, "model"), "moe.gguf");
     assert_int_equal(driver_integer(object, "weights_bytes"), 1 << 29);
     assert_int_equal(driver_integer(object, "pool_bytes"), 4608);

@@ -1,0 +1,97 @@
+/*
+ * brake.c - see brake.h. Medians, because a token may take long for reasons of its
+ * own: the user's terminal, another program.
+ */
+#include "predict/brake.h"
+
+#include <string.h>
+
+void hypura_brake_open(hypura_brake *brake)
+{
+    *brake = (hypura_brake){.state = HYPURA_BRAKE_TRYING, .off_for = BRAKE_OFF_TOKENS};
+}
+
+/* Blocks in the order off on on off: what drifts over a trial weighs on both alike. */
+static bool block_is_on(uint32_t token)
+{
+    const uint32_t block = token / BRAKE_BLOCK_TOKENS % 4;
+    return block == 1 || block == 2;
+}
+
+bool hypura_brake_is_on(const hypura_brake *brake)
+{
+    return brake->state == HYPURA_BRAKE_ON || (brake->state == HYPURA_BRAKE_TRYING && block_is_on(brake->token));
+}
+
+static double median(const double *values, uint32_t n)
+{
+    double sorted[BRAKE_SAMPLES];
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t at = i;
+        for (; at > 0 && sorted[at - 1] > values[i]; at--) {
+            sorted[at] = sorted[at - 1];
+        }
+        sorted[at] = values[i];
+    }
+    return n % 2 == 1 ? sorted[n / 2] : 0.5 * (sorted[n / 2 - 1] + sorted[n / 2]);
+}
+
+static void enter(hypura_brake *brake, hypura_brake_state state)
+{
+    brake->state = state;
+    brake->token = 0;
+    memset(brake->n_samples, 0, sizeof(brake->n_samples));
+}
+
+static void judge(hypura_brake *brake)
+{
+    const double without = median(brake->samples_us[0], brake->n_samples[0]);
+    const double with = median(brake->samples_us[1], brake->n_samples[1]);
+    brake->gain = 1.0 - with / without;
+    if (brake->gain >= BRAKE_GAIN) {
+        brake->off_for = BRAKE_OFF_TOKENS;
+        enter(brake, HYPURA_BRAKE_ON);
+    } else {
+        enter(brake, HYPURA_BRAKE_OFF);
+    }
+}
+
+static void try_token(hypura_brake *brake, double token_us)
+{
+    const bool with = block_is_on(brake->token);
+    if (brake->token++ % BRAKE_BLOCK_TOKENS != 0) {
+        brake->samples_us[with][brake->n_samples[with]++] = token_us;
+    }
+    if (brake->token == BRAKE_BLOCK_TOKENS * BRAKE_BLOCKS) {
+        judge(brake);
+    }
+}
+
+void hypura_brake_token(hypura_brake *brake, double token_us)
+{
+    if (token_us <= 0) {
+        return;
+    }
+    switch (brake->state) {
+    case HYPURA_BRAKE_TRYING:
+        try_token(brake, token_us);
+        break;
+    case HYPURA_BRAKE_ON:
+        if (++brake->token == BRAKE_ON_TOKENS) {
+            enter(brake, HYPURA_BRAKE_TRYING);
+        }
+        break;
+    case HYPURA_BRAKE_OFF:
+        if (++brake->token >= brake->off_for) {
+            brake->off_for = brake->off_for < BRAKE_OFF_MOST ? 2 * brake->off_for : BRAKE_OFF_MOST;
+            enter(brake, HYPURA_BRAKE_TRYING);
+        }
+        break;
+    }
+}
+
+const char *hypura_brake_name(const hypura_brake *brake)
+{
+    static const char *const names[] = {"trying", "on", "off"};
+    return names[brake->state];
+}

@@ -1,0 +1,19 @@
+/*
+ * candidates.c - see candidates.h.
+ */
+#include "predict/candidates.h"
+
+void hypura_candidates_pick(const float *scores, uint32_t n_scores, uint32_t *candidates, uint32_t n)
+{
+    uint32_t picked = 0;
+    for (uint32_t i = 0; i < n_scores && n > 0; i++) {
+        if (picked == n && !(scores[i] > scores[candidates[n - 1]])) {
+            continue;
+        }
+        uint32_t at = picked < n ? picked++ : n - 1;
+        for (; at > 0 && scores[candidates[at - 1]] < scores[i]; at--) {
+            candidates[at] = candidates[at - 1];
+        }
+        candidates[at] = i;
+    }
+}

@@ -1,0 +1,17 @@
+/*
+ * candidates.h - which experts the next layer will probably select, from what its
+ * router says of the hidden state as it is one layer earlier. A layer adds little to
+ * the state, so three quarters to nine tenths of the guess come true; the two next in
+ * line often are the ones that replace a wrong guess.
+ */
+#ifndef HYPURA_PREDICT_CANDIDATES_H
+#define HYPURA_PREDICT_CANDIDATES_H
+
+#include <stdint.h>
+
+#define HYPURA_MORE_CANDIDATES 2 /* than the router will select */
+
+/* The n largest scores' indices, the largest first. n <= n_scores. */
+void hypura_candidates_pick(const float *scores, uint32_t n_scores, uint32_t *candidates, uint32_t n);
+
+#endif

@@ -1,0 +1,305 @@
+/*
+ * test_ahead.c - experts read before their layer selects them: right guesses, wrong
+ * ones, guesses that come too late, and reads of guesses that fail.
+ */
+#include "fixture.h"
+
+#include "pager/pager.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static const char *const engines[] = {"uring", "pool"};
+
+/* Requests of 4096 bytes: a matrix takes several. */
+static const fixture_options shape = {
+    .expert_bytes = {8192, 16384, 12320}, .n_slots = 8, .n_ring_slots = 3, .pinned_rows = 0};
+enum { EXPERT_BYTES = 8192 + 16384 + 12320 };
+
+static hypura_pager *open_pager(fixture *f, const char *engine, hypura_io_hook hook, void *user)
+{
+    hypura_pager *pager = NULL;
+    hypura_error  error = {0};
+    f->plan.io_block_bytes = 4096;
+    const hypura_pager_options options = {
+        .map = &f->map, .plan = &f->plan, .io_engine = engine, .hook = hook, .hook_user = user};
+    if (hypura_pager_open(&options, &pager, &error) != HYPURA_OK) {
+        fail_msg("%s", error.message);
+    }
+    return pager;
+}
+
+static void visit(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n)
+{
+    uint32_t n_uses[FIXTURE_EXPERTS];
+    uint32_t ages[FIXTURE_EXPERTS] = {0};
+    for (uint32_t i = 0; i < n; i++) {
+        n_uses[i] = 1;
+    }
+    hypura_pager_visit_experts(pager, bundle, 1, experts, n, n_uses, ages);
+}
+
+static bool is_right(fixture *f, hypura_pager *pager, int bundle, uint32_t expert, uint32_t slot)
+{
+    for (int m = 0; m < FIXTURE_MATRICES; m++) {
+        const hypura_tensor *tensor = &f->tensors[f->bundles[bundle].tensors[m]];
+        const hypura_slots   slots = hypura_pager_slots(pager, bundle, m);
+        if (!fixture_is(slots.data + slot * slots.stride_bytes, tensor->offset + expert * tensor->expert_bytes,
+                        tensor->expert_bytes)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What the executor does with a selection. Returns how many had a slot. */
+static uint32_t compute(fixture *f, hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n)
+{
+    uint32_t slots[FIXTURE_EXPERTS];
+    visit(pager, bundle, experts, n);
+    const uint32_t leased = hypura_pager_lease_experts(pager, bundle, experts, n, slots);
+    for (uint32_t i = 0; i < n; i++) {
+        if (slots[i] != UINT32_MAX) {
+            assert_int_equal(hypura_pager_wait_expert(pager, bundle, slots[i], UINT32_MAX), HYPURA_OK);
+            assert_true(is_right(f, pager, bundle, experts[i], slots[i]));
+            hypura_pager_release_expert(pager, bundle, slots[i]);
+        }
+    }
+    return leased;
+}
+
+static hypura_statistics statistics_of(hypura_pager *pager)
+{
+    hypura_statistics statistics;
+    hypura_pager_statistics(pager, &statistics);
+    return statistics;
+}
+
+/* Until so much was read and nothing more is; fails by the test's own time limit. */
+static void wait_bytes(hypura_pager *pager, uint64_t bytes)
+{
+    uint64_t last = 0;
+    for (int quiet = 0; quiet < 50; quiet++) {
+        const uint64_t now = statistics_of(pager).bytes_read;
+        quiet = now < bytes || now != last ? 0 : quiet;
+        last = now;
+        usleep(1000);
+    }
+}
+
+static void a_right_guess_is_a_hit(void **state)
+{
+    (void)state;
+    for (size_t e = 0; e < 2; e++) {
+        fixture f;
+        fixture_open(&f, &shape);
+        hypura_pager *pager = open_pager(&f, engines[e], NULL, NULL);
+        const uint32_t guess[] = {3, 14, 7};
+        const uint32_t selected[] = {7, 3};
+        hypura_pager_enter(pager);
+        hypura_pager_expect_experts(pager, 1, guess, 3, 3);
+        wait_bytes(pager, 3 * EXPERT_BYTES);
+        const hypura_statistics before = statistics_of(pager);
+        assert_int_equal(before.ahead_bytes_read, 3 * EXPERT_BYTES);
+        assert_int_equal(before.bytes_needed, 0);
+        visit(pager, 1, selected, 2);
+        uint32_t slots[2];
+        assert_int_equal(hypura_pager_lease_experts(pager, 1, selected, 2, slots), 2);
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(hypura_pager_wait_expert(pager, 1, slots[i], UINT32_MAX), HYPURA_OK);
+            assert_true(is_right(&f, pager, 1, selected[i], slots[i]));
+            hypura_pager_release_expert(pager, 1, slots[i]);
+        }
+        const hypura_statistics after = statistics_of(pager);
+        assert_int_equal(after.bytes_read, before.bytes_read);
+        assert_int_equal(after.ahead_bytes_useful, 2 * EXPERT_BYTES);
+        /* what was wrong is held like anything else that was read */
+        assert_int_equal(compute(&f, pager, 1, &guess[1], 1), 1);
+        assert_int_equal(statistics_of(pager).bytes_read, before.bytes_read);
+        hypura_pager_leave(pager);
+        hypura_pager_close(pager);
+        fixture_close(&f);
+    }
+}
+
+/* Whatever is guessed, and whenever the selection comes, what is leased is right. */
+static void guesses_change_no_byte(void **state)
+{
+    (void)state;
+    for (size_t e = 0; e < 2; e++) {
+        fixture f;
+        fixture_open(&f, &shape);
+        hypura_pager *pager = open_pager(&f, engines[e], NULL, NULL);
+        srand(11);
+        hypura_pager_enter(pager);
+        for (int round = 0; round < 600; round++) {
+            const int bundle = round % FIXTURE_LAYERS;
+            uint32_t  selected[3];
+            uint32_t  guess[4];
+            for (uint32_t i = 0; i < 4; i++) {
+                guess[i] = i * 4 + (uint32_t)rand() % 4;
+            }
+            for (uint32_t i = 0; i < 3; i++) {
+                selected[i] = rand() % 2 ? guess[i] : i * 4 + (uint32_t)rand() % 4;
+            }
+            if (rand() % 4 > 0) {
+                hypura_pager_expect_experts(pager, bundle, guess, 4, 1 + (uint32_t)rand() % 4);
+            }
+            if (rand() % 2) {
+                usleep((useconds_t)(rand() % 300));
+            }
+            if (rand() % 8 == 0) { /* another layer comes first */
+                assert_int_equal(compute(&f, pager, rand() % FIXTURE_LAYERS, selected, 3), 3);
+            }
+            assert_int_equal(compute(&f, pager, bundle, selected, 3), 3);
+        }
+        hypura_pager_leave(pager);
+        const hypura_statistics statistics = statistics_of(pager);
+        assert_true(statistics.ahead_bytes_useful > 0);
+        assert_true(statistics.ahead_bytes_read >= statistics.ahead_bytes_useful);
+        assert_true(statistics.ahead_bytes_read <= statistics.bytes_read);
+        hypura_pager_close(pager);
+        fixture_close(&f);
+    }
+}
+
+static void an_expectation_leaves_half_of_the_slots(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_open(&f, &shape);
+    hypura_pager *pager = open_pager(&f, NULL, NULL, NULL);
+    uint32_t      experts[FIXTURE_EXPERTS];
+    uint32_t      slots[FIXTURE_EXPERTS];
+    for (uint32_t i = 0; i < FIXTURE_EXPERTS; i++) {
+        experts[i] = i;
+    }
+    hypura_pager_enter(pager);
+    hypura_pager_expect_experts(pager, 1, experts, FIXTURE_EXPERTS, FIXTURE_EXPERTS);
+    wait_bytes(pager, 4 * EXPERT_BYTES);
+    assert_int_equal(statistics_of(pager).ahead_bytes_read, 4 * EXPERT_BYTES);
+    assert_int_equal(hypura_pager_lease_experts(pager, 0, experts, FIXTURE_EXPERTS, slots), 4);
+    for (uint32_t i = 0; i < 4; i++) {
+        assert_int_equal(hypura_pager_wait_expert(pager, 0, slots[i], UINT32_MAX), HYPURA_OK);
+        hypura_pager_release_expert(pager, 0, slots[i]);
+    }
+    hypura_pager_leave(pager);
+    /* and does not keep what is to be given back */
+    const uint64_t slot_bytes = f.plan.pools[0].slot_stride_bytes;
+    assert_in_range(hypura_pager_resize(pager, 4 * slot_bytes), slot_bytes, 4 * slot_bytes);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
+/* ---- faults ----------------------------------------------------------------------- */
+
+typedef struct disturbance {
+    atomic_bool fail;
+    atomic_uint delay_us;
+    atomic_uint n_seen;
+} disturbance;
+
+static int64_t disturb(void *user, uint64_t nth, int64_t result)
+{
+    disturbance *d = user;
+    (void)nth;
+    if (atomic_load(&d->delay_us) > 0) {
+        usleep(atomic_load(&d->delay_us));
+    }
+    atomic_fetch_add(&d->n_seen, 1);
+    return atomic_load(&d->fail) ? -EIO : result;
+}
+
+static void a_guess_that_cannot_be_read_fails_nobody(void **state)
+{
+    (void)state;
+    for (size_t e = 0; e < 2; e++) {
+        fixture f;
+        fixture_open(&f, &shape);
+        disturbance    d = {false};
+        hypura_pager  *pager = open_pager(&f, engines[e], disturb, &d);
+        const uint32_t guess[] = {3, 14, 7};
+        hypura_pager_enter(pager);
+        const unsigned seen = atomic_load(&d.n_seen);
+        atomic_store(&d.fail, true);
+        hypura_pager_expect_experts(pager, 1, guess, 3, 3);
+        while (atomic_load(&d.n_seen) < seen + 3) {
+            usleep(200);
+        }
+        usleep(20000);
+        atomic_store(&d.fail, false);
+        assert_int_equal(compute(&f, pager, 0, guess, 3), 3);
+        assert_int_equal(compute(&f, pager, 1, guess, 3), 3); /* read anew */
+        hypura_error error;
+        assert_int_equal(hypura_pager_take_error(pager, &error), HYPURA_OK);
+        hypura_pager_leave(pager);
+        hypura_pager_close(pager);
+        fixture_close(&f);
+    }
+}
+
+/* A guess that is under way when it turns out wrong is not read to its end. */
+static void a_wrong_guess_is_dropped(void **state)
+{
+    (void)state;
+    for (size_t e = 0; e < 2; e++) {
+        fixture f;
+        fixture_open(&f, &shape);
+        disturbance    d = {false};
+        hypura_pager  *pager = open_pager(&f, engines[e], disturb, &d);
+        const uint32_t guess[] = {0, 1, 2, 3};
+        const uint32_t selected[] = {8, 9};
+        hypura_pager_enter(pager);
+        const unsigned seen = atomic_load(&d.n_seen);
+        atomic_store(&d.delay_us, 2000);
+        hypura_pager_expect_experts(pager, 1, guess, 4, 4);
+        while (atomic_load(&d.n_seen) == seen) {
+            usleep(100);
+        }
+        assert_int_equal(compute(&f, pager, 1, selected, 2), 2);
+        atomic_store(&d.delay_us, 0);
+        const hypura_statistics statistics = statistics_of(pager);
+        assert_true(statistics.ahead_bytes_read < 4 * EXPERT_BYTES);
+        assert_int_equal(statistics.ahead_bytes_useful, 0);
+        assert_int_equal(compute(&f, pager, 1, guess, 4), 4);
+        hypura_pager_leave(pager);
+        hypura_pager_close(pager);
+        fixture_close(&f);
+    }
+}
+
+static void closing_with_a_guess_under_way(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 50; i++) {
+        fixture f;
+        fixture_open(&f, &shape);
+        hypura_pager  *pager = open_pager(&f, engines[i % 2], NULL, NULL);
+        const uint32_t guess[] = {0, 5, 9};
+        hypura_pager_enter(pager);
+        hypura_pager_expect_experts(pager, 2, guess, 3, 3);
+        usleep((useconds_t)(i * 7));
+        hypura_pager_leave(pager);
+        hypura_pager_close(pager);
+        fixture_close(&f);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_right_guess_is_a_hit),
+        cmocka_unit_test(guesses_change_no_byte),
+        cmocka_unit_test(an_expectation_leaves_half_of_the_slots),
+        cmocka_unit_test(a_guess_that_cannot_be_read_fails_nobody),
+        cmocka_unit_test(a_wrong_guess_is_dropped),
+        cmocka_unit_test(closing_with_a_guess_under_way),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,128 @@
+/*
+ * test_brake.c - tokens of given times, with and without.
+ */
+#include "predict/brake.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+typedef struct course {
+    double without_us;
+    double with_us;
+    double noise_us; /* added to every seventh token, at random times this many fold */
+    uint32_t seed;
+} course;
+
+/* Returns what n tokens take. */
+static double pass(hypura_brake *brake, course *c, uint32_t n)
+{
+    double total = 0.0;
+    for (uint32_t i = 0; i < n; i++) {
+        c->seed = c->seed * 1664525u + 1013904223u;
+        const double noise = (c->seed >> 24) % 7 == 0 ? c->noise_us * ((c->seed >> 16) % 8) : 0.0;
+        const double token_us = (hypura_brake_is_on(brake) ? c->with_us : c->without_us) + noise;
+        total += token_us - noise;
+        hypura_brake_token(brake, token_us);
+    }
+    return total;
+}
+
+static void test_a_gain_is_kept(void **state)
+{
+    (void)state;
+    hypura_brake brake;
+    course c = {.without_us = 1000, .with_us = 800};
+    hypura_brake_open(&brake);
+    pass(&brake, &c, BRAKE_BLOCKS * BRAKE_BLOCK_TOKENS);
+    assert_int_equal(brake.state, HYPURA_BRAKE_ON);
+    assert_string_equal(hypura_brake_name(&brake), "on");
+    assert_true(brake.gain > 0.19 && brake.gain < 0.21);
+    assert_true(hypura_brake_is_on(&brake));
+    assert_true(pass(&brake, &c, 4000) < 4000 * 0.83 * 1000);
+}
+
+static void test_a_loss_costs_less_than_a_hundredth(void **state)
+{
+    (void)state;
+    hypura_brake brake;
+    course c = {.without_us = 1000, .with_us = 1100};
+    hypura_brake_open(&brake);
+    pass(&brake, &c, BRAKE_BLOCKS * BRAKE_BLOCK_TOKENS);
+    assert_int_equal(brake.state, HYPURA_BRAKE_OFF);
+    assert_false(hypura_brake_is_on(&brake));
+    assert_true(pass(&brake, &c, 10000) < 10000 * 1.01 * 1000);
+}
+
+/* No difference: off, as what does not help may still wear the drive. */
+static void test_no_gain_is_none(void **state)
+{
+    (void)state;
+    hypura_brake brake;
+    course c = {.without_us = 1000, .with_us = 995};
+    hypura_brake_open(&brake);
+    pass(&brake, &c, BRAKE_BLOCKS * BRAKE_BLOCK_TOKENS);
+    assert_int_equal(brake.state, HYPURA_BRAKE_OFF);
+}
+
+static void test_what_changes_is_seen(void **state)
+{
+    (void)state;
+    hypura_brake brake;
+    course c = {.without_us = 1000, .with_us = 900};
+    hypura_brake_open(&brake);
+    pass(&brake, &c, 100);
+    assert_int_equal(brake.state, HYPURA_BRAKE_ON);
+    c.with_us = 1200;
+    pass(&brake, &c, BRAKE_ON_TOKENS + BRAKE_BLOCKS * BRAKE_BLOCK_TOKENS);
+    assert_int_equal(brake.state, HYPURA_BRAKE_OFF);
+    c.with_us = 900;
+    pass(&brake, &c, BRAKE_OFF_TOKENS + BRAKE_BLOCKS * BRAKE_BLOCK_TOKENS);
+    assert_int_equal(brake.state, HYPURA_BRAKE_ON);
+}
+
+/* Tokens that take several times as long, one in seven, change no judgement. */
+static void test_stray_tokens_do_not_count(void **state)
+{
+    (void)state;
+    for (uint32_t seed = 1; seed <= 50; seed++) {
+        hypura_brake brake;
+        course gain = {.without_us = 1000, .with_us = 900, .noise_us = 1000, .seed = seed};
+        hypura_brake_open(&brake);
+        pass(&brake, &gain, BRAKE_BLOCKS * BRAKE_BLOCK_TOKENS);
+        assert_int_equal(brake.state, HYPURA_BRAKE_ON);
+        course loss = {.without_us = 900, .with_us = 1000, .noise_us = 1000, .seed = seed};
+        hypura_brake_open(&brake);
+        pass(&brake, &loss, BRAKE_BLOCKS * BRAKE_BLOCK_TOKENS);
+        assert_int_equal(brake.state, HYPURA_BRAKE_OFF);
+    }
+}
+
+static void test_what_cannot_be_compared_is_no_token(void **state)
+{
+    (void)state;
+    hypura_brake brake;
+    hypura_brake_open(&brake);
+    for (int i = 0; i < 1000; i++) {
+        hypura_brake_token(&brake, 0);
+    }
+    assert_int_equal(brake.state, HYPURA_BRAKE_TRYING);
+    assert_int_equal(brake.token, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_gain_is_kept),
+        cmocka_unit_test(test_a_loss_costs_less_than_a_hundredth),
+        cmocka_unit_test(test_no_gain_is_none),
+        cmocka_unit_test(test_what_changes_is_seen),
+        cmocka_unit_test(test_stray_tokens_do_not_count),
+        cmocka_unit_test(test_what_cannot_be_compared_is_no_token),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
