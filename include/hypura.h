@@ -335,6 +335,8 @@ typedef struct hypura_plan {
     double      read_bytes_per_token;
     double      vram_hit_rate;          /* the same of the GPU's slots */
     double      upload_bytes_per_token; /* to them */
+    double      compute_s; /* of a token, assumed */
+    bool        learned;   /* the forecast rests on earlier runs of this model */
     const char *bound_by; /* "compute", "upload", "storage" */
 } hypura_plan;
 

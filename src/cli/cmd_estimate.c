@@ -55,6 +55,8 @@ static json_t *plan_json(const char *path, const hypura_plan *plan)
     hypura_json_text(&object, "bound_by", plan->bound_by ? plan->bound_by : "");
     hypura_json_real(&object, "hit_rate", plan->hit_rate);
     hypura_json_real(&object, "read_bytes_per_token", plan->read_bytes_per_token);
+    hypura_json_real(&object, "compute_s", plan->compute_s);
+    hypura_json_bool(&object, "learned", plan->learned);
     return object;
 }
 
@@ -72,6 +74,8 @@ static void print_plan(const hypura_plan *plan)
         hypura_output_printf("expected   %.1f tokens/s, %s read for each (%.1f %% of what is needed is in memory)\n",
                              plan->decode_tok_s, hypura_output_size((uint64_t)plan->read_bytes_per_token),
                              100.0 * plan->hit_rate);
+        hypura_output_printf("from       %s\n", plan->learned ? "earlier runs of this model"
+                                                              : "the rates of this machine: the model did not run yet");
         hypura_output_printf("bound      %.1f tokens/s by %s alone\n", plan->bound_tok_s,
                              plan->bound_by ? plan->bound_by : "nothing known");
     }

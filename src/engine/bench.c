@@ -16,6 +16,7 @@
 #include "base/size.h"
 #include "base/status.h"
 #include "engine/estimate.h"
+#include "engine/experience.h"
 #include "os/confine.h"
 
 #include <math.h>
@@ -159,6 +160,28 @@ static void conclude(bench *b, hypura_bench_cell *cell)
     }
 }
 
+/* The forecast of later runs rests on what Hypura's series came to. */
+static void learn(const bench *b, const hypura_bench_cell *cell)
+{
+    const hypura_spread *metrics = cell->series[0].metrics;
+    const double limit = (double)b->report->io_limit_bytes_per_s;
+    const double direct = b->report->profile.direct_bytes_per_s;
+    const bool paged = !isnan(metrics[HYPURA_METRIC_READ_WAIT_S].median);
+    const hypura_run_costs costs = {
+        .seconds = 1.0 / metrics[HYPURA_METRIC_DECODE_TOK_S].median,
+        .read_wait_s = paged ? metrics[HYPURA_METRIC_READ_WAIT_S].median : 0.0,
+        .read_bytes = paged ? metrics[HYPURA_METRIC_BYTES_PER_TOKEN].median : 0.0,
+        .hit_rate = paged ? metrics[HYPURA_METRIC_HIT_RATE_BYTES].median : 1.0,
+    };
+    hypura_map *map = NULL;
+    hypura_error ignored;
+    if (hypura_map_open(b->options->path, &map, &ignored) == HYPURA_OK) {
+        hypura_experience_add(b->options->cache_dir, map, &cell->plan, b->report->n_threads,
+                              !b->series[0].task.no_repack, limit > 0.0 && limit < direct ? limit : direct, &costs);
+    }
+    hypura_map_close(map);
+}
+
 static hypura_status run_cell(bench *b, hypura_bench_cell *cell, hypura_error *error)
 {
     const uint32_t runs = b->report->runs;
@@ -175,6 +198,7 @@ static hypura_status run_cell(bench *b, hypura_bench_cell *cell, hypura_error *e
     }
     if (status == HYPURA_OK) {
         conclude(b, cell);
+        learn(b, cell);
     }
     return status;
 }

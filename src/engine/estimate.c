@@ -4,6 +4,7 @@
 #include "engine/estimate.h"
 
 #include "base/status.h"
+#include "engine/experience.h"
 #include "engine/gpu.h"
 #include "engine/llama_shim.h"
 #include "engine/survey.h"
@@ -76,22 +77,36 @@ static hypura_status get_profile(const hypura_model_options *options, const hypu
 }
 
 static hypura_status solve(const hypura_model_options *options, const hypura_profile *profile,
-                           const hypura_survey *survey, uint64_t more_bytes, hypura_preparation *prepared,
-                           hypura_error *error)
+                           const hypura_survey *survey, uint64_t more_bytes, bool measure,
+                           hypura_preparation *prepared, hypura_error *error)
 {
     const uint64_t overhead_bytes =
         FIXED_OVERHEAD_BYTES + more_bytes + TENSOR_OVERHEAD_BYTES * (uint64_t)prepared->map->n_tensors +
         hypura_pager_router_bytes(prepared->map);
+    hypura_rates rates;
+    hypura_lessons lessons;
     hypura_plan_gpu gpu = {.name = NULL};
     if (prepared->gpu && !options->plain) {
         hypura_gpu_describe(prepared->gpu, profile, options->vram_bytes, &gpu);
     }
-    const hypura_plan_options wanted = {.memory_bytes = options->memory_bytes,
-                                        .weights_bytes = options->weights_bytes,
-                                        .overhead_bytes = overhead_bytes,
-                                        .force_paging = options->force_paging,
-                                        .gpu = gpu.name ? &gpu : NULL};
-    prepared->context.n_threads = resolve_threads(options->n_threads, profile->n_cpus);
+    hypura_plan_options wanted = {.memory_bytes = options->memory_bytes,
+                                  .weights_bytes = options->weights_bytes,
+                                  .overhead_bytes = overhead_bytes,
+                                  .force_paging = options->force_paging,
+                                  .gpu = gpu.name ? &gpu : NULL};
+    const int n_threads = resolve_threads(options->n_threads, profile->n_cpus);
+    prepared->context.n_threads = n_threads;
+    prepared->direct_bytes_per_s = profile->direct_bytes_per_s;
+    if (!options->plain && (measure || options->cache_dir)) {
+        hypura_status status = hypura_experience_rates(options->cache_dir, prepared->map, survey, n_threads,
+                                                       !options->no_repack, measure, &rates, error);
+        if (status != HYPURA_OK) {
+            return status;
+        }
+        hypura_experience_lessons(options->cache_dir, prepared->map, n_threads, !options->no_repack, &lessons);
+        wanted.rates = &rates;
+        wanted.lessons = &lessons;
+    }
     snprintf(prepared->io_engine, sizeof(prepared->io_engine), "%s",
              options->io_engine ? options->io_engine : profile->io_engine);
     hypura_status status = hypura_plan_solve(prepared->map, survey, profile, &wanted, &prepared->plan, error);
@@ -105,8 +120,8 @@ static hypura_status solve(const hypura_model_options *options, const hypura_pro
 }
 
 static hypura_status prepare(const hypura_model_options *options, const hypura_profile *given, uint32_t n_sequences,
-                             uint32_t n_outputs, uint64_t reserve_bytes, hypura_preparation *prepared,
-                             hypura_error *error)
+                             uint32_t n_outputs, uint64_t reserve_bytes, bool measure,
+                             hypura_preparation *prepared, hypura_error *error)
 {
     hypura_error_clear(error);
     memset(prepared, 0, sizeof(*prepared));
@@ -142,7 +157,7 @@ static hypura_status prepare(const hypura_model_options *options, const hypura_p
         if (options->io_limit_bytes_per_s > 0 && (double)options->io_limit_bytes_per_s < profile.direct_bytes_per_s) {
             profile.direct_bytes_per_s = (double)options->io_limit_bytes_per_s;
         }
-        status = solve(options, &profile, survey, vocab_bytes + reserve_bytes, prepared, error);
+        status = solve(options, &profile, survey, vocab_bytes + reserve_bytes, measure, prepared, error);
     }
     hypura_survey_free(survey);
     if (status != HYPURA_OK) {
@@ -154,13 +169,13 @@ static hypura_status prepare(const hypura_model_options *options, const hypura_p
 hypura_status hypura_prepare(const hypura_model_options *options, const hypura_profile *given, bool all_logits,
                              hypura_preparation *prepared, hypura_error *error)
 {
-    return prepare(options, given, 1, all_logits ? UINT32_MAX : 1, 0, prepared, error);
+    return prepare(options, given, 1, all_logits ? UINT32_MAX : 1, 0, false, prepared, error);
 }
 
 hypura_status hypura_prepare_shared(const hypura_model_options *options, uint32_t n_sequences, uint64_t reserve_bytes,
                                     hypura_preparation *prepared, hypura_error *error)
 {
-    return prepare(options, NULL, n_sequences, n_sequences, reserve_bytes, prepared, error);
+    return prepare(options, NULL, n_sequences, n_sequences, reserve_bytes, false, prepared, error);
 }
 
 void hypura_prepare_clear(hypura_preparation *prepared)
@@ -174,7 +189,7 @@ hypura_status hypura_estimate(const hypura_model_options *options, hypura_plan *
 {
     hypura_preparation prepared;
     *plan = NULL;
-    hypura_status status = hypura_prepare(options, NULL, false, &prepared, error);
+    hypura_status status = prepare(options, NULL, 1, 1, 0, !options->plain, &prepared, error);
     if (status == HYPURA_OK) {
         *plan = prepared.plan;
         prepared.plan = NULL;

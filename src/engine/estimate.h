@@ -12,6 +12,7 @@ typedef struct hypura_preparation {
     hypura_plan *plan;
     hypura_context_options context;
     char io_engine[16]; /* "uring", "pool", or empty for the best there is */
+    double direct_bytes_per_s; /* that the forecast took: the profile's, or an emulated drive's */
     ggml_backend_dev_t gpu; /* NULL: everything is computed by the host */
     int n_gpu_layers;
 } hypura_preparation;

@@ -7,6 +7,7 @@
  * it was before its prompt. Between two tokens nothing is allocated here except
  * when the answer's buffer doubles.
  */
+#include "engine/experience.h"
 #include "engine/model.h"
 
 #include "base/clock.h"
@@ -255,6 +256,29 @@ static hypura_status check_model(hypura_model *model, hypura_error *error)
     return HYPURA_OK;
 }
 
+/* Fewer tokens than this say little: the first ones read what the prompt left out. */
+#define LEAST_TOKENS 16
+
+/* `before`: statistics when decoding began. */
+static void learn(const hypura_model *model, const hypura_result *result, const hypura_statistics *before)
+{
+    hypura_statistics after;
+    if (!model->cache_dir || model->trace || result->tokens < LEAST_TOKENS) {
+        return;
+    }
+    hypura_model_statistics(model, &after);
+    const double n = result->tokens;
+    const double needed = (double)(after.bytes_needed - before->bytes_needed);
+    const hypura_run_costs costs = {
+        .seconds = result->decode_s / n,
+        .read_wait_s = (after.read_wait_s - before->read_wait_s) / n,
+        .read_bytes = (double)(after.bytes_read - before->bytes_read) / n,
+        .hit_rate = needed > 0.0 ? (double)(after.bytes_hit - before->bytes_hit) / needed : 1.0,
+    };
+    hypura_experience_add(model->cache_dir, model->prepared.map, model->prepared.plan,
+                          model->prepared.context.n_threads, model->repack, model->prepared.direct_bytes_per_s, &costs);
+}
+
 static hypura_status run(hypura_model *model, const hypura_generate_options *options, hypura_text *text,
                          hypura_result *result, hypura_error *error)
 {
@@ -272,10 +296,15 @@ static hypura_status run(hypura_model *model, const hypura_generate_options *opt
     }
     if (status == HYPURA_OK) {
         sampler = open_sampler(llama_model_get_vocab(model->llama), &options->sampling);
+        hypura_statistics before;
+        hypura_model_statistics(model, &before);
         const uint64_t start = hypura_clock_us();
         status = sampler ? answer(model, options, sampler, text, result, error)
                          : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the tokens that must not be put out");
         result->decode_s = (double)(hypura_clock_us() - start) * 1e-6;
+        if (status == HYPURA_OK) {
+            learn(model, result, &before);
+        }
         if (status != HYPURA_OK) {
             hypura_conversation_empty(model->conversation);
         }

@@ -116,6 +116,11 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
     hypura_status status = hypura_prepare(options, extras->profile, extras->all_logits, &model->prepared, error);
     model->prepared.context.on_node = extras->on_node;
     model->prepared.context.on_node_user = extras->on_node_user;
+    model->repack = !options->no_repack;
+    if (status == HYPURA_OK && options->cache_dir && !options->plain) {
+        model->cache_dir = strdup(options->cache_dir);
+        status = model->cache_dir ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a path");
+    }
     if (status == HYPURA_OK && options->trace) {
         status = open_trace(model, options, error);
     }
@@ -162,6 +167,7 @@ void hypura_model_close(hypura_model *model)
     hypura_trace_close(model->trace);
     hypura_prepare_clear(&model->prepared);
     free(model->every_token);
+    free(model->cache_dir);
     free(model);
 }
 

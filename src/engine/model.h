@@ -18,6 +18,8 @@ struct hypura_model {
     struct llama_model *llama;
     struct llama_context *ctx;
     ggml_threadpool_t threadpool;
+    char *cache_dir;     /* where runs are learned from; NULL: nowhere */
+    bool repack;
     hypura_trace *trace; /* NULL: routes are not recorded */
     int8_t *every_token; /* n_ubatch ones: logits wanted for all */
     uint64_t trunk_bytes;

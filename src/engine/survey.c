@@ -101,6 +101,20 @@ static uint32_t use_of(const struct ggml_tensor *node, int src, bool through_vie
     }
 }
 
+static bool computes(const struct ggml_tensor *node)
+{
+    switch (node->op) {
+    case GGML_OP_NONE:
+    case GGML_OP_VIEW:
+    case GGML_OP_RESHAPE:
+    case GGML_OP_PERMUTE:
+    case GGML_OP_TRANSPOSE:
+        return false;
+    default:
+        return (node->flags & GGML_TENSOR_FLAG_COMPUTE) != 0;
+    }
+}
+
 /* Graphs hold branches that a given batch does not compute: their uses count for
  * what may be paged, since another batch computes them, not for order.
  * decode: this is the graph of one token of each sequence, from which order and counts come. */
@@ -110,6 +124,7 @@ static void walk(const weight_index *index, struct ggml_cgraph *graph, bool deco
     const int n_nodes = ggml_graph_n_nodes(graph);
     for (int i = 0; i < n_nodes; i++) {
         const struct ggml_tensor *node = ggml_graph_node(graph, i);
+        survey->n_nodes += decode && computes(node);
         for (int src = 0; src < GGML_MAX_SRC; src++) {
             const struct ggml_tensor *read = node->src[src];
             if (!read) {

@@ -1,10 +1,11 @@
 /*
  * forecast.c - what a plan costs per decoded token, before anything has run.
  *
- * Two times are compared: computing, which reads every weight of the token from
- * memory once, and reading what is not in memory from the drive.
+ * Two times are compared: computing, which takes every weight of the token once at the
+ * rate measured for its type and starts every node, and reading what is not in memory
+ * from the drive.
  *
- *     compute = bytes used / memory bandwidth
+ *     compute = sum over types of bytes used / rate + nodes * time of a node
  *     storage = bytes missed / drive bandwidth
  *     bound   = max(compute, storage)
  *     decode  = bound + (1 - overlap) * min(compute, storage)
@@ -29,6 +30,9 @@
  *     compute = host bytes / memory bandwidth + GPU bytes / its own + cuts * round trip
  *     upload  = bytes missed in the slots / link
  *
+ * Runs of the model, where there were some, know better: computing takes what it took
+ * then, and with about as much held (recall) so do reads, hits and overlap.
+ *
  * Left out: reading the KV cache, attention, activations, over-read to sectors.
  * Rates of a profile that does not know them are 0; the forecast is 0 then.
  */
@@ -42,8 +46,7 @@
 #define OVERLAP_EXPERTS 0.2
 
 typedef struct traffic {
-    double used_bytes;    /* read by computing */
-    double paged_bytes;   /* of these, through slots or ring */
+    double paged_bytes;   /* that computing reads through slots or ring */
     double experts_bytes; /* missed */
     double dense_bytes;   /* missed, rows on demand included */
     double rows_bytes;    /* of these, rows on demand */
@@ -94,6 +97,21 @@ static void add_experts(const planner *p, const hypura_plan *plan, traffic *sum)
     }
 }
 
+/* What computing reads of a tensor for one token. */
+static double used_bytes(const planner *p, int t)
+{
+    const hypura_tensor *tensor = &p->map->tensors[t];
+    const uint32_t flags = p->survey->uses[t].flags;
+    if (flags == 0) {
+        return 0.0;
+    }
+    if ((flags & HYPURA_USE_MUL_MAT_ID) != 0 && tensor->bundle >= 0 && tensor->bundle < p->map->n_bundles) {
+        const hypura_bundle *bundle = &p->map->bundles[tensor->bundle];
+        return (double)plan_experts_used(p->map, bundle) * (double)tensor->expert_bytes;
+    }
+    return flags == HYPURA_USE_GET_ROWS ? (double)tensor->row_bytes : (double)tensor->bytes;
+}
+
 /* Slots in the GPU's memory; the pools above serve what these lack. */
 static void add_slots(const planner *p, const hypura_plan *plan, traffic *sum)
 {
@@ -127,14 +145,8 @@ static void add_tensor(const planner *p, const hypura_plan *plan, int t, traffic
     if (flags == 0) {
         return;
     }
-    double *used_bytes = is_on_gpu(placement) ? &sum->gpu_bytes : &sum->used_bytes;
-    if ((flags & HYPURA_USE_MUL_MAT_ID) != 0 && tensor->bundle >= 0 && tensor->bundle < p->map->n_bundles) {
-        const hypura_bundle *bundle = &p->map->bundles[tensor->bundle];
-        *used_bytes += (double)plan_experts_used(p->map, bundle) * (double)tensor->expert_bytes;
-    } else if (flags == HYPURA_USE_GET_ROWS) {
-        *used_bytes += (double)tensor->row_bytes;
-    } else {
-        *used_bytes += (double)tensor->bytes;
+    if (is_on_gpu(placement)) {
+        sum->gpu_bytes += used_bytes(p, t);
     }
     bool by_rows = (flags & HYPURA_USE_GET_ROWS) != 0;
     if (by_rows && (placement->place == HYPURA_PLACE_ROWS || placement->place == HYPURA_PLACE_DENSE)) {
@@ -149,6 +161,64 @@ static void add_tensor(const planner *p, const hypura_plan *plan, int t, traffic
 static double seconds(double bytes, double bytes_per_s)
 {
     return bytes_per_s > 0.0 ? bytes / bytes_per_s : 0.0;
+}
+
+/* ---- from rates ------------------------------------------------------------- */
+
+static double rate_of(const planner *p, int type)
+{
+    for (int i = 0; p->rates && i < p->rates->n; i++) {
+        if (p->rates->by_type[i].type == type) {
+            return p->rates->by_type[i].bytes_per_s;
+        }
+    }
+    return p->profile->memory_bytes_per_s;
+}
+
+/* Of what the host computes. */
+static double compute_time(const planner *p, const hypura_plan *plan)
+{
+    double sum_s = p->rates && !plan->gpu[0] ? p->rates->node_s * p->survey->n_nodes : 0.0;
+    for (int t = 0; t < p->map->n_tensors; t++) {
+        if (!is_on_gpu(&plan->placements[t])) {
+            sum_s += seconds(used_bytes(p, t), rate_of(p, p->map->tensors[t].type));
+        }
+    }
+    return sum_s;
+}
+
+/* ---- from earlier runs -------------------------------------------------------- */
+
+/* How far from what was held in a run its reads and overlap are taken for good. */
+#define LESSON_REACH 0.08
+
+static double mix(double a, double b, double part)
+{
+    return a + (b - a) * part;
+}
+
+/* Between the two runs with about as much held. False when none was near; compute_s
+ * is set all the same, as it hardly depends on what is held. */
+static bool recall(const hypura_lessons *lessons, double held, hypura_lesson *recalled)
+{
+    int above = 0;
+    while (above < lessons->n && lessons->items[above].held < held) {
+        above++;
+    }
+    const hypura_lesson *low = above > 0 ? &lessons->items[above - 1] : NULL;
+    const hypura_lesson *high = above < lessons->n ? &lessons->items[above] : NULL;
+    if (!low || !high) {
+        *recalled = low ? *low : *high;
+        return fabs(recalled->held - held) <= LESSON_REACH;
+    }
+    const double span = high->held - low->held;
+    const double part = span > 0.0 ? (held - low->held) / span : 0.0;
+    recalled->held = held;
+    recalled->compute_s = mix(low->compute_s, high->compute_s, part);
+    recalled->read_bytes = mix(low->read_bytes, high->read_bytes, part);
+    recalled->hit_rate = mix(low->hit_rate, high->hit_rate, part);
+    recalled->overlap = mix(low->overlap, high->overlap, part);
+    return span <= 4.0 * LESSON_REACH || fmin(held - low->held, high->held - held) <= LESSON_REACH;
 }
 
 void plan_forecast(const planner *p, hypura_plan *plan)
@@ -168,29 +238,40 @@ void plan_forecast(const planner *p, hypura_plan *plan)
         plan->vram_hit_rate = 1.0 - lacking;
         plan->upload_bytes_per_token = sum.upload_bytes;
     }
-    double missed = sum.experts_bytes + sum.dense_bytes;
+    const double missed = sum.experts_bytes + sum.dense_bytes;
+    double overlap =
+        missed > 0.0 ? (OVERLAP_DENSE * sum.dense_bytes + OVERLAP_EXPERTS * sum.experts_bytes) / missed : 0.0;
     plan->hit_rate = sum.paged_bytes > 0.0 ? 1.0 - missed / sum.paged_bytes : 1.0;
     plan->read_bytes_per_token = missed + sum.rows_bytes;
-
-    double compute_s = seconds(sum.used_bytes, p->profile->memory_bytes_per_s);
+    plan->compute_s = compute_time(p, plan);
     double upload_s = 0.0;
     if (p->gpu && plan->gpu[0]) {
-        compute_s += seconds(sum.gpu_bytes, p->gpu->memory_bytes_per_s) + sum.n_cuts * p->gpu->round_trip_us * 1e-6;
+        plan->compute_s +=
+            seconds(sum.gpu_bytes, p->gpu->memory_bytes_per_s) + sum.n_cuts * p->gpu->round_trip_us * 1e-6;
         upload_s = seconds(sum.upload_bytes, p->gpu->upload_bytes_per_s);
+    } else if (p->lessons && p->lessons->n > 0 && p->tensor_bytes > 0) {
+        hypura_lesson recalled;
+        const bool near = recall(p->lessons, (double)plan->weights_bytes / (double)p->tensor_bytes, &recalled);
+        plan->learned = true;
+        plan->compute_s = recalled.compute_s;
+        if (near && plan->mode != HYPURA_MODE_RESIDENT) {
+            plan->hit_rate = recalled.hit_rate;
+            plan->read_bytes_per_token = recalled.read_bytes;
+            overlap = recalled.overlap;
+        }
     }
-    double storage_s = seconds(plan->read_bytes_per_token, p->profile->direct_bytes_per_s);
-    bool drive_unknown = plan->read_bytes_per_token > 0.0 && p->profile->direct_bytes_per_s <= 0.0;
-    double bound_s = fmax(compute_s, fmax(storage_s, upload_s));
-    plan->bound_by = storage_s > fmax(compute_s, upload_s) || drive_unknown ? "storage"
-                     : upload_s > compute_s                                 ? "upload"
-                                                                            : "compute";
+    const double storage_s = seconds(plan->read_bytes_per_token, p->profile->direct_bytes_per_s);
+    const bool drive_unknown = plan->read_bytes_per_token > 0.0 && p->profile->direct_bytes_per_s <= 0.0;
+    const double bound_s = fmax(plan->compute_s, fmax(storage_s, upload_s));
+    plan->bound_by = storage_s > fmax(plan->compute_s, upload_s) || drive_unknown ? "storage"
+                     : upload_s > plan->compute_s                                 ? "upload"
+                                                                                  : "compute";
     plan->bound_tok_s = 0.0;
     plan->decode_tok_s = 0.0;
     if (bound_s > 0.0 && !drive_unknown) {
-        double overlap =
-            missed > 0.0 ? (OVERLAP_DENSE * sum.dense_bytes + OVERLAP_EXPERTS * sum.experts_bytes) / missed : 0.0;
         plan->bound_tok_s = 1.0 / bound_s;
         /* Uploads overlap with nothing: the GPU waits for them. */
-        plan->decode_tok_s = 1.0 / (fmax(compute_s, storage_s) + (1.0 - overlap) * fmin(compute_s, storage_s) + upload_s);
+        plan->decode_tok_s = 1.0 / (fmax(plan->compute_s, storage_s) +
+                                    (1.0 - overlap) * fmin(plan->compute_s, storage_s) + upload_s);
     }
 }

@@ -60,6 +60,8 @@ typedef struct planner {
     const hypura_map *map;
     const hypura_survey *survey;
     const hypura_profile *profile;
+    const hypura_rates *rates;     /* NULL: not measured */
+    const hypura_lessons *lessons; /* NULL: none */
     bool force_paging;
     bool adapts; /* the budget follows free memory: what is held can become less at any time */
     uint64_t tensor_bytes; /* of the host: all but those that a GPU holds */

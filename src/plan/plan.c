@@ -392,6 +392,8 @@ hypura_status hypura_plan_solve(const hypura_map *map, const hypura_survey *surv
     planner p = {.map = map,
                  .survey = survey,
                  .profile = profile,
+                 .rates = options->rates,
+                 .lessons = options->lessons,
                  .force_paging = options->force_paging,
                  .kv_bytes = survey->kv_bytes + survey->device_kv_bytes,
                  .compute_bytes = survey->compute_bytes + survey->device_compute_bytes,

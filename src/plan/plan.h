@@ -33,6 +33,7 @@ typedef struct hypura_survey {
     uint64_t    device_compute_bytes;
     uint32_t    n_context;
     uint32_t    n_ubatch;
+    uint32_t    n_nodes; /* that compute, in the graph of one token; 0: not known */
 } hypura_survey;
 
 /* The GPU that may be used. Rates of 0 are not known. */
@@ -45,10 +46,39 @@ typedef struct hypura_plan_gpu {
     double      round_trip_us;
 } hypura_plan_gpu;
 
+#define HYPURA_MAX_RATES   16
+#define HYPURA_MAX_LESSONS 16
+
+/* How fast the processor computes, where that was measured. */
+typedef struct hypura_rates {
+    int n;
+    struct {
+        int    type; /* of weights, enum ggml_type */
+        double bytes_per_s;
+    } by_type[HYPURA_MAX_RATES];
+    double node_s; /* what a node of a graph costs that computes next to nothing */
+} hypura_rates;
+
+/* What a token came to in a run of this model. */
+typedef struct hypura_lesson {
+    double held;       /* weights that were in memory / all, 0 to 1 */
+    double compute_s;  /* all but waiting for reads */
+    double read_bytes;
+    double hit_rate;
+    double overlap;    /* of reading and computing: 1 as long as the longer one, 0 as long as both */
+} hypura_lesson;
+
+typedef struct hypura_lessons {
+    int           n;
+    hypura_lesson items[HYPURA_MAX_LESSONS]; /* by held, ascending */
+} hypura_lessons;
+
 typedef struct hypura_plan_options {
     uint64_t memory_bytes;   /* 0: no limit but what the profile says is available */
     uint64_t weights_bytes;  /* 0: no limit of its own */
     uint64_t overhead_bytes; /* fixed cost outside weights, KV and compute */
+    const hypura_rates   *rates;   /* for the forecast; NULL: computing is taken to run at memory's rate */
+    const hypura_lessons *lessons; /* for the forecast; NULL: none */
     bool     force_paging;   /* never RESIDENT: experts (or, in a dense model, dense weights) go through the pager */
     const hypura_plan_gpu *gpu; /* NULL: none */
 } hypura_plan_options;

@@ -218,7 +218,7 @@ static void test_estimate_json(void **state)
         run.output, "model mode memory_bytes weights_bytes kv_bytes compute_bytes overhead_bytes resident_bytes "
                     "pinned_bytes pool_bytes ring_bytes nvme_bytes floor_weights_bytes floor_memory_bytes "
                     "ring_slot_bytes ring_slots prefetch_depth io_block_bytes io_depth pools decode_tok_s "
-                    "bound_tok_s bound_by hit_rate read_bytes_per_token");
+                    "bound_tok_s bound_by hit_rate read_bytes_per_token compute_s learned");
     assert_string_equal(driver_string(object, "mode"), "experts");
     assert_true(driver_integer(object, "memory_bytes") == (int64_t)3 << 30);
     assert_int_equal(driver_integer(object, "kv_bytes"), 128 * 1024);

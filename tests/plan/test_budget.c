@@ -386,6 +386,50 @@ static void test_unknown_rates_give_no_forecast(void **state)
     hypura_plan_free(plan);
 }
 
+/* Rates of types and nodes take the place of memory's rate. */
+static void test_measured_rates_count(void **state)
+{
+    (void)state;
+    make_dense(10, 1000, 99900); /* 999 MB, and a row of 1000 bytes */
+    b.survey.n_nodes = 100;
+    const hypura_rates rates = {.n = 1, .by_type = {{b.tensors[1].type, 1e9}}, .node_s = 0.01};
+    const hypura_plan_options options = {.weights_bytes = 8 * GIB, .rates = &rates};
+    hypura_plan *plan = expect_plan(&options);
+    assert_true(fabs(plan->compute_s - (0.999 + 1.0)) < 1e-3);
+    assert_true(near(plan->decode_tok_s, 1.0 / plan->compute_s));
+    assert_false(plan->learned);
+    hypura_plan_free(plan);
+}
+
+/* Half held: as it was in that run. Near it: between two. Far from it: computing alone. */
+static void test_earlier_runs_count(void **state)
+{
+    (void)state;
+    make_dense(64, 4096, 8192); /* 2 GiB; the drive gives 2e9 bytes a second */
+    const double all = (double)b.map.tensor_bytes;
+    hypura_lessons lessons = {.n = 1, .items = {{0.5, 1.0, 4e9, 0.25, 0.5}}};
+    hypura_plan_options options = {.weights_bytes = (uint64_t)(all * 0.5), .lessons = &lessons};
+    hypura_plan *plan = expect_plan(&options);
+    assert_true(plan->learned && near(plan->compute_s, 1.0));
+    assert_true(near(plan->read_bytes_per_token, 4e9) && near(plan->hit_rate, 0.25));
+    assert_true(near(plan->decode_tok_s, 1.0 / (2.0 + 0.5 * 1.0)));
+    assert_string_equal(plan->bound_by, "storage");
+    hypura_plan_free(plan);
+
+    options.weights_bytes = (uint64_t)(all * 0.8);
+    plan = expect_plan(&options);
+    assert_true(near(plan->compute_s, 1.0));
+    assert_true(plan->read_bytes_per_token < 0.25 * all);
+    hypura_plan_free(plan);
+
+    lessons.n = 2;
+    lessons.items[1] = (hypura_lesson){0.6, 2.0, 2e9, 0.75, 0.5};
+    options.weights_bytes = (uint64_t)(all * 0.55);
+    plan = expect_plan(&options);
+    assert_true(fabs(plan->compute_s - 1.5) < 0.01 && fabs(plan->read_bytes_per_token - 3e9) < 1e7);
+    hypura_plan_free(plan);
+}
+
 static void test_reads_follow_the_profile(void **state)
 {
     (void)state;
@@ -428,6 +472,8 @@ int main(void)
         TEST(test_dense_models_are_bound_by_what_is_not_pinned),
         TEST(test_expert_hits_follow_the_measured_curve),
         TEST(test_unknown_rates_give_no_forecast),
+        TEST(test_measured_rates_count),
+        TEST(test_earlier_runs_count),
         TEST(test_reads_follow_the_profile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

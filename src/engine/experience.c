@@ -1,0 +1,357 @@
+/*
+ * experience.c - see experience.h.
+ *
+ *     {"version":1, "cpu":"..", "rates":[{"type","columns","rows","threads","repack","bytes_per_s"}],
+ *      "nodes":[{"threads","seconds"}], "models":[{"model":"..","threads","repack","lessons":[{..}]}]}
+ */
+#include "engine/experience.h"
+
+#include "base/status.h"
+#include "hw/probe_compute.h"
+#include "os/os.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { VERSION = 1, MAX_MODELS = 64, MAX_STORED_RATES = 256, PATH_BYTES = 4096 };
+
+/* Runs that held shares of the weights this near to each other are one lesson. */
+#define SAME_SHARE 0.02
+
+/* ---- the file ---------------------------------------------------------------- */
+
+static bool file_path(const char *cache_dir, char *path, size_t capacity)
+{
+    const int n = cache_dir ? snprintf(path, capacity, "%s/experience.json", cache_dir) : -1;
+    return n > 0 && (size_t)n < capacity;
+}
+
+/* A new reference, of an empty one where there is none; NULL when memory is short. */
+static json_t *load(const char *cache_dir)
+{
+    char path[PATH_BYTES];
+    char cpu[128];
+    hypura_os_cpu_name(cpu, sizeof cpu);
+    json_t *root = file_path(cache_dir, path, sizeof path) ? json_load_file(path, JSON_REJECT_DUPLICATES, NULL) : NULL;
+    const char *of = json_string_value(json_object_get(root, "cpu"));
+    const bool fits = json_integer_value(json_object_get(root, "version")) == VERSION && of && strcmp(of, cpu) == 0 &&
+                      json_is_array(json_object_get(root, "rates")) && json_is_array(json_object_get(root, "nodes")) &&
+                      json_is_array(json_object_get(root, "models"));
+    if (!fits) {
+        json_decref(root);
+        root = json_pack("{s:i,s:s,s:[],s:[],s:[]}", "version", VERSION, "cpu", cpu, "rates", "nodes", "models");
+    }
+    return root;
+}
+
+static void save(const char *cache_dir, const json_t *root)
+{
+    char path[PATH_BYTES];
+    char temporary[PATH_BYTES + 32];
+    if (!file_path(cache_dir, path, sizeof path)) {
+        return;
+    }
+    (void)snprintf(temporary, sizeof temporary, "%s.%ld", path, (long)getpid());
+    if (json_dump_file(root, temporary, JSON_INDENT(1)) != 0 || rename(temporary, path) != 0) {
+        (void)unlink(temporary);
+    }
+}
+
+static double number(const json_t *object, const char *key)
+{
+    return json_number_value(json_object_get(object, key));
+}
+
+static bool is(const json_t *object, const char *key, int64_t value)
+{
+    const json_t *stored = json_object_get(object, key);
+    return json_is_integer(stored) && json_integer_value(stored) == value;
+}
+
+/* The oldest leaves when there are too many. */
+static void append(json_t *array, json_t *value, size_t most)
+{
+    if (json_array_size(array) >= most) {
+        (void)json_array_remove(array, 0);
+    }
+    (void)json_array_append_new(array, value);
+}
+
+/* ---- rates -------------------------------------------------------------------- */
+
+/* The tensor of a type that a token reads most of, as a product that stands for all
+ * of that type. */
+typedef struct typical {
+    hypura_product_shape shape;
+    double bytes;
+} typical;
+
+static int find_types(const hypura_map *map, const hypura_survey *survey, bool repack, typical *types)
+{
+    int n = 0;
+    for (int t = 0; t < map->n_tensors; t++) {
+        const hypura_tensor *tensor = &map->tensors[t];
+        const uint32_t flags = survey->uses[t].flags;
+        const bool experts = (flags & HYPURA_USE_MUL_MAT_ID) != 0;
+        if (!experts && (flags & HYPURA_USE_MUL_MAT) == 0) {
+            continue;
+        }
+        const int64_t n_used = experts && map->n_experts_used > 0 ? map->n_experts_used : 1;
+        const double bytes = experts ? (double)tensor->expert_bytes * (double)n_used : (double)tensor->bytes;
+        int at = 0;
+        while (at < n && types[at].shape.type != tensor->type) {
+            at++;
+        }
+        if (at == HYPURA_MAX_RATES) {
+            continue;
+        }
+        if (at == n) {
+            types[n++].bytes = 0.0;
+        }
+        if (bytes > types[at].bytes) {
+            types[at].bytes = bytes;
+            types[at].shape = (hypura_product_shape){
+                .type = tensor->type, .columns = tensor->ne[0], .rows = tensor->ne[1] * n_used, .repack = repack};
+        }
+    }
+    return n;
+}
+
+static double stored_rate(const json_t *root, const hypura_product_shape *shape, int n_threads)
+{
+    size_t i;
+    json_t *entry;
+    json_array_foreach(json_object_get(root, "rates"), i, entry)
+    {
+        if (is(entry, "type", shape->type) && is(entry, "columns", shape->columns) && is(entry, "rows", shape->rows) &&
+            is(entry, "threads", n_threads) && is(entry, "repack", shape->repack)) {
+            return number(entry, "bytes_per_s");
+        }
+    }
+    return 0.0;
+}
+
+static double stored_node(const json_t *root, int n_threads)
+{
+    size_t i;
+    json_t *entry;
+    json_array_foreach(json_object_get(root, "nodes"), i, entry)
+    {
+        if (is(entry, "threads", n_threads)) {
+            return number(entry, "seconds");
+        }
+    }
+    return 0.0;
+}
+
+static hypura_status find_rate(json_t *root, const hypura_product_shape *shape, int n_threads, bool measure,
+                               double *bytes_per_s, bool *changed, hypura_error *error)
+{
+    *bytes_per_s = stored_rate(root, shape, n_threads);
+    if (*bytes_per_s > 0.0 || !measure) {
+        return HYPURA_OK;
+    }
+    hypura_status status = hypura_probe_products(shape, n_threads, bytes_per_s, error);
+    if (status == HYPURA_OK) {
+        *changed = true;
+        append(json_object_get(root, "rates"),
+               json_pack("{s:i,s:I,s:I,s:i,s:i,s:f}", "type", shape->type, "columns", (json_int_t)shape->columns,
+                         "rows", (json_int_t)shape->rows, "threads", n_threads, "repack", (int)shape->repack,
+                         "bytes_per_s", *bytes_per_s),
+               MAX_STORED_RATES);
+    }
+    return status;
+}
+
+static hypura_status find_node(json_t *root, int n_threads, bool measure, double *seconds, bool *changed,
+                               hypura_error *error)
+{
+    *seconds = stored_node(root, n_threads);
+    if (*seconds > 0.0 || !measure) {
+        return HYPURA_OK;
+    }
+    hypura_status status = hypura_probe_node(n_threads, seconds, error);
+    if (status == HYPURA_OK) {
+        *changed = true;
+        append(json_object_get(root, "nodes"), json_pack("{s:i,s:f}", "threads", n_threads, "seconds", *seconds),
+               MAX_STORED_RATES);
+    }
+    return status;
+}
+
+hypura_status hypura_experience_rates(const char *cache_dir, const hypura_map *map, const hypura_survey *survey,
+                                      int n_threads, bool repack, bool measure, hypura_rates *rates,
+                                      hypura_error *error)
+{
+    typical types[HYPURA_MAX_RATES];
+    const int n = find_types(map, survey, repack, types);
+    bool changed = false;
+    memset(rates, 0, sizeof(*rates));
+    json_t *root = load(cache_dir);
+    if (!root) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the rates of this processor");
+    }
+    hypura_status status = find_node(root, n_threads, measure, &rates->node_s, &changed, error);
+    for (int i = 0; status == HYPURA_OK && i < n; i++) {
+        double rate;
+        status = find_rate(root, &types[i].shape, n_threads, measure, &rate, &changed, error);
+        if (status == HYPURA_OK && rate > 0.0) {
+            rates->by_type[rates->n].type = types[i].shape.type;
+            rates->by_type[rates->n++].bytes_per_s = rate;
+        }
+    }
+    if (changed) {
+        save(cache_dir, root);
+    }
+    json_decref(root);
+    return status;
+}
+
+/* ---- lessons -------------------------------------------------------------------- */
+
+static void name_model(const hypura_map *map, char *name, size_t capacity)
+{
+    (void)snprintf(name, capacity, "%s %s %llu", map->arch, map->name, (unsigned long long)map->tensor_bytes);
+}
+
+/* The entry of a model, borrowed; NULL when there is none. */
+static json_t *find_model(const json_t *root, const char *name, int n_threads, bool repack)
+{
+    size_t i;
+    json_t *entry;
+    json_array_foreach(json_object_get(root, "models"), i, entry)
+    {
+        const char *of = json_string_value(json_object_get(entry, "model"));
+        if (of && strcmp(of, name) == 0 && is(entry, "threads", n_threads) && is(entry, "repack", repack)) {
+            return entry;
+        }
+    }
+    return NULL;
+}
+
+static bool read_lesson(const json_t *entry, hypura_lesson *lesson)
+{
+    *lesson = (hypura_lesson){.held = number(entry, "held"),
+                              .compute_s = number(entry, "compute_s"),
+                              .read_bytes = number(entry, "read_bytes"),
+                              .hit_rate = number(entry, "hit_rate"),
+                              .overlap = number(entry, "overlap")};
+    return lesson->held > 0.0 && lesson->held <= 1.0 && lesson->compute_s > 0.0 && lesson->read_bytes >= 0.0 &&
+           lesson->hit_rate >= 0.0 && lesson->hit_rate <= 1.0 && lesson->overlap <= 1.0;
+}
+
+/* Keeps the order; one too many replaces its neighbour. */
+static void insert(hypura_lessons *lessons, const hypura_lesson *lesson)
+{
+    int at = lessons->n;
+    if (lessons->n == HYPURA_MAX_LESSONS) {
+        at = 0;
+        while (at < lessons->n - 1 && lessons->items[at].held < lesson->held) {
+            at++;
+        }
+        lessons->items[at] = *lesson;
+        return;
+    }
+    while (at > 0 && lessons->items[at - 1].held > lesson->held) {
+        lessons->items[at] = lessons->items[at - 1];
+        at--;
+    }
+    lessons->items[at] = *lesson;
+    lessons->n++;
+}
+
+static void read_lessons(const json_t *model, hypura_lessons *lessons)
+{
+    size_t i;
+    json_t *entry;
+    memset(lessons, 0, sizeof(*lessons));
+    json_array_foreach(json_object_get(model, "lessons"), i, entry)
+    {
+        hypura_lesson lesson;
+        if (read_lesson(entry, &lesson)) {
+            insert(lessons, &lesson);
+        }
+    }
+}
+
+void hypura_experience_lessons(const char *cache_dir, const hypura_map *map, int n_threads, bool repack,
+                               hypura_lessons *lessons)
+{
+    char name[512];
+    name_model(map, name, sizeof name);
+    json_t *root = load(cache_dir);
+    read_lessons(find_model(root, name, n_threads, repack), lessons);
+    json_decref(root);
+}
+
+/* How much of the shorter of the two times was hidden behind the longer one. */
+static double overlap_of(double seconds, double compute_s, double storage_s)
+{
+    const double shorter = fmin(compute_s, storage_s);
+    const double hidden = shorter > 0.0 ? (compute_s + storage_s - seconds) / shorter : 1.0;
+    return fmin(hidden, 1.0);
+}
+
+static void learn(hypura_lessons *lessons, const hypura_lesson *lesson)
+{
+    for (int i = 0; i < lessons->n; i++) {
+        hypura_lesson *known = &lessons->items[i];
+        if (fabs(known->held - lesson->held) <= SAME_SHARE) {
+            known->compute_s = (known->compute_s + lesson->compute_s) / 2.0;
+            known->read_bytes = (known->read_bytes + lesson->read_bytes) / 2.0;
+            known->hit_rate = (known->hit_rate + lesson->hit_rate) / 2.0;
+            known->overlap = (known->overlap + lesson->overlap) / 2.0;
+            return;
+        }
+    }
+    insert(lessons, lesson);
+}
+
+static json_t *lessons_json(const hypura_lessons *lessons)
+{
+    json_t *array = json_array();
+    for (int i = 0; i < lessons->n; i++) {
+        const hypura_lesson *l = &lessons->items[i];
+        (void)json_array_append_new(array, json_pack("{s:f,s:f,s:f,s:f,s:f}", "held", l->held, "compute_s",
+                                                     l->compute_s, "read_bytes", l->read_bytes, "hit_rate", l->hit_rate,
+                                                     "overlap", l->overlap));
+    }
+    return array;
+}
+
+void hypura_experience_add(const char *cache_dir, const hypura_map *map, const hypura_plan *plan, int n_threads,
+                           bool repack, double direct_bytes_per_s, const hypura_run_costs *costs)
+{
+    char name[512];
+    hypura_lessons lessons;
+    json_t *root = cache_dir ? load(cache_dir) : NULL;
+    if (!root || map->tensor_bytes == 0 || plan->gpu[0] || !(costs->seconds > 0.0)) {
+        json_decref(root);
+        return;
+    }
+    const double storage_s = direct_bytes_per_s > 0.0 ? costs->read_bytes / direct_bytes_per_s : 0.0;
+    const double held = (double)plan->weights_bytes / (double)map->tensor_bytes;
+    const double compute_s = fmax(costs->seconds - costs->read_wait_s, 1e-9);
+    const hypura_lesson lesson = {.held = fmin(held, 1.0),
+                                  .compute_s = compute_s,
+                                  .read_bytes = costs->read_bytes,
+                                  .hit_rate = costs->hit_rate,
+                                  .overlap = overlap_of(costs->seconds, compute_s, storage_s)};
+    name_model(map, name, sizeof name);
+    json_t *model = find_model(root, name, n_threads, repack);
+    read_lessons(model, &lessons);
+    learn(&lessons, &lesson);
+    if (model) {
+        (void)json_object_set_new(model, "lessons", lessons_json(&lessons));
+    } else {
+        append(json_object_get(root, "models"),
+               json_pack("{s:s,s:i,s:i,s:o}", "model", name, "threads", n_threads, "repack", (int)repack, "lessons",
+                         lessons_json(&lessons)),
+               MAX_MODELS);
+    }
+    save(cache_dir, root);
+    json_decref(root);
+}

@@ -1,0 +1,38 @@
+/*
+ * experience.h - what was measured of this processor and learned from earlier runs of
+ * a model, kept in the user's cache folder: cache_dir/experience.json. The forecast
+ * rests on it; nothing else does.
+ *
+ * What always holds: a file that is missing, damaged or of another processor is an
+ * empty one, and failing to write it is no failure of anything. The last writer wins.
+ */
+#ifndef HYPURA_ENGINE_EXPERIENCE_H
+#define HYPURA_ENGINE_EXPERIENCE_H
+
+#include "plan/plan.h"
+
+/* Rates of the types of weights that the model's decode graph reads. Those not stored
+ * are measured where `measure` asks for it (a tenth of a second for each type), and
+ * stored; else they are left out. cache_dir NULL: nothing is stored. */
+hypura_status hypura_experience_rates(const char *cache_dir, const hypura_map *map, const hypura_survey *survey,
+                                      int n_threads, bool repack, bool measure, hypura_rates *rates,
+                                      hypura_error *error);
+
+/* Lessons of earlier runs of this model with so many threads; none is not an error. */
+void hypura_experience_lessons(const char *cache_dir, const hypura_map *map, int n_threads, bool repack,
+                               hypura_lessons *lessons);
+
+/* What a token took on average in a run of some length. */
+typedef struct hypura_run_costs {
+    double seconds;
+    double read_wait_s;
+    double read_bytes;
+    double hit_rate;
+} hypura_run_costs;
+
+/* Adds the lesson of a run, beside those of runs that held another share of the
+ * weights, mixed with one that held about the same. */
+void hypura_experience_add(const char *cache_dir, const hypura_map *map, const hypura_plan *plan, int n_threads,
+                           bool repack, double direct_bytes_per_s, const hypura_run_costs *costs);
+
+#endif

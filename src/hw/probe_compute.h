@@ -1,0 +1,26 @@
+/*
+ * probe_compute.h - how fast this machine's processor decodes: products of a weight
+ * with one row of activations, as the CPU backend computes them. Blocking, about a
+ * tenth of a second each; nothing is stored.
+ */
+#ifndef HYPURA_HW_PROBE_COMPUTE_H
+#define HYPURA_HW_PROBE_COMPUTE_H
+
+#include "hypura.h"
+
+typedef struct hypura_product_shape {
+    int     type;    /* enum ggml_type of the weight */
+    int64_t columns;
+    int64_t rows;    /* of all that one node of a graph computes */
+    bool    repack;  /* in the processor's own layout, where the type has one */
+} hypura_product_shape;
+
+/* Bytes of weights per second; they come from memory, not from a processor's cache. */
+hypura_status hypura_probe_products(const hypura_product_shape *shape, int n_threads, double *bytes_per_s,
+                                    hypura_error *error);
+
+/* Seconds that a node of a graph takes which computes next to nothing: what starting
+ * it on all threads and waiting for them costs. */
+hypura_status hypura_probe_node(int n_threads, double *seconds, hypura_error *error);
+
+#endif

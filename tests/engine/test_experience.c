@@ -1,0 +1,170 @@
+/* What is kept of earlier runs, and what the forecast makes of it. */
+#include "engine_fixture.h"
+
+#include "engine/experience.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static char cache_dir[1024];
+static char stored[1100];
+
+static const hypura_map map = {.arch = "test", .name = "model", .tensor_bytes = 1000};
+
+static int begin(void **state)
+{
+    (void)state;
+    snprintf(stored, sizeof stored, "%s", fixture_path("experience.json"));
+    snprintf(cache_dir, sizeof cache_dir, "%s", fixture_path("."));
+    (void)unlink(stored);
+    return 0;
+}
+
+static void add(uint64_t weights_bytes, double seconds, double wait_s, double read_bytes)
+{
+    const hypura_plan plan = {.weights_bytes = weights_bytes};
+    const hypura_run_costs costs = {
+        .seconds = seconds, .read_wait_s = wait_s, .read_bytes = read_bytes, .hit_rate = 0.5};
+    hypura_experience_add(cache_dir, &map, &plan, 4, true, 100.0, &costs);
+}
+
+static hypura_lessons lessons_of(int n_threads, bool repack)
+{
+    hypura_lessons lessons;
+    hypura_experience_lessons(cache_dir, &map, n_threads, repack, &lessons);
+    return lessons;
+}
+
+static bool near(double a, double b)
+{
+    return fabs(a - b) < 1e-9;
+}
+
+static void a_run_is_remembered(void **state)
+{
+    (void)state;
+    assert_int_equal(lessons_of(4, true).n, 0);
+    add(500, 1.25, 0.25, 50.0); /* computing 1 s, reading 0.5 s, of which half was hidden */
+    const hypura_lessons lessons = lessons_of(4, true);
+    assert_int_equal(lessons.n, 1);
+    assert_true(near(lessons.items[0].held, 0.5));
+    assert_true(near(lessons.items[0].compute_s, 1.0));
+    assert_true(near(lessons.items[0].read_bytes, 50.0));
+    assert_true(near(lessons.items[0].hit_rate, 0.5));
+    assert_true(near(lessons.items[0].overlap, 0.5));
+    assert_int_equal(lessons_of(2, true).n, 0); /* other runs */
+    assert_int_equal(lessons_of(4, false).n, 0);
+}
+
+static void runs_are_kept_by_what_was_held(void **state)
+{
+    (void)state;
+    add(500, 1.0, 0.0, 10.0);
+    add(200, 2.0, 0.0, 40.0);
+    add(900, 1.0, 0.0, 1.0);
+    add(510, 3.0, 0.0, 30.0); /* about as much as the first: mixed with it */
+    const hypura_lessons lessons = lessons_of(4, true);
+    assert_int_equal(lessons.n, 3);
+    assert_true(near(lessons.items[0].held, 0.2) && near(lessons.items[2].held, 0.9));
+    assert_true(near(lessons.items[1].compute_s, 2.0) && near(lessons.items[1].read_bytes, 20.0));
+}
+
+static void there_is_an_end_to_lessons(void **state)
+{
+    (void)state;
+    for (uint64_t i = 1; i <= 2 * HYPURA_MAX_LESSONS; i++) {
+        add(30 * i, 1.0, 0.0, 1.0);
+    }
+    const hypura_lessons lessons = lessons_of(4, true);
+    assert_int_equal(lessons.n, HYPURA_MAX_LESSONS);
+    for (int i = 1; i < lessons.n; i++) {
+        assert_true(lessons.items[i].held > lessons.items[i - 1].held);
+    }
+}
+
+/* Nothing but the forecast depends on it, so nothing fails. */
+static void a_damaged_file_is_an_empty_one(void **state)
+{
+    (void)state;
+    static const char *const damaged[] = {"",
+                                          "{",
+                                          "[]",
+                                          "{\"version\":1}",
+                                          "{\"version\":1,\"cpu\":\"other\",\"rates\":[],\"nodes\":[],\"models\":[]}",
+                                          "{\"version\":1,\"cpu\":3,\"rates\":1,\"nodes\":2,\"models\":3}"};
+    for (size_t i = 0; i < sizeof damaged / sizeof *damaged; i++) {
+        fixture_write(stored, damaged[i], strlen(damaged[i]));
+        assert_int_equal(lessons_of(4, true).n, 0);
+        add(500, 1.0, 0.0, 1.0);
+        assert_int_equal(lessons_of(4, true).n, 1);
+    }
+    snprintf(cache_dir, sizeof cache_dir, "/no/such/folder");
+    add(500, 1.0, 0.0, 1.0);
+    assert_int_equal(lessons_of(4, true).n, 0);
+    hypura_experience_add(NULL, &map, &(hypura_plan){.weights_bytes = 1}, 4, true, 1.0,
+                          &(hypura_run_costs){.seconds = 1.0});
+}
+
+static void rates_are_measured_once(void **state)
+{
+    (void)state;
+    hypura_tensor tensors[] = {{.name = "a", .type = 0, .ne = {64, 32, 1, 1}, .bytes = 8192},
+                               {.name = "b", .type = 0, .ne = {64, 64, 1, 1}, .bytes = 16384},
+                               {.name = "c", .type = 1, .ne = {64, 64, 1, 1}, .bytes = 8192}};
+    hypura_use uses[] = {{.flags = HYPURA_USE_MUL_MAT}, {.flags = HYPURA_USE_MUL_MAT}, {.flags = HYPURA_USE_GET_ROWS}};
+    const hypura_map small = {.arch = "a", .name = "n", .n_tensors = 3, .tensors = tensors};
+    const hypura_survey survey = {.n_uses = 3, .uses = uses};
+    hypura_rates rates;
+    hypura_rates again;
+    hypura_error error;
+    fixture_ok(hypura_experience_rates(cache_dir, &small, &survey, 1, true, false, &rates, &error), &error);
+    assert_int_equal(rates.n, 0); /* not asked to measure */
+    fixture_ok(hypura_experience_rates(cache_dir, &small, &survey, 1, true, true, &rates, &error), &error);
+    assert_int_equal(rates.n, 1); /* products of one type */
+    assert_int_equal(rates.by_type[0].type, 0);
+    assert_true(rates.by_type[0].bytes_per_s > 0.0 && rates.node_s > 0.0);
+    fixture_ok(hypura_experience_rates(cache_dir, &small, &survey, 1, true, true, &again, &error), &error);
+    assert_true(again.by_type[0].bytes_per_s == rates.by_type[0].bytes_per_s && again.node_s == rates.node_s);
+}
+
+/* A run that is long enough changes the next estimate. */
+static void an_answer_teaches_the_estimate(void **state)
+{
+    (void)state;
+    hypura_model_options options = {
+        .path = fixture_model("smollm2-135m.gguf"), .weights_bytes = 100 << 20, .n_threads = 1, .cache_dir = cache_dir};
+    hypura_generate_options generate = {.prompt = "One", .raw = true, .max_tokens = 20};
+    hypura_plan *plan = NULL;
+    hypura_model *model = NULL;
+    hypura_result result;
+    hypura_error error;
+    fixture_ok(hypura_estimate(&options, &plan, &error), &error);
+    assert_false(plan->learned);
+    assert_true(plan->compute_s > 0.0);
+    hypura_plan_free(plan);
+    fixture_ok(hypura_model_open(&options, &model, &error), &error);
+    fixture_ok(hypura_generate(model, &generate, &result, &error), &error);
+    const double seconds = result.decode_s / result.tokens;
+    const bool long_enough = result.tokens >= 16;
+    hypura_result_clear(&result);
+    hypura_model_close(model);
+    fixture_ok(hypura_estimate(&options, &plan, &error), &error);
+    assert_int_equal(plan->learned, long_enough);
+    assert_true(!long_enough || fabs(plan->decode_tok_s * seconds - 1.0) < 0.05);
+    hypura_plan_free(plan);
+}
+
+#define TEST(name) cmocka_unit_test_setup(name, begin)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_run_is_remembered),        TEST(runs_are_kept_by_what_was_held),
+        TEST(there_is_an_end_to_lessons), TEST(a_damaged_file_is_an_empty_one),
+        TEST(rates_are_measured_once),    TEST(an_answer_teaches_the_estimate),
+    };
+    return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
+}
