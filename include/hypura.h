@@ -109,6 +109,7 @@ typedef struct hypura_profile_options {
     const char        *cache_dir;    /* folder of the stored profile; NULL: measure, store nothing */
     const char        *storage_path; /* folder or file on the drive to measure; NULL: cache_dir */
     bool               force;        /* measure again although a stored profile fits */
+    bool               every_driver; /* list devices of GPU drivers although the system shows no GPU */
     hypura_progress_fn progress;
     void              *progress_user;
 } hypura_profile_options;

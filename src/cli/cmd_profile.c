@@ -125,6 +125,7 @@ int hypura_command_profile(const hypura_environment *environment, int argc, char
     hypura_profile_options measure = {
         .cache_dir = hypura_command_cache_dir(environment),
         .force = force,
+        .every_driver = true,
         .progress = hypura_progress_update,
         .progress_user = &progress,
     };

@@ -4,6 +4,7 @@
 #include "engine/gpu.h"
 
 #include "base/status.h"
+#include "hw/modules.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +26,11 @@ hypura_status hypura_gpu_find(const char *name, ggml_backend_dev_t *device, hypu
     *device = NULL;
     if (name && strcmp(name, "none") == 0) {
         return HYPURA_OK;
+    }
+    if (name) {
+        (void)hypura_modules_load(NULL);
+    } else {
+        hypura_modules_load_present();
     }
     for (size_t i = 0; i < ggml_backend_dev_count(); i++) {
         ggml_backend_dev_t found = ggml_backend_dev_get(i);

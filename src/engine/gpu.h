@@ -8,8 +8,8 @@
 #include "engine/estimate.h"
 #include "plan/plan.h"
 
-/* The GPU that ggml knows by this name; NULL as name: the first there is, or none;
- * "none": none. *device is NULL for none. */
+/* The GPU that ggml knows by this name, of any driver; NULL as name: the first that
+ * the system shows, or none; "none": none. *device is NULL for none. */
 hypura_status hypura_gpu_find(const char *name, ggml_backend_dev_t *device, hypura_error *error);
 
 /* What the plan has to know of it: rates from the profile, memory as it is now. */

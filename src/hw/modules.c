@@ -3,6 +3,8 @@
  */
 #include "hw/modules.h"
 
+#include "os/os.h"
+
 #include "ggml-backend.h"
 
 #include <dlfcn.h>
@@ -71,4 +73,11 @@ int hypura_modules_load(const char *folder)
     ggml_log_set(log, log_user);
     (void)pthread_mutex_unlock(&loading);
     return n_loaded;
+}
+
+void hypura_modules_load_present(void)
+{
+    if (hypura_os_has_gpu()) {
+        (void)hypura_modules_load(NULL);
+    }
 }

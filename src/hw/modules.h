@@ -17,4 +17,8 @@
  * of ggml_backend_dev_get_props tells, and CUDA, HIP and Metal come before Vulkan. */
 int hypura_modules_load(const char *folder);
 
+/* The same with NULL, where the system shows a GPU; elsewhere nothing is loaded. A
+ * driver that computes on the processor takes 60 MiB and is not looked for unasked. */
+void hypura_modules_load_present(void);
+
 #endif

@@ -36,9 +36,13 @@ static const char *device_kind(enum ggml_backend_dev_type type)
 }
 
 /* What ggml knows of, with the GPU backends that this machine has drivers for. */
-static void list_devices(hypura_profile *profile)
+static void list_devices(bool every_driver, hypura_profile *profile)
 {
-    (void)hypura_modules_load(NULL);
+    if (every_driver) {
+        (void)hypura_modules_load(NULL);
+    } else {
+        hypura_modules_load_present();
+    }
     profile->n_devices = 0;
     size_t n = ggml_backend_dev_count();
     for (size_t i = 0; i < n && profile->n_devices < HYPURA_MAX_DEVICES; i++) {
@@ -111,6 +115,6 @@ hypura_status hypura_profile_get(const hypura_profile_options *options, hypura_p
     profile->ram_total_bytes = memory.total_bytes;
     profile->ram_limit_bytes = memory.limit_bytes;
     profile->ram_available_bytes = memory.available_bytes;
-    list_devices(profile);
+    list_devices(options->every_driver, profile);
     return HYPURA_OK;
 }

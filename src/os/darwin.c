@@ -249,6 +249,11 @@ int hypura_os_cpu_count(void)
     return 1;
 }
 
+bool hypura_os_has_gpu(void)
+{
+    return true; /* Metal is a part of the system */
+}
+
 void hypura_os_cpu_name(char *name, size_t capacity)
 {
     size_t bytes = capacity;

@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "os/cgroup.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -428,6 +429,27 @@ int hypura_os_cpu_count(void)
         cores = cgroup.cpus < 1 ? 1 : (int)cgroup.cpus;
     }
     return cores;
+}
+
+bool hypura_os_has_gpu(void)
+{
+    /* NVIDIA's driver, AMD's compute driver, a GPU lent by Windows. */
+    static const char *const nodes[] = {"/dev/nvidiactl", "/dev/kfd", "/dev/dxg"};
+    for (size_t i = 0; i < sizeof nodes / sizeof *nodes; i++) {
+        if (access(nodes[i], F_OK) == 0) {
+            return true;
+        }
+    }
+    /* All others make a node there for each device that renders. */
+    bool found = false;
+    DIR *folder = opendir("/dev/dri");
+    for (struct dirent *entry; folder && !found && (entry = readdir(folder)) != NULL;) {
+        found = strncmp(entry->d_name, "renderD", strlen("renderD")) == 0;
+    }
+    if (folder) {
+        (void)closedir(folder);
+    }
+    return found;
 }
 
 void hypura_os_cpu_name(char *name, size_t capacity)

@@ -130,6 +130,10 @@ bool hypura_os_pipe(int ends[2]);
 /* Physical cores that this process may use: affinity and cgroup quota counted. */
 int hypura_os_cpu_count(void);
 
+/* Whether the system shows a device that a GPU driver serves. True where nothing
+ * can be told. A driver that computes on the processor shows none. */
+bool hypura_os_has_gpu(void);
+
 /* Model name of the processor, "unknown" when the system does not tell. */
 void hypura_os_cpu_name(char *name, size_t capacity);
 
