@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# llama.cpp's own server tests, from the pinned source, through stock llama-server and through hypura serve.
+#
+#   tests/upstream/run.sh BUILD MODEL.gguf OUT [PYTEST-ARGUMENT...]
+#
+# Leaves OUT/stock.xml, OUT/front.xml and OUT/table.md. HYPURA_UPSTREAM_OPTIONS: further options of hypura serve, such as
+# "--weights 50%" for a model that is paged. The Python packages go into the user's cache, pinned as upstream pins them.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+build=$(realpath "$1") model=$(realpath "$2")
+mkdir -p "$3"
+out=$(realpath "$3")
+shift 3
+. "$here/../../scripts/common.sh"
+places=$("$here/../../scripts/llama.sh" llama-server)
+source=$(sed -n 's/^source=//p' <<<"$places") stock=$(sed -n 's/^build=//p' <<<"$places")/bin/llama-server
+
+venv=$cache/upstream-tests
+if [ ! -e "$venv/.done" ]; then
+    python3 -m venv "$venv"
+    "$venv/bin/pip" -q install aiohttp pytest~=8.3.3 filelock~=3.16 numpy~=2.2.6 openai~=2.14.0 prometheus-client~=0.20.0 \
+        requests~=2.32.3 wget~=3.2 pytest-timeout==2.4.0
+    touch "$venv/.done"
+fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export HYPURA=$build/hypura HYPURA_UPSTREAM_MODEL=$model OMP_WAIT_POLICY=passive PORT=${PORT:-18490} PYTHONPATH=$here:$work/tests
+for server in stock front; do
+    rm -rf "$work/tests"
+    cp -r "$source/tools/server/tests" "$work/tests"
+    cd "$work/tests"
+    LLAMA_SERVER_BIN_PATH=$([ $server = stock ] && echo "$stock" || echo "$here/front.py") \
+        "$venv/bin/pytest" -q -p local_models --timeout 180 --junit-xml "$out/$server.xml" -o junit_logging=all "$@" \
+        >"$out/$server.log" 2>&1 || true
+    tail -1 "$out/$server.log"
+done
+"$here/compare.py" "$out/stock.xml" "$out/front.xml" | tee "$out/table.md"
