@@ -35,7 +35,7 @@ check: $(BUILD)/build.ninja ## build everything and run all tests
 	@ctest --test-dir $(BUILD) --output-on-failure --parallel $(shell getconf _NPROCESSORS_ONLN)
 
 install: $(BUILD)/build.ninja ## install under PREFIX (/usr/local); DESTDIR is respected
-	@$(NINJA) --target hypura hypura-engine ggml_hypura
+	@$(NINJA) --target hypura hypura-engine ggml_hypura man
 	@cmake --install $(BUILD) --prefix $(PREFIX)
 
 clean: ## remove the build folder; llama.cpp stays built in the user's cache

@@ -10,6 +10,7 @@
 #include "server/store_internal.h"
 
 #include "base/status.h"
+#include "gguf/records.h"
 #include "gguf/split.h"
 
 #include <dirent.h>
@@ -141,6 +142,8 @@ hypura_status hypura_store_unlink(hypura_models *models, const hypura_entry *ent
     hypura_store_forget(models);
     if (entry->is.origin == HYPURA_MODEL_FOLDER) {
         status = unlink_below(models, entry->below, "", error);
+        /* Its experts, laid out anew (gguf/records.h): of no use without it. */
+        status = status == HYPURA_OK ? unlink_below(models, entry->below, HYPURA_RECORDS_SUFFIX, error) : status;
         int n_parts = hypura_split_parse(entry->below, &split) ? split.n_parts : 1;
         for (int i = 2; i <= n_parts && status == HYPURA_OK; i++) {
             char ending[32];

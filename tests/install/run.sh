@@ -33,3 +33,27 @@ if command -v ldd >/dev/null; then
         [ -z "$strays" ] || fail "${file##*/} depends on what is not installed with it: $strays"
     done
 fi
+
+# The man page knows every command, and completion asks the program.
+man=$tmp/moved/share/man/man1/hypura.1
+if [ -e "$man" ]; then
+    for command in $("$tmp/moved/bin/hypura" help | awk '/^commands:/{on=1;next} /^$/{on=0} on{print $1}'); do
+        grep -qF "SS \"hypura $command\"" "$man" || fail "the man page lacks $command"
+    done
+    grep -qF '\-\-keep\-alive' "$man" || fail "the man page lacks options"
+fi
+complete_line() {
+    PATH=$tmp/moved/bin:$PATH HYPURA_MODELS=$tmp/models bash -c '
+        source "$1"; shift
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)); _hypura; printf "%s\n" "${COMPREPLY[@]}"' - \
+        "$tmp/moved/share/bash-completion/completions/hypura" "$@"
+}
+mkdir -p "$tmp/models/a"
+touch "$tmp/models/a/tiny.gguf"
+complete_line hypura ser | grep -qx serve || fail "completion knows no commands"
+complete_line hypura serve --keep | grep -qx -- --keep-alive || fail "completion knows no options"
+complete_line hypura run a/t | grep -qx a/tiny || fail "completion knows no models"
+if [ "$(uname -s)" = Linux ]; then
+    unit=$tmp/moved/lib/systemd/user/hypura.service
+    grep -qx "ExecStart=$tmp/first/bin/hypura serve \$HYPURA_OPTIONS" "$unit" || fail "the service starts something else"
+fi

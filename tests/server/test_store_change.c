@@ -70,6 +70,7 @@ static void a_copy_and_its_model_go_apart(void **state)
     fixture_write_gguf("models/a.gguf", &(fixture_gguf){0});
     fixture_write_gguf("models/a.mmproj.gguf", &(fixture_gguf){.arch = "clip"});
     fixture_write_text("models/a.json", "{\"settings\": {\"system\": \"s\"}}");
+    fixture_write_text("models/a.gguf.records", "experts");
     hypura_models *models = fixture_open();
     copy(models, "a", "user/b:tag");
     assert_int_equal(inode(fixture_path("models/a.gguf")), inode(fixture_path("models/user/b@tag.gguf")));
