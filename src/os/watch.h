@@ -14,8 +14,8 @@ typedef struct hypura_os_scarcity {
     uint64_t available_bytes; /* free or reclaimable now, within every limit on this process */
     uint64_t limit_bytes;     /* smallest of RAM and these limits */
     uint64_t rss_bytes;       /* that this process takes */
-    uint64_t stall_us;        /* total: some task of the own control group, or where it does not tell, of the
-                               * machine, stood still for lack of memory; 0 throughout: not known */
+    uint64_t stall_us;        /* since open: some task stood still for lack of memory, in the own control group
+                               * or, where that does not tell and sets no limit, on the machine */
     uint64_t n_faults;        /* total: pages of this process that had to be read */
 } hypura_os_scarcity;
 

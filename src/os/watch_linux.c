@@ -39,6 +39,9 @@ typedef struct watched_group {
 struct hypura_os_watch {
     int meminfo;
     int pressure;
+    bool pressure_is_own;    /* of the own group, not of the machine */
+    uint64_t last_stall_us;  /* as the file told */
+    uint64_t counted_us;     /* of these, what concerns this process */
     int statm;
     int n_groups;
     watched_group groups[MAX_GROUPS];
@@ -88,6 +91,19 @@ static uint64_t read_number(hypura_os_watch *watch, int fd)
     return isdigit((unsigned char)text[0]) ? strtoull(text, NULL, 10) : UINT64_MAX;
 }
 
+/* Stalls of the machine say nothing to who is short of memory by the limit of a group,
+ * whose other groups they may be. */
+static uint64_t count_stalls(hypura_os_watch *watch, bool machine_is_short)
+{
+    const char *total = strstr(read_text(watch, watch->pressure), "total="); /* the first line is "some" */
+    const uint64_t now_us = total ? strtoull(total + strlen("total="), NULL, 10) : watch->last_stall_us;
+    if (now_us > watch->last_stall_us && (watch->pressure_is_own || machine_is_short)) {
+        watch->counted_us += now_us - watch->last_stall_us;
+    }
+    watch->last_stall_us = now_us;
+    return watch->counted_us;
+}
+
 static void open_group(void *user, const char *dir, bool v2, bool memory, bool cpu)
 {
     hypura_os_watch *watch = user;
@@ -104,6 +120,7 @@ static void open_group(void *user, const char *dir, bool v2, bool memory, bool c
     };
     if (v2 && watch->pressure < 0) {
         watch->pressure = open_in(dir, "memory.pressure"); /* of the innermost group that has it */
+        watch->pressure_is_own = watch->pressure >= 0;
     }
     watch->groups[watch->n_groups++] = group;
 }
@@ -130,6 +147,8 @@ hypura_status hypura_os_watch_open(const char *root, hypura_os_watch **out, hypu
     if (watch->pressure < 0) {
         watch->pressure = open_in(proc, "pressure/memory");
     }
+    (void)count_stalls(watch, false);
+    watch->counted_us = 0; /* those before do not count */
     *out = watch;
     return HYPURA_OK;
 }
@@ -180,11 +199,11 @@ void hypura_os_watch_read(hypura_os_watch *watch, hypura_os_scarcity *scarcity)
     const char *meminfo = read_text(watch, watch->meminfo);
     scarcity->limit_bytes = number_after(meminfo, "MemTotal:", 0) * 1024;
     scarcity->available_bytes = number_after(meminfo, "MemAvailable:", 0) * 1024;
+    const uint64_t machine_bytes = scarcity->available_bytes;
     for (int i = 0; i < watch->n_groups; i++) {
         apply_group(watch, &watch->groups[i], scarcity);
     }
-    const char *total = strstr(read_text(watch, watch->pressure), "total=");
-    scarcity->stall_us = total ? strtoull(total + strlen("total="), NULL, 10) : 0; /* the first line is "some" */
+    scarcity->stall_us = count_stalls(watch, scarcity->available_bytes == machine_bytes);
     const char *resident = strchr(read_text(watch, watch->statm), ' ');
     scarcity->rss_bytes = resident ? strtoull(resident, NULL, 10) * hypura_os_page_bytes() : 0;
     struct rusage usage;

@@ -222,12 +222,14 @@ static void watching_follows_every_change(void **state)
     hypura_os_watch_read(watch, &seen);
     assert_int_equal(seen.limit_bytes, 800 * MIB);
     assert_int_equal(seen.available_bytes, 420 * MIB);
-    assert_int_equal(seen.stall_us, 1234); /* of the own group */
+    assert_int_equal(seen.stall_us, 0);
     assert_int_equal(seen.rss_bytes, 300 * (uint64_t)sysconf(_SC_PAGESIZE));
 
+    put("/sys/fs/cgroup/a/b/memory.pressure", "some avg10=1.0 avg60=0.00 avg300=0.00 total=1300\nfull total=5\n");
     put("/proc/meminfo", "MemTotal: 1048576 kB\nMemAvailable: 102400 kB\n");
     hypura_os_watch_read(watch, &seen);
     assert_int_equal(seen.available_bytes, 100 * MIB);
+    assert_int_equal(seen.stall_us, 1300 - 1234); /* of the own group */
     put("/sys/fs/cgroup/a/memory.max", "429916160\n");
     hypura_os_watch_read(watch, &seen);
     assert_int_equal(seen.limit_bytes, 410 * MIB);
@@ -252,11 +254,16 @@ static void watching_v1_without_a_limit(void **state)
     hypura_os_watch_read(watch, &seen);
     assert_int_equal(seen.limit_bytes, 1024 * MIB);
     assert_int_equal(seen.available_bytes, 512 * MIB);
-    assert_int_equal(seen.stall_us, 99); /* of the machine */
+    put("/proc/pressure/memory", "some avg10=0.00 avg60=0.00 avg300=0.00 total=199\n");
+    hypura_os_watch_read(watch, &seen);
+    assert_int_equal(seen.stall_us, 100); /* of the machine */
     put("/sys/fs/cgroup/memory/g/memory.limit_in_bytes", "524288000\n");
     put("/sys/fs/cgroup/memory/g/memory.stat", "inactive_file 1\ntotal_inactive_file 10485760\n");
     hypura_os_watch_read(watch, &seen);
     assert_int_equal(seen.available_bytes, 100 * MIB); /* the statistics came after */
+    put("/proc/pressure/memory", "some avg10=0.00 avg60=0.00 avg300=0.00 total=299\n");
+    hypura_os_watch_read(watch, &seen);
+    assert_int_equal(seen.stall_us, 100); /* now the group's limit counts */
     hypura_os_watch_close(watch);
 }
 
