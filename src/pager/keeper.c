@@ -19,12 +19,17 @@
 #include "os/watch.h"
 #include "plan/knee.h"
 
+#include <sched.h>
 #include <stdlib.h>
 
 /* Somebody who takes memory as fast as it can be touched, 3 GB a second, takes 30 MB
  * within the short pause: a fraction of the least reserve. */
 #define SHORT_PAUSE_US UINT64_C(10000)
 #define LONG_PAUSE_US  UINT64_C(100000)
+
+/* Growing takes a third of a processor. */
+#define PIECE_BYTES    (UINT64_C(8) << 20)
+#define PIECE_PAUSE_US UINT64_C(4000)
 
 struct pager_keeper {
     hypura_os_watch *watch;
@@ -75,19 +80,37 @@ static bool wait_for_next(hypura_pager *pager, uint64_t us)
     return !stop;
 }
 
+/* Behind threads that compute on a busy machine it would look, and give back, too
+ * late. Where this is not permitted, the knee sees that and leaves more. */
+static void come_first(void)
+{
+    const struct sched_param parameters = {.sched_priority = sched_get_priority_min(SCHED_RR)};
+    (void)pthread_setschedparam(pthread_self(), SCHED_RR, &parameters);
+}
+
 static void *keeper_main(void *argument)
 {
     hypura_pager      *pager = argument;
     pager_keeper      *keeper = pager->keeper;
     hypura_knee_sample sample;
+    uint64_t           goal = 0; /* not yet reached: growing goes in pieces, with a look at memory after each */
+    come_first();
     do {
         take_sample(pager, keeper, &sample);
         hypura_budget_reason reason;
         const uint64_t       target = hypura_knee_decide(&keeper->knee, &sample, &reason);
-        if (target != sample.held_bytes) {
+        if (target < sample.held_bytes) {
+            goal = 0;
             pager_resize(pager, target, reason);
+        } else if (target > sample.held_bytes) {
+            goal = target;
         }
-    } while (wait_for_next(pager, pause_us(&keeper->knee, sample.held_bytes)));
+        if (goal > sample.held_bytes) {
+            const uint64_t piece = sample.held_bytes + PIECE_BYTES;
+            const uint64_t held = pager_resize(pager, goal < piece ? goal : piece, HYPURA_BUDGET_ROOM);
+            goal = held > sample.held_bytes && held < goal ? goal : 0;
+        }
+    } while (wait_for_next(pager, goal > 0 ? PIECE_PAUSE_US : pause_us(&keeper->knee, sample.held_bytes)));
     return NULL;
 }
 

@@ -25,6 +25,7 @@
 #include "base/status.h"
 #include "os/os.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -171,27 +172,57 @@ uint64_t pager_pinned_most_bytes(const hypura_pager *pager)
     return bytes;
 }
 
-/* Gives every weight its part of the budget. What is kept of those before it counts,
- * so that the part is the same all along the token, and reading as even. */
+#define PARTS        (UINT64_C(1) << 20)
+#define GOLDEN_RATIO 0.6180339887498949
+
+/* Chunks of the i-th weight when a part of all is kept. Rounding is spread over the
+ * weights, so that the part is about the same all along the token and reading as
+ * even; and as the part grows no weight gets fewer. */
+static uint32_t chunks_of_part(uint32_t n_chunks, uint32_t i, double part)
+{
+    const double   turn = (double)i * GOLDEN_RATIO;
+    const double   wanted = part * (double)n_chunks + (turn - floor(turn));
+    const uint32_t n = (uint32_t)wanted;
+    return n < n_chunks ? n : n_chunks;
+}
+
+/* Writes what every weight gets of a part; returns the bytes of all. */
+static uint64_t choose_part(const hypura_pager *pager, double part, uint32_t *wanted)
+{
+    uint64_t bytes = 0;
+    uint32_t i = 0;
+    for (int t = 0; t < pager->plan->n_placements; t++) {
+        if (pager_is_dense(pager, t)) {
+            wanted[t] = chunks_of_part(pager->dense[t].n_chunks, i++, part);
+            bytes += bytes_of_chunks(pager, t, wanted[t]);
+        }
+    }
+    return bytes;
+}
+
 static void choose_wanted(const hypura_pager *pager, uint64_t budget_bytes, uint32_t *wanted)
 {
-    const double part = (double)budget_bytes / (double)pager_pinned_most_bytes(pager);
-    double       allowed = 0;
-    uint64_t     spent = 0;
-    for (int i = 0; i < pager->plan->n_placements; i++) {
-        const int t = pager->plan->order[i];
-        if (!pager_is_dense(pager, t)) {
-            continue;
+    uint64_t fits = 0;
+    uint64_t above = PARTS + 1;
+    while (above - fits > 1) {
+        const uint64_t part = fits + (above - fits) / 2;
+        if (choose_part(pager, (double)part / (double)PARTS, wanted) <= budget_bytes) {
+            fits = part;
+        } else {
+            above = part;
         }
-        allowed += part * (double)pager->map->tensors[t].bytes;
-        uint32_t n = 0;
-        while (n < pager->dense[t].n_chunks &&
-               (part >= 1.0 || (double)(spent + bytes_of_chunks(pager, t, n + 1)) <= allowed)) {
-            n++;
-        }
-        spent += bytes_of_chunks(pager, t, n);
-        wanted[t] = n;
     }
+    (void)choose_part(pager, (double)fits / (double)PARTS, wanted);
+}
+
+static bool any_shrinks(const hypura_pager *pager, const uint32_t *wanted)
+{
+    for (int t = 0; t < pager->plan->n_placements; t++) {
+        if (pager_is_dense(pager, t) && wanted[t] < pager->dense[t].n_wanted) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* The executor is between two nodes. */
@@ -228,6 +259,9 @@ void pager_shrink_pinned(hypura_pager *pager, uint64_t budget_bytes)
         return; /* nothing could be streamed */
     }
     choose_wanted(pager, budget_bytes, wanted);
+    if (!any_shrinks(pager, wanted)) {
+        return;
+    }
     pthread_mutex_lock(&pager->gate);
     pthread_mutex_lock(&pager->executor);
     pthread_mutex_lock(&pager->lock);

@@ -8,7 +8,7 @@
  * calm.
  *
  *     held + half the reserve + twice the last fall > room -> down to room - reserve - that
- *     stalls, and little room left ------------------------> down by an eighth
+ *     stalls, and little room left ------------------------> down by an eighth, again only if it helped
  *     slower since the last growth, and stalls or faults --> back to where it was
  *     misses, calm room, no cap ---------------------------> up by an eighth
  *
@@ -26,9 +26,13 @@
 
 #define MIB UINT64_C(1048576)
 
+#define TAKEN_BYTES_PER_S 2e9 /* by one process that touches pages as fast as it can */
+#define LATE_S            5.0
+
 #define STALLED       0.10 /* share of the time: others suffer */
 #define STALLS_SHOW   0.02
 #define FAULTS_SHOW   50.0 /* a second */
+#define CURED         0.75
 #define SLOWER        0.95
 #define STEP_PART     8
 
@@ -96,10 +100,22 @@ void hypura_knee_begin(hypura_knee *knee, uint64_t least_bytes, uint64_t most_by
 
 /* ---- room ----------------------------------------------------------------- */
 
+/* What can be gone before anybody looks. */
+static uint64_t at_least_late(const hypura_knee *knee, uint64_t reserve_bytes)
+{
+    const uint64_t gone = (uint64_t)(knee->late_us * 1e-6 * TAKEN_BYTES_PER_S);
+    return least(gone > reserve_bytes ? gone : reserve_bytes, knee->total_bytes / 4);
+}
+
+static uint64_t first_reserve_now(const hypura_knee *knee)
+{
+    return at_least_late(knee, hypura_knee_first_reserve(knee->total_bytes));
+}
+
 static uint64_t reserve_now(const hypura_knee *knee, uint64_t now_us)
 {
-    const uint64_t first = hypura_knee_first_reserve(knee->total_bytes);
-    const uint64_t calm = hypura_knee_calm_reserve(knee->total_bytes);
+    const uint64_t first = first_reserve_now(knee);
+    const uint64_t calm = at_least_late(knee, hypura_knee_calm_reserve(knee->total_bytes));
     const uint64_t since_us = now_us - knee->calm_since_us;
     if (since_us <= CALM_US) {
         return first;
@@ -118,6 +134,12 @@ static uint64_t follow_room(hypura_knee *knee, const hypura_knee_sample *sample)
     const bool     first = knee->room_bytes == UINT64_MAX;
     const uint64_t fall = first ? 0 : less(knee->room_bytes, room);
     knee->room_bytes = room;
+    if (!first) {
+        const double us = (double)(sample->now_us - knee->last_us);
+        const double kept = knee->late_us * (1.0 - us * 1e-6 / LATE_S); /* forgotten in some seconds */
+        knee->late_us = us > kept ? us : kept;
+    }
+    knee->last_us = sample->now_us;
     if (first) {
         knee->low_bytes[0] = knee->low_bytes[1] = room;
         knee->period_begin_us = sample->now_us;
@@ -178,12 +200,30 @@ static uint64_t step_of(const hypura_knee *knee, uint64_t held_bytes)
 
 /* ---- deciding -------------------------------------------------------------- */
 
+/* Tasks stand still: is it for want of what is held here? Not when there was less of it
+ * and they stood still as long; then they are left to themselves for a while. */
+static bool press(hypura_knee *knee, double stalled, uint64_t now_us)
+{
+    if (now_us < knee->deaf_until_us) {
+        return false;
+    }
+    if (now_us - knee->pressed_us < 3 * WINDOW_US && stalled > CURED * knee->pressed_stalled) {
+        knee->deaf_until_us = now_us + CAP_US;
+        knee->cap_until_us = now_us;
+        return false;
+    }
+    knee->pressed_stalled = stalled;
+    knee->pressed_us = now_us;
+    return true;
+}
+
 /* At the end of a window. */
 static uint64_t weigh(hypura_knee *knee, const hypura_knee_sample *sample, figures seen, hypura_budget_reason *reason)
 {
     const uint64_t held = sample->held_bytes;
-    const uint64_t first_reserve = hypura_knee_first_reserve(knee->total_bytes);
-    if (seen.stalled > STALLED && less(knee->room_bytes, held) < 2 * first_reserve && held > knee->least_bytes) {
+    const uint64_t first_reserve = first_reserve_now(knee);
+    if (seen.stalled > STALLED && less(knee->room_bytes, held) < 2 * first_reserve && held > knee->least_bytes &&
+        press(knee, seen.stalled, sample->now_us)) {
         *reason = HYPURA_BUDGET_PRESSURE;
         cap(knee, clamp(knee, held - held / STEP_PART), sample->now_us);
         return knee->cap_bytes;
@@ -212,8 +252,8 @@ static uint64_t weigh(hypura_knee *knee, const hypura_knee_sample *sample, figur
 
 uint64_t hypura_knee_decide(hypura_knee *knee, const hypura_knee_sample *sample, hypura_budget_reason *reason)
 {
-    const uint64_t first_reserve = hypura_knee_first_reserve(knee->total_bytes);
     const uint64_t fall = follow_room(knee, sample);
+    const uint64_t first_reserve = first_reserve_now(knee);
     const uint64_t ahead = least(2 * fall, first_reserve); /* what may be gone at the next sample */
     const uint64_t half = reserve_now(knee, sample->now_us) / 2;
     const uint64_t held = sample->held_bytes;

@@ -45,6 +45,8 @@ typedef struct hypura_knee {
     /* memory: what could be held if all of it were taken */
     uint64_t room_bytes;        /* at the last sample; UINT64_MAX: there was none */
     uint64_t calm_since_us;     /* nobody took much since then */
+    uint64_t last_us;           /* of the last sample */
+    double   late_us;           /* longest time between two samples, as seen lately */
     uint64_t low_bytes[2];      /* least room in this period and the one before */
     uint64_t period_begin_us;
     /* speed */
@@ -53,6 +55,9 @@ typedef struct hypura_knee {
     uint64_t before_bytes;       /* held then */
     uint64_t cap_bytes;          /* found to be enough, until */
     uint64_t cap_until_us;
+    double   pressed_stalled; /* share of the time when stalls last made it shrink */
+    uint64_t pressed_us;
+    uint64_t deaf_until_us; /* to stalls that shrinking did not cure */
 } hypura_knee;
 
 /* Between least and most bytes held, on a machine or in a group of total bytes. */
@@ -62,7 +67,8 @@ void hypura_knee_begin(hypura_knee *knee, uint64_t least_bytes, uint64_t most_by
  * samples a second are right: what others take is seen by comparing two. */
 uint64_t hypura_knee_decide(hypura_knee *knee, const hypura_knee_sample *sample, hypura_budget_reason *reason);
 
-/* Memory that is left to others at first, and when nothing has happened for long. */
+/* Memory that is left to others at first, and when nothing has happened for long. It
+ * is more where samples come late: who samples on a busy machine sees a thief late. */
 uint64_t hypura_knee_first_reserve(uint64_t total_bytes);
 uint64_t hypura_knee_calm_reserve(uint64_t total_bytes);
 

@@ -190,12 +190,18 @@ static void stalls_of_others_count_where_memory_is_short(void **state)
     m.others_bytes = 11 * GIB;
     run(&m, 3);
     const uint64_t before = m.sample.held_bytes;
-    for (int i = 0; i < 40; i++) {
+    for (int i = 0; i < 25; i++) {
         m.sample.stall_us += 15000;
         step(&m, 50000);
     }
     assert_int_equal(m.last, HYPURA_BUDGET_PRESSURE);
     assert_true(m.sample.held_bytes < before);
+
+    for (int i = 0; i < 400; i++) { /* they go on, whatever is given up */
+        m.sample.stall_us += 15000;
+        step(&m, 50000);
+    }
+    assert_true(m.sample.held_bytes > before / 2);
 
     machine roomy = start(16 * GIB, 4 * GIB, 4 * GIB); /* they stall in a group of their own */
     for (int i = 0; i < 400; i++) {
