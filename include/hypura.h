@@ -339,6 +339,11 @@ typedef struct hypura_plan {
     double      compute_s; /* of a token, assumed */
     bool        learned;   /* the forecast rests on earlier runs of this model */
     const char *bound_by; /* "compute", "upload", "storage" */
+    /* the form in which weights are computed with: the processor's own where it is not slower */
+    bool        repacked;
+    bool        form_measured; /* else asked for, or the default */
+    double      repacked_tok_s; /* expected in either form, where that was compared */
+    double      plain_tok_s;
 } hypura_plan;
 
 /* Whether the next layer's router is asked while a layer is decoded, to read what it

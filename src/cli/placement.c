@@ -86,6 +86,14 @@ void hypura_placement_describe(const hypura_plan *plan, void (*print)(const char
             hypura_output_size(pool->slot_bytes));
         print(line.text);
     }
+    if (plan->form_measured) {
+        line = (sentence){.used = 0};
+        say(&line, "form       %s: %.1f tokens/s expected, %.1f %s", plan->repacked ? "repacked" : "as in the file",
+            plan->repacked ? plan->repacked_tok_s : plan->plain_tok_s,
+            plan->repacked ? plan->plain_tok_s : plan->repacked_tok_s,
+            plan->repacked ? "as in the file" : "repacked");
+        print(line.text);
+    }
     if (plan->ring_bytes > 0) {
         line = (sentence){.used = 0};
         say(&line, "ring       %u slots of %s, %u chunks read ahead", plan->n_ring_slots,

@@ -277,6 +277,7 @@ static hypura_status plan_cell(bench *b, hypura_bench_cell *cell, const hypura_m
     wanted.n_threads = b->options->n_threads;
     wanted.io_engine = b->options->io_engine;
     wanted.io_limit_bytes_per_s = b->options->io_limit_bytes_per_s;
+    wanted.cache_dir = b->options->cache_dir; /* of what the form of weights is chosen by */
     hypura_status status = hypura_prepare(&wanted, &b->report->profile, false, &prepared, error);
     if (status != HYPURA_OK) {
         return status;
@@ -306,7 +307,8 @@ static hypura_status limited_cell(bench *b, hypura_bench_cell *cell, const hypur
     series *s = add_series(b, cell, "hypura");
     s->task.memory_bytes = limits->memory_bytes;
     s->task.weights_bytes = limits->weights_bytes;
-    cell->series[0].repacked = true;
+    s->task.no_repack = !cell->plan.repacked;
+    cell->series[0].repacked = cell->plan.repacked;
     if (b->options->baseline) {
         add_baselines(b, cell);
     }

@@ -9,6 +9,7 @@
 #include "engine/llama_shim.h"
 #include "engine/survey.h"
 #include "pager/pager.h"
+#include "plan/form.h"
 #include "plan/plan.h"
 
 #include <limits.h>
@@ -76,6 +77,103 @@ static hypura_status get_profile(const hypura_model_options *options, const hypu
     return hypura_profile_get(&wanted, profile, error);
 }
 
+/* ---- the form of weights -------------------------------------------------- */
+
+/* Measuring takes weights of its own. */
+#define ROOM_TO_MEASURE_BYTES (UINT64_C(1) << 30)
+
+typedef struct form_choice {
+    const hypura_profile *profile;
+    const hypura_survey *survey;
+    const hypura_plan_options *wanted;
+    hypura_rates rates[2]; /* plain, repacked */
+    hypura_form_costs costs;
+} form_choice;
+
+/* Lessons of runs are left out: the same model with the same budget is to be computed
+ * with in the same form every time. */
+static hypura_status find_costs(const hypura_map *map, form_choice *c, hypura_error *error)
+{
+    double compute_s[2];
+    for (int form = 0; form < 2; form++) {
+        hypura_plan *plan = NULL;
+        hypura_plan_options options = *c->wanted;
+        options.rates = &c->rates[form];
+        options.lessons = NULL;
+        const hypura_status status = hypura_plan_solve(map, c->survey, c->profile, &options, &plan, error);
+        if (status != HYPURA_OK) {
+            return status;
+        }
+        compute_s[form] = plan->compute_s;
+        c->costs.read_bytes = plan->read_bytes_per_token;
+        hypura_plan_free(plan);
+    }
+    c->costs.plain_compute_s = compute_s[0];
+    c->costs.repacked_compute_s = compute_s[1];
+    return HYPURA_OK;
+}
+
+static hypura_status find_rates(const hypura_model_options *options, const hypura_map *map, form_choice *c,
+                                hypura_error *error)
+{
+    hypura_status status =
+        hypura_experience_repack_rate(options->cache_dir, map, c->survey, &c->costs.repack_bytes_per_s, error);
+    for (int form = 0; form < 2 && status == HYPURA_OK && c->costs.repack_bytes_per_s > 0; form++) {
+        status = hypura_experience_rates(options->cache_dir, map, c->survey, c->costs.n_threads, form == 1, true,
+                                         &c->rates[form], error);
+    }
+    return status;
+}
+
+static hypura_status take_plain(const hypura_model_options *options, form_choice *c, hypura_preparation *prepared,
+                                hypura_error *error)
+{
+    hypura_lessons lessons;
+    hypura_plan_options wanted = *c->wanted;
+    hypura_experience_lessons(options->cache_dir, prepared->map, c->costs.n_threads, false, &lessons);
+    wanted.rates = &c->rates[0];
+    wanted.lessons = &lessons;
+    hypura_plan_free(prepared->plan);
+    prepared->plan = NULL;
+    return hypura_plan_solve(prepared->map, c->survey, c->profile, &wanted, &prepared->plan, error);
+}
+
+/* The plan is that of repacked weights. Where the file's form is clearly faster, as
+ * measured on this processor (once for each type, then it is stored), its plan is
+ * taken instead. */
+static hypura_status choose_form(const hypura_model_options *options, form_choice *c, hypura_preparation *prepared,
+                                 hypura_error *error)
+{
+    const hypura_plan *plan = prepared->plan;
+    prepared->plan->repacked = !options->no_repack;
+    if (options->no_repack || options->plain || !options->cache_dir || c->wanted->gpu ||
+        plan->mode == HYPURA_MODE_RESIDENT || plan->read_bytes_per_token <= 0 ||
+        c->profile->ram_available_bytes < ROOM_TO_MEASURE_BYTES) {
+        return HYPURA_OK;
+    }
+    c->costs = (hypura_form_costs){.read_bytes_per_s = c->profile->direct_bytes_per_s,
+                                   .n_threads = prepared->context.n_threads,
+                                   .n_cpus = c->profile->n_cpus};
+    hypura_status status = find_rates(options, prepared->map, c, error);
+    if (status != HYPURA_OK || c->costs.repack_bytes_per_s <= 0) {
+        return status;
+    }
+    status = find_costs(prepared->map, c, error);
+    const bool plain = status == HYPURA_OK && hypura_form_prefers_plain(&c->costs);
+    if (plain) {
+        status = take_plain(options, c, prepared, error);
+    }
+    if (status == HYPURA_OK) {
+        prepared->plan->repacked = !plain;
+        prepared->plan->form_measured = true;
+        prepared->plan->repacked_tok_s = 1.0 / hypura_form_repacked_s(&c->costs);
+        prepared->plan->plain_tok_s = 1.0 / hypura_form_plain_s(&c->costs);
+    }
+    return status;
+}
+
+/* ---- the plan ------------------------------------------------------------- */
+
 static hypura_status solve(const hypura_model_options *options, const hypura_profile *profile,
                            const hypura_survey *survey, uint64_t more_bytes, bool measure,
                            hypura_preparation *prepared, hypura_error *error)
@@ -110,6 +208,10 @@ static hypura_status solve(const hypura_model_options *options, const hypura_pro
     snprintf(prepared->io_engine, sizeof(prepared->io_engine), "%s",
              options->io_engine ? options->io_engine : profile->io_engine);
     hypura_status status = hypura_plan_solve(prepared->map, survey, profile, &wanted, &prepared->plan, error);
+    if (status == HYPURA_OK) {
+        form_choice choice = {.profile = profile, .survey = survey, .wanted = &wanted};
+        status = choose_form(options, &choice, prepared, error);
+    }
     if (status == HYPURA_OK && options->plain) {
         prepared->n_gpu_layers = options->n_gpu_layers > 0 ? options->n_gpu_layers : INT_MAX;
     } else if (status == HYPURA_OK) {
@@ -176,6 +278,13 @@ hypura_status hypura_prepare_shared(const hypura_model_options *options, uint32_
                                     hypura_preparation *prepared, hypura_error *error)
 {
     return prepare(options, NULL, n_sequences, n_sequences, reserve_bytes, false, prepared, error);
+}
+
+hypura_status hypura_prepare_keep(const hypura_preparation *prepared, hypura_pager *pager, hypura_error *error)
+{
+    const hypura_plan *plan = prepared->plan;
+    const uint64_t besides = plan->resident_bytes + plan->ring_bytes + plan->kv_bytes + plan->compute_bytes;
+    return hypura_pager_keep(pager, besides + plan->overhead_bytes, error);
 }
 
 void hypura_prepare_clear(hypura_preparation *prepared)

@@ -6,6 +6,7 @@
 #define HYPURA_ENGINE_ESTIMATE_H
 
 #include "engine/load.h"
+#include "pager/pager.h"
 
 typedef struct hypura_preparation {
     hypura_map *map;
@@ -25,6 +26,9 @@ hypura_status hypura_prepare(const hypura_model_options *options, const hypura_p
  * for what the server keeps beside the model. prepared->context.n_context is that of all of them. */
 hypura_status hypura_prepare_shared(const hypura_model_options *options, uint32_t n_sequences, uint64_t reserve_bytes,
                                     hypura_preparation *prepared, hypura_error *error);
+/* Once the model is loaded, where nobody gave a limit: the pager follows free memory. */
+hypura_status hypura_prepare_keep(const hypura_preparation *prepared, hypura_pager *pager, hypura_error *error);
+
 /* Safe on a zeroed or failed preparation. */
 void hypura_prepare_clear(hypura_preparation *prepared);
 

@@ -2,7 +2,7 @@
  * experience.c - see experience.h.
  *
  *     {"version":1, "cpu":"..", "rates":[{"type","columns","rows","threads","repack","bytes_per_s"}],
- *      "nodes":[{"threads","seconds"}], "models":[{"model":"..","threads","repack","lessons":[{..}]}]}
+ *      "nodes":[{"threads","seconds"}], "repacking":[{"type","bytes_per_s"}], "models":[{"model":"..","threads","repack","lessons":[{..}]}]}
  */
 #include "engine/experience.h"
 
@@ -204,6 +204,52 @@ hypura_status hypura_experience_rates(const char *cache_dir, const hypura_map *m
         }
     }
     if (changed) {
+        save(cache_dir, root);
+    }
+    json_decref(root);
+    return status;
+}
+
+static const json_t *stored_repack(const json_t *root, int type)
+{
+    size_t i;
+    json_t *entry;
+    json_array_foreach(json_object_get(root, "repacking"), i, entry)
+    {
+        if (is(entry, "type", type)) {
+            return entry;
+        }
+    }
+    return NULL;
+}
+
+hypura_status hypura_experience_repack_rate(const char *cache_dir, const hypura_map *map, const hypura_survey *survey,
+                                            double *bytes_per_s, hypura_error *error)
+{
+    typical types[HYPURA_MAX_RATES];
+    const int n = find_types(map, survey, true, types);
+    int most = 0;
+    *bytes_per_s = 0.0;
+    for (int i = 1; i < n; i++) {
+        most = types[i].bytes > types[most].bytes ? i : most;
+    }
+    json_t *root = n > 0 ? load(cache_dir) : NULL;
+    if (!root) {
+        return HYPURA_OK;
+    }
+    const json_t *stored = stored_repack(root, types[most].shape.type);
+    hypura_status status = HYPURA_OK;
+    if (stored) {
+        *bytes_per_s = number(stored, "bytes_per_s");
+    } else {
+        status = hypura_probe_repack(&types[most].shape, bytes_per_s, error);
+    }
+    if (status == HYPURA_OK && !stored) {
+        if (!json_object_get(root, "repacking")) {
+            (void)json_object_set_new(root, "repacking", json_array());
+        }
+        append(json_object_get(root, "repacking"),
+               json_pack("{s:i,s:f}", "type", types[most].shape.type, "bytes_per_s", *bytes_per_s), MAX_STORED_RATES);
         save(cache_dir, root);
     }
     json_decref(root);

@@ -18,6 +18,11 @@ hypura_status hypura_experience_rates(const char *cache_dir, const hypura_map *m
                                       int n_threads, bool repack, bool measure, hypura_rates *rates,
                                       hypura_error *error);
 
+/* How fast one thread repacks the type that a token reads most of: measured once, and
+ * stored; 0 where it has no other layout. */
+hypura_status hypura_experience_repack_rate(const char *cache_dir, const hypura_map *map, const hypura_survey *survey,
+                                            double *bytes_per_s, hypura_error *error);
+
 /* Lessons of earlier runs of this model with so many threads; none is not an error. */
 void hypura_experience_lessons(const char *cache_dir, const hypura_map *map, int n_threads, bool repack,
                                hypura_lessons *lessons);

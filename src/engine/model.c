@@ -27,7 +27,7 @@ static hypura_status open_unpaged(hypura_model *model, const hypura_model_option
     const hypura_load_kind kind = options->plain ? HYPURA_LOAD_PLAIN : HYPURA_LOAD_RESIDENT;
     const hypura_load_gpu gpu = {.device = model->prepared.gpu, .n_layers = model->prepared.n_gpu_layers};
     hypura_load_lock();
-    hypura_status status = hypura_load_model(model->prepared.map, kind, &gpu, !options->no_repack, options->progress,
+    hypura_status status = hypura_load_model(model->prepared.map, kind, &gpu, model->repack, options->progress,
                                              options->progress_user, &model->llama, error);
     if (status == HYPURA_OK) {
         status = hypura_load_context(model->llama, &model->prepared.context, &model->ctx, error);
@@ -43,7 +43,7 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
     hypura_pager_options pager_options = {.map = p->map,
                                           .plan = p->plan,
                                           .io_engine = p->io_engine[0] != '\0' ? p->io_engine : NULL,
-                                          .repack = !options->no_repack && p->plan->n_vram_pools == 0,
+                                          .repack = model->repack && p->plan->n_vram_pools == 0,
                                           .gpu = p->plan->n_vram_pools > 0 ? p->gpu : NULL,
                                           .n_repack_threads = (p->context.n_threads + 3) / 4,
                                           .io_limit_bytes_per_s = options->io_limit_bytes_per_s,
@@ -61,7 +61,7 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
     hypura_load_lock();
     status = hypura_backend_attach(model->pager, error);
     if (status == HYPURA_OK) {
-        status = hypura_gpu_load_paged(p, model->pager, !options->no_repack, &model->gpu, &model->llama, error);
+        status = hypura_gpu_load_paged(p, model->pager, model->repack, &model->gpu, &model->llama, error);
         if (status == HYPURA_OK) {
             status = hypura_trunk_load(model->llama, p->map, p->plan, model->pager, options->progress,
                                        options->progress_user, &model->trunk_bytes, error);
@@ -76,9 +76,7 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
         status = hypura_pager_check_files(model->pager, true, error);
     }
     if (status == HYPURA_OK && options->memory_bytes == 0 && options->weights_bytes == 0) {
-        const hypura_plan *plan = p->plan;
-        const uint64_t besides = plan->resident_bytes + plan->ring_bytes + plan->kv_bytes + plan->compute_bytes;
-        status = hypura_pager_keep(model->pager, besides + plan->overhead_bytes, error);
+        status = hypura_prepare_keep(p, model->pager, error);
     }
     return status;
 }
@@ -116,7 +114,7 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
     hypura_status status = hypura_prepare(options, extras->profile, extras->all_logits, &model->prepared, error);
     model->prepared.context.on_node = extras->on_node;
     model->prepared.context.on_node_user = extras->on_node_user;
-    model->repack = !options->no_repack;
+    model->repack = status == HYPURA_OK && model->prepared.plan->repacked;
     if (status == HYPURA_OK && options->cache_dir && !options->plain) {
         model->cache_dir = strdup(options->cache_dir);
         status = model->cache_dir ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a path");

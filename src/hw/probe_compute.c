@@ -148,6 +148,38 @@ static hypura_status build_products(bench_graph *g, const hypura_product_shape *
     return status == HYPURA_OK ? give_values(g, error) : status;
 }
 
+hypura_status hypura_probe_repack(const hypura_product_shape *shape, double *bytes_per_s, hypura_error *error)
+{
+    bench_graph g;
+    hypura_product_shape wanted = *shape;
+    wanted.repack = true;
+    *bytes_per_s = 0;
+    hypura_status status = graph_open(&g, 1, error);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    status = build_products(&g, &wanted, 1, error);
+    struct ggml_tensor *weight = ggml_graph_node(g.graph, 0)->src[0];
+    const size_t bytes = ggml_nbytes(weight);
+    void *zeros = status == HYPURA_OK ? calloc(1, bytes) : NULL;
+    if (status == HYPURA_OK && !zeros) {
+        status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a weight of %zu bytes", bytes);
+    }
+    uint64_t best_us = UINT64_MAX;
+    for (int i = 0; i < N_RUNS && zeros && weight->extra; i++) {
+        const uint64_t begin_us = hypura_clock_us();
+        ggml_backend_tensor_set(weight, zeros, 0, bytes);
+        const uint64_t us = hypura_clock_us() - begin_us + 1;
+        best_us = us < best_us ? us : best_us;
+    }
+    if (best_us != UINT64_MAX) {
+        *bytes_per_s = (double)bytes / (double)best_us * 1e6;
+    }
+    free(zeros);
+    graph_close(&g);
+    return status;
+}
+
 hypura_status hypura_probe_products(const hypura_product_shape *shape, int n_threads, double *bytes_per_s,
                                     hypura_error *error)
 {

@@ -19,6 +19,10 @@ typedef struct hypura_product_shape {
 hypura_status hypura_probe_products(const hypura_product_shape *shape, int n_threads, double *bytes_per_s,
                                     hypura_error *error);
 
+/* Bytes of weights per second that one thread brings into the processor's own layout;
+ * 0 where the type has none. */
+hypura_status hypura_probe_repack(const hypura_product_shape *shape, double *bytes_per_s, hypura_error *error);
+
 /* Seconds that a node of a graph takes which computes next to nothing: what starting
  * it on all threads and waiting for them costs. */
 hypura_status hypura_probe_node(int n_threads, double *seconds, hypura_error *error);

@@ -68,7 +68,7 @@ static hypura_status load_paged(hypura_worker_model *model, struct llama_model *
     const hypura_pager_options pager_options = {.map = p->map,
                                                 .plan = p->plan,
                                                 .io_engine = p->io_engine[0] != '\0' ? p->io_engine : NULL,
-                                                .repack = !options->no_repack && p->plan->n_vram_pools == 0,
+                                                .repack = p->plan->repacked && p->plan->n_vram_pools == 0,
                                                 .gpu = p->plan->n_vram_pools > 0 ? p->gpu : NULL,
                                                 .n_repack_threads = (p->context.n_threads + 3) / 4,
                                                 .io_limit_bytes_per_s = options->io_limit_bytes_per_s};
@@ -76,7 +76,7 @@ static hypura_status load_paged(hypura_worker_model *model, struct llama_model *
     if (status == HYPURA_OK) {
         status = hypura_backend_attach(pager, error);
         if (status == HYPURA_OK) {
-            status = hypura_gpu_load_paged(p, pager, !options->no_repack, &model->gpu, llama, error);
+            status = hypura_gpu_load_paged(p, pager, p->plan->repacked, &model->gpu, llama, error);
             if (status == HYPURA_OK) {
                 status = hypura_trunk_load(*llama, p->map, p->plan, pager, model->progress, model->progress_user,
                                            &trunk_bytes, error);
@@ -85,6 +85,9 @@ static hypura_status load_paged(hypura_worker_model *model, struct llama_model *
         }
         if (status == HYPURA_OK) {
             status = hypura_pager_check_files(pager, true, error);
+        }
+        if (status == HYPURA_OK && options->memory_bytes == 0 && options->weights_bytes == 0) {
+            status = hypura_prepare_keep(p, pager, error);
         }
     }
     if (status != HYPURA_OK) {
