@@ -7,7 +7,12 @@ bytes=$(wc -c <"$model")
 stats=$(mktemp)
 trap 'rm -f "$stats"' EXIT
 export OMP_WAIT_POLICY=passive GGML_BACKEND_PATH=$plugin HYPURA_STATS=$stats
-run() { "$bench" -m "$model" -p 16 -n 4 -r 1 -t 2 "$@"; }
+# Under a sanitizer its runtime comes first; what llama.cpp's own program leaks is not looked at.
+preload=()
+if [ -n "${HYPURA_PRELOAD:-}" ]; then
+    preload=(env LD_PRELOAD="$HYPURA_PRELOAD" ASAN_OPTIONS=detect_leaks=0)
+fi
+run() { "${preload[@]}" "$bench" -m "$model" -p 16 -n 4 -r 1 -t 2 "$@"; }
 
 HYPURA_MEMORY=$((bytes * 6 / 10)) run
 cat "$stats"
