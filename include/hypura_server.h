@@ -53,7 +53,7 @@ typedef struct hypura_server_options {
     double drain_s;          /* what is running may go on this long while draining */
     /* log */
     const char *log_level; /* "error", "warn", "info", "debug"; NULL: info */
-    const char *child_log; /* file for everything the engines print; NULL: warnings go to the log */
+    const char *child_log; /* file for everything the engines print; NULL: warnings go to the log, at level debug */
 } hypura_server_options;
 
 /* Strings live until close. */

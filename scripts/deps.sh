@@ -31,6 +31,7 @@ need "CMake 3.21 or newer" "cmake" "cmake" command -v cmake
 need "Ninja" "ninja-build" "ninja" command -v ninja
 need "pkg-config" "pkg-config" "pkg-config" command -v pkg-config
 need "Python 3 with pip" "python3 python3-pip ca-certificates" "python3" python3 -m pip --version
+need "Python virtual environments" "python3-venv" "" python3 -c "import ensurepip"
 need "jansson" "libjansson-dev" "jansson" library jansson
 need "libcurl" "libcurl4-openssl-dev" "curl" library libcurl
 need "libmicrohttpd" "libmicrohttpd-dev" "libmicrohttpd" library libmicrohttpd

@@ -108,7 +108,7 @@ static void finish(talk *t, uint64_t begin_us, uint64_t load_us)
 }
 
 static void hold_talk(http_exchange *exchange, ollama_kind kind, const char *model, const ollama_request *request,
-                      bool stream, const server_target *target, uint64_t begin_us)
+                      bool stream, server_target *target, uint64_t begin_us)
 {
     talk t = {.exchange = exchange};
     hypura_error error = {0};
@@ -118,19 +118,17 @@ static void hold_talk(http_exchange *exchange, ollama_kind kind, const char *mod
         free(body);
         return;
     }
-    const upstream_call call = {.socket = target->lease.socket,
-                                .method = "POST",
-                                .path = request->path,
-                                .body = body,
-                                .body_bytes = strlen(body),
-                                .on_head = on_head,
-                                .on_data = on_data,
-                                .gone = client_gone,
-                                .user = &t};
-    if (upstream_run(&call, &error) == HYPURA_OK) {
+    upstream_call call = {.method = "POST",
+                          .path = request->path,
+                          .body = body,
+                          .body_bytes = strlen(body),
+                          .on_head = on_head,
+                          .on_data = on_data,
+                          .gone = client_gone,
+                          .user = &t};
+    if (target_run(exchange, target, &call, &error) == HYPURA_OK) {
         finish(&t, begin_us, target->lease.load_us);
     } else if (error.status != HYPURA_ERR_CANCELLED) {
-        target_explain(target, &error);
         fail(&t, 502, error.message);
     }
     sse_clear(&t.events);

@@ -5,7 +5,6 @@
 #include "server/routes.h"
 #include "server/server.h"
 #include "server/target.h"
-#include "server/upstream.h"
 
 #include "base/clock.h"
 
@@ -45,16 +44,14 @@ static void reply(http_exchange *exchange, const char *model, bool one, json_t *
                               "prompt_eval_count", json_integer_value(n_prompt)));
 }
 
-static void embed(http_exchange *exchange, const char *model, bool one, const json_t *input,
-                  const server_target *target, uint64_t begin_us)
+static void embed(http_exchange *exchange, const char *model, bool one, const json_t *input, server_target *target,
+                  uint64_t begin_us)
 {
     hypura_error error = {0};
     int code = 0;
     json_t *answer = NULL;
     json_t *body = json_pack("{s:O}", "input", input);
-    if (upstream_json(target->lease.socket, "POST", "/v1/embeddings", body, target_client_gone, exchange, &code,
-                      &answer, &error) != HYPURA_OK) {
-        target_explain(target, &error);
+    if (target_json(exchange, target, "/v1/embeddings", body, &code, &answer, &error) != HYPURA_OK) {
         http_fail_error(exchange, &error);
     } else if (code != 200) {
         const char *message = json_string_value(json_object_get(json_object_get(answer, "error"), "message"));

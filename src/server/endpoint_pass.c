@@ -83,15 +83,14 @@ static bool wants_embeddings(const char *path)
     return strstr(path, "embedding") != NULL;
 }
 
-static void pass(http_exchange *exchange, const server_target *target)
+static void pass(http_exchange *exchange, server_target *target)
 {
     passing state = {.exchange = exchange};
     hypura_error error = {0};
     const char *query = http_query_text(exchange);
     const size_t room = strlen(http_path(exchange)) + strlen(query) + 2;
     char *path = malloc(room);
-    upstream_call call = {.socket = target->lease.socket,
-                          .method = http_method(exchange),
+    upstream_call call = {.method = http_method(exchange),
                           .content_type = http_header(exchange, "Content-Type"),
                           .on_head = pass_head,
                           .on_data = pass_data,
@@ -104,10 +103,9 @@ static void pass(http_exchange *exchange, const server_target *target)
     snprintf(path, room, "%s%s%s", http_path(exchange), query[0] ? "?" : "", query);
     call.path = path;
     call.body = http_body(exchange, &call.body_bytes);
-    if (upstream_run(&call, &error) == HYPURA_OK) {
+    if (target_run(exchange, target, &call, &error) == HYPURA_OK) {
         http_end(exchange, true);
     } else if (error.status != HYPURA_ERR_CANCELLED) {
-        target_explain(target, &error);
         fail(&state, &error);
     }
     free(path);

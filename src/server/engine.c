@@ -197,14 +197,18 @@ hypura_status engine_estimate_get(const engine_options *options, engine_estimate
     json_t *told = json_loads(message, 0, NULL);
     json_int_t memory;
     json_int_t floor;
-    if (wait_status == 0 &&
-        json_unpack(told, "{s:I, s:I}", "memory_bytes", &memory, "floor_memory_bytes", &floor) == 0) {
-        *estimate = (engine_estimate){.memory_bytes = (uint64_t)memory, .floor_bytes = (uint64_t)floor};
-    } else if (WIFEXITED(wait_status) && message[0] != '\0') {
-        status = hypura_fail(error, HYPURA_ERR_BACKEND, "%s", message);
+    int n_parallel;
+    int code;
+    const char *reason;
+    if (wait_status == 0 && json_unpack(told, "{s:I, s:I, s:i}", "memory_bytes", &memory, "floor_memory_bytes", &floor,
+                                        "n_sequences", &n_parallel) == 0) {
+        *estimate = (engine_estimate){
+            .memory_bytes = (uint64_t)memory, .floor_bytes = (uint64_t)floor, .n_parallel = (uint32_t)n_parallel};
+    } else if (json_unpack(told, "{s:i, s:s}", "status", &code, "message", &reason) == 0) {
+        status = hypura_fail(error, (hypura_status)code, "%s", reason);
     } else {
-        status = hypura_fail(error, HYPURA_ERR_BACKEND, "%s: its file cannot be looked at: the engine ended with %d",
-                             options->name, wait_status);
+        status = hypura_fail(error, HYPURA_ERR_BACKEND, "%s cannot be looked at: its engine says: %s", options->name,
+                             message);
     }
     json_decref(told);
     return status;
@@ -221,7 +225,7 @@ static void hear_line(server_engine *engine, const char *line)
     snprintf(engine->last_line, sizeof(engine->last_line), "%s", line);
     pthread_mutex_unlock(&engine->lock);
     if (engine->log < 0) {
-        server_log(LOG_WARN, "%s: %s", engine->name, line);
+        server_log(LOG_DEBUG, "%s: %s", engine->name, line);
     }
 }
 

@@ -23,7 +23,7 @@ typedef struct engine_options {
     const char *slots_folder;   /* NULL: none */
     const char *io_engine;
     const char *cache_dir;
-    const char *log_path; /* what it prints is appended there; NULL: its lines go to our log */
+    const char *log_path; /* what it prints is appended there; NULL: its lines go to our log, at level debug */
     uint64_t memory_bytes;
     uint64_t weights_bytes;
     uint64_t reserve_bytes;
@@ -38,6 +38,7 @@ typedef struct engine_options {
 typedef struct engine_estimate {
     uint64_t memory_bytes; /* with everything held, or with all that the limits allow */
     uint64_t floor_bytes;  /* least that can run */
+    uint32_t n_parallel;   /* of the conversations asked for, those that fit */
 } engine_estimate;
 
 hypura_status engine_estimate_get(const engine_options *options, engine_estimate *estimate, hypura_error *error);

@@ -252,6 +252,7 @@ static hypura_status load(server_fleet *fleet, fleet_member *member, bool (*canc
         return status;
     }
     options.memory_bytes = member->memory_bytes;
+    options.n_parallel = estimate.n_parallel;
     pthread_mutex_unlock(&fleet->lock);
     const uint64_t begin_us = hypura_clock_us();
     server_engine *started = NULL;

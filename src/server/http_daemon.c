@@ -407,6 +407,7 @@ static bool check_length(http_exchange *exchange, uint64_t *seconds)
     const unsigned long long bytes = length ? strtoull(length, NULL, 10) : options->max_body_bytes;
     if (length && bytes > options->max_body_bytes) {
         http_fail(exchange, 413, "a request of %s bytes is too large: %zu are taken", length, options->max_body_bytes);
+        *seconds = options->head_s;
         return false;
     }
     *seconds = options->head_s + bytes / MIN_BODY_BYTES_PER_S;
@@ -437,19 +438,18 @@ static enum MHD_Result take_head(http_exchange *exchange, const char *path, cons
     }
     MHD_get_connection_values(exchange->connection, MHD_GET_ARGUMENT_KIND, collect_pair, &exchange->arguments);
     MHD_get_connection_values(exchange->connection, MHD_HEADER_KIND, collect_pair, &exchange->headers);
-    uint64_t seconds = 0;
-    if (check_head(exchange) && check_length(exchange, &seconds)) {
-        set_deadline(daemon, link, seconds);
-        return MHD_YES;
-    }
-    set_deadline(daemon, link, daemon->options.idle_s);
-    return answer(exchange);
+    uint64_t seconds = daemon->options.head_s;
+    const bool good = check_head(exchange) && check_length(exchange, &seconds);
+    set_deadline(daemon, link, seconds);
+    /* A refusal waits for the rest of the request, which is dropped as it comes: a connection that is closed on a
+     * sender takes the answer with it. Who asks before sending is told at once. */
+    return good || !http_header(exchange, MHD_HTTP_HEADER_EXPECT) ? MHD_YES : answer(exchange);
 }
 
 static void take_body(http_exchange *exchange, const char *data, size_t bytes)
 {
     const size_t needed = exchange->body_bytes + bytes + 1;
-    if (exchange->body_too_large || needed - 1 > exchange->daemon->options.max_body_bytes) {
+    if (exchange->begun || exchange->body_too_large || needed - 1 > exchange->daemon->options.max_body_bytes) {
         exchange->body_too_large = true; /* the rest is dropped as it comes */
         return;
     }

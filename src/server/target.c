@@ -62,11 +62,12 @@ const hypura_model_entry *target_find(http_exchange *exchange, const char *name)
 bool target_open(http_exchange *exchange, const hypura_model_entry *entry, uint32_t n_context, bool embeddings,
                  server_target *opened)
 {
-    const fleet_wish wish = {.entry = entry, .n_context = n_context, .embeddings = embeddings};
     hypura_error error = {0};
-    *opened = (server_target){.entry = entry, .keep_alive_s = (double)NAN};
-    if (fleet_acquire(http_server(exchange)->fleet, &wish, target_client_gone, exchange, &opened->lease, &error) ==
-        HYPURA_OK) {
+    *opened = (server_target){.entry = entry,
+                              .keep_alive_s = (double)NAN,
+                              .wish = {.entry = entry, .n_context = n_context, .embeddings = embeddings}};
+    if (fleet_acquire(http_server(exchange)->fleet, &opened->wish, target_client_gone, exchange, &opened->lease,
+                      &error) == HYPURA_OK) {
         return true;
     }
     hypura_model_entry_release(entry);
@@ -82,11 +83,54 @@ void target_close(http_exchange *exchange, server_target *target)
     target->entry = NULL;
 }
 
-void target_explain(const server_target *target, hypura_error *error)
+/* The engine's own end, where that is why a call failed. */
+static void explain(const server_target *target, hypura_error *error)
 {
     char end[384];
-    if (error->status == HYPURA_ERR_BACKEND && engine_ends_within(target->lease.engine, DEATH_US)) {
+    if (error->status != HYPURA_ERR_CANCELLED && engine_ends_within(target->lease.engine, DEATH_US)) {
         engine_describe_end(target->lease.engine, end, sizeof end);
-        (void)hypura_fail(error, HYPURA_ERR_BACKEND, "%s: the model's engine %s", target->entry->name, end);
+        (void)hypura_fail(error, error->status, "%s: the model's engine %s", target->entry->name, end);
     }
+}
+
+/* Another engine in place of one that has ended. */
+static bool renew(http_exchange *exchange, server_target *target, hypura_error *error)
+{
+    server_fleet *fleet = http_server(exchange)->fleet;
+    if (!engine_ends_within(target->lease.engine, DEATH_US)) {
+        return false;
+    }
+    fleet_release(fleet, &target->lease, target->keep_alive_s);
+    return fleet_acquire(fleet, &target->wish, target_client_gone, exchange, &target->lease, error) == HYPURA_OK;
+}
+
+static hypura_status finish(const server_target *target, hypura_status status, hypura_error *error)
+{
+    if (status != HYPURA_OK && target->lease.member) {
+        explain(target, error);
+    }
+    return status == HYPURA_OK ? HYPURA_OK : error->status;
+}
+
+hypura_status target_run(http_exchange *exchange, server_target *target, upstream_call *call, hypura_error *error)
+{
+    call->socket = target->lease.socket;
+    hypura_status status = upstream_run(call, error);
+    if (status == HYPURA_ERR_IO && renew(exchange, target, error)) {
+        call->socket = target->lease.socket;
+        status = upstream_run(call, error);
+    }
+    return finish(target, status, error);
+}
+
+hypura_status target_json(http_exchange *exchange, server_target *target, const char *path, const json_t *body,
+                          int *code, json_t **answer, hypura_error *error)
+{
+    hypura_status status =
+        upstream_json(target->lease.socket, "POST", path, body, target_client_gone, exchange, code, answer, error);
+    if (status == HYPURA_ERR_IO && renew(exchange, target, error)) {
+        status =
+            upstream_json(target->lease.socket, "POST", path, body, target_client_gone, exchange, code, answer, error);
+    }
+    return finish(target, status, error);
 }

@@ -6,9 +6,11 @@
 
 #include "server/fleet.h"
 #include "server/http.h"
+#include "server/upstream.h"
 
 typedef struct server_target {
     const hypura_model_entry *entry; /* held */
+    fleet_wish wish;
     fleet_lease lease;
     double keep_alive_s; /* NAN: as the server was told */
 } server_target;
@@ -22,8 +24,12 @@ bool target_open(http_exchange *exchange, const hypura_model_entry *entry, uint3
                  server_target *opened);
 void target_close(http_exchange *exchange, server_target *target);
 
-/* An error of the engine, whose process may be gone, while this target was in use. */
-void target_explain(const server_target *target, hypura_error *error);
+/* Runs a call on the target's engine. One that ends before anything of its answer came is replaced, once: nobody notices,
+ * as computing twice does no harm. */
+hypura_status target_run(http_exchange *exchange, server_target *target, upstream_call *call, hypura_error *error);
+/* The same for a POST of JSON that JSON answers, see upstream_json. */
+hypura_status target_json(http_exchange *exchange, server_target *target, const char *path, const json_t *body,
+                          int *code, json_t **answer, hypura_error *error);
 
 /* http_gone, as callbacks want it. */
 bool target_client_gone(void *exchange);

@@ -135,6 +135,9 @@ hypura_status upstream_run(const upstream_call *call, hypura_error *error)
     if (state.broken_off) {
         return hypura_fail(error, HYPURA_ERR_CANCELLED, "the client has gone away");
     }
+    if (!state.head_given) {
+        return hypura_fail(error, HYPURA_ERR_IO, "the model's engine does not answer: %s", curl_easy_strerror(code));
+    }
     return hypura_fail(error, HYPURA_ERR_BACKEND, "the model's engine broke off: %s", curl_easy_strerror(code));
 }
 

@@ -27,8 +27,8 @@ typedef struct upstream_call {
     void *user;
 } upstream_call;
 
-/* Blocks until the answer is complete. HYPURA_ERR_CANCELLED when a callback broke it off, HYPURA_ERR_BACKEND when the
- * engine did. */
+/* Blocks until the answer is complete. HYPURA_ERR_CANCELLED when a callback broke it off; when the engine did,
+ * HYPURA_ERR_IO as long as nothing of an answer had come, else HYPURA_ERR_BACKEND. */
 hypura_status upstream_run(const upstream_call *call, hypura_error *error);
 
 /* A call that answers with JSON, held whole. gone may be NULL. *answer is a new reference, NULL when the body is no

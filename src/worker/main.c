@@ -22,6 +22,16 @@
 #include <string.h>
 #include <unistd.h>
 
+/* An estimate that fails says so where it would have been printed. */
+static int fail_estimate(const hypura_error *error)
+{
+    json_t *failure = json_pack("{s:i, s:s}", "status", (int)error->status, "message", error->message);
+    const int failed = failure ? json_dumpf(failure, stdout, JSON_COMPACT) : -1;
+    json_decref(failure);
+    printf("\n");
+    return failed || fflush(stdout) != 0 ? 2 : 1;
+}
+
 static int fail(const hypura_error *error)
 {
     fprintf(stderr, "hypura-engine: %s\n", error->message);
@@ -92,7 +102,7 @@ int main(int argc, char **argv)
         if (live) {
             hypura_live_write(live, &(hypura_live_record){.state = HYPURA_LIVE_FAILED, .error = error});
         }
-        return fail(&error);
+        return arguments.estimate ? fail_estimate(&error) : fail(&error);
     }
     const int code = arguments.estimate ? print_estimate(&model) : serve(&arguments, &model, live);
     hypura_worker_model_close(&model);

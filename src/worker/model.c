@@ -20,25 +20,34 @@ static hypura_worker_model *offered;
 /* The caches of conversations may take this part of the memory at most, beyond one conversation. */
 #define KV_SHARE 4
 
-static bool modest(const hypura_plan *plan)
+static uint32_t modest_sequences(const hypura_plan *plan, uint32_t n)
 {
-    return plan->memory_bytes == 0 || plan->kv_bytes <= plan->memory_bytes / KV_SHARE;
+    const uint64_t limit = plan->memory_bytes / KV_SHARE;
+    const uint64_t each = plan->kv_bytes / n;
+    if (plan->memory_bytes == 0 || each == 0 || plan->kv_bytes <= limit) {
+        return n;
+    }
+    return limit / each > 1 ? (uint32_t)(limit / each) : 1;
 }
 
 hypura_status hypura_worker_model_prepare(const hypura_worker_arguments *arguments, hypura_worker_model *model,
                                           hypura_error *error)
 {
     *model = (hypura_worker_model){.arguments = arguments};
-    for (uint32_t n = arguments->n_sequences;; n /= 2) {
+    for (uint32_t n = arguments->n_sequences;;) {
         hypura_status status =
             hypura_prepare_shared(&arguments->model, n, arguments->reserve_bytes, &model->prepared, error);
-        if (n == 1 || (status == HYPURA_OK && modest(model->prepared.plan))) {
+        if (n == 1 || (status != HYPURA_OK && status != HYPURA_ERR_BUDGET)) {
             return status;
         }
-        if (status != HYPURA_OK && status != HYPURA_ERR_BUDGET) {
-            return status;
+        const uint32_t fewer = status != HYPURA_OK   ? n / 2
+                               : arguments->estimate ? modest_sequences(model->prepared.plan, n)
+                                                     : n; /* chosen when it was estimated */
+        if (fewer == n) {
+            return HYPURA_OK;
         }
         hypura_prepare_clear(&model->prepared);
+        n = fewer;
     }
 }
 

@@ -29,7 +29,8 @@ typedef struct hypura_worker_model {
     void *progress_user;
 } hypura_worker_model;
 
-/* Plans. Of the conversations asked for, as many are computed together as take no more than a quarter of the memory. */
+/* Plans. An estimate chooses how many of the conversations asked for are computed together: their caches take no more than
+ * a quarter of the memory. */
 hypura_status hypura_worker_model_prepare(const hypura_worker_arguments *arguments, hypura_worker_model *model,
                                           hypura_error *error);
 /* From here on llama_model_load_from_file on this model's path loads it as planned. model lives as long as the process.

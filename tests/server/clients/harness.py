@@ -1,0 +1,184 @@
+"""A server for tests: started on a port of its own, with models of its own, ended with everything it started."""
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+
+BUILD = os.environ["HYPURA_BUILD"]
+HYPURA = os.path.join(BUILD, "hypura")
+DENSE = "smollm2-135m"
+MOE = "smollm2-8x135m"
+TOOLS = "smollm2-tools"
+
+# Messages as SmolLM2 knows them, with tools written as Qwen's models learned them: its own template leaves them out.
+TEMPLATE = """{%- if tools %}<|im_start|>system
+# Tools
+You may call one or more functions. Function signatures are within <tools></tools> XML tags:
+<tools>{% for tool in tools %}
+{{ tool | tojson }}{% endfor %}
+</tools>
+For each function call, return a json object within <tool_call></tool_call> XML tags:
+<tool_call>
+{"name": <function-name>, "arguments": <args-json-object>}
+</tool_call><|im_end|>
+{% endif %}{%- for message in messages %}{%- if message.role == "tool" %}<|im_start|>user
+<tool_response>
+{{ message.content }}
+</tool_response><|im_end|>
+{% else %}<|im_start|>{{ message.role }}
+{{ message.content }}{% for call in message.tool_calls %}
+<tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>{% endfor %}<|im_end|>
+{% endif %}{%- endfor %}{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+def model_path(name):
+    return os.path.join(BUILD, "models", name + ".gguf")
+
+
+def with_template(source, target, template):
+    """Copies a GGUF with another chat template."""
+    sizes = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+    with open(source, "rb") as file:
+        data = file.read()
+    at = 24
+
+    def text():
+        nonlocal at
+        (n,) = struct.unpack_from("<Q", data, at)
+        at += 8 + n
+        return data[at - n : at]
+
+    def skip(kind):
+        nonlocal at
+        if kind == 8:
+            text()
+        elif kind == 9:
+            element, n = struct.unpack_from("<IQ", data, at)
+            at += 12
+            if element == 8:
+                for _ in range(n):
+                    text()
+            else:
+                at += n * sizes[element]
+        else:
+            at += sizes[kind]
+
+    n_tensors, n_keys = struct.unpack_from("<QQ", data, 8)
+    head = data[:24]
+    for _ in range(n_keys):
+        begin = at
+        key = text()
+        (kind,) = struct.unpack_from("<I", data, at)
+        at += 4
+        value = at
+        skip(kind)
+        if key == b"tokenizer.chat_template":
+            encoded = template.encode()
+            head += data[begin:value] + struct.pack("<Q", len(encoded)) + encoded
+        else:
+            head += data[begin:at]
+    tensors = at
+    for _ in range(n_tensors):
+        text()
+        (n_dims,) = struct.unpack_from("<I", data, at)
+        at += 4 + 8 * n_dims + 4 + 8
+    head += data[tensors:at]
+    with open(target, "wb") as file:
+        file.write(head + bytes(-len(head) % 32))
+        file.write(data[at + -at % 32 :])
+
+
+class Server:
+    """hypura serve with the models given; options are those of the command."""
+
+    def __init__(self, *options, models=(DENSE, MOE), folder=None, env=None):
+        self.owned = folder is None
+        self.folder = folder or tempfile.mkdtemp(prefix="hypura-test-")
+        self.models = os.path.join(self.folder, "models")
+        os.makedirs(self.models, exist_ok=True)
+        for name in models:
+            link = os.path.join(self.models, name + ".gguf")
+            if not os.path.exists(link):
+                os.link(model_path(name), link)
+        self.env = dict(os.environ, OMP_WAIT_POLICY="passive", HYPURA_CACHE_DIR=os.path.join(BUILD, "tests", "clients-cache"))
+        self.env.update(env or {})
+        self.process = subprocess.Popen(
+            [HYPURA, "serve", "--port", "0", "--models", self.models, "--no-ollama", *options],
+            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=self.env)
+        self.lines = []
+        self.listening = threading.Event()
+        self.port = None
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+        self.listening.wait(60)
+        if self.port is None:
+            self.stop()
+            raise RuntimeError("the server does not start: " + "".join(self.lines))
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def _read(self):
+        for line in self.process.stderr:
+            self.lines.append(line)
+            found = re.search(r"listening on http://[^ ]*:(\d+)", line)
+            if found:
+                self.port = int(found.group(1))
+                self.listening.set()
+        self.listening.set()
+
+    def engines(self):
+        """Process ids of the engines."""
+        pids = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/stat") as file:
+                    fields = file.read().rsplit(")", 1)[1].split()
+                if int(fields[1]) == self.process.pid and fields[0] != "Z":
+                    pids.append(int(pid))
+            except OSError:
+                pass
+        return pids
+
+    def stop(self, number=signal.SIGTERM):
+        """Ends it; returns its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            code = self.process.wait(120)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        self.reader.join(10)
+        self.process.stderr.close()
+        if self.owned:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        return code
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+
+def greedy(name, prompt, tokens):
+    """What `hypura run` answers."""
+    answer = subprocess.run(
+        [HYPURA, "run", model_path(name), "--prompt", prompt, "--max-tokens", str(tokens), "--temp", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, env=dict(os.environ, OMP_WAIT_POLICY="passive"))
+    return answer.stdout.decode()[:-1]
+
+
+def wait_until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError("it did not come to be in time")
+        time.sleep(0.05)

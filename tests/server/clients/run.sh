@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# run.sh BUILD TEST.py [ARGUMENT...]: one of the tests beside it, with the clients it needs.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+python=$("$here/../../../scripts/clients.sh" "$here/requirements.txt")
+export HYPURA_BUILD=$1 PYTHONDONTWRITEBYTECODE=1
+exec "$python" -W ignore::ResourceWarning "$here/$2" "${@:3}"

@@ -1,0 +1,272 @@
+"""The official clients of Ollama, OpenAI and Anthropic drive the server: SmolLM2, and the mixture at half its weights."""
+import json
+import unittest
+
+import anthropic
+import ollama
+import openai
+
+import harness
+from harness import DENSE, MOE, TOOLS
+
+QUESTION = "Tell me about the capital of France."
+GREEDY = {"temperature": 0, "num_predict": 24}
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the current weather for a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+CITIES = "Rome", "Oslo", "Cairo", "London", "Madrid", "Berlin"  # calls that a small model goes on with
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 20}, "age": {"type": "integer", "maximum": 150}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+def setUpModule():
+    global server
+    server = harness.Server("--weights", "224M", "--threads", "2", "--memory", "2G")
+    harness.with_template(harness.model_path(DENSE), f"{server.models}/{TOOLS}.gguf", harness.TEMPLATE)
+
+
+def tearDownModule():
+    assert server.stop() == 0
+    assert "".join(server.lines).count(" error ") == 0, server.lines
+
+
+def user(text):
+    return [{"role": "user", "content": text}]
+
+
+class Ollama(unittest.TestCase):
+    def setUp(self):
+        self.client = ollama.Client(host=server.url)
+
+    def test_list_and_show(self):
+        names = [model.model for model in self.client.list().models]
+        self.assertEqual(sorted(names), sorted(name + ":latest" for name in (DENSE, MOE, TOOLS)))
+        model = next(m for m in self.client.list().models if m.model.startswith(MOE))
+        self.assertGreater(model.size, 400e6)
+        self.assertEqual((model.details.format, model.details.family), ("gguf", "llama"))
+        shown = self.client.show(MOE)
+        self.assertEqual(shown.modelinfo["llama.expert_count"], 8)
+        self.assertIn("completion", shown.capabilities)
+        self.assertIn("im_start", shown.template)
+
+    def test_greedy_text_is_that_of_run(self):
+        for name in DENSE, MOE:
+            wanted = harness.greedy(name, QUESTION, 24)
+            self.assertIn("Paris", wanted)
+            answer = self.client.chat(name, user(QUESTION), options=GREEDY)
+            self.assertEqual(answer.message.content, wanted)
+            self.assertEqual(self.client.generate(name, QUESTION, options=GREEDY).response, wanted)
+
+    def test_chat_streams(self):
+        lines = list(self.client.chat(MOE, user(QUESTION), options=GREEDY, stream=True))
+        self.assertGreater(len(lines), 10)
+        self.assertTrue(all(not line.done for line in lines[:-1]))
+        whole = self.client.chat(MOE, user(QUESTION), options=GREEDY)
+        self.assertEqual("".join(line.message.content for line in lines), whole.message.content)
+        last = lines[-1]
+        self.assertEqual((last.done, last.done_reason, last.eval_count), (True, "length", 24))
+        self.assertEqual(last.prompt_eval_count, whole.prompt_eval_count)
+        self.assertGreater(last.total_duration, last.eval_duration)
+        self.assertGreater(last.eval_duration, 1000)
+
+    def test_generate_streams_raw_text(self):
+        lines = list(self.client.generate(DENSE, "One, two, three,", raw=True, stream=True, options=GREEDY))
+        self.assertIn("four", "".join(line.response for line in lines))
+
+    def test_stop_and_seed(self):
+        answer = self.client.generate(DENSE, QUESTION, options=dict(GREEDY, stop=["Paris"]))
+        self.assertNotIn("Paris", answer.response)
+        self.assertEqual(answer.done_reason, "stop")
+        options = {"seed": 7, "temperature": 1, "num_predict": 12}
+        first, second = (self.client.generate(DENSE, QUESTION, options=options).response for _ in range(2))
+        self.assertEqual(first, second)
+
+    def test_formats(self):
+        answer = self.client.chat(DENSE, user("Describe a person."), format=PERSON,
+                                  options={"temperature": 0, "num_predict": 100})
+        person = json.loads(answer.message.content)
+        self.assertEqual(set(person), {"name", "age"})
+        self.assertIsInstance(person["age"], int)
+        answer = self.client.chat(DENSE, user("Write one short JSON object."), format="json",
+                                  options={"temperature": 0, "num_predict": 24})
+        self.assertTrue(answer.message.content.lstrip().startswith("{"))
+
+    def test_tools(self):
+        def call(city):
+            return {"role": "assistant", "content": "",
+                    "tool_calls": [{"function": {"name": "get_weather", "arguments": {"city": city}}}]}
+
+        messages = []
+        for city in CITIES:
+            messages += user(f"What is the weather in {city}?") + [call(city)]
+            messages += [{"role": "tool", "tool_name": "get_weather", "content": "sunny"}]
+        messages += user("What is the weather in Paris?")
+        for stream in False, True:
+            answer = self.client.chat(TOOLS, messages, tools=[WEATHER], stream=stream,
+                                      options={"temperature": 0, "num_predict": 60})
+            calls = [c for line in (answer if stream else [answer]) for c in line.message.tool_calls or []]
+            self.assertEqual([c.function.name for c in calls], ["get_weather"])
+            self.assertEqual(calls[0].function.arguments, {"city": "Paris"})
+
+    def test_logprobs(self):
+        answer = self.client.chat(DENSE, user("hi"), logprobs=True, top_logprobs=2, options={"num_predict": 2})
+        self.assertEqual(len(answer.logprobs), 2)
+        self.assertEqual(len(answer.logprobs[0].top_logprobs), 2)
+
+    def test_embeddings(self):
+        answer = self.client.embed(DENSE, ["the king", "the queen", "gravel"])
+        king, queen, gravel = answer.embeddings
+        self.assertEqual(len(king), 576)
+        self.assertGreater(sum(a * b for a, b in zip(king, queen)), sum(a * b for a, b in zip(king, gravel)))
+        one = self.client.embeddings(DENSE, "the king").embedding
+        self.assertLess(max(abs(a - b) for a, b in zip(king, one)), 1e-3)
+        # The same engine goes on with text.
+        self.assertEqual(self.client.generate(DENSE, QUESTION, options=GREEDY).eval_count, 24)
+
+    def test_keep_alive(self):
+        loaded = lambda: {model.model: model for model in self.client.ps().models}
+        self.client.generate(MOE, "", keep_alive=0)
+        self.assertEqual(self.client.generate(MOE, "").done_reason, "load")
+        self.assertIn(MOE + ":latest", loaded())
+        self.assertEqual(loaded()[MOE + ":latest"].context_length, 4096)
+        self.client.generate(MOE, "", keep_alive=-1)
+        self.assertGreater(loaded()[MOE + ":latest"].expires_at.year, 2100)
+        self.assertEqual(self.client.generate(MOE, "", keep_alive=0).done_reason, "unload")
+        self.assertNotIn(MOE + ":latest", loaded())
+        self.client.chat(MOE, user("hi"), options={"num_predict": 1}, keep_alive="100ms")
+        harness.wait_until(lambda: MOE + ":latest" not in loaded())
+
+    def test_context_of_another_size_starts_it_anew(self):
+        self.client.generate(MOE, "hi", options={"num_ctx": 2048, "num_predict": 1})
+        size = {model.model: model.context_length for model in self.client.ps().models}
+        self.assertEqual(size[MOE + ":latest"], 2048)
+        with self.assertRaises(ollama.ResponseError) as failed:
+            self.client.chat(MOE, user("word " * 3000), options={"num_ctx": 2048, "num_predict": 1})
+        self.assertEqual(failed.exception.status_code, 400)
+
+    def test_copy_and_delete(self):
+        self.client.copy(DENSE, "mine:small")
+        self.assertIn("mine:small", [model.model for model in self.client.list().models])
+        self.assertEqual(self.client.generate("mine:small", QUESTION, options=GREEDY).eval_count, 24)
+        self.client.delete("mine:small")
+        self.assertNotIn("mine:small", [model.model for model in self.client.list().models])
+
+    def test_errors(self):
+        for call, code in (
+            (lambda: self.client.chat("nobody", user("hi")), 404),
+            (lambda: self.client.show("nobody"), 404),
+            (lambda: self.client.delete("nobody"), 404),
+            (lambda: self.client.copy("nobody", "x"), 404),
+            (lambda: self.client.chat(DENSE, user("hi"), keep_alive="soon"), 400),
+            (lambda: self.client.generate(DENSE, "hi", template="{{ .Prompt }}"), 501),
+        ):
+            with self.assertRaises(ollama.ResponseError) as failed:
+                call()
+            self.assertEqual(failed.exception.status_code, code)
+
+
+class OpenAI(unittest.TestCase):
+    def setUp(self):
+        self.client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+
+    def test_models(self):
+        self.assertIn(MOE + ":latest", [model.id for model in self.client.models.list()])
+        self.assertEqual(self.client.models.retrieve(MOE).id, MOE + ":latest")
+
+    def test_chat(self):
+        wanted = harness.greedy(MOE, QUESTION, 24)
+        options = dict(model=MOE, messages=user(QUESTION), temperature=0, max_tokens=24)
+        answer = self.client.chat.completions.create(**options)
+        self.assertEqual(answer.choices[0].message.content, wanted)
+        self.assertEqual(answer.usage.completion_tokens, 24)
+        pieces = [c.choices[0].delta.content or "" for c in
+                  self.client.chat.completions.create(stream=True, **options) if c.choices]
+        self.assertGreater(len(pieces), 10)
+        self.assertEqual("".join(pieces), wanted)
+
+    def test_completions_and_responses(self):
+        answer = self.client.completions.create(model=DENSE, prompt="One, two, three,", temperature=0, max_tokens=8)
+        self.assertIn("four", answer.choices[0].text)
+        answer = self.client.responses.create(model=DENSE, input=QUESTION, temperature=0, max_output_tokens=24)
+        self.assertIn("Paris", answer.output_text)
+        events = [event.type for event in self.client.responses.create(
+            model=DENSE, input=QUESTION, temperature=0, max_output_tokens=8, stream=True)]
+        self.assertEqual((events[0], events[-1]), ("response.created", "response.completed"))
+
+    def test_tools_and_formats(self):
+        messages = []
+        for i, city in enumerate(CITIES):
+            function = {"name": "get_weather", "arguments": json.dumps({"city": city})}
+            messages += user(f"What is the weather in {city}?")
+            messages += [{"role": "assistant", "content": "",
+                          "tool_calls": [{"id": str(i), "type": "function", "function": function}]},
+                         {"role": "tool", "tool_call_id": str(i), "content": "sunny"}]
+        answer = self.client.chat.completions.create(
+            model=TOOLS, messages=messages + user("What is the weather in Paris?"), tools=[WEATHER],
+            tool_choice="required", temperature=0, max_tokens=100)
+        call = answer.choices[0].message.tool_calls[0]
+        self.assertEqual((answer.choices[0].finish_reason, call.function.name), ("tool_calls", "get_weather"))
+        self.assertIsInstance(json.loads(call.function.arguments)["city"], str)
+        answer = self.client.chat.completions.create(
+            model=DENSE, messages=user("Describe a person."), temperature=0, max_tokens=100,
+            response_format={"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON}})
+        self.assertEqual(set(json.loads(answer.choices[0].message.content)), {"name", "age"})
+
+    def test_embeddings(self):
+        answer = self.client.embeddings.create(model=DENSE, input=["a", "b"])
+        self.assertEqual([len(item.embedding) for item in answer.data], [576, 576])
+
+    def test_errors(self):
+        with self.assertRaises(openai.NotFoundError):
+            self.client.chat.completions.create(model="nobody", messages=user("hi"))
+        with self.assertRaises(openai.BadRequestError):
+            self.client.chat.completions.create(model=DENSE, messages=user("hi"), temperature="hot")
+        with self.assertRaises(openai.NotFoundError):
+            self.client.images.generate(model=DENSE, prompt="a cat")
+
+
+class Anthropic(unittest.TestCase):
+    def setUp(self):
+        self.client = anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0)
+
+    def test_messages(self):
+        wanted = harness.greedy(MOE, QUESTION, 24)
+        options = dict(model=MOE, messages=user(QUESTION), max_tokens=24, extra_body={"temperature": 0})
+        answer = self.client.messages.create(**options)
+        self.assertEqual((answer.content[0].text, answer.stop_reason), (wanted, "max_tokens"))
+        with self.client.messages.stream(**options) as stream:
+            self.assertEqual("".join(stream.text_stream), wanted)
+        self.assertEqual(self.client.messages.count_tokens(model=MOE, messages=user(QUESTION)).input_tokens,
+                         answer.usage.input_tokens + (answer.usage.cache_read_input_tokens or 0))
+
+    def test_tools(self):
+        messages = []
+        for city in CITIES:
+            messages += user(f"What is the weather in {city}?") + [
+                {"role": "assistant",
+                 "content": [{"type": "tool_use", "id": city, "name": "get_weather", "input": {"city": city}}]},
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": city, "content": "sunny"}]}]
+        answer = self.client.messages.create(
+            model=TOOLS, messages=messages + user("What is the weather in Paris?"), max_tokens=100,
+            extra_body={"temperature": 0}, tools=[{"name": "get_weather", "input_schema": WEATHER["function"]["parameters"]}],
+            tool_choice={"type": "any"})
+        used = [block for block in answer.content if block.type == "tool_use"]
+        self.assertEqual([block.name for block in used], ["get_weather"])
+        self.assertIsInstance(used[0].input["city"], str)
+
+    def test_errors(self):
+        with self.assertRaises(anthropic.NotFoundError):
+            self.client.messages.create(model="nobody", max_tokens=5, messages=user("hi"))
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,234 @@
+"""What a server owes besides answers: limits, keys, faults, and an end in order. Plain sockets, SmolLM2 alone."""
+import http.client
+import json
+import os
+import signal
+import socket
+import threading
+import time
+import unittest
+
+import harness
+from harness import DENSE
+
+
+def user(text):
+    return [{"role": "user", "content": text}]
+
+
+STORY = {"model": DENSE, "messages": user("Write a long story."), "options": {"num_predict": 2000, "temperature": 0}}
+SHORT = {"model": DENSE, "messages": user("hi"), "stream": False, "options": {"num_predict": 2}}
+
+
+class Client:
+    def __init__(self, server):
+        self.server = server
+
+    def ask(self, method, path, body=None, **headers):
+        """One request on a connection of its own: status, headers, body."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=300)
+        if isinstance(body, dict):
+            body = json.dumps(body)
+        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        data = answer.read()
+        connection.close()
+        return answer.status, answer.headers, data
+
+    def stream(self, body, path="/api/chat"):
+        """A connection on which the answer has begun."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=300)
+        connection.request("POST", path, json.dumps(body))
+        answer = connection.getresponse()
+        line = answer.readline()
+        return connection, answer, line
+
+    def busy_slots(self):
+        status, _, data = self.ask("GET", f"/slots?model={DENSE}")
+        assert status == 200, data
+        return sum(slot["is_processing"] for slot in json.loads(data))
+
+
+class Service(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = harness.Server("--threads", "2", "--memory", "2G", "--max-body", "1M", "--max-requests", "3",
+                                    "--parallel", "3", models=[DENSE])
+        cls.client = Client(cls.server)
+
+    @classmethod
+    def tearDownClass(cls):
+        assert cls.server.stop() == 0
+
+    def test_killed_in_the_middle(self):
+        for _ in range(3):
+            connection, answer, line = self.client.stream(STORY)
+            self.assertIn(b"message", line)
+            for pid in self.server.engines():
+                os.kill(pid, signal.SIGKILL)
+            last = answer.read().splitlines()[-1]
+            self.assertIn("signal 9", json.loads(last)["error"])
+            connection.close()
+            status, _, data = self.client.ask("POST", "/api/chat", SHORT)
+            self.assertEqual(status, 200, data)
+
+    def test_killed_in_the_middle_of_events(self):
+        body = {"model": DENSE, "messages": user("Write a long story."), "max_tokens": 2000, "stream": True}
+        connection, answer, line = self.client.stream(body, "/v1/chat/completions")
+        self.assertTrue(line.startswith(b"data: "), line)
+        for pid in self.server.engines():
+            os.kill(pid, signal.SIGKILL)
+        with self.assertRaises(http.client.IncompleteRead) as broken:
+            answer.read()
+        self.assertIn(b"signal 9", broken.exception.partial)
+        connection.close()
+
+    def test_a_client_that_goes_away_stops_its_answer(self):
+        for path, body in (("/api/chat", STORY), ("/v1/chat/completions",
+                           {"model": DENSE, "messages": user("Tell a story."), "max_tokens": 2000, "stream": True})):
+            connection, answer, _ = self.client.stream(body, path)
+            self.assertEqual(self.client.busy_slots(), 1)
+            answer.close()
+            connection.close()
+            harness.wait_until(lambda: self.client.busy_slots() == 0)
+
+    def test_a_client_that_goes_away_before_the_answer_begins(self):
+        body = json.dumps(dict(STORY, stream=False)).encode()
+        head = f"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        self.client.ask("POST", "/api/chat", SHORT)
+        with socket.create_connection(("127.0.0.1", self.server.port)) as gone:
+            gone.sendall(head + body)
+            harness.wait_until(lambda: self.client.busy_slots() == 1)
+        harness.wait_until(lambda: self.client.busy_slots() == 0)
+
+    def test_too_many_at_once(self):
+        held = [self.client.stream(STORY) for _ in range(3)]
+        status, headers, data = self.client.ask("POST", "/api/chat", SHORT)
+        self.assertEqual(status, 429, data)
+        self.assertGreater(int(headers["Retry-After"]), 0)
+        self.assertEqual(self.client.ask("GET", "/api/version")[0], 200)
+        for connection, answer, _ in held:
+            answer.close()
+            connection.close()
+        harness.wait_until(lambda: self.client.ask("POST", "/api/chat", SHORT)[0] == 200)
+
+    def test_what_is_no_request(self):
+        for method, path, body, status in (
+            ("POST", "/api/chat", "{", 400),
+            ("POST", "/api/chat", "[]", 400),
+            ("POST", "/api/chat", "", 400),
+            ("POST", "/api/chat", b"\xff\xfe", 400),
+            ("POST", "/api/chat", '{"a":' * 100000, 400),
+            ("POST", "/api/chat", '{"model":5}', 400),
+            ("POST", "/v1/chat/completions", "{}}", 400),
+            ("POST", "/v1/chat/completions", '{"model":"\\u0000"}', 400),
+            ("POST", "/api/show", '{"model":"../../etc/passwd"}', 404),
+            ("GET", "/../../etc/passwd", None, 404),
+            ("GET", "/api/../../etc/passwd", None, 404),
+            ("GET", "/nothing", None, 404),
+            ("GET", "/api/chat", None, 405),
+            ("POST", "/api/chat", "x" * 2000000, 413),
+            ("GET", "/" + "x" * 40000, None, 414),
+        ):
+            got, _, data = self.client.ask(method, path, body)
+            self.assertEqual(got, status, (method, path[:40], data[:200]))
+
+    def test_a_body_that_grows_beyond_the_limit(self):
+        with socket.create_connection(("127.0.0.1", self.server.port)) as sender:
+            sender.sendall(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+            try:
+                for _ in range(64):
+                    sender.sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+                sender.sendall(b"0\r\n\r\n")
+            except OSError:
+                pass
+            self.assertIn(b" 413 ", sender.recv(65536))
+
+    def test_pages_and_names_of_elsewhere(self):
+        self.assertEqual(self.client.ask("GET", "/api/tags", Host="evil.example")[0], 403)
+        self.assertEqual(self.client.ask("GET", "/api/tags", Origin="http://evil.example")[0], 403)
+        status, headers, _ = self.client.ask("OPTIONS", "/api/chat", Origin="http://localhost:3000",
+                                             Access_Control_Request_Headers="x-mine")
+        self.assertEqual((status, headers["Access-Control-Allow-Origin"]), (204, "http://localhost:3000"))
+        self.assertEqual(headers["Access-Control-Allow-Headers"], "x-mine")
+        self.assertEqual(self.client.ask("OPTIONS", "/api/chat", Origin="http://evil.example")[0], 403)
+
+    def test_many_connections_at_rest(self):
+        idle = [socket.create_connection(("127.0.0.1", self.server.port)) for _ in range(300)]
+        self.assertEqual(self.client.ask("GET", "/api/version")[0], 200)
+        for connection in idle:
+            connection.close()
+        def descriptors():
+            return len(os.listdir(f"/proc/{self.server.process.pid}/fd"))
+        harness.wait_until(lambda: descriptors() < 100)
+
+
+class Keys(unittest.TestCase):
+    def test_key(self):
+        with harness.Server("--api-key", "secret", "--memory", "1G", models=[DENSE]) as server:
+            client = Client(server)
+            self.assertEqual(client.ask("GET", "/api/tags")[0], 401)
+            self.assertEqual(client.ask("GET", "/api/tags", Authorization="Bearer wrong")[0], 401)
+            self.assertEqual(client.ask("GET", "/api/tags", Authorization="Bearer secret")[0], 200)
+            self.assertEqual(client.ask("GET", "/api/tags", x_api_key="secret")[0], 200)
+            self.assertEqual(client.ask("GET", "/health")[0], 200)
+            self.assertNotIn("secret", "".join(server.lines))
+
+    def test_no_listening_beyond_this_machine_without_one(self):
+        with self.assertRaisesRegex(RuntimeError, "--api-key"):
+            harness.Server("--host", "0.0.0.0", "--memory", "1G", models=[DENSE])
+
+
+class End(unittest.TestCase):
+    def test_what_runs_may_end(self):
+        server = harness.Server("--memory", "1G", "--threads", "2", models=[DENSE])
+        client = Client(server)
+        body = {"model": DENSE, "messages": user("Count."), "options": {"num_predict": 60, "temperature": 0}}
+        connection, answer, _ = client.stream(body)
+        engines = server.engines()
+        self.assertEqual(len(engines), 1)
+        server.process.send_signal(signal.SIGTERM)
+        lines = answer.read().splitlines()
+        self.assertTrue(json.loads(lines[-1])["done"])
+        connection.close()
+        self.assertEqual(server.stop(), 0)
+        self.assertFalse(os.path.exists(f"/proc/{engines[0]}"))
+
+    def test_what_runs_too_long_is_broken_off(self):
+        server = harness.Server("--memory", "1G", "--threads", "2", "--drain", "0.2", models=[DENSE])
+        connection, answer, _ = Client(server).stream(STORY)
+        begin = time.monotonic()
+        self.assertEqual(server.stop(), 0)
+        self.assertLess(time.monotonic() - begin, 60)
+        connection.close()
+
+    def test_engines_follow_a_front_that_is_killed(self):
+        server = harness.Server("--memory", "1G", "--threads", "2", models=[DENSE])
+        connection, _, _ = Client(server).stream(STORY)
+        engines = server.engines()
+        server.stop(signal.SIGKILL)
+        harness.wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in engines))
+        connection.close()
+
+
+class Memory(unittest.TestCase):
+    def test_an_idle_model_makes_room(self):
+        with harness.Server("--memory", "700M", "--threads", "2", "--parallel", "1") as server:
+            client = Client(server)
+            loaded = lambda: [m["name"] for m in json.loads(client.ask("GET", "/api/ps")[2])["models"]]
+            self.assertEqual(client.ask("POST", "/api/chat", SHORT)[0], 200)
+            self.assertEqual(loaded(), [DENSE + ":latest"])
+            self.assertEqual(client.ask("POST", "/api/chat", dict(SHORT, model=harness.MOE))[0], 200)
+            self.assertIn(harness.MOE + ":latest", loaded())
+            used = sum(m["size"] for m in json.loads(client.ask("GET", "/api/ps")[2])["models"])
+            self.assertLessEqual(used, 700 << 20)
+
+    def test_a_model_that_can_never_fit_is_refused(self):
+        with harness.Server("--memory", "100M", "--threads", "2", models=[harness.MOE]) as server:
+            status, _, data = Client(server).ask("POST", "/api/chat", dict(SHORT, model=harness.MOE))
+            self.assertEqual(status, 503)
+            self.assertIn("memory", json.loads(data)["error"])
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
