@@ -703,11 +703,13 @@ enum ggml_status backend_run_chain(backend_instance *instance, const backend_cha
     }
     note_selection(&work);
     const bool begins = begins_visit(&work);
+    bool told = !begins;
     if (begins) {
         tell_visit(&work);
+        told = backend_foresee_batch(chain, work.foreseen);
     }
     lease_more(&work);
-    if (begins) {
+    if (!told) {
         backend_foresee(instance, chain, work.foreseen);
     }
     uint32_t first_slot, n_slots;

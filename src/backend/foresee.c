@@ -4,7 +4,7 @@
  * While decoding: the next layer's router is asked with the rows that this layer's
  * experts read. That takes one small product, right after this layer's own reads were
  * asked for. In a wide batch nearly every expert of the next layer will be needed, so
- * all are named, and no router is asked.
+ * all are named, no router is asked, and this layer leaves room for them.
  *
  * The guess decides only what is read early. No result depends on it.
  */
@@ -45,20 +45,25 @@ static bool score(backend_instance *instance, const hypura_router *router, const
     return true;
 }
 
+bool backend_foresee_batch(const backend_chain *chain, uint32_t *experts)
+{
+    hypura_pager        *pager = chain->weight->pager;
+    const int            next = chain->weight->bundle + 1;
+    const hypura_router *router = hypura_pager_router(pager, next);
+    const bool wide = router && (uint64_t)chain->n_tokens * (uint32_t)chain->n_used >= (uint64_t)WIDE * router->n_experts;
+    if (wide) {
+        expect_all(pager, next, experts);
+    }
+    return wide;
+}
+
 void backend_foresee(backend_instance *instance, const backend_chain *chain, uint32_t *experts)
 {
     hypura_pager             *pager = chain->weight->pager;
     const int                 next = chain->weight->bundle + 1;
     const hypura_router      *router = hypura_pager_router(pager, next);
     const struct ggml_tensor *input = chain->nodes[0].node->src[1];
-    if (!router) {
-        return;
-    }
-    if ((uint64_t)chain->n_tokens * (uint32_t)chain->n_used >= (uint64_t)WIDE * router->n_experts) {
-        expect_all(pager, next, experts);
-        return;
-    }
-    if (chain->n_tokens != 1 || !hypura_pager_foresees(pager) || input->ne[0] != router->n_inputs ||
+    if (!router || chain->n_tokens != 1 || !hypura_pager_foresees(pager) || input->ne[0] != router->n_inputs ||
         input->nb[0] != sizeof(float) || input->type != GGML_TYPE_F32) {
         return;
     }

@@ -154,7 +154,10 @@ void chain_find(const struct ggml_cgraph *graph, int first, backend_chain *found
 
 /* ---- foresee.c ---------------------------------------------------------------- */
 
-/* Once for each selection, after its leases. experts: room for all of the next layer. */
+/* Once for each selection, before its leases; experts: room for all of the next layer.
+ * False unless the batch is so wide that the next layer will need nearly all. */
+bool backend_foresee_batch(const backend_chain *chain, uint32_t *experts);
+/* The same after its leases, for one token. */
 void backend_foresee(backend_instance *instance, const backend_chain *chain, uint32_t *experts);
 
 /* ---- the executor's parts -------------------------------------------------- */

@@ -64,10 +64,20 @@ static void hold(hypura_pager *pager, uint32_t slot, bool read)
     ahead->held[ahead->n_held++] = (pager_held){.slot = slot, .read = read};
 }
 
+static bool has_more(const pager_ahead *ahead)
+{
+    return ahead->bundle >= 0 && ahead->next < ahead->n && ahead->n_started < ahead->n_most;
+}
+
+bool pager_waits_ahead(const hypura_pager *pager)
+{
+    return has_more(&pager->ahead) && pager->n_outstanding < pager->n_ahead_most;
+}
+
 bool pager_start_ahead(hypura_pager *pager)
 {
     pager_ahead *ahead = &pager->ahead;
-    while (ahead->bundle >= 0 && ahead->next < ahead->n && ahead->n_started < ahead->n_most) {
+    while (has_more(ahead)) {
         pager_pool    *pool = expected_pool(pager);
         const uint32_t expert = ahead->experts[ahead->next];
         const uint32_t key = pager->bundles[ahead->bundle].first_key + expert;

@@ -250,6 +250,7 @@ uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint3
     bool                started = false;
 
     pthread_mutex_lock(&pager->lock);
+    const bool leaves_half = pager->ahead.bundle > bundle && n > pool->n_open / 2;
     for (uint32_t i = 0; i < n; i++) {
         slots[i] = find_slot(pager, pool, place->first_key + experts[i]);
         if (slots[i] == HYPURA_CACHE_NONE) {
@@ -267,6 +268,9 @@ uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint3
     for (uint32_t i = 0; i < n; i++) {
         if (slots[i] != HYPURA_CACHE_NONE) {
             continue;
+        }
+        if (leaves_half && n_leased >= pool->n_open / 2) {
+            break;
         }
         uint32_t evicted;
         slots[i] = hypura_cache_insert(pool->cache, place->first_key + experts[i], &evicted);
@@ -339,7 +343,11 @@ void hypura_pager_release_expert(hypura_pager *pager, int bundle, uint32_t slot)
 {
     pthread_mutex_lock(&pager->lock);
     pager_unpin(pager, &pager->pools[pager->bundles[bundle].pool], slot);
+    const bool go_on = pager_waits_ahead(pager); /* for a slot, perhaps this one */
     pthread_mutex_unlock(&pager->lock);
+    if (go_on) {
+        hypura_io_wake(pager->io);
+    }
 }
 
 /* Which bundle a key of a pool belongs to, for messages. */

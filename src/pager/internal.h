@@ -287,6 +287,8 @@ void          pager_close_ahead(hypura_pager *pager);
 /* With the lock held: queues the next expert that is expected and absent, if there is one
  * and a slot for it. */
 bool pager_start_ahead(hypura_pager *pager);
+/* With the lock held: experts are expected and could be read, given a slot. */
+bool pager_waits_ahead(const hypura_pager *pager);
 /* With the lock held: whether routers are asked ahead, for the statistics. */
 void pager_tell_foresight(const hypura_pager *pager, hypura_statistics *statistics);
 /* With the lock held: a selection is known. Times the tokens for the brake. */

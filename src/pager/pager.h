@@ -147,7 +147,8 @@ void hypura_pager_visit_experts(hypura_pager *pager, int bundle, uint32_t n_toke
 const char *hypura_pager_expert_data(const hypura_pager *pager, int bundle, uint32_t slot, int index);
 
 /* Leases slots for experts[0..n), which are distinct: those present first, then
- * the others in the order given, until no slot is left. slots[i] is the slot or
+ * the others in the order given, until no slot is left, or half of the pool where a
+ * layer that comes later is expected to need the rest. slots[i] is the slot or
  * UINT32_MAX. Reads of those missing start at once. Returns how many it leased. */
 uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n,
                                     uint32_t *slots);
