@@ -371,7 +371,7 @@ typedef struct hypura_model_options {
     uint64_t    io_limit_bytes_per_s; /* emulates a drive of this rate for paged reads; 0: none */
     hypura_foresight foresight;
     const char *trace; /* a file to which the selected experts are written, see "recorded routes"; NULL: none */
-    const char *cache_dir;     /* for the profile; NULL: measured and not stored */
+    const char *cache_dir;     /* for the profile, and which experts were used; NULL: nothing is stored */
     hypura_progress_fn progress;
     void              *progress_user;
 } hypura_model_options;

@@ -311,10 +311,15 @@ uint32_t hypura_cache_policy_changes(const hypura_cache *cache)
     return cache->n_policy_changes;
 }
 
-float hypura_cache_frequency(const hypura_cache *cache, uint32_t key)
+uint32_t hypura_cache_uses(const hypura_cache *cache, uint32_t key)
 {
     assert(key < cache->n_keys);
-    return cache->past.keys[key].frequency;
+    return cache->past.keys[key].n_uses;
+}
+
+bool hypura_cache_has_empty(const hypura_cache *cache)
+{
+    return cache->first_free != HYPURA_CACHE_NONE;
 }
 
 void hypura_cache_recall(hypura_cache *cache, uint32_t key, float frequency)

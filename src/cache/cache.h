@@ -81,9 +81,12 @@ uint32_t hypura_cache_closing(const hypura_cache *cache);
 const char *hypura_cache_policy(const hypura_cache *cache);
 uint32_t    hypura_cache_policy_changes(const hypura_cache *cache);
 
-/* Share of its layer's tokens that selected the key, as seen lately; to be kept
- * across runs. recall is for a key not visited yet: what it was in an earlier run. */
-float hypura_cache_frequency(const hypura_cache *cache, uint32_t key);
-void  hypura_cache_recall(hypura_cache *cache, uint32_t key, float frequency);
+/* How many tokens selected the key since open: to be kept across runs. recall is for
+ * a key not visited yet: which share of the tokens did in earlier runs. */
+uint32_t hypura_cache_uses(const hypura_cache *cache, uint32_t key);
+void     hypura_cache_recall(hypura_cache *cache, uint32_t key, float frequency);
+
+/* True while a slot is EMPTY: an insert evicts nothing. */
+bool hypura_cache_has_empty(const hypura_cache *cache);
 
 #endif

@@ -144,6 +144,7 @@ static void note_use(history *past, const hypura_cache_visited *visit, uint32_t 
     const uint32_t n_uses = visit->n_uses ? visit->n_uses[i] : 1;
     const uint32_t age = visit->ages ? visit->ages[i] : 0;
     used->frequency = used->frequency * kept + (1.0f - kept) * (float)n_uses / (float)visit->n_tokens;
+    used->n_uses += n_uses;
     used->age = age < AGE_MAX ? (uint16_t)age : AGE_MAX;
     used->last_use = past->clock - (double)age * past->n_groups;
     used->in_visit = false;

@@ -26,6 +26,7 @@
 
 typedef struct history_key {
     double last_use; /* time of the whole model, in visits; 0: never */
+    uint32_t n_uses; /* by all tokens since open */
     float frequency; /* share of its group's tokens that used it, as seen lately */
     uint16_t age;
     uint8_t class_of;

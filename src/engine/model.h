@@ -21,6 +21,7 @@ struct hypura_model {
     char *cache_dir;     /* where runs are learned from; NULL: nowhere */
     bool repack;
     hypura_trace *trace; /* NULL: routes are not recorded */
+    char *hot_dir;       /* where the experts used are kept; NULL: nowhere */
     int8_t *every_token; /* n_ubatch ones: logits wanted for all */
     uint64_t trunk_bytes;
     hypura_conversation *conversation; /* NULL until the first answer */

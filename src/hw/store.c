@@ -168,7 +168,7 @@ static json_t *encode(const char *drive, const hypura_profile *p)
                      p->direct_bytes_per_s, "read_latency_us", p->read_latency_us);
 }
 
-static hypura_status write_file(const char *path, const char *text, hypura_error *error)
+hypura_status hypura_store_write(const char *path, const char *text, hypura_error *error)
 {
     char temporary[PATH_BYTES + 16];
     (void)snprintf(temporary, sizeof temporary, "%s.XXXXXX", path);
@@ -235,7 +235,7 @@ hypura_status hypura_store_save(const char *cache_dir, const char *drive, const 
     if (text == NULL) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to store the profile in %s", path);
     }
-    hypura_status status = write_file(path, text, error);
+    hypura_status status = hypura_store_write(path, text, error);
     free(text);
     return status;
 }

@@ -12,6 +12,10 @@
 /* Makes the folder and its parents where they are missing. */
 hypura_status hypura_store_make_folder(const char *path, hypura_error *error);
 
+/* Writes text and a newline as the whole of a file. Readers see the old one or the
+ * new one. */
+hypura_status hypura_store_write(const char *path, const char *text, hypura_error *error);
+
 /* Looks for the profile of this processor (cpu and n_cpus of profile) and drive,
  * and fills the measured fields. False, leaving profile alone, when there is
  * none, or none that makes sense. */

@@ -12,6 +12,8 @@
  *                     | present             (pinned) |
  *                     +-----------------> HELD ------+--- not -------> unpinned
  *
+ * Before anything is expected, EMPTY slots are filled with what earlier runs used most.
+ *
  * What always holds:
  *  1. Slots held for what is expected are pinned, and never more than half of a
  *     pool's open slots are: a layer can always lease the others.
@@ -41,6 +43,7 @@ hypura_status pager_open_ahead(hypura_pager *pager, uint32_t most_experts, hypur
 
 void pager_close_ahead(hypura_pager *pager)
 {
+    free(pager->warm.experts);
     free(pager->ahead.experts);
     free(pager->ahead.held);
 }
@@ -93,11 +96,68 @@ bool pager_start_ahead(hypura_pager *pager)
         pager->statistics.n_evictions += evicted != HYPURA_CACHE_NONE;
         ahead->n_started++;
         pager_read_expert(pager, PAGER_AHEAD, ahead->bundle, expert, slot);
+        pager->statistics.ahead_bytes_read += pager->map->bundles[ahead->bundle].expert_bytes;
         hold(pager, slot, true);
         return true;
     }
     return false;
 }
+
+/* ---- from earlier runs -------------------------------------------------------- */
+
+hypura_status hypura_pager_warm(hypura_pager *pager, const hypura_hot_expert *experts, uint32_t n, hypura_error *error)
+{
+    hypura_hot_expert *copy = n > 0 ? calloc(n, sizeof(*copy)) : NULL;
+    if (n > 0 && !copy) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a list of %u experts", n);
+    }
+    pthread_mutex_lock(&pager->lock);
+    for (uint32_t i = 0; i < n; i++) {
+        const int bundle = experts[i].bundle;
+        if (pager->plan->placements[pager->map->bundles[bundle].tensors[0]].place == HYPURA_PLACE_EXPERTS) {
+            const pager_bundle *place = &pager->bundles[bundle];
+            copy[pager->warm.n++] = experts[i];
+            hypura_cache_recall(pager->pools[place->pool].cache, place->first_key + experts[i].expert,
+                                experts[i].frequency);
+        }
+    }
+    pager->warm.experts = copy;
+    pthread_mutex_unlock(&pager->lock);
+    hypura_io_wake(pager->io);
+    return HYPURA_OK;
+}
+
+bool pager_start_warm(hypura_pager *pager)
+{
+    pager_warm *warm = &pager->warm;
+    while (warm->next < warm->n) {
+        const hypura_hot_expert *hot = &warm->experts[warm->next++];
+        const pager_bundle      *place = &pager->bundles[hot->bundle];
+        pager_pool              *pool = &pager->pools[place->pool];
+        const uint32_t           key = place->first_key + hot->expert;
+        if (hypura_cache_has_empty(pool->cache) && hypura_cache_find(pool->cache, key) == HYPURA_CACHE_NONE) {
+            uint32_t       evicted;
+            const uint32_t slot = hypura_cache_insert(pool->cache, key, &evicted);
+            pager_read_expert(pager, PAGER_AHEAD, hot->bundle, hot->expert, slot);
+            return true;
+        }
+    }
+    return false;
+}
+
+uint32_t hypura_pager_uses(hypura_pager *pager, int bundle, uint32_t expert)
+{
+    if (pager->plan->placements[pager->map->bundles[bundle].tensors[0]].place != HYPURA_PLACE_EXPERTS) {
+        return 0;
+    }
+    const pager_bundle *place = &pager->bundles[bundle];
+    pthread_mutex_lock(&pager->lock);
+    const uint32_t uses = hypura_cache_uses(pager->pools[place->pool].cache, place->first_key + expert);
+    pthread_mutex_unlock(&pager->lock);
+    return uses;
+}
+
+/* ---- settling ------------------------------------------------------------------- */
 
 static bool contains(const uint32_t *experts, uint32_t n, uint32_t expert)
 {
@@ -121,7 +181,7 @@ void pager_settle(hypura_pager *pager, const uint32_t *selected, uint32_t n)
     for (uint32_t i = 0; i < ahead->n_held; i++) {
         const uint32_t slot = ahead->held[i].slot;
         const bool     right = contains(selected, n, hypura_cache_key(pool->cache, slot) - first_key);
-        if (!right) {
+        if (!right && ahead->held[i].read) {
             pager_drop_ahead(pager, pager->bundles[ahead->bundle].pool, slot);
         }
         if (ahead->held[i].read && right) {

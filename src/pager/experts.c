@@ -199,9 +199,6 @@ void pager_read_expert(hypura_pager *pager, enum pager_priority priority, int bu
         pool->slots[slot].n_requests[i] = 1;
         pager_push(pager, priority, &read);
     }
-    if (priority == PAGER_AHEAD) {
-        pager->statistics.ahead_bytes_read += shape->expert_bytes;
-    }
 }
 
 /* With the lock held: the slot of a key. One whose read failed has to end its other

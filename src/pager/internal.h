@@ -170,6 +170,13 @@ typedef struct pager_ahead {
     pager_held *held;
 } pager_ahead;
 
+/* What was used in earlier runs, to fill empty slots with. */
+typedef struct pager_warm {
+    hypura_hot_expert *experts;
+    uint32_t           n;
+    uint32_t           next;
+} pager_warm;
+
 #define PAGER_MAX_HELPERS 4
 
 /* Reads that ended and wait to be repacked, by their user words. */
@@ -226,6 +233,7 @@ struct hypura_pager {
     int             last_bundle;    /* visited last */
     uint32_t        n_ahead_most; /* outstanding reads up to which reads ahead start */
     pager_ahead     ahead;
+    pager_warm      warm;
     pthread_cond_t  jobs_changed;
     pager_jobs      jobs;
     uint32_t        n_outstanding; /* accepted by the engine, not completed */
@@ -287,6 +295,8 @@ void          pager_close_ahead(hypura_pager *pager);
 /* With the lock held: queues the next expert that is expected and absent, if there is one
  * and a slot for it. */
 bool pager_start_ahead(hypura_pager *pager);
+/* With the lock held: the same for an expert of earlier runs and an EMPTY slot. */
+bool pager_start_warm(hypura_pager *pager);
 /* With the lock held: experts are expected and could be read, given a slot. */
 bool pager_waits_ahead(const hypura_pager *pager);
 /* With the lock held: whether routers are asked ahead, for the statistics. */

@@ -115,6 +115,21 @@ hypura_status hypura_pager_check_files(const hypura_pager *pager, bool opening, 
 /* The first failure since the last call of this; HYPURA_OK when there was none. */
 hypura_status hypura_pager_take_error(hypura_pager *pager, hypura_error *error);
 
+/* ---- across runs ---------------------------------------------------------- */
+
+typedef struct hypura_hot_expert {
+    int      bundle;
+    uint32_t expert;
+    float    frequency; /* share of the tokens that selected it in earlier runs */
+} hypura_hot_expert;
+
+/* Before the first graph: what was used in earlier runs, most frequent first. Slots
+ * that are empty are filled with it while the drive is idle. Once. */
+hypura_status hypura_pager_warm(hypura_pager *pager, const hypura_hot_expert *experts, uint32_t n, hypura_error *error);
+
+/* How many tokens selected the expert since open. Any thread. */
+uint32_t hypura_pager_uses(hypura_pager *pager, int bundle, uint32_t expert);
+
 /* ---- for the executor, between enter and leave ------------------------- */
 
 void hypura_pager_enter(hypura_pager *pager);

@@ -145,7 +145,7 @@ static uint32_t take_requests(hypura_pager *pager, hypura_io_read *batch)
         if (!is_empty(demand)) {
             batch[n++] = *queued(demand, demand->head++);
         } else if (pager->n_outstanding < pager->n_ahead_most &&
-                   (!is_empty(&pager->queues[PAGER_AHEAD]) || pager_start_ahead(pager))) {
+                   (!is_empty(&pager->queues[PAGER_AHEAD]) || pager_start_ahead(pager) || pager_start_warm(pager))) {
             batch[n++] = cut_request(pager);
         } else {
             break;

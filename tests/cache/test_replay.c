@@ -440,13 +440,18 @@ static void test_what_was_frequent_in_another_run_is_known(void **state)
     hypura_cache *cache = open_cache("reuse", 2);
     uint32_t evicted;
     hypura_cache_recall(cache, 5, 0.3f);
-    assert_true(hypura_cache_frequency(cache, 5) == 0.3f);
+    assert_int_equal(hypura_cache_uses(cache, 5), 0);
+    assert_true(hypura_cache_has_empty(cache));
     hypura_cache_insert(cache, 4, &evicted);
     hypura_cache_insert(cache, 5, &evicted);
     hypura_cache_insert(cache, 6, &evicted);
     assert_int_equal(evicted, 4);
     hypura_cache_insert(cache, 7, &evicted);
     assert_int_equal(evicted, 6);
+    assert_false(hypura_cache_has_empty(cache));
+    use(cache, (const uint32_t[]){9, 7}, 2);
+    use(cache, (const uint32_t[]){7}, 1);
+    assert_int_equal(hypura_cache_uses(cache, 7), 2);
     hypura_cache_close(cache);
 }
 

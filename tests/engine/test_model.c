@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -327,6 +328,76 @@ static void models_do_not_mix(void **state)
     hypura_model_close(third);
 }
 
+/* ---- experts of earlier runs ---------------------------------------------- */
+
+/* Opens with the pool empty, waits until nothing more is read; returns what was, of
+ * experts, before and after eight tokens. */
+static void run_once(const hypura_model_options *options, const hypura_model_extras *extras, uint64_t *before,
+                     uint64_t *after)
+{
+    hypura_model *model = NULL;
+    hypura_statistics statistics;
+    hypura_error error;
+    uint64_t last = UINT64_MAX;
+    fixture_ok(hypura_model_open_with(options, extras, &model, &error), &error);
+    for (*before = 0; *before != last;) {
+        last = *before;
+        usleep(50000);
+        hypura_model_statistics(model, &statistics);
+        *before = statistics.bytes_read;
+    }
+    for (llama_token token = 1; token <= 8; token++) {
+        fixture_ok(hypura_model_decode(model, &token, 1, false, &error), &error);
+    }
+    hypura_model_statistics(model, &statistics);
+    *after = statistics.bytes_read;
+    hypura_model_close(model);
+}
+
+static void experts_used_are_there_in_the_next_run(void **state)
+{
+    (void)state;
+    char folder[512];
+    char file[600];
+    hypura_profile profile;
+    hypura_error error;
+    const hypura_profile_options measured = {.cache_dir = fixture_cache_dir(), .storage_path = fixture_cache_dir()};
+    fixture_ok(hypura_profile_get(&measured, &profile, &error), &error);
+    snprintf(folder, sizeof(folder), "%s", fixture_path("hot"));
+    assert_int_equal(mkdir(folder, 0700), 0);
+    snprintf(file, sizeof(file), "%s/olmoe-moe.gguf.experts", folder);
+    const hypura_model_options options = {.path = fixture_arch("olmoe-moe.gguf"),
+                                          .weights_bytes = UINT64_C(1) << 30,
+                                          .n_context = 64,
+                                          .n_threads = 1,
+                                          .force_paging = true,
+                                          .cache_dir = folder};
+    const hypura_model_extras extras = {.profile = &profile};
+    uint64_t before, after, cold_bytes;
+    run_once(&options, &extras, &before, &cold_bytes);
+    assert_int_equal(before, 0);
+    assert_true(cold_bytes > 0);
+    run_once(&options, &extras, &before, &after);
+    assert_true(before > 0);
+    assert_true(after - before < cold_bytes / 20); /* the same tokens again: rows of the embedding alone */
+
+    /* a file that makes no sense is as good as none */
+    static const char *const bad[] = {"", "hypura experts 1 5 5 2\n", "nothing of the kind"};
+    for (size_t i = 0; i < 3; i++) {
+        fixture_write(file, bad[i], strlen(bad[i]));
+        run_once(&options, &extras, &before, &after);
+        assert_int_equal(before, 0);
+    }
+    size_t n;
+    char *text = fixture_read(file, &n);
+    fixture_write(file, text, n / 2); /* one cut short */
+    free(text);
+    run_once(&options, &extras, &before, &after);
+    assert_int_equal(before, 0);
+    assert_int_equal(unlink(file), 0);
+    assert_int_equal(rmdir(folder), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -340,6 +411,7 @@ int main(void)
         cmocka_unit_test(estimate_reads_no_weights),
         cmocka_unit_test(no_weight_stays_in_page_cache),
         cmocka_unit_test(models_do_not_mix),
+        cmocka_unit_test(experts_used_are_there_in_the_next_run),
     };
     return cmocka_run_group_tests_name("engine model", tests, fixture_setup, fixture_teardown);
 }
