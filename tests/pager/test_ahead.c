@@ -138,7 +138,7 @@ static void guesses_change_no_byte(void **state)
         hypura_pager *pager = open_pager(&f, engines[e], NULL, NULL);
         srand(11);
         hypura_pager_enter(pager);
-        for (int round = 0; round < 600; round++) {
+        for (int round = 0; round < 240; round++) {
             const int bundle = round % FIXTURE_LAYERS;
             uint32_t  selected[3];
             uint32_t  guess[4];
@@ -277,7 +277,7 @@ static void a_wrong_guess_is_dropped(void **state)
 static void closing_with_a_guess_under_way(void **state)
 {
     (void)state;
-    for (int i = 0; i < 50; i++) {
+    for (int i = 0; i < 20; i++) {
         fixture f;
         fixture_open(&f, &shape);
         hypura_pager  *pager = open_pager(&f, engines[i % 2], NULL, NULL);
