@@ -8,8 +8,8 @@
 #define ALL_GROUPS_UP_TO 8 /* fewer layers are all looked at */
 #define STRIDE           4
 #define KEPT_PER_ROUND   0.99  /* half of what counts is of the last 70 tokens */
-#define USES_TO_CHOOSE   500.0 /* fewer say nothing */
-#define ADVANTAGE        0.03  /* of the uses: what a change must promise */
+#define USES_TO_CHOOSE   1500.0 /* fewer say nothing: the pool still fills */
+#define ADVANTAGE        0.03   /* of the uses: what another policy must promise */
 
 bool ghosts_open(ghosts *all, const history *past)
 {
@@ -91,11 +91,15 @@ void ghosts_visit(ghosts *all, const hypura_cache_visited *visit, bool round, ui
 
 const hypura_policy *ghosts_choose(const ghosts *all, const hypura_policy *in_force)
 {
-    const ghost *best = NULL;
-    const ghost *now = NULL;
+    const ghost *first = &all->of[0];
+    const ghost *best = first;
+    const ghost *now = first;
     for (uint32_t i = 0; i < HYPURA_N_POLICIES; i++) {
-        best = !best || all->of[i].hits > best->hits ? &all->of[i] : best;
+        best = all->of[i].hits > best->hits ? &all->of[i] : best;
         now = all->of[i].held.policy == in_force ? &all->of[i] : now;
+    }
+    if (now != first && first->hits >= now->hits) {
+        return first->held.policy;
     }
     const bool better = all->uses >= USES_TO_CHOOSE && best->hits > now->hits + ADVANTAGE * all->uses;
     return better ? best->held.policy : in_force;

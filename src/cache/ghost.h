@@ -32,7 +32,8 @@ void ghosts_close(ghosts *all);
 /* After the history has noted it. n_slots of the cache as it is now. */
 void ghosts_visit(ghosts *all, const hypura_cache_visited *visit, bool round, uint32_t n_slots);
 
-/* The policy to use from here on, given the one in force. */
+/* The policy to use from here on, given the one in force: another one only for an
+ * advantage beyond what a sample errs by, and the first one again once it is as good. */
 const hypura_policy *ghosts_choose(const ghosts *all, const hypura_policy *in_force);
 
 #endif

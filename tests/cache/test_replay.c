@@ -323,18 +323,19 @@ static void test_the_choice_changes_for_an_advantage_alone(void **state)
     assert_true(ghosts_open(&all, &past));
     const hypura_policy *first = hypura_policy_at(0);
     const hypura_policy *other = hypura_policy_at(1);
-    all.uses = 1000.0;
-    all.of[0].hits = 500.0;
-    all.of[1].hits = 505.0;
+    all.uses = 2000.0;
+    all.of[0].hits = 1000.0;
+    all.of[1].hits = 1010.0;
     assert_ptr_equal(ghosts_choose(&all, first), first);
-    all.of[1].hits = 600.0;
+    all.of[1].hits = 1200.0;
     assert_ptr_equal(ghosts_choose(&all, first), other);
-    all.of[0].hits = 605.0;
+    all.of[0].hits = 1190.0;
     assert_ptr_equal(ghosts_choose(&all, other), other);
+    all.of[0].hits = 1200.0; /* as good again */
+    assert_ptr_equal(ghosts_choose(&all, other), first);
+    all.of[0].hits = 0.0;
     all.uses = 10.0; /* too few to say anything */
-    all.of[0].hits = 10.0;
-    all.of[1].hits = 0.0;
-    assert_ptr_equal(ghosts_choose(&all, other), other);
+    assert_ptr_equal(ghosts_choose(&all, first), first);
     ghosts_close(&all);
     history_close(&past);
 }
