@@ -85,7 +85,8 @@ static void tell_refusal(talk *t)
 {
     json_t *body = json_loadb(t->refusal ? t->refusal : "", t->refusal_bytes, 0, NULL);
     const char *message = json_string_value(json_object_get(json_object_get(body, "error"), "message"));
-    fail(t, t->code, message ? message : "the engine refused the request");
+    /* What this model cannot do, an infill without its tokens, was asked for in vain: nothing has failed. */
+    fail(t, t->code == 501 ? 400 : t->code, message ? message : "the engine refused the request");
     json_decref(body);
 }
 

@@ -55,7 +55,7 @@ static void embed(http_exchange *exchange, const char *model, bool one, const js
         http_fail_error(exchange, &error);
     } else if (code != 200) {
         const char *message = json_string_value(json_object_get(json_object_get(answer, "error"), "message"));
-        http_fail(exchange, code, "%s", message ? message : "the engine refused the request");
+        http_fail(exchange, code == 501 ? 400 : code, "%s", message ? message : "the engine refused the request");
     } else {
         json_t *vectors = take_vectors(answer);
         if (vectors) {

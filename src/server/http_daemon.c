@@ -386,6 +386,11 @@ static bool check_head(http_exchange *exchange)
         return false;
     }
     if (!exchange->route) {
+        char methods[64];
+        route_methods(exchange->path, methods, sizeof methods);
+        if (known_path) {
+            http_set_header(exchange, "Allow", methods);
+        }
         http_fail(exchange, known_path ? 405 : 404, "%s %.200s is not part of this API", exchange->method,
                   exchange->path);
         return false;

@@ -22,7 +22,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { REPORT_US = 100000, LOCK_POLL_US = 100000, PAUSE_US = 500000 };
+enum { REPORT_US = 100000, LOCK_POLL_US = 100000, ASK_US = 1000000, PAUSE_US = 500000 };
 
 typedef struct pull {
     hypura_models *models;
@@ -89,7 +89,7 @@ static bool on_fetch(void *user, uint64_t done)
     if (p->file == NULL) {
         /* Before the plan there is nothing to tell; a report of what was told asks whether to go on. */
         const hypura_pull_step step = {.status = "pulling manifest"};
-        if (hypura_clock_us() - p->reported_us < REPORT_US) {
+        if (hypura_clock_us() - p->reported_us < ASK_US) {
             return true;
         }
         p->reported_us = hypura_clock_us();
@@ -337,6 +337,7 @@ hypura_status hypura_models_pull(hypura_models *models, const hypura_pull_option
     }
     status = status == HYPURA_OK ? refuse_fixed(&p, error) : status;
     status = status == HYPURA_OK ? report(&p, "pulling manifest", error) : status;
+    p.reported_us = hypura_clock_us();
     if (status == HYPURA_OK) {
         /* The token is the hub's, and nobody else's to see. */
         const char *token = is_of_hub(p.name) ? options->hub_token : NULL;

@@ -3,6 +3,7 @@
  */
 #include "server/routes.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define OPENAI    HTTP_STYLE_OPENAI
@@ -90,4 +91,16 @@ const http_route *route_find(const char *method, const char *path, bool *known_p
         }
     }
     return NULL;
+}
+
+void route_methods(const char *path, char *text, size_t capacity)
+{
+    size_t n = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
+        const char *method = routes[i].method;
+        if (path_fits(routes[i].path, path) && !strstr(text, method) && n + strlen(method) + 3 < capacity) {
+            n += (size_t)snprintf(text + n, capacity - n, "%s%s", n > 0 ? ", " : "", method);
+        }
+    }
 }

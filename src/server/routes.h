@@ -23,6 +23,8 @@ typedef struct http_route {
 
 /* The route of a request. NULL when there is none; *known_path tells whether the path has another method (405). */
 const http_route *route_find(const char *method, const char *path, bool *known_path);
+/* The methods that a path has, as the header Allow lists them; cut to capacity. */
+void route_methods(const char *path, char *text, size_t capacity);
 
 /* ---- handlers, each in the file named after it --------------------------------- */
 

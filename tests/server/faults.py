@@ -1,0 +1,233 @@
+#!/usr/bin/env python3
+"""What a server does when the disk is full or its files go: the program itself, on a tiny model, with a hub on loopback.
+
+    faults.py HYPURA MKMODEL FAKE_HUB
+
+A full disk is a limit on the size of files; with the right to mount, a small file system as well. Descriptors and models are
+counted afterwards: nothing may be lost or left behind.
+"""
+import hashlib
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+
+HYPURA, MKMODEL, FAKE_HUB = map(os.path.abspath, sys.argv[1:4])
+MIB = 1 << 20
+top = tempfile.mkdtemp(prefix="hypura-faults-")
+started = []
+
+
+def path(*words):
+    return os.path.join(top, *words)
+
+
+def start(*words, stdout, prepare=None, stdin=None, stderr=None):
+    child = subprocess.Popen(words, stdin=stdin, stdout=stdout, stderr=stderr, preexec_fn=prepare, text=True,
+                             env={**os.environ, "OMP_WAIT_POLICY": "passive", "HYPURA_CACHE_DIR": path("cache")})
+    started.append(child)
+    return child
+
+
+class Server:
+    """hypura serve over a models folder; most_bytes limits what a file may grow to."""
+
+    def __init__(self, models, *options, most_bytes=None):
+        def limit():
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            if most_bytes:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+        self.log = open(path("server.log"), "w+", encoding="utf-8")
+        self.process = start(HYPURA, "serve", "--port", "0", "--models", models, "--no-ollama", "--memory", "700M", "--context",
+                             "256", "--threads", "2", *options, stdout=self.log, stderr=self.log, prepare=limit)
+        for _ in range(600):
+            self.log.seek(0)
+            if found := re.search(r"http://[0-9.]+:[0-9]+", self.log.read()):
+                self.url = found[0]
+                return
+            assert self.process.poll() is None, "the server ended: " + self.read_log()
+            time.sleep(0.1)
+        raise AssertionError("the server does not listen")
+
+    def read_log(self):
+        self.log.seek(0)
+        return self.log.read()
+
+    def ask(self, route, body=None, data=None, method=None):
+        data = json.dumps(body).encode() if body is not None else data
+        request = urllib.request.Request(self.url + route, data=data, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=300) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def models(self):
+        return sorted(model["name"] for model in json.loads(self.ask("/api/tags")[1])["models"])
+
+    def chat(self, model, tokens=8):
+        return self.ask("/api/chat", {"model": model, "stream": False, "options": {"num_predict": tokens, "temperature": 0},
+                                      "messages": [{"role": "user", "content": "w3 w4"}]})
+
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(120) == 0, self.read_log()
+        self.log.close()
+
+
+def files_below(folder):
+    return sorted(os.path.relpath(os.path.join(here, name), folder) for here, _, names in os.walk(folder) for name in names)
+
+
+def check_full_disk(models, server, what):
+    """Pull, create, and a blob on a disk with room for less: each fails, says so, and leaves what was there."""
+    before = server.models()
+    code, text = server.ask("/api/pull", {"model": "hf.co/user/repo", "stream": False})
+    assert code == 500 and "free" in text and "needs" in text, (what, code, text)
+    code, text = server.ask("/api/pull", {"model": "hf.co/user/repo"})
+    assert code == 200 and '"error"' in text.splitlines()[-1], (what, text)
+    code, text = server.ask("/api/create", {"model": "tiny", "from": path("import", "big.gguf"), "stream": False})
+    assert code == 500 and "free" in text, (what, code, text)
+    data = b"x" * (6 * MIB)
+    code, text = server.ask("/api/blobs/sha256:" + hashlib.sha256(data).hexdigest(), data=data)
+    assert code == 500 and "free" in text, (what, code, text)
+    assert server.models() == before, what
+    kept = files_below(models)
+    assert [name for name in kept if name.startswith((".staging", ".blobs"))] == [], (what, kept)
+    # Not chat: a drive that was never measured is measured with a file of 256 MiB where the model is smaller.
+    code, text = server.ask("/api/show", {"model": "tiny"})
+    assert code == 200 and "model_info" in text, (what, text)
+
+
+def full_disk():
+    models = path("models")
+    hub_path = path("hub", "user", "repo")
+    os.makedirs(hub_path)
+    os.makedirs(path("import"))
+    subprocess.run([MKMODEL, "shape", "qwen3-tiny", path("import", "big.gguf")], check=True, stdout=subprocess.DEVNULL)
+    shutil.copy(path("import", "big.gguf"), hub_path)
+    hub = start(sys.executable, FAKE_HUB, path("hub"), stdout=subprocess.PIPE, stdin=subprocess.PIPE)
+    url = "http://127.0.0.1:" + hub.stdout.readline().strip()
+    options = ("--hub", url, "--import", path("import"))
+    server = Server(models, *options, most_bytes=4 * MIB)
+    # On the same file system a model is linked, which needs no room.
+    code, text = server.ask("/api/create", {"model": "linked", "from": path("import", "big.gguf"), "stream": False})
+    assert code == 200, text
+    assert server.ask("/api/delete", {"model": "linked"}, method="DELETE")[0] == 200
+    before = server.models()
+    code, text = server.ask("/api/pull", {"model": "hf.co/user/repo", "stream": False})
+    assert code == 500 and "free" in text and "needs" in text, (code, text)
+    data = b"x" * (6 * MIB)
+    code, text = server.ask("/api/blobs/sha256:" + hashlib.sha256(data).hexdigest(), data=data)
+    assert code == 500 and "free" in text, (code, text)
+    assert server.models() == before
+    server.stop()
+    # With room again the pull goes on from what came.
+    server = Server(models, *options)
+    code, text = server.ask("/api/pull", {"model": "hf.co/user/repo"})
+    assert code == 200 and json.loads(text.splitlines()[-1]) == {"status": "success"}, text
+    with open(path("hub", "log"), encoding="utf-8") as log:
+        assert f"bytes={4 * MIB}-" in log.read(), "the pull began anew"
+    assert "hf.co/user/repo:latest" in server.models()
+    server.stop()
+
+    small = path("small")
+    os.makedirs(small)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", small], capture_output=True).returncode != 0:
+        print("no right to mount: the small file system is left out")
+        return
+    try:
+        shutil.copy(path("models", "tiny.gguf"), small)
+        server = Server(small, *options)
+        check_full_disk(small, server, "small file system")
+        server.stop()
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def state_on_a_full_disk():
+    """The states of conversations cannot be written: answers come all the same, and are the same."""
+    models = path("models")
+    server = Server(models)
+    expected = json.loads(server.chat("tiny", 32)[1])["message"]
+    server.stop()
+    server = Server(models, most_bytes=4096)
+    for _ in range(3):
+        code, text = server.chat("tiny", 32)
+        assert code == 200 and json.loads(text)["message"] == expected, (code, text)
+    assert server.ask("/api/generate", {"model": "tiny", "keep_alive": 0})[0] == 200
+    code, text = server.chat("tiny", 32)
+    assert code == 200 and json.loads(text)["message"] == expected, (code, text)
+    server.stop()
+
+
+def file_deleted_while_serving():
+    models = path("models")
+    shutil.copy(path("models", "tiny.gguf"), path("models", "gone.gguf"))
+    server = Server(models, "--weights", "60%")
+    expected = json.loads(server.chat("gone")[1])["message"]
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(server.chat("gone", 200))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.05)
+    os.unlink(path("models", "gone.gguf"))
+    for thread in threads:
+        thread.join()
+    # What was under way had the file open.
+    for code, text in results:
+        assert code == 200 and json.loads(text)["done"], (code, text)
+    descriptors = server.descriptors()  # with a connection for each thread that has worked
+    # From now on it is not there, for anybody.
+    code, text = server.chat("gone")
+    assert code == 404 and "gone" in text, (code, text)
+    assert "gone:latest" not in server.models()
+    code, text = server.ask("/api/show", {"model": "gone"})
+    assert code == 404, (code, text)
+    # Another one takes its place, with other contents, and is loaded anew.
+    shutil.copy(path("import", "big.gguf"), path("models", "gone.gguf"))
+    code, text = server.chat("gone")
+    assert code == 200 and json.loads(text)["message"] != expected, text
+    # Deleted through the API it is gone as well, and its engine with it.
+    assert server.ask("/api/delete", {"model": "gone"}, method="DELETE")[0] == 200
+    assert server.chat("gone")[0] == 404
+    for _ in range(100):
+        loaded = [model["name"] for model in json.loads(server.ask("/api/ps")[1])["models"]]
+        if loaded == [] and server.descriptors() <= descriptors:
+            break
+        time.sleep(0.1)
+    assert loaded == [], loaded
+    assert server.descriptors() <= descriptors, f"{server.descriptors()} descriptors, {descriptors} before"
+    server.stop()
+
+
+try:
+    os.makedirs(path("models"))
+    subprocess.run([MKMODEL, "shape", "llama-tiny", path("models", "tiny.gguf")], check=True, stdout=subprocess.DEVNULL)
+    for check in (full_disk, state_on_a_full_disk, file_deleted_while_serving):
+        begin = time.time()
+        check()
+        print(f"{check.__name__}: ok, {time.time() - begin:.1f} s", flush=True)
+except AssertionError:
+    if os.path.exists(path("server.log")):
+        with open(path("server.log"), encoding="utf-8") as log:
+            print(log.read()[-4000:])
+    raise
+finally:
+    for child in started:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+    shutil.rmtree(top, ignore_errors=True)
