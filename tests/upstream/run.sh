@@ -24,11 +24,13 @@ if [ ! -e "$venv/.done" ]; then
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-export HYPURA=$build/hypura HYPURA_UPSTREAM_MODEL=$model OMP_WAIT_POLICY=passive PORT=${PORT:-18490} PYTHONPATH=$here:$work/tests
+export HYPURA=$build/hypura HYPURA_UPSTREAM_MODEL=$model OMP_WAIT_POLICY=passive PORT=${PORT:-18490} PYTHONPATH=$here:$work/tools/server/tests
+mkdir -p "$work/tools/server"
+ln -s "$source/models" "$work/models" # templates that the tests name by "../../../models"
 for server in stock front; do
-    rm -rf "$work/tests"
-    cp -r "$source/tools/server/tests" "$work/tests"
-    cd "$work/tests"
+    rm -rf "$work/tools/server/tests"
+    cp -r "$source/tools/server/tests" "$work/tools/server/tests"
+    cd "$work/tools/server/tests"
     LLAMA_SERVER_BIN_PATH=$([ $server = stock ] && echo "$stock" || echo "$here/front.py") \
         "$venv/bin/pytest" -q -p local_models --timeout 180 --junit-xml "$out/$server.xml" -o junit_logging=all "$@" \
         >"$out/$server.log" 2>&1 || true
