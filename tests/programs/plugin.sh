@@ -10,7 +10,9 @@ export OMP_WAIT_POLICY=passive GGML_BACKEND_PATH=$plugin HYPURA_STATS=$stats
 # Under a sanitizer its runtime comes first; what llama.cpp's own program leaks is not looked at.
 preload=()
 if [ -n "${HYPURA_PRELOAD:-}" ]; then
-    preload=(env LD_PRELOAD="$HYPURA_PRELOAD" ASAN_OPTIONS=detect_leaks=0)
+    # A plug-in is not told when its program ends: the pager's threads end with it.
+    preload=(env LD_PRELOAD="$HYPURA_PRELOAD" ASAN_OPTIONS=detect_leaks=0
+        TSAN_OPTIONS="${TSAN_OPTIONS:-}:report_thread_leaks=0")
 fi
 run() { "${preload[@]}" "$bench" -m "$model" -p 16 -n 4 -r 1 -t 2 "$@"; }
 
