@@ -424,6 +424,8 @@ typedef struct hypura_statistics {
     char     io_engine[16];
     bool     direct_io;
     uint64_t io_limit_bytes_per_s; /* of an emulated drive; 0: the drive as it is */
+    bool     records;           /* experts are read as records, from the sidecar that hypura_optimize made */
+    char     records_note[256]; /* why a sidecar that is there is not used, or "" */
     /* over a GPU; bytes_needed and bytes_hit are then of what its memory lacked */
     uint64_t locked_bytes;      /* of the expert pools in RAM, in memory that the driver pinned */
     uint64_t vram_bytes_needed; /* of experts, by computing */

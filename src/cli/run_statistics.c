@@ -101,6 +101,11 @@ void hypura_run_statistics_print(const hypura_run_report *report)
                            statistics.io_engine, statistics.direct_io ? "direct" : "through the page cache",
                            hypura_output_size((uint64_t)ratio((double)statistics.bytes_read, (double)totals->tokens)));
     }
+    if (statistics.records) {
+        hypura_output_note("records    experts were read from the sidecar that optimize made");
+    } else if (statistics.records_note[0] != '\0') {
+        hypura_output_note("records    %s", statistics.records_note);
+    }
     if (statistics.bytes_needed > 0) {
         hypura_output_note("hits       %.1f %% of the bytes needed were in memory, %llu evictions",
                            100.0 * hit_rate_bytes(&statistics), (unsigned long long)statistics.n_evictions);
@@ -153,6 +158,7 @@ hypura_status hypura_run_statistics_write(const hypura_run_report *report, const
     hypura_json_integer(&object, "ahead_bytes_useful", statistics.ahead_bytes_useful);
     hypura_json_text(&object, "io_engine", statistics.io_engine);
     hypura_json_bool(&object, "direct_io", statistics.direct_io);
+    hypura_json_bool(&object, "records", statistics.records);
     hypura_json_text(&object, "text", totals->text ? totals->text : "");
     return hypura_json_write(object, path, error);
 }

@@ -137,7 +137,11 @@ hypura_status pager_open_experts(hypura_pager *pager, hypura_error *error)
         pager->bundles[b].pool = (uint32_t)placement->pool;
         pager->bundles[b].first_key = pool->n_keys;
         pool->n_keys += (uint32_t)map->bundles[b].n_experts;
-        lay_out_bundle(pager, b, hypura_io_files(pager->io));
+        if (pager->records) {
+            pager_lay_out_record(pager, b);
+        } else {
+            lay_out_bundle(pager, b, hypura_io_files(pager->io));
+        }
     }
     for (uint32_t p = 0; p < pager->n_pools; p++) {
         if (open_pool(pager, p, error)) {
@@ -177,8 +181,25 @@ const char *hypura_pager_expert_data(const hypura_pager *pager, int bundle, uint
     return pager_slot_memory(&pager->pools[place->pool], slot) + place->data_offset[index];
 }
 
+/* One read for all matrices; it is counted as matrix 0's until it ends. */
+static void read_record(hypura_pager *pager, enum pager_priority priority, int bundle, uint32_t expert, uint32_t slot)
+{
+    pager_pool          *pool = &pager->pools[pager->bundles[bundle].pool];
+    const hypura_io_read read = pager_record_read(pager, bundle, expert, slot);
+    pool->slots[slot] = (pager_slot){.filling = 1, .n_requests = {1}};
+    hypura_cache_pin(pool->cache, slot);
+    pager_push(pager, priority, &read);
+    if (priority == PAGER_AHEAD) {
+        pager->statistics.ahead_bytes_read += read.bytes;
+    }
+}
+
 void pager_read_expert(hypura_pager *pager, enum pager_priority priority, int bundle, uint32_t expert, uint32_t slot)
 {
+    if (pager->records) {
+        read_record(pager, priority, bundle, expert, slot);
+        return;
+    }
     const hypura_bundle *shape = &pager->map->bundles[bundle];
     const pager_bundle  *place = &pager->bundles[bundle];
     pager_pool          *pool = &pager->pools[place->pool];
@@ -429,6 +450,27 @@ static bool is_leased(hypura_pager *pager, uint64_t user)
     return hypura_cache_pins(user_pool(pager, user)->cache, pager_user_slot(user)) > others;
 }
 
+/* The bytes of a matrix are all there. */
+static void arrive(hypura_pager *pager, uint64_t user, int tensor)
+{
+    if (hypura_pager_repack(pager, tensor)) {
+        pager_push_job(pager, user);
+    } else {
+        pager_finish_expert(pager, user);
+    }
+}
+
+/* A record is there: each of its matrices, as if read by itself. */
+static void arrive_all(hypura_pager *pager, uint64_t user, int bundle)
+{
+    const hypura_bundle *shape = &pager->map->bundles[bundle];
+    user_slot(pager, user)->filling = (uint8_t)shape->n_tensors;
+    for (int i = 0; i < shape->n_tensors; i++) {
+        arrive(pager, pager_user(OWNER_EXPERT, pager_user_pool(user), (uint32_t)i, pager_user_slot(user)),
+               shape->tensors[i]);
+    }
+}
+
 void pager_complete_expert(hypura_pager *pager, const hypura_io_completion *completion)
 {
     const uint64_t user = completion->user;
@@ -448,10 +490,10 @@ void pager_complete_expert(hypura_pager *pager, const hypura_io_completion *comp
     }
     if (user_slot(pager, user)->spoiled >> pager_user_matrix(user) & 1u) {
         end_read(pager, user);
-    } else if (hypura_pager_repack(pager, tensor)) {
-        pager_push_job(pager, user);
+    } else if (pager->records) {
+        arrive_all(pager, user, bundle);
     } else {
-        pager_finish_expert(pager, user);
+        arrive(pager, user, tensor);
     }
 }
 

@@ -20,6 +20,7 @@
 #define HYPURA_PAGER_INTERNAL_H
 
 #include "cache/cache.h"
+#include "gguf/records.h"
 #include "io/io.h"
 #include "pager/pager.h"
 #include "predict/brake.h"
@@ -196,6 +197,8 @@ struct hypura_pager {
     uint64_t           io_limit_bytes_per_s;
     hypura_io_hook     hook;
     void              *hook_user;
+    hypura_records     *records; /* experts are read from there; NULL: from the model's files */
+    char                records_note[256]; /* why one that is there is not used */
     hypura_selection_fn on_selection;
     void               *on_selection_user;
     void              *gpu; /* ggml_backend_dev_t */
@@ -308,6 +311,12 @@ void pager_settle(hypura_pager *pager, const uint32_t *selected, uint32_t n);
 
 hypura_status pager_open_routers(hypura_pager *pager, hypura_error *error);
 void          pager_close_routers(hypura_pager *pager);
+
+/* records.c: the sidecar, where there is one that fits model and plan. */
+hypura_status pager_open_records(hypura_pager *pager, hypura_error *error);
+/* Its one read of an expert, into slot memory laid out by pager_lay_out_record. */
+void           pager_lay_out_record(hypura_pager *pager, int bundle);
+hypura_io_read pager_record_read(const hypura_pager *pager, int bundle, uint32_t expert, uint32_t slot);
 
 hypura_status pager_open_experts(hypura_pager *pager, hypura_error *error);
 void          pager_close_experts(hypura_pager *pager);

@@ -81,6 +81,9 @@ void pager_note_failure(hypura_pager *pager, const hypura_io_completion *complet
     }
     const char *name = tensor >= 0 ? pager->map->tensors[tensor].name : "a weight";
     const char *file = tensor >= 0 ? pager->map->files[pager->map->tensors[tensor].file] : pager->map->path;
+    if (pager->records && pager_user_owner(completion->user) == OWNER_EXPERT) {
+        file = pager->records->path;
+    }
     if (completion->errno_value == 0) {
         hypura_fail(&pager->error, HYPURA_ERR_IO,
                     "%s: the file ended at byte %llu while reading %s of tensor %s; was it truncated or replaced?", file,
@@ -114,10 +117,23 @@ hypura_status hypura_pager_take_error(hypura_pager *pager, hypura_error *error)
 static hypura_status open_io(hypura_pager *pager, hypura_error *error)
 {
     pager->io_max_reads = 256;
+    const int     n_files = pager->map->n_files;
+    hypura_status status = pager_open_records(pager, error);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    const char **paths = malloc(((size_t)n_files + 1) * sizeof(*paths));
+    if (!paths) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the names of %d files", n_files);
+    }
+    for (int i = 0; i < n_files; i++) {
+        paths[i] = pager->map->files[i];
+    }
+    paths[n_files] = pager->records ? pager->records->path : NULL;
     const hypura_io_options options = {
         .engine = pager->engine,
-        .paths = pager->map->files,
-        .n_paths = pager->map->n_files,
+        .paths = paths,
+        .n_paths = n_files + (pager->records != NULL),
         .block_bytes = pager->plan->io_block_bytes,
         .depth = pager->plan->io_depth,
         .max_reads = pager->io_max_reads,
@@ -125,7 +141,14 @@ static hypura_status open_io(hypura_pager *pager, hypura_error *error)
         .hook = pager->hook,
         .hook_user = pager->hook_user,
     };
-    return hypura_io_open(&options, &pager->io, error);
+    status = hypura_io_open(&options, &pager->io, error);
+    free(paths);
+    char why[64];
+    if (status == HYPURA_OK && pager->records &&
+        !hypura_records_match(pager->records, pager->records->path, why, sizeof(why))) {
+        status = hypura_fail(error, HYPURA_ERR_IO, "%s was replaced while it was opened: %s", pager->records->path, why);
+    }
+    return status;
 }
 
 /* The files that were opened are those that the map was read from, or those that
@@ -213,6 +236,7 @@ void hypura_pager_close(hypura_pager *pager)
         pthread_join(pager->thread, NULL);
     }
     hypura_io_close(pager->io);
+    hypura_records_close(pager->records);
     hypura_vram_close(pager->vram);
     pager_close_experts(pager);
     pager_close_dense(pager);
@@ -350,7 +374,7 @@ void hypura_pager_statistics(hypura_pager *pager, hypura_statistics *statistics)
     hypura_io_counters counters;
     bool               direct = true;
     hypura_io_read_counters(pager->io, &counters);
-    for (int i = 0; i < pager->map->n_files; i++) {
+    for (int i = 0; i < pager->map->n_files + (pager->records != NULL); i++) {
         direct = direct && hypura_io_files(pager->io)[i].direct;
     }
     pthread_mutex_lock(&pager->lock);
@@ -372,6 +396,8 @@ void hypura_pager_statistics(hypura_pager *pager, hypura_statistics *statistics)
     statistics->overhead_s = statistics->overhead_s > known ? statistics->overhead_s - known : 0;
     snprintf(statistics->io_engine, sizeof(statistics->io_engine), "%s", hypura_io_engine_name(pager->io));
     statistics->direct_io = direct;
+    statistics->records = pager->records != NULL;
+    snprintf(statistics->records_note, sizeof(statistics->records_note), "%s", pager->records_note);
     statistics->io_limit_bytes_per_s = pager->io_limit_bytes_per_s;
 }
 

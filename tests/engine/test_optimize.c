@@ -2,6 +2,7 @@
  * not this model's, or interrupted. */
 #include "engine_fixture.h"
 
+#include "engine/model.h"
 #include "gguf/records.h"
 
 #include <fcntl.h>
@@ -258,15 +259,110 @@ static void a_dense_model_has_no_records(void **state)
     fixture_fails(HYPURA_ERR_UNSUPPORTED, hypura_optimize(&options, &report, &error), &error, "has no experts");
 }
 
+/* ---- in use ------------------------------------------------------------------------ */
+
+static uint64_t floor_weights(void)
+{
+    hypura_plan *plan;
+    hypura_error error;
+    const hypura_model_options options = {
+        .path = model, .force_paging = true, .n_context = 64, .cache_dir = fixture_cache_dir()};
+    fixture_ok(hypura_estimate(&options, &plan, &error), &error);
+    const uint64_t bytes = plan->floor_weights_bytes;
+    hypura_plan_free(plan);
+    return bytes;
+}
+
+static hypura_model *open_paged(uint64_t weights_bytes, hypura_statistics *statistics)
+{
+    const hypura_model_options options = {.path = model,
+                                          .weights_bytes = weights_bytes,
+                                          .force_paging = true,
+                                          .n_context = 64,
+                                          .n_threads = 1,
+                                          .cache_dir = fixture_cache_dir()};
+    hypura_model *opened;
+    hypura_error error;
+    fixture_ok(hypura_model_open(&options, &opened, &error), &error);
+    hypura_model_statistics(opened, statistics);
+    return opened;
+}
+
+static void records_change_no_bit(void **state)
+{
+    (void)state;
+    make_sidecar();
+    const uint64_t weights[] = {floor_weights(), 2 * floor_weights()};
+    hypura_error error;
+    for (int repack = 0; repack < 2; repack++) {
+        const hypura_verify_options options = {.path = model,
+                                               .weights_bytes = weights,
+                                               .n_weights = 2,
+                                               .tokens = 6,
+                                               .repack = repack == 1,
+                                               .n_threads = 1,
+                                               .cache_dir = fixture_cache_dir()};
+        hypura_verify_report report;
+        fixture_ok(hypura_verify(&options, &report, &error), &error);
+        assert_true(report.identical);
+        assert_true(report.n_cases > 0 && report.cases[0].bytes_read > 0);
+        hypura_verify_report_clear(&report);
+    }
+    hypura_statistics statistics;
+    hypura_model_close(open_paged(weights[0], &statistics));
+    assert_true(statistics.records);
+    assert_string_equal(statistics.records_note, "");
+}
+
+static void one_that_does_not_match_is_told_of(void **state)
+{
+    (void)state;
+    hypura_statistics statistics;
+    const uint64_t weights = floor_weights();
+    hypura_model_close(open_paged(weights, &statistics));
+    assert_false(statistics.records);
+    assert_string_equal(statistics.records_note, "");
+    make_sidecar();
+    change_byte(sidecar, 9);
+    hypura_model_close(open_paged(weights, &statistics));
+    assert_false(statistics.records);
+    assert_non_null(strstr(statistics.records_note, "it is of another version"));
+    assert_non_null(strstr(statistics.records_note, sidecar));
+}
+
+/* Never text from a file that is not what it was. */
+static void one_that_changes_while_in_use_fails(void **state)
+{
+    (void)state;
+    hypura_statistics statistics;
+    hypura_error error;
+    struct stat st;
+    make_sidecar();
+    hypura_model *opened = open_paged(floor_weights(), &statistics);
+    const llama_token token = 1;
+    fixture_ok(hypura_model_decode(opened, &token, 1, false, &error), &error);
+    assert_int_equal(stat(sidecar, &st), 0);
+    assert_int_equal(truncate(sidecar, st.st_size / 2), 0);
+    fixture_fails(HYPURA_ERR_IO, hypura_model_decode(opened, &token, 1, false, &error), &error, sidecar);
+    hypura_model_close(opened);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, copy_model, remove_sidecar)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(a_record_holds_an_experts_matrices),          TEST(a_stopped_run_is_taken_up_again),
-        TEST(what_an_earlier_run_damaged_is_written_anew), TEST(a_partial_file_of_another_model_is_begun_anew),
-        TEST(one_that_does_not_match_is_not_used),         TEST(one_that_is_damaged_does_not_verify),
-        TEST(a_full_disk_is_told_and_gone_on_from),        TEST(a_dense_model_has_no_records),
+        TEST(a_record_holds_an_experts_matrices),
+        TEST(a_stopped_run_is_taken_up_again),
+        TEST(what_an_earlier_run_damaged_is_written_anew),
+        TEST(a_partial_file_of_another_model_is_begun_anew),
+        TEST(one_that_does_not_match_is_not_used),
+        TEST(one_that_is_damaged_does_not_verify),
+        TEST(a_full_disk_is_told_and_gone_on_from),
+        TEST(a_dense_model_has_no_records),
+        TEST(records_change_no_bit),
+        TEST(one_that_does_not_match_is_told_of),
+        TEST(one_that_changes_while_in_use_fails),
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
 }
