@@ -400,6 +400,17 @@ typedef enum hypura_budget_reason {
 
 HYPURA_API const char *hypura_budget_reason_name(hypura_budget_reason reason);
 
+/* How weights are read from the drive, and why. */
+typedef enum hypura_reads {
+    HYPURA_READS_FIXED = 0,     /* as the file system and the drive allow: nothing to choose */
+    HYPURA_READS_NOT_CACHED,    /* past the page cache, which does not hold the file */
+    HYPURA_READS_ON_TRIAL,      /* past it and through it in turns, to measure both */
+    HYPURA_READS_DIRECT_FASTER, /* past it, though it holds the file */
+    HYPURA_READS_CACHED_FASTER, /* through it */
+} hypura_reads;
+
+HYPURA_API const char *hypura_reads_name(hypura_reads reads);
+
 typedef struct hypura_statistics {
     uint64_t bytes_read;   /* from the drive by the pager, this model, since open or reset */
     uint64_t bytes_needed; /* weights that computing asked the pager for */
@@ -423,6 +434,7 @@ typedef struct hypura_statistics {
     double   foresight_gain;     /* share of a token's time that it saved when last tried */
     char     io_engine[16];
     bool     direct_io;
+    hypura_reads reads;
     uint64_t io_limit_bytes_per_s; /* of an emulated drive; 0: the drive as it is */
     bool     records;           /* experts are read as records, from the sidecar that hypura_optimize made */
     char     records_note[256]; /* why a sidecar that is there is not used, or "" */

@@ -159,6 +159,7 @@ hypura_status hypura_run_statistics_write(const hypura_run_report *report, const
     hypura_json_text(&object, "io_engine", statistics.io_engine);
     hypura_json_bool(&object, "direct_io", statistics.direct_io);
     hypura_json_bool(&object, "records", statistics.records);
+    hypura_json_text(&object, "reads", hypura_reads_name(statistics.reads));
     hypura_json_text(&object, "text", totals->text ? totals->text : "");
     return hypura_json_write(object, path, error);
 }

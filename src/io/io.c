@@ -246,6 +246,15 @@ hypura_status hypura_io_open(const hypura_io_options *options, hypura_io **opene
     return HYPURA_OK;
 }
 
+bool hypura_io_set_buffered(hypura_io *io, bool buffered)
+{
+    bool ok = true;
+    for (int i = 0; i < io->n_files; i++) {
+        ok = ok && (!io->files[i].direct || hypura_os_file_set_direct(io->files[i].fd, !buffered));
+    }
+    return ok;
+}
+
 void hypura_io_close(hypura_io *io)
 {
     if (io == NULL) {

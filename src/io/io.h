@@ -115,6 +115,10 @@ void hypura_io_cancel(hypura_io *io);
  * (UINT64_MAX: until there is one or a wake); returns 0 on timeout or wake. */
 uint32_t hypura_io_reap(hypura_io *io, hypura_io_completion *completions, uint32_t n, uint64_t timeout_us);
 
+/* Reads submitted from now on go through the page cache, or past it again. By the owner
+ * thread. False when the system refuses. */
+bool hypura_io_set_buffered(hypura_io *io, bool buffered);
+
 /* Makes a reap that is waiting, or else the next one, return. Any thread. */
 void hypura_io_wake(hypura_io *io);
 

@@ -185,6 +185,19 @@ hypura_status hypura_os_file_open(const char *path, bool direct, hypura_os_file 
     return HYPURA_OK;
 }
 
+bool hypura_os_file_set_direct(int fd, bool direct)
+{
+    return fcntl(fd, F_NOCACHE, direct ? 1 : 0) == 0;
+}
+
+/* F_NOCACHE reads take what the cache holds from there anyway. */
+double hypura_os_file_cached_share(int fd, uint64_t bytes)
+{
+    (void)fd;
+    (void)bytes;
+    return 0;
+}
+
 /* F_NOCACHE reads leave nothing behind, and there is no call for what others left. */
 void hypura_os_file_uncache(int fd)
 {

@@ -317,6 +317,35 @@ hypura_status hypura_os_file_open(const char *path, bool direct, hypura_os_file 
     return HYPURA_OK;
 }
 
+bool hypura_os_file_set_direct(int fd, bool direct)
+{
+    const int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && fcntl(fd, F_SETFL, direct ? flags | O_DIRECT : flags & ~O_DIRECT) == 0;
+}
+
+double hypura_os_file_cached_share(int fd, uint64_t bytes)
+{
+    enum { SAMPLES = 64, SAMPLE_PAGES = 16 };
+    const uint64_t page = hypura_os_page_bytes();
+    const uint64_t step = hypura_round_up(bytes / SAMPLES + 1, page);
+    unsigned cached = 0;
+    unsigned n = 0;
+    for (uint64_t at = 0; at + SAMPLE_PAGES * page <= bytes; at += step) {
+        unsigned char pages[SAMPLE_PAGES];
+        /* mapping reads nothing, and the pages of a mapping can be asked for */
+        void *window = mmap(NULL, SAMPLE_PAGES * page, PROT_READ, MAP_SHARED, fd, (off_t)at);
+        if (window == MAP_FAILED || mincore(window, SAMPLE_PAGES * page, pages) != 0) {
+            hypura_os_memory_unmap(window == MAP_FAILED ? NULL : window, SAMPLE_PAGES * page);
+            return 0;
+        }
+        hypura_os_memory_unmap(window, SAMPLE_PAGES * page);
+        for (int i = 0; i < SAMPLE_PAGES; i++, n++) {
+            cached += pages[i] & 1;
+        }
+    }
+    return n > 0 ? (double)cached / n : 0;
+}
+
 void hypura_os_file_uncache(int fd)
 {
     (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);

@@ -106,6 +106,14 @@ typedef struct hypura_os_file {
 hypura_status hypura_os_file_open(const char *path, bool direct, hypura_os_file *file, hypura_error *error);
 void hypura_os_file_close(hypura_os_file *file);
 
+/* Reads of a file that was opened direct bypass the page cache, or do not, from now on.
+ * False with errno set. */
+bool hypura_os_file_set_direct(int fd, bool direct);
+
+/* How much of the file the page cache holds, 0 to 1, by samples of it; 0 when the
+ * system does not tell. */
+double hypura_os_file_cached_share(int fd, uint64_t bytes);
+
 /* Asks the page cache to forget the file. A hint. */
 void hypura_os_file_uncache(int fd);
 

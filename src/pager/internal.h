@@ -9,6 +9,7 @@
  *     dense.c    the ring of chunks, rows on demand
  *     pinned.c   rows of dense weights that are kept
  *     resize.c   more or less memory for pools and pinned rows, while in use
+ *     source.c   reads past the page cache, or through it
  *     keeper.c   the thread that says how much, where no limit was given
  *     helpers.c  threads that repack what was read, and that touch the pools first
  *     pieces.c   memory of pools that a GPU copies from
@@ -23,6 +24,7 @@
 #include "gguf/records.h"
 #include "io/io.h"
 #include "pager/pager.h"
+#include "plan/source.h"
 #include "predict/brake.h"
 
 #include <pthread.h>
@@ -256,6 +258,7 @@ struct hypura_pager {
     uint32_t rows_pending;
     bool     rows_failed;
 
+    hypura_source        source;
     hypura_budget_reason budget_reason;
     uint32_t             n_resized;
 
@@ -346,6 +349,10 @@ void pager_prefault(hypura_pager *pager);
 bool pager_may_grow(hypura_pager *pager, unsigned ticket);
 /* Makes reserved pages accessible and takes them; false, all as before, without memory. */
 bool pager_take_memory(char *begin, uint64_t bytes);
+
+/* source.c. At open, and then with the lock held, by the pager's thread after reads. */
+void pager_open_source(hypura_pager *pager);
+void pager_choose_source(hypura_pager *pager);
 
 /* pinned.c */
 hypura_status pager_open_pinned(hypura_pager *pager, hypura_error *error);

@@ -58,6 +58,9 @@ static void *thread_main(void *argument)
         if (n > 0 && pager->n_waiting > 0) {
             pthread_cond_broadcast(&pager->changed);
         }
+        if (n > 0) {
+            pager_choose_source(pager);
+        }
     }
     pthread_mutex_unlock(&pager->lock);
     return NULL;
@@ -209,8 +212,12 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pthread_mutex_init(&pager->lock, NULL);
     pthread_cond_init(&pager->changed, NULL);
     pthread_cond_init(&pager->jobs_changed, NULL);
-    if (pager_open_queues(pager, error) || open_io(pager, error) || check_same(pager, pager->io, NULL, error) ||
-        pager_open_helpers(pager, error) || pager_open_experts(pager, error) || pager_open_dense(pager, error) ||
+    if (pager_open_queues(pager, error) || open_io(pager, error) || check_same(pager, pager->io, NULL, error)) {
+        hypura_pager_close(pager);
+        return error->status;
+    }
+    pager_open_source(pager);
+    if (pager_open_helpers(pager, error) || pager_open_experts(pager, error) || pager_open_dense(pager, error) ||
         pager_open_routers(pager, error) ||
         (pager->gpu && hypura_vram_open(pager, pager->gpu, &pager->vram, error)) || start_threads(pager, error)) {
         hypura_pager_close(pager);
@@ -339,6 +346,9 @@ hypura_status hypura_pager_load(hypura_pager *pager, const hypura_load *loads, i
 
 void hypura_pager_uncache(hypura_pager *pager)
 {
+    if (pager->source.reads == HYPURA_READS_ON_TRIAL) {
+        return; /* it was there before, and may be of use */
+    }
     for (int i = 0; i < pager->map->n_files; i++) {
         hypura_os_file_uncache(hypura_io_files(pager->io)[i].fd);
     }
@@ -382,6 +392,8 @@ void hypura_pager_statistics(hypura_pager *pager, hypura_statistics *statistics)
     statistics->pool_bytes = pager_pool_bytes(pager);
     statistics->pinned_bytes = pager_pinned_bytes(pager);
     statistics->n_resizes = pager->n_resized;
+    statistics->reads = pager->source.reads;
+    const bool through = pager->source.through;
     statistics->budget_reason = pager->budget_reason;
     statistics->bytes_read = counters.bytes_read - pager->counters_base.bytes_read;
     statistics->device_busy_s = (double)(counters.busy_us - pager->counters_base.busy_us) * 1e-6;
@@ -395,7 +407,7 @@ void hypura_pager_statistics(hypura_pager *pager, hypura_statistics *statistics)
     const double known = statistics->compute_s + statistics->read_wait_s;
     statistics->overhead_s = statistics->overhead_s > known ? statistics->overhead_s - known : 0;
     snprintf(statistics->io_engine, sizeof(statistics->io_engine), "%s", hypura_io_engine_name(pager->io));
-    statistics->direct_io = direct;
+    statistics->direct_io = direct && !through;
     statistics->records = pager->records != NULL;
     snprintf(statistics->records_note, sizeof(statistics->records_note), "%s", pager->records_note);
     statistics->io_limit_bytes_per_s = pager->io_limit_bytes_per_s;

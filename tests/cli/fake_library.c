@@ -57,6 +57,11 @@ const char *hypura_budget_reason_name(hypura_budget_reason reason)
     return reason == HYPURA_BUDGET_SQUEEZE ? "squeeze" : "fixed";
 }
 
+const char *hypura_reads_name(hypura_reads reads)
+{
+    return reads == HYPURA_READS_NOT_CACHED ? "direct: not cached" : "fixed";
+}
+
 static void wait_ms(long ms)
 {
     struct timespec time = {ms / 1000, ms % 1000 * 1000000};

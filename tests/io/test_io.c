@@ -107,6 +107,30 @@ static int64_t watch_depth(void *user, uint64_t nth, int64_t result)
     return result;
 }
 
+/* The way changes while reads of the other are under way. */
+static void reads_past_and_through_the_cache_in_turns(void **state)
+{
+    enum { ROUNDS = 40, PIECE = 64 * 1024 };
+    hypura_io *io = fixture_open((hypura_io_options){.block_bytes = 16 * KIB, .max_reads = ROUNDS}, *state);
+    unsigned char *dst = NULL;
+    assert_int_equal(posix_memalign((void **)&dst, 4096, (size_t)ROUNDS * PIECE), 0);
+    for (uint32_t i = 0; i < ROUNDS; i++) {
+        const hypura_io_read read = {.offset = (uint64_t)i * PIECE, .bytes = PIECE, .dst = dst + (size_t)i * PIECE};
+        assert_int_equal(hypura_io_submit(io, &read, 1), 1);
+        assert_true(hypura_io_set_buffered(io, i % 2 == 0));
+    }
+    static hypura_io_completion completions[ROUNDS];
+    for (uint32_t n = 0; n < ROUNDS;) {
+        n += hypura_io_reap(io, completions + n, ROUNDS - n, UINT64_MAX);
+    }
+    for (uint32_t i = 0; i < ROUNDS; i++) {
+        assert_int_equal(completions[i].status, HYPURA_OK);
+    }
+    assert_true(fixture_matches(dst, 0, (uint64_t)ROUNDS * PIECE));
+    hypura_io_close(io);
+    free(dst);
+}
+
 static void depth_and_max_reads_hold(void **state)
 {
     depth_watch watch = {0};
@@ -416,6 +440,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         FOR_EACH_ENGINE(contents_are_right_and_nothing_else_is_touched),
         FOR_EACH_ENGINE(congruent_reads_with_slack_are_not_copied),
+        FOR_EACH_ENGINE(reads_past_and_through_the_cache_in_turns),
         FOR_EACH_ENGINE(depth_and_max_reads_hold),
         FOR_EACH_ENGINE(senseless_reads_complete_with_an_error),
         FOR_EACH_ENGINE(the_end_inside_a_range_is_an_error),

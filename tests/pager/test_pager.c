@@ -609,7 +609,7 @@ static void resizing_changes_no_byte(void **state)
             resizers[i] = (resizer){.pager = pager, .stride = f.plan.pools[0].slot_stride_bytes, .seed = i};
             assert_int_equal(pthread_create(&threads[i], NULL, resize_until_told, &resizers[i]), 0);
         }
-        for (uint32_t round = 0; round < 400; round++) {
+        for (uint32_t round = 0; round < 200; round++) {
             hypura_pager_enter(pager);
             const int      layer = (int)(round % 3);
             const uint32_t experts[4] = {round % 16, (round * 7 + 1 + round) % 16, (round + 5) % 16, (round + 11) % 16};
@@ -635,7 +635,7 @@ static void resizing_changes_no_byte(void **state)
                 use_dense(&f, pager);
             }
         }
-        assert_true(n_right > 400);
+        assert_true(n_right > 200);
         for (unsigned i = 0; i < 2; i++) {
             atomic_store(&resizers[i].stop, true);
             pthread_join(threads[i], NULL);
