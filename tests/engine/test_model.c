@@ -395,6 +395,8 @@ static void experts_used_are_there_in_the_next_run(void **state)
     run_once(&options, &extras, &before, &after);
     assert_int_equal(before, 0);
     assert_int_equal(unlink(file), 0);
+    snprintf(file, sizeof(file), "%s/experience.json", folder); /* rates of this processor, which the form rests on */
+    assert_int_equal(unlink(file), 0);
     assert_int_equal(rmdir(folder), 0);
 }
 
