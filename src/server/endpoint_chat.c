@@ -127,7 +127,7 @@ static void hold_talk(http_exchange *exchange, ollama_kind kind, const char *mod
                           .on_data = on_data,
                           .gone = client_gone,
                           .user = &t};
-    if (target_run(exchange, target, &call, &error) == HYPURA_OK) {
+    if (target_run(exchange, target, &call, request->body, &error) == HYPURA_OK) {
         finish(&t, begin_us, target->lease.load_us);
     } else if (error.status != HYPURA_ERR_CANCELLED) {
         fail(&t, 502, error.message);

@@ -83,7 +83,7 @@ static bool wants_embeddings(const char *path)
     return strstr(path, "embedding") != NULL;
 }
 
-static void pass(http_exchange *exchange, server_target *target)
+static void pass(http_exchange *exchange, server_target *target, const json_t *body)
 {
     passing state = {.exchange = exchange};
     hypura_error error = {0};
@@ -103,7 +103,7 @@ static void pass(http_exchange *exchange, server_target *target)
     snprintf(path, room, "%s%s%s", http_path(exchange), query[0] ? "?" : "", query);
     call.path = path;
     call.body = http_body(exchange, &call.body_bytes);
-    if (target_run(exchange, target, &call, &error) == HYPURA_OK) {
+    if (target_run(exchange, target, &call, body, &error) == HYPURA_OK) {
         http_end(exchange, true);
     } else if (error.status != HYPURA_ERR_CANCELLED) {
         fail(&state, &error);
@@ -118,7 +118,7 @@ void endpoint_pass(http_exchange *exchange)
     const hypura_model_entry *entry = name ? target_find(exchange, name) : NULL;
     server_target target;
     if (entry && target_open(exchange, entry, 0, wants_embeddings(http_path(exchange)), &target)) {
-        pass(exchange, &target);
+        pass(exchange, &target, body);
         target_close(exchange, &target);
     }
     json_decref(body);

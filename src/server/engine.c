@@ -29,6 +29,7 @@ extern char **environ;
 #define FOLDER_BYTES 80 /* the path of a socket has 108 bytes at most */
 #define POLL_US      (UINT64_C(20) * 1000)
 #define END_US       (UINT64_C(10) * 1000 * 1000)
+#define RESIZE_US    (UINT64_C(20) * 1000 * 1000)
 
 struct server_engine {
     char name[128];
@@ -475,8 +476,23 @@ int engine_pid(const server_engine *engine)
     return engine->pid;
 }
 
-bool engine_command(server_engine *engine, const char *line)
+bool engine_resize(server_engine *engine, uint64_t held_bytes)
 {
-    const size_t n = strlen(line);
-    return write(engine->input, line, n) == (ssize_t)n;
+    hypura_live_record record;
+    char line[48];
+    const int n = snprintf(line, sizeof line, "resize %" PRIu64 "\n", held_bytes);
+    if (!engine_live(engine, &record) || write(engine->input, line, (size_t)n) != n) {
+        return false;
+    }
+    const uint32_t n_before = record.n_commands;
+    const uint64_t begin_us = hypura_clock_us();
+    while (hypura_clock_us() - begin_us < RESIZE_US) {
+        if (engine_live(engine, &record) && record.n_commands != n_before) {
+            return true;
+        }
+        if (engine_ends_within(engine, POLL_US)) {
+            return false;
+        }
+    }
+    return false;
 }

@@ -59,7 +59,8 @@ bool engine_ends_within(server_engine *engine, uint64_t timeout_us);
 void engine_describe_end(server_engine *engine, char *text, size_t capacity);
 bool engine_live(const server_engine *engine, hypura_live_record *record);
 int engine_pid(const server_engine *engine);
-/* A line for its standard input, see worker/control.h. */
-bool engine_command(server_engine *engine, const char *line);
+/* Makes what it pages hold so many bytes at most (hypura_model_resize). Blocks until that is done; false when the
+ * engine has not done it in time. */
+bool engine_resize(server_engine *engine, uint64_t held_bytes);
 
 #endif

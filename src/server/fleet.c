@@ -22,6 +22,7 @@
 #define WAIT_US           (UINT64_C(500) * 1000)
 #define DEFAULT_PARALLEL  4
 #define MAX_RESERVE_BYTES (UINT64_C(512) << 20)
+#define MIN_RESIZE_BYTES  (UINT64_C(16) << 20)
 #define RESERVE_SHARE     32 /* of the memory, for prompts that no conversation's cache holds */
 
 typedef enum member_state {
@@ -36,14 +37,16 @@ struct fleet_member {
     const hypura_model_entry *entry; /* held */
     member_state state;
     server_engine *engine; /* NULL until started */
-    bool ended;            /* its process is no more */
-    bool retiring;         /* to end with its last use */
+    prefix_session *prefix;
+    bool ended;    /* its process is no more */
+    bool retiring; /* to end with its last use */
     bool embeddings;
     uint32_t n_context; /* as asked for; 0: the default */
     uint32_t n_users;
     uint64_t memory_bytes;
-    uint64_t used_us;    /* when it was last given back */
-    uint64_t expires_us; /* UINT64_MAX: never */
+    uint64_t wanted_bytes; /* with all of its weights held */
+    uint64_t used_us;      /* when it was last given back */
+    uint64_t expires_us;   /* UINT64_MAX: never */
 };
 
 struct server_fleet {
@@ -79,6 +82,7 @@ static void end_member(server_fleet *fleet, fleet_member *member)
 {
     member->state = MEMBER_ENDING;
     pthread_mutex_unlock(&fleet->lock);
+    prefix_close(member->prefix);
     engine_stop(member->engine);
     server_log(LOG_INFO, "%s: unloaded", member->entry->name);
     pthread_mutex_lock(&fleet->lock);
@@ -144,6 +148,60 @@ static fleet_member *longest_idle(server_fleet *fleet)
     return found;
 }
 
+/* Makes what a member pages hold more or less, so that it takes target_bytes in all, as far as that goes. Gives up the
+ * lock meanwhile; the member counts as used. */
+static void resize_member(server_fleet *fleet, fleet_member *member, uint64_t target_bytes)
+{
+    hypura_live_record before;
+    hypura_live_record after;
+    const uint64_t taken = member->memory_bytes;
+    if (!engine_live(member->engine, &before) || before.held.now_bytes == 0) {
+        return;
+    }
+    const uint64_t other = taken - (before.held.now_bytes < taken ? before.held.now_bytes : taken);
+    const uint64_t held = target_bytes > other ? target_bytes - other : 0;
+    if (target_bytes > taken) {
+        member->memory_bytes = target_bytes; /* nobody else may take it meanwhile */
+    }
+    member->n_users++;
+    pthread_mutex_unlock(&fleet->lock);
+    const bool done = engine_resize(member->engine, held) && engine_live(member->engine, &after);
+    pthread_mutex_lock(&fleet->lock);
+    member->n_users--;
+    if (done) {
+        member->memory_bytes = other + after.held.now_bytes;
+        char memory[HYPURA_SIZE_TEXT];
+        server_log(LOG_INFO, "%s: now takes %s of memory", member->entry->name,
+                   hypura_size_format(member->memory_bytes, memory, sizeof memory));
+    }
+    pthread_cond_broadcast(&fleet->changed);
+}
+
+static bool can_shrink(const fleet_member *member)
+{
+    hypura_live_record record;
+    return is_idle(member) && !member->ended && engine_live(member->engine, &record) &&
+           record.held.now_bytes > record.held.least_bytes + MIN_RESIZE_BYTES;
+}
+
+/* An idle member gives up what it pages, down to its floor: it stays loaded, and gets it back when there is memory
+ * again. False when none can. */
+static bool shrink_one(server_fleet *fleet)
+{
+    fleet_member *found = NULL;
+    for (fleet_member *member = fleet->members; member; member = member->next) {
+        if (can_shrink(member) && (!found || member->used_us < found->used_us)) {
+            found = member;
+        }
+    }
+    if (!found) {
+        return false;
+    }
+    const uint64_t before = found->memory_bytes;
+    resize_member(fleet, found, 0);
+    return found->memory_bytes < before;
+}
+
 /* Whether somebody else's memory may become free by waiting. */
 static bool others_hold_memory(const server_fleet *fleet, const fleet_member *self)
 {
@@ -163,6 +221,9 @@ static hypura_status make_room(server_fleet *fleet, fleet_member *self, const en
         if (free >= estimate->memory_bytes) {
             self->memory_bytes = estimate->memory_bytes;
             return HYPURA_OK;
+        }
+        if (shrink_one(fleet)) {
+            continue;
         }
         fleet_member *idle = longest_idle(fleet);
         if (idle) {
@@ -203,7 +264,6 @@ static void fill_options(const server_fleet *fleet, const fleet_member *member, 
                                 .name = entry->name,
                                 .path = entry->path,
                                 .projector_path = entry->projector_path,
-                                .slots_folder = fleet->run_folder,
                                 .io_engine = server->io_engine,
                                 .cache_dir = server->cache_dir,
                                 .log_path = server->child_log,
@@ -241,11 +301,19 @@ static hypura_status load(server_fleet *fleet, fleet_member *member, bool (*canc
 {
     engine_options options;
     engine_estimate estimate;
+    char states[4096];
     fill_options(fleet, member, &options);
     pthread_mutex_unlock(&fleet->lock);
+    const char *root = fleet->options.state_folder;
+    if (root && prefix_folder(root, member->entry, states, sizeof states)) {
+        options.slots_folder = states;
+    } else if (root) {
+        server_log(LOG_WARN, "no folder for conversations can be made in %s: none are kept", root);
+    }
     hypura_status status = engine_estimate_get(&options, &estimate, error);
     pthread_mutex_lock(&fleet->lock);
     if (status == HYPURA_OK) {
+        member->wanted_bytes = estimate.memory_bytes;
         status = make_room(fleet, member, &estimate, cancelled, user, error);
     }
     if (status != HYPURA_OK) {
@@ -261,6 +329,8 @@ static hypura_status load(server_fleet *fleet, fleet_member *member, bool (*canc
         status = engine_wait_ready(started, cancelled, user, error);
         if (status != HYPURA_OK) {
             engine_stop(started);
+        } else if (options.slots_folder) {
+            member->prefix = prefix_open(root, fleet->options.state_bytes, states, engine_socket(started));
         }
     }
     pthread_mutex_lock(&fleet->lock);
@@ -299,6 +369,12 @@ static bool fits(const fleet_member *member, const fleet_wish *wish)
            (!wish->embeddings || member->embeddings) && member->entry->modified_ns == wish->entry->modified_ns;
 }
 
+static fleet_lease lease_of(fleet_member *member)
+{
+    return (fleet_lease){
+        .member = member, .engine = member->engine, .socket = engine_socket(member->engine), .prefix = member->prefix};
+}
+
 /* One look at the list, with the lock held. True when it decided: *status is OK and lease filled, or a failure. */
 static bool try_acquire(server_fleet *fleet, const fleet_wish *wish, bool (*cancelled)(void *user), void *user,
                         fleet_lease *lease, hypura_status *status, hypura_error *error)
@@ -327,7 +403,7 @@ static bool try_acquire(server_fleet *fleet, const fleet_wish *wish, bool (*canc
         return false;
     } else {
         member->n_users++;
-        *lease = (fleet_lease){.member = member, .engine = member->engine, .socket = engine_socket(member->engine)};
+        *lease = lease_of(member);
         *status = HYPURA_OK;
         return true;
     }
@@ -342,7 +418,7 @@ static bool try_acquire(server_fleet *fleet, const fleet_wish *wish, bool (*canc
     }
     member->state = MEMBER_READY;
     member->n_users = 1;
-    *lease = (fleet_lease){.member = member, .engine = member->engine, .socket = engine_socket(member->engine)};
+    *lease = lease_of(member);
     pthread_cond_broadcast(&fleet->changed);
     return true;
 }
@@ -412,6 +488,25 @@ static fleet_member *find_expired(server_fleet *fleet)
     return NULL;
 }
 
+/* Memory that nobody waits for goes to a member that was loaded or left with less than it wants. */
+static bool grow_one(server_fleet *fleet)
+{
+    const uint64_t free = free_bytes(fleet);
+    for (fleet_member *member = fleet->members; member && fleet->n_waiting == 0; member = member->next) {
+        hypura_live_record record;
+        if (member->state != MEMBER_READY || member->ended || free < MIN_RESIZE_BYTES ||
+            member->memory_bytes + MIN_RESIZE_BYTES > member->wanted_bytes || !engine_live(member->engine, &record) ||
+            record.held.now_bytes + MIN_RESIZE_BYTES > record.held.most_bytes) {
+            continue;
+        }
+        const uint64_t target = member->memory_bytes + free;
+        const uint64_t before = member->memory_bytes;
+        resize_member(fleet, member, target < member->wanted_bytes ? target : member->wanted_bytes);
+        return member->memory_bytes > before;
+    }
+    return false;
+}
+
 static void *keep(void *user)
 {
     server_fleet *fleet = user;
@@ -420,7 +515,7 @@ static void *keep(void *user)
         fleet_member *expired = find_expired(fleet);
         if (expired) {
             end_member(fleet, expired);
-        } else {
+        } else if (!grow_one(fleet)) {
             (void)hypura_cond_wait(&fleet->changed, &fleet->lock, WAIT_US);
         }
     }

@@ -7,9 +7,9 @@
  *                           '----------+--------------------------------------------------> (none)
  *
  * What always holds:
- *  1. memory_bytes of all members is at most the fleet's; a model is loaded with what is free after idle ones have
- * gone, the longest unused first, and refused only when what is left is below its floor and nobody's end can be waited
- * for.
+ *  1. memory_bytes of all members is at most the fleet's. For a model to be loaded, idle ones first give up what they
+ * page and then go, the longest unused first; it is refused only when what is left is below its floor and nobody's end
+ * can be waited for. Memory that nobody waits for goes back to those that page.
  *  2. A member that is in use is neither ended nor started anew.
  *  3. A member whose process died is never handed out again; the next acquire starts another.
  *  4. Options of loading (context, embeddings) that differ from what runs wait until it is idle, and others behind
@@ -20,6 +20,7 @@
 
 #include "hypura_server.h"
 #include "server/engine.h"
+#include "server/prefix.h"
 #include "server/store.h"
 
 typedef struct server_fleet server_fleet;
@@ -40,7 +41,8 @@ typedef struct fleet_lease {
     fleet_member *member;
     server_engine *engine;
     const char *socket;
-    uint64_t load_us; /* this request waited for loading */
+    prefix_session *prefix; /* NULL: no conversations are kept */
+    uint64_t load_us;       /* this request waited for loading */
 } fleet_lease;
 
 /* Blocks until the model is ready. cancelled is asked now and then. */

@@ -112,13 +112,21 @@ static hypura_status finish(const server_target *target, hypura_status status, h
     return status == HYPURA_OK ? HYPURA_OK : error->status;
 }
 
-hypura_status target_run(http_exchange *exchange, server_target *target, upstream_call *call, hypura_error *error)
+static hypura_status run_once(server_target *target, upstream_call *call, const json_t *body, hypura_error *error)
 {
     call->socket = target->lease.socket;
-    hypura_status status = upstream_run(call, error);
+    prefix_restore(target->lease.prefix, call->path, body);
+    const hypura_status status = upstream_run(call, error);
+    prefix_used(target->lease.prefix);
+    return status;
+}
+
+hypura_status target_run(http_exchange *exchange, server_target *target, upstream_call *call, const json_t *body,
+                         hypura_error *error)
+{
+    hypura_status status = run_once(target, call, body, error);
     if (status == HYPURA_ERR_IO && renew(exchange, target, error)) {
-        call->socket = target->lease.socket;
-        status = upstream_run(call, error);
+        status = run_once(target, call, body, error);
     }
     return finish(target, status, error);
 }

@@ -24,9 +24,10 @@ bool target_open(http_exchange *exchange, const hypura_model_entry *entry, uint3
                  server_target *opened);
 void target_close(http_exchange *exchange, server_target *target);
 
-/* Runs a call on the target's engine. One that ends before anything of its answer came is replaced, once: nobody notices,
- * as computing twice does no harm. */
-hypura_status target_run(http_exchange *exchange, server_target *target, upstream_call *call, hypura_error *error);
+/* Runs a call on the target's engine. One that ends before anything of its answer came is replaced, once: nobody
+ * notices, as computing twice does no harm. body: the call's, as JSON; NULL when it is none. */
+hypura_status target_run(http_exchange *exchange, server_target *target, upstream_call *call, const json_t *body,
+                         hypura_error *error);
 /* The same for a POST of JSON that JSON answers, see upstream_json. */
 hypura_status target_json(http_exchange *exchange, server_target *target, const char *path, const json_t *body,
                           int *code, json_t **answer, hypura_error *error);

@@ -44,6 +44,7 @@ static void tell(hypura_control *control)
     hypura_pager *pager = atomic_load(&control->model->pager);
     if (pager) {
         hypura_pager_statistics(pager, &control->record.statistics);
+        control->record.held = hypura_pager_held(pager);
     }
     if (control->record.state == HYPURA_LIVE_LOADING && atomic_load(&control->model->loaded)) {
         control->record.state = HYPURA_LIVE_LOADED;
@@ -79,11 +80,22 @@ static void *tell_all(void *user)
     return NULL;
 }
 
+/* Without the lock: it blocks until the memory is given back, or taken. */
+static void obey(hypura_control *control, const char *line)
+{
+    unsigned long long bytes;
+    hypura_pager *pager = atomic_load(&control->model->pager);
+    if (pager && sscanf(line, "resize %llu", &bytes) == 1) {
+        (void)hypura_pager_resize(pager, bytes);
+    }
+}
+
 static void *hear_all(void *user)
 {
     hypura_control *control = user;
     char line[128];
     while (fgets(line, sizeof(line), stdin)) {
+        obey(control, line);
         pthread_mutex_lock(&control->lock);
         control->record.n_commands++;
         tell(control);

@@ -3,7 +3,7 @@
  *
  * Commands come as lines on standard input; live.n_commands counts those carried out:
  *
- *     resize BYTES    weights held at most from now on
+ *     resize BYTES    what pages may hold so much from now on (hypura_pager_resize)
  *
  * When standard input ends, the front is gone, and the process ends as on SIGTERM.
  */

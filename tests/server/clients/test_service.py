@@ -2,9 +2,10 @@
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
-import threading
+import tempfile
 import time
 import unittest
 
@@ -211,6 +212,41 @@ class End(unittest.TestCase):
         connection.close()
 
 
+class Conversations(unittest.TestCase):
+    """What a conversation's first turn computed is there for the next one, also after a restart."""
+
+    def turn(self, server, messages):
+        status, _, data = Client(server).ask("POST", "/v1/chat/completions", {
+            "model": DENSE, "messages": messages, "max_tokens": 8, "temperature": 0})
+        self.assertEqual(status, 200, data)
+        answer = json.loads(data)
+        messages += [answer["choices"][0]["message"]] + user("And what else?")
+        return answer["usage"]["prompt_tokens"], answer["timings"]["cache_n"]
+
+    def test_over_a_restart(self):
+        folder = tempfile.mkdtemp(prefix="hypura-test-")
+        states = os.path.join(folder, "cache", "conversations")
+        options = dict(models=[DENSE], folder=folder, env={"HYPURA_CACHE_DIR": os.path.join(folder, "cache")})
+        messages = user("Remember: " + ", ".join(f"the number of {i} is {i * 7 % 61}" for i in range(40)))
+        try:
+            with harness.Server("--memory", "1G", "--threads", "2", **options) as server:
+                first, cached = self.turn(server, messages)
+                self.assertEqual(cached, 0)
+                second, cached = self.turn(server, messages)
+                self.assertGreaterEqual(cached, first)
+            files = [name for _, _, names in os.walk(states) for name in names]
+            self.assertEqual(len(files), 1, files) # the second turn's in place of the first one's
+            with harness.Server("--memory", "1G", "--threads", "2", **options) as server:
+                _, cached = self.turn(server, user("Say hello.")) # another conversation takes nothing away
+                third, cached = self.turn(server, messages)
+                self.assertGreaterEqual(cached, second)
+            with harness.Server("--memory", "1G", "--threads", "2", "--state-limit", "1K", **options) as server:
+                self.turn(server, user("Another one. " + "Go on. " * 100))
+            self.assertEqual([name for _, _, names in os.walk(states) for name in names], [])
+        finally:
+            shutil.rmtree(folder)
+
+
 class Memory(unittest.TestCase):
     def test_an_idle_model_makes_room(self):
         with harness.Server("--memory", "700M", "--threads", "2", "--parallel", "1") as server:
@@ -222,6 +258,25 @@ class Memory(unittest.TestCase):
             self.assertIn(harness.MOE + ":latest", loaded())
             used = sum(m["size"] for m in json.loads(client.ask("GET", "/api/ps")[2])["models"])
             self.assertLessEqual(used, 700 << 20)
+
+    def test_an_idle_model_gives_up_its_pool(self):
+        with harness.Server("--memory", "560M", "--threads", "2", "--parallel", "1") as server:
+            client = Client(server)
+            def sizes():
+                return {m["name"]: m["size"] for m in json.loads(client.ask("GET", "/api/ps")[2])["models"]}
+            moe, dense = harness.MOE + ":latest", DENSE + ":latest"
+            options = dict(SHORT["options"], num_ctx=2048)
+            question = lambda name: client.ask("POST", "/api/chat", dict(SHORT, model=name, options=options))
+            self.assertEqual(question(harness.MOE)[0], 200)
+            alone = sizes()[moe]
+            self.assertEqual(question(DENSE)[0], 200)
+            self.assertEqual(set(sizes()), {moe, dense})
+            self.assertLess(sizes()[moe], alone)
+            self.assertLessEqual(sum(sizes().values()), 560 << 20)
+            self.assertEqual(question(harness.MOE)[0], 200)
+            client.ask("POST", "/api/generate", json.dumps({"model": DENSE, "keep_alive": 0}))
+            harness.wait_until(lambda: sizes().get(moe, 0) > alone * 0.9)
+            self.assertEqual(question(harness.MOE)[0], 200)
 
     def test_a_model_that_can_never_fit_is_refused(self):
         with harness.Server("--memory", "100M", "--threads", "2", models=[harness.MOE]) as server:
