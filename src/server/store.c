@@ -309,15 +309,17 @@ hypura_status hypura_models_open(const hypura_models_options *options, hypura_mo
     m->ollama = strdup(options->ollama_folder != NULL ? options->ollama_folder : "");
     m->import = strdup(options->import_folder != NULL ? options->import_folder : "");
     m->paths = calloc((size_t)options->n_paths + 1, sizeof *m->paths);
-    if (m->folder == NULL || m->ollama == NULL || m->import == NULL || m->paths == NULL) {
+    m->names = calloc((size_t)options->n_paths + 1, sizeof *m->names);
+    if (m->folder == NULL || m->ollama == NULL || m->import == NULL || m->paths == NULL || m->names == NULL) {
         status = hypura_store_out_of_memory(error);
     }
     for (int i = 0; status == HYPURA_OK && i < options->n_paths; i++) {
         m->paths[i] = copy_path(options->paths[i]);
-        m->n_paths += m->paths[i] != NULL;
+        m->names[i] = strdup(options->paths[i]);
+        m->n_paths++;
         hypura_card card;
         hypura_card_read(options->paths[i], &card);
-        if (m->paths[i] == NULL) {
+        if (m->paths[i] == NULL || m->names[i] == NULL) {
             status = hypura_store_out_of_memory(error);
         } else if (card.kind == HYPURA_CARD_BROKEN) {
             status = hypura_fail(error, HYPURA_ERR_FORMAT, "%s", card.problem);
@@ -351,9 +353,11 @@ void hypura_models_close(hypura_models *models)
     }
     for (int i = 0; i < models->n_paths; i++) {
         free(models->paths[i]);
+        free(models->names[i]);
     }
     free(models->cards);
     free(models->paths);
+    free(models->names);
     free(models->folder);
     free(models->ollama);
     free(models->import);

@@ -61,6 +61,7 @@ struct hypura_models {
     char  *ollama;
     char  *import;
     char **paths; /* absolute */
+    char **names; /* as they were named: a link has a name of its own */
     int    n_paths;
 
     pthread_mutex_t    mutex; /* of everything below, and of renames to final names */

@@ -326,7 +326,7 @@ hypura_status hypura_store_scan_paths(hypura_models *models, hypura_entries *ent
     for (int i = 0; i < models->n_paths && status == HYPURA_OK; i++) {
         char name[HYPURA_NAME_BYTES];
         bool added = false;
-        if (!hypura_name_normalize(file_name(models->paths[i]), name)) {
+        if (!hypura_name_normalize(file_name(models->names[i]), name)) {
             continue;
         }
         hypura_entry *entry = hypura_entries_add(entries, name, &added, error);

@@ -270,6 +270,14 @@ static void files_of_the_command_line_come_first(void **state)
     assert_int_equal(count(models), 1);
     hypura_models_close(models);
 
+    /* A link has the name that it was given. */
+    assert_int_equal(symlink("a.gguf", fixture_path("elsewhere/nick.gguf")), 0);
+    path = fixture_path("elsewhere/nick.gguf");
+    options.paths = &path;
+    assert_int_equal(hypura_models_open(&options, &models, &error), HYPURA_OK);
+    hypura_model_entry_release(fixture_find(models, "nick"));
+    hypura_models_close(models);
+
     path = fixture_path("elsewhere/none.gguf");
     options.paths = &path;
     assert_int_equal(hypura_models_open(&options, &models, &error), HYPURA_ERR_FORMAT);
