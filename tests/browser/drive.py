@@ -7,7 +7,7 @@ Chats, switches the model (--second) and chats again, watches the figures move, 
 by keyboard; then light and dark, wide and narrow: OUT/{light,dark}-{wide,narrow-chat,narrow-server}.png. Exits 1 when something
 is not as it has to be, also when the page logged an error, asked another host for anything, or is wider than the window.
 
-Needs playwright (scripts/browser.sh installs it, pinned) and Debian's chromium.
+run.sh starts it, with playwright and a server.
 """
 import argparse
 import os

@@ -35,7 +35,7 @@ hub=http://127.0.0.1:$(cat "$tmp/port")
 OMP_WAIT_POLICY=passive "$build/hypura" serve --port 0 --models "$tmp/models" --no-ollama --memory 1G --context 256 --threads 2 \
     --import "$tmp/models" --hub "$hub" --registry "$hub" 2>"$tmp/log" &
 server=$!
-until url=$(grep -o 'http://[0-9.:]*' "$tmp/log" | head -1) && [ -n "$url" ]; do
+until url=$(grep -o 'http://[0-9.:]*' "$tmp/log" 2>/dev/null | head -1) && [ -n "$url" ]; do
     kill -0 "$server"
     sleep 0.1
 done

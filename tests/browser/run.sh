@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# The page in headless Chromium, on a server with real models: drive.py tells what is looked at.
+#
+#   tests/browser/run.sh BUILD MODELS OUT      MODELS: a folder with smollm2-135m.gguf and smollm2-8x135m.gguf, such as
+#                                              BUILD/models after `make models`
+#   tests/browser/run.sh --fake OUT            the page alone, on a server that invents its figures
+#
+# Debian: apt-get install chromium. Playwright goes into the user's cache, pinned. Exit status 77: no Chromium here.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/../../scripts/common.sh"
+export CHROMIUM=${CHROMIUM:-$(command -v chromium || command -v chromium-browser || true)}
+if [ -z "$CHROMIUM" ]; then
+    say "no chromium"
+    exit 77
+fi
+venv=$cache/browser-tests
+if [ ! -e "$venv/.done" ]; then
+    python3 -m venv "$venv"
+    "$venv/bin/pip" -q install playwright==1.65.2
+    touch "$venv/.done"
+fi
+tmp=$(mktemp -d)
+cleanup() {
+    [ -z "${server:-}" ] || kill "$server" 2>/dev/null || true
+    [ -z "${server:-}" ] || wait "$server" 2>/dev/null || true
+    exec 8>&- || true
+    rm -rf "$tmp"
+}
+trap cleanup EXIT
+if [ "$1" = --fake ]; then
+    python3 "$here/fake_server.py" "$root/src/server/page/index.html" >"$tmp/port" &
+    server=$!
+    until [ -s "$tmp/port" ]; do sleep 0.1; done
+    "$venv/bin/python" "$here/drive.py" "http://127.0.0.1:$(cat "$tmp/port")/" "$2" --expect Paris \
+        --second SmolLM2-135M-Instruct-Q8_0:latest --pull hf.co/user/repo:Q4_K_M
+    exit
+fi
+build=$(realpath "$1")
+mkdir -p "$tmp/models" "$tmp/hub/user/repo"
+cp -L "$2/smollm2-135m.gguf" "$2/smollm2-8x135m.gguf" "$tmp/models"
+cp -L "$2/smollm2-135m.gguf" "$tmp/hub/user/repo/model-Q8_0.gguf"
+mkfifo "$tmp/input"
+python3 "$here/../server/fake_hub.py" "$tmp/hub" <"$tmp/input" >"$tmp/port" &
+exec 8>"$tmp/input"
+until [ -s "$tmp/port" ]; do sleep 0.1; done
+OMP_WAIT_POLICY=passive "$build/hypura" serve --port 0 --models "$tmp/models" --no-ollama --memory 1500M --weights 60% --threads 2 \
+    --hub "http://127.0.0.1:$(cat "$tmp/port")" 2>"$tmp/log" &
+server=$!
+until url=$(grep -o 'http://[0-9.:]*' "$tmp/log" 2>/dev/null | head -1) && [ -n "$url" ]; do
+    kill -0 "$server"
+    sleep 0.1
+done
+"$venv/bin/python" "$here/drive.py" "$url/" "$3" --message "What is the capital of France? Answer with one word." \
+    --second smollm2-135m:latest --pull hf.co/user/repo:Q8_0 --timeout-s 300
