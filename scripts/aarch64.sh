@@ -14,7 +14,11 @@ mkdir -p "$1"
 build=$(cd "$1" && pwd)
 sysroot=$cache/sysroot-arm64
 toolchain=$(keep "$root/cmake/aarch64.toolchain.cmake")
-packages=(libc6-dev libstdc++6 libgomp1 libjansson-dev liburing-dev libssl-dev libcurl4-openssl-dev)
+# The packages that bring this system's own copies of what CMakeLists.txt asks for.
+packages=(libc6-dev libstdc++6 libgomp1)
+for name in $(sed -nE 's/^pkg_check_modules\(.* IMPORTED_TARGET ([^)]+)\)$/\1/p' "$root/CMakeLists.txt"); do
+    packages+=("$(dpkg -S "$(pkg-config --variable=pcfiledir "$name")/$name.pc" | cut -d: -f1)")
+done
 
 make_sysroot() {
     local tmp deb
