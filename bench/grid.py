@@ -75,7 +75,7 @@ def measure(args, kind, path, ratio):
     memory = int(os.path.getsize(path) / ratio)
     context = args.prompt_tokens + 2 * args.tokens
     threads = ["--threads", str(args.threads)] if args.threads else []
-    estimate = run_json([hypura, "estimate", path, "--memory", str(memory), "--context", str(context), "--json"])
+    estimate = run_json([hypura, "estimate", path, "--memory", str(memory), "--context", str(context), "--json"] + threads)
     bench = [hypura, "bench", path, "--memory", str(memory), "--baseline", "--runs", "1", "--json",
              "--tokens", str(args.tokens), "--prompt-tokens", str(args.prompt_tokens)] + threads + args.bench.split()
     route = MODELS[kind][2]

@@ -90,6 +90,7 @@ int hypura_command_estimate(const hypura_environment *environment, int argc, cha
         hypura_option_memory(&wanted.memory_bytes),
         hypura_option_weights(&weights),
         hypura_option_context(&wanted.n_context),
+        hypura_option_threads(&wanted.n_threads),
         hypura_option_json(&json),
     };
     const hypura_syntax syntax = {

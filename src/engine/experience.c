@@ -1,8 +1,9 @@
 /*
  * experience.c - see experience.h.
  *
- *     {"version":1, "cpu":"..", "rates":[{"type","columns","rows","threads","repack","bytes_per_s"}],
- *      "nodes":[{"threads","seconds"}], "repacking":[{"type","bytes_per_s"}], "models":[{"model":"..","threads","repack","lessons":[{..}]}]}
+ *     {"version":1, "cpu":"..", "rates":[{"type","columns","rows","used","threads","repack","bytes_per_s"}],
+ *      "nodes":[{"threads","seconds"}], "repacking":[{"type","bytes_per_s"}],
+ *      "models":[{"model":"..","threads","repack","lessons":[{..}]}]}
  */
 #include "engine/experience.h"
 
@@ -99,10 +100,10 @@ static int find_types(const hypura_map *map, const hypura_survey *survey, bool r
         if (!experts && (flags & HYPURA_USE_MUL_MAT) == 0) {
             continue;
         }
-        const int64_t n_used = experts && map->n_experts_used > 0 ? map->n_experts_used : 1;
-        const double bytes = experts ? (double)tensor->expert_bytes * (double)n_used : (double)tensor->bytes;
+        const int n_used = !experts ? 0 : map->n_experts_used > 0 ? map->n_experts_used : 1;
+        const double bytes = experts ? (double)tensor->expert_bytes * n_used : (double)tensor->bytes;
         int at = 0;
-        while (at < n && types[at].shape.type != tensor->type) {
+        while (at < n && (types[at].shape.type != tensor->type || (types[at].shape.n_used > 0) != experts)) {
             at++;
         }
         if (at == HYPURA_MAX_RATES) {
@@ -113,8 +114,11 @@ static int find_types(const hypura_map *map, const hypura_survey *survey, bool r
         }
         if (bytes > types[at].bytes) {
             types[at].bytes = bytes;
-            types[at].shape = (hypura_product_shape){
-                .type = tensor->type, .columns = tensor->ne[0], .rows = tensor->ne[1] * n_used, .repack = repack};
+            types[at].shape = (hypura_product_shape){.type = tensor->type,
+                                                     .columns = tensor->ne[0],
+                                                     .rows = tensor->ne[1],
+                                                     .n_used = n_used,
+                                                     .repack = repack};
         }
     }
     return n;
@@ -127,7 +131,7 @@ static double stored_rate(const json_t *root, const hypura_product_shape *shape,
     json_array_foreach(json_object_get(root, "rates"), i, entry)
     {
         if (is(entry, "type", shape->type) && is(entry, "columns", shape->columns) && is(entry, "rows", shape->rows) &&
-            is(entry, "threads", n_threads) && is(entry, "repack", shape->repack)) {
+            is(entry, "used", shape->n_used) && is(entry, "threads", n_threads) && is(entry, "repack", shape->repack)) {
             return number(entry, "bytes_per_s");
         }
     }
@@ -158,9 +162,9 @@ static hypura_status find_rate(json_t *root, const hypura_product_shape *shape, 
     if (status == HYPURA_OK) {
         *changed = true;
         append(json_object_get(root, "rates"),
-               json_pack("{s:i,s:I,s:I,s:i,s:i,s:f}", "type", shape->type, "columns", (json_int_t)shape->columns,
-                         "rows", (json_int_t)shape->rows, "threads", n_threads, "repack", (int)shape->repack,
-                         "bytes_per_s", *bytes_per_s),
+               json_pack("{s:i,s:I,s:I,s:i,s:i,s:i,s:f}", "type", shape->type, "columns", (json_int_t)shape->columns,
+                         "rows", (json_int_t)shape->rows, "used", shape->n_used, "threads", n_threads, "repack",
+                         (int)shape->repack, "bytes_per_s", *bytes_per_s),
                MAX_STORED_RATES);
     }
     return status;
@@ -200,6 +204,7 @@ hypura_status hypura_experience_rates(const char *cache_dir, const hypura_map *m
         status = find_rate(root, &types[i].shape, n_threads, measure, &rate, &changed, error);
         if (status == HYPURA_OK && rate > 0.0) {
             rates->by_type[rates->n].type = types[i].shape.type;
+            rates->by_type[rates->n].experts = types[i].shape.n_used > 0;
             rates->by_type[rates->n++].bytes_per_s = rate;
         }
     }

@@ -131,21 +131,32 @@ static hypura_status fill_weights(bench_graph *g, struct ggml_tensor **weights, 
 static hypura_status build_products(bench_graph *g, const hypura_product_shape *shape, int n, hypura_error *error)
 {
     struct ggml_tensor *weights[MAX_WEIGHTS];
-    struct ggml_tensor *row = ggml_new_tensor_1d(g->context, GGML_TYPE_F32, shape->columns);
+    const int n_used = shape->n_used;
+    struct ggml_tensor *row = ggml_new_tensor_2d(g->context, GGML_TYPE_F32, shape->columns, 1);
+    struct ggml_tensor *ids = n_used > 0 ? ggml_new_tensor_2d(g->context, GGML_TYPE_I32, n_used, 1) : NULL;
     for (int i = 0; i < n; i++) {
-        weights[i] = ggml_new_tensor_2d(g->context, (enum ggml_type)shape->type, shape->columns, shape->rows);
-        ggml_build_forward_expand(g->graph, ggml_mul_mat(g->context, weights[i], row));
+        weights[i] = ggml_new_tensor_3d(g->context, (enum ggml_type)shape->type, shape->columns, shape->rows,
+                                        n_used > 0 ? n_used : 1);
+        ggml_build_forward_expand(g->graph, ids ? ggml_mul_mat_id(g->context, weights[i], row, ids)
+                                                : ggml_mul_mat(g->context, weights[i], row));
     }
     ggml_backend_buffer_type_t type = weight_buffer_type(g, ggml_graph_node(g->graph, 0), shape->repack);
     const size_t align = ggml_backend_buft_get_alignment(type);
     const size_t stride = (ggml_backend_buft_get_alloc_size(type, weights[0]) + align - 1) / align * align;
     g->weights = ggml_backend_buft_alloc_buffer(type, stride * (size_t)n);
     if (!g->weights) {
-        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %d weights of %zu bytes to measure with", n, stride);
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %d weights of %zu bytes to measure with", n,
+                           stride);
     }
     ggml_backend_buffer_set_usage(g->weights, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
     hypura_status status = fill_weights(g, weights, n, error);
-    return status == HYPURA_OK ? give_values(g, error) : status;
+    if (status == HYPURA_OK) {
+        status = give_values(g, error);
+    }
+    for (int32_t i = 0; status == HYPURA_OK && i < n_used; i++) {
+        ggml_backend_tensor_set(ids, &i, (size_t)i * sizeof(i), sizeof(i)); /* every expert once */
+    }
+    return status;
 }
 
 hypura_status hypura_probe_repack(const hypura_product_shape *shape, double *bytes_per_s, hypura_error *error)
@@ -185,7 +196,8 @@ hypura_status hypura_probe_products(const hypura_product_shape *shape, int n_thr
 {
     bench_graph g;
     double seconds = 1.0;
-    const size_t bytes = ggml_row_size((enum ggml_type)shape->type, shape->columns) * (size_t)shape->rows;
+    const size_t n_matrices = shape->n_used > 0 ? (size_t)shape->n_used : 1;
+    const size_t bytes = ggml_row_size((enum ggml_type)shape->type, shape->columns) * (size_t)shape->rows * n_matrices;
     if (bytes == 0) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "a weight without values cannot be measured");
     }

@@ -11,7 +11,8 @@
 typedef struct hypura_product_shape {
     int     type;    /* enum ggml_type of the weight */
     int64_t columns;
-    int64_t rows;    /* of all that one node of a graph computes */
+    int64_t rows;
+    int     n_used;  /* experts that a node multiplies with at once; 0: a plain product */
     bool    repack;  /* in the processor's own layout, where the type has one */
 } hypura_product_shape;
 

@@ -165,10 +165,11 @@ static double seconds(double bytes, double bytes_per_s)
 
 /* ---- from rates ------------------------------------------------------------- */
 
-static double rate_of(const planner *p, int type)
+static double rate_of(const planner *p, int t)
 {
+    const bool experts = (p->survey->uses[t].flags & HYPURA_USE_MUL_MAT_ID) != 0;
     for (int i = 0; p->rates && i < p->rates->n; i++) {
-        if (p->rates->by_type[i].type == type) {
+        if (p->rates->by_type[i].type == p->map->tensors[t].type && p->rates->by_type[i].experts == experts) {
             return p->rates->by_type[i].bytes_per_s;
         }
     }
@@ -181,7 +182,7 @@ static double compute_time(const planner *p, const hypura_plan *plan)
     double sum_s = p->rates && !plan->gpu[0] ? p->rates->node_s * p->survey->n_nodes : 0.0;
     for (int t = 0; t < p->map->n_tensors; t++) {
         if (!is_on_gpu(&plan->placements[t])) {
-            sum_s += seconds(used_bytes(p, t), rate_of(p, p->map->tensors[t].type));
+            sum_s += seconds(used_bytes(p, t), rate_of(p, t));
         }
     }
     return sum_s;

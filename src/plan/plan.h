@@ -53,7 +53,8 @@ typedef struct hypura_plan_gpu {
 typedef struct hypura_rates {
     int n;
     struct {
-        int    type; /* of weights, enum ggml_type */
+        int    type;    /* of weights, enum ggml_type */
+        bool   experts; /* products with selected experts */
         double bytes_per_s;
     } by_type[HYPURA_MAX_RATES];
     double node_s; /* what a node of a graph costs that computes next to nothing */

@@ -113,18 +113,23 @@ static void rates_are_measured_once(void **state)
     (void)state;
     hypura_tensor tensors[] = {{.name = "a", .type = 0, .ne = {64, 32, 1, 1}, .bytes = 8192},
                                {.name = "b", .type = 0, .ne = {64, 64, 1, 1}, .bytes = 16384},
-                               {.name = "c", .type = 1, .ne = {64, 64, 1, 1}, .bytes = 8192}};
-    hypura_use uses[] = {{.flags = HYPURA_USE_MUL_MAT}, {.flags = HYPURA_USE_MUL_MAT}, {.flags = HYPURA_USE_GET_ROWS}};
-    const hypura_map small = {.arch = "a", .name = "n", .n_tensors = 3, .tensors = tensors};
-    const hypura_survey survey = {.n_uses = 3, .uses = uses};
+                               {.name = "c", .type = 1, .ne = {64, 64, 1, 1}, .bytes = 8192},
+                               {.name = "d", .type = 0, .ne = {64, 64, 4, 1}, .bytes = 65536, .expert_bytes = 16384}};
+    hypura_use uses[] = {{.flags = HYPURA_USE_MUL_MAT},
+                         {.flags = HYPURA_USE_MUL_MAT},
+                         {.flags = HYPURA_USE_GET_ROWS},
+                         {.flags = HYPURA_USE_MUL_MAT_ID}};
+    const hypura_map small = {.arch = "a", .name = "n", .n_experts_used = 2, .n_tensors = 4, .tensors = tensors};
+    const hypura_survey survey = {.n_uses = 4, .uses = uses};
     hypura_rates rates;
     hypura_rates again;
     hypura_error error;
     fixture_ok(hypura_experience_rates(cache_dir, &small, &survey, 1, true, false, &rates, &error), &error);
     assert_int_equal(rates.n, 0); /* not asked to measure */
     fixture_ok(hypura_experience_rates(cache_dir, &small, &survey, 1, true, true, &rates, &error), &error);
-    assert_int_equal(rates.n, 1); /* products of one type */
-    assert_int_equal(rates.by_type[0].type, 0);
+    assert_int_equal(rates.n, 2); /* products of one type, with all rows and with selected experts */
+    assert_true(rates.by_type[0].type == 0 && !rates.by_type[0].experts);
+    assert_true(rates.by_type[1].type == 0 && rates.by_type[1].experts && rates.by_type[1].bytes_per_s > 0.0);
     assert_true(rates.by_type[0].bytes_per_s > 0.0 && rates.node_s > 0.0);
     fixture_ok(hypura_experience_rates(cache_dir, &small, &survey, 1, true, true, &again, &error), &error);
     assert_true(again.by_type[0].bytes_per_s == rates.by_type[0].bytes_per_s && again.node_s == rates.node_s);

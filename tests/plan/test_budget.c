@@ -392,7 +392,7 @@ static void test_measured_rates_count(void **state)
     (void)state;
     make_dense(10, 1000, 99900); /* 999 MB, and a row of 1000 bytes */
     b.survey.n_nodes = 100;
-    const hypura_rates rates = {.n = 1, .by_type = {{b.tensors[1].type, 1e9}}, .node_s = 0.01};
+    const hypura_rates rates = {.n = 1, .by_type = {{b.tensors[1].type, false, 1e9}}, .node_s = 0.01};
     const hypura_plan_options options = {.weights_bytes = 8 * GIB, .rates = &rates};
     hypura_plan *plan = expect_plan(&options);
     assert_true(fabs(plan->compute_s - (0.999 + 1.0)) < 1e-3);
