@@ -65,6 +65,19 @@ HYPURA_API void hypura_server_drain(hypura_server *server);
 /* Ends the engines and frees everything. NULL is allowed. */
 HYPURA_API void hypura_server_close(hypura_server *server);
 
+/* ---- asking a running server -------------------------------------------- */
+
+/* A conversation with a model of a server; one thread. */
+typedef struct hypura_client hypura_client;
+
+/* url as "http://127.0.0.1:8080"; api_key NULL: none. Nothing is sent yet. */
+HYPURA_API hypura_status hypura_client_open(const char *url, const char *api_key, const char *model,
+                                            hypura_client **client, hypura_error *error);
+HYPURA_API void          hypura_client_close(hypura_client *client);
+/* As hypura_generate. prompt_s is the time until the first text came. HYPURA_ERR_USAGE: the server refused the request. */
+HYPURA_API hypura_status hypura_client_generate(hypura_client *client, const hypura_generate_options *options,
+                                                hypura_result *result, hypura_error *error);
+
 #ifdef __cplusplus
 }
 #endif

@@ -21,6 +21,7 @@
 #include "cli/progress.h"
 #include "cli/prompt.h"
 #include "cli/run_statistics.h"
+#include "hypura_server.h"
 
 #include <errno.h>
 #include <float.h>
@@ -35,6 +36,9 @@ typedef struct run_arguments {
     hypura_model_options model;
     hypura_generate_options generate;
     hypura_budget weights;
+    const char *server;    /* asks this one instead of opening the model */
+    const char *api_key;
+    hypura_client *client; /* of the server */
     const char *prompt_file;
     const char *stats_file;
     bool interactive;
@@ -58,6 +62,11 @@ static hypura_status check_arguments(const run_arguments *run, hypura_error *err
         {run->model.plain && (run->weights.bytes > 0 || run->weights.percent > 0), "--plain and --weights"},
         {run->model.plain && run->model.force_paging, "--plain and --force-paging"},
         {run->model.plain && run->model.io_engine, "--plain and --io-engine"},
+        {run->server && run->model.plain, "--server and --plain"},
+        {run->server && run->model.memory_bytes > 0, "--server and --memory"},
+        {run->server && (run->weights.bytes > 0 || run->weights.percent > 0), "--server and --weights"},
+        {run->server && run->model.n_context > 0, "--server and --context"},
+        {run->server && run->stats_file, "--server and --stats-json"},
     };
     for (size_t i = 0; i < sizeof contradictions / sizeof *contradictions; i++) {
         if (contradictions[i].both) {
@@ -109,15 +118,16 @@ static bool print_text(void *user, const char *text, size_t text_bytes)
     return hypura_output_write(text, text_bytes) && hypura_output_flush() && !hypura_interrupted();
 }
 
-/* Generates, prints and counts one answer. */
-static hypura_status answer_prompt(hypura_model *model, hypura_generate_options generate, hypura_run_totals *totals,
-                                   hypura_error *error)
+/* Generates, prints and counts one answer; of the model, or where that is NULL of the server. */
+static hypura_status answer_prompt(hypura_model *model, hypura_client *client, hypura_generate_options generate,
+                                   hypura_run_totals *totals, hypura_error *error)
 {
     answer to = {.any_text = false};
     hypura_result result = {.text = NULL};
     generate.on_text = print_text;
     generate.on_text_user = &to;
-    hypura_status status = hypura_generate(model, &generate, &result, error);
+    hypura_status status = model ? hypura_generate(model, &generate, &result, error)
+                                 : hypura_client_generate(client, &generate, &result, error);
     if (status == HYPURA_OK || to.any_text) {
         hypura_output_write("\n", 1);
         hypura_output_flush();
@@ -135,7 +145,7 @@ static hypura_status answer_prompt(hypura_model *model, hypura_generate_options 
 static hypura_status answer_once(hypura_model *model, const run_arguments *run, hypura_run_totals *totals,
                                  hypura_error *error)
 {
-    hypura_status status = answer_prompt(model, run->generate, totals, error);
+    hypura_status status = answer_prompt(model, run->client, run->generate, totals, error);
     if (status == HYPURA_OK && hypura_interrupted()) {
         status = hypura_fail(error, HYPURA_ERR_CANCELLED, "interrupted");
     }
@@ -151,7 +161,7 @@ static hypura_status answer_line(hypura_model *model, const run_arguments *run, 
 {
     hypura_generate_options generate = run->generate;
     generate.prompt = line;
-    hypura_status status = answer_prompt(model, generate, totals, error);
+    hypura_status status = answer_prompt(model, run->client, generate, totals, error);
     if (status == HYPURA_ERR_USAGE) {
         hypura_output_error("%s", error->message);
         status = HYPURA_OK;
@@ -290,6 +300,25 @@ static hypura_status run_model(run_arguments *run, const hypura_environment *env
     return status;
 }
 
+static hypura_status ask_server(run_arguments *run, const char *name, const hypura_environment *environment,
+                                hypura_error *error)
+{
+    hypura_run_totals totals = {.text = NULL};
+    hypura_status status = hypura_client_open(run->server, run->api_key, name, &run->client, error);
+    if (status == HYPURA_OK) {
+        status = run->interactive ? converse(NULL, run, environment, &totals, error)
+                                  : answer_once(NULL, run, &totals, error);
+    }
+    if (status == HYPURA_OK && totals.tokens > 0) {
+        hypura_output_note("%s", "");
+        hypura_output_note("answered   %u tokens in %.2f s, the first after %.2f s", (unsigned)totals.tokens,
+                           totals.prompt_s + totals.decode_s, totals.prompt_s);
+    }
+    hypura_run_totals_close(&totals);
+    hypura_client_close(run->client);
+    return status;
+}
+
 static hypura_status run_checked(run_arguments *run, const char *name, const hypura_environment *environment,
                                  hypura_error *error)
 {
@@ -298,7 +327,7 @@ static hypura_status run_checked(run_arguments *run, const char *name, const hyp
     if (status == HYPURA_OK) {
         status = hypura_interrupt_open(error);
     }
-    if (status == HYPURA_OK) {
+    if (status == HYPURA_OK && !run->server) {
         status = hypura_environment_find_model(environment, name, run->path, error);
     }
     if (status == HYPURA_OK) {
@@ -306,6 +335,11 @@ static hypura_status run_checked(run_arguments *run, const char *name, const hyp
     }
     if (status == HYPURA_OK) {
         status = find_prompt(run, environment, &prompt, error);
+    }
+    if (status == HYPURA_OK && run->server) {
+        status = ask_server(run, name, environment, error);
+        free(prompt);
+        return status;
     }
     if (status == HYPURA_OK) {
         status = hypura_budgets_resolve(&run->weights, 1, run->path, &run->model.weights_bytes, error);
@@ -348,6 +382,9 @@ int hypura_command_run(const hypura_environment *environment, int argc, char *co
          .to.real = &sampling->min_p, .min = 0, .max = 1},
         {"seed", "N", "seed of the sampling (default: random)", HYPURA_OPTION_UNSIGNED,
          .to.unsigned_integer = &sampling->seed, .min = 0, .max = UINT32_MAX, .given = &run.seed_given},
+        {"server", "URL", "ask a running server, by its name for the model", HYPURA_OPTION_STRING,
+         .to.string = &run.server},
+        {"api-key", "KEY", "the server's key", HYPURA_OPTION_STRING, .to.string = &run.api_key},
         {"io-engine", "NAME", "what reads: uring or pool (default: the faster one)", HYPURA_OPTION_CHOICE,
          .to.string = &run.model.io_engine, .choices = hypura_io_engines},
         {"no-repack", NULL, "keep weights in the file's own layout", HYPURA_OPTION_FLAG, .to.flag = &run.model.no_repack},

@@ -519,3 +519,26 @@ void hypura_server_close(hypura_server *server)
 {
     (void)server;
 }
+
+hypura_status hypura_client_open(const char *url, const char *api_key, const char *model, hypura_client **client,
+                                 hypura_error *error)
+{
+    (void)api_key;
+    (void)model;
+    *client = NULL;
+    return hypura_fail(error, HYPURA_ERR_IO, "the fake library reaches nobody at %s", url);
+}
+
+hypura_status hypura_client_generate(hypura_client *client, const hypura_generate_options *options,
+                                     hypura_result *result, hypura_error *error)
+{
+    (void)client;
+    (void)options;
+    (void)result;
+    return hypura_fail(error, HYPURA_ERR_IO, "the fake library reaches nobody");
+}
+
+void hypura_client_close(hypura_client *client)
+{
+    (void)client;
+}

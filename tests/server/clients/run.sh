@@ -5,4 +5,4 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 python=$("$here/../../../scripts/clients.sh" "$here/requirements.txt")
 export HYPURA_BUILD=$1 PYTHONDONTWRITEBYTECODE=1
-exec "$python" -W ignore::ResourceWarning "$here/$2" "${@:3}"
+exec "$python" -u -W ignore::ResourceWarning "$here/$2" "${@:3}"

@@ -1,5 +1,6 @@
 """The official clients of Ollama, OpenAI and Anthropic drive the server: SmolLM2, and the mixture at half its weights."""
 import json
+import subprocess
 import unittest
 
 import anthropic
@@ -172,6 +173,20 @@ class Ollama(unittest.TestCase):
             with self.assertRaises(ollama.ResponseError) as failed:
                 call()
             self.assertEqual(failed.exception.status_code, code)
+
+
+class Run(unittest.TestCase):
+    def test_run_asks_the_server(self):
+        answer = subprocess.run([harness.HYPURA, "run", MOE, "--server", server.url, "--prompt", QUESTION, "--temp", "0",
+                                 "--max-tokens", "24"], capture_output=True, text=True, check=True)
+        self.assertEqual(answer.stdout, harness.greedy(MOE, QUESTION, 24) + "\n")
+        talk = subprocess.run([harness.HYPURA, "run", DENSE, "--server", server.url, "--interactive", "--temp", "0",
+                               "--max-tokens", "8"], input="Hello.\nAnd you?\n", capture_output=True, text=True, check=True)
+        self.assertEqual(len(talk.stdout.splitlines()), 2)
+        failed = subprocess.run([harness.HYPURA, "run", "nobody", "--server", server.url, "--prompt", "hi"],
+                                capture_output=True, text=True)
+        self.assertEqual(failed.returncode, 2)
+        self.assertIn("not found", failed.stderr)
 
 
 class OpenAI(unittest.TestCase):

@@ -1,0 +1,261 @@
+/*
+ * client.c - asking a running server, for `hypura run --server`. A conversation is kept here and sent whole each time,
+ * as OpenAI's API has it; the server finds by itself what it has computed already.
+ */
+#include "hypura_server.h"
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "server/sse.h"
+
+#include <curl/curl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct hypura_client {
+    CURL *curl;
+    struct curl_slist *headers;
+    char *url; /* without a slash at its end */
+    char *model;
+    json_t *messages;
+};
+
+typedef struct answering {
+    hypura_text_fn on_text;
+    void *user;
+    sse_reader events;
+    hypura_result *result;
+    size_t text_bytes;
+    char *refusal; /* the body, where the status is not 200 */
+    size_t refusal_bytes;
+    CURL *curl;
+    uint64_t begin_us;
+    uint64_t first_us; /* when the first text came */
+    bool stopped;
+    bool done;
+    bool no_memory;
+    char error[384];
+} answering;
+
+/* ---- the answer ---------------------------------------------------------------- */
+
+static bool grow(char **text, size_t *bytes, const char *more, size_t n)
+{
+    char *grown = realloc(*text, *bytes + n + 1);
+    if (!grown) {
+        return false;
+    }
+    memcpy(grown + *bytes, more, n);
+    *bytes += n;
+    grown[*bytes] = '\0';
+    *text = grown;
+    return true;
+}
+
+static bool take_text(answering *to, const json_t *text)
+{
+    const size_t n = json_string_length(text);
+    if (n == 0) {
+        return true;
+    }
+    if (to->first_us == 0) {
+        to->first_us = hypura_clock_us();
+    }
+    if (!grow(&to->result->text, &to->text_bytes, json_string_value(text), n)) {
+        to->no_memory = true;
+        return false;
+    }
+    if (to->on_text && !to->on_text(to->user, json_string_value(text), n)) {
+        to->stopped = true;
+        return false;
+    }
+    return true;
+}
+
+static bool on_event(void *user, const char *data, size_t bytes)
+{
+    answering *to = user;
+    json_t *event = json_loadb(data, bytes, 0, NULL); /* the last one, [DONE], is none */
+    const json_t *choice = json_array_get(json_object_get(event, "choices"), 0);
+    const json_t *delta = json_object_get(choice, "delta");
+    const json_t *usage = json_object_get(event, "usage");
+    const char *finish = json_string_value(json_object_get(choice, "finish_reason"));
+    const char *error = json_string_value(json_object_get(json_object_get(event, "error"), "message"));
+    if (error) {
+        snprintf(to->error, sizeof(to->error), "%s", error);
+    }
+    if (finish) {
+        to->done = true;
+    }
+    if (usage) {
+        to->result->prompt_tokens = (uint32_t)json_integer_value(json_object_get(usage, "prompt_tokens"));
+        to->result->tokens = (uint32_t)json_integer_value(json_object_get(usage, "completion_tokens"));
+    }
+    const bool go_on = take_text(to, delta ? json_object_get(delta, "content") : json_object_get(choice, "text"));
+    json_decref(event);
+    return go_on;
+}
+
+static size_t on_data(char *data, size_t size, size_t n, void *user)
+{
+    answering *to = user;
+    long code = 0;
+    curl_easy_getinfo(to->curl, CURLINFO_RESPONSE_CODE, &code);
+    const bool taken = code == 200 ? sse_feed(&to->events, data, size * n, on_event, to)
+                                   : grow(&to->refusal, &to->refusal_bytes, data, size * n);
+    return taken ? size * n : 0;
+}
+
+/* ---- the request ------------------------------------------------------------------ */
+
+static json_t *make_body(const hypura_client *client, const hypura_generate_options *options)
+{
+    const hypura_sampling *sampling = &options->sampling;
+    json_t *body =
+        json_pack("{s:s, s:b, s:{s:b}, s:f, s:f, s:f, s:i, s:I}", "model", client->model, "stream", 1, "stream_options",
+                  "include_usage", 1, "temperature", (double)sampling->temperature, "top_p", (double)sampling->top_p,
+                  "min_p", (double)sampling->min_p, "top_k", sampling->top_k, "seed", (json_int_t)sampling->seed);
+    if (options->max_tokens > 0) {
+        json_object_set_new(body, "max_tokens", json_integer(options->max_tokens));
+    }
+    if (options->raw) {
+        json_object_set_new(body, "prompt", json_string(options->prompt));
+    } else {
+        json_object_set(body, "messages", client->messages);
+    }
+    return body;
+}
+
+static hypura_status tell(const answering *a, const hypura_client *client, CURLcode code, hypura_error *error)
+{
+    long status = 0;
+    curl_easy_getinfo(client->curl, CURLINFO_RESPONSE_CODE, &status);
+    if (a->stopped) {
+        return HYPURA_OK;
+    }
+    if (a->no_memory) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the answer");
+    }
+    if (a->error[0] != '\0') {
+        return hypura_fail(error, HYPURA_ERR_BACKEND, "%s: %s", client->url, a->error);
+    }
+    if (code != CURLE_OK && status != 200) {
+        return hypura_fail(error, HYPURA_ERR_IO, "%s: %s", client->url, curl_easy_strerror(code));
+    }
+    if (status != 200) {
+        json_t *body = json_loadb(a->refusal ? a->refusal : "", a->refusal_bytes, 0, NULL);
+        const char *message = json_string_value(json_object_get(json_object_get(body, "error"), "message"));
+        const hypura_status kind = status < 500 ? HYPURA_ERR_USAGE : HYPURA_ERR_BACKEND;
+        (void)hypura_fail(error, kind, "%s: %s (%ld)", client->url, message ? message : "the request was refused",
+                          status);
+        json_decref(body);
+        return kind;
+    }
+    return a->done ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_BACKEND, "%s broke off its answer", client->url);
+}
+
+static hypura_status run(hypura_client *client, const char *path, const char *body, answering *a, hypura_error *error)
+{
+    const size_t room = strlen(client->url) + strlen(path) + 1;
+    char *url = malloc(room);
+    if (!url) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a request");
+    }
+    snprintf(url, room, "%s%s", client->url, path);
+    curl_easy_setopt(client->curl, CURLOPT_URL, url);
+    curl_easy_setopt(client->curl, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl_easy_setopt(client->curl, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(client->curl, CURLOPT_HTTPHEADER, client->headers);
+    curl_easy_setopt(client->curl, CURLOPT_POSTFIELDS, body);
+    curl_easy_setopt(client->curl, CURLOPT_WRITEFUNCTION, on_data);
+    curl_easy_setopt(client->curl, CURLOPT_WRITEDATA, a);
+    a->curl = client->curl;
+    a->begin_us = hypura_clock_us();
+    const CURLcode code = curl_easy_perform(client->curl);
+    free(url);
+    return tell(a, client, code, error);
+}
+
+hypura_status hypura_client_generate(hypura_client *client, const hypura_generate_options *options,
+                                     hypura_result *result, hypura_error *error)
+{
+    answering a = {.on_text = options->on_text, .user = options->on_text_user, .result = result};
+    memset(result, 0, sizeof(*result));
+    hypura_error_clear(error);
+    if (!options->raw) {
+        json_array_append_new(client->messages, json_pack("{s:s, s:s}", "role", "user", "content", options->prompt));
+    }
+    json_t *body = make_body(client, options);
+    char *text = json_dumps(body, JSON_COMPACT);
+    json_decref(body);
+    hypura_status status = text
+                               ? run(client, options->raw ? "/v1/completions" : "/v1/chat/completions", text, &a, error)
+                               : hypura_fail(error, HYPURA_ERR_USAGE, "the prompt is no UTF-8");
+    free(text);
+    sse_clear(&a.events);
+    free(a.refusal);
+    const uint64_t end_us = hypura_clock_us();
+    const uint64_t first_us = a.first_us ? a.first_us : end_us;
+    result->prompt_s = (double)(first_us - a.begin_us) / 1e6;
+    result->decode_s = (double)(end_us - first_us) / 1e6;
+    result->stopped_by_user = a.stopped;
+    if (status == HYPURA_OK && !result->text) {
+        result->text = strdup("");
+        status = result->text ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the answer");
+    }
+    if (!options->raw && status == HYPURA_OK) {
+        json_array_append_new(client->messages, json_pack("{s:s, s:s}", "role", "assistant", "content", result->text));
+    } else if (!options->raw) {
+        json_array_remove(client->messages, json_array_size(client->messages) - 1);
+    }
+    return status;
+}
+
+/* ---- opening and closing ------------------------------------------------------------- */
+
+hypura_status hypura_client_open(const char *url, const char *api_key, const char *model, hypura_client **opened,
+                                 hypura_error *error)
+{
+    hypura_client *client = calloc(1, sizeof(*client));
+    *opened = NULL;
+    hypura_error_clear(error);
+    if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0) {
+        free(client);
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%s is no address of a server: write http://127.0.0.1:8080", url);
+    }
+    char key[1024];
+    snprintf(key, sizeof key, "Authorization: Bearer %s", api_key ? api_key : "");
+    if (client) {
+        client->curl = curl_easy_init();
+        client->url = strdup(url);
+        client->model = strdup(model);
+        client->messages = json_array();
+        client->headers = curl_slist_append(NULL, "Content-Type: application/json");
+        if (api_key) {
+            client->headers = curl_slist_append(client->headers, key);
+        }
+    }
+    if (!client || !client->curl || !client->url || !client->model || !client->messages || !client->headers) {
+        hypura_client_close(client);
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a client");
+    }
+    for (size_t n = strlen(client->url); n > 0 && client->url[n - 1] == '/'; n--) {
+        client->url[n - 1] = '\0';
+    }
+    *opened = client;
+    return HYPURA_OK;
+}
+
+void hypura_client_close(hypura_client *client)
+{
+    if (client) {
+        curl_easy_cleanup(client->curl);
+        curl_slist_free_all(client->headers);
+        json_decref(client->messages);
+        free(client->url);
+        free(client->model);
+        free(client);
+    }
+}
