@@ -12,8 +12,6 @@
  *                     | present             (pinned) |
  *                     +-----------------> HELD ------+--- not -------> unpinned
  *
- * Before anything is expected, EMPTY slots are filled with what earlier runs used most.
- *
  * What always holds:
  *  1. Slots held for what is expected are pinned, and never more than half of a
  *     pool's open slots are: a layer can always lease the others.
@@ -27,6 +25,9 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+
+#define GUESSES_TO_JUDGE 32
+#define LEAST_RIGHT      6 /* one in so many: fewer cost more than they can give */
 
 hypura_status pager_open_ahead(hypura_pager *pager, uint32_t most_experts, hypura_error *error)
 {
@@ -43,7 +44,6 @@ hypura_status pager_open_ahead(hypura_pager *pager, uint32_t most_experts, hypur
 
 void pager_close_ahead(hypura_pager *pager)
 {
-    free(pager->warm.experts);
     free(pager->ahead.experts);
     free(pager->ahead.held);
 }
@@ -103,62 +103,6 @@ bool pager_start_ahead(hypura_pager *pager)
     return false;
 }
 
-/* ---- from earlier runs -------------------------------------------------------- */
-
-hypura_status hypura_pager_warm(hypura_pager *pager, const hypura_hot_expert *experts, uint32_t n, hypura_error *error)
-{
-    hypura_hot_expert *copy = n > 0 ? calloc(n, sizeof(*copy)) : NULL;
-    if (n > 0 && !copy) {
-        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a list of %u experts", n);
-    }
-    pthread_mutex_lock(&pager->lock);
-    for (uint32_t i = 0; i < n; i++) {
-        const int bundle = experts[i].bundle;
-        if (pager->plan->placements[pager->map->bundles[bundle].tensors[0]].place == HYPURA_PLACE_EXPERTS) {
-            const pager_bundle *place = &pager->bundles[bundle];
-            copy[pager->warm.n++] = experts[i];
-            hypura_cache_recall(pager->pools[place->pool].cache, place->first_key + experts[i].expert,
-                                experts[i].frequency);
-        }
-    }
-    pager->warm.experts = copy;
-    pthread_mutex_unlock(&pager->lock);
-    hypura_io_wake(pager->io);
-    return HYPURA_OK;
-}
-
-bool pager_start_warm(hypura_pager *pager)
-{
-    pager_warm *warm = &pager->warm;
-    while (warm->next < warm->n) {
-        const hypura_hot_expert *hot = &warm->experts[warm->next++];
-        const pager_bundle      *place = &pager->bundles[hot->bundle];
-        pager_pool              *pool = &pager->pools[place->pool];
-        const uint32_t           key = place->first_key + hot->expert;
-        if (hypura_cache_has_empty(pool->cache) && hypura_cache_find(pool->cache, key) == HYPURA_CACHE_NONE) {
-            uint32_t       evicted;
-            const uint32_t slot = hypura_cache_insert(pool->cache, key, &evicted);
-            pager_read_expert(pager, PAGER_AHEAD, hot->bundle, hot->expert, slot);
-            return true;
-        }
-    }
-    return false;
-}
-
-uint32_t hypura_pager_uses(hypura_pager *pager, int bundle, uint32_t expert)
-{
-    if (pager->plan->placements[pager->map->bundles[bundle].tensors[0]].place != HYPURA_PLACE_EXPERTS) {
-        return 0;
-    }
-    const pager_bundle *place = &pager->bundles[bundle];
-    pthread_mutex_lock(&pager->lock);
-    const uint32_t uses = hypura_cache_uses(pager->pools[place->pool].cache, place->first_key + expert);
-    pthread_mutex_unlock(&pager->lock);
-    return uses;
-}
-
-/* ---- settling ------------------------------------------------------------------- */
-
 static bool contains(const uint32_t *experts, uint32_t n, uint32_t expert)
 {
     for (uint32_t i = 0; i < n; i++) {
@@ -184,14 +128,28 @@ void pager_settle(hypura_pager *pager, const uint32_t *selected, uint32_t n)
         if (!right && ahead->held[i].read) {
             pager_drop_ahead(pager, pager->bundles[ahead->bundle].pool, slot);
         }
+        ahead->n_read += ahead->held[i].read;
         if (ahead->held[i].read && right) {
             pager->statistics.ahead_bytes_useful += expert_bytes;
+            ahead->n_right++;
         }
         pool->slots[slot].expected = false;
         pager_unpin(pager, pool, slot);
     }
     ahead->n_held = 0;
     ahead->bundle = -1;
+}
+
+/* Guesses that are hardly ever right need no trial to its end. */
+static void refuse_bad_guesses(hypura_pager *pager)
+{
+    pager_ahead *ahead = &pager->ahead;
+    if (!hypura_brake_is_on(&pager->brake)) {
+        ahead->n_read = 0;
+        ahead->n_right = 0;
+    } else if (ahead->n_read >= GUESSES_TO_JUDGE && ahead->n_right * LEAST_RIGHT < ahead->n_read) {
+        hypura_brake_refuse(&pager->brake);
+    }
 }
 
 /* A token begins when the layers begin anew. */
@@ -205,6 +163,7 @@ void pager_note_token(hypura_pager *pager, int bundle, uint32_t n_tokens)
         const uint64_t now_us = hypura_clock_us();
         if (pager->token_begin_us > 0) {
             hypura_brake_token(&pager->brake, (double)(now_us - pager->token_begin_us));
+            refuse_bad_guesses(pager);
         }
         pager->token_begin_us = now_us;
     }

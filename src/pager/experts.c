@@ -161,6 +161,7 @@ void pager_close_experts(hypura_pager *pager)
         pager_free_pieces(pool);
     }
     pager_close_ahead(pager);
+    pager_close_warm(pager);
     free(pager->visit_keys);
     free(pager->bundles);
 }

@@ -5,6 +5,7 @@
  *     schedule.c the queues of reads, and which goes to the drive next
  *     experts.c  slots of experts: lease, wait, release
  *     ahead.c    experts that are read before they are selected
+ *     warm.c     experts of earlier runs, read into empty slots
  *     routers.c  copies of the routers, to be asked before their layer's turn
  *     dense.c    the ring of chunks, rows on demand
  *     pinned.c   rows of dense weights that are kept
@@ -167,6 +168,8 @@ typedef struct pager_ahead {
     uint32_t    n;
     uint32_t    next; /* of experts, not looked at yet */
     uint32_t    n_started;
+    uint32_t    n_read;  /* guesses of this trial of the brake that were read */
+    uint32_t    n_right; /* of them */
     uint32_t    n_most; /* to be read before the layer comes */
     uint32_t   *experts;
     uint32_t    n_held;
@@ -301,6 +304,7 @@ void          pager_close_ahead(hypura_pager *pager);
 /* With the lock held: queues the next expert that is expected and absent, if there is one
  * and a slot for it. */
 bool pager_start_ahead(hypura_pager *pager);
+void pager_close_warm(hypura_pager *pager);
 /* With the lock held: the same for an expert of earlier runs and an EMPTY slot. */
 bool pager_start_warm(hypura_pager *pager);
 /* With the lock held: experts are expected and could be read, given a slot. */

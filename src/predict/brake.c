@@ -90,6 +90,14 @@ void hypura_brake_token(hypura_brake *brake, double token_us)
     }
 }
 
+void hypura_brake_refuse(hypura_brake *brake)
+{
+    if (brake->state == HYPURA_BRAKE_TRYING) {
+        brake->gain = 0.0;
+        enter(brake, HYPURA_BRAKE_OFF);
+    }
+}
+
 const char *hypura_brake_name(const hypura_brake *brake)
 {
     static const char *const names[] = {"trying", "on", "off"};

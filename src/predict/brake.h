@@ -5,7 +5,7 @@
  *          enough tokens of both                gain
  *      TRYING -----------------------> ON  for ON_TOKENS, then TRYING again
  *        ^  with and without in turn
- *        |                      no gain
+ *        |                no gain, or refused
  *        +---------------------------> OFF  for twice as long as the last time
  *
  * A trial takes TRIAL_TOKENS tokens, a third of them with it: what a trial costs at
@@ -43,6 +43,9 @@ bool hypura_brake_is_on(const hypura_brake *brake);
 
 /* A token of this many microseconds is over; <= 0: one that cannot be compared. */
 void hypura_brake_token(hypura_brake *brake, double token_us);
+
+/* It is known to be of no use: a trial ends here. */
+void hypura_brake_refuse(hypura_brake *brake);
 
 /* "trying", "on", "off" */
 const char *hypura_brake_name(const hypura_brake *brake);

@@ -114,6 +114,22 @@ static void test_what_cannot_be_compared_is_no_token(void **state)
     assert_int_equal(brake.token, 0);
 }
 
+static void test_a_refusal_ends_a_trial(void **state)
+{
+    (void)state;
+    hypura_brake brake;
+    course c = {.without_us = 1000, .with_us = 800};
+    hypura_brake_open(&brake);
+    pass(&brake, &c, BRAKE_BLOCK_TOKENS + 2);
+    assert_true(hypura_brake_is_on(&brake));
+    hypura_brake_refuse(&brake);
+    assert_int_equal(brake.state, HYPURA_BRAKE_OFF);
+    pass(&brake, &c, BRAKE_OFF_TOKENS + BRAKE_BLOCKS * BRAKE_BLOCK_TOKENS);
+    assert_int_equal(brake.state, HYPURA_BRAKE_ON);
+    hypura_brake_refuse(&brake); /* proven by its gain */
+    assert_int_equal(brake.state, HYPURA_BRAKE_ON);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -123,6 +139,7 @@ int main(void)
         cmocka_unit_test(test_what_changes_is_seen),
         cmocka_unit_test(test_stray_tokens_do_not_count),
         cmocka_unit_test(test_what_cannot_be_compared_is_no_token),
+        cmocka_unit_test(test_a_refusal_ends_a_trial),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

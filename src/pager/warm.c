@@ -1,0 +1,75 @@
+/*
+ * warm.c - EMPTY slots are filled with what earlier runs used most, and what this run
+ * uses is counted for the next one. Owned by the pager; where the counts are kept is
+ * the engine's affair.
+ *
+ * Such reads come last of all, and evict nothing: a run that begins at once, with a
+ * prompt of its own, loses no time by them.
+ */
+#include "pager/internal.h"
+
+#include "base/status.h"
+
+#include <stdlib.h>
+
+void pager_close_warm(hypura_pager *pager)
+{
+    free(pager->warm.experts);
+}
+
+static bool streams(const hypura_pager *pager, int bundle)
+{
+    return pager->plan->placements[pager->map->bundles[bundle].tensors[0]].place == HYPURA_PLACE_EXPERTS;
+}
+
+hypura_status hypura_pager_warm(hypura_pager *pager, const hypura_hot_expert *experts, uint32_t n, hypura_error *error)
+{
+    hypura_hot_expert *copy = n > 0 ? calloc(n, sizeof(*copy)) : NULL;
+    if (n > 0 && !copy) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a list of %u experts", n);
+    }
+    pthread_mutex_lock(&pager->lock);
+    for (uint32_t i = 0; i < n; i++) {
+        const int bundle = experts[i].bundle;
+        if (streams(pager, bundle)) {
+            const pager_bundle *place = &pager->bundles[bundle];
+            copy[pager->warm.n++] = experts[i];
+            hypura_cache_recall(pager->pools[place->pool].cache, place->first_key + experts[i].expert,
+                                experts[i].frequency);
+        }
+    }
+    pager->warm.experts = copy;
+    pthread_mutex_unlock(&pager->lock);
+    hypura_io_wake(pager->io);
+    return HYPURA_OK;
+}
+
+bool pager_start_warm(hypura_pager *pager)
+{
+    pager_warm *warm = &pager->warm;
+    while (warm->next < warm->n) {
+        const hypura_hot_expert *hot = &warm->experts[warm->next++];
+        const pager_bundle      *place = &pager->bundles[hot->bundle];
+        pager_pool              *pool = &pager->pools[place->pool];
+        const uint32_t           key = place->first_key + hot->expert;
+        if (hypura_cache_has_empty(pool->cache) && hypura_cache_find(pool->cache, key) == HYPURA_CACHE_NONE) {
+            uint32_t       evicted;
+            const uint32_t slot = hypura_cache_insert(pool->cache, key, &evicted);
+            pager_read_expert(pager, PAGER_AHEAD, hot->bundle, hot->expert, slot);
+            return true;
+        }
+    }
+    return false;
+}
+
+uint32_t hypura_pager_uses(hypura_pager *pager, int bundle, uint32_t expert)
+{
+    if (!streams(pager, bundle)) {
+        return 0;
+    }
+    const pager_bundle *place = &pager->bundles[bundle];
+    pthread_mutex_lock(&pager->lock);
+    const uint32_t uses = hypura_cache_uses(pager->pools[place->pool].cache, place->first_key + expert);
+    pthread_mutex_unlock(&pager->lock);
+    return uses;
+}
