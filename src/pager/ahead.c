@@ -55,7 +55,7 @@ static pager_pool *expected_pool(hypura_pager *pager)
 
 static bool has_room(const pager_pool *pool)
 {
-    return hypura_cache_evictable(pool->cache) > pool->n_open / 2;
+    return hypura_cache_evictable(pool->cache) > (pool->n_open + 1) / 2;
 }
 
 static void hold(hypura_pager *pager, uint32_t slot, bool read)
@@ -95,8 +95,7 @@ bool pager_start_ahead(hypura_pager *pager)
         const uint32_t slot = hypura_cache_insert(pool->cache, key, &evicted);
         pager->statistics.n_evictions += evicted != HYPURA_CACHE_NONE;
         ahead->n_started++;
-        pager_read_expert(pager, PAGER_AHEAD, ahead->bundle, expert, slot);
-        pager->statistics.ahead_bytes_read += pager->map->bundles[ahead->bundle].expert_bytes;
+        pager->statistics.ahead_bytes_read += pager_read_expert(pager, PAGER_AHEAD, ahead->bundle, expert, slot);
         hold(pager, slot, true);
         return true;
     }

@@ -183,23 +183,20 @@ const char *hypura_pager_expert_data(const hypura_pager *pager, int bundle, uint
 }
 
 /* One read for all matrices; it is counted as matrix 0's until it ends. */
-static void read_record(hypura_pager *pager, enum pager_priority priority, int bundle, uint32_t expert, uint32_t slot)
+static uint64_t read_record(hypura_pager *pager, enum pager_priority priority, int bundle, uint32_t expert, uint32_t slot)
 {
     pager_pool          *pool = &pager->pools[pager->bundles[bundle].pool];
     const hypura_io_read read = pager_record_read(pager, bundle, expert, slot);
     pool->slots[slot] = (pager_slot){.filling = 1, .n_requests = {1}};
     hypura_cache_pin(pool->cache, slot);
     pager_push(pager, priority, &read);
-    if (priority == PAGER_AHEAD) {
-        pager->statistics.ahead_bytes_read += read.bytes;
-    }
+    return read.bytes;
 }
 
-void pager_read_expert(hypura_pager *pager, enum pager_priority priority, int bundle, uint32_t expert, uint32_t slot)
+uint64_t pager_read_expert(hypura_pager *pager, enum pager_priority priority, int bundle, uint32_t expert, uint32_t slot)
 {
     if (pager->records) {
-        read_record(pager, priority, bundle, expert, slot);
-        return;
+        return read_record(pager, priority, bundle, expert, slot);
     }
     const hypura_bundle *shape = &pager->map->bundles[bundle];
     const pager_bundle  *place = &pager->bundles[bundle];
@@ -221,6 +218,7 @@ void pager_read_expert(hypura_pager *pager, enum pager_priority priority, int bu
         pool->slots[slot].n_requests[i] = 1;
         pager_push(pager, priority, &read);
     }
+    return shape->expert_bytes;
 }
 
 /* With the lock held: the slot of a key. One whose read failed has to end its other
@@ -288,7 +286,7 @@ uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint3
         if (slots[i] != HYPURA_CACHE_NONE) {
             continue;
         }
-        if (leaves_half && n_leased >= pool->n_open / 2) {
+        if (leaves_half && n_leased >= (pool->n_open + 1) / 2) {
             break;
         }
         uint32_t evicted;

@@ -328,8 +328,9 @@ hypura_io_read pager_record_read(const hypura_pager *pager, int bundle, uint32_t
 hypura_status pager_open_experts(hypura_pager *pager, hypura_error *error);
 void          pager_close_experts(hypura_pager *pager);
 void          pager_complete_expert(hypura_pager *pager, const hypura_io_completion *completion);
-/* With the lock held: queues the reads of an expert into its slot, and pins it. */
-void pager_read_expert(hypura_pager *pager, enum pager_priority priority, int bundle, uint32_t expert, uint32_t slot);
+/* With the lock held: queues the reads of an expert into its slot, and pins it. Returns
+ * how many bytes they take. */
+uint64_t pager_read_expert(hypura_pager *pager, enum pager_priority priority, int bundle, uint32_t expert, uint32_t slot);
 /* With the lock held: one more request for a matrix that is being read. */
 void pager_count_request(hypura_pager *pager, uint64_t user);
 /* With the lock held: this read will not be made. */

@@ -197,6 +197,32 @@ static void an_expectation_leaves_half_of_the_slots(void **state)
     fixture_close(&f);
 }
 
+/* With a single slot there is no half to give away. */
+static void one_slot_is_never_held(void **state)
+{
+    (void)state;
+    fixture         f;
+    fixture_options tiny = shape;
+    tiny.n_slots = 1;
+    fixture_open(&f, &tiny);
+    f.plan.pools[0].n_units = 1;
+    hypura_pager *pager = open_pager(&f, NULL, NULL, NULL);
+    uint32_t      experts[FIXTURE_EXPERTS];
+    for (uint32_t i = 0; i < FIXTURE_EXPERTS; i++) {
+        experts[i] = i;
+    }
+    hypura_pager_enter(pager);
+    for (uint32_t round = 0; round < 4; round++) {
+        assert_int_equal(compute(&f, pager, 1, &experts[round], 1), 1);
+        hypura_pager_expect_experts(pager, 1, experts, FIXTURE_EXPERTS, FIXTURE_EXPERTS);
+        assert_int_equal(compute(&f, pager, 0, experts, 2), 1);
+    }
+    assert_int_equal(statistics_of(pager).ahead_bytes_read, 0);
+    hypura_pager_leave(pager);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
 /* ---- faults ----------------------------------------------------------------------- */
 
 typedef struct disturbance {
@@ -297,6 +323,7 @@ int main(void)
         cmocka_unit_test(a_right_guess_is_a_hit),
         cmocka_unit_test(guesses_change_no_byte),
         cmocka_unit_test(an_expectation_leaves_half_of_the_slots),
+        cmocka_unit_test(one_slot_is_never_held),
         cmocka_unit_test(a_guess_that_cannot_be_read_fails_nobody),
         cmocka_unit_test(a_wrong_guess_is_dropped),
         cmocka_unit_test(closing_with_a_guess_under_way),
