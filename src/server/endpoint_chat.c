@@ -181,6 +181,19 @@ static void serve(http_exchange *exchange, ollama_kind kind, const json_t *body,
     json_decref(request.body);
 }
 
+/* Whether the request, or one of its messages, comes with pictures. */
+static bool has_images(const json_t *body)
+{
+    size_t i;
+    const json_t *message;
+    bool found = json_array_size(json_object_get(body, "images")) > 0;
+    json_array_foreach(json_object_get(body, "messages"), i, message)
+    {
+        found = found || json_array_size(json_object_get(message, "images")) > 0;
+    }
+    return found;
+}
+
 static void handle(http_exchange *exchange, ollama_kind kind)
 {
     json_t *body = http_json(exchange);
@@ -192,7 +205,10 @@ static void handle(http_exchange *exchange, ollama_kind kind)
         http_fail(exchange, 400, "model is required");
     } else {
         const hypura_model_entry *entry = target_find(exchange, model);
-        if (entry) {
+        if (entry && !entry->projector_path && has_images(body)) {
+            http_fail(exchange, 400, "%s takes no images: it has no projector", entry->name);
+            hypura_model_entry_release(entry);
+        } else if (entry) {
             serve(exchange, kind, body, model, entry);
         }
     }
