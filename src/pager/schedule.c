@@ -97,10 +97,7 @@ static void take_ahead(hypura_pager *pager, uint32_t pool, uint32_t slot,
 
 static void to_demand(hypura_pager *pager, const hypura_io_read *read)
 {
-    hypura_io_read demanded = *read;
-    demanded.user = pager_user(OWNER_EXPERT, pager_user_pool(read->user), pager_user_matrix(read->user),
-                               pager_user_slot(read->user));
-    push(pager, PAGER_DEMAND, &demanded);
+    push(pager, PAGER_DEMAND, read);
 }
 
 void pager_promote(hypura_pager *pager, uint32_t pool, uint32_t slot)
