@@ -121,7 +121,8 @@ static ggml_guid_t instance_guid(void)
 
 static bool open_instance(backend_instance *instance)
 {
-    static char                host_anchor[64]; /* a host buffer needs an address; shadow tensors bring their own */
+    /* A host buffer needs an address, aligned as tensors are; shadow tensors bring their own. */
+    static _Alignas(64) char   host_anchor[64];
     const size_t               graph_nodes = SHADOW_MAX_TENSORS;
     ggml_backend_dev_t         cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
     instance->inner = cpu ? ggml_backend_dev_init(cpu, NULL) : NULL;
