@@ -282,9 +282,10 @@ hypura_status hypura_prepare_shared(const hypura_model_options *options, uint32_
 
 hypura_status hypura_prepare_keep(const hypura_preparation *prepared, hypura_pager *pager, hypura_error *error)
 {
+    /* What overhead is for was touched by now, or never is. */
     const hypura_plan *plan = prepared->plan;
-    const uint64_t besides = plan->resident_bytes + plan->ring_bytes + plan->kv_bytes + plan->compute_bytes;
-    return hypura_pager_keep(pager, besides + plan->overhead_bytes, error);
+    return hypura_pager_keep(pager, plan->resident_bytes + plan->ring_bytes + plan->kv_bytes + plan->compute_bytes,
+                             error);
 }
 
 void hypura_prepare_clear(hypura_preparation *prepared)
