@@ -686,7 +686,7 @@ HYPURA_API hypura_status hypura_bench_worker(int input, int output, hypura_error
 
 typedef struct hypura_optimize_options {
     const char        *path;
-    bool               force;     /* also where it would not help */
+    bool               force;     /* without measuring whether it would help */
     const char        *cache_dir; /* for the profile; NULL: measured and not stored */
     hypura_progress_fn progress;
     void              *progress_user;

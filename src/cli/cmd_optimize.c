@@ -50,7 +50,7 @@ int hypura_command_optimize(const hypura_environment *environment, int argc, cha
     hypura_optimize_options wanted = {.cache_dir = hypura_command_cache_dir(environment)};
     bool json = false;
     const hypura_option options[] = {
-        {"force", NULL, "make it although it would not help", HYPURA_OPTION_FLAG, .to.flag = &wanted.force},
+        {"force", NULL, "make it without measuring whether it helps", HYPURA_OPTION_FLAG, .to.flag = &wanted.force},
         hypura_option_json(&json),
     };
     const hypura_syntax syntax = {

@@ -120,8 +120,11 @@ static hypura_status measure_gain(const optimizer *o)
 static hypura_status check_worth(const optimizer *o)
 {
     const hypura_optimize_report *r = o->report;
+    if (o->options->force) {
+        return HYPURA_OK;
+    }
     hypura_status status = measure_gain(o);
-    if (status == HYPURA_OK && !(r->gain >= LEAST_GAIN) && !o->options->force) {
+    if (status == HYPURA_OK && !(r->gain >= LEAST_GAIN)) {
         char matrix[HYPURA_SIZE_TEXT];
         char record[HYPURA_SIZE_TEXT];
         char bytes[HYPURA_SIZE_TEXT];

@@ -79,7 +79,7 @@ static void a_record_holds_an_experts_matrices(void **state)
     assert_string_equal(report.path, sidecar);
     assert_false(report.existed);
     assert_true(report.n_records > 0 && report.n_resumed == 0);
-    assert_true(report.gain > 0.0);
+    assert_true(isnan(report.gain)); /* forced */
     assert_int_equal(access(partial, F_OK), -1);
 
     hypura_map *map;
@@ -111,6 +111,26 @@ static void a_record_holds_an_experts_matrices(void **state)
 
     fixture_ok(optimize(NULL, NULL, &report, &error), &error);
     assert_true(report.existed && isnan(report.gain));
+}
+
+/* Whether it is worth it is the drive's to say; what follows from that is not. */
+static void one_that_would_not_help_is_refused(void **state)
+{
+    (void)state;
+    const hypura_optimize_options options = {.path = model, .cache_dir = fixture_cache_dir()};
+    hypura_optimize_report report;
+    hypura_error error;
+    const hypura_status status = hypura_optimize(&options, &report, &error);
+    assert_true(report.gain > 0.0 && report.matrix_bytes_per_s > 0.0 && report.record_bytes_per_s > 0.0);
+    if (report.gain >= 1.05) {
+        fixture_ok(status, &error);
+    } else {
+        char gain[32];
+        snprintf(gain, sizeof gain, "%.2f times as fast", report.gain);
+        fixture_fails(HYPURA_ERR_UNSUPPORTED, status, &error, gain);
+        assert_int_equal(access(partial, F_OK), -1);
+        assert_int_equal(access(sidecar, F_OK), -1);
+    }
 }
 
 /* Stops at the nth step of that name. */
@@ -353,6 +373,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_record_holds_an_experts_matrices),
+        TEST(one_that_would_not_help_is_refused),
         TEST(a_stopped_run_is_taken_up_again),
         TEST(what_an_earlier_run_damaged_is_written_anew),
         TEST(a_partial_file_of_another_model_is_begun_anew),
