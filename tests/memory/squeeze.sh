@@ -12,7 +12,7 @@ export HYPURA_CACHE_DIR=$4
 MIB=$((1 << 20))
 # The models take 165 to 170 MiB, their buffers and the program about 100: they nearly fill the group.
 limit=$((320 * MIB))
-stolen=$((60 * MIB))
+stolen=$((100 * MIB))
 rate=$((40 * MIB))
 
 skip() {
