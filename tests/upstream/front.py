@@ -1,22 +1,19 @@
 #!/usr/bin/env python3
 """Stands where llama.cpp's server tests expect llama-server, and starts `hypura serve`.
 
-Options that hypura serve has are translated; others reach llama.cpp's server behind it by its environment variables. What has
-neither is not part of this server: exit code 64, and "not served" on standard error.
+Options that hypura serve has are translated. What it decides itself is left out: defaults of sampling, which a request can
+give, and templates, which are always Jinja. Any other option is not part of this server: exit code 64, and "not served" on
+standard error.
 """
 import os
 import sys
 
 SERVE = {"--port": "--port", "--host": "--host", "--threads": "--threads", "--api-key": "--api-key"}
-VARIABLES = {"--n-predict": "LLAMA_ARG_N_PREDICT", "--temp": "LLAMA_ARG_TEMPERATURE", "--batch-size": "LLAMA_ARG_BATCH",
-             "-fa": "LLAMA_ARG_FLASH_ATTN", "--chat-template": "LLAMA_ARG_CHAT_TEMPLATE",
-             "--chat-template-file": "LLAMA_ARG_CHAT_TEMPLATE_FILE", "--reasoning-format": "LLAMA_ARG_THINK",
-             "--pooling": "LLAMA_ARG_POOLING", "--reasoning": "LLAMA_ARG_REASONING"}
-FLAGS = {"--jinja": ("LLAMA_ARG_JINJA", "1"), "--no-jinja": ("LLAMA_ARG_NO_JINJA", "1"),
-         "--context-shift": ("LLAMA_ARG_CONTEXT_SHIFT", "1")}
 # What hypura serve does anyway, decides itself, or has its own way of.
-IGNORED = {"--offline", "--cont-batching", "--metrics", "--slots", "--no-slots", "--embedding", "--no-ui", "--kv-unified"}
-IGNORED_WITH_VALUE = {"--alias", "--seed", "--ubatch-size", "--n-gpu-layers"}
+IGNORED = {"--offline", "--cont-batching", "--metrics", "--slots", "--no-slots", "--embedding", "--no-ui", "--kv-unified",
+           "--jinja", "--no-jinja"}
+IGNORED_WITH_VALUE = {"--alias", "--seed", "--temp", "--n-predict", "--batch-size", "--ubatch-size", "-fa",
+                      "--n-gpu-layers"}
 
 argv = sys.argv[1:]
 words = [os.environ["HYPURA"], "serve", "--no-ollama", "--drain", "2"]
@@ -26,10 +23,6 @@ while argv:
     option = argv.pop(0)
     if option in SERVE:
         words += [SERVE[option], argv.pop(0)]
-    elif option in VARIABLES:
-        os.environ[VARIABLES[option]] = argv.pop(0)
-    elif option in FLAGS:
-        os.environ[FLAGS[option][0]] = FLAGS[option][1]
     elif option in IGNORED:
         pass
     elif option in IGNORED_WITH_VALUE:
