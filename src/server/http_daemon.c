@@ -1,5 +1,5 @@
 /*
- * http_daemon.c - the sockets: libmicrohttpd's thread, the checks before a handler runs, and time limits.
+ * http_daemon.c - the sockets: libmicrohttpd's thread, what handlers run on, and time limits.
  *
  * libmicrohttpd calls on_request_line, then on_request several times for one request:
  *
@@ -14,7 +14,6 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "base/thread.h"
-#include "server/guard.h"
 #include "server/jobs.h"
 #include "server/log.h"
 #include "server/meter.h"
@@ -22,6 +21,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -125,6 +125,18 @@ static http_link *link_of(struct MHD_Connection *connection)
     return info ? info->socket_context : NULL;
 }
 
+/* libmicrohttpd may not see that a sender ends in the middle of a request (with epoll it does not). */
+static bool has_stopped_sending(int fd)
+{
+#ifdef POLLRDHUP
+    struct pollfd state = {.fd = fd, .events = POLLRDHUP};
+    return poll(&state, 1, 0) > 0 && (state.revents & (POLLRDHUP | POLLERR | POLLHUP)) != 0;
+#else
+    (void)fd;
+    return false;
+#endif
+}
+
 /* Senders that are too slow are cut off: an idle limit alone would let them send a byte now and then for ever. */
 static void *watch(void *user)
 {
@@ -133,7 +145,7 @@ static void *watch(void *user)
     while (!daemon->closing) {
         const uint64_t now_us = hypura_clock_us();
         for (http_link *link = daemon->links; link; link = link->next) {
-            if (link->deadline_us != 0 && link->deadline_us < now_us) {
+            if (link->deadline_us != 0 && (link->deadline_us < now_us || has_stopped_sending(link->fd))) {
                 shutdown(link->fd, SHUT_RDWR); /* the thread of the sockets sees its end */
                 link->deadline_us = 0;
             }
@@ -355,56 +367,6 @@ static enum MHD_Result collect_pair(void *user, enum MHD_ValueKind kind, const c
     return http_pairs_add(user, name, value) ? MHD_YES : MHD_NO;
 }
 
-/* A browser asks before it sends a request of another page's. */
-static void answer_preflight(http_exchange *exchange)
-{
-    http_set_header(exchange, "Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE, OPTIONS");
-    const char *wanted = http_header(exchange, "Access-Control-Request-Headers");
-    http_set_header(exchange, "Access-Control-Allow-Headers", wanted ? wanted : "Authorization, Content-Type");
-    http_set_header(exchange, "Access-Control-Max-Age", "600");
-    http_reply(exchange, 204, "", "", 0);
-}
-
-/* Decides on the head alone. True when the request may go on; else it was answered. */
-static bool check_head(http_exchange *exchange)
-{
-    const hypura_server_options *options = &exchange->daemon->server->options;
-    const char *origin = http_header(exchange, "Origin");
-    bool known_path;
-    exchange->route = route_find(exchange->method, exchange->path, &known_path);
-    if (!guard_host_allowed(http_header(exchange, "Host"), options->host, !guard_is_loopback(options->host))) {
-        http_fail(exchange, 403, "the Host header names another machine (a page that pretends to be this one?)");
-        return false;
-    }
-    if (!guard_origin_allowed(origin, options->origins)) {
-        http_fail(exchange, 403, "pages of %.200s may not use this server (--origins allows some)", origin);
-        return false;
-    }
-    exchange->allowed_origin = origin ? strdup(origin) : NULL;
-    if (strcmp(exchange->method, "OPTIONS") == 0) {
-        answer_preflight(exchange);
-        return false;
-    }
-    if (!exchange->route) {
-        char methods[64];
-        route_methods(exchange->path, methods, sizeof methods);
-        if (known_path) {
-            http_set_header(exchange, "Allow", methods);
-        }
-        http_fail(exchange, known_path ? 405 : 404, "%s %.200s is not part of this API", exchange->method,
-                  exchange->path);
-        return false;
-    }
-    if (options->api_key && !(exchange->route->flags & ROUTE_PUBLIC) &&
-        !guard_key_matches(http_header(exchange, "Authorization"), http_header(exchange, "x-api-key"),
-                           options->api_key)) {
-        http_set_header(exchange, "WWW-Authenticate", "Bearer");
-        http_fail(exchange, 401, "the API key is missing or wrong");
-        return false;
-    }
-    return true;
-}
-
 static bool check_length(http_exchange *exchange, uint64_t *seconds)
 {
     const http_options *options = &exchange->daemon->options;
@@ -444,7 +406,7 @@ static enum MHD_Result take_head(http_exchange *exchange, const char *path, cons
     MHD_get_connection_values(exchange->connection, MHD_GET_ARGUMENT_KIND, collect_pair, &exchange->arguments);
     MHD_get_connection_values(exchange->connection, MHD_HEADER_KIND, collect_pair, &exchange->headers);
     uint64_t seconds = daemon->options.head_s;
-    const bool good = check_head(exchange) && check_length(exchange, &seconds);
+    const bool good = http_check_head(exchange) && check_length(exchange, &seconds);
     set_deadline(daemon, link, seconds);
     /* A refusal waits for the rest of the request, which is dropped as it comes: a connection that is closed on a
      * sender takes the answer with it. Who asks before sending is told at once. */
@@ -546,8 +508,8 @@ static void on_completed(void *user, struct MHD_Connection *connection, void **c
     }
     /* What did not end as it began was cut off. */
     const bool complete = why == MHD_REQUEST_TERMINATED_COMPLETED_OK;
-    meter_answered(daemon->server->meter, exchange->route ? exchange->route->path : NULL,
-                   complete ? exchange->code : 0, (double)(hypura_clock_us() - exchange->begin_us) / 1e6);
+    meter_answered(daemon->server->meter, exchange->route ? exchange->route->path : NULL, complete ? exchange->code : 0,
+                   (double)(hypura_clock_us() - exchange->begin_us) / 1e6);
     server_log(LOG_DEBUG, "%s %s: %d, %llu bytes, %.1f ms", exchange->method ? exchange->method : "-",
                exchange->path ? exchange->path : "-", exchange->code, (unsigned long long)exchange->n_sent,
                (double)(hypura_clock_us() - exchange->begin_us) / 1e3);
@@ -594,8 +556,8 @@ static hypura_status start_mhd(http_daemon *daemon, hypura_error *error)
         return hypura_fail(error, HYPURA_ERR_USAGE, "%s is no address to listen on: give 127.0.0.1, ::1 or 0.0.0.0",
                            options->host);
     }
-    const unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
-                           (v6 ? MHD_USE_IPv6 : 0);
+    const unsigned flags = MHD_USE_AUTO | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME |
+                           MHD_USE_ERROR_LOG | (v6 ? MHD_USE_IPv6 : 0);
     errno = 0;
     daemon->mhd =
         MHD_start_daemon(flags, options->port, NULL, NULL, on_request, daemon, MHD_OPTION_EXTERNAL_LOGGER, log_mhd,

@@ -71,6 +71,9 @@ struct http_exchange {
 bool http_pairs_add(http_pairs *pairs, const char *name, const char *value);
 void http_pairs_clear(http_pairs *pairs);
 
+/* Decides on the head alone, and finds the route. True when the request may go on; else it was answered. */
+bool http_check_head(http_exchange *exchange);
+
 /* Lets the connection go on, with the lock held. */
 void http_resume(http_exchange *exchange);
 /* How long a client may leave the answer unread. */

@@ -15,7 +15,6 @@ import time
 import harness
 from harness import DENSE, MOE
 
-SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 60
 PROMPTS = [f"Tell me one thing about {what}." for what in
            ("Paris", "rivers", "the moon", "bread", "music", "whales", "iron", "snow")]
 
@@ -96,7 +95,7 @@ def descriptors(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def load(model, *options):
+def load(model, seconds, *options):
     with harness.Server("--memory", "3G", "--threads", "2", "--parallel", "8", "--context", "512", *options,
                         models=[model]) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
@@ -104,7 +103,7 @@ def load(model, *options):
         print(f"{model} {' '.join(options)}")
         first = None
         for n in 1, 8, 32:
-            counts = run_clients(server, model, n, SECONDS, solo)
+            counts = run_clients(server, model, n, seconds, solo)
             first = first or counts["rate"]
             print(f"  {n:2} clients: {counts['answers']} answers, {counts['lost']} lost, {counts['mixed']} mixed up, "
                   f"{counts['equal']} equal to solo, {counts['rate']:.1f} tokens/s, {counts['rate'] / first:.2f}x; "
@@ -170,7 +169,9 @@ def rest():
             print(f"  after wrk: {(rss(pid) - before) / 1e6:.2f} MB more, {descriptors(pid)} descriptors")
 
 
-overhead()
-rest()
-load(DENSE)
-load(MOE, "--weights", "224M")
+if __name__ == "__main__":
+    overhead()
+    rest()
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60
+    load(DENSE, seconds)
+    load(MOE, seconds, "--weights", "224M")

@@ -1,0 +1,57 @@
+/*
+ * http_check.c - what a request's head decides, before any of its body is looked at: host, origin, route and key.
+ */
+#include "server/guard.h"
+#include "server/http_internal.h"
+#include "server/server.h"
+
+#include <string.h>
+
+/* A browser asks before it sends a request of another page's. */
+static void answer_preflight(http_exchange *exchange)
+{
+    http_set_header(exchange, "Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE, OPTIONS");
+    const char *wanted = http_header(exchange, "Access-Control-Request-Headers");
+    http_set_header(exchange, "Access-Control-Allow-Headers", wanted ? wanted : "Authorization, Content-Type");
+    http_set_header(exchange, "Access-Control-Max-Age", "600");
+    http_reply(exchange, 204, "", "", 0);
+}
+
+bool http_check_head(http_exchange *exchange)
+{
+    const hypura_server_options *options = &http_server(exchange)->options;
+    const char *origin = http_header(exchange, "Origin");
+    bool known_path;
+    exchange->route = route_find(exchange->method, exchange->path, &known_path);
+    if (!guard_host_allowed(http_header(exchange, "Host"), options->host, !guard_is_loopback(options->host))) {
+        http_fail(exchange, 403, "the Host header names another machine (a page that pretends to be this one?)");
+        return false;
+    }
+    if (!guard_origin_allowed(origin, options->origins)) {
+        http_fail(exchange, 403, "pages of %.200s may not use this server (--origins allows some)", origin);
+        return false;
+    }
+    exchange->allowed_origin = origin ? strdup(origin) : NULL;
+    if (strcmp(exchange->method, "OPTIONS") == 0) {
+        answer_preflight(exchange);
+        return false;
+    }
+    if (!exchange->route) {
+        char methods[64];
+        route_methods(exchange->path, methods, sizeof methods);
+        if (known_path) {
+            http_set_header(exchange, "Allow", methods);
+        }
+        http_fail(exchange, known_path ? 405 : 404, "%s %.200s is not part of this API", exchange->method,
+                  exchange->path);
+        return false;
+    }
+    if (options->api_key && !(exchange->route->flags & ROUTE_PUBLIC) &&
+        !guard_key_matches(http_header(exchange, "Authorization"), http_header(exchange, "x-api-key"),
+                           options->api_key)) {
+        http_set_header(exchange, "WWW-Authenticate", "Bearer");
+        http_fail(exchange, 401, "the API key is missing or wrong");
+        return false;
+    }
+    return true;
+}

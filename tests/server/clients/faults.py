@@ -1,0 +1,126 @@
+"""Faults on a server, counted: run.sh BUILD faults.py [KILLS [SECONDS]]. Not a test: it prints figures for docs/notes.
+
+An engine killed in the middle of an answer, many times; requests cut to pieces and mixed; senders that are slow; sockets
+that are closed on one side. The front has to stay, with the right status, and without more memory or descriptors."""
+import collections
+import http.client
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import time
+
+import harness
+from harness import DENSE
+from load import descriptors, rss
+from test_service import SHORT, STORY, Client
+
+KILLS = int(sys.argv[1]) if len(sys.argv) > 1 else 100
+SECONDS = float(sys.argv[2]) if len(sys.argv) > 2 else 60
+
+
+def told(server, what, before):
+    print(f"{what}: {(rss(server.process.pid) - before) / 1e6:.2f} MB more, {descriptors(server.process.pid)} descriptors")
+
+
+def kills(server, client):
+    counts = collections.Counter()
+    for i in range(KILLS):
+        connection, answer, line = client.stream(STORY)
+        time.sleep(random.random() * 0.2)
+        for pid in server.engines():
+            os.kill(pid, signal.SIGKILL)
+        last = json.loads((line + answer.read()).splitlines()[-1])
+        counts["told"] += "signal 9" in last.get("error", "")
+        connection.close()
+        counts["answered next"] += client.ask("POST", "/api/chat", SHORT)[0] == 200
+    print(f"{KILLS} kills: {dict(counts)}")
+
+
+def fuzz(server, client):
+    rng = random.Random(1)
+    seeds = [json.dumps(SHORT).encode(), json.dumps(dict(STORY, tools=[{"type": "function"}], format={"type": "object"},
+             think=True, keep_alive="5m")).encode(), b'{"model":"x","input":["a",1,null]}']
+    paths = ["/api/chat", "/api/generate", "/api/embed", "/api/show", "/api/copy", "/v1/chat/completions",
+             "/v1/completions", "/v1/messages", "/v1/responses", "/tokenize"]
+    counts = collections.Counter()
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        body = bytearray(rng.choice(seeds))
+        for _ in range(rng.randrange(1, 6)):
+            at = rng.randrange(len(body) + 1)
+            kind = rng.randrange(4)
+            if kind == 0:
+                del body[at : at + rng.randrange(1, 20)]
+            elif kind == 1:
+                body[at:at] = bytes(rng.randrange(256) for _ in range(rng.randrange(1, 4)))
+            elif kind == 2:
+                body[at:at] = rng.choice([b"{", b"}", b"[", b'"', b"null", b"1e999", b"\\u0000", b"-1", b"true"])
+            else:
+                body[at:at] = bytes(body[: rng.randrange(len(body) + 1)])
+        body = bytes(body).replace(b"2000", b"2")
+        try:
+            counts[client.ask("POST", rng.choice(paths), body)[0]] += 1
+        except (OSError, http.client.HTTPException) as error:
+            counts[type(error).__name__] += 1
+    print(f"{sum(counts.values())} damaged requests: {dict(sorted(counts.items(), key=str))}")
+
+
+def slow(server, client):
+    begin = time.monotonic()
+    body = json.dumps(SHORT).encode()
+    held = []
+    for i in range(200):
+        connection = socket.create_connection(("127.0.0.1", server.port))
+        connection.sendall(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body))
+        held.append(connection)
+    n_sent, ended = 0, None
+    while held and time.monotonic() - begin < 90:
+        time.sleep(3)
+        n_sent += 1
+        for connection in list(held):
+            try:
+                connection.sendall(body[n_sent : n_sent + 1])
+                connection.setblocking(False)
+                if connection.recv(1) == b"":
+                    raise OSError
+            except BlockingIOError:
+                connection.setblocking(True)
+            except OSError:
+                ended = ended or time.monotonic() - begin
+                connection.close()
+                held.remove(connection)
+        assert client.ask("GET", "/api/version")[0] == 200
+    print(f"200 senders of a byte every 3 s: {200 - len(held)} cut off, the first after {ended or 0:.0f} s; others were served")
+
+
+def half(server, client):
+    body = json.dumps(SHORT).encode()
+    head = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+    answers = collections.Counter()
+    for i in range(100):
+        connection = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+        connection.sendall((head + body)[: random.randrange(1, len(head + body) + 1)] if i % 2 else
+                           b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        answers[connection.recv(65536)[:12].decode() or "closed"] += 1
+        connection.close()
+    print(f"100 sockets closed on the sending side: {dict(answers)}")
+
+
+with harness.Server("--memory", "1G", "--threads", "2", "--context", "1024", models=[DENSE]) as server:
+    client = Client(server)
+    client.ask("POST", "/api/chat", SHORT)
+    half(server, client)
+    before = rss(server.process.pid)
+    told(server, "at the beginning", before)
+    half(server, client)
+    told(server, "after half-closed sockets", before)
+    slow(server, client)
+    told(server, "after slow senders", before)
+    fuzz(server, client)
+    told(server, "after damaged requests", before)
+    kills(server, client)
+    told(server, "after kills", before)
