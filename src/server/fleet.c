@@ -94,10 +94,16 @@ static bool same_model(const fleet_member *member, const hypura_model_entry *ent
     return strcmp(member->entry->path, entry->path) == 0;
 }
 
+/* Seen by its engine a moment before on_end comes here. */
+static bool has_ended(const fleet_member *member)
+{
+    return member->ended || (member->engine && engine_ends_within(member->engine, 0));
+}
+
 static fleet_member *find_member(server_fleet *fleet, const hypura_model_entry *entry)
 {
     for (fleet_member *member = fleet->members; member; member = member->next) {
-        if (same_model(member, entry) && !(member->ended && member->state != MEMBER_LOADING)) {
+        if (same_model(member, entry) && !(has_ended(member) && member->state != MEMBER_LOADING)) {
             return member;
         }
     }
