@@ -588,6 +588,13 @@ typedef enum hypura_metric {
     HYPURA_METRIC_CPU_S,         /* of all threads; on a busy machine steadier than rates */
     HYPURA_METRIC_PREFILL_CPU_S,
     HYPURA_METRIC_PEAK_RSS_BYTES,
+    /* over a GPU */
+    HYPURA_METRIC_VRAM_HIT_RATE_BYTES,
+    HYPURA_METRIC_UPLOADED_BYTES_PER_TOKEN,
+    HYPURA_METRIC_READBACKS_PER_TOKEN,
+    HYPURA_METRIC_READBACK_S, /* waiting for selected experts, what leads to them being computed meanwhile */
+    HYPURA_METRIC_SUBMIT_S,   /* from there until the GPU's next work */
+    HYPURA_METRIC_PREFILL_UPLOADED_BYTES_PER_TOKEN,
     HYPURA_N_METRICS,
 } hypura_metric;
 
@@ -645,6 +652,11 @@ typedef struct hypura_bench_options {
     int             n_memory;
     const uint64_t *weights_bytes; /* and for each limit on weights; neither: one cell, chosen from what is free */
     int             n_weights;
+    /* One cell for each limit on the memory of a GPU, with all of the host's for what
+     * it lacks; there the route is forced without cutting graphs. */
+    const char     *gpu; /* as in hypura_model_options */
+    const uint64_t *vram_bytes;
+    int             n_vram;
     /* Instead of limits, two cells that show what Hypura costs where it is not
      * needed: everything resident against stock libllama, and everything in the
      * pager's pools against libllama without repacking. */

@@ -236,6 +236,7 @@ hypura_status hypura_gpu_open(void *device, hypura_pager *pager, hypura_gpu **ou
     gpu->inner = device;
     gpu->pager = pager;
     (void)snprintf(gpu->name, sizeof(gpu->name), "Hypura-%s", ggml_backend_dev_name(device));
+    gpu->records_late = strcmp(ggml_backend_reg_name(ggml_backend_dev_backend_reg(device)), "Vulkan") == 0;
     gpu->registry = (struct ggml_backend_reg){
         .api_version = GGML_BACKEND_API_VERSION,
         .iface =

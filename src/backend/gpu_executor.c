@@ -17,6 +17,11 @@
  * waits for the GPU: stages take turns, so that one is filled while the piece before
  * computes with the other. Ids are never overwritten in place: biases read them too.
  *
+ * While the ids are on their way the GPU has nothing to do, so what follows has to
+ * reach it soon: on Vulkan, where recording a layer takes as long as computing it, the
+ * first products are handed over before the rest is recorded. A graph is cut before a
+ * product alone: no backend fuses a product with what comes before it.
+ *
  * What always holds: between enter and leave this instance alone has work queued.
  */
 #include "backend/gpu_internal.h"
@@ -279,6 +284,41 @@ static enum ggml_status run(const gpu_walk *walk, int first, int last)
     return status;
 }
 
+/* ggml-vulkan hands work over in portions of the work of the graph before. After a graph
+ * of no work it records a piece whole, which is a tenth of the calls into the driver. */
+static void forget_portions(const gpu_walk *walk)
+{
+    if (walk->instance->gpu->records_late) {
+        struct ggml_cgraph none = ggml_graph_view(walk->graph, 0, 0);
+        (void)ggml_backend_graph_compute_async(walk->instance->inner, &none);
+    }
+}
+
+/* Nodes [at, end): the last product of a selection comes after operations on the ones
+ * before, and begins a piece of its own. */
+static int second_piece(const gpu_walk *walk, int at, int end)
+{
+    int last = end;
+    for (int i = at; i < end && walk->instance->gpu->records_late; i++) {
+        last = walk->graph->nodes[i]->op == GGML_OP_MUL_MAT_ID ? i : last;
+    }
+    return last < end && last > at + 1 && walk->graph->nodes[last - 1]->op != GGML_OP_MUL_MAT_ID ? last : end;
+}
+
+static enum ggml_status run_cut(const gpu_walk *walk, int first, int last, bool one_token)
+{
+    const int middle = one_token ? second_piece(walk, first, last) : last;
+    if (one_token) {
+        forget_portions(walk);
+    }
+    enum ggml_status status = run(walk, first, middle);
+    if (status == GGML_STATUS_SUCCESS && middle < last) {
+        forget_portions(walk);
+        status = run(walk, middle, last);
+    }
+    return status;
+}
+
 static enum ggml_status walk_graph(void *user)
 {
     const gpu_walk  *walk = user;
@@ -297,7 +337,7 @@ static enum ggml_status walk_graph(void *user)
             status = through_stage(walk, &cut, next.at, &set);
         }
         if (status == GGML_STATUS_SUCCESS) {
-            status = run(walk, cut.at, next.at);
+            status = run_cut(walk, cut.at, next.at, set < 0);
         }
         if (set >= 0 && instance->stage_done[set] && status == GGML_STATUS_SUCCESS) {
             ggml_backend_event_record(instance->stage_done[set], instance->inner);

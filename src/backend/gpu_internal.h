@@ -16,6 +16,7 @@ struct hypura_gpu {
     ggml_backend_dev_t              inner;
     hypura_pager                   *pager;
     char                            name[64];
+    bool                            records_late; /* ggml-vulkan: see gpu_executor.c */
     hypura_gpu_select_fn            select;
     void                           *select_user;
 };

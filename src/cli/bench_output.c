@@ -77,6 +77,14 @@ static json_t *cell_json(const hypura_bench_cell *cell)
     hypura_json_integer(&object, "weights_bytes", cell->weights_bytes);
     hypura_json_integer(&object, "memory_bytes", cell->memory_bytes);
     hypura_json_text(&object, "mode", hypura_mode_name(cell->plan.mode));
+    if (cell->plan.gpu[0]) {
+        hypura_json_text(&object, "gpu", cell->plan.gpu);
+        hypura_json_integer(&object, "gpu_layers", (uint64_t)cell->plan.n_gpu_layers);
+        hypura_json_integer(&object, "vram_bytes", cell->plan.vram_bytes);
+        hypura_json_integer(&object, "vram_resident_bytes", cell->plan.vram_resident_bytes);
+        hypura_json_integer(&object, "vram_slot_bytes", cell->plan.vram_slot_bytes);
+        hypura_json_integer(&object, "vram_stage_bytes", cell->plan.vram_stage_bytes);
+    }
     hypura_json_set(&object, "hypura", series_json(&cell->series[0]));
     for (int i = 1; i < cell->n_series; i++) {
         if (i != cell->baseline) {

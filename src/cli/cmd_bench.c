@@ -43,6 +43,7 @@ typedef struct bench_arguments {
     hypura_bench_options wanted;
     hypura_budget_list memory;
     hypura_budget_list weights;
+    hypura_budget_list vram;
     const char *report;
     const char *io_limit;
     const char *foresight;
@@ -81,6 +82,7 @@ static hypura_status bench(bench_arguments *arguments, const hypura_environment 
     hypura_bench_options *wanted = &arguments->wanted;
     uint64_t memory[HYPURA_MAX_LIST];
     uint64_t weights[HYPURA_MAX_LIST];
+    uint64_t vram[HYPURA_MAX_LIST];
     hypura_bench_report report;
     hypura_progress progress;
     hypura_status status = hypura_interrupt_open(error);
@@ -93,6 +95,10 @@ static hypura_status bench(bench_arguments *arguments, const hypura_environment 
     if (status == HYPURA_OK) {
         status = hypura_budgets_resolve(arguments->weights.items, arguments->weights.n, wanted->path, weights, error);
     }
+    if (status == HYPURA_OK) {
+        const hypura_model_options model = {.path = wanted->path, .gpu = wanted->gpu, .cache_dir = wanted->cache_dir};
+        status = hypura_vram_resolve(arguments->vram.items, arguments->vram.n, &model, vram, error);
+    }
     if (status != HYPURA_OK) {
         return status;
     }
@@ -102,6 +108,8 @@ static hypura_status bench(bench_arguments *arguments, const hypura_environment 
     wanted->n_memory = arguments->memory.n;
     wanted->weights_bytes = weights;
     wanted->n_weights = arguments->weights.n;
+    wanted->vram_bytes = vram;
+    wanted->n_vram = arguments->vram.n;
     wanted->worker = WORKER;
     wanted->progress = hypura_progress_update;
     wanted->progress_user = &progress;
@@ -127,6 +135,9 @@ int hypura_command_bench(const hypura_environment *environment, int argc, char *
          .to.budgets = &arguments.memory},
         {"weights", "SIZE,...", "limits on the weights alone; also N% of the file", HYPURA_OPTION_BUDGETS,
          .to.budgets = &arguments.weights},
+        hypura_option_gpu(&wanted->gpu),
+        {"vram", "SIZE,...", "limits on the GPU's memory; also N% of the experts", HYPURA_OPTION_BUDGETS,
+         .to.budgets = &arguments.vram},
         {"baseline", NULL, "also plain llama.cpp, mapping the file, under the same limit", HYPURA_OPTION_FLAG,
          .to.flag = &wanted->baseline},
         {"resident", NULL, "what Hypura costs where everything fits, against plain llama.cpp", HYPURA_OPTION_FLAG,

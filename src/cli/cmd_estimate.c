@@ -42,6 +42,20 @@ static json_t *plan_json(const char *path, const hypura_plan *plan)
     hypura_json_integer(&object, "pool_bytes", plan->pool_bytes);
     hypura_json_integer(&object, "ring_bytes", plan->ring_bytes);
     hypura_json_integer(&object, "nvme_bytes", plan->nvme_bytes);
+    if (plan->gpu[0]) {
+        hypura_json_text(&object, "gpu", plan->gpu);
+        hypura_json_integer(&object, "gpu_layers", (uint64_t)plan->n_gpu_layers);
+        hypura_json_integer(&object, "vram_bytes", plan->vram_bytes);
+        hypura_json_integer(&object, "vram_resident_bytes", plan->vram_resident_bytes);
+        hypura_json_integer(&object, "vram_slot_bytes", plan->vram_slot_bytes);
+        hypura_json_integer(&object, "vram_stage_bytes", plan->vram_stage_bytes);
+        hypura_json_integer(&object, "vram_kv_bytes", plan->vram_kv_bytes);
+        hypura_json_integer(&object, "vram_compute_bytes", plan->vram_compute_bytes);
+        hypura_json_integer(&object, "floor_vram_bytes", plan->floor_vram_bytes);
+        hypura_json_integer(&object, "full_vram_bytes", plan->full_vram_bytes);
+        hypura_json_real(&object, "vram_hit_rate", plan->vram_hit_rate);
+        hypura_json_real(&object, "upload_bytes_per_token", plan->upload_bytes_per_token);
+    }
     hypura_json_integer(&object, "floor_weights_bytes", plan->floor_weights_bytes);
     hypura_json_integer(&object, "floor_memory_bytes", plan->floor_memory_bytes);
     hypura_json_integer(&object, "ring_slot_bytes", plan->ring_slot_bytes);
@@ -70,6 +84,14 @@ static void print_plan(const hypura_plan *plan)
     hypura_placement_describe(plan, print_line);
     hypura_output_printf("floor      %s of weights, %s of memory in all\n",
                          hypura_output_size(plan->floor_weights_bytes), hypura_output_size(plan->floor_memory_bytes));
+    if (plan->gpu[0] && plan->floor_vram_bytes > 0) {
+        hypura_output_printf("GPU floor  %s of its memory, %s hold all\n", hypura_output_size(plan->floor_vram_bytes),
+                             hypura_output_size(plan->full_vram_bytes));
+    }
+    if (plan->n_vram_pools > 0) {
+        hypura_output_printf("expected   %.1f %% of the experts needed in the GPU's memory, %s uploaded for each token\n",
+                             100.0 * plan->vram_hit_rate, hypura_output_size((uint64_t)plan->upload_bytes_per_token));
+    }
     if (plan->decode_tok_s > 0.0) {
         hypura_output_printf("expected   %.1f tokens/s, %s read for each (%.1f %% of what is needed is in memory)\n",
                              plan->decode_tok_s, hypura_output_size((uint64_t)plan->read_bytes_per_token),
@@ -85,10 +107,13 @@ int hypura_command_estimate(const hypura_environment *environment, int argc, cha
 {
     hypura_model_options wanted = {.cache_dir = hypura_command_cache_dir(environment)};
     hypura_budget weights = {0};
+    hypura_budget vram = {0};
     bool json = false;
     const hypura_option options[] = {
         hypura_option_memory(&wanted.memory_bytes),
         hypura_option_weights(&weights),
+        hypura_option_gpu(&wanted.gpu),
+        hypura_option_vram(&vram),
         hypura_option_context(&wanted.n_context),
         hypura_option_threads(&wanted.n_threads),
         hypura_option_json(&json),
@@ -123,6 +148,9 @@ int hypura_command_estimate(const hypura_environment *environment, int argc, cha
     }
     if (status == HYPURA_OK) {
         status = hypura_budgets_resolve(&weights, 1, path, &wanted.weights_bytes, &error);
+    }
+    if (status == HYPURA_OK) {
+        status = hypura_vram_resolve(&vram, 1, &wanted, &wanted.vram_bytes, &error);
     }
     if (status == HYPURA_OK) {
         status = hypura_estimate(&wanted, &plan, &error);

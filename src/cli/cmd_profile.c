@@ -20,6 +20,13 @@ static json_t *device_json(const hypura_device *device)
     hypura_json_text(&object, "kind", device->kind);
     hypura_json_integer(&object, "free_bytes", device->free_bytes);
     hypura_json_integer(&object, "total_bytes", device->total_bytes);
+    if (device->upload_bytes_per_s > 0.0) {
+        hypura_json_bool(&object, "unified", device->unified);
+        hypura_json_real(&object, "upload_bytes_per_s", device->upload_bytes_per_s);
+        hypura_json_real(&object, "upload_pageable_bytes_per_s", device->upload_pageable_bytes_per_s);
+        hypura_json_real(&object, "device_memory_bytes_per_s", device->device_memory_bytes_per_s);
+        hypura_json_real(&object, "round_trip_us", device->round_trip_us);
+    }
     return object;
 }
 
@@ -91,6 +98,17 @@ static hypura_status print_profile(const hypura_profile *profile, hypura_error *
     hypura_output_printf("\n");
     hypura_status status = hypura_table_print(&devices, error);
     hypura_table_close(&devices);
+    for (int i = 0; i < profile->n_devices && status == HYPURA_OK; i++) {
+        const hypura_device *device = &profile->devices[i];
+        if (device->upload_bytes_per_s > 0.0) {
+            hypura_output_printf("%s: %s from pinned memory, %s from other, %s within its own%s; a result is back in "
+                                 "%.0f us\n",
+                                 device->name, hypura_output_rate(device->upload_bytes_per_s),
+                                 hypura_output_rate(device->upload_pageable_bytes_per_s),
+                                 hypura_output_rate(device->device_memory_bytes_per_s),
+                                 device->unified ? " (the host's)" : "", device->round_trip_us);
+        }
+    }
     return status;
 }
 

@@ -39,6 +39,7 @@ typedef struct run_arguments {
     const char *server;    /* asks this one instead of opening the model */
     const char *api_key;
     hypura_client *client; /* of the server */
+    hypura_budget vram;
     const char *prompt_file;
     const char *stats_file;
     bool interactive;
@@ -257,8 +258,6 @@ static hypura_status open_model(run_arguments *run, const hypura_environment *en
 {
     hypura_progress progress;
     hypura_progress_open(&progress, environment);
-    run->model.path = run->path;
-    run->model.cache_dir = hypura_command_cache_dir(environment);
     run->model.progress = hypura_progress_update;
     run->model.progress_user = &progress;
     hypura_interrupt_watch(run->path);
@@ -345,6 +344,11 @@ static hypura_status run_checked(run_arguments *run, const char *name, const hyp
         status = hypura_budgets_resolve(&run->weights, 1, run->path, &run->model.weights_bytes, error);
     }
     if (status == HYPURA_OK) {
+        run->model.path = run->path;
+        run->model.cache_dir = hypura_command_cache_dir(environment);
+        status = hypura_vram_resolve(&run->vram, 1, &run->model, &run->model.vram_bytes, error);
+    }
+    if (status == HYPURA_OK) {
         status = run_model(run, environment, error);
     }
     free(prompt);
@@ -369,6 +373,8 @@ int hypura_command_run(const hypura_environment *environment, int argc, char *co
         hypura_option_context(&run.model.n_context),
         hypura_option_memory(&run.model.memory_bytes),
         hypura_option_weights(&run.weights),
+        hypura_option_gpu(&run.model.gpu),
+        hypura_option_vram(&run.vram),
         hypura_option_threads(&run.model.n_threads),
         {"ubatch", "N", "tokens computed together at most (default: 512)", HYPURA_OPTION_UNSIGNED,
          .to.unsigned_integer = &run.model.n_ubatch, .min = 1, .max = 65536},

@@ -18,12 +18,14 @@ static json_t *report_json(const hypura_verify_report *report)
         const hypura_verify_case *one = &report->cases[i];
         json_t *entry = json_object();
         hypura_json_integer(&entry, "weights_bytes", one->weights_bytes);
+        hypura_json_integer(&entry, "vram_bytes", one->vram_bytes);
         hypura_json_integer(&entry, "prompt_tokens", one->prompt_tokens);
         hypura_json_integer(&entry, "tokens", one->tokens);
         hypura_json_integer(&entry, "ubatch", one->ubatch);
         hypura_json_text(&entry, "io_engine", one->io_engine);
         hypura_json_integer(&entry, "differing", one->differing);
         hypura_json_integer(&entry, "bytes_read", one->bytes_read);
+        hypura_json_integer(&entry, "bytes_uploaded", one->bytes_uploaded);
         hypura_json_integer(&entry, "resizes", one->n_resizes);
         hypura_json_append(&cases, entry);
     }
@@ -32,22 +34,34 @@ static json_t *report_json(const hypura_verify_report *report)
     return object;
 }
 
+static void print_limit(hypura_table *table, uint64_t bytes)
+{
+    if (bytes > 0) {
+        hypura_table_size(table, bytes);
+    } else {
+        hypura_table_cell(table, "-");
+    }
+}
+
 static hypura_status print_report(const hypura_verify_report *report, hypura_error *error)
 {
-    static const char *const titles[] = {"weights", "prompt", "tokens", "ubatch", "engine", "read", "differing logits"};
+    static const char *const titles[] = {"weights", "GPU memory", "prompt",   "tokens", "ubatch",
+                                         "engine",  "read",       "uploaded", "differing logits"};
     hypura_table table;
-    hypura_table_open(&table, "rrrrlrr");
+    hypura_table_open(&table, "rrrrrlrrr");
     for (size_t i = 0; i < sizeof titles / sizeof *titles; i++) {
         hypura_table_cell(&table, "%s", titles[i]);
     }
     for (int i = 0; i < report->n_cases; i++) {
         const hypura_verify_case *one = &report->cases[i];
-        hypura_table_size(&table, one->weights_bytes);
+        print_limit(&table, one->weights_bytes);
+        print_limit(&table, one->vram_bytes);
         hypura_table_cell(&table, "%u", one->prompt_tokens);
         hypura_table_cell(&table, "%u", one->tokens);
         hypura_table_cell(&table, "%u", one->ubatch);
         hypura_table_cell(&table, "%s", one->io_engine);
         hypura_table_size(&table, one->bytes_read);
+        hypura_table_size(&table, one->bytes_uploaded);
         hypura_table_cell(&table, "%llu", (unsigned long long)one->differing);
     }
     hypura_status status = hypura_table_print(&table, error);
@@ -68,15 +82,21 @@ static int count_differing(const hypura_verify_report *report)
 }
 
 /* Runs the comparison and prints it; what the lists leave out is the library's choice. */
-static hypura_status verify(hypura_verify_options *wanted, const hypura_budget_list *weights, bool json,
+static hypura_status verify(hypura_verify_options *wanted, const hypura_budget_list *weights,
+                            const hypura_budget_list *vram, bool json,
                             const hypura_environment *environment, bool *identical, hypura_error *error)
 {
     uint64_t bytes[HYPURA_MAX_LIST];
+    uint64_t vram_bytes[HYPURA_MAX_LIST];
+    const hypura_model_options model = {.path = wanted->path, .gpu = wanted->gpu, .cache_dir = wanted->cache_dir};
     hypura_verify_report report = {.identical = false};
     hypura_progress progress;
     hypura_status status = hypura_interrupt_open(error);
     if (status == HYPURA_OK) {
         status = hypura_budgets_resolve(weights->items, weights->n, wanted->path, bytes, error);
+    }
+    if (status == HYPURA_OK) {
+        status = hypura_vram_resolve(vram->items, vram->n, &model, vram_bytes, error);
     }
     if (status != HYPURA_OK) {
         return status;
@@ -84,6 +104,8 @@ static hypura_status verify(hypura_verify_options *wanted, const hypura_budget_l
     hypura_progress_open(&progress, environment);
     wanted->weights_bytes = weights->n > 0 ? bytes : NULL;
     wanted->n_weights = weights->n;
+    wanted->vram_bytes = vram->n > 0 ? vram_bytes : NULL;
+    wanted->n_vram = vram->n;
     wanted->progress = hypura_progress_update;
     wanted->progress_user = &progress;
     hypura_interrupt_watch(wanted->path);
@@ -105,6 +127,7 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
 {
     hypura_verify_options wanted = {.cache_dir = hypura_command_cache_dir(environment)};
     hypura_budget_list weights = {.n = 0};
+    hypura_budget_list vram = {.n = 0};
     hypura_unsigned_list prompts = {.n = 0};
     hypura_unsigned_list ubatches = {.n = 0};
     hypura_choice_list engines = {.n = 0};
@@ -112,6 +135,9 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
     const hypura_option options[] = {
         {"weights", "SIZE,...", "limits on the weights; also N% of the file (default: floor, 25, 50, 100%)",
          HYPURA_OPTION_BUDGETS, .to.budgets = &weights},
+        hypura_option_gpu(&wanted.gpu),
+        {"vram", "SIZE,...", "limits on the GPU's memory; also N% of the experts (default: floor, 25, 50, 100%)",
+         HYPURA_OPTION_BUDGETS, .to.budgets = &vram},
         {"prompt-tokens", "N,...", "lengths of the prompts (default: 1,7,64)", HYPURA_OPTION_UNSIGNEDS,
          .to.unsigneds = &prompts, .min = 1, .max = INT32_MAX},
         {"ubatch", "N,...", "tokens computed together at most (default: 512)", HYPURA_OPTION_UNSIGNEDS,
@@ -155,7 +181,7 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
     wanted.io_engines = engines.n > 0 ? engines.items : NULL;
     wanted.n_io_engines = engines.n;
     if (status == HYPURA_OK) {
-        status = verify(&wanted, &weights, json, environment, &identical, &error);
+        status = verify(&wanted, &weights, &vram, json, environment, &identical, &error);
     }
     if (status != HYPURA_OK) {
         return hypura_command_fail(&error);

@@ -69,6 +69,18 @@ hypura_option hypura_option_context(uint32_t *n_context)
                            .max = INT32_MAX};
 }
 
+hypura_option hypura_option_gpu(const char **gpu)
+{
+    return (hypura_option){"gpu", "NAME", "GPU to use, as `hypura profile` lists it; none (default: the first)",
+                           HYPURA_OPTION_STRING, .to.string = gpu};
+}
+
+hypura_option hypura_option_vram(hypura_budget *budget)
+{
+    return (hypura_option){"vram", "SIZE", "limit on the GPU's memory; also N% of the experts (default: what is free)",
+                           HYPURA_OPTION_BUDGET, .to.budget = budget};
+}
+
 hypura_option hypura_option_threads(int *n_threads)
 {
     return (hypura_option){"threads",
@@ -112,4 +124,23 @@ hypura_status hypura_budgets_resolve(const hypura_budget *budgets, int n, const 
         }
     }
     return HYPURA_OK;
+}
+
+hypura_status hypura_vram_resolve(const hypura_budget *budgets, int n, const hypura_model_options *model,
+                                  uint64_t *bytes, hypura_error *error)
+{
+    hypura_plan *plan = NULL;
+    hypura_status status = HYPURA_OK;
+    for (int i = 0; i < n && status == HYPURA_OK; i++) {
+        bytes[i] = budgets[i].bytes;
+        if (budgets[i].percent > 0.0) {
+            status = plan ? HYPURA_OK : hypura_estimate(model, &plan, error);
+            if (status == HYPURA_OK && !plan->gpu[0]) {
+                status = hypura_fail(error, HYPURA_ERR_USAGE, "option --vram: there is no GPU to take a part of");
+            }
+            bytes[i] = status == HYPURA_OK ? hypura_plan_vram_at(plan, (uint32_t)(budgets[i].percent + 0.5)) : 0;
+        }
+    }
+    hypura_plan_free(plan);
+    return status;
 }

@@ -94,6 +94,23 @@ void hypura_placement_describe(const hypura_plan *plan, void (*print)(const char
             plan->repacked ? "as in the file" : "repacked");
         print(line.text);
     }
+    if (plan->gpu[0]) {
+        line = (sentence){.used = 0};
+        say(&line, "GPU        %s, %d layers: ", plan->gpu, plan->n_gpu_layers);
+        say_size(&line, plan->vram_resident_bytes, "weights");
+        say_size(&line, plan->vram_slot_bytes, "expert slots");
+        say_size(&line, plan->vram_stage_bytes, "stages");
+        say_size(&line, plan->vram_kv_bytes, "KV cache");
+        say_size(&line, plan->vram_compute_bytes, "compute");
+        print(line.text);
+    }
+    for (int i = 0; i < plan->n_vram_pools; i++) {
+        const hypura_vram_pool_plan *pool = &plan->vram_pools[i];
+        line = (sentence){.used = 0};
+        say(&line, "GPU slots  %u for %u experts of %s", pool->n_slots, pool->n_units,
+            hypura_output_size(pool->slot_bytes));
+        print(line.text);
+    }
     if (plan->ring_bytes > 0) {
         line = (sentence){.used = 0};
         say(&line, "ring       %u slots of %s, %u chunks read ahead", plan->n_ring_slots,

@@ -118,6 +118,16 @@ void hypura_run_statistics_print(const hypura_run_report *report)
         hypura_output_note("time       %.2f s waiting for reads, %.2f s computing, %.2f s overhead",
                            statistics.read_wait_s, statistics.compute_s, statistics.overhead_s);
     }
+    if (statistics.vram_bytes_needed > 0) {
+        hypura_output_note("GPU        %.1f %% of the experts needed were in its memory, %s uploaded, %s copied within",
+                           100.0 * ratio((double)statistics.vram_bytes_hit, (double)statistics.vram_bytes_needed),
+                           hypura_output_size(statistics.bytes_uploaded), hypura_output_size(statistics.bytes_copied));
+        hypura_output_note("selections %llu read back in %.0f us each, %.0f us more until the GPU went on; %s pinned",
+                           (unsigned long long)statistics.n_readbacks,
+                           1e6 * ratio(statistics.readback_s, (double)statistics.n_readbacks),
+                           1e6 * ratio(statistics.submit_s, (double)statistics.n_readbacks),
+                           hypura_output_size(statistics.locked_bytes));
+    }
     if (statistics.n_resizes > 0) {
         hypura_output_note("budget     %s of paged weights held at the end, after %u changes, the last: %s",
                            hypura_output_size(statistics.pool_bytes + statistics.pinned_bytes), statistics.n_resizes,
@@ -149,6 +159,16 @@ hypura_status hypura_run_statistics_write(const hypura_run_report *report, const
     hypura_json_integer(&object, "tokens", totals->tokens);
     hypura_json_real(&object, "decode_tok_s", ratio((double)totals->tokens, totals->decode_s));
     hypura_json_integer(&object, "bytes_read", statistics.bytes_read);
+    if (statistics.vram_bytes_needed > 0) {
+        hypura_json_integer(&object, "vram_bytes_needed", statistics.vram_bytes_needed);
+        hypura_json_integer(&object, "vram_bytes_hit", statistics.vram_bytes_hit);
+        hypura_json_integer(&object, "bytes_uploaded", statistics.bytes_uploaded);
+        hypura_json_integer(&object, "bytes_copied_on_gpu", statistics.bytes_copied);
+        hypura_json_integer(&object, "bytes_pinned", statistics.locked_bytes);
+        hypura_json_integer(&object, "readbacks", statistics.n_readbacks);
+        hypura_json_real(&object, "readback_s", statistics.readback_s);
+        hypura_json_real(&object, "submit_s", statistics.submit_s);
+    }
     hypura_json_real(&object, "bytes_read_per_token", ratio((double)statistics.bytes_read, (double)totals->tokens));
     hypura_json_real(&object, "hit_rate_bytes", hit_rate_bytes(&statistics));
     hypura_json_real(&object, "read_bytes_per_s", ratio((double)statistics.bytes_read, statistics.device_busy_s));

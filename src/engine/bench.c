@@ -218,6 +218,7 @@ static hypura_bench_task base_task(const bench *b)
     snprintf(task.path, sizeof(task.path), "%s", o->path);
     snprintf(task.route, sizeof(task.route), "%s", o->route ? o->route : "");
     snprintf(task.io_engine, sizeof(task.io_engine), "%s", o->io_engine ? o->io_engine : "");
+    snprintf(task.gpu, sizeof(task.gpu), "%s", o->gpu ? o->gpu : "");
     return task;
 }
 
@@ -233,7 +234,7 @@ static series *add_series(bench *b, hypura_bench_cell *cell, const char *label)
 
 static void add_baselines(bench *b, hypura_bench_cell *cell)
 {
-    const bool limited = b->options->n_memory > 0 || b->options->n_weights > 0;
+    const bool limited = b->options->n_memory > 0 || b->options->n_weights > 0 || b->options->n_vram > 0;
     const uint64_t limit_bytes = limited ? cell->memory_bytes : 0;
     /* Repacked weights are a copy in memory that cannot be dropped: a stock program
      * that is short of memory has to do without. */
@@ -276,6 +277,7 @@ static hypura_status plan_cell(bench *b, hypura_bench_cell *cell, const hypura_m
     wanted.n_context = b->report->prompt_tokens + 2 * b->report->tokens;
     wanted.n_threads = b->options->n_threads;
     wanted.io_engine = b->options->io_engine;
+    wanted.gpu = b->options->gpu;
     wanted.io_limit_bytes_per_s = b->options->io_limit_bytes_per_s;
     wanted.cache_dir = b->options->cache_dir; /* of what the form of weights is chosen by */
     hypura_status status = hypura_prepare(&wanted, &b->report->profile, false, &prepared, error);
@@ -307,6 +309,8 @@ static hypura_status limited_cell(bench *b, hypura_bench_cell *cell, const hypur
     series *s = add_series(b, cell, "hypura");
     s->task.memory_bytes = limits->memory_bytes;
     s->task.weights_bytes = limits->weights_bytes;
+    s->task.vram_bytes = limits->vram_bytes;
+    s->task.warm_up = limits->vram_bytes > 0; /* the host's part of the weights is read then */
     s->task.no_repack = !cell->plan.repacked;
     cell->series[0].repacked = cell->plan.repacked;
     if (b->options->baseline) {
@@ -352,7 +356,7 @@ static hypura_status prepare(bench *b, hypura_error *error)
 {
     const hypura_bench_options *o = b->options;
     hypura_bench_report *r = b->report;
-    const bool limited = o->n_memory > 0 || o->n_weights > 0;
+    const bool limited = o->n_memory > 0 || o->n_weights > 0 || o->n_vram > 0;
     r->tokens = or_default(o->tokens, DEFAULT_TOKENS);
     r->prompt_tokens = or_default(o->prompt_tokens, DEFAULT_PROMPT);
     r->runs = or_default(o->runs, DEFAULT_RUNS);
@@ -380,7 +384,7 @@ static hypura_status prepare(bench *b, hypura_error *error)
     if (hypura_os_read_ahead_get(o->path, &b->read_ahead_kb, &ignored) != HYPURA_OK) {
         b->read_ahead_kb = 0;
     }
-    const int n_cells = o->resident ? 2 : limited ? o->n_memory + o->n_weights : 1;
+    const int n_cells = o->resident ? 2 : limited ? o->n_memory + o->n_weights + o->n_vram : 1;
     const uint64_t n_series = o->resident                                          ? 2
                               : !o->baseline                                       ? 1
                               : limited && b->read_ahead_kb != SMALL_READ_AHEAD_KB ? 3
@@ -412,7 +416,11 @@ static hypura_status run_cells(bench *b, hypura_error *error)
         const hypura_model_options limits = {.weights_bytes = o->weights_bytes[i]};
         status = limited_cell(b, &r->cells[r->n_cells++], &limits, error);
     }
-    if (o->n_memory == 0 && o->n_weights == 0) {
+    for (int i = 0; i < o->n_vram && status == HYPURA_OK; i++) {
+        const hypura_model_options limits = {.vram_bytes = o->vram_bytes[i]};
+        status = limited_cell(b, &r->cells[r->n_cells++], &limits, error);
+    }
+    if (o->n_memory == 0 && o->n_weights == 0 && o->n_vram == 0) {
         const hypura_model_options limits = {.weights_bytes = 0};
         status = limited_cell(b, &r->cells[r->n_cells++], &limits, error);
     }

@@ -19,6 +19,8 @@ typedef struct hypura_bench_task {
     char path[HYPURA_BENCH_PATH];
     char route[HYPURA_BENCH_PATH]; /* "": none */
     char io_engine[16];            /* "": the profile's */
+    char gpu[64];                  /* "": the first there is */
+    uint64_t vram_bytes;
     bool plain;
     bool no_repack;
     bool force_paging;

@@ -37,6 +37,12 @@ static const char *const names[HYPURA_N_METRICS] = {
     [HYPURA_METRIC_CPU_S] = "cpu_s",
     [HYPURA_METRIC_PREFILL_CPU_S] = "prefill_cpu_s",
     [HYPURA_METRIC_PEAK_RSS_BYTES] = "peak_rss_bytes",
+    [HYPURA_METRIC_VRAM_HIT_RATE_BYTES] = "vram_hit_rate_bytes",
+    [HYPURA_METRIC_UPLOADED_BYTES_PER_TOKEN] = "uploaded_bytes_per_token",
+    [HYPURA_METRIC_READBACKS_PER_TOKEN] = "readbacks_per_token",
+    [HYPURA_METRIC_READBACK_S] = "readback_s",
+    [HYPURA_METRIC_SUBMIT_S] = "submit_s",
+    [HYPURA_METRIC_PREFILL_UPLOADED_BYTES_PER_TOKEN] = "prefill_uploaded_bytes_per_token",
 };
 
 const char *hypura_metric_name(hypura_metric metric)
@@ -94,6 +100,22 @@ static double hit_rate(const hypura_bench_sample *sample)
     return s->bytes_needed > 0 ? (double)s->bytes_hit / (double)s->bytes_needed : 1.0;
 }
 
+/* NaN where no experts are paged over a GPU. */
+static void evaluate_gpu(const hypura_bench_sample *sample, double *values)
+{
+    const hypura_statistics *s = &sample->warm.statistics;
+    const hypura_statistics *prefill = &sample->prefill.statistics;
+    const bool over_gpu = s->vram_bytes_needed > 0 || prefill->vram_bytes_needed > 0;
+    const double n = over_gpu ? sample->warm.n_tokens : 0.0;
+    values[HYPURA_METRIC_VRAM_HIT_RATE_BYTES] = ratio((double)s->vram_bytes_hit, (double)s->vram_bytes_needed);
+    values[HYPURA_METRIC_UPLOADED_BYTES_PER_TOKEN] = ratio((double)s->bytes_uploaded, n);
+    values[HYPURA_METRIC_READBACKS_PER_TOKEN] = ratio((double)s->n_readbacks, n);
+    values[HYPURA_METRIC_READBACK_S] = ratio(s->readback_s, n);
+    values[HYPURA_METRIC_SUBMIT_S] = ratio(s->submit_s, n);
+    values[HYPURA_METRIC_PREFILL_UPLOADED_BYTES_PER_TOKEN] =
+        ratio((double)prefill->bytes_uploaded, over_gpu ? sample->prefill.n_tokens : 0.0);
+}
+
 void hypura_bench_evaluate(const hypura_bench_sample *sample, double *values)
 {
     const token_cost warm = cost_of(&sample->warm, sample);
@@ -124,6 +146,7 @@ void hypura_bench_evaluate(const hypura_bench_sample *sample, double *values)
     values[HYPURA_METRIC_CPU_S] = ratio(sample->warm.cpu_seconds, sample->warm.n_tokens);
     values[HYPURA_METRIC_PREFILL_CPU_S] = ratio(sample->prefill.cpu_seconds, sample->prefill.n_tokens);
     values[HYPURA_METRIC_PEAK_RSS_BYTES] = sample->peak_rss_bytes > 0 ? (double)sample->peak_rss_bytes : NAN;
+    evaluate_gpu(sample, values);
 }
 
 static int compare(const void *a, const void *b)

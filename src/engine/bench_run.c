@@ -105,13 +105,14 @@ static hypura_status decode_all(run *r, const hypura_bench_task *task, hypura_be
 
 /* The same blocks and depth as the pager will use. */
 static hypura_status measure_drive(const hypura_bench_task *task, const hypura_model_options *options,
-                                   hypura_bench_sample *sample, hypura_error *error)
+                                   hypura_bench_sample *sample, bool *over_gpu, hypura_error *error)
 {
     hypura_preparation prepared;
     hypura_status status = hypura_prepare(options, &task->profile, false, &prepared, error);
     if (status != HYPURA_OK) {
         return status;
     }
+    *over_gpu = prepared.plan->n_vram_pools > 0;
     if (prepared.plan->mode != HYPURA_MODE_RESIDENT) {
         const hypura_probe_rate_options probe = {.path = prepared.map->files[0],
                                                  .io_engine = prepared.io_engine[0] ? prepared.io_engine : NULL,
@@ -139,6 +140,7 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
 {
     run r = {.model = NULL};
     hypura_route *route = NULL;
+    bool over_gpu = false;
     const hypura_model_options options = {.path = task->path,
                                           .memory_bytes = task->memory_bytes,
                                           .weights_bytes = task->weights_bytes,
@@ -147,6 +149,8 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
                                           .force_paging = task->force_paging,
                                           .plain = task->plain,
                                           .no_repack = task->no_repack,
+                                          .gpu = task->gpu[0] ? task->gpu : NULL,
+                                          .vram_bytes = task->vram_bytes,
                                           .io_engine = task->io_engine[0] ? task->io_engine : NULL,
                                           .io_limit_bytes_per_s = task->io_limit_bytes_per_s,
                                           .foresight = task->foresight};
@@ -161,7 +165,10 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
         extras.on_node_user = &r.forcing;
     }
     if (status == HYPURA_OK && !task->plain) {
-        status = measure_drive(task, &options, sample, error);
+        status = measure_drive(task, &options, sample, &over_gpu, error);
+    }
+    if (over_gpu) {
+        extras.on_node = NULL; /* forced where selections pass anyway, see below */
     }
     if (status == HYPURA_OK) {
         status = hypura_model_open_with(&options, &extras, &r.model, error);
@@ -169,6 +176,9 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
     if (status == HYPURA_OK) {
         r.forcing.route = route;
         r.forcing.n_experts = (uint32_t)hypura_model_map(r.model)->n_experts;
+        if (route && over_gpu) {
+            hypura_gpu_set_select(r.model->gpu, hypura_route_select, &r.forcing);
+        }
         status = decode_all(&r, task, sample, error);
     }
     sample->peak_rss_bytes = hypura_os_peak_rss_bytes();

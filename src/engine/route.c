@@ -234,3 +234,17 @@ bool hypura_route_force(struct ggml_tensor *tensor, bool ask, void *user)
     forcing->n_forced += n_rows;
     return true;
 }
+
+void hypura_route_select(void *user, int layer, int32_t *experts, uint32_t n_used, uint32_t n_tokens)
+{
+    hypura_route_forcing *forcing = user;
+    if (n_used > MAX_EXPERTS || n_used > forcing->n_experts || n_tokens > forcing->n_tokens) {
+        return; /* n_forced tells that nothing was forced here */
+    }
+    const uint64_t first = forcing->position + forcing->n_tokens - n_tokens;
+    for (uint32_t row = 0; row < n_tokens; row++) {
+        hypura_route_pick(forcing->route, first + row, (uint32_t)layer, forcing->n_experts,
+                          experts + (size_t)row * n_used, n_used);
+    }
+    forcing->n_forced += n_tokens;
+}

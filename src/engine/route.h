@@ -44,4 +44,7 @@ typedef struct hypura_route_forcing {
  * nodes named ffn_moe_topk-LAYER alone and overwrites what they hold. */
 bool hypura_route_force(struct ggml_tensor *tensor, bool ask, void *user);
 
+/* The same as a hypura_gpu_select_fn. */
+void hypura_route_select(void *user, int layer, int32_t *experts, uint32_t n_used, uint32_t n_tokens);
+
 #endif

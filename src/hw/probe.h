@@ -22,6 +22,9 @@ hypura_status hypura_probe_memory(int n_threads, double *bytes_per_s, hypura_err
 hypura_status hypura_probe_storage(const char *path, hypura_progress_fn progress, void *progress_user,
                                    hypura_profile *profile, hypura_error *error);
 
+/* Fills the rates of a device that ggml knows by this name; about 0.2 s. */
+void hypura_probe_gpu(const char *name, hypura_device *measured);
+
 /* What a drive gives now: reads of that size and depth from a file, in random order
  * for about half a second where nothing else is asked for. limit_bytes_per_s and
  * buffered as in io.h. */

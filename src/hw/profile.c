@@ -2,9 +2,9 @@
  * profile.c - hypura_profile_get: stored where it fits, measured where not, and
  * the memory figures and devices always taken now.
  *
- *     cpu, drive --> stored? --no--> probe memory, probe storage --> store
- *                      |yes                                            |
- *                      +--------------> memory, limits, devices <------+
+ *     cpu, drive --> stored? --no--> probe memory, probe storage --+
+ *                      |yes                                        |
+ *                      +--> devices, those GPUs probed that are new --> store --> memory, limits
  */
 #include "hypura.h"
 
@@ -17,6 +17,7 @@
 
 #include <ggml-backend.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 static const char *device_kind(enum ggml_backend_dev_type type)
@@ -60,6 +61,42 @@ static void list_devices(bool every_driver, hypura_profile *profile)
     }
 }
 
+static bool is_gpu(const hypura_device *device)
+{
+    return strcmp(device->kind, "gpu") == 0 || strcmp(device->kind, "igpu") == 0;
+}
+
+/* Rates of GPUs that the stored profile knows; the others are measured. True when one
+ * was. */
+static bool rate_gpus(hypura_profile *profile, const hypura_profile *stored)
+{
+    bool measured = false;
+    for (int i = 0; i < profile->n_devices; i++) {
+        hypura_device *device = &profile->devices[i];
+        const hypura_device *known = NULL;
+        for (int k = 0; k < stored->n_devices; k++) {
+            const hypura_device *other = &stored->devices[k];
+            known = strcmp(other->name, device->name) == 0 && strcmp(other->description, device->description) == 0
+                        ? other
+                        : known;
+        }
+        if (!is_gpu(device)) {
+            continue;
+        }
+        if (known) {
+            device->unified = known->unified;
+            device->upload_bytes_per_s = known->upload_bytes_per_s;
+            device->upload_pageable_bytes_per_s = known->upload_pageable_bytes_per_s;
+            device->device_memory_bytes_per_s = known->device_memory_bytes_per_s;
+            device->round_trip_us = known->round_trip_us;
+        } else {
+            hypura_probe_gpu(device->name, device);
+            measured = true;
+        }
+    }
+    return measured;
+}
+
 static hypura_status measure(const hypura_profile_options *options, const char *storage, hypura_profile *profile,
                              hypura_error *error)
 {
@@ -99,13 +136,17 @@ hypura_status hypura_profile_get(const hypura_profile_options *options, hypura_p
                   hypura_store_load(options->cache_dir, drive.id, profile) &&
                   hypura_io_engine_available(profile->io_engine);
     if (!stored) {
+        profile->n_devices = 0;
         status = measure(options, storage, profile, error);
-        if (status == HYPURA_OK && options->cache_dir != NULL) {
-            status = hypura_store_save(options->cache_dir, drive.id, profile, error);
-        }
-        if (status != HYPURA_OK) {
-            return status;
-        }
+    }
+    const hypura_profile known = *profile;
+    list_devices(options->every_driver, profile);
+    const bool rated = status == HYPURA_OK && rate_gpus(profile, &known);
+    if (status == HYPURA_OK && options->cache_dir != NULL && (!stored || rated)) {
+        status = hypura_store_save(options->cache_dir, drive.id, profile, error);
+    }
+    if (status != HYPURA_OK) {
+        return status;
     }
     hypura_os_memory memory;
     status = hypura_os_memory_read(&memory, error);
@@ -115,6 +156,5 @@ hypura_status hypura_profile_get(const hypura_profile_options *options, hypura_p
     profile->ram_total_bytes = memory.total_bytes;
     profile->ram_limit_bytes = memory.limit_bytes;
     profile->ram_available_bytes = memory.available_bytes;
-    list_devices(options->every_driver, profile);
     return HYPURA_OK;
 }

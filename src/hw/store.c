@@ -105,6 +105,25 @@ static bool is_power_of_two(json_int_t value)
     return value > 0 && (value & (value - 1)) == 0;
 }
 
+/* GPUs and their rates; an older entry has none. What it cannot mean is left out. */
+static void decode_gpus(const json_t *entry, hypura_profile *profile)
+{
+    const json_t *list = json_object_get(entry, "gpus");
+    profile->n_devices = 0;
+    for (size_t i = 0; i < json_array_size(list) && profile->n_devices < HYPURA_MAX_DEVICES; i++) {
+        const json_t *gpu = json_array_get(list, i);
+        hypura_device device = {.unified = json_is_true(json_object_get(gpu, "unified"))};
+        if (get_text(gpu, "name", device.name, sizeof device.name) &&
+            get_text(gpu, "description", device.description, sizeof device.description) &&
+            get_rate(gpu, "upload_bytes_per_s", &device.upload_bytes_per_s) &&
+            get_rate(gpu, "upload_pageable_bytes_per_s", &device.upload_pageable_bytes_per_s) &&
+            get_rate(gpu, "device_memory_bytes_per_s", &device.device_memory_bytes_per_s) &&
+            get_rate(gpu, "round_trip_us", &device.round_trip_us)) {
+            profile->devices[profile->n_devices++] = device;
+        }
+    }
+}
+
 static bool decode(const json_t *entry, hypura_profile *profile)
 {
     hypura_profile p = *profile;
@@ -134,6 +153,7 @@ static bool decode(const json_t *entry, hypura_profile *profile)
     p.io_block_bytes = (uint64_t)block;
     p.io_depth = (uint32_t)depth;
     p.measured_unix_s = when;
+    decode_gpus(entry, &p);
     *profile = p;
     return true;
 }
@@ -157,15 +177,32 @@ bool hypura_store_load(const char *cache_dir, const char *drive, hypura_profile 
 
 /* ---- save --------------------------------------------------------------- */
 
+static json_t *encode_gpus(const hypura_profile *p)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < p->n_devices; i++) {
+        const hypura_device *d = &p->devices[i];
+        if (d->upload_bytes_per_s > 0) {
+            (void)json_array_append_new(
+                list, json_pack("{s:s, s:s, s:b, s:f, s:f, s:f, s:f}", "name", d->name, "description", d->description,
+                                "unified", (int)d->unified, "upload_bytes_per_s", d->upload_bytes_per_s,
+                                "upload_pageable_bytes_per_s", d->upload_pageable_bytes_per_s,
+                                "device_memory_bytes_per_s", d->device_memory_bytes_per_s, "round_trip_us",
+                                d->round_trip_us));
+        }
+    }
+    return list;
+}
+
 static json_t *encode(const char *drive, const hypura_profile *p)
 {
-    return json_pack("{s:s, s:s, s:i, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f}", "drive", drive, "cpu",
+    return json_pack("{s:s, s:s, s:i, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:o}", "drive", drive, "cpu",
                      p->cpu, "n_cpus", p->n_cpus, "storage_path", p->storage_path, "io_engine", p->io_engine,
                      "direct_io", (int)p->direct_io, "io_align_offset_bytes", (json_int_t)p->io_align_offset_bytes,
                      "io_align_memory_bytes", (json_int_t)p->io_align_memory_bytes, "io_block_bytes",
                      (json_int_t)p->io_block_bytes, "io_depth", (json_int_t)p->io_depth, "measured_unix_s",
                      (json_int_t)p->measured_unix_s, "memory_bytes_per_s", p->memory_bytes_per_s, "direct_bytes_per_s",
-                     p->direct_bytes_per_s, "read_latency_us", p->read_latency_us);
+                     p->direct_bytes_per_s, "read_latency_us", p->read_latency_us, "gpus", encode_gpus(p));
 }
 
 hypura_status hypura_store_write(const char *path, const char *text, hypura_error *error)

@@ -24,6 +24,7 @@
 typedef struct vram_pool {
     hypura_cache         *cache;
     uint32_t              n_slots;
+    uint32_t              n_full; /* that hold a key */
     uint32_t              n_keys;
     ggml_backend_buffer_t buffers[HYPURA_MAX_BUNDLE]; /* one for each matrix */
 } vram_pool;
@@ -495,11 +496,28 @@ static void visit(hypura_vram *vram, int bundle, const uint32_t *experts, uint32
     hypura_cache_visit(vram->pools[place->pool].cache, &visited);
 }
 
+static uint32_t insert(vram_pool *pool, uint32_t key)
+{
+    uint32_t evicted;
+    const uint32_t slot = hypura_cache_insert(pool->cache, key, &evicted);
+    pool->n_full += evicted == HYPURA_CACHE_NONE;
+    return slot;
+}
+
+static void take_back(vram_pool *pool, const uint32_t *slots, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        hypura_cache_remove(pool->cache, slots[i]);
+    }
+    pool->n_full -= n;
+}
+
 hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n,
                                uint32_t *slots)
 {
     vram_bundle  *place = &vram->bundles[bundle];
-    hypura_cache *cache = vram->pools[place->pool].cache;
+    vram_pool    *pool = &vram->pools[place->pool];
+    hypura_cache *cache = pool->cache;
     uint32_t      indices[MAX_EXPERTS];
     uint32_t      n_missing = 0;
     visit(vram, bundle, experts, n, n_tokens);
@@ -511,8 +529,7 @@ hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens,
     }
     for (uint32_t i = 0; i < n; i++) {
         if (slots[i] == HYPURA_CACHE_NONE) {
-            uint32_t evicted;
-            slots[i] = hypura_cache_insert(cache, place->first_key + experts[i], &evicted);
+            slots[i] = insert(pool, place->first_key + experts[i]);
             hypura_cache_pin(cache, slots[i]); /* there are as many slots as experts asked for */
             vram->missing[n_missing] = experts[i];
             indices[n_missing++] = slots[i];
@@ -523,8 +540,8 @@ hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens,
         uint32_t inserted[MAX_EXPERTS];
         memcpy(inserted, indices, n_missing * sizeof(*inserted));
         status = upload(vram, bundle, -1, vram->missing, indices, n_missing);
-        for (uint32_t i = 0; status != HYPURA_OK && i < n_missing; i++) {
-            hypura_cache_remove(cache, inserted[i]);
+        if (status != HYPURA_OK) {
+            take_back(pool, inserted, n_missing);
         }
     }
     for (uint32_t i = 0; i < n; i++) {
@@ -567,18 +584,28 @@ static void add_copy(hypura_vram *vram, struct ggml_cgraph *graph, int bundle, i
     }
 }
 
+/* What slots hold is copied; what they lack goes through those that are still empty,
+ * where it stays, and else to the stage alone. */
 hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, const uint32_t *experts, uint32_t n)
 {
-    vram_bundle        *place = &vram->bundles[bundle];
-    const hypura_cache *cache = vram->pools[place->pool].cache;
-    const bool          copies = can_copy(vram, bundle);
-    uint32_t            indices[MAX_EXPERTS];
-    uint32_t            n_missing = 0;
+    vram_bundle *place = &vram->bundles[bundle];
+    vram_pool   *pool = &vram->pools[place->pool];
+    const bool   copies = can_copy(vram, bundle);
+    uint32_t     kept[MAX_EXPERTS], slots[MAX_EXPERTS], inserted[MAX_EXPERTS], indices[MAX_EXPERTS];
+    uint32_t     n_kept = 0;
+    uint32_t     n_missing = 0;
     ggml_reset(vram->copies);
     struct ggml_cgraph *graph =
         ggml_new_graph_custom(vram->copies, 3 * (size_t)MAX_EXPERTS * HYPURA_MAX_BUNDLE, false);
     for (uint32_t i = 0; i < n; i++) {
-        const uint32_t slot = copies ? hypura_cache_find(cache, place->first_key + experts[i]) : HYPURA_CACHE_NONE;
+        const uint32_t key = place->first_key + experts[i];
+        uint32_t       slot = copies ? hypura_cache_find(pool->cache, key) : HYPURA_CACHE_NONE;
+        if (slot == HYPURA_CACHE_NONE && copies && pool->n_full < pool->n_slots) {
+            slot = insert(pool, key);
+            kept[n_kept] = experts[i];
+            inserted[n_kept] = slots[n_kept] = slot;
+            n_kept++;
+        }
         if (slot != HYPURA_CACHE_NONE) {
             add_copy(vram, graph, bundle, set, experts[i], slot);
         } else {
@@ -586,9 +613,17 @@ hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, con
             vram->missing[n_missing++] = experts[i];
         }
     }
-    count(vram, bundle, n, n - n_missing, true);
-    if (n_missing < n && ggml_backend_graph_compute_async(vram->backend, graph) != GGML_STATUS_SUCCESS) {
-        return HYPURA_ERR_BACKEND;
+    count(vram, bundle, n, n - n_missing - n_kept, true);
+    hypura_status status = n_kept > 0 ? upload(vram, bundle, -1, kept, slots, n_kept) : HYPURA_OK;
+    if (status == HYPURA_OK && n_missing > 0) {
+        status = upload(vram, bundle, set, vram->missing, indices, n_missing);
     }
-    return n_missing > 0 ? upload(vram, bundle, set, vram->missing, indices, n_missing) : HYPURA_OK;
+    if (status == HYPURA_OK && n_missing < n &&
+        ggml_backend_graph_compute_async(vram->backend, graph) != GGML_STATUS_SUCCESS) {
+        status = HYPURA_ERR_BACKEND;
+    }
+    if (status != HYPURA_OK) {
+        take_back(pool, inserted, n_kept);
+    }
+    return status;
 }

@@ -270,7 +270,8 @@ void plan_forecast(const planner *p, hypura_plan *plan)
                                                                                   : "compute";
     plan->bound_tok_s = 0.0;
     plan->decode_tok_s = 0.0;
-    if (bound_s > 0.0 && !drive_unknown) {
+    const bool gpu_unknown = sum.gpu_bytes > 0.0 && p->gpu && p->gpu->memory_bytes_per_s <= 0.0;
+    if (bound_s > 0.0 && !drive_unknown && !gpu_unknown) {
         plan->bound_tok_s = 1.0 / bound_s;
         /* Uploads overlap with nothing: the GPU waits for them. */
         plan->decode_tok_s = 1.0 / (fmax(plan->compute_s, storage_s) +

@@ -148,16 +148,15 @@ static double cost_of(const planner *p, const gpu_need *need, int r, uint64_t sl
     return (need->n_paged - r) * cut_s + missed * per_byte_s;
 }
 
-/* How many whole layers of experts to hold. */
+/* How many whole layers of experts to hold. Paging that was asked for pages at least
+ * every other one. */
 static int choose_whole(const planner *p, const gpu_need *need, uint64_t bytes, uint64_t host_bytes)
 {
-    if (p->force_paging) {
-        return 0;
-    }
+    const int most = p->force_paging ? need->n_paged / 2 : need->n_paged - 1;
     const double in_ram = host_bytes < need->expert_bytes ? (double)host_bytes / (double)need->expert_bytes : 1.0;
     int best = 0;
     double least = cost_of(p, need, 0, bytes, in_ram);
-    for (int r = 1; r < need->n_paged; r++) {
+    for (int r = 1; r <= most; r++) {
         const uint64_t whole = last_bundles_bytes(p, r);
         if (whole + need->slots_floor_bytes > bytes) {
             break;
@@ -242,6 +241,7 @@ static void place_class(planner *p, hypura_plan *plan, int first, double share)
 
 static void place_experts(planner *p, const gpu_need *need, hypura_plan *plan, uint64_t bytes, uint64_t host_bytes)
 {
+    p->has_slots = true;
     plan->n_stages = 1;
     bytes -= need->stage_bytes;
     if (need->stage_bytes * SECOND_STAGE_SHARE <= bytes || bytes >= need->expert_bytes + need->stage_bytes) {

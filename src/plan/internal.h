@@ -68,6 +68,7 @@ typedef struct planner {
     uint64_t kv_bytes;
     uint64_t compute_bytes;
     const hypura_plan_gpu *gpu; /* NULL: none, or none of it is used */
+    bool has_slots; /* it has slots for experts, for which pools stand behind them */
 
     plan_kind *kinds;    /* by tensor */
     int *class_of;       /* by bundle; -1: not paged */

@@ -146,7 +146,7 @@ static size_t first_stage(const planner *p)
 
 static uint64_t floor_bytes(const planner *p)
 {
-    uint64_t fewest = p->force_paging ? UINT64_MAX : p->tensor_bytes;
+    uint64_t fewest = p->force_paging || p->has_slots ? UINT64_MAX : p->tensor_bytes;
     for (size_t stage = first_stage(p); stage < p->n_stages; stage++) {
         uint64_t need = stage_need_bytes(p, stage);
         fewest = need < fewest ? need : fewest;
@@ -366,7 +366,7 @@ static hypura_status solve(planner *p, const hypura_plan_options *options, hypur
     if (budget.weights_bytes < plan->floor_weights_bytes) {
         return refuse(p, &budget, plan->floor_weights_bytes, error);
     }
-    if (p->force_paging || p->tensor_bytes > budget.weights_bytes) {
+    if (p->force_paging || p->has_slots || p->tensor_bytes > budget.weights_bytes) {
         place(p, budget.weights_bytes, plan);
     }
     plan->kv_bytes = p->kv_bytes;

@@ -1,0 +1,147 @@
+/*
+ * probe_gpu.c - what a GPU's link and memory give, through ggml alone: copies from
+ * memory that its driver pinned and from any other, copies within its memory, and the
+ * time until the result of a small piece of work is back.
+ *
+ * What always holds: less than 200 MB of its memory are taken, for a fraction of a
+ * second; what cannot be measured stays 0.
+ */
+#include "hw/probe.h"
+
+#include "base/clock.h"
+
+#include <ggml-alloc.h>
+#include <ggml-backend.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BLOCK_BYTES  ((size_t)16 << 20)
+#define MEASURE_US   30000u
+#define ROUND_TRIPS  50
+
+typedef struct gpu_probe {
+    ggml_backend_t backend;
+    struct ggml_context *ctx;
+    ggml_backend_buffer_t memory;
+    struct ggml_tensor *a; /* a block each */
+    struct ggml_tensor *b;
+    struct ggml_cgraph *copy; /* a to b */
+    struct ggml_cgraph *tiny; /* one row doubled */
+    struct ggml_tensor *result;
+} gpu_probe;
+
+static void close_probe(gpu_probe *p)
+{
+    ggml_backend_buffer_free(p->memory);
+    ggml_free(p->ctx);
+    ggml_backend_free(p->backend);
+}
+
+static bool open_probe(gpu_probe *p, ggml_backend_dev_t device)
+{
+    const struct ggml_init_params params = {
+        .mem_size = 16 * ggml_tensor_overhead() + 2 * ggml_graph_overhead(), .no_alloc = true};
+    *p = (gpu_probe){.backend = ggml_backend_dev_init(device, NULL), .ctx = ggml_init(params)};
+    if (!p->backend || !p->ctx) {
+        return false;
+    }
+    p->a = ggml_new_tensor_1d(p->ctx, GGML_TYPE_F32, (int64_t)(BLOCK_BYTES / sizeof(float)));
+    p->b = ggml_new_tensor_1d(p->ctx, GGML_TYPE_F32, (int64_t)(BLOCK_BYTES / sizeof(float)));
+    struct ggml_tensor *row = ggml_new_tensor_1d(p->ctx, GGML_TYPE_F32, 8);
+    p->copy = ggml_new_graph(p->ctx);
+    p->tiny = ggml_new_graph(p->ctx);
+    ggml_build_forward_expand(p->copy, ggml_cpy(p->ctx, p->a, p->b));
+    p->result = ggml_scale(p->ctx, row, 2.0f);
+    ggml_build_forward_expand(p->tiny, p->result);
+    p->memory = ggml_backend_alloc_ctx_tensors(p->ctx, p->backend);
+    if (p->memory) {
+        ggml_backend_buffer_clear(p->memory, 0);
+    }
+    return p->memory != NULL;
+}
+
+/* Blocks from host memory, as many as fit the time. */
+static double upload_rate(const gpu_probe *p, const char *block)
+{
+    uint64_t n = 0;
+    ggml_backend_tensor_set_async(p->backend, p->a, block, 0, BLOCK_BYTES); /* the first touch is not measured */
+    ggml_backend_synchronize(p->backend);
+    const uint64_t begin_us = hypura_clock_us();
+    uint64_t now_us = begin_us;
+    while (now_us - begin_us < MEASURE_US) {
+        for (int i = 0; i < 4; i++, n++) {
+            ggml_backend_tensor_set_async(p->backend, i % 2 ? p->b : p->a, block, 0, BLOCK_BYTES);
+        }
+        ggml_backend_synchronize(p->backend);
+        now_us = hypura_clock_us();
+    }
+    return (double)(n * BLOCK_BYTES) * 1e6 / (double)(now_us - begin_us);
+}
+
+static double copy_rate(const gpu_probe *p)
+{
+    uint64_t n = 0;
+    if (ggml_backend_graph_compute(p->backend, p->copy) != GGML_STATUS_SUCCESS) {
+        return 0.0;
+    }
+    const uint64_t begin_us = hypura_clock_us();
+    uint64_t now_us = begin_us;
+    while (now_us - begin_us < MEASURE_US) {
+        for (int i = 0; i < 16; i++, n++) {
+            (void)ggml_backend_graph_compute_async(p->backend, p->copy);
+        }
+        ggml_backend_synchronize(p->backend);
+        now_us = hypura_clock_us();
+    }
+    return (double)(n * BLOCK_BYTES) * 1e6 / (double)(now_us - begin_us);
+}
+
+static double round_trip_us(const gpu_probe *p, void *back)
+{
+    uint64_t begin_us = 0;
+    for (int i = 0; i <= ROUND_TRIPS; i++) { /* the first one builds what it needs */
+        if (i == 1) {
+            begin_us = hypura_clock_us();
+        }
+        if (ggml_backend_graph_compute_async(p->backend, p->tiny) != GGML_STATUS_SUCCESS) {
+            return 0.0;
+        }
+        ggml_backend_tensor_get_async(p->backend, p->result, back, 0, ggml_nbytes(p->result));
+        ggml_backend_synchronize(p->backend);
+    }
+    return (double)(hypura_clock_us() - begin_us) / ROUND_TRIPS;
+}
+
+static void measure(const gpu_probe *p, ggml_backend_dev_t device, hypura_device *measured)
+{
+    char *pageable = calloc(1, BLOCK_BYTES);
+    ggml_backend_buffer_type_t type = ggml_backend_dev_host_buffer_type(device);
+    ggml_backend_buffer_t pinned = type ? ggml_backend_buft_alloc_buffer(type, BLOCK_BYTES) : NULL;
+    char *block = pinned ? ggml_backend_buffer_get_base(pinned) : pageable;
+    if (pageable) {
+        measured->upload_pageable_bytes_per_s = upload_rate(p, pageable);
+    }
+    if (block) {
+        memset(block, 0, BLOCK_BYTES);
+        measured->upload_bytes_per_s = pinned ? upload_rate(p, block) : measured->upload_pageable_bytes_per_s;
+        measured->round_trip_us = round_trip_us(p, block);
+    }
+    measured->device_memory_bytes_per_s = copy_rate(p);
+    ggml_backend_synchronize(p->backend);
+    ggml_backend_buffer_free(pinned);
+    free(pageable);
+}
+
+void hypura_probe_gpu(const char *name, hypura_device *measured)
+{
+    ggml_backend_dev_t device = ggml_backend_dev_by_name(name);
+    gpu_probe probe;
+    measured->unified = device && ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_IGPU;
+    if (!device) {
+        return;
+    }
+    if (open_probe(&probe, device)) {
+        measure(&probe, device, measured);
+    }
+    close_probe(&probe);
+}
