@@ -80,9 +80,11 @@ hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, co
                            .total = map->tensor_bytes,
                            .mapped = kind == HYPURA_LOAD_PAGED ? map : NULL};
     ggml_backend_dev_t devices[] = {gpu->device, NULL};
+    float all_to_first[16] = {1.0f}; /* llama_max_devices(); libllama would divide by the memory that is free */
 
     struct llama_model_params params = llama_model_default_params();
     params.devices = devices;
+    params.tensor_split = all_to_first;
     params.n_gpu_layers = gpu->device ? gpu->n_layers : 0;
     params.tensor_buft_overrides = gpu->overrides;
     params.progress_callback = on_progress;
