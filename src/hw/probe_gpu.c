@@ -15,7 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BLOCK_BYTES  ((size_t)16 << 20)
+#define BLOCK_BYTES  ((size_t)64 << 20)
+#define PIECE_BYTES  ((size_t)1 << 20) /* about a matrix of an expert: drivers take their time for each copy */
 #define MEASURE_US   30000u
 #define ROUND_TRIPS  50
 
@@ -60,7 +61,8 @@ static bool open_probe(gpu_probe *p, ggml_backend_dev_t device)
     return p->memory != NULL;
 }
 
-/* Blocks from host memory, as many as fit the time. */
+/* A block from host memory piece by piece, no byte twice: what a GPU has read it may
+ * keep. As often as fits the time. */
 static double upload_rate(const gpu_probe *p, const char *block)
 {
     uint64_t n = 0;
@@ -69,11 +71,12 @@ static double upload_rate(const gpu_probe *p, const char *block)
     const uint64_t begin_us = hypura_clock_us();
     uint64_t now_us = begin_us;
     while (now_us - begin_us < MEASURE_US) {
-        for (int i = 0; i < 4; i++, n++) {
-            ggml_backend_tensor_set_async(p->backend, i % 2 ? p->b : p->a, block, 0, BLOCK_BYTES);
+        for (size_t at = 0; at < BLOCK_BYTES; at += PIECE_BYTES) {
+            ggml_backend_tensor_set_async(p->backend, n % 2 ? p->b : p->a, block + at, at, PIECE_BYTES);
         }
         ggml_backend_synchronize(p->backend);
         now_us = hypura_clock_us();
+        n++;
     }
     return (double)(n * BLOCK_BYTES) * 1e6 / (double)(now_us - begin_us);
 }
@@ -87,7 +90,7 @@ static double copy_rate(const gpu_probe *p)
     const uint64_t begin_us = hypura_clock_us();
     uint64_t now_us = begin_us;
     while (now_us - begin_us < MEASURE_US) {
-        for (int i = 0; i < 16; i++, n++) {
+        for (int i = 0; i < 4; i++, n++) {
             (void)ggml_backend_graph_compute_async(p->backend, p->copy);
         }
         ggml_backend_synchronize(p->backend);

@@ -214,6 +214,12 @@ hypura_status hypura_estimate(const hypura_model_options *options, hypura_plan *
     return HYPURA_OK;
 }
 
+uint64_t hypura_plan_vram_at(const hypura_plan *plan, uint32_t percent)
+{
+    (void)plan;
+    return percent;
+}
+
 void hypura_plan_free(hypura_plan *plan)
 {
     free(plan);
