@@ -136,7 +136,7 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
         {"weights", "SIZE,...", "limits on the weights; also N% of the file (default: floor, 25, 50, 100%)",
          HYPURA_OPTION_BUDGETS, .to.budgets = &weights},
         hypura_option_gpu(&wanted.gpu),
-        {"vram", "SIZE,...", "limits on the GPU's memory; also N% of the experts (default: floor, 25, 50, 100%)",
+        {"vram", "SIZE,...", "limits on GPU memory; also N% of the experts (default: as above)",
          HYPURA_OPTION_BUDGETS, .to.budgets = &vram},
         {"prompt-tokens", "N,...", "lengths of the prompts (default: 1,7,64)", HYPURA_OPTION_UNSIGNEDS,
          .to.unsigneds = &prompts, .min = 1, .max = INT32_MAX},

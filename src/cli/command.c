@@ -71,13 +71,13 @@ hypura_option hypura_option_context(uint32_t *n_context)
 
 hypura_option hypura_option_gpu(const char **gpu)
 {
-    return (hypura_option){"gpu", "NAME", "GPU to use, as `hypura profile` lists it; none (default: the first)",
+    return (hypura_option){"gpu", "NAME", "GPU to use, as profile lists it, or none (default: the first)",
                            HYPURA_OPTION_STRING, .to.string = gpu};
 }
 
 hypura_option hypura_option_vram(hypura_budget *budget)
 {
-    return (hypura_option){"vram", "SIZE", "limit on the GPU's memory; also N% of the experts (default: what is free)",
+    return (hypura_option){"vram", "SIZE", "limit on GPU memory; also N% of the experts (default: what is free)",
                            HYPURA_OPTION_BUDGET, .to.budget = budget};
 }
 
