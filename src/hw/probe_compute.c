@@ -236,6 +236,6 @@ hypura_status hypura_probe_node(int n_threads, double *seconds, hypura_error *er
         status = graph_time(&g, seconds, error);
     }
     graph_close(&g);
-    *seconds /= N_SMALL_NODES;
+    *seconds /= (double)N_SMALL_NODES;
     return status;
 }

@@ -162,7 +162,7 @@ static hypura_status open_router(hypura_pager *pager, int bundle, int tensor, ch
     if (status == HYPURA_OK) {
         const size_t bytes = ggml_quantize_chunk(type, rows, memory, 0, shape->ne[1], shape->ne[0], NULL);
         status = read_bias(pager, bundle, (float *)(void *)(memory + bytes), error);
-        router->type = type;
+        router->type = (int)type;
         router->n_inputs = shape->ne[0];
         router->n_experts = (uint32_t)shape->ne[1];
         router->rows = memory;

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/thread.h"
+#include "os/os.h"
 #include "server/log.h"
 #include "server/upstream.h"
 
@@ -134,21 +135,21 @@ static uint64_t survey_files(const char *root, char *oldest)
 {
     char path[PATH_CAPACITY];
     uint64_t sum = 0;
-    struct timespec oldest_time = {0};
+    int64_t oldest_ns = 0;
     oldest[0] = '\0';
     DIR *models = opendir(root);
     for (struct dirent *model; models && (model = readdir(models)) != NULL;) {
         char below[PATH_CAPACITY];
         DIR *folder = model->d_name[0] != '.' && join(below, root, model->d_name) ? opendir(below) : NULL;
         for (struct dirent *found; folder && (found = readdir(folder)) != NULL;) {
-            struct stat about;
-            if (!is_state(found->d_name) || !join(path, below, found->d_name) || stat(path, &about) != 0) {
+            hypura_os_identity identity;
+            if (!is_state(found->d_name) || !join(path, below, found->d_name) ||
+                !hypura_os_identity_of_path(path, &identity)) {
                 continue;
             }
-            sum += (uint64_t)about.st_size;
-            if (oldest[0] == '\0' || about.st_mtim.tv_sec < oldest_time.tv_sec ||
-                (about.st_mtim.tv_sec == oldest_time.tv_sec && about.st_mtim.tv_nsec < oldest_time.tv_nsec)) {
-                oldest_time = about.st_mtim;
+            sum += identity.bytes;
+            if (oldest[0] == '\0' || identity.modified_ns < oldest_ns) {
+                oldest_ns = identity.modified_ns;
                 snprintf(oldest, PATH_CAPACITY, "%s", path);
             }
         }
