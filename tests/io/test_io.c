@@ -151,7 +151,7 @@ static void depth_and_max_reads_hold(void **state)
     assert_int_equal(hypura_io_submit(io, reads + 5, 3), 0);
     hypura_io_completion c;
     assert_int_equal(hypura_io_reap(io, &c, 1, UINT64_MAX), 1);
-    assert_int_equal(c.user, 0); /* equal reads of a FIFO end in order at the front */
+    assert_true(c.user < 5); /* threads of a pool may overtake one another */
     assert_int_equal(hypura_io_submit(io, reads + 5, 3), 1);
     for (int left = 5; left > 0; left--) {
         assert_int_equal(hypura_io_reap(io, &c, 1, UINT64_MAX), 1);
