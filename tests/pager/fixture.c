@@ -166,3 +166,16 @@ void fixture_close(fixture *f)
 {
     unlink(f->path);
 }
+
+bool fixture_expert_is_right(const fixture *f, hypura_pager *pager, int bundle, uint32_t expert, uint32_t slot)
+{
+    for (int m = 0; m < FIXTURE_MATRICES; m++) {
+        const hypura_tensor *tensor = &f->tensors[f->bundles[bundle].tensors[m]];
+        const hypura_slots   slots = hypura_pager_slots(pager, bundle, m);
+        if (!fixture_is(slots.data + slot * slots.stride_bytes, tensor->offset + expert * tensor->expert_bytes,
+                        tensor->expert_bytes)) {
+            return false;
+        }
+    }
+    return true;
+}

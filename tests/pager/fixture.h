@@ -6,6 +6,7 @@
 #define HYPURA_TESTS_PAGER_FIXTURE_H
 
 #include "hypura.h"
+#include "pager/pager.h"
 
 enum {
     FIXTURE_LAYERS = 3,
@@ -44,5 +45,8 @@ int fixture_embedding(void);      /* tensor number of the embedding */
 
 /* True when the bytes are those of the file at this offset. */
 bool fixture_is(const char *bytes, uint64_t offset, uint64_t n);
+
+/* True when every matrix of the expert lies in this slot as in the file. */
+bool fixture_expert_is_right(const fixture *f, hypura_pager *pager, int bundle, uint32_t expert, uint32_t slot);
 
 #endif

@@ -45,19 +45,6 @@ static void visit(hypura_pager *pager, int bundle, const uint32_t *experts, uint
     hypura_pager_visit_experts(pager, bundle, 1, experts, n, n_uses, ages);
 }
 
-static bool is_right(fixture *f, hypura_pager *pager, int bundle, uint32_t expert, uint32_t slot)
-{
-    for (int m = 0; m < FIXTURE_MATRICES; m++) {
-        const hypura_tensor *tensor = &f->tensors[f->bundles[bundle].tensors[m]];
-        const hypura_slots   slots = hypura_pager_slots(pager, bundle, m);
-        if (!fixture_is(slots.data + slot * slots.stride_bytes, tensor->offset + expert * tensor->expert_bytes,
-                        tensor->expert_bytes)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 /* What the executor does with a selection. Returns how many had a slot. */
 static uint32_t compute(fixture *f, hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n)
 {
@@ -67,7 +54,7 @@ static uint32_t compute(fixture *f, hypura_pager *pager, int bundle, const uint3
     for (uint32_t i = 0; i < n; i++) {
         if (slots[i] != UINT32_MAX) {
             assert_int_equal(hypura_pager_wait_expert(pager, bundle, slots[i], UINT32_MAX), HYPURA_OK);
-            assert_true(is_right(f, pager, bundle, experts[i], slots[i]));
+            assert_true(fixture_expert_is_right(f, pager, bundle, experts[i], slots[i]));
             hypura_pager_release_expert(pager, bundle, slots[i]);
         }
     }
@@ -113,7 +100,7 @@ static void a_right_guess_is_a_hit(void **state)
         assert_int_equal(hypura_pager_lease_experts(pager, 1, selected, 2, slots), 2);
         for (int i = 0; i < 2; i++) {
             assert_int_equal(hypura_pager_wait_expert(pager, 1, slots[i], UINT32_MAX), HYPURA_OK);
-            assert_true(is_right(&f, pager, 1, selected[i], slots[i]));
+            assert_true(fixture_expert_is_right(&f, pager, 1, selected[i], slots[i]));
             hypura_pager_release_expert(pager, 1, slots[i]);
         }
         const hypura_statistics after = statistics_of(pager);

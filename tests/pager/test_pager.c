@@ -32,19 +32,6 @@ static hypura_pager *open_pager(fixture *f, const char *engine, hypura_io_hook h
     return pager;
 }
 
-static bool expert_is_right(fixture *f, hypura_pager *pager, int bundle, uint32_t expert, uint32_t slot)
-{
-    for (int m = 0; m < FIXTURE_MATRICES; m++) {
-        const hypura_tensor *tensor = &f->tensors[f->bundles[bundle].tensors[m]];
-        const hypura_slots   slots = hypura_pager_slots(pager, bundle, m);
-        if (!fixture_is(slots.data + slot * slots.stride_bytes, tensor->offset + expert * tensor->expert_bytes,
-                        tensor->expert_bytes)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 /* Leases experts, checks the bytes of those leased, releases. Returns how many. */
 static uint32_t use_experts(fixture *f, hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n)
 {
@@ -54,7 +41,7 @@ static uint32_t use_experts(fixture *f, hypura_pager *pager, int bundle, const u
         if (slots[i] != UINT32_MAX) {
             assert_int_equal(hypura_pager_wait_expert(pager, bundle, slots[i], UINT32_MAX), HYPURA_OK);
             assert_true(hypura_pager_expert_ready(pager, bundle, slots[i]));
-            assert_true(expert_is_right(f, pager, bundle, experts[i], slots[i]));
+            assert_true(fixture_expert_is_right(f, pager, bundle, experts[i], slots[i]));
             hypura_pager_release_expert(pager, bundle, slots[i]);
         }
     }
@@ -275,7 +262,7 @@ static bool work(fixture *f, hypura_pager *pager)
         assert_int_equal(hypura_pager_lease_experts(pager, round % FIXTURE_LAYERS, experts, 3, slots), 3);
         for (int i = 0; i < 3; i++) {
             if (ok && hypura_pager_wait_expert(pager, round % FIXTURE_LAYERS, slots[i], UINT32_MAX) == HYPURA_OK) {
-                assert_true(expert_is_right(f, pager, round % FIXTURE_LAYERS, experts[i], slots[i]));
+                assert_true(fixture_expert_is_right(f, pager, round % FIXTURE_LAYERS, experts[i], slots[i]));
             } else {
                 ok = false;
             }
@@ -621,7 +608,7 @@ static void resizing_changes_no_byte(void **state)
             for (uint32_t i = 0; i < n; i++) {
                 if (slots[i] != UINT32_MAX &&
                     hypura_pager_wait_expert(pager, layer, slots[i], UINT32_MAX) == HYPURA_OK) {
-                    assert_true(expert_is_right(&f, pager, layer, experts[i], slots[i]));
+                    assert_true(fixture_expert_is_right(&f, pager, layer, experts[i], slots[i]));
                     n_right++;
                 }
             }
