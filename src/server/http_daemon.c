@@ -1,15 +1,16 @@
 /*
- * http_daemon.c - the sockets: libmicrohttpd's thread, what handlers run on, and time limits.
+ * http_daemon.c - libmicrohttpd's thread and what handlers run on.
  *
  * libmicrohttpd calls on_request_line, then on_request several times for one request:
  *
  *     line ---> head ---> body, in pieces ---> whole: handler starts, connection set aside
  *                |                                |
- *                '--> refused                     '--> (taken up again) answer queued --> give_answer, as it grows
+ *                '--> refused                     '--> (taken up again) answer (http_answer.c)
  *
  * What always holds: this thread waits for nothing but sockets and short locks.
  */
 #include "server/http_internal.h"
+#include "server/http_links.h"
 
 #include "base/clock.h"
 #include "base/status.h"
@@ -21,7 +22,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,15 +33,6 @@
 #define MIN_BODY_BYTES_PER_S    (64 * 1024)
 #define SECOND_US               UINT64_C(1000000)
 #define OTHER_REQUESTS          64 /* that compute nothing: these at the same time at most */
-#define PIECE_BYTES             (32 * 1024)
-
-/* A socket. In the list while it is open; its deadline is when its next request has to be whole. */
-typedef struct http_link {
-    struct http_link *next;
-    struct http_link *previous;
-    int fd;
-    uint64_t deadline_us; /* 0: none */
-} http_link;
 
 struct http_daemon {
     http_options options;
@@ -50,17 +41,15 @@ struct http_daemon {
     int quiesced_fd; /* the listening socket after draining began; -1 before */
     uint16_t port;
     server_jobs *jobs;
+    http_links *links;
     atomic_bool draining;
 
-    pthread_mutex_t lock; /* of the lists and counts */
+    pthread_mutex_t lock; /* of the list and the counts */
     pthread_cond_t changed;
-    http_link *links;
     http_exchange *exchanges;
     uint32_t n_exchanges;
     uint32_t n_active; /* handlers of routes that compute */
     uint32_t n_other;  /* of others */
-    bool closing;
-    pthread_t watcher;
 };
 
 hypura_server *http_daemon_server(const http_daemon *daemon)
@@ -68,53 +57,31 @@ hypura_server *http_daemon_server(const http_daemon *daemon)
     return daemon->server;
 }
 
+bool http_is_draining(const http_daemon *daemon)
+{
+    return atomic_load(&daemon->draining);
+}
+
 uint64_t http_write_timeout_us(const http_exchange *exchange)
 {
     return exchange->daemon->options.write_s * SECOND_US;
 }
 
-/* ---- links and their deadlines --------------------------------------------------- */
-
-static void set_deadline(http_daemon *daemon, http_link *link, uint64_t seconds)
-{
-    pthread_mutex_lock(&daemon->lock);
-    link->deadline_us = seconds > 0 ? hypura_clock_us() + seconds * SECOND_US : 0;
-    pthread_mutex_unlock(&daemon->lock);
-}
+/* ---- links --------------------------------------------------------------------------- */
 
 static void on_connection(void *user, struct MHD_Connection *connection, void **socket_context,
                           enum MHD_ConnectionNotificationCode what)
 {
     http_daemon *daemon = user;
     if (what == MHD_CONNECTION_NOTIFY_STARTED) {
-        http_link *link = calloc(1, sizeof(*link));
         const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-        *socket_context = link;
-        if (!link || !info) {
-            return; /* requests on it are refused */
+        http_link *link = info ? http_link_add(daemon->links, info->connect_fd) : NULL;
+        if (link) {
+            http_link_deadline(daemon->links, link, daemon->options.idle_s);
         }
-        link->fd = info->connect_fd;
-        pthread_mutex_lock(&daemon->lock);
-        link->next = daemon->links;
-        if (link->next) {
-            link->next->previous = link;
-        }
-        daemon->links = link;
-        pthread_mutex_unlock(&daemon->lock);
-        set_deadline(daemon, link, daemon->options.idle_s);
+        *socket_context = link; /* NULL: requests on it are refused */
     } else if (*socket_context) {
-        http_link *link = *socket_context;
-        pthread_mutex_lock(&daemon->lock);
-        if (link->next) {
-            link->next->previous = link->previous;
-        }
-        if (link->previous) {
-            link->previous->next = link->next;
-        } else if (daemon->links == link) {
-            daemon->links = link->next;
-        }
-        pthread_mutex_unlock(&daemon->lock);
-        free(link);
+        http_link_remove(daemon->links, *socket_context);
         *socket_context = NULL;
     }
 }
@@ -123,37 +90,6 @@ static http_link *link_of(struct MHD_Connection *connection)
 {
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     return info ? info->socket_context : NULL;
-}
-
-/* libmicrohttpd may not see that a sender ends in the middle of a request (with epoll it does not). */
-static bool has_stopped_sending(int fd)
-{
-#ifdef POLLRDHUP
-    struct pollfd state = {.fd = fd, .events = POLLRDHUP};
-    return poll(&state, 1, 0) > 0 && (state.revents & (POLLRDHUP | POLLERR | POLLHUP)) != 0;
-#else
-    (void)fd;
-    return false;
-#endif
-}
-
-/* Senders that are too slow are cut off: an idle limit alone would let them send a byte now and then for ever. */
-static void *watch(void *user)
-{
-    http_daemon *daemon = user;
-    pthread_mutex_lock(&daemon->lock);
-    while (!daemon->closing) {
-        const uint64_t now_us = hypura_clock_us();
-        for (http_link *link = daemon->links; link; link = link->next) {
-            if (link->deadline_us != 0 && (link->deadline_us < now_us || has_stopped_sending(link->fd))) {
-                shutdown(link->fd, SHUT_RDWR); /* the thread of the sockets sees its end */
-                link->deadline_us = 0;
-            }
-        }
-        (void)hypura_cond_wait(&daemon->changed, &daemon->lock, SECOND_US);
-    }
-    pthread_mutex_unlock(&daemon->lock);
-    return NULL;
 }
 
 /* ---- exchanges ------------------------------------------------------------------- */
@@ -274,91 +210,6 @@ static void run_handler(void *user)
     exchange_release(exchange);
 }
 
-/* ---- answers ----------------------------------------------------------------------- */
-
-/* libmicrohttpd asks for the next piece of an answer whose length is not known. */
-static ssize_t give_answer(void *user, uint64_t position, char *buffer, size_t max)
-{
-    (void)position;
-    http_exchange *exchange = user;
-    ssize_t given = 0;
-    pthread_mutex_lock(&exchange->lock);
-    if (exchange->give_up) {
-        given = MHD_CONTENT_READER_END_WITH_ERROR;
-    } else if (exchange->out_bytes > 0) {
-        const size_t n = exchange->out_bytes < max ? exchange->out_bytes : max;
-        memcpy(buffer, exchange->out, n);
-        memmove(exchange->out, exchange->out + n, exchange->out_bytes - n);
-        exchange->out_bytes -= n;
-        exchange->n_sent += n;
-        pthread_cond_signal(&exchange->room);
-        given = (ssize_t)n;
-    } else if (exchange->ended) {
-        given = exchange->whole ? MHD_CONTENT_READER_END_OF_STREAM : MHD_CONTENT_READER_END_WITH_ERROR;
-    } else {
-        exchange->suspended = true;
-        MHD_suspend_connection(exchange->connection);
-    }
-    pthread_mutex_unlock(&exchange->lock);
-    return given;
-}
-
-static void add_headers(const http_exchange *exchange, struct MHD_Response *response)
-{
-    for (size_t i = 0; i < exchange->answer_headers.n; i++) {
-        MHD_add_response_header(response, exchange->answer_headers.items[i].name,
-                                exchange->answer_headers.items[i].value);
-    }
-    if (exchange->content_type[0] != '\0') {
-        MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, exchange->content_type);
-    }
-    if (exchange->allowed_origin) {
-        MHD_add_response_header(response, "Access-Control-Allow-Origin", exchange->allowed_origin);
-        MHD_add_response_header(response, "Vary", "Origin");
-    }
-    MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
-    if (atomic_load(&exchange->daemon->draining)) {
-        MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
-    }
-}
-
-/* With the exchange's lock held. */
-static enum MHD_Result queue_answer(http_exchange *exchange)
-{
-    struct MHD_Response *response;
-    if (exchange->streamed) {
-        response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, PIECE_BYTES, give_answer, exchange, NULL);
-    } else {
-        response = MHD_create_response_from_buffer(exchange->out_bytes, exchange->out, MHD_RESPMEM_MUST_FREE);
-        exchange->n_sent = exchange->out_bytes;
-        if (response) {
-            exchange->out = NULL;
-            exchange->out_bytes = exchange->out_capacity = 0;
-        }
-    }
-    if (!response) {
-        return MHD_NO;
-    }
-    add_headers(exchange, response);
-    const enum MHD_Result queued = MHD_queue_response(exchange->connection, (unsigned)exchange->code, response);
-    MHD_destroy_response(response);
-    exchange->queued = true;
-    return queued;
-}
-
-static enum MHD_Result answer(http_exchange *exchange)
-{
-    pthread_mutex_lock(&exchange->lock);
-    enum MHD_Result result = MHD_YES;
-    if (exchange->give_up && !exchange->begun) {
-        result = MHD_NO; /* closes the connection */
-    } else if (exchange->begun && !exchange->queued) {
-        result = queue_answer(exchange);
-    }
-    pthread_mutex_unlock(&exchange->lock);
-    return result;
-}
-
 /* ---- checks ------------------------------------------------------------------------ */
 
 static enum MHD_Result collect_pair(void *user, enum MHD_ValueKind kind, const char *name, const char *value)
@@ -407,10 +258,10 @@ static enum MHD_Result take_head(http_exchange *exchange, const char *path, cons
     MHD_get_connection_values(exchange->connection, MHD_HEADER_KIND, collect_pair, &exchange->headers);
     uint64_t seconds = daemon->options.head_s;
     const bool good = http_check_head(exchange) && check_length(exchange, &seconds);
-    set_deadline(daemon, link, seconds);
+    http_link_deadline(daemon->links, link, seconds);
     /* A refusal waits for the rest of the request, which is dropped as it comes: a connection that is closed on a
      * sender takes the answer with it. Who asks before sending is told at once. */
-    return good || !http_header(exchange, MHD_HTTP_HEADER_EXPECT) ? MHD_YES : answer(exchange);
+    return good || !http_header(exchange, MHD_HTTP_HEADER_EXPECT) ? MHD_YES : http_answer(exchange);
 }
 
 static void take_body(http_exchange *exchange, const char *data, size_t bytes)
@@ -441,7 +292,7 @@ static void take_body(http_exchange *exchange, const char *data, size_t bytes)
 static enum MHD_Result take_whole(http_exchange *exchange)
 {
     http_daemon *daemon = exchange->daemon;
-    set_deadline(daemon, link_of(exchange->connection), 0);
+    http_link_deadline(daemon->links, link_of(exchange->connection), 0);
     if (exchange->body_too_large) {
         http_fail(exchange, 413, "the request is too large: %zu bytes are taken", daemon->options.max_body_bytes);
     } else if (atomic_load(&daemon->draining)) {
@@ -466,7 +317,7 @@ static enum MHD_Result take_whole(http_exchange *exchange)
         http_fail(exchange, 503, "no thread can be started");
         return MHD_YES; /* taken up again by the failure */
     }
-    return answer(exchange);
+    return http_answer(exchange);
 }
 
 static enum MHD_Result on_request(void *user, struct MHD_Connection *connection, const char *path, const char *method,
@@ -490,7 +341,7 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
     pthread_mutex_lock(&exchange->lock);
     const bool handed = exchange->n_holders > 1 || exchange->begun || exchange->give_up;
     pthread_mutex_unlock(&exchange->lock);
-    return handed ? answer(exchange) : take_whole(exchange);
+    return handed ? http_answer(exchange) : take_whole(exchange);
 }
 
 static void on_completed(void *user, struct MHD_Connection *connection, void **context,
@@ -504,7 +355,7 @@ static void on_completed(void *user, struct MHD_Connection *connection, void **c
     }
     http_link *link = link_of(connection);
     if (link) {
-        set_deadline(daemon, link, daemon->options.idle_s);
+        http_link_deadline(daemon->links, link, daemon->options.idle_s);
     }
     /* What did not end as it began was cut off. */
     const bool complete = why == MHD_REQUEST_TERMINATED_COMPLETED_OK;
@@ -588,15 +439,12 @@ hypura_status http_open(const http_options *options, hypura_server *server, http
     pthread_mutex_init(&daemon->lock, NULL);
     hypura_cond_init(&daemon->changed);
     hypura_status status = server_jobs_open(options->max_active + OTHER_REQUESTS, &daemon->jobs, error);
-    if (status == HYPURA_OK && pthread_create(&daemon->watcher, NULL, watch, daemon) != 0) {
-        status = hypura_fail(error, HYPURA_ERR_MEMORY, "no thread for a server");
+    if (status == HYPURA_OK) {
+        status = http_links_open(&daemon->links, error);
     }
-    if (status != HYPURA_OK) {
-        server_jobs_close(daemon->jobs);
-        free(daemon);
-        return status;
+    if (status == HYPURA_OK) {
+        status = start_mhd(daemon, error);
     }
-    status = start_mhd(daemon, error);
     if (status != HYPURA_OK) {
         http_close(daemon);
         return status;
@@ -620,13 +468,8 @@ uint32_t http_active(http_daemon *daemon)
 
 uint32_t http_limits(http_daemon *daemon, uint32_t *n_connections, uint32_t *max_connections)
 {
-    *n_connections = 0;
+    *n_connections = http_links_count(daemon->links);
     *max_connections = daemon->options.max_connections;
-    pthread_mutex_lock(&daemon->lock);
-    for (const http_link *link = daemon->links; link; link = link->next) {
-        ++*n_connections;
-    }
-    pthread_mutex_unlock(&daemon->lock);
     return daemon->options.max_active;
 }
 
@@ -671,11 +514,7 @@ void http_close(http_daemon *daemon)
     if (daemon->quiesced_fd >= 0) {
         close(daemon->quiesced_fd);
     }
-    pthread_mutex_lock(&daemon->lock);
-    daemon->closing = true;
-    pthread_cond_broadcast(&daemon->changed);
-    pthread_mutex_unlock(&daemon->lock);
-    pthread_join(daemon->watcher, NULL);
+    http_links_close(daemon->links);
     pthread_cond_destroy(&daemon->changed);
     pthread_mutex_destroy(&daemon->lock);
     free(daemon);

@@ -1,5 +1,6 @@
 /*
- * http_internal.h - an exchange, as http.c (requests and answers) and http_daemon.c (sockets) share it.
+ * http_internal.h - an exchange, as http.c (requests and answers), http_answer.c (answers on their way) and http_daemon.c
+ * (sockets) share it.
  *
  * Two hold an exchange: the connection, until libmicrohttpd says that the request has ended, and the handler, until it
  * returns. The connection is set aside ("suspended") while it waits for the handler, and taken up again by whoever adds
@@ -73,6 +74,10 @@ void http_pairs_clear(http_pairs *pairs);
 
 /* Decides on the head alone, and finds the route. True when the request may go on; else it was answered. */
 bool http_check_head(http_exchange *exchange);
+
+/* Hands libmicrohttpd the answer, once, when it has begun. MHD_NO closes the connection. On libmicrohttpd's thread. */
+enum MHD_Result http_answer(http_exchange *exchange);
+bool http_is_draining(const http_daemon *daemon);
 
 /* Lets the connection go on, with the lock held. */
 void http_resume(http_exchange *exchange);
