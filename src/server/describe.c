@@ -4,7 +4,7 @@
  * ggml reads it here, after our own reader has found the header sound (an entry
  * without a problem): ours keeps what placing weights needs alone.
  */
-#include "server/store.h"
+#include "server/store_internal.h"
 
 #include "base/status.h"
 #include "server/card.h"
@@ -117,36 +117,61 @@ static bool contains(const char *text, const char *const *words, size_t n)
     return false;
 }
 
+enum {
+    CAN_EMBED = 1,
+    CAN_COMPLETE = 2,
+    CAN_CALL_TOOLS = 4,
+    CAN_THINK = 8,
+    CAN_INSERT = 16,
+    CAN_SEE = 32,
+    CAN_HEAR = 64,
+};
+
+static const struct {
+    unsigned bit;
+    const char *name;
+} capability_names[] = {{CAN_EMBED, "embedding"}, {CAN_COMPLETE, "completion"}, {CAN_CALL_TOOLS, "tools"},
+                        {CAN_THINK, "thinking"},  {CAN_INSERT, "insert"},       {CAN_SEE, "vision"},
+                        {CAN_HEAR, "audio"}};
+
+enum { N_CAPABILITIES = sizeof capability_names / sizeof *capability_names };
+
 /* Told from the file as Ollama tells them: by keys, and by what the template uses. */
-static json_t *capabilities(const struct gguf_context *gguf, const struct gguf_context *projector,
-                            const hypura_model_entry *entry)
+static unsigned capabilities(const struct gguf_context *gguf, const struct gguf_context *projector,
+                             const hypura_model_entry *entry)
 {
     static const char *const tool_words[] = {"tools"};
     static const char *const thinking_words[] = {"<think>", "enable_thinking", "reasoning_content", "<|channel|>"};
     const char *template = text_key(gguf, "tokenizer.chat_template");
     char pooling[128];
     (void)snprintf(pooling, sizeof pooling, "%s.pooling_type", entry->family);
-    json_t *list = json_array();
-    if (gguf_find_key(gguf, pooling) >= 0) {
-        (void)json_array_append_new(list, json_string("embedding"));
-    } else {
-        (void)json_array_append_new(list, json_string("completion"));
-    }
+    unsigned can = gguf_find_key(gguf, pooling) >= 0 ? CAN_EMBED : CAN_COMPLETE;
     if (contains(template, tool_words, 1)) {
-        (void)json_array_append_new(list, json_string("tools"));
+        can |= CAN_CALL_TOOLS;
     }
     if (contains(template, thinking_words, sizeof thinking_words / sizeof *thinking_words)) {
-        (void)json_array_append_new(list, json_string("thinking"));
+        can |= CAN_THINK;
     }
     if (gguf_find_key(gguf, "tokenizer.ggml.fim_pre_token_id") >= 0 ||
         gguf_find_key(gguf, "tokenizer.ggml.prefix_token_id") >= 0) {
-        (void)json_array_append_new(list, json_string("insert"));
+        can |= CAN_INSERT;
     }
     if (projector != NULL && true_key(projector, "clip.has_vision_encoder")) {
-        (void)json_array_append_new(list, json_string("vision"));
+        can |= CAN_SEE;
     }
     if (projector != NULL && true_key(projector, "clip.has_audio_encoder")) {
-        (void)json_array_append_new(list, json_string("audio"));
+        can |= CAN_HEAR;
+    }
+    return can;
+}
+
+static json_t *list_capabilities(unsigned can)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < N_CAPABILITIES; i++) {
+        if (can & capability_names[i].bit) {
+            (void)json_array_append_new(list, json_string(capability_names[i].name));
+        }
     }
     return list;
 }
@@ -155,6 +180,36 @@ static struct gguf_context *open_header(const char *path)
 {
     struct gguf_init_params parameters = {.no_alloc = true, .ctx = NULL};
     return path != NULL ? gguf_init_from_file(path, parameters) : NULL;
+}
+
+hypura_status hypura_models_can(hypura_models *models, const hypura_model_entry *entry, const char *capability,
+                                bool *can, hypura_error *error)
+{
+    hypura_os_identity identity;
+    unsigned known = 0;
+    *can = false;
+    (void)pthread_mutex_lock(&models->mutex);
+    hypura_known_card *card = hypura_store_known(models, entry->path, &identity);
+    known = card != NULL ? card->capabilities : 0;
+    (void)pthread_mutex_unlock(&models->mutex);
+    if (known == 0) {
+        struct gguf_context *gguf = open_header(entry->path);
+        if (gguf == NULL) {
+            return hypura_fail(error, HYPURA_ERR_FORMAT, "%s: ggml does not read its header", entry->path);
+        }
+        known = capabilities(gguf, NULL, entry);
+        gguf_free(gguf);
+        (void)pthread_mutex_lock(&models->mutex);
+        card = hypura_store_known(models, entry->path, &identity);
+        if (card != NULL) {
+            card->capabilities = known;
+        }
+        (void)pthread_mutex_unlock(&models->mutex);
+    }
+    for (size_t i = 0; i < N_CAPABILITIES; i++) {
+        *can = *can || ((known & capability_names[i].bit) && strcmp(capability_names[i].name, capability) == 0);
+    }
+    return HYPURA_OK;
 }
 
 hypura_status hypura_model_describe(const hypura_model_entry *entry, bool verbose, json_t **description,
@@ -175,7 +230,8 @@ hypura_status hypura_model_describe(const hypura_model_entry *entry, bool verbos
     json_t *info = all_keys(gguf, verbose);
     (void)json_object_set_new(info, "general.parameter_count", integer_value(card.n_parameters));
     const char *template = text_key(gguf, "tokenizer.chat_template");
-    *description = json_pack("{s:o*, s:o*}", "model_info", info, "capabilities", capabilities(gguf, projector, entry));
+    *description = json_pack("{s:o*, s:o*}", "model_info", info, "capabilities",
+                             list_capabilities(capabilities(gguf, projector, entry)));
     if (template != NULL) {
         (void)json_object_set_new(*description, "template", text_value(template));
     }

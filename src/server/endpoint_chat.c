@@ -138,16 +138,23 @@ static void hold_talk(http_exchange *exchange, ollama_kind kind, const char *mod
     free(body);
 }
 
+static fleet_settings settings_of(const ollama_common *common)
+{
+    return (fleet_settings){
+        .n_context = common->n_context, .n_batch = common->n_batch, .n_threads = common->n_threads};
+}
+
 /* An empty request loads the model, or unloads it where it is not to be kept. */
 static void load_only(http_exchange *exchange, ollama_kind kind, const char *model, const hypura_model_entry *entry,
                       const ollama_common *common)
 {
     server_target target;
+    const fleet_settings settings = settings_of(common);
     if (common->keep_alive_s == 0) {
         fleet_unload(http_server(exchange)->fleet, entry);
         hypura_model_entry_release(entry);
         http_reply_json(exchange, 200, ollama_answer_nothing(kind, model, "unload"));
-    } else if (target_open(exchange, entry, common->n_context, false, &target)) {
+    } else if (target_open(exchange, entry, &settings, &target)) {
         target.keep_alive_s = common->keep_alive_s;
         target_close(exchange, &target);
         http_reply_json(exchange, 200, ollama_answer_nothing(kind, model, "load"));
@@ -171,9 +178,10 @@ static void serve(http_exchange *exchange, ollama_kind kind, const json_t *body,
         return;
     }
     server_target target;
+    const fleet_settings settings = settings_of(&common);
     if (!request.body) {
         load_only(exchange, kind, model, entry, &common);
-    } else if (target_open(exchange, entry, common.n_context, false, &target)) {
+    } else if (target_open(exchange, entry, &settings, &target)) {
         target.keep_alive_s = common.keep_alive_s;
         hold_talk(exchange, kind, model, &request, common.stream, &target, begin_us);
         target_close(exchange, &target);
@@ -194,6 +202,32 @@ static bool has_images(const json_t *body)
     return found;
 }
 
+/* False when it was answered: the model cannot do that. */
+static bool can(http_exchange *exchange, const char *model, const hypura_model_entry *entry, const char *capability)
+{
+    hypura_error error = {0};
+    bool able;
+    if (hypura_models_can(http_server(exchange)->models, entry, capability, &able, &error) != HYPURA_OK) {
+        http_fail_error(exchange, &error);
+    } else if (!able) {
+        http_fail(exchange, 400, "\"%.200s\" does not support %s", model, capability);
+    }
+    return able;
+}
+
+/* Before anything is loaded. False when it was answered: the request wants what this model cannot do. */
+static bool can_all(http_exchange *exchange, const json_t *body, const char *model, const hypura_model_entry *entry)
+{
+    const json_t *think = json_object_get(body, "think");
+    const bool thinks = json_is_true(think) || json_string_length(think) > 0;
+    const bool inserts = json_string_length(json_object_get(body, "suffix")) > 0;
+    if (!entry->projector_path && has_images(body)) {
+        http_fail(exchange, 400, "%s takes no images: it has no projector", entry->name);
+        return false;
+    }
+    return (!thinks || can(exchange, model, entry, "thinking")) && (!inserts || can(exchange, model, entry, "insert"));
+}
+
 static void handle(http_exchange *exchange, ollama_kind kind)
 {
     json_t *body = http_json(exchange);
@@ -205,8 +239,7 @@ static void handle(http_exchange *exchange, ollama_kind kind)
         http_fail(exchange, 400, "model is required");
     } else {
         const hypura_model_entry *entry = target_find(exchange, model);
-        if (entry && !entry->projector_path && has_images(body)) {
-            http_fail(exchange, 400, "%s takes no images: it has no projector", entry->name);
+        if (entry && !can_all(exchange, body, model, entry)) {
             hypura_model_entry_release(entry);
         } else if (entry) {
             serve(exchange, kind, body, model, entry);

@@ -103,7 +103,12 @@ static void handle(http_exchange *exchange, bool one)
     } else if (ollama_read_common(body, entry->settings, &common, &error) != HYPURA_OK) {
         hypura_model_entry_release(entry);
         http_fail_error(exchange, &error);
-    } else if (target_open(exchange, entry, common.n_context, true, &target)) {
+    } else if (target_open(exchange, entry,
+                           &(fleet_settings){.n_context = common.n_context,
+                                             .n_batch = common.n_batch,
+                                             .n_threads = common.n_threads,
+                                             .embeddings = true},
+                           &target)) {
         target.keep_alive_s = common.keep_alive_s;
         if (!input || (json_is_array(input) && json_array_size(input) == 0) ||
             (json_is_string(input) && json_string_length(input) == 0)) {

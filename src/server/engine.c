@@ -86,6 +86,7 @@ static void common_words(const engine_options *options, words *to)
     add_number(to, "--weights", options->weights_bytes);
     add_number(to, "--reserve", options->reserve_bytes);
     add_number(to, "--context", options->n_context);
+    add_number(to, "--batch", options->n_batch);
     add_number(to, "--parallel", options->n_parallel);
     add_number(to, "--threads", (uint64_t)options->n_threads);
     add_number(to, "--io-limit", options->io_limit_bytes_per_s);

@@ -29,6 +29,7 @@ typedef struct engine_options {
     uint64_t reserve_bytes;
     uint64_t io_limit_bytes_per_s;
     uint32_t n_context;
+    uint32_t n_batch; /* 0: the default */
     uint32_t n_parallel;
     int n_threads;
     bool embeddings;

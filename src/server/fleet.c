@@ -3,7 +3,7 @@
  *
  * One lock for the list; it is given up while an engine starts, loads or ends, and `changed` tells everyone who waits.
  */
-#include "server/fleet.h"
+#include "server/fleet_internal.h"
 
 #include "base/clock.h"
 #include "base/size.h"
@@ -19,49 +19,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define WAIT_US           (UINT64_C(500) * 1000)
 #define DEFAULT_PARALLEL  4
 #define MAX_RESERVE_BYTES (UINT64_C(512) << 20)
-#define MIN_RESIZE_BYTES  (UINT64_C(16) << 20)
 #define RESERVE_SHARE     32 /* of the memory, for prompts that no conversation's cache holds */
-
-typedef enum member_state {
-    MEMBER_LOADING = 0,
-    MEMBER_READY,
-    MEMBER_ENDING,
-} member_state;
-
-struct fleet_member {
-    fleet_member *next;
-    server_fleet *fleet;
-    const hypura_model_entry *entry; /* held */
-    member_state state;
-    server_engine *engine; /* NULL until started */
-    prefix_session *prefix;
-    bool ended;    /* its process is no more */
-    bool retiring; /* to end with its last use */
-    bool embeddings;
-    uint32_t n_context; /* as asked for; 0: the default */
-    uint32_t n_users;
-    uint64_t memory_bytes;
-    uint64_t wanted_bytes; /* with all of its weights held */
-    uint64_t used_us;      /* when it was last given back */
-    uint64_t expires_us;   /* UINT64_MAX: never */
-};
-
-struct server_fleet {
-    hypura_server_options options;
-    char run_folder[64];
-    uint64_t memory_bytes;
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    fleet_member *members;
-    uint64_t n_loads;
-    uint64_t n_deaths;
-    uint32_t n_waiting;
-    bool closing;
-    pthread_t keeper;
-};
 
 /* ---- members: with the lock held --------------------------------------------------- */
 
@@ -77,8 +37,7 @@ static void remove_member(server_fleet *fleet, fleet_member *member)
     pthread_cond_broadcast(&fleet->changed);
 }
 
-/* Gives up the lock meanwhile. */
-static void end_member(server_fleet *fleet, fleet_member *member)
+void fleet_end_member(server_fleet *fleet, fleet_member *member)
 {
     member->state = MEMBER_ENDING;
     pthread_mutex_unlock(&fleet->lock);
@@ -110,20 +69,6 @@ static fleet_member *find_member(server_fleet *fleet, const hypura_model_entry *
     return NULL;
 }
 
-static bool is_idle(const fleet_member *member)
-{
-    return member->state == MEMBER_READY && member->n_users == 0;
-}
-
-static uint64_t free_bytes(const server_fleet *fleet)
-{
-    uint64_t used = 0;
-    for (const fleet_member *member = fleet->members; member; member = member->next) {
-        used += member->ended ? 0 : member->memory_bytes;
-    }
-    return used < fleet->memory_bytes ? fleet->memory_bytes - used : 0;
-}
-
 /* On the engine's own thread. */
 static void on_end(void *user)
 {
@@ -141,129 +86,13 @@ static void on_end(void *user)
     pthread_mutex_unlock(&fleet->lock);
 }
 
-/* ---- memory: with the lock held ------------------------------------------------------ */
-
-static fleet_member *longest_idle(server_fleet *fleet)
-{
-    fleet_member *found = NULL;
-    for (fleet_member *member = fleet->members; member; member = member->next) {
-        if (is_idle(member) && (!found || member->used_us < found->used_us)) {
-            found = member;
-        }
-    }
-    return found;
-}
-
-/* Makes what a member pages hold more or less, so that it takes target_bytes in all, as far as that goes. Gives up the
- * lock meanwhile; the member counts as used. */
-static void resize_member(server_fleet *fleet, fleet_member *member, uint64_t target_bytes)
-{
-    hypura_live_record before;
-    hypura_live_record after;
-    const uint64_t taken = member->memory_bytes;
-    if (!engine_live(member->engine, &before) || before.held.now_bytes == 0) {
-        return;
-    }
-    const uint64_t other = taken - (before.held.now_bytes < taken ? before.held.now_bytes : taken);
-    const uint64_t held = target_bytes > other ? target_bytes - other : 0;
-    if (target_bytes > taken) {
-        member->memory_bytes = target_bytes; /* nobody else may take it meanwhile */
-    }
-    member->n_users++;
-    pthread_mutex_unlock(&fleet->lock);
-    const bool done = engine_resize(member->engine, held) && engine_live(member->engine, &after);
-    pthread_mutex_lock(&fleet->lock);
-    member->n_users--;
-    if (done) {
-        member->memory_bytes = other + after.held.now_bytes;
-        char memory[HYPURA_SIZE_TEXT];
-        server_log(LOG_INFO, "%s: now takes %s of memory", member->entry->name,
-                   hypura_size_format(member->memory_bytes, memory, sizeof memory));
-    }
-    pthread_cond_broadcast(&fleet->changed);
-}
-
-static bool can_shrink(const fleet_member *member)
-{
-    hypura_live_record record;
-    return is_idle(member) && !member->ended && engine_live(member->engine, &record) &&
-           record.held.now_bytes > record.held.least_bytes + MIN_RESIZE_BYTES;
-}
-
-/* An idle member gives up what it pages, down to its floor: it stays loaded, and gets it back when there is memory
- * again. False when none can. */
-static bool shrink_one(server_fleet *fleet)
-{
-    fleet_member *found = NULL;
-    for (fleet_member *member = fleet->members; member; member = member->next) {
-        if (can_shrink(member) && (!found || member->used_us < found->used_us)) {
-            found = member;
-        }
-    }
-    if (!found) {
-        return false;
-    }
-    const uint64_t before = found->memory_bytes;
-    resize_member(fleet, found, 0);
-    return found->memory_bytes < before;
-}
-
-/* Whether somebody else's memory may become free by waiting. */
-static bool others_hold_memory(const server_fleet *fleet, const fleet_member *self)
-{
-    for (const fleet_member *member = fleet->members; member; member = member->next) {
-        if (member != self && !member->ended) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static hypura_status make_room(server_fleet *fleet, fleet_member *self, const engine_estimate *estimate,
-                               bool (*cancelled)(void *user), void *user, hypura_error *error)
-{
-    for (;;) {
-        const uint64_t free = free_bytes(fleet);
-        if (free >= estimate->memory_bytes) {
-            self->memory_bytes = estimate->memory_bytes;
-            return HYPURA_OK;
-        }
-        if (shrink_one(fleet)) {
-            continue;
-        }
-        fleet_member *idle = longest_idle(fleet);
-        if (idle) {
-            end_member(fleet, idle);
-            continue;
-        }
-        if (free >= estimate->floor_bytes) {
-            self->memory_bytes = free;
-            return HYPURA_OK;
-        }
-        if (!others_hold_memory(fleet, self)) {
-            char floor[HYPURA_SIZE_TEXT];
-            char all[HYPURA_SIZE_TEXT];
-            return hypura_fail(error, HYPURA_ERR_BUDGET,
-                               "%s needs %s of memory at least, and the server may use %s (--memory)",
-                               self->entry->name, hypura_size_format(estimate->floor_bytes, floor, sizeof floor),
-                               hypura_size_format(fleet->memory_bytes, all, sizeof all));
-        }
-        (void)hypura_cond_wait(&fleet->changed, &fleet->lock, WAIT_US);
-        pthread_mutex_unlock(&fleet->lock);
-        const bool given_up = cancelled(user);
-        pthread_mutex_lock(&fleet->lock);
-        if (given_up || fleet->closing) {
-            return hypura_fail(error, HYPURA_ERR_CANCELLED, "%s: loading was given up", self->entry->name);
-        }
-    }
-}
-
 /* ---- loading --------------------------------------------------------------------------- */
 
 static void fill_options(const server_fleet *fleet, const fleet_member *member, engine_options *options)
 {
     const hypura_server_options *server = &fleet->options;
     const hypura_model_entry *entry = member->entry;
+    const fleet_settings *settings = &member->settings;
     const uint64_t share = fleet->memory_bytes / RESERVE_SHARE;
     *options = (engine_options){.program = server->engine,
                                 .run_folder = fleet->run_folder,
@@ -277,28 +106,17 @@ static void fill_options(const server_fleet *fleet, const fleet_member *member, 
                                 .weights_bytes = server->weights_bytes,
                                 .reserve_bytes = share < MAX_RESERVE_BYTES ? share : MAX_RESERVE_BYTES,
                                 .io_limit_bytes_per_s = server->io_limit_bytes_per_s,
-                                .n_context = member->n_context > 0 ? member->n_context : server->n_context,
+                                .n_context = settings->n_context > 0 ? settings->n_context : server->n_context,
+                                .n_batch = settings->n_batch,
                                 .n_parallel = server->n_parallel > 0 ? server->n_parallel : DEFAULT_PARALLEL,
-                                .n_threads = server->n_threads,
-                                .embeddings = member->embeddings};
+                                .n_threads = settings->n_threads > 0 ? (int)settings->n_threads : server->n_threads,
+                                .embeddings = settings->embeddings};
     if (server->weights_percent > 0) {
         options->weights_bytes = (uint64_t)((double)entry->bytes * server->weights_percent / 100.0);
     }
     if (entry->context_length > 0 && options->n_context > (uint64_t)entry->context_length) {
         options->n_context = (uint32_t)entry->context_length;
     }
-}
-
-/* What it really takes: less than was granted, where everything fits. */
-static uint64_t taken_bytes(const server_engine *engine, uint64_t granted)
-{
-    hypura_live_record record;
-    if (!engine_live(engine, &record)) {
-        return granted;
-    }
-    const hypura_plan *plan = &record.plan;
-    const uint64_t taken = plan->weights_bytes + plan->kv_bytes + plan->compute_bytes + plan->overhead_bytes;
-    return taken < granted ? taken : granted;
 }
 
 /* With the lock held, given up meanwhile. member is in the list, LOADING. */
@@ -320,7 +138,11 @@ static hypura_status load(server_fleet *fleet, fleet_member *member, bool (*canc
     pthread_mutex_lock(&fleet->lock);
     if (status == HYPURA_OK) {
         member->wanted_bytes = estimate.memory_bytes;
-        status = make_room(fleet, member, &estimate, cancelled, user, error);
+        status = fleet_make_room(fleet, member, &estimate, cancelled, user, error);
+    } else if (status == HYPURA_ERR_BUDGET) {
+        char reason[sizeof(error->message)];
+        memcpy(reason, error->message, sizeof reason);
+        (void)fleet_fail_too_large(fleet, member, reason, error);
     }
     if (status != HYPURA_OK) {
         return status;
@@ -342,7 +164,7 @@ static hypura_status load(server_fleet *fleet, fleet_member *member, bool (*canc
     pthread_mutex_lock(&fleet->lock);
     if (status == HYPURA_OK) {
         member->engine = started;
-        member->memory_bytes = taken_bytes(started, member->memory_bytes);
+        member->memory_bytes = fleet_taken_bytes(started, member->memory_bytes);
         fleet->n_loads++;
         char memory[HYPURA_SIZE_TEXT];
         server_log(LOG_INFO, "%s: loaded in %.2f s, %s of memory", member->entry->name,
@@ -358,8 +180,7 @@ static fleet_member *add_member(server_fleet *fleet, const fleet_wish *wish)
     if (member) {
         member->fleet = fleet;
         member->entry = hypura_model_entry_hold(wish->entry);
-        member->embeddings = wish->embeddings;
-        member->n_context = wish->n_context;
+        member->settings = wish->settings;
         member->expires_us = UINT64_MAX;
         member->next = fleet->members;
         fleet->members = member;
@@ -369,10 +190,27 @@ static fleet_member *add_member(server_fleet *fleet, const fleet_wish *wish)
 
 /* ---- acquiring ----------------------------------------------------------------------------- */
 
+static bool accepts(uint32_t runs, uint32_t wished)
+{
+    return wished == 0 || wished == runs;
+}
+
 static bool fits(const fleet_member *member, const fleet_wish *wish)
 {
-    return !member->retiring && (wish->n_context == 0 || wish->n_context == member->n_context) &&
-           (!wish->embeddings || member->embeddings) && member->entry->modified_ns == wish->entry->modified_ns;
+    const fleet_settings *runs = &member->settings;
+    const fleet_settings *wished = &wish->settings;
+    return !member->retiring && accepts(runs->n_context, wished->n_context) &&
+           accepts(runs->n_batch, wished->n_batch) && accepts(runs->n_threads, wished->n_threads) &&
+           (!wished->embeddings || runs->embeddings) && member->entry->modified_ns == wish->entry->modified_ns;
+}
+
+/* What is wished for, and what runs where nothing is. */
+static fleet_settings merge(const fleet_settings *runs, const fleet_settings *wished)
+{
+    return (fleet_settings){.n_context = wished->n_context > 0 ? wished->n_context : runs->n_context,
+                            .n_batch = wished->n_batch > 0 ? wished->n_batch : runs->n_batch,
+                            .n_threads = wished->n_threads > 0 ? wished->n_threads : runs->n_threads,
+                            .embeddings = wished->embeddings || runs->embeddings};
 }
 
 static fleet_lease lease_of(fleet_member *member)
@@ -396,8 +234,8 @@ static bool try_acquire(server_fleet *fleet, const fleet_wish *wish, bool (*canc
             member->retiring = true;
             return false;
         }
-        merged.embeddings = wish->embeddings || member->embeddings;
-        end_member(fleet, member);
+        merged.settings = merge(&member->settings, &wish->settings);
+        fleet_end_member(fleet, member);
         member = NULL;
         if (find_member(fleet, wish->entry)) {
             return false; /* somebody was faster */
@@ -438,7 +276,7 @@ hypura_status fleet_acquire(server_fleet *fleet, const fleet_wish *wish, bool (*
     pthread_mutex_lock(&fleet->lock);
     fleet->n_waiting++;
     while (!try_acquire(fleet, wish, cancelled, user, lease, &status, error)) {
-        (void)hypura_cond_wait(&fleet->changed, &fleet->lock, WAIT_US);
+        (void)hypura_cond_wait(&fleet->changed, &fleet->lock, FLEET_WAIT_US);
         pthread_mutex_unlock(&fleet->lock);
         const bool given_up = cancelled(user);
         pthread_mutex_lock(&fleet->lock);
@@ -473,8 +311,8 @@ void fleet_unload(server_fleet *fleet, const hypura_model_entry *entry)
 {
     pthread_mutex_lock(&fleet->lock);
     fleet_member *member = find_member(fleet, entry);
-    if (member && is_idle(member)) {
-        end_member(fleet, member);
+    if (member && fleet_is_idle(member)) {
+        fleet_end_member(fleet, member);
     } else if (member) {
         member->retiring = true;
     }
@@ -487,30 +325,11 @@ static fleet_member *find_expired(server_fleet *fleet)
 {
     const uint64_t now_us = hypura_clock_us();
     for (fleet_member *member = fleet->members; member; member = member->next) {
-        if (is_idle(member) && (member->ended || member->retiring || member->expires_us <= now_us)) {
+        if (fleet_is_idle(member) && (member->ended || member->retiring || member->expires_us <= now_us)) {
             return member;
         }
     }
     return NULL;
-}
-
-/* Memory that nobody waits for goes to a member that was loaded or left with less than it wants. */
-static bool grow_one(server_fleet *fleet)
-{
-    const uint64_t free = free_bytes(fleet);
-    for (fleet_member *member = fleet->members; member && fleet->n_waiting == 0; member = member->next) {
-        hypura_live_record record;
-        if (member->state != MEMBER_READY || member->ended || free < MIN_RESIZE_BYTES ||
-            member->memory_bytes + MIN_RESIZE_BYTES > member->wanted_bytes || !engine_live(member->engine, &record) ||
-            record.held.now_bytes + MIN_RESIZE_BYTES > record.held.most_bytes) {
-            continue;
-        }
-        const uint64_t target = member->memory_bytes + free;
-        const uint64_t before = member->memory_bytes;
-        resize_member(fleet, member, target < member->wanted_bytes ? target : member->wanted_bytes);
-        return member->memory_bytes > before;
-    }
-    return false;
 }
 
 static void *keep(void *user)
@@ -520,9 +339,9 @@ static void *keep(void *user)
     while (!fleet->closing) {
         fleet_member *expired = find_expired(fleet);
         if (expired) {
-            end_member(fleet, expired);
-        } else if (!grow_one(fleet)) {
-            (void)hypura_cond_wait(&fleet->changed, &fleet->lock, WAIT_US);
+            fleet_end_member(fleet, expired);
+        } else if (!fleet_grow_one(fleet)) {
+            (void)hypura_cond_wait(&fleet->changed, &fleet->lock, FLEET_WAIT_US);
         }
     }
     pthread_mutex_unlock(&fleet->lock);
@@ -574,7 +393,7 @@ void fleet_count(server_fleet *fleet, fleet_counts *counts)
 {
     pthread_mutex_lock(&fleet->lock);
     *counts = (fleet_counts){.memory_bytes = fleet->memory_bytes,
-                             .used_bytes = fleet->memory_bytes - free_bytes(fleet),
+                             .used_bytes = fleet->memory_bytes - fleet_free_bytes(fleet),
                              .n_loads = fleet->n_loads,
                              .n_deaths = fleet->n_deaths,
                              .n_waiting = fleet->n_waiting};
@@ -631,7 +450,7 @@ void fleet_close(server_fleet *fleet)
     pthread_join(fleet->keeper, NULL);
     pthread_mutex_lock(&fleet->lock);
     while (fleet->members) {
-        end_member(fleet, fleet->members);
+        fleet_end_member(fleet, fleet->members);
     }
     pthread_mutex_unlock(&fleet->lock);
     rmdir(fleet->run_folder);

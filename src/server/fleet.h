@@ -12,8 +12,8 @@
  *     end can be waited for. Memory that nobody waits for goes back to those that page.
  *  2. A member that is in use is neither ended nor started anew.
  *  3. A member whose process died is never handed out again; the next acquire starts another.
- *  4. Options of loading (context, embeddings) that differ from what runs wait until it is idle, and others behind
- *     them.
+ *  4. Settings of loading (context, threads, batch, embeddings) that differ from what runs wait until it is idle, and
+ *     others behind them. What a request does not ask for stays as it runs.
  */
 #ifndef HYPURA_SERVER_FLEET_H
 #define HYPURA_SERVER_FLEET_H
@@ -30,10 +30,17 @@ hypura_status fleet_open(const hypura_server_options *options, server_fleet **op
 /* Ends all engines. Nothing is in use any more. */
 void fleet_close(server_fleet *fleet);
 
+/* What can be chosen when a model is loaded. 0: whatever runs, or the default. */
+typedef struct fleet_settings {
+    uint32_t n_context; /* tokens of one conversation */
+    uint32_t n_batch;   /* tokens of a prompt that are computed together at most */
+    uint32_t n_threads;
+    bool embeddings;
+} fleet_settings;
+
 typedef struct fleet_wish {
     const hypura_model_entry *entry;
-    uint32_t n_context; /* 0: whatever runs, or the default */
-    bool embeddings;
+    fleet_settings settings;
 } fleet_wish;
 
 /* A model in use. Valid from acquire to release. */

@@ -247,16 +247,15 @@ void http_fail(http_exchange *exchange, int code, const char *format, ...)
     }
 }
 
-int http_code_of(hypura_status status)
+static int code_of(hypura_status status)
 {
     switch (status) {
     case HYPURA_OK:
         return 200;
     case HYPURA_ERR_USAGE:
-        return 400;
     case HYPURA_ERR_UNSUPPORTED:
-        return 501;
-    case HYPURA_ERR_BUDGET:
+        return 400;
+    case HYPURA_ERR_CANCELLED: /* and the client is still there: the server ends */
         return 503;
     default:
         return 500;
@@ -268,7 +267,7 @@ void http_fail_error(http_exchange *exchange, const hypura_error *error)
     if (error->status == HYPURA_ERR_CANCELLED && http_gone(exchange)) {
         return; /* nobody hears it */
     }
-    http_fail(exchange, http_code_of(error->status), "%s", error->message);
+    http_fail(exchange, code_of(error->status), "%s", error->message);
 }
 
 void http_begin(http_exchange *exchange, int code, const char *content_type)

@@ -62,7 +62,6 @@ void http_reply_json(http_exchange *exchange, int code, json_t *value);
 void http_fail(http_exchange *exchange, int code, const char *format, ...) HYPURA_PRINTF(3, 4);
 /* The same for a failed call of the library, with the code that belongs to its status. */
 void http_fail_error(http_exchange *exchange, const hypura_error *error);
-int http_code_of(hypura_status status);
 
 void http_begin(http_exchange *exchange, int code, const char *content_type);
 /* False when the client is gone: nothing more will be sent, the handler comes to its end. */

@@ -23,7 +23,9 @@ bool ollama_parse_duration(const json_t *value, double *seconds);
 typedef struct ollama_common {
     bool stream;
     double keep_alive_s; /* NAN: not said */
-    uint32_t n_context;  /* 0: not said */
+    uint32_t n_context;  /* these are chosen when a model is loaded; 0: not said */
+    uint32_t n_batch;
+    uint32_t n_threads;
 } ollama_common;
 
 /* settings: of the model (store.h). Fails with HYPURA_ERR_USAGE. */

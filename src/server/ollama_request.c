@@ -134,16 +134,22 @@ static hypura_status add_format(const json_t *body, json_t *to, hypura_error *er
     return HYPURA_OK;
 }
 
+static bool is_level(const char *text)
+{
+    return strcmp(text, "high") == 0 || strcmp(text, "medium") == 0 || strcmp(text, "low") == 0;
+}
+
 static hypura_status add_think(const json_t *body, json_t *to, hypura_error *error)
 {
     const json_t *think = json_object_get(body, "think");
     if (!think || json_is_null(think)) {
         return HYPURA_OK;
     }
-    if (json_is_string(think)) {
+    if (json_is_string(think) && is_level(json_string_value(think))) {
         json_object_set_new(to, "reasoning_effort", json_deep_copy(think));
     } else if (!json_is_boolean(think)) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "think is neither true nor false nor a level");
+        return hypura_fail(error, HYPURA_ERR_USAGE,
+                           "think is not one of \"high\", \"medium\", \"low\", true, or false");
     }
     json_object_set_new(to, "chat_template_kwargs", json_pack("{s:b}", "enable_thinking", !json_is_false(think)));
     return HYPURA_OK;
@@ -158,10 +164,22 @@ static void add_logprobs(const json_t *body, json_t *to)
     }
 }
 
+/* 0, as the option's absence, leaves it to us. */
+static hypura_status read_count(const json_t *body, const json_t *settings, const char *name, uint32_t *count,
+                                hypura_error *error)
+{
+    const json_t *value = find_option(body, settings, name);
+    const double number = value ? json_number_value(value) : 0;
+    if (value && (!json_is_number(value) || number < 0 || number > INT32_MAX)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "option %s is no count", name);
+    }
+    *count = (uint32_t)number;
+    return HYPURA_OK;
+}
+
 hypura_status ollama_read_common(const json_t *body, const json_t *settings, ollama_common *common, hypura_error *error)
 {
     const json_t *keep_alive = json_object_get(body, "keep_alive");
-    const json_t *n_context = find_option(body, settings, "num_ctx");
     const json_t *stream = json_object_get(body, "stream");
     *common = (ollama_common){.stream = !json_is_false(stream), .keep_alive_s = (double)NAN};
     if (stream && !json_is_boolean(stream) && !json_is_null(stream)) {
@@ -170,14 +188,11 @@ hypura_status ollama_read_common(const json_t *body, const json_t *settings, oll
     if (keep_alive && !json_is_null(keep_alive) && !ollama_parse_duration(keep_alive, &common->keep_alive_s)) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "keep_alive is no duration: write 300, \"5m\" or -1");
     }
-    if (n_context) {
-        const double tokens = json_number_value(n_context);
-        if (!json_is_number(n_context) || tokens < 0 || tokens > INT32_MAX) {
-            return hypura_fail(error, HYPURA_ERR_USAGE, "option num_ctx is no number of tokens");
-        }
-        common->n_context = (uint32_t)tokens;
+    hypura_status status = read_count(body, settings, "num_ctx", &common->n_context, error);
+    if (status == HYPURA_OK) {
+        status = read_count(body, settings, "num_batch", &common->n_batch, error);
     }
-    return HYPURA_OK;
+    return status == HYPURA_OK ? read_count(body, settings, "num_thread", &common->n_threads, error) : status;
 }
 
 /* ---- messages -------------------------------------------------------------------- */

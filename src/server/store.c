@@ -143,7 +143,7 @@ static bool same_file(const hypura_os_identity *a, const hypura_os_identity *b)
     return a->device == b->device && a->inode == b->inode && a->bytes == b->bytes && a->modified_ns == b->modified_ns;
 }
 
-const hypura_card *hypura_store_card(hypura_models *models, const char *path, hypura_os_identity *identity)
+hypura_known_card *hypura_store_known(hypura_models *models, const char *path, hypura_os_identity *identity)
 {
     if (!hypura_os_identity_of_path(path, identity)) {
         *identity = (hypura_os_identity){0};
@@ -166,9 +166,16 @@ const hypura_card *hypura_store_card(hypura_models *models, const char *path, hy
     if (!same_file(&known->identity, identity) || known->card.kind == HYPURA_CARD_BROKEN) {
         hypura_card_read(path, &known->card);
         known->identity = *identity;
+        known->capabilities = 0;
     }
     known->seen = true;
-    return &known->card;
+    return known;
+}
+
+const hypura_card *hypura_store_card(hypura_models *models, const char *path, hypura_os_identity *identity)
+{
+    const hypura_known_card *known = hypura_store_known(models, path, identity);
+    return known != NULL ? &known->card : NULL;
 }
 
 static void drop_unseen_cards(hypura_models *models)

@@ -112,6 +112,10 @@ void                      hypura_model_entry_release(const hypura_model_entry *e
 hypura_status hypura_model_describe(const hypura_model_entry *entry, bool verbose, json_t **description,
                                     hypura_error *error);
 
+/* Whether the model's own file, so neither "vision" nor "audio", has that capability of describe; read once. */
+hypura_status hypura_models_can(hypura_models *models, const hypura_model_entry *entry, const char *capability,
+                                bool *can, hypura_error *error);
+
 /* ---- changes (store_change.c) ------------------------------------------- */
 
 /* The model under a second name, in place of what has that name. Hard links where

@@ -53,7 +53,8 @@ typedef struct hypura_known_card {
     char              *path;
     hypura_os_identity identity;
     hypura_card        card;
-    bool               seen; /* by the scan under way */
+    unsigned           capabilities; /* describe.c's; 0: not asked for yet */
+    bool               seen;         /* by the scan under way */
 } hypura_known_card;
 
 struct hypura_models {
@@ -88,6 +89,8 @@ hypura_entry *hypura_entries_find(const hypura_entries *entries, const char *nam
 hypura_status hypura_entry_fill(hypura_models *models, hypura_entry *entry, const char *path, hypura_error *error);
 /* The header of a file; NULL when memory is short. Valid until the next call. Locked. */
 const hypura_card *hypura_store_card(hypura_models *models, const char *path, hypura_os_identity *identity);
+/* The same with what else is known of it. */
+hypura_known_card *hypura_store_known(hypura_models *models, const char *path, hypura_os_identity *identity);
 /* Sets digest from name, sizes, times and settings. */
 void hypura_entry_identify(hypura_entry *entry);
 /* When it was last written to, RFC 3339. */

@@ -59,13 +59,13 @@ const hypura_model_entry *target_find(http_exchange *exchange, const char *name)
     return entry;
 }
 
-bool target_open(http_exchange *exchange, const hypura_model_entry *entry, uint32_t n_context, bool embeddings,
+bool target_open(http_exchange *exchange, const hypura_model_entry *entry, const fleet_settings *settings,
                  server_target *opened)
 {
     hypura_error error = {0};
     *opened = (server_target){.entry = entry,
                               .keep_alive_s = (double)NAN,
-                              .wish = {.entry = entry, .n_context = n_context, .embeddings = embeddings}};
+                              .wish = {.entry = entry, .settings = *settings}};
     if (fleet_acquire(http_server(exchange)->fleet, &opened->wish, target_client_gone, exchange, &opened->lease,
                       &error) == HYPURA_OK) {
         return true;

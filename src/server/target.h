@@ -20,7 +20,7 @@ typedef struct server_target {
 const hypura_model_entry *target_find(http_exchange *exchange, const char *name);
 
 /* Blocks until the model is loaded. Takes the entry over. Answers and returns false when it cannot be. */
-bool target_open(http_exchange *exchange, const hypura_model_entry *entry, uint32_t n_context, bool embeddings,
+bool target_open(http_exchange *exchange, const hypura_model_entry *entry, const fleet_settings *settings,
                  server_target *opened);
 void target_close(http_exchange *exchange, server_target *target);
 

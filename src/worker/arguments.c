@@ -60,6 +60,8 @@ static bool take(int option, const char *value, hypura_worker_arguments *to)
         return hypura_size_parse(value, &to->reserve_bytes);
     case 'c':
         return parse_unsigned(value, &to->model.n_context);
+    case 'b':
+        return parse_unsigned(value, &to->model.n_ubatch);
     case 'P':
         return parse_unsigned(value, &to->n_sequences) && to->n_sequences > 0;
     case 't':
@@ -95,6 +97,7 @@ hypura_status hypura_worker_parse(int argc, char **argv, hypura_worker_arguments
         {"io-limit", required_argument, NULL, 'L'},
         {"reserve", required_argument, NULL, 'R'},
         {"context", required_argument, NULL, 'c'},
+        {"batch", required_argument, NULL, 'b'},
         {"parallel", required_argument, NULL, 'P'},
         {"threads", required_argument, NULL, 't'},
         {"embeddings", no_argument, NULL, 'e'},

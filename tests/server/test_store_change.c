@@ -454,6 +454,11 @@ static void a_model_tells_what_it_is(void **state)
     assert_true(json_equal(json_object_get(description, "capabilities"), expected));
     json_decref(expected);
     json_decref(description);
+    bool can;
+    check_ok(hypura_models_can(models, entry, "thinking", &can, &error), &error);
+    assert_true(can);
+    check_ok(hypura_models_can(models, entry, "insert", &can, &error), &error);
+    assert_false(can);
     fixture_write_text("models/v.gguf", "gone bad");
     assert_int_equal(hypura_model_describe(entry, false, &description, &error), HYPURA_ERR_FORMAT);
     assert_null(description);

@@ -8,6 +8,7 @@ import ollama
 import openai
 
 import harness
+import test_service
 from harness import DENSE, MOE, TOOLS
 
 QUESTION = "Tell me about the capital of France."
@@ -168,11 +169,35 @@ class Ollama(unittest.TestCase):
             (lambda: self.client.delete("nobody"), 404),
             (lambda: self.client.copy("nobody", "x"), 404),
             (lambda: self.client.chat(DENSE, user("hi"), keep_alive="soon"), 400),
-            (lambda: self.client.generate(DENSE, "hi", template="{{ .Prompt }}"), 501),
+            (lambda: self.client.generate(DENSE, "hi", template="{{ range .Messages }}"), 400),
+            (lambda: self.client.chat(DENSE, user("hi"), think=True), 400),
+            (lambda: self.client.generate(DENSE, "hi", suffix="there"), 400),
         ):
             with self.assertRaises(ollama.ResponseError) as failed:
                 call()
             self.assertEqual(failed.exception.status_code, code)
+        with self.assertRaisesRegex(ollama.ResponseError, f'"{DENSE}" does not support thinking'):
+            self.client.chat(DENSE, user("hi"), think=True)
+        self.assertEqual(self.client.chat(DENSE, user("hi"), think=False, options={"num_predict": 1}).eval_count, 1)
+
+    def test_threads_and_batch_are_chosen_when_it_is_loaded(self):
+        with open(f"/proc/{self.engine_of(MOE)}/cmdline") as file:
+            self.assertIn("--threads\0002\0", file.read())
+        first = self.engine_of(MOE, num_thread=1, num_batch=64)
+        with open(f"/proc/{first}/cmdline") as file:
+            line = file.read()
+        self.assertIn("--threads\0001\0", line)
+        self.assertIn("--batch\00064\0", line)
+        # What is not asked for stays as it is.
+        self.assertEqual(self.engine_of(MOE), first)
+        self.assertEqual(self.engine_of(MOE, num_thread=1), first)
+        self.assertNotEqual(self.engine_of(MOE, num_thread=2, num_batch=512), first)
+
+    def engine_of(self, name, **options):
+        """The process that answers for a model."""
+        self.client.chat(name, user("hi"), options=dict(options, num_predict=1))
+        _, _, data = test_service.Client(server).ask("GET", "/api/hypura/status")
+        return next(m["pid"] for m in json.loads(data)["models"] if m["name"].startswith(name))
 
 
 class Run(unittest.TestCase):

@@ -280,9 +280,10 @@ class Memory(unittest.TestCase):
 
     def test_a_model_that_can_never_fit_is_refused(self):
         with harness.Server("--memory", "100M", "--threads", "2", models=[harness.MOE]) as server:
-            status, _, data = Client(server).ask("POST", "/api/chat", dict(SHORT, model=harness.MOE))
-            self.assertEqual(status, 503)
-            self.assertIn("memory", json.loads(data)["error"])
+            status, headers, data = Client(server).ask("POST", "/api/chat", dict(SHORT, model=harness.MOE))
+            self.assertEqual(status, 500)
+            self.assertNotIn("Retry-After", headers)
+            self.assertRegex(json.loads(data)["error"], r"requires more system memory than is available \(100.*bytes\): .*bytes")
 
 
 if __name__ == "__main__":

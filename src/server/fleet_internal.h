@@ -1,0 +1,77 @@
+/*
+ * fleet_internal.h - a fleet and its members, as fleet.c (who uses what, loading, ending) and fleet_memory.c (the memory
+ * they share) see them. Everything here is called with the fleet's lock held.
+ */
+#ifndef HYPURA_SERVER_FLEET_INTERNAL_H
+#define HYPURA_SERVER_FLEET_INTERNAL_H
+
+#include "server/fleet.h"
+
+#include <pthread.h>
+
+/* Waits look at the world again after this long: cancelled requests tell nobody. */
+#define FLEET_WAIT_US (UINT64_C(500) * 1000)
+
+typedef enum member_state {
+    MEMBER_LOADING = 0,
+    MEMBER_READY,
+    MEMBER_ENDING,
+} member_state;
+
+struct fleet_member {
+    fleet_member *next;
+    server_fleet *fleet;
+    const hypura_model_entry *entry; /* held */
+    member_state state;
+    server_engine *engine; /* NULL until started */
+    prefix_session *prefix;
+    bool ended;    /* its process is no more */
+    bool retiring; /* to end with its last use */
+    fleet_settings settings; /* as asked for */
+    uint32_t n_users;
+    uint64_t memory_bytes;
+    uint64_t wanted_bytes; /* with all of its weights held */
+    uint64_t used_us;      /* when it was last given back */
+    uint64_t expires_us;   /* UINT64_MAX: never */
+};
+
+struct server_fleet {
+    hypura_server_options options;
+    char run_folder[64];
+    uint64_t memory_bytes;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    fleet_member *members;
+    uint64_t n_loads;
+    uint64_t n_deaths;
+    uint32_t n_waiting;
+    bool closing;
+    pthread_t keeper;
+};
+
+/* Nobody uses it: it may give up memory, or end. */
+static inline bool fleet_is_idle(const fleet_member *member)
+{
+    return member->state == MEMBER_READY && member->n_users == 0;
+}
+
+/* Ends its engine and takes it off the list. Gives up the lock meanwhile. */
+void fleet_end_member(server_fleet *fleet, fleet_member *member);
+
+/* ---- fleet_memory.c ------------------------------------------------------------------ */
+
+uint64_t fleet_free_bytes(const server_fleet *fleet);
+/* What an engine really takes: less than was granted, where everything fits. */
+uint64_t fleet_taken_bytes(const server_engine *engine, uint64_t granted);
+/* Grants self what it wants, or what there is above its floor; others shrink and end for that. Gives up the lock
+ * meanwhile. HYPURA_ERR_BUDGET when it can never fit. */
+hypura_status fleet_make_room(server_fleet *fleet, fleet_member *self, const engine_estimate *estimate,
+                              bool (*cancelled)(void *user), void *user, hypura_error *error);
+/* A model that can never fit, as Ollama words it; reason: what it needs, and what to try. */
+hypura_status fleet_fail_too_large(const server_fleet *fleet, const fleet_member *member, const char *reason,
+                                   hypura_error *error);
+/* Memory that nobody waits for goes to a member that was loaded or left with less than it wants. Gives up the lock
+ * meanwhile. False when there is none that grew. */
+bool fleet_grow_one(server_fleet *fleet);
+
+#endif
