@@ -81,6 +81,15 @@ typedef struct hypura_device {
     double   round_trip_us;                /* a small piece of work, its result read back */
 } hypura_device;
 
+/* What a drive gives to random direct reads of one size, so many at once. */
+typedef struct hypura_io_rate {
+    uint64_t block_bytes;
+    uint32_t depth;
+    double   bytes_per_s;
+} hypura_io_rate;
+
+#define HYPURA_MAX_IO_RATES 40
+
 /* A measured machine. Rates are what the engine itself reached with direct
  * reads of the block size and depth it will use. */
 typedef struct hypura_profile {
@@ -100,6 +109,8 @@ typedef struct hypura_profile {
     uint32_t io_depth;           /* requests in flight at that size */
     double   direct_bytes_per_s; /* rate at io_block_bytes x io_depth, random order */
     double   read_latency_us;    /* one 4 KiB direct read, median */
+    int            n_io_rates; /* by size, then by depth */
+    hypura_io_rate io_rates[HYPURA_MAX_IO_RATES];
     int64_t  measured_unix_s;
     int           n_devices;
     hypura_device devices[HYPURA_MAX_DEVICES];
@@ -309,6 +320,8 @@ typedef struct hypura_plan {
     /* reads */
     uint64_t io_block_bytes;
     uint32_t io_depth;
+    int            n_io_rates; /* the profile's */
+    hypura_io_rate io_rates[HYPURA_MAX_IO_RATES];
     uint32_t slot_align_bytes; /* regions of an expert slot are multiples of this (plan/layout.h) */
     int              n_pools;
     hypura_pool_plan pools[HYPURA_MAX_POOLS];

@@ -34,8 +34,16 @@ static json_t *profile_json(const hypura_profile *profile)
 {
     json_t *object = json_object();
     json_t *devices = json_array();
+    json_t *io_rates = json_array();
     for (int i = 0; i < profile->n_devices; i++) {
         hypura_json_append(&devices, device_json(&profile->devices[i]));
+    }
+    for (int i = 0; i < profile->n_io_rates; i++) {
+        json_t *rate = json_object();
+        hypura_json_integer(&rate, "block_bytes", profile->io_rates[i].block_bytes);
+        hypura_json_integer(&rate, "depth", profile->io_rates[i].depth);
+        hypura_json_real(&rate, "bytes_per_s", profile->io_rates[i].bytes_per_s);
+        hypura_json_append(&io_rates, rate);
     }
     hypura_json_integer(&object, "version", (uint64_t)profile->version);
     hypura_json_text(&object, "cpu", profile->cpu);
@@ -53,6 +61,7 @@ static json_t *profile_json(const hypura_profile *profile)
     hypura_json_integer(&object, "io_depth", profile->io_depth);
     hypura_json_real(&object, "direct_bytes_per_s", profile->direct_bytes_per_s);
     hypura_json_real(&object, "read_latency_us", profile->read_latency_us);
+    hypura_json_set(&object, "io_rates", io_rates);
     hypura_json_set(&object, "measured_unix_s", json_integer(profile->measured_unix_s));
     hypura_json_set(&object, "devices", devices);
     return object;

@@ -3,7 +3,7 @@
  *
  *     file (a large one that exists, or one written for this)
  *       -> 4 KiB reads, one at a time             latency, median
- *       -> grid of block sizes x depths, briefly  the shape of the curve
+ *       -> grid of block sizes x depths, briefly  the shape of the curve, kept as a table
  *       -> the promising ones again, interleaved  the choice
  *       -> the choice for longer                  the rate that it sustains
  *
@@ -44,6 +44,8 @@ enum { N_BLOCKS = sizeof blocks / sizeof *blocks, N_DEPTHS = sizeof depths / siz
 #define FINE_US       60000u
 #define FINAL_US      400000u
 enum { MAX_LATENCIES = 1024, N_FINE = 5, N_ROUNDS = 4 };
+
+_Static_assert(N_BLOCKS * N_DEPTHS <= HYPURA_MAX_IO_RATES, "room for the table");
 
 /* Candidates for the second look, and the final choice, as shares of the best. */
 #define COARSE_SHARE 0.85
@@ -278,6 +280,10 @@ static hypura_status choose_shape(probe *p, hypura_profile *profile)
     hypura_status status = measure_all(p, shapes, n, 1, COARSE_US);
     if (status != HYPURA_OK) {
         return status;
+    }
+    profile->n_io_rates = (int)n;
+    for (size_t i = 0; i < n; i++) {
+        profile->io_rates[i] = (hypura_io_rate){shapes[i].block_bytes, shapes[i].depth, shapes[i].bytes_per_s};
     }
     /* The fastest of the coarse look is among the second look in any case. */
     n = keep_best(shapes, n, COARSE_SHARE);

@@ -124,6 +124,25 @@ static void decode_gpus(const json_t *entry, hypura_profile *profile)
     }
 }
 
+static bool decode_io_rates(const json_t *entry, hypura_profile *profile)
+{
+    const json_t *list = json_object_get(entry, "io_rates");
+    profile->n_io_rates = 0;
+    for (size_t i = 0; i < json_array_size(list) && i < HYPURA_MAX_IO_RATES; i++) {
+        const json_t *at = json_array_get(list, i);
+        json_int_t block;
+        json_int_t depth;
+        double rate;
+        if (!get_integer(at, "block_bytes", 4096, 1 << 30, &block) || !get_integer(at, "depth", 1, 1024, &depth) ||
+            !get_rate(at, "bytes_per_s", &rate)) {
+            return false;
+        }
+        profile->io_rates[profile->n_io_rates++] =
+            (hypura_io_rate){.block_bytes = (uint64_t)block, .depth = (uint32_t)depth, .bytes_per_s = rate};
+    }
+    return json_is_array(list);
+}
+
 static bool decode(const json_t *entry, hypura_profile *profile)
 {
     hypura_profile p = *profile;
@@ -142,7 +161,7 @@ static bool decode(const json_t *entry, hypura_profile *profile)
               get_integer(entry, "measured_unix_s", 0, INT64_MAX, &when) &&
               get_rate(entry, "memory_bytes_per_s", &p.memory_bytes_per_s) &&
               get_rate(entry, "direct_bytes_per_s", &p.direct_bytes_per_s) &&
-              get_rate(entry, "read_latency_us", &p.read_latency_us);
+              get_rate(entry, "read_latency_us", &p.read_latency_us) && decode_io_rates(entry, &p);
     if (!ok || !is_power_of_two(align_offset) || !is_power_of_two(align_memory) || !is_power_of_two(block)) {
         return false;
     }
@@ -194,15 +213,27 @@ static json_t *encode_gpus(const hypura_profile *p)
     return list;
 }
 
+static json_t *encode_io_rates(const hypura_profile *p)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < p->n_io_rates; i++) {
+        const hypura_io_rate *at = &p->io_rates[i];
+        (void)json_array_append_new(list, json_pack("{s:I, s:I, s:f}", "block_bytes", (json_int_t)at->block_bytes,
+                                                    "depth", (json_int_t)at->depth, "bytes_per_s", at->bytes_per_s));
+    }
+    return list;
+}
+
 static json_t *encode(const char *drive, const hypura_profile *p)
 {
-    return json_pack("{s:s, s:s, s:i, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:o}", "drive", drive, "cpu",
+    return json_pack("{s:s, s:s, s:i, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:o, s:o}", "drive", drive, "cpu",
                      p->cpu, "n_cpus", p->n_cpus, "storage_path", p->storage_path, "io_engine", p->io_engine,
                      "direct_io", (int)p->direct_io, "io_align_offset_bytes", (json_int_t)p->io_align_offset_bytes,
                      "io_align_memory_bytes", (json_int_t)p->io_align_memory_bytes, "io_block_bytes",
                      (json_int_t)p->io_block_bytes, "io_depth", (json_int_t)p->io_depth, "measured_unix_s",
                      (json_int_t)p->measured_unix_s, "memory_bytes_per_s", p->memory_bytes_per_s, "direct_bytes_per_s",
-                     p->direct_bytes_per_s, "read_latency_us", p->read_latency_us, "gpus", encode_gpus(p));
+                     p->direct_bytes_per_s, "read_latency_us", p->read_latency_us, "io_rates", encode_io_rates(p), "gpus",
+                     encode_gpus(p));
 }
 
 hypura_status hypura_store_write(const char *path, const char *text, hypura_error *error)

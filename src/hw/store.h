@@ -7,7 +7,7 @@
 #include "hypura.h"
 
 /* Layout of the stored file; another one is measured anew. */
-#define HYPURA_PROFILE_VERSION 1
+#define HYPURA_PROFILE_VERSION 2
 
 /* Makes the folder and its parents where they are missing. */
 hypura_status hypura_store_make_folder(const char *path, hypura_error *error);

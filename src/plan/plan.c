@@ -34,6 +34,7 @@
 #include "base/status.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* What a model that is held whole has to leave free where nobody gave a limit: it
  * could not give anything back when others come. */
@@ -379,6 +380,8 @@ static hypura_status solve(planner *p, const hypura_plan_options *options, hypur
     if (plan->io_depth < blocks_in_flight) {
         plan->io_depth = (uint32_t)(blocks_in_flight < MAX_DEPTH ? blocks_in_flight : MAX_DEPTH);
     }
+    plan->n_io_rates = p->profile->n_io_rates;
+    memcpy(plan->io_rates, p->profile->io_rates, sizeof(plan->io_rates));
     plan->slot_align_bytes = p->slot_align_bytes;
     total(p, &budget, plan);
     plan_forecast(p, plan);

@@ -168,6 +168,7 @@ static void measured_figures_make_sense_and_are_stored(void **state)
     assert_true(p.read_latency_us >= 1 && p.read_latency_us < 1e6);
     assert_true(p.io_block_bytes >= 128 << 10 && p.io_block_bytes <= 4 << 20);
     assert_true(p.io_depth >= 1 && p.io_depth <= 32);
+    assert_true(p.n_io_rates > 0);
     assert_string_equal(p.storage_path, cache);
     assert_true(p.measured_unix_s > 1600000000);
 

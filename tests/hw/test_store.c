@@ -19,6 +19,9 @@ static hypura_profile example(void)
         .io_block_bytes = 1 << 20,
         .io_depth = 8,
         .direct_bytes_per_s = 3.25e9,
+        .n_io_rates = 2,
+        .io_rates = {{.block_bytes = 131072, .depth = 1, .bytes_per_s = 1e9},
+                     {.block_bytes = 131072, .depth = 32, .bytes_per_s = 3e9}},
         .read_latency_us = 41.5,
         .measured_unix_s = 1700000000,
     };
@@ -59,6 +62,8 @@ static void what_is_saved_comes_back(void **state)
     assert_int_equal(p.measured_unix_s, saved.measured_unix_s);
     assert_true(p.memory_bytes_per_s == saved.memory_bytes_per_s);
     assert_true(p.direct_bytes_per_s == saved.direct_bytes_per_s);
+    assert_int_equal(p.n_io_rates, 2);
+    assert_memory_equal(p.io_rates, saved.io_rates, 2 * sizeof *p.io_rates);
     assert_true(p.read_latency_us == saved.read_latency_us);
     assert_int_equal(fixture_count_files(), 1);
 }
@@ -151,11 +156,14 @@ static void values_without_sense_are_refused(void **state)
 {
     (void)state;
     static const char *const cases[][2] = {
-        {"\"version\": 1", "\"version\": 2"},
+        {"\"version\": 2", "\"version\": 1"},
         {"\"io_depth\": 8", "\"io_depth\": 0"},
         {"\"io_depth\": 8", "\"io_depth\": 1e3"},
         {"\"io_depth\": 8", "\"io_depth\": 99999999999"},
         {"\"io_depth\": 8,", ""},
+        {"\"io_rates\"", "\"rates\""},
+        {"\"depth\": 32", "\"depth\": 0"},
+        {"\"bytes_per_s\": 3000000000.0", "\"bytes_per_s\": -1"},
         {"\"io_block_bytes\": 1048576", "\"io_block_bytes\": 1000000"},
         {"\"io_block_bytes\": 1048576", "\"io_block_bytes\": -4096"},
         {"\"io_align_memory_bytes\": 4", "\"io_align_memory_bytes\": 3"},
