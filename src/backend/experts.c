@@ -10,9 +10,10 @@
  *    and the ids rewritten to slot numbers. No row is copied.
  *  - Otherwise in groups of experts, those present first, while the others load:
  *    the rows of the group's pairs are gathered, taken through the whole chain, and
- *    scattered to where libllama's nodes keep them. Experts are leased as slots
- *    become free, so that a batch may need more experts than there are slots and
- *    still reads each one once.
+ *    scattered to where libllama's nodes keep them. An expert that is waited for is
+ *    taken through the chain as its matrices arrive, one after the other. Experts
+ *    are leased as slots become free, so that a batch may need more experts than
+ *    there are slots and still reads each one once.
  *
  * Libllama may give a source's memory to a result of the chain once the source's
  * last node in order has run. Groups go through that order again and again, so such
@@ -65,6 +66,7 @@ typedef struct row_group {
     uint32_t  n;
     uint32_t *members;
     uint32_t  n_rows;
+    bool      waits;     /* for its one expert, which is still being read */
     int32_t  *pairs;     /* of each row */
     struct ggml_tensor *compact[CHAIN_MAX_NODES]; /* results, in the group's rows */
     struct ggml_tensor *slot_ids;   /* remap form */
@@ -219,7 +221,7 @@ static void release_all(chain_work *work)
 
 static bool ready(chain_work *work, const expert_rows *expert)
 {
-    return hypura_pager_expert_ready(work->pager, work->bundle, expert->slot);
+    return hypura_pager_expert_ready(work->pager, work->bundle, expert->slot, UINT32_MAX);
 }
 
 /* ---- weights as the kernels see them ---------------------------------------- */
@@ -462,6 +464,22 @@ static bool scatter(chain_work *work, row_group *group, const struct ggml_tensor
     return true;
 }
 
+/* What does not need the matrix is computed while it is read. */
+static enum ggml_status await_matrix(chain_work *work, const row_group *group, int matrix)
+{
+    const uint32_t slot = work->experts[group->members[0]].slot;
+    const uint32_t bit = 1u << matrix;
+    if (!group->waits || hypura_pager_expert_ready(work->pager, work->bundle, slot, bit)) {
+        return GGML_STATUS_SUCCESS;
+    }
+    const enum ggml_status status = shadow_run(work->instance);
+    if (status != GGML_STATUS_SUCCESS) {
+        return status;
+    }
+    return hypura_pager_wait_expert(work->pager, work->bundle, slot, bit) == HYPURA_OK ? GGML_STATUS_SUCCESS
+                                                                                       : GGML_STATUS_FAILED;
+}
+
 static bool add_node(chain_work *work, row_group *group, int index)
 {
     const chain_node *entry = &work->chain->nodes[index];
@@ -514,6 +532,12 @@ static enum ggml_status run_group(chain_work *work, row_group *group)
     }
     group->expert_ids = group_tensor(work, group, GGML_TYPE_I32, 0, expert_ids);
     for (int i = 0; i < work->chain->n; i++) {
+        const chain_node      *entry = &work->chain->nodes[i];
+        const enum ggml_status status =
+            entry->kind == CHAIN_PRODUCT ? await_matrix(work, group, entry->matrix) : GGML_STATUS_SUCCESS;
+        if (status != GGML_STATUS_SUCCESS) {
+            return status;
+        }
         if (!add_node(work, group, i) ||
             (work->chain->nodes[i].keep && work->chain->nodes[i].kind != CHAIN_VIEW &&
              !scatter(work, group, work->chain->nodes[i].node, group->compact[i]))) {
@@ -524,40 +548,41 @@ static enum ggml_status run_group(chain_work *work, row_group *group)
     return shadow_run(instance);
 }
 
-/* Those ready join first; when none is, the one leased longest is waited for. */
-static enum ggml_status pick_group(chain_work *work, row_group *group)
+static void join(chain_work *work, row_group *group, uint32_t index)
 {
-    expert_rows *waited = NULL;
-    group->n = 0;
-    group->n_rows = 0;
-    for (int pass = 0; pass < 2 && group->n == 0; pass++) {
+    group->members[group->n++] = index;
+    group->n_rows += work->experts[index].n;
+}
+
+/* Those ready join; when none is, the one leased longest is taken as it arrives. */
+static void pick_group(chain_work *work, row_group *group)
+{
+    for (;;) {
+        uint32_t waited = UINT32_MAX;
         for (uint32_t i = 0; i < work->n_experts; i++) {
-            expert_rows *expert = &work->experts[i];
+            const expert_rows *expert = &work->experts[i];
             if (expert->done || expert->slot == UINT32_MAX) {
                 continue;
             }
             if (!ready(work, expert)) {
-                waited = waited ? waited : expert;
+                waited = waited == UINT32_MAX ? i : waited;
                 continue;
             }
             const bool fits = group->n == 0 || (!single_groups && group->n_rows + expert->n <= work->group_rows);
             if (fits && shadow_has_room(work->instance, (int)(group->n + 1) * 4 * work->chain->n + 64)) {
-                group->members[group->n++] = i;
-                group->n_rows += expert->n;
+                join(work, group, i);
             }
         }
+        if (group->n == 0 && waited != UINT32_MAX) {
+            join(work, group, waited);
+            group->waits = true;
+        }
         if (group->n > 0) {
-            break;
+            return;
         }
-        if (!waited) {
-            hypura_pager_wait_slot(work->pager, work->bundle);
-            lease_more(work);
-            pass = -1;
-        } else if (hypura_pager_wait_expert(work->pager, work->bundle, waited->slot, UINT32_MAX) != HYPURA_OK) {
-            return GGML_STATUS_FAILED;
-        }
+        hypura_pager_wait_slot(work->pager, work->bundle);
+        lease_more(work);
     }
-    return group->n > 0 ? GGML_STATUS_SUCCESS : GGML_STATUS_FAILED;
 }
 
 static bool overlap(const struct ggml_tensor *a, const struct ggml_tensor *b)
@@ -650,11 +675,9 @@ static enum ggml_status run_groups(chain_work *work)
         instance->n_tensors = 0;
         instance->rows.used = rows_mark;
         instance->indices.used = indices_mark;
-        row_group        group = {.members = members};
-        enum ggml_status status = pick_group(work, &group);
-        if (status == GGML_STATUS_SUCCESS) {
-            status = run_group(work, &group);
-        }
+        row_group group = {.members = members};
+        pick_group(work, &group);
+        const enum ggml_status status = run_group(work, &group);
         if (status != GGML_STATUS_SUCCESS) {
             return status;
         }

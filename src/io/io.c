@@ -313,7 +313,11 @@ static void complete_read(hypura_io *io, uint32_t index)
 {
     pending_read *r = &io->reads[index];
     io->completions[(io->completion_head + io->n_completions++) % io->max_reads] = (hypura_io_completion){
-        .user = r->read.user, .status = r->status, .errno_value = r->errno_value, .offset = r->failed_at};
+        .user = r->read.user,
+        .bytes = r->read.bytes,
+        .status = r->status,
+        .errno_value = r->errno_value,
+        .offset = r->failed_at};
     r->next = io->free_read;
     io->free_read = index;
 }

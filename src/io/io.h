@@ -57,6 +57,7 @@ typedef struct hypura_io_read {
 
 typedef struct hypura_io_completion {
     uint64_t      user;
+    uint64_t      bytes;  /* of the read, as asked for */
     hypura_status status; /* OK or ERR_IO, ERR_CANCELLED */
     int           errno_value; /* 0 when the file ended early */
     uint64_t      offset;      /* where it failed */

@@ -74,7 +74,7 @@ static bool has_more(const pager_ahead *ahead)
 
 bool pager_waits_ahead(const hypura_pager *pager)
 {
-    return has_more(&pager->ahead) && pager->n_outstanding < pager->n_ahead_most;
+    return has_more(&pager->ahead) && pager_may_read_ahead(pager);
 }
 
 bool pager_start_ahead(hypura_pager *pager)
@@ -95,7 +95,8 @@ bool pager_start_ahead(hypura_pager *pager)
         const uint32_t slot = hypura_cache_insert(pool->cache, key, &evicted);
         pager->statistics.n_evictions += evicted != HYPURA_CACHE_NONE;
         ahead->n_started++;
-        pager->statistics.ahead_bytes_read += pager_read_expert(pager, PAGER_AHEAD, ahead->bundle, expert, slot);
+        const uint64_t cut = pager_cut_bytes(pager, pager->map->bundles[ahead->bundle].expert_bytes);
+        pager->statistics.ahead_bytes_read += pager_read_expert(pager, PAGER_AHEAD, ahead->bundle, expert, slot, cut);
         hold(pager, slot, true);
         return true;
     }

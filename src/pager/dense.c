@@ -234,7 +234,7 @@ const char *hypura_pager_acquire_chunk(hypura_pager *pager, int tensor, uint32_t
         hypura_io_wake(pager->io);
         pager_ring_slot *slot = &ring->slots[ring->head];
         while (slot->filling) {
-            pager_wait(pager);
+            pager_wait_working(pager);
         }
         if (slot->failed) {
             told = slot->told;
@@ -262,6 +262,7 @@ void hypura_pager_release_chunk(hypura_pager *pager)
 void pager_finish_chunk(hypura_pager *pager, uint64_t user)
 {
     pager->ring.slots[(uint32_t)user].filling = false;
+    pager->news = true;
 }
 
 void pager_complete_chunk(hypura_pager *pager, const hypura_io_completion *completion)
@@ -270,7 +271,9 @@ void pager_complete_chunk(hypura_pager *pager, const hypura_io_completion *compl
     const int        tensor = pager->ring.tensor_of[slot->chunk];
     slot->failed = completion->status != HYPURA_OK;
     if (!slot->failed && hypura_pager_repack(pager, tensor)) {
-        pager_push_job(pager, completion->user);
+        pager_job job = {.user = completion->user};
+        chunk_rows(pager, slot->chunk, &job.first_row, &job.n_rows);
+        pager_push_job(pager, &job);
         return;
     }
     if (slot->failed && slot->chunk == pager->ring.wanted) {
@@ -285,12 +288,10 @@ void pager_complete_chunk(hypura_pager *pager, const hypura_io_completion *compl
 }
 
 /* The slot keeps its chunk while it is filling, so no lock is needed. */
-void pager_repack_chunk(hypura_pager *pager, uint64_t user, char *scratch)
+void pager_repack_chunk(hypura_pager *pager, const pager_job *job, char *scratch)
 {
-    const pager_ring_slot *slot = &pager->ring.slots[(uint32_t)user];
-    int64_t                first, n;
-    chunk_rows(pager, slot->chunk, &first, &n);
-    hypura_repacker_repack(pager->repacker, pager->ring.tensor_of[slot->chunk], slot->data, n, scratch);
+    const pager_ring_slot *slot = &pager->ring.slots[pager_user_slot(job->user)];
+    hypura_repacker_repack(pager->repacker, pager->ring.tensor_of[slot->chunk], slot->data, job->n_rows, scratch);
 }
 
 /* ---- rows on demand ------------------------------------------------------ */
@@ -328,7 +329,7 @@ hypura_status hypura_pager_read_rows(hypura_pager *pager, int tensor, const int6
 
 void pager_complete_row(hypura_pager *pager, const hypura_io_completion *completion)
 {
-    pager->rows_pending--;
+    pager->news = --pager->rows_pending == 0 || pager->news;
     if (completion->status != HYPURA_OK) {
         pager->rows_failed = true;
         pager_note_failure(pager, completion, (int)(uint32_t)completion->user, "a row");

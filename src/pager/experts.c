@@ -183,26 +183,28 @@ const char *hypura_pager_expert_data(const hypura_pager *pager, int bundle, uint
 }
 
 /* One read for all matrices; it is counted as matrix 0's until it ends. */
-static uint64_t read_record(hypura_pager *pager, enum pager_priority priority, int bundle, uint32_t expert, uint32_t slot)
+static uint64_t read_record(hypura_pager *pager, enum pager_priority priority, int bundle, uint32_t expert, uint32_t slot,
+                            uint64_t cut_bytes)
 {
     pager_pool          *pool = &pager->pools[pager->bundles[bundle].pool];
     const hypura_io_read read = pager_record_read(pager, bundle, expert, slot);
-    pool->slots[slot] = (pager_slot){.filling = 1, .n_requests = {1}};
+    pool->slots[slot] = (pager_slot){.filling = 1, .cut_bytes = (uint32_t)cut_bytes, .n_requests = {1}};
     hypura_cache_pin(pool->cache, slot);
     pager_push(pager, priority, &read);
     return read.bytes;
 }
 
-uint64_t pager_read_expert(hypura_pager *pager, enum pager_priority priority, int bundle, uint32_t expert, uint32_t slot)
+uint64_t pager_read_expert(hypura_pager *pager, enum pager_priority priority, int bundle, uint32_t expert, uint32_t slot,
+                           uint64_t cut_bytes)
 {
     if (pager->records) {
-        return read_record(pager, priority, bundle, expert, slot);
+        return read_record(pager, priority, bundle, expert, slot, cut_bytes);
     }
     const hypura_bundle *shape = &pager->map->bundles[bundle];
     const pager_bundle  *place = &pager->bundles[bundle];
     pager_pool          *pool = &pager->pools[place->pool];
     char                *base = pager_slot_memory(pool, slot);
-    pool->slots[slot] = (pager_slot){.filling = (uint8_t)shape->n_tensors};
+    pool->slots[slot] = (pager_slot){.filling = (uint8_t)shape->n_tensors, .cut_bytes = (uint32_t)cut_bytes};
     hypura_cache_pin(pool->cache, slot);
     for (int i = 0; i < shape->n_tensors; i++) {
         const hypura_tensor *tensor = matrix_tensor(pager, bundle, i);
@@ -268,9 +270,11 @@ uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint3
 
     pthread_mutex_lock(&pager->lock);
     const bool leaves_half = pager->ahead.bundle > bundle && n > pool->n_open / 2;
+    uint64_t   missing_bytes = 0;
     for (uint32_t i = 0; i < n; i++) {
         slots[i] = find_slot(pager, pool, place->first_key + experts[i]);
         if (slots[i] == HYPURA_CACHE_NONE) {
+            missing_bytes += expert_bytes;
             continue;
         }
         hypura_cache_pin(pool->cache, slots[i]);
@@ -282,6 +286,7 @@ uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint3
         }
         n_leased++;
     }
+    const uint64_t cut_bytes = pager_cut_bytes(pager, missing_bytes);
     for (uint32_t i = 0; i < n; i++) {
         if (slots[i] != HYPURA_CACHE_NONE) {
             continue;
@@ -297,7 +302,7 @@ uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint3
         pager->statistics.n_evictions += evicted != HYPURA_CACHE_NONE;
         pager->statistics.bytes_needed += expert_bytes;
         hypura_cache_pin(pool->cache, slots[i]);
-        pager_read_expert(pager, PAGER_DEMAND, bundle, experts[i], slots[i]);
+        pager_read_expert(pager, PAGER_DEMAND, bundle, experts[i], slots[i], cut_bytes);
         started = true;
         n_leased++;
     }
@@ -308,12 +313,13 @@ uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint3
     return n_leased;
 }
 
-bool hypura_pager_expert_ready(hypura_pager *pager, int bundle, uint32_t slot)
+bool hypura_pager_expert_ready(hypura_pager *pager, int bundle, uint32_t slot, uint32_t matrices)
 {
+    matrices &= all_matrices(pager, bundle);
     pthread_mutex_lock(&pager->lock);
-    const bool ready = pager->pools[pager->bundles[bundle].pool].slots[slot].ready == all_matrices(pager, bundle);
+    const uint32_t present = pager->pools[pager->bundles[bundle].pool].slots[slot].ready & matrices;
     pthread_mutex_unlock(&pager->lock);
-    return ready;
+    return present == matrices;
 }
 
 hypura_status hypura_pager_wait_expert(hypura_pager *pager, int bundle, uint32_t slot, uint32_t matrices)
@@ -322,7 +328,7 @@ hypura_status hypura_pager_wait_expert(hypura_pager *pager, int bundle, uint32_t
     matrices &= all_matrices(pager, bundle);
     pthread_mutex_lock(&pager->lock);
     while ((state->ready & matrices) != matrices && !state->failed) {
-        pager_wait(pager);
+        pager_wait_working(pager);
     }
     const bool failed = state->failed;
     pthread_mutex_unlock(&pager->lock);
@@ -402,22 +408,49 @@ static int user_bundle(const hypura_pager *pager, uint64_t user, uint32_t *exper
     return bundle;
 }
 
+static bool is_repacked(const hypura_pager *pager, int tensor)
+{
+    return hypura_pager_repack(pager, tensor) != NULL;
+}
+
+static pager_parts parts_of(const hypura_pager *pager, uint64_t user)
+{
+    uint32_t             expert;
+    const int            bundle = user_bundle(pager, user, &expert);
+    const int            index = pager->map->bundles[bundle].tensors[pager_user_matrix(user)];
+    const hypura_tensor *tensor = &pager->map->tensors[index];
+    const uint64_t       unit_bytes = is_repacked(pager, index) ? HYPURA_REPACK_ROWS * tensor->row_bytes : 0;
+    const pager_slot    *slot = &pager->pools[pager_user_pool(user)].slots[pager_user_slot(user)];
+    return pager_parts_cut(tensor->offset + expert * tensor->expert_bytes, tensor->expert_bytes, unit_bytes,
+                           slot->cut_bytes);
+}
+
+uint64_t pager_request_bytes(const hypura_pager *pager, const hypura_io_read *rest)
+{
+    const uint64_t user = rest->user;
+    if (pager_user_owner(user) != OWNER_EXPERT) {
+        return rest->bytes; /* no longer than the engine's own requests, or two of them */
+    }
+    if (pager->records) {
+        return pager->pools[pager_user_pool(user)].slots[pager_user_slot(user)].cut_bytes;
+    }
+    const pager_parts parts = parts_of(pager, user);
+    const uint32_t    part = pager_user_part(user);
+    return pager_parts_begin(&parts, part + 1) - pager_parts_begin(&parts, part);
+}
+
+uint64_t pager_next_request(hypura_pager *pager, uint64_t user)
+{
+    user_slot(pager, user)->n_requests[pager_user_matrix(user)]++;
+    return pager->records ? user : pager_user_next_part(user);
+}
+
 static void end_read(hypura_pager *pager, uint64_t user)
 {
+    pager->news = true;
     if (--user_slot(pager, user)->filling == 0) {
         pager_unpin(pager, user_pool(pager, user), pager_user_slot(user));
     }
-}
-
-void pager_finish_expert(hypura_pager *pager, uint64_t user)
-{
-    user_slot(pager, user)->ready |= (uint8_t)(1u << pager_user_matrix(user));
-    end_read(pager, user);
-}
-
-void pager_count_request(hypura_pager *pager, uint64_t user)
-{
-    user_slot(pager, user)->n_requests[pager_user_matrix(user)]++;
 }
 
 /* True when it was the matrix's last request. */
@@ -426,20 +459,33 @@ static bool end_request(hypura_pager *pager, uint64_t user)
     return --user_slot(pager, user)->n_requests[pager_user_matrix(user)] == 0;
 }
 
+static bool is_spoiled(hypura_pager *pager, uint64_t user)
+{
+    return user_slot(pager, user)->spoiled >> pager_user_matrix(user) & 1u;
+}
+
+/* The bytes of one request are as they will be used, or will never come. */
+void pager_finish_expert(hypura_pager *pager, uint64_t user)
+{
+    if (end_request(pager, user)) {
+        user_slot(pager, user)->ready |= is_spoiled(pager, user) ? 0 : (uint8_t)(1u << pager_user_matrix(user));
+        end_read(pager, user);
+    }
+}
+
 static void spoil(hypura_pager *pager, uint64_t user)
 {
     pager_slot *slot = user_slot(pager, user);
     slot->spoiled |= (uint8_t)(1u << pager_user_matrix(user));
     slot->failed = true;
+    pager->news = true;
 }
 
 void pager_drop_read(hypura_pager *pager, const hypura_io_read *read)
 {
     pager->statistics.ahead_bytes_read -= read->bytes;
     spoil(pager, read->user);
-    if (end_request(pager, read->user)) {
-        end_read(pager, read->user);
-    }
+    pager_finish_expert(pager, read->user);
 }
 
 /* Told only to the holder of a lease, whose pin is beside that of the reads. */
@@ -449,24 +495,51 @@ static bool is_leased(hypura_pager *pager, uint64_t user)
     return hypura_cache_pins(user_pool(pager, user)->cache, pager_user_slot(user)) > others;
 }
 
-/* The bytes of a matrix are all there. */
-static void arrive(hypura_pager *pager, uint64_t user, int tensor)
+/* Some units of a matrix are whole. */
+static void push_units(hypura_pager *pager, uint64_t user, const hypura_tensor *tensor, uint64_t first, uint64_t n)
 {
-    if (hypura_pager_repack(pager, tensor)) {
-        pager_push_job(pager, user);
-    } else {
-        pager_finish_expert(pager, user);
-    }
+    const int64_t first_row = (int64_t)first * HYPURA_REPACK_ROWS;
+    const int64_t end_row = (int64_t)(first + n) * HYPURA_REPACK_ROWS;
+    const pager_job job = {.user = user,
+                           .first_row = first_row,
+                           .n_rows = (end_row < tensor->ne[1] ? end_row : tensor->ne[1]) - first_row};
+    pager_push_job(pager, &job);
 }
 
-/* A record is there: each of its matrices, as if read by itself. */
+static void arrive(hypura_pager *pager, uint64_t user, int tensor)
+{
+    if (is_repacked(pager, tensor)) {
+        const pager_parts parts = parts_of(pager, user);
+        uint64_t         *arrived = &user_slot(pager, user)->arrived[pager_user_matrix(user)];
+        const pager_units units = pager_parts_arrive(&parts, pager_user_part(user), arrived);
+        if (units.n > 0) {
+            push_units(pager, user, &pager->map->tensors[tensor], units.first, units.n);
+            return;
+        }
+    }
+    pager_finish_expert(pager, user);
+}
+
+/* A record is there. Each matrix is repacked in a few pieces, by several helpers. */
 static void arrive_all(hypura_pager *pager, uint64_t user, int bundle)
 {
     const hypura_bundle *shape = &pager->map->bundles[bundle];
-    user_slot(pager, user)->filling = (uint8_t)shape->n_tensors;
+    pager_slot          *slot = user_slot(pager, user);
+    slot->filling = (uint8_t)shape->n_tensors;
     for (int i = 0; i < shape->n_tensors; i++) {
-        arrive(pager, pager_user(OWNER_EXPERT, pager_user_pool(user), (uint32_t)i, pager_user_slot(user)),
-               shape->tensors[i]);
+        const hypura_tensor *tensor = matrix_tensor(pager, bundle, i);
+        const uint64_t       matrix = pager_user(OWNER_EXPERT, pager_user_pool(user), (uint32_t)i, pager_user_slot(user));
+        const uint64_t       n = ((uint64_t)tensor->ne[1] + HYPURA_REPACK_ROWS - 1) / HYPURA_REPACK_ROWS;
+        const uint64_t       step = (n + PAGER_JOBS_OF_MATRIX - 1) / PAGER_JOBS_OF_MATRIX;
+        if (!is_repacked(pager, shape->tensors[i])) {
+            slot->n_requests[i] = 1;
+            pager_finish_expert(pager, matrix);
+            continue;
+        }
+        slot->n_requests[i] = (uint16_t)((n + step - 1) / step);
+        for (uint64_t first = 0; first < n; first += step) {
+            push_units(pager, matrix, tensor, first, n - first < step ? n - first : step);
+        }
     }
 }
 
@@ -483,28 +556,27 @@ void pager_complete_expert(hypura_pager *pager, const hypura_io_completion *comp
         if (is_leased(pager, user)) {
             pager_note_failure(pager, completion, tensor, part);
         }
-    }
-    if (!end_request(pager, user)) {
-        return;
-    }
-    if (user_slot(pager, user)->spoiled >> pager_user_matrix(user) & 1u) {
-        end_read(pager, user);
-    } else if (pager->records) {
-        arrive_all(pager, user, bundle);
-    } else {
+        pager_finish_expert(pager, user);
+    } else if (!pager->records) {
         arrive(pager, user, tensor);
+    } else if (is_spoiled(pager, user)) {
+        pager_finish_expert(pager, user);
+    } else if (end_request(pager, user)) {
+        arrive_all(pager, user, bundle);
     }
 }
 
-void pager_repack_expert(hypura_pager *pager, uint64_t user, char *scratch)
+/* The slot keeps its key while it is being filled, and no other job has these rows. */
+void pager_repack_expert(hypura_pager *pager, const pager_job *job, char *scratch)
 {
-    uint32_t             expert;
-    pager_pool          *pool = user_pool(pager, user);
+    uint32_t    expert;
+    pager_pool *pool = user_pool(pager, job->user);
     pthread_mutex_lock(&pager->lock);
-    const int            bundle = user_bundle(pager, user, &expert);
+    const int bundle = user_bundle(pager, job->user, &expert);
     pthread_mutex_unlock(&pager->lock);
-    const uint32_t       matrix = pager_user_matrix(user);
-    const hypura_tensor *tensor = matrix_tensor(pager, bundle, (int)matrix);
-    char *data = pager_slot_memory(pool, (uint32_t)user) + pager->bundles[bundle].data_offset[matrix];
-    hypura_repacker_repack(pager->repacker, pager->map->bundles[bundle].tensors[matrix], data, tensor->ne[1], scratch);
+    const uint32_t matrix = pager_user_matrix(job->user);
+    const int      tensor = pager->map->bundles[bundle].tensors[matrix];
+    char *rows = pager_slot_memory(pool, pager_user_slot(job->user)) + pager->bundles[bundle].data_offset[matrix] +
+                 (uint64_t)job->first_row * pager->map->tensors[tensor].row_bytes;
+    hypura_repacker_repack(pager->repacker, tensor, rows, job->n_rows, scratch);
 }

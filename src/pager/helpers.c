@@ -3,8 +3,9 @@
  * those that repack what was read.
  *
  * A read that ended and whose weight has a repacked form is not visible yet: its
- * slot stays FILLING while a job for it waits here, and becomes READY when a
- * helper has repacked it. So nobody else ever sees the bytes in between.
+ * slot stays FILLING while a job for it waits here, and becomes READY when all of it
+ * is repacked, by a helper or by the executor while it waits. So nobody else ever
+ * sees the bytes in between.
  */
 #include "pager/internal.h"
 
@@ -22,34 +23,48 @@ static void *prefault_main(void *argument)
 
 /* ---- repacking ------------------------------------------------------------- */
 
-void pager_push_job(hypura_pager *pager, uint64_t user)
+void pager_push_job(hypura_pager *pager, const pager_job *job)
 {
     pager_jobs *jobs = &pager->jobs;
-    jobs->users[jobs->tail++ & (jobs->capacity - 1)] = user;
+    jobs->jobs[jobs->tail++ & (jobs->capacity - 1)] = *job;
+    if (jobs->tail - jobs->head > jobs->n_idle) {
+        pager->news = true; /* more than the helpers take at once: who waits may help */
+    }
     pthread_cond_signal(&pager->jobs_changed);
+}
+
+bool pager_run_job(hypura_pager *pager, int worker)
+{
+    pager_jobs *jobs = &pager->jobs;
+    if (jobs->head == jobs->tail) {
+        return false;
+    }
+    const pager_job job = jobs->jobs[jobs->head++ & (jobs->capacity - 1)];
+    const bool      chunk = pager_user_owner(job.user) == OWNER_CHUNK;
+    char           *scratch = pager->scratch + (size_t)worker * hypura_repacker_scratch_bytes(pager->repacker);
+    const bool      wake = jobs->full;
+    jobs->full = false;
+    pthread_mutex_unlock(&pager->lock);
+    if (wake) {
+        hypura_io_wake(pager->io);
+    }
+    (chunk ? pager_repack_chunk : pager_repack_expert)(pager, &job, scratch);
+    pthread_mutex_lock(&pager->lock);
+    (chunk ? pager_finish_chunk : pager_finish_expert)(pager, job.user);
+    pager_tell(pager);
+    return true;
 }
 
 static void *helper_main(void *argument)
 {
     hypura_pager *pager = argument;
-    pager_jobs   *jobs = &pager->jobs;
     pthread_mutex_lock(&pager->lock);
-    char *scratch = pager->scratch + (size_t)pager->n_helpers++ * hypura_repacker_scratch_bytes(pager->repacker);
-    for (;;) {
-        while (!pager->stop && jobs->head == jobs->tail) {
+    const int worker = pager->n_helpers++;
+    while (!pager->stop) {
+        if (!pager_run_job(pager, worker)) {
+            pager->jobs.n_idle++;
             pthread_cond_wait(&pager->jobs_changed, &pager->lock);
-        }
-        if (pager->stop) {
-            break;
-        }
-        const uint64_t user = jobs->users[jobs->head++ & (jobs->capacity - 1)];
-        const bool     chunk = pager_user_owner(user) == OWNER_CHUNK;
-        pthread_mutex_unlock(&pager->lock);
-        (chunk ? pager_repack_chunk : pager_repack_expert)(pager, user, scratch);
-        pthread_mutex_lock(&pager->lock);
-        (chunk ? pager_finish_chunk : pager_finish_expert)(pager, user);
-        if (pager->n_waiting > 0) {
-            pthread_cond_broadcast(&pager->changed);
+            pager->jobs.n_idle--;
         }
     }
     pthread_mutex_unlock(&pager->lock);
@@ -73,10 +88,10 @@ hypura_status pager_open_helpers(hypura_pager *pager, hypura_error *error)
     if (bytes == 0) {
         return HYPURA_OK;
     }
-    pager->jobs.capacity = pager->queues[PAGER_DEMAND].capacity; /* what can be read can wait here */
-    pager->jobs.users = malloc(pager->jobs.capacity * sizeof(*pager->jobs.users));
-    pager->scratch = malloc(bytes * (size_t)pager->n_helpers_wanted);
-    if (!pager->jobs.users || !pager->scratch) {
+    pager->jobs.capacity = pager->io_max_reads * PAGER_JOBS_OF_READ;
+    pager->jobs.jobs = malloc(pager->jobs.capacity * sizeof(*pager->jobs.jobs));
+    pager->scratch = malloc(bytes * ((size_t)pager->n_helpers_wanted + 1));
+    if (!pager->jobs.jobs || !pager->scratch) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %d threads that repack", pager->n_helpers_wanted);
     }
     return HYPURA_OK;
@@ -89,7 +104,7 @@ hypura_status pager_start_helpers(hypura_pager *pager, hypura_error *error)
         result = pthread_create(&pager->prefault, NULL, prefault_main, pager);
         pager->prefault_started = result == 0;
     }
-    for (int i = 0; pager->jobs.users && i < pager->n_helpers_wanted && result == 0; i++) {
+    for (int i = 0; pager->jobs.jobs && i < pager->n_helpers_wanted && result == 0; i++) {
         result = pthread_create(&pager->helpers[i], NULL, helper_main, pager);
         pager->n_helpers_started += result == 0;
     }
@@ -112,7 +127,7 @@ void pager_stop_helpers(hypura_pager *pager)
 void pager_close_helpers(hypura_pager *pager)
 {
     hypura_repacker_close(pager->repacker);
-    free(pager->jobs.users);
+    free(pager->jobs.jobs);
     free(pager->scratch);
 }
 

@@ -4,6 +4,7 @@
  *     pager.c    open and close, the thread, statistics
  *     schedule.c the queues of reads, and which goes to the drive next
  *     experts.c  slots of experts: lease, wait, release
+ *     parts.h    how a matrix is read in parts, and which rows are whole then
  *     ahead.c    experts that are read before they are selected
  *     warm.c     experts of earlier runs, read into empty slots
  *     routers.c  copies of the routers, to be asked before their layer's turn
@@ -25,6 +26,7 @@
 #include "gguf/records.h"
 #include "io/io.h"
 #include "pager/pager.h"
+#include "pager/parts.h"
 #include "plan/source.h"
 #include "predict/brake.h"
 
@@ -60,6 +62,17 @@ static inline uint32_t pager_user_matrix(uint64_t user)
     return (uint32_t)(user >> 40) & 0xff;
 }
 
+/* Which part of the matrix; 0 where it is read as a whole. */
+static inline uint32_t pager_user_part(uint64_t user)
+{
+    return (uint32_t)(user >> 32) & 0xff;
+}
+
+static inline uint64_t pager_user_next_part(uint64_t user)
+{
+    return user + (UINT64_C(1) << 32);
+}
+
 static inline uint32_t pager_user_slot(uint64_t user)
 {
     return (uint32_t)user;
@@ -71,7 +84,9 @@ typedef struct pager_slot {
     uint8_t  filling; /* matrices being read; they hold one pin together */
     bool     failed;
     bool     expected; /* one pin is that of an expectation */
-    uint16_t n_requests[HYPURA_MAX_BUNDLE]; /* of each matrix, waiting or under way */
+    uint32_t cut_bytes; /* a part of a matrix is at least this long */
+    uint16_t n_requests[HYPURA_MAX_BUNDLE]; /* of each matrix: waiting, under way, or being repacked */
+    uint64_t arrived[HYPURA_MAX_BUNDLE];    /* bit per part of each matrix that is repacked */
 } pager_slot;
 
 /* Memory for a GPU to copy from comes in pieces of slots: pieces.c. */
@@ -185,12 +200,23 @@ typedef struct pager_warm {
 
 #define PAGER_MAX_HELPERS 4
 
-/* Reads that ended and wait to be repacked, by their user words. */
+#define PAGER_JOBS_OF_MATRIX 4 /* that was read as a part of a record */
+#define PAGER_JOBS_OF_READ   (HYPURA_MAX_BUNDLE * PAGER_JOBS_OF_MATRIX)
+
+/* Rows that were read and wait to be repacked. */
+typedef struct pager_job {
+    uint64_t user; /* of the read */
+    int64_t  first_row;
+    int64_t  n_rows;
+} pager_job;
+
 typedef struct pager_jobs {
-    uint64_t *users;
-    uint32_t  capacity; /* power of two */
-    uint32_t  head;
-    uint32_t  tail;
+    pager_job *jobs;
+    uint32_t   capacity; /* power of two */
+    uint32_t   head;
+    uint32_t   tail;
+    uint32_t   n_idle; /* threads that wait for one */
+    bool       full;   /* reads were held back for them */
 } pager_jobs;
 
 typedef struct pager_keeper pager_keeper;
@@ -218,7 +244,7 @@ struct hypura_pager {
     int             n_helpers_wanted;
     int             n_helpers_started;
     int             n_helpers; /* that have taken their part of the scratch memory */
-    char           *scratch; /* of all helpers, one after the other */
+    char           *scratch; /* of all helpers, one after the other, and of the executor */
     bool            repack;
     hypura_repacker *repacker; /* NULL: everything stays plain */
     pthread_mutex_t executor; /* held between enter and leave */
@@ -230,6 +256,7 @@ struct hypura_pager {
     pthread_mutex_t lock;
     pthread_cond_t  changed;
     uint32_t        n_waiting;
+    bool            news; /* something changed that a waiting thread may look for */
     bool            stop;
     bool            prefault_stop;
     pager_queue     queues[PAGER_N_PRIORITIES];
@@ -239,12 +266,14 @@ struct hypura_pager {
     hypura_brake    brake; /* decides when that is AUTO */
     uint64_t        token_begin_us; /* of the token being decoded; 0: unknown */
     int             last_bundle;    /* visited last */
-    uint32_t        n_ahead_most; /* outstanding reads up to which reads ahead start */
+    uint64_t        window_bytes; /* under way together */
     pager_ahead     ahead;
     pager_warm      warm;
     pthread_cond_t  jobs_changed;
     pager_jobs      jobs;
     uint32_t        n_outstanding; /* accepted by the engine, not completed */
+    uint64_t        outstanding_bytes;
+    uint64_t        demanded_bytes; /* queued as demands, not yet with the engine */
 
     uint32_t     *visit_keys; /* room for the experts of one bundle */
     uint32_t      n_pools;
@@ -285,8 +314,20 @@ void pager_submit(hypura_pager *pager);
 void pager_promote(hypura_pager *pager, uint32_t pool, uint32_t slot);
 void pager_drop_ahead(hypura_pager *pager, uint32_t pool, uint32_t slot);
 
+/* With the lock held: how long requests are to be for so many bytes more. */
+uint64_t pager_cut_bytes(const hypura_pager *pager, uint64_t bytes);
+
+/* With the lock held: the drive has room for what nobody waits for. */
+bool pager_may_read_ahead(const hypura_pager *pager);
+
 /* With the lock held: waits for `changed`, charging the time as read wait. */
 void pager_wait(hypura_pager *pager);
+
+/* The same by the executor, which repacks meanwhile what was read. */
+void pager_wait_working(hypura_pager *pager);
+
+/* With the lock held: wakes those that wait, if there is news. */
+void pager_tell(hypura_pager *pager);
 
 /* With the lock held: notes a failure unless one is waiting to be taken. */
 void pager_note_failure(hypura_pager *pager, const hypura_io_completion *completion, int tensor, const char *part);
@@ -296,8 +337,11 @@ hypura_status pager_open_helpers(hypura_pager *pager, hypura_error *error);
 hypura_status pager_start_helpers(hypura_pager *pager, hypura_error *error);
 void          pager_stop_helpers(hypura_pager *pager);
 void          pager_close_helpers(hypura_pager *pager);
-/* With the lock held: a read ended well; its bytes are still plain. */
-void pager_push_job(hypura_pager *pager, uint64_t user);
+/* With the lock held: rows were read; their bytes are still plain. */
+void pager_push_job(hypura_pager *pager, const pager_job *job);
+/* With the lock held: repacks the rows that wait longest, dropping the lock meanwhile.
+ * The scratch of a helper, or of the executor for worker n_helpers_wanted. */
+bool pager_run_job(hypura_pager *pager, int worker);
 
 hypura_status pager_open_ahead(hypura_pager *pager, uint32_t most_experts, hypura_error *error);
 void          pager_close_ahead(hypura_pager *pager);
@@ -329,15 +373,18 @@ hypura_status pager_open_experts(hypura_pager *pager, hypura_error *error);
 void          pager_close_experts(hypura_pager *pager);
 void          pager_complete_expert(hypura_pager *pager, const hypura_io_completion *completion);
 /* With the lock held: queues the reads of an expert into its slot, and pins it. Returns
- * how many bytes they take. */
-uint64_t pager_read_expert(hypura_pager *pager, enum pager_priority priority, int bundle, uint32_t expert, uint32_t slot);
-/* With the lock held: one more request for a matrix that is being read. */
-void pager_count_request(hypura_pager *pager, uint64_t user);
+ * how many bytes they take. cut_bytes: of a request, from pager_cut_bytes. */
+uint64_t pager_read_expert(hypura_pager *pager, enum pager_priority priority, int bundle, uint32_t expert, uint32_t slot,
+                           uint64_t cut_bytes);
+/* With the lock held: how much of a queued read is to be its next request; then, what
+ * the rest of it carries as `user`. */
+uint64_t pager_request_bytes(const hypura_pager *pager, const hypura_io_read *rest);
+uint64_t pager_next_request(hypura_pager *pager, uint64_t user);
 /* With the lock held: this read will not be made. */
 void pager_drop_read(hypura_pager *pager, const hypura_io_read *read);
 void pager_unpin(hypura_pager *pager, pager_pool *pool, uint32_t slot);
 /* Repack what a job names, without the lock; then, with it, make it visible. */
-void pager_repack_expert(hypura_pager *pager, uint64_t user, char *scratch);
+void pager_repack_expert(hypura_pager *pager, const pager_job *job, char *scratch);
 void pager_finish_expert(hypura_pager *pager, uint64_t user);
 
 /* pieces.c. Takes the memory of a pool whose sizes are known; free is safe after a failure. */
@@ -394,7 +441,7 @@ static inline int64_t pager_first_row(const hypura_pager *pager, int tensor, uin
 hypura_status pager_open_dense(hypura_pager *pager, hypura_error *error);
 void          pager_close_dense(hypura_pager *pager);
 void          pager_complete_chunk(hypura_pager *pager, const hypura_io_completion *completion);
-void          pager_repack_chunk(hypura_pager *pager, uint64_t user, char *scratch);
+void          pager_repack_chunk(hypura_pager *pager, const pager_job *job, char *scratch);
 void          pager_finish_chunk(hypura_pager *pager, uint64_t user);
 void          pager_complete_row(hypura_pager *pager, const hypura_io_completion *completion);
 /* With the lock held: fills free ring slots with the chunks that come next. */

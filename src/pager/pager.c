@@ -24,6 +24,9 @@
 
 #define REAP_BATCH 64
 
+#define SHORT_REQUEST_BYTES (UINT64_C(128) << 10)
+#define MOST_DEPTH          64
+
 static void complete(hypura_pager *pager, const hypura_io_completion *completion)
 {
     switch (pager_user_owner(completion->user)) {
@@ -53,11 +56,10 @@ static void *thread_main(void *argument)
         pthread_mutex_lock(&pager->lock);
         for (uint32_t i = 0; i < n; i++) {
             complete(pager, &completions[i]);
+            pager->outstanding_bytes -= completions[i].bytes;
         }
         pager->n_outstanding -= n;
-        if (n > 0 && pager->n_waiting > 0) {
-            pthread_cond_broadcast(&pager->changed);
-        }
+        pager_tell(pager);
         if (n > 0) {
             pager_choose_source(pager);
         }
@@ -73,6 +75,24 @@ void pager_wait(hypura_pager *pager)
     pthread_cond_wait(&pager->changed, &pager->lock);
     pager->n_waiting--;
     pager->statistics.read_wait_s += (double)(hypura_clock_us() - begin_us) * 1e-6;
+}
+
+void pager_wait_working(hypura_pager *pager)
+{
+    const uint64_t begin_us = hypura_clock_us();
+    if (pager_run_job(pager, pager->n_helpers_wanted)) {
+        pager->statistics.read_wait_s += (double)(hypura_clock_us() - begin_us) * 1e-6;
+    } else {
+        pager_wait(pager);
+    }
+}
+
+void pager_tell(hypura_pager *pager)
+{
+    if (pager->news && pager->n_waiting > 0) {
+        pthread_cond_broadcast(&pager->changed);
+    }
+    pager->news = false;
 }
 
 /* ---- failures ------------------------------------------------------------ */
@@ -117,6 +137,13 @@ hypura_status hypura_pager_take_error(hypura_pager *pager, hypura_error *error)
 
 /* ---- open and close ------------------------------------------------------ */
 
+/* Requests may be shorter than the plan's block: as many as the window holds then. */
+static uint32_t engine_depth(const hypura_plan *plan)
+{
+    const uint64_t most = plan->io_block_bytes * plan->io_depth / SHORT_REQUEST_BYTES;
+    return most < plan->io_depth ? plan->io_depth : most < MOST_DEPTH ? (uint32_t)most : MOST_DEPTH;
+}
+
 static hypura_status open_io(hypura_pager *pager, hypura_error *error)
 {
     pager->io_max_reads = 256;
@@ -138,7 +165,7 @@ static hypura_status open_io(hypura_pager *pager, hypura_error *error)
         .paths = paths,
         .n_paths = n_files + (pager->records != NULL),
         .block_bytes = pager->plan->io_block_bytes,
-        .depth = pager->plan->io_depth,
+        .depth = engine_depth(pager->plan),
         .max_reads = pager->io_max_reads,
         .limit_bytes_per_s = pager->io_limit_bytes_per_s,
         .hook = pager->hook,

@@ -191,8 +191,8 @@ bool hypura_pager_foresees(hypura_pager *pager);
  * that layer's visit, or the next expectation. */
 void hypura_pager_expect_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n, uint32_t n_most);
 
-/* True when every matrix is present; does not wait. */
-bool hypura_pager_expert_ready(hypura_pager *pager, int bundle, uint32_t slot);
+/* True when these matrices (as below) of a leased slot are present; does not wait. */
+bool hypura_pager_expert_ready(hypura_pager *pager, int bundle, uint32_t slot, uint32_t matrices);
 
 /* Waits until a slot can be leased. The caller holds no lease in that pool: only
  * reads under way, left over from a graph that failed, can be in the way. */

@@ -1,19 +1,21 @@
 /*
  * schedule.c - which read goes to the drive next.
  *
- *     demand   somebody waits, or soon will: whole reads, at once, in order
+ *     demand   somebody waits, or soon will: in order, as many as the drive takes
  *     ahead    experts that a later layer may need: only while no demand waits and
- *              the drive has next to nothing to do, and one request at a time
+ *              the drive has next to nothing to do
  *
- * A request under way cannot be called back; it is what a demand may have to wait
- * for behind it. So reads ahead are cut at the drive's block, few of them are under
- * way together, and what is left of one can be dropped between two requests, or
- * moved to the demands when somebody asks for it.
+ * Reads are cut into requests when they go to the drive, the begin of the first one
+ * first: what was asked for first is there first, and is repacked and computed with
+ * while the rest is still being read. A request under way cannot be called back; it
+ * is what a demand may have to wait for behind it. So half of what the drive takes
+ * is left free by reads ahead, and what is left of one can be dropped between two
+ * requests, or moved to the demands when somebody asks for it.
  */
 #include "pager/internal.h"
 
 #include "base/status.h"
-#include "plan/layout.h"
+#include "plan/cut.h"
 
 #include <stdlib.h>
 
@@ -42,8 +44,7 @@ hypura_status pager_open_queues(hypura_pager *pager, hypura_error *error)
                                (unsigned long long)capacity);
         }
     }
-    /* half of what the drive takes at once: the rest is a demand's */
-    pager->n_ahead_most = pager->plan->io_depth / 2 > 2 ? pager->plan->io_depth / 2 : 2;
+    pager->window_bytes = pager->plan->io_block_bytes * pager->plan->io_depth;
     return HYPURA_OK;
 }
 
@@ -68,6 +69,7 @@ static void push(hypura_pager *pager, enum pager_priority priority, const hypura
 {
     pager_queue *queue = &pager->queues[priority];
     *queued(queue, queue->tail++) = *read;
+    pager->demanded_bytes += priority == PAGER_DEMAND ? read->bytes : 0;
 }
 
 void pager_push(hypura_pager *pager, enum pager_priority priority, const hypura_io_read *read)
@@ -112,41 +114,61 @@ void pager_drop_ahead(hypura_pager *pager, uint32_t pool, uint32_t slot)
 
 /* ---- to the drive ------------------------------------------------------------------ */
 
-/* The next request of a read ahead; what is left of it stays at the head. */
-static hypura_io_read cut_request(hypura_pager *pager)
+/* The next request of a queue; what is left of its read stays at the head. */
+static hypura_io_read cut_request(hypura_pager *pager, enum pager_priority priority)
 {
-    pager_queue     *queue = &pager->queues[PAGER_AHEAD];
+    pager_queue     *queue = &pager->queues[priority];
     hypura_io_read  *rest = queued(queue, queue->head);
     hypura_io_read   request = *rest;
-    const uint64_t   block = pager->plan->io_block_bytes;
-    const uint64_t   page = HYPURA_LAYOUT_PAGE_BYTES;
-    if (rest->bytes <= block + page) {
+    const uint64_t   bytes = pager_request_bytes(pager, rest);
+    if (bytes < rest->bytes) {
+        request.bytes = bytes;
+        request.tail_slack = 0;
+        rest->offset += bytes;
+        rest->bytes -= bytes;
+        rest->dst = (char *)rest->dst + bytes;
+        rest->head_slack = 0;
+        rest->user = pager_next_request(pager, rest->user);
+    } else {
         queue->head++;
-        return request;
     }
-    request.bytes = (rest->offset + block) / page * page - rest->offset;
-    request.tail_slack = 0;
-    rest->offset += request.bytes;
-    rest->bytes -= request.bytes;
-    rest->dst = (char *)rest->dst + request.bytes;
-    rest->head_slack = 0;
-    pager_count_request(pager, request.user);
+    pager->demanded_bytes -= priority == PAGER_DEMAND ? request.bytes : 0;
     return request;
+}
+
+/* What was read and is not repacked yet has room in `jobs` whatever it was. */
+static bool may_start(hypura_pager *pager)
+{
+    pager->jobs.full = pager->n_outstanding + pager->jobs.tail - pager->jobs.head >= pager->io_max_reads;
+    return !pager->jobs.full;
+}
+
+uint64_t pager_cut_bytes(const hypura_pager *pager, uint64_t bytes)
+{
+    return hypura_cut_bytes(pager->plan, pager->outstanding_bytes + pager->demanded_bytes + bytes);
+}
+
+bool pager_may_read_ahead(const hypura_pager *pager)
+{
+    return pager->outstanding_bytes < pager->window_bytes / 2;
 }
 
 static uint32_t take_requests(hypura_pager *pager, hypura_io_read *batch)
 {
-    pager_queue *demand = &pager->queues[PAGER_DEMAND];
-    uint32_t     n = 0;
-    while (n < SUBMIT_BATCH && pager->n_outstanding < pager->io_max_reads) {
-        if (!is_empty(demand)) {
-            batch[n++] = *queued(demand, demand->head++);
-        } else if (pager->n_outstanding < pager->n_ahead_most &&
+    uint32_t n = 0;
+    while (n < SUBMIT_BATCH && may_start(pager)) {
+        if (!is_empty(&pager->queues[PAGER_DEMAND])) {
+            if (pager->outstanding_bytes >= pager->window_bytes) {
+                break;
+            }
+            batch[n] = cut_request(pager, PAGER_DEMAND);
+        } else if (pager_may_read_ahead(pager) &&
                    (!is_empty(&pager->queues[PAGER_AHEAD]) || pager_start_ahead(pager) || pager_start_warm(pager))) {
-            batch[n++] = cut_request(pager);
+            batch[n] = cut_request(pager, PAGER_AHEAD);
         } else {
             break;
         }
+        pager->outstanding_bytes += batch[n++].bytes;
         pager->n_outstanding++;
     }
     return n;

@@ -444,7 +444,7 @@ static hypura_status upload(hypura_vram *vram, int bundle, int set, uint32_t *ex
         for (int wait = 0; wait < 2; wait++) {
             for (uint32_t i = 0; i < n; i++) {
                 const uint32_t slot = vram->ram_slots[i];
-                if (slot == HYPURA_CACHE_NONE || (!wait && !hypura_pager_expert_ready(pager, bundle, slot))) {
+                if (slot == HYPURA_CACHE_NONE || (!wait && !hypura_pager_expert_ready(pager, bundle, slot, UINT32_MAX))) {
                     continue;
                 }
                 if (hypura_pager_wait_expert(pager, bundle, slot, UINT32_MAX) != HYPURA_OK) {

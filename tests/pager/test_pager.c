@@ -40,7 +40,7 @@ static uint32_t use_experts(fixture *f, hypura_pager *pager, int bundle, const u
     for (uint32_t i = 0; i < n; i++) {
         if (slots[i] != UINT32_MAX) {
             assert_int_equal(hypura_pager_wait_expert(pager, bundle, slots[i], UINT32_MAX), HYPURA_OK);
-            assert_true(hypura_pager_expert_ready(pager, bundle, slots[i]));
+            assert_true(hypura_pager_expert_ready(pager, bundle, slots[i], UINT32_MAX));
             assert_true(fixture_expert_is_right(f, pager, bundle, experts[i], slots[i]));
             hypura_pager_release_expert(pager, bundle, slots[i]);
         }
