@@ -30,6 +30,9 @@ static hypura_status open_unpaged(hypura_model *model, const hypura_model_option
     hypura_load_lock();
     hypura_status status = hypura_load_model(model->prepared.map, kind, &gpu, model->repack, options->progress,
                                              options->progress_user, &model->llama, error);
+    if (status == HYPURA_OK && !options->plain) {
+        hypura_trunk_collapse(model->llama);
+    }
     if (status == HYPURA_OK) {
         status = hypura_load_context(model->llama, &model->prepared.context, &model->ctx, error);
     }
@@ -66,6 +69,9 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
         if (status == HYPURA_OK) {
             status = hypura_trunk_load(model->llama, p->map, p->plan, model->pager, options->progress,
                                        options->progress_user, &model->trunk_bytes, error);
+        }
+        if (status == HYPURA_OK) {
+            hypura_trunk_collapse(model->llama);
         }
         if (status == HYPURA_OK) {
             status = hypura_load_context(model->llama, &p->context, &model->ctx, error);

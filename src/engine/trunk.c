@@ -18,12 +18,15 @@
 #include "base/size.h"
 #include "base/status.h"
 #include "engine/llama_shim.h"
+#include "os/os.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+enum { MAX_BUFFERS = 16 }; /* of libllama's weights: one for each kind of memory and file */
 
 typedef struct weight {
     int tensor; /* of the map */
@@ -43,10 +46,15 @@ typedef struct collection {
     bool out_of_memory;
 } collection;
 
+static bool is_mapped(const struct ggml_tensor *tensor)
+{
+    return tensor->buffer && strcmp(ggml_backend_buffer_name(tensor->buffer), "CPU_Mapped") == 0;
+}
+
 static bool collect(void *user, const char *name, struct ggml_tensor *tensor)
 {
     collection *c = user;
-    if (!tensor->buffer || strcmp(ggml_backend_buffer_name(tensor->buffer), "CPU_Mapped") != 0) {
+    if (!is_mapped(tensor)) {
         return true;
     }
     int at = hypura_map_find(c->map, name);
@@ -126,8 +134,7 @@ static hypura_status exchange(const weight *runs, int n, uint64_t page, const hy
         if ((uintptr_t)at % page != 0) {
             status = hypura_fail(error, HYPURA_ERR_BACKEND, "%s: libllama's mapping of it is not where tensor %s says",
                                  map->files[runs[i].file], map->tensors[runs[i].tensor].name);
-        } else if (mmap(at, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
-                   MAP_FAILED) {
+        } else if (!hypura_os_memory_replace(at, length, HYPURA_OS_MAP_HUGE)) {
             int code = errno;
             status = hypura_fail_errno(error, code, "%s: no memory for %zu bytes of weights from tensor %s on",
                                        map->path, length, map->tensors[runs[i].tensor].name);
@@ -191,4 +198,41 @@ hypura_status hypura_trunk_load(const struct llama_model *model, const hypura_ma
     }
     free(c.weights);
     return status;
+}
+
+typedef struct allocation {
+    ggml_backend_buffer_t buffers[MAX_BUFFERS];
+    int n;
+} allocation;
+
+static bool collect_buffer(void *user, const char *name, struct ggml_tensor *tensor)
+{
+    allocation *a = user;
+    const ggml_backend_buffer_t buffer = tensor->buffer;
+    (void)name;
+    if (!buffer || is_mapped(tensor)) {
+        return true;
+    }
+    /* The CPU's own buffer type names no device. */
+    const ggml_backend_dev_t device = ggml_backend_buft_get_device(ggml_backend_buffer_get_type(buffer));
+    if (device && ggml_backend_dev_type(device) != GGML_BACKEND_DEVICE_TYPE_CPU) {
+        return true;
+    }
+    for (int i = 0; i < a->n; i++) {
+        if (a->buffers[i] == buffer) {
+            return true;
+        }
+    }
+    a->buffers[a->n++] = buffer;
+    return a->n < MAX_BUFFERS;
+}
+
+void hypura_trunk_collapse(const struct llama_model *model)
+{
+    allocation a = {.n = 0};
+    hypura_shim_weights(model, collect_buffer, &a);
+    for (int i = 0; i < a.n; i++) {
+        (void)hypura_os_memory_collapse(ggml_backend_buffer_get_base(a.buffers[i]),
+                                        ggml_backend_buffer_get_size(a.buffers[i]));
+    }
 }

@@ -16,4 +16,8 @@ hypura_status hypura_trunk_load(const struct llama_model *model, const hypura_ma
                                 hypura_pager *pager, hypura_progress_fn progress, void *progress_user, uint64_t *bytes,
                                 hypura_error *error);
 
+/* Brings what libllama has allocated on the CPU for weights into huge pages: every token
+ * reads all of them, and with small pages decoding waits for the page tables too. */
+void hypura_trunk_collapse(const struct llama_model *model);
+
 #endif

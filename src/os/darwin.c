@@ -124,6 +124,13 @@ bool hypura_os_memory_populate(void *address, size_t bytes)
     return true;
 }
 
+bool hypura_os_memory_collapse(void *address, size_t bytes)
+{
+    (void)address;
+    (void)bytes;
+    return false; /* no call for it */
+}
+
 bool hypura_os_memory_discard(void *address, size_t bytes)
 {
     /* MADV_DONTNEED keeps the contents here; a fresh mapping does not. */

@@ -30,6 +30,9 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 #define HUGE_PAGE_BYTES ((size_t)2 << 20)
 
@@ -200,6 +203,13 @@ bool hypura_os_memory_populate(void *address, size_t bytes)
         (void)__atomic_fetch_or((unsigned char *)first + at, 0, __ATOMIC_RELAXED);
     }
     return true;
+}
+
+bool hypura_os_memory_collapse(void *address, size_t bytes)
+{
+    const uintptr_t first = (uintptr_t)hypura_round_up((uintptr_t)address, HUGE_PAGE_BYTES);
+    const uintptr_t last = (uintptr_t)hypura_round_down((uintptr_t)address + bytes, HUGE_PAGE_BYTES);
+    return first < last && madvise((void *)first, last - first, MADV_COLLAPSE) == 0;
 }
 
 bool hypura_os_memory_discard(void *address, size_t bytes)

@@ -73,6 +73,11 @@ bool hypura_os_memory_protect(void *address, size_t bytes, hypura_os_access acce
  * ran out. */
 bool hypura_os_memory_populate(void *address, size_t bytes);
 
+/* Brings what lies in an anonymous range, of any alignment, into huge pages where
+ * the system has them to give; other threads may use it meanwhile. False when it
+ * cannot: the memory is slower then, not wrong. About a second for 4 GiB. */
+bool hypura_os_memory_collapse(void *address, size_t bytes);
+
 /* Gives the pages of an anonymous range back; it reads as zeros afterwards. */
 bool hypura_os_memory_discard(void *address, size_t bytes);
 

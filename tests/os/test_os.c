@@ -60,6 +60,23 @@ static void mapped_memory_is_zero_and_writable(void **state)
     hypura_os_memory_unmap(NULL, 1);
 }
 
+static void collapsing_keeps_what_lies_in_memory(void **state)
+{
+    (void)state;
+    size_t bytes = 9 * MIB + 3;
+    unsigned char *memory = hypura_os_memory_map(bytes, 0);
+    assert_non_null(memory);
+    for (size_t i = 0; i < bytes; i++) {
+        memory[i] = (unsigned char)(i * 2654435761u >> 13);
+    }
+    (void)hypura_os_memory_collapse(memory + 1, bytes - 1); /* a system may have no huge page to give */
+    for (size_t i = 0; i < bytes; i++) {
+        assert_int_equal(memory[i], (unsigned char)(i * 2654435761u >> 13));
+    }
+    assert_false(hypura_os_memory_collapse(memory, 4096)); /* holds no huge page */
+    hypura_os_memory_unmap(memory, bytes);
+}
+
 static void a_reservation_takes_no_memory(void **state)
 {
     (void)state;
@@ -278,6 +295,7 @@ int main(void)
         cmocka_unit_test(memory_figures_agree),
         cmocka_unit_test(pressure_is_told_or_refused),
         cmocka_unit_test(mapped_memory_is_zero_and_writable),
+        cmocka_unit_test(collapsing_keeps_what_lies_in_memory),
         cmocka_unit_test(a_reservation_takes_no_memory),
         cmocka_unit_test(no_access_really_faults),
         cmocka_unit_test_setup_teardown(a_file_mapping_becomes_anonymous, make_file, remove_file),
