@@ -5,6 +5,10 @@
  * give a range of the result's columns of their own, computed by a shadow node
  * that writes straight into libllama's result. Every column is summed in the
  * order in which the whole product would sum it.
+ *
+ * Starting the threads costs microseconds, as much as a small product takes. So a
+ * product waits in the shadow graph for what follows it: only a chunk that has to be
+ * waited for, or the end of the graph, runs it.
  */
 #include "backend/internal.h"
 
@@ -33,14 +37,20 @@ enum ggml_status backend_run_dense(backend_instance *instance, struct ggml_tenso
     if (ggml_is_empty(node)) {
         return GGML_STATUS_SUCCESS;
     }
-    shadow_begin(instance);
+    enum ggml_status status = GGML_STATUS_SUCCESS;
+    if (!shadow_has_room(instance, 2)) {
+        status = shadow_run(instance);
+        shadow_begin(instance);
+    }
     int64_t     n_pinned;
     const char *pinned = hypura_pager_pinned(pager, weight->tensor, &n_pinned);
-    if (n_pinned > 0) {
+    if (n_pinned > 0 && status == GGML_STATUS_SUCCESS) {
         add_rows_product(instance, node, weight, pinned, 0, n_pinned);
     }
-    enum ggml_status status = shadow_run(instance);
-    const uint32_t   n_chunks = hypura_pager_chunks(pager, weight->tensor);
+    const uint32_t n_chunks = hypura_pager_chunks(pager, weight->tensor);
+    if (n_chunks > 0 && status == GGML_STATUS_SUCCESS) {
+        status = shadow_run(instance);
+    }
     for (uint32_t c = 0; c < n_chunks && status == GGML_STATUS_SUCCESS; c++) {
         int64_t     first, n;
         const char *rows = hypura_pager_acquire_chunk(pager, weight->tensor, c, &first, &n);

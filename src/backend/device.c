@@ -3,8 +3,9 @@
  * operations it claims.
  *
  * Claimed: MUL_MAT_ID with streamed experts and the row-wise operations between
- * such products, MUL_MAT and GET_ROWS with streamed dense weights, and views of
- * these. Nothing else: a claimed norm or flash attention would change where
+ * such products, MUL_MAT and GET_ROWS with streamed dense weights and the row-wise
+ * operations between those, and views of these: each change of device starts the
+ * threads anew. Nothing else: a claimed norm or flash attention would change where
  * libllama puts the rest of the layer.
  *
  * While a model loads, a weight has a name and an empty buffer of ours, and the
@@ -81,7 +82,7 @@ static bool is_view(const struct ggml_tensor *node)
     return node->op == GGML_OP_VIEW || node->op == GGML_OP_RESHAPE;
 }
 
-/* Computed from an expert product of ours, by row-wise operations alone. */
+/* Computed from a product of ours, by row-wise operations alone. */
 static bool comes_from_product(const struct ggml_tensor *node, int depth)
 {
     backend_weight weight;
@@ -90,6 +91,9 @@ static bool comes_from_product(const struct ggml_tensor *node, int depth)
     }
     if (node->op == GGML_OP_MUL_MAT_ID) {
         return backend_find_source(node, &weight) && weight.place == HYPURA_PLACE_EXPERTS;
+    }
+    if (node->op == GGML_OP_MUL_MAT) {
+        return backend_find_source(node, &weight) && weight.place == HYPURA_PLACE_DENSE;
     }
     if (!backend_is_rowwise(node) && !is_view(node)) {
         return false;

@@ -59,11 +59,15 @@ static enum ggml_status run_streamed(backend_instance *instance, struct ggml_cgr
 {
     struct ggml_tensor *node = graph->nodes[at];
     *n_nodes = 1;
-    if (node->op == GGML_OP_GET_ROWS) {
-        return backend_run_rows(instance, node, weight);
-    }
     if (node->op == GGML_OP_MUL_MAT) {
         return backend_run_dense(instance, node, weight);
+    }
+    const enum ggml_status status = shadow_run(instance);
+    if (status != GGML_STATUS_SUCCESS) {
+        return status;
+    }
+    if (node->op == GGML_OP_GET_ROWS) {
+        return backend_run_rows(instance, node, weight);
     }
     backend_chain work;
     chain_find(graph, at, &work);
@@ -83,6 +87,10 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
     enum ggml_status  status = GGML_STATUS_SUCCESS;
     int               plain = 0; /* first node not yet run */
     instance->compute_us = 0;
+    shadow_begin(instance);
+    /* What ggml fuses it finds by these: the same whether nodes pass through the shadow graph or not. */
+    instance->graph.use_counts = graph->use_counts;
+    instance->graph.visited_hash_set = graph->visited_hash_set;
     backend_begin_graph();
     for (int i = 0; i < graph->n_nodes && status == GGML_STATUS_SUCCESS;) {
         const backend_weight *weight = streamed(graph->nodes[i]);
@@ -104,6 +112,9 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
     }
     if (status == GGML_STATUS_SUCCESS) {
         status = backend_run_plain(instance, graph, plain, graph->n_nodes);
+    }
+    if (status == GGML_STATUS_SUCCESS) {
+        status = shadow_run(instance);
     }
     if (pager) {
         hypura_pager_add_time(pager, instance->compute_us, hypura_clock_us() - begin_us);

@@ -116,7 +116,8 @@ bool                shadow_has_room(const backend_instance *instance, int n_tens
 /* Computes what was added and empties the graph; tensors stay until begin. */
 enum ggml_status shadow_run(backend_instance *instance);
 
-/* Computes nodes [first, last) of a graph as they are. */
+/* Computes nodes [first, last) of a graph as they are: at once, or after what waits in
+ * the shadow graph. */
 enum ggml_status backend_run_plain(backend_instance *instance, struct ggml_cgraph *graph, int first, int last);
 
 /* False when memory runs out. */

@@ -102,6 +102,16 @@ enum ggml_status backend_run_plain(backend_instance *instance, struct ggml_cgrap
     if (first >= last) {
         return GGML_STATUS_SUCCESS;
     }
+    const int n_pending = instance->graph.n_nodes;
+    if (n_pending > 0 && last - first <= instance->graph.size - n_pending) {
+        memcpy(instance->nodes + n_pending, graph->nodes + first, (size_t)(last - first) * sizeof(*graph->nodes));
+        instance->graph.n_nodes += last - first;
+        return GGML_STATUS_SUCCESS;
+    }
+    const enum ggml_status status = shadow_run(instance);
+    if (status != GGML_STATUS_SUCCESS) {
+        return status;
+    }
     struct ggml_cgraph part = ggml_graph_view(graph, first, last);
     return timed_compute(instance, &part);
 }
