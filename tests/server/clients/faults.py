@@ -1,4 +1,5 @@
-"""Faults on a server, counted: run.sh BUILD faults.py [KILLS [SECONDS]]. Not a test: it prints figures for docs/notes.
+"""Faults on a server, counted: run.sh BUILD faults.py [PART[=NUMBER] ...]. Not a test: it prints figures for docs/notes.
+Parts: half, slow, fuzz=SECONDS, kills=NUMBER; SEED in the environment begins the fuzz elsewhere.
 
 An engine killed in the middle of an answer, many times; requests cut to pieces and mixed; senders that are slow; sockets
 that are closed on one side. The front has to stay, with the right status, and without more memory or descriptors."""
@@ -17,17 +18,16 @@ from harness import DENSE
 from load import descriptors, rss
 from test_service import SHORT, STORY, Client
 
-KILLS = int(sys.argv[1]) if len(sys.argv) > 1 else 100
-SECONDS = float(sys.argv[2]) if len(sys.argv) > 2 else 60
+SEED = int(os.environ.get("SEED", "1"))
 
 
 def told(server, what, before):
     print(f"{what}: {(rss(server.process.pid) - before) / 1e6:.2f} MB more, {descriptors(server.process.pid)} descriptors")
 
 
-def kills(server, client):
+def kills(server, client, n):
     counts = collections.Counter()
-    for i in range(KILLS):
+    for i in range(int(n)):
         connection, answer, line = client.stream(STORY)
         time.sleep(random.random() * 0.2)
         for pid in server.engines():
@@ -35,18 +35,21 @@ def kills(server, client):
         last = json.loads((line + answer.read()).splitlines()[-1])
         counts["told"] += "signal 9" in last.get("error", "")
         connection.close()
-        counts["answered next"] += client.ask("POST", "/api/chat", SHORT)[0] == 200
-    print(f"{KILLS} kills: {dict(counts)}")
+        status, _, data = client.ask("POST", "/api/chat", SHORT)
+        counts[f"next: {status}"] += 1
+        if status != 200:
+            print(f"  after kill {i}: {status} {data!r}")
+    print(f"{int(n)} kills: {dict(counts)}")
 
 
-def fuzz(server, client):
-    rng = random.Random(1)
+def fuzz(server, client, seconds):
+    rng = random.Random(SEED)
     seeds = [json.dumps(SHORT).encode(), json.dumps(dict(STORY, tools=[{"type": "function"}], format={"type": "object"},
              think=True, keep_alive="5m")).encode(), b'{"model":"x","input":["a",1,null]}']
     paths = ["/api/chat", "/api/generate", "/api/embed", "/api/show", "/api/copy", "/v1/chat/completions",
              "/v1/completions", "/v1/messages", "/v1/responses", "/tokenize"]
     counts = collections.Counter()
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         body = bytearray(rng.choice(seeds))
         for _ in range(rng.randrange(1, 6)):
@@ -61,14 +64,18 @@ def fuzz(server, client):
             else:
                 body[at:at] = bytes(body[: rng.randrange(len(body) + 1)])
         body = bytes(body).replace(b"2000", b"2")
+        path = rng.choice(paths)
         try:
-            counts[client.ask("POST", rng.choice(paths), body)[0]] += 1
+            status, _, data = client.ask("POST", path, body)
+            counts[status] += 1
+            if status >= 500:
+                print(f"  {status} {path} {body!r}: {data!r}", flush=True)
         except (OSError, http.client.HTTPException) as error:
             counts[type(error).__name__] += 1
     print(f"{sum(counts.values())} damaged requests: {dict(sorted(counts.items(), key=str))}")
 
 
-def slow(server, client):
+def slow(server, client, _):
     begin = time.monotonic()
     body = json.dumps(SHORT).encode()
     held = []
@@ -96,7 +103,7 @@ def slow(server, client):
     print(f"200 senders of a byte every 3 s: {200 - len(held)} cut off, the first after {ended or 0:.0f} s; others were served")
 
 
-def half(server, client):
+def half(server, client, _):
     body = json.dumps(SHORT).encode()
     head = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
     answers = collections.Counter()
@@ -113,14 +120,10 @@ def half(server, client):
 with harness.Server("--memory", "1G", "--threads", "2", "--context", "1024", models=[DENSE]) as server:
     client = Client(server)
     client.ask("POST", "/api/chat", SHORT)
-    half(server, client)
+    half(server, client, None)
     before = rss(server.process.pid)
     told(server, "at the beginning", before)
-    half(server, client)
-    told(server, "after half-closed sockets", before)
-    slow(server, client)
-    told(server, "after slow senders", before)
-    fuzz(server, client)
-    told(server, "after damaged requests", before)
-    kills(server, client)
-    told(server, "after kills", before)
+    for word in sys.argv[1:] or ("half", "slow", "fuzz=60", "kills=100"):
+        part, _, number = word.partition("=")
+        {"half": half, "slow": slow, "fuzz": fuzz, "kills": kills}[part](server, client, float(number or 60))
+        told(server, f"after {part}", before)

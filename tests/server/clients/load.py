@@ -1,13 +1,15 @@
-"""Load on a server, measured: run.sh BUILD load.py [SECONDS]. Not a test: it prints figures for docs/notes.
+"""Load on a server, measured: run.sh BUILD load.py [PART[=SECONDS] ...]. Not a test: it prints figures for docs/notes.
 
 1, 8 and 32 clients stream answers of 32 greedy tokens to eight prompts; every answer is compared with the one the same
-prompt got alone. Then the cost of the front: the same requests at the engine's own socket and through the front."""
+prompt got alone (dense, moe). front: the same requests at the engine's own socket and through the front. stock: the same
+at llama.cpp's llama-server, whose path is in LLAMA_SERVER. rest: connections at rest, and wrk."""
 import collections
 import http.client
 import json
 import os
 import socket
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -49,41 +51,56 @@ def stream(connection, model, prompt, tokens=32):
     return text, times[0] - begin, len(times), times[-1] - times[0]
 
 
-def run_clients(server, model, n, seconds, solo):
-    counts = collections.Counter()
-    lock = threading.Lock()
-    end = time.monotonic() + seconds
+def cpu_s(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def client(index):
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
-        turn = index
-        while time.monotonic() < end:
+
+class Clients:
+    """n clients that ask, one request after the other, for some seconds and until their last answer is there."""
+
+    def __init__(self, port, model, n, seconds, solo=None):
+        self.port, self.model, self.solo = port, model, solo or {}
+        self.counts = collections.Counter()
+        self.first_s, self.later_s = [], []
+        self.lock = threading.Lock()
+        begin = time.monotonic()
+        self.end = begin + seconds
+        threads = [threading.Thread(target=self.run, args=(i,)) for i in range(n)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.rate = self.counts["tokens"] / (time.monotonic() - begin)
+
+    def run(self, turn):
+        while time.monotonic() < self.end:
             prompt = PROMPTS[turn % len(PROMPTS)]
             turn += 1
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
             try:
-                text, _, tokens, _ = stream(connection, model, prompt)
+                text, first_s, tokens, rest_s = stream(connection, self.model, prompt)
             except Exception as error:
                 print("  lost:", error)
-                with lock:
-                    counts["lost"] += 1
-                connection.close()
+                with self.lock:
+                    self.counts["lost"] += 1
                 continue
-            with lock:
-                counts["answers"] += 1
-                counts["tokens"] += tokens
-                counts["equal"] += text == solo[prompt]
+            finally:
+                connection.close()
+            with self.lock:
+                self.first_s.append(first_s)
+                self.later_s.append(rest_s / max(1, tokens - 1))
+                self.counts["answers"] += 1
+                self.counts["tokens"] += tokens
+                self.counts["equal"] += text == self.solo.get(prompt)
                 # An answer to another prompt would be a mixed up one; one that differs late is another sum of floats.
-                counts["mixed"] += any(text == other and p != prompt for p, other in solo.items()) and text != solo[prompt]
-        connection.close()
+                self.counts["mixed"] += text != self.solo.get(prompt) and any(
+                    text == other and p != prompt for p, other in self.solo.items())
 
-    begin = time.monotonic()
-    threads = [threading.Thread(target=client, args=(i,)) for i in range(n)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    counts["rate"] = counts["tokens"] / (time.monotonic() - begin)
-    return counts
+    def times(self):
+        median = lambda values: statistics.median(values) * 1e3
+        return f"{median(self.first_s):.0f} | {median(self.later_s):.1f}"
 
 
 def rss(pid):
@@ -95,19 +112,62 @@ def descriptors(pid):
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+SETTING = "--memory", "3G", "--threads", "2", "--parallel", "8", "--context", "512"
+
+
 def load(model, seconds, *options):
-    with harness.Server("--memory", "3G", "--threads", "2", "--parallel", "8", "--context", "512", *options,
-                        models=[model]) as server:
+    with harness.Server(*SETTING, *options, models=[model]) as server:
+        front = server.process.pid
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
         solo = {prompt: stream(connection, model, prompt)[0] for prompt in PROMPTS}
-        print(f"{model} {' '.join(options)}")
+        print(f"{model} {' '.join(options)}, {seconds:.0f} s each\n"
+              "| clients | answers | lost | mixed up | equal to the one alone | tokens/s | of one client | first token, ms "
+              "| each later one, ms | front: CPU per token, ms | memory, MB | descriptors |")
         first = None
         for n in 1, 8, 32:
-            counts = run_clients(server, model, n, seconds, solo)
-            first = first or counts["rate"]
-            print(f"  {n:2} clients: {counts['answers']} answers, {counts['lost']} lost, {counts['mixed']} mixed up, "
-                  f"{counts['equal']} equal to solo, {counts['rate']:.1f} tokens/s, {counts['rate'] / first:.2f}x; "
-                  f"front {rss(server.process.pid) / 1e6:.1f} MB, {descriptors(server.process.pid)} descriptors")
+            before_s = cpu_s(front)
+            run = Clients(server.port, model, n, seconds, solo)
+            first = first or run.rate
+            c = run.counts
+            print(f"| {n} | {c['answers']} | {c['lost']} | {c['mixed']} | {c['equal']} | {run.rate:.1f} | {run.rate / first:.2f} | "
+                  f"{run.times()} | {(cpu_s(front) - before_s) * 1e3 / max(1, c['tokens']):.3f} | "
+                  f"{rss(front) / 1e6:.1f} | {descriptors(front)} |")
+
+
+def against_stock(stock, model, seconds):
+    """The same requests at llama-server, set as our engine sets it, and through the front, by turns."""
+    port = 18733
+    other = subprocess.Popen(
+        [stock, "--model", harness.model_path(model), "--port", str(port), "--ctx-size", "4096", "--parallel", "8", "--threads", "2",
+         "--no-kv-unified", "--fit", "off", "--offline", "--no-ui", "--log-verbosity", "1"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ, OMP_WAIT_POLICY="passive"))
+    try:
+        with harness.Server(*SETTING, models=[model]) as server:
+            rates = collections.defaultdict(list)
+            for name, at in ("ours", server.port), ("llama-server", port):
+                harness.wait_until(lambda: is_ready(at, model))
+            print(f"{model}, resident, {seconds:.0f} s each, by turns\n| | clients | tokens/s | first token, ms | each later one, ms |")
+            for turn in range(3):
+                for n in 1, 8:
+                    pair = [("ours", server.port), ("llama-server", port)]
+                    for name, at in pair if turn % 2 else reversed(pair):
+                        run = Clients(at, model, n, seconds)
+                        rates[name, n].append(run.rate)
+                        print(f"| {name} | {n} | {run.rate:.1f} | {run.times()} |")
+            for name in "ours", "llama-server":
+                one, eight = (statistics.median(rates[name, n]) for n in (1, 8))
+                print(f"{name}: {one:.1f} and {eight:.1f} tokens/s (medians), {eight / one:.2f}x")
+    finally:
+        other.terminate()
+        other.wait()
+
+
+def is_ready(port, model):
+    try:
+        stream(http.client.HTTPConnection("127.0.0.1", port, timeout=600), model, PROMPTS[0], 2)
+        return True
+    except (OSError, RuntimeError, http.client.HTTPException):
+        return False
 
 
 def overhead():
@@ -131,18 +191,19 @@ def overhead():
         print(f"later tokens: front {later['front']:.3f} ms, engine {later['engine']:.3f} ms, "
               f"difference {later['front'] - later['engine']:.3f} ms")
         # Requests that cost the engine next to nothing show the front better.
-        costs = {}
-        for name, connection in ("front", front), ("engine", engine):
-            times = []
-            for _ in range(200):
+        times = {"front": [], "engine": []}
+        before_s = cpu_s(server.process.pid)
+        for i in range(400):
+            for name, connection in pair if i % 2 else reversed(pair):
                 connection.close()
                 begin = time.perf_counter()
                 connection.request("POST", "/tokenize", '{"model":"' + DENSE + '","content":"a b c"}')
                 connection.getresponse().read()
-                times.append(time.perf_counter() - begin)
-            costs[name] = median(times)
-        print(f"/tokenize: front {costs['front']:.3f} ms, engine {costs['engine']:.3f} ms, "
-              f"difference {costs['front'] - costs['engine']:.3f} ms")
+                times[name].append(time.perf_counter() - begin)
+        front_ms, engine_ms = median(times["front"]), median(times["engine"])
+        print(f"/tokenize, 400 by turns: front {front_ms:.3f} ms, engine {engine_ms:.3f} ms, difference "
+              f"{front_ms - engine_ms:.3f} ms; the front's CPU per request "
+              f"{(cpu_s(server.process.pid) - before_s) * 1e3 / 400:.3f} ms")
 
 
 def rest():
@@ -169,9 +230,16 @@ def rest():
             print(f"  after wrk: {(rss(pid) - before) / 1e6:.2f} MB more, {descriptors(pid)} descriptors")
 
 
+PARTS = {
+    "front": lambda _: overhead(),
+    "rest": lambda _: rest(),
+    "dense": lambda seconds: load(DENSE, seconds),
+    "moe": lambda seconds: load(MOE, seconds, "--weights", "224M"),
+    "stock": lambda seconds: against_stock(os.environ["LLAMA_SERVER"], DENSE, seconds),
+}
+
 if __name__ == "__main__":
-    overhead()
-    rest()
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60
-    load(DENSE, seconds)
-    load(MOE, seconds, "--weights", "224M")
+    for word in sys.argv[1:] or ("front", "rest", "dense=60", "moe=60"):
+        part, _, number = word.partition("=")
+        print(f"\n{time.strftime('%H:%M:%S')} {word}", flush=True)
+        PARTS[part](float(number or 60))
