@@ -6,6 +6,7 @@
  * An answer that is streamed begins with its first line, so that what fails before has a status of its own.
  */
 #include "server/ollama.h"
+#include "server/refusal.h"
 #include "server/routes.h"
 #include "server/server.h"
 #include "server/sse.h"
@@ -19,10 +20,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_ERROR_BYTES (64 * 1024)
-
 typedef struct talk {
     http_exchange *exchange;
+    server_target *target;
     ollama_answer answer;
     sse_reader events;
     int code;      /* of the server's answer */
@@ -55,7 +55,7 @@ static bool on_data(void *user, const char *data, size_t bytes)
     if (t->code == 200) {
         return sse_feed(&t->events, data, bytes, on_event, t);
     }
-    char *grown = t->refusal_bytes + bytes < MAX_ERROR_BYTES ? realloc(t->refusal, t->refusal_bytes + bytes) : NULL;
+    char *grown = t->refusal_bytes + bytes < REFUSAL_MAX_BYTES ? realloc(t->refusal, t->refusal_bytes + bytes) : NULL;
     if (grown) {
         memcpy(grown + t->refusal_bytes, data, bytes);
         t->refusal = grown;
@@ -83,21 +83,64 @@ static void fail(talk *t, int code, const char *message)
 
 static void tell_refusal(talk *t)
 {
-    json_t *body = json_loadb(t->refusal ? t->refusal : "", t->refusal_bytes, 0, NULL);
-    const char *message = json_string_value(json_object_get(json_object_get(body, "error"), "message"));
+    char message[512];
+    const int code = refusal_read(t->code, t->refusal ? t->refusal : "", t->refusal_bytes, message, sizeof message);
     /* What this model cannot do, an infill without its tokens, was asked for in vain: nothing has failed. */
-    fail(t, t->code == 501 ? 400 : t->code, message ? message : "the engine refused the request");
-    json_decref(body);
+    fail(t, code == 501 ? 400 : code, message[0] ? message : "the engine refused the request");
 }
 
-static void finish(talk *t, uint64_t begin_us, uint64_t load_us)
+/* ---- the conversation as tokens --------------------------------------------------- */
+
+/* What the model's template makes of the conversation, where that is not known yet. */
+static hypura_status find_text(talk *t, ollama_request *request, hypura_error *error)
+{
+    int code = 0;
+    json_t *answer = NULL;
+    if (request->text || !request->chat) {
+        return HYPURA_OK;
+    }
+    hypura_status status = target_json(t->exchange, t->target, "/apply-template", request->chat, &code, &answer, error);
+    json_t *text = json_object_get(answer, "prompt");
+    if (status == HYPURA_OK && (code != 200 || !json_is_string(text))) {
+        status = hypura_fail(error, HYPURA_ERR_BACKEND, "the model's template cannot be applied");
+    }
+    request->text = status == HYPURA_OK ? json_incref(text) : NULL;
+    json_decref(answer);
+    return status;
+}
+
+/* NULL where an answer has none, or the engine cannot tell: the answer is whole without it. */
+static json_t *find_context(talk *t, ollama_request *request)
+{
+    int code = 0;
+    json_t *answer = NULL;
+    hypura_error error = {0};
+    if (find_text(t, request, &error) != HYPURA_OK || !request->text) {
+        return NULL;
+    }
+    json_t *said = ollama_answer_text(&t->answer);
+    json_t *body = json_pack("{s:o, s:b}", "content", ollama_request_conversation(request, json_string_value(said)),
+                             "add_special", 1);
+    json_decref(said);
+    const hypura_status status = target_json(t->exchange, t->target, "/tokenize", body, &code, &answer, &error);
+    json_t *tokens = status == HYPURA_OK && code == 200 ? json_incref(json_object_get(answer, "tokens")) : NULL;
+    json_decref(body);
+    json_decref(answer);
+    return tokens;
+}
+
+static void finish(talk *t, ollama_request *request, uint64_t begin_us)
 {
     if (t->code != 200) {
         tell_refusal(t);
     } else if (t->answer.error[0] != '\0' || !t->answer.done) {
         fail(t, 500, t->answer.error[0] ? t->answer.error : "the model's engine broke off its answer");
     } else {
-        json_t *last = ollama_answer_end(&t->answer, hypura_clock_us() - begin_us, load_us);
+        json_t *context = find_context(t, request);
+        json_t *last = ollama_answer_end(&t->answer, hypura_clock_us() - begin_us, t->target->lease.load_us);
+        if (context) {
+            json_object_set_new(last, "context", context);
+        }
         if (t->answer.stream) {
             http_begin(t->exchange, 200, "application/x-ndjson");
             (void)http_write_line(t->exchange, last);
@@ -108,11 +151,18 @@ static void finish(talk *t, uint64_t begin_us, uint64_t load_us)
     }
 }
 
-static void hold_talk(http_exchange *exchange, ollama_kind kind, const char *model, const ollama_request *request,
+static void hold_talk(http_exchange *exchange, ollama_kind kind, const char *model, ollama_request *request,
                       bool stream, server_target *target, uint64_t begin_us)
 {
-    talk t = {.exchange = exchange};
+    talk t = {.exchange = exchange, .target = target};
     hypura_error error = {0};
+    if (request->before && find_text(&t, request, &error) != HYPURA_OK) {
+        http_fail_error(exchange, &error);
+        return;
+    }
+    if (request->before) {
+        ollama_request_continue(request);
+    }
     char *body = json_dumps(request->body, JSON_COMPACT);
     if (!body || !ollama_answer_open(&t.answer, kind, model, stream)) {
         http_fail(exchange, 500, "out of memory");
@@ -128,7 +178,7 @@ static void hold_talk(http_exchange *exchange, ollama_kind kind, const char *mod
                           .gone = client_gone,
                           .user = &t};
     if (target_run(exchange, target, &call, request->body, &error) == HYPURA_OK) {
-        finish(&t, begin_us, target->lease.load_us);
+        finish(&t, request, begin_us);
     } else if (error.status != HYPURA_ERR_CANCELLED) {
         fail(&t, 502, error.message);
     }
@@ -140,8 +190,7 @@ static void hold_talk(http_exchange *exchange, ollama_kind kind, const char *mod
 
 static fleet_settings settings_of(const ollama_common *common)
 {
-    return (fleet_settings){
-        .n_context = common->n_context, .n_batch = common->n_batch, .n_threads = common->n_threads};
+    return (fleet_settings){.n_context = common->n_context, .n_batch = common->n_batch, .n_threads = common->n_threads};
 }
 
 /* An empty request loads the model, or unloads it where it is not to be kept. */
@@ -186,7 +235,7 @@ static void serve(http_exchange *exchange, ollama_kind kind, const json_t *body,
         hold_talk(exchange, kind, model, &request, common.stream, &target, begin_us);
         target_close(exchange, &target);
     }
-    json_decref(request.body);
+    ollama_request_clear(&request);
 }
 
 /* Whether the request, or one of its messages, comes with pictures. */

@@ -2,8 +2,10 @@
  * endpoint_pass.c - requests that the model's own server answers: passed on as they are, and its answer passed back as
  * it comes, byte for byte. Of the request only the model's name is looked at.
  *
- * An engine that dies is an error: of the status line while there is none yet, else the last event of a stream.
+ * An engine that dies is an error: of the status line while there is none yet, else the last event of a stream. An
+ * error that is the request's fault is told as one (refusal.h); therefore errors are held until they are whole.
  */
+#include "server/refusal.h"
 #include "server/routes.h"
 #include "server/server.h"
 #include "server/target.h"
@@ -15,12 +17,21 @@
 
 typedef struct passing {
     http_exchange *exchange;
-    bool events; /* the answer is a stream of events */
+    bool events;   /* the answer is a stream of events */
+    bool held;     /* the answer is an error, kept here */
+    char type[96]; /* of an error */
+    char *data;
+    size_t bytes;
 } passing;
 
 static bool pass_head(void *user, int code, const char *content_type)
 {
     passing *pass = user;
+    if (code == 500 && strncmp(content_type, "application/json", 16) == 0) {
+        pass->held = true;
+        snprintf(pass->type, sizeof pass->type, "%s", content_type);
+        return true;
+    }
     pass->events = strncmp(content_type, "text/event-stream", 17) == 0;
     if (pass->events) {
         http_set_header(pass->exchange, "Cache-Control", "no-cache");
@@ -32,7 +43,33 @@ static bool pass_head(void *user, int code, const char *content_type)
 
 static bool pass_data(void *user, const char *data, size_t bytes)
 {
-    return http_write(((passing *)user)->exchange, data, bytes);
+    passing *pass = user;
+    if (!pass->held) {
+        return http_write(pass->exchange, data, bytes);
+    }
+    char *grown = pass->bytes + bytes < REFUSAL_MAX_BYTES ? realloc(pass->data, pass->bytes + bytes) : NULL;
+    if (grown) {
+        memcpy(grown + pass->bytes, data, bytes);
+        pass->data = grown;
+        pass->bytes += bytes;
+    }
+    return true;
+}
+
+static void finish(passing *pass)
+{
+    char message[512];
+    if (!pass->held) {
+        http_end(pass->exchange, true);
+        return;
+    }
+    const char *body = pass->data ? pass->data : "";
+    const int code = refusal_read(500, body, pass->bytes, message, sizeof message);
+    if (code != 500) {
+        http_fail(pass->exchange, code, "%s", message);
+    } else {
+        http_reply(pass->exchange, code, pass->type, body, pass->bytes);
+    }
 }
 
 static bool client_gone(void *user)
@@ -104,10 +141,11 @@ static void pass(http_exchange *exchange, server_target *target, const json_t *b
     call.path = path;
     call.body = http_body(exchange, &call.body_bytes);
     if (target_run(exchange, target, &call, body, &error) == HYPURA_OK) {
-        http_end(exchange, true);
+        finish(&state);
     } else if (error.status != HYPURA_ERR_CANCELLED) {
         fail(&state, &error);
     }
+    free(state.data);
     free(path);
 }
 

@@ -1,5 +1,6 @@
 /*
- * fleet_memory.c - the memory that loaded models share, see fleet.h. With the fleet's lock held, unless it says otherwise.
+ * fleet_memory.c - the memory that loaded models share, see fleet.h. With the fleet's lock held, unless it says
+ * otherwise.
  *
  *     to load:  free memory --> idle members shrink --> idle members end --> what is left, if it is enough --> wait
  *     at rest:  free memory --> members that hold less than they want
@@ -112,7 +113,7 @@ hypura_status fleet_fail_too_large(const server_fleet *fleet, const fleet_member
 }
 
 hypura_status fleet_make_room(server_fleet *fleet, fleet_member *self, const engine_estimate *estimate,
-                               bool (*cancelled)(void *user), void *user, hypura_error *error)
+                              bool (*cancelled)(void *user), void *user, hypura_error *error)
 {
     for (;;) {
         const uint64_t free = fleet_free_bytes(fleet);

@@ -3,9 +3,9 @@
  *
  *     begun --> queued with libmicrohttpd --> (streamed) given piece by piece, connection set aside while there is none
  *
- * Only libmicrohttpd's thread comes here. What always holds: it has no lock of ours when it calls libmicrohttpd about an
- * answer, as libmicrohttpd holds the answer's own lock when it asks for a piece. Setting a connection aside and taking it
- * up again are allowed under ours: the lock that they take is held over none of our callbacks.
+ * Only libmicrohttpd's thread comes here. What always holds: it has no lock of ours when it calls libmicrohttpd about
+ * an answer, as libmicrohttpd holds the answer's own lock when it asks for a piece. Setting a connection aside and
+ * taking it up again are allowed under ours: the lock that they take is held over none of our callbacks.
  */
 #include "server/http_internal.h"
 

@@ -1,6 +1,6 @@
 /*
- * http_internal.h - an exchange, as http.c (requests and answers), http_answer.c (answers on their way) and http_daemon.c
- * (sockets) share it.
+ * http_internal.h - an exchange, as http.c (requests and answers), http_answer.c (answers on their way) and
+ * http_daemon.c (sockets) share it.
  *
  * Two hold an exchange: the connection, until libmicrohttpd says that the request has ended, and the handler, until it
  * returns. The connection is set aside ("suspended") while it waits for the handler, and taken up again by whoever adds

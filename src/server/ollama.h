@@ -2,7 +2,7 @@
  * ollama.h - Ollama's API in terms of llama.cpp's server: pure translation, of requests there and of answers back.
  *
  *     /api/chat, /api/generate            --> /v1/chat/completions
- *     /api/generate with "raw"            --> /completion
+ *     /api/generate with "raw", "template" or "context"     --> /completion
  *     /api/generate with "suffix"         --> /infill
  *
  * Upstream every answer is a stream; whether the client wants one is decided at the end of the way back.
@@ -37,14 +37,27 @@ typedef enum ollama_kind {
     OLLAMA_GENERATE,
 } ollama_kind;
 
-/* A request to llama.cpp's server: where, and its body (a new reference). */
+/* A request to llama.cpp's server: where, and its body. Clear it.
+ *
+ * An answer of /api/generate ends with the conversation as tokens, "context", which the next request may bring along.
+ * These are tokens of the text that the model was given and wrote: `before`, then the prompt, then the answer. The prompt's
+ * text is `text`, or what the server's /apply-template makes of `chat`. With tokens before it, body has no prompt yet:
+ * ollama_request_continue adds it. */
 typedef struct ollama_request {
     const char *path;
-    json_t *body; /* NULL: nothing to compute, the model is just to be loaded */
+    json_t *body;   /* NULL: nothing to compute, the model is just to be loaded */
+    json_t *before; /* NULL: none */
+    json_t *text;   /* a string; NULL: not known here */
+    json_t *chat;   /* a body with messages; NULL: text is known, or the answer has no context */
 } ollama_request;
 
 hypura_status ollama_translate(ollama_kind kind, const json_t *body, const json_t *settings, ollama_request *request,
                                hypura_error *error);
+void ollama_request_clear(ollama_request *request);
+/* Once text is known, where there are tokens before it. */
+void ollama_request_continue(ollama_request *request);
+/* The content for the server's /tokenize whose tokens are the conversation's, answer included. A new reference. */
+json_t *ollama_request_conversation(const ollama_request *request, const char *answer);
 
 /* ---- answers (ollama_answer.c) ------------------------------------------------ */
 
@@ -53,7 +66,7 @@ typedef struct ollama_answer {
     const char *model; /* as the client named it */
     bool stream;
     /* so far, where it is not passed on at once */
-    json_t *content; /* strings, to be joined */
+    json_t *content; /* strings, to be joined; of OLLAMA_GENERATE also those passed on */
     json_t *thinking;
     json_t *tools; /* of calls: {"name", "arguments" (text)} */
     json_t *logprobs;
@@ -76,6 +89,9 @@ void ollama_answer_take(ollama_answer *answer, const char *event, size_t bytes, 
 
 /* The last line, or the whole answer where it was not streamed. Durations in nanoseconds. */
 json_t *ollama_answer_end(const ollama_answer *answer, uint64_t total_us, uint64_t load_us);
+
+/* All text of an answer of OLLAMA_GENERATE; a string. */
+json_t *ollama_answer_text(const ollama_answer *answer);
 
 /* The answer to a request that just loads ("load") or unloads ("unload") a model. */
 json_t *ollama_answer_nothing(ollama_kind kind, const char *model, const char *reason);

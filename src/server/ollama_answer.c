@@ -122,10 +122,10 @@ static json_t *pass_text(ollama_answer *answer, const json_t *content, const jso
     if (!has_content && !has_thinking) {
         return NULL;
     }
+    if (has_content && (!answer->stream || answer->kind == OLLAMA_GENERATE)) {
+        json_array_append(answer->content, (json_t *)(uintptr_t)content);
+    }
     if (!answer->stream) {
-        if (has_content) {
-            json_array_append(answer->content, (json_t *)(uintptr_t)content);
-        }
         if (has_thinking) {
             json_array_append(answer->thinking, (json_t *)(uintptr_t)thinking);
         }
@@ -246,8 +246,8 @@ json_t *ollama_answer_end(const ollama_answer *answer, uint64_t total_us, uint64
 {
     json_t *line = begin_line(answer->model);
     const bool has_thinking = json_array_size(answer->thinking) > 0;
-    set_text(answer->kind, line, join(answer->content), has_thinking ? join(answer->thinking) : NULL,
-             make_calls(answer->tools));
+    set_text(answer->kind, line, answer->stream ? NULL : join(answer->content),
+             has_thinking ? join(answer->thinking) : NULL, make_calls(answer->tools));
     if (json_array_size(answer->logprobs) > 0) {
         json_object_set(line, "logprobs", answer->logprobs);
     }
@@ -260,6 +260,11 @@ json_t *ollama_answer_end(const ollama_answer *answer, uint64_t total_us, uint64
     json_object_set_new(line, "eval_count", json_integer(answer->n_tokens));
     json_object_set_new(line, "eval_duration", json_integer((json_int_t)(answer->decode_ms * NS_PER_MS)));
     return line;
+}
+
+json_t *ollama_answer_text(const ollama_answer *answer)
+{
+    return join(answer->content);
 }
 
 json_t *ollama_answer_nothing(ollama_kind kind, const char *model, const char *reason)

@@ -4,6 +4,7 @@
 #include "server/ollama.h"
 
 #include "base/status.h"
+#include "server/go_template.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -418,41 +419,138 @@ static hypura_status translate_text(const json_t *body, const json_t *settings, 
     return status;
 }
 
+/* Tokens of an earlier answer, or NULL. */
+static hypura_status read_context(const json_t *body, json_t **before, hypura_error *error)
+{
+    json_t *context = json_object_get(body, "context");
+    size_t i;
+    const json_t *token;
+    *before = NULL;
+    if (context && !json_is_null(context) && !json_is_array(context)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "context is no array of tokens");
+    }
+    json_array_foreach(context, i, token)
+    {
+        if (!json_is_integer(token) || json_integer_value(token) < 0 || json_integer_value(token) > INT32_MAX) {
+            return hypura_fail(error, HYPURA_ERR_USAGE, "context is no array of tokens");
+        }
+    }
+    *before = json_array_size(context) > 0 ? json_incref(context) : NULL;
+    return HYPURA_OK;
+}
+
+static const char *text_of(const json_t *body, const char *name)
+{
+    const char *text = json_string_value(json_object_get(body, name));
+    return text ? text : "";
+}
+
+/* In the request's own template. */
+static hypura_status translate_template(const json_t *body, const json_t *settings, const go_template_values *values,
+                                        const char *template, ollama_request *request, hypura_error *error)
+{
+    char *text;
+    go_template_values all = *values;
+    if (all.system[0] == '\0') {
+        all.system = text_of(settings, "system");
+    }
+    hypura_status status = go_template_render(template, &all, &text, error);
+    if (status == HYPURA_OK) {
+        request->text = json_string(text);
+        status = translate_text(body, settings, text, NULL, request, error);
+        free(text);
+    }
+    return status;
+}
+
+/* As the one turn of a conversation, in the model's own template. */
+static hypura_status translate_turn(const json_t *body, const json_t *settings, const go_template_values *values,
+                                    ollama_request *request, hypura_error *error)
+{
+    json_t *images = json_object_get(body, "images");
+    json_t *messages = json_array();
+    if (values->system[0] != '\0') {
+        json_array_append_new(messages, json_pack("{s:s, s:s}", "role", "system", "content", values->system));
+    }
+    json_t *message = json_pack("{s:s, s:s}", "role", "user", "content", values->prompt);
+    if (json_array_size(images) > 0) {
+        json_object_set(message, "images", images);
+    }
+    json_array_append_new(messages, message);
+    hypura_status status = translate_messages(body, messages, settings, request, error);
+    json_decref(messages);
+    if (status == HYPURA_OK && json_array_size(images) == 0) {
+        request->chat = json_incref(request->body);
+    }
+    if (status == HYPURA_OK && request->before) {
+        json_decref(request->body);
+        request->body = NULL;
+        status = translate_text(body, settings, "", NULL, request, error);
+    }
+    return status;
+}
+
 static hypura_status translate_generate(const json_t *body, const json_t *settings, ollama_request *request,
                                         hypura_error *error)
 {
-    const json_t *images = json_object_get(body, "images");
-    const char *prompt = json_string_value(json_object_get(body, "prompt"));
-    const char *suffix = json_string_value(json_object_get(body, "suffix"));
-    const char *system = json_string_value(json_object_get(body, "system"));
-    const char *template = json_string_value(json_object_get(body, "template"));
-    if (template && template[0] != '\0') {
+    const go_template_values values = {
+        .prompt = text_of(body, "prompt"), .suffix = text_of(body, "suffix"), .system = text_of(body, "system")};
+    const char *template = text_of(body, "template");
+    const bool has_images = json_array_size(json_object_get(body, "images")) > 0;
+    hypura_status status = read_context(body, &request->before, error);
+    if (status != HYPURA_OK || (values.prompt[0] == '\0' && values.suffix[0] == '\0' && !has_images)) {
+        return status;
+    }
+    if (has_images && (template[0] != '\0' || request->before)) {
         return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
-                           "a template in a request is not supported: the model's own is used");
+                           "images go with neither a template nor a context: send the conversation to /api/chat");
     }
-    if (json_array_size(json_object_get(body, "context")) > 0) {
-        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
-                           "context is not supported: send the conversation to /api/chat");
+    if (json_is_true(json_object_get(body, "raw"))) {
+        if (template[0] != '\0' || values.system[0] != '\0' || request->before) {
+            return hypura_fail(error, HYPURA_ERR_USAGE, "raw mode does not support template, system, or context");
+        }
+        return translate_text(body, settings, values.prompt, values.suffix[0] ? values.suffix : NULL, request, error);
     }
-    prompt = prompt ? prompt : "";
-    if (prompt[0] == '\0' && json_array_size(images) == 0 && !(suffix && suffix[0])) {
-        return HYPURA_OK;
+    if (template[0] != '\0') {
+        return translate_template(body, settings, &values, template, request, error);
     }
-    if ((suffix && suffix[0]) || json_is_true(json_object_get(body, "raw"))) {
-        return translate_text(body, settings, prompt, suffix && suffix[0] ? suffix : NULL, request, error);
+    if (values.suffix[0] != '\0') {
+        return translate_text(body, settings, values.prompt, values.suffix, request, error);
     }
-    json_t *messages = json_array();
-    if (system && system[0]) {
-        json_array_append_new(messages, json_pack("{s:s, s:s}", "role", "system", "content", system));
+    return translate_turn(body, settings, &values, request, error);
+}
+
+void ollama_request_clear(ollama_request *request)
+{
+    json_decref(request->body);
+    json_decref(request->before);
+    json_decref(request->text);
+    json_decref(request->chat);
+    *request = (ollama_request){0};
+}
+
+/* Tokens and text in one array, as the server takes prompts. */
+static json_t *after_tokens(const json_t *before, json_t *text)
+{
+    json_t *parts = json_copy((json_t *)(uintptr_t)before);
+    json_array_append(parts, text);
+    return parts;
+}
+
+void ollama_request_continue(ollama_request *request)
+{
+    json_object_set_new(request->body, "prompt", after_tokens(request->before, request->text));
+}
+
+json_t *ollama_request_conversation(const ollama_request *request, const char *answer)
+{
+    json_t *text = json_sprintf("%s%s", json_string_value(request->text), answer);
+    if (!request->before || !text) {
+        return text;
     }
-    json_t *message = json_pack("{s:s, s:s}", "role", "user", "content", prompt);
-    if (json_array_size(images) > 0) {
-        json_object_set_new(message, "images", json_deep_copy(images));
-    }
-    json_array_append_new(messages, message);
-    const hypura_status status = translate_messages(body, messages, settings, request, error);
-    json_decref(messages);
-    return status;
+    json_t *parts = after_tokens(request->before, text);
+    json_decref(text);
+    return parts;
 }
 
 hypura_status ollama_translate(ollama_kind kind, const json_t *body, const json_t *settings, ollama_request *request,
@@ -462,8 +560,7 @@ hypura_status ollama_translate(ollama_kind kind, const json_t *body, const json_
     const hypura_status status = kind == OLLAMA_CHAT ? translate_chat(body, settings, request, error)
                                                      : translate_generate(body, settings, request, error);
     if (status != HYPURA_OK) {
-        json_decref(request->body);
-        request->body = NULL;
+        ollama_request_clear(request);
     }
     return status;
 }

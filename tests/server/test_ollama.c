@@ -72,7 +72,23 @@ static json_t *translated(ollama_kind kind, const char *body, const char *settin
     assert_string_equal(request.path, path);
     json_decref(from);
     json_decref(own);
-    return request.body;
+    json_t *to = json_incref(request.body);
+    ollama_request_clear(&request);
+    return to;
+}
+
+static ollama_request translated_whole(const char *body, const char *settings)
+{
+    ollama_request request;
+    hypura_error error = {0};
+    json_t *from = parse(body);
+    json_t *own = settings ? parse(settings) : NULL;
+    if (ollama_translate(OLLAMA_GENERATE, from, own, &request, &error) != HYPURA_OK) {
+        fail_msg("%s: %s", body, error.message);
+    }
+    json_decref(from);
+    json_decref(own);
+    return request;
 }
 
 static void expect_refused(ollama_kind kind, const char *body)
@@ -182,6 +198,59 @@ static void raw_and_suffix_go_around_the_template(void **state)
     json_decref(to);
 }
 
+static void a_template_of_the_request_makes_the_prompt(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *body;
+        const char *settings;
+        const char *prompt;
+    } cases[] = {
+        {"{\"prompt\":\"a\",\"template\":\"{{ .Prompt }}\"}", NULL, "a"},
+        {"{\"prompt\":\"a\",\"template\":\"[{{.System}}]  {{- .Prompt -}}\\n x {{ .Response }}<end>\"}", NULL, "[]ax "},
+        {"{\"prompt\":\"a\",\"template\":\"{{ if .System }}S{{ .System }}{{ else }}none{{ end }}:{{ .Prompt }}\"}",
+         NULL, "none:a"},
+        {"{\"prompt\":\"a\",\"template\":\"{{ if .System }}S{{ .System }}{{ else }}none{{ end }}:{{ .Prompt }}\"}",
+         "{\"system\":\"own\"}", "Sown:a"},
+        {"{\"prompt\":\"a\",\"system\":\"mine\",\"template\":\"{{ if .Suffix }}{{ if .System }}x{{ else }}y{{ end }}{{ "
+         "else }}"
+         "{{ .System }}{{ end }}\"}",
+         "{\"system\":\"own\"}", "mine"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ollama_request request = translated_whole(cases[i].body, cases[i].settings);
+        assert_string_equal(request.path, "/completion");
+        assert_string_equal(json_string_value(json_object_get(request.body, "prompt")), cases[i].prompt);
+        ollama_request_clear(&request);
+    }
+}
+
+static void a_context_comes_before_the_prompt(void **state)
+{
+    (void)state;
+    ollama_request request = translated_whole("{\"prompt\":\"b\",\"context\":[1,2],\"options\":{\"top_k\":3}}", NULL);
+    assert_string_equal(request.path, "/completion");
+    assert_null(request.text);
+    expect_json(json_object_get(request.chat, "messages"), "[{\"role\":\"user\",\"content\":\"b\"}]");
+    request.text = json_string("<b>");
+    ollama_request_continue(&request);
+    expect_json(json_object_get(request.body, "prompt"), "[1,2,\"<b>\"]");
+    expect_json(json_object_get(request.body, "top_k"), "3");
+    json_t *all = ollama_request_conversation(&request, "c");
+    expect_json(all, "[1,2,\"<b>c\"]");
+    json_decref(all);
+    ollama_request_clear(&request);
+    /* Without one, the answer still ends with one. */
+    request = translated_whole("{\"prompt\":\"b\"}", NULL);
+    assert_string_equal(request.path, chat_path);
+    assert_non_null(request.chat);
+    ollama_request_clear(&request);
+    request = translated_whole("{\"prompt\":\"b\",\"raw\":true}", NULL);
+    assert_null(request.chat);
+    assert_null(request.text);
+    ollama_request_clear(&request);
+}
+
 static void what_cannot_be_meant_is_refused(void **state)
 {
     (void)state;
@@ -194,7 +263,12 @@ static void what_cannot_be_meant_is_refused(void **state)
     expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"format\":\"xml\"}");
     expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"options\":{\"top_k\":\"x\"}}");
     expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"think\":5}");
-    expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"template\":\"{{.Prompt}}\"}");
+    expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"template\":\"{{ range .Messages }}\"}");
+    expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"template\":\"{{ if .Prompt }}\"}");
+    expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"template\":\"{{ end }}\"}");
+    expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"template\":\"{{ .Prompt\"}");
+    expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"context\":[\"x\"]}");
+    expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"context\":[1],\"raw\":true}");
 }
 
 /* ---- answers ---------------------------------------------------------------------- */
@@ -319,6 +393,8 @@ int main(void)
         cmocka_unit_test(calls_of_tools_get_numbers),
         cmocka_unit_test(images_become_parts),
         cmocka_unit_test(raw_and_suffix_go_around_the_template),
+        cmocka_unit_test(a_template_of_the_request_makes_the_prompt),
+        cmocka_unit_test(a_context_comes_before_the_prompt),
         cmocka_unit_test(what_cannot_be_meant_is_refused),
         cmocka_unit_test(a_stream_becomes_lines_wherever_it_is_cut),
         cmocka_unit_test(an_answer_in_one_piece_holds_all_of_it),

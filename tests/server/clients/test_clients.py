@@ -84,6 +84,20 @@ class Ollama(unittest.TestCase):
         lines = list(self.client.generate(DENSE, "One, two, three,", raw=True, stream=True, options=GREEDY))
         self.assertIn("four", "".join(line.response for line in lines))
 
+    def test_generate_goes_on_from_a_context(self):
+        options = {"temperature": 0, "num_predict": 12}
+        first = self.client.generate(DENSE, "My name is Ada. Say hello.", options=options)
+        self.assertGreater(len(first.context), first.prompt_eval_count)
+        second = self.client.generate(DENSE, "Say it again.", context=first.context, stream=True, options=options)
+        last = list(second)[-1]
+        self.assertEqual(last.context[:len(first.context)], first.context)
+        self.assertGreater(last.prompt_eval_count, len(first.context))
+        raw = self.client.generate(DENSE, "One, two,", raw=True, options=options)
+        self.assertIsNone(raw.context)
+        # A template that is the prompt alone is raw text.
+        plain = self.client.generate(DENSE, "One, two,", template="{{ .Prompt }}", options=options)
+        self.assertEqual(plain.response, raw.response)
+
     def test_stop_and_seed(self):
         answer = self.client.generate(DENSE, QUESTION, options=dict(GREEDY, stop=["Paris"]))
         self.assertNotIn("Paris", answer.response)

@@ -1,0 +1,50 @@
+/*
+ * refusal.c - see refusal.h.
+ */
+#include "server/refusal.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+/* How the messages begin that llama.cpp's server has for what a request says, with a status of 500. */
+static const char *const not_understood[] = {
+    "Failed to parse messages:",
+    "Failed to parse tools:",
+    "Failed to parse tool call arguments",
+    "'messages' is required",
+    "\"prompt\" is required",
+    "Only no echo is supported",
+    "Unsupported param:",
+    "Cannot use both json_schema and grammar",
+    "Cannot specify grammar with tools",
+    "Cannot specify both content and content_parts",
+    "Failed to load image or audio file",
+    "Failed to download image",
+    "Failed to tokenize prompt",
+    "Invalid base64 value",
+    "Multimodal data provided, but model does not support multimodal requests",
+    "image input is not supported",
+    "audio input is not supported",
+    "video input is not supported",
+};
+
+static bool is_not_understood(const char *message)
+{
+    for (size_t i = 0; i < sizeof not_understood / sizeof *not_understood; i++) {
+        if (strncmp(message, not_understood[i], strlen(not_understood[i])) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int refusal_read(int code, const char *body, size_t bytes, char *message, size_t capacity)
+{
+    json_t *value = json_loadb(body, bytes, 0, NULL);
+    const char *text = json_string_value(json_object_get(json_object_get(value, "error"), "message"));
+    snprintf(message, capacity, "%s", text ? text : "");
+    json_decref(value);
+    return code == 500 && is_not_understood(message) ? 400 : code;
+}
