@@ -8,6 +8,12 @@ a bench of one run with --baseline, and what `estimate` said before. Passes foll
 are reached, so drift of the machine falls on all cells; figures are medians over the passes. Cells are kept as lines of
 OUT/cells.jsonl as they come; OUT/table.md is made from all lines that are there, those of earlier calls included.
 
+A whole grid takes an hour. --slice and --cells choose parts of it, --resume goes on where an earlier call with the same
+--label ended:
+
+    bench/grid.py ... --slice dense,experts --seconds 500 --resume
+    bench/grid.py ... --cells "128 experts:2,dense:1.5" --passes 3 --no-baseline
+
 Limits on memory need root (control groups); the bench says where it had none.
 """
 import argparse
@@ -26,6 +32,15 @@ MODELS = {
     "64 experts": ("olmoe-1b-7b", 8, "olmoe-1b-7b.txt"),
 }
 RATIOS = [0.5, 0.9, 1.1, 1.5, 2, 4]
+STREAMING = RATIOS[2:]
+
+# What large matrices make of it comes first: those cells take longest.
+SLICES = {
+    "dense": [("dense", ratio) for ratio in STREAMING] + [("8 experts", 4)],
+    "experts": [(kind, ratio) for ratio in (2, 1.5, 4, 1.1) for kind in ("128 experts", "64 experts", "8 experts")
+                if (kind, ratio) != ("8 experts", 4)],
+    "resident": [(kind, ratio) for kind in MODELS for ratio in RATIOS[:2]],
+}
 
 
 def arguments():
@@ -34,8 +49,11 @@ def arguments():
     parser.add_argument("--models", required=True, help="folder for the models; those there are used")
     parser.add_argument("--out", required=True, help="folder for the figures")
     parser.add_argument("--traces", default="", help="folder of the routes; without it routing is that of random weights")
-    parser.add_argument("--kinds", default=",".join(MODELS), help="which kinds of model")
-    parser.add_argument("--ratios", default=",".join(map(str, RATIOS)), help="file / memory")
+    parser.add_argument("--slice", default=",".join(SLICES), help="parts of the grid, in order: " + ", ".join(SLICES))
+    parser.add_argument("--cells", default="", help="KIND:RATIO,...: these cells instead")
+    parser.add_argument("--label", default="", help="what is measured, such as a version: kept with each cell")
+    parser.add_argument("--resume", action="store_true", help="leave out what an earlier call with this label measured")
+    parser.add_argument("--no-baseline", action="store_true", help="Hypura alone")
     parser.add_argument("--passes", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1e9, help="no cell begins later than this")
     parser.add_argument("--tokens", type=int, default=32)
@@ -76,14 +94,15 @@ def measure(args, kind, path, ratio):
     context = args.prompt_tokens + 2 * args.tokens
     threads = ["--threads", str(args.threads)] if args.threads else []
     estimate = run_json([hypura, "estimate", path, "--memory", str(memory), "--context", str(context), "--json"] + threads)
-    bench = [hypura, "bench", path, "--memory", str(memory), "--baseline", "--runs", "1", "--json",
-             "--tokens", str(args.tokens), "--prompt-tokens", str(args.prompt_tokens)] + threads + args.bench.split()
+    bench = [hypura, "bench", path, "--memory", str(memory), "--runs", "1", "--json", "--tokens", str(args.tokens),
+             "--prompt-tokens", str(args.prompt_tokens)] + threads + args.bench.split()
+    bench += [] if args.no_baseline else ["--baseline"]
     route = MODELS[kind][2]
     if route and args.traces:
         bench += ["--route", os.path.join(args.traces, route)]
     begin = time.time()
     found = run_json(bench)
-    return {"kind": kind, "model": os.path.basename(path), "file_bytes": os.path.getsize(path), "ratio": ratio,
+    return {"label": args.label, "kind": kind, "model": os.path.basename(path), "file_bytes": os.path.getsize(path), "ratio": ratio,
             "memory_bytes": memory, "route": bool(route and args.traces), "seconds": round(time.time() - begin, 1),
             "estimate": estimate, "bench": found}
 
@@ -97,37 +116,72 @@ def text(value, form):
     return "-" if value is None else format(value, form)
 
 
+HEAD = ["model", "file / memory", "mode", "decode tok/s", "llama.cpp", "ratio", "prefill tok/s", "llama.cpp", "ratio", "hits",
+        "share of bound: decode, prefill", "bound by", "a token: MB read; ms computing, waiting, reading would take",
+        "estimate / measured", "runs"]
+
+
+def row(kind, ratio, group):
+    good = [g for g in group if "failed" not in g["bench"]]
+    if not good:
+        return [kind, f"{ratio:g}", "failed: " + group[0]["bench"]["failed"][-80:]] + [""] * (len(HEAD) - 3)
+    found = [g["bench"]["cells"][0] for g in good]
+
+    def of(key, series="hypura", times=1):
+        value = median([(f.get(series) or {}).get(key) for f in found])
+        return None if value is None else value * times
+
+    def against(key):
+        return median([f["hypura"][key] / f["baseline"][key] for f in found if f.get("baseline")])
+
+    guesses = [g["estimate"]["decode_tok_s"] / g["bench"]["cells"][0]["hypura"]["decode_tok_s"] for g in good
+               if g["estimate"].get("decode_tok_s")]
+    token = [text(of("bytes_per_token", times=1e-6), ".1f") + ";"] + [
+        text(of(key, times=1e3), ".1f") for key in ("compute_s", "read_wait_s", "storage_s")]
+    return [kind, f"{ratio:g}", found[0].get("mode", "-"),
+            text(of("decode_tok_s"), ".1f"), text(of("decode_tok_s", "baseline"), ".1f"), text(against("decode_tok_s"), ".2f"),
+            text(of("prefill_tok_s"), ".0f"), text(of("prefill_tok_s", "baseline"), ".0f"),
+            text(against("prefill_tok_s"), ".2f"), text(of("hit_rate_bytes"), ".2f"),
+            text(of("bound_share"), ".2f") + ", " + text(of("prefill_bound_share"), ".2f"),
+            found[0]["hypura"].get("bound_by") or "-", " ".join(token), text(median(guesses), ".2f"), str(len(good))]
+
+
 def table(lines):
-    """A row for each kind and ratio: medians over its lines."""
-    rows = ["| model | file / memory | mode | decode tok/s | llama.cpp | ratio | prefill tok/s | llama.cpp | ratio | hits | "
-            "bound share decode, prefill | bound by | estimate / measured | runs |", "|---" * 14 + "|"]
-    cells = {}
+    """A table for each label, a row for each kind and ratio: medians over its lines."""
+    labels = {}
     for line in lines:
-        cells.setdefault((line["kind"], line["ratio"]), []).append(line)
-    for (kind, ratio), group in cells.items():
-        good = [g for g in group if "failed" not in g["bench"]]
-        if not good:
-            rows.append(f"| {kind} | {ratio} | failed: {group[0]['bench']['failed'][-80:]} |" + " |" * 11)
-            continue
-        found = [g["bench"]["cells"][0] for g in good]
+        cells = labels.setdefault(line.get("label", ""), {})
+        cells.setdefault((line["kind"], float(line["ratio"])), []).append(line)
+    made = []
+    for label, cells in labels.items():
+        made += [label, ""] if len(labels) > 1 else []
+        made += ["| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|"]
+        last = None
+        for kind, ratio in sorted(cells, key=lambda cell: (list(MODELS).index(cell[0]), cell[1])):
+            made.append("| " + " | ".join(row("" if kind == last else kind, ratio, cells[kind, ratio])) + " |")
+            last = kind
+        made.append("")
+    return "\n".join(made)
 
-        def of(series, key):
-            return median([(f.get(series) or {}).get(key) for f in found])
 
-        decode, base = of("hypura", "decode_tok_s"), of("baseline", "decode_tok_s")
-        prefill, prefill_base = of("hypura", "prefill_tok_s"), of("baseline", "prefill_tok_s")
-        ratios = [f["hypura"]["decode_tok_s"] / f["baseline"]["decode_tok_s"] for f in found if f.get("baseline")]
-        prefill_ratios = [f["hypura"]["prefill_tok_s"] / f["baseline"]["prefill_tok_s"] for f in found
-                          if f.get("baseline")]
-        guesses = [g["estimate"]["decode_tok_s"] / g["bench"]["cells"][0]["hypura"]["decode_tok_s"] for g in good
-                   if g["estimate"].get("decode_tok_s")]
-        rows.append("| " + " | ".join([
-            kind, str(ratio), found[0].get("mode", "-"), text(decode, ".1f"), text(base, ".1f"),
-            text(median(ratios), ".2f"), text(prefill, ".0f"), text(prefill_base, ".0f"),
-            text(median(prefill_ratios), ".2f"), text(of("hypura", "hit_rate_bytes"), ".2f"),
-            text(of("hypura", "bound_share"), ".2f") + ", " + text(of("hypura", "prefill_bound_share"), ".2f"),
-            found[0]["hypura"].get("bound_by", "-"), text(median(guesses), ".2f"), str(len(good))]) + " |")
-    return "\n".join(rows) + "\n"
+def chosen(args):
+    """The cells of this call, in order."""
+    if not args.cells:
+        return [cell for name in args.slice.split(",") for cell in SLICES[name]]
+    cells = [item.rsplit(":", 1) for item in args.cells.split(",")]
+    return [(kind.strip(), float(ratio)) for kind, ratio in cells]
+
+
+def read_lines(kept):
+    if not os.path.exists(kept):
+        return []
+    with open(kept, encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def times_measured(lines, label, kind, ratio):
+    return sum(line.get("label", "") == label and line["kind"] == kind and float(line["ratio"]) == ratio
+               and "failed" not in line["bench"] for line in lines)
 
 
 def main():
@@ -136,21 +190,20 @@ def main():
     os.makedirs(args.out, exist_ok=True)
     os.makedirs(args.models, exist_ok=True)
     kept = os.path.join(args.out, "cells.jsonl")
-    kinds = args.kinds.split(",")
-    ratios = [float(r) for r in args.ratios.split(",")]
-    paths = {kind: make_model(args, kind) for kind in kinds}
+    cells = chosen(args)
+    earlier = read_lines(kept) if args.resume else []
     for number in range(args.passes):
-        for kind in kinds:
-            for ratio in ratios:
-                if time.time() - begin > args.seconds:
-                    break
-                line = measure(args, kind, paths[kind], ratio)
-                with open(kept, "a", encoding="utf-8") as out:
-                    out.write(json.dumps(line) + "\n")
-                say(f"pass {number + 1}: {kind}, {ratio}: {line['seconds']} s"
-                    + (f", failed: {line['bench']['failed']}" if "failed" in line["bench"] else ""))
-    with open(kept, encoding="utf-8") as lines:
-        made = table([json.loads(line) for line in lines])
+        for kind, ratio in cells:
+            if times_measured(earlier, args.label, kind, ratio) > number:
+                continue
+            if time.time() - begin > args.seconds:
+                break
+            line = measure(args, kind, make_model(args, kind), ratio)
+            with open(kept, "a", encoding="utf-8") as out:
+                out.write(json.dumps(line) + "\n")
+            say(f"pass {number + 1}: {kind}, {ratio:g}: {line['seconds']} s"
+                + (f", failed: {line['bench']['failed']}" if "failed" in line["bench"] else ""))
+    made = table(read_lines(kept))
     with open(os.path.join(args.out, "table.md"), "w", encoding="utf-8") as out:
         out.write(made)
     print(made, end="")
