@@ -161,6 +161,7 @@ static void read_chunk(hypura_pager *pager, uint32_t index, uint32_t chunk)
         .dst = slot->data,
         .user = pager_user(OWNER_CHUNK, 0, 0, index),
     };
+    pager->window_bytes = pager->plan->io_block_bytes * pager->plan->io_depth;
     pager_push(pager, PAGER_DEMAND, &read);
 }
 

@@ -286,7 +286,7 @@ uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint3
         }
         n_leased++;
     }
-    const uint64_t cut_bytes = pager_cut_bytes(pager, missing_bytes);
+    const uint64_t cut_bytes = missing_bytes > 0 ? pager_cut_bytes(pager, missing_bytes) : 0;
     for (uint32_t i = 0; i < n; i++) {
         if (slots[i] != HYPURA_CACHE_NONE) {
             continue;

@@ -266,7 +266,7 @@ struct hypura_pager {
     hypura_brake    brake; /* decides when that is AUTO */
     uint64_t        token_begin_us; /* of the token being decoded; 0: unknown */
     int             last_bundle;    /* visited last */
-    uint64_t        window_bytes; /* under way together */
+    uint64_t        window_bytes; /* under way together, as the reads asked for last want it */
     pager_ahead     ahead;
     pager_warm      warm;
     pthread_cond_t  jobs_changed;
@@ -314,8 +314,9 @@ void pager_submit(hypura_pager *pager);
 void pager_promote(hypura_pager *pager, uint32_t pool, uint32_t slot);
 void pager_drop_ahead(hypura_pager *pager, uint32_t pool, uint32_t slot);
 
-/* With the lock held: how long requests are to be for so many bytes more. */
-uint64_t pager_cut_bytes(const hypura_pager *pager, uint64_t bytes);
+/* With the lock held: how long requests are to be for so many bytes more, of which so
+ * many are under way together from now on that the drive gives its rate. */
+uint64_t pager_cut_bytes(hypura_pager *pager, uint64_t bytes);
 
 /* With the lock held: the drive has room for what nobody waits for. */
 bool pager_may_read_ahead(const hypura_pager *pager);

@@ -143,9 +143,12 @@ static bool may_start(hypura_pager *pager)
     return !pager->jobs.full;
 }
 
-uint64_t pager_cut_bytes(const hypura_pager *pager, uint64_t bytes)
+uint64_t pager_cut_bytes(hypura_pager *pager, uint64_t bytes)
 {
-    return hypura_cut_bytes(pager->plan, pager->outstanding_bytes + pager->demanded_bytes + bytes);
+    const uint64_t   waiting = pager->outstanding_bytes + pager->demanded_bytes;
+    const hypura_cut cut = hypura_cut_choose(pager->plan, waiting + bytes);
+    pager->window_bytes = cut.window_bytes;
+    return cut.block_bytes;
 }
 
 bool pager_may_read_ahead(const hypura_pager *pager)

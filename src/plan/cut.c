@@ -3,11 +3,13 @@
  */
 #include "plan/cut.h"
 
-/* Shorter ones cost the processor more than they save, unless much is saved. */
-#define LEAST_BYTES (UINT64_C(256) << 10)
+/* Where no rates are known. */
+#define USUAL_BYTES (UINT64_C(256) << 10)
 
-/* Of lengths as good as that, the shortest: its bytes can be used the soonest. */
-#define AS_GOOD 1.05
+/* What the processor takes for a request, and in about what time it makes use of what
+ * arrived last: repacks it, with the helpers there are, and computes with it. */
+#define REQUEST_S       5e-6
+#define USE_BYTES_PER_S 4e9
 
 /* Rate of n such requests at once: measured, or between the two measured beside it. A
  * drive that has more to do is taken for no slower: where it looks so, that is noise. */
@@ -29,28 +31,30 @@ static double rate_of(const hypura_plan *plan, uint64_t block_bytes, double n)
     return rate;
 }
 
-double hypura_cut_seconds(const hypura_plan *plan, uint64_t bytes, uint64_t block_bytes, uint64_t window_bytes)
+double hypura_cut_seconds(const hypura_plan *plan, uint64_t bytes, hypura_cut cut)
 {
-    const uint64_t n = (bytes + block_bytes - 1) / block_bytes;
-    const uint64_t most = window_bytes > block_bytes ? window_bytes / block_bytes : 1;
-    const double   rate = rate_of(plan, block_bytes, (double)(n < most ? n : most));
-    return rate > 0 ? (double)bytes / rate : 0;
+    const double n = (double)((bytes + cut.block_bytes - 1) / cut.block_bytes);
+    const double most = (double)(cut.window_bytes / cut.block_bytes);
+    const double at_once = n < most ? n : most > 1 ? most : 1;
+    const double rate = rate_of(plan, cut.block_bytes, at_once);
+    const double last_bytes = at_once < n ? at_once * (double)cut.block_bytes : (double)bytes;
+    return rate > 0 ? (double)bytes / rate + n * REQUEST_S + last_bytes / USE_BYTES_PER_S : 0;
 }
 
-uint64_t hypura_cut_bytes(const hypura_plan *plan, uint64_t bytes)
+hypura_cut hypura_cut_choose(const hypura_plan *plan, uint64_t bytes)
 {
     const uint64_t window_bytes = plan->io_block_bytes * plan->io_depth;
     double         best_s = 0;
-    uint64_t       best = plan->io_block_bytes < LEAST_BYTES ? plan->io_block_bytes : LEAST_BYTES;
-    for (int pass = 0; pass < 2; pass++) {
-        for (int i = 0; i < plan->n_io_rates; i++) {
-            const uint64_t block = plan->io_rates[i].block_bytes;
-            const double   s = block > plan->io_block_bytes ? 0 : hypura_cut_seconds(plan, bytes, block, window_bytes);
-            if (pass == 0 && s > 0 && (best_s == 0 || s < best_s)) {
+    hypura_cut     best = {.block_bytes = plan->io_block_bytes < USUAL_BYTES ? plan->io_block_bytes : USUAL_BYTES,
+                           .window_bytes = window_bytes};
+    for (int i = 0; i < plan->n_io_rates; i++) {
+        const hypura_io_rate *at = &plan->io_rates[i];
+        const hypura_cut      cut = {.block_bytes = at->block_bytes, .window_bytes = at->block_bytes * at->depth};
+        if (cut.block_bytes <= plan->io_block_bytes && cut.window_bytes <= window_bytes) {
+            const double s = hypura_cut_seconds(plan, bytes, cut);
+            if (s > 0 && (best_s == 0 || s < best_s)) {
                 best_s = s;
-                best = block;
-            } else if (pass == 1 && s > 0 && block >= LEAST_BYTES && s <= best_s * AS_GOOD) {
-                return block;
+                best = cut;
             }
         }
     }

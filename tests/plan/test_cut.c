@@ -29,15 +29,35 @@ static hypura_plan plan_of(double latency_s, double one_bytes_per_s, uint32_t at
     return plan;
 }
 
+static hypura_cut chosen(const hypura_plan *plan, uint64_t bytes)
+{
+    return hypura_cut_choose(plan, bytes);
+}
+
+static double seconds(const hypura_plan *plan, uint64_t bytes, uint64_t block, uint64_t window)
+{
+    return hypura_cut_seconds(plan, bytes, (hypura_cut){.block_bytes = block, .window_bytes = window});
+}
+
 static void few_bytes_are_cut_shorter(void **state)
 {
     (void)state;
     /* 1 GB/s to one request, 5 GB/s to many: one expert of 2.6 MB has to be ten requests */
     const hypura_plan plan = plan_of(100e-6, 1e9, 32, 5e9);
-    const uint64_t    few = hypura_cut_bytes(&plan, 2600 * KIB);
-    assert_int_equal(few, 256 * KIB);
-    assert_true(hypura_cut_seconds(&plan, 2600 * KIB, few, 8 * MIB) <
-                0.7 * hypura_cut_seconds(&plan, 2600 * KIB, 1 * MIB, 8 * MIB));
+    const hypura_cut  few = chosen(&plan, 2600 * KIB);
+    assert_true(few.block_bytes <= 256 * KIB);
+    assert_true(few.window_bytes >= 1 * MIB);
+    assert_true(hypura_cut_seconds(&plan, 2600 * KIB, few) < 0.8 * seconds(&plan, 2600 * KIB, MIB, 8 * MIB));
+}
+
+static void no_more_at_once_than_the_drive_needs(void **state)
+{
+    (void)state;
+    /* two requests of 256 KiB are all it takes: more would only arrive together, later */
+    const hypura_plan plan = plan_of(1e-6, 1e9, 32, 2e9);
+    const hypura_cut  cut = chosen(&plan, 3 * MIB);
+    assert_true(cut.window_bytes <= 512 * KIB);
+    assert_true(hypura_cut_seconds(&plan, 3 * MIB, cut) < seconds(&plan, 3 * MIB, MIB, 8 * MIB));
 }
 
 static void slow_beginnings_want_long_requests(void **state)
@@ -45,62 +65,63 @@ static void slow_beginnings_want_long_requests(void **state)
     (void)state;
     /* a disk that seeks: 8 ms before every request, one after the other */
     const hypura_plan plan = plan_of(8e-3, 1e9, 1, 1e9);
-    assert_int_equal(hypura_cut_bytes(&plan, 100 * MIB), 1 * MIB);
+    assert_int_equal(chosen(&plan, 100 * MIB).block_bytes, 1 * MIB);
 }
 
-static void as_good_is_the_shorter_one(void **state)
+static void short_requests_only_where_they_gain(void **state)
 {
     (void)state;
-    const hypura_plan plan = plan_of(1e-6, 2e9, 32, 2e9); /* one request is all it takes */
-    assert_int_equal(hypura_cut_bytes(&plan, 100 * MIB), 256 * KIB);
-    assert_int_equal(hypura_cut_bytes(&plan, 1), 256 * KIB);
-}
-
-static void shorter_still_where_that_gains_much(void **state)
-{
-    (void)state;
-    const hypura_plan plan = plan_of(20e-6, 0.5e9, 32, 8e9);
-    assert_int_equal(hypura_cut_bytes(&plan, 600 * KIB), 128 * KIB);
+    const hypura_plan fast = plan_of(1e-6, 8e9, 32, 8e9);
+    assert_true(chosen(&fast, 100 * MIB).block_bytes > 128 * KIB); /* the processor's time */
+    const hypura_plan parallel = plan_of(20e-6, 0.5e9, 32, 8e9);
+    assert_int_equal(chosen(&parallel, 600 * KIB).block_bytes, 128 * KIB);
 }
 
 static void more_at_once_is_taken_for_no_slower(void **state)
 {
     (void)state;
     hypura_plan plan = plan_of(100e-6, 1e9, 32, 5e9);
-    const double before = hypura_cut_seconds(&plan, 8 * MIB, 256 * KIB, 8 * MIB);
+    const double before = seconds(&plan, 8 * MIB, 256 * KIB, 8 * MIB);
     for (int i = 0; i < plan.n_io_rates; i++) {
         if (plan.io_rates[i].block_bytes == 256 * KIB && plan.io_rates[i].depth == 32) {
             plan.io_rates[i].bytes_per_s /= 10; /* somebody else used the drive */
         }
     }
-    assert_true(hypura_cut_seconds(&plan, 8 * MIB, 256 * KIB, 8 * MIB) <= before * 1.25);
+    assert_true(seconds(&plan, 8 * MIB, 256 * KIB, 8 * MIB) <= before * 1.25);
 }
 
-static void without_rates_there_is_a_length(void **state)
+static void without_rates_there_is_a_cut(void **state)
 {
     (void)state;
     hypura_plan plan = {.io_block_bytes = 1 * MIB, .io_depth = 8};
-    assert_int_equal(hypura_cut_bytes(&plan, 10 * MIB), 256 * KIB);
+    assert_int_equal(chosen(&plan, 10 * MIB).block_bytes, 256 * KIB);
+    assert_int_equal(chosen(&plan, 10 * MIB).window_bytes, 8 * MIB);
     plan.io_block_bytes = 16 * KIB;
-    assert_int_equal(hypura_cut_bytes(&plan, 10 * MIB), 16 * KIB);
-    assert_true(hypura_cut_seconds(&plan, MIB, 16 * KIB, MIB) == 0);
+    assert_int_equal(chosen(&plan, 10 * MIB).block_bytes, 16 * KIB);
+    assert_true(seconds(&plan, MIB, 16 * KIB, MIB) == 0);
 }
 
-static void never_above_the_plans_block(void **state)
+static void never_above_the_plans(void **state)
 {
     (void)state;
-    hypura_plan plan = plan_of(8e-3, 1e9, 1, 1e9);
+    hypura_plan plan = plan_of(8e-3, 1e9, 32, 100e9);
     plan.io_block_bytes = 512 * KIB;
-    assert_int_equal(hypura_cut_bytes(&plan, 100 * MIB), 512 * KIB);
+    plan.io_depth = 4;
+    const hypura_cut cut = chosen(&plan, 100 * MIB);
+    assert_true(cut.block_bytes <= 512 * KIB);
+    assert_int_equal(cut.window_bytes, 2 * MIB);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(few_bytes_are_cut_shorter),     cmocka_unit_test(slow_beginnings_want_long_requests),
-        cmocka_unit_test(as_good_is_the_shorter_one),    cmocka_unit_test(shorter_still_where_that_gains_much),
-        cmocka_unit_test(more_at_once_is_taken_for_no_slower), cmocka_unit_test(without_rates_there_is_a_length),
-        cmocka_unit_test(never_above_the_plans_block),
+        cmocka_unit_test(few_bytes_are_cut_shorter),
+        cmocka_unit_test(no_more_at_once_than_the_drive_needs),
+        cmocka_unit_test(slow_beginnings_want_long_requests),
+        cmocka_unit_test(short_requests_only_where_they_gain),
+        cmocka_unit_test(more_at_once_is_taken_for_no_slower),
+        cmocka_unit_test(without_rates_there_is_a_cut),
+        cmocka_unit_test(never_above_the_plans),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
