@@ -1,5 +1,8 @@
 """A server for tests: started on a port of its own, with models of its own, ended with everything it started."""
+import base64
+import math
 import os
+import random
 import re
 import shutil
 import signal
@@ -8,6 +11,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import zlib
 
 BUILD = os.environ["HYPURA_BUILD"]
 HYPURA = os.path.join(BUILD, "hypura")
@@ -94,6 +98,52 @@ def with_template(source, target, template):
     with open(target, "wb") as file:
         file.write(head + bytes(-len(head) % 32))
         file.write(data[at + -at % 32 :])
+
+
+def write_projector(path, n_embd):
+    """A projector of images with random weights: two layers, four tokens an image, for models of that width."""
+    width, patch, image, layers, rng = 16, 14, 28, 2, random.Random(1)
+
+    def text(value):
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    def key(name, kind, value):
+        packed = {4: lambda: struct.pack("<I", value), 6: lambda: struct.pack("<f", value), 7: lambda: struct.pack("<?", value),
+                  8: lambda: text(value), 9: lambda: struct.pack("<IQ3f", 6, 3, *value)}[kind]()
+        return text(name) + struct.pack("<I", kind) + packed
+
+    keys = [key("general.architecture", 8, "clip"), key("clip.has_vision_encoder", 7, True), key("clip.projector_type", 8, "mlp"),
+            key("clip.use_gelu", 7, True), key("clip.vision.image_mean", 9, (0.5,) * 3), key("clip.vision.image_std", 9, (0.5,) * 3),
+            key("clip.vision.attention.layer_norm_epsilon", 6, 1e-5)]
+    for name, value in (("image_size", image), ("patch_size", patch), ("embedding_length", width), ("feed_forward_length", width),
+                        ("block_count", layers), ("attention.head_count", 2), ("projection_dim", n_embd)):
+        keys.append(key("clip.vision." + name, 4, value))
+    shapes = {"v.patch_embd.weight": (patch, patch, 3, width), "v.position_embd.weight": (width, (image // patch) ** 2),
+              "mm.0.weight": (width, n_embd), "mm.0.bias": (n_embd,), "mm.2.weight": (n_embd, n_embd), "mm.2.bias": (n_embd,)}
+    for layer in range(layers):
+        for name in "attn_q", "attn_k", "attn_v", "attn_out", "ffn_up", "ffn_down":
+            shapes[f"v.blk.{layer}.{name}.weight"] = (width, width)
+            shapes[f"v.blk.{layer}.{name}.bias"] = (width,)
+        for name in "ln1", "ln2":
+            shapes[f"v.blk.{layer}.{name}.weight"] = shapes[f"v.blk.{layer}.{name}.bias"] = (width,)
+    tensors, data = b"", b""
+    for name, shape in shapes.items():
+        tensors += text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, len(data))
+        n = math.prod(shape)
+        data += struct.pack(f"<{n}f", *(rng.uniform(-0.1, 0.1) for _ in range(n)))
+        data += bytes(-len(data) % 32)
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(shapes), len(keys)) + b"".join(keys) + tensors
+    with open(path, "wb") as file:
+        file.write(head + bytes(-len(head) % 32) + data)
+
+
+def picture(red):
+    """A PNG of 28 x 28 points of one colour, in base64."""
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    rows = (b"\0" + bytes((red, 60, 120)) * 28) * 28
+    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 28, 28, 8, 2, 0, 0, 0)) +
+                            chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")).decode()
 
 
 class Server:

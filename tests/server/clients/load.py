@@ -1,8 +1,9 @@
 """Load on a server, measured: run.sh BUILD load.py [PART[=SECONDS] ...]. Not a test: it prints figures for docs/notes.
 
 1, 8 and 32 clients stream answers of 32 greedy tokens to eight prompts; every answer is compared with the one the same
-prompt got alone (dense, moe). front: the same requests at the engine's own socket and through the front. stock: the same
-at llama.cpp's llama-server, whose path is in LLAMA_SERVER. rest: connections at rest, and wrk."""
+prompt got alone (dense; moe and paged: with some of their weights). front: the same requests at the engine's own socket and
+through the front. stock: the same at llama.cpp's llama-server, whose path is in LLAMA_SERVER. rest: connections at rest,
+and wrk."""
 import collections
 import http.client
 import json
@@ -235,6 +236,7 @@ PARTS = {
     "rest": lambda _: rest(),
     "dense": lambda seconds: load(DENSE, seconds),
     "moe": lambda seconds: load(MOE, seconds, "--weights", "224M"),
+    "paged": lambda seconds: load(DENSE, seconds, "--weights", "60%"),
     "stock": lambda seconds: against_stock(os.environ["LLAMA_SERVER"], DENSE, seconds),
 }
 

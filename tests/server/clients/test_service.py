@@ -252,6 +252,51 @@ class Conversations(unittest.TestCase):
             shutil.rmtree(folder)
 
 
+class Images(unittest.TestCase):
+    """A projector with random weights says nothing about a picture; that it reaches the model shows in the tokens."""
+
+    def test_pictures_reach_the_model(self):
+        folder = tempfile.mkdtemp(prefix="hypura-test-")
+        self.addCleanup(shutil.rmtree, folder)
+        os.mkdir(os.path.join(folder, "models"))
+        harness.write_projector(os.path.join(folder, "models", DENSE + ".mmproj.gguf"), 576)
+        with harness.Server("--memory", "1G", "--threads", "2", "--context", "512", folder=folder) as server:
+            client = Client(server)
+            pictures = [harness.picture(200), harness.picture(20)]
+
+            def ask(path, body):
+                status, _, data = client.ask("POST", path, body)
+                self.assertEqual(status, 200, data)
+                return json.loads(data)
+
+            def chat(images):
+                message = {"role": "user", "content": "What is this?", "images": images}
+                return ask("/api/chat", dict(SHORT, messages=[message]))["prompt_eval_count"]
+
+            def generate(images):
+                body = dict(SHORT, prompt="What is this?", images=images)
+                return ask("/api/generate", body)["prompt_eval_count"]
+
+            def openai(images):
+                parts = [{"type": "image_url", "image_url": {"url": "data:image/png;base64," + image}} for image in images]
+                body = {"model": DENSE, "max_tokens": 2, "messages": user(parts + [{"type": "text", "text": "What is this?"}])}
+                return ask("/v1/chat/completions", body)["usage"]["prompt_tokens"]
+
+            for count in chat, generate, openai:
+                none, one, two = (count(pictures[:n]) for n in range(3))
+                self.assertGreaterEqual(one - none, 4, count) # its four tokens, and what the server puts around them
+                self.assertGreaterEqual(two - one, 4, count)
+            self.assertIn("vision", ask("/api/show", {"model": DENSE})["capabilities"])
+            # A model without a projector takes none, and neither does this one what is no picture.
+            image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + pictures[0]}}
+            for path, body in (("/api/chat", dict(SHORT, model=harness.MOE, messages=[dict(user("hi")[0], images=pictures)])),
+                               ("/api/generate", dict(SHORT, model=harness.MOE, prompt="hi", images=pictures)),
+                               ("/v1/chat/completions", {"model": harness.MOE, "messages": user([image])}),
+                               ("/api/chat", dict(SHORT, messages=[dict(user("hi")[0], images=["AAAA"])]))):
+                status, _, data = client.ask("POST", path, body)
+                self.assertEqual(status, 400, (path, data))
+
+
 class Memory(unittest.TestCase):
     def test_an_idle_model_makes_room(self):
         with harness.Server("--memory", "700M", "--threads", "2", "--parallel", "1") as server:
