@@ -101,6 +101,8 @@ typedef struct hypura_profile {
     uint64_t ram_limit_bytes;     /* smallest of RAM and cgroup limits */
     double   memory_bytes_per_s;  /* sequential read by all cores */
     char     storage_path[1024];  /* where the reads were measured */
+    bool     provisional;         /* on a small file, as there was no room for a large one: its reads may have come from
+                                   * the drive's own cache. Such a profile is not stored */
     char     io_engine[16];       /* "uring" or "pool" */
     bool     direct_io;           /* O_DIRECT or F_NOCACHE really in effect */
     uint32_t io_align_offset_bytes;

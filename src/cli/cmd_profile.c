@@ -53,6 +53,7 @@ static json_t *profile_json(const hypura_profile *profile)
     hypura_json_integer(&object, "ram_limit_bytes", profile->ram_limit_bytes);
     hypura_json_real(&object, "memory_bytes_per_s", profile->memory_bytes_per_s);
     hypura_json_text(&object, "storage_path", profile->storage_path);
+    hypura_json_bool(&object, "provisional", profile->provisional);
     hypura_json_text(&object, "io_engine", profile->io_engine);
     hypura_json_bool(&object, "direct_io", profile->direct_io);
     hypura_json_integer(&object, "io_align_offset_bytes", profile->io_align_offset_bytes);
@@ -80,7 +81,8 @@ static hypura_status print_profile(const hypura_profile *profile, hypura_error *
     hypura_output_printf("memory     %s, %s available now, %s allowed, read at %s\n",
                          hypura_output_size(profile->ram_total_bytes), hypura_output_size(profile->ram_available_bytes),
                          hypura_output_size(profile->ram_limit_bytes), hypura_output_rate(profile->memory_bytes_per_s));
-    hypura_output_printf("storage    %s\n", profile->storage_path);
+    hypura_output_printf("storage    %s%s\n", profile->storage_path,
+                         profile->provisional ? " (small: provisional, measured anew next time)" : "");
     hypura_output_printf("reads      %s with %u requests of %s in flight (%s, %s), 4 KiB in %.0f us\n",
                          hypura_output_rate(profile->direct_bytes_per_s), profile->io_depth,
                          hypura_output_size(profile->io_block_bytes), profile->io_engine,

@@ -16,7 +16,9 @@ hypura_status hypura_probe_memory(int n_threads, double *bytes_per_s, hypura_err
 #define HYPURA_PROBE_FILE_BYTES ((uint64_t)256 << 20)
 
 /* Measures the drive of path (a file or folder) with the pager's own I/O engine,
- * and fills the fields of the profile from storage_path to read_latency_us.
+ * and fills the fields of the profile from storage_path to read_latency_us. Where
+ * there is no room for a file of that size, a smaller path is read itself, and the
+ * profile is provisional.
  * memory_bytes_per_s of the profile is set before: reads that look faster than
  * memory came from a cache, and are refused. */
 hypura_status hypura_probe_storage(const char *path, hypura_progress_fn progress, void *progress_user,

@@ -1,7 +1,7 @@
 /*
  * probe_storage.c - what a drive gives to random reads of the engine's own kind.
  *
- *     file (a large one that exists, or one written for this)
+ *     file (a large one that exists, or one written for this; where there is no room for it, the small one)
  *       -> 4 KiB reads, one at a time             latency, median
  *       -> grid of block sizes x depths, briefly  the shape of the curve, kept as a table
  *       -> the promising ones again, interleaved  the choice
@@ -64,6 +64,7 @@ typedef struct probe {
     bool sequential;
     bool buffered;
     uint64_t range_bytes; /* of the file, from its begin; 0: all of it */
+    uint64_t max_block_bytes; /* 0: no limit */
     uint64_t next;        /* sequential: number of the next block */
     uint64_t random;
     unsigned char *memory; /* MAX_FLIGHT_BYTES */
@@ -271,7 +272,8 @@ static hypura_status choose_shape(probe *p, hypura_profile *profile)
     size_t n = 0;
     for (int b = 0; b < N_BLOCKS; b++) {
         for (int d = 0; d < N_DEPTHS; d++) {
-            if (blocks[b] * depths[d] <= MAX_FLIGHT_BYTES) {
+            if (blocks[b] * depths[d] <= MAX_FLIGHT_BYTES &&
+                (p->max_block_bytes == 0 || blocks[b] <= p->max_block_bytes)) {
                 shapes[n++] = (shape){.block_bytes = blocks[b], .depth = depths[d]};
             }
         }
@@ -320,6 +322,9 @@ static hypura_status measure_file(probe *p, hypura_profile *profile)
     if (status == HYPURA_OK) {
         status = choose_shape(p, profile);
     }
+    if (status == HYPURA_OK && profile->provisional && profile->direct_bytes_per_s > profile->memory_bytes_per_s) {
+        profile->direct_bytes_per_s = profile->memory_bytes_per_s;
+    }
     if (status == HYPURA_OK && profile->direct_bytes_per_s > profile->memory_bytes_per_s) {
         char storage[HYPURA_SIZE_TEXT];
         char memory[HYPURA_SIZE_TEXT];
@@ -341,6 +346,31 @@ static void cut_to_folder(char *path)
     } else {
         slash[slash == path] = '\0';
     }
+}
+
+/* A file of its own, written into the folder of path. */
+static hypura_status measure_folder(probe *p, hypura_profile *profile)
+{
+    hypura_probe_file file;
+    hypura_status status = hypura_probe_file_open(profile->storage_path, HYPURA_PROBE_FILE_BYTES, p->progress,
+                                                  p->progress_user, &file, p->error);
+    if (status == HYPURA_OK) {
+        p->path = file.path;
+        status = measure_file(p, profile);
+        hypura_probe_file_close(&file);
+    }
+    return status;
+}
+
+/* path itself, which only has to be read. */
+static hypura_status measure_small(probe *p, const char *path, uint64_t bytes, hypura_profile *profile)
+{
+    (void)snprintf(profile->storage_path, sizeof profile->storage_path, "%s", path);
+    profile->provisional = true;
+    p->path = path;
+    p->max_block_bytes = bytes;
+    hypura_error_clear(p->error);
+    return measure_file(p, profile);
 }
 
 hypura_status hypura_probe_storage(const char *path, hypura_progress_fn progress, void *progress_user,
@@ -369,13 +399,9 @@ hypura_status hypura_probe_storage(const char *path, hypura_progress_fn progress
         if (!S_ISDIR(st.st_mode)) {
             cut_to_folder(profile->storage_path);
         }
-        hypura_probe_file file;
-        status = hypura_probe_file_open(profile->storage_path, HYPURA_PROBE_FILE_BYTES, progress, progress_user, &file,
-                                        error);
-        if (status == HYPURA_OK) {
-            p.path = file.path;
-            status = measure_file(&p, profile);
-            hypura_probe_file_close(&file);
+        status = measure_folder(&p, profile);
+        if (status == HYPURA_ERR_IO && S_ISREG(st.st_mode) && (uint64_t)st.st_size >= blocks[0]) {
+            status = measure_small(&p, path, (uint64_t)st.st_size, profile);
         }
     }
     hypura_os_memory_unmap(p.memory, MAX_FLIGHT_BYTES);

@@ -142,7 +142,7 @@ hypura_status hypura_profile_get(const hypura_profile_options *options, hypura_p
     const hypura_profile known = *profile;
     list_devices(options->every_driver, profile);
     const bool rated = status == HYPURA_OK && rate_gpus(profile, &known);
-    if (status == HYPURA_OK && options->cache_dir != NULL && (!stored || rated)) {
+    if (status == HYPURA_OK && options->cache_dir != NULL && (!stored || rated) && !profile->provisional) {
         status = hypura_store_save(options->cache_dir, drive.id, profile, error);
     }
     if (status != HYPURA_OK) {

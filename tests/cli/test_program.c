@@ -170,7 +170,7 @@ static void test_profile_json(void **state)
     driver_expect(&run, 0, NULL, NULL);
     json_t *object = driver_object(
         run.output, "version cpu cpus ram_total_bytes ram_available_bytes ram_limit_bytes memory_bytes_per_s "
-                    "storage_path io_engine direct_io io_align_offset_bytes io_align_memory_bytes io_block_bytes "
+                    "storage_path provisional io_engine direct_io io_align_offset_bytes io_align_memory_bytes io_block_bytes "
                     "io_depth direct_bytes_per_s read_latency_us io_rates measured_unix_s devices");
     assert_true(driver_integer(object, "ram_total_bytes") == (int64_t)16 << 30);
     assert_true(driver_real(object, "read_latency_us") == 77.0); /* --force arrived */

@@ -121,6 +121,38 @@ static void a_file_that_cannot_grow_is_an_error_with_advice(void **state)
     assert_int_equal(fixture_count_files(), 0);
 }
 
+static void without_room_a_small_file_is_measured_itself(void **state)
+{
+    (void)state;
+    char path[128];
+    char cache[128];
+    snprintf(path, sizeof path, "%s/model.gguf", fixture_folder);
+    snprintf(cache, sizeof cache, "%s/cache", fixture_folder);
+    fixture_write("model.gguf", "x");
+    assert_int_equal(truncate(path, (off_t)(3 << 20)), 0);
+    struct rlimit old;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    struct rlimit small = {.rlim_cur = 10 << 20, .rlim_max = old.rlim_max};
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    const hypura_profile_options options = {.cache_dir = cache, .storage_path = path};
+    hypura_profile p;
+    hypura_error error;
+    hypura_status status = hypura_profile_get(&options, &p, &error);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    if (status != HYPURA_OK) {
+        fail_msg("%s", error.message);
+    }
+    assert_true(p.provisional);
+    assert_string_equal(p.storage_path, path);
+    assert_true(p.direct_bytes_per_s > 0 && p.direct_bytes_per_s <= p.memory_bytes_per_s);
+    assert_true(p.io_block_bytes <= 3 << 20);
+    /* With room again it is measured as it should be. */
+    assert_int_equal(hypura_profile_get(&options, &p, &error), HYPURA_OK);
+    assert_false(p.provisional);
+    assert_string_equal(p.storage_path, fixture_folder);
+}
+
 static void a_large_file_is_measured_as_it_is(void **state)
 {
     (void)state;
@@ -196,6 +228,7 @@ int main(void)
         IN_FOLDER(a_stored_profile_is_used_with_memory_of_now),
         IN_FOLDER(force_and_damage_measure_anew_and_a_stop_leaves_nothing),
         IN_FOLDER(a_file_that_cannot_grow_is_an_error_with_advice),
+        IN_FOLDER(without_room_a_small_file_is_measured_itself),
         IN_FOLDER(a_large_file_is_measured_as_it_is),
         IN_FOLDER(measured_figures_make_sense_and_are_stored),
         cmocka_unit_test(senseless_options_are_refused),
