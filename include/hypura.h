@@ -462,6 +462,8 @@ typedef struct hypura_statistics {
     uint64_t n_readbacks;       /* of selected experts */
     double   readback_s;        /* waiting for them: the GPU computing what leads to them included */
     double   submit_s;          /* from there until the GPU had its next work: it stood still */
+    uint64_t n_ahead;           /* read-backs during which it went on computing, with what it held */
+    uint64_t n_repeated;        /* of these, where an expert was missing: computed again */
 } hypura_statistics;
 
 HYPURA_API hypura_status      hypura_model_open(const hypura_model_options *options, hypura_model **model,
@@ -609,6 +611,8 @@ typedef enum hypura_metric {
     HYPURA_METRIC_READBACKS_PER_TOKEN,
     HYPURA_METRIC_READBACK_S, /* waiting for selected experts, what leads to them being computed meanwhile */
     HYPURA_METRIC_SUBMIT_S,   /* from there until the GPU's next work */
+    HYPURA_METRIC_AHEAD_PER_TOKEN,    /* read-backs during which the GPU went on computing */
+    HYPURA_METRIC_REPEATED_PER_TOKEN, /* of these, in vain */
     HYPURA_METRIC_PREFILL_UPLOADED_BYTES_PER_TOKEN,
     HYPURA_N_METRICS,
 } hypura_metric;

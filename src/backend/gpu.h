@@ -20,6 +20,9 @@ typedef struct hypura_gpu hypura_gpu;
 /* device: the GPU's ggml_backend_dev_t. The pager was opened for it and outlives
  * this; this outlives every model and context that was given its device. */
 hypura_status hypura_gpu_open(void *device, hypura_pager *pager, hypura_gpu **gpu, hypura_error *error);
+/* Whether pieces are computed before it is known that their experts are there: AUTO
+ * at first. */
+void          hypura_gpu_set_foresight(hypura_gpu *gpu, hypura_foresight foresight);
 void          hypura_gpu_close(hypura_gpu *gpu);
 
 /* The ggml_backend_dev_t to give to libllama as its only device, and the

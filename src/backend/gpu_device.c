@@ -224,6 +224,22 @@ static size_t experts_alignment(ggml_backend_buffer_type_t type)
     return ggml_backend_buft_get_alignment(ggml_backend_dev_buffer_type(((hypura_gpu *)type->context)->inner));
 }
 
+/* Whether the GPU can turn ids into slots: rows of one number from a table of numbers. */
+static bool can_look_up(ggml_backend_dev_t device)
+{
+    struct ggml_tensor table = {.type = GGML_TYPE_I32,
+                                .ne = {1, 8, 1, 1},
+                                .nb = {sizeof(int32_t), sizeof(int32_t), 8 * sizeof(int32_t), 8 * sizeof(int32_t)}};
+    struct ggml_tensor ids = {.type = GGML_TYPE_I32,
+                              .ne = {8, 1, 1, 1},
+                              .nb = {sizeof(int32_t), 8 * sizeof(int32_t), 8 * sizeof(int32_t), 8 * sizeof(int32_t)}};
+    struct ggml_tensor lookup = table;
+    lookup.op = GGML_OP_GET_ROWS;
+    lookup.src[0] = &table;
+    lookup.src[1] = &ids;
+    return ggml_backend_dev_supports_op(device, &lookup);
+}
+
 /* ---- open and close -------------------------------------------------------------------- */
 
 hypura_status hypura_gpu_open(void *device, hypura_pager *pager, hypura_gpu **out, hypura_error *error)
@@ -237,6 +253,7 @@ hypura_status hypura_gpu_open(void *device, hypura_pager *pager, hypura_gpu **ou
     gpu->pager = pager;
     (void)snprintf(gpu->name, sizeof(gpu->name), "Hypura-%s", ggml_backend_dev_name(device));
     gpu->records_late = strcmp(ggml_backend_reg_name(ggml_backend_dev_backend_reg(device)), "Vulkan") == 0;
+    gpu->can_look_up = can_look_up(device);
     gpu->registry = (struct ggml_backend_reg){
         .api_version = GGML_BACKEND_API_VERSION,
         .iface =
@@ -283,6 +300,11 @@ hypura_status hypura_gpu_open(void *device, hypura_pager *pager, hypura_gpu **ou
     };
     *out = gpu;
     return HYPURA_OK;
+}
+
+void hypura_gpu_set_foresight(hypura_gpu *gpu, hypura_foresight foresight)
+{
+    gpu->foresight = foresight;
 }
 
 void hypura_gpu_close(hypura_gpu *gpu)

@@ -1,7 +1,6 @@
 /*
- * gpu_executor.c - one instance over a GPU, made by libllama for each context. It
- * hands graphs to the instance it wraps, cut before the first product of each
- * selection of streamed experts:
+ * gpu_executor.c - hands a graph to the instance of the GPU's backend that ours wraps,
+ * cut before the first product of each selection of streamed experts:
  *
  *     ... attention, router, ids | gate, up, down ... attention, router, ids | gate ...
  *                                ^ ids read back, experts made present       ^ again
@@ -34,43 +33,6 @@
 /* A batch with this many pairs for each expert takes all of them: 1 in 400 would not
  * be selected if routing were even, and not asking keeps the GPU busy. */
 #define ALL_PAIRS_PER_EXPERT 6
-#define MAX_EXPERTS          1024
-
-typedef struct swapped_node {
-    struct ggml_tensor *node;
-    struct ggml_tensor *weights;
-    struct ggml_tensor *ids;
-} swapped_node;
-
-typedef struct gpu_instance {
-    hypura_gpu          *gpu;
-    ggml_backend_t       inner;
-    swapped_node        *swapped; /* grows with the largest graph */
-    int                  n_swapped;
-    int                  max_swapped;
-    int32_t             *ids; /* read back; grows with the largest batch */
-    size_t               max_ids;
-    int                  next_stage;
-    bool                 stage_used[HYPURA_MAX_STAGES];
-    ggml_backend_event_t stage_done[HYPURA_MAX_STAGES]; /* NULL: the device has no events */
-    uint64_t             cut_us; /* when the ids had arrived, until the GPU has its next work */
-    uint32_t             experts[MAX_EXPERTS];
-    uint32_t             slots[MAX_EXPERTS];
-    uint32_t             slot_of[MAX_EXPERTS];
-} gpu_instance;
-
-typedef struct gpu_walk {
-    gpu_instance       *instance;
-    hypura_vram        *vram;
-    struct ggml_cgraph *graph;
-} gpu_walk;
-
-/* The nodes of a graph from the first product of a selection up to the next one's. */
-typedef struct gpu_cut {
-    int                   at;
-    const backend_weight *weight; /* of the first product */
-    struct ggml_tensor   *ids;
-} gpu_cut;
 
 /* ---- cuts ------------------------------------------------------------------------ */
 
@@ -83,8 +45,7 @@ static const backend_weight *streamed_weight(const gpu_instance *instance, const
     return node->src[0]->extra;
 }
 
-/* The first cut at or after a node whose selection is another than `last`. */
-static gpu_cut next_cut(const gpu_instance *instance, const struct ggml_cgraph *graph, int from, const gpu_cut *last)
+gpu_cut gpu_next_cut(const gpu_instance *instance, const struct ggml_cgraph *graph, int from, const gpu_cut *last)
 {
     for (int i = from; i < graph->n_nodes; i++) {
         const backend_weight *weight = streamed_weight(instance, graph->nodes[i]);
@@ -115,7 +76,7 @@ static enum ggml_status swap(gpu_instance *instance, struct ggml_tensor *node, s
     return GGML_STATUS_SUCCESS;
 }
 
-static void swap_back(gpu_instance *instance)
+void gpu_swap_back(gpu_instance *instance)
 {
     for (int i = 0; i < instance->n_swapped; i++) {
         instance->swapped[i].node->src[0] = instance->swapped[i].weights;
@@ -124,8 +85,7 @@ static void swap_back(gpu_instance *instance)
     instance->n_swapped = 0;
 }
 
-/* Exchanges the sources of a cut's products. ids: NULL keeps them; set: -1 for slots. */
-static enum ggml_status swap_products(const gpu_walk *walk, const gpu_cut *cut, int end, struct ggml_tensor *ids,
+enum ggml_status gpu_swap_products(const gpu_walk *walk, const gpu_cut *cut, int end, struct ggml_tensor *ids,
                                       int set)
 {
     for (int i = cut->at; i < end; i++) {
@@ -178,8 +138,7 @@ static enum ggml_status read_ids(const gpu_walk *walk, const gpu_cut *cut)
     return GGML_STATUS_SUCCESS;
 }
 
-/* The distinct experts of *values; -1 when one is out of range. */
-static int find_distinct(gpu_instance *instance, const int32_t *values, size_t n, uint32_t n_experts)
+int gpu_find_distinct(gpu_instance *instance, const int32_t *values, size_t n, uint32_t n_experts)
 {
     int n_distinct = 0;
     memset(instance->slot_of, 0, n_experts * sizeof(*instance->slot_of));
@@ -203,13 +162,14 @@ static enum ggml_status through_slots(const gpu_walk *walk, const gpu_cut *cut, 
     const hypura_bundle *shape = &hypura_pager_map(instance->gpu->pager)->bundles[bundle];
     int32_t            *values = hypura_vram_id_values(walk->vram, bundle);
     const size_t        n = (size_t)(cut->ids->ne[0] * cut->ids->ne[1]);
+    uint32_t            n_missing;
     if (instance->gpu->select) {
         instance->gpu->select(instance->gpu->select_user, shape->layer, values, (uint32_t)cut->ids->ne[0],
                               (uint32_t)cut->ids->ne[1]);
     }
-    const int n_distinct = find_distinct(instance, values, n, (uint32_t)shape->n_experts);
+    const int n_distinct = gpu_find_distinct(instance, values, n, (uint32_t)shape->n_experts);
     if (n_distinct < 0 || hypura_vram_load(walk->vram, bundle, (uint32_t)cut->ids->ne[1], instance->experts,
-                                           (uint32_t)n_distinct, instance->slots) != HYPURA_OK) {
+                                           (uint32_t)n_distinct, instance->slots, &n_missing) != HYPURA_OK) {
         return GGML_STATUS_FAILED;
     }
     for (int i = 0; i < n_distinct; i++) {
@@ -218,7 +178,7 @@ static enum ggml_status through_slots(const gpu_walk *walk, const gpu_cut *cut, 
     for (size_t i = 0; i < n; i++) {
         values[i] = (int32_t)instance->slot_of[values[i]];
     }
-    return swap_products(walk, cut, end, hypura_vram_send_ids(walk->vram, bundle, cut->ids->ne[0], cut->ids->ne[1]),
+    return gpu_swap_products(walk, cut, end, hypura_vram_send_ids(walk->vram, bundle, cut->ids->ne[0], cut->ids->ne[1]),
                          -1);
 }
 
@@ -254,7 +214,7 @@ static enum ggml_status through_stage(const gpu_walk *walk, const gpu_cut *cut, 
             return status;
         }
         const bool few = n <= hypura_vram_max_pairs(walk->vram, bundle);
-        n_distinct = find_distinct(instance, few ? hypura_vram_id_values(walk->vram, bundle) : instance->ids, n, n_experts);
+        n_distinct = gpu_find_distinct(instance, few ? hypura_vram_id_values(walk->vram, bundle) : instance->ids, n, n_experts);
     } else {
         for (uint32_t e = 0; e < n_experts; e++) {
             instance->experts[e] = e;
@@ -265,12 +225,12 @@ static enum ggml_status through_stage(const gpu_walk *walk, const gpu_cut *cut, 
                               HYPURA_OK) {
         return GGML_STATUS_FAILED;
     }
-    return swap_products(walk, cut, end, NULL, *set);
+    return gpu_swap_products(walk, cut, end, NULL, *set);
 }
 
 /* ---- graphs --------------------------------------------------------------------------- */
 
-static enum ggml_status run(const gpu_walk *walk, int first, int last)
+enum ggml_status gpu_run(const gpu_walk *walk, int first, int last)
 {
     if (first >= last) {
         return GGML_STATUS_SUCCESS;
@@ -305,29 +265,32 @@ static int second_piece(const gpu_walk *walk, int at, int end)
     return last < end && last > at + 1 && walk->graph->nodes[last - 1]->op != GGML_OP_MUL_MAT_ID ? last : end;
 }
 
-static enum ggml_status run_cut(const gpu_walk *walk, int first, int last, bool one_token)
+enum ggml_status gpu_run_cut(const gpu_walk *walk, int first, int last, bool one_token)
 {
     const int middle = one_token ? second_piece(walk, first, last) : last;
     if (one_token) {
         forget_portions(walk);
     }
-    enum ggml_status status = run(walk, first, middle);
+    enum ggml_status status = gpu_run(walk, first, middle);
     if (status == GGML_STATUS_SUCCESS && middle < last) {
         forget_portions(walk);
-        status = run(walk, middle, last);
+        status = gpu_run(walk, middle, last);
     }
     return status;
 }
 
-static enum ggml_status walk_graph(void *user)
+enum ggml_status gpu_walk_graph(void *user)
 {
-    const gpu_walk  *walk = user;
-    gpu_instance    *instance = walk->instance;
-    gpu_cut          cut = next_cut(instance, walk->graph, 0, NULL);
-    enum ggml_status status = run(walk, 0, cut.at);
+    const gpu_walk *walk = user;
+    gpu_instance   *instance = walk->instance;
     hypura_vram_begin(walk->vram, instance->inner);
+    if (gpu_runs_ahead(walk)) {
+        return gpu_walk_ahead(walk);
+    }
+    gpu_cut          cut = gpu_next_cut(instance, walk->graph, 0, NULL);
+    enum ggml_status status = gpu_run(walk, 0, cut.at);
     while (cut.at < walk->graph->n_nodes && status == GGML_STATUS_SUCCESS) {
-        const gpu_cut next = next_cut(instance, walk->graph, cut.at + 1, &cut);
+        const gpu_cut next = gpu_next_cut(instance, walk->graph, cut.at + 1, &cut);
         const int64_t n_pairs = cut.ids->ne[0] * cut.ids->ne[1];
         int           set = -1;
         if (n_pairs <= (int64_t)hypura_vram_max_pairs(walk->vram, cut.weight->bundle)) {
@@ -337,7 +300,7 @@ static enum ggml_status walk_graph(void *user)
             status = through_stage(walk, &cut, next.at, &set);
         }
         if (status == GGML_STATUS_SUCCESS) {
-            status = run_cut(walk, cut.at, next.at, set < 0);
+            status = gpu_run_cut(walk, cut.at, next.at, set < 0);
         }
         if (set >= 0 && instance->stage_done[set] && status == GGML_STATUS_SUCCESS) {
             ggml_backend_event_record(instance->stage_done[set], instance->inner);
@@ -345,158 +308,4 @@ static enum ggml_status walk_graph(void *user)
         cut = next;
     }
     return status;
-}
-
-static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgraph *graph)
-{
-    gpu_instance *instance = backend->context;
-    hypura_pager *pager = instance->gpu->pager;
-    if (next_cut(instance, graph, 0, NULL).at == graph->n_nodes) {
-        return ggml_backend_graph_compute_async(instance->inner, graph);
-    }
-    gpu_walk walk = {.instance = instance, .vram = hypura_pager_vram(pager), .graph = graph};
-    hypura_pager_enter(pager);
-    const enum ggml_status status = gpu_guard(walk_graph, &walk);
-    swap_back(instance);
-    hypura_pager_leave(pager);
-    return status;
-}
-
-/* ---- everything else is the inner instance's -------------------------------------------- */
-
-static gpu_instance *instance_of(ggml_backend_t backend)
-{
-    return backend->context;
-}
-
-static const char *instance_name(ggml_backend_t backend)
-{
-    return instance_of(backend)->gpu->name;
-}
-
-static void instance_free(ggml_backend_t backend)
-{
-    gpu_instance *instance = backend->context;
-    hypura_vram  *vram = hypura_pager_vram(instance->gpu->pager);
-    if (vram) {
-        ggml_backend_synchronize(instance->inner);
-        hypura_vram_forget(vram, instance->inner);
-    }
-    for (int s = 0; s < HYPURA_MAX_STAGES; s++) {
-        ggml_backend_event_free(instance->stage_done[s]);
-    }
-    ggml_backend_free(instance->inner);
-    free(instance->swapped);
-    free(instance->ids);
-    free(instance);
-    free(backend);
-}
-
-static void instance_set_async(ggml_backend_t backend, struct ggml_tensor *tensor, const void *data, size_t offset,
-                               size_t size)
-{
-    ggml_backend_t inner = instance_of(backend)->inner;
-    inner->iface.set_tensor_async(inner, tensor, data, offset, size);
-}
-
-static void instance_get_async(ggml_backend_t backend, const struct ggml_tensor *tensor, void *data, size_t offset,
-                               size_t size)
-{
-    ggml_backend_t inner = instance_of(backend)->inner;
-    inner->iface.get_tensor_async(inner, tensor, data, offset, size);
-}
-
-static void instance_set_2d_async(ggml_backend_t backend, struct ggml_tensor *tensor, const void *data, size_t offset,
-                                  size_t size, size_t n_copies, size_t stride_tensor, size_t stride_data)
-{
-    ggml_backend_t inner = instance_of(backend)->inner;
-    inner->iface.set_tensor_2d_async(inner, tensor, data, offset, size, n_copies, stride_tensor, stride_data);
-}
-
-static void instance_get_2d_async(ggml_backend_t backend, const struct ggml_tensor *tensor, void *data, size_t offset,
-                                  size_t size, size_t n_copies, size_t stride_tensor, size_t stride_data)
-{
-    ggml_backend_t inner = instance_of(backend)->inner;
-    inner->iface.get_tensor_2d_async(inner, tensor, data, offset, size, n_copies, stride_tensor, stride_data);
-}
-
-static bool instance_copy_async(ggml_backend_t from, ggml_backend_t to, const struct ggml_tensor *source,
-                                struct ggml_tensor *target)
-{
-    ggml_backend_t inner = gpu_inner_instance(to);
-    return inner->iface.cpy_tensor_async(gpu_inner_instance(from), inner, source, target);
-}
-
-static void instance_synchronize(ggml_backend_t backend)
-{
-    ggml_backend_synchronize(instance_of(backend)->inner);
-}
-
-static void instance_event_record(ggml_backend_t backend, ggml_backend_event_t event)
-{
-    ggml_backend_event_record(event, instance_of(backend)->inner);
-}
-
-static void instance_event_wait(ggml_backend_t backend, ggml_backend_event_t event)
-{
-    ggml_backend_event_wait(instance_of(backend)->inner, event);
-}
-
-static void instance_optimize(ggml_backend_t backend, struct ggml_cgraph *graph,
-                              struct ggml_backend_graph_optimize_params *params)
-{
-    ggml_backend_t inner = instance_of(backend)->inner;
-    inner->iface.graph_optimize(inner, graph, params);
-}
-
-static ggml_guid_t instance_guid(void)
-{
-    static ggml_guid guid = {0x68, 0x79, 0x70, 0x75, 0x72, 0x61, 0x2d, 0x67,
-                             0x70, 0x75, 0x2d, 0x2d, 0x2d, 0x30, 0x30, 0x31};
-    return &guid;
-}
-
-ggml_backend_t gpu_inner_instance(ggml_backend_t backend)
-{
-    return backend->iface.graph_compute == instance_compute ? instance_of(backend)->inner : backend;
-}
-
-ggml_backend_t gpu_new_instance(hypura_gpu *gpu)
-{
-    gpu_instance  *instance = calloc(1, sizeof(*instance));
-    ggml_backend_t backend = calloc(1, sizeof(*backend));
-    ggml_backend_t inner = ggml_backend_dev_init(gpu->inner, NULL);
-    if (!instance || !backend || !inner) {
-        free(instance);
-        free(backend);
-        ggml_backend_free(inner);
-        return NULL;
-    }
-    instance->gpu = gpu;
-    instance->inner = inner;
-    for (int s = 0; inner->iface.event_record && s < HYPURA_MAX_STAGES; s++) {
-        instance->stage_done[s] = ggml_backend_event_new(gpu->inner);
-    }
-    const struct ggml_backend_i *has = &inner->iface;
-    *backend = (struct ggml_backend){
-        .guid = instance_guid(),
-        .iface =
-            {
-                .get_name = instance_name,
-                .free = instance_free,
-                .set_tensor_async = has->set_tensor_async ? instance_set_async : NULL,
-                .get_tensor_async = has->get_tensor_async ? instance_get_async : NULL,
-                .set_tensor_2d_async = has->set_tensor_2d_async ? instance_set_2d_async : NULL,
-                .get_tensor_2d_async = has->get_tensor_2d_async ? instance_get_2d_async : NULL,
-                .cpy_tensor_async = has->cpy_tensor_async ? instance_copy_async : NULL,
-                .synchronize = has->synchronize ? instance_synchronize : NULL,
-                .graph_compute = instance_compute,
-                .event_record = has->event_record ? instance_event_record : NULL,
-                .event_wait = has->event_wait ? instance_event_wait : NULL,
-                .graph_optimize = has->graph_optimize ? instance_optimize : NULL,
-            },
-        .device = &gpu->device,
-        .context = instance,
-    };
-    return backend;
 }

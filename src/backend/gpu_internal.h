@@ -1,5 +1,11 @@
 /*
  * gpu_internal.h - what the files over a GPU share.
+ *
+ *     gpu_device.c    the device that stands for a GPU, its buffer type for experts
+ *     gpu_instance.c  one instance of it for each context: forwards what is asked of it
+ *     gpu_executor.c  cuts a graph where experts are selected, makes them present
+ *     gpu_ahead.c     one token: runs past a cut before the selection is known
+ *     gpu_guard.cpp   calls of the GPU's backend that may throw
  */
 #ifndef HYPURA_BACKEND_GPU_INTERNAL_H
 #define HYPURA_BACKEND_GPU_INTERNAL_H
@@ -17,9 +23,91 @@ struct hypura_gpu {
     hypura_pager                   *pager;
     char                            name[64];
     bool                            records_late; /* ggml-vulkan: see gpu_executor.c */
+    hypura_foresight                foresight;    /* AUTO: runs ahead where that pays */
+    bool                            can_look_up;  /* the device has rows of numbers looked up */
     hypura_gpu_select_fn            select;
     void                           *select_user;
 };
+
+#define GPU_MAX_EXPERTS 1024
+
+/* The nodes of a graph from the first product of a selection up to the next one's. */
+typedef struct gpu_cut {
+    int                   at;
+    const backend_weight *weight; /* of the first product */
+    struct ggml_tensor   *ids;
+} gpu_cut;
+
+/* All cuts of a graph, and what was found out about the pieces between them. */
+typedef struct gpu_piece {
+    gpu_cut cut;
+    int     end;        /* node after the last */
+    bool    repeatable; /* computing it a second time gives the same */
+} gpu_piece;
+
+typedef struct gpu_pieces {
+    uint64_t   uid; /* of the graph, as ggml numbers them; 0: none */
+    int        n;
+    int        capacity;
+    gpu_piece *list;
+} gpu_pieces;
+
+typedef struct swapped_node {
+    struct ggml_tensor *node;
+    struct ggml_tensor *weights;
+    struct ggml_tensor *ids;
+} swapped_node;
+
+typedef struct gpu_instance {
+    hypura_gpu          *gpu;
+    ggml_backend_t       inner;
+    swapped_node        *swapped; /* grows with the largest graph */
+    int                  n_swapped;
+    int                  max_swapped;
+    int32_t             *ids; /* read back; grows with the largest batch */
+    size_t               max_ids;
+    int                  next_stage;
+    bool                 stage_used[HYPURA_MAX_STAGES];
+    ggml_backend_event_t stage_done[HYPURA_MAX_STAGES]; /* NULL: the device has no events */
+    uint64_t             cut_us; /* when the ids had arrived, until the GPU has its next work */
+    uint32_t             experts[GPU_MAX_EXPERTS];
+    uint32_t             slots[GPU_MAX_EXPERTS];
+    uint32_t             slot_of[GPU_MAX_EXPERTS];
+    gpu_pieces           pieces; /* of the last graph that was run ahead */
+    float               *odds;   /* of each bundle: that a selection has nothing missing; NULL: no memory */
+} gpu_instance;
+
+typedef struct gpu_walk {
+    gpu_instance       *instance;
+    hypura_vram        *vram;
+    struct ggml_cgraph *graph;
+} gpu_walk;
+
+/* ---- gpu_executor.c ------------------------------------------------------------- */
+
+/* gpu_walk to enum ggml_status, for gpu_guard: computes the graph. */
+enum ggml_status gpu_walk_graph(void *walk);
+/* The first cut at or after a node whose selection is another than that of `last`. */
+gpu_cut gpu_next_cut(const gpu_instance *instance, const struct ggml_cgraph *graph, int from, const gpu_cut *last);
+/* Exchanges the sources of a cut's products. ids: NULL keeps them; set: -1 for slots. */
+enum ggml_status gpu_swap_products(const gpu_walk *walk, const gpu_cut *cut, int end, struct ggml_tensor *ids, int set);
+void             gpu_swap_back(gpu_instance *instance);
+/* The distinct experts of *values; -1 when one is out of range. */
+int gpu_find_distinct(gpu_instance *instance, const int32_t *values, size_t n, uint32_t n_experts);
+/* Hands over nodes [first, last): as they are, or as a piece that the GPU waits for. */
+enum ggml_status gpu_run(const gpu_walk *walk, int first, int last);
+enum ggml_status gpu_run_cut(const gpu_walk *walk, int first, int last, bool one_token);
+
+/* ---- gpu_ahead.c ---------------------------------------------------------------- */
+
+/* Before memory is given to a graph: what a piece reads stays while it may be repeated. */
+void gpu_keep_inputs(const gpu_instance *instance, struct ggml_cgraph *graph,
+                     struct ggml_backend_graph_optimize_params *params);
+/* Whether the graph is one token's, and may be walked this way; then does. */
+bool             gpu_runs_ahead(const gpu_walk *walk);
+enum ggml_status gpu_walk_ahead(const gpu_walk *walk);
+
+/* ---- gpu_instance.c ------------------------------------------------------------- */
 
 ggml_backend_t gpu_new_instance(hypura_gpu *gpu);
 /* The GPU's own instance behind one of ours, any other as it is. */

@@ -9,9 +9,7 @@
  *     experts.c   computes a chain with leased slots
  *     foresee.c   what the next layer will probably select
  *     dense.c     products with streamed dense weights, rows of embeddings
- *     gpu_device.c    the device that stands for a GPU, its buffer type for experts
- *     gpu_executor.c  one instance over a GPU; cuts a graph where experts are selected
- *     gpu_guard.cpp   calls of the GPU's backend that may throw
+ *     gpu_*.c     the same over a GPU: see gpu_internal.h
  */
 #ifndef HYPURA_BACKEND_INTERNAL_H
 #define HYPURA_BACKEND_INTERNAL_H

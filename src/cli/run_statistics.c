@@ -122,8 +122,10 @@ void hypura_run_statistics_print(const hypura_run_report *report)
         hypura_output_note("GPU        %.1f %% of the experts needed were in its memory, %s uploaded, %s copied within",
                            100.0 * ratio((double)statistics.vram_bytes_hit, (double)statistics.vram_bytes_needed),
                            hypura_output_size(statistics.bytes_uploaded), hypura_output_size(statistics.bytes_copied));
-        hypura_output_note("selections %llu read back in %.0f us each, %.0f us more until the GPU went on; %s pinned",
-                           (unsigned long long)statistics.n_readbacks,
+        hypura_output_note("selections %llu read back, %llu while the GPU went on, of which %llu in vain; %.0f us each, "
+                           "%.0f us more until the GPU went on; %s pinned",
+                           (unsigned long long)statistics.n_readbacks, (unsigned long long)statistics.n_ahead,
+                           (unsigned long long)statistics.n_repeated,
                            1e6 * ratio(statistics.readback_s, (double)statistics.n_readbacks),
                            1e6 * ratio(statistics.submit_s, (double)statistics.n_readbacks),
                            hypura_output_size(statistics.locked_bytes));
@@ -168,6 +170,8 @@ hypura_status hypura_run_statistics_write(const hypura_run_report *report, const
         hypura_json_integer(&object, "readbacks", statistics.n_readbacks);
         hypura_json_real(&object, "readback_s", statistics.readback_s);
         hypura_json_real(&object, "submit_s", statistics.submit_s);
+        hypura_json_integer(&object, "run_ahead", statistics.n_ahead);
+        hypura_json_integer(&object, "repeated", statistics.n_repeated);
     }
     hypura_json_real(&object, "bytes_read_per_token", ratio((double)statistics.bytes_read, (double)totals->tokens));
     hypura_json_real(&object, "hit_rate_bytes", hit_rate_bytes(&statistics));

@@ -42,6 +42,8 @@ static const char *const names[HYPURA_N_METRICS] = {
     [HYPURA_METRIC_READBACKS_PER_TOKEN] = "readbacks_per_token",
     [HYPURA_METRIC_READBACK_S] = "readback_s",
     [HYPURA_METRIC_SUBMIT_S] = "submit_s",
+    [HYPURA_METRIC_AHEAD_PER_TOKEN] = "ahead_per_token",
+    [HYPURA_METRIC_REPEATED_PER_TOKEN] = "repeated_per_token",
     [HYPURA_METRIC_PREFILL_UPLOADED_BYTES_PER_TOKEN] = "prefill_uploaded_bytes_per_token",
 };
 
@@ -112,6 +114,8 @@ static void evaluate_gpu(const hypura_bench_sample *sample, double *values)
     values[HYPURA_METRIC_READBACKS_PER_TOKEN] = ratio((double)s->n_readbacks, n);
     values[HYPURA_METRIC_READBACK_S] = ratio(s->readback_s, n);
     values[HYPURA_METRIC_SUBMIT_S] = ratio(s->submit_s, n);
+    values[HYPURA_METRIC_AHEAD_PER_TOKEN] = ratio((double)s->n_ahead, n);
+    values[HYPURA_METRIC_REPEATED_PER_TOKEN] = ratio((double)s->n_repeated, n);
     values[HYPURA_METRIC_PREFILL_UPLOADED_BYTES_PER_TOKEN] =
         ratio((double)prefill->bytes_uploaded, over_gpu ? sample->prefill.n_tokens : 0.0);
 }

@@ -66,6 +66,9 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
     status = hypura_backend_attach(model->pager, error);
     if (status == HYPURA_OK) {
         status = hypura_gpu_load_paged(p, model->pager, model->repack, &model->gpu, &model->llama, error);
+        if (model->gpu) {
+            hypura_gpu_set_foresight(model->gpu, options->foresight);
+        }
         if (status == HYPURA_OK) {
             status = hypura_trunk_load(model->llama, p->map, p->plan, model->pager, options->progress,
                                        options->progress_user, &model->trunk_bytes, error);

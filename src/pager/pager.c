@@ -398,6 +398,14 @@ void hypura_pager_add_submit(hypura_pager *pager, uint64_t submit_us)
     pthread_mutex_unlock(&pager->lock);
 }
 
+void hypura_pager_add_ahead(hypura_pager *pager, bool again)
+{
+    pthread_mutex_lock(&pager->lock);
+    pager->statistics.n_ahead++;
+    pager->statistics.n_repeated += again;
+    pthread_mutex_unlock(&pager->lock);
+}
+
 void hypura_pager_add_time(hypura_pager *pager, uint64_t compute_us, uint64_t total_us)
 {
     pthread_mutex_lock(&pager->lock);

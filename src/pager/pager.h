@@ -229,5 +229,8 @@ void hypura_pager_add_time(hypura_pager *pager, uint64_t compute_us, uint64_t to
 /* Over a GPU: a wait for selected experts; the time from its end to the next work. */
 void hypura_pager_add_readback(hypura_pager *pager, uint64_t wait_us);
 void hypura_pager_add_submit(hypura_pager *pager, uint64_t submit_us);
+/* Work was handed over before its experts were known; when they were not all there it is
+ * done again. */
+void hypura_pager_add_ahead(hypura_pager *pager, bool again);
 
 #endif

@@ -1,9 +1,7 @@
 /*
  * vram.c - see vram.h.
  */
-#include "pager/vram.h"
-
-#include "pager/internal.h"
+#include "pager/vram_internal.h"
 
 #include "base/status.h"
 
@@ -14,56 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Up to this many tokens a product reads slots through remapped ids; a larger batch
- * passes through a stage. Kernels for a few tokens look at selected experts alone. */
-#define REMAP_TOKENS 8
-#define MAX_PENDING  4096
-#define MAX_EXPERTS  1024
-
-typedef struct vram_pool {
-    hypura_cache         *cache;
-    uint32_t              n_slots;
-    uint32_t              n_full; /* that hold a key */
-    uint32_t              n_keys;
-    ggml_backend_buffer_t buffers[HYPURA_MAX_BUNDLE]; /* one for each matrix */
-} vram_pool;
-
-typedef struct vram_bundle {
-    bool               paged;
-    uint32_t           pool;
-    uint32_t           first_key;
-    uint32_t           max_pairs;
-    struct ggml_tensor slots[HYPURA_MAX_BUNDLE];
-    struct ggml_tensor stages[HYPURA_MAX_STAGES][HYPURA_MAX_BUNDLE];
-    struct ggml_tensor ids;
-    int32_t           *id_values;
-} vram_bundle;
-
-/* A slot in RAM that an upload reads from. */
-typedef struct vram_lease {
-    int      bundle;
-    uint32_t slot;
-    int      set; /* of the stage it goes to; -1: to a slot */
-} vram_lease;
-
-struct hypura_vram {
-    hypura_pager              *pager;
-    ggml_backend_dev_t         device;
-    ggml_backend_buffer_type_t type;
-    ggml_backend_t             backend; /* what everything queued was queued on */
-    uint32_t                   n_pools;
-    vram_pool                  pools[HYPURA_MAX_VRAM_POOLS];
-    vram_bundle               *bundles;
-    ggml_backend_buffer_t      stages[HYPURA_MAX_STAGES][HYPURA_MAX_BUNDLE];
-    ggml_backend_buffer_t      ids;
-    ggml_backend_buffer_t      id_values;
-    uint32_t                   n_pending;
-    vram_lease                 pending[MAX_PENDING];
-    struct ggml_context       *copies; /* nodes that copy slots to a stage, made anew for each */
-    uint32_t                   missing[MAX_EXPERTS];
-    uint32_t                   ram_slots[MAX_EXPERTS];
-};
 
 /* ---- memory ---------------------------------------------------------------- */
 
@@ -89,13 +37,13 @@ static struct ggml_tensor describe(const hypura_tensor *matrix, uint32_t n)
     return tensor;
 }
 
-static bool place_at(struct ggml_tensor *tensor, ggml_backend_buffer_t buffer, size_t offset)
+bool vram_place_at(struct ggml_tensor *tensor, ggml_backend_buffer_t buffer, size_t offset)
 {
     return ggml_backend_tensor_alloc(buffer, tensor, (char *)ggml_backend_buffer_get_base(buffer) + offset) ==
            GGML_STATUS_SUCCESS;
 }
 
-static ggml_backend_buffer_t take(hypura_vram *vram, size_t bytes, const char *what, hypura_error *error)
+ggml_backend_buffer_t vram_take(hypura_vram *vram, size_t bytes, const char *what, hypura_error *error)
 {
     ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(vram->type, bytes);
     if (!buffer) {
@@ -116,9 +64,9 @@ static hypura_status open_pool(hypura_vram *vram, int bundle, hypura_error *erro
         place->slots[i] = describe(matrix_of(vram, bundle, i), pool->n_slots);
         if (!pool->buffers[i]) {
             pool->buffers[i] =
-                take(vram, ggml_backend_buft_get_alloc_size(vram->type, &place->slots[i]), "expert slots", error);
+                vram_take(vram, ggml_backend_buft_get_alloc_size(vram->type, &place->slots[i]), "expert slots", error);
         }
-        if (!pool->buffers[i] || !place_at(&place->slots[i], pool->buffers[i], 0)) {
+        if (!pool->buffers[i] || !vram_place_at(&place->slots[i], pool->buffers[i], 0)) {
             return error->status != HYPURA_OK
                        ? error->status
                        : hypura_fail(error, HYPURA_ERR_BACKEND, "%s: %s does not accept slots of this tensor",
@@ -141,7 +89,7 @@ static hypura_status open_stages(hypura_vram *vram, hypura_error *error)
     }
     for (int s = 0; s < vram->pager->plan->n_stages; s++) {
         for (int i = 0; i < HYPURA_MAX_BUNDLE && bytes[i] > 0; i++) {
-            vram->stages[s][i] = take(vram, bytes[i], "stages for batches", error);
+            vram->stages[s][i] = vram_take(vram, bytes[i], "stages for batches", error);
             if (!vram->stages[s][i]) {
                 return error->status;
             }
@@ -150,48 +98,9 @@ static hypura_status open_stages(hypura_vram *vram, hypura_error *error)
             for (int i = 0; vram->bundles[b].paged && i < map->bundles[b].n_tensors; i++) {
                 struct ggml_tensor *stage = &vram->bundles[b].stages[s][i];
                 *stage = describe(matrix_of(vram, b, i), (uint32_t)map->bundles[b].n_experts);
-                (void)place_at(stage, vram->stages[s][i], 0); /* slots of the same type were accepted */
+                (void)vram_place_at(stage, vram->stages[s][i], 0); /* slots of the same type were accepted */
             }
         }
-    }
-    return HYPURA_OK;
-}
-
-/* The ids of each bundle on the device, and the host's side of them, pinned where
- * the driver gives that. */
-static hypura_status open_ids(hypura_vram *vram, hypura_error *error)
-{
-    const hypura_map *map = vram->pager->map;
-    const size_t      align = ggml_backend_buft_get_alignment(vram->type);
-    size_t            bytes = 0;
-    for (int b = 0; b < map->n_bundles; b++) {
-        const uint32_t n_used =
-            map->n_experts_used > 0 ? (uint32_t)map->n_experts_used : (uint32_t)map->bundles[b].n_experts;
-        vram->bundles[b].max_pairs = REMAP_TOKENS * n_used;
-        bytes += GGML_PAD(vram->bundles[b].max_pairs * sizeof(int32_t), align);
-    }
-    ggml_backend_buffer_type_t host = ggml_backend_dev_host_buffer_type(vram->device);
-    vram->ids = take(vram, bytes, "expert ids", error);
-    vram->id_values = ggml_backend_buft_alloc_buffer(host ? host : ggml_backend_cpu_buffer_type(), bytes);
-    if (!vram->ids || !vram->id_values) {
-        return hypura_fail(error, HYPURA_ERR_MEMORY, "%s: no memory for %zu bytes of expert ids",
-                           ggml_backend_dev_name(vram->device), bytes);
-    }
-    size_t at = 0;
-    for (int b = 0; b < map->n_bundles; b++) {
-        vram_bundle *place = &vram->bundles[b];
-        place->ids = (struct ggml_tensor){.type = GGML_TYPE_I32, .op = GGML_OP_NONE};
-        place->ids.ne[0] = place->max_pairs;
-        place->ids.ne[1] = place->ids.ne[2] = place->ids.ne[3] = 1;
-        place->ids.nb[0] = sizeof(int32_t);
-        place->ids.nb[1] = place->ids.nb[2] = place->ids.nb[3] = sizeof(int32_t) * place->max_pairs;
-        snprintf(place->ids.name, sizeof(place->ids.name), "slot_ids-%d", map->bundles[b].layer);
-        if (!place_at(&place->ids, vram->ids, at)) {
-            return hypura_fail(error, HYPURA_ERR_BACKEND, "%s does not accept a tensor of expert ids",
-                               ggml_backend_dev_name(vram->device));
-        }
-        place->id_values = (int32_t *)(void *)((char *)ggml_backend_buffer_get_base(vram->id_values) + at);
-        at += GGML_PAD(place->max_pairs * sizeof(int32_t), align);
     }
     return HYPURA_OK;
 }
@@ -274,7 +183,7 @@ hypura_status hypura_vram_open(hypura_pager *pager, void *device, hypura_vram **
     if (!vram->bundles) {
         hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the places of %d expert bundles", pager->map->n_bundles);
     }
-    if (!vram->bundles || open_pools(vram, error) || open_stages(vram, error) || open_ids(vram, error) ||
+    if (!vram->bundles || open_pools(vram, error) || open_stages(vram, error) || vram_open_ids(vram, error) ||
         open_copies(vram, error)) {
         hypura_vram_close(vram);
         return error->status;
@@ -299,8 +208,7 @@ void hypura_vram_close(hypura_vram *vram)
             ggml_backend_buffer_free(vram->stages[s][i]);
         }
     }
-    ggml_backend_buffer_free(vram->ids);
-    ggml_backend_buffer_free(vram->id_values);
+    vram_close_ids(vram);
     ggml_free(vram->copies);
     free(vram->bundles);
     free(vram);
@@ -368,30 +276,6 @@ int hypura_vram_n_stages(const hypura_vram *vram)
     return vram->pager->plan->n_stages;
 }
 
-uint32_t hypura_vram_max_pairs(const hypura_vram *vram, int bundle)
-{
-    const vram_bundle *place = &vram->bundles[bundle];
-    const uint32_t     n_slots = vram->pools[place->pool].n_slots;
-    return n_slots < place->max_pairs ? n_slots : place->max_pairs;
-}
-
-int32_t *hypura_vram_id_values(hypura_vram *vram, int bundle)
-{
-    return vram->bundles[bundle].id_values;
-}
-
-struct ggml_tensor *hypura_vram_send_ids(hypura_vram *vram, int bundle, int64_t n_used, int64_t n_tokens)
-{
-    vram_bundle  *place = &vram->bundles[bundle];
-    const size_t  row_bytes = (size_t)n_used * sizeof(int32_t);
-    place->ids.ne[0] = n_used;
-    place->ids.ne[1] = n_tokens;
-    place->ids.nb[1] = row_bytes;
-    place->ids.nb[2] = place->ids.nb[3] = row_bytes * (size_t)n_tokens;
-    ggml_backend_tensor_set_async(vram->backend, &place->ids, place->id_values, 0, row_bytes * (size_t)n_tokens);
-    return &place->ids;
-}
-
 /* ---- uploads ------------------------------------------------------------------- */
 
 /* Where experts go: to a stage, or to slots (-1). */
@@ -452,6 +336,9 @@ static hypura_status upload(hypura_vram *vram, int bundle, int set, uint32_t *ex
                     return HYPURA_ERR_IO;
                 }
                 send(vram, bundle, slot, set, indices[i]);
+                if (set < 0) {
+                    vram_set_entry(vram, bundle, experts[i], indices[i]);
+                }
                 vram->ram_slots[i] = HYPURA_CACHE_NONE;
                 indices[i] = HYPURA_CACHE_NONE; /* done */
                 n_sent++;
@@ -465,6 +352,9 @@ static hypura_status upload(hypura_vram *vram, int bundle, int set, uint32_t *ex
             }
         }
         n = left;
+    }
+    if (set < 0) {
+        vram_send_table(vram, bundle);
     }
     pthread_mutex_lock(&pager->lock);
     pager->statistics.bytes_uploaded += n_sent * pager->map->bundles[bundle].expert_bytes;
@@ -513,7 +403,7 @@ static void take_back(vram_pool *pool, const uint32_t *slots, uint32_t n)
 }
 
 hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n,
-                               uint32_t *slots)
+                               uint32_t *slots, uint32_t *n_missed)
 {
     vram_bundle  *place = &vram->bundles[bundle];
     vram_pool    *pool = &vram->pools[place->pool];
@@ -548,6 +438,7 @@ hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens,
         hypura_cache_unpin(cache, slots[i]);
     }
     count(vram, bundle, n, n - n_missing, false);
+    *n_missed = n_missing;
     return status;
 }
 

@@ -14,9 +14,13 @@
  * Owned by the pager; all calls come between hypura_pager_enter and leave. Work is
  * queued on one instance of the device's backend, which runs it in order.
  *
+ * The device turns ids into slots by itself with a table a bundle: entry e is the slot
+ * of expert e, where a slot holds it, and any slot else.
+ *
  * What always holds:
- *  1. A slot's key is in the cache only when its bytes are there or queued before
- *     whatever is queued next: nothing computes with bytes of another expert.
+ *  1. A slot's key is in the cache only when its bytes and its entry in the table are
+ *     there or queued before whatever is queued next: what computes with present
+ *     experts alone never computes with bytes of another one.
  *  2. A slot in RAM stays leased until the upload from it has ended.
  *  3. All memory of slots and stages is zero before its first use: kernels may read
  *     past the end of an expert, and must not meet NaN there.
@@ -51,15 +55,28 @@ int                 hypura_vram_n_stages(const hypura_vram *vram);
 
 /* Most pairs (token, selected expert) that `ids` of a bundle can hold. */
 uint32_t hypura_vram_max_pairs(const hypura_vram *vram, int bundle);
-/* The persistent ids tensor of a bundle, filled with n_used x n_tokens of *values;
- * host memory for them lies at *values from one call to the next of this bundle. */
+/* The persistent tensor of a bundle's slot ids, filled with n_used x n_tokens of
+ * *values; host memory for them lies at *values from one call to the next of this
+ * bundle. */
 int32_t            *hypura_vram_id_values(hypura_vram *vram, int bundle);
 struct ggml_tensor *hypura_vram_send_ids(hypura_vram *vram, int bundle, int64_t n_used, int64_t n_tokens);
 
+/* For one token, whose n_used ids the device reads by itself. A node that looks them up
+ * in the bundle's table, into the persistent tensor; the node is the caller's to run and
+ * has no source [1] yet. *ids: that tensor, as products read it. */
+struct ggml_tensor *hypura_vram_lookup(hypura_vram *vram, int bundle, struct ggml_tensor **ids);
+/* Where the ids that a router selected arrive on the host; there are two such places. */
+int32_t *hypura_vram_landing(hypura_vram *vram, int bundle, int place);
+/* Ids from elsewhere than a router: host memory for a bundle's, a tensor of them, and the
+ * copy of all bundles' to the device. */
+int32_t            *hypura_vram_given_values(hypura_vram *vram, int bundle);
+struct ggml_tensor *hypura_vram_given(hypura_vram *vram, int bundle);
+void                hypura_vram_send_given(hypura_vram *vram);
+
 /* Makes experts[0..n), distinct and at most as many as slots, present in slots. They
- * are what n_tokens selected together. */
+ * are what n_tokens selected together. *n_missing of them were not there before. */
 hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n,
-                               uint32_t *slots);
+                               uint32_t *slots, uint32_t *n_missing);
 
 /* The same in a stage, at the expert's own index. */
 hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, const uint32_t *experts, uint32_t n);

@@ -114,6 +114,34 @@ static void statistics_tell_of_the_tier(void **state)
     assert_int_equal(standin_read_counts().bytes_used, 0);
 }
 
+/* With few slots much of what is handed over before its experts are known is computed a
+ * second time, and nothing else when that is not wanted; the text is the same. */
+static void running_ahead_changes_no_bit(void **state)
+{
+    (void)state;
+    const char *path = fixture_arch("olmoe-moe.gguf");
+    const hypura_foresight ways[] = {HYPURA_FORESIGHT_ON, HYPURA_FORESIGHT_AUTO, HYPURA_FORESIGHT_OFF};
+    hypura_script script;
+    write_script(path, &script);
+    for (int i = 0; i < 3; i++) {
+        hypura_statistics s;
+        hypura_model_options options = options_of(path, limit_at(path, 50));
+        options.foresight = ways[i];
+        hypura_model *model = open_model(&options);
+        assert_same(model, &script);
+        hypura_model_statistics(model, &s);
+        assert_true(s.n_repeated <= s.n_ahead && s.n_ahead <= s.n_readbacks);
+        if (ways[i] == HYPURA_FORESIGHT_ON) {
+            assert_true(s.n_ahead >= 3 * (uint64_t)hypura_model_map(model)->n_layers);
+            assert_true(s.n_repeated > 0 && s.n_repeated < s.n_ahead); /* some in vain, some not */
+        } else if (ways[i] == HYPURA_FORESIGHT_OFF) {
+            assert_int_equal(s.n_ahead, 0);
+        }
+        hypura_model_close(model);
+    }
+    hypura_script_clear(&script);
+}
+
 static void a_failed_graph_is_an_error(void **state)
 {
     (void)state;
@@ -275,6 +303,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(statistics_tell_of_the_tier, no_faults),
+        cmocka_unit_test_teardown(running_ahead_changes_no_bit, no_faults),
         cmocka_unit_test_teardown(a_failed_graph_is_an_error, no_faults),
         cmocka_unit_test_teardown(a_lost_device_is_an_error, no_faults),
         cmocka_unit_test_teardown(memory_that_is_gone_is_an_error, no_faults),

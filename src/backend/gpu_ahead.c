@@ -1,0 +1,364 @@
+/*
+ * gpu_ahead.c - one token over a GPU without waiting for every selection. The GPU itself
+ * turns selected ids into slots with a table (pager/vram.h), so that a piece can be
+ * handed over before the host knows what it will read; the host looks at the ids while
+ * the GPU computes, and has the piece computed again when something was missing:
+ *
+ *     GPU    router | look up, experts, attention, router | look up, experts, ...
+ *     host            ids? all there: next piece ........   ids? one missing:
+ *                                                           upload it, same piece again
+ *
+ * A piece may be computed twice when it overwrites nothing that it has read. Memory of
+ * what it reads is therefore kept until its end (graph_optimize), caches are written
+ * before they are read, and what cannot be repeated (a recurrent state is read, then
+ * written) is found by its addresses and waits for its ids.
+ *
+ * The ids come with a copy to pinned memory, which the host polls: a fence would cost
+ * two more submissions. The lookup is a graph of its own for the same reason: it hands
+ * over the copy before it, and ggml-vulkan, which hands work over in portions of the
+ * work of the graph before, records the piece after it whole.
+ *
+ * What always holds:
+ *  1. Pieces whose ids were looked at have computed with the experts that they selected;
+ *     at most one piece is in the queue whose ids were not.
+ *  2. What a piece computed with wrong experts is overwritten by its repetition before
+ *     anything reads it; its ids arrive at a place that nobody looks at.
+ *  3. A slot is overwritten only after the ids of the next piece to use any slot have
+ *     arrived: everything before has been computed.
+ */
+#include "backend/gpu_internal.h"
+
+#include "base/clock.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Running ahead in vain costs about as much as waiting does, and the upload starts late. */
+#define LEAST_ODDS  0.45F
+#define ODDS_WEIGHT 0.125F /* of the last selection */
+
+/* Polled for this long, then waited for: a slow device, or one that was lost. */
+#define POLL_US 2000
+
+#define NOT_ARRIVED (-1)
+
+/* ---- pieces ---------------------------------------------------------------------- */
+
+static bool is_work(const struct ggml_tensor *node)
+{
+    return node->op != GGML_OP_NONE && node->op != GGML_OP_VIEW && node->op != GGML_OP_RESHAPE &&
+           node->op != GGML_OP_PERMUTE && node->op != GGML_OP_TRANSPOSE;
+}
+
+static bool writes_into(const struct ggml_tensor *node, int source)
+{
+    return (node->op == GGML_OP_SET_ROWS && source == 2) || (node->op == GGML_OP_CPY && source == 1);
+}
+
+static struct ggml_tensor *owner_of(struct ggml_tensor *tensor)
+{
+    return tensor->view_src ? tensor->view_src : tensor;
+}
+
+static bool is_computed_in(const struct ggml_cgraph *graph, int first, int last, const struct ggml_tensor *tensor)
+{
+    for (int i = first; i < last; i++) {
+        if (graph->nodes[i] == tensor) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void gpu_keep_inputs(const gpu_instance *instance, struct ggml_cgraph *graph,
+                     struct ggml_backend_graph_optimize_params *params)
+{
+    gpu_cut cut = gpu_next_cut(instance, graph, 0, NULL);
+    while (cut.at < graph->n_nodes && cut.ids->ne[1] == 1) {
+        const gpu_cut next = gpu_next_cut(instance, graph, cut.at + 1, &cut);
+        for (int i = cut.at; i < next.at; i++) {
+            for (int s = 0; s < GGML_MAX_SRC; s++) {
+                struct ggml_tensor *source = graph->nodes[i]->src[s] ? owner_of(graph->nodes[i]->src[s]) : NULL;
+                if (source && !source->buffer && !source->data && !is_computed_in(graph, cut.at, next.at, source)) {
+                    params->add_alloc_dep(params->user_data, source, graph->nodes[next.at - 1]);
+                }
+            }
+        }
+        cut = next;
+    }
+}
+
+typedef struct range {
+    const char *begin;
+    const char *end;
+} range;
+
+/* Ranges of memory; those of a piece that does not fit here are not repeatable. */
+typedef struct ranges {
+    int   n;
+    range list[512];
+} ranges;
+
+static range range_of(const struct ggml_tensor *tensor)
+{
+    return (range){tensor->data, (const char *)tensor->data + ggml_nbytes(tensor)};
+}
+
+static bool add_range(ranges *all, range one)
+{
+    if (all->n == (int)(sizeof(all->list) / sizeof(*all->list))) {
+        return false;
+    }
+    all->list[all->n++] = one;
+    return true;
+}
+
+static bool covers(const ranges *all, range one)
+{
+    for (int i = 0; i < all->n; i++) {
+        if (all->list[i].begin <= one.begin && one.end <= all->list[i].end) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool overlaps(const ranges *all, range one)
+{
+    for (int i = 0; i < all->n; i++) {
+        if (all->list[i].begin < one.end && one.begin < all->list[i].end) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* No node overwrites what was there when the piece began and was read by then. */
+static bool is_repeatable(const struct ggml_cgraph *graph, int first, int last)
+{
+    ranges read = {.n = 0};
+    ranges written = {.n = 0};
+    bool   ok = true;
+    for (int i = first; i < last && ok; i++) {
+        const struct ggml_tensor *node = graph->nodes[i];
+        if (!is_work(node)) {
+            continue;
+        }
+        for (int s = 0; s < GGML_MAX_SRC && ok; s++) {
+            const struct ggml_tensor *source = node->src[s];
+            if (source && !writes_into(node, s) && !covers(&written, range_of(source))) {
+                ok = add_range(&read, range_of(source));
+            }
+        }
+        ok = ok && !overlaps(&read, range_of(node)) && add_range(&written, range_of(node));
+    }
+    return ok;
+}
+
+static bool add_piece(gpu_pieces *pieces, const gpu_piece *piece)
+{
+    if (pieces->n == pieces->capacity) {
+        const int  more = pieces->capacity > 0 ? 2 * pieces->capacity : 64;
+        gpu_piece *list = realloc(pieces->list, (size_t)more * sizeof(*list));
+        if (!list) {
+            return false;
+        }
+        pieces->list = list;
+        pieces->capacity = more;
+    }
+    pieces->list[pieces->n++] = *piece;
+    return true;
+}
+
+/* The pieces of a graph that was not seen last. */
+static bool find_pieces(const gpu_walk *walk)
+{
+    gpu_pieces *pieces = &walk->instance->pieces;
+    gpu_cut     cut = gpu_next_cut(walk->instance, walk->graph, 0, NULL);
+    pieces->n = 0;
+    pieces->uid = 0;
+    while (cut.at < walk->graph->n_nodes) {
+        if (cut.ids->ne[1] != 1 || cut.ids->ne[0] > (int64_t)hypura_vram_max_pairs(walk->vram, cut.weight->bundle)) {
+            return false;
+        }
+        const gpu_cut   next = gpu_next_cut(walk->instance, walk->graph, cut.at + 1, &cut);
+        const gpu_piece piece = {
+            .cut = cut, .end = next.at, .repeatable = is_repeatable(walk->graph, cut.at, next.at)};
+        if (!add_piece(pieces, &piece)) {
+            return false;
+        }
+        cut = next;
+    }
+    pieces->uid = walk->graph->uid;
+    return true;
+}
+
+bool gpu_runs_ahead(const gpu_walk *walk)
+{
+    const gpu_instance *instance = walk->instance;
+    const hypura_gpu   *gpu = instance->gpu;
+    if (gpu->foresight == HYPURA_FORESIGHT_OFF || !gpu->can_look_up || !instance->odds) {
+        return false;
+    }
+    return (instance->pieces.uid != 0 && instance->pieces.uid == walk->graph->uid) || find_pieces(walk);
+}
+
+/* ---- ids ------------------------------------------------------------------------- */
+
+/* Has the ids of a piece copied to the host, with whatever is handed over next. */
+static void ask(const gpu_walk *walk, const gpu_piece *piece, int place)
+{
+    const size_t n = (size_t)piece->cut.ids->ne[0];
+    int32_t     *landing = hypura_vram_landing(walk->vram, piece->cut.weight->bundle, place);
+    for (size_t i = 0; i < n; i++) {
+        landing[i] = NOT_ARRIVED;
+    }
+    ggml_backend_tensor_get_async(walk->instance->inner, piece->cut.ids, landing, 0, n * sizeof(*landing));
+}
+
+static bool have_arrived(const int32_t *landing, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (__atomic_load_n(&landing[i], __ATOMIC_ACQUIRE) == NOT_ARRIVED) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static const int32_t *wait_ids(const gpu_walk *walk, const gpu_piece *piece, int place)
+{
+    gpu_instance  *instance = walk->instance;
+    const size_t   n = (size_t)piece->cut.ids->ne[0];
+    const int32_t *landing = hypura_vram_landing(walk->vram, piece->cut.weight->bundle, place);
+    const uint64_t begin_us = hypura_clock_us();
+    for (unsigned spins = 0; !have_arrived(landing, n); spins++) {
+        if (spins % 64 == 63 && hypura_clock_us() - begin_us > POLL_US) {
+            ggml_backend_synchronize(instance->inner);
+            break;
+        }
+        relax();
+    }
+    instance->cut_us = hypura_clock_us();
+    hypura_vram_settled(walk->vram);
+    memset(instance->stage_used, 0, sizeof(instance->stage_used));
+    hypura_pager_add_readback(instance->gpu->pager, instance->cut_us - begin_us);
+    return landing;
+}
+
+/* Measurements: all selections of the token are known before it. */
+static void give_ids(const gpu_walk *walk)
+{
+    const gpu_instance *instance = walk->instance;
+    for (int i = 0; i < instance->pieces.n; i++) {
+        const gpu_cut *cut = &instance->pieces.list[i].cut;
+        const int      layer = hypura_pager_map(instance->gpu->pager)->bundles[cut->weight->bundle].layer;
+        int32_t       *values = hypura_vram_given_values(walk->vram, cut->weight->bundle);
+        instance->gpu->select(instance->gpu->select_user, layer, values, (uint32_t)cut->ids->ne[0], 1);
+    }
+    hypura_vram_send_given(walk->vram);
+}
+
+/* Hands over the lookup of slots, and with it the copy of the ids. */
+static enum ggml_status look_up(const gpu_walk *walk, const gpu_piece *piece, struct ggml_tensor **ids)
+{
+    const int           bundle = piece->cut.weight->bundle;
+    struct ggml_tensor *lookup = hypura_vram_lookup(walk->vram, bundle, ids);
+    struct ggml_cgraph  graph = ggml_graph_view(walk->graph, 0, 1);
+    lookup->src[1] = walk->instance->gpu->select ? hypura_vram_given(walk->vram, bundle) : piece->cut.ids;
+    graph.nodes = &lookup;
+    return ggml_backend_graph_compute_async(walk->instance->inner, &graph);
+}
+
+/* ---- one piece ------------------------------------------------------------------- */
+
+/* *n_missing of the experts selected were in no slot, and are on their way now. */
+static enum ggml_status make_present(const gpu_walk *walk, const gpu_piece *piece, const int32_t *ids,
+                                     uint32_t *n_missing)
+{
+    gpu_instance   *instance = walk->instance;
+    const int       bundle = piece->cut.weight->bundle;
+    const uint32_t  n_experts = (uint32_t)hypura_pager_map(instance->gpu->pager)->bundles[bundle].n_experts;
+    const int32_t  *selected = instance->gpu->select ? hypura_vram_given_values(walk->vram, bundle) : ids;
+    const int       n = gpu_find_distinct(instance, selected, (size_t)piece->cut.ids->ne[0], n_experts);
+    if (n < 0 || hypura_vram_load(walk->vram, bundle, 1, instance->experts, (uint32_t)n, instance->slots, n_missing) !=
+                     HYPURA_OK) {
+        return GGML_STATUS_FAILED;
+    }
+    float *odds = &instance->odds[bundle];
+    *odds += ODDS_WEIGHT * ((*n_missing == 0 ? 1.0F : 0.0F) - *odds);
+    return GGML_STATUS_SUCCESS;
+}
+
+static bool pays(const gpu_instance *instance, const gpu_piece *piece)
+{
+    return piece->repeatable && (instance->gpu->foresight == HYPURA_FORESIGHT_ON ||
+                                 instance->odds[piece->cut.weight->bundle] >= LEAST_ODDS);
+}
+
+static enum ggml_status run_piece(const gpu_walk *walk, const gpu_piece *piece, bool waited_for, int next_place)
+{
+    const enum ggml_status status = waited_for ? gpu_run_cut(walk, piece->cut.at, piece->end, true)
+                                               : gpu_run(walk, piece->cut.at, piece->end);
+    if (status == GGML_STATUS_SUCCESS && piece->end < walk->graph->n_nodes) {
+        ask(walk, piece + 1, next_place);
+    }
+    return status;
+}
+
+/* Its ids arrive at *place, and those of the next piece at what it is set to. */
+static enum ggml_status compute_piece(const gpu_walk *walk, const gpu_piece *piece, int *place)
+{
+    gpu_instance       *instance = walk->instance;
+    struct ggml_tensor *slots;
+    uint32_t            n_missing = 0;
+    const bool          ahead = pays(instance, piece);
+    enum ggml_status    status = look_up(walk, piece, &slots);
+    if (status == GGML_STATUS_SUCCESS) {
+        status = gpu_swap_products(walk, &piece->cut, piece->end, slots, -1);
+    }
+    if (status == GGML_STATUS_SUCCESS && ahead) {
+        status = run_piece(walk, piece, false, 0);
+    }
+    if (status == GGML_STATUS_SUCCESS) {
+        status = make_present(walk, piece, wait_ids(walk, piece, *place), &n_missing);
+    }
+    if (ahead) {
+        hypura_pager_add_ahead(instance->gpu->pager, n_missing > 0);
+    }
+    *place = ahead && n_missing > 0;
+    if (ahead && n_missing == 0) {
+        instance->cut_us = 0;
+        return status;
+    }
+    if (status == GGML_STATUS_SUCCESS && n_missing > 0) {
+        status = look_up(walk, piece, &slots);
+    }
+    return status == GGML_STATUS_SUCCESS ? run_piece(walk, piece, true, *place) : status;
+}
+
+enum ggml_status gpu_walk_ahead(const gpu_walk *walk)
+{
+    const gpu_pieces *pieces = &walk->instance->pieces;
+    int               place = 0;
+    if (walk->instance->gpu->select) {
+        give_ids(walk);
+    }
+    enum ggml_status status = gpu_run(walk, 0, pieces->list[0].cut.at);
+    if (status == GGML_STATUS_SUCCESS) {
+        ask(walk, &pieces->list[0], place);
+    }
+    for (int i = 0; i < pieces->n && status == GGML_STATUS_SUCCESS; i++) {
+        status = compute_piece(walk, &pieces->list[i], &place);
+    }
+    return status;
+}

@@ -1,0 +1,193 @@
+/*
+ * vram_ids.c - the small tensors of each bundle in the GPU's memory, and the host's side
+ * of them, see vram.h.
+ */
+#include "pager/vram_internal.h"
+
+#include "base/status.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Up to this many tokens a product reads slots through remapped ids; a larger batch
+ * passes through a stage. Kernels for a few tokens look at selected experts alone. */
+#define REMAP_TOKENS 8
+
+/* ---- memory ---------------------------------------------------------------- */
+
+static uint32_t n_used_of(const hypura_map *map, int bundle)
+{
+    return map->n_experts_used > 0 ? (uint32_t)map->n_experts_used : (uint32_t)map->bundles[bundle].n_experts;
+}
+
+/* How many ids a bundle has in one of the small tensors, or in the host's memory. */
+static uint32_t n_ids_of(const hypura_vram *vram, int bundle, int which)
+{
+    const hypura_map *map = vram->pager->map;
+    switch (which) {
+    case IDS_SLOTS: return vram->bundles[bundle].max_pairs;
+    case IDS_TABLE: return (uint32_t)map->bundles[bundle].n_experts;
+    default: return n_used_of(map, bundle);
+    }
+}
+
+static struct ggml_tensor describe_ids(int64_t n)
+{
+    struct ggml_tensor ids = {.type = GGML_TYPE_I32, .op = GGML_OP_NONE, .ne = {n, 1, 1, 1}};
+    ids.nb[0] = sizeof(int32_t);
+    ids.nb[1] = ids.nb[2] = ids.nb[3] = sizeof(int32_t) * (size_t)n;
+    return ids;
+}
+
+/* slots[i] = table[ids[i]], as rows of one number. */
+static void describe_lookup(vram_bundle *place, uint32_t n_used)
+{
+    struct ggml_tensor *table = &place->ids[IDS_TABLE];
+    place->lookup = place->ids[IDS_SLOTS];
+    for (struct ggml_tensor *column = table; column; column = column == table ? &place->lookup : NULL) {
+        column->ne[1] = column == table ? column->ne[0] : n_used;
+        column->ne[0] = 1;
+        column->nb[1] = sizeof(int32_t);
+        column->nb[2] = column->nb[3] = sizeof(int32_t) * (size_t)column->ne[1];
+    }
+    place->lookup.op = GGML_OP_GET_ROWS;
+    place->lookup.flags = GGML_TENSOR_FLAG_COMPUTE;
+    place->lookup.src[0] = table;
+}
+
+static hypura_status open_ids_of(hypura_vram *vram, int which, hypura_error *error)
+{
+    const hypura_map          *map = vram->pager->map;
+    const size_t               align = ggml_backend_buft_get_alignment(vram->type);
+    ggml_backend_buffer_type_t host = ggml_backend_dev_host_buffer_type(vram->device);
+    size_t                     bytes = 0;
+    for (int b = 0; b < map->n_bundles; b++) {
+        bytes += GGML_PAD(n_ids_of(vram, b, which) * sizeof(int32_t), align);
+    }
+    vram->values[which] = ggml_backend_buft_alloc_buffer(host ? host : ggml_backend_cpu_buffer_type(), bytes);
+    if (which < N_IDS) {
+        vram->ids[which] = vram_take(vram, bytes, "expert ids", error);
+    }
+    if (!vram->values[which] || (which < N_IDS && !vram->ids[which])) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "%s: no memory for %zu bytes of expert ids",
+                           ggml_backend_dev_name(vram->device), bytes);
+    }
+    memset(ggml_backend_buffer_get_base(vram->values[which]), 0, bytes);
+    size_t at = 0;
+    bool   placed = true;
+    for (int b = 0; b < map->n_bundles; b++) {
+        vram_bundle *place = &vram->bundles[b];
+        place->values[which] = (int32_t *)(void *)((char *)ggml_backend_buffer_get_base(vram->values[which]) + at);
+        if (which < N_IDS) {
+            place->ids[which] = describe_ids(n_ids_of(vram, b, which));
+            snprintf(place->ids[which].name, sizeof(place->ids[which].name), "ids_%d-%d", which, map->bundles[b].layer);
+            placed = placed && vram_place_at(&place->ids[which], vram->ids[which], at);
+        }
+        at += GGML_PAD(n_ids_of(vram, b, which) * sizeof(int32_t), align);
+    }
+    if (which == IDS_GIVEN) {
+        vram->all_given = describe_ids((int64_t)(bytes / sizeof(int32_t)));
+        placed = placed && vram_place_at(&vram->all_given, vram->ids[which], 0);
+    }
+    return placed ? HYPURA_OK
+                  : hypura_fail(error, HYPURA_ERR_BACKEND, "%s does not accept a tensor of expert ids",
+                                ggml_backend_dev_name(vram->device));
+}
+
+hypura_status vram_open_ids(hypura_vram *vram, hypura_error *error)
+{
+    const hypura_map *map = vram->pager->map;
+    hypura_status     status = HYPURA_OK;
+    for (int b = 0; b < map->n_bundles; b++) {
+        vram->bundles[b].max_pairs = REMAP_TOKENS * n_used_of(map, b);
+    }
+    for (int which = 0; which < N_HOST_IDS && status == HYPURA_OK; which++) {
+        status = open_ids_of(vram, which, error);
+    }
+    for (int b = 0; b < map->n_bundles && status == HYPURA_OK; b++) {
+        describe_lookup(&vram->bundles[b], n_used_of(map, b));
+    }
+    return status;
+}
+
+void vram_close_ids(hypura_vram *vram)
+{
+    for (int i = 0; i < N_HOST_IDS; i++) {
+        ggml_backend_buffer_free(i < N_IDS ? vram->ids[i] : NULL);
+        ggml_backend_buffer_free(vram->values[i]);
+    }
+}
+
+/* ---- ids and tables ---------------------------------------------------------- */
+
+uint32_t hypura_vram_max_pairs(const hypura_vram *vram, int bundle)
+{
+    const vram_bundle *place = &vram->bundles[bundle];
+    const uint32_t     n_slots = vram->pools[place->pool].n_slots;
+    return n_slots < place->max_pairs ? n_slots : place->max_pairs;
+}
+
+int32_t *hypura_vram_id_values(hypura_vram *vram, int bundle)
+{
+    return vram->bundles[bundle].values[IDS_SLOTS];
+}
+
+static struct ggml_tensor *slot_ids(vram_bundle *place, int64_t n_used, int64_t n_tokens)
+{
+    struct ggml_tensor *ids = &place->ids[IDS_SLOTS];
+    ids->ne[0] = n_used;
+    ids->ne[1] = n_tokens;
+    ids->nb[1] = (size_t)n_used * sizeof(int32_t);
+    ids->nb[2] = ids->nb[3] = ids->nb[1] * (size_t)n_tokens;
+    return ids;
+}
+
+struct ggml_tensor *hypura_vram_send_ids(hypura_vram *vram, int bundle, int64_t n_used, int64_t n_tokens)
+{
+    vram_bundle        *place = &vram->bundles[bundle];
+    struct ggml_tensor *ids = slot_ids(place, n_used, n_tokens);
+    ggml_backend_tensor_set_async(vram->backend, ids, place->values[IDS_SLOTS], 0, ids->nb[2]);
+    return ids;
+}
+
+struct ggml_tensor *hypura_vram_lookup(hypura_vram *vram, int bundle, struct ggml_tensor **ids)
+{
+    vram_bundle *place = &vram->bundles[bundle];
+    *ids = slot_ids(place, n_used_of(vram->pager->map, bundle), 1);
+    return &place->lookup;
+}
+
+int32_t *hypura_vram_landing(hypura_vram *vram, int bundle, int place)
+{
+    return vram->bundles[bundle].values[HOST_LANDING + place];
+}
+
+int32_t *hypura_vram_given_values(hypura_vram *vram, int bundle)
+{
+    return vram->bundles[bundle].values[IDS_GIVEN];
+}
+
+struct ggml_tensor *hypura_vram_given(hypura_vram *vram, int bundle)
+{
+    return &vram->bundles[bundle].ids[IDS_GIVEN];
+}
+
+void hypura_vram_send_given(hypura_vram *vram)
+{
+    ggml_backend_tensor_set_async(vram->backend, &vram->all_given, vram->bundles[0].values[IDS_GIVEN], 0,
+                                  ggml_nbytes(&vram->all_given));
+}
+
+void vram_set_entry(hypura_vram *vram, int bundle, uint32_t expert, uint32_t slot)
+{
+    vram->bundles[bundle].values[IDS_TABLE][expert] = (int32_t)slot;
+}
+
+/* Entries of a table that uploads changed, with all others. What changes on the host
+ * before the copy happens does no harm: entries of keys in the cache stay as they are. */
+void vram_send_table(hypura_vram *vram, int bundle)
+{
+    vram_bundle *place = &vram->bundles[bundle];
+    ggml_backend_tensor_set_async(vram->backend, &place->ids[IDS_TABLE], place->values[IDS_TABLE], 0,
+                                  ggml_nbytes(&place->ids[IDS_TABLE]));
+}

@@ -1,0 +1,79 @@
+/*
+ * vram_internal.h - what the files of slots in a GPU's memory share.
+ *
+ *     vram.c       slots, stages and what is uploaded to them
+ *     vram_ids.c   ids on the device and on the host, tables from experts to slots
+ */
+#ifndef HYPURA_PAGER_VRAM_INTERNAL_H
+#define HYPURA_PAGER_VRAM_INTERNAL_H
+
+#include "pager/internal.h"
+#include "pager/vram.h"
+
+#include "ggml-backend.h"
+#include "ggml.h"
+
+#define MAX_PENDING  4096
+#define MAX_EXPERTS  1024
+
+/* Small tensors of a bundle on the device, and the host's memory for and beside them. */
+enum { IDS_SLOTS, IDS_TABLE, IDS_GIVEN, N_IDS };
+enum { HOST_LANDING = N_IDS, N_LANDINGS = 2, N_HOST_IDS = N_IDS + N_LANDINGS };
+
+typedef struct vram_pool {
+    hypura_cache         *cache;
+    uint32_t              n_slots;
+    uint32_t              n_full; /* that hold a key */
+    uint32_t              n_keys;
+    ggml_backend_buffer_t buffers[HYPURA_MAX_BUNDLE]; /* one for each matrix */
+} vram_pool;
+
+typedef struct vram_bundle {
+    bool               paged;
+    uint32_t           pool;
+    uint32_t           first_key;
+    uint32_t           max_pairs;
+    struct ggml_tensor slots[HYPURA_MAX_BUNDLE];
+    struct ggml_tensor stages[HYPURA_MAX_STAGES][HYPURA_MAX_BUNDLE];
+    struct ggml_tensor ids[N_IDS]; /* on the device */
+    struct ggml_tensor lookup;     /* the node that fills IDS_SLOTS from IDS_TABLE */
+    int32_t           *values[N_HOST_IDS];
+} vram_bundle;
+
+/* A slot in RAM that an upload reads from. */
+typedef struct vram_lease {
+    int      bundle;
+    uint32_t slot;
+    int      set; /* of the stage it goes to; -1: to a slot */
+} vram_lease;
+
+struct hypura_vram {
+    hypura_pager              *pager;
+    ggml_backend_dev_t         device;
+    ggml_backend_buffer_type_t type;
+    ggml_backend_t             backend; /* what everything queued was queued on */
+    uint32_t                   n_pools;
+    vram_pool                  pools[HYPURA_MAX_VRAM_POOLS];
+    vram_bundle               *bundles;
+    ggml_backend_buffer_t      stages[HYPURA_MAX_STAGES][HYPURA_MAX_BUNDLE];
+    ggml_backend_buffer_t      ids[N_IDS];
+    ggml_backend_buffer_t      values[N_HOST_IDS]; /* pinned where the driver gives that */
+    struct ggml_tensor         all_given;
+    uint32_t                   n_pending;
+    vram_lease                 pending[MAX_PENDING];
+    struct ggml_context       *copies; /* nodes that copy slots to a stage, made anew for each */
+    uint32_t                   missing[MAX_EXPERTS];
+    uint32_t                   ram_slots[MAX_EXPERTS];
+};
+
+/* Memory of the device, zeroed; NULL with *error set. */
+ggml_backend_buffer_t vram_take(hypura_vram *vram, size_t bytes, const char *what, hypura_error *error);
+bool                  vram_place_at(struct ggml_tensor *tensor, ggml_backend_buffer_t buffer, size_t offset);
+
+hypura_status vram_open_ids(hypura_vram *vram, hypura_error *error);
+void          vram_close_ids(hypura_vram *vram);
+/* An entry of a bundle's table on the host, and the copy of all its entries. */
+void vram_set_entry(hypura_vram *vram, int bundle, uint32_t expert, uint32_t slot);
+void vram_send_table(hypura_vram *vram, int bundle);
+
+#endif
