@@ -39,6 +39,8 @@
 
 /* Polled for this long, then waited for: a slow device, or one that was lost. */
 #define POLL_US 2000
+/* A device that let so many waits in a row pass is not polled any more. */
+#define POLL_FAILURES 16
 
 #define NOT_ARRIVED (-1)
 
@@ -241,12 +243,17 @@ static const int32_t *wait_ids(const gpu_walk *walk, const gpu_piece *piece, int
     const size_t   n = (size_t)piece->cut.ids->ne[0];
     const int32_t *landing = hypura_vram_landing(walk->vram, piece->cut.weight->bundle, place);
     const uint64_t begin_us = hypura_clock_us();
-    for (unsigned spins = 0; !have_arrived(landing, n); spins++) {
-        if (spins % 64 == 63 && hypura_clock_us() - begin_us > POLL_US) {
-            ggml_backend_synchronize(instance->inner);
-            break;
-        }
+    const uint64_t most_us = instance->n_poll_failures < POLL_FAILURES ? POLL_US : 0;
+    bool           arrived = have_arrived(landing, n);
+    for (unsigned spins = 1; !arrived && (spins % 64 != 0 || hypura_clock_us() - begin_us < most_us); spins++) {
         relax();
+        arrived = have_arrived(landing, n);
+    }
+    if (!arrived) {
+        ggml_backend_synchronize(instance->inner);
+        instance->n_poll_failures += most_us > 0;
+    } else if (most_us > 0) {
+        instance->n_poll_failures = 0;
     }
     instance->cut_us = hypura_clock_us();
     hypura_vram_settled(walk->vram);

@@ -73,6 +73,7 @@ typedef struct gpu_instance {
     uint32_t             experts[GPU_MAX_EXPERTS];
     uint32_t             slots[GPU_MAX_EXPERTS];
     uint32_t             slot_of[GPU_MAX_EXPERTS];
+    int                  n_poll_failures; /* in a row */
     gpu_pieces           pieces; /* of the last graph that was run ahead */
     float               *odds;   /* of each bundle: that a selection has nothing missing; NULL: no memory */
 } gpu_instance;

@@ -356,6 +356,7 @@ static hypura_status upload(hypura_vram *vram, int bundle, int set, uint32_t *ex
     if (set < 0) {
         vram_send_table(vram, bundle);
     }
+    vram_order_copies(vram);
     pthread_mutex_lock(&pager->lock);
     pager->statistics.bytes_uploaded += n_sent * pager->map->bundles[bundle].expert_bytes;
     pthread_mutex_unlock(&pager->lock);

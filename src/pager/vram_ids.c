@@ -147,6 +147,7 @@ struct ggml_tensor *hypura_vram_send_ids(hypura_vram *vram, int bundle, int64_t 
     vram_bundle        *place = &vram->bundles[bundle];
     struct ggml_tensor *ids = slot_ids(place, n_used, n_tokens);
     ggml_backend_tensor_set_async(vram->backend, ids, place->values[IDS_SLOTS], 0, ids->nb[2]);
+    vram_order_copies(vram);
     return ids;
 }
 
@@ -176,6 +177,7 @@ void hypura_vram_send_given(hypura_vram *vram)
 {
     ggml_backend_tensor_set_async(vram->backend, &vram->all_given, vram->bundles[0].values[IDS_GIVEN], 0,
                                   ggml_nbytes(&vram->all_given));
+    vram_order_copies(vram);
 }
 
 void vram_set_entry(hypura_vram *vram, int bundle, uint32_t expert, uint32_t slot)
@@ -190,4 +192,12 @@ void vram_send_table(hypura_vram *vram, int bundle)
     vram_bundle *place = &vram->bundles[bundle];
     ggml_backend_tensor_set_async(vram->backend, &place->ids[IDS_TABLE], place->values[IDS_TABLE], 0,
                                   ggml_nbytes(&place->ids[IDS_TABLE]));
+}
+
+/* ggml-vulkan has a barrier before each copy and none after the last: a copy that nobody
+ * needs puts one behind those that matter. */
+void vram_order_copies(hypura_vram *vram)
+{
+    ggml_backend_tensor_get_async(vram->backend, &vram->all_given, vram->bundles[0].values[HOST_NOWHERE], 0,
+                                  sizeof(int32_t));
 }

@@ -18,7 +18,7 @@
 
 /* Small tensors of a bundle on the device, and the host's memory for and beside them. */
 enum { IDS_SLOTS, IDS_TABLE, IDS_GIVEN, N_IDS };
-enum { HOST_LANDING = N_IDS, N_LANDINGS = 2, N_HOST_IDS = N_IDS + N_LANDINGS };
+enum { HOST_LANDING = N_IDS, N_LANDINGS = 2, HOST_NOWHERE = HOST_LANDING + N_LANDINGS, N_HOST_IDS };
 
 typedef struct vram_pool {
     hypura_cache         *cache;
@@ -75,5 +75,7 @@ void          vram_close_ids(hypura_vram *vram);
 /* An entry of a bundle's table on the host, and the copy of all its entries. */
 void vram_set_entry(hypura_vram *vram, int bundle, uint32_t expert, uint32_t slot);
 void vram_send_table(hypura_vram *vram, int bundle);
+/* What is queued next sees what copies have written so far. */
+void vram_order_copies(hypura_vram *vram);
 
 #endif

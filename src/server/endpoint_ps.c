@@ -20,7 +20,7 @@ static json_t *describe(const fleet_info *info)
     strftime(expires, sizeof expires, "%Y-%m-%dT%H:%M:%SZ", &utc);
     json_t *line = library_line(info->entry);
     json_object_set_new(line, "size", json_integer((json_int_t)info->memory_bytes));
-    json_object_set_new(line, "size_vram", json_integer(0));
+    json_object_set_new(line, "size_vram", json_integer(info->has_live ? (json_int_t)info->live.plan.vram_bytes : 0));
     json_object_set_new(line, "expires_at", json_string(expires));
     if (info->has_live) {
         json_object_set_new(line, "context_length", json_integer(info->live.n_context));

@@ -29,6 +29,7 @@ typedef struct figure {
 #define OF(member)      offsetof(hypura_figures_model, member)
 #define WEIGHTS(tier)   "weights_bytes", "tier=\"" tier "\"", "gauge", "Weights by the tier that they lie on."
 #define MEMORY(purpose) "memory_bytes", "purpose=\"" purpose "\"", "gauge", "Memory that is not for weights."
+#define VRAM(purpose)   "gpu_memory_bytes", "purpose=\"" purpose "\"", "gauge", "The GPU's memory."
 #define SECONDS(what)                                                                                                  \
     "seconds_total", "spent=\"" what "\"", "counter", "Time inside paged nodes, by what it was spent on."
 #define TOKENS(what) "tokens_total", "kind=\"" what "\"", "counter", "Tokens read and generated."
@@ -47,6 +48,23 @@ static const figure figures_of_model[] = {
     {"tiers", "kv_bytes", OF(kv_bytes), UNSIGNED_64, MEMORY("kv")},
     {"tiers", "compute_bytes", OF(compute_bytes), UNSIGNED_64, MEMORY("compute")},
     {"tiers", "overhead_bytes", OF(overhead_bytes), UNSIGNED_64, MEMORY("overhead")},
+    {"gpu", "weight_bytes", OF(vram_weight_bytes), UNSIGNED_64, VRAM("weights")},
+    {"gpu", "slot_bytes", OF(vram_slot_bytes), UNSIGNED_64, VRAM("slots")},
+    {"gpu", "other_bytes", OF(vram_other_bytes), UNSIGNED_64, VRAM("other")},
+    {"gpu", "bytes_needed", OF(paging.vram_bytes_needed), UNSIGNED_64, "gpu_needed_bytes_total", NULL, "counter",
+     "Paged experts that the GPU computed with."},
+    {"gpu", "bytes_hit", OF(paging.vram_bytes_hit), UNSIGNED_64, "gpu_hit_bytes_total", NULL, "counter",
+     "Of these, in its memory when selected."},
+    {"gpu", "bytes_uploaded", OF(paging.bytes_uploaded), UNSIGNED_64, "gpu_uploaded_bytes_total", NULL, "counter",
+     "Weights uploaded to the GPU."},
+    {"gpu", "readbacks", OF(paging.n_readbacks), UNSIGNED_64, "gpu_readbacks_total", NULL, "counter",
+     "Selections read back from the GPU."},
+    {"gpu", "run_ahead", OF(paging.n_ahead), UNSIGNED_64, "gpu_run_ahead_total", NULL, "counter",
+     "Of these, during which the GPU went on computing."},
+    {"gpu", "repeated", OF(paging.n_repeated), UNSIGNED_64, "gpu_repeated_total", NULL, "counter",
+     "Of those, in vain: an expert was missing."},
+    {"gpu", "readback_s", OF(paging.readback_s), REAL, "gpu_readback_seconds_total", NULL, "counter",
+     "Time spent waiting for selections."},
     {"experts", "slots", OF(n_expert_slots), UNSIGNED_32, "expert_slots", NULL, "gauge", "Slots of all expert pools."},
     {"experts", "experts", OF(n_experts), UNSIGNED_32, "experts", NULL, "gauge", "Experts that share the slots."},
     {"counters", "prompt_tokens", OF(prompt_tokens), UNSIGNED_64, TOKENS("prompt")},
@@ -109,9 +127,9 @@ static json_t *time_or_null(int64_t unix_s)
 
 static json_t *model_json(const hypura_figures_model *model)
 {
-    json_t *object = json_pack("{s:s, s:s, s:s, s:I, s:o, s:{}, s:{}, s:{}}", "name", model->name, "state",
+    json_t *object = json_pack("{s:s, s:s, s:s, s:I, s:o, s:{}, s:{}, s:{}, s:{}}", "name", model->name, "state",
                                model->state, "mode", model->mode, "pid", (json_int_t)model->pid, "expires_at",
-                               time_or_null(model->expires_unix_s), "tiers", "experts", "counters");
+                               time_or_null(model->expires_unix_s), "tiers", "gpu", "experts", "counters");
     for (size_t i = 0; i < N_FIGURES; i++) {
         const figure *f = &figures_of_model[i];
         json_t *group = f->group != NULL ? json_object_get(object, f->group) : object;

@@ -34,6 +34,9 @@ typedef struct hypura_figures_model {
     uint64_t kv_bytes;
     uint64_t compute_bytes;
     uint64_t overhead_bytes;
+    uint64_t vram_weight_bytes; /* of the GPU's memory: weights that stay there, slots for experts, and the rest */
+    uint64_t vram_slot_bytes;
+    uint64_t vram_other_bytes;
     uint32_t n_expert_slots; /* of all pools */
     uint32_t n_experts;      /* that share them, over all layers */
     /* counters, since the child started */

@@ -202,6 +202,9 @@ static void fill_plan(hypura_figures_model *model, const hypura_live_record *liv
     model->kv_bytes = plan->kv_bytes;
     model->compute_bytes = plan->compute_bytes;
     model->overhead_bytes = plan->overhead_bytes;
+    model->vram_weight_bytes = plan->vram_resident_bytes;
+    model->vram_slot_bytes = plan->vram_slot_bytes;
+    model->vram_other_bytes = plan->vram_bytes - plan->vram_resident_bytes - plan->vram_slot_bytes;
     for (int i = 0; i < plan->n_pools; i++) {
         model->n_expert_slots += plan->pools[i].n_slots;
         model->n_experts += plan->pools[i].n_units;

@@ -20,6 +20,7 @@ static const hypura_figures_model models[] = {
      .resident_bytes = 11,
      .pool_bytes = 1ull << 40,
      .drive_bytes = UINT64_MAX,
+     .vram_slot_bytes = 13,
      .n_expert_slots = 5,
      .n_experts = 9,
      .generated_tokens = 123,
@@ -27,6 +28,7 @@ static const hypura_figures_model models[] = {
      .paging = {.bytes_read = 77,
                 .bytes_needed = 100,
                 .bytes_hit = 23,
+                .bytes_uploaded = 31,
                 .read_wait_s = 0.5,
                 .compute_s = NAN,
                 .io_engine = "uring",
@@ -70,6 +72,9 @@ static void json_has_every_group(void **state)
     assert_true(json_integer_value(json_object_get(tiers, "drive_bytes")) == INT64_MAX);
     const json_t *counters = json_object_get(model, "counters");
     assert_int_equal(json_integer_value(json_object_get(counters, "bytes_hit")), 23);
+    const json_t *gpu = json_object_get(model, "gpu");
+    assert_int_equal(json_integer_value(json_object_get(gpu, "slot_bytes")), 13);
+    assert_int_equal(json_integer_value(json_object_get(gpu, "bytes_uploaded")), 31);
     assert_true(json_real_value(json_object_get(counters, "compute_s")) == 0.0); /* JSON has no NaN */
     const json_t *second = json_array_get(json_object_get(root, "models"), 1);
     assert_true(json_is_null(json_object_get(second, "expires_at")));
@@ -88,6 +93,7 @@ static void metrics_are_in_prometheus_form(void **state)
     assert_non_null(strstr(text, "hypura_model_weights_bytes{model=\"z:1b\",tier=\"pool\"} 0\n"));
     assert_non_null(
         strstr(text, "hypura_model_seconds_total{model=\"a\\\"b\\\\c\\nd:latest\",spent=\"read_wait\"} 0.5\n"));
+    assert_non_null(strstr(text, "hypura_model_gpu_memory_bytes{model=\"a\\\"b\\\\c\\nd:latest\",purpose=\"slots\"} 13\n"));
     assert_non_null(strstr(text, "hypura_http_requests_total{route=\"/api/chat\",status=\"5xx\"} 3\n"));
     assert_non_null(strstr(text, "hypura_http_requests_total{route=\"/api/chat\",status=\"cut\"} 1\n"));
     char typed[128] = "";
