@@ -221,8 +221,22 @@ static hypura_status solve(const hypura_model_options *options, const hypura_pro
     return status;
 }
 
+/* Copies of a conversation's windows and recurrent state: enough for the turns that people go back to. */
+#define MAX_CHECKPOINTS  4
+#define CHECKPOINT_SHARE 16
+
+static uint32_t count_checkpoints(const hypura_survey *survey, uint64_t memory_bytes)
+{
+    const uint64_t most = memory_bytes / CHECKPOINT_SHARE;
+    if (survey->checkpoint_bytes == 0 || memory_bytes == 0 || MAX_CHECKPOINTS * survey->checkpoint_bytes <= most) {
+        return MAX_CHECKPOINTS;
+    }
+    return (uint32_t)(most / survey->checkpoint_bytes);
+}
+
+/* serves: for a server, see hypura_prepare_shared. */
 static hypura_status prepare(const hypura_model_options *options, const hypura_profile *given, uint32_t n_sequences,
-                             uint32_t n_outputs, uint64_t reserve_bytes, bool measure,
+                             uint32_t n_outputs, bool serves, uint64_t reserve_bytes, bool measure,
                              hypura_preparation *prepared, hypura_error *error)
 {
     hypura_error_clear(error);
@@ -259,6 +273,10 @@ static hypura_status prepare(const hypura_model_options *options, const hypura_p
         if (options->io_limit_bytes_per_s > 0 && (double)options->io_limit_bytes_per_s < profile.direct_bytes_per_s) {
             profile.direct_bytes_per_s = (double)options->io_limit_bytes_per_s;
         }
+        if (serves) {
+            prepared->n_checkpoints = count_checkpoints(survey, options->memory_bytes);
+            reserve_bytes += prepared->n_checkpoints * survey->checkpoint_bytes;
+        }
         status = solve(options, &profile, survey, vocab_bytes + reserve_bytes, measure, prepared, error);
     }
     hypura_survey_free(survey);
@@ -271,13 +289,13 @@ static hypura_status prepare(const hypura_model_options *options, const hypura_p
 hypura_status hypura_prepare(const hypura_model_options *options, const hypura_profile *given, bool all_logits,
                              hypura_preparation *prepared, hypura_error *error)
 {
-    return prepare(options, given, 1, all_logits ? UINT32_MAX : 1, 0, false, prepared, error);
+    return prepare(options, given, 1, all_logits ? UINT32_MAX : 1, false, 0, false, prepared, error);
 }
 
 hypura_status hypura_prepare_shared(const hypura_model_options *options, uint32_t n_sequences, uint64_t reserve_bytes,
                                     hypura_preparation *prepared, hypura_error *error)
 {
-    return prepare(options, NULL, n_sequences, n_sequences, reserve_bytes, false, prepared, error);
+    return prepare(options, NULL, n_sequences, n_sequences, true, reserve_bytes, false, prepared, error);
 }
 
 hypura_status hypura_prepare_keep(const hypura_preparation *prepared, hypura_pager *pager, hypura_error *error)
@@ -299,7 +317,7 @@ hypura_status hypura_estimate(const hypura_model_options *options, hypura_plan *
 {
     hypura_preparation prepared;
     *plan = NULL;
-    hypura_status status = prepare(options, NULL, 1, 1, 0, !options->plain, &prepared, error);
+    hypura_status status = prepare(options, NULL, 1, 1, false, 0, !options->plain, &prepared, error);
     if (status == HYPURA_OK) {
         *plan = prepared.plan;
         prepared.plan = NULL;

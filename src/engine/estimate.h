@@ -14,6 +14,7 @@ typedef struct hypura_preparation {
     hypura_context_options context;
     char io_engine[16]; /* "uring", "pool", or empty for the best there is */
     double direct_bytes_per_s; /* that the forecast took: the profile's, or an emulated drive's */
+    uint32_t n_checkpoints; /* of a server's conversations, that their memory was planned with; see below */
     ggml_backend_dev_t gpu; /* NULL: everything is computed by the host */
     int n_gpu_layers;
 } hypura_preparation;
@@ -23,7 +24,9 @@ hypura_status hypura_prepare(const hypura_model_options *options, const hypura_p
                              hypura_preparation *prepared, hypura_error *error);
 
 /* For a server: n_sequences conversations of n_context tokens each, computed together, and reserve_bytes of memory
- * for what the server keeps beside the model. prepared->context.n_context is that of all of them. */
+ * for what the server keeps beside the model. prepared->context.n_context is that of all of them. Where a model has
+ * windows or recurrent state, which cannot be taken back token by token, the server copies them now and then: up to
+ * n_checkpoints copies of each conversation are planned for, as many as take no more than a sixteenth of the memory. */
 hypura_status hypura_prepare_shared(const hypura_model_options *options, uint32_t n_sequences, uint64_t reserve_bytes,
                                     hypura_preparation *prepared, hypura_error *error);
 /* Once the model is loaded, where nobody gave a limit: the pager follows free memory. */

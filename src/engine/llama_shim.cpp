@@ -8,6 +8,10 @@
 #include "ggml-impl.h"
 #include "llama-context.h"
 #include "llama-ext.h"
+#include "llama-kv-cache-iswa.h"
+#include "llama-kv-cache.h"
+#include "llama-memory-hybrid-iswa.h"
+#include "llama-memory-hybrid.h"
 #include "llama-memory.h"
 #include "llama-model.h"
 #include "log.h"
@@ -78,6 +82,38 @@ void hypura_shim_weights(const struct llama_model *model, hypura_shim_weight_fn 
     }
 }
 
+namespace
+{
+
+uint64_t sum(const llama_memory_i *memory)
+{
+    uint64_t bytes = 0;
+    for (const auto &[buft, size] : memory->memory_breakdown()) {
+        bytes += size;
+    }
+    return bytes;
+}
+
+/* What LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY saves of each kind of memory. */
+uint64_t checkpoint_bytes(const llama_memory_i *memory)
+{
+    if (const auto *windows = dynamic_cast<const llama_kv_cache_iswa *>(memory)) {
+        return sum(windows->get_swa());
+    }
+    if (const auto *hybrid = dynamic_cast<const llama_memory_hybrid *>(memory)) {
+        return sum(hybrid->get_mem_recr());
+    }
+    if (const auto *hybrid = dynamic_cast<const llama_memory_hybrid_iswa *>(memory)) {
+        return sum(hybrid->get_mem_attn()->get_swa()) + sum(hybrid->get_mem_recr());
+    }
+    if (!memory || dynamic_cast<const llama_kv_cache *>(memory)) {
+        return 0;
+    }
+    return sum(memory); /* recurrent; of others it is the most that it can be */
+}
+
+} // namespace
+
 bool hypura_shim_context_bytes(const struct llama_context *ctx, hypura_shim_bytes *bytes)
 {
     *bytes = {};
@@ -87,6 +123,7 @@ bool hypura_shim_context_bytes(const struct llama_context *ctx, hypura_shim_byte
             (host ? bytes->kv : bytes->device_kv) += data.context;
             (host ? bytes->compute : bytes->device_compute) += data.compute;
         }
+        bytes->checkpoint = checkpoint_bytes(llama_get_memory(ctx));
         return true;
     } catch (const std::exception &) {
         return false;

@@ -39,6 +39,7 @@ typedef struct hypura_shim_bytes {
     uint64_t compute;
     uint64_t device_kv;
     uint64_t device_compute;
+    uint64_t checkpoint; /* a copy of what cannot be taken back token by token: windows, recurrent state */
 } hypura_shim_bytes;
 
 /* False when libllama threw. */

@@ -177,6 +177,7 @@ static hypura_status take(const hypura_map *map, const hypura_context_options *o
     bool ok = hypura_shim_context_bytes(ctx, &bytes);
     survey->kv_bytes = bytes.kv;
     survey->compute_bytes = bytes.compute;
+    survey->checkpoint_bytes = bytes.checkpoint;
     survey->device_kv_bytes = bytes.device_kv;
     survey->device_compute_bytes = bytes.device_compute;
     if (ok && (graph = hypura_shim_graph(ctx, n_sequences, n_sequences, n_sequences)) != NULL) {

@@ -29,6 +29,7 @@ typedef struct hypura_survey {
     hypura_use *uses;
     uint64_t    kv_bytes; /* in the host's memory */
     uint64_t    compute_bytes;
+    uint64_t    checkpoint_bytes; /* a copy of what no conversation can take back token by token; of all of them */
     uint64_t    device_kv_bytes; /* in that of the GPU that the survey was taken with, all layers on it */
     uint64_t    device_compute_bytes;
     uint32_t    n_context;

@@ -169,7 +169,7 @@ void hypura_worker_server_words(const hypura_worker_arguments *arguments, const 
     add(words, "--no-kv-unified");
     add(words, "--no-cache-idle-slots");
     add_number(words, "--cache-ram", arguments->reserve_bytes >> 20);
-    add_number(words, "--ctx-checkpoints", 4);
+    add_number(words, "--ctx-checkpoints", prepared->n_checkpoints);
     /* Sizes are ours: they were planned for. */
     add_text(words, "--fit", "off");
     add(words, "--offline");

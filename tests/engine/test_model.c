@@ -4,6 +4,7 @@
  */
 #include "engine_fixture.h"
 
+#include "engine/estimate.h"
 #include "engine/model.h"
 #include "engine/survey.h"
 
@@ -400,6 +401,43 @@ static void experts_used_are_there_in_the_next_run(void **state)
     assert_int_equal(rmdir(folder), 0);
 }
 
+static uint64_t shared_memory(const char *name, uint64_t memory_bytes, uint32_t n_sequences, uint32_t *n_checkpoints)
+{
+    hypura_preparation prepared;
+    hypura_error error;
+    const hypura_model_options options = {.path = fixture_arch(name),
+                                          .memory_bytes = memory_bytes,
+                                          .n_context = 256,
+                                          .n_threads = 1,
+                                          .cache_dir = fixture_cache_dir()};
+    fixture_ok(hypura_prepare_shared(&options, n_sequences, 0, &prepared, &error), &error);
+    const uint64_t overhead_bytes = prepared.plan->overhead_bytes;
+    *n_checkpoints = prepared.n_checkpoints;
+    hypura_prepare_clear(&prepared);
+    return overhead_bytes;
+}
+
+static void copies_of_windows_and_states_are_planned_for(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"gemma3-dense.gguf", "mamba2-dense.gguf", "falcon-h1-dense.gguf"};
+    uint32_t n;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const uint64_t one = shared_memory(names[i], UINT64_C(1) << 30, 1, &n);
+        assert_int_equal(n, 4);
+        const uint64_t four = shared_memory(names[i], UINT64_C(1) << 30, 4, &n);
+        assert_int_equal(n, 4);
+        assert_true(four > one); /* each conversation has copies of its own */
+        /* Where there is less memory there are fewer. */
+        const uint64_t fewer = shared_memory(names[i], UINT64_C(100) << 20, 32, &n);
+        assert_true(n < 4);
+        assert_true(fewer < one + (UINT64_C(100) << 20) / 16);
+    }
+    /* What can be taken back token by token needs none. */
+    const uint64_t one = shared_memory("llama-dense.gguf", UINT64_C(1) << 30, 1, &n);
+    assert_true(shared_memory("llama-dense.gguf", UINT64_C(1) << 30, 4, &n) == one);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -414,6 +452,7 @@ int main(void)
         cmocka_unit_test(no_weight_stays_in_page_cache),
         cmocka_unit_test(models_do_not_mix),
         cmocka_unit_test(experts_used_are_there_in_the_next_run),
+        cmocka_unit_test(copies_of_windows_and_states_are_planned_for),
     };
     return cmocka_run_group_tests_name("engine model", tests, fixture_setup, fixture_teardown);
 }
