@@ -6,6 +6,7 @@
 #include "base/size.h"
 #include "base/status.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <math.h>
 #include <stdarg.h>
@@ -99,6 +100,7 @@ void hypura_output_note(const char *format, ...)
 
 void hypura_table_open(hypura_table *table, const char *align)
 {
+    assert(strlen(align) <= HYPURA_TABLE_COLUMNS);
     *table = (hypura_table){.align = align};
 }
 

@@ -31,7 +31,7 @@ void hypura_output_note(const char *format, ...) HYPURA_PRINTF(1, 2);
 
 /* ---- tables --------------------------------------------------------------- */
 
-#define HYPURA_TABLE_COLUMNS 8
+#define HYPURA_TABLE_COLUMNS 12
 
 /* Rows of cells, printed with aligned columns. A failed allocation makes print
  * fail; the calls between need no check. */
