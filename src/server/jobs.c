@@ -8,7 +8,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#define STACK_BYTES (512 * 1024)
+/* jansson calls itself for each of the 2048 levels that it accepts, at 0.3 KiB and more. */
+#define STACK_BYTES (2048 * 1024)
 
 typedef struct job {
     struct job *next;
