@@ -153,7 +153,7 @@ int hypura_command_bench(const hypura_environment *environment, int argc, char *
         hypura_option_threads(&wanted->n_threads),
         {"io-limit", "BYTES/S", "emulates a drive for Hypura's reads: 500M, 5.09e9", HYPURA_OPTION_STRING,
          .to.string = &arguments.io_limit},
-        {"foresight", "WHEN", "act on guesses (next layer's experts; over a GPU, running ahead): auto, on, off (default: auto)", HYPURA_OPTION_CHOICE,
+        {"foresight", "WHEN", "read or run ahead on a guess: auto, on, off (default: auto)", HYPURA_OPTION_CHOICE,
          .to.string = &arguments.foresight, .choices = foresights},
         hypura_option_json(&arguments.json),
         {"report", "FILE", "write a page of plots (HTML) too", HYPURA_OPTION_STRING, .to.string = &arguments.report},
