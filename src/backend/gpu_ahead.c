@@ -97,7 +97,7 @@ typedef struct range {
 
 /* Ranges of memory; those of a piece that does not fit here are not repeatable. */
 typedef struct ranges {
-    int   n;
+    int n;
     range list[512];
 } ranges;
 
@@ -140,7 +140,7 @@ static bool is_repeatable(const struct ggml_cgraph *graph, int first, int last)
 {
     ranges read = {.n = 0};
     ranges written = {.n = 0};
-    bool   ok = true;
+    bool ok = true;
     for (int i = first; i < last && ok; i++) {
         const struct ggml_tensor *node = graph->nodes[i];
         if (!is_work(node)) {
@@ -160,7 +160,7 @@ static bool is_repeatable(const struct ggml_cgraph *graph, int first, int last)
 static bool add_piece(gpu_pieces *pieces, const gpu_piece *piece)
 {
     if (pieces->n == pieces->capacity) {
-        const int  more = pieces->capacity > 0 ? 2 * pieces->capacity : 64;
+        const int more = pieces->capacity > 0 ? 2 * pieces->capacity : 64;
         gpu_piece *list = realloc(pieces->list, (size_t)more * sizeof(*list));
         if (!list) {
             return false;
@@ -176,16 +176,15 @@ static bool add_piece(gpu_pieces *pieces, const gpu_piece *piece)
 static bool find_pieces(const gpu_walk *walk)
 {
     gpu_pieces *pieces = &walk->instance->pieces;
-    gpu_cut     cut = gpu_next_cut(walk->instance, walk->graph, 0, NULL);
+    gpu_cut cut = gpu_next_cut(walk->instance, walk->graph, 0, NULL);
     pieces->n = 0;
     pieces->uid = 0;
     while (cut.at < walk->graph->n_nodes) {
         if (cut.ids->ne[1] != 1 || cut.ids->ne[0] > (int64_t)hypura_vram_max_pairs(walk->vram, cut.weight->bundle)) {
             return false;
         }
-        const gpu_cut   next = gpu_next_cut(walk->instance, walk->graph, cut.at + 1, &cut);
-        const gpu_piece piece = {
-            .cut = cut, .end = next.at, .repeatable = is_repeatable(walk->graph, cut.at, next.at)};
+        const gpu_cut next = gpu_next_cut(walk->instance, walk->graph, cut.at + 1, &cut);
+        const gpu_piece piece = {.cut = cut, .end = next.at, .repeatable = is_repeatable(walk->graph, cut.at, next.at)};
         if (!add_piece(pieces, &piece)) {
             return false;
         }
@@ -198,7 +197,7 @@ static bool find_pieces(const gpu_walk *walk)
 bool gpu_runs_ahead(const gpu_walk *walk)
 {
     const gpu_instance *instance = walk->instance;
-    const hypura_gpu   *gpu = instance->gpu;
+    const hypura_gpu *gpu = instance->gpu;
     if (gpu->foresight == HYPURA_FORESIGHT_OFF || !gpu->can_look_up || !instance->odds) {
         return false;
     }
@@ -211,7 +210,7 @@ bool gpu_runs_ahead(const gpu_walk *walk)
 static void ask(const gpu_walk *walk, const gpu_piece *piece, int place)
 {
     const size_t n = (size_t)piece->cut.ids->ne[0];
-    int32_t     *landing = hypura_vram_landing(walk->vram, piece->cut.weight->bundle, place);
+    int32_t *landing = hypura_vram_landing(walk->vram, piece->cut.weight->bundle, place);
     for (size_t i = 0; i < n; i++) {
         landing[i] = NOT_ARRIVED;
     }
@@ -239,12 +238,12 @@ static void relax(void)
 
 static const int32_t *wait_ids(const gpu_walk *walk, const gpu_piece *piece, int place)
 {
-    gpu_instance  *instance = walk->instance;
-    const size_t   n = (size_t)piece->cut.ids->ne[0];
+    gpu_instance *instance = walk->instance;
+    const size_t n = (size_t)piece->cut.ids->ne[0];
     const int32_t *landing = hypura_vram_landing(walk->vram, piece->cut.weight->bundle, place);
     const uint64_t begin_us = hypura_clock_us();
     const uint64_t most_us = instance->n_poll_failures < POLL_FAILURES ? POLL_US : 0;
-    bool           arrived = have_arrived(landing, n);
+    bool arrived = have_arrived(landing, n);
     for (unsigned spins = 1; !arrived && (spins % 64 != 0 || hypura_clock_us() - begin_us < most_us); spins++) {
         relax();
         arrived = have_arrived(landing, n);
@@ -268,8 +267,8 @@ static void give_ids(const gpu_walk *walk)
     const gpu_instance *instance = walk->instance;
     for (int i = 0; i < instance->pieces.n; i++) {
         const gpu_cut *cut = &instance->pieces.list[i].cut;
-        const int      layer = hypura_pager_map(instance->gpu->pager)->bundles[cut->weight->bundle].layer;
-        int32_t       *values = hypura_vram_given_values(walk->vram, cut->weight->bundle);
+        const int layer = hypura_pager_map(instance->gpu->pager)->bundles[cut->weight->bundle].layer;
+        int32_t *values = hypura_vram_given_values(walk->vram, cut->weight->bundle);
         instance->gpu->select(instance->gpu->select_user, layer, values, (uint32_t)cut->ids->ne[0], 1);
     }
     hypura_vram_send_given(walk->vram);
@@ -278,9 +277,9 @@ static void give_ids(const gpu_walk *walk)
 /* Hands over the lookup of slots, and with it the copy of the ids. */
 static enum ggml_status look_up(const gpu_walk *walk, const gpu_piece *piece, struct ggml_tensor **ids)
 {
-    const int           bundle = piece->cut.weight->bundle;
+    const int bundle = piece->cut.weight->bundle;
     struct ggml_tensor *lookup = hypura_vram_lookup(walk->vram, bundle, ids);
-    struct ggml_cgraph  graph = ggml_graph_view(walk->graph, 0, 1);
+    struct ggml_cgraph graph = ggml_graph_view(walk->graph, 0, 1);
     lookup->src[1] = walk->instance->gpu->select ? hypura_vram_given(walk->vram, bundle) : piece->cut.ids;
     graph.nodes = &lookup;
     return ggml_backend_graph_compute_async(walk->instance->inner, &graph);
@@ -292,11 +291,11 @@ static enum ggml_status look_up(const gpu_walk *walk, const gpu_piece *piece, st
 static enum ggml_status make_present(const gpu_walk *walk, const gpu_piece *piece, const int32_t *ids,
                                      uint32_t *n_missing)
 {
-    gpu_instance   *instance = walk->instance;
-    const int       bundle = piece->cut.weight->bundle;
-    const uint32_t  n_experts = (uint32_t)hypura_pager_map(instance->gpu->pager)->bundles[bundle].n_experts;
-    const int32_t  *selected = instance->gpu->select ? hypura_vram_given_values(walk->vram, bundle) : ids;
-    const int       n = gpu_find_distinct(instance, selected, (size_t)piece->cut.ids->ne[0], n_experts);
+    gpu_instance *instance = walk->instance;
+    const int bundle = piece->cut.weight->bundle;
+    const uint32_t n_experts = (uint32_t)hypura_pager_map(instance->gpu->pager)->bundles[bundle].n_experts;
+    const int32_t *selected = instance->gpu->select ? hypura_vram_given_values(walk->vram, bundle) : ids;
+    const int n = gpu_find_distinct(instance, selected, (size_t)piece->cut.ids->ne[0], n_experts);
     if (n < 0 || hypura_vram_load(walk->vram, bundle, 1, instance->experts, (uint32_t)n, instance->slots, n_missing) !=
                      HYPURA_OK) {
         return GGML_STATUS_FAILED;
@@ -308,14 +307,14 @@ static enum ggml_status make_present(const gpu_walk *walk, const gpu_piece *piec
 
 static bool pays(const gpu_instance *instance, const gpu_piece *piece)
 {
-    return piece->repeatable && (instance->gpu->foresight == HYPURA_FORESIGHT_ON ||
-                                 instance->odds[piece->cut.weight->bundle] >= LEAST_ODDS);
+    return piece->repeatable &&
+           (instance->gpu->foresight == HYPURA_FORESIGHT_ON || instance->odds[piece->cut.weight->bundle] >= LEAST_ODDS);
 }
 
 static enum ggml_status run_piece(const gpu_walk *walk, const gpu_piece *piece, bool waited_for, int next_place)
 {
-    const enum ggml_status status = waited_for ? gpu_run_cut(walk, piece->cut.at, piece->end, true)
-                                               : gpu_run(walk, piece->cut.at, piece->end);
+    const enum ggml_status status =
+        waited_for ? gpu_run_cut(walk, piece->cut.at, piece->end, true) : gpu_run(walk, piece->cut.at, piece->end);
     if (status == GGML_STATUS_SUCCESS && piece->end < walk->graph->n_nodes) {
         ask(walk, piece + 1, next_place);
     }
@@ -325,11 +324,11 @@ static enum ggml_status run_piece(const gpu_walk *walk, const gpu_piece *piece, 
 /* Its ids arrive at *place, and those of the next piece at what it is set to. */
 static enum ggml_status compute_piece(const gpu_walk *walk, const gpu_piece *piece, int *place)
 {
-    gpu_instance       *instance = walk->instance;
+    gpu_instance *instance = walk->instance;
     struct ggml_tensor *slots;
-    uint32_t            n_missing = 0;
-    const bool          ahead = pays(instance, piece);
-    enum ggml_status    status = look_up(walk, piece, &slots);
+    uint32_t n_missing = 0;
+    const bool ahead = pays(instance, piece);
+    enum ggml_status status = look_up(walk, piece, &slots);
     if (status == GGML_STATUS_SUCCESS) {
         status = gpu_swap_products(walk, &piece->cut, piece->end, slots, -1);
     }
@@ -356,7 +355,7 @@ static enum ggml_status compute_piece(const gpu_walk *walk, const gpu_piece *pie
 enum ggml_status gpu_walk_ahead(const gpu_walk *walk)
 {
     const gpu_pieces *pieces = &walk->instance->pieces;
-    int               place = 0;
+    int place = 0;
     if (walk->instance->gpu->select) {
         give_ids(walk);
     }

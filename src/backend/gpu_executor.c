@@ -85,8 +85,7 @@ void gpu_swap_back(gpu_instance *instance)
     instance->n_swapped = 0;
 }
 
-enum ggml_status gpu_swap_products(const gpu_walk *walk, const gpu_cut *cut, int end, struct ggml_tensor *ids,
-                                      int set)
+enum ggml_status gpu_swap_products(const gpu_walk *walk, const gpu_cut *cut, int end, struct ggml_tensor *ids, int set)
 {
     for (int i = cut->at; i < end; i++) {
         struct ggml_tensor   *node = walk->graph->nodes[i];
@@ -178,8 +177,8 @@ static enum ggml_status through_slots(const gpu_walk *walk, const gpu_cut *cut, 
     for (size_t i = 0; i < n; i++) {
         values[i] = (int32_t)instance->slot_of[values[i]];
     }
-    return gpu_swap_products(walk, cut, end, hypura_vram_send_ids(walk->vram, bundle, cut->ids->ne[0], cut->ids->ne[1]),
-                         -1);
+    struct ggml_tensor *ids = hypura_vram_send_ids(walk->vram, bundle, cut->ids->ne[0], cut->ids->ne[1]);
+    return gpu_swap_products(walk, cut, end, ids, -1);
 }
 
 /* A stage whose last user has been computed. */
@@ -214,7 +213,8 @@ static enum ggml_status through_stage(const gpu_walk *walk, const gpu_cut *cut, 
             return status;
         }
         const bool few = n <= hypura_vram_max_pairs(walk->vram, bundle);
-        n_distinct = gpu_find_distinct(instance, few ? hypura_vram_id_values(walk->vram, bundle) : instance->ids, n, n_experts);
+        n_distinct = gpu_find_distinct(instance, few ? hypura_vram_id_values(walk->vram, bundle) : instance->ids, n,
+                                       n_experts);
     } else {
         for (uint32_t e = 0; e < n_experts; e++) {
             instance->experts[e] = e;
