@@ -10,10 +10,10 @@
  *    and the ids rewritten to slot numbers. No row is copied.
  *  - Otherwise in groups of experts, those present first, while the others load:
  *    the rows of the group's pairs are gathered, taken through the whole chain, and
- *    scattered to where libllama's nodes keep them. An expert that is waited for is
- *    taken through the chain as its matrices arrive, one after the other. Experts
- *    are leased as slots become free, so that a batch may need more experts than
- *    there are slots and still reads each one once.
+ *    scattered to where libllama's nodes keep them. An expert of large matrices that
+ *    is waited for is taken through the chain as these arrive, one after the other.
+ *    Experts are leased as slots become free, so that a batch may need more experts
+ *    than there are slots and still reads each one once.
  *
  * Libllama may give a source's memory to a result of the chain once the source's
  * last node in order has run. Groups go through that order again and again, so such
@@ -30,6 +30,7 @@
 #define GROUP_ROWS 256          /* gathered at once, unless one expert has more */
 #define REMAP_MAX_SCRATCH 131072 /* slots x rows up to which one node serves a group */
 #define MAX_SOURCES CHAIN_MAX_NODES
+#define LARGE_BYTES (8u << 20) /* a matrix that is worth starting the threads for, while the next is read */
 #define MAX_COPIES 4
 
 typedef struct expert_rows {
@@ -467,8 +468,10 @@ static bool scatter(chain_work *work, row_group *group, const struct ggml_tensor
 /* What does not need the matrix is computed while it is read. */
 static enum ggml_status await_matrix(chain_work *work, const row_group *group, int matrix)
 {
-    const uint32_t slot = work->experts[group->members[0]].slot;
-    const uint32_t bit = 1u << matrix;
+    const uint32_t       slot = work->experts[group->members[0]].slot;
+    const hypura_map    *map = hypura_pager_map(work->pager);
+    const hypura_tensor *tensor = &map->tensors[map->bundles[work->bundle].tensors[matrix]];
+    const uint32_t       bit = single_groups || tensor->expert_bytes >= LARGE_BYTES ? 1u << matrix : UINT32_MAX;
     if (!group->waits || hypura_pager_expert_ready(work->pager, work->bundle, slot, bit)) {
         return GGML_STATUS_SUCCESS;
     }

@@ -49,7 +49,7 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
                                           .io_engine = p->io_engine[0] != '\0' ? p->io_engine : NULL,
                                           .repack = model->repack && p->plan->n_vram_pools == 0,
                                           .gpu = p->plan->n_vram_pools > 0 ? p->gpu : NULL,
-                                          .n_repack_threads = (p->context.n_threads + 3) / 4,
+                                          .n_repack_threads = hypura_pager_repack_threads(p->context.n_threads),
                                           .io_limit_bytes_per_s = options->io_limit_bytes_per_s,
                                           .foresight = options->foresight,
                                           .hook = extras->io_hook,

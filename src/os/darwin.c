@@ -255,6 +255,11 @@ bool hypura_os_pipe(int ends[2])
 
 /* ---- processors --------------------------------------------------------- */
 
+void hypura_os_thread_be_prompt(void)
+{
+    /* Classes of service are declared by Apple's own headers alone. */
+}
+
 int hypura_os_cpu_count(void)
 {
     /* The performance cores: the others slow every barrier down to their pace. */

@@ -25,6 +25,7 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #ifndef MADV_POPULATE_WRITE
@@ -433,6 +434,27 @@ static int first_sibling(int cpu)
         (void)fclose(file);
     }
     return first;
+}
+
+/* As of sched_setattr(2), which libc has no declaration of. */
+struct scheduling {
+    uint32_t size;
+    uint32_t policy;
+    uint64_t flags;
+    int32_t  nice;
+    uint32_t priority;
+    uint64_t slice_ns; /* of SCHED_OTHER since Linux 6.12; ignored before */
+    uint64_t deadline_ns;
+    uint64_t period_ns;
+};
+
+void hypura_os_thread_be_prompt(void)
+{
+    struct scheduling s = {.size = sizeof s};
+    if (syscall(SYS_sched_getattr, 0, &s, sizeof s, 0) == 0 && s.policy == SCHED_OTHER) {
+        s.slice_ns = 100000; /* the least there is */
+        (void)syscall(SYS_sched_setattr, 0, &s, 0);
+    }
 }
 
 int hypura_os_cpu_count(void)

@@ -143,6 +143,10 @@ bool hypura_os_pipe(int ends[2]);
 /* Physical cores that this process may use: affinity and cgroup quota counted. */
 int hypura_os_cpu_count(void);
 
+/* The calling thread does little at a time and somebody waits for it: where processors
+ * are shared, it is to run as soon as it can. No more time than others. A hint. */
+void hypura_os_thread_be_prompt(void);
+
 /* Whether the system shows a device that a GPU driver serves. True where nothing
  * can be told. A driver that computes on the processor shows none. */
 bool hypura_os_has_gpu(void);

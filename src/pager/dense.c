@@ -235,7 +235,7 @@ const char *hypura_pager_acquire_chunk(hypura_pager *pager, int tensor, uint32_t
         hypura_io_wake(pager->io);
         pager_ring_slot *slot = &ring->slots[ring->head];
         while (slot->filling) {
-            pager_wait_working(pager);
+            pager_wait(pager);
         }
         if (slot->failed) {
             told = slot->told;
@@ -262,7 +262,7 @@ void hypura_pager_release_chunk(hypura_pager *pager)
 
 void pager_finish_chunk(hypura_pager *pager, uint64_t user)
 {
-    pager->ring.slots[(uint32_t)user].filling = false;
+    pager->ring.slots[pager_user_slot(user)].filling = false;
     pager->news = true;
 }
 
@@ -272,8 +272,9 @@ void pager_complete_chunk(hypura_pager *pager, const hypura_io_completion *compl
     const int        tensor = pager->ring.tensor_of[slot->chunk];
     slot->failed = completion->status != HYPURA_OK;
     if (!slot->failed && hypura_pager_repack(pager, tensor)) {
+        int64_t   first;
         pager_job job = {.user = completion->user};
-        chunk_rows(pager, slot->chunk, &job.first_row, &job.n_rows);
+        chunk_rows(pager, slot->chunk, &first, &job.n_rows);
         pager_push_job(pager, &job);
         return;
     }
@@ -292,7 +293,8 @@ void pager_complete_chunk(hypura_pager *pager, const hypura_io_completion *compl
 void pager_repack_chunk(hypura_pager *pager, const pager_job *job, char *scratch)
 {
     const pager_ring_slot *slot = &pager->ring.slots[pager_user_slot(job->user)];
-    hypura_repacker_repack(pager->repacker, pager->ring.tensor_of[slot->chunk], slot->data, job->n_rows, scratch);
+    const int              tensor = pager->ring.tensor_of[slot->chunk];
+    hypura_repacker_repack(pager->repacker, tensor, slot->data, job->n_rows, scratch);
 }
 
 /* ---- rows on demand ------------------------------------------------------ */

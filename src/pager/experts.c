@@ -328,7 +328,7 @@ hypura_status hypura_pager_wait_expert(hypura_pager *pager, int bundle, uint32_t
     matrices &= all_matrices(pager, bundle);
     pthread_mutex_lock(&pager->lock);
     while ((state->ready & matrices) != matrices && !state->failed) {
-        pager_wait_working(pager);
+        pager_wait(pager);
     }
     const bool failed = state->failed;
     pthread_mutex_unlock(&pager->lock);
@@ -495,17 +495,6 @@ static bool is_leased(hypura_pager *pager, uint64_t user)
     return hypura_cache_pins(user_pool(pager, user)->cache, pager_user_slot(user)) > others;
 }
 
-/* Some units of a matrix are whole. */
-static void push_units(hypura_pager *pager, uint64_t user, const hypura_tensor *tensor, uint64_t first, uint64_t n)
-{
-    const int64_t first_row = (int64_t)first * HYPURA_REPACK_ROWS;
-    const int64_t end_row = (int64_t)(first + n) * HYPURA_REPACK_ROWS;
-    const pager_job job = {.user = user,
-                           .first_row = first_row,
-                           .n_rows = (end_row < tensor->ne[1] ? end_row : tensor->ne[1]) - first_row};
-    pager_push_job(pager, &job);
-}
-
 static void arrive(hypura_pager *pager, uint64_t user, int tensor)
 {
     if (is_repacked(pager, tensor)) {
@@ -513,32 +502,31 @@ static void arrive(hypura_pager *pager, uint64_t user, int tensor)
         uint64_t         *arrived = &user_slot(pager, user)->arrived[pager_user_matrix(user)];
         const pager_units units = pager_parts_arrive(&parts, pager_user_part(user), arrived);
         if (units.n > 0) {
-            push_units(pager, user, &pager->map->tensors[tensor], units.first, units.n);
+            const int64_t   rows = pager->map->tensors[tensor].ne[1];
+            const int64_t   first = (int64_t)units.first * HYPURA_REPACK_ROWS;
+            const int64_t   end = (int64_t)(units.first + units.n) * HYPURA_REPACK_ROWS;
+            const pager_job job = {.user = user, .first_row = first, .n_rows = (end < rows ? end : rows) - first};
+            pager_push_job(pager, &job);
             return;
         }
     }
     pager_finish_expert(pager, user);
 }
 
-/* A record is there. Each matrix is repacked in a few pieces, by several helpers. */
+/* A record is there: each of its matrices, as if read by itself. */
 static void arrive_all(hypura_pager *pager, uint64_t user, int bundle)
 {
     const hypura_bundle *shape = &pager->map->bundles[bundle];
     pager_slot          *slot = user_slot(pager, user);
     slot->filling = (uint8_t)shape->n_tensors;
     for (int i = 0; i < shape->n_tensors; i++) {
-        const hypura_tensor *tensor = matrix_tensor(pager, bundle, i);
-        const uint64_t       matrix = pager_user(OWNER_EXPERT, pager_user_pool(user), (uint32_t)i, pager_user_slot(user));
-        const uint64_t       n = ((uint64_t)tensor->ne[1] + HYPURA_REPACK_ROWS - 1) / HYPURA_REPACK_ROWS;
-        const uint64_t       step = (n + PAGER_JOBS_OF_MATRIX - 1) / PAGER_JOBS_OF_MATRIX;
-        if (!is_repacked(pager, shape->tensors[i])) {
-            slot->n_requests[i] = 1;
+        const uint64_t matrix = pager_user(OWNER_EXPERT, pager_user_pool(user), (uint32_t)i, pager_user_slot(user));
+        slot->n_requests[i] = 1;
+        if (is_repacked(pager, shape->tensors[i])) {
+            const pager_job job = {.user = matrix, .n_rows = matrix_tensor(pager, bundle, i)->ne[1]};
+            pager_push_job(pager, &job);
+        } else {
             pager_finish_expert(pager, matrix);
-            continue;
-        }
-        slot->n_requests[i] = (uint16_t)((n + step - 1) / step);
-        for (uint64_t first = 0; first < n; first += step) {
-            push_units(pager, matrix, tensor, first, n - first < step ? n - first : step);
         }
     }
 }

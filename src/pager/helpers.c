@@ -3,13 +3,13 @@
  * those that repack what was read.
  *
  * A read that ended and whose weight has a repacked form is not visible yet: its
- * slot stays FILLING while a job for it waits here, and becomes READY when all of it
- * is repacked, by a helper or by the executor while it waits. So nobody else ever
- * sees the bytes in between.
+ * slot stays FILLING while a job for it waits here, and becomes READY when helpers
+ * have repacked all of it. So nobody else ever sees the bytes in between.
  */
 #include "pager/internal.h"
 
 #include "base/status.h"
+#include "os/os.h"
 
 #include <stdlib.h>
 
@@ -27,21 +27,15 @@ void pager_push_job(hypura_pager *pager, const pager_job *job)
 {
     pager_jobs *jobs = &pager->jobs;
     jobs->jobs[jobs->tail++ & (jobs->capacity - 1)] = *job;
-    if (jobs->tail - jobs->head > jobs->n_idle) {
-        pager->news = true; /* more than the helpers take at once: who waits may help */
-    }
     pthread_cond_signal(&pager->jobs_changed);
 }
 
-bool pager_run_job(hypura_pager *pager, int worker)
+/* With the lock held, which it drops meanwhile: the job that waits longest. */
+static void run_job(hypura_pager *pager, char *scratch)
 {
-    pager_jobs *jobs = &pager->jobs;
-    if (jobs->head == jobs->tail) {
-        return false;
-    }
+    pager_jobs     *jobs = &pager->jobs;
     const pager_job job = jobs->jobs[jobs->head++ & (jobs->capacity - 1)];
     const bool      chunk = pager_user_owner(job.user) == OWNER_CHUNK;
-    char           *scratch = pager->scratch + (size_t)worker * hypura_repacker_scratch_bytes(pager->repacker);
     const bool      wake = jobs->full;
     jobs->full = false;
     pthread_mutex_unlock(&pager->lock);
@@ -52,19 +46,20 @@ bool pager_run_job(hypura_pager *pager, int worker)
     pthread_mutex_lock(&pager->lock);
     (chunk ? pager_finish_chunk : pager_finish_expert)(pager, job.user);
     pager_tell(pager);
-    return true;
 }
 
 static void *helper_main(void *argument)
 {
     hypura_pager *pager = argument;
+    pager_jobs   *jobs = &pager->jobs;
+    hypura_os_thread_be_prompt();
     pthread_mutex_lock(&pager->lock);
-    const int worker = pager->n_helpers++;
+    char *scratch = pager->scratch + (size_t)pager->n_helpers++ * hypura_repacker_scratch_bytes(pager->repacker);
     while (!pager->stop) {
-        if (!pager_run_job(pager, worker)) {
-            pager->jobs.n_idle++;
+        if (jobs->head == jobs->tail) {
             pthread_cond_wait(&pager->jobs_changed, &pager->lock);
-            pager->jobs.n_idle--;
+        } else {
+            run_job(pager, scratch);
         }
     }
     pthread_mutex_unlock(&pager->lock);
@@ -72,6 +67,14 @@ static void *helper_main(void *argument)
 }
 
 /* ---- open, start, stop, close ------------------------------------------------ */
+
+int hypura_pager_repack_threads(int n_compute_threads)
+{
+    const int idle = hypura_os_cpu_count() - n_compute_threads;
+    const int least = (n_compute_threads + 3) / 4;
+    const int wanted = idle > least ? idle : least;
+    return wanted < PAGER_MAX_HELPERS ? wanted : PAGER_MAX_HELPERS;
+}
 
 hypura_status pager_open_helpers(hypura_pager *pager, hypura_error *error)
 {
@@ -90,7 +93,7 @@ hypura_status pager_open_helpers(hypura_pager *pager, hypura_error *error)
     }
     pager->jobs.capacity = pager->io_max_reads * PAGER_JOBS_OF_READ;
     pager->jobs.jobs = malloc(pager->jobs.capacity * sizeof(*pager->jobs.jobs));
-    pager->scratch = malloc(bytes * ((size_t)pager->n_helpers_wanted + 1));
+    pager->scratch = malloc(bytes * (size_t)pager->n_helpers_wanted);
     if (!pager->jobs.jobs || !pager->scratch) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %d threads that repack", pager->n_helpers_wanted);
     }

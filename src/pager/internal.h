@@ -200,8 +200,7 @@ typedef struct pager_warm {
 
 #define PAGER_MAX_HELPERS 4
 
-#define PAGER_JOBS_OF_MATRIX 4 /* that was read as a part of a record */
-#define PAGER_JOBS_OF_READ   (HYPURA_MAX_BUNDLE * PAGER_JOBS_OF_MATRIX)
+#define PAGER_JOBS_OF_READ HYPURA_MAX_BUNDLE /* a record brings all matrices */
 
 /* Rows that were read and wait to be repacked. */
 typedef struct pager_job {
@@ -215,8 +214,7 @@ typedef struct pager_jobs {
     uint32_t   capacity; /* power of two */
     uint32_t   head;
     uint32_t   tail;
-    uint32_t   n_idle; /* threads that wait for one */
-    bool       full;   /* reads were held back for them */
+    bool       full; /* reads were held back for them */
 } pager_jobs;
 
 typedef struct pager_keeper pager_keeper;
@@ -244,7 +242,7 @@ struct hypura_pager {
     int             n_helpers_wanted;
     int             n_helpers_started;
     int             n_helpers; /* that have taken their part of the scratch memory */
-    char           *scratch; /* of all helpers, one after the other, and of the executor */
+    char           *scratch; /* of all helpers, one after the other */
     bool            repack;
     hypura_repacker *repacker; /* NULL: everything stays plain */
     pthread_mutex_t executor; /* held between enter and leave */
@@ -324,9 +322,6 @@ bool pager_may_read_ahead(const hypura_pager *pager);
 /* With the lock held: waits for `changed`, charging the time as read wait. */
 void pager_wait(hypura_pager *pager);
 
-/* The same by the executor, which repacks meanwhile what was read. */
-void pager_wait_working(hypura_pager *pager);
-
 /* With the lock held: wakes those that wait, if there is news. */
 void pager_tell(hypura_pager *pager);
 
@@ -340,9 +335,6 @@ void          pager_stop_helpers(hypura_pager *pager);
 void          pager_close_helpers(hypura_pager *pager);
 /* With the lock held: rows were read; their bytes are still plain. */
 void pager_push_job(hypura_pager *pager, const pager_job *job);
-/* With the lock held: repacks the rows that wait longest, dropping the lock meanwhile.
- * The scratch of a helper, or of the executor for worker n_helpers_wanted. */
-bool pager_run_job(hypura_pager *pager, int worker);
 
 hypura_status pager_open_ahead(hypura_pager *pager, uint32_t most_experts, hypura_error *error);
 void          pager_close_ahead(hypura_pager *pager);

@@ -46,6 +46,7 @@ static void *thread_main(void *argument)
 {
     hypura_pager        *pager = argument;
     hypura_io_completion completions[REAP_BATCH];
+    hypura_os_thread_be_prompt();
     pthread_mutex_lock(&pager->lock);
     while (!pager->stop || pager->n_outstanding > 0) {
         if (!pager->stop) {
@@ -75,16 +76,6 @@ void pager_wait(hypura_pager *pager)
     pthread_cond_wait(&pager->changed, &pager->lock);
     pager->n_waiting--;
     pager->statistics.read_wait_s += (double)(hypura_clock_us() - begin_us) * 1e-6;
-}
-
-void pager_wait_working(hypura_pager *pager)
-{
-    const uint64_t begin_us = hypura_clock_us();
-    if (pager_run_job(pager, pager->n_helpers_wanted)) {
-        pager->statistics.read_wait_s += (double)(hypura_clock_us() - begin_us) * 1e-6;
-    } else {
-        pager_wait(pager);
-    }
 }
 
 void pager_tell(hypura_pager *pager)

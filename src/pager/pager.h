@@ -61,6 +61,10 @@ typedef struct hypura_pager_options {
     void              *gpu;
 } hypura_pager_options;
 
+/* How many threads should repack beside so many that compute: processors that would be
+ * idle do, and otherwise one for every four. */
+int hypura_pager_repack_threads(int n_compute_threads);
+
 /* Takes all memory, reads the pinned rows, starts the thread. */
 hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_pager **pager, hypura_error *error);
 void          hypura_pager_close(hypura_pager *pager);

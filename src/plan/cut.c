@@ -3,13 +3,15 @@
  */
 #include "plan/cut.h"
 
-/* Where no rates are known. */
-#define USUAL_BYTES (UINT64_C(256) << 10)
+/* Shorter requests are not made; the length where no rates are known. */
+#define LEAST_BYTES (UINT64_C(256) << 10)
 
-/* What the processor takes for a request, and in about what time it makes use of what
- * arrived last: repacks it, with the helpers there are, and computes with it. */
+/* What the processor takes for a request; how long the place of one that ended stays
+ * empty, until a thread is awake that asks for the next; and in about what time use is
+ * made of what arrived last: repacked by a few helpers, computed with. */
 #define REQUEST_S       5e-6
-#define USE_BYTES_PER_S 4e9
+#define REFILL_S        150e-6
+#define USE_BYTES_PER_S 8e9
 
 /* Rate of n such requests at once: measured, or between the two measured beside it. A
  * drive that has more to do is taken for no slower: where it looks so, that is noise. */
@@ -38,19 +40,20 @@ double hypura_cut_seconds(const hypura_plan *plan, uint64_t bytes, hypura_cut cu
     const double at_once = n < most ? n : most > 1 ? most : 1;
     const double rate = rate_of(plan, cut.block_bytes, at_once);
     const double last_bytes = at_once < n ? at_once * (double)cut.block_bytes : (double)bytes;
-    return rate > 0 ? (double)bytes / rate + n * REQUEST_S + last_bytes / USE_BYTES_PER_S : 0;
+    const double n_refills = n / at_once - 1;
+    return rate > 0 ? (double)bytes / rate + n * REQUEST_S + n_refills * REFILL_S + last_bytes / USE_BYTES_PER_S : 0;
 }
 
 hypura_cut hypura_cut_choose(const hypura_plan *plan, uint64_t bytes)
 {
     const uint64_t window_bytes = plan->io_block_bytes * plan->io_depth;
+    const uint64_t least = plan->io_block_bytes < LEAST_BYTES ? plan->io_block_bytes : LEAST_BYTES;
     double         best_s = 0;
-    hypura_cut     best = {.block_bytes = plan->io_block_bytes < USUAL_BYTES ? plan->io_block_bytes : USUAL_BYTES,
-                           .window_bytes = window_bytes};
+    hypura_cut     best = {.block_bytes = least, .window_bytes = window_bytes};
     for (int i = 0; i < plan->n_io_rates; i++) {
         const hypura_io_rate *at = &plan->io_rates[i];
         const hypura_cut      cut = {.block_bytes = at->block_bytes, .window_bytes = at->block_bytes * at->depth};
-        if (cut.block_bytes <= plan->io_block_bytes && cut.window_bytes <= window_bytes) {
+        if (cut.block_bytes >= least && cut.block_bytes <= plan->io_block_bytes && cut.window_bytes <= window_bytes) {
             const double s = hypura_cut_seconds(plan, bytes, cut);
             if (s > 0 && (best_s == 0 || s < best_s)) {
                 best_s = s;

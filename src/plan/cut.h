@@ -15,7 +15,7 @@
 #include "hypura.h"
 
 typedef struct hypura_cut {
-    uint64_t block_bytes;  /* of a request; not above the plan's */
+    uint64_t block_bytes;  /* of a request; not above the plan's, 256 KiB or the plan's at least */
     uint64_t window_bytes; /* under way together at most; not above the plan's block x depth */
 } hypura_cut;
 

@@ -79,7 +79,7 @@ static hypura_status load_paged(hypura_worker_model *model, struct llama_model *
                                                 .io_engine = p->io_engine[0] != '\0' ? p->io_engine : NULL,
                                                 .repack = p->plan->repacked && p->plan->n_vram_pools == 0,
                                                 .gpu = p->plan->n_vram_pools > 0 ? p->gpu : NULL,
-                                                .n_repack_threads = (p->context.n_threads + 3) / 4,
+                                                .n_repack_threads = hypura_pager_repack_threads(p->context.n_threads),
                                                 .io_limit_bytes_per_s = options->io_limit_bytes_per_s};
     hypura_status status = hypura_pager_open(&pager_options, &pager, error);
     if (status == HYPURA_OK) {

@@ -45,7 +45,7 @@ static void few_bytes_are_cut_shorter(void **state)
     /* 1 GB/s to one request, 5 GB/s to many: one expert of 2.6 MB has to be ten requests */
     const hypura_plan plan = plan_of(100e-6, 1e9, 32, 5e9);
     const hypura_cut  few = chosen(&plan, 2600 * KIB);
-    assert_true(few.block_bytes <= 256 * KIB);
+    assert_int_equal(few.block_bytes, 256 * KIB);
     assert_true(few.window_bytes >= 1 * MIB);
     assert_true(hypura_cut_seconds(&plan, 2600 * KIB, few) < 0.8 * seconds(&plan, 2600 * KIB, MIB, 8 * MIB));
 }
@@ -53,11 +53,21 @@ static void few_bytes_are_cut_shorter(void **state)
 static void no_more_at_once_than_the_drive_needs(void **state)
 {
     (void)state;
-    /* two requests of 256 KiB are all it takes: more would only arrive together, later */
+    /* two requests are all it takes: more of them would only arrive together, later */
     const hypura_plan plan = plan_of(1e-6, 1e9, 32, 2e9);
-    const hypura_cut  cut = chosen(&plan, 3 * MIB);
-    assert_true(cut.window_bytes <= 512 * KIB);
-    assert_true(hypura_cut_seconds(&plan, 3 * MIB, cut) < seconds(&plan, 3 * MIB, MIB, 8 * MIB));
+    const hypura_cut  cut = chosen(&plan, 6 * MIB);
+    assert_true(cut.window_bytes < 8 * MIB);
+    assert_true(hypura_cut_seconds(&plan, 6 * MIB, cut) < seconds(&plan, 6 * MIB, 256 * KIB, 512 * KIB));
+    assert_true(hypura_cut_seconds(&plan, 6 * MIB, cut) < seconds(&plan, 6 * MIB, MIB, 8 * MIB));
+}
+
+/* A place that becomes free is not taken at once: little that is cut to follow one
+ * after the other would leave the drive idle in between. */
+static void few_bytes_are_all_under_way(void **state)
+{
+    (void)state;
+    const hypura_plan plan = plan_of(60e-6, 3e9, 4, 2.5e9);
+    assert_true(chosen(&plan, 900 * KIB).window_bytes >= 900 * KIB);
 }
 
 static void slow_beginnings_want_long_requests(void **state)
@@ -72,9 +82,9 @@ static void short_requests_only_where_they_gain(void **state)
 {
     (void)state;
     const hypura_plan fast = plan_of(1e-6, 8e9, 32, 8e9);
-    assert_true(chosen(&fast, 100 * MIB).block_bytes > 128 * KIB); /* the processor's time */
+    assert_true(chosen(&fast, 100 * MIB).block_bytes > 256 * KIB); /* the processor's time */
     const hypura_plan parallel = plan_of(20e-6, 0.5e9, 32, 8e9);
-    assert_int_equal(chosen(&parallel, 600 * KIB).block_bytes, 128 * KIB);
+    assert_int_equal(chosen(&parallel, 600 * KIB).block_bytes, 256 * KIB); /* none is shorter */
 }
 
 static void more_at_once_is_taken_for_no_slower(void **state)
@@ -117,6 +127,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(few_bytes_are_cut_shorter),
         cmocka_unit_test(no_more_at_once_than_the_drive_needs),
+        cmocka_unit_test(few_bytes_are_all_under_way),
         cmocka_unit_test(slow_beginnings_want_long_requests),
         cmocka_unit_test(short_requests_only_where_they_gain),
         cmocka_unit_test(more_at_once_is_taken_for_no_slower),
