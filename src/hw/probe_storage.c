@@ -40,10 +40,10 @@ enum { N_BLOCKS = sizeof blocks / sizeof *blocks, N_DEPTHS = sizeof depths / siz
 
 #define LATENCY_BYTES (4 * KIB)
 #define LATENCY_US    150000u
-#define COARSE_US     30000u
+#define COARSE_US     20000u
 #define FINE_US       60000u
 #define FINAL_US      400000u
-enum { MAX_LATENCIES = 1024, N_FINE = 5, N_ROUNDS = 4 };
+enum { MAX_LATENCIES = 1024, N_COARSE_ROUNDS = 3, N_FINE = 5, N_ROUNDS = 4 };
 
 _Static_assert(N_BLOCKS * N_DEPTHS <= HYPURA_MAX_IO_RATES, "room for the table");
 
@@ -278,8 +278,8 @@ static hypura_status choose_shape(probe *p, hypura_profile *profile)
             }
         }
     }
-    p->n_steps = n + N_FINE * N_ROUNDS + 1;
-    hypura_status status = measure_all(p, shapes, n, 1, COARSE_US);
+    p->n_steps = n * N_COARSE_ROUNDS + N_FINE * N_ROUNDS + 1;
+    hypura_status status = measure_all(p, shapes, n, N_COARSE_ROUNDS, COARSE_US);
     if (status != HYPURA_OK) {
         return status;
     }
