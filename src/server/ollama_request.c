@@ -501,9 +501,10 @@ static hypura_status translate_generate(const json_t *body, const json_t *settin
     if (status != HYPURA_OK || (values.prompt[0] == '\0' && values.suffix[0] == '\0' && !has_images)) {
         return status;
     }
-    if (has_images && (template[0] != '\0' || request->before)) {
+    if ((has_images && template[0] != '\0') || (request->before && (has_images || values.suffix[0] != '\0'))) {
         return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
-                           "images go with neither a template nor a context: send the conversation to /api/chat");
+                           "images go with neither a template nor a context, and a suffix with no context: send the "
+                           "conversation to /api/chat");
     }
     if (json_is_true(json_object_get(body, "raw"))) {
         if (template[0] != '\0' || values.system[0] != '\0' || request->before) {

@@ -269,6 +269,8 @@ static void what_cannot_be_meant_is_refused(void **state)
     expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"template\":\"{{ .Prompt\"}");
     expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"context\":[\"x\"]}");
     expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"context\":[1],\"raw\":true}");
+    expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"context\":[1],\"suffix\":\"b\"}");
+    expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"context\":[1],\"images\":[\"x\"]}");
 }
 
 /* ---- answers ---------------------------------------------------------------------- */

@@ -49,8 +49,11 @@ def fuzz(server, client, seconds):
     paths = ["/api/chat", "/api/generate", "/api/embed", "/api/show", "/api/copy", "/v1/chat/completions",
              "/v1/completions", "/v1/messages", "/v1/responses", "/tokenize"]
     counts = collections.Counter()
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    begin = told_at = time.monotonic()
+    while time.monotonic() < begin + seconds:
+        if time.monotonic() > told_at + 30: # growth shows as growth that goes on
+            told_at += 30
+            print(f"  {told_at - begin:.0f} s, {sum(counts.values())} requests: {rss(server.process.pid) / 1e6:.2f} MB")
         body = bytearray(rng.choice(seeds))
         for _ in range(rng.randrange(1, 6)):
             at = rng.randrange(len(body) + 1)

@@ -15,6 +15,7 @@ import zlib
 
 BUILD = os.environ["HYPURA_BUILD"]
 HYPURA = os.path.join(BUILD, "hypura")
+WAITING = os.environ.get("OMP_WAIT_POLICY", "passive")  # spinning threads hurt where others work
 DENSE = "smollm2-135m"
 MOE = "smollm2-8x135m"
 TOOLS = "smollm2-tools"
@@ -158,7 +159,7 @@ class Server:
             link = os.path.join(self.models, name + ".gguf")
             if not os.path.exists(link):
                 os.link(model_path(name), link)
-        self.env = dict(os.environ, OMP_WAIT_POLICY="passive", HYPURA_CACHE_DIR=os.path.join(BUILD, "tests", "clients-cache"))
+        self.env = dict(os.environ, OMP_WAIT_POLICY=WAITING, HYPURA_CACHE_DIR=os.path.join(BUILD, "tests", "clients-cache"))
         self.env.update(env or {})
         self.process = subprocess.Popen(
             [HYPURA, "serve", "--port", "0", "--models", self.models, "--no-ollama", *options],

@@ -141,7 +141,7 @@ def against_stock(stock, model, seconds):
     other = subprocess.Popen(
         [stock, "--model", harness.model_path(model), "--port", str(port), "--ctx-size", "4096", "--parallel", "8", "--threads", "2",
          "--no-kv-unified", "--fit", "off", "--offline", "--no-ui", "--log-verbosity", "1"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ, OMP_WAIT_POLICY="passive"))
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ, OMP_WAIT_POLICY=harness.WAITING))
     try:
         with harness.Server(*SETTING, models=[model]) as server:
             rates = collections.defaultdict(list)
