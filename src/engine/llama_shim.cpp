@@ -23,6 +23,8 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <string_view>
+#include <typeinfo>
 
 namespace
 {
@@ -94,19 +96,26 @@ uint64_t sum(const llama_memory_i *memory)
     return bytes;
 }
 
+/* A cast that refers to no type information of libllama: Zig's linker for macOS, with
+ * which the port is checked, cannot place such references. */
+template <typename Memory> const Memory *as(const llama_memory_i *memory, std::string_view mangled)
+{
+    return memory && typeid(*memory).name() == mangled ? static_cast<const Memory *>(memory) : nullptr;
+}
+
 /* What LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY saves of each kind of memory. */
 uint64_t checkpoint_bytes(const llama_memory_i *memory)
 {
-    if (const auto *windows = dynamic_cast<const llama_kv_cache_iswa *>(memory)) {
+    if (const auto *windows = as<llama_kv_cache_iswa>(memory, "19llama_kv_cache_iswa")) {
         return sum(windows->get_swa());
     }
-    if (const auto *hybrid = dynamic_cast<const llama_memory_hybrid *>(memory)) {
+    if (const auto *hybrid = as<llama_memory_hybrid>(memory, "19llama_memory_hybrid")) {
         return sum(hybrid->get_mem_recr());
     }
-    if (const auto *hybrid = dynamic_cast<const llama_memory_hybrid_iswa *>(memory)) {
+    if (const auto *hybrid = as<llama_memory_hybrid_iswa>(memory, "24llama_memory_hybrid_iswa")) {
         return sum(hybrid->get_mem_attn()->get_swa()) + sum(hybrid->get_mem_recr());
     }
-    if (!memory || dynamic_cast<const llama_kv_cache *>(memory)) {
+    if (!memory || as<llama_kv_cache>(memory, "14llama_kv_cache")) {
         return 0;
     }
     return sum(memory); /* recurrent; of others it is the most that it can be */
