@@ -443,14 +443,14 @@ hypura_status http_open(const http_options *options, hypura_server *server, http
         status = http_links_open(&daemon->links, error);
     }
     if (status == HYPURA_OK) {
+        *out = daemon; /* the first request may come before start_mhd returns, and its handler finds us there */
         status = start_mhd(daemon, error);
     }
     if (status != HYPURA_OK) {
+        *out = NULL;
         http_close(daemon);
-        return status;
     }
-    *out = daemon;
-    return HYPURA_OK;
+    return status;
 }
 
 uint16_t http_port(const http_daemon *daemon)
