@@ -181,8 +181,8 @@ static hypura_status make_tables(hypura_io *io, hypura_error *error)
     io->requests = calloc(io->depth, sizeof *io->requests);
     io->completions = calloc(io->max_reads, sizeof *io->completions);
     io->held = calloc(io->depth, sizeof *io->held);
-    io->staging =
-        hypura_os_memory_map((size_t)(io->depth * io->block_bytes), HYPURA_OS_MAP_NORESERVE | HYPURA_OS_MAP_HUGE);
+    /* Small pages: a short request takes as much memory as it is long, not a huge page. */
+    io->staging = hypura_os_memory_map((size_t)(io->depth * io->block_bytes), HYPURA_OS_MAP_NORESERVE);
     if (io->reads == NULL || io->requests == NULL || io->completions == NULL || io->held == NULL ||
         io->staging == NULL) {
         return hypura_fail(error, HYPURA_ERR_MEMORY,
