@@ -6,7 +6,8 @@
  *     executor.c  one backend instance; walks a graph and hands its parts out
  *     shadow.c    nodes and graphs that live for one call, taken from fixed memory
  *     chain.c     finds runs of expert products and what lies between them
- *     experts.c   computes a chain with leased slots
+ *     experts.c   leases the slots of a chain and decides what is computed when
+ *     expert_rows.c  computes it for a group of experts
  *     foresee.c   what the next layer will probably select
  *     dense.c     products with streamed dense weights, rows of embeddings
  *     gpu_*.c     the same over a GPU: see gpu_internal.h

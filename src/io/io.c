@@ -1,6 +1,6 @@
 /*
- * io.c - what both engines share: files, cutting, staging, retries, faults and
- * the promise of one completion for each read. Owned by the pager.
+ * io.c - what both engines share: cutting, staging, retries, faults and the
+ * promise of one completion for each read. Owned by the pager.
  *
  *     submit          pump                 engine            take_result
  *     read -> FIFO -> piece -> request --> in flight --> raw result
@@ -20,6 +20,7 @@
  *  - All fields belong to the owner thread, but the counters, which others read.
  */
 #include "io/engine.h"
+#include "io/files.h"
 #include "io/io.h"
 #include "io/limit.h"
 #include "io/split.h"
@@ -78,9 +79,7 @@ struct hypura_io {
     void *hook_user;
     uint64_t n_results; /* seen by the hook */
 
-    hypura_io_file *files;
-    int n_files;
-    uint64_t step; /* continuing a short request: multiple of this keeps it aligned */
+    hypura_io_table table;
 
     pending_read *reads;
     uint32_t free_read;
@@ -139,42 +138,6 @@ bool hypura_io_engine_available(const char *engine)
     return found != NULL && found->available();
 }
 
-static hypura_status open_files(hypura_io *io, const hypura_io_options *options, hypura_error *error)
-{
-    io->files = calloc((size_t)options->n_paths, sizeof *io->files);
-    if (io->files == NULL) {
-        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a table of %d files", options->n_paths);
-    }
-    io->step = 1;
-    for (; io->n_files < options->n_paths; io->n_files++) {
-        const char *path = options->paths[io->n_files];
-        hypura_io_file *file = &io->files[io->n_files];
-        hypura_os_file opened;
-        hypura_status status = hypura_os_file_open(path, !options->buffered, &opened, error);
-        if (status != HYPURA_OK) {
-            return status;
-        }
-        *file = (hypura_io_file){.path = strdup(path),
-                                 .fd = opened.fd,
-                                 .bytes = opened.bytes,
-                                 .identity = opened.identity,
-                                 .direct = opened.direct,
-                                 .offset_align = opened.offset_align,
-                                 .memory_align = opened.memory_align};
-        if (file->path == NULL || file->memory_align > hypura_os_page_bytes()) {
-            status = file->path == NULL
-                         ? hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to open %s", path)
-                         : hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "%s: direct reads need memory aligned to %u",
-                                       path, file->memory_align);
-            io->n_files++;
-            return status;
-        }
-        io->step = file->offset_align > io->step ? file->offset_align : io->step;
-        io->step = file->memory_align > io->step ? file->memory_align : io->step;
-    }
-    return HYPURA_OK;
-}
-
 static hypura_status make_tables(hypura_io *io, hypura_error *error)
 {
     io->reads = calloc(io->max_reads, sizeof *io->reads);
@@ -228,10 +191,10 @@ hypura_status hypura_io_open(const hypura_io_options *options, hypura_io **opene
     io->hook = options->hook;
     io->hook_user = options->hook_user;
     io->limit.bytes_per_s = options->limit_bytes_per_s;
-    hypura_status status = open_files(io, options, error);
+    hypura_status status = hypura_io_files_open(&io->table, options->paths, options->n_paths, !options->buffered, error);
     if (status == HYPURA_OK) {
         uint64_t block = options->block_bytes == 0 ? DEFAULT_BLOCK_BYTES : options->block_bytes;
-        io->block_bytes = hypura_round_up(block, io->step);
+        io->block_bytes = hypura_round_up(block, io->table.step);
         status = make_tables(io, error);
     }
     if (status == HYPURA_OK) {
@@ -248,11 +211,7 @@ hypura_status hypura_io_open(const hypura_io_options *options, hypura_io **opene
 
 bool hypura_io_set_buffered(hypura_io *io, bool buffered)
 {
-    bool ok = true;
-    for (int i = 0; i < io->n_files; i++) {
-        ok = ok && (!io->files[i].direct || hypura_os_file_set_direct(io->files[i].fd, !buffered));
-    }
-    return ok;
+    return hypura_io_files_set_direct(&io->table, !buffered);
 }
 
 void hypura_io_close(hypura_io *io)
@@ -268,17 +227,12 @@ void hypura_io_close(hypura_io *io)
         }
         io->engine->close(io->state);
     }
-    for (int i = 0; i < io->n_files; i++) {
-        hypura_os_file file = {.fd = io->files[i].fd};
-        hypura_os_file_close(&file);
-        free((char *)io->files[i].path);
-    }
+    hypura_io_files_close(&io->table);
     hypura_os_memory_unmap(io->staging, (size_t)(io->depth * io->block_bytes));
     free(io->held);
     free(io->completions);
     free(io->requests);
     free(io->reads);
-    free(io->files);
     free(io);
 }
 
@@ -289,7 +243,7 @@ const char *hypura_io_engine_name(const hypura_io *io)
 
 const hypura_io_file *hypura_io_files(const hypura_io *io)
 {
-    return io->files;
+    return io->table.files;
 }
 
 /* ---- one read ----------------------------------------------------------- */
@@ -343,7 +297,7 @@ static uint32_t fifo_pop(hypura_io *io)
 static bool is_valid(const hypura_io *io, const hypura_io_read *read)
 {
     uint64_t end;
-    return read->file < io->n_files && hypura_size_add(read->offset, read->bytes, &end) &&
+    return read->file < io->table.n && hypura_size_add(read->offset, read->bytes, &end) &&
            end <= INT64_MAX - MAX_BLOCK_BYTES;
 }
 
@@ -357,7 +311,7 @@ static uint64_t clock_ns(void)
 static void start_request(hypura_io *io, uint32_t index)
 {
     request *q = &io->requests[index];
-    int fd = io->files[io->reads[q->read].read.file].fd;
+    int fd = io->table.files[io->reads[q->read].read.file].fd;
     if (io->limit.bytes_per_s > 0) {
         q->due_ns = hypura_io_limit_add(&io->limit, clock_ns(), q->piece.bytes - q->done);
     }
@@ -386,7 +340,7 @@ static void pump(hypura_io *io)
         }
         request *q = &io->requests[index];
         io->free_request = q->next;
-        q->piece = hypura_io_cut(&io->files[r->read.file], &r->read, io->block_bytes, r->cut);
+        q->piece = hypura_io_cut(&io->table.files[r->read.file], &r->read, io->block_bytes, r->cut);
         q->done = 0;
         q->n_stalls = 0;
         q->read = read_index;
@@ -462,11 +416,11 @@ static void take_result(hypura_io *io, const hypura_io_raw *raw)
         fail_read(r, HYPURA_ERR_IO, e, q->piece.offset + q->done);
     } else if (q->done + (uint64_t)result < needed) {
         uint64_t reached = q->done + (uint64_t)result;
-        uint64_t aligned = hypura_round_down(reached, io->step);
+        uint64_t aligned = hypura_round_down(reached, io->table.step);
         count(&io->bytes_read, aligned - q->done);
         q->n_stalls = aligned > q->done ? 0 : q->n_stalls + 1;
         q->done = aligned;
-        if (ends_before(io->files[r->read.file].fd, q->piece.offset + reached)) {
+        if (ends_before(io->table.files[r->read.file].fd, q->piece.offset + reached)) {
             fail_read(r, HYPURA_ERR_IO, 0, q->piece.offset + reached);
         } else if (q->n_stalls > MAX_STALLS) {
             fail_read(r, HYPURA_ERR_IO, EIO, q->piece.offset + reached);
@@ -611,56 +565,23 @@ void hypura_io_read_counters(const hypura_io *io, hypura_io_counters *counters)
     counters->busy_us = atomic_load_explicit(&io->busy_us, memory_order_relaxed);
 }
 
-static hypura_status compare(const hypura_io_file *file, bool known, const hypura_os_identity *now, hypura_error *error)
-{
-    const hypura_os_identity *then = &file->identity;
-    if (!known) {
-        return hypura_fail_errno(error, errno, "cannot look at %s again", file->path);
-    }
-    if (now->device != then->device || now->inode != then->inode) {
-        return hypura_fail(error, HYPURA_ERR_IO, "%s was replaced while it was opened: open it again", file->path);
-    }
-    if (now->bytes != then->bytes) {
-        return hypura_fail(error, HYPURA_ERR_IO,
-                           "%s had %" PRIu64 " bytes when it was opened and has %" PRIu64
-                           " now: it is truncated, or was replaced while in use",
-                           file->path, then->bytes, now->bytes);
-    }
-    if (now->modified_ns != then->modified_ns) {
-        return hypura_fail(error, HYPURA_ERR_IO,
-                           "%s was written to while in use: what was read of it may be either; open it again",
-                           file->path);
-    }
-    return HYPURA_OK;
-}
-
 hypura_status hypura_io_check_files(const hypura_io *io, hypura_error *error)
 {
-    hypura_status status = HYPURA_OK;
-    for (int i = 0; i < io->n_files && status == HYPURA_OK; i++) {
-        hypura_os_identity now;
-        status = compare(&io->files[i], hypura_os_identity_of_file(io->files[i].fd, &now), &now, error);
-    }
-    return status;
+    return hypura_io_files_check(&io->table, error);
 }
 
 hypura_status hypura_io_check_paths(const hypura_io *io, hypura_error *error)
 {
-    hypura_status status = HYPURA_OK;
-    for (int i = 0; i < io->n_files && status == HYPURA_OK; i++) {
-        hypura_os_identity now;
-        status = compare(&io->files[i], hypura_os_identity_of_path(io->files[i].path, &now), &now, error);
-    }
-    return status;
+    return hypura_io_files_check_paths(&io->table, error);
 }
 
 hypura_status hypura_io_fail(const hypura_io *io, uint16_t file, const hypura_io_completion *completion,
                              hypura_error *error)
 {
-    if (file >= io->n_files) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "a read names file %u of %d", file, io->n_files);
+    if (file >= io->table.n) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "a read names file %u of %d", file, io->table.n);
     }
-    const char *path = io->files[file].path;
+    const char *path = io->table.files[file].path;
     if (completion->status == HYPURA_ERR_CANCELLED) {
         return hypura_fail(error, HYPURA_ERR_CANCELLED, "reading %s was stopped", path);
     }

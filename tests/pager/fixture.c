@@ -1,5 +1,5 @@
 /*
- * fixture.c - writing the file of fixture.h, its map and its plan.
+ * fixture.c - writing the file of fixture.h, its map and its plan, and using a pager over it.
  */
 #include "fixture.h"
 
@@ -178,4 +178,58 @@ bool fixture_expert_is_right(const fixture *f, hypura_pager *pager, int bundle, 
         }
     }
     return true;
+}
+
+hypura_pager *fixture_open_pager(fixture *f, const char *engine, hypura_io_hook hook, void *user)
+{
+    hypura_pager              *pager = NULL;
+    hypura_error               error = {0};
+    const hypura_pager_options options = {
+        .map = &f->map, .plan = &f->plan, .io_engine = engine, .hook = hook, .hook_user = user};
+    if (hypura_pager_open(&options, &pager, &error) != HYPURA_OK) {
+        fail_msg("%s", error.message);
+    }
+    return pager;
+}
+
+uint32_t fixture_use_experts(fixture *f, hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n)
+{
+    uint32_t       slots[FIXTURE_EXPERTS];
+    const uint32_t leased = hypura_pager_lease_experts(pager, bundle, experts, n, slots);
+    for (uint32_t i = 0; i < n; i++) {
+        if (slots[i] != UINT32_MAX) {
+            assert_int_equal(hypura_pager_wait_expert(pager, bundle, slots[i], UINT32_MAX), HYPURA_OK);
+            assert_true(hypura_pager_expert_ready(pager, bundle, slots[i], UINT32_MAX));
+            assert_true(fixture_expert_is_right(f, pager, bundle, experts[i], slots[i]));
+            hypura_pager_release_expert(pager, bundle, slots[i]);
+        }
+    }
+    return leased;
+}
+
+uint64_t fixture_pass_dense(fixture *f, hypura_pager *pager, int first, int last)
+{
+    uint64_t pinned_bytes = 0;
+    for (int d = first; d < last; d++) {
+        const hypura_tensor *tensor = &f->tensors[fixture_dense(d)];
+        int64_t              pinned;
+        const char          *rows = hypura_pager_pinned(pager, fixture_dense(d), &pinned);
+        pinned_bytes += (uint64_t)pinned * tensor->row_bytes;
+        if (pinned > 0) {
+            assert_true(fixture_is(rows, tensor->offset, (uint64_t)pinned * tensor->row_bytes));
+        }
+        int64_t next = pinned;
+        for (uint32_t c = 0; c < hypura_pager_chunks(pager, fixture_dense(d)); c++) {
+            int64_t     row, n;
+            const char *chunk = hypura_pager_acquire_chunk(pager, fixture_dense(d), c, &row, &n);
+            assert_non_null(chunk);
+            assert_int_equal(row, next);
+            assert_true(fixture_is(chunk, tensor->offset + (uint64_t)row * tensor->row_bytes,
+                                   (uint64_t)n * tensor->row_bytes));
+            hypura_pager_release_chunk(pager);
+            next = row + n;
+        }
+        assert_int_equal(next, tensor->ne[1]);
+    }
+    return pinned_bytes;
 }

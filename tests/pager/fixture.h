@@ -49,4 +49,14 @@ bool fixture_is(const char *bytes, uint64_t offset, uint64_t n);
 /* True when every matrix of the expert lies in this slot as in the file. */
 bool fixture_expert_is_right(const fixture *f, hypura_pager *pager, int bundle, uint32_t expert, uint32_t slot);
 
+/* A pager over the fixture; engine NULL: the best there is. Fails the test when it cannot be opened. */
+hypura_pager *fixture_open_pager(fixture *f, const char *engine, hypura_io_hook hook, void *user);
+
+/* Leases experts, checks the bytes of those leased, releases. Returns how many. */
+uint32_t fixture_use_experts(fixture *f, hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n);
+
+/* One pass over the dense weights [first, last) as a token makes it, checking every byte. Returns the
+ * bytes pinned. */
+uint64_t fixture_pass_dense(fixture *f, hypura_pager *pager, int first, int last);
+
 #endif

@@ -1,0 +1,81 @@
+/*
+ * experts.h - the work on one chain, shared by experts.c, which leases slots and
+ * decides what is computed when, and expert_rows.c, which computes it.
+ */
+#ifndef HYPURA_BACKEND_EXPERTS_H
+#define HYPURA_BACKEND_EXPERTS_H
+
+#include "backend/internal.h"
+
+#define REMAP_MAX_SCRATCH 131072 /* slots x rows up to which one node serves a group */
+#define MAX_COPIES 4
+
+typedef struct expert_rows {
+    uint32_t expert;
+    uint32_t slot; /* UINT32_MAX: not leased */
+    uint32_t first;
+    uint32_t n; /* pairs[first .. first + n) */
+    bool     done;
+} expert_rows;
+
+typedef struct chain_work {
+    backend_instance *instance;
+    const backend_chain *chain;
+    hypura_pager     *pager;
+    int               bundle;
+    uint32_t          n_pairs;
+    uint32_t          n_experts; /* distinct ones */
+    expert_rows      *experts;
+    int32_t          *pairs; /* token * n_used + rank, by expert, ascending within each */
+    uint32_t         *wanted; /* scratch for leases */
+    uint32_t         *slots;
+    uint32_t         *n_uses; /* for the pager, with ages */
+    uint32_t         *ages;
+    uint32_t         *foreseen; /* experts of the next layer */
+    uint32_t          group_rows; /* most rows gathered at once */
+    /* sources whose memory a result of the chain shares, copied before the first group */
+    int                       n_copies;
+    const struct ggml_tensor *originals[MAX_COPIES];
+    struct ggml_tensor        copies[MAX_COPIES];
+} chain_work;
+
+/* A group's rows: experts[members[0 .. n)] one after the other. */
+typedef struct row_group {
+    uint32_t  n;
+    uint32_t *members;
+    uint32_t  n_rows;
+    bool      waits;     /* for its one expert, which is still being read */
+    int32_t  *pairs;     /* of each row */
+    struct ggml_tensor *compact[CHAIN_MAX_NODES]; /* results, in the group's rows */
+    struct ggml_tensor *slot_ids;   /* remap form */
+    struct ggml_tensor *expert_ids; /* as the router gave them */
+    int                 n_sources;
+    const struct ggml_tensor *sources[CHAIN_MAX_NODES];
+    struct ggml_tensor       *gathered[CHAIN_MAX_NODES];
+} row_group;
+
+/* Test instrument, see backend_set_single_groups. */
+extern bool experts_single_groups;
+
+static inline bool expert_ready(const chain_work *work, const expert_rows *expert)
+{
+    return hypura_pager_expert_ready(work->pager, work->bundle, expert->slot, UINT32_MAX);
+}
+
+/* ---- expert_rows.c ---------------------------------------------------------- */
+
+/* Slots [first, first + n) of a product's matrix as one expert tensor. */
+struct ggml_tensor *expert_weights(const chain_work *work, const chain_node *product, uint32_t first, uint32_t n);
+
+/* The slots that hold the experts of those members, or of all n when members is NULL. */
+void expert_slot_range(const chain_work *work, const uint32_t *members, uint32_t n, uint32_t *first, uint32_t *count);
+
+/* Memory for the rows of the largest group and for the sources that its results would
+ * overwrite, which are copied; before the first group. False when memory runs out. */
+bool expert_rows_begin(chain_work *work);
+
+/* Takes a group through the whole chain and writes the rows that libllama keeps to where
+ * it keeps them. Waits for the matrices of a group that is still being read. */
+enum ggml_status expert_rows_run(chain_work *work, row_group *group);
+
+#endif

@@ -1,0 +1,230 @@
+/*
+ * test_resize.c - what the pager holds shrinks and grows while it is used: slots and
+ * pinned rows come and go, memory goes back to the system, and no byte is wrong.
+ */
+#include "fixture.h"
+
+#include "pager/pager.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static const char *const engines[] = {"uring", "pool"};
+
+/* How many pages of the slots from `first` on are taken. */
+static size_t pages_taken(const fixture *f, hypura_pager *pager, uint32_t first)
+{
+    const hypura_pool_plan *pool = &f->plan.pools[0];
+    const hypura_slots      slots = hypura_pager_slots(pager, 0, 0);
+    const size_t            page = (size_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t         begin = ((uintptr_t)slots.data + first * slots.stride_bytes + page - 1) / page * page;
+    const size_t            bytes = (pool->n_units - first - 1) * pool->slot_stride_bytes;
+    unsigned char           taken[4096];
+    size_t                  n = 0;
+    assert_true(bytes / page < sizeof(taken));
+    assert_int_equal(mincore((void *)begin, bytes, (void *)taken), 0);
+    for (size_t i = 0; i < bytes / page; i++) {
+        n += taken[i] & 1;
+    }
+    return n;
+}
+
+/* Uses the first n of eight experts of a layer, as one graph. Returns how many were leased. */
+static uint32_t use_layer(fixture *f, hypura_pager *pager, int layer)
+{
+    const uint32_t all[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    hypura_pager_enter(pager);
+    const uint32_t leased = fixture_use_experts(f, pager, layer, all, 8);
+    hypura_pager_leave(pager);
+    return leased;
+}
+
+static void pools_grow_and_shrink(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_open(&f, &fixture_defaults);
+    for (int t = 0; t < FIXTURE_DENSE; t++) {
+        f.placements[fixture_dense(t)] = (hypura_placement){.place = HYPURA_PLACE_RESIDENT, .pool = -1};
+    }
+    f.plan.n_ring_slots = 0;
+    const uint64_t stride = f.plan.pools[0].slot_stride_bytes;
+    hypura_pager  *pager = fixture_open_pager(&f, NULL, NULL, NULL);
+    const hypura_held held = hypura_pager_held(pager);
+    assert_int_equal(held.least_bytes, stride);
+    assert_int_equal(held.now_bytes, 6 * stride);
+    assert_int_equal(held.most_bytes, 48 * stride);
+    assert_int_equal(use_layer(&f, pager, 0), 6);
+
+    assert_int_equal(hypura_pager_resize(pager, 40 * stride + stride / 2), 40 * stride);
+    for (int layer = 0; layer < 3; layer++) {
+        assert_int_equal(use_layer(&f, pager, layer), 8);
+    }
+    hypura_pager_reset_statistics(pager);
+    for (int layer = 0; layer < 3; layer++) {
+        assert_int_equal(use_layer(&f, pager, layer), 8);
+    }
+    hypura_statistics statistics;
+    hypura_pager_statistics(pager, &statistics);
+    assert_int_equal(statistics.bytes_hit, statistics.bytes_needed);
+    assert_int_equal(statistics.pool_bytes, 40 * stride);
+    assert_true(pages_taken(&f, pager, 3) > 0);
+
+    assert_int_equal(hypura_pager_resize(pager, 3 * stride), 3 * stride);
+    assert_int_equal(pages_taken(&f, pager, 3), 0);
+    assert_int_equal(use_layer(&f, pager, 1), 3);
+    assert_int_equal(hypura_pager_resize(pager, 0), stride); /* the floor */
+    assert_int_equal(use_layer(&f, pager, 2), 1);
+    assert_int_equal(hypura_pager_resize(pager, UINT64_MAX), 48 * stride);
+    assert_int_equal(use_layer(&f, pager, 2), 8);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
+/* Reads and checks every row of the dense weights, as one token. Returns how many
+ * bytes of them were in memory. */
+static uint64_t use_dense(fixture *f, hypura_pager *pager)
+{
+    uint64_t pinned_bytes = 0;
+    for (int d = 0; d < FIXTURE_DENSE; d++) {
+        hypura_pager_enter(pager);
+        pinned_bytes += fixture_pass_dense(f, pager, d, d + 1);
+        hypura_pager_leave(pager);
+    }
+    return pinned_bytes;
+}
+
+static void pinned_rows_grow_and_shrink(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_open(&f, &fixture_defaults);
+    uint64_t all = 0;
+    for (int d = 0; d < FIXTURE_DENSE; d++) {
+        all += f.tensors[fixture_dense(d)].bytes;
+    }
+    const uint64_t floor = f.plan.pools[0].slot_stride_bytes;
+    hypura_pager  *pager = fixture_open_pager(&f, NULL, NULL, NULL);
+    assert_int_equal(hypura_pager_held(pager).most_bytes, all + 48 * floor);
+    const uint64_t planned = use_dense(&f, pager);
+    assert_int_equal(planned, 3 * 64 * f.tensors[fixture_dense(0)].row_bytes);
+
+    /* half of all rows: a token later they are there, without a read for them */
+    const uint64_t held = hypura_pager_resize(pager, floor + all / 2);
+    assert_in_range(held, floor + all / 2 - 70000, floor + all / 2);
+    assert_int_equal(use_dense(&f, pager), planned);
+    const uint64_t half = use_dense(&f, pager);
+    assert_int_equal(half, held - floor);
+    hypura_pager_resize(pager, UINT64_MAX);
+    assert_int_equal(use_dense(&f, pager), half);
+    assert_int_equal(use_dense(&f, pager), all);
+    hypura_pager_reset_statistics(pager);
+    assert_int_equal(use_dense(&f, pager), all);
+    hypura_statistics statistics;
+    hypura_pager_statistics(pager, &statistics);
+    assert_int_equal(statistics.n_reads, 0);
+    assert_int_equal(statistics.pinned_bytes, all);
+
+    hypura_pager_resize(pager, floor + all / 3);
+    const uint64_t third = use_dense(&f, pager);
+    assert_in_range(third, all / 3 - 70000, all / 3);
+    assert_int_equal(hypura_pager_resize(pager, 0), floor);
+    assert_int_equal(use_dense(&f, pager), 0);
+    assert_int_equal(use_dense(&f, pager), 0);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
+typedef struct resizer {
+    hypura_pager *pager;
+    uint64_t      stride;
+    unsigned      seed;
+    atomic_bool   stop;
+} resizer;
+
+static void *resize_until_told(void *argument)
+{
+    resizer *r = argument;
+    while (!atomic_load(&r->stop)) {
+        r->seed = r->seed * 1103515245u + 12345u;
+        hypura_pager_resize(r->pager, (4 + (r->seed >> 16) % 70) * r->stride);
+    }
+    return NULL;
+}
+
+static int64_t fail_some(void *user, uint64_t nth, int64_t result)
+{
+    (void)user;
+    return nth > 200 && nth % 97 == 0 ? -EIO : result;
+}
+
+/* Slots are closed while they are leased and read, rows are given up and taken again,
+ * and every byte stays right. In every other run some reads of experts fail, and
+ * their slots come back. */
+static void resizing_changes_no_byte(void **state)
+{
+    (void)state;
+    for (size_t e = 0; e < 4; e++) {
+        const bool failing = e % 2 == 0;
+        fixture    f;
+        fixture_open(&f, &fixture_defaults);
+        hypura_pager *pager = fixture_open_pager(&f, engines[e / 2], failing ? fail_some : NULL, NULL);
+        uint32_t      n_right = 0;
+        resizer       resizers[2];
+        pthread_t     threads[2];
+        for (unsigned i = 0; i < 2; i++) {
+            resizers[i] = (resizer){.pager = pager, .stride = f.plan.pools[0].slot_stride_bytes, .seed = i};
+            assert_int_equal(pthread_create(&threads[i], NULL, resize_until_told, &resizers[i]), 0);
+        }
+        for (uint32_t round = 0; round < 200; round++) {
+            hypura_pager_enter(pager);
+            const int      layer = (int)(round % 3);
+            const uint32_t experts[4] = {round % 16, (round * 7 + 1 + round) % 16, (round + 5) % 16, (round + 11) % 16};
+            const uint32_t n = experts[1] == experts[0] || experts[1] == experts[2] || experts[1] == experts[3] ? 1 : 4;
+            uint32_t       slots[4];
+            do {
+                hypura_pager_wait_slot(pager, layer);
+            } while (hypura_pager_lease_experts(pager, layer, experts, n, slots) == 0);
+            for (uint32_t i = 0; i < n; i++) {
+                if (slots[i] != UINT32_MAX &&
+                    hypura_pager_wait_expert(pager, layer, slots[i], UINT32_MAX) == HYPURA_OK) {
+                    assert_true(fixture_expert_is_right(&f, pager, layer, experts[i], slots[i]));
+                    n_right++;
+                }
+            }
+            for (uint32_t i = 0; i < n; i++) {
+                if (slots[i] != UINT32_MAX) {
+                    hypura_pager_release_expert(pager, layer, slots[i]);
+                }
+            }
+            hypura_pager_leave(pager);
+            if (!failing && round % 8 == 0) {
+                use_dense(&f, pager);
+            }
+        }
+        assert_true(n_right > 200);
+        for (unsigned i = 0; i < 2; i++) {
+            atomic_store(&resizers[i].stop, true);
+            pthread_join(threads[i], NULL);
+        }
+        hypura_pager_close(pager);
+        fixture_close(&f);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(pools_grow_and_shrink),
+        cmocka_unit_test(pinned_rows_grow_and_shrink),
+        cmocka_unit_test(resizing_changes_no_byte),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
