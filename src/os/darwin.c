@@ -9,6 +9,7 @@
 
 #include "base/size.h"
 #include "base/status.h"
+#include "os/posix.h"
 #include "os/confine.h"
 
 #include <errno.h>
@@ -61,28 +62,14 @@ uint64_t hypura_os_peak_rss_bytes(void)
 
 /* ---- anonymous memory --------------------------------------------------- */
 
-size_t hypura_os_page_bytes(void)
-{
-    return (size_t)sysconf(_SC_PAGESIZE);
-}
-
-static size_t whole_pages(size_t bytes)
-{
-    return (size_t)hypura_round_up(bytes, hypura_os_page_bytes());
-}
-
-static int map_protection(unsigned flags)
-{
-    return flags & HYPURA_OS_MAP_NO_ACCESS ? PROT_NONE : PROT_READ | PROT_WRITE;
-}
-
 void *hypura_os_memory_map(size_t bytes, unsigned flags)
 {
     if (bytes == 0 || bytes > SIZE_MAX / 2) {
         errno = ENOMEM;
         return NULL;
     }
-    void *memory = mmap(NULL, whole_pages(bytes), map_protection(flags), MAP_PRIVATE | MAP_ANON | MAP_NORESERVE, -1, 0);
+    void *memory = mmap(NULL, hypura_posix_whole_pages(bytes), hypura_posix_protection(flags),
+                        MAP_PRIVATE | MAP_ANON | MAP_NORESERVE, -1, 0);
     return memory == MAP_FAILED ? NULL : memory;
 }
 
@@ -92,35 +79,14 @@ bool hypura_os_memory_replace(void *address, size_t bytes, unsigned flags)
         errno = EINVAL;
         return false;
     }
-    return mmap(address, whole_pages(bytes), map_protection(flags), MAP_PRIVATE | MAP_ANON | MAP_NORESERVE | MAP_FIXED,
-                -1, 0) != MAP_FAILED;
-}
-
-void hypura_os_memory_unmap(void *address, size_t bytes)
-{
-    if (address != NULL) {
-        (void)munmap(address, whole_pages(bytes));
-    }
-}
-
-bool hypura_os_memory_protect(void *address, size_t bytes, hypura_os_access access)
-{
-    int protection = access == HYPURA_OS_ACCESS_NONE   ? PROT_NONE
-                     : access == HYPURA_OS_ACCESS_READ ? PROT_READ
-                                                       : PROT_READ | PROT_WRITE;
-    return mprotect(address, whole_pages(bytes), protection) == 0;
+    return mmap(address, hypura_posix_whole_pages(bytes), hypura_posix_protection(flags),
+                MAP_PRIVATE | MAP_ANON | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED;
 }
 
 bool hypura_os_memory_populate(void *address, size_t bytes)
 {
-    /* An atomic or with zero touches a page and loses no byte that another
-     * thread stores meanwhile. */
-    size_t page = hypura_os_page_bytes();
-    uintptr_t first = (uintptr_t)hypura_round_down((uintptr_t)address, page);
-    size_t length = whole_pages((uintptr_t)address - first + bytes);
-    for (size_t at = 0; at < length; at += page) {
-        (void)__atomic_fetch_or((unsigned char *)first + at, 0, __ATOMIC_RELAXED);
-    }
+    uintptr_t first = (uintptr_t)hypura_round_down((uintptr_t)address, hypura_os_page_bytes());
+    hypura_posix_touch(first, hypura_posix_whole_pages((uintptr_t)address - first + bytes));
     return true;
 }
 
@@ -139,57 +105,14 @@ bool hypura_os_memory_discard(void *address, size_t bytes)
 
 /* ---- files -------------------------------------------------------------- */
 
-static void take_identity(const struct stat *st, hypura_os_identity *identity)
-{
-    *identity = (hypura_os_identity){.device = (uint64_t)st->st_dev,
-                                     .inode = (uint64_t)st->st_ino,
-                                     .bytes = (uint64_t)st->st_size,
-                                     .modified_ns = (int64_t)st->st_mtimespec.tv_sec * 1000000000 + st->st_mtimespec.tv_nsec};
-}
-
-bool hypura_os_identity_of_file(int fd, hypura_os_identity *identity)
-{
-    struct stat st;
-    const bool ok = fstat(fd, &st) == 0;
-    if (ok) {
-        take_identity(&st, identity);
-    }
-    return ok;
-}
-
-bool hypura_os_identity_of_path(const char *path, hypura_os_identity *identity)
-{
-    struct stat st;
-    const bool ok = stat(path, &st) == 0;
-    if (ok) {
-        take_identity(&st, identity);
-    }
-    return ok;
-}
-
 hypura_status hypura_os_file_open(const char *path, bool direct, hypura_os_file *file, hypura_error *error)
 {
     *file = (hypura_os_file){.fd = -1, .offset_align = 1, .memory_align = 1};
-    do {
-        file->fd = open(path, O_RDONLY | O_CLOEXEC);
-    } while (file->fd < 0 && errno == EINTR);
-    if (file->fd < 0) {
-        return hypura_fail_errno(error, errno, "cannot open %s", path);
-    }
-    struct stat st;
-    if (fstat(file->fd, &st) != 0) {
-        int e = errno;
-        hypura_os_file_close(file);
-        return hypura_fail_errno(error, e, "cannot stat %s", path);
-    }
-    if (!S_ISREG(st.st_mode)) {
-        hypura_os_file_close(file);
-        return hypura_fail(error, HYPURA_ERR_IO, "%s is not a regular file", path);
-    }
-    file->bytes = (uint64_t)st.st_size;
-    take_identity(&st, &file->identity);
-    file->direct = direct && fcntl(file->fd, F_NOCACHE, 1) == 0 && fcntl(file->fd, F_RDAHEAD, 0) == 0;
-    return HYPURA_OK;
+    file->fd = hypura_posix_open(path, 0);
+    const hypura_status status = hypura_posix_take_file(path, file, error);
+    file->direct = status == HYPURA_OK && direct && fcntl(file->fd, F_NOCACHE, 1) == 0 &&
+                   fcntl(file->fd, F_RDAHEAD, 0) == 0;
+    return status;
 }
 
 bool hypura_os_file_set_direct(int fd, bool direct)
@@ -214,14 +137,6 @@ void hypura_os_file_uncache(int fd)
 void hypura_os_mapping_release(const char *path)
 {
     (void)path;
-}
-
-void hypura_os_file_close(hypura_os_file *file)
-{
-    if (file->fd >= 0) {
-        (void)close(file->fd);
-        file->fd = -1;
-    }
 }
 
 hypura_status hypura_os_drive_read(const char *path, hypura_os_drive *drive, hypura_error *error)

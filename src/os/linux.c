@@ -10,6 +10,7 @@
 #include "base/size.h"
 #include "base/status.h"
 #include "os/cgroup.h"
+#include "os/posix.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -107,21 +108,6 @@ uint64_t hypura_os_peak_rss_bytes(void)
 
 /* ---- anonymous memory --------------------------------------------------- */
 
-size_t hypura_os_page_bytes(void)
-{
-    return (size_t)sysconf(_SC_PAGESIZE);
-}
-
-static size_t whole_pages(size_t bytes)
-{
-    return (size_t)hypura_round_up(bytes, hypura_os_page_bytes());
-}
-
-static int map_protection(unsigned flags)
-{
-    return flags & HYPURA_OS_MAP_NO_ACCESS ? PROT_NONE : PROT_READ | PROT_WRITE;
-}
-
 static int map_flags(unsigned flags)
 {
     return MAP_PRIVATE | MAP_ANONYMOUS | (flags & HYPURA_OS_MAP_NORESERVE ? MAP_NORESERVE : 0);
@@ -133,10 +119,10 @@ void *hypura_os_memory_map(size_t bytes, unsigned flags)
         errno = ENOMEM;
         return NULL;
     }
-    bytes = whole_pages(bytes);
+    bytes = hypura_posix_whole_pages(bytes);
     bool huge = flags & HYPURA_OS_MAP_HUGE && bytes >= HUGE_PAGE_BYTES;
     size_t slack = huge ? HUGE_PAGE_BYTES : 0;
-    char *memory = mmap(NULL, bytes + slack, map_protection(flags), map_flags(flags), -1, 0);
+    char *memory = mmap(NULL, bytes + slack, hypura_posix_protection(flags), map_flags(flags), -1, 0);
     if (memory == MAP_FAILED) {
         return NULL;
     }
@@ -161,8 +147,8 @@ bool hypura_os_memory_replace(void *address, size_t bytes, unsigned flags)
         errno = EINVAL;
         return false;
     }
-    bytes = whole_pages(bytes);
-    if (mmap(address, bytes, map_protection(flags), map_flags(flags) | MAP_FIXED, -1, 0) == MAP_FAILED) {
+    bytes = hypura_posix_whole_pages(bytes);
+    if (mmap(address, bytes, hypura_posix_protection(flags), map_flags(flags) | MAP_FIXED, -1, 0) == MAP_FAILED) {
         return false;
     }
     if (flags & HYPURA_OS_MAP_HUGE) {
@@ -171,26 +157,10 @@ bool hypura_os_memory_replace(void *address, size_t bytes, unsigned flags)
     return true;
 }
 
-void hypura_os_memory_unmap(void *address, size_t bytes)
-{
-    if (address != NULL) {
-        (void)munmap(address, whole_pages(bytes));
-    }
-}
-
-bool hypura_os_memory_protect(void *address, size_t bytes, hypura_os_access access)
-{
-    int protection = access == HYPURA_OS_ACCESS_NONE   ? PROT_NONE
-                     : access == HYPURA_OS_ACCESS_READ ? PROT_READ
-                                                       : PROT_READ | PROT_WRITE;
-    return mprotect(address, whole_pages(bytes), protection) == 0;
-}
-
 bool hypura_os_memory_populate(void *address, size_t bytes)
 {
-    size_t page = hypura_os_page_bytes();
-    uintptr_t first = (uintptr_t)hypura_round_down((uintptr_t)address, page);
-    size_t length = whole_pages((uintptr_t)address - first + bytes);
+    uintptr_t first = (uintptr_t)hypura_round_down((uintptr_t)address, hypura_os_page_bytes());
+    size_t length = hypura_posix_whole_pages((uintptr_t)address - first + bytes);
     int rc;
     do {
         rc = madvise((void *)first, length, MADV_POPULATE_WRITE);
@@ -198,11 +168,7 @@ bool hypura_os_memory_populate(void *address, size_t bytes)
     if (rc == 0 || errno != EINVAL) {
         return rc == 0;
     }
-    /* Kernels before 5.14: an atomic or with zero touches a page and loses no
-     * byte that another thread stores meanwhile. */
-    for (size_t at = 0; at < length; at += page) {
-        (void)__atomic_fetch_or((unsigned char *)first + at, 0, __ATOMIC_RELAXED);
-    }
+    hypura_posix_touch(first, length); /* kernels before 5.14 */
     return true;
 }
 
@@ -215,7 +181,7 @@ bool hypura_os_memory_collapse(void *address, size_t bytes)
 
 bool hypura_os_memory_discard(void *address, size_t bytes)
 {
-    return madvise(address, whole_pages(bytes), MADV_DONTNEED) == 0;
+    return madvise(address, hypura_posix_whole_pages(bytes), MADV_DONTNEED) == 0;
 }
 
 /* ---- files -------------------------------------------------------------- */
@@ -257,48 +223,11 @@ static bool direct_alignment(int fd, uint32_t *offset_align, uint32_t *memory_al
     return direct_read_works(fd, *offset_align);
 }
 
-static int open_retrying(const char *path, int flags)
-{
-    int fd;
-    do {
-        fd = open(path, flags | O_RDONLY | O_CLOEXEC);
-    } while (fd < 0 && errno == EINTR);
-    return fd;
-}
-
-static void take_identity(const struct stat *st, hypura_os_identity *identity)
-{
-    *identity = (hypura_os_identity){.device = (uint64_t)st->st_dev,
-                                     .inode = (uint64_t)st->st_ino,
-                                     .bytes = (uint64_t)st->st_size,
-                                     .modified_ns = (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec};
-}
-
-bool hypura_os_identity_of_file(int fd, hypura_os_identity *identity)
-{
-    struct stat st;
-    const bool ok = fstat(fd, &st) == 0;
-    if (ok) {
-        take_identity(&st, identity);
-    }
-    return ok;
-}
-
-bool hypura_os_identity_of_path(const char *path, hypura_os_identity *identity)
-{
-    struct stat st;
-    const bool ok = stat(path, &st) == 0;
-    if (ok) {
-        take_identity(&st, identity);
-    }
-    return ok;
-}
-
 hypura_status hypura_os_file_open(const char *path, bool direct, hypura_os_file *file, hypura_error *error)
 {
     *file = (hypura_os_file){.fd = -1, .offset_align = 1, .memory_align = 1};
     if (direct) {
-        file->fd = open_retrying(path, O_DIRECT);
+        file->fd = hypura_posix_open(path, O_DIRECT);
         if (file->fd >= 0 && !direct_alignment(file->fd, &file->offset_align, &file->memory_align)) {
             (void)close(file->fd);
             file->fd = -1;
@@ -308,24 +237,9 @@ hypura_status hypura_os_file_open(const char *path, bool direct, hypura_os_file 
         file->direct = file->fd >= 0;
     }
     if (file->fd < 0) {
-        file->fd = open_retrying(path, 0);
+        file->fd = hypura_posix_open(path, 0);
     }
-    if (file->fd < 0) {
-        return hypura_fail_errno(error, errno, "cannot open %s", path);
-    }
-    struct stat st;
-    if (fstat(file->fd, &st) != 0) {
-        int e = errno;
-        hypura_os_file_close(file);
-        return hypura_fail_errno(error, e, "cannot stat %s", path);
-    }
-    if (!S_ISREG(st.st_mode)) {
-        hypura_os_file_close(file);
-        return hypura_fail(error, HYPURA_ERR_IO, "%s is not a regular file", path);
-    }
-    file->bytes = (uint64_t)st.st_size;
-    take_identity(&st, &file->identity);
-    return HYPURA_OK;
+    return hypura_posix_take_file(path, file, error);
 }
 
 bool hypura_os_file_set_direct(int fd, bool direct)
@@ -379,14 +293,6 @@ void hypura_os_mapping_release(const char *path)
     }
     if (maps != NULL) {
         (void)fclose(maps);
-    }
-}
-
-void hypura_os_file_close(hypura_os_file *file)
-{
-    if (file->fd >= 0) {
-        (void)close(file->fd);
-        file->fd = -1;
     }
 }
 

@@ -1,7 +1,7 @@
 /*
  * os.h - what differs between operating systems: memory, its limits, files
  * that bypass the page cache, processors. One implementation is compiled:
- * linux.c (with cgroup.c) or darwin.c.
+ * linux.c (with cgroup.c) or darwin.c, each with posix.c.
  *
  * What always holds: nothing here keeps state, so everything may be called from
  * any thread. A question that this system cannot answer is refused

@@ -1,0 +1,127 @@
+/*
+ * posix.c - the functions of os.h that are the same on every system, and posix.h.
+ */
+#include "os/posix.h"
+
+#include "base/size.h"
+#include "base/status.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#ifdef __APPLE__
+#define MODIFIED(st) ((st)->st_mtimespec)
+#else
+#define MODIFIED(st) ((st)->st_mtim)
+#endif
+
+/* ---- anonymous memory --------------------------------------------------- */
+
+size_t hypura_os_page_bytes(void)
+{
+    return (size_t)sysconf(_SC_PAGESIZE);
+}
+
+size_t hypura_posix_whole_pages(size_t bytes)
+{
+    return (size_t)hypura_round_up(bytes, hypura_os_page_bytes());
+}
+
+int hypura_posix_protection(unsigned flags)
+{
+    return flags & HYPURA_OS_MAP_NO_ACCESS ? PROT_NONE : PROT_READ | PROT_WRITE;
+}
+
+void hypura_os_memory_unmap(void *address, size_t bytes)
+{
+    if (address != NULL) {
+        (void)munmap(address, hypura_posix_whole_pages(bytes));
+    }
+}
+
+bool hypura_os_memory_protect(void *address, size_t bytes, hypura_os_access access)
+{
+    int protection = access == HYPURA_OS_ACCESS_NONE   ? PROT_NONE
+                     : access == HYPURA_OS_ACCESS_READ ? PROT_READ
+                                                       : PROT_READ | PROT_WRITE;
+    return mprotect(address, hypura_posix_whole_pages(bytes), protection) == 0;
+}
+
+void hypura_posix_touch(uintptr_t first, size_t bytes)
+{
+    /* An atomic or with zero is a store that changes nothing. */
+    const size_t page = hypura_os_page_bytes();
+    for (size_t at = 0; at < bytes; at += page) {
+        (void)__atomic_fetch_or((unsigned char *)first + at, 0, __ATOMIC_RELAXED);
+    }
+}
+
+/* ---- files -------------------------------------------------------------- */
+
+static void take_identity(const struct stat *st, hypura_os_identity *identity)
+{
+    *identity = (hypura_os_identity){.device = (uint64_t)st->st_dev,
+                                     .inode = (uint64_t)st->st_ino,
+                                     .bytes = (uint64_t)st->st_size,
+                                     .modified_ns = (int64_t)MODIFIED(st).tv_sec * 1000000000 + MODIFIED(st).tv_nsec};
+}
+
+bool hypura_os_identity_of_file(int fd, hypura_os_identity *identity)
+{
+    struct stat st;
+    const bool ok = fstat(fd, &st) == 0;
+    if (ok) {
+        take_identity(&st, identity);
+    }
+    return ok;
+}
+
+bool hypura_os_identity_of_path(const char *path, hypura_os_identity *identity)
+{
+    struct stat st;
+    const bool ok = stat(path, &st) == 0;
+    if (ok) {
+        take_identity(&st, identity);
+    }
+    return ok;
+}
+
+int hypura_posix_open(const char *path, int flags)
+{
+    int fd;
+    do {
+        fd = open(path, flags | O_RDONLY | O_CLOEXEC);
+    } while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
+hypura_status hypura_posix_take_file(const char *path, hypura_os_file *file, hypura_error *error)
+{
+    if (file->fd < 0) {
+        return hypura_fail_errno(error, errno, "cannot open %s", path);
+    }
+    struct stat st;
+    if (fstat(file->fd, &st) != 0) {
+        const int code = errno;
+        hypura_os_file_close(file);
+        return hypura_fail_errno(error, code, "cannot stat %s", path);
+    }
+    if (!S_ISREG(st.st_mode)) {
+        hypura_os_file_close(file);
+        return hypura_fail(error, HYPURA_ERR_IO, "%s is not a regular file", path);
+    }
+    file->bytes = (uint64_t)st.st_size;
+    take_identity(&st, &file->identity);
+    return HYPURA_OK;
+}
+
+void hypura_os_file_close(hypura_os_file *file)
+{
+    if (file->fd >= 0) {
+        (void)close(file->fd);
+        file->fd = -1;
+    }
+}
