@@ -352,6 +352,7 @@ typedef struct hypura_plan {
     double      vram_hit_rate;          /* the same of the GPU's slots */
     double      upload_bytes_per_token; /* to them */
     double      compute_s; /* of a token, assumed */
+    double      prompt_compute_s; /* of a token of a prompt; 0: not known */
     bool        learned;   /* the forecast rests on earlier runs of this model */
     const char *bound_by; /* "compute", "upload", "storage" */
     /* the form in which weights are computed with: the processor's own where it is not slower */
@@ -359,6 +360,8 @@ typedef struct hypura_plan {
     bool        form_measured; /* else asked for, or the default */
     double      repacked_tok_s; /* expected in either form, where that was compared */
     double      plain_tok_s;
+    double      repacked_prompt_tok_s; /* the same, of a prompt */
+    double      plain_prompt_tok_s;
 } hypura_plan;
 
 /* Whether the next layer's router is asked while a layer is decoded, to read what it

@@ -189,6 +189,17 @@ static void print_ratio(const hypura_bench_cell *cell)
                          cell->prefill_ratio.max, cell->series[cell->baseline].label);
 }
 
+/* What the share of the bound rests on. */
+static void print_drive(const hypura_bench_cell *cell)
+{
+    const hypura_spread *rate = &cell->series[0].metrics[HYPURA_METRIC_DIRECT_BYTES_PER_S];
+    if (!isnan(rate->median)) {
+        hypura_output_printf("%s: the drive gave %.2f GB/s (%.2f-%.2f), measured after each run\n",
+                             hypura_output_size(cell->weights_bytes), rate->median / 1e9, rate->min / 1e9,
+                             rate->max / 1e9);
+    }
+}
+
 static void print_notes(const hypura_bench_report *report)
 {
     for (int i = 0; i < report->n_cells; i++) {
@@ -231,6 +242,7 @@ hypura_status hypura_bench_print(const hypura_bench_report *report, hypura_error
     hypura_output_printf("\n");
     for (int i = 0; i < report->n_cells; i++) {
         print_ratio(&report->cells[i]);
+        print_drive(&report->cells[i]);
     }
     print_notes(report);
     return status;

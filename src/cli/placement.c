@@ -88,10 +88,12 @@ void hypura_placement_describe(const hypura_plan *plan, void (*print)(const char
     }
     if (plan->form_measured) {
         line = (sentence){.used = 0};
-        say(&line, "form       %s: %.1f tokens/s expected, %.1f %s", plan->repacked ? "repacked" : "as in the file",
-            plan->repacked ? plan->repacked_tok_s : plan->plain_tok_s,
-            plan->repacked ? plan->plain_tok_s : plan->repacked_tok_s,
-            plan->repacked ? "as in the file" : "repacked");
+        const bool repacked = plan->repacked;
+        say(&line, "form       %s: %.1f tokens/s expected, prompts %.0f; %s %.1f and %.0f",
+            repacked ? "repacked" : "as in the file", repacked ? plan->repacked_tok_s : plan->plain_tok_s,
+            repacked ? plan->repacked_prompt_tok_s : plan->plain_prompt_tok_s, repacked ? "as in the file" : "repacked",
+            repacked ? plan->plain_tok_s : plan->repacked_tok_s,
+            repacked ? plan->plain_prompt_tok_s : plan->repacked_prompt_tok_s);
         print(line.text);
     }
     if (plan->gpu[0]) {

@@ -1,8 +1,11 @@
 /*
  * bench_run.c - one run in this process:
  *
- *     page cache dropped, direct rate measured, model opened
- *       -> prefill -> cold window -> warm window -> closed
+ *     page cache dropped, model opened
+ *       -> prefill -> cold window -> warm window -> closed, direct rate measured
+ *
+ * The drive is measured after the run and for a while before it counts: what it gives
+ * at rest, out of its own memory or its allowance, is not what decoding could have had.
  *
  * What always holds: nothing but decoding happens between the two clock readings
  * of a window, and its statistics are of that time alone. All variants decode the
@@ -18,8 +21,12 @@
 #include "os/confine.h"
 #include "os/os.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+
+#define SETTLE_US 1000000u
+#define SPAN_US   500000u
 
 typedef struct run {
     hypura_model *model;
@@ -103,26 +110,45 @@ static hypura_status decode_all(run *r, const hypura_bench_task *task, hypura_be
     return status;
 }
 
-/* The same blocks and depth as the pager will use. */
-static hypura_status measure_drive(const hypura_bench_task *task, const hypura_model_options *options,
-                                   hypura_bench_sample *sample, bool *over_gpu, hypura_error *error)
+/* What the drive of a paged run is measured with: the blocks and the depth of its plan. */
+typedef struct drive {
+    bool paged;
+    bool over_gpu;
+    char path[HYPURA_BENCH_PATH];
+    char io_engine[16];
+    uint64_t block_bytes;
+    uint32_t depth;
+} drive;
+
+static hypura_status find_drive(const hypura_bench_task *task, const hypura_model_options *options, drive *d,
+                                hypura_error *error)
 {
     hypura_preparation prepared;
     hypura_status status = hypura_prepare(options, &task->profile, false, &prepared, error);
     if (status != HYPURA_OK) {
         return status;
     }
-    *over_gpu = prepared.plan->n_vram_pools > 0;
-    if (prepared.plan->mode != HYPURA_MODE_RESIDENT) {
-        const hypura_probe_rate_options probe = {.path = prepared.map->files[0],
-                                                 .io_engine = prepared.io_engine[0] ? prepared.io_engine : NULL,
-                                                 .block_bytes = prepared.plan->io_block_bytes,
-                                                 .depth = prepared.plan->io_depth,
-                                                 .limit_bytes_per_s = task->io_limit_bytes_per_s};
-        status = hypura_probe_rate(&probe, &sample->direct_bytes_per_s, error);
-    }
+    d->over_gpu = prepared.plan->n_vram_pools > 0;
+    d->paged = prepared.plan->mode != HYPURA_MODE_RESIDENT;
+    d->block_bytes = prepared.plan->io_block_bytes;
+    d->depth = prepared.plan->io_depth;
+    snprintf(d->path, sizeof(d->path), "%s", prepared.map->files[0]);
+    snprintf(d->io_engine, sizeof(d->io_engine), "%s", prepared.io_engine);
     hypura_prepare_clear(&prepared);
-    return status;
+    return HYPURA_OK;
+}
+
+static hypura_status measure_drive(const hypura_bench_task *task, const drive *d, hypura_bench_sample *sample,
+                                   hypura_error *error)
+{
+    const hypura_probe_rate_options probe = {.path = d->path,
+                                             .io_engine = d->io_engine[0] ? d->io_engine : NULL,
+                                             .block_bytes = d->block_bytes,
+                                             .depth = d->depth,
+                                             .settle_us = SETTLE_US,
+                                             .span_us = SPAN_US,
+                                             .limit_bytes_per_s = task->io_limit_bytes_per_s};
+    return hypura_probe_rate(&probe, &sample->direct_bytes_per_s, error);
 }
 
 static hypura_status drop_files(const char *path, hypura_error *error)
@@ -140,7 +166,7 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
 {
     run r = {.model = NULL};
     hypura_route *route = NULL;
-    bool over_gpu = false;
+    drive d = {.paged = false};
     const hypura_model_options options = {.path = task->path,
                                           .memory_bytes = task->memory_bytes,
                                           .weights_bytes = task->weights_bytes,
@@ -165,9 +191,9 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
         extras.on_node_user = &r.forcing;
     }
     if (status == HYPURA_OK && !task->plain) {
-        status = measure_drive(task, &options, sample, &over_gpu, error);
+        status = find_drive(task, &options, &d, error);
     }
-    if (over_gpu) {
+    if (d.over_gpu) {
         extras.on_node = NULL; /* forced where selections pass anyway, see below */
     }
     if (status == HYPURA_OK) {
@@ -176,7 +202,7 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
     if (status == HYPURA_OK) {
         r.forcing.route = route;
         r.forcing.n_experts = (uint32_t)hypura_model_map(r.model)->n_experts;
-        if (route && over_gpu) {
+        if (route && d.over_gpu) {
             hypura_gpu_set_select(r.model->gpu, hypura_route_select, &r.forcing);
         }
         status = decode_all(&r, task, sample, error);
@@ -185,5 +211,8 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
     hypura_model_close(r.model);
     hypura_route_close(route);
     free(r.tokens);
+    if (status == HYPURA_OK && d.paged) {
+        status = measure_drive(task, &d, sample, error);
+    }
     return status;
 }

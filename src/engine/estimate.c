@@ -95,6 +95,7 @@ typedef struct form_choice {
 static hypura_status find_costs(const hypura_map *map, form_choice *c, hypura_error *error)
 {
     double compute_s[2];
+    double prompt_s[2];
     for (int form = 0; form < 2; form++) {
         hypura_plan *plan = NULL;
         hypura_plan_options options = *c->wanted;
@@ -105,11 +106,15 @@ static hypura_status find_costs(const hypura_map *map, form_choice *c, hypura_er
             return status;
         }
         compute_s[form] = plan->compute_s;
-        c->costs.read_bytes = plan->read_bytes_per_token;
+        prompt_s[form] = plan->prompt_compute_s;
+        c->costs.decode.read_bytes = plan->read_bytes_per_token;
+        c->costs.prompt.read_bytes = (double)plan->nvme_bytes / c->survey->n_ubatch;
         hypura_plan_free(plan);
     }
-    c->costs.plain_compute_s = compute_s[0];
-    c->costs.repacked_compute_s = compute_s[1];
+    c->costs.decode.plain_compute_s = compute_s[0];
+    c->costs.decode.repacked_compute_s = compute_s[1];
+    c->costs.prompt.plain_compute_s = prompt_s[0];
+    c->costs.prompt.repacked_compute_s = prompt_s[1];
     return HYPURA_OK;
 }
 
@@ -121,6 +126,10 @@ static hypura_status find_rates(const hypura_model_options *options, const hypur
     for (int form = 0; form < 2 && status == HYPURA_OK && c->costs.repack_bytes_per_s > 0; form++) {
         status = hypura_experience_rates(options->cache_dir, map, c->survey, c->costs.n_threads, form == 1, true,
                                          &c->rates[form], error);
+        if (status == HYPURA_OK) {
+            status = hypura_experience_prompt_rates(options->cache_dir, map, c->survey, c->costs.n_threads, form == 1,
+                                                    &c->rates[form], error);
+        }
     }
     return status;
 }
@@ -136,6 +145,20 @@ static hypura_status take_plain(const hypura_model_options *options, form_choice
     hypura_plan_free(prepared->plan);
     prepared->plan = NULL;
     return hypura_plan_solve(prepared->map, c->survey, c->profile, &wanted, &prepared->plan, error);
+}
+
+static double per_second(double seconds)
+{
+    return seconds > 0 ? 1.0 / seconds : 0.0;
+}
+
+static void tell_form(const hypura_form_costs *costs, hypura_plan *plan)
+{
+    plan->form_measured = true;
+    plan->repacked_tok_s = per_second(hypura_form_repacked_s(costs, &costs->decode));
+    plan->plain_tok_s = per_second(hypura_form_plain_s(costs, &costs->decode));
+    plan->repacked_prompt_tok_s = per_second(hypura_form_repacked_s(costs, &costs->prompt));
+    plan->plain_prompt_tok_s = per_second(hypura_form_plain_s(costs, &costs->prompt));
 }
 
 /* The plan is that of repacked weights. Where the file's form is clearly faster, as
@@ -165,9 +188,7 @@ static hypura_status choose_form(const hypura_model_options *options, form_choic
     }
     if (status == HYPURA_OK) {
         prepared->plan->repacked = !plain;
-        prepared->plan->form_measured = true;
-        prepared->plan->repacked_tok_s = 1.0 / hypura_form_repacked_s(&c->costs);
-        prepared->plan->plain_tok_s = 1.0 / hypura_form_plain_s(&c->costs);
+        tell_form(&c->costs, prepared->plan);
     }
     return status;
 }

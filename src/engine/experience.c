@@ -1,7 +1,7 @@
 /*
  * experience.c - see experience.h.
  *
- *     {"version":1, "cpu":"..", "rates":[{"type","columns","rows","used","threads","repack","bytes_per_s"}],
+ *     {"version":1, "cpu":"..", "rates":[{"type","columns","rows","used","batch","threads","repack","bytes_per_s"}],
  *      "nodes":[{"threads","seconds"}], "repacking":[{"type","bytes_per_s"}],
  *      "models":[{"model":"..","threads","repack","lessons":[{..}]}]}
  */
@@ -17,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { VERSION = 1, MAX_MODELS = 64, MAX_STORED_RATES = 256, PATH_BYTES = 4096 };
+enum { VERSION = 2, MAX_MODELS = 64, MAX_STORED_RATES = 256, PATH_BYTES = 4096 };
 
 /* Runs that held shares of the weights this near to each other are one lesson. */
 #define SAME_SHARE 0.02
@@ -83,6 +83,9 @@ static void append(json_t *array, json_t *value, size_t most)
 
 /* ---- rates -------------------------------------------------------------------- */
 
+/* Rows of a prompt that one product computes with; more change little. */
+#define MOST_PROMPT_ROWS 256
+
 /* The tensor of a type that a token reads most of, as a product that stands for all
  * of that type. */
 typedef struct typical {
@@ -118,6 +121,7 @@ static int find_types(const hypura_map *map, const hypura_survey *survey, bool r
                                                      .columns = tensor->ne[0],
                                                      .rows = tensor->ne[1],
                                                      .n_used = n_used,
+                                                     .n_rows = 1,
                                                      .repack = repack};
         }
     }
@@ -131,7 +135,8 @@ static double stored_rate(const json_t *root, const hypura_product_shape *shape,
     json_array_foreach(json_object_get(root, "rates"), i, entry)
     {
         if (is(entry, "type", shape->type) && is(entry, "columns", shape->columns) && is(entry, "rows", shape->rows) &&
-            is(entry, "used", shape->n_used) && is(entry, "threads", n_threads) && is(entry, "repack", shape->repack)) {
+            is(entry, "used", shape->n_used) && is(entry, "batch", shape->n_rows) && is(entry, "threads", n_threads) &&
+            is(entry, "repack", shape->repack)) {
             return number(entry, "bytes_per_s");
         }
     }
@@ -162,9 +167,10 @@ static hypura_status find_rate(json_t *root, const hypura_product_shape *shape, 
     if (status == HYPURA_OK) {
         *changed = true;
         append(json_object_get(root, "rates"),
-               json_pack("{s:i,s:I,s:I,s:i,s:i,s:i,s:f}", "type", shape->type, "columns", (json_int_t)shape->columns,
-                         "rows", (json_int_t)shape->rows, "used", shape->n_used, "threads", n_threads, "repack",
-                         (int)shape->repack, "bytes_per_s", *bytes_per_s),
+               json_pack("{s:i,s:I,s:I,s:i,s:i,s:i,s:i,s:f}", "type", shape->type, "columns",
+                         (json_int_t)shape->columns, "rows", (json_int_t)shape->rows, "used", shape->n_used, "batch",
+                         shape->n_rows, "threads", n_threads, "repack", (int)shape->repack, "bytes_per_s",
+                         *bytes_per_s),
                MAX_STORED_RATES);
     }
     return status;
@@ -206,6 +212,47 @@ hypura_status hypura_experience_rates(const char *cache_dir, const hypura_map *m
             rates->by_type[rates->n].type = types[i].shape.type;
             rates->by_type[rates->n].experts = types[i].shape.n_used > 0;
             rates->by_type[rates->n++].bytes_per_s = rate;
+        }
+    }
+    if (changed) {
+        save(cache_dir, root);
+    }
+    json_decref(root);
+    return status;
+}
+
+/* What a prompt makes of a typical product: a batch of it, of which each expert has its part. */
+static hypura_product_shape in_prompt(const hypura_product_shape *shape, const hypura_map *map, uint32_t n_ubatch)
+{
+    hypura_product_shape prompt = *shape;
+    int64_t n_rows = n_ubatch;
+    if (shape->n_used > 0) {
+        n_rows = n_rows * shape->n_used / (map->n_experts > 0 ? map->n_experts : 1);
+        prompt.n_used = shape->n_used > 1 ? shape->n_used : 2;
+    }
+    prompt.n_rows = n_rows < 1 ? 1 : n_rows < MOST_PROMPT_ROWS ? (int)n_rows : MOST_PROMPT_ROWS;
+    return prompt;
+}
+
+hypura_status hypura_experience_prompt_rates(const char *cache_dir, const hypura_map *map, const hypura_survey *survey,
+                                             int n_threads, bool repack, hypura_rates *rates, hypura_error *error)
+{
+    typical types[HYPURA_MAX_RATES];
+    const int n = find_types(map, survey, repack, types);
+    bool changed = false;
+    json_t *root = load(cache_dir);
+    if (!root) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the rates of this processor");
+    }
+    hypura_status status = HYPURA_OK;
+    for (int i = 0; status == HYPURA_OK && i < n; i++) {
+        const hypura_product_shape prompt = in_prompt(&types[i].shape, map, survey->n_ubatch);
+        double rate;
+        status = find_rate(root, &prompt, n_threads, true, &rate, &changed, error);
+        for (int r = 0; status == HYPURA_OK && r < rates->n; r++) {
+            if (rates->by_type[r].type == prompt.type && rates->by_type[r].experts == (prompt.n_used > 0)) {
+                rates->by_type[r].prompt_bytes_per_s = rate;
+            }
         }
     }
     if (changed) {

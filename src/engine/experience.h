@@ -18,6 +18,10 @@ hypura_status hypura_experience_rates(const char *cache_dir, const hypura_map *m
                                       int n_threads, bool repack, bool measure, hypura_rates *rates,
                                       hypura_error *error);
 
+/* Adds to these what a prompt makes of them: measured once, and stored. */
+hypura_status hypura_experience_prompt_rates(const char *cache_dir, const hypura_map *map, const hypura_survey *survey,
+                                             int n_threads, bool repack, hypura_rates *rates, hypura_error *error);
+
 /* How fast one thread repacks the type that a token reads most of: measured once, and
  * stored; 0 where it has no other layout. */
 hypura_status hypura_experience_repack_rate(const char *cache_dir, const hypura_map *map, const hypura_survey *survey,

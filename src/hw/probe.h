@@ -29,7 +29,8 @@ void hypura_probe_gpu(const char *name, hypura_device *measured);
 
 /* What a drive gives now: reads of that size and depth from a file, in random order
  * for about half a second where nothing else is asked for. limit_bytes_per_s and
- * buffered as in io.h. */
+ * buffered as in io.h. Many drives are faster for a while than for long: settle_us
+ * is read before the time that counts. */
 typedef struct hypura_probe_rate_options {
     const char *path;
     const char *io_engine; /* NULL: the best there is */
@@ -39,6 +40,7 @@ typedef struct hypura_probe_rate_options {
     bool sequential;
     bool buffered;
     uint64_t range_bytes; /* read within the first bytes of the file alone; at least a block; 0: in all of it */
+    uint64_t settle_us;   /* read before, without counting */
     uint64_t span_us;     /* 0: 400 ms */
     uint64_t max_bytes;   /* ends it earlier; 0: no limit */
 } hypura_probe_rate_options;

@@ -18,6 +18,9 @@
 #define WEIGHTS_BYTES ((size_t)128 << 20)
 #define SMALL_VALUES  1024
 
+/* With many rows, computing and not memory is what takes time: fewer weights do. */
+#define ROW_BYTES ((size_t)2 << 30)
+
 enum { MAX_WEIGHTS = 512, N_RUNS = 5, N_SMALL_NODES = 256 };
 
 /* A graph, what computes it, and what belongs to them. */
@@ -132,13 +135,18 @@ static hypura_status build_products(bench_graph *g, const hypura_product_shape *
 {
     struct ggml_tensor *weights[MAX_WEIGHTS];
     const int n_used = shape->n_used;
-    struct ggml_tensor *row = ggml_new_tensor_2d(g->context, GGML_TYPE_F32, shape->columns, 1);
-    struct ggml_tensor *ids = n_used > 0 ? ggml_new_tensor_2d(g->context, GGML_TYPE_I32, n_used, 1) : NULL;
+    const int n_rows = shape->n_rows;
+    /* Each of the experts is selected by as many tokens of one expert each; for one row, all by one token. */
+    const int64_t n_tokens = n_used == 0 || n_rows == 1 ? n_rows : (int64_t)n_used * n_rows;
+    const int64_t n_selected = n_rows == 1 ? n_used : 1;
+    struct ggml_tensor *rows = n_used > 0 ? ggml_new_tensor_3d(g->context, GGML_TYPE_F32, shape->columns, 1, n_tokens)
+                                          : ggml_new_tensor_2d(g->context, GGML_TYPE_F32, shape->columns, n_tokens);
+    struct ggml_tensor *ids = n_used > 0 ? ggml_new_tensor_2d(g->context, GGML_TYPE_I32, n_selected, n_tokens) : NULL;
     for (int i = 0; i < n; i++) {
         weights[i] = ggml_new_tensor_3d(g->context, (enum ggml_type)shape->type, shape->columns, shape->rows,
                                         n_used > 0 ? n_used : 1);
-        ggml_build_forward_expand(g->graph, ids ? ggml_mul_mat_id(g->context, weights[i], row, ids)
-                                                : ggml_mul_mat(g->context, weights[i], row));
+        ggml_build_forward_expand(g->graph, ids ? ggml_mul_mat_id(g->context, weights[i], rows, ids)
+                                                : ggml_mul_mat(g->context, weights[i], rows));
     }
     ggml_backend_buffer_type_t type = weight_buffer_type(g, ggml_graph_node(g->graph, 0), shape->repack);
     const size_t align = ggml_backend_buft_get_alignment(type);
@@ -153,8 +161,9 @@ static hypura_status build_products(bench_graph *g, const hypura_product_shape *
     if (status == HYPURA_OK) {
         status = give_values(g, error);
     }
-    for (int32_t i = 0; status == HYPURA_OK && i < n_used; i++) {
-        ggml_backend_tensor_set(ids, &i, (size_t)i * sizeof(i), sizeof(i)); /* every expert once */
+    for (int32_t i = 0; status == HYPURA_OK && ids && i < ggml_nelements(ids); i++) {
+        const int32_t expert = i % n_used;
+        ggml_backend_tensor_set(ids, &expert, (size_t)i * sizeof(expert), sizeof(expert));
     }
     return status;
 }
@@ -164,6 +173,7 @@ hypura_status hypura_probe_repack(const hypura_product_shape *shape, double *byt
     bench_graph g;
     hypura_product_shape wanted = *shape;
     wanted.repack = true;
+    wanted.n_rows = 1;
     *bytes_per_s = 0;
     hypura_status status = graph_open(&g, 1, error);
     if (status != HYPURA_OK) {
@@ -198,10 +208,12 @@ hypura_status hypura_probe_products(const hypura_product_shape *shape, int n_thr
     double seconds = 1.0;
     const size_t n_matrices = shape->n_used > 0 ? (size_t)shape->n_used : 1;
     const size_t bytes = ggml_row_size((enum ggml_type)shape->type, shape->columns) * (size_t)shape->rows * n_matrices;
-    if (bytes == 0) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "a weight without values cannot be measured");
+    if (bytes == 0 || shape->n_rows < 1) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "a product without values cannot be measured");
     }
-    const size_t wanted = (WEIGHTS_BYTES + bytes - 1) / bytes;
+    const size_t n_rows = (size_t)shape->n_rows;
+    const size_t all = WEIGHTS_BYTES < ROW_BYTES / n_rows ? WEIGHTS_BYTES : ROW_BYTES / n_rows;
+    const size_t wanted = (all + bytes - 1) / bytes;
     const int n = wanted < MAX_WEIGHTS ? (int)wanted : MAX_WEIGHTS;
     hypura_status status = graph_open(&g, n_threads, error);
     if (status != HYPURA_OK) {
@@ -212,7 +224,7 @@ hypura_status hypura_probe_products(const hypura_product_shape *shape, int n_thr
         status = graph_time(&g, &seconds, error);
     }
     graph_close(&g);
-    *bytes_per_s = (double)bytes * n / seconds;
+    *bytes_per_s = (double)bytes * n * shape->n_rows / seconds;
     return status;
 }
 

@@ -1,7 +1,7 @@
 /*
- * probe_compute.h - how fast this machine's processor decodes: products of a weight
- * with one row of activations, as the CPU backend computes them. Blocking, about a
- * tenth of a second each; nothing is stored.
+ * probe_compute.h - how fast this machine's processor computes: products of a weight
+ * with one row of activations, as in decoding, or with many, as in a prompt, by the
+ * CPU backend. Blocking, some tenths of a second each; nothing is stored.
  */
 #ifndef HYPURA_HW_PROBE_COMPUTE_H
 #define HYPURA_HW_PROBE_COMPUTE_H
@@ -13,10 +13,12 @@ typedef struct hypura_product_shape {
     int64_t columns;
     int64_t rows;
     int     n_used;  /* experts that a node multiplies with at once; 0: a plain product */
+    int     n_rows;  /* of activations that the weight, or each of the experts, is multiplied with */
     bool    repack;  /* in the processor's own layout, where the type has one */
 } hypura_product_shape;
 
-/* Bytes of weights per second; they come from memory, not from a processor's cache. */
+/* Bytes of weights per second, of each row of activations anew; with one row they come
+ * from memory, not from a processor's cache. */
 hypura_status hypura_probe_products(const hypura_product_shape *shape, int n_threads, double *bytes_per_s,
                                     hypura_error *error);
 

@@ -65,6 +65,7 @@ typedef struct probe {
     bool buffered;
     uint64_t range_bytes; /* of the file, from its begin; 0: all of it */
     uint64_t max_block_bytes; /* 0: no limit */
+    uint64_t settle_us;       /* read before a rate counts */
     uint64_t next;        /* sequential: number of the next block */
     uint64_t random;
     unsigned char *memory; /* MAX_FLIGHT_BYTES */
@@ -123,7 +124,8 @@ static void submit_next(probe *p, hypura_io *io, uint64_t block_bytes, uint64_t 
     (void)hypura_io_submit(io, &read, 1);
 }
 
-/* Reads of this shape for about span_us, or until max_bytes were asked for. */
+/* Reads of this shape for about span_us after those that do not count, or until
+ * max_bytes were asked for. */
 static hypura_status measure_rate(probe *p, shape *s, uint64_t span_us, uint64_t max_bytes)
 {
     hypura_io *io;
@@ -135,6 +137,7 @@ static hypura_status measure_rate(probe *p, shape *s, uint64_t span_us, uint64_t
     uint64_t bytes = 0;
     uint64_t asked = 0;
     uint32_t in_flight = 0;
+    bool settling = p->settle_us > 0;
     for (; in_flight < s->depth && asked < max_bytes; in_flight++, asked += s->block_bytes) {
         submit_next(p, io, s->block_bytes, in_flight);
     }
@@ -149,7 +152,12 @@ static hypura_status measure_rate(probe *p, shape *s, uint64_t span_us, uint64_t
             break;
         }
         bytes += s->block_bytes;
-        if (hypura_clock_us() - begin < span_us && asked < max_bytes) {
+        if (settling && hypura_clock_us() - begin >= p->settle_us) {
+            settling = false;
+            begin = hypura_clock_us();
+            bytes = 0;
+        }
+        if ((settling || hypura_clock_us() - begin < span_us) && asked < max_bytes) {
             submit_next(p, io, s->block_bytes, c.user);
             asked += s->block_bytes;
             in_flight++;
@@ -429,6 +437,7 @@ hypura_status hypura_probe_rate(const hypura_probe_rate_options *options, double
                .sequential = options->sequential,
                .buffered = options->buffered,
                .range_bytes = options->range_bytes,
+               .settle_us = options->settle_us,
                .random = hypura_clock_us(),
                .error = error};
     p.memory = hypura_os_memory_map(memory_bytes, HYPURA_OS_MAP_HUGE);

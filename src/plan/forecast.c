@@ -176,6 +176,32 @@ static double rate_of(const planner *p, int t)
     return p->profile->memory_bytes_per_s;
 }
 
+/* Of one token among many; 0 where a type of weight was not measured for that. What makes
+ * the last token's logits is left out. */
+static double prompt_compute_time(const planner *p)
+{
+    double sum_s = 0.0;
+    for (int t = 0; t < p->map->n_tensors; t++) {
+        const hypura_tensor *tensor = &p->map->tensors[t];
+        const uint32_t flags = p->survey->uses[t].flags & (HYPURA_USE_MUL_MAT | HYPURA_USE_MUL_MAT_ID);
+        double rate = 0.0;
+        if (flags == 0 || tensor->role == HYPURA_ROLE_OUTPUT) {
+            continue;
+        }
+        for (int i = 0; p->rates && i < p->rates->n; i++) {
+            if (p->rates->by_type[i].type == tensor->type &&
+                p->rates->by_type[i].experts == ((flags & HYPURA_USE_MUL_MAT_ID) != 0)) {
+                rate = p->rates->by_type[i].prompt_bytes_per_s;
+            }
+        }
+        if (rate <= 0.0) {
+            return 0.0;
+        }
+        sum_s += used_bytes(p, t) / rate;
+    }
+    return sum_s;
+}
+
 /* Of what the host computes. */
 static double compute_time(const planner *p, const hypura_plan *plan)
 {
@@ -246,6 +272,7 @@ void plan_forecast(const planner *p, hypura_plan *plan)
     plan->hit_rate = sum.paged_bytes > 0.0 ? 1.0 - missed / sum.paged_bytes : 1.0;
     plan->read_bytes_per_token = missed + sum.rows_bytes;
     plan->compute_s = compute_time(p, plan);
+    plan->prompt_compute_s = plan->gpu[0] ? 0.0 : prompt_compute_time(p);
     double upload_s = 0.0;
     if (p->gpu && plan->gpu[0]) {
         plan->compute_s +=

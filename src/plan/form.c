@@ -13,25 +13,39 @@
 
 #define CLEARLY 0.87 /* 15 % faster */
 
-static double read_s(const hypura_form_costs *costs)
+static double read_s(const hypura_form_costs *costs, const hypura_form_work *work)
 {
-    return costs->read_bytes_per_s > 0 ? costs->read_bytes / costs->read_bytes_per_s : 0;
+    return costs->read_bytes_per_s > 0 ? work->read_bytes / costs->read_bytes_per_s : 0;
 }
 
-double hypura_form_repacked_s(const hypura_form_costs *costs)
+double hypura_form_repacked_s(const hypura_form_costs *costs, const hypura_form_work *work)
 {
-    const double repack_s = costs->repack_bytes_per_s > 0 ? costs->read_bytes / costs->repack_bytes_per_s : 0;
+    const double repack_s = costs->repack_bytes_per_s > 0 ? work->read_bytes / costs->repack_bytes_per_s : 0;
     const int    n_cpus = costs->n_cpus > costs->n_threads ? costs->n_cpus : costs->n_threads;
-    const double busy_s = (costs->n_threads * costs->repacked_compute_s + repack_s) / n_cpus;
-    return fmax(read_s(costs), fmax(costs->repacked_compute_s, busy_s));
+    const double busy_s = (costs->n_threads * work->repacked_compute_s + repack_s) / n_cpus;
+    return fmax(read_s(costs, work), fmax(work->repacked_compute_s, busy_s));
 }
 
-double hypura_form_plain_s(const hypura_form_costs *costs)
+double hypura_form_plain_s(const hypura_form_costs *costs, const hypura_form_work *work)
 {
-    return fmax(read_s(costs), costs->plain_compute_s);
+    return fmax(read_s(costs, work), work->plain_compute_s);
+}
+
+static bool is_known(const hypura_form_work *work)
+{
+    return work->repacked_compute_s > 0 && work->plain_compute_s > 0;
 }
 
 bool hypura_form_prefers_plain(const hypura_form_costs *costs)
 {
-    return hypura_form_plain_s(costs) < CLEARLY * hypura_form_repacked_s(costs);
+    double plain = 1;
+    double repacked = 1;
+    const hypura_form_work *const works[] = {&costs->decode, &costs->prompt};
+    for (int i = 0; i < 2; i++) {
+        if (is_known(works[i])) {
+            plain *= hypura_form_plain_s(costs, works[i]);
+            repacked *= hypura_form_repacked_s(costs, works[i]);
+        }
+    }
+    return plain < CLEARLY * repacked;
 }

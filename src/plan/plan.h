@@ -57,6 +57,7 @@ typedef struct hypura_rates {
         int    type;    /* of weights, enum ggml_type */
         bool   experts; /* products with selected experts */
         double bytes_per_s;
+        double prompt_bytes_per_s; /* in a prompt, of every token; 0: not measured */
     } by_type[HYPURA_MAX_RATES];
     double node_s; /* what a node of a graph costs that computes next to nothing */
 } hypura_rates;

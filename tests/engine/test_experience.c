@@ -92,9 +92,9 @@ static void a_damaged_file_is_an_empty_one(void **state)
     static const char *const damaged[] = {"",
                                           "{",
                                           "[]",
-                                          "{\"version\":1}",
-                                          "{\"version\":1,\"cpu\":\"other\",\"rates\":[],\"nodes\":[],\"models\":[]}",
-                                          "{\"version\":1,\"cpu\":3,\"rates\":1,\"nodes\":2,\"models\":3}"};
+                                          "{\"version\":2}",
+                                          "{\"version\":2,\"cpu\":\"other\",\"rates\":[],\"nodes\":[],\"models\":[]}",
+                                          "{\"version\":2,\"cpu\":3,\"rates\":1,\"nodes\":2,\"models\":3}"};
     for (size_t i = 0; i < sizeof damaged / sizeof *damaged; i++) {
         fixture_write(stored, damaged[i], strlen(damaged[i]));
         assert_int_equal(lessons_of(4, true).n, 0);
@@ -119,8 +119,9 @@ static void rates_are_measured_once(void **state)
                          {.flags = HYPURA_USE_MUL_MAT},
                          {.flags = HYPURA_USE_GET_ROWS},
                          {.flags = HYPURA_USE_MUL_MAT_ID}};
-    const hypura_map small = {.arch = "a", .name = "n", .n_experts_used = 2, .n_tensors = 4, .tensors = tensors};
-    const hypura_survey survey = {.n_uses = 4, .uses = uses};
+    const hypura_map small = {
+        .arch = "a", .name = "n", .n_experts = 4, .n_experts_used = 2, .n_tensors = 4, .tensors = tensors};
+    const hypura_survey survey = {.n_uses = 4, .uses = uses, .n_ubatch = 8};
     hypura_rates rates;
     hypura_rates again;
     hypura_error error;
@@ -133,6 +134,13 @@ static void rates_are_measured_once(void **state)
     assert_true(rates.by_type[0].bytes_per_s > 0.0 && rates.node_s > 0.0);
     fixture_ok(hypura_experience_rates(cache_dir, &small, &survey, 1, true, true, &again, &error), &error);
     assert_true(again.by_type[0].bytes_per_s == rates.by_type[0].bytes_per_s && again.node_s == rates.node_s);
+    assert_true(again.by_type[0].prompt_bytes_per_s == 0.0);
+    fixture_ok(hypura_experience_prompt_rates(cache_dir, &small, &survey, 1, true, &rates, &error), &error);
+    fixture_ok(hypura_experience_prompt_rates(cache_dir, &small, &survey, 1, true, &again, &error), &error);
+    for (int i = 0; i < 2; i++) {
+        assert_true(rates.by_type[i].prompt_bytes_per_s > 0.0);
+        assert_true(rates.by_type[i].prompt_bytes_per_s == again.by_type[i].prompt_bytes_per_s);
+    }
 }
 
 /* A run that is long enough changes the next estimate. */
