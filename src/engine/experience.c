@@ -83,24 +83,25 @@ static void append(json_t *array, json_t *value, size_t most)
 
 /* ---- rates -------------------------------------------------------------------- */
 
-/* Rows of a prompt that one product computes with; more change little. */
-#define MOST_PROMPT_ROWS 256
+/* Of a prompt's product, tokens and rows of the weight; more of them change little. */
+#define MOST_PROMPT_TOKENS 256
+#define MOST_PROMPT_ROWS   2048
 
 /* The tensor of a type that a token reads most of, as a product that stands for all
- * of that type. */
+ * of that type; for a prompt not the one that makes the last token's logits. */
 typedef struct typical {
     hypura_product_shape shape;
     double bytes;
 } typical;
 
-static int find_types(const hypura_map *map, const hypura_survey *survey, bool repack, typical *types)
+static int find_types(const hypura_map *map, const hypura_survey *survey, bool repack, bool in_prompt, typical *types)
 {
     int n = 0;
     for (int t = 0; t < map->n_tensors; t++) {
         const hypura_tensor *tensor = &map->tensors[t];
         const uint32_t flags = survey->uses[t].flags;
         const bool experts = (flags & HYPURA_USE_MUL_MAT_ID) != 0;
-        if (!experts && (flags & HYPURA_USE_MUL_MAT) == 0) {
+        if ((!experts && (flags & HYPURA_USE_MUL_MAT) == 0) || (in_prompt && tensor->role == HYPURA_ROLE_OUTPUT)) {
             continue;
         }
         const int n_used = !experts ? 0 : map->n_experts_used > 0 ? map->n_experts_used : 1;
@@ -197,7 +198,7 @@ hypura_status hypura_experience_rates(const char *cache_dir, const hypura_map *m
                                       hypura_error *error)
 {
     typical types[HYPURA_MAX_RATES];
-    const int n = find_types(map, survey, repack, types);
+    const int n = find_types(map, survey, repack, false, types);
     bool changed = false;
     memset(rates, 0, sizeof(*rates));
     json_t *root = load(cache_dir);
@@ -222,7 +223,7 @@ hypura_status hypura_experience_rates(const char *cache_dir, const hypura_map *m
 }
 
 /* What a prompt makes of a typical product: a batch of it, of which each expert has its part. */
-static hypura_product_shape in_prompt(const hypura_product_shape *shape, const hypura_map *map, uint32_t n_ubatch)
+static hypura_product_shape prompt_shape(const hypura_product_shape *shape, const hypura_map *map, uint32_t n_ubatch)
 {
     hypura_product_shape prompt = *shape;
     int64_t n_rows = n_ubatch;
@@ -230,7 +231,8 @@ static hypura_product_shape in_prompt(const hypura_product_shape *shape, const h
         n_rows = n_rows * shape->n_used / (map->n_experts > 0 ? map->n_experts : 1);
         prompt.n_used = shape->n_used > 1 ? shape->n_used : 2;
     }
-    prompt.n_rows = n_rows < 1 ? 1 : n_rows < MOST_PROMPT_ROWS ? (int)n_rows : MOST_PROMPT_ROWS;
+    prompt.n_rows = n_rows < 1 ? 1 : n_rows < MOST_PROMPT_TOKENS ? (int)n_rows : MOST_PROMPT_TOKENS;
+    prompt.rows = shape->rows < MOST_PROMPT_ROWS ? shape->rows : MOST_PROMPT_ROWS;
     return prompt;
 }
 
@@ -238,7 +240,7 @@ hypura_status hypura_experience_prompt_rates(const char *cache_dir, const hypura
                                              int n_threads, bool repack, hypura_rates *rates, hypura_error *error)
 {
     typical types[HYPURA_MAX_RATES];
-    const int n = find_types(map, survey, repack, types);
+    const int n = find_types(map, survey, repack, true, types);
     bool changed = false;
     json_t *root = load(cache_dir);
     if (!root) {
@@ -246,7 +248,7 @@ hypura_status hypura_experience_prompt_rates(const char *cache_dir, const hypura
     }
     hypura_status status = HYPURA_OK;
     for (int i = 0; status == HYPURA_OK && i < n; i++) {
-        const hypura_product_shape prompt = in_prompt(&types[i].shape, map, survey->n_ubatch);
+        const hypura_product_shape prompt = prompt_shape(&types[i].shape, map, survey->n_ubatch);
         double rate;
         status = find_rate(root, &prompt, n_threads, true, &rate, &changed, error);
         for (int r = 0; status == HYPURA_OK && r < rates->n; r++) {
@@ -279,7 +281,7 @@ hypura_status hypura_experience_repack_rate(const char *cache_dir, const hypura_
                                             double *bytes_per_s, hypura_error *error)
 {
     typical types[HYPURA_MAX_RATES];
-    const int n = find_types(map, survey, true, types);
+    const int n = find_types(map, survey, true, false, types);
     int most = 0;
     *bytes_per_s = 0.0;
     for (int i = 1; i < n; i++) {

@@ -73,7 +73,9 @@ static void prompts_count_as_much_as_decoding(void **state)
     assert_false(hypura_form_prefers_plain(&costs)); /* 1.33 times, all in all too little */
     costs.prompt.plain_compute_s = 0.002;
     assert_true(hypura_form_prefers_plain(&costs));
-    costs.prompt.read_bytes = 12e6; /* 4 ms: the drive hides it */
+    costs.prompt.read_bytes = 12e6; /* 4 ms, and as much of repacking */
+    assert_true(hypura_form_prefers_plain(&costs));
+    costs.repack_bytes_per_s = 17e9; /* hidden by the drive, like computing */
     assert_false(hypura_form_prefers_plain(&costs));
     costs.prompt = (hypura_form_work){.plain_compute_s = 0.002}; /* the other one is not known */
     assert_false(hypura_form_prefers_plain(&costs));
