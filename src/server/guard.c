@@ -67,12 +67,18 @@ bool guard_host_allowed(const char *host, const char *listen_host, bool open)
 bool guard_origin_allowed(const char *origin, const char *const *allowed)
 {
     static const char *const schemes[] = {"http://", "https://"};
+    static const char *const programs[] = {"app://", "tauri://", "vscode-webview://", "vscode-file://"};
     char name[MAX_NAME];
     if (!origin) {
         return true;
     }
     for (; allowed && *allowed; allowed++) {
         if (strcmp(*allowed, "*") == 0 || strcasecmp(*allowed, origin) == 0) {
+            return true;
+        }
+    }
+    for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {
+        if (strncasecmp(origin, programs[i], strlen(programs[i])) == 0) {
             return true;
         }
     }

@@ -17,7 +17,8 @@
 bool guard_host_allowed(const char *host, const char *listen_host, bool open);
 
 /* origin is an Origin header, NULL: not a web page's. Allowed are pages from this machine (http or https, as above),
- * and the origins listed, where "*" is any. allowed ends with NULL. */
+ * programs of this machine that are made of web pages (app://, tauri://, vscode-webview://, vscode-file://: no page of
+ * the web has such an origin), and the origins listed, where "*" is any. allowed ends with NULL. */
 bool guard_origin_allowed(const char *origin, const char *const *allowed);
 
 /* Whether the header "Authorization: Bearer KEY" or "x-api-key: KEY" carries the key; in a time that does not depend on

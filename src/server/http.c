@@ -225,7 +225,8 @@ void http_fail(http_exchange *exchange, int code, const char *format, ...)
         text = json_string("the request cannot be served, and what it says is no UTF-8");
     }
     json_t *value = NULL;
-    switch (exchange->route ? exchange->route->style : HTTP_STYLE_OPENAI) {
+    const http_style other = strncmp(exchange->path, "/api/", 5) == 0 ? HTTP_STYLE_OLLAMA : HTTP_STYLE_OPENAI;
+    switch (exchange->route ? exchange->route->style : other) {
     case HTTP_STYLE_OLLAMA:
         value = json_pack("{s:o}", "error", text);
         break;

@@ -33,7 +33,7 @@ static void hosts_of_this_machine_are_let_in(void **state)
 static void origins_are_this_machine_and_those_listed(void **state)
 {
     (void)state;
-    static const char *const listed[] = {"https://app.example.com", "app://obsidian.md", NULL};
+    static const char *const listed[] = {"https://app.example.com", NULL};
     static const char *const any[] = {"*", NULL};
     static const char *const bad[] = {"http://evil.com",
                                       "http://localhost.evil.com",
@@ -43,6 +43,8 @@ static void origins_are_this_machine_and_those_listed(void **state)
                                       "file://",
                                       "",
                                       "ftp://localhost",
+                                      "http://app://",
+                                      "application://x",
                                       "http://localhost@evil.com",
                                       "http://localhost/x"};
     assert_true(guard_origin_allowed(NULL, NULL));
@@ -50,7 +52,8 @@ static void origins_are_this_machine_and_those_listed(void **state)
     assert_true(guard_origin_allowed("https://127.0.0.1", NULL));
     assert_true(guard_origin_allowed("http://[::1]:5173", NULL));
     assert_true(guard_origin_allowed("https://app.example.com", listed));
-    assert_true(guard_origin_allowed("app://obsidian.md", listed));
+    assert_true(guard_origin_allowed("app://obsidian.md", NULL));
+    assert_true(guard_origin_allowed("vscode-webview://1a2b", NULL));
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         if (guard_origin_allowed(bad[i], listed)) {
             fail_msg("%s was let in", bad[i]);
