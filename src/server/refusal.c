@@ -28,6 +28,8 @@ static const char *const not_understood[] = {
     "image input is not supported",
     "audio input is not supported",
     "video input is not supported",
+    "input (",
+    "the question and its options (",
 };
 
 static bool is_not_understood(const char *message)
