@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Drives the page in headless Chromium as a person would, and takes pictures.
 
-    drive.py URL OUT [--message TEXT] [--expect TEXT]... [--second MODEL] [--pull NAME]
+    drive.py URL OUT [--message TEXT] [--expect TEXT]... [--second MODEL] [--pull NAME] [--gpu]
 
-Chats, switches the model (--second) and chats again, watches the figures move, pulls (--pull), stops an answer, walks the page
+Chats, switches the model (--second) and chats again, watches the figures move (--gpu: also a GPU's), pulls (--pull), stops an answer, walks the page
 by keyboard; then light and dark, wide and narrow: OUT/{light,dark}-{wide,narrow-chat,narrow-server}.png. Exits 1 when something
 is not as it has to be, also when the page logged an error, asked another host for anything, or is wider than the window.
 
@@ -23,6 +23,7 @@ parser.add_argument("--message", default="What is the capital of France?")
 parser.add_argument("--expect", action="append", default=[])
 parser.add_argument("--second")
 parser.add_argument("--pull")
+parser.add_argument("--gpu", action="store_true")
 parser.add_argument("--timeout-s", type=float, default=120)
 args = parser.parse_args()
 os.makedirs(args.out, exist_ok=True)
@@ -101,6 +102,9 @@ with sync_playwright() as p:
     if "tokens" not in text:
         problems.append("no figures under the answer")
     expect(page.locator("#status section").first.locator(".bar").first).to_be_visible(timeout=MS)
+    if args.gpu:  # the tier in a GPU's memory: what lies there, and what of it was found there
+        for wanted in "On the GPU", "GPU slots", "GPU, other", "The GPU's slots", "Upload per token", "µs each":
+            expect(page.locator("#status")).to_contain_text(wanted, timeout=MS)
     before = page.locator("#status").inner_text()
     if args.second:
         page.select_option("#model", args.second)

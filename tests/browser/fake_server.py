@@ -42,12 +42,19 @@ def loaded(name):
              "tiers": {"resident_bytes": int(1.4 * GIB), "pinned_bytes": 0, "ring_bytes": 0,
                        "pool_bytes": int(6.2 * GIB + 0.4 * GIB * random.random()), "drive_bytes": int(10.3 * GIB),
                        "kv_bytes": 400 << 20, "compute_bytes": 310 << 20, "overhead_bytes": 60 << 20},
+             "gpu": gpu(tokens) if name == "qwen3:30b" else {},
              "experts": {"slots": 2300, "experts": 6144},
              "counters": {"prompt_tokens": tokens // 3, "generated_tokens": tokens, "starts": 1,
                           "bytes_read": tokens * (24 << 20), "bytes_needed": tokens * (600 << 20),
                           "bytes_hit": tokens * (576 << 20), "reads": tokens * 20, "evictions": tokens * 20,
                           "compute_s": tokens * 0.022, "read_wait_s": tokens * 0.006, "overhead_s": tokens * 0.001,
                           "device_busy_s": tokens * 0.012}}
+
+
+def gpu(tokens):
+    return {"weight_bytes": 1 << 30, "slot_bytes": 5 * GIB, "other_bytes": 700 << 20, "bytes_needed": tokens * (600 << 20),
+            "bytes_hit": tokens * (540 << 20), "bytes_uploaded": tokens * (60 << 20), "readbacks": tokens * 48,
+            "run_ahead": tokens * 40, "repeated": tokens * 4, "readback_s": tokens * 48 * 21e-6}
 
 
 def status():

@@ -33,7 +33,7 @@ if [ "$1" = --fake ]; then
     server=$!
     until [ -s "$tmp/port" ]; do sleep 0.1; done
     "$venv/bin/python" "$here/drive.py" "http://127.0.0.1:$(cat "$tmp/port")/" "$2" --expect Paris \
-        --second SmolLM2-135M-Instruct-Q8_0:latest --pull hf.co/user/repo:Q4_K_M
+        --gpu --second SmolLM2-135M-Instruct-Q8_0:latest --pull hf.co/user/repo:Q4_K_M
     exit
 fi
 build=$(realpath "$1")
