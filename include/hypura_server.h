@@ -30,6 +30,8 @@ typedef struct hypura_server_options {
     const char *import_folder; /* GGUFs below it may be named in /api/create; NULL: none */
     const char *const *paths;  /* GGUFs of their own */
     int n_paths;
+    /* For llama.cpp's routes, in place of a name that no model has, or of none; NULL: none. */
+    const char *default_model;
     const char *hub_url;      /* where hf.co/... is pulled from; NULL: https://huggingface.co */
     const char *hub_token;    /* NULL: none */
     const char *registry_url; /* where other names are pulled from; NULL: https://registry.ollama.ai */
@@ -41,6 +43,8 @@ typedef struct hypura_server_options {
     uint32_t n_context;     /* tokens of one conversation; 0: 4096 or the model's own, whichever is less */
     uint32_t n_parallel;    /* conversations that a model computes together; 0: 4 */
     int n_threads;          /* 0: one for each core */
+    const char *gpu;        /* ggml's name of the GPU to use; "none": none; NULL: the first there is */
+    uint64_t vram_bytes;    /* each model may take of its memory; 0: what is free there */
     const char *io_engine;  /* NULL: the profile's choice */
     uint64_t io_limit_bytes_per_s;
     double keep_alive_s;      /* a model that nobody uses is unloaded after this; below 0: never */

@@ -142,7 +142,8 @@ static unsigned capabilities(const struct gguf_context *gguf, const struct gguf_
 {
     static const char *const tool_words[] = {"tools"};
     static const char *const thinking_words[] = {"<think>", "enable_thinking", "reasoning_content", "<|channel|>"};
-    const char *template = text_key(gguf, "tokenizer.chat_template");
+    const char *own = hypura_model_entry_jinja(entry);
+    const char *template = own != NULL ? own : text_key(gguf, "tokenizer.chat_template");
     char pooling[128];
     (void)snprintf(pooling, sizeof pooling, "%s.pooling_type", entry->family);
     unsigned can = gguf_find_key(gguf, pooling) >= 0 ? CAN_EMBED : CAN_COMPLETE;
@@ -176,6 +177,27 @@ static json_t *list_capabilities(unsigned can)
     return list;
 }
 
+static json_t *list_tensors(const struct gguf_context *gguf)
+{
+    json_t *list = json_array();
+    const int64_t n = gguf_get_n_tensors(gguf);
+    for (int64_t i = 0; i < n && list != NULL; i++) {
+        const int64_t *ne = gguf_get_tensor_ne(gguf, i);
+        json_t *shape = json_array();
+        int n_dims = GGML_MAX_DIMS;
+        while (n_dims > 1 && ne[n_dims - 1] == 1) {
+            n_dims--;
+        }
+        for (int dim = 0; dim < n_dims; dim++) {
+            (void)json_array_append_new(shape, json_integer(ne[dim]));
+        }
+        (void)json_array_append_new(list,
+                                    json_pack("{s:o, s:s, s:o}", "name", text_value(gguf_get_tensor_name(gguf, i)),
+                                              "type", ggml_type_name(gguf_get_tensor_type(gguf, i)), "shape", shape));
+    }
+    return list;
+}
+
 static struct gguf_context *open_header(const char *path)
 {
     struct gguf_init_params parameters = {.no_alloc = true, .ctx = NULL};
@@ -190,7 +212,9 @@ hypura_status hypura_models_can(hypura_models *models, const hypura_model_entry 
     *can = false;
     (void)pthread_mutex_lock(&models->mutex);
     hypura_known_card *card = hypura_store_known(models, entry->path, &identity);
-    known = card != NULL ? card->capabilities : 0;
+    /* Known of the file: a template of the entry's own may say something else. */
+    const bool cached = hypura_model_entry_jinja(entry) == NULL;
+    known = card != NULL && cached ? card->capabilities : 0;
     (void)pthread_mutex_unlock(&models->mutex);
     if (known == 0) {
         struct gguf_context *gguf = open_header(entry->path);
@@ -201,7 +225,7 @@ hypura_status hypura_models_can(hypura_models *models, const hypura_model_entry 
         gguf_free(gguf);
         (void)pthread_mutex_lock(&models->mutex);
         card = hypura_store_known(models, entry->path, &identity);
-        if (card != NULL) {
+        if (card != NULL && cached) {
             card->capabilities = known;
         }
         (void)pthread_mutex_unlock(&models->mutex);
@@ -234,6 +258,9 @@ hypura_status hypura_model_describe(const hypura_model_entry *entry, bool verbos
                              list_capabilities(capabilities(gguf, projector, entry)));
     if (template != NULL) {
         (void)json_object_set_new(*description, "template", text_value(template));
+    }
+    if (verbose) {
+        (void)json_object_set_new(*description, "tensors", list_tensors(gguf));
     }
     if (projector != NULL) {
         (void)json_object_set_new(*description, "projector_info", all_keys(projector, verbose));

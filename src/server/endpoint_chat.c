@@ -3,7 +3,9 @@
  *
  *     request --> ollama_translate --> the model's server --> events --> ollama_answer_take --> lines
  *
- * An answer that is streamed begins with its first line, so that what fails before has a status of its own.
+ * An answer that is streamed begins with its first line, so that what fails before has a status of its own. A
+ * conversation that is longer than the model's context goes without its oldest messages, as Ollama's clients expect it
+ * ("truncate": false: it is refused); the engine tells how long it is.
  */
 #include "server/ollama.h"
 #include "server/refusal.h"
@@ -129,6 +131,17 @@ static json_t *find_context(talk *t, ollama_request *request)
     return tokens;
 }
 
+/* The share of the conversation that is too much for the context, below 0 when that is not why it was refused. */
+static double excess(const talk *t)
+{
+    json_t *refusal = t->refusal ? json_loadb(t->refusal, t->refusal_bytes, 0, NULL) : NULL;
+    const json_t *error = json_object_get(refusal, "error");
+    const double tokens = json_number_value(json_object_get(error, "n_prompt_tokens"));
+    const double context = json_number_value(json_object_get(error, "n_ctx"));
+    json_decref(refusal);
+    return tokens > 0 && context > 0 && tokens >= context ? 1 - context / tokens : -1;
+}
+
 static void finish(talk *t, ollama_request *request, uint64_t begin_us)
 {
     if (t->code != 200) {
@@ -151,23 +164,22 @@ static void finish(talk *t, ollama_request *request, uint64_t begin_us)
     }
 }
 
-static void hold_talk(http_exchange *exchange, ollama_kind kind, const char *model, ollama_request *request,
-                      bool stream, server_target *target, uint64_t begin_us)
+/* One attempt. messages: those that may go; NULL: none may. True when some went, and nothing is answered yet. */
+static bool hold_talk(talk *t, ollama_request *request, json_t *messages, uint64_t begin_us)
 {
-    talk t = {.exchange = exchange, .target = target};
     hypura_error error = {0};
-    if (request->before && find_text(&t, request, &error) != HYPURA_OK) {
-        http_fail_error(exchange, &error);
-        return;
+    bool shortened = false;
+    if (request->before && find_text(t, request, &error) != HYPURA_OK) {
+        http_fail_error(t->exchange, &error);
+        return false;
     }
     if (request->before) {
         ollama_request_continue(request);
     }
     char *body = json_dumps(request->body, JSON_COMPACT);
-    if (!body || !ollama_answer_open(&t.answer, kind, model, stream)) {
-        http_fail(exchange, 500, "out of memory");
-        free(body);
-        return;
+    if (!body) {
+        http_fail(t->exchange, 500, "out of memory");
+        return false;
     }
     upstream_call call = {.method = "POST",
                           .path = request->path,
@@ -176,16 +188,18 @@ static void hold_talk(http_exchange *exchange, ollama_kind kind, const char *mod
                           .on_head = on_head,
                           .on_data = on_data,
                           .gone = client_gone,
-                          .user = &t};
-    if (target_run(exchange, target, &call, request->body, &error) == HYPURA_OK) {
-        finish(&t, request, begin_us);
+                          .user = t};
+    if (target_run(t->exchange, t->target, &call, request->body, &error) == HYPURA_OK) {
+        const double share = t->code == 400 && messages ? excess(t) : -1;
+        shortened = share >= 0 && ollama_shorten(messages, share);
+        if (!shortened) {
+            finish(t, request, begin_us);
+        }
     } else if (error.status != HYPURA_ERR_CANCELLED) {
-        fail(&t, 502, error.message);
+        fail(t, 502, error.message);
     }
-    sse_clear(&t.events);
-    ollama_answer_clear(&t.answer);
-    free(t.refusal);
     free(body);
+    return shortened;
 }
 
 static fleet_settings settings_of(const ollama_common *common)
@@ -207,6 +221,31 @@ static void load_only(http_exchange *exchange, ollama_kind kind, const char *mod
         target.keep_alive_s = common->keep_alive_s;
         target_close(exchange, &target);
         http_reply_json(exchange, 200, ollama_answer_nothing(kind, model, "load"));
+    }
+}
+
+/* Attempts until an answer is given. request: of body, translated; a shorter one in its place afterwards. */
+static void converse(http_exchange *exchange, ollama_kind kind, const json_t *body, const char *model,
+                     const ollama_common *common, ollama_request *request, server_target *target, uint64_t begin_us)
+{
+    hypura_error error = {0};
+    json_t *messages = json_is_false(json_object_get(body, "truncate")) ? NULL : json_object_get(body, "messages");
+    bool again = true;
+    while (again) {
+        talk t = {.exchange = exchange, .target = target};
+        again = false;
+        if (!ollama_answer_open(&t.answer, kind, model, common->stream)) {
+            http_fail(exchange, 500, "out of memory");
+        } else if (hold_talk(&t, request, messages, begin_us)) {
+            ollama_request_clear(request);
+            again = ollama_translate(kind, body, target->entry->settings, request, &error) == HYPURA_OK;
+            if (!again) {
+                http_fail_error(exchange, &error);
+            }
+        }
+        sse_clear(&t.events);
+        ollama_answer_clear(&t.answer);
+        free(t.refusal);
     }
 }
 
@@ -232,23 +271,10 @@ static void serve(http_exchange *exchange, ollama_kind kind, const json_t *body,
         load_only(exchange, kind, model, entry, &common);
     } else if (target_open(exchange, entry, &settings, &target)) {
         target.keep_alive_s = common.keep_alive_s;
-        hold_talk(exchange, kind, model, &request, common.stream, &target, begin_us);
+        converse(exchange, kind, body, model, &common, &request, &target, begin_us);
         target_close(exchange, &target);
     }
     ollama_request_clear(&request);
-}
-
-/* Whether the request, or one of its messages, comes with pictures. */
-static bool has_images(const json_t *body)
-{
-    size_t i;
-    const json_t *message;
-    bool found = json_array_size(json_object_get(body, "images")) > 0;
-    json_array_foreach(json_object_get(body, "messages"), i, message)
-    {
-        found = found || json_array_size(json_object_get(message, "images")) > 0;
-    }
-    return found;
 }
 
 /* False when it was answered: the model cannot do that. */
@@ -270,7 +296,7 @@ static bool can_all(http_exchange *exchange, const json_t *body, const char *mod
     const json_t *think = json_object_get(body, "think");
     const bool thinks = json_is_true(think) || json_string_length(think) > 0;
     const bool inserts = json_string_length(json_object_get(body, "suffix")) > 0;
-    if (!entry->projector_path && has_images(body)) {
+    if (!entry->projector_path && ollama_has_images(body)) {
         http_fail(exchange, 400, "%s takes no images: it has no projector", entry->name);
         return false;
     }

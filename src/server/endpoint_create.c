@@ -2,6 +2,7 @@
  * endpoint_create.c - POST /api/create: a model made of another one, of a GGUF on this machine, or of files sent to
  * /api/blobs before.
  */
+#include "server/go_template.h"
 #include "server/library.h"
 #include "server/routes.h"
 #include "server/server.h"
@@ -85,6 +86,13 @@ static bool check(http_exchange *exchange, const json_t *body)
                       refused[i]);
             return false;
         }
+    }
+    hypura_error error = {0};
+    const char *template = json_string_value(json_object_get(body, "template"));
+    /* One in Jinja is llama.cpp's to read, when the model is loaded. */
+    if (template && !go_template_is_jinja(template) && go_template_check(template, &error) != HYPURA_OK) {
+        http_fail_error(exchange, &error);
+        return false;
     }
     return true;
 }

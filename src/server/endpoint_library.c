@@ -45,30 +45,82 @@ void endpoint_ollama_tags(http_exchange *exchange)
 
 /* ---- show ------------------------------------------------------------------------ */
 
-/* "temperature    0.7", one line for each value, as a Modelfile has them. */
-static json_t *parameters_text(const json_t *parameters)
+/* "temperature    0.7", one line for each value, as a Modelfile has them; each line begins with `before`. */
+static void print_parameters(FILE *to, const json_t *parameters, const char *before, int width)
 {
-    char *text = NULL;
-    size_t bytes = 0;
-    FILE *to = open_memstream(&text, &bytes);
     const char *name;
     json_t *value;
-    if (!to) {
-        return NULL;
-    }
     json_object_foreach((json_t *)(uintptr_t)parameters, name, value)
     {
         const size_t n = json_is_array(value) ? json_array_size(value) : 1;
         for (size_t i = 0; i < n; i++) {
             char *shown = json_dumps(json_is_array(value) ? json_array_get(value, i) : value, JSON_ENCODE_ANY);
-            fprintf(to, "%s%-30s %s", ftell(to) > 0 ? "\n" : "", name, shown ? shown : "");
+            fprintf(to, "%s%s%-*s %s", ftell(to) > 0 ? "\n" : "", before, width, name, shown ? shown : "");
             free(shown);
         }
     }
-    fclose(to);
-    json_t *string = json_stringn(text, bytes);
-    free(text);
-    return string;
+}
+
+static void print_text(FILE *to, const char *keyword, const json_t *text)
+{
+    if (json_is_string(text)) {
+        fprintf(to, "\n%s \"\"\"%s\"\"\"", keyword, json_string_value(text));
+    }
+}
+
+/* What would make this model again. */
+static void print_modelfile(FILE *to, const hypura_model_entry *entry, const json_t *template)
+{
+    const json_t *license = json_object_get(entry->settings, "license");
+    size_t i;
+    const json_t *message;
+    fprintf(to, "# Modelfile of %s\nFROM %s", entry->name, entry->path);
+    print_text(to, "TEMPLATE", template);
+    print_text(to, "SYSTEM", json_object_get(entry->settings, "system"));
+    print_parameters(to, json_object_get(entry->settings, "parameters"), "PARAMETER ", 0);
+    json_array_foreach(json_object_get(entry->settings, "messages"), i, message)
+    {
+        const char *role = json_string_value(json_object_get(message, "role"));
+        const char *content = json_string_value(json_object_get(message, "content"));
+        fprintf(to, "\nMESSAGE %s \"\"\"%s\"\"\"", role ? role : "", content ? content : "");
+    }
+    for (i = 0; i < (json_is_array(license) ? json_array_size(license) : 1); i++) {
+        print_text(to, "LICENSE", json_is_array(license) ? json_array_get(license, i) : license);
+    }
+    fprintf(to, "\n");
+}
+
+/* What was printed there, as a string. */
+static json_t *take_printed(FILE *to, char **text, const size_t *bytes)
+{
+    const bool good = fclose(to) == 0;
+    json_t *string = good ? json_stringn(*text, *bytes) : NULL;
+    free(*text);
+    return string ? string : json_string("");
+}
+
+static json_t *parameters_text(const json_t *parameters)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *to = open_memstream(&text, &bytes);
+    if (!to) {
+        return json_string("");
+    }
+    print_parameters(to, parameters, "", 30);
+    return take_printed(to, &text, &bytes);
+}
+
+static json_t *modelfile_text(const hypura_model_entry *entry, const json_t *template)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *to = open_memstream(&text, &bytes);
+    if (!to) {
+        return json_string("");
+    }
+    print_modelfile(to, entry, template);
+    return take_printed(to, &text, &bytes);
 }
 
 static void set_if(json_t *to, const char *key, const json_t *value)
@@ -86,18 +138,18 @@ static void show(http_exchange *exchange, const hypura_model_entry *entry, bool 
         http_fail_error(exchange, &error);
         return;
     }
-    char modelfile[4352];
-    snprintf(modelfile, sizeof modelfile, "# Modelfile of %s\nFROM %s\n", entry->name, entry->path);
     const json_t *own_template = json_object_get(entry->settings, "template");
-    json_t *shown =
-        json_pack("{s:s, s:o, s:s, s:o}", "modelfile", modelfile, "details", library_details(entry), "modified_at",
-                  entry->modified, "parameters", parameters_text(json_object_get(entry->settings, "parameters")));
-    set_if(shown, "template", own_template ? own_template : json_object_get(described, "template"));
+    const json_t *template = own_template ? own_template : json_object_get(described, "template");
+    json_t *shown = json_pack("{s:o, s:o, s:s, s:o}", "modelfile", modelfile_text(entry, template), "details",
+                              library_details(entry), "modified_at", entry->modified, "parameters",
+                              parameters_text(json_object_get(entry->settings, "parameters")));
+    set_if(shown, "template", template);
     set_if(shown, "system", json_object_get(entry->settings, "system"));
     set_if(shown, "license", json_object_get(entry->settings, "license"));
     set_if(shown, "messages", json_object_get(entry->settings, "messages"));
     set_if(shown, "model_info", json_object_get(described, "model_info"));
     set_if(shown, "projector_info", json_object_get(described, "projector_info"));
+    set_if(shown, "tensors", json_object_get(described, "tensors"));
     set_if(shown, "capabilities", json_object_get(described, "capabilities"));
     json_decref(described);
     http_reply_json(exchange, 200, shown);

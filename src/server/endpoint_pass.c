@@ -153,7 +153,7 @@ void endpoint_pass(http_exchange *exchange)
 {
     json_t *body;
     char *name = named_model(exchange, &body);
-    const hypura_model_entry *entry = name ? target_find(exchange, name) : NULL;
+    const hypura_model_entry *entry = name ? target_find_or_default(exchange, name) : NULL;
     const fleet_settings settings = {.embeddings = wants_embeddings(http_path(exchange))};
     server_target target;
     if (entry && target_open(exchange, entry, &settings, &target)) {

@@ -36,6 +36,7 @@ struct server_engine {
     char folder[FOLDER_BYTES];
     char socket[FOLDER_BYTES + 16];
     char live_path[FOLDER_BYTES + 16];
+    char template_path[FOLDER_BYTES + 16];
     hypura_live *live;
     pid_t pid;
     int input;  /* its standard input */
@@ -90,6 +91,8 @@ static void common_words(const engine_options *options, words *to)
     add_number(to, "--parallel", options->n_parallel);
     add_number(to, "--threads", (uint64_t)options->n_threads);
     add_number(to, "--io-limit", options->io_limit_bytes_per_s);
+    add_text(to, "--gpu", options->gpu);
+    add_number(to, "--vram", options->vram_bytes);
     add_text(to, "--io-engine", options->io_engine);
     add_text(to, "--cache-dir", options->cache_dir);
 }
@@ -311,6 +314,7 @@ static void engine_free(server_engine *engine)
     hypura_live_close(engine->live);
     unlink(engine->live_path);
     unlink(engine->socket);
+    unlink(engine->template_path);
     rmdir(engine->folder);
     if (engine->input >= 0) {
         close(engine->input);
@@ -340,7 +344,18 @@ static hypura_status make_folder(const engine_options *options, server_engine *e
     }
     snprintf(engine->socket, sizeof(engine->socket), "%s/x.sock", engine->folder);
     snprintf(engine->live_path, sizeof(engine->live_path), "%s/live", engine->folder);
+    snprintf(engine->template_path, sizeof(engine->template_path), "%s/template", engine->folder);
     return hypura_live_create(engine->live_path, &engine->live, error);
+}
+
+static hypura_status write_template(const server_engine *engine, const char *text, hypura_error *error)
+{
+    FILE *file = fopen(engine->template_path, "we");
+    const bool written = file && fputs(text, file) >= 0;
+    if (!file || fclose(file) != 0 || !written) {
+        return hypura_fail_errno(error, errno, "%s cannot be written", engine->template_path);
+    }
+    return HYPURA_OK;
 }
 
 static hypura_status run_program(const engine_options *options, server_engine *engine, hypura_error *error)
@@ -354,6 +369,7 @@ static hypura_status run_program(const engine_options *options, server_engine *e
     add_text(&line, "--live", engine->live_path);
     add_text(&line, "--slots", options->slots_folder);
     add_text(&line, "--projector", options->projector_path);
+    add_text(&line, "--chat-template", options->chat_template ? engine->template_path : NULL);
     if (options->embeddings) {
         line.items[line.n++] = "--embeddings";
     }
@@ -395,6 +411,9 @@ hypura_status engine_start(const engine_options *options, void (*on_end)(void *u
     pthread_mutex_init(&engine->lock, NULL);
     hypura_cond_init(&engine->changed);
     hypura_status status = make_folder(options, engine, error);
+    if (status == HYPURA_OK && options->chat_template) {
+        status = write_template(engine, options->chat_template, error);
+    }
     if (status == HYPURA_OK) {
         status = run_program(options, engine, error);
     }

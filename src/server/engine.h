@@ -21,12 +21,15 @@ typedef struct engine_options {
     const char *path;
     const char *projector_path; /* NULL: none */
     const char *slots_folder;   /* NULL: none */
+    const char *chat_template;  /* Jinja, in place of the file's own; NULL: that one */
     const char *io_engine;
     const char *cache_dir;
+    const char *gpu;      /* as in hypura_server_options */
     const char *log_path; /* what it prints is appended there; NULL: its lines go to our log, at level debug */
     uint64_t memory_bytes;
     uint64_t weights_bytes;
     uint64_t reserve_bytes;
+    uint64_t vram_bytes;
     uint64_t io_limit_bytes_per_s;
     uint32_t n_context;
     uint32_t n_batch; /* 0: the default */

@@ -56,7 +56,7 @@ static const char *value_of(const rendering *r, const char *name, size_t n)
     } known[] = {{".Prompt", r->values->prompt},
                  {".System", r->values->system},
                  {".Suffix", r->values->suffix},
-                 {".Response", NULL}};
+                 {".Response", r->values->response}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         if (is_word(name, n, known[i].name)) {
             return known[i].value ? known[i].value : "";
@@ -98,7 +98,7 @@ static bool act(rendering *r, const char *action, size_t n)
     if (!value) {
         return false;
     }
-    r->done = is_word(action, n, ".Response") && r->shown[r->depth];
+    r->done = !r->values->response && is_word(action, n, ".Response") && r->shown[r->depth];
     put(r, value, strlen(value));
     return true;
 }
@@ -164,4 +164,18 @@ hypura_status go_template_render(const char *source, const go_template_values *v
     }
     *text = r.text;
     return HYPURA_OK;
+}
+
+bool go_template_is_jinja(const char *source)
+{
+    return strstr(source, "{%") != NULL;
+}
+
+hypura_status go_template_check(const char *source, hypura_error *error)
+{
+    char *text;
+    const go_template_values values = {.system = "", .prompt = "", .suffix = "", .response = ""};
+    const hypura_status status = go_template_render(source, &values, &text, error);
+    free(text);
+    return status;
 }

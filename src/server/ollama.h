@@ -3,6 +3,7 @@
  *
  *     /api/chat, /api/generate            --> /v1/chat/completions
  *     /api/generate with "raw", "template" or "context"     --> /completion
+ *     both, of a model made with a template of one turn     --> /completion
  *     /api/generate with "suffix"         --> /infill
  *
  * Upstream every answer is a stream; whether the client wants one is decided at the end of the way back.
@@ -59,6 +60,21 @@ void ollama_request_continue(ollama_request *request);
 /* The content for the server's /tokenize whose tokens are the conversation's, answer included. A new reference. */
 json_t *ollama_request_conversation(const ollama_request *request, const char *answer);
 
+/* Whether the request, or one of its messages, comes with pictures. */
+bool ollama_has_images(const json_t *body);
+
+/* ---- messages (ollama_message.c) ------------------------------------------------ */
+
+/* The model's own system text, unless the conversation begins with one, then its own messages, then these. */
+hypura_status ollama_make_messages(const json_t *messages, const json_t *settings, json_t **made, hypura_error *error);
+
+/* These, made before, in a template of one turn (go_template.h), turn after turn. *text: to be freed. */
+hypura_status ollama_render_turns(const char *source, const json_t *messages, char **text, hypura_error *error);
+
+/* Removes the oldest of a request's messages, a share of all text or more; system messages and the last one stay.
+ * False when nothing can go. */
+bool ollama_shorten(json_t *messages, double share);
+
 /* ---- answers (ollama_answer.c) ------------------------------------------------ */
 
 typedef struct ollama_answer {
@@ -68,7 +84,7 @@ typedef struct ollama_answer {
     /* so far, where it is not passed on at once */
     json_t *content; /* strings, to be joined; of OLLAMA_GENERATE also those passed on */
     json_t *thinking;
-    json_t *tools; /* of calls: {"name", "arguments" (text)} */
+    json_t *tools; /* of calls: {"id", "name", "arguments" (text)} */
     json_t *logprobs;
     /* the end */
     bool done;

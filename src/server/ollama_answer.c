@@ -81,13 +81,15 @@ static void take_tools(ollama_answer *answer, const json_t *pieces)
     {
         const json_t *function = json_object_get(piece, "function");
         const size_t index = (size_t)json_integer_value(json_object_get(piece, "index"));
+        const char *id = json_string_value(json_object_get(piece, "id"));
         const char *name = json_string_value(json_object_get(function, "name"));
         const char *more = json_string_value(json_object_get(function, "arguments"));
         if (index > json_array_size(answer->tools)) {
             continue; /* out of order: not from this server */
         }
         if (index == json_array_size(answer->tools)) {
-            json_array_append_new(answer->tools, json_pack("{s:s, s:[]}", "name", name ? name : "", "arguments"));
+            json_array_append_new(answer->tools, json_pack("{s:s, s:s, s:[]}", "id", id ? id : "", "name",
+                                                           name ? name : "", "arguments"));
         }
         if (more) {
             json_array_append_new(json_object_get(json_array_get(answer->tools, index), "arguments"),
@@ -113,84 +115,6 @@ static void take_error(ollama_answer *answer, const json_t *error)
     const char *message = json_string_value(json_object_get(error, "message"));
     snprintf(answer->error, sizeof(answer->error), "%s", message ? message : "the engine reported a failure");
 }
-
-/* Puts it away, or passes it on. */
-static json_t *pass_text(ollama_answer *answer, const json_t *content, const json_t *thinking, const json_t *logprobs)
-{
-    const bool has_content = json_string_length(content) > 0;
-    const bool has_thinking = json_string_length(thinking) > 0;
-    if (!has_content && !has_thinking) {
-        return NULL;
-    }
-    if (has_content && (!answer->stream || answer->kind == OLLAMA_GENERATE)) {
-        json_array_append(answer->content, (json_t *)(uintptr_t)content);
-    }
-    if (!answer->stream) {
-        if (has_thinking) {
-            json_array_append(answer->thinking, (json_t *)(uintptr_t)thinking);
-        }
-        json_array_extend(answer->logprobs, (json_t *)(uintptr_t)logprobs);
-        return NULL;
-    }
-    json_t *line = begin_line(answer->model);
-    set_text(answer->kind, line, has_content ? json_deep_copy(content) : NULL,
-             has_thinking ? json_deep_copy(thinking) : NULL, NULL);
-    if (json_array_size(logprobs) > 0) {
-        json_object_set_new(line, "logprobs", json_deep_copy(logprobs));
-    }
-    json_object_set_new(line, "done", json_false());
-    return line;
-}
-
-/* An event of /v1/chat/completions. */
-static json_t *take_chat(ollama_answer *answer, const json_t *event)
-{
-    const json_t *choice = json_array_get(json_object_get(event, "choices"), 0);
-    const json_t *delta = json_object_get(choice, "delta");
-    const char *finish = json_string_value(json_object_get(choice, "finish_reason"));
-    take_tools(answer, json_object_get(delta, "tool_calls"));
-    if (finish) {
-        answer->done = true;
-        snprintf(answer->done_reason, sizeof(answer->done_reason), "%s",
-                 strcmp(finish, "length") == 0 ? "length" : "stop");
-    }
-    return pass_text(answer, json_object_get(delta, "content"), json_object_get(delta, "reasoning_content"),
-                     json_object_get(json_object_get(choice, "logprobs"), "content"));
-}
-
-/* An event of /completion and /infill. */
-static json_t *take_completion(ollama_answer *answer, const json_t *event)
-{
-    if (json_is_true(json_object_get(event, "stop"))) {
-        const char *type = json_string_value(json_object_get(event, "stop_type"));
-        answer->done = true;
-        snprintf(answer->done_reason, sizeof(answer->done_reason), "%s",
-                 type && strcmp(type, "limit") == 0 ? "length" : "stop");
-    }
-    return pass_text(answer, json_object_get(event, "content"), NULL, NULL);
-}
-
-void ollama_answer_take(ollama_answer *answer, const char *event, size_t bytes, json_t **line)
-{
-    *line = NULL;
-    json_t *value = json_loadb(event, bytes, 0, NULL); /* the last one, [DONE], is none */
-    if (!json_is_object(value)) {
-        json_decref(value);
-        return;
-    }
-    const json_t *error = json_object_get(value, "error");
-    if (error) {
-        take_error(answer, error);
-    } else if (json_object_get(value, "choices")) {
-        *line = take_chat(answer, value);
-    } else {
-        *line = take_completion(answer, value);
-    }
-    take_timings(answer, json_object_get(value, "timings"));
-    json_decref(value);
-}
-
-/* ---- the end --------------------------------------------------------------------- */
 
 static json_t *join(const json_t *pieces)
 {
@@ -236,18 +160,106 @@ static json_t *make_calls(const json_t *tools)
             }
         }
         json_decref(text);
-        json_array_append_new(calls, json_pack("{s:{s:i, s:O, s:o}}", "function", "index", (int)i, "name",
-                                               json_object_get(tool, "name"), "arguments", arguments));
+        json_t *call = json_pack("{s:{s:i, s:O, s:o}}", "function", "index", (int)i, "name",
+                                 json_object_get(tool, "name"), "arguments", arguments);
+        json_t *id = json_object_get(tool, "id");
+        if (json_string_length(id) > 0) {
+            json_object_set(call, "id", id);
+        }
+        json_array_append_new(calls, call);
     }
     return calls;
 }
+
+/* Puts it away, or passes it on. calls: taken over; NULL: none. */
+static json_t *pass_text(ollama_answer *answer, const json_t *content, const json_t *thinking, const json_t *logprobs,
+                         json_t *calls)
+{
+    const bool has_content = json_string_length(content) > 0;
+    const bool has_thinking = json_string_length(thinking) > 0;
+    if (!has_content && !has_thinking && !calls) {
+        return NULL;
+    }
+    if (has_content && (!answer->stream || answer->kind == OLLAMA_GENERATE)) {
+        json_array_append(answer->content, (json_t *)(uintptr_t)content);
+    }
+    if (!answer->stream) {
+        if (has_thinking) {
+            json_array_append(answer->thinking, (json_t *)(uintptr_t)thinking);
+        }
+        json_array_extend(answer->logprobs, (json_t *)(uintptr_t)logprobs);
+        return NULL;
+    }
+    json_t *line = begin_line(answer->model);
+    set_text(answer->kind, line, has_content ? json_deep_copy(content) : NULL,
+             has_thinking ? json_deep_copy(thinking) : NULL, calls);
+    if (json_array_size(logprobs) > 0) {
+        json_object_set_new(line, "logprobs", json_deep_copy(logprobs));
+    }
+    json_object_set_new(line, "done", json_false());
+    return line;
+}
+
+/* An event of /v1/chat/completions. */
+static json_t *take_chat(ollama_answer *answer, const json_t *event)
+{
+    const json_t *choice = json_array_get(json_object_get(event, "choices"), 0);
+    const json_t *delta = json_object_get(choice, "delta");
+    const char *finish = json_string_value(json_object_get(choice, "finish_reason"));
+    json_t *calls = NULL;
+    take_tools(answer, json_object_get(delta, "tool_calls"));
+    if (finish) {
+        answer->done = true;
+        /* Now they are whole: one line has all of them. */
+        calls = answer->stream && answer->kind == OLLAMA_CHAT ? make_calls(answer->tools) : NULL;
+        snprintf(answer->done_reason, sizeof(answer->done_reason), "%s",
+                 strcmp(finish, "length") == 0 ? "length" : "stop");
+    }
+    return pass_text(answer, json_object_get(delta, "content"), json_object_get(delta, "reasoning_content"),
+                     json_object_get(json_object_get(choice, "logprobs"), "content"), calls);
+}
+
+/* An event of /completion and /infill. */
+static json_t *take_completion(ollama_answer *answer, const json_t *event)
+{
+    if (json_is_true(json_object_get(event, "stop"))) {
+        const char *type = json_string_value(json_object_get(event, "stop_type"));
+        answer->done = true;
+        snprintf(answer->done_reason, sizeof(answer->done_reason), "%s",
+                 type && strcmp(type, "limit") == 0 ? "length" : "stop");
+    }
+    return pass_text(answer, json_object_get(event, "content"), NULL,
+                     json_object_get(event, "completion_probabilities"), NULL);
+}
+
+void ollama_answer_take(ollama_answer *answer, const char *event, size_t bytes, json_t **line)
+{
+    *line = NULL;
+    json_t *value = json_loadb(event, bytes, 0, NULL); /* the last one, [DONE], is none */
+    if (!json_is_object(value)) {
+        json_decref(value);
+        return;
+    }
+    const json_t *error = json_object_get(value, "error");
+    if (error) {
+        take_error(answer, error);
+    } else if (json_object_get(value, "choices")) {
+        *line = take_chat(answer, value);
+    } else {
+        *line = take_completion(answer, value);
+    }
+    take_timings(answer, json_object_get(value, "timings"));
+    json_decref(value);
+}
+
+/* ---- the end --------------------------------------------------------------------- */
 
 json_t *ollama_answer_end(const ollama_answer *answer, uint64_t total_us, uint64_t load_us)
 {
     json_t *line = begin_line(answer->model);
     const bool has_thinking = json_array_size(answer->thinking) > 0;
     set_text(answer->kind, line, answer->stream ? NULL : join(answer->content),
-             has_thinking ? join(answer->thinking) : NULL, make_calls(answer->tools));
+             has_thinking ? join(answer->thinking) : NULL, answer->stream ? NULL : make_calls(answer->tools));
     if (json_array_size(answer->logprobs) > 0) {
         json_object_set(line, "logprobs", answer->logprobs);
     }

@@ -93,6 +93,20 @@ static const struct {
     {"mirostat_eta", "mirostat_eta"},
 };
 
+/* Empty ones would stop every answer before it begins. */
+static json_t *stop_texts(const json_t *value)
+{
+    json_t *texts = json_array();
+    const size_t n = json_is_array(value) ? json_array_size(value) : 1;
+    for (size_t i = 0; i < n; i++) {
+        const json_t *text = json_is_array(value) ? json_array_get(value, i) : value;
+        if (json_string_length(text) > 0) {
+            json_array_append_new(texts, json_deep_copy(text));
+        }
+    }
+    return texts;
+}
+
 static hypura_status add_options(const json_t *body, const json_t *settings, json_t *to, hypura_error *error)
 {
     const json_t *options = json_object_get(body, "options");
@@ -109,10 +123,10 @@ static hypura_status add_options(const json_t *body, const json_t *settings, jso
         if (is_stop ? !json_is_string(value) && !json_is_array(value) : !json_is_number(value)) {
             return hypura_fail(error, HYPURA_ERR_USAGE, "option %s has a value of another type", name);
         }
-        if (strcmp(name, "num_predict") == 0 && json_number_value(value) < 0) {
+        if (strcmp(name, "num_predict") == 0 && json_number_value(value) <= 0) {
             continue; /* to the end of the answer or of the context: the default */
         }
-        json_object_set_new(to, option_names[i].server, json_deep_copy(value));
+        json_object_set_new(to, option_names[i].server, is_stop ? stop_texts(value) : json_deep_copy(value));
     }
     return HYPURA_OK;
 }
@@ -156,13 +170,21 @@ static hypura_status add_think(const json_t *body, json_t *to, hypura_error *err
     return HYPURA_OK;
 }
 
-static void add_logprobs(const json_t *body, json_t *to)
+#define MAX_TOP_LOGPROBS 20
+
+/* How many probabilities are told for each token; 0: none. The token's own comes with at least one. */
+static hypura_status read_logprobs(const json_t *body, json_int_t *n, hypura_error *error)
 {
     const json_t *top = json_object_get(body, "top_logprobs");
-    if (json_is_true(json_object_get(body, "logprobs"))) {
-        json_object_set_new(to, "logprobs", json_true());
-        json_object_set_new(to, "top_logprobs", json_integer(json_integer_value(top)));
+    const json_int_t n_top = json_integer_value(top);
+    *n = 0;
+    if (top && !json_is_null(top) && (!json_is_integer(top) || n_top < 0 || n_top > MAX_TOP_LOGPROBS)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "top_logprobs must be between 0 and %d", MAX_TOP_LOGPROBS);
     }
+    if (json_is_true(json_object_get(body, "logprobs"))) {
+        *n = n_top > 0 ? n_top : 1;
+    }
+    return HYPURA_OK;
 }
 
 /* 0, as the option's absence, leaves it to us. */
@@ -196,166 +218,6 @@ hypura_status ollama_read_common(const json_t *body, const json_t *settings, oll
     return status == HYPURA_OK ? read_count(body, settings, "num_thread", &common->n_threads, error) : status;
 }
 
-/* ---- messages -------------------------------------------------------------------- */
-
-/* The first bytes of an image, in base64, tell what it is; llama.cpp's server looks again. */
-static const char *image_type(const char *base64)
-{
-    return strncmp(base64, "/9j/", 4) == 0 ? "jpeg" : strncmp(base64, "UklGR", 5) == 0 ? "webp" : "png";
-}
-
-/* Text with images: parts, as OpenAI writes them. */
-static hypura_status make_content(const char *text, const json_t *images, json_t **content, hypura_error *error)
-{
-    *content = NULL;
-    if (!images || json_is_null(images) || json_array_size(images) == 0) {
-        *content = json_string(text);
-        return HYPURA_OK;
-    }
-    json_t *parts = json_array();
-    size_t i;
-    const json_t *image;
-    json_array_foreach(images, i, image)
-    {
-        const char *base64 = json_string_value(image);
-        const size_t bytes = json_string_length(image) + 32;
-        char *url = base64 ? malloc(bytes) : NULL;
-        if (!url) {
-            json_decref(parts);
-            return hypura_fail(error, HYPURA_ERR_USAGE, "an image is no text in base64");
-        }
-        snprintf(url, bytes, "data:image/%s;base64,%s", image_type(base64), base64);
-        json_array_append_new(parts, json_pack("{s:s, s:{s:s}}", "type", "image_url", "image_url", "url", url));
-        free(url);
-    }
-    if (text[0] != '\0') {
-        json_array_append_new(parts, json_pack("{s:s, s:s}", "type", "text", "text", text));
-    }
-    *content = parts;
-    return HYPURA_OK;
-}
-
-/* Ollama's calls of tools have no names of their own: they are numbered through the conversation. */
-typedef struct call_numbers {
-    int n;      /* calls so far */
-    int n_told; /* of these, answered by a message of role tool */
-} call_numbers;
-
-static hypura_status make_calls(const json_t *calls, call_numbers *numbers, json_t **made, hypura_error *error)
-{
-    *made = json_array();
-    numbers->n_told = numbers->n;
-    size_t i;
-    const json_t *call;
-    json_array_foreach(calls, i, call)
-    {
-        const json_t *function = json_object_get(call, "function");
-        const char *name = json_string_value(json_object_get(function, "name"));
-        const json_t *arguments = json_object_get(function, "arguments");
-        char *text = json_is_string(arguments) ? strdup(json_string_value(arguments))
-                     : arguments               ? json_dumps(arguments, JSON_COMPACT)
-                                               : strdup("{}");
-        char id[24];
-        snprintf(id, sizeof id, "call_%d", numbers->n++);
-        json_t *packed = name && text ? json_pack("{s:s, s:s, s:{s:s, s:s}}", "id", id, "type", "function", "function",
-                                                  "name", name, "arguments", text)
-                                      : NULL;
-        free(text);
-        if (!packed) {
-            json_decref(*made);
-            *made = NULL;
-            return hypura_fail(error, HYPURA_ERR_USAGE, "a tool call has no function with a name and arguments");
-        }
-        json_array_append_new(*made, packed);
-    }
-    return HYPURA_OK;
-}
-
-static hypura_status make_message(const json_t *message, call_numbers *numbers, json_t **made, hypura_error *error)
-{
-    const char *role = json_string_value(json_object_get(message, "role"));
-    const json_t *content = json_object_get(message, "content");
-    const json_t *thinking = json_object_get(message, "thinking");
-    const json_t *calls = json_object_get(message, "tool_calls");
-    const char *text = json_string_value(content);
-    json_t *parts = NULL;
-    *made = NULL;
-    if (!role || (content && !json_is_string(content) && !json_is_null(content))) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "a message needs a role and a content that is text");
-    }
-    hypura_status status = make_content(text ? text : "", json_object_get(message, "images"), &parts, error);
-    if (status != HYPURA_OK) {
-        return status;
-    }
-    json_t *to = json_pack("{s:s, s:o}", "role", role, "content", parts);
-    if (json_is_string(thinking)) {
-        json_object_set_new(to, "reasoning_content", json_deep_copy(thinking));
-    }
-    if (json_array_size(calls) > 0) {
-        json_t *packed = NULL;
-        status = make_calls(calls, numbers, &packed, error);
-        json_object_set_new(to, "tool_calls", packed);
-    }
-    if (strcmp(role, "tool") == 0) {
-        const json_t *name = json_object_get(message, "tool_name");
-        const json_t *given = json_object_get(message, "tool_call_id");
-        char id[24];
-        snprintf(id, sizeof id, "call_%d", numbers->n_told < numbers->n ? numbers->n_told++ : numbers->n);
-        json_object_set_new(to, "tool_call_id", json_is_string(given) ? json_deep_copy(given) : json_string(id));
-        if (json_is_string(name)) {
-            json_object_set_new(to, "name", json_deep_copy(name));
-        }
-    }
-    if (status != HYPURA_OK) {
-        json_decref(to);
-        return status;
-    }
-    *made = to;
-    return HYPURA_OK;
-}
-
-static hypura_status add_messages(const json_t *messages, call_numbers *numbers, json_t *to, hypura_error *error)
-{
-    size_t i;
-    const json_t *message;
-    json_array_foreach(messages, i, message)
-    {
-        json_t *made;
-        hypura_status status = make_message(message, numbers, &made, error);
-        if (status != HYPURA_OK) {
-            return status;
-        }
-        json_array_append_new(to, made);
-    }
-    return HYPURA_OK;
-}
-
-static bool begins_with_system(const json_t *messages)
-{
-    const char *role = json_string_value(json_object_get(json_array_get(messages, 0), "role"));
-    return role && strcmp(role, "system") == 0;
-}
-
-/* The model's own system text, unless the conversation begins with one, then its own messages, then these. */
-static hypura_status make_messages(const json_t *messages, const json_t *settings, json_t **made, hypura_error *error)
-{
-    const json_t *own_system = json_object_get(settings, "system");
-    call_numbers numbers = {0};
-    *made = json_array();
-    if (json_is_string(own_system) && !begins_with_system(messages)) {
-        json_array_append_new(*made, json_pack("{s:s, s:O}", "role", "system", "content", own_system));
-    }
-    hypura_status status = add_messages(json_object_get(settings, "messages"), &numbers, *made, error);
-    if (status == HYPURA_OK) {
-        status = add_messages(messages, &numbers, *made, error);
-    }
-    if (status != HYPURA_OK) {
-        json_decref(*made);
-        *made = NULL;
-    }
-    return status;
-}
-
 /* ---- requests ----------------------------------------------------------------------- */
 
 static json_t *begin_body(void)
@@ -367,7 +229,7 @@ static hypura_status translate_messages(const json_t *body, const json_t *messag
                                         ollama_request *request, hypura_error *error)
 {
     json_t *made = NULL;
-    hypura_status status = make_messages(messages, settings, &made, error);
+    hypura_status status = ollama_make_messages(messages, settings, &made, error);
     if (status != HYPURA_OK) {
         return status;
     }
@@ -379,22 +241,19 @@ static hypura_status translate_messages(const json_t *body, const json_t *messag
         json_object_set_new(request->body, "tools", json_deep_copy(tools));
         json_object_set_new(request->body, "parallel_tool_calls", json_true());
     }
-    add_logprobs(body, request->body);
-    status = add_options(body, settings, request->body, error);
+    json_int_t n_logprobs;
+    status = read_logprobs(body, &n_logprobs, error);
+    if (n_logprobs > 0) {
+        json_object_set_new(request->body, "logprobs", json_true());
+        json_object_set_new(request->body, "top_logprobs", json_integer(n_logprobs));
+    }
+    if (status == HYPURA_OK) {
+        status = add_options(body, settings, request->body, error);
+    }
     if (status == HYPURA_OK) {
         status = add_format(body, request->body, error);
     }
     return status == HYPURA_OK ? add_think(body, request->body, error) : status;
-}
-
-static hypura_status translate_chat(const json_t *body, const json_t *settings, ollama_request *request,
-                                    hypura_error *error)
-{
-    const json_t *messages = json_object_get(body, "messages");
-    if (messages && !json_is_array(messages) && !json_is_null(messages)) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "messages is no array");
-    }
-    return json_array_size(messages) > 0 ? translate_messages(body, messages, settings, request, error) : HYPURA_OK;
 }
 
 static hypura_status translate_text(const json_t *body, const json_t *settings, const char *prompt, const char *suffix,
@@ -409,7 +268,14 @@ static hypura_status translate_text(const json_t *body, const json_t *settings, 
         request->path = "/completion";
         json_object_set_new(request->body, "prompt", json_string(prompt));
     }
-    hypura_status status = add_options(body, settings, request->body, error);
+    json_int_t n_logprobs;
+    hypura_status status = read_logprobs(body, &n_logprobs, error);
+    if (n_logprobs > 0) {
+        json_object_set_new(request->body, "n_probs", json_integer(n_logprobs));
+    }
+    if (status == HYPURA_OK) {
+        status = add_options(body, settings, request->body, error);
+    }
     const json_t *format = json_object_get(body, "format");
     if (status == HYPURA_OK && json_is_object(format)) {
         json_object_set_new(request->body, "json_schema", json_deep_copy(format));
@@ -417,6 +283,61 @@ static hypura_status translate_text(const json_t *body, const json_t *settings, 
         json_object_set_new(request->body, "json_schema", json_object());
     }
     return status;
+}
+
+bool ollama_has_images(const json_t *body)
+{
+    size_t i;
+    const json_t *message;
+    bool found = json_array_size(json_object_get(body, "images")) > 0;
+    json_array_foreach(json_object_get(body, "messages"), i, message)
+    {
+        found = found || json_array_size(json_object_get(message, "images")) > 0;
+    }
+    return found;
+}
+
+/* The template of one turn that the model was made with. Tools and pictures have no place in it, nor has one for
+ * conversations (in Ollama's store) been read: the template in the model's file is used then. NULL: that one. */
+static const char *turn_template(const json_t *body, const json_t *settings)
+{
+    const char *source = json_string_value(json_object_get(settings, "template"));
+    const bool fits = source && source[0] != '\0' && !go_template_is_jinja(source) &&
+                      json_array_size(json_object_get(body, "tools")) == 0 && !ollama_has_images(body) &&
+                      go_template_check(source, NULL) == HYPURA_OK;
+    return fits ? source : NULL;
+}
+
+static hypura_status translate_turns(const json_t *body, const json_t *messages, const json_t *settings,
+                                     const char *source, ollama_request *request, hypura_error *error)
+{
+    char *text = NULL;
+    json_t *made = NULL;
+    hypura_status status = ollama_make_messages(messages, settings, &made, error);
+    if (status == HYPURA_OK) {
+        status = ollama_render_turns(source, made, &text, error);
+    }
+    if (status == HYPURA_OK) {
+        status = translate_text(body, settings, text, NULL, request, error);
+    }
+    free(text);
+    json_decref(made);
+    return status;
+}
+
+static hypura_status translate_chat(const json_t *body, const json_t *settings, ollama_request *request,
+                                    hypura_error *error)
+{
+    const json_t *messages = json_object_get(body, "messages");
+    const char *source = turn_template(body, settings);
+    if (messages && !json_is_array(messages) && !json_is_null(messages)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "messages is no array");
+    }
+    if (json_array_size(messages) == 0) {
+        return HYPURA_OK;
+    }
+    return source ? translate_turns(body, messages, settings, source, request, error)
+                  : translate_messages(body, messages, settings, request, error);
 }
 
 /* Tokens of an earlier answer, or NULL. */
@@ -496,7 +417,7 @@ static hypura_status translate_generate(const json_t *body, const json_t *settin
     const go_template_values values = {
         .prompt = text_of(body, "prompt"), .suffix = text_of(body, "suffix"), .system = text_of(body, "system")};
     const char *template = text_of(body, "template");
-    const bool has_images = json_array_size(json_object_get(body, "images")) > 0;
+    const bool has_images = ollama_has_images(body);
     hypura_status status = read_context(body, &request->before, error);
     if (status != HYPURA_OK || (values.prompt[0] == '\0' && values.suffix[0] == '\0' && !has_images)) {
         return status;
@@ -517,6 +438,11 @@ static hypura_status translate_generate(const json_t *body, const json_t *settin
     }
     if (values.suffix[0] != '\0') {
         return translate_text(body, settings, values.prompt, values.suffix, request, error);
+    }
+    const char *own =
+        json_array_size(json_object_get(settings, "messages")) == 0 ? turn_template(body, settings) : NULL;
+    if (own) {
+        return translate_template(body, settings, &values, own, request, error);
     }
     return translate_turn(body, settings, &values, request, error);
 }

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "server/go_template.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,6 +46,12 @@ void hypura_model_entry_release(const hypura_model_entry *entry)
         hypura_arena_free(&e->arena);
         free(e);
     }
+}
+
+const char *hypura_model_entry_jinja(const hypura_model_entry *entry)
+{
+    const char *template = json_string_value(json_object_get(entry->settings, "template"));
+    return template != NULL && go_template_is_jinja(template) ? template : NULL;
 }
 
 static bool grow(void **array, size_t n, size_t *capacity, size_t bytes)

@@ -104,11 +104,15 @@ hypura_status hypura_models_find(hypura_models *models, const char *name, hypura
                                  const hypura_model_entry **entry, hypura_error *error);
 const hypura_model_entry *hypura_model_entry_hold(const hypura_model_entry *entry);
 void                      hypura_model_entry_release(const hypura_model_entry *entry);
+/* The template of conversations, in Jinja, that its settings have in place of the file's own; NULL: none. One in
+ * Go's language (go_template.h) is for Ollama's routes alone. */
+const char *hypura_model_entry_jinja(const hypura_model_entry *entry);
 
 /* What /api/show tells of the file itself: {"model_info": {every key of the GGUF;
  * arrays only if verbose, else null}, "template": the chat template or absent,
  * "capabilities": ["completion", "tools", "vision", "thinking", "insert",
- * "embedding"], "projector_info": {..} if any}. A new reference. */
+ * "embedding"], "projector_info": {..} if any, "tensors": [{"name", "type",
+ * "shape"}] of its first file if verbose}. A new reference. */
 hypura_status hypura_model_describe(const hypura_model_entry *entry, bool verbose, json_t **description,
                                     hypura_error *error);
 

@@ -37,26 +37,43 @@ static const hypura_model_entry *find_default(hypura_server *server)
     return found;
 }
 
+/* False when it was answered; *entry NULL when no model has the name. */
+static bool find(http_exchange *exchange, const char *name, const hypura_model_entry **entry)
+{
+    hypura_error error = {0};
+    *entry = NULL;
+    if (hypura_models_find(http_server(exchange)->models, name, HYPURA_FIND_TYPED, entry, &error) != HYPURA_OK) {
+        http_fail_error(exchange, &error);
+        return false;
+    }
+    return true;
+}
+
 const hypura_model_entry *target_find(http_exchange *exchange, const char *name)
 {
-    hypura_server *server = http_server(exchange);
     const hypura_model_entry *entry = NULL;
-    hypura_error error = {0};
     if (!name || name[0] == '\0') {
-        entry = find_default(server);
+        entry = find_default(http_server(exchange));
         if (!entry) {
             http_fail(exchange, 400, "no model is named, and there is not just one");
         }
-        return entry;
-    }
-    if (hypura_models_find(server->models, name, HYPURA_FIND_TYPED, &entry, &error) != HYPURA_OK) {
-        http_fail_error(exchange, &error);
-        return NULL;
-    }
-    if (!entry) {
+    } else if (find(exchange, name, &entry) && !entry) {
         http_fail(exchange, 404, "model '%.200s' not found", name);
     }
     return entry;
+}
+
+const hypura_model_entry *target_find_or_default(http_exchange *exchange, const char *name)
+{
+    const char *other = http_server(exchange)->options.default_model;
+    const hypura_model_entry *entry = NULL;
+    if (!other) {
+        return target_find(exchange, name);
+    }
+    if (name && name[0] != '\0' && !find(exchange, name, &entry)) {
+        return NULL;
+    }
+    return entry ? entry : target_find(exchange, other);
 }
 
 bool target_open(http_exchange *exchange, const hypura_model_entry *entry, const fleet_settings *settings,

@@ -19,6 +19,10 @@ typedef struct server_target {
  * when there is none. Release the entry. */
 const hypura_model_entry *target_find(http_exchange *exchange, const char *name);
 
+/* The same; a name that no model has means the server's default model, where it was given one: clients made for one
+ * model of theirs name it as they like. */
+const hypura_model_entry *target_find_or_default(http_exchange *exchange, const char *name);
+
 /* Blocks until the model is loaded. Takes the entry over. Answers and returns false when it cannot be. */
 bool target_open(http_exchange *exchange, const hypura_model_entry *entry, const fleet_settings *settings,
                  server_target *opened);

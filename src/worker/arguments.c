@@ -44,6 +44,9 @@ static bool take(int option, const char *value, hypura_worker_arguments *to)
     case 'p':
         to->projector = value;
         return true;
+    case 'T':
+        to->template = value;
+        return true;
     case 'i':
         to->model.io_engine = value;
         return true;
@@ -56,6 +59,11 @@ static bool take(int option, const char *value, hypura_worker_arguments *to)
         return hypura_size_parse(value, &to->model.weights_bytes);
     case 'L':
         return hypura_size_parse(value, &to->model.io_limit_bytes_per_s);
+    case 'g':
+        to->model.gpu = value;
+        return true;
+    case 'V':
+        return hypura_size_parse(value, &to->model.vram_bytes);
     case 'R':
         return hypura_size_parse(value, &to->reserve_bytes);
     case 'c':
@@ -90,7 +98,10 @@ hypura_status hypura_worker_parse(int argc, char **argv, hypura_worker_arguments
         {"live", required_argument, NULL, 'l'},
         {"slots", required_argument, NULL, 'f'},
         {"projector", required_argument, NULL, 'p'},
+        {"chat-template", required_argument, NULL, 'T'},
         {"io-engine", required_argument, NULL, 'i'},
+        {"gpu", required_argument, NULL, 'g'},
+        {"vram", required_argument, NULL, 'V'},
         {"cache-dir", required_argument, NULL, 'd'},
         {"memory", required_argument, NULL, 'M'},
         {"weights", required_argument, NULL, 'W'},
@@ -182,6 +193,9 @@ void hypura_worker_server_words(const hypura_worker_arguments *arguments, const 
     }
     if (arguments->projector) {
         add_text(words, "--mmproj", arguments->projector);
+    }
+    if (arguments->template) {
+        add_text(words, "--chat-template-file", arguments->template);
     }
     if (arguments->embeddings) {
         add(words, "--embeddings");

@@ -13,6 +13,7 @@ typedef struct hypura_worker_arguments {
     const char *live;         /* see live.h */
     const char *slots_folder; /* states of conversations go there; NULL: none are kept */
     const char *projector;    /* of images, a GGUF; NULL: none */
+    const char *template;     /* a file, in Jinja, in place of the model's own; NULL: that one */
     uint32_t n_sequences;     /* conversations computed together at most */
     uint64_t reserve_bytes;   /* memory for prompts that no slot holds */
     bool embeddings;          /* also answers with embeddings */

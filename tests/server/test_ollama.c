@@ -175,6 +175,110 @@ static void calls_of_tools_get_numbers(void **state)
     json_decref(to);
 }
 
+static void calls_of_tools_keep_their_ids(void **state)
+{
+    (void)state;
+    json_t *to = translated(
+        OLLAMA_CHAT,
+        "{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"id\":\"a\",\"function\":{\"name\":\"f\"}},"
+        "{\"id\":\"b\",\"function\":{\"name\":\"g\"}},{\"function\":{\"name\":\"h\"}}]},"
+        "{\"role\":\"tool\",\"content\":\"1\"},{\"role\":\"tool\",\"content\":\"2\",\"tool_call_id\":\"b\"},"
+        "{\"role\":\"tool\",\"content\":\"3\"},{\"role\":\"tool\",\"content\":\"4\"}]}",
+        NULL, chat_path);
+    static const char *const told[] = {"a", "b", "call_2", "call_3"};
+    const json_t *messages = json_object_get(to, "messages");
+    for (size_t i = 0; i < 4; i++) {
+        assert_string_equal(json_string_value(json_object_get(json_array_get(messages, i + 1), "tool_call_id")),
+                            told[i]);
+    }
+    expect_json(json_object_get(json_array_get(json_object_get(json_array_get(messages, 0), "tool_calls"), 0), "id"),
+                "\"a\"");
+    json_decref(to);
+}
+
+static void what_stops_and_what_does_not_is_told_apart(void **state)
+{
+    (void)state;
+    json_t *to =
+        translated(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"raw\":true,\"options\":{\"stop\":\"x\",\"num_predict\":0}}",
+                   NULL, "/completion");
+    expect_json(json_object_get(to, "stop"), "[\"x\"]");
+    assert_null(json_object_get(to, "n_predict")); /* 0 is no limit either */
+    json_decref(to);
+    to = translated(OLLAMA_CHAT,
+                    "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"options\":{\"stop\":[\"\",\"y\"]}}", NULL,
+                    chat_path);
+    expect_json(json_object_get(to, "stop"), "[\"y\"]");
+    json_decref(to);
+}
+
+static void probabilities_are_asked_for_either_way(void **state)
+{
+    (void)state;
+    json_t *to = translated(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"logprobs\":true}", NULL, chat_path);
+    expect_json(json_object_get(to, "top_logprobs"), "1"); /* with 0 the server tells none at all */
+    json_decref(to);
+    to = translated(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"raw\":true,\"logprobs\":true,\"top_logprobs\":3}", NULL,
+                    "/completion");
+    expect_json(json_object_get(to, "n_probs"), "3");
+    json_decref(to);
+    expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"logprobs\":true,\"top_logprobs\":21}");
+    expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"raw\":true,\"top_logprobs\":\"many\"}");
+}
+
+static void a_template_of_the_model_makes_turns(void **state)
+{
+    (void)state;
+    static const char settings[] =
+        "{\"system\":\"own\",\"template\":\"{{ if .System }}<{{ .System }}>{{ end }}[{{ .Prompt }}]{{ .Response }}|\"}";
+    json_t *to =
+        translated(OLLAMA_CHAT,
+                   "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"user\",\"content\":\"b\"},"
+                   "{\"role\":\"assistant\",\"content\":\"c\"},{\"role\":\"user\",\"content\":\"d\"}]}",
+                   settings, "/completion");
+    expect_json(json_object_get(to, "prompt"), "\"<own>[a\\n\\nb]c|[d]\"");
+    json_decref(to);
+    /* An answer that was begun is gone on with. */
+    to = translated(OLLAMA_CHAT,
+                    "{\"messages\":[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":\"a\"},"
+                    "{\"role\":\"assistant\",\"content\":\"c\"}]}",
+                    settings, "/completion");
+    expect_json(json_object_get(to, "prompt"), "\"<s>[a]c\"");
+    json_decref(to);
+    to = translated(OLLAMA_GENERATE, "{\"prompt\":\"a\"}", settings, "/completion");
+    expect_json(json_object_get(to, "prompt"), "\"<own>[a]\"");
+    json_decref(to);
+    /* What has no place in such a template, and a template that is no such one: the file's own. */
+    to = translated(OLLAMA_CHAT,
+                    "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"tools\":[{\"type\":\"function\"}]}",
+                    settings, chat_path);
+    json_decref(to);
+    to = translated(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}",
+                    "{\"template\":\"{{ range .Messages }}{{ .Content }}{{ end }}\"}", chat_path);
+    json_decref(to);
+}
+
+static void the_oldest_messages_go_first(void **state)
+{
+    (void)state;
+    static const char conversation[] =
+        "[{\"role\":\"user\",\"content\":\"aaaa\"},{\"role\":\"system\",\"content\":\"s\"},"
+        "{\"role\":\"assistant\",\"content\":\"bbbb\"},{\"role\":\"user\",\"content\":\"cccc\"},"
+        "{\"role\":\"assistant\",\"content\":\"dddd\"},{\"role\":\"user\",\"content\":\"e\"}]";
+    json_t *messages = parse(conversation);
+    /* The answer to what went goes as well. */
+    assert_true(ollama_shorten(messages, 0));
+    expect_json(messages, "[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":\"cccc\"},"
+                          "{\"role\":\"assistant\",\"content\":\"dddd\"},{\"role\":\"user\",\"content\":\"e\"}]");
+    json_decref(messages);
+    messages = parse(conversation);
+    assert_true(ollama_shorten(messages, 0.9));
+    expect_json(messages, "[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":\"e\"}]");
+    assert_false(ollama_shorten(messages, 0.9));
+    assert_int_equal(json_array_size(messages), 2);
+    json_decref(messages);
+}
+
 static void images_become_parts(void **state)
 {
     (void)state;
@@ -282,11 +386,12 @@ static const char stream_text[] =
     "data: {\"choices\":[{\"delta\":{\"content\":\"Hel\"},\"finish_reason\":null}]}\r\n\r\n"
     "data: {\"choices\":[{\"delta\":{\"content\":\"lo\"},\"finish_reason\":null}]}\n\n"
     "data: "
-    "{\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"x\\\"\"}}"
-    "]}}]}\n\n"
+    "{\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"c1\",\"function\":{\"name\":\"f\",\"arguments\":"
+    "\"{\\\"x\\\"\"}}]}}]}\n\n"
     "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\":1}\"}}]}}]}\n\n"
     "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"tool_calls\"}],\"timings\":{\"prompt_n\":3,\"cache_n\":4,"
     "\"predicted_n\":5,\"prompt_ms\":1.5,\"predicted_ms\":2.5}}\n\n"
+    "data: {\"choices\":[],\"usage\":{\"completion_tokens\":5}}\n\n"
     "data: [DONE]\n\n";
 
 typedef struct receiver {
@@ -316,6 +421,21 @@ static void feed(receiver *to, const char *text, size_t piece)
     sse_clear(&reader);
 }
 
+static void calls_come_with_an_answer_in_one_piece(void **state)
+{
+    (void)state;
+    receiver to = {.lines = json_array()};
+    assert_true(ollama_answer_open(&to.answer, OLLAMA_CHAT, "m", false));
+    feed(&to, stream_text, 1000);
+    assert_int_equal(json_array_size(to.lines), 0);
+    json_t *whole = ollama_answer_end(&to.answer, 0, 0);
+    expect_json(json_object_get(json_object_get(whole, "message"), "tool_calls"),
+                "[{\"id\":\"c1\",\"function\":{\"index\":0,\"name\":\"f\",\"arguments\":{\"x\":1}}}]");
+    json_decref(whole);
+    json_decref(to.lines);
+    ollama_answer_clear(&to.answer);
+}
+
 static void a_stream_becomes_lines_wherever_it_is_cut(void **state)
 {
     (void)state;
@@ -327,14 +447,17 @@ static void a_stream_becomes_lines_wherever_it_is_cut(void **state)
                     "[{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"\",\"thinking\":\"hm\"},"
                     "\"done\":false},"
                     "{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"Hel\"},\"done\":false},"
-                    "{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"lo\"},\"done\":false}]");
+                    "{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"lo\"},\"done\":false},"
+                    "{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":["
+                    "{\"id\":\"c1\",\"function\":{\"index\":0,\"name\":\"f\",\"arguments\":{\"x\":1}}}]},"
+                    "\"done\":false}]");
         assert_true(to.answer.done);
         json_t *last = ollama_answer_end(&to.answer, 7, 2);
         json_object_del(last, "created_at");
         expect_json(
             last,
-            "{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"function\":"
-            "{\"index\":0,\"name\":\"f\",\"arguments\":{\"x\":1}}}]},\"done\":true,\"done_reason\":\"stop\","
+            "{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"\"},\"done\":true,\"done_reason\":"
+            "\"stop\","
             "\"total_duration\":7000,\"load_duration\":2000,\"prompt_eval_count\":7,\"prompt_eval_duration\":1500000,"
             "\"eval_count\":5,\"eval_duration\":2500000}");
         json_decref(last);
@@ -365,10 +488,12 @@ static void completions_are_understood_as_well(void **state)
     receiver to = {.lines = json_array()};
     assert_true(ollama_answer_open(&to.answer, OLLAMA_GENERATE, "m", true));
     feed(&to,
-         "data: {\"content\":\"a\",\"stop\":false}\n\ndata: "
+         "data: "
+         "{\"content\":\"a\",\"stop\":false,\"completion_probabilities\":[{\"token\":\"a\",\"logprob\":-1}]}\n\ndata: "
          "{\"content\":\"\",\"stop\":true,\"stop_type\":\"limit\"}\n\n",
          9);
-    expect_json(to.lines, "[{\"model\":\"m\",\"response\":\"a\",\"done\":false}]");
+    expect_json(to.lines, "[{\"model\":\"m\",\"response\":\"a\",\"logprobs\":[{\"token\":\"a\",\"logprob\":-1}],"
+                          "\"done\":false}]");
     assert_string_equal(to.answer.done_reason, "length");
     json_decref(to.lines);
     ollama_answer_clear(&to.answer);
@@ -393,6 +518,11 @@ int main(void)
         cmocka_unit_test(options_and_formats_are_translated),
         cmocka_unit_test(system_and_messages_of_the_model_come_first),
         cmocka_unit_test(calls_of_tools_get_numbers),
+        cmocka_unit_test(calls_of_tools_keep_their_ids),
+        cmocka_unit_test(what_stops_and_what_does_not_is_told_apart),
+        cmocka_unit_test(probabilities_are_asked_for_either_way),
+        cmocka_unit_test(a_template_of_the_model_makes_turns),
+        cmocka_unit_test(the_oldest_messages_go_first),
         cmocka_unit_test(images_become_parts),
         cmocka_unit_test(raw_and_suffix_go_around_the_template),
         cmocka_unit_test(a_template_of_the_request_makes_the_prompt),
@@ -400,6 +530,7 @@ int main(void)
         cmocka_unit_test(what_cannot_be_meant_is_refused),
         cmocka_unit_test(a_stream_becomes_lines_wherever_it_is_cut),
         cmocka_unit_test(an_answer_in_one_piece_holds_all_of_it),
+        cmocka_unit_test(calls_come_with_an_answer_in_one_piece),
         cmocka_unit_test(completions_are_understood_as_well),
         cmocka_unit_test(an_error_in_the_middle_is_kept),
     };
