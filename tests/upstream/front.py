@@ -1,31 +1,43 @@
 #!/usr/bin/env python3
 """Stands where llama.cpp's server tests expect llama-server, and starts `hypura serve`.
 
-Options that hypura serve has are translated. What it decides itself is left out: defaults of sampling, which a request can
-give, and templates, which are always Jinja. Any other option is not part of this server: exit code 64, and "not served" on
-standard error.
+Options that hypura serve has are translated, or become what lies beside a model: a template, a projector. What it decides
+itself is left out: defaults of sampling, which a request can give, and templates, which are always Jinja. Any other option is
+not part of this server: exit code 64, and "not served" on standard error.
 """
+import json
 import os
+import shutil
 import sys
 
 SERVE = {"--port": "--port", "--host": "--host", "--threads": "--threads", "--api-key": "--api-key"}
 # What hypura serve does anyway, decides itself, or has its own way of.
 IGNORED = {"--offline", "--cont-batching", "--metrics", "--slots", "--no-slots", "--embedding", "--no-ui", "--kv-unified",
-           "--jinja", "--no-jinja"}
+           "--jinja", "--no-jinja", "--no-mmproj"}
 IGNORED_WITH_VALUE = {"--alias", "--seed", "--temp", "--n-predict", "--batch-size", "--ubatch-size", "-fa",
                       "--n-gpu-layers"}
+# What is as the front has it anyway.
+SAME = {("--pooling", "last"), ("--reasoning", "auto"), ("--reasoning-format", "auto")}
+
+
+def refuse(what):
+    print("not served:", what, file=sys.stderr)
+    sys.exit(64)
+
 
 argv = sys.argv[1:]
 words = [os.environ["HYPURA"], "serve", "--no-ollama", "--drain", "2"]
 context = slots = 0
 model = None
+origins = "*"  # stock's default
+settings = {}
 while argv:
     option = argv.pop(0)
     if option in SERVE:
         words += [SERVE[option], argv.pop(0)]
     elif option in IGNORED:
         pass
-    elif option in IGNORED_WITH_VALUE:
+    elif option in IGNORED_WITH_VALUE or (argv and (option, argv[0]) in SAME):
         argv.pop(0)
     elif option == "--model":
         model = argv.pop(0)
@@ -33,16 +45,44 @@ while argv:
         context = int(argv.pop(0))
     elif option == "--parallel":
         slots = int(argv.pop(0))
+    elif option == "--cors-origins":
+        origins = argv.pop(0)
+    elif option == "--chat-template-file":
+        with open(argv.pop(0)) as file:
+            settings["template"] = file.read()
+    elif argv and option in ("--pooling", "--reasoning", "--reasoning-format"):
+        refuse(f"{option} {argv[0]}")
     else:
-        print("not served:", option, file=sys.stderr)
-        sys.exit(64)
+        refuse(option)
 if model is None:
-    print("not served: a server without a model", file=sys.stderr)
-    sys.exit(64)
+    refuse("a server without a model")
+# A folder of models with this one in it: links that lead out of such a folder are not followed.
+name = os.path.splitext(os.path.basename(model))[0]
+folder = os.path.abspath("tmp/front")
+shutil.rmtree(folder, ignore_errors=True)
+os.makedirs(folder)
+
+
+def put(path, target):
+    try:
+        os.link(os.path.realpath(path), os.path.join(folder, target))
+    except OSError:
+        shutil.copy(path, os.path.join(folder, target))
+
+
+put(model, name + ".gguf")
+if "LLAMA_ARG_MMPROJ" in os.environ:
+    put(os.environ["LLAMA_ARG_MMPROJ"], name + ".mmproj.gguf")
+if settings:
+    with open(os.path.join(folder, name + ".json"), "w") as file:
+        json.dump({"settings": settings}, file)
+if origins != "localhost":  # our default
+    words += ["--origins", origins]
 slots = slots or 4
 # Their context is shared by the slots, ours is each one's.
 if context:
     words += ["--context", str(context // slots)]
-words += ["--parallel", str(slots), "--models", os.path.join(os.path.dirname(model), "none"), model]
+# llama-server takes any name for its one model.
+words += ["--parallel", str(slots), "--models", folder, "--default", name]
 words += os.environ.get("HYPURA_UPSTREAM_OPTIONS", "").split()
 os.execv(words[0], words)

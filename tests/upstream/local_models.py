@@ -1,16 +1,21 @@
 """A pytest plugin for llama.cpp's own server tests: every preset runs on models that are here, nothing is downloaded.
 
-HYPURA_UPSTREAM_MODEL is a GGUF for all presets. A test that asserts what another model says fails then, through any server:
-run.sh runs the tests through stock llama-server as well, and what fails there, too, says nothing about ours.
+HYPURA_UPSTREAM_MODEL is a GGUF for all presets; HYPURA_UPSTREAM_PROJECTOR, for those that take pictures, one with random
+weights. A test that asserts what another model says fails then, through any server: run.sh runs the tests through stock
+llama-server as well, and what fails there, too, says nothing about ours.
 """
+import base64
 import os
 import shutil
 
+import harness
 import pytest
+import requests
 import utils
 
 MODEL = os.environ["HYPURA_UPSTREAM_MODEL"]
-_start = utils.ServerProcess.start
+PICTURES = {"11_truck.png": harness.picture(200), "91_cat.png": harness.picture(20)}
+_start, _get = utils.ServerProcess.start, requests.get
 
 
 def start(self, timeout_seconds=60):
@@ -26,11 +31,24 @@ def start(self, timeout_seconds=60):
         pytest.skip("needs a draft model, an adapter or a projector that is not here")
     if self.n_threads is None:
         self.n_threads = 2
+    os.environ.pop("LLAMA_ARG_MMPROJ", None)
+    if self.model_alias == "tinygemma3" and not self.no_mmproj:
+        os.environ["LLAMA_ARG_MMPROJ"] = os.environ["HYPURA_UPSTREAM_PROJECTOR"]
     return _start(self, timeout_seconds)
+
+
+def get(url, *args, **options):
+    name = url.rsplit("/", 1)[-1]
+    if not url.startswith("https://") or name not in PICTURES:
+        return _get(url, *args, **options)
+    answer = requests.Response()
+    answer.status_code, answer._content = 200, base64.b64decode(PICTURES[name])
+    return answer
 
 
 utils.ServerProcess.start = start
 utils.ServerPreset.load_all = staticmethod(lambda: None)
+requests.get = get
 
 
 def no_download(url, output_file_path=None):

@@ -3,8 +3,9 @@
 #
 #   tests/upstream/run.sh BUILD MODEL.gguf OUT [PYTEST-ARGUMENT...]
 #
-# Leaves OUT/stock.xml, OUT/front.xml and OUT/table.md. HYPURA_UPSTREAM_OPTIONS: further options of hypura serve, such as
-# "--weights 50%" for a model that is paged. The Python packages go into the user's cache, pinned as upstream pins them.
+# Leaves OUT/stock.xml, OUT/front.xml and OUT/table.md; a stock.xml that is there is not made again. HYPURA_UPSTREAM_OPTIONS:
+# further options of hypura serve, such as "--weights 50%" for a model that is paged. The Python packages go into the user's
+# cache, pinned as upstream pins them.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 build=$(realpath "$1") model=$(realpath "$2")
@@ -24,10 +25,14 @@ if [ ! -e "$venv/.done" ]; then
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-export HYPURA=$build/hypura HYPURA_UPSTREAM_MODEL=$model OMP_WAIT_POLICY=passive PORT=${PORT:-18490} PYTHONPATH=$here:$work/tools/server/tests
+export HYPURA=$build/hypura HYPURA_BUILD=$build HYPURA_UPSTREAM_MODEL=$model HYPURA_UPSTREAM_PROJECTOR=$work/random.mmproj.gguf
+export OMP_WAIT_POLICY=passive PORT=${PORT:-18490} PYTHONPATH=$here:$here/../server/clients:$work/tools/server/tests
 mkdir -p "$work/tools/server"
 ln -s "$source/models" "$work/models" # templates that the tests name by "../../../models"
+# As wide as SmolLM2-135M and its mixture.
+"$venv/bin/python" -c 'import harness, sys; harness.write_projector(sys.argv[1], 576)' "$HYPURA_UPSTREAM_PROJECTOR"
 for server in stock front; do
+    [ $server = front ] || [ ! -e "$out/stock.xml" ] || continue
     rm -rf "$work/tools/server/tests"
     cp -r "$source/tools/server/tests" "$work/tools/server/tests"
     cd "$work/tools/server/tests"
