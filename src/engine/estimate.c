@@ -19,7 +19,8 @@
 /* What a process with a model takes besides weights, KV, compute buffers and the
  * vocabulary: libraries, queues and staging of the reads, and for each tensor its
  * share of the graphs and of the scheduler's tables. Measured on a model of 272
- * tensors: 9 MB before it is opened, 16 KB a tensor; the rest is for the reads. */
+ * tensors: 9 MB before it is opened, 16 KB a tensor; the rest is for the reads, which
+ * stage a window of 16 MiB at most and a request. */
 #define FIXED_OVERHEAD_BYTES  (UINT64_C(32) << 20)
 #define TENSOR_OVERHEAD_BYTES (UINT64_C(16) << 10)
 

@@ -18,10 +18,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Larger together than the last-level cache of most processors; what does not
- * fit a quarter of the free memory is not taken. */
-#define BUFFER_BYTES ((uint64_t)256 << 20)
-#define PART_BYTES   ((uint64_t)32 << 20)
+/* Twice the last-level cache together, and several parts of it where there are several
+ * such caches; what does not fit a quarter of the free memory is not taken. */
+#define BUFFER_CACHES       2
+#define PART_BYTES          ((uint64_t)8 << 20)
+#define UNKNOWN_CACHE_BYTES ((uint64_t)128 << 20)
 
 #define MEASURE_US 300000u
 
@@ -90,7 +91,8 @@ static void *measure(void *argument)
 
 static size_t part_bytes(int n_threads)
 {
-    uint64_t total = BUFFER_BYTES;
+    const uint64_t cache = hypura_os_shared_cache_bytes();
+    uint64_t total = BUFFER_CACHES * (cache > 0 ? cache : UNKNOWN_CACHE_BYTES);
     if (total < PART_BYTES * (uint64_t)n_threads) {
         total = PART_BYTES * (uint64_t)n_threads;
     }

@@ -14,7 +14,8 @@
  *    requests + requests in flight == depth: no queue below can overflow.
  *  - A read completes when nothing more of it is to be started and none of its
  *    requests is in flight; so nobody writes to its memory afterwards.
- *  - Request i stages through block i of the staging memory.
+ *  - A request that cannot be read in place has a range of the staging memory until
+ *    its result is taken; where there is none, it and those behind it wait.
  *  - With a limit, a raw result that came too early is held, in `held`, and counts
  *    as in flight until it is due.
  *  - All fields belong to the owner thread, but the counters, which others read.
@@ -24,6 +25,7 @@
 #include "io/io.h"
 #include "io/limit.h"
 #include "io/split.h"
+#include "io/staging.h"
 
 #include "base/clock.h"
 #include "base/size.h"
@@ -66,6 +68,7 @@ typedef struct request {
     uint32_t read;
     uint32_t n_stalls;
     uint32_t next; /* in the free list */
+    uint32_t range; /* of the staging memory; NONE: read in place */
     uint64_t due_ns; /* with a limit: when the emulated drive is done with it */
 } request;
 
@@ -92,7 +95,8 @@ struct hypura_io {
     hypura_io_limit limit;
     hypura_io_raw *held; /* up to depth */
     uint32_t n_held;
-    char *staging; /* depth blocks */
+    char *staging_memory;
+    hypura_io_staging staging;
 
     hypura_io_completion *completions; /* ring of max_reads */
     uint32_t completion_head;
@@ -138,16 +142,26 @@ bool hypura_io_engine_available(const char *engine)
     return found != NULL && found->available();
 }
 
+/* Room for the longest request at least; ranges begin at pages. */
+static uint64_t staging_bytes(const hypura_io *io, uint64_t wanted)
+{
+    const uint64_t block = hypura_round_up(io->block_bytes, hypura_os_page_bytes());
+    const uint64_t bytes = hypura_round_up(wanted, hypura_os_page_bytes());
+    return wanted == 0 ? io->depth * block : bytes > block ? bytes : block;
+}
+
 static hypura_status make_tables(hypura_io *io, hypura_error *error)
 {
     io->reads = calloc(io->max_reads, sizeof *io->reads);
     io->requests = calloc(io->depth, sizeof *io->requests);
     io->completions = calloc(io->max_reads, sizeof *io->completions);
     io->held = calloc(io->depth, sizeof *io->held);
-    /* Small pages: a short request takes as much memory as it is long, not a huge page. */
-    io->staging = hypura_os_memory_map((size_t)(io->depth * io->block_bytes), HYPURA_OS_MAP_NORESERVE);
+    /* Small pages: what needs no staging, or little at once, takes no more of it. */
+    io->staging_memory = hypura_os_memory_map((size_t)io->staging.bytes, HYPURA_OS_MAP_NORESERVE);
+    io->staging.ranges = calloc(io->depth, sizeof *io->staging.ranges);
+    io->staging.capacity = io->depth;
     if (io->reads == NULL || io->requests == NULL || io->completions == NULL || io->held == NULL ||
-        io->staging == NULL) {
+        io->staging_memory == NULL || io->staging.ranges == NULL) {
         return hypura_fail(error, HYPURA_ERR_MEMORY,
                            "no memory to read with %u requests of %" PRIu64 " bytes; try a smaller block or depth",
                            io->depth, io->block_bytes);
@@ -195,6 +209,7 @@ hypura_status hypura_io_open(const hypura_io_options *options, hypura_io **opene
     if (status == HYPURA_OK) {
         uint64_t block = options->block_bytes == 0 ? DEFAULT_BLOCK_BYTES : options->block_bytes;
         io->block_bytes = hypura_round_up(block, io->table.step);
+        io->staging.bytes = staging_bytes(io, options->staging_bytes);
         status = make_tables(io, error);
     }
     if (status == HYPURA_OK) {
@@ -228,7 +243,8 @@ void hypura_io_close(hypura_io *io)
         io->engine->close(io->state);
     }
     hypura_io_files_close(&io->table);
-    hypura_os_memory_unmap(io->staging, (size_t)(io->depth * io->block_bytes));
+    hypura_os_memory_unmap(io->staging_memory, (size_t)io->staging.bytes);
+    free(io->staging.ranges);
     free(io->held);
     free(io->completions);
     free(io->requests);
@@ -320,7 +336,22 @@ static void start_request(hypura_io *io, uint32_t index)
     count(&io->n_requests, 1);
 }
 
-/* Starts pieces of the waiting reads, in order, as far as the depth goes. */
+/* Where the piece of a request is read to; false when staging memory has to come back first. */
+static bool find_address(hypura_io *io, request *q)
+{
+    q->range = NONE;
+    q->address = q->piece.direct;
+    if (q->address == NULL) {
+        if (!hypura_io_staging_take(&io->staging, hypura_round_up(q->piece.bytes, hypura_os_page_bytes()), &q->range)) {
+            return false;
+        }
+        q->address = io->staging_memory + io->staging.ranges[q->range].begin;
+        count(&io->n_staged, 1);
+    }
+    return true;
+}
+
+/* Starts pieces of the waiting reads, in order, as far as depth and staging memory go. */
 static void pump(hypura_io *io)
 {
     while (io->fifo_head != NONE) {
@@ -339,16 +370,14 @@ static void pump(hypura_io *io)
             return;
         }
         request *q = &io->requests[index];
-        io->free_request = q->next;
         q->piece = hypura_io_cut(&io->table.files[r->read.file], &r->read, io->block_bytes, r->cut);
+        if (!find_address(io, q)) {
+            return;
+        }
+        io->free_request = q->next;
         q->done = 0;
         q->n_stalls = 0;
         q->read = read_index;
-        q->address = q->piece.direct;
-        if (q->address == NULL) {
-            q->address = io->staging + index * io->block_bytes;
-            count(&io->n_staged, 1);
-        }
         r->cut += q->piece.wanted;
         r->n_in_flight++;
         if (io->n_in_flight++ == 0) {
@@ -368,6 +397,9 @@ static void end_request(hypura_io *io, uint32_t index)
     pending_read *r = &io->reads[read_index];
     q->next = io->free_request;
     io->free_request = index;
+    if (q->range != NONE) {
+        hypura_io_staging_give_back(&io->staging, q->range);
+    }
     if (--io->n_in_flight == 0) {
         count(&io->busy_us, hypura_clock_us() - io->busy_since_us);
     }

@@ -74,6 +74,7 @@ typedef struct hypura_io_options {
     int                n_paths;
     uint64_t           block_bytes; /* a read is cut into requests of this size; 0: 1 MiB; rounded up to the alignment */
     uint32_t           depth;       /* requests in flight at most; 0: 8 */
+    uint64_t           staging_bytes; /* memory for what cannot be read in place, a block at least; 0: depth blocks */
     uint32_t           max_reads;   /* reads accepted and not yet reaped at most; 0: 64 */
     bool               buffered;    /* go through the page cache on purpose */
     uint64_t           limit_bytes_per_s; /* emulates a drive of this rate: no read completes before it would have

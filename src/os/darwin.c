@@ -175,6 +175,13 @@ void hypura_os_thread_be_prompt(void)
     /* Classes of service are declared by Apple's own headers alone. */
 }
 
+uint64_t hypura_os_shared_cache_bytes(void)
+{
+    uint64_t bytes = 0;
+    size_t   size = sizeof bytes;
+    return sysctlbyname("hw.l3cachesize", &bytes, &size, NULL, 0) == 0 && size == sizeof bytes ? bytes : 0;
+}
+
 int hypura_os_cpu_count(void)
 {
     /* The performance cores: the others slow every barrier down to their pace. */

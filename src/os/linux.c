@@ -363,6 +363,20 @@ void hypura_os_thread_be_prompt(void)
     }
 }
 
+/* sysconf adds up all of some processors' caches, this file tells of the first processor's. */
+uint64_t hypura_os_shared_cache_bytes(void)
+{
+    unsigned long kib = 0;
+    FILE *file = fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "re");
+    if (file != NULL) {
+        if (fscanf(file, "%luK", &kib) != 1) {
+            kib = 0;
+        }
+        (void)fclose(file);
+    }
+    return (uint64_t)kib * 1024;
+}
+
 int hypura_os_cpu_count(void)
 {
     unsigned char core_seen[MAX_CPUS / 8] = {0};

@@ -143,6 +143,9 @@ bool hypura_os_pipe(int ends[2]);
 /* Physical cores that this process may use: affinity and cgroup quota counted. */
 int hypura_os_cpu_count(void);
 
+/* The third-level cache that a processor shares with others; 0: none is known. */
+uint64_t hypura_os_shared_cache_bytes(void);
+
 /* The calling thread does little at a time and somebody waits for it: where processors
  * are shared, it is to run as soon as it can. No more time than others. A hint. */
 void hypura_os_thread_be_prompt(void);

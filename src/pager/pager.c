@@ -157,6 +157,7 @@ static hypura_status open_io(hypura_pager *pager, hypura_error *error)
         .n_paths = n_files + (pager->records != NULL),
         .block_bytes = pager->plan->io_block_bytes,
         .depth = engine_depth(pager->plan),
+        .staging_bytes = pager->plan->io_block_bytes * (pager->plan->io_depth + 1), /* schedule.c keeps to the window */
         .max_reads = pager->io_max_reads,
         .limit_bytes_per_s = pager->io_limit_bytes_per_s,
         .hook = pager->hook,

@@ -14,6 +14,7 @@ static void contents_are_right_and_nothing_else_is_touched(void **state)
         hypura_io *io = fixture_open((hypura_io_options){.block_bytes = blocks[round % 3],
                                                          .depth = 1 + fixture_random(&seed) % 9,
                                                          .max_reads = MANY,
+                                                         .staging_bytes = round % 2 == 0 ? 0 : 100 * KIB,
                                                          .buffered = round >= 3},
                                      *state);
         const hypura_io_file *file = hypura_io_files(io);

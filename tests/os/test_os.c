@@ -276,6 +276,9 @@ static void processors_are_counted(void **state)
     char name[16];
     hypura_os_cpu_name(name, sizeof name);
     assert_true(strlen(name) > 0 && strlen(name) < sizeof name);
+    /* In bytes: below that no cache shared by processors is worth the name. */
+    const uint64_t cache = hypura_os_shared_cache_bytes();
+    assert_true(cache == 0 || (cache >= 256 * 1024 && cache < (uint64_t)1 << 34));
 }
 
 static void peak_memory_grows(void **state)
