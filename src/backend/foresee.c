@@ -22,7 +22,7 @@ static void expect_all(hypura_pager *pager, int bundle, uint32_t *experts)
     for (uint32_t i = 0; i < n; i++) {
         experts[i] = i;
     }
-    hypura_pager_expect_experts(pager, bundle, experts, n, n);
+    hypura_pager_expect_experts(pager, bundle, experts, n, true);
 }
 
 static bool score(backend_instance *instance, const hypura_router *router, const struct ggml_tensor *input,
@@ -72,6 +72,6 @@ void backend_foresee(backend_instance *instance, const backend_chain *chain, uin
     float         *scores = arena_take(&instance->indices, router->n_experts * sizeof(*scores));
     if (scores && score(instance, router, input, scores)) {
         hypura_candidates_pick(scores, router->n_experts, experts, n);
-        hypura_pager_expect_experts(pager, next, experts, n, n);
+        hypura_pager_expect_experts(pager, next, experts, n, false);
     }
 }

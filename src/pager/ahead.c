@@ -69,7 +69,7 @@ static void hold(hypura_pager *pager, uint32_t slot, bool read)
 
 static bool has_more(const pager_ahead *ahead)
 {
-    return ahead->bundle >= 0 && ahead->next < ahead->n && ahead->n_started < ahead->n_most;
+    return ahead->bundle >= 0 && ahead->next < ahead->n;
 }
 
 bool pager_waits_ahead(const hypura_pager *pager)
@@ -94,8 +94,8 @@ bool pager_start_ahead(hypura_pager *pager)
         uint32_t       evicted;
         const uint32_t slot = hypura_cache_insert(pool->cache, key, &evicted);
         pager->statistics.n_evictions += evicted != HYPURA_CACHE_NONE;
-        ahead->n_started++;
-        const uint64_t cut = pager_cut_bytes(pager, pager->map->bundles[ahead->bundle].expert_bytes);
+        const uint64_t n_now = ahead->certain ? ahead->n - ahead->next + 1 : 1;
+        const uint64_t cut = pager_cut_bytes(pager, n_now * pager->map->bundles[ahead->bundle].expert_bytes);
         pager->statistics.ahead_bytes_read += pager_read_expert(pager, PAGER_AHEAD, ahead->bundle, expert, slot, cut);
         hold(pager, slot, true);
         return true;
@@ -191,7 +191,7 @@ void pager_tell_foresight(const hypura_pager *pager, hypura_statistics *statisti
     statistics->foresight_gain = by_brake ? pager->brake.gain : 0.0;
 }
 
-void hypura_pager_expect_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n, uint32_t n_most)
+void hypura_pager_expect_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n, bool certain)
 {
     pager_ahead *ahead = &pager->ahead;
     pthread_mutex_lock(&pager->lock);
@@ -199,8 +199,7 @@ void hypura_pager_expect_experts(hypura_pager *pager, int bundle, const uint32_t
     ahead->bundle = bundle;
     ahead->n = n < ahead->capacity ? n : ahead->capacity;
     ahead->next = 0;
-    ahead->n_started = 0;
-    ahead->n_most = n_most;
+    ahead->certain = certain;
     pager_pool *pool = expected_pool(pager);
     for (uint32_t i = 0; i < ahead->n; i++) {
         ahead->experts[i] = experts[i];

@@ -182,10 +182,9 @@ typedef struct pager_ahead {
     uint32_t    capacity;
     uint32_t    n;
     uint32_t    next; /* of experts, not looked at yet */
-    uint32_t    n_started;
     uint32_t    n_read;  /* guesses of this trial of the brake that were read */
     uint32_t    n_right; /* of them */
-    uint32_t    n_most; /* to be read before the layer comes */
+    bool        certain; /* nearly all will be selected */
     uint32_t   *experts;
     uint32_t    n_held;
     pager_held *held;

@@ -191,9 +191,10 @@ uint64_t hypura_pager_router_bytes(const hypura_map *map);
 bool hypura_pager_foresees(hypura_pager *pager);
 
 /* What a layer that comes later will probably select, most likely first. Those absent
- * are read while the drive is idle, n_most of them at most; those present stay. Until
- * that layer's visit, or the next expectation. */
-void hypura_pager_expect_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n, uint32_t n_most);
+ * are read while no demand waits; those present stay. Until that layer's visit, or the
+ * next expectation. certain: nearly all of it will be needed, so the drive is kept as
+ * busy with it as with demands; else so little that a demand hardly waits for it. */
+void hypura_pager_expect_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n, bool certain);
 
 /* True when these matrices (as below) of a leased slot are present; does not wait. */
 bool hypura_pager_expert_ready(hypura_pager *pager, int bundle, uint32_t slot, uint32_t matrices);

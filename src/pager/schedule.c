@@ -2,14 +2,14 @@
  * schedule.c - which read goes to the drive next.
  *
  *     demand   somebody waits, or soon will: in order, as many as the drive takes
- *     ahead    experts that a later layer may need: only while no demand waits and
- *              the drive has next to nothing to do
+ *     ahead    experts that a later layer may need: only while no demand waits and, unless
+ *              it is certain to need them, the drive has next to nothing to do
  *
  * Reads are cut into requests when they go to the drive, the begin of the first one
  * first: what was asked for first is there first, and is repacked and computed with
  * while the rest is still being read. A request under way cannot be called back; it
  * is what a demand may have to wait for behind it. So half of what the drive takes
- * is left free by reads ahead, and what is left of one can be dropped between two
+ * is left free by guesses, and what is left of one can be dropped between two
  * requests, or moved to the demands when somebody asks for it.
  */
 #include "pager/internal.h"
@@ -153,7 +153,8 @@ uint64_t pager_cut_bytes(hypura_pager *pager, uint64_t bytes)
 
 bool pager_may_read_ahead(const hypura_pager *pager)
 {
-    return pager->outstanding_bytes < pager->window_bytes / 2;
+    const bool certain = pager->ahead.bundle >= 0 && pager->ahead.certain;
+    return pager->outstanding_bytes < (certain ? pager->window_bytes : pager->window_bytes / 2);
 }
 
 static uint32_t take_requests(hypura_pager *pager, hypura_io_read *batch)
