@@ -35,6 +35,7 @@
 #define MIB (1024 * KIB)
 
 #define MIN_PAYLOAD_BYTES  (64 * KIB)
+#define BEST_PAYLOAD_BYTES (4 * MIB) /* products of fewer rows leave threads idle, or their caches, in prompts */
 #define PAYLOADS_PER_MODEL 64 /* a chunk is at most this part of what is streamed */
 #define RINGS_PER_MODEL    8  /* and what is read ahead this part */
 #define MIN_AHEAD_BYTES    (8 * MIB)
@@ -58,12 +59,9 @@ static uint64_t ring_stride(uint64_t payload)
     return hypura_layout_region_bytes(HYPURA_LAYOUT_PAGE_BYTES, payload);
 }
 
-/* Largest chunk worth reading: two requests of the best size. */
-static uint64_t wanted_payload(const planner *p, uint64_t streamed_bytes)
+static uint64_t wanted_payload(uint64_t streamed_bytes)
 {
-    uint64_t block = p->profile->io_block_bytes;
-    uint64_t best = min_u64(max_u64(min_u64(block, 2 * MIB) * 2, MIB), 4 * MIB);
-    return min_u64(best, max_u64(MIN_PAYLOAD_BYTES, streamed_bytes / PAYLOADS_PER_MODEL));
+    return min_u64(BEST_PAYLOAD_BYTES, max_u64(MIN_PAYLOAD_BYTES, streamed_bytes / PAYLOADS_PER_MODEL));
 }
 
 static int compare_dense(const void *a, const void *b)
@@ -94,7 +92,7 @@ void plan_find_stages(planner *p)
         all_bytes += p->dense[i].bytes;
     }
     for (size_t i = 0; i < p->n_dense; i++) {
-        if (p->dense[i].group_bytes > wanted_payload(p, all_bytes)) {
+        if (p->dense[i].group_bytes > wanted_payload(all_bytes)) {
             p->dense[i].rank = 3;
         }
     }
@@ -135,7 +133,7 @@ static uint64_t groups_per_chunk(const plan_dense *weight, uint64_t payload)
 /* The ring as it should be when there is room for it. */
 static void wanted_ring(const planner *p, const plan_stage *stage, uint64_t *payload, uint32_t *n_slots)
 {
-    uint64_t wanted = min_u64(wanted_payload(p, stage->bytes), stage->largest_bytes);
+    uint64_t wanted = min_u64(wanted_payload(stage->bytes), stage->largest_bytes);
     *payload = max_u64(wanted, stage->min_payload_bytes);
 
     double bandwidth_bytes = p->profile->direct_bytes_per_s * AHEAD_S;
