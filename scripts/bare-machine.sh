@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Shows that nothing but make and git is needed: runs make's targets in a bare Debian 12 with a fresh clone of this
+# Shows that nothing but make and git is needed: runs make's targets in a bare Debian with a fresh clone of this
 # repository, as root, and tells how long each took.
 #
 #   scripts/bare-machine.sh FOLDER TARGET...        e.g. /var/tmp/bare demo check
 #
+# RELEASE names Debian's release (default: bookworm, the oldest that will do).
 # FOLDER receives the system (debootstrap's minbase variant) the first time and keeps it; the clone in it and its caches
 # start anew each time. Of this machine it gets what is needed to reach the network: name servers, proxy variables,
 # certificates of its own, and apt's and pip's settings for downloads.
@@ -18,7 +19,7 @@ shift
 
 if [ ! -e "$folder/.complete" ]; then
     rm -rf "$folder"
-    debootstrap --variant=minbase --include=make,git,ca-certificates bookworm "$folder"
+    debootstrap --variant=minbase --include=make,git,ca-certificates "${RELEASE:-bookworm}" "$folder"
     touch "$folder/.complete"
 fi
 folder=$(cd "$folder" && pwd)
