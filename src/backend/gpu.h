@@ -36,4 +36,17 @@ void *hypura_gpu_expert_type(hypura_gpu *gpu);
 typedef void (*hypura_gpu_select_fn)(void *user, int layer, int32_t *experts, uint32_t n_used, uint32_t n_tokens);
 void hypura_gpu_set_select(hypura_gpu *gpu, hypura_gpu_select_fn select, void *user);
 
+/* What the host does while a token is computed that selects streamed experts. */
+typedef enum hypura_gpu_work {
+    HYPURA_GPU_HAND_OVER, /* a piece, to the GPU's backend */
+    HYPURA_GPU_REPEAT,    /* the same piece, as experts were missing */
+    HYPURA_GPU_WAIT,      /* for the ids that a router selected */
+    HYPURA_GPU_PRESENT,   /* looks experts up, hands over uploads of those that are missing */
+} hypura_gpu_work;
+
+/* Measurements: told of each such stretch of time, on the clock of base/clock.h. The
+ * layer is that of the piece, or of the router. NULL: none. */
+typedef void (*hypura_gpu_watch_fn)(void *user, hypura_gpu_work work, int layer, uint64_t begin_us, uint64_t end_us);
+void hypura_gpu_set_watch(hypura_gpu *gpu, hypura_gpu_watch_fn watch, void *user);
+
 #endif

@@ -14,9 +14,8 @@
  * written) is found by its addresses and waits for its ids.
  *
  * The ids come with a copy to pinned memory, which the host polls: a fence would cost
- * two more submissions. The lookup is a graph of its own for the same reason: it hands
- * over the copy before it, and ggml-vulkan, which hands work over in portions of the
- * work of the graph before, records the piece after it whole.
+ * two more submissions. The copy is handed over with whatever comes next: the piece that
+ * runs ahead, with its lookup in front, or, where nothing may, the lookup alone.
  *
  * What always holds:
  *  1. Pieces whose ids were looked at have computed with the experts that they selected;
@@ -90,9 +89,11 @@ void gpu_keep_inputs(const gpu_instance *instance, struct ggml_cgraph *graph,
     }
 }
 
+/* Addresses say nothing without the buffer: those of ggml-vulkan all begin at the same. */
 typedef struct range {
-    const char *begin;
-    const char *end;
+    ggml_backend_buffer_t buffer;
+    const char           *begin;
+    const char           *end;
 } range;
 
 /* Ranges of memory; those of a piece that does not fit here are not repeatable. */
@@ -103,7 +104,8 @@ typedef struct ranges {
 
 static range range_of(const struct ggml_tensor *tensor)
 {
-    return (range){tensor->data, (const char *)tensor->data + ggml_nbytes(tensor)};
+    return (range){tensor->view_src ? tensor->view_src->buffer : tensor->buffer, tensor->data,
+                   (const char *)tensor->data + ggml_nbytes(tensor)};
 }
 
 static bool add_range(ranges *all, range one)
@@ -118,7 +120,8 @@ static bool add_range(ranges *all, range one)
 static bool covers(const ranges *all, range one)
 {
     for (int i = 0; i < all->n; i++) {
-        if (all->list[i].begin <= one.begin && one.end <= all->list[i].end) {
+        const range *other = &all->list[i];
+        if (other->buffer == one.buffer && other->begin <= one.begin && one.end <= other->end) {
             return true;
         }
     }
@@ -128,7 +131,8 @@ static bool covers(const ranges *all, range one)
 static bool overlaps(const ranges *all, range one)
 {
     for (int i = 0; i < all->n; i++) {
-        if (all->list[i].begin < one.end && one.begin < all->list[i].end) {
+        const range *other = &all->list[i];
+        if (other->buffer == one.buffer && other->begin < one.end && one.begin < other->end) {
             return true;
         }
     }
@@ -174,6 +178,25 @@ static bool add_piece(gpu_pieces *pieces, const gpu_piece *piece)
     return true;
 }
 
+/* Room for the nodes of the largest piece and its lookup. */
+static bool reserve_nodes(gpu_pieces *pieces)
+{
+    int most = 0;
+    for (int i = 0; i < pieces->n; i++) {
+        const int n = pieces->list[i].end - pieces->list[i].cut.at + 1;
+        most = n > most ? n : most;
+    }
+    if (most > pieces->max_nodes) {
+        struct ggml_tensor **nodes = realloc(pieces->nodes, (size_t)most * sizeof(struct ggml_tensor *));
+        if (!nodes) {
+            return false;
+        }
+        pieces->nodes = nodes;
+        pieces->max_nodes = most;
+    }
+    return true;
+}
+
 /* The pieces of a graph that was not seen last. */
 static bool find_pieces(const gpu_walk *walk)
 {
@@ -191,6 +214,9 @@ static bool find_pieces(const gpu_walk *walk)
             return false;
         }
         cut = next;
+    }
+    if (!reserve_nodes(pieces)) {
+        return false;
     }
     pieces->uid = walk->graph->uid;
     return true;
@@ -260,6 +286,7 @@ static const int32_t *wait_ids(const gpu_walk *walk, const gpu_piece *piece, int
     hypura_vram_settled(walk->vram);
     memset(instance->stage_used, 0, sizeof(instance->stage_used));
     hypura_pager_add_readback(instance->gpu->pager, instance->cut_us - begin_us);
+    gpu_done(walk, HYPURA_GPU_WAIT, &piece->cut, begin_us);
     return landing;
 }
 
@@ -276,13 +303,18 @@ static void give_ids(const gpu_walk *walk)
     hypura_vram_send_given(walk->vram);
 }
 
-/* Hands over the lookup of slots, and with it the copy of the ids. */
-static enum ggml_status look_up(const gpu_walk *walk, const gpu_piece *piece, struct ggml_tensor **ids)
+/* The node that looks up the slots of a piece; *ids is what its products read them from. */
+static struct ggml_tensor *lookup_of(const gpu_walk *walk, const gpu_piece *piece, struct ggml_tensor **ids)
 {
     const int bundle = piece->cut.weight->bundle;
     struct ggml_tensor *lookup = hypura_vram_lookup(walk->vram, bundle, ids);
-    struct ggml_cgraph graph = ggml_graph_view(walk->graph, 0, 1);
     lookup->src[1] = walk->instance->gpu->select ? hypura_vram_given(walk->vram, bundle) : piece->cut.ids;
+    return lookup;
+}
+
+static enum ggml_status look_up(const gpu_walk *walk, struct ggml_tensor *lookup)
+{
+    struct ggml_cgraph graph = ggml_graph_view(walk->graph, 0, 1);
     graph.nodes = &lookup;
     return ggml_backend_graph_compute_async(walk->instance->inner, &graph);
 }
@@ -294,6 +326,7 @@ static enum ggml_status make_present(const gpu_walk *walk, const gpu_piece *piec
                                      uint32_t *n_missing)
 {
     gpu_instance *instance = walk->instance;
+    const uint64_t begin_us = gpu_begin(walk);
     const int bundle = piece->cut.weight->bundle;
     const uint32_t n_experts = (uint32_t)hypura_pager_map(instance->gpu->pager)->bundles[bundle].n_experts;
     const int32_t *selected = instance->gpu->select ? hypura_vram_given_values(walk->vram, bundle) : ids;
@@ -304,6 +337,7 @@ static enum ggml_status make_present(const gpu_walk *walk, const gpu_piece *piec
     }
     float *odds = &instance->odds[bundle];
     *odds += ODDS_WEIGHT * ((*n_missing == 0 ? 1.0F : 0.0F) - *odds);
+    gpu_done(walk, HYPURA_GPU_PRESENT, &piece->cut, begin_us);
     return GGML_STATUS_SUCCESS;
 }
 
@@ -313,13 +347,24 @@ static bool pays(const gpu_instance *instance, const gpu_piece *piece)
            (instance->gpu->foresight == HYPURA_FORESIGHT_ON || instance->odds[piece->cut.weight->bundle] >= LEAST_ODDS);
 }
 
-static enum ggml_status run_piece(const gpu_walk *walk, const gpu_piece *piece, bool waited_for, int next_place)
+/* How a piece reaches the GPU: before its ids are known, after, or a second time. */
+typedef enum run_when { RUN_AHEAD, RUN_KNOWN, RUN_AGAIN } run_when;
+
+static enum ggml_status run_piece(const gpu_walk *walk, const gpu_piece *piece, struct ggml_tensor *lookup,
+                                  run_when when, int next_place)
 {
-    const enum ggml_status status =
-        waited_for ? gpu_run_cut(walk, piece->cut.at, piece->end, true) : gpu_run(walk, piece->cut.at, piece->end);
+    const uint64_t begin_us = gpu_begin(walk);
+    enum ggml_status status;
+    if (when == RUN_AHEAD) {
+        gpu_forget_portions(walk);
+        status = gpu_run(walk, lookup, piece->cut.at, piece->end);
+    } else {
+        status = gpu_run_cut(walk, lookup, piece->cut.at, piece->end, true);
+    }
     if (status == GGML_STATUS_SUCCESS && piece->end < walk->graph->n_nodes) {
         ask(walk, piece + 1, next_place);
     }
+    gpu_done(walk, when == RUN_AGAIN ? HYPURA_GPU_REPEAT : HYPURA_GPU_HAND_OVER, &piece->cut, begin_us);
     return status;
 }
 
@@ -328,14 +373,12 @@ static enum ggml_status compute_piece(const gpu_walk *walk, const gpu_piece *pie
 {
     gpu_instance *instance = walk->instance;
     struct ggml_tensor *slots;
+    struct ggml_tensor *lookup = lookup_of(walk, piece, &slots);
     uint32_t n_missing = 0;
     const bool ahead = pays(instance, piece);
-    enum ggml_status status = look_up(walk, piece, &slots);
+    enum ggml_status status = gpu_swap_products(walk, &piece->cut, piece->end, slots, -1);
     if (status == GGML_STATUS_SUCCESS) {
-        status = gpu_swap_products(walk, &piece->cut, piece->end, slots, -1);
-    }
-    if (status == GGML_STATUS_SUCCESS && ahead) {
-        status = run_piece(walk, piece, false, 0);
+        status = ahead ? run_piece(walk, piece, lookup, RUN_AHEAD, 0) : look_up(walk, lookup);
     }
     if (status == GGML_STATUS_SUCCESS) {
         status = make_present(walk, piece, wait_ids(walk, piece, *place), &n_missing);
@@ -348,10 +391,10 @@ static enum ggml_status compute_piece(const gpu_walk *walk, const gpu_piece *pie
         instance->cut_us = 0;
         return status;
     }
-    if (status == GGML_STATUS_SUCCESS && n_missing > 0) {
-        status = look_up(walk, piece, &slots);
+    if (status != GGML_STATUS_SUCCESS) {
+        return status;
     }
-    return status == GGML_STATUS_SUCCESS ? run_piece(walk, piece, true, *place) : status;
+    return run_piece(walk, piece, n_missing > 0 ? lookup : NULL, ahead ? RUN_AGAIN : RUN_KNOWN, *place);
 }
 
 enum ggml_status gpu_walk_ahead(const gpu_walk *walk)
@@ -361,7 +404,7 @@ enum ggml_status gpu_walk_ahead(const gpu_walk *walk)
     if (walk->instance->gpu->select) {
         give_ids(walk);
     }
-    enum ggml_status status = gpu_run(walk, 0, pieces->list[0].cut.at);
+    enum ggml_status status = gpu_run(walk, NULL, 0, pieces->list[0].cut.at);
     if (status == GGML_STATUS_SUCCESS) {
         ask(walk, &pieces->list[0], place);
     }

@@ -327,3 +327,9 @@ void hypura_gpu_set_select(hypura_gpu *gpu, hypura_gpu_select_fn select, void *u
     gpu->select = select;
     gpu->select_user = user;
 }
+
+void hypura_gpu_set_watch(hypura_gpu *gpu, hypura_gpu_watch_fn watch, void *user)
+{
+    gpu->watch = watch;
+    gpu->watch_user = user;
+}

@@ -103,6 +103,20 @@ enum ggml_status gpu_swap_products(const gpu_walk *walk, const gpu_cut *cut, int
     return GGML_STATUS_SUCCESS;
 }
 
+uint64_t gpu_begin(const gpu_walk *walk)
+{
+    return walk->instance->gpu->watch ? hypura_clock_us() : 0;
+}
+
+void gpu_done(const gpu_walk *walk, hypura_gpu_work work, const gpu_cut *cut, uint64_t begin_us)
+{
+    const hypura_gpu *gpu = walk->instance->gpu;
+    if (gpu->watch) {
+        const int layer = hypura_pager_map(gpu->pager)->bundles[cut->weight->bundle].layer;
+        gpu->watch(gpu->watch_user, work, layer, begin_us, hypura_clock_us());
+    }
+}
+
 /* ---- selections --------------------------------------------------------------------- */
 
 static enum ggml_status read_ids(const gpu_walk *walk, const gpu_cut *cut)
@@ -230,12 +244,19 @@ static enum ggml_status through_stage(const gpu_walk *walk, const gpu_cut *cut, 
 
 /* ---- graphs --------------------------------------------------------------------------- */
 
-enum ggml_status gpu_run(const gpu_walk *walk, int first, int last)
+enum ggml_status gpu_run(const gpu_walk *walk, struct ggml_tensor *lead, int first, int last)
 {
     if (first >= last) {
         return GGML_STATUS_SUCCESS;
     }
-    struct ggml_cgraph     piece = ggml_graph_view(walk->graph, first, last);
+    struct ggml_cgraph piece = ggml_graph_view(walk->graph, first, last);
+    if (lead) {
+        struct ggml_tensor **nodes = walk->instance->pieces.nodes;
+        nodes[0] = lead;
+        memcpy(nodes + 1, piece.nodes, (size_t)piece.n_nodes * sizeof(*nodes));
+        piece.nodes = nodes;
+        piece.n_nodes++;
+    }
     const enum ggml_status status = ggml_backend_graph_compute_async(walk->instance->inner, &piece);
     if (walk->instance->cut_us) {
         hypura_pager_add_submit(walk->instance->gpu->pager, hypura_clock_us() - walk->instance->cut_us);
@@ -246,7 +267,7 @@ enum ggml_status gpu_run(const gpu_walk *walk, int first, int last)
 
 /* ggml-vulkan hands work over in portions of the work of the graph before. After a graph
  * of no work it records a piece whole, which is a tenth of the calls into the driver. */
-static void forget_portions(const gpu_walk *walk)
+void gpu_forget_portions(const gpu_walk *walk)
 {
     if (walk->instance->gpu->records_late) {
         struct ggml_cgraph none = ggml_graph_view(walk->graph, 0, 0);
@@ -265,16 +286,16 @@ static int second_piece(const gpu_walk *walk, int at, int end)
     return last < end && last > at + 1 && walk->graph->nodes[last - 1]->op != GGML_OP_MUL_MAT_ID ? last : end;
 }
 
-enum ggml_status gpu_run_cut(const gpu_walk *walk, int first, int last, bool one_token)
+enum ggml_status gpu_run_cut(const gpu_walk *walk, struct ggml_tensor *lead, int first, int last, bool one_token)
 {
     const int middle = one_token ? second_piece(walk, first, last) : last;
     if (one_token) {
-        forget_portions(walk);
+        gpu_forget_portions(walk);
     }
-    enum ggml_status status = gpu_run(walk, first, middle);
+    enum ggml_status status = gpu_run(walk, lead, first, middle);
     if (status == GGML_STATUS_SUCCESS && middle < last) {
-        forget_portions(walk);
-        status = gpu_run(walk, middle, last);
+        gpu_forget_portions(walk);
+        status = gpu_run(walk, NULL, middle, last);
     }
     return status;
 }
@@ -288,20 +309,26 @@ enum ggml_status gpu_walk_graph(void *user)
         return gpu_walk_ahead(walk);
     }
     gpu_cut          cut = gpu_next_cut(instance, walk->graph, 0, NULL);
-    enum ggml_status status = gpu_run(walk, 0, cut.at);
+    enum ggml_status status = gpu_run(walk, NULL, 0, cut.at);
     while (cut.at < walk->graph->n_nodes && status == GGML_STATUS_SUCCESS) {
         const gpu_cut next = gpu_next_cut(instance, walk->graph, cut.at + 1, &cut);
         const int64_t n_pairs = cut.ids->ne[0] * cut.ids->ne[1];
         int           set = -1;
+        uint64_t      begin_us = gpu_begin(walk);
         if (n_pairs <= (int64_t)hypura_vram_max_pairs(walk->vram, cut.weight->bundle)) {
             status = read_ids(walk, &cut);
+            gpu_done(walk, HYPURA_GPU_WAIT, &cut, begin_us);
+            begin_us = gpu_begin(walk);
             status = status == GGML_STATUS_SUCCESS ? through_slots(walk, &cut, next.at) : status;
         } else {
             status = through_stage(walk, &cut, next.at, &set);
         }
+        gpu_done(walk, HYPURA_GPU_PRESENT, &cut, begin_us);
+        begin_us = gpu_begin(walk);
         if (status == GGML_STATUS_SUCCESS) {
-            status = gpu_run_cut(walk, cut.at, next.at, set < 0);
+            status = gpu_run_cut(walk, NULL, cut.at, next.at, set < 0);
         }
+        gpu_done(walk, HYPURA_GPU_HAND_OVER, &cut, begin_us);
         if (set >= 0 && instance->stage_done[set] && status == GGML_STATUS_SUCCESS) {
             ggml_backend_event_record(instance->stage_done[set], instance->inner);
         }

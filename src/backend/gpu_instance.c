@@ -61,6 +61,7 @@ static void instance_free(ggml_backend_t backend)
     free(instance->swapped);
     free(instance->ids);
     free(instance->pieces.list);
+    free(instance->pieces.nodes);
     free(instance->odds);
     free(instance);
     free(backend);

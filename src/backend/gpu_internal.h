@@ -27,6 +27,8 @@ struct hypura_gpu {
     bool                            can_look_up;  /* the device has rows of numbers looked up */
     hypura_gpu_select_fn            select;
     void                           *select_user;
+    hypura_gpu_watch_fn             watch;
+    void                           *watch_user;
 };
 
 #define GPU_MAX_EXPERTS 1024
@@ -50,6 +52,8 @@ typedef struct gpu_pieces {
     int        n;
     int        capacity;
     gpu_piece *list;
+    struct ggml_tensor **nodes; /* of one piece and its lookup, in turn */
+    int                  max_nodes;
 } gpu_pieces;
 
 typedef struct swapped_node {
@@ -95,9 +99,16 @@ enum ggml_status gpu_swap_products(const gpu_walk *walk, const gpu_cut *cut, int
 void             gpu_swap_back(gpu_instance *instance);
 /* The distinct experts of *values; -1 when one is out of range. */
 int gpu_find_distinct(gpu_instance *instance, const int32_t *values, size_t n, uint32_t n_experts);
-/* Hands over nodes [first, last): as they are, or as a piece that the GPU waits for. */
-enum ggml_status gpu_run(const gpu_walk *walk, int first, int last);
-enum ggml_status gpu_run_cut(const gpu_walk *walk, int first, int last, bool one_token);
+/* Hands over nodes [first, last): as they are, or as a piece that the GPU waits for.
+ * lead: a node computed before them, for which pieces.nodes has room; NULL: none. */
+enum ggml_status gpu_run(const gpu_walk *walk, struct ggml_tensor *lead, int first, int last);
+enum ggml_status gpu_run_cut(const gpu_walk *walk, struct ggml_tensor *lead, int first, int last, bool one_token);
+/* ggml-vulkan hands over what follows at once, and not in portions. */
+void gpu_forget_portions(const gpu_walk *walk);
+
+/* For whoever watches: the time now, and what was done since. */
+uint64_t gpu_begin(const gpu_walk *walk);
+void     gpu_done(const gpu_walk *walk, hypura_gpu_work work, const gpu_cut *cut, uint64_t begin_us);
 
 /* ---- gpu_ahead.c ---------------------------------------------------------------- */
 
