@@ -544,6 +544,8 @@ typedef struct hypura_verify_case {
     uint64_t bytes_read;
     uint64_t n_resizes; /* with resize: how often what is held changed meanwhile */
     uint64_t bytes_uploaded;
+    uint64_t n_ahead;    /* layers over a GPU handed over before it was known that their experts are there */
+    uint64_t n_repeated; /* and of these, computed again */
 } hypura_verify_case;
 
 typedef struct hypura_verify_report {

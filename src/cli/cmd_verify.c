@@ -27,6 +27,8 @@ static json_t *report_json(const hypura_verify_report *report)
         hypura_json_integer(&entry, "bytes_read", one->bytes_read);
         hypura_json_integer(&entry, "bytes_uploaded", one->bytes_uploaded);
         hypura_json_integer(&entry, "resizes", one->n_resizes);
+        hypura_json_integer(&entry, "ahead", one->n_ahead);
+        hypura_json_integer(&entry, "repeated", one->n_repeated);
         hypura_json_append(&cases, entry);
     }
     hypura_json_bool(&object, "identical", report->identical);
@@ -48,6 +50,8 @@ static hypura_status print_report(const hypura_verify_report *report, hypura_err
     static const char *const titles[] = {"weights", "GPU memory", "prompt",   "tokens", "ubatch",
                                          "engine",  "read",       "uploaded", "differing logits"};
     hypura_table table;
+    uint64_t n_ahead = 0;
+    uint64_t n_repeated = 0;
     hypura_table_open(&table, "rrrrrlrrr");
     for (size_t i = 0; i < sizeof titles / sizeof *titles; i++) {
         hypura_table_cell(&table, "%s", titles[i]);
@@ -63,9 +67,15 @@ static hypura_status print_report(const hypura_verify_report *report, hypura_err
         hypura_table_size(&table, one->bytes_read);
         hypura_table_size(&table, one->bytes_uploaded);
         hypura_table_cell(&table, "%llu", (unsigned long long)one->differing);
+        n_ahead += one->n_ahead;
+        n_repeated += one->n_repeated;
     }
     hypura_status status = hypura_table_print(&table, error);
     hypura_table_close(&table);
+    if (status == HYPURA_OK && n_ahead > 0) {
+        hypura_output_printf("\n%llu layers ran ahead of their selections, %llu of them again\n",
+                             (unsigned long long)n_ahead, (unsigned long long)n_repeated);
+    }
     if (status == HYPURA_OK && report->identical) {
         hypura_output_printf("\nidentical: every logit of %d cases has the bits of plain llama.cpp\n", report->n_cases);
     }

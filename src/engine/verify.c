@@ -262,6 +262,8 @@ static hypura_status follow_scripts(verification *v, uint32_t n_ubatch, uint64_t
             hypura_model_statistics(model, &statistics);
             c->bytes_read = statistics.bytes_read;
             c->bytes_uploaded = statistics.bytes_uploaded;
+            c->n_ahead = statistics.n_ahead;
+            c->n_repeated = statistics.n_repeated;
             snprintf(c->io_engine, sizeof(c->io_engine), "%s", model->pager ? statistics.io_engine : "none");
             v->report->identical = v->report->identical && c->differing == 0;
             v->report->n_cases++;
