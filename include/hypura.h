@@ -677,7 +677,8 @@ typedef struct hypura_bench_options {
     const uint64_t *weights_bytes; /* and for each limit on weights; neither: one cell, chosen from what is free */
     int             n_weights;
     /* One cell for each limit on the memory of a GPU, with all of the host's for what
-     * it lacks; there the route is forced without cutting graphs. */
+     * it lacks, or, where the host's is limited too, for each such pair. There the route
+     * is forced without cutting graphs. */
     const char     *gpu; /* as in hypura_model_options */
     const uint64_t *vram_bytes;
     int             n_vram;
@@ -692,6 +693,9 @@ typedef struct hypura_bench_options {
      * experts that the routers of both variants select are overwritten by it. That
      * cuts the graph at every router, in both variants alike. NULL: none. */
     const char *route;
+    /* A file for the time line of the last token over a GPU: lines "WORK LAYER BEGIN
+     * END", in us since the token began, of what the host did. NULL: none. */
+    const char *timeline;
     uint32_t    tokens;        /* of each window; 0: 64 */
     uint32_t    prompt_tokens; /* 0: 512 */
     uint32_t    runs;          /* of each series, interleaved; 0: 3 */

@@ -144,6 +144,8 @@ int hypura_command_bench(const hypura_environment *environment, int argc, char *
          .to.flag = &wanted->resident},
         {"route", "TRACE", "recorded experts to force: lines \"token layer expert ...\"", HYPURA_OPTION_STRING,
          .to.string = &wanted->route},
+        {"timeline", "FILE", "over a GPU, what the host did during the last token: lines \"WORK LAYER BEGIN END\", us",
+         HYPURA_OPTION_STRING, .to.string = &wanted->timeline},
         {"tokens", "N", "tokens decoded in each window (default: 64)", HYPURA_OPTION_UNSIGNED,
          .to.unsigned_integer = &wanted->tokens, .min = 1, .max = 1 << 24},
         {"prompt-tokens", "N", "length of the prompt (default: 512)", HYPURA_OPTION_UNSIGNED,

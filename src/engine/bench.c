@@ -217,6 +217,7 @@ static hypura_bench_task base_task(const bench *b)
                               .profile = b->report->profile};
     snprintf(task.path, sizeof(task.path), "%s", o->path);
     snprintf(task.route, sizeof(task.route), "%s", o->route ? o->route : "");
+    snprintf(task.timeline, sizeof(task.timeline), "%s", o->timeline ? o->timeline : "");
     snprintf(task.io_engine, sizeof(task.io_engine), "%s", o->io_engine ? o->io_engine : "");
     snprintf(task.gpu, sizeof(task.gpu), "%s", o->gpu ? o->gpu : "");
     return task;
@@ -310,7 +311,7 @@ static hypura_status limited_cell(bench *b, hypura_bench_cell *cell, const hypur
     s->task.memory_bytes = limits->memory_bytes;
     s->task.weights_bytes = limits->weights_bytes;
     s->task.vram_bytes = limits->vram_bytes;
-    s->task.warm_up = limits->vram_bytes > 0; /* the host's part of the weights is read then */
+    s->task.warm_up = cell->plan.gpu[0] != '\0'; /* its driver's first use; the host's part of the weights is read then */
     s->task.no_repack = !cell->plan.repacked;
     cell->series[0].repacked = cell->plan.repacked;
     if (b->options->baseline) {
@@ -363,7 +364,8 @@ static hypura_status prepare(bench *b, hypura_error *error)
     r->n_threads = o->n_threads;
     r->io_limit_bytes_per_s = o->io_limit_bytes_per_s;
     r->route = o->route != NULL;
-    if (!o->path || strlen(o->path) >= HYPURA_BENCH_PATH || (o->route && strlen(o->route) >= HYPURA_BENCH_PATH)) {
+    if (!o->path || strlen(o->path) >= HYPURA_BENCH_PATH || (o->route && strlen(o->route) >= HYPURA_BENCH_PATH) ||
+        (o->timeline && strlen(o->timeline) >= HYPURA_BENCH_PATH)) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "no model was named, or a path is too long");
     }
     if (r->tokens > MAX_TOKENS || r->prompt_tokens > MAX_TOKENS || r->runs > MAX_RUNS) {
@@ -384,7 +386,8 @@ static hypura_status prepare(bench *b, hypura_error *error)
     if (hypura_os_read_ahead_get(o->path, &b->read_ahead_kb, &ignored) != HYPURA_OK) {
         b->read_ahead_kb = 0;
     }
-    const int n_cells = o->resident ? 2 : limited ? o->n_memory + o->n_weights + o->n_vram : 1;
+    const int n_host = o->n_memory + o->n_weights;
+    const int n_cells = o->resident ? 2 : !limited ? 1 : (n_host > 0 ? n_host : 1) * (o->n_vram > 0 ? o->n_vram : 1);
     const uint64_t n_series = o->resident                                          ? 2
                               : !o->baseline                                       ? 1
                               : limited && b->read_ahead_kb != SMALL_READ_AHEAD_KB ? 3
@@ -408,21 +411,16 @@ static hypura_status run_cells(bench *b, hypura_error *error)
         }
         return status;
     }
-    for (int i = 0; i < o->n_memory && status == HYPURA_OK; i++) {
-        const hypura_model_options limits = {.memory_bytes = o->memory_bytes[i]};
-        status = limited_cell(b, &r->cells[r->n_cells++], &limits, error);
-    }
-    for (int i = 0; i < o->n_weights && status == HYPURA_OK; i++) {
-        const hypura_model_options limits = {.weights_bytes = o->weights_bytes[i]};
-        status = limited_cell(b, &r->cells[r->n_cells++], &limits, error);
-    }
-    for (int i = 0; i < o->n_vram && status == HYPURA_OK; i++) {
-        const hypura_model_options limits = {.vram_bytes = o->vram_bytes[i]};
-        status = limited_cell(b, &r->cells[r->n_cells++], &limits, error);
-    }
-    if (o->n_memory == 0 && o->n_weights == 0 && o->n_vram == 0) {
-        const hypura_model_options limits = {.weights_bytes = 0};
-        status = limited_cell(b, &r->cells[r->n_cells++], &limits, error);
+    const int n_host = o->n_memory + o->n_weights;
+    for (int v = 0; v < (o->n_vram > 0 ? o->n_vram : 1); v++) {
+        for (int h = 0; h < (n_host > 0 ? n_host : 1) && status == HYPURA_OK; h++) {
+            const hypura_model_options limits = {
+                .memory_bytes = h < o->n_memory ? o->memory_bytes[h] : 0,
+                .weights_bytes = h >= o->n_memory && h < n_host ? o->weights_bytes[h - o->n_memory] : 0,
+                .vram_bytes = v < o->n_vram ? o->vram_bytes[v] : 0,
+            };
+            status = limited_cell(b, &r->cells[r->n_cells++], &limits, error);
+        }
     }
     return status;
 }

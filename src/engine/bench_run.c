@@ -17,6 +17,7 @@
 #include "base/status.h"
 #include "engine/replay.h"
 #include "engine/route.h"
+#include "engine/timeline.h"
 #include "hw/probe.h"
 #include "os/confine.h"
 #include "os/os.h"
@@ -32,6 +33,7 @@ typedef struct run {
     hypura_model *model;
     hypura_route_forcing forcing; /* route NULL: none */
     llama_token *tokens;          /* prompt, then both windows */
+    hypura_timeline *timeline;    /* NULL: none */
     uint32_t done;
 } run;
 
@@ -57,6 +59,9 @@ static hypura_status decode_window(run *r, uint32_t n, uint32_t step, hypura_ben
         const uint32_t piece = n - i < step ? n - i : step;
         r->forcing.position = r->done;
         r->forcing.n_tokens = piece;
+        if (r->timeline) {
+            hypura_timeline_begin(r->timeline);
+        }
         status = hypura_model_decode(r->model, r->tokens + r->done, piece, false, error);
         r->done += piece;
         i += piece;
@@ -100,6 +105,9 @@ static hypura_status decode_all(run *r, const hypura_bench_task *task, hypura_be
     }
     if (status == HYPURA_OK) {
         status = decode_window(r, task->n_tokens, 1, &sample->warm, error);
+    }
+    if (status == HYPURA_OK && r->timeline) {
+        status = hypura_timeline_write(r->timeline, task->timeline, error);
     }
     if (status == HYPURA_OK && r->forcing.route && r->forcing.n_forced == 0) {
         status = hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
@@ -162,6 +170,17 @@ static hypura_status drop_files(const char *path, hypura_error *error)
     return status;
 }
 
+static hypura_status watch(run *r, hypura_error *error)
+{
+    r->timeline = calloc(1, sizeof(*r->timeline));
+    if (!r->timeline) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %d stretches of a time line",
+                           HYPURA_TIMELINE_SPANS);
+    }
+    hypura_gpu_set_watch(r->model->gpu, hypura_timeline_note, r->timeline);
+    return HYPURA_OK;
+}
+
 hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sample *sample, hypura_error *error)
 {
     run r = {.model = NULL};
@@ -205,12 +224,14 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
         if (route && d.over_gpu) {
             hypura_gpu_set_select(r.model->gpu, hypura_route_select, &r.forcing);
         }
-        status = decode_all(&r, task, sample, error);
+        status = task->timeline[0] && r.model->gpu ? watch(&r, error) : HYPURA_OK;
+        status = status == HYPURA_OK ? decode_all(&r, task, sample, error) : status;
     }
     sample->peak_rss_bytes = hypura_os_peak_rss_bytes();
     hypura_model_close(r.model);
     hypura_route_close(route);
     free(r.tokens);
+    free(r.timeline);
     if (status == HYPURA_OK && d.paged) {
         status = measure_drive(task, &d, sample, error);
     }
