@@ -21,6 +21,21 @@ static bool is_gpu(ggml_backend_dev_t device)
     return type == GGML_BACKEND_DEVICE_TYPE_GPU || type == GGML_BACKEND_DEVICE_TYPE_IGPU;
 }
 
+/* "Vulkan0, Vulkan1"; "none" without any. */
+static void list_gpus(char *text, size_t capacity)
+{
+    size_t used = (size_t)snprintf(text, capacity, "none");
+    for (size_t i = 0, n = 0; i < ggml_backend_dev_count(); i++) {
+        ggml_backend_dev_t found = ggml_backend_dev_get(i);
+        if (is_gpu(found)) {
+            used = n++ == 0 ? 0 : used;
+            const int more = snprintf(text + used, capacity - used, "%s%s", used > 0 ? ", " : "",
+                                      ggml_backend_dev_name(found));
+            used = used + (size_t)more < capacity ? used + (size_t)more : capacity - 1;
+        }
+    }
+}
+
 hypura_status hypura_gpu_find(const char *name, ggml_backend_dev_t *device, hypura_error *error)
 {
     *device = NULL;
@@ -39,8 +54,12 @@ hypura_status hypura_gpu_find(const char *name, ggml_backend_dev_t *device, hypu
             return HYPURA_OK;
         }
     }
-    return name ? hypura_fail(error, HYPURA_ERR_USAGE, "there is no GPU %s: `hypura profile` lists the devices", name)
-                : HYPURA_OK;
+    if (!name) {
+        return HYPURA_OK;
+    }
+    char there[256];
+    list_gpus(there, sizeof(there));
+    return hypura_fail(error, HYPURA_ERR_USAGE, "there is no GPU %s; there are: %s", name, there);
 }
 
 void hypura_gpu_describe(ggml_backend_dev_t device, const hypura_profile *profile, uint64_t vram_bytes,

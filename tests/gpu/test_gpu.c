@@ -5,12 +5,20 @@
 #include "../engine/engine_fixture.h"
 
 #include "engine/replay.h"
+#include "engine/timeline.h"
 #include "standin.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { LEAST = 10 }; /* per cent: near the floor, with room for the logits of all tokens */
+/* ---- the mixture that most tests use ----------------------------------------- */
+
+static struct {
+    char          path[1024];
+    uint64_t      least_bytes; /* of GPU memory: near the floor, with room for the logits of all tokens */
+    uint64_t      half_bytes;
+    hypura_script script; /* a prompt that passes through a stage, steps that read slots, as plain puts them out */
+} mixture;
 
 static hypura_model_options options_of(const char *path, uint64_t vram_bytes)
 {
@@ -25,6 +33,19 @@ static hypura_model_options options_of(const char *path, uint64_t vram_bytes)
                                   .cache_dir = fixture_cache_dir()};
 }
 
+/* What the plan says, without its lists. */
+static hypura_plan plan_of(const hypura_model_options *options)
+{
+    hypura_plan *solved = NULL;
+    hypura_error error;
+    fixture_ok(hypura_estimate(options, &solved, &error), &error);
+    hypura_plan plan = *solved;
+    hypura_plan_free(solved);
+    plan.placements = NULL;
+    plan.order = NULL;
+    return plan;
+}
+
 static hypura_model *open_model(const hypura_model_options *options)
 {
     hypura_model *model = NULL;
@@ -33,44 +54,47 @@ static hypura_model *open_model(const hypura_model_options *options)
     return model;
 }
 
-/* A limit on GPU memory that makes slots necessary. */
-static uint64_t limit_at(const char *path, uint32_t percent)
+/* Before each test; what is made is made once. */
+static int use_mixture(void **state)
 {
-    hypura_model_options wanted = options_of(path, 0);
-    hypura_plan *plan = NULL;
-    hypura_error error;
-    fixture_ok(hypura_estimate(&wanted, &plan, &error), &error);
-    assert_string_equal(plan->gpu, STANDIN_NAME);
-    const uint64_t bytes = hypura_plan_vram_at(plan, percent);
-    hypura_plan_free(plan);
-    return bytes;
-}
-
-/* A prompt that passes through a stage and steps that read slots, as plain puts them out. */
-static void write_script(const char *path, hypura_script *script)
-{
-    hypura_model_options options = options_of(path, 0);
+    (void)state;
+    if (mixture.script.n_rows > 0) {
+        return 0;
+    }
+    snprintf(mixture.path, sizeof(mixture.path), "%s", fixture_arch("olmoe-moe.gguf"));
+    hypura_model_options options = options_of(mixture.path, 0);
+    const hypura_plan plan = plan_of(&options);
+    assert_string_equal(plan.gpu, STANDIN_NAME);
+    mixture.least_bytes = hypura_plan_vram_at(&plan, 10);
+    mixture.half_bytes = hypura_plan_vram_at(&plan, 50);
     options.force_paging = false;
     options.plain = true;
     hypura_model *model = open_model(&options);
     uint64_t budget = 1 << 22;
     hypura_error error;
-    fixture_ok(hypura_script_write(model, 20, 4, &budget, script, &error), &error);
+    fixture_ok(hypura_script_write(model, 20, 4, &budget, &mixture.script, &error), &error);
     hypura_model_close(model);
+    return 0;
 }
 
-static void assert_same(hypura_model *model, const hypura_script *script)
+static void assert_same(hypura_model *model)
 {
     hypura_error error;
     uint64_t differing = 1;
-    fixture_ok(hypura_script_follow(model, script, &differing, &error), &error);
+    fixture_ok(hypura_script_follow(model, &mixture.script, &differing, &error), &error);
     assert_int_equal(differing, 0);
 }
 
-static int setup(void **state)
+/* Runs the mixture twice: the second time much of it is held. Its statistics are of both. */
+static hypura_statistics run_same(const hypura_model_options *options)
 {
-    standin_register();
-    return fixture_setup(state);
+    hypura_statistics s;
+    hypura_model *model = open_model(options);
+    assert_same(model);
+    assert_same(model);
+    hypura_model_statistics(model, &s);
+    hypura_model_close(model);
+    return s;
 }
 
 static int no_faults(void **state)
@@ -80,16 +104,25 @@ static int no_faults(void **state)
     return 0;
 }
 
-/* ---- tests ------------------------------------------------------------------ */
+static int setup(void **state)
+{
+    standin_register();
+    return fixture_setup(state);
+}
+
+static int teardown(void **state)
+{
+    hypura_script_clear(&mixture.script);
+    return fixture_teardown(state);
+}
+
+/* ---- what the tier does -------------------------------------------------------- */
 
 static void statistics_tell_of_the_tier(void **state)
 {
     (void)state;
-    const char *path = fixture_arch("olmoe-moe.gguf");
-    hypura_script script;
     hypura_statistics s;
-    write_script(path, &script);
-    const hypura_model_options options = options_of(path, limit_at(path, LEAST));
+    const hypura_model_options options = options_of(mixture.path, mixture.least_bytes);
     hypura_model *model = open_model(&options);
     const hypura_plan *plan = hypura_model_plan(model);
     assert_int_equal(plan->n_gpu_layers, hypura_model_map(model)->n_layers + 1);
@@ -98,7 +131,7 @@ static void statistics_tell_of_the_tier(void **state)
     assert_int_equal(plan->vram_bytes, plan->vram_resident_bytes + plan->vram_slot_bytes + plan->vram_stage_bytes +
                                            plan->vram_kv_bytes + plan->vram_compute_bytes);
     const standin_counts before = standin_read_counts();
-    assert_same(model, &script);
+    assert_same(model);
     const standin_counts after = standin_read_counts();
     hypura_model_statistics(model, &s);
     assert_true(s.bytes_uploaded > 0);
@@ -110,7 +143,6 @@ static void statistics_tell_of_the_tier(void **state)
     /* one for each step and layer with slots, one for the prompt where it does not take all experts */
     assert_true(s.n_readbacks >= 4 * (uint64_t)hypura_model_map(model)->n_layers);
     hypura_model_close(model);
-    hypura_script_clear(&script);
     assert_int_equal(standin_read_counts().bytes_used, 0);
 }
 
@@ -119,76 +151,203 @@ static void statistics_tell_of_the_tier(void **state)
 static void running_ahead_changes_no_bit(void **state)
 {
     (void)state;
-    const char *path = fixture_arch("olmoe-moe.gguf");
     const hypura_foresight ways[] = {HYPURA_FORESIGHT_ON, HYPURA_FORESIGHT_AUTO, HYPURA_FORESIGHT_OFF};
-    hypura_script script;
-    write_script(path, &script);
     for (int i = 0; i < 3; i++) {
-        hypura_statistics s;
-        hypura_model_options options = options_of(path, limit_at(path, 50));
+        hypura_model_options options = options_of(mixture.path, mixture.half_bytes);
         options.foresight = ways[i];
-        hypura_model *model = open_model(&options);
-        assert_same(model, &script);
-        hypura_model_statistics(model, &s);
+        const hypura_statistics s = run_same(&options);
         assert_true(s.n_repeated <= s.n_ahead && s.n_ahead <= s.n_readbacks);
         if (ways[i] == HYPURA_FORESIGHT_ON) {
-            assert_true(s.n_ahead >= 3 * (uint64_t)hypura_model_map(model)->n_layers);
+            assert_true(s.n_ahead > 0);
             assert_true(s.n_repeated > 0 && s.n_repeated < s.n_ahead); /* some in vain, some not */
         } else if (ways[i] == HYPURA_FORESIGHT_OFF) {
             assert_int_equal(s.n_ahead, 0);
         }
-        hypura_model_close(model);
     }
-    hypura_script_clear(&script);
 }
+
+/* Where RAM is short too, what it lacks comes from the drive through it, in prompts and
+ * in steps, and the more often the less of it there is. */
+static void what_ram_lacks_comes_from_the_drive(void **state)
+{
+    (void)state;
+    hypura_model_options options = options_of(mixture.path, mixture.least_bytes);
+    const hypura_plan all = plan_of(&options);
+    const hypura_statistics held = run_same(&options);
+    options.weights_bytes = all.floor_weights_bytes + (all.weights_bytes - all.floor_weights_bytes) / 2;
+    assert_true(plan_of(&options).pool_bytes < all.pool_bytes);
+    const hypura_statistics half = run_same(&options);
+    options.weights_bytes = all.floor_weights_bytes;
+    const hypura_statistics least = run_same(&options);
+    assert_true(held.bytes_read < half.bytes_read);
+    assert_true(half.bytes_read < least.bytes_read);
+    assert_true(least.bytes_uploaded > 0);
+    options.weights_bytes = all.floor_weights_bytes - 1;
+    hypura_model *model = NULL;
+    hypura_error error;
+    fixture_fails(HYPURA_ERR_BUDGET, hypura_model_open(&options, &model, &error), &error, "floor");
+}
+
+/* A device whose buffers are small has several pools for experts of one size. */
+static void small_buffers_are_several_pools(void **state)
+{
+    (void)state;
+    hypura_model_options options = options_of(mixture.path, 0);
+    const hypura_plan plan = plan_of(&options);
+    standin_set_faults(&(standin_faults){.max_buffer_bytes = 2 * plan.vram_pools[0].slot_bytes});
+    options.vram_bytes = hypura_plan_vram_at(&plan, 100);
+    assert_true(plan_of(&options).n_vram_pools >= plan.n_vram_pools);
+    (void)run_same(&options);
+}
+
+/* A dense model: the last layers on the GPU, the others where they lie. */
+static void dense_layers_are_split(void **state)
+{
+    (void)state;
+    hypura_model_options options = options_of(fixture_arch("llama-dense.gguf"), 0);
+    options.force_paging = false;
+    const hypura_plan whole = plan_of(&options);
+    assert_int_equal(whole.n_vram_pools, 0);
+    int last = -1;
+    for (uint64_t eighth = 1; eighth <= 8; eighth++) {
+        options.vram_bytes = whole.full_vram_bytes * eighth / 8;
+        const hypura_plan plan = plan_of(&options);
+        assert_true(plan.vram_bytes <= options.vram_bytes);
+        assert_true(plan.n_gpu_layers >= last);
+        last = plan.n_gpu_layers;
+    }
+    assert_int_equal(last, whole.n_gpu_layers);
+}
+
+/* ---- what is told of it -------------------------------------------------------- */
+
+static void an_unknown_gpu_is_refused_with_those_there_are(void **state)
+{
+    (void)state;
+    hypura_model_options options = options_of(mixture.path, 0);
+    hypura_plan *plan = NULL;
+    hypura_error error;
+    options.gpu = "Vulkan99";
+    fixture_fails(HYPURA_ERR_USAGE, hypura_estimate(&options, &plan, &error), &error, "Vulkan99");
+    assert_non_null(strstr(error.message, STANDIN_NAME));
+    options.gpu = "none";
+    assert_string_equal(plan_of(&options).gpu, "");
+}
+
+static void a_bench_pairs_limits(void **state)
+{
+    (void)state;
+    const uint64_t vram[] = {mixture.half_bytes};
+    const uint64_t weights[] = {UINT64_C(1) << 40, UINT64_C(1) << 39};
+    const hypura_bench_options options = {.path = mixture.path,
+                                          .gpu = STANDIN_NAME,
+                                          .vram_bytes = vram,
+                                          .n_vram = 1,
+                                          .weights_bytes = weights,
+                                          .n_weights = 2,
+                                          .tokens = 2,
+                                          .prompt_tokens = 5,
+                                          .runs = 1,
+                                          .n_threads = 1,
+                                          .cache_dir = fixture_cache_dir()};
+    hypura_bench_report report;
+    hypura_error error;
+    fixture_ok(hypura_bench(&options, &report, &error), &error);
+    assert_int_equal(report.n_cells, 2);
+    for (int i = 0; i < 2; i++) {
+        assert_string_equal(report.cells[i].plan.gpu, STANDIN_NAME);
+        assert_true(report.cells[i].plan.vram_bytes <= vram[0]);
+        assert_int_equal(report.cells[i].weights_bytes, weights[i]);
+    }
+    hypura_bench_report_clear(&report);
+}
+
+/* Every selection that was waited for, and every layer that was computed again. */
+static void a_time_line_tells_of_each_cut(void **state)
+{
+    (void)state;
+    hypura_model_options options = options_of(mixture.path, mixture.half_bytes);
+    options.foresight = HYPURA_FORESIGHT_ON;
+    hypura_model *model = open_model(&options);
+    hypura_timeline *timeline = calloc(1, sizeof(*timeline));
+    assert_non_null(timeline);
+    hypura_gpu_set_watch(model->gpu, hypura_timeline_note, timeline);
+    hypura_timeline_begin(timeline);
+    assert_same(model);
+    char path[1024];
+    hypura_error error;
+    snprintf(path, sizeof(path), "%s", fixture_path("timeline"));
+    fixture_ok(hypura_timeline_write(timeline, path, &error), &error);
+
+    size_t n;
+    char *text = fixture_read(path, &n);
+    text[n] = '\0';
+    uint64_t n_waits = 0;
+    uint64_t n_repeats = 0;
+    unsigned long long last = 0;
+    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+        char work[16];
+        int layer;
+        unsigned long long begin, end;
+        assert_int_equal(sscanf(line, "%15s %d %llu %llu", work, &layer, &begin, &end), 4);
+        assert_true(last <= begin && begin <= end && layer >= 0);
+        last = end;
+        n_waits += strcmp(work, "wait") == 0;
+        n_repeats += strcmp(work, "repeat") == 0;
+    }
+    hypura_statistics s;
+    hypura_model_statistics(model, &s);
+    assert_true(n_waits >= s.n_ahead && n_waits <= s.n_readbacks);
+    assert_int_equal(n_repeats, s.n_repeated);
+    assert_true(n_repeats > 0);
+    free(text);
+    free(timeline);
+    hypura_model_close(model);
+    fixture_fails(HYPURA_ERR_IO, hypura_timeline_write(&(hypura_timeline){.n = 0}, "/nonexistent/t", &error), &error,
+                  "/nonexistent/t");
+}
+
+/* ---- what goes wrong ------------------------------------------------------------- */
 
 static void a_failed_graph_is_an_error(void **state)
 {
     (void)state;
-    const char *path = fixture_arch("olmoe-moe.gguf");
-    hypura_script script;
-    write_script(path, &script);
-    const hypura_model_options options = options_of(path, limit_at(path, LEAST));
+    const hypura_model_options options = options_of(mixture.path, mixture.least_bytes);
     hypura_model *model = open_model(&options);
     hypura_error error;
     uint64_t differing;
     for (int graph = 1; graph <= 6; graph++) {
         standin_set_faults(&(standin_faults){.fail_after = graph});
-        fixture_fails(HYPURA_ERR_BACKEND, hypura_script_follow(model, &script, &differing, &error), &error, "decode");
+        fixture_fails(HYPURA_ERR_BACKEND, hypura_script_follow(model, &mixture.script, &differing, &error), &error,
+                      "decode");
         standin_set_faults(&(standin_faults){0});
-        assert_same(model, &script); /* what was in flight left nothing behind */
+        assert_same(model); /* what was in flight left nothing behind */
     }
     hypura_model_close(model);
-    hypura_script_clear(&script);
 }
 
 static void a_lost_device_is_an_error(void **state)
 {
     (void)state;
-    const char *path = fixture_arch("olmoe-moe.gguf");
-    hypura_script script;
-    write_script(path, &script);
-    const hypura_model_options options = options_of(path, limit_at(path, LEAST));
+    const hypura_model_options options = options_of(mixture.path, mixture.least_bytes);
     hypura_model *model = open_model(&options);
     hypura_error error;
     uint64_t differing;
     for (int graph = 1; graph <= 4; graph++) {
         standin_set_faults(&(standin_faults){.lose_after = graph});
-        fixture_fails(HYPURA_ERR_BACKEND, hypura_script_follow(model, &script, &differing, &error), &error,
+        fixture_fails(HYPURA_ERR_BACKEND, hypura_script_follow(model, &mixture.script, &differing, &error), &error,
                       "device lost");
         standin_set_faults(&(standin_faults){0});
     }
-    assert_same(model, &script);
+    assert_same(model);
     hypura_model_close(model);
-    hypura_script_clear(&script);
 }
 
 /* Somebody else took the memory between the plan and the pools. */
 static void memory_that_is_gone_is_an_error(void **state)
 {
     (void)state;
-    const char *path = fixture_arch("olmoe-moe.gguf");
-    const hypura_model_options options = options_of(path, limit_at(path, 50));
+    const hypura_model_options options = options_of(mixture.path, mixture.half_bytes);
     hypura_model *model = NULL;
     hypura_error error;
     standin_set_faults(&(standin_faults){.memory_bytes = options.vram_bytes / 4});
@@ -198,120 +357,57 @@ static void memory_that_is_gone_is_an_error(void **state)
     assert_int_equal(standin_read_counts().bytes_used, 0);
 }
 
+/* Somebody else takes all that is left during the run: nothing more is needed. */
+static void memory_taken_later_changes_nothing(void **state)
+{
+    (void)state;
+    const hypura_model_options options = options_of(mixture.path, mixture.least_bytes);
+    hypura_model *model = open_model(&options);
+    standin_set_faults(&(standin_faults){.memory_bytes = 1});
+    assert_same(model);
+    hypura_model_close(model);
+}
+
 /* Without a limit the plan fits what is free. */
 static void less_memory_is_a_smaller_pool(void **state)
 {
     (void)state;
-    const char *path = fixture_arch("olmoe-moe.gguf");
     const uint64_t margin = UINT64_C(768) << 20; /* left to the driver */
-    const uint64_t floor = limit_at(path, LEAST);
-    hypura_script script;
-    write_script(path, &script);
-    standin_set_faults(&(standin_faults){.memory_bytes = margin + floor});
-    const hypura_model_options options = options_of(path, 0);
-    hypura_model *model = open_model(&options);
-    assert_true(hypura_model_plan(model)->n_vram_pools > 0);
-    assert_true(hypura_model_plan(model)->vram_bytes <= floor);
-    assert_same(model, &script);
-    hypura_model_close(model);
-    hypura_script_clear(&script);
+    standin_set_faults(&(standin_faults){.memory_bytes = margin + mixture.least_bytes});
+    const hypura_model_options options = options_of(mixture.path, 0);
+    const hypura_plan plan = plan_of(&options);
+    assert_true(plan.n_vram_pools > 0);
+    assert_true(plan.vram_bytes <= mixture.least_bytes);
+    (void)run_same(&options);
 }
 
 static void memory_that_is_not_pinned_will_do(void **state)
 {
     (void)state;
-    const char *path = fixture_arch("olmoe-moe.gguf");
-    hypura_script script;
-    hypura_statistics s;
-    write_script(path, &script);
-    const hypura_model_options options = options_of(path, limit_at(path, LEAST));
+    const hypura_model_options options = options_of(mixture.path, mixture.least_bytes);
     standin_set_faults(&(standin_faults){.no_pinned = true});
-    hypura_model *model = open_model(&options);
-    assert_same(model, &script);
-    hypura_model_statistics(model, &s);
+    const hypura_statistics s = run_same(&options);
     assert_int_equal(s.locked_bytes, 0);
     assert_true(s.bytes_uploaded > 0);
-    hypura_model_close(model);
-    hypura_script_clear(&script);
-}
-
-/* A device whose buffers are small has several pools for experts of one size. */
-static void small_buffers_are_several_pools(void **state)
-{
-    (void)state;
-    const char *path = fixture_arch("olmoe-moe.gguf");
-    hypura_script script;
-    hypura_plan *plan = NULL;
-    hypura_error error;
-    write_script(path, &script);
-    hypura_model_options options = options_of(path, 0);
-    fixture_ok(hypura_estimate(&options, &plan, &error), &error);
-    const uint64_t bytes = hypura_plan_vram_at(plan, 100);
-    const uint64_t slot_bytes = plan->vram_pools[0].slot_bytes;
-    const int n_pools = plan->n_vram_pools;
-    hypura_plan_free(plan);
-    standin_set_faults(&(standin_faults){.max_buffer_bytes = 2 * slot_bytes});
-    options.vram_bytes = bytes;
-    hypura_model *model = open_model(&options);
-    assert_true(hypura_model_plan(model)->n_vram_pools >= n_pools);
-    assert_same(model, &script);
-    hypura_model_close(model);
-    hypura_script_clear(&script);
-}
-
-/* A dense model: the last layers on the GPU, the others where they lie. */
-static void dense_layers_are_split(void **state)
-{
-    (void)state;
-    const char *path = fixture_arch("llama-dense.gguf");
-    hypura_plan *plan = NULL;
-    hypura_error error;
-    hypura_model_options options = options_of(path, 0);
-    options.force_paging = false;
-    fixture_ok(hypura_estimate(&options, &plan, &error), &error);
-    assert_int_equal(plan->n_vram_pools, 0);
-    const uint64_t full = plan->full_vram_bytes;
-    const int n_all = plan->n_gpu_layers;
-    hypura_plan_free(plan);
-    int last = -1;
-    for (uint64_t eighth = 1; eighth <= 8; eighth++) {
-        options.vram_bytes = full * eighth / 8;
-        fixture_ok(hypura_estimate(&options, &plan, &error), &error);
-        assert_true(plan->vram_bytes <= options.vram_bytes);
-        assert_true(plan->n_gpu_layers >= last);
-        last = plan->n_gpu_layers;
-        hypura_plan_free(plan);
-    }
-    assert_int_equal(last, n_all);
-}
-
-static void no_gpu_of_that_name(void **state)
-{
-    (void)state;
-    hypura_model_options options = options_of(fixture_arch("olmoe-moe.gguf"), 0);
-    hypura_plan *plan = NULL;
-    hypura_error error;
-    options.gpu = "Vulkan99";
-    fixture_fails(HYPURA_ERR_USAGE, hypura_estimate(&options, &plan, &error), &error, "Vulkan99");
-    options.gpu = "none";
-    fixture_ok(hypura_estimate(&options, &plan, &error), &error);
-    assert_string_equal(plan->gpu, "");
-    hypura_plan_free(plan);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(statistics_tell_of_the_tier, no_faults),
-        cmocka_unit_test_teardown(running_ahead_changes_no_bit, no_faults),
-        cmocka_unit_test_teardown(a_failed_graph_is_an_error, no_faults),
-        cmocka_unit_test_teardown(a_lost_device_is_an_error, no_faults),
-        cmocka_unit_test_teardown(memory_that_is_gone_is_an_error, no_faults),
-        cmocka_unit_test_teardown(less_memory_is_a_smaller_pool, no_faults),
-        cmocka_unit_test_teardown(memory_that_is_not_pinned_will_do, no_faults),
-        cmocka_unit_test_teardown(small_buffers_are_several_pools, no_faults),
-        cmocka_unit_test_teardown(dense_layers_are_split, no_faults),
-        cmocka_unit_test_teardown(no_gpu_of_that_name, no_faults),
+        cmocka_unit_test_setup_teardown(statistics_tell_of_the_tier, use_mixture, no_faults),
+        cmocka_unit_test_setup_teardown(running_ahead_changes_no_bit, use_mixture, no_faults),
+        cmocka_unit_test_setup_teardown(what_ram_lacks_comes_from_the_drive, use_mixture, no_faults),
+        cmocka_unit_test_setup_teardown(small_buffers_are_several_pools, use_mixture, no_faults),
+        cmocka_unit_test_setup_teardown(dense_layers_are_split, use_mixture, no_faults),
+        cmocka_unit_test_setup_teardown(an_unknown_gpu_is_refused_with_those_there_are, use_mixture, no_faults),
+        cmocka_unit_test_setup_teardown(a_bench_pairs_limits, use_mixture, no_faults),
+        cmocka_unit_test_setup_teardown(a_time_line_tells_of_each_cut, use_mixture, no_faults),
+        cmocka_unit_test_setup_teardown(a_failed_graph_is_an_error, use_mixture, no_faults),
+        cmocka_unit_test_setup_teardown(a_lost_device_is_an_error, use_mixture, no_faults),
+        cmocka_unit_test_setup_teardown(memory_that_is_gone_is_an_error, use_mixture, no_faults),
+        cmocka_unit_test_setup_teardown(memory_taken_later_changes_nothing, use_mixture, no_faults),
+        cmocka_unit_test_setup_teardown(less_memory_is_a_smaller_pool, use_mixture, no_faults),
+        cmocka_unit_test_setup_teardown(memory_that_is_not_pinned_will_do, use_mixture, no_faults),
     };
-    return cmocka_run_group_tests(tests, setup, fixture_teardown);
+    return cmocka_run_group_tests(tests, setup, teardown);
 }
