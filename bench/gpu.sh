@@ -2,61 +2,113 @@
 # gpu.sh MODEL TRACE: experts in a GPU's memory against plain llama.cpp, in one run on one machine. Prints a short table.
 #
 #   BIN      folder of hypura and llama-bench (default: build)
-#   VRAM     limits, as `hypura bench --vram` takes them (default: 25%,50%,75%)
-#   NCMOE    how many layers' experts plain llama.cpp leaves to the CPU, each a run (default: 12,24,36,48)
-#   TOKENS   decoded in each window (default: 64)     PROMPT   tokens of the prompt (default: 2048)
-#   STEPS    which of "plain hypura verify" (default: all)
-#   VARIANTS how Hypura runs, each a line of the table for each limit (default: auto). FORESIGHT as `hypura bench` takes it,
-#            or FORESIGHT/compute: copies by the queue that computes instead of the GPU's copy engine
+#   GPU      as `hypura profile` lists it (default: the first that the system shows)
+#   STEPS    in this order (default: "hypura fit ncmoe resident verify")
+#              hypura     each of VARIANTS at each limit of VRAM
+#              fit        plain llama.cpp with as much of the GPU's memory as each limit of VRAM gives Hypura: --fit
+#              ncmoe      plain llama.cpp with the experts of its first NCMOE layers left to the CPU
+#              resident   plain llama.cpp and Hypura with everything on the GPU
+#              verify     bits, at floor, 25, 50, 100 % of the experts
+#   VRAM     limits, as `hypura bench --vram` takes them (default: 50%,25%,75%)
+#   MEMORY   limit on the host's memory too, as `hypura bench --memory` takes it: misses are then read from the drive
+#   NCMOE    (default: 24,12,36,48)   TOKENS decoded in each window (default: 64)   PROMPT (default: 2048)   RUNS (default: 3)
+#   VARIANTS how Hypura runs (default: auto). FORESIGHT as `hypura bench` takes it, or FORESIGHT/compute: copies by the queue
+#            that computes instead of the GPU's copy engine
 #
-# Plain llama.cpp is llama-bench with everything on the GPU (-ngl 99) but the experts of the first NCMOE layers. Both decode
-# behind a prompt of PROMPT tokens; llama-bench behind none too, in brackets. Its model is mapped and in the page cache;
-# Hypura reads past it. Everything Hypura puts out is kept in OUT/*.json.
+# llama.cpp reads a prompt of PROMPT tokens behind nothing, and decodes behind PROMPT + TOKENS, as Hypura's second window does.
+# Its model is mapped and in the page cache; Hypura reads past it. What all put out is kept in OUT.
 set -u
 model=${1:?gpu.sh MODEL TRACE} trace=${2:?gpu.sh MODEL TRACE}
-bin=${BIN:-build} vram=${VRAM:-25%,50%,75%} ncmoe=${NCMOE:-12,24,36,48} tokens=${TOKENS:-64} prompt=${PROMPT:-2048}
-steps=${STEPS:-plain hypura verify} variants=${VARIANTS:-auto}
+bin=${BIN:-build} vram=${VRAM:-50%,25%,75%} ncmoe=${NCMOE:-24,12,36,48} tokens=${TOKENS:-64} prompt=${PROMPT:-2048} runs=${RUNS:-3}
+steps=${STEPS:-hypura fit ncmoe resident verify} variants=${VARIANTS:-auto}
 out=${OUT:-$(mktemp -d)}
+context=$((prompt + 2 * tokens))
+gpu=(${GPU:+--gpu "$GPU"})
 
-# "prefill decode" of one llama-bench run
-plain() {
-    "$bin/llama-bench" -m "$model" -ngl 99 -p "$prompt" -n "$tokens" -d "0,$prompt" -r "${REPEAT:-2}" -o json "$@" \
-        2>>"$out/llama-bench.log" |
-        python3 -c 'import json,sys
-rate={(bool(r["n_gen"]), bool(r["n_depth"])): r["avg_ts"] for r in json.load(sys.stdin)}
-print("%.1f %.1f (%.1f)" % tuple(rate.get(k, float("nan")) for k in ((False, False), (True, True), (True, False))))'
+row() { printf '%-36s %17s %19s  %s\n' "$@"; }
+
+# "median (least-most)" of one test of llama-bench
+plain_rate() {
+    "$bin/llama-bench" -m "$model" -ngl 99 -r "$runs" -o json "$@" 2>>"$out/llama-bench.log" | tee -a "$out/llama-bench.json" |
+        python3 -c 'import json,statistics,sys
+rates = sorted(json.load(sys.stdin)[0]["samples_ts"])
+print("%.1f (%.1f-%.1f)" % (statistics.median(rates), rates[0], rates[-1]))'
+}
+plain_row() {
+    local name=$1
+    shift
+    row "$name" "$(plain_rate -p "$prompt" -n 0 "$@")" "$(plain_rate -p 0 -n "$tokens" -d $((prompt + tokens)) "$@")" ""
 }
 
-row() { printf '%-34s %10s %10s  %s\n' "$@"; }
+# Hypura's rows, one for each cell of the options. A route is for where experts are paged: it would cut every graph else.
+hypura_rows() {
+    local name=$1 json
+    shift
+    json=$(mktemp "$out/bench-XXXXXX.json")
+    "$bin/hypura" bench "$model" "${gpu[@]}" --tokens "$tokens" --prompt-tokens "$prompt" --runs "$runs" "$@" \
+        --json >"$json" 2>>"$out/bench.log" || tail -n 3 "$out/bench.log"
+    python3 - "$json" "$name" <<'PY'
+import json, sys
+for cell in json.load(open(sys.argv[1]))["cells"]:
+    h = cell["hypura"]
+    m = lambda name: h.get(name) or 0.0
+    spread = lambda name: "%.1f (%.1f-%.1f)" % (m(name), h["min"].get(name) or 0.0, h["max"].get(name) or 0.0)
+    n = m("readbacks_per_token") or 1
+    print("%-36s %17s %19s  hit %.3f, up %.1f MB, read %.1f MB, cpu %.1f ms; %d cuts (%.1f ahead, %.1f again): wait %.0f us, submit %.0f us"
+          % ("%s, %.2f GB" % (sys.argv[2], cell.get("vram_bytes", 0) / 1e9), spread("prefill_tok_s"), spread("decode_tok_s"),
+             m("vram_hit_rate_bytes"), m("uploaded_bytes_per_token") / 1e6, m("bytes_per_token") / 1e6, 1e3 * m("cpu_s"),
+             m("readbacks_per_token"), m("ahead_per_token"), m("repeated_per_token"),
+             1e6 * m("readback_s") / n, 1e6 * m("submit_s") / n))
+PY
+}
 
-row "" "prefill/s" "decode/s" ""
-if [[ $steps == *plain* ]]; then
-    row "llama.cpp, all on the GPU" $(plain)
-    for n in ${ncmoe//,/ }; do
-        row "llama.cpp, -ncmoe $n" $(plain -ncmoe "$n")
-    done
-fi
-if [[ $steps == *hypura* ]]; then
-    for variant in $variants; do
-        json=$out/bench-${variant/\//-}.json transfers=1
-        [[ $variant == */compute ]] && transfers=0
-        GGML_VK_ASYNC_USE_TRANSFER_QUEUE=$transfers "$bin/hypura" bench "$model" --vram "$vram" --route "$trace" \
-            --tokens "$tokens" --prompt-tokens "$prompt" --runs 1 --foresight "${variant%%/*}" \
-            --json >"$json" 2>"$out/bench.log" || cat "$out/bench.log"
-        python3 - "$json" "$variant" <<'PY'
+# What --fit has to leave free so that llama.cpp takes what a limit gives Hypura, MiB
+margin_of() {
+    local free bytes
+    free=$("$bin/llama-bench" --list-devices 2>/dev/null | sed -n 's/.*, \([0-9]*\) MiB free.*/\1/p' | head -n 1)
+    bytes=$("$bin/hypura" estimate "$model" "${gpu[@]}" --vram "$1" --context "$context" --json 2>>"$out/bench.log" |
+        python3 -c 'import json,sys; print(json.load(sys.stdin)["vram_bytes"])')
+    echo $((free - bytes / 1048576))
+}
+
+row "" "prefill tok/s" "decode tok/s" "median (least-most) of $runs"
+for step in $steps; do
+    case $step in
+    hypura)
+        for variant in $variants; do
+            transfers=1
+            [[ $variant == */compute ]] && transfers=0
+            export GGML_VK_ASYNC_USE_TRANSFER_QUEUE=$transfers
+            hypura_rows "hypura $variant" --route "$trace" --vram "$vram" ${MEMORY:+--memory "$MEMORY"} --foresight "${variant%%/*}" \
+                --timeline "$out/timeline-${variant/\//-}.txt"
+            unset GGML_VK_ASYNC_USE_TRANSFER_QUEUE
+        done
+        ;;
+    fit)
+        for limit in ${vram//,/ }; do
+            plain_row "llama.cpp --fit, as $limit" -fitt "$(margin_of "$limit")" -fitc "$context"
+        done
+        ;;
+    ncmoe)
+        for n in ${ncmoe//,/ }; do
+            plain_row "llama.cpp -ncmoe $n" -ncmoe "$n"
+        done
+        ;;
+    resident)
+        plain_row "llama.cpp, all on the GPU"
+        hypura_rows "hypura, all on the GPU"
+        ;;
+    verify)
+        "$bin/hypura" verify "$model" "${gpu[@]}" --tokens 8 --prompt-tokens "${VERIFY:-1,7,600}" --io-engine pool --json \
+            >"$out/verify.json" 2>>"$out/bench.log"
+        python3 - "$out/verify.json" <<'PY'
 import json, sys
 report = json.load(open(sys.argv[1]))
-for cell in report["cells"]:
-    m = lambda name: cell["hypura"].get(name) or 0.0
-    n = m("readbacks_per_token") or 1
-    print("%-34s %10.1f %10.1f  hit %.3f, %.1f MB uploaded/token, %d cuts (%.1f ahead, %.1f again): "
-          "waiting %.0f us each, submitting %.0f us"
-          % ("hypura %s, %.2f GB" % (sys.argv[2], cell.get("vram_bytes", 0) / 1e9), m("prefill_tok_s"),
-             m("decode_tok_s"), m("vram_hit_rate_bytes"), m("uploaded_bytes_per_token") / 1e6, m("readbacks_per_token"),
-             m("ahead_per_token"), m("repeated_per_token"), 1e6 * m("readback_s") / n, 1e6 * m("submit_s") / n))
+for c in report["cases"]:
+    print("verify %.2f GB, prompt %d + %d: %d differing; %d layers ahead, %d again"
+          % (c["vram_bytes"] / 1e9, c["prompt_tokens"], c["tokens"], c["differing"], c["ahead"], c["repeated"]))
+print("verify:", "identical" if report["identical"] else "DIFFERS")
 PY
-    done
-fi
-if [[ $steps == *verify* ]]; then
-    "$bin/hypura" verify "$model" --tokens 8 --prompt-tokens 7,600 --vram "${VERIFY:-25%,50%}" --io-engine pool 2>&1
-fi
+        ;;
+    esac
+done
