@@ -50,6 +50,7 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
                                           .repack = model->repack && p->plan->n_vram_pools == 0,
                                           .gpu = p->plan->n_vram_pools > 0 ? p->gpu : NULL,
                                           .n_repack_threads = hypura_pager_repack_threads(p->context.n_threads),
+                                          .gives_way = hypura_pager_gives_way(p->context.n_threads),
                                           .io_limit_bytes_per_s = options->io_limit_bytes_per_s,
                                           .foresight = options->foresight,
                                           .hook = extras->io_hook,

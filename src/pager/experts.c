@@ -259,6 +259,17 @@ void hypura_pager_visit_experts(hypura_pager *pager, int bundle, uint32_t n_toke
     pthread_mutex_unlock(&pager->lock);
 }
 
+/* With the lock held: waits until the pager's thread has been through the queues. Where
+ * every processor computes, it would get its turn half a millisecond later, with the
+ * drive idle until then. */
+static void give_way(hypura_pager *pager)
+{
+    const uint32_t pass = pager->n_passes;
+    while (pager->n_passes == pass && !pager->stop) {
+        pager_wait(pager);
+    }
+}
+
 uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n,
                                     uint32_t *slots)
 {
@@ -269,6 +280,7 @@ uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint3
     bool                started = false;
 
     pthread_mutex_lock(&pager->lock);
+    const bool drive_idles = pager->outstanding_bytes + pager->demanded_bytes == 0;
     const bool leaves_half = pager->ahead.bundle > bundle && n > pool->n_open / 2;
     uint64_t   missing_bytes = 0;
     for (uint32_t i = 0; i < n; i++) {
@@ -306,8 +318,13 @@ uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint3
         started = true;
         n_leased++;
     }
+    const bool gives_way = started && drive_idles && pager->gives_way;
+    if (gives_way) {
+        hypura_io_wake(pager->io);
+        give_way(pager);
+    }
     pthread_mutex_unlock(&pager->lock);
-    if (started) {
+    if (started && !gives_way) {
         hypura_io_wake(pager->io);
     }
     return n_leased;
@@ -429,7 +446,7 @@ uint64_t pager_request_bytes(const hypura_pager *pager, const hypura_io_read *re
 {
     const uint64_t user = rest->user;
     if (pager_user_owner(user) != OWNER_EXPERT) {
-        return rest->bytes; /* no longer than the engine's own requests, or two of them */
+        return rest->bytes; /* as long as a chunk, or short */
     }
     if (pager->records) {
         return pager->pools[pager_user_pool(user)].slots[pager_user_slot(user)].cut_bytes;

@@ -76,6 +76,11 @@ int hypura_pager_repack_threads(int n_compute_threads)
     return wanted < PAGER_MAX_HELPERS ? wanted : PAGER_MAX_HELPERS;
 }
 
+bool hypura_pager_gives_way(int n_compute_threads)
+{
+    return n_compute_threads >= hypura_os_cpu_count();
+}
+
 hypura_status pager_open_helpers(hypura_pager *pager, hypura_error *error)
 {
     if (!pager->repack) {

@@ -253,6 +253,8 @@ struct hypura_pager {
     pthread_mutex_t lock;
     pthread_cond_t  changed;
     uint32_t        n_waiting;
+    bool            gives_way;
+    uint32_t        n_passes; /* of the pager's thread through the queues */
     bool            news; /* something changed that a waiting thread may look for */
     bool            stop;
     bool            prefault_stop;

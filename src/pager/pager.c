@@ -52,6 +52,9 @@ static void *thread_main(void *argument)
         if (!pager->stop) {
             pager_submit(pager);
         }
+        pager->n_passes++;
+        pager->news = pager->news || pager->gives_way;
+        pager_tell(pager);
         pthread_mutex_unlock(&pager->lock);
         const uint32_t n = hypura_io_reap(pager->io, completions, REAP_BATCH, UINT64_MAX);
         pthread_mutex_lock(&pager->lock);
@@ -217,6 +220,7 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pager->io_limit_bytes_per_s = options->io_limit_bytes_per_s;
     pager->repack = options->repack;
     pager->n_helpers_wanted = options->n_repack_threads > 0 ? options->n_repack_threads : 1;
+    pager->gives_way = options->gives_way;
     pager->foresight = options->foresight;
     pager->hook = options->hook;
     pager->hook_user = options->hook_user;

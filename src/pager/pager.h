@@ -50,6 +50,7 @@ typedef struct hypura_pager_options {
     const char        *io_engine;
     bool               repack;           /* hold weights as libllama repacks them (repack.h) */
     int                n_repack_threads; /* 0: one */
+    bool               gives_way; /* computing takes every processor: a lease lets the pager's thread in first */
     uint64_t           io_limit_bytes_per_s; /* see io.h; loading what stays is not limited */
     hypura_foresight   foresight;
     hypura_io_hook     hook; /* test instrument, see io.h; by the thread that loads, then by the pager's */
@@ -64,6 +65,9 @@ typedef struct hypura_pager_options {
 /* How many threads should repack beside so many that compute: processors that would be
  * idle do, and otherwise one for every four. */
 int hypura_pager_repack_threads(int n_compute_threads);
+
+/* Whether so many leave no processor to the pager's own thread. */
+bool hypura_pager_gives_way(int n_compute_threads);
 
 /* Takes all memory, reads the pinned rows, starts the thread. */
 hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_pager **pager, hypura_error *error);

@@ -80,6 +80,7 @@ static hypura_status load_paged(hypura_worker_model *model, struct llama_model *
                                                 .repack = p->plan->repacked && p->plan->n_vram_pools == 0,
                                                 .gpu = p->plan->n_vram_pools > 0 ? p->gpu : NULL,
                                                 .n_repack_threads = hypura_pager_repack_threads(p->context.n_threads),
+                                                .gives_way = hypura_pager_gives_way(p->context.n_threads),
                                                 .io_limit_bytes_per_s = options->io_limit_bytes_per_s};
     hypura_status status = hypura_pager_open(&pager_options, &pager, error);
     if (status == HYPURA_OK) {

@@ -28,7 +28,7 @@ static hypura_pager *open_pager(fixture *f, const char *engine, hypura_io_hook h
     hypura_error  error = {0};
     f->plan.io_block_bytes = 4096;
     const hypura_pager_options options = {
-        .map = &f->map, .plan = &f->plan, .io_engine = engine, .hook = hook, .hook_user = user};
+        .map = &f->map, .plan = &f->plan, .io_engine = engine, .hook = hook, .hook_user = user, .gives_way = true};
     if (hypura_pager_open(&options, &pager, &error) != HYPURA_OK) {
         fail_msg("%s", error.message);
     }
