@@ -71,7 +71,7 @@ hypura_option hypura_option_context(uint32_t *n_context)
 
 hypura_option hypura_option_gpu(const char **gpu)
 {
-    return (hypura_option){"gpu", "NAME", "GPU to use, as profile lists it, or none (default: the first)",
+    return (hypura_option){"gpu", "NAME", "GPU to use, as profile lists it, or none (default: most memory)",
                            HYPURA_OPTION_STRING, .to.string = gpu};
 }
 

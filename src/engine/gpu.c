@@ -21,6 +21,23 @@ static bool is_gpu(ggml_backend_dev_t device)
     return type == GGML_BACKEND_DEVICE_TYPE_GPU || type == GGML_BACKEND_DEVICE_TYPE_IGPU;
 }
 
+/* Among those that nobody named: one with memory of its own, then the one with more of it
+ * free. About as much says nothing: one card may be there through two drivers, that of
+ * its vendor first. */
+static bool is_better(ggml_backend_dev_t one, ggml_backend_dev_t than)
+{
+    const bool own = ggml_backend_dev_type(one) == GGML_BACKEND_DEVICE_TYPE_GPU;
+    size_t free_bytes = 0;
+    size_t other_bytes = 0;
+    size_t ignored;
+    if (own != (ggml_backend_dev_type(than) == GGML_BACKEND_DEVICE_TYPE_GPU)) {
+        return own;
+    }
+    ggml_backend_dev_memory(one, &free_bytes, &ignored);
+    ggml_backend_dev_memory(than, &other_bytes, &ignored);
+    return free_bytes / 9 > other_bytes / 8;
+}
+
 /* "Vulkan0, Vulkan1"; "none" without any. */
 static void list_gpus(char *text, size_t capacity)
 {
@@ -49,12 +66,12 @@ hypura_status hypura_gpu_find(const char *name, ggml_backend_dev_t *device, hypu
     }
     for (size_t i = 0; i < ggml_backend_dev_count(); i++) {
         ggml_backend_dev_t found = ggml_backend_dev_get(i);
-        if (is_gpu(found) && (!name || strcmp(name, ggml_backend_dev_name(found)) == 0)) {
+        const bool fits = is_gpu(found) && (!name || strcmp(name, ggml_backend_dev_name(found)) == 0);
+        if (fits && (!*device || is_better(found, *device))) {
             *device = found;
-            return HYPURA_OK;
         }
     }
-    if (!name) {
+    if (!name || *device) {
         return HYPURA_OK;
     }
     char there[256];

@@ -411,6 +411,31 @@ static void device_memory(ggml_backend_dev_t device, size_t *free_bytes, size_t 
     *free_bytes = *total_bytes > counts.bytes_used ? *total_bytes - counts.bytes_used : 0;
 }
 
+static const char *small_name(ggml_backend_dev_t device)
+{
+    (void)device;
+    return STANDIN_SMALL;
+}
+
+static void small_memory(ggml_backend_dev_t device, size_t *free_bytes, size_t *total_bytes)
+{
+    (void)device;
+    *free_bytes = *total_bytes = 4096;
+}
+
+static ggml_backend_buffer_type_t small_type(ggml_backend_dev_t device)
+{
+    (void)device;
+    return ggml_backend_cpu_buffer_type();
+}
+
+static ggml_backend_t small_init(ggml_backend_dev_t device, const char *params)
+{
+    (void)device;
+    (void)params;
+    return NULL;
+}
+
 static enum ggml_backend_dev_type device_kind(ggml_backend_dev_t device)
 {
     (void)device;
@@ -420,10 +445,10 @@ static enum ggml_backend_dev_type device_kind(ggml_backend_dev_t device)
 static void device_props(ggml_backend_dev_t device, struct ggml_backend_dev_props *props)
 {
     memset(props, 0, sizeof(*props));
-    props->name = device_name(device);
+    props->name = ggml_backend_dev_name(device);
     props->description = device_description(device);
     props->type = device_kind(device);
-    device_memory(device, &props->memory_free, &props->memory_total);
+    ggml_backend_dev_memory(device, &props->memory_free, &props->memory_total);
     props->caps = (struct ggml_backend_dev_caps){.async = true, .host_buffer = true, .events = true, .mmap_support = true};
 }
 
@@ -470,7 +495,7 @@ static const char *registry_name(ggml_backend_reg_t registry)
 static size_t registry_count(ggml_backend_reg_t registry)
 {
     (void)registry;
-    return 1;
+    return 2;
 }
 
 static ggml_backend_dev_t registry_device(ggml_backend_reg_t registry, size_t index);
@@ -527,8 +552,14 @@ static struct ggml_backend_device device = {
 
 static ggml_backend_dev_t registry_device(ggml_backend_reg_t from, size_t index)
 {
+    static struct ggml_backend_device small;
     (void)from;
-    return index == 0 ? &device : NULL;
+    small = device;
+    small.iface.get_name = small_name;
+    small.iface.get_memory = small_memory;
+    small.iface.init_backend = small_init;
+    small.iface.get_buffer_type = small_type;
+    return index == 0 ? &small : index == 1 ? &device : NULL;
 }
 
 void standin_register(void)

@@ -12,12 +12,14 @@
 #include <stdint.h>
 
 #define STANDIN_NAME "Standin0"
+/* Another one, which ggml lists before it: it has next to no memory and cannot be used. */
+#define STANDIN_SMALL "Standin1"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/* Makes ggml know the device; once a process. */
+/* Makes ggml know the devices; once a process. */
 void standin_register(void);
 
 /* What goes wrong from now on. Zeroed: nothing. */

@@ -221,6 +221,17 @@ static void dense_layers_are_split(void **state)
 
 /* ---- what is told of it -------------------------------------------------------- */
 
+/* Of several the one with the most free memory, which is not the first here. */
+static void without_a_name_it_is_the_largest(void **state)
+{
+    (void)state;
+    hypura_model_options options = options_of(mixture.path, 0);
+    options.gpu = NULL;
+    const hypura_plan plan = plan_of(&options);
+    assert_string_not_equal(plan.gpu, STANDIN_SMALL);
+    assert_string_not_equal(plan.gpu, "");
+}
+
 static void an_unknown_gpu_is_refused_with_those_there_are(void **state)
 {
     (void)state;
@@ -229,7 +240,7 @@ static void an_unknown_gpu_is_refused_with_those_there_are(void **state)
     hypura_error error;
     options.gpu = "Vulkan99";
     fixture_fails(HYPURA_ERR_USAGE, hypura_estimate(&options, &plan, &error), &error, "Vulkan99");
-    assert_non_null(strstr(error.message, STANDIN_NAME));
+    assert_non_null(strstr(error.message, STANDIN_SMALL ", " STANDIN_NAME));
     options.gpu = "none";
     assert_string_equal(plan_of(&options).gpu, "");
 }
@@ -399,6 +410,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_ram_lacks_comes_from_the_drive, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(small_buffers_are_several_pools, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(dense_layers_are_split, use_mixture, no_faults),
+        cmocka_unit_test_setup_teardown(without_a_name_it_is_the_largest, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(an_unknown_gpu_is_refused_with_those_there_are, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(a_bench_pairs_limits, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(a_time_line_tells_of_each_cut, use_mixture, no_faults),
