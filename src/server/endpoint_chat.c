@@ -27,9 +27,8 @@ typedef struct talk {
     server_target *target;
     ollama_answer answer;
     sse_reader events;
-    int code;      /* of the server's answer */
-    char *refusal; /* its body, where the code is not 200 */
-    size_t refusal_bytes;
+    int code;              /* of the server's answer */
+    hypura_buffer refusal; /* its body, where the code is not 200 */
 } talk;
 
 static bool on_event(void *user, const char *data, size_t bytes)
@@ -57,12 +56,7 @@ static bool on_data(void *user, const char *data, size_t bytes)
     if (t->code == 200) {
         return sse_feed(&t->events, data, bytes, on_event, t);
     }
-    char *grown = t->refusal_bytes + bytes < REFUSAL_MAX_BYTES ? realloc(t->refusal, t->refusal_bytes + bytes) : NULL;
-    if (grown) {
-        memcpy(grown + t->refusal_bytes, data, bytes);
-        t->refusal = grown;
-        t->refusal_bytes += bytes;
-    }
+    refusal_add(&t->refusal, data, bytes);
     return true;
 }
 
@@ -86,7 +80,7 @@ static void fail(talk *t, int code, const char *message)
 static void tell_refusal(talk *t)
 {
     char message[512];
-    const int code = refusal_read(t->code, t->refusal ? t->refusal : "", t->refusal_bytes, message, sizeof message);
+    const int code = refusal_read(t->code, &t->refusal, message, sizeof message);
     /* What this model cannot do, an infill without its tokens, was asked for in vain: nothing has failed. */
     fail(t, code == 501 ? 400 : code, message[0] ? message : "the engine refused the request");
 }
@@ -134,7 +128,7 @@ static json_t *find_context(talk *t, ollama_request *request)
 /* The share of the conversation that is too much for the context, below 0 when that is not why it was refused. */
 static double excess(const talk *t)
 {
-    json_t *refusal = t->refusal ? json_loadb(t->refusal, t->refusal_bytes, 0, NULL) : NULL;
+    json_t *refusal = json_loadb(hypura_buffer_text(&t->refusal), t->refusal.bytes, 0, NULL);
     const json_t *error = json_object_get(refusal, "error");
     const double tokens = json_number_value(json_object_get(error, "n_prompt_tokens"));
     const double context = json_number_value(json_object_get(error, "n_ctx"));
@@ -245,7 +239,7 @@ static void converse(http_exchange *exchange, ollama_kind kind, const json_t *bo
         }
         sse_clear(&t.events);
         ollama_answer_clear(&t.answer);
-        free(t.refusal);
+        hypura_buffer_clear(&t.refusal);
     }
 }
 

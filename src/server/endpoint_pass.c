@@ -20,8 +20,7 @@ typedef struct passing {
     bool events;   /* the answer is a stream of events */
     bool held;     /* the answer is an error, kept here */
     char type[96]; /* of an error */
-    char *data;
-    size_t bytes;
+    hypura_buffer refusal;
 } passing;
 
 static bool pass_head(void *user, int code, const char *content_type)
@@ -47,12 +46,7 @@ static bool pass_data(void *user, const char *data, size_t bytes)
     if (!pass->held) {
         return http_write(pass->exchange, data, bytes);
     }
-    char *grown = pass->bytes + bytes < REFUSAL_MAX_BYTES ? realloc(pass->data, pass->bytes + bytes) : NULL;
-    if (grown) {
-        memcpy(grown + pass->bytes, data, bytes);
-        pass->data = grown;
-        pass->bytes += bytes;
-    }
+    refusal_add(&pass->refusal, data, bytes);
     return true;
 }
 
@@ -63,12 +57,11 @@ static void finish(passing *pass)
         http_end(pass->exchange, true);
         return;
     }
-    const char *body = pass->data ? pass->data : "";
-    const int code = refusal_read(500, body, pass->bytes, message, sizeof message);
+    const int code = refusal_read(500, &pass->refusal, message, sizeof message);
     if (code != 500) {
         http_fail(pass->exchange, code, "%s", message);
     } else {
-        http_reply(pass->exchange, code, pass->type, body, pass->bytes);
+        http_reply(pass->exchange, code, pass->type, hypura_buffer_text(&pass->refusal), pass->refusal.bytes);
     }
 }
 
@@ -145,7 +138,7 @@ static void pass(http_exchange *exchange, server_target *target, const json_t *b
     } else if (error.status != HYPURA_ERR_CANCELLED) {
         fail(&state, &error);
     }
-    free(state.data);
+    hypura_buffer_clear(&state.refusal);
     free(path);
 }
 

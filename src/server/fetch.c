@@ -8,6 +8,7 @@
  */
 #include "server/fetch.h"
 
+#include "base/buffer.h"
 #include "base/clock.h"
 #include "base/status.h"
 #include "server/store_internal.h"
@@ -42,8 +43,7 @@ struct hypura_fetch {
 typedef struct arrival {
     hypura_fetch *fetch;
     /* text */
-    char *text;
-    size_t text_bytes;
+    hypura_buffer text;
     size_t most;
     char *next;
     /* file */
@@ -140,19 +140,11 @@ static size_t on_header(char *data, size_t size, size_t n, void *user)
 
 static bool take_text(arrival *a, const char *data, size_t bytes)
 {
-    if (bytes > a->most - a->text_bytes) {
+    if (bytes > a->most - a->text.bytes) {
         a->too_much = true;
         return false;
     }
-    char *larger = realloc(a->text, a->text_bytes + bytes + 1);
-    if (larger == NULL) {
-        return false;
-    }
-    memcpy(larger + a->text_bytes, data, bytes);
-    a->text = larger;
-    a->text_bytes += bytes;
-    a->text[a->text_bytes] = '\0';
-    return true;
+    return hypura_buffer_add(&a->text, data, bytes);
 }
 
 /* Sets the file back to nothing. */
@@ -313,16 +305,16 @@ hypura_status hypura_fetch_text(hypura_fetch *fetch, const char *url, const char
                              fetch->why[0] != '\0' ? fetch->why : curl_easy_strerror(code));
     } else if (status != 200) {
         result = fail_status(url, status, error);
-    } else if (a.text == NULL && (a.text = calloc(1, 1)) == NULL) {
+    } else if (!hypura_buffer_add(&a.text, NULL, 0)) {
         result = hypura_fail(error, HYPURA_ERR_MEMORY, "%s: no memory for the answer", url);
     }
     if (result != HYPURA_OK) {
-        free(a.text);
+        hypura_buffer_clear(&a.text);
         free(a.next);
         return result;
     }
-    *text = a.text;
-    *bytes = a.text_bytes;
+    *text = a.text.data;
+    *bytes = a.text.bytes;
     if (next != NULL) {
         free(*next);
         *next = a.next;

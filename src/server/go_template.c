@@ -3,6 +3,7 @@
  */
 #include "server/go_template.h"
 
+#include "base/buffer.h"
 #include "base/status.h"
 
 #include <ctype.h>
@@ -13,9 +14,7 @@
 
 typedef struct rendering {
     const go_template_values *values;
-    char *text;
-    size_t bytes;
-    size_t capacity;
+    hypura_buffer text;
     bool shown[MAX_DEPTH + 1]; /* at each depth of ifs; [0]: outside of all */
     int depth;
     bool done; /* .Response was met */
@@ -24,22 +23,9 @@ typedef struct rendering {
 
 static void put(rendering *r, const char *data, size_t bytes)
 {
-    if (!r->shown[r->depth] || r->no_memory) {
-        return;
+    if (r->shown[r->depth] && !r->no_memory) {
+        r->no_memory = !hypura_buffer_add(&r->text, data, bytes);
     }
-    if (r->bytes + bytes + 1 > r->capacity) {
-        const size_t capacity = (r->bytes + bytes + 1) * 2;
-        char *grown = realloc(r->text, capacity);
-        if (!grown) {
-            r->no_memory = true;
-            return;
-        }
-        r->text = grown;
-        r->capacity = capacity;
-    }
-    memcpy(r->text + r->bytes, data, bytes);
-    r->bytes += bytes;
-    r->text[r->bytes] = '\0';
 }
 
 static bool is_word(const char *word, size_t n, const char *wanted)
@@ -151,18 +137,18 @@ hypura_status go_template_render(const char *source, const go_template_values *v
     put(&r, "", 0);
     const bool good = render(&r, source, &bad, &bad_bytes);
     if (r.no_memory) {
-        free(r.text);
+        hypura_buffer_clear(&r.text);
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a prompt");
     }
     if (!good) {
-        free(r.text);
+        hypura_buffer_clear(&r.text);
         return hypura_fail(
             error, HYPURA_ERR_UNSUPPORTED,
             "the template is not understood at \"%.*s\": it may use .System, .Prompt, .Suffix, .Response, "
             "if, else and end; for conversations the model's own template is used (/api/chat)",
             (int)(bad_bytes < 60 ? bad_bytes : 60), bad);
     }
-    *text = r.text;
+    *text = r.text.data;
     return HYPURA_OK;
 }
 

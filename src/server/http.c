@@ -96,8 +96,8 @@ const char *http_header(const http_exchange *exchange, const char *name)
 
 const char *http_body(const http_exchange *exchange, size_t *bytes)
 {
-    *bytes = exchange->body_bytes;
-    return exchange->body ? exchange->body : "";
+    *bytes = exchange->body.bytes;
+    return hypura_buffer_text(&exchange->body);
 }
 
 json_t *http_json(http_exchange *exchange)
@@ -117,28 +117,6 @@ json_t *http_json(http_exchange *exchange)
 }
 
 /* ---- the answer: with the lock held -------------------------------------------- */
-
-static bool out_append(http_exchange *exchange, const char *data, size_t bytes)
-{
-    const size_t needed = exchange->out_bytes + bytes;
-    if (needed > exchange->out_capacity) {
-        size_t capacity = exchange->out_capacity > 0 ? exchange->out_capacity : 1024;
-        while (capacity < needed) {
-            capacity *= 2;
-        }
-        char *out = realloc(exchange->out, capacity);
-        if (!out) {
-            return false;
-        }
-        exchange->out = out;
-        exchange->out_capacity = capacity;
-    }
-    if (bytes > 0) {
-        memcpy(exchange->out + exchange->out_bytes, data, bytes);
-    }
-    exchange->out_bytes = needed;
-    return true;
-}
 
 static void begin(http_exchange *exchange, int code, const char *content_type, bool streamed)
 {
@@ -170,7 +148,7 @@ void http_reply(http_exchange *exchange, int code, const char *content_type, con
     pthread_mutex_lock(&exchange->lock);
     if (!exchange->begun) {
         begin(exchange, code, content_type, false);
-        exchange->whole = out_append(exchange, body, bytes);
+        exchange->whole = hypura_buffer_add(&exchange->out, body, bytes);
         exchange->ended = true;
         http_resume(exchange);
     }
@@ -286,7 +264,7 @@ bool http_write(http_exchange *exchange, const char *data, size_t bytes)
     pthread_mutex_lock(&exchange->lock);
     const uint64_t begin_us = hypura_clock_us();
     const uint64_t timeout_us = http_write_timeout_us(exchange);
-    while (!exchange->gone && exchange->out_bytes > OUT_LIMIT_BYTES) {
+    while (!exchange->gone && exchange->out.bytes > OUT_LIMIT_BYTES) {
         const uint64_t waited_us = hypura_clock_us() - begin_us;
         if (waited_us >= timeout_us) {
             exchange->give_up = true;
@@ -295,7 +273,7 @@ bool http_write(http_exchange *exchange, const char *data, size_t bytes)
         }
         (void)hypura_cond_wait(&exchange->room, &exchange->lock, timeout_us - waited_us);
     }
-    const bool written = !exchange->gone && !exchange->give_up && out_append(exchange, data, bytes);
+    const bool written = !exchange->gone && !exchange->give_up && hypura_buffer_add(&exchange->out, data, bytes);
     if (written) {
         http_resume(exchange);
     }

@@ -23,11 +23,10 @@ static ssize_t give_answer(void *user, uint64_t position, char *buffer, size_t m
     pthread_mutex_lock(&exchange->lock);
     if (exchange->give_up) {
         given = MHD_CONTENT_READER_END_WITH_ERROR;
-    } else if (exchange->out_bytes > 0) {
-        const size_t n = exchange->out_bytes < max ? exchange->out_bytes : max;
-        memcpy(buffer, exchange->out, n);
-        memmove(exchange->out, exchange->out + n, exchange->out_bytes - n);
-        exchange->out_bytes -= n;
+    } else if (exchange->out.bytes > 0) {
+        const size_t n = exchange->out.bytes < max ? exchange->out.bytes : max;
+        memcpy(buffer, exchange->out.data, n);
+        hypura_buffer_drop(&exchange->out, n);
         exchange->n_sent += n;
         pthread_cond_signal(&exchange->room);
         given = (ssize_t)n;
@@ -87,10 +86,9 @@ enum MHD_Result http_answer(http_exchange *exchange)
     if (to_queue) {
         exchange->queued = true;
         if (!exchange->streamed) {
-            body = exchange->out;
-            bytes = exchange->n_sent = exchange->out_bytes;
-            exchange->out = NULL;
-            exchange->out_bytes = exchange->out_capacity = 0;
+            body = exchange->out.data;
+            bytes = exchange->n_sent = exchange->out.bytes;
+            exchange->out = (hypura_buffer){0};
         }
     }
     pthread_mutex_unlock(&exchange->lock);

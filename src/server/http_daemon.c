@@ -46,8 +46,7 @@ struct http_daemon {
 
     pthread_mutex_t lock; /* of the list and the counts */
     pthread_cond_t changed;
-    http_exchange *exchanges;
-    uint32_t n_exchanges;
+    hypura_list exchanges;
     uint32_t n_active; /* handlers of routes that compute */
     uint32_t n_other;  /* of others */
 };
@@ -110,12 +109,7 @@ static http_exchange *exchange_open(http_daemon *daemon, struct MHD_Connection *
     pthread_mutex_init(&exchange->lock, NULL);
     hypura_cond_init(&exchange->room);
     pthread_mutex_lock(&daemon->lock);
-    exchange->next = daemon->exchanges;
-    if (exchange->next) {
-        exchange->next->previous = exchange;
-    }
-    daemon->exchanges = exchange;
-    daemon->n_exchanges++;
+    hypura_list_add(&daemon->exchanges, &exchange->link);
     pthread_mutex_unlock(&daemon->lock);
     return exchange;
 }
@@ -124,15 +118,7 @@ static void exchange_free(http_exchange *exchange)
 {
     http_daemon *daemon = exchange->daemon;
     pthread_mutex_lock(&daemon->lock);
-    if (exchange->next) {
-        exchange->next->previous = exchange->previous;
-    }
-    if (exchange->previous) {
-        exchange->previous->next = exchange->next;
-    } else {
-        daemon->exchanges = exchange->next;
-    }
-    daemon->n_exchanges--;
+    hypura_list_remove(&daemon->exchanges, &exchange->link);
     pthread_cond_broadcast(&daemon->changed);
     pthread_mutex_unlock(&daemon->lock);
     http_pairs_clear(&exchange->arguments);
@@ -144,8 +130,8 @@ static void exchange_free(http_exchange *exchange)
     free(exchange->method);
     free(exchange->path);
     free(exchange->query);
-    free(exchange->body);
-    free(exchange->out);
+    hypura_buffer_clear(&exchange->body);
+    hypura_buffer_clear(&exchange->out);
     free(exchange);
 }
 
@@ -266,27 +252,11 @@ static enum MHD_Result take_head(http_exchange *exchange, const char *path, cons
 
 static void take_body(http_exchange *exchange, const char *data, size_t bytes)
 {
-    const size_t needed = exchange->body_bytes + bytes + 1;
-    if (exchange->begun || exchange->body_too_large || needed - 1 > exchange->daemon->options.max_body_bytes) {
+    if (exchange->begun || exchange->body_too_large ||
+        exchange->body.bytes + bytes > exchange->daemon->options.max_body_bytes ||
+        !hypura_buffer_add(&exchange->body, data, bytes)) {
         exchange->body_too_large = true; /* the rest is dropped as it comes */
-        return;
     }
-    if (needed > exchange->body_capacity) {
-        size_t capacity = exchange->body_capacity > 0 ? exchange->body_capacity : 4096;
-        while (capacity < needed) {
-            capacity *= 2;
-        }
-        char *body = realloc(exchange->body, capacity);
-        if (!body) {
-            exchange->body_too_large = true;
-            return;
-        }
-        exchange->body = body;
-        exchange->body_capacity = capacity;
-    }
-    memcpy(exchange->body + exchange->body_bytes, data, bytes);
-    exchange->body_bytes += bytes;
-    exchange->body[exchange->body_bytes] = '\0';
 }
 
 static enum MHD_Result take_whole(http_exchange *exchange)
@@ -483,12 +453,12 @@ bool http_drain(http_daemon *daemon, uint64_t timeout_us)
     pthread_mutex_lock(&daemon->lock);
     for (;;) {
         const uint64_t waited_us = hypura_clock_us() - begin_us;
-        if (daemon->n_exchanges == 0 || waited_us >= timeout_us) {
+        if (daemon->exchanges.n == 0 || waited_us >= timeout_us) {
             break;
         }
         (void)hypura_cond_wait(&daemon->changed, &daemon->lock, timeout_us - waited_us);
     }
-    const bool drained = daemon->n_exchanges == 0;
+    const bool drained = daemon->exchanges.n == 0;
     pthread_mutex_unlock(&daemon->lock);
     return drained;
 }
@@ -499,7 +469,8 @@ void http_close(http_daemon *daemon)
         return;
     }
     pthread_mutex_lock(&daemon->lock);
-    for (http_exchange *exchange = daemon->exchanges; exchange; exchange = exchange->next) {
+    for (hypura_link *link = daemon->exchanges.first; link; link = link->next) {
+        http_exchange *exchange = (http_exchange *)link;
         pthread_mutex_lock(&exchange->lock);
         exchange->give_up = true;
         http_resume(exchange);

@@ -9,6 +9,8 @@
 #ifndef HYPURA_SERVER_HTTP_INTERNAL_H
 #define HYPURA_SERVER_HTTP_INTERNAL_H
 
+#include "base/buffer.h"
+#include "base/list.h"
 #include "server/http.h"
 #include "server/routes.h"
 
@@ -26,9 +28,8 @@ typedef struct http_pairs {
 } http_pairs;
 
 struct http_exchange {
+    hypura_link link; /* in the daemon's list */
     http_daemon *daemon;
-    http_exchange *next; /* in the daemon's list */
-    http_exchange *previous;
     struct MHD_Connection *connection;
     int fd;
     uint64_t begin_us;
@@ -40,9 +41,7 @@ struct http_exchange {
     char *query;
     http_pairs arguments;
     http_pairs headers;
-    char *body;
-    size_t body_bytes;
-    size_t body_capacity;
+    hypura_buffer body;
     bool body_too_large;
     char *allowed_origin; /* for the answer; NULL: no web page's request */
 
@@ -62,9 +61,7 @@ struct http_exchange {
     int code;
     char content_type[96];
     http_pairs answer_headers;
-    char *out; /* not yet taken by the connection */
-    size_t out_bytes;
-    size_t out_capacity;
+    hypura_buffer out; /* not yet taken by the connection */
     uint64_t n_sent;
 };
 

@@ -4,6 +4,7 @@
 #include "server/http_links.h"
 
 #include "base/clock.h"
+#include "base/list.h"
 #include "base/status.h"
 #include "base/thread.h"
 
@@ -14,8 +15,7 @@
 #define SECOND_US UINT64_C(1000000)
 
 struct http_link {
-    http_link *next;
-    http_link *previous;
+    hypura_link link;
     int fd;
     uint64_t deadline_us; /* 0: none */
 };
@@ -23,8 +23,7 @@ struct http_link {
 struct http_links {
     pthread_mutex_t lock;
     pthread_cond_t closed;
-    http_link *first;
-    uint32_t n;
+    hypura_list all;
     bool closing;
     pthread_t watcher;
 };
@@ -47,7 +46,8 @@ static void *watch(void *user)
     pthread_mutex_lock(&links->lock);
     while (!links->closing) {
         const uint64_t now_us = hypura_clock_us();
-        for (http_link *link = links->first; link; link = link->next) {
+        for (hypura_link *at = links->all.first; at; at = at->next) {
+            http_link *link = (http_link *)at;
             if (link->deadline_us != 0 && (link->deadline_us < now_us || has_stopped_sending(link->fd))) {
                 shutdown(link->fd, SHUT_RDWR); /* the thread of the sockets sees its end */
                 link->deadline_us = 0;
@@ -101,12 +101,7 @@ http_link *http_link_add(http_links *links, int fd)
     }
     link->fd = fd;
     pthread_mutex_lock(&links->lock);
-    link->next = links->first;
-    if (link->next) {
-        link->next->previous = link;
-    }
-    links->first = link;
-    links->n++;
+    hypura_list_add(&links->all, &link->link);
     pthread_mutex_unlock(&links->lock);
     return link;
 }
@@ -114,15 +109,7 @@ http_link *http_link_add(http_links *links, int fd)
 void http_link_remove(http_links *links, http_link *link)
 {
     pthread_mutex_lock(&links->lock);
-    if (link->next) {
-        link->next->previous = link->previous;
-    }
-    if (link->previous) {
-        link->previous->next = link->next;
-    } else {
-        links->first = link->next;
-    }
-    links->n--;
+    hypura_list_remove(&links->all, &link->link);
     pthread_mutex_unlock(&links->lock);
     free(link);
 }
@@ -137,7 +124,7 @@ void http_link_deadline(http_links *links, http_link *link, uint64_t seconds)
 uint32_t http_links_count(http_links *links)
 {
     pthread_mutex_lock(&links->lock);
-    const uint32_t n = links->n;
+    const uint32_t n = links->all.n;
     pthread_mutex_unlock(&links->lock);
     return n;
 }

@@ -4,6 +4,7 @@
  */
 #include "server/ollama.h"
 
+#include "base/buffer.h"
 #include "base/status.h"
 #include "server/go_template.h"
 
@@ -233,27 +234,21 @@ bool ollama_shorten(json_t *messages, double share)
 
 typedef struct turn {
     const char *system;
-    char *prompt; /* of the user's messages that follow each other */
+    hypura_buffer prompt; /* of the user's messages that follow each other */
     const char *response;
 } turn;
 
 static bool add_prompt(turn *now, const char *text)
 {
-    const size_t used = now->prompt ? strlen(now->prompt) : 0;
-    char *grown = realloc(now->prompt, used + strlen(text) + 3);
-    if (!grown) {
-        return false;
-    }
-    snprintf(grown + used, strlen(text) + 3, "%s%s", used > 0 ? "\n\n" : "", text);
-    now->prompt = grown;
-    return true;
+    return (now->prompt.bytes == 0 || hypura_buffer_add(&now->prompt, "\n\n", 2)) &&
+           hypura_buffer_add(&now->prompt, text, strlen(text));
 }
 
 static hypura_status put_turn(FILE *to, const char *source, turn *now, bool last, hypura_error *error)
 {
     char *text;
     const go_template_values values = {.system = now->system ? now->system : "",
-                                       .prompt = now->prompt ? now->prompt : "",
+                                       .prompt = hypura_buffer_text(&now->prompt),
                                        .suffix = "",
                                        .response = last            ? NULL
                                                    : now->response ? now->response
@@ -264,7 +259,7 @@ static hypura_status put_turn(FILE *to, const char *source, turn *now, bool last
         fprintf(to, "%s%s", text, last && now->response ? now->response : "");
         free(text);
     }
-    free(now->prompt);
+    hypura_buffer_clear(&now->prompt);
     *now = (turn){0};
     return status;
 }
@@ -281,7 +276,7 @@ static hypura_status put_turns(FILE *to, const char *source, const json_t *messa
         const char *text = content ? content : "";
         const bool system = has_role(message, "system");
         const bool user = !system && !has_role(message, "assistant");
-        if (status == HYPURA_OK && ((system && (now.prompt || now.response)) || (user && now.response))) {
+        if (status == HYPURA_OK && ((system && (now.prompt.data || now.response)) || (user && now.response))) {
             status = put_turn(to, source, &now, false, error);
         }
         if (system) {

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define MAX_BYTES (64 * 1024)
+
 /* How the messages begin that llama.cpp's server has for what a request says, with a status of 500. */
 static const char *const not_understood[] = {
     "Failed to parse messages:",
@@ -42,9 +44,16 @@ static bool is_not_understood(const char *message)
     return false;
 }
 
-int refusal_read(int code, const char *body, size_t bytes, char *message, size_t capacity)
+void refusal_add(hypura_buffer *refusal, const char *data, size_t bytes)
 {
-    json_t *value = json_loadb(body, bytes, 0, NULL);
+    if (refusal->bytes + bytes <= MAX_BYTES) {
+        (void)hypura_buffer_add(refusal, data, bytes);
+    }
+}
+
+int refusal_read(int code, const hypura_buffer *refusal, char *message, size_t capacity)
+{
+    json_t *value = json_loadb(hypura_buffer_text(refusal), refusal->bytes, 0, NULL);
     const char *text = json_string_value(json_object_get(json_object_get(value, "error"), "message"));
     snprintf(message, capacity, "%s", text ? text : "");
     json_decref(value);

@@ -8,13 +8,13 @@
 #ifndef HYPURA_SERVER_REFUSAL_H
 #define HYPURA_SERVER_REFUSAL_H
 
-#include <stddef.h>
+#include "base/buffer.h"
 
-/* What an error of the engine says, up to this size. */
-#define REFUSAL_MAX_BYTES (64 * 1024)
+/* A piece of the body of such an error; of one that is longer than any, the rest is dropped. */
+void refusal_add(hypura_buffer *refusal, const char *data, size_t bytes);
 
 /* A body {"error":{"message":..}} of the engine and its status: the message goes to `message`, "" when there is none.
  * Returns the status that belongs to it. */
-int refusal_read(int code, const char *body, size_t bytes, char *message, size_t capacity);
+int refusal_read(int code, const hypura_buffer *refusal, char *message, size_t capacity);
 
 #endif

@@ -4,37 +4,15 @@
  */
 #include "server/sse.h"
 
-#include <stdlib.h>
 #include <string.h>
-
-static bool append(sse_reader *reader, const char *data, size_t bytes)
-{
-    const size_t needed = reader->bytes + bytes + 1;
-    if (needed > reader->capacity) {
-        size_t capacity = reader->capacity > 0 ? reader->capacity : 512;
-        while (capacity < needed) {
-            capacity *= 2;
-        }
-        char *line = realloc(reader->line, capacity);
-        if (!line) {
-            return false;
-        }
-        reader->line = line;
-        reader->capacity = capacity;
-    }
-    memcpy(reader->line + reader->bytes, data, bytes);
-    reader->bytes += bytes;
-    reader->line[reader->bytes] = '\0';
-    return true;
-}
 
 static bool end_line(sse_reader *reader, sse_event_fn on_event, void *user)
 {
     static const char field[] = "data:";
     const size_t n_field = sizeof(field) - 1;
-    size_t bytes = reader->bytes;
-    char *line = reader->line;
-    reader->bytes = 0;
+    size_t bytes = reader->line.bytes;
+    char *line = reader->line.data;
+    reader->line.bytes = 0;
     if (bytes > 0 && line[bytes - 1] == '\r') {
         line[--bytes] = '\0';
     }
@@ -51,7 +29,7 @@ bool sse_feed(sse_reader *reader, const char *data, size_t bytes, sse_event_fn o
     while (bytes > 0) {
         const char *end = memchr(data, '\n', bytes);
         const size_t n = end ? (size_t)(end - data) : bytes;
-        if (!append(reader, data, n) || (end && !end_line(reader, on_event, user))) {
+        if (!hypura_buffer_add(&reader->line, data, n) || (end && !end_line(reader, on_event, user))) {
             return false;
         }
         const size_t taken = n + (end != NULL);
@@ -63,6 +41,5 @@ bool sse_feed(sse_reader *reader, const char *data, size_t bytes, sse_event_fn o
 
 void sse_clear(sse_reader *reader)
 {
-    free(reader->line);
-    *reader = (sse_reader){0};
+    hypura_buffer_clear(&reader->line);
 }

@@ -4,13 +4,13 @@
 #ifndef HYPURA_SERVER_SSE_H
 #define HYPURA_SERVER_SSE_H
 
+#include "base/buffer.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 
 typedef struct sse_reader {
-    char *line; /* not yet ended */
-    size_t bytes;
-    size_t capacity;
+    hypura_buffer line; /* not yet ended */
 } sse_reader;
 
 /* Called with the text after "data: " of each line, terminated. false stops. */

@@ -3,6 +3,7 @@
  */
 #include "server/upstream.h"
 
+#include "base/buffer.h"
 #include "base/status.h"
 
 #include <curl/curl.h>
@@ -145,8 +146,7 @@ hypura_status upstream_run(const upstream_call *call, hypura_error *error)
 
 typedef struct whole {
     int code;
-    char *data;
-    size_t bytes;
+    hypura_buffer body;
     bool (*gone)(void *user);
     void *user;
 } whole;
@@ -160,15 +160,7 @@ static bool keep_head(void *user, int code, const char *content_type)
 
 static bool keep_data(void *user, const char *data, size_t bytes)
 {
-    whole *to = user;
-    char *grown = realloc(to->data, to->bytes + bytes);
-    if (!grown) {
-        return false;
-    }
-    memcpy(grown + to->bytes, data, bytes);
-    to->data = grown;
-    to->bytes += bytes;
-    return true;
+    return hypura_buffer_add(&((whole *)user)->body, data, bytes);
 }
 
 static bool ask_gone(void *user)
@@ -199,9 +191,9 @@ hypura_status upstream_json(const char *socket, const char *method, const char *
     const hypura_status status = upstream_run(&call, error);
     if (status == HYPURA_OK) {
         *code = kept.code;
-        *answer = json_loadb(kept.data ? kept.data : "", kept.bytes, JSON_DECODE_ANY, NULL);
+        *answer = json_loadb(hypura_buffer_text(&kept.body), kept.body.bytes, JSON_DECODE_ANY, NULL);
     }
-    free(kept.data);
+    hypura_buffer_clear(&kept.body);
     free(text);
     return status;
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Puts two JUnit reports of the same tests side by side: compare.py STOCK.xml FRONT.xml
+"""Puts two JUnit reports side by side: compare.py STOCK.xml FRONT.xml, the second of the tests that passed in the first.
 
 Prints a Markdown table by file, then every test that stock llama-server passes and the front does not, with the reason.
 """
@@ -24,27 +24,31 @@ def read(path):
     return results
 
 
-stock, front = read(sys.argv[1]), read(sys.argv[2])
-table = collections.defaultdict(collections.Counter)
-differing = []
-for name, (state, why) in sorted(front.items()):
-    row = table[name[0]]
-    row["all"] += 1
-    by_stock = stock.get(name, ("failed", "not run"))[0]
-    if state == "passed":
-        row["passed"] += 1
-    elif by_stock == "passed":
-        row["not served" if "not served" in why else "failed"] += 1
-        differing.append((name, why))
-    else:
-        row["as stock"] += 1
-print("| file | tests | passed | option not served | failed | stock fails or skips as well |\n|---|---|---|---|---|---|")
-total = collections.Counter()
-for file, row in sorted(table.items()):
-    total.update(row)
-    print(f"| {file} | {row['all']} | {row['passed']} | {row['not served']} | {row['failed']} | {row['as stock']} |")
-print(f"| all | {total['all']} | {total['passed']} | {total['not served']} | {total['failed']} | {total['as stock']} |\n")
-for (file, test), why in differing:
-    print(f"- {file}::{test}: {why[:200]}")
-for name in sorted(n for n in front if front[n][0] == "passed" and stock.get(n, ("",))[0] != "passed"):
-    print(f"- passed here alone: {name[0]}::{name[1]}")
+def main():
+    stock, front = read(sys.argv[1]), read(sys.argv[2])
+    table = collections.defaultdict(collections.Counter)
+    differing = []
+    for name, (state, _) in sorted(stock.items()):
+        row = table[name[0]]
+        row["all"] += 1
+        if state != "passed":
+            row["stock " + state] += 1
+            continue
+        ours, why = front.get(name, ("failed", "not run"))
+        row["passed" if ours == "passed" else "not served" if "not served" in why else "failed"] += 1
+        if ours != "passed":
+            differing.append((name, why))
+    total = collections.Counter()
+    for row in table.values():
+        total.update(row)
+    columns = "all", "stock failed", "stock skipped", "passed", "not served", "failed"
+    print("| file | tests | stock fails | stock skips | passed by both | option not served | failed |\n|---|---|---|---|---|---|---|")
+    for file, row in [*sorted(table.items()), ("all", total)]:
+        print(f"| {file} | {' | '.join(str(row[column]) for column in columns)} |")
+    print()
+    for (file, test), why in differing:
+        print(f"- {file}::{test}: {why[:200]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -3,9 +3,9 @@
 #
 #   tests/upstream/run.sh BUILD MODEL.gguf OUT [PYTEST-ARGUMENT...]
 #
-# Leaves OUT/stock.xml, OUT/front.xml and OUT/table.md; a stock.xml that is there is not made again. HYPURA_UPSTREAM_OPTIONS:
-# further options of hypura serve, such as "--weights 50%" for a model that is paged. The Python packages go into the user's
-# cache, pinned as upstream pins them.
+# Leaves OUT/stock.xml, OUT/front.xml, of what stock passes, and OUT/table.md. A stock.xml that is there is not made again.
+# HYPURA_UPSTREAM_OPTIONS: further options of hypura serve, such as "--weights 50%" for a model that is paged. The Python packages
+# go into the user's cache, pinned as upstream pins them.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 build=$(realpath "$1") model=$(realpath "$2")
@@ -36,6 +36,7 @@ for server in stock front; do
     rm -rf "$work/tools/server/tests"
     cp -r "$source/tools/server/tests" "$work/tools/server/tests"
     cd "$work/tools/server/tests"
+    [ $server = stock ] || export HYPURA_UPSTREAM_STOCK=$out/stock.xml
     LLAMA_SERVER_BIN_PATH=$([ $server = stock ] && echo "$stock" || echo "$here/front.py") \
         "$venv/bin/pytest" -q -p local_models --timeout 180 --junit-xml "$out/$server.xml" -o junit_logging=all "$@" \
         >"$out/$server.log" 2>&1 || true
