@@ -31,6 +31,7 @@ demo: models ## run both models in half the memory they need
 	@scripts/demo.sh $(BUILD)
 
 check: $(BUILD)/build.ninja ## build everything and run all tests
+	@scripts/deps.sh --browser
 	@$(NINJA)
 	@ctest --test-dir $(BUILD) --output-on-failure --parallel $(shell getconf _NPROCESSORS_ONLN)
 

@@ -2,14 +2,36 @@
 # Makes sure that what the build needs is there: tells at once when it is, installs it with apt where that is possible
 # (as root or through sudo), and elsewhere lists what is missing and exits 1.
 #
-#   scripts/deps.sh [--aarch64] [-DOPTION=VALUE...]
+#   scripts/deps.sh [--aarch64] [--browser] [-DOPTION=VALUE...]
 #
-# --aarch64 adds what scripts/aarch64.sh needs. The options are those that CMake will get: HYPURA_VULKAN=OFF and
-# HYPURA_TESTS=OFF need less.
+# --aarch64 adds what scripts/aarch64.sh needs. --browser is for Chromium alone, which the test of the server's page drives:
+# where it is not there and Debian's apt cannot install it, that test is skipped, and this is no failure. The options are
+# those that CMake will get: HYPURA_VULKAN=OFF and HYPURA_TESTS=OFF need less.
 set -euo pipefail
 
 system=$(uname -s)
 missing=() debian=() brew=()
+
+# apt_install SUDO PACKAGE...
+apt_install() {
+    local apt=(${1:+"$1"} env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=120)
+    shift
+    echo "installing $*" >&2
+    "${apt[@]}" update >&2 && "${apt[@]}" install --no-install-recommends "$@" >&2
+}
+
+if [[ " $* " == *" --browser "* ]]; then
+    if command -v chromium || command -v chromium-browser; then
+        exit 0
+    fi >/dev/null
+    as_root=$([ "$(id -u)" -eq 0 ] || echo sudo)
+    # Elsewhere the package of that name is another program's installer. -n: see below.
+    if ! grep -qs '^ID=debian' /etc/os-release || { [ -n "$as_root" ] && ! sudo -n true 2>/dev/null; } ||
+        ! apt_install "$as_root" chromium; then
+        echo "no Chromium: the test server_browser will be skipped" >&2
+    fi
+    exit 0
+fi
 
 # need WHAT DEBIAN BREW TEST...: one requirement, the packages that bring it, and a command that succeeds when it is met.
 need() {
@@ -56,21 +78,18 @@ fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if [ "$system" = Linux ] && command -v apt-get >/dev/null; then
-    as_root=()
+    as_root=
     if [ "$(id -u)" -ne 0 ]; then
         # -n: a build must not stop at a password prompt that nobody sees.
         if sudo -n true 2>/dev/null || { [ -t 0 ] && command -v sudo >/dev/null; }; then
-            as_root=(sudo)
+            as_root=sudo
         else
             echo "error: missing:$(printf ' %s,' "${missing[@]}" | sed 's/,$//')" >&2
             echo "install it as root: apt-get install ${debian[*]}" >&2
             exit 1
         fi
     fi
-    echo "installing ${debian[*]}" >&2
-    apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=120)
-    "${apt[@]}" update >&2
-    "${apt[@]}" install --no-install-recommends "${debian[@]}" >&2
+    apt_install "$as_root" "${debian[@]}"
     exit 0
 fi
 
