@@ -65,7 +65,7 @@ static hypura_status parse_size(const hypura_option *option, const char *text, u
     if (!hypura_size_parse(text, bytes)) {
         return bad_value(option, text, error, "a size (bytes, or a number with K, M or G)");
     }
-    if (*bytes == 0) {
+    if (*bytes == 0 && !option->zero) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "option --%s: '%s' is out of range (at least 1 byte)", option->name,
                            text);
     }

@@ -71,6 +71,7 @@ typedef struct hypura_option {
     } to;
     double min; /* inclusive; UNSIGNED, INT, FLOAT, UNSIGNEDS */
     double max;
+    bool zero;                  /* SIZE: 0 means none, and may be given */
     const char *const *choices; /* CHOICE, CHOICES: ends with NULL */
     bool *given;                /* set when the option occurs; NULL: not told */
 } hypura_option;

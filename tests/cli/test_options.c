@@ -22,6 +22,7 @@ typedef struct values {
     uint64_t size;
     hypura_budget budget;
     uint32_t count;
+    uint64_t spare;
     int number;
     float real;
     const char *text;
@@ -39,6 +40,7 @@ static hypura_status parse(const char *const *words, values *to, hypura_argument
     const hypura_option options[] = {
         {"flag", NULL, "a flag", HYPURA_OPTION_FLAG, .to.flag = &to->flag},
         {"size", "SIZE", "a size", HYPURA_OPTION_SIZE, .to.size = &to->size},
+        {"spare", "SIZE", "a size, or none", HYPURA_OPTION_SIZE, .to.size = &to->spare, .zero = true},
         {"budget", "SIZE", "a budget", HYPURA_OPTION_BUDGET, .to.budget = &to->budget},
         {"count", "N", "a count", HYPURA_OPTION_UNSIGNED, .to.unsigned_integer = &to->count, .min = 0,
          .max = UINT32_MAX, .given = &to->count_given},
@@ -174,6 +176,19 @@ static void test_help_is_met_first(void **state)
     assert_false(arguments.help);
 }
 
+static void test_a_size_that_may_be_none(void **state)
+{
+    (void)state;
+    values to;
+    hypura_arguments arguments;
+    hypura_error error;
+    assert_int_equal(parse((const char *[]){"m", "--spare", "2K", NULL}, &to, &arguments, &error), HYPURA_OK);
+    assert_int_equal(to.spare, 2048);
+    assert_int_equal(parse((const char *[]){"m", "--spare", "2K", "--spare", "0", NULL}, &to, &arguments, &error),
+                     HYPURA_OK);
+    assert_int_equal(to.spare, 0);
+}
+
 /* ---- what is refused ------------------------------------------------------- */
 
 static const struct {
@@ -284,6 +299,7 @@ static void test_nearest_name(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_size_that_may_be_none),
         cmocka_unit_test(test_every_kind),        cmocka_unit_test(test_lists),
         cmocka_unit_test(test_list_is_bounded),   cmocka_unit_test(test_dashes),
         cmocka_unit_test(test_refused),           cmocka_unit_test(test_help_text),
