@@ -108,9 +108,9 @@ static char *named_model(http_exchange *exchange, json_t **body)
     return strdup(asked ? asked : "");
 }
 
-static bool wants_embeddings(const char *path)
+static fleet_settings settings_for(const char *path)
 {
-    return strstr(path, "embedding") != NULL;
+    return (fleet_settings){.embeddings = strstr(path, "embedding") != NULL, .reranking = strstr(path, "rerank") != NULL};
 }
 
 static void pass(http_exchange *exchange, server_target *target, const json_t *body)
@@ -147,7 +147,7 @@ void endpoint_pass(http_exchange *exchange)
     json_t *body;
     char *name = named_model(exchange, &body);
     const hypura_model_entry *entry = name ? target_find_or_default(exchange, name) : NULL;
-    const fleet_settings settings = {.embeddings = wants_embeddings(http_path(exchange))};
+    const fleet_settings settings = settings_for(http_path(exchange));
     server_target target;
     if (entry && target_open(exchange, entry, &settings, &target)) {
         pass(exchange, &target, body);

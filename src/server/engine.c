@@ -97,8 +97,8 @@ static void common_words(const engine_options *options, words *to)
     add_text(to, "--cache-dir", options->cache_dir);
 }
 
-/* Variables of llama.cpp would change what was planned. */
-static char **clean_environment(void)
+/* Ours, but for variables of llama.cpp, which would change what was planned. */
+static char **engine_environment(void)
 {
     size_t n = 0;
     while (environ[n]) {
@@ -121,7 +121,7 @@ static hypura_status spawn(const words *line, int in, int out, int error_to, pid
     posix_spawnattr_t attributes;
     sigset_t none;
     sigset_t defaults;
-    char **environment = clean_environment();
+    char **environment = engine_environment();
     if (!environment) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to start an engine");
     }
@@ -372,6 +372,9 @@ static hypura_status run_program(const engine_options *options, server_engine *e
     add_text(&line, "--chat-template", options->chat_template ? engine->template_path : NULL);
     if (options->embeddings) {
         line.items[line.n++] = "--embeddings";
+    }
+    if (options->reranking) {
+        line.items[line.n++] = "--reranking";
     }
     if (options->log_path) {
         line.items[line.n++] = "--verbose";

@@ -36,6 +36,7 @@ typedef struct engine_options {
     uint32_t n_parallel;
     int n_threads;
     bool embeddings;
+    bool reranking;
 } engine_options;
 
 /* What a model would take, from hypura-engine --estimate. */

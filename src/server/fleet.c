@@ -113,7 +113,8 @@ static void fill_options(const server_fleet *fleet, const fleet_member *member, 
                                 .n_batch = settings->n_batch,
                                 .n_parallel = server->n_parallel > 0 ? server->n_parallel : DEFAULT_PARALLEL,
                                 .n_threads = settings->n_threads > 0 ? (int)settings->n_threads : server->n_threads,
-                                .embeddings = settings->embeddings};
+                                .embeddings = settings->embeddings,
+                                .reranking = settings->reranking};
     if (server->weights_percent > 0) {
         options->weights_bytes = (uint64_t)((double)entry->bytes * server->weights_percent / 100.0);
     }
@@ -204,7 +205,8 @@ static bool fits(const fleet_member *member, const fleet_wish *wish)
     const fleet_settings *wished = &wish->settings;
     return !member->retiring && accepts(runs->n_context, wished->n_context) &&
            accepts(runs->n_batch, wished->n_batch) && accepts(runs->n_threads, wished->n_threads) &&
-           (!wished->embeddings || runs->embeddings) && member->entry->modified_ns == wish->entry->modified_ns;
+           (!wished->embeddings || runs->embeddings) && (!wished->reranking || runs->reranking) &&
+           member->entry->modified_ns == wish->entry->modified_ns;
 }
 
 /* What is wished for, and what runs where nothing is. */
@@ -213,7 +215,8 @@ static fleet_settings merge(const fleet_settings *runs, const fleet_settings *wi
     return (fleet_settings){.n_context = wished->n_context > 0 ? wished->n_context : runs->n_context,
                             .n_batch = wished->n_batch > 0 ? wished->n_batch : runs->n_batch,
                             .n_threads = wished->n_threads > 0 ? wished->n_threads : runs->n_threads,
-                            .embeddings = wished->embeddings || runs->embeddings};
+                            .embeddings = wished->embeddings || (runs->embeddings && !wished->reranking),
+                            .reranking = wished->reranking || (runs->reranking && !wished->embeddings)};
 }
 
 static fleet_lease lease_of(fleet_member *member)

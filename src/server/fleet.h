@@ -12,7 +12,7 @@
  *     end can be waited for. Memory that nobody waits for goes back to those that page.
  *  2. A member that is in use is neither ended nor started anew.
  *  3. A member whose process died is never handed out again; the next acquire starts another.
- *  4. Settings of loading (context, threads, batch, embeddings) that differ from what runs wait until it is idle, and
+ *  4. Settings of loading (context, threads, batch, what it answers with) that differ from what runs wait until it is idle, and
  *     others behind them. What a request does not ask for stays as it runs.
  */
 #ifndef HYPURA_SERVER_FLEET_H
@@ -35,7 +35,8 @@ typedef struct fleet_settings {
     uint32_t n_context; /* tokens of one conversation */
     uint32_t n_batch;   /* tokens of a prompt that are computed together at most */
     uint32_t n_threads;
-    bool embeddings;
+    bool embeddings; /* it also answers with these, */
+    bool reranking;  /* or with these: its tokens' states are pooled for one of the two */
 } fleet_settings;
 
 typedef struct fleet_wish {

@@ -14,7 +14,7 @@ static void answer_preflight(http_exchange *exchange)
     const char *wanted = http_header(exchange, "Access-Control-Request-Headers");
     http_set_header(exchange, "Access-Control-Allow-Headers", wanted ? wanted : "Authorization, Content-Type");
     http_set_header(exchange, "Access-Control-Max-Age", "600");
-    http_reply(exchange, 204, "", "", 0);
+    http_reply(exchange, 200, "", "", 0);
 }
 
 bool http_check_head(http_exchange *exchange)

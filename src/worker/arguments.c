@@ -78,6 +78,9 @@ static bool take(int option, const char *value, hypura_worker_arguments *to)
     case 'e':
         to->embeddings = true;
         return true;
+    case 'r':
+        to->reranking = true;
+        return true;
     case 'E':
         to->estimate = true;
         return true;
@@ -112,6 +115,7 @@ hypura_status hypura_worker_parse(int argc, char **argv, hypura_worker_arguments
         {"parallel", required_argument, NULL, 'P'},
         {"threads", required_argument, NULL, 't'},
         {"embeddings", no_argument, NULL, 'e'},
+        {"reranking", no_argument, NULL, 'r'},
         {"estimate", no_argument, NULL, 'E'},
         {"verbose", no_argument, NULL, 'v'},
         {NULL, 0, NULL, 0},
@@ -196,6 +200,9 @@ void hypura_worker_server_words(const hypura_worker_arguments *arguments, const 
     }
     if (arguments->template) {
         add_text(words, "--chat-template-file", arguments->template);
+    }
+    if (arguments->reranking) {
+        add(words, "--reranking");
     }
     if (arguments->embeddings) {
         add(words, "--embeddings");

@@ -16,7 +16,8 @@ typedef struct hypura_worker_arguments {
     const char *template;     /* a file, in Jinja, in place of the model's own; NULL: that one */
     uint32_t n_sequences;     /* conversations computed together at most */
     uint64_t reserve_bytes;   /* memory for prompts that no slot holds */
-    bool embeddings;          /* also answers with embeddings */
+    bool embeddings;          /* also answers with embeddings, */
+    bool reranking;           /* or with how well documents fit a question */
     bool pool_last;           /* the model does not say how its embeddings are pooled: the last token's is taken */
     bool estimate;            /* print what the model would take, as JSON, and end */
     bool verbose;

@@ -13,7 +13,7 @@ import sys
 SERVE = {"--port": "--port", "--host": "--host", "--threads": "--threads", "--api-key": "--api-key"}
 # What hypura serve does anyway, decides itself, or has its own way of.
 IGNORED = {"--offline", "--cont-batching", "--metrics", "--slots", "--no-slots", "--embedding", "--no-ui", "--kv-unified",
-           "--jinja", "--no-jinja", "--no-mmproj"}
+           "--jinja", "--no-jinja", "--no-mmproj", "--reranking"}
 IGNORED_WITH_VALUE = {"--alias", "--seed", "--temp", "--n-predict", "--batch-size", "--ubatch-size", "-fa",
                       "--n-gpu-layers"}
 # What is as the front has it anyway.
@@ -54,10 +54,10 @@ while argv:
         refuse(f"{option} {argv[0]}")
     else:
         refuse(option)
-if model is None:
-    refuse("a server without a model")
+if "AIP_MODE" in os.environ:
+    refuse("AIP_MODE")
 # A folder of models with this one in it: links that lead out of such a folder are not followed.
-name = os.path.splitext(os.path.basename(model))[0]
+name = os.path.splitext(os.path.basename(model))[0] if model else None
 folder = os.path.abspath("tmp/front")
 shutil.rmtree(folder, ignore_errors=True)
 os.makedirs(folder)
@@ -70,8 +70,9 @@ def put(path, target):
         shutil.copy(path, os.path.join(folder, target))
 
 
-put(model, name + ".gguf")
-if "LLAMA_ARG_MMPROJ" in os.environ:
+if model:
+    put(model, name + ".gguf")
+if model and "LLAMA_ARG_MMPROJ" in os.environ:
     put(os.environ["LLAMA_ARG_MMPROJ"], name + ".mmproj.gguf")
 if settings:
     with open(os.path.join(folder, name + ".json"), "w") as file:
@@ -83,6 +84,7 @@ slots = slots or 4
 if context:
     words += ["--context", str(context // slots)]
 # llama-server takes any name for its one model.
-words += ["--parallel", str(slots), "--models", folder, "--default", name]
+# A server of theirs begins without what another one computed.
+words += ["--state-limit", "0", "--parallel", str(slots), "--models", folder] + (["--default", name] if name else [])
 words += os.environ.get("HYPURA_UPSTREAM_OPTIONS", "").split()
 os.execv(words[0], words)

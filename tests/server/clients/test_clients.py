@@ -276,6 +276,23 @@ class Run(unittest.TestCase):
         self.assertIn("not found", failed.stderr)
 
 
+class Others(unittest.TestCase):
+    def test_documents_are_ranked(self):
+        client = test_service.Client(server)
+        body = {"model": DENSE, "query": "king", "documents": ["the queen", "gravel", "a throne"]}
+        for path in "/v1/rerank", "/rerank":
+            status, _, data = client.ask("POST", path, body)
+            self.assertEqual(status, 200, data)
+            self.assertEqual(sorted(r["index"] for r in json.loads(data)["results"]), [0, 1, 2])
+        # One engine pools for one of the two; text it writes in any case.
+        for path, body in (("/v1/chat/completions", {"model": DENSE, "messages": user("hi"), "max_tokens": 1}),
+                           ("/v1/embeddings", {"model": DENSE, "input": "a"}), ("/v1/rerank", body)):
+            status, _, data = client.ask("POST", path, body)
+            self.assertEqual(status, 200, data)
+        status, _, data = client.ask("POST", "/chat/completions/input_tokens", {"model": DENSE, "messages": user("hi")})
+        self.assertEqual(status, 200, data)
+
+
 class OpenAI(unittest.TestCase):
     def setUp(self):
         self.client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)

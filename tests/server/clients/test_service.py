@@ -155,7 +155,7 @@ class Service(unittest.TestCase):
         self.assertEqual(self.client.ask("GET", "/api/tags", Origin="http://evil.example")[0], 403)
         status, headers, _ = self.client.ask("OPTIONS", "/api/chat", Origin="http://localhost:3000",
                                              Access_Control_Request_Headers="x-mine")
-        self.assertEqual((status, headers["Access-Control-Allow-Origin"]), (204, "http://localhost:3000"))
+        self.assertEqual((status, headers["Access-Control-Allow-Origin"]), (200, "http://localhost:3000"))
         self.assertEqual(headers["Access-Control-Allow-Headers"], "x-mine")
         self.assertEqual(self.client.ask("OPTIONS", "/api/chat", Origin="http://evil.example")[0], 403)
 
@@ -171,13 +171,18 @@ class Service(unittest.TestCase):
 
 class Keys(unittest.TestCase):
     def test_key(self):
-        with harness.Server("--api-key", "secret", "--memory", "1G", models=[DENSE]) as server:
+        with harness.Server("--api-key", "secret", "--default", DENSE, "--memory", "1G", "--threads", "2",
+                            models=[DENSE]) as server:
             client = Client(server)
             self.assertEqual(client.ask("GET", "/api/tags")[0], 401)
             self.assertEqual(client.ask("GET", "/api/tags", Authorization="Bearer wrong")[0], 401)
             self.assertEqual(client.ask("GET", "/api/tags", Authorization="Bearer secret")[0], 200)
             self.assertEqual(client.ask("GET", "/api/tags", x_api_key="secret")[0], 200)
             self.assertEqual(client.ask("GET", "/health")[0], 200)
+            # A name that no model has is that of the default one, for llama.cpp's routes.
+            other = dict(model="gpt-4", messages=user("hi"), max_tokens=1)
+            self.assertEqual(client.ask("POST", "/v1/chat/completions", other, Authorization="Bearer secret")[0], 200)
+            self.assertEqual(client.ask("POST", "/api/chat", other, Authorization="Bearer secret")[0], 404)
             self.assertNotIn("secret", "".join(server.lines))
 
     def test_no_listening_beyond_this_machine_without_one(self):
