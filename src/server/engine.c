@@ -97,6 +97,22 @@ static void common_words(const engine_options *options, words *to)
     add_text(to, "--cache-dir", options->cache_dir);
 }
 
+/* How threads of an engine wait for each other, many times a token, where the user does not say: they look a thousand
+ * times, some ten microseconds, and sleep then. On a machine at rest that is as fast as looking for longer, which is
+ * GNU's default, and twice as fast as sleeping at once; where others compute too, threads that look for longer keep the
+ * one that they wait for from its processor (docs/notes/0041). */
+static char spin_count[] = "GOMP_SPINCOUNT=1000";
+
+static bool says_how_to_wait(char *const *variables)
+{
+    bool says = false;
+    for (size_t i = 0; variables[i]; i++) {
+        says = says || strncmp(variables[i], "OMP_WAIT_POLICY=", 16) == 0 ||
+               strncmp(variables[i], "GOMP_SPINCOUNT=", 15) == 0;
+    }
+    return says;
+}
+
 /* Ours, but for variables of llama.cpp, which would change what was planned. */
 static char **engine_environment(void)
 {
@@ -104,12 +120,15 @@ static char **engine_environment(void)
     while (environ[n]) {
         n++;
     }
-    char **kept = calloc(n + 1, sizeof(*kept));
+    char **kept = calloc(n + 2, sizeof(*kept));
     size_t n_kept = 0;
     for (size_t i = 0; kept && i < n; i++) {
         if (strncmp(environ[i], "LLAMA_", 6) != 0 && strncmp(environ[i], "AIP_", 4) != 0) {
             kept[n_kept++] = environ[i];
         }
+    }
+    if (kept && !says_how_to_wait(kept)) {
+        kept[n_kept] = spin_count;
     }
     return kept;
 }

@@ -1,5 +1,5 @@
 """Faults on a server, counted: run.sh BUILD faults.py [PART[=NUMBER] ...]. Not a test: it prints figures for docs/notes.
-Parts: half, slow, fuzz=SECONDS, kills=NUMBER; SEED in the environment begins the fuzz elsewhere.
+Parts: half, slow, unread, fuzz=SECONDS, kills=NUMBER; SEED in the environment begins the fuzz elsewhere.
 
 An engine killed in the middle of an answer, many times; requests cut to pieces and mixed; senders that are slow; sockets
 that are closed on one side. The front has to stay, with the right status, and without more memory or descriptors."""
@@ -106,6 +106,34 @@ def slow(server, client, _):
     print(f"200 senders of a byte every 3 s: {200 - len(held)} cut off, the first after {ended or 0:.0f} s; others were served")
 
 
+def unread(server, client, _):
+    """Readers that never read a long answer: how long each may stay."""
+    body = json.dumps({"model": DENSE, "messages": STORY["messages"], "max_tokens": 1000, "stream": True, "logprobs": True,
+                       "top_logprobs": 20}).encode()
+    begin = time.monotonic()
+    held = []
+    for i in range(8):
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", server.port))
+        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        held.append(connection)
+    most, ended_s = 0, None
+    while time.monotonic() - begin < 180:
+        time.sleep(1)
+        most = max(most, rss(server.process.pid))
+        assert client.ask("GET", "/api/version")[0] == 200
+        status = json.loads(client.ask("GET", "/api/hypura/status")[2])
+        if status["requests"]["active"] == 0:
+            ended_s = time.monotonic() - begin
+            break
+    status, _, _ = client.ask("POST", "/api/chat", SHORT)
+    print(f"8 readers that read nothing of 1,000 tokens with probabilities: all given up after {ended_s or 0:.0f} s, at most "
+          f"{most / 1e6:.1f} MB in all meanwhile; the next request: {status}")
+    for connection in held:
+        connection.close()
+
+
 def half(server, client, _):
     body = json.dumps(SHORT).encode()
     head = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
@@ -126,7 +154,7 @@ with harness.Server("--memory", "1G", "--threads", "2", "--context", "1024", mod
     half(server, client, None)
     before = rss(server.process.pid)
     told(server, "at the beginning", before)
-    for word in sys.argv[1:] or ("half", "slow", "fuzz=60", "kills=100"):
+    for word in sys.argv[1:] or ("half", "slow", "unread", "fuzz=60", "kills=100"):
         part, _, number = word.partition("=")
-        {"half": half, "slow": slow, "fuzz": fuzz, "kills": kills}[part](server, client, float(number or 60))
+        {"half": half, "slow": slow, "unread": unread, "fuzz": fuzz, "kills": kills}[part](server, client, float(number or 60))
         told(server, f"after {part}", before)

@@ -16,6 +16,7 @@ import zlib
 BUILD = os.environ["HYPURA_BUILD"]
 HYPURA = os.path.join(BUILD, "hypura")
 WAITING = os.environ.get("OMP_WAIT_POLICY", "passive")  # spinning threads hurt where others work
+NO_POLICY = "none"  # as a value of OMP_WAIT_POLICY: what the server itself starts its engines with
 DENSE = "smollm2-135m"
 MOE = "smollm2-8x135m"
 TOOLS = "smollm2-tools"
@@ -161,6 +162,8 @@ class Server:
                 os.link(model_path(name), link)
         self.env = dict(os.environ, OMP_WAIT_POLICY=WAITING, HYPURA_CACHE_DIR=os.path.join(BUILD, "tests", "clients-cache"))
         self.env.update(env or {})
+        if self.env["OMP_WAIT_POLICY"] == NO_POLICY:
+            del self.env["OMP_WAIT_POLICY"]
         self.process = subprocess.Popen(
             [HYPURA, "serve", "--port", "0", "--models", self.models, "--no-ollama", *options],
             stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=self.env)

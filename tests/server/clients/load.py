@@ -2,7 +2,7 @@
 
 1, 8 and 32 clients stream answers of 32 greedy tokens to eight prompts; every answer is compared with the one the same
 prompt got alone (dense; moe and paged: with some of their weights). front: the same requests at the engine's own socket and
-through the front. stock: the same at llama.cpp's llama-server, whose path is in LLAMA_SERVER. rest: connections at rest,
+through the front. stock: the same at llama.cpp's llama-server, whose path is in LLAMA_SERVER. waiting: ways of threads to wait for each other. rest: connections at rest,
 and wrk."""
 import collections
 import http.client
@@ -163,6 +163,34 @@ def against_stock(stock, model, seconds):
         other.wait()
 
 
+# How threads of an engine wait for each other: variables that GNU's OpenMP reads.
+POLICIES = {"passive": {"OMP_WAIT_POLICY": "passive"}, "short": {"OMP_WAIT_POLICY": harness.NO_POLICY, "GOMP_SPINCOUNT": "10000"},
+            "the server's": {"OMP_WAIT_POLICY": harness.NO_POLICY}}
+
+
+def waiting(seconds):
+    """One client, eight, and one beside two programs that compute all the time, by turns of policies."""
+    rates = collections.defaultdict(list)
+    rest_cpu = {}
+    for turn in range(2):
+        for model, options in (MOE, ("--weights", "224M")), (DENSE, ()):
+            for policy in POLICIES if turn % 2 else reversed(POLICIES):
+                with harness.Server(*SETTING, *options, models=[model], env=POLICIES[policy]) as server:
+                    Clients(server.port, model, 1, 0.1)
+                    for name, n, others in ("1", 1, 0), ("8", 8, 0), ("1, busy", 1, os.cpu_count()):
+                        busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(others)]
+                        rates[model, policy, name].append(Clients(server.port, model, n, seconds).rate)
+                        for other in busy:
+                            other.kill()
+                            other.wait()
+                    before_s = sum(map(cpu_s, server.engines()))
+                    time.sleep(1)
+                    rest_cpu[policy] = sum(map(cpu_s, server.engines())) - before_s
+    for (model, policy, name), values in rates.items():
+        print(f"| {model} | {policy} | {name} | {' '.join(f'{value:.1f}' for value in values)} |")
+    print("CPU of an engine at rest, of a second:", ", ".join(f"{p} {s:.2f}" for p, s in rest_cpu.items()))
+
+
 def is_ready(port, model):
     try:
         stream(http.client.HTTPConnection("127.0.0.1", port, timeout=600), model, PROMPTS[0], 2)
@@ -237,6 +265,7 @@ PARTS = {
     "dense": lambda seconds: load(DENSE, seconds),
     "moe": lambda seconds: load(MOE, seconds, "--weights", "224M"),
     "paged": lambda seconds: load(DENSE, seconds, "--weights", "60%"),
+    "waiting": waiting,
     "stock": lambda seconds: against_stock(os.environ["LLAMA_SERVER"], DENSE, seconds),
 }
 

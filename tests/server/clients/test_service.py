@@ -172,7 +172,7 @@ class Service(unittest.TestCase):
 class Keys(unittest.TestCase):
     def test_key(self):
         with harness.Server("--api-key", "secret", "--default", DENSE, "--memory", "1G", "--threads", "2",
-                            models=[DENSE]) as server:
+                            models=[DENSE], env={"OMP_WAIT_POLICY": harness.NO_POLICY}) as server:
             client = Client(server)
             self.assertEqual(client.ask("GET", "/api/tags")[0], 401)
             self.assertEqual(client.ask("GET", "/api/tags", Authorization="Bearer wrong")[0], 401)
@@ -183,6 +183,8 @@ class Keys(unittest.TestCase):
             other = dict(model="gpt-4", messages=user("hi"), max_tokens=1)
             self.assertEqual(client.ask("POST", "/v1/chat/completions", other, Authorization="Bearer secret")[0], 200)
             self.assertEqual(client.ask("POST", "/api/chat", other, Authorization="Bearer secret")[0], 404)
+            with open(f"/proc/{server.engines()[0]}/environ") as file:
+                self.assertIn("GOMP_SPINCOUNT=1000", file.read().split("\0"))
             self.assertNotIn("secret", "".join(server.lines))
 
     def test_no_listening_beyond_this_machine_without_one(self):
