@@ -131,22 +131,37 @@ static hypura_status add_options(const json_t *body, const json_t *settings, jso
     return HYPURA_OK;
 }
 
-static hypura_status add_format(const json_t *body, json_t *to, hypura_error *error)
+/* What the answer has to be: any JSON object ({}), or what a schema says; NULL: text. A new reference. */
+static hypura_status read_format(const json_t *body, json_t **schema, hypura_error *error)
 {
-    const json_t *format = json_object_get(body, "format");
+    json_t *format = json_object_get(body, "format");
+    *schema = NULL;
     if (!format || json_is_null(format) || (json_is_string(format) && json_string_length(format) == 0)) {
         return HYPURA_OK;
     }
     if (json_is_string(format) && strcmp(json_string_value(format), "json") == 0) {
-        json_object_set_new(to, "response_format", json_pack("{s:s}", "type", "json_object"));
+        *schema = json_object();
     } else if (json_is_object(format)) {
-        json_object_set_new(
-            to, "response_format",
-            json_pack("{s:s, s:{s:s, s:O}}", "type", "json_schema", "json_schema", "name", "format", "schema", format));
+        *schema = json_incref(format);
     } else {
         return hypura_fail(error, HYPURA_ERR_USAGE, "format is neither \"json\" nor a JSON schema");
     }
     return HYPURA_OK;
+}
+
+static hypura_status add_format(const json_t *body, json_t *to, hypura_error *error)
+{
+    json_t *schema;
+    const hypura_status status = read_format(body, &schema, error);
+    if (schema && json_object_size(schema) == 0) {
+        json_object_set_new(to, "response_format", json_pack("{s:s}", "type", "json_object"));
+    } else if (schema) {
+        json_object_set_new(
+            to, "response_format",
+            json_pack("{s:s, s:{s:s, s:O}}", "type", "json_schema", "json_schema", "name", "format", "schema", schema));
+    }
+    json_decref(schema);
+    return status;
 }
 
 static bool is_level(const char *text)
@@ -276,11 +291,12 @@ static hypura_status translate_text(const json_t *body, const json_t *settings, 
     if (status == HYPURA_OK) {
         status = add_options(body, settings, request->body, error);
     }
-    const json_t *format = json_object_get(body, "format");
-    if (status == HYPURA_OK && json_is_object(format)) {
-        json_object_set_new(request->body, "json_schema", json_deep_copy(format));
-    } else if (status == HYPURA_OK && json_is_string(format) && json_string_length(format) > 0) {
-        json_object_set_new(request->body, "json_schema", json_object());
+    json_t *schema = NULL;
+    if (status == HYPURA_OK) {
+        status = read_format(body, &schema, error);
+    }
+    if (schema) {
+        json_object_set_new(request->body, "json_schema", schema);
     }
     return status;
 }
@@ -297,13 +313,16 @@ bool ollama_has_images(const json_t *body)
     return found;
 }
 
-/* The template of one turn that the model was made with. Tools and pictures have no place in it, nor has one for
- * conversations (in Ollama's store) been read: the template in the model's file is used then. NULL: that one. */
+/* The template of one turn that the model was made with. Tools, thoughts and pictures have no place in it, and one for
+ * whole conversations, as in Ollama's store, cannot be read: the template in the model's file is used then. NULL: that
+ * one. */
 static const char *turn_template(const json_t *body, const json_t *settings)
 {
     const char *source = json_string_value(json_object_get(settings, "template"));
-    const bool fits = source && source[0] != '\0' && !go_template_is_jinja(source) &&
-                      json_array_size(json_object_get(body, "tools")) == 0 && !ollama_has_images(body) &&
+    const json_t *think = json_object_get(body, "think");
+    const bool is_plain = json_array_size(json_object_get(body, "tools")) == 0 && !ollama_has_images(body) &&
+                          !json_is_true(think) && json_string_length(think) == 0;
+    const bool fits = source && source[0] != '\0' && is_plain && !go_template_is_jinja(source) &&
                       go_template_check(source, NULL) == HYPURA_OK;
     return fits ? source : NULL;
 }

@@ -513,6 +513,8 @@ prefix_session *prefix_open(const char *root, uint64_t limit_bytes, const char *
         while (session->n_states > 0) {
             drop_state(session, 0, false);
         }
+        pthread_cond_destroy(&session->changed);
+        pthread_mutex_destroy(&session->lock);
         free(session);
         return NULL;
     }

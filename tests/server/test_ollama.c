@@ -222,6 +222,7 @@ static void probabilities_are_asked_for_either_way(void **state)
                     "/completion");
     expect_json(json_object_get(to, "n_probs"), "3");
     json_decref(to);
+    expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"raw\":true,\"format\":\"yaml\"}");
     expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"logprobs\":true,\"top_logprobs\":21}");
     expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"raw\":true,\"top_logprobs\":\"many\"}");
 }

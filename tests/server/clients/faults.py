@@ -1,5 +1,5 @@
 """Faults on a server, counted: run.sh BUILD faults.py [PART[=NUMBER] ...]. Not a test: it prints figures for docs/notes.
-Parts: half, slow, unread, fuzz=SECONDS, kills=NUMBER; SEED in the environment begins the fuzz elsewhere.
+Parts: half, slow, unread, big, fuzz=SECONDS, kills=NUMBER; SEED in the environment begins the fuzz elsewhere.
 
 An engine killed in the middle of an answer, many times; requests cut to pieces and mixed; senders that are slow; sockets
 that are closed on one side. The front has to stay, with the right status, and without more memory or descriptors."""
@@ -134,6 +134,26 @@ def unread(server, client, _):
         connection.close()
 
 
+def big(server, client, _):
+    """Bodies of 100 MB, which is above the limit: announced, and in pieces of unknown number."""
+    answers = collections.Counter()
+    piece = b"x" * (1 << 20)
+    for i in range(8):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+            chunked = i % 2
+            connection.sendall(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\n" +
+                               (b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"Content-Length: 104857600\r\n\r\n"))
+            try:
+                for _ in range(100):
+                    connection.sendall(b"100000\r\n" + piece + b"\r\n" if chunked else piece)
+                if chunked:
+                    connection.sendall(b"0\r\n\r\n")
+            except OSError:
+                pass
+            answers[connection.recv(65536)[9:12].decode() or "closed"] += 1
+    print(f"8 bodies of 100 MB: {dict(answers)}")
+
+
 def half(server, client, _):
     body = json.dumps(SHORT).encode()
     head = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
@@ -154,7 +174,7 @@ with harness.Server("--memory", "1G", "--threads", "2", "--context", "1024", mod
     half(server, client, None)
     before = rss(server.process.pid)
     told(server, "at the beginning", before)
-    for word in sys.argv[1:] or ("half", "slow", "unread", "fuzz=60", "kills=100"):
+    for word in sys.argv[1:] or ("half", "slow", "unread", "big", "fuzz=60", "kills=100"):
         part, _, number = word.partition("=")
-        {"half": half, "slow": slow, "unread": unread, "fuzz": fuzz, "kills": kills}[part](server, client, float(number or 60))
+        {"half": half, "slow": slow, "unread": unread, "big": big, "fuzz": fuzz, "kills": kills}[part](server, client, float(number or 60))
         told(server, f"after {part}", before)
