@@ -4,6 +4,7 @@
  */
 #include "hypura_server.h"
 
+#include "base/buffer.h"
 #include "base/clock.h"
 #include "base/status.h"
 #include "server/sse.h"
@@ -27,9 +28,8 @@ typedef struct answering {
     void *user;
     sse_reader events;
     hypura_result *result;
-    size_t text_bytes;
-    char *refusal; /* the body, where the status is not 200 */
-    size_t refusal_bytes;
+    hypura_buffer text;
+    hypura_buffer refusal; /* the body, where the status is not 200 */
     CURL *curl;
     uint64_t begin_us;
     uint64_t first_us; /* when the first text came */
@@ -41,19 +41,6 @@ typedef struct answering {
 
 /* ---- the answer ---------------------------------------------------------------- */
 
-static bool grow(char **text, size_t *bytes, const char *more, size_t n)
-{
-    char *grown = realloc(*text, *bytes + n + 1);
-    if (!grown) {
-        return false;
-    }
-    memcpy(grown + *bytes, more, n);
-    *bytes += n;
-    grown[*bytes] = '\0';
-    *text = grown;
-    return true;
-}
-
 static bool take_text(answering *to, const json_t *text)
 {
     const size_t n = json_string_length(text);
@@ -63,7 +50,7 @@ static bool take_text(answering *to, const json_t *text)
     if (to->first_us == 0) {
         to->first_us = hypura_clock_us();
     }
-    if (!grow(&to->result->text, &to->text_bytes, json_string_value(text), n)) {
+    if (!hypura_buffer_add(&to->text, json_string_value(text), n)) {
         to->no_memory = true;
         return false;
     }
@@ -104,7 +91,7 @@ static size_t on_data(char *data, size_t size, size_t n, void *user)
     long code = 0;
     curl_easy_getinfo(to->curl, CURLINFO_RESPONSE_CODE, &code);
     const bool taken = code == 200 ? sse_feed(&to->events, data, size * n, on_event, to)
-                                   : grow(&to->refusal, &to->refusal_bytes, data, size * n);
+                                   : hypura_buffer_add(&to->refusal, data, size * n);
     return taken ? size * n : 0;
 }
 
@@ -145,7 +132,7 @@ static hypura_status tell(const answering *a, const hypura_client *client, CURLc
         return hypura_fail(error, HYPURA_ERR_IO, "%s: %s", client->url, curl_easy_strerror(code));
     }
     if (status != 200) {
-        json_t *body = json_loadb(a->refusal ? a->refusal : "", a->refusal_bytes, 0, NULL);
+        json_t *body = json_loadb(hypura_buffer_text(&a->refusal), a->refusal.bytes, 0, NULL);
         const char *message = json_string_value(json_object_get(json_object_get(body, "error"), "message"));
         const hypura_status kind = status < 500 ? HYPURA_ERR_USAGE : HYPURA_ERR_BACKEND;
         (void)hypura_fail(error, kind, "%s: %s (%ld)", client->url, message ? message : "the request was refused",
@@ -195,16 +182,16 @@ hypura_status hypura_client_generate(hypura_client *client, const hypura_generat
                                : hypura_fail(error, HYPURA_ERR_USAGE, "the prompt is no UTF-8");
     free(text);
     sse_clear(&a.events);
-    free(a.refusal);
+    hypura_buffer_clear(&a.refusal);
     const uint64_t end_us = hypura_clock_us();
     const uint64_t first_us = a.first_us ? a.first_us : end_us;
     result->prompt_s = (double)(first_us - a.begin_us) / 1e6;
     result->decode_s = (double)(end_us - first_us) / 1e6;
     result->stopped_by_user = a.stopped;
-    if (status == HYPURA_OK && !result->text) {
-        result->text = strdup("");
-        status = result->text ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the answer");
+    if (status == HYPURA_OK && !hypura_buffer_add(&a.text, NULL, 0)) { /* an answer without text is text, too */
+        status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the answer");
     }
+    result->text = a.text.data;
     if (!options->raw && status == HYPURA_OK) {
         json_array_append_new(client->messages, json_pack("{s:s, s:s}", "role", "assistant", "content", result->text));
     } else if (!options->raw) {

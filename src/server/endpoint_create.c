@@ -147,26 +147,25 @@ void endpoint_ollama_blob_head(http_exchange *exchange)
     http_reply(exchange, there ? 200 : 404, "", "", 0);
 }
 
-/* The body is held whole before this runs: files above the limit of a body are refused with 413, and made models of by
- * their path instead. */
 void endpoint_ollama_blob(http_exchange *exchange)
 {
     hypura_blob *blob = NULL;
+    hypura_buffer piece = {0};
     hypura_error error = {0};
-    size_t bytes = 0;
-    const char *data = http_body(exchange, &bytes);
+    http_part part = HTTP_PART_BYTES;
     hypura_status status = hypura_blob_begin(http_server(exchange)->models, http_rest(exchange), &blob, &error);
-    if (status == HYPURA_OK) {
-        status = hypura_blob_write(blob, data, bytes, &error);
-        if (status == HYPURA_OK) {
-            status = hypura_blob_commit(blob, &error);
-        } else {
-            hypura_blob_abandon(blob);
-        }
+    while (status == HYPURA_OK && (part = http_read(exchange, &piece)) == HTTP_PART_BYTES) {
+        status = hypura_blob_write(blob, piece.data, piece.bytes, &error);
     }
-    if (status == HYPURA_OK) {
-        http_reply(exchange, 201, "", "", 0);
+    hypura_buffer_clear(&piece);
+    if (status == HYPURA_OK && part == HTTP_PART_END) {
+        status = hypura_blob_commit(blob, &error);
     } else {
+        hypura_blob_abandon(blob);
+    }
+    if (status != HYPURA_OK) {
         library_end_steps(exchange, &error);
+    } else if (part == HTTP_PART_END) {
+        http_reply(exchange, 201, "", "", 0);
     }
 }

@@ -100,6 +100,29 @@ const char *http_body(const http_exchange *exchange, size_t *bytes)
     return hypura_buffer_text(&exchange->body);
 }
 
+http_part http_read(http_exchange *exchange, hypura_buffer *piece)
+{
+    piece->bytes = 0;
+    pthread_mutex_lock(&exchange->lock);
+    while (!exchange->gone && !exchange->give_up && !exchange->body_ended && exchange->body.bytes == 0) {
+        (void)hypura_cond_wait(&exchange->room, &exchange->lock, UINT64_MAX);
+    }
+    http_part part = HTTP_PART_END;
+    if (exchange->gone || exchange->give_up) {
+        part = HTTP_PART_BROKEN;
+    } else if (exchange->body.bytes > 0) {
+        const hypura_buffer empty = *piece;
+        *piece = exchange->body;
+        exchange->body = empty;
+        part = HTTP_PART_BYTES;
+        if (!exchange->body_ended) {
+            http_resume(exchange);
+        }
+    }
+    pthread_mutex_unlock(&exchange->lock);
+    return part;
+}
+
 json_t *http_json(http_exchange *exchange)
 {
     json_error_t reason;

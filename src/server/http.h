@@ -3,7 +3,8 @@
  *
  * One thread owns all sockets (libmicrohttpd). A whole request is given to a handler:
  * those marked quick run on that thread, all others on a thread of their own while
- * the connection is set aside. So a handler is straight code that may block.
+ * the connection is set aside. So a handler is straight code that may block. An upload is
+ * given to its handler once its head is there, and taken from the socket as the handler reads.
  *
  *     received --> checked (guard.h, routes.h) --> handler --> answered
  *                     '--> refused
@@ -19,6 +20,8 @@
 #define HYPURA_SERVER_HTTP_H
 
 #include "hypura.h"
+
+#include "base/buffer.h"
 
 #include <jansson.h>
 
@@ -47,6 +50,13 @@ const char *http_header(const http_exchange *exchange, const char *name);
 const char *http_body(const http_exchange *exchange, size_t *bytes);
 /* The body as a JSON object; answers 400 and returns NULL when it is none. Release with json_decref. */
 json_t *http_json(http_exchange *exchange);
+/* The next bytes of the body, for handlers of uploads. Blocks until there are some; what piece held before is gone. */
+typedef enum http_part {
+    HTTP_PART_BYTES = 0,
+    HTTP_PART_END,    /* the body is whole */
+    HTTP_PART_BROKEN, /* it never will be: the client is gone */
+} http_part;
+http_part http_read(http_exchange *exchange, hypura_buffer *piece);
 /* The query as it was sent, "a=b&c=d", "" when there is none. */
 const char *http_query_text(const http_exchange *exchange);
 

@@ -7,6 +7,9 @@
  *                |                                |
  *                '--> refused                     '--> (taken up again) answer (http_answer.c)
  *
+ *     line ---> head of an upload: handler starts ---> body, set aside while the handler is behind ---> whole --->
+ * answer
+ *
  * What always holds: this thread waits for nothing but sockets and short locks.
  */
 #include "server/http_internal.h"
@@ -32,7 +35,8 @@
 #define CONNECTION_MEMORY_BYTES (32 * 1024) /* a request's head has to fit */
 #define MIN_BODY_BYTES_PER_S    (64 * 1024)
 #define SECOND_US               UINT64_C(1000000)
-#define OTHER_REQUESTS          64 /* that compute nothing: these at the same time at most */
+#define OTHER_REQUESTS          64                /* that compute nothing: these at the same time at most */
+#define UPLOAD_BYTES            ((size_t)1 << 20) /* of one that its handler has not read: no more is taken then */
 
 struct http_daemon {
     http_options options;
@@ -152,6 +156,11 @@ static bool is_quick(const http_exchange *exchange)
     return (exchange->route->flags & ROUTE_QUICK) != 0;
 }
 
+static bool is_upload(const http_exchange *exchange)
+{
+    return exchange->route && (exchange->route->flags & ROUTE_UPLOAD) != 0;
+}
+
 static uint32_t *count_of(http_exchange *exchange)
 {
     return exchange->route->flags & ROUTE_MODEL ? &exchange->daemon->n_active : &exchange->daemon->n_other;
@@ -196,6 +205,36 @@ static void run_handler(void *user)
     exchange_release(exchange);
 }
 
+/* To a handler on a thread of its own, and sets the connection aside until that answers, but for an upload, which goes
+ * on. False when it was answered: there is no room. */
+static bool hand_over(http_exchange *exchange)
+{
+    http_daemon *daemon = exchange->daemon;
+    if (atomic_load(&daemon->draining)) {
+        http_fail(exchange, 503, "the server is shutting down");
+        return false;
+    }
+    if (!enter(exchange)) {
+        http_fail(exchange, 429, "too many requests at the same time: try again in a moment");
+        return false;
+    }
+    pthread_mutex_lock(&exchange->lock); /* so that it does not answer before the connection is set aside */
+    exchange->n_holders++;
+    const bool started = server_jobs_run(daemon->jobs, run_handler, exchange);
+    if (!started) {
+        exchange->n_holders--;
+    } else if (!is_upload(exchange)) {
+        exchange->suspended = true;
+        MHD_suspend_connection(exchange->connection);
+    }
+    pthread_mutex_unlock(&exchange->lock);
+    if (!started) {
+        leave(exchange);
+        http_fail(exchange, 503, "no thread can be started");
+    }
+    return started;
+}
+
 /* ---- checks ------------------------------------------------------------------------ */
 
 static enum MHD_Result collect_pair(void *user, enum MHD_ValueKind kind, const char *name, const char *value)
@@ -209,6 +248,10 @@ static bool check_length(http_exchange *exchange, uint64_t *seconds)
     const http_options *options = &exchange->daemon->options;
     const char *length = http_header(exchange, MHD_HTTP_HEADER_CONTENT_LENGTH);
     const unsigned long long bytes = length ? strtoull(length, NULL, 10) : options->max_body_bytes;
+    if (is_upload(exchange)) {
+        *seconds = options->head_s; /* more as it comes */
+        return true;
+    }
     if (length && bytes > options->max_body_bytes) {
         http_fail(exchange, 413, "a request of %s bytes is too large: %zu are taken", length, options->max_body_bytes);
         *seconds = options->head_s;
@@ -243,7 +286,8 @@ static enum MHD_Result take_head(http_exchange *exchange, const char *path, cons
     MHD_get_connection_values(exchange->connection, MHD_GET_ARGUMENT_KIND, collect_pair, &exchange->arguments);
     MHD_get_connection_values(exchange->connection, MHD_HEADER_KIND, collect_pair, &exchange->headers);
     uint64_t seconds = daemon->options.head_s;
-    const bool good = http_check_head(exchange) && check_length(exchange, &seconds);
+    const bool good =
+        http_check_head(exchange) && check_length(exchange, &seconds) && (!is_upload(exchange) || hand_over(exchange));
     http_link_deadline(daemon->links, link, seconds);
     /* A refusal waits for the rest of the request, which is dropped as it comes: a connection that is closed on a
      * sender takes the answer with it. Who asks before sending is told at once. */
@@ -259,33 +303,58 @@ static void take_body(http_exchange *exchange, const char *data, size_t bytes)
     }
 }
 
+/* A piece of an upload. What is left in *bytes comes again when the handler has read: until then the connection is set
+ * aside, for as long as that takes. */
+static void take_upload(http_exchange *exchange, const char *data, size_t *bytes)
+{
+    const http_daemon *daemon = exchange->daemon;
+    pthread_mutex_lock(&exchange->lock);
+    const bool answered = exchange->begun || exchange->give_up; /* the rest is dropped as it comes */
+    const bool behind = !answered && exchange->body.bytes >= UPLOAD_BYTES;
+    if (behind) {
+        exchange->suspended = true;
+        MHD_suspend_connection(exchange->connection);
+    } else if (answered || hypura_buffer_add(&exchange->body, data, *bytes)) {
+        exchange->n_body_bytes += *bytes;
+        *bytes = 0;
+        pthread_cond_signal(&exchange->room);
+    } else {
+        exchange->give_up = true; /* no memory */
+        pthread_cond_signal(&exchange->room);
+    }
+    pthread_mutex_unlock(&exchange->lock);
+    const uint64_t took_s = (hypura_clock_us() - exchange->begin_us) / SECOND_US;
+    const uint64_t may_take_s = daemon->options.head_s + exchange->n_body_bytes / MIN_BODY_BYTES_PER_S;
+    const uint64_t left_s = may_take_s > took_s ? may_take_s - took_s : 1;
+    http_link_deadline(daemon->links, link_of(exchange->connection), behind ? 0 : left_s);
+}
+
+/* Its end; also when the connection is taken up again after that. */
+static enum MHD_Result end_upload(http_exchange *exchange)
+{
+    pthread_mutex_lock(&exchange->lock);
+    const bool answered = exchange->begun || exchange->give_up;
+    exchange->body_ended = true;
+    if (!answered) {
+        exchange->suspended = true;
+        MHD_suspend_connection(exchange->connection);
+    }
+    pthread_cond_signal(&exchange->room);
+    pthread_mutex_unlock(&exchange->lock);
+    http_link_deadline(exchange->daemon->links, link_of(exchange->connection), 0);
+    return answered ? http_answer(exchange) : MHD_YES;
+}
+
 static enum MHD_Result take_whole(http_exchange *exchange)
 {
     http_daemon *daemon = exchange->daemon;
     http_link_deadline(daemon->links, link_of(exchange->connection), 0);
     if (exchange->body_too_large) {
         http_fail(exchange, 413, "the request is too large: %zu bytes are taken", daemon->options.max_body_bytes);
-    } else if (atomic_load(&daemon->draining)) {
-        http_fail(exchange, 503, "the server is shutting down");
-    } else if (is_quick(exchange)) {
+    } else if (is_quick(exchange) && !atomic_load(&daemon->draining)) {
         exchange->route->handle(exchange);
-    } else if (!enter(exchange)) {
-        http_fail(exchange, 429, "too many requests at the same time: try again in a moment");
-    } else {
-        pthread_mutex_lock(&exchange->lock);
-        exchange->n_holders++;
-        exchange->suspended = true;
-        MHD_suspend_connection(exchange->connection);
-        pthread_mutex_unlock(&exchange->lock);
-        if (server_jobs_run(daemon->jobs, run_handler, exchange)) {
-            return MHD_YES;
-        }
-        leave(exchange);
-        pthread_mutex_lock(&exchange->lock);
-        exchange->n_holders--;
-        pthread_mutex_unlock(&exchange->lock);
-        http_fail(exchange, 503, "no thread can be started");
-        return MHD_YES; /* taken up again by the failure */
+    } else if (hand_over(exchange)) {
+        return MHD_YES;
     }
     return http_answer(exchange);
 }
@@ -303,10 +372,17 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
     if (!exchange->method) {
         return take_head(exchange, path, method);
     }
+    if (is_upload(exchange) && *upload_bytes > 0) {
+        take_upload(exchange, upload, upload_bytes);
+        return MHD_YES;
+    }
     if (*upload_bytes > 0) {
         take_body(exchange, upload, *upload_bytes);
         *upload_bytes = 0;
         return MHD_YES;
+    }
+    if (is_upload(exchange)) {
+        return end_upload(exchange);
     }
     pthread_mutex_lock(&exchange->lock);
     const bool handed = exchange->n_holders > 1 || exchange->begun || exchange->give_up;

@@ -41,12 +41,14 @@ struct http_exchange {
     char *query;
     http_pairs arguments;
     http_pairs headers;
-    hypura_buffer body;
+    hypura_buffer body; /* of an upload, what its handler has not read yet */
     bool body_too_large;
-    char *allowed_origin; /* for the answer; NULL: no web page's request */
+    bool body_ended;       /* of an upload */
+    uint64_t n_body_bytes; /* the same: that have come */
+    char *allowed_origin;  /* for the answer; NULL: no web page's request */
 
     pthread_mutex_t lock;
-    pthread_cond_t room; /* out has room, or the client is gone */
+    pthread_cond_t room; /* out has room, an upload goes on, or the client is gone */
     int n_holders;
     bool suspended;
     bool gone;    /* the connection has ended */

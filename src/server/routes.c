@@ -33,7 +33,7 @@ static const http_route routes[] = {
     {"POST", "/api/pull", endpoint_ollama_pull, 0, OLLAMA},
     {"POST", "/api/create", endpoint_ollama_create, 0, OLLAMA},
     {"HEAD", "/api/blobs/*", endpoint_ollama_blob_head, 0, OLLAMA},
-    {"POST", "/api/blobs/*", endpoint_ollama_blob, 0, OLLAMA},
+    {"POST", "/api/blobs/*", endpoint_ollama_blob, ROUTE_UPLOAD, OLLAMA},
     {"POST", "/api/chat", endpoint_ollama_chat, ROUTE_MODEL, OLLAMA},
     {"POST", "/api/generate", endpoint_ollama_generate, ROUTE_MODEL, OLLAMA},
     {"POST", "/api/embed", endpoint_ollama_embed, ROUTE_MODEL, OLLAMA},

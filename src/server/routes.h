@@ -11,6 +11,7 @@ enum {
     ROUTE_QUICK = 1,  /* runs on the thread of the sockets: never blocks */
     ROUTE_PUBLIC = 2, /* needs no key */
     ROUTE_MODEL = 4,  /* computes: counts against the limit of requests */
+    ROUTE_UPLOAD = 8, /* its handler takes the body as it comes (http_read), and that has no limit */
 };
 
 typedef struct http_route {

@@ -1,4 +1,5 @@
 """What a server owes besides answers: limits, keys, faults, and an end in order. Plain sockets, SmolLM2 alone."""
+import hashlib
 import http.client
 import json
 import os
@@ -149,6 +150,26 @@ class Service(unittest.TestCase):
             except OSError:
                 pass
             self.assertIn(b" 413 ", sender.recv(65536))
+
+    def test_files_are_taken_as_they_come(self):
+        """Beyond the limit of bodies, by length and in pieces; what is broken off or not as announced leaves nothing."""
+        data = os.urandom(1 << 20) * 8
+        path = "/api/blobs/sha256:" + hashlib.sha256(data).hexdigest()
+        pieces = lambda: iter([data[at:at + 300000] for at in range(0, len(data), 300000)])
+        for body in (data, pieces()):
+            status, _, answer = self.client.ask("POST", path, body)
+            self.assertEqual(status, 201, answer)
+        self.assertEqual(self.client.ask("HEAD", path)[0], 200)
+        for wrong in "sha256:" + "0" * 64, "sha256:x":
+            status, _, answer = self.client.ask("POST", "/api/blobs/" + wrong, data)
+            self.assertEqual((status, list(json.loads(answer))), (400, ["error"]))
+        self.assertEqual(self.client.ask("POST", "/api/blobs/sha256:" + "0" * 64, data, Origin="http://evil.example")[0], 403)
+        head = f"POST /api/blobs/sha256:{'1' * 64} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", self.server.port)) as gone:
+            gone.sendall(head.encode() + data[:3 << 20])
+        staging = os.path.join(self.server.models, ".staging")
+        harness.wait_until(lambda: not os.path.exists(staging) or os.listdir(staging) == [])
+        self.assertEqual(len(os.listdir(os.path.join(self.server.models, ".blobs"))), 1)
 
     def test_pages_and_names_of_elsewhere(self):
         self.assertEqual(self.client.ask("GET", "/api/tags", Host="evil.example")[0], 403)
