@@ -3,6 +3,7 @@
  */
 #include "engine/gpu.h"
 
+#include "base/buffer.h"
 #include "base/status.h"
 #include "hw/modules.h"
 
@@ -107,27 +108,13 @@ void hypura_gpu_describe(ggml_backend_dev_t device, const hypura_profile *profil
 /* ---- overrides --------------------------------------------------------------------- */
 
 typedef struct pattern {
-    char  *text;
-    size_t used;
-    size_t capacity;
-    bool   failed;
+    hypura_buffer text;
+    bool          failed;
 } pattern;
 
 static void append(pattern *p, const char *text)
 {
-    const size_t n = strlen(text);
-    if (p->used + n + 1 > p->capacity) {
-        const size_t capacity = 2 * (p->used + n + 64);
-        char *grown = realloc(p->text, capacity);
-        if (!grown) {
-            p->failed = true;
-            return;
-        }
-        p->text = grown;
-        p->capacity = capacity;
-    }
-    memcpy(p->text + p->used, text, n + 1);
-    p->used += n;
+    p->failed = !hypura_buffer_add(&p->text, text, strlen(text)) || p->failed;
 }
 
 /* What follows "blk.N."; NULL for a tensor of another name. */
@@ -158,7 +145,7 @@ static bool is_first_of_name(const hypura_map *map, const hypura_plan *plan, int
  * every tensor, so there is one for each name and not one for each tensor. */
 static char *pattern_of(const hypura_map *map, const hypura_plan *plan, int first)
 {
-    pattern p = {.used = 0};
+    pattern p = {.failed = false};
     const char *name = name_in_layer(map->tensors[first].name);
     append(&p, "^blk\\.(");
     for (int t = first; t < map->n_tensors; t++) {
@@ -175,10 +162,10 @@ static char *pattern_of(const hypura_map *map, const hypura_plan *plan, int firs
     }
     append(&p, "$");
     if (p.failed) {
-        free(p.text);
+        hypura_buffer_clear(&p.text);
         return NULL;
     }
-    return p.text;
+    return p.text.data;
 }
 
 struct llama_model_tensor_buft_override *hypura_gpu_overrides(const hypura_map *map, const hypura_plan *plan,

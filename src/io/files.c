@@ -95,22 +95,26 @@ static hypura_status compare(const hypura_io_file *file, bool known, const hypur
     return HYPURA_OK;
 }
 
-hypura_status hypura_io_files_check(const hypura_io_table *table, hypura_error *error)
+/* Each file as the table has it open, or as its path leads to one now. */
+static hypura_status check_all(const hypura_io_table *table, bool paths, hypura_error *error)
 {
     hypura_status status = HYPURA_OK;
     for (int i = 0; i < table->n && status == HYPURA_OK; i++) {
+        const hypura_io_file *file = &table->files[i];
         hypura_os_identity now;
-        status = compare(&table->files[i], hypura_os_identity_of_file(table->files[i].fd, &now), &now, error);
+        const bool known =
+            paths ? hypura_os_identity_of_path(file->path, &now) : hypura_os_identity_of_file(file->fd, &now);
+        status = compare(file, known, &now, error);
     }
     return status;
 }
 
+hypura_status hypura_io_files_check(const hypura_io_table *table, hypura_error *error)
+{
+    return check_all(table, false, error);
+}
+
 hypura_status hypura_io_files_check_paths(const hypura_io_table *table, hypura_error *error)
 {
-    hypura_status status = HYPURA_OK;
-    for (int i = 0; i < table->n && status == HYPURA_OK; i++) {
-        hypura_os_identity now;
-        status = compare(&table->files[i], hypura_os_identity_of_path(table->files[i].path, &now), &now, error);
-    }
-    return status;
+    return check_all(table, true, error);
 }

@@ -165,15 +165,22 @@ static double seconds(double bytes, double bytes_per_s)
 
 /* ---- from rates ------------------------------------------------------------- */
 
-static double rate_of(const planner *p, int t)
+/* Which of the measured rates is that of the tensor's products; -1: none. */
+static int find_rate(const planner *p, int t)
 {
     const bool experts = (p->survey->uses[t].flags & HYPURA_USE_MUL_MAT_ID) != 0;
     for (int i = 0; p->rates && i < p->rates->n; i++) {
         if (p->rates->by_type[i].type == p->map->tensors[t].type && p->rates->by_type[i].experts == experts) {
-            return p->rates->by_type[i].bytes_per_s;
+            return i;
         }
     }
-    return p->profile->memory_bytes_per_s;
+    return -1;
+}
+
+static double rate_of(const planner *p, int t)
+{
+    const int i = find_rate(p, t);
+    return i >= 0 ? p->rates->by_type[i].bytes_per_s : p->profile->memory_bytes_per_s;
 }
 
 /* Of one token among many; 0 where a type of weight was not measured for that. What makes
@@ -182,18 +189,12 @@ static double prompt_compute_time(const planner *p)
 {
     double sum_s = 0.0;
     for (int t = 0; t < p->map->n_tensors; t++) {
-        const hypura_tensor *tensor = &p->map->tensors[t];
         const uint32_t flags = p->survey->uses[t].flags & (HYPURA_USE_MUL_MAT | HYPURA_USE_MUL_MAT_ID);
-        double rate = 0.0;
-        if (flags == 0 || tensor->role == HYPURA_ROLE_OUTPUT) {
+        if (flags == 0 || p->map->tensors[t].role == HYPURA_ROLE_OUTPUT) {
             continue;
         }
-        for (int i = 0; p->rates && i < p->rates->n; i++) {
-            if (p->rates->by_type[i].type == tensor->type &&
-                p->rates->by_type[i].experts == ((flags & HYPURA_USE_MUL_MAT_ID) != 0)) {
-                rate = p->rates->by_type[i].prompt_bytes_per_s;
-            }
-        }
+        const int i = find_rate(p, t);
+        const double rate = i >= 0 ? p->rates->by_type[i].prompt_bytes_per_s : 0.0;
         if (rate <= 0.0) {
             return 0.0;
         }
