@@ -2,6 +2,8 @@
 # program serves machines with any of these drivers, or with none.
 #
 #   HYPURA_VULKAN  HYPURA_CUDA  HYPURA_HIP  HYPURA_METAL
+#   CMAKE_CUDA_ARCHITECTURES  the GPUs that CUDA's is built for, as CMake names them: "native" is this machine's. ggml builds
+#                             for many when it is not given, which takes hours
 #   HYPURA_GPU_VULKAN, ...   the module's file, built by the target gpu_vulkan, ...
 #   HYPURA_GPU_MODULES       all of them
 set(_linux OFF)
@@ -23,8 +25,13 @@ foreach(_backend vulkan cuda hip metal)
   if(NOT HYPURA_${_option})
     continue()
   endif()
+  set(_gpu_options ${HYPURA_LLAMA_OPTIONS})
+  if(_backend STREQUAL "cuda" AND CMAKE_CUDA_ARCHITECTURES)
+    string(REPLACE ";" "\\;" _gpu_architectures "${CMAKE_CUDA_ARCHITECTURES}")
+    list(APPEND _gpu_options "-DCMAKE_CUDA_ARCHITECTURES=${_gpu_architectures}")
+  endif()
   set(_gpu_script ${CMAKE_COMMAND} -E env CC=${HYPURA_LLAMA_CC} CXX=${HYPURA_LLAMA_CXX}
-    ${CMAKE_SOURCE_DIR}/scripts/gpu.sh --source ${HYPURA_LLAMA_DIR} ${HYPURA_LLAMA_OPTIONS})
+    ${CMAKE_SOURCE_DIR}/scripts/gpu.sh --source ${HYPURA_LLAMA_DIR} ${_gpu_options})
   execute_process(COMMAND ${_gpu_script} --where ${_backend}
     OUTPUT_VARIABLE _module OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE _failed)
   if(_failed OR NOT _module MATCHES "^module=(.+)$")

@@ -57,8 +57,16 @@ options=(
     -DGIT_EXE=
     ${extra[@]+"${extra[@]}"}
 )
+# Without NCCL, which only splitting one tensor over several GPUs would use: the module would not load where it is missing.
+nvcc=
+if [ "$backend" = cuda ]; then
+    nvcc=$(command -v "${CUDACXX:-nvcc}" || command -v /usr/local/cuda/bin/nvcc) ||
+        fail "CUDA's compiler nvcc is neither on the PATH nor in /usr/local/cuda/bin; install CUDA's toolkit, set CUDACXX, or build with -DHYPURA_CUDA=OFF"
+    options+=("-DCMAKE_CUDA_COMPILER=$nvcc" -DGGML_CUDA_NCCL=OFF)
+fi
 key=$({
     printf '%s\n' "${options[@]}" "$source" $headers_version
+    [ -z "$nvcc" ] || "$nvcc" --version
     for compiler in "$cc" "$cxx"; do
         "$compiler" --version | sed '1s/^[^ ]* //'
     done
