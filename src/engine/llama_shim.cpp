@@ -47,6 +47,15 @@ void on_abort(const char *message)
     }
 }
 
+/* Also while another thread is guarded: then it stays what it was before both. */
+void catch_aborts(void)
+{
+    const ggml_abort_callback_t before = ggml_set_abort_callback(on_abort);
+    if (before != on_abort) {
+        previous_abort = before;
+    }
+}
+
 void fill(char *error, size_t error_bytes, const char *text)
 {
     if (error && error_bytes > 0) {
@@ -59,7 +68,7 @@ void fill(char *error, size_t error_bytes, const char *text)
 void hypura_shim_guard_begin(void)
 {
     guard_message[0] = '\0';
-    previous_abort = ggml_set_abort_callback(on_abort);
+    catch_aborts();
     guarded = true;
 }
 
@@ -142,8 +151,29 @@ bool hypura_shim_context_bytes(const struct llama_context *ctx, hypura_shim_byte
 namespace
 {
 
+/* CUDA's backend ends the process where others throw: when memory runs out, or its device
+ * is lost. What computes on the host alone stays as it is, as its threads must not throw. */
+class gpu_aborts
+{
+  public:
+    explicit gpu_aborts(const struct llama_context *ctx) : before(guarded)
+    {
+        if (!llama_get_model(ctx)->devices.empty()) {
+            catch_aborts();
+            guarded = true;
+        }
+    }
+    ~gpu_aborts() { guarded = before; }
+    gpu_aborts(const gpu_aborts &) = delete;
+    gpu_aborts &operator=(const gpu_aborts &) = delete;
+
+  private:
+    bool before;
+};
+
 template <typename Call> int computed(struct llama_context *ctx, Call call)
 {
+    const gpu_aborts thrown(ctx);
     try {
         const int code = call();
         llama_synchronize(ctx);
