@@ -23,8 +23,7 @@ static bool is_gpu(ggml_backend_dev_t device)
 }
 
 /* Among those that nobody named: one with memory of its own, then the one with more of it
- * free. About as much says nothing: one card may be there through two drivers, that of
- * its vendor first. */
+ * free. About as much says nothing. */
 static bool is_better(ggml_backend_dev_t one, ggml_backend_dev_t than)
 {
     const bool own = ggml_backend_dev_type(one) == GGML_BACKEND_DEVICE_TYPE_GPU;
@@ -67,7 +66,8 @@ hypura_status hypura_gpu_find(const char *name, ggml_backend_dev_t *device, hypu
     }
     for (size_t i = 0; i < ggml_backend_dev_count(); i++) {
         ggml_backend_dev_t found = ggml_backend_dev_get(i);
-        const bool fits = is_gpu(found) && (!name || strcmp(name, ggml_backend_dev_name(found)) == 0);
+        const bool fits = is_gpu(found) && (name ? strcmp(name, ggml_backend_dev_name(found)) == 0
+                                                 : hypura_modules_first_of(found) == found);
         if (fits && (!*device || is_better(found, *device))) {
             *device = found;
         }
@@ -95,9 +95,10 @@ void hypura_gpu_describe(ggml_backend_dev_t device, const hypura_profile *profil
         .bytes = vram_bytes > 0 ? vram_bytes : usable,
         .max_buffer_bytes = most < SIZE_MAX ? most : 0,
     };
+    const char *listed = ggml_backend_dev_name(hypura_modules_first_of(device));
     for (int i = 0; i < profile->n_devices; i++) {
         const hypura_device *measured = &profile->devices[i];
-        if (strcmp(measured->name, described->name) == 0) {
+        if (strcmp(measured->name, listed) == 0) {
             described->upload_bytes_per_s = measured->upload_bytes_per_s;
             described->memory_bytes_per_s = measured->device_memory_bytes_per_s;
             described->round_trip_us = measured->round_trip_us;

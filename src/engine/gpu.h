@@ -9,8 +9,8 @@
 #include "plan/plan.h"
 
 /* The GPU that ggml knows by this name, of any driver; NULL as name: of those that the
- * system shows the one with the most free memory, integrated ones last, or none;
- * "none": none. *device is NULL for none. */
+ * system shows the one with the most free memory, integrated ones last, by its vendor's
+ * driver where there are two, or none; "none": none. *device is NULL for none. */
 hypura_status hypura_gpu_find(const char *name, ggml_backend_dev_t *device, hypura_error *error);
 
 /* What the plan has to know of it: rates from the profile, memory as it is now. */

@@ -81,3 +81,22 @@ void hypura_modules_load_present(void)
         (void)hypura_modules_load(NULL);
     }
 }
+
+struct ggml_backend_device *hypura_modules_first_of(struct ggml_backend_device *device)
+{
+    struct ggml_backend_dev_props wanted = {0};
+    ggml_backend_dev_get_props(device, &wanted);
+    for (size_t i = 0; wanted.device_id && i < ggml_backend_dev_count(); i++) {
+        ggml_backend_dev_t earlier = ggml_backend_dev_get(i);
+        struct ggml_backend_dev_props props = {0};
+        if (earlier == device) {
+            break;
+        }
+        ggml_backend_dev_get_props(earlier, &props);
+        if (props.device_id && strcmp(props.device_id, wanted.device_id) == 0 &&
+            ggml_backend_dev_backend_reg(earlier) != ggml_backend_dev_backend_reg(device)) {
+            return earlier;
+        }
+    }
+    return device;
+}

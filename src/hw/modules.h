@@ -9,16 +9,22 @@
 #ifndef HYPURA_HW_MODULES_H
 #define HYPURA_HW_MODULES_H
 
+struct ggml_backend_device;
+
 /* Loads what lies in folder; NULL: in the folder of this library (of the program
  * that it is a part of). Returns how many of them ggml has now. From any thread,
  * while nobody else changes ggml's registry. Loading a driver may take a second.
  *
- * One GPU may be a device of two backends then, as of CUDA and Vulkan: device_id
- * of ggml_backend_dev_get_props tells, and CUDA, HIP and Metal come before Vulkan. */
+ * One GPU may be a device of two backends then, as of CUDA and Vulkan; CUDA, HIP and
+ * Metal come before Vulkan. */
 int hypura_modules_load(const char *folder);
 
 /* The same with NULL, where the system shows a GPU; elsewhere nothing is loaded. A
  * driver that computes on the processor takes 60 MiB and is not looked for unasked. */
 void hypura_modules_load_present(void);
+
+/* The same GPU as ggml lists it first: the device itself, or an earlier one of another
+ * backend that says to be at the same place of the machine (its PCI address). */
+struct ggml_backend_device *hypura_modules_first_of(struct ggml_backend_device *device);
 
 #endif

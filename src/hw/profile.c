@@ -36,7 +36,8 @@ static const char *device_kind(enum ggml_backend_dev_type type)
     return "accel";
 }
 
-/* What ggml knows of, with the GPU backends that this machine has drivers for. */
+/* What ggml knows of, with the GPU backends that this machine has drivers for. A GPU that
+ * two of them know is listed once. */
 static void list_devices(bool every_driver, hypura_profile *profile)
 {
     if (every_driver) {
@@ -48,6 +49,9 @@ static void list_devices(bool every_driver, hypura_profile *profile)
     size_t n = ggml_backend_dev_count();
     for (size_t i = 0; i < n && profile->n_devices < HYPURA_MAX_DEVICES; i++) {
         ggml_backend_dev_t ggml_device = ggml_backend_dev_get(i);
+        if (hypura_modules_first_of(ggml_device) != ggml_device) {
+            continue;
+        }
         hypura_device *device = &profile->devices[profile->n_devices++];
         size_t free_bytes = 0;
         size_t total_bytes = 0;

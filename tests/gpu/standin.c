@@ -328,6 +328,9 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
     if (faults.lose_after > 0 && --faults.lose_after == 0) {
         standin_throw("standin: device lost on purpose");
     }
+    if (faults.abort_after > 0 && --faults.abort_after == 0) {
+        GGML_ABORT("standin: out of memory on purpose");
+    }
     move_all(graph, shown, real);
     const enum ggml_status status = ggml_backend_graph_compute(s->cpu, graph);
     move_all(graph, real, shown);
@@ -436,6 +439,19 @@ static ggml_backend_t small_init(ggml_backend_dev_t device, const char *params)
     return NULL;
 }
 
+static const char *twin_name(ggml_backend_dev_t device)
+{
+    (void)device;
+    return STANDIN_TWIN;
+}
+
+static void twin_memory(ggml_backend_dev_t device, size_t *free_bytes, size_t *total_bytes)
+{
+    device_memory(device, free_bytes, total_bytes);
+    *free_bytes *= 2;
+    *total_bytes *= 2;
+}
+
 static enum ggml_backend_dev_type device_kind(ggml_backend_dev_t device)
 {
     (void)device;
@@ -448,6 +464,7 @@ static void device_props(ggml_backend_dev_t device, struct ggml_backend_dev_prop
     props->name = ggml_backend_dev_name(device);
     props->description = device_description(device);
     props->type = device_kind(device);
+    props->device_id = device->iface.get_memory == small_memory ? NULL : "0000:5a:00.0";
     ggml_backend_dev_memory(device, &props->memory_free, &props->memory_total);
     props->caps = (struct ggml_backend_dev_caps){.async = true, .host_buffer = true, .events = true, .mmap_support = true};
 }
@@ -465,7 +482,7 @@ static bool device_supports_type(ggml_backend_dev_t device, ggml_backend_buffer_
 
 static ggml_backend_event_t device_event_new(ggml_backend_dev_t device)
 {
-    ggml_backend_event_t event = calloc(1, sizeof(*event));
+    ggml_backend_event_t event = faults.no_events ? NULL : calloc(1, sizeof(*event));
     if (event) {
         event->device = device;
     }
@@ -562,11 +579,45 @@ static ggml_backend_dev_t registry_device(ggml_backend_reg_t from, size_t index)
     return index == 0 ? &small : index == 1 ? &device : NULL;
 }
 
+static const char *twin_registry_name(ggml_backend_reg_t from)
+{
+    (void)from;
+    return "Twin";
+}
+
+static size_t twin_count(ggml_backend_reg_t from)
+{
+    (void)from;
+    return 1;
+}
+
+static ggml_backend_dev_t twin_device(ggml_backend_reg_t from, size_t index)
+{
+    static struct ggml_backend_device twin;
+    twin = device;
+    twin.iface.get_name = twin_name;
+    twin.iface.get_memory = twin_memory;
+    twin.reg = from;
+    return index == 0 ? &twin : NULL;
+}
+
+static struct ggml_backend_reg twin_registry = {
+    .api_version = GGML_BACKEND_API_VERSION,
+    .iface =
+        {
+            .get_name = twin_registry_name,
+            .get_device_count = twin_count,
+            .get_device = twin_device,
+            .get_proc_address = registry_function,
+        },
+};
+
 void standin_register(void)
 {
     static bool registered;
     if (!registered) {
         ggml_backend_register(&registry);
+        ggml_backend_register(&twin_registry);
         registered = true;
     }
 }

@@ -14,6 +14,8 @@
 #define STANDIN_NAME "Standin0"
 /* Another one, which ggml lists before it: it has next to no memory and cannot be used. */
 #define STANDIN_SMALL "Standin1"
+/* The first one again through another backend, which says that it has more memory. */
+#define STANDIN_TWIN "Twin0"
 
 #ifdef __cplusplus
 extern "C" {
@@ -27,8 +29,10 @@ typedef struct standin_faults {
     uint64_t memory_bytes;    /* all there is; 0: 64 GiB */
     uint64_t max_buffer_bytes; /* of one buffer; 0: no limit */
     bool     no_pinned;       /* host buffers are refused */
+    bool     no_events;
     int      fail_after;      /* graphs until one fails; 0: never */
     int      lose_after;      /* graphs until the device is lost, which throws; 0: never */
+    int      abort_after;     /* graphs until one would end the process, as CUDA's backend does; 0: never */
 } standin_faults;
 
 void standin_set_faults(const standin_faults *faults);

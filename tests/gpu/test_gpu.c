@@ -4,6 +4,7 @@
  */
 #include "../engine/engine_fixture.h"
 
+#include "engine/gpu.h"
 #include "engine/replay.h"
 #include "engine/timeline.h"
 #include "standin.h"
@@ -166,6 +167,17 @@ static void running_ahead_changes_no_bit(void **state)
     }
 }
 
+/* Without events what is uploaded has no instance of its own, and stages wait for all. */
+static void a_device_without_events_will_do(void **state)
+{
+    (void)state;
+    standin_set_faults(&(standin_faults){.no_events = true});
+    const hypura_model_options options = options_of(mixture.path, mixture.half_bytes);
+    const hypura_statistics s = run_same(&options);
+    assert_true(s.bytes_uploaded > 0);
+    assert_true(s.bytes_copied > 0);
+}
+
 /* Where RAM is short too, what it lacks comes from the drive through it, in prompts and
  * in steps, and the more often the less of it there is. */
 static void what_ram_lacks_comes_from_the_drive(void **state)
@@ -229,7 +241,31 @@ static void without_a_name_it_is_the_largest(void **state)
     options.gpu = NULL;
     const hypura_plan plan = plan_of(&options);
     assert_string_not_equal(plan.gpu, STANDIN_SMALL);
+    assert_string_not_equal(plan.gpu, STANDIN_TWIN);
     assert_string_not_equal(plan.gpu, "");
+}
+
+/* It is there through two drivers: listed once, with one's name, and usable by the other's. */
+static void a_card_of_two_drivers_is_one_gpu(void **state)
+{
+    (void)state;
+    static hypura_profile profile;
+    hypura_error error;
+    const hypura_profile_options where = {.cache_dir = fixture_cache_dir(), .storage_path = mixture.path};
+    fixture_ok(hypura_profile_get(&where, &profile, &error), &error);
+    const hypura_device *listed = NULL;
+    for (int i = 0; i < profile.n_devices; i++) {
+        assert_string_not_equal(profile.devices[i].name, STANDIN_TWIN);
+        listed = strcmp(profile.devices[i].name, STANDIN_NAME) == 0 ? &profile.devices[i] : listed;
+    }
+    assert_non_null(listed);
+    ggml_backend_dev_t twin = NULL;
+    fixture_ok(hypura_gpu_find(STANDIN_TWIN, &twin, &error), &error);
+    hypura_plan_gpu described;
+    hypura_gpu_describe(twin, &profile, 0, &described);
+    assert_string_equal(described.name, STANDIN_TWIN);
+    assert_true(described.upload_bytes_per_s > 0.0);
+    assert_true(described.upload_bytes_per_s == listed->upload_bytes_per_s);
 }
 
 static void an_unknown_gpu_is_refused_with_those_there_are(void **state)
@@ -354,6 +390,27 @@ static void a_lost_device_is_an_error(void **state)
     hypura_model_close(model);
 }
 
+/* CUDA's backend ends the process where its memory runs out; also of a model that is there whole. */
+static void an_abort_is_an_error(void **state)
+{
+    (void)state;
+    for (int resident = 0; resident < 2; resident++) {
+        hypura_model_options options = options_of(mixture.path, resident ? 0 : mixture.least_bytes);
+        options.force_paging = !resident;
+        hypura_model *model = open_model(&options);
+        hypura_error error;
+        uint64_t differing;
+        for (int graph = 1; graph <= (resident ? 1 : 4); graph++) {
+            standin_set_faults(&(standin_faults){.abort_after = graph});
+            fixture_fails(HYPURA_ERR_BACKEND, hypura_script_follow(model, &mixture.script, &differing, &error), &error,
+                          "out of memory on purpose");
+            standin_set_faults(&(standin_faults){0});
+        }
+        assert_same(model);
+        hypura_model_close(model);
+    }
+}
+
 /* Somebody else took the memory between the plan and the pools. */
 static void memory_that_is_gone_is_an_error(void **state)
 {
@@ -407,15 +464,18 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(statistics_tell_of_the_tier, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(running_ahead_changes_no_bit, use_mixture, no_faults),
+        cmocka_unit_test_setup_teardown(a_device_without_events_will_do, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(what_ram_lacks_comes_from_the_drive, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(small_buffers_are_several_pools, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(dense_layers_are_split, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(without_a_name_it_is_the_largest, use_mixture, no_faults),
+        cmocka_unit_test_setup_teardown(a_card_of_two_drivers_is_one_gpu, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(an_unknown_gpu_is_refused_with_those_there_are, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(a_bench_pairs_limits, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(a_time_line_tells_of_each_cut, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(a_failed_graph_is_an_error, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(a_lost_device_is_an_error, use_mixture, no_faults),
+        cmocka_unit_test_setup_teardown(an_abort_is_an_error, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(memory_that_is_gone_is_an_error, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(memory_taken_later_changes_nothing, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(less_memory_is_a_smaller_pool, use_mixture, no_faults),
