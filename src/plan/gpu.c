@@ -69,11 +69,15 @@ static uint64_t bundle_bytes(const hypura_bundle *bundle)
     return (uint64_t)bundle->n_experts * bundle->expert_bytes;
 }
 
+/* Of one type as well: what is computed before its experts are known reads slots of any
+ * bundle, and bytes of another type may be numbers that are none. */
 static bool same_class(const planner *p, const hypura_bundle *a, const hypura_bundle *b)
 {
     bool same = a->n_tensors == b->n_tensors;
     for (int i = 0; same && i < a->n_tensors; i++) {
-        same = p->map->tensors[a->tensors[i]].expert_bytes == p->map->tensors[b->tensors[i]].expert_bytes;
+        const hypura_tensor *one = &p->map->tensors[a->tensors[i]];
+        const hypura_tensor *other = &p->map->tensors[b->tensors[i]];
+        same = one->expert_bytes == other->expert_bytes && one->type == other->type;
     }
     return same;
 }
