@@ -23,7 +23,8 @@
  *  2. What a piece computed with wrong experts is overwritten by its repetition before
  *     anything reads it; its ids arrive at a place that nobody looks at.
  *  3. A slot is overwritten only after the ids of the next piece to use any slot have
- *     arrived: everything before has been computed.
+ *     arrived: everything before has been computed. That piece itself may run meanwhile;
+ *     it is repeated then.
  */
 #include "backend/gpu_internal.h"
 
@@ -303,11 +304,13 @@ static void give_ids(const gpu_walk *walk)
     hypura_vram_send_given(walk->vram);
 }
 
-/* The node that looks up the slots of a piece; *ids is what its products read them from. */
-static struct ggml_tensor *lookup_of(const gpu_walk *walk, const gpu_piece *piece, struct ggml_tensor **ids)
+/* The node that looks up the slots of a piece, alone or as what leads it; *ids is what the
+ * products read them from. */
+static struct ggml_tensor *lookup_of(const gpu_walk *walk, const gpu_piece *piece, bool leads,
+                                     struct ggml_tensor **ids)
 {
     const int bundle = piece->cut.weight->bundle;
-    struct ggml_tensor *lookup = hypura_vram_lookup(walk->vram, bundle, ids);
+    struct ggml_tensor *lookup = hypura_vram_lookup(walk->vram, bundle, leads, ids);
     lookup->src[1] = walk->instance->gpu->select ? hypura_vram_given(walk->vram, bundle) : piece->cut.ids;
     return lookup;
 }
@@ -373,12 +376,13 @@ static enum ggml_status compute_piece(const gpu_walk *walk, const gpu_piece *pie
 {
     gpu_instance *instance = walk->instance;
     struct ggml_tensor *slots;
-    struct ggml_tensor *lookup = lookup_of(walk, piece, &slots);
+    struct ggml_tensor *lookup = lookup_of(walk, piece, true, &slots);
     uint32_t n_missing = 0;
     const bool ahead = pays(instance, piece);
     enum ggml_status status = gpu_swap_products(walk, &piece->cut, piece->end, slots, -1);
     if (status == GGML_STATUS_SUCCESS) {
-        status = ahead ? run_piece(walk, piece, lookup, RUN_AHEAD, 0) : look_up(walk, lookup);
+        status = ahead ? run_piece(walk, piece, lookup, RUN_AHEAD, 0)
+                       : look_up(walk, lookup_of(walk, piece, false, &slots));
     }
     if (status == GGML_STATUS_SUCCESS) {
         status = make_present(walk, piece, wait_ids(walk, piece, *place), &n_missing);

@@ -168,6 +168,25 @@ static hypura_status open_copies(hypura_vram *vram, hypura_error *error)
     return vram->copies ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for graphs of %zu copies", n);
 }
 
+/* An instance that uploads while another one computes. ggml-vulkan has a queue for copies
+ * in each, and Metal's memory is the host's. */
+static void open_uploader(hypura_vram *vram, const char *backend)
+{
+    if (strcmp(backend, "Vulkan") != 0 && strcmp(backend, "MTL") != 0) {
+        vram->uploaded = ggml_backend_event_new(vram->device);
+        vram->uploader = vram->uploaded ? ggml_backend_dev_init(vram->device, NULL) : NULL;
+    }
+}
+
+static void close_uploader(hypura_vram *vram)
+{
+    if (vram->uploader) {
+        ggml_backend_synchronize(vram->uploader);
+        ggml_backend_free(vram->uploader);
+    }
+    ggml_backend_event_free(vram->uploaded);
+}
+
 hypura_status hypura_vram_open(hypura_pager *pager, void *device, hypura_vram **out, hypura_error *error)
 {
     hypura_vram *vram = calloc(1, sizeof(*vram));
@@ -178,6 +197,10 @@ hypura_status hypura_vram_open(hypura_pager *pager, void *device, hypura_vram **
     vram->pager = pager;
     vram->device = device;
     vram->type = ggml_backend_dev_buffer_type(device);
+    const char *backend = ggml_backend_reg_name(ggml_backend_dev_backend_reg(device));
+    vram->copies_overtake = strcmp(backend, "Vulkan") == 0;
+    vram->remap_tokens = vram_remap_tokens(backend);
+    open_uploader(vram, backend);
     vram->n_pools = (uint32_t)pager->plan->n_vram_pools;
     vram->bundles = calloc((size_t)pager->map->n_bundles + 1, sizeof(*vram->bundles));
     if (!vram->bundles) {
@@ -197,6 +220,7 @@ void hypura_vram_close(hypura_vram *vram)
     if (!vram) {
         return;
     }
+    close_uploader(vram);
     for (uint32_t p = 0; p < vram->n_pools; p++) {
         hypura_cache_close(vram->pools[p].cache);
         for (int i = 0; i < HYPURA_MAX_BUNDLE; i++) {
@@ -239,8 +263,20 @@ void hypura_vram_stage_settled(hypura_vram *vram, int set)
 
 static void settle(hypura_vram *vram)
 {
+    if (vram->uploader) {
+        ggml_backend_synchronize(vram->uploader);
+    }
     ggml_backend_synchronize(vram->backend);
     hypura_vram_settled(vram);
+}
+
+/* What is queued next comes after the uploads so far. */
+static void join_uploads(hypura_vram *vram)
+{
+    if (vram->uploader) {
+        ggml_backend_event_record(vram->uploaded, vram->uploader);
+        ggml_backend_event_wait(vram->backend, vram->uploaded);
+    }
 }
 
 void hypura_vram_begin(hypura_vram *vram, struct ggml_backend *backend)
@@ -288,9 +324,10 @@ static void send(hypura_vram *vram, int bundle, uint32_t ram_slot, int set, uint
 {
     struct ggml_tensor *tensors = tensors_of(vram, bundle, set);
     const int           n = vram->pager->map->bundles[bundle].n_tensors;
+    ggml_backend_t      through = vram->uploader ? vram->uploader : vram->backend;
     for (int i = 0; i < n; i++) {
         const size_t bytes = tensors[i].nb[2];
-        ggml_backend_tensor_set_async(vram->backend, &tensors[i],
+        ggml_backend_tensor_set_async(through, &tensors[i],
                                       hypura_pager_expert_data(vram->pager, bundle, ram_slot, i), index * bytes, bytes);
     }
     vram->pending[vram->n_pending++] = (vram_lease){.bundle = bundle, .slot = ram_slot, .set = set};
@@ -333,6 +370,7 @@ static hypura_status upload(hypura_vram *vram, int bundle, int set, uint32_t *ex
                 }
                 if (hypura_pager_wait_expert(pager, bundle, slot, UINT32_MAX) != HYPURA_OK) {
                     release_rest(vram, bundle, n);
+                    join_uploads(vram);
                     return HYPURA_ERR_IO;
                 }
                 send(vram, bundle, slot, set, indices[i]);
@@ -353,6 +391,7 @@ static hypura_status upload(hypura_vram *vram, int bundle, int set, uint32_t *ex
         }
         n = left;
     }
+    join_uploads(vram);
     if (set < 0) {
         vram_send_table(vram, bundle);
     }

@@ -12,7 +12,9 @@
  * that ids and what kernels derive from the number of experts stay as they are.
  *
  * Owned by the pager; all calls come between hypura_pager_enter and leave. Work is
- * queued on one instance of the device's backend, which runs it in order.
+ * queued on one instance of the device's backend, which runs it in order. Where that
+ * one would upload and compute by turns, experts come through a second instance: its
+ * uploads begin at once, beside what is computed, and what is queued next waits for them.
  *
  * The device turns ids into slots by itself with a table a bundle: entry e is the slot
  * of expert e, where a slot holds it, and any slot else.
@@ -20,7 +22,8 @@
  * What always holds:
  *  1. A slot's key is in the cache only when its bytes and its entry in the table are
  *     there or queued before whatever is queued next: what computes with present
- *     experts alone never computes with bytes of another one.
+ *     experts alone never computes with bytes of another one. Work already queued may
+ *     still compute with a slot that is filled anew, where its result is not used.
  *  2. A slot in RAM stays leased until the upload from it has ended.
  *  3. All memory of slots and stages is zero before its first use: kernels may read
  *     past the end of an expert, and must not meet NaN there.
@@ -63,8 +66,10 @@ struct ggml_tensor *hypura_vram_send_ids(hypura_vram *vram, int bundle, int64_t 
 
 /* For one token, whose n_used ids the device reads by itself. A node that looks them up
  * in the bundle's table, into the persistent tensor; the node is the caller's to run and
- * has no source [1] yet. *ids: that tensor, as products read it. */
-struct ggml_tensor *hypura_vram_lookup(hypura_vram *vram, int bundle, struct ggml_tensor **ids);
+ * has no source [1] yet. *ids: that tensor, as products read it. leads: for a graph of
+ * others behind it; CUDA's backend knows graphs by their first node, and records anew
+ * what differs from the last one. */
+struct ggml_tensor *hypura_vram_lookup(hypura_vram *vram, int bundle, bool leads, struct ggml_tensor **ids);
 /* Where the ids that a router selected arrive on the host; there are two such places. */
 int32_t *hypura_vram_landing(hypura_vram *vram, int bundle, int place);
 /* Ids from elsewhere than a router: host memory for a bundle's, a tensor of them, and the

@@ -10,8 +10,17 @@
 #include <string.h>
 
 /* Up to this many tokens a product reads slots through remapped ids; a larger batch
- * passes through a stage. Kernels for a few tokens look at selected experts alone. */
-#define REMAP_TOKENS 8
+ * passes through a stage. Kernels for a few tokens look at selected experts alone; how
+ * many are a few depends with CUDA and ROCm on the type and on the GPU, and is never less
+ * than 4. Those for more share the work out by the number of experts that there are. */
+#define REMAP_TOKENS          8
+#define REMAP_TOKENS_OF_CUDA  4
+
+uint32_t vram_remap_tokens(const char *backend)
+{
+    const bool cuda = strcmp(backend, "CUDA") == 0 || strcmp(backend, "ROCm") == 0;
+    return cuda ? REMAP_TOKENS_OF_CUDA : REMAP_TOKENS;
+}
 
 /* ---- memory ---------------------------------------------------------------- */
 
@@ -43,16 +52,18 @@ static struct ggml_tensor describe_ids(int64_t n)
 static void describe_lookup(vram_bundle *place, uint32_t n_used)
 {
     struct ggml_tensor *table = &place->ids[IDS_TABLE];
-    place->lookup = place->ids[IDS_SLOTS];
-    for (struct ggml_tensor *column = table; column; column = column == table ? &place->lookup : NULL) {
+    struct ggml_tensor *lookup = &place->lookups[0];
+    *lookup = place->ids[IDS_SLOTS];
+    for (struct ggml_tensor *column = table; column; column = column == table ? lookup : NULL) {
         column->ne[1] = column == table ? column->ne[0] : n_used;
         column->ne[0] = 1;
         column->nb[1] = sizeof(int32_t);
         column->nb[2] = column->nb[3] = sizeof(int32_t) * (size_t)column->ne[1];
     }
-    place->lookup.op = GGML_OP_GET_ROWS;
-    place->lookup.flags = GGML_TENSOR_FLAG_COMPUTE;
-    place->lookup.src[0] = table;
+    lookup->op = GGML_OP_GET_ROWS;
+    lookup->flags = GGML_TENSOR_FLAG_COMPUTE;
+    lookup->src[0] = table;
+    place->lookups[1] = *lookup;
 }
 
 static hypura_status open_ids_of(hypura_vram *vram, int which, hypura_error *error)
@@ -99,7 +110,7 @@ hypura_status vram_open_ids(hypura_vram *vram, hypura_error *error)
     const hypura_map *map = vram->pager->map;
     hypura_status     status = HYPURA_OK;
     for (int b = 0; b < map->n_bundles; b++) {
-        vram->bundles[b].max_pairs = REMAP_TOKENS * n_used_of(map, b);
+        vram->bundles[b].max_pairs = vram->remap_tokens * n_used_of(map, b);
     }
     for (int which = 0; which < N_HOST_IDS && status == HYPURA_OK; which++) {
         status = open_ids_of(vram, which, error);
@@ -151,11 +162,11 @@ struct ggml_tensor *hypura_vram_send_ids(hypura_vram *vram, int bundle, int64_t 
     return ids;
 }
 
-struct ggml_tensor *hypura_vram_lookup(hypura_vram *vram, int bundle, struct ggml_tensor **ids)
+struct ggml_tensor *hypura_vram_lookup(hypura_vram *vram, int bundle, bool leads, struct ggml_tensor **ids)
 {
     vram_bundle *place = &vram->bundles[bundle];
     *ids = slot_ids(place, n_used_of(vram->pager->map, bundle), 1);
-    return &place->lookup;
+    return &place->lookups[leads];
 }
 
 int32_t *hypura_vram_landing(hypura_vram *vram, int bundle, int place)
@@ -198,6 +209,8 @@ void vram_send_table(hypura_vram *vram, int bundle)
  * needs puts one behind those that matter. */
 void vram_order_copies(hypura_vram *vram)
 {
-    ggml_backend_tensor_get_async(vram->backend, &vram->all_given, vram->bundles[0].values[HOST_NOWHERE], 0,
-                                  sizeof(int32_t));
+    if (vram->copies_overtake) {
+        ggml_backend_tensor_get_async(vram->backend, &vram->all_given, vram->bundles[0].values[HOST_NOWHERE], 0,
+                                      sizeof(int32_t));
+    }
 }

@@ -36,7 +36,7 @@ typedef struct vram_bundle {
     struct ggml_tensor slots[HYPURA_MAX_BUNDLE];
     struct ggml_tensor stages[HYPURA_MAX_STAGES][HYPURA_MAX_BUNDLE];
     struct ggml_tensor ids[N_IDS]; /* on the device */
-    struct ggml_tensor lookup;     /* the node that fills IDS_SLOTS from IDS_TABLE */
+    struct ggml_tensor lookups[2]; /* nodes that fill IDS_SLOTS from IDS_TABLE: alone, and before others */
     int32_t           *values[N_HOST_IDS];
 } vram_bundle;
 
@@ -51,7 +51,11 @@ struct hypura_vram {
     hypura_pager              *pager;
     ggml_backend_dev_t         device;
     ggml_backend_buffer_type_t type;
-    ggml_backend_t             backend; /* what everything queued was queued on */
+    ggml_backend_t             backend;  /* what everything queued was queued on */
+    ggml_backend_t             uploader; /* experts come through it, beside what backend computes; NULL: through backend */
+    ggml_backend_event_t       uploaded; /* what backend waits for before it goes on */
+    bool                       copies_overtake; /* ggml-vulkan: see vram_order_copies */
+    uint32_t                   remap_tokens;    /* up to so many read slots, see vram_ids.c */
     uint32_t                   n_pools;
     vram_pool                  pools[HYPURA_MAX_VRAM_POOLS];
     vram_bundle               *bundles;
@@ -70,6 +74,8 @@ struct hypura_vram {
 ggml_backend_buffer_t vram_take(hypura_vram *vram, size_t bytes, const char *what, hypura_error *error);
 bool                  vram_place_at(struct ggml_tensor *tensor, ggml_backend_buffer_t buffer, size_t offset);
 
+/* Batches of up to so many tokens read slots with a backend of ggml's. */
+uint32_t      vram_remap_tokens(const char *backend);
 hypura_status vram_open_ids(hypura_vram *vram, hypura_error *error);
 void          vram_close_ids(hypura_vram *vram);
 /* An entry of a bundle's table on the host, and the copy of all its entries. */
