@@ -26,8 +26,9 @@ typedef struct hypura_io_piece {
 
 /* Cuts the piece that begins after the first `done` bytes of the read, which
  * has more than that and does not overflow. block_bytes is a multiple of the
- * file's offset_align. Only the first piece is widened at its head and only the
- * last one at its tail: cuts fall on aligned offsets. */
+ * file's offset_align. Only the first piece is widened at its head, to where a page
+ * of memory begins if there is room, and only the last one at its tail: cuts fall on
+ * aligned offsets. */
 hypura_io_piece hypura_io_cut(const hypura_io_file *file, const hypura_io_read *read, uint64_t block_bytes,
                               uint64_t done);
 

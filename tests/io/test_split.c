@@ -50,6 +50,23 @@ static void inner_pieces_need_no_slack(void **state)
     assert_non_null(second.direct);
 }
 
+static void pages_of_memory_are_written_whole(void **state)
+{
+    (void)state;
+    hypura_io_read read = {.offset = 4096 + 1000, .bytes = 20000, .head_slack = 1000, .dst = (void *)(uintptr_t)(0x10000 + 1000)};
+    hypura_io_piece piece = hypura_io_cut(&direct_file, &read, 16384, 0);
+    assert_int_equal(piece.offset, 4096);
+    assert_int_equal(piece.skip, 1000);
+    assert_ptr_equal(piece.direct, (void *)(uintptr_t)0x10000);
+    piece = hypura_io_cut(&direct_file, &read, 16384, piece.wanted);
+    assert_int_equal(piece.offset, 4096 + 16384);
+    assert_int_equal((uintptr_t)piece.direct % 4096, 0);
+    read.head_slack = 999; /* too little room: as near as the file allows */
+    piece = hypura_io_cut(&direct_file, &read, 16384, 0);
+    assert_int_equal(piece.offset, 4096 + 512);
+    assert_ptr_equal(piece.direct, (void *)(uintptr_t)(0x10000 + 512));
+}
+
 static void buffered_reads_are_never_widened(void **state)
 {
     (void)state;
@@ -66,7 +83,8 @@ static void random_reads_are_covered_once(void **state)
     uint64_t seed = 1;
     for (int n = 0; n < 20000; n++) {
         hypura_io_file file = {.offset_align = 1u << (fixture_random(&seed) % 13),
-                               .memory_align = 1u << (fixture_random(&seed) % 13)};
+                               .memory_align = 1u << (fixture_random(&seed) % 13),
+                               .direct = fixture_random(&seed) % 2 == 0};
         uint64_t block = file.offset_align * (1 + (uint64_t)fixture_random(&seed) % 8);
         hypura_io_read read = {.offset = fixture_random(&seed) % 100000,
                                .bytes = 1 + fixture_random(&seed) % 60000,
@@ -99,7 +117,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_aligned_read_is_read_in_place), cmocka_unit_test(slack_decides_about_widening),
-        cmocka_unit_test(inner_pieces_need_no_slack),       cmocka_unit_test(buffered_reads_are_never_widened),
+        cmocka_unit_test(inner_pieces_need_no_slack),       cmocka_unit_test(pages_of_memory_are_written_whole),
+        cmocka_unit_test(buffered_reads_are_never_widened),
         cmocka_unit_test(random_reads_are_covered_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
