@@ -175,6 +175,11 @@ void hypura_os_thread_be_prompt(void)
     /* Classes of service are declared by Apple's own headers alone. */
 }
 
+bool hypura_os_thread_come_first(void)
+{
+    return false;
+}
+
 uint64_t hypura_os_shared_cache_bytes(void)
 {
     uint64_t bytes = 0;

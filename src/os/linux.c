@@ -17,6 +17,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/magic.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -361,6 +362,16 @@ void hypura_os_thread_be_prompt(void)
         s.slice_ns = 100000; /* the least there is */
         (void)syscall(SYS_sched_setattr, 0, &s, 0);
     }
+}
+
+bool hypura_os_thread_come_first(void)
+{
+    const struct sched_param parameters = {.sched_priority = sched_get_priority_min(SCHED_RR)};
+    if (pthread_setschedparam(pthread_self(), SCHED_RR, &parameters) == 0) {
+        return true;
+    }
+    hypura_os_thread_be_prompt();
+    return false;
 }
 
 /* sysconf adds up all of some processors' caches, this file tells of the first processor's. */

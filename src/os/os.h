@@ -150,6 +150,10 @@ uint64_t hypura_os_shared_cache_bytes(void);
  * are shared, it is to run as soon as it can. No more time than others. A hint. */
 void hypura_os_thread_be_prompt(void);
 
+/* The same where it may be asked for: before every ordinary thread, those that compute
+ * included. For threads that hardly compute. False: not permitted, and only prompt. */
+bool hypura_os_thread_come_first(void);
+
 /* Whether the system shows a device that a GPU driver serves. True where nothing
  * can be told. A driver that computes on the processor shows none. */
 bool hypura_os_has_gpu(void);

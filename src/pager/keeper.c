@@ -16,10 +16,10 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "base/thread.h"
+#include "os/os.h"
 #include "os/watch.h"
 #include "plan/knee.h"
 
-#include <sched.h>
 #include <stdlib.h>
 
 /* Somebody who takes memory as fast as it can be touched, 3 GB a second, takes 30 MB
@@ -80,21 +80,15 @@ static bool wait_for_next(hypura_pager *pager, uint64_t us)
     return !stop;
 }
 
-/* Behind threads that compute on a busy machine it would look, and give back, too
- * late. Where this is not permitted, the knee sees that and leaves more. */
-static void come_first(void)
-{
-    const struct sched_param parameters = {.sched_priority = sched_get_priority_min(SCHED_RR)};
-    (void)pthread_setschedparam(pthread_self(), SCHED_RR, &parameters);
-}
-
 static void *keeper_main(void *argument)
 {
     hypura_pager      *pager = argument;
     pager_keeper      *keeper = pager->keeper;
     hypura_knee_sample sample;
     uint64_t           goal = 0; /* not yet reached: growing goes in pieces, with a look at memory after each */
-    come_first();
+    /* Behind threads that compute on a busy machine it would look, and give back, too
+     * late. Where this is not permitted, the knee sees that and leaves more. */
+    (void)hypura_os_thread_come_first();
     do {
         take_sample(pager, keeper, &sample);
         hypura_budget_reason reason;

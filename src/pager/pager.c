@@ -46,7 +46,7 @@ static void *thread_main(void *argument)
 {
     hypura_pager        *pager = argument;
     hypura_io_completion completions[REAP_BATCH];
-    hypura_os_thread_be_prompt();
+    (void)hypura_os_thread_come_first();
     pthread_mutex_lock(&pager->lock);
     while (!pager->stop || pager->n_outstanding > 0) {
         if (!pager->stop) {
