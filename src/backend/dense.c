@@ -12,11 +12,47 @@
  */
 #include "backend/internal.h"
 
+#include "ggml-cpu.h"
+
 #include <string.h>
+
+#define CONVERT_ROWS 8 /* of a batch: for fewer the node costs more than it saves */
+
+static struct ggml_tensor *converted_tensor(backend_instance *instance, const struct ggml_tensor *node, void *data)
+{
+    const struct ggml_tensor *source = node->src[1];
+    const enum ggml_type      type = ggml_get_type_traits_cpu(node->src[0]->type)->vec_dot_type;
+    struct ggml_tensor *converted = shadow_tensor(instance, type, source->ne[0], source->ne[1], source->ne[2], data);
+    converted->ne[3] = source->ne[3];
+    return converted;
+}
+
+/* A kernel first converts the product's rows of activations to the type that it multiplies
+ * with, and would do so for each part of a weight anew. Here it is done once, by the same
+ * function, so bits are the same. NULL: left to the kernel. */
+static void *add_conversion(backend_instance *instance, struct ggml_tensor *node, const backend_weight *weight)
+{
+    struct ggml_tensor  *source = node->src[1];
+    const enum ggml_type type = ggml_get_type_traits_cpu(node->src[0]->type)->vec_dot_type;
+    if (source->type != GGML_TYPE_F32 || !ggml_is_quantized(node->src[0]->type) || !ggml_is_quantized(type) ||
+        source->ne[1] < CONVERT_ROWS || source->nb[0] != sizeof(float) || source->ne[0] % ggml_blck_size(type) != 0 ||
+        hypura_pager_repack(weight->pager, weight->tensor)) {
+        return NULL;
+    }
+    const size_t bytes = ggml_row_size(type, ggml_nelements(source));
+    if (!arena_reserve(&instance->converted, bytes)) {
+        return NULL;
+    }
+    struct ggml_tensor *converted = converted_tensor(instance, node, instance->converted.memory);
+    converted->op = GGML_OP_CPY;
+    converted->src[0] = source;
+    shadow_add(instance, converted);
+    return instance->converted.memory;
+}
 
 /* dst[first .. first + n) = rows x src1 */
 static void add_rows_product(backend_instance *instance, const struct ggml_tensor *node, const backend_weight *weight,
-                             const char *rows, int64_t first, int64_t n)
+                             const char *rows, int64_t first, int64_t n, void *converted)
 {
     struct ggml_tensor *weights = shadow_copy(instance, node->src[0]);
     weights->op = GGML_OP_NONE;
@@ -28,6 +64,9 @@ static void add_rows_product(backend_instance *instance, const struct ggml_tenso
     part->data = (char *)node->data + (size_t)first * node->nb[0];
     part->ne[0] = n;
     part->src[0] = weights;
+    if (converted) {
+        part->src[1] = converted_tensor(instance, node, converted);
+    }
     shadow_add(instance, part);
 }
 
@@ -38,16 +77,18 @@ enum ggml_status backend_run_dense(backend_instance *instance, struct ggml_tenso
         return GGML_STATUS_SUCCESS;
     }
     enum ggml_status status = GGML_STATUS_SUCCESS;
-    if (!shadow_has_room(instance, 2)) {
+    if (!shadow_has_room(instance, 4)) {
         status = shadow_run(instance);
         shadow_begin(instance);
     }
-    int64_t     n_pinned;
-    const char *pinned = hypura_pager_pinned(pager, weight->tensor, &n_pinned);
-    if (n_pinned > 0 && status == GGML_STATUS_SUCCESS) {
-        add_rows_product(instance, node, weight, pinned, 0, n_pinned);
-    }
+    int64_t        n_pinned;
+    const char    *pinned = hypura_pager_pinned(pager, weight->tensor, &n_pinned);
     const uint32_t n_chunks = hypura_pager_chunks(pager, weight->tensor);
+    /* nobody waits in the graph for an earlier conversion: what has chunks runs to its end */
+    void *converted = n_chunks + (n_pinned > 0) > 1 ? add_conversion(instance, node, weight) : NULL;
+    if (n_pinned > 0 && status == GGML_STATUS_SUCCESS) {
+        add_rows_product(instance, node, weight, pinned, 0, n_pinned, converted);
+    }
     if (n_chunks > 0 && status == GGML_STATUS_SUCCESS) {
         status = shadow_run(instance);
     }
@@ -58,7 +99,7 @@ enum ggml_status backend_run_dense(backend_instance *instance, struct ggml_tenso
             return GGML_STATUS_FAILED;
         }
         shadow_begin(instance);
-        add_rows_product(instance, node, weight, rows, first, n);
+        add_rows_product(instance, node, weight, rows, first, n, converted);
         status = shadow_run(instance);
         hypura_pager_release_chunk(pager);
     }

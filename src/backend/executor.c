@@ -32,6 +32,7 @@ static void free_instance(backend_instance *instance)
     }
     arena_free(&instance->rows);
     arena_free(&instance->indices);
+    arena_free(&instance->converted);
     free(instance->tensors);
     free(instance->nodes);
     free(instance);

@@ -93,6 +93,7 @@ typedef struct backend_instance {
     struct ggml_cgraph    graph;
     backend_arena         rows;    /* gathered and computed rows */
     backend_arena         indices; /* ids, row numbers, lists of pairs */
+    backend_arena         converted; /* activations of a dense product, as its kernel takes them */
     uint64_t              compute_us; /* of the graph being computed */
     const hypura_pager   *visited_pager; /* the selection whose products came last */
     int                   visited_bundle;
