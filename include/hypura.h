@@ -276,10 +276,12 @@ typedef struct hypura_placement {
     int64_t      chunk_rows;  /* DENSE: rows of one ring chunk (the last may be shorter) */
     int          pool;        /* EXPERTS: index into pools; else -1 */
     int          vram_pool;   /* EXPERTS over a GPU: index into vram_pools; else -1 */
+    int          gpu;         /* that computes with it and holds it or its slots: index into gpus; -1: the host */
 } hypura_placement;
 
 #define HYPURA_MAX_POOLS 16
-#define HYPURA_MAX_VRAM_POOLS 64
+#define HYPURA_MAX_GPUS 16
+#define HYPURA_MAX_VRAM_POOLS 256
 #define HYPURA_MAX_STAGES 2
 
 /* Slots of one size class. A slot holds all matrices of one expert. */
@@ -291,13 +293,32 @@ typedef struct hypura_pool_plan {
     uint32_t n_floor; /* fewest slots that can run */
 } hypura_pool_plan;
 
-/* The same in the GPU's memory: one size class is shared by several pools when one
+/* The same in a GPU's memory: one size class is shared by several pools when one
  * tensor would be larger than the GPU's buffers may be. */
 typedef struct hypura_vram_pool_plan {
     uint64_t slot_bytes;
     uint32_t n_slots;
     uint32_t n_units;
+    int      gpu; /* index into gpus */
 } hypura_vram_pool_plan;
+
+/* A GPU that is used: neighbouring layers, and what it holds of them. */
+typedef struct hypura_gpu_plan {
+    char     name[64];       /* ggml's name of the device */
+    int      first_layer;    /* that it computes; the output counts as the layer after the last */
+    int      n_layers;
+    uint64_t vram_bytes;     /* taken of its memory: the sum of the five below */
+    uint64_t resident_bytes; /* weights that llama.cpp holds there */
+    uint64_t slot_bytes;     /* slots for experts */
+    uint64_t stage_bytes;    /* for the experts of a layer while a batch passes through it */
+    uint64_t kv_bytes;
+    uint64_t compute_bytes;
+    uint64_t floor_bytes;    /* fewest with which it computes these layers */
+    uint64_t full_bytes;     /* with which nothing has to be uploaded to it */
+    int      n_stages;
+    double   hit_rate;       /* of its slots, assumed */
+    double   upload_bytes_per_token;
+} hypura_gpu_plan;
 
 typedef struct hypura_plan {
     hypura_mode mode;
@@ -327,9 +348,9 @@ typedef struct hypura_plan {
     uint32_t slot_align_bytes; /* regions of an expert slot are multiples of this (plan/layout.h) */
     int              n_pools;
     hypura_pool_plan pools[HYPURA_MAX_POOLS];
-    /* the GPU's memory; all 0 and "" where none is used */
-    char     gpu[64];             /* ggml's name of the device */
-    int      n_gpu_layers;        /* computed on it, as llama.cpp counts: from the last, the output first */
+    /* the memory of GPUs, all of them together; all 0 and "" where none is used */
+    char     gpu[256];            /* their names: "Vulkan0,Vulkan1" */
+    int      n_gpu_layers;        /* computed on them, as llama.cpp counts: from the last, the output first */
     uint64_t vram_bytes;          /* taken of it: the sum of the five below */
     uint64_t vram_resident_bytes; /* weights that llama.cpp holds there */
     uint64_t vram_slot_bytes;     /* slots for experts */
@@ -338,7 +359,8 @@ typedef struct hypura_plan {
     uint64_t vram_compute_bytes;
     uint64_t floor_vram_bytes;    /* fewest with which all layers are computed there; 0 when there are no experts */
     uint64_t full_vram_bytes;     /* with which nothing has to be uploaded */
-    int      n_stages;
+    int             n_gpus;
+    hypura_gpu_plan gpus[HYPURA_MAX_GPUS]; /* in the order of their layers */
     int      n_vram_pools;
     hypura_vram_pool_plan vram_pools[HYPURA_MAX_VRAM_POOLS];
     int               n_placements; /* one for each tensor of the map */
@@ -381,8 +403,9 @@ typedef struct hypura_model_options {
     int         n_threads;     /* 0: one per physical core */
     bool        force_paging;  /* page even where all weights fit (tests, benchmarks) */
     bool        plain;         /* plain llama.cpp, Hypura out of the path (comparisons) */
-    const char *gpu;           /* ggml's name of the GPU to use; "none": none; NULL: the first there is */
-    uint64_t    vram_bytes;    /* limit on the GPU's memory; 0: what is free there */
+    const char *gpu;           /* ggml's names of the GPUs to use, "Vulkan0,Vulkan1"; "none": none; NULL: see below */
+    uint64_t    vram_bytes;    /* limit on the memory of GPUs, all of them together; 0: what is free there */
+    uint64_t    gpu_vram_bytes[HYPURA_MAX_GPUS]; /* limit on each of those named, in their order; all 0: none */
     int         n_gpu_layers;  /* plain alone: layers on the GPU; 0: all */
     bool        no_repack;     /* keep weights in the file's own layout; the default is the CPU's fastest form */
     const char *io_engine;     /* "uring", "pool"; NULL: the profile's choice */
@@ -394,11 +417,17 @@ typedef struct hypura_model_options {
     void              *progress_user;
 } hypura_model_options;
 
+/* Without names as many GPUs are used as it takes to hold the whole model, those with most
+ * free memory first, or all that one driver shows; an integrated one only where there is no
+ * other. Several have whole layers each, in proportion to their memory, and not to a limit:
+ * which of them computes a layer does not depend on a limit on all together. Where one has
+ * too little for that, its layers go to others. */
+
 /* Solves the placement without loading any weight. Free with hypura_plan_free. */
 HYPURA_API hypura_status hypura_estimate(const hypura_model_options *options, hypura_plan **plan,
                                          hypura_error *error);
 HYPURA_API void          hypura_plan_free(hypura_plan *plan);
-/* A limit on GPU memory: the floor and this part of what lies between it and full. */
+/* A limit on the memory of all GPUs: the floor and this part of what lies between it and full. */
 HYPURA_API uint64_t hypura_plan_vram_at(const hypura_plan *plan, uint32_t percent);
 
 /* ---- a loaded model ----------------------------------------------------- */
@@ -429,6 +458,13 @@ typedef enum hypura_reads {
 
 HYPURA_API const char *hypura_reads_name(hypura_reads reads);
 
+/* What one of the plan's GPUs was asked for. */
+typedef struct hypura_gpu_statistics {
+    uint64_t bytes_needed;   /* of experts, by computing */
+    uint64_t bytes_hit;      /* of these, present in its memory */
+    uint64_t bytes_uploaded;
+} hypura_gpu_statistics;
+
 typedef struct hypura_statistics {
     uint64_t bytes_read;   /* from the drive by the pager, this model, since open or reset */
     uint64_t bytes_needed; /* weights that computing asked the pager for */
@@ -456,10 +492,10 @@ typedef struct hypura_statistics {
     uint64_t io_limit_bytes_per_s; /* of an emulated drive; 0: the drive as it is */
     bool     records;           /* experts are read as records, from the sidecar that hypura_optimize made */
     char     records_note[256]; /* why a sidecar that is there is not used, or "" */
-    /* over a GPU; bytes_needed and bytes_hit are then of what its memory lacked */
+    /* over GPUs, of all together; bytes_needed and bytes_hit are then of what their memory lacked */
     uint64_t locked_bytes;      /* of the expert pools in RAM, in memory that the driver pinned */
     uint64_t vram_bytes_needed; /* of experts, by computing */
-    uint64_t vram_bytes_hit;    /* of these, present in the GPU's memory */
+    uint64_t vram_bytes_hit;    /* of these, present in the memory of the GPU that asked */
     uint64_t bytes_uploaded;
     uint64_t bytes_copied;      /* within the GPU's memory, from slots to stages */
     uint64_t n_readbacks;       /* of selected experts */
@@ -467,6 +503,7 @@ typedef struct hypura_statistics {
     double   submit_s;          /* from there until the GPU had its next work: it stood still */
     uint64_t n_ahead;           /* read-backs during which it went on computing, with what it held */
     uint64_t n_repeated;        /* of these, where an expert was missing: computed again */
+    hypura_gpu_statistics gpus[HYPURA_MAX_GPUS]; /* the three above of each, in the plan's order */
 } hypura_statistics;
 
 HYPURA_API hypura_status      hypura_model_open(const hypura_model_options *options, hypura_model **model,
@@ -533,9 +570,12 @@ HYPURA_API void          hypura_model_reset(hypura_model *model);
 
 /* ---- proof -------------------------------------------------------------- */
 
+#define HYPURA_VERIFY_GPUS 128
+
 typedef struct hypura_verify_case {
     uint64_t weights_bytes; /* limit; 0: none */
-    uint64_t vram_bytes;    /* limit on the GPU's memory; 0: no GPU */
+    uint64_t vram_bytes;    /* limit on the memory of GPUs; 0: no GPU */
+    char     gpus[HYPURA_VERIFY_GPUS]; /* on both sides, and the layers of each: "Vulkan0 0-11, Vulkan1 12-24" */
     uint32_t prompt_tokens;
     uint32_t tokens; /* decoded after the prompt */
     uint32_t ubatch;
@@ -577,7 +617,8 @@ typedef struct hypura_verify_options {
 } hypura_verify_options;
 
 /* Decodes the same prompts through plain libllama and through Hypura at each
- * budget, and compares the bits of every logit. */
+ * budget, and compares the bits of every logit. Over GPUs plain libllama has the same
+ * layers on the same devices, all of them in their memory. */
 HYPURA_API hypura_status hypura_verify(const hypura_verify_options *options, hypura_verify_report *report,
                                        hypura_error *error);
 HYPURA_API void          hypura_verify_report_clear(hypura_verify_report *report);

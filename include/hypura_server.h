@@ -43,8 +43,9 @@ typedef struct hypura_server_options {
     uint32_t n_context;     /* tokens of one conversation; 0: 4096 or the model's own, whichever is less */
     uint32_t n_parallel;    /* conversations that a model computes together; 0: 4 */
     int n_threads;          /* 0: one for each core */
-    const char *gpu;        /* ggml's name of the GPU to use; "none": none; NULL: the first there is */
-    uint64_t vram_bytes;    /* each model may take of its memory; 0: what is free there */
+    const char *gpu;        /* ggml's names of the GPUs to use; "none": none; NULL: as in hypura_model_options */
+    uint64_t vram_bytes;    /* each model may take of their memory, of all together; 0: what is free there */
+    uint64_t gpu_vram_bytes[HYPURA_MAX_GPUS]; /* and of each of those named; all 0: no such limit */
     const char *io_engine;  /* NULL: the profile's choice */
     uint64_t io_limit_bytes_per_s;
     double keep_alive_s;      /* a model that nobody uses is unloaded after this; below 0: never */

@@ -17,15 +17,16 @@
 
 typedef struct hypura_gpu hypura_gpu;
 
-/* device: the GPU's ggml_backend_dev_t. The pager was opened for it and outlives
- * this; this outlives every model and context that was given its device. */
-hypura_status hypura_gpu_open(void *device, hypura_pager *pager, hypura_gpu **gpu, hypura_error *error);
+/* device: the ggml_backend_dev_t of the plan's GPU of that number. The pager was opened
+ * for it and outlives this; this outlives every model and context that was given its
+ * device. */
+hypura_status hypura_gpu_open(void *device, int index, hypura_pager *pager, hypura_gpu **gpu, hypura_error *error);
 /* Whether pieces are computed before it is known that their experts are there: AUTO
  * at first. */
 void          hypura_gpu_set_foresight(hypura_gpu *gpu, hypura_foresight foresight);
 void          hypura_gpu_close(hypura_gpu *gpu);
 
-/* The ggml_backend_dev_t to give to libllama as its only device, and the
+/* The ggml_backend_dev_t to give to libllama in place of the GPU's own, and the
  * ggml_backend_buffer_type_t for the experts that the plan streams. */
 void *hypura_gpu_device(hypura_gpu *gpu);
 void *hypura_gpu_expert_type(hypura_gpu *gpu);

@@ -1,6 +1,6 @@
 /*
  * gpu_device.c - the device that stands for a GPU, see gpu.h. Owned by the engine,
- * one for each model that is paged over a GPU.
+ * one for each GPU of a model that is paged over it.
  *
  * libllama compares devices by their address, so that what belongs together (a
  * layer, its cache, flash attention) must all be on ours; buffers and events are
@@ -202,10 +202,10 @@ static ggml_backend_dev_t registry_device(ggml_backend_reg_t registry, size_t in
 
 /* ---- the buffer type of streamed experts --------------------------------------------- */
 
+/* One of its own for each GPU: libllama takes types of one name for the same. */
 static const char *experts_name(ggml_backend_buffer_type_t type)
 {
-    (void)type;
-    return "Hypura_Experts";
+    return ((hypura_gpu *)type->context)->experts_name;
 }
 
 /* libllama asks for a buffer of no bytes when it loads no weights. */
@@ -242,7 +242,7 @@ static bool can_look_up(ggml_backend_dev_t device)
 
 /* ---- open and close -------------------------------------------------------------------- */
 
-hypura_status hypura_gpu_open(void *device, hypura_pager *pager, hypura_gpu **out, hypura_error *error)
+hypura_status hypura_gpu_open(void *device, int index, hypura_pager *pager, hypura_gpu **out, hypura_error *error)
 {
     hypura_gpu *gpu = calloc(1, sizeof(*gpu));
     if (!gpu) {
@@ -250,8 +250,10 @@ hypura_status hypura_gpu_open(void *device, hypura_pager *pager, hypura_gpu **ou
     }
     const struct ggml_backend_device_i *has = &((ggml_backend_dev_t)device)->iface;
     gpu->inner = device;
+    gpu->index = index;
     gpu->pager = pager;
     (void)snprintf(gpu->name, sizeof(gpu->name), "Hypura-%s", ggml_backend_dev_name(device));
+    (void)snprintf(gpu->experts_name, sizeof(gpu->experts_name), "%s-Experts", gpu->name);
     gpu->records_late = strcmp(ggml_backend_reg_name(ggml_backend_dev_backend_reg(device)), "Vulkan") == 0;
     gpu->can_look_up = can_look_up(device);
     gpu->registry = (struct ggml_backend_reg){

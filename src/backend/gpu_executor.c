@@ -21,7 +21,8 @@
  * first products are handed over before the rest is recorded. A graph is cut before a
  * product alone: no backend fuses a product with what comes before it.
  *
- * What always holds: between enter and leave this instance alone has work queued.
+ * What always holds: between enter and leave this instance alone of those over its GPU has
+ * work queued.
  */
 #include "backend/gpu_internal.h"
 

@@ -3,7 +3,8 @@
  * with streamed experts go through the executor, everything else to the instance of the
  * GPU's backend that it wraps.
  *
- * What always holds: between enter and leave this instance alone has work queued.
+ * What always holds: between enter and leave this instance alone of those over its GPU has
+ * work queued.
  */
 #include "backend/gpu_internal.h"
 
@@ -23,7 +24,7 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
     if (gpu_next_cut(instance, graph, 0, NULL).at == graph->n_nodes) {
         return ggml_backend_graph_compute_async(instance->inner, graph);
     }
-    gpu_walk walk = {.instance = instance, .vram = hypura_pager_vram(pager), .graph = graph};
+    gpu_walk walk = {.instance = instance, .vram = hypura_pager_vram(pager, instance->gpu->index), .graph = graph};
     hypura_pager_enter(pager);
     const enum ggml_status status = gpu_guard(gpu_walk_graph, &walk);
     gpu_swap_back(instance);
@@ -49,7 +50,7 @@ static const char *instance_name(ggml_backend_t backend)
 static void instance_free(ggml_backend_t backend)
 {
     gpu_instance *instance = backend->context;
-    hypura_vram  *vram = hypura_pager_vram(instance->gpu->pager);
+    hypura_vram  *vram = hypura_pager_vram(instance->gpu->pager, instance->gpu->index);
     if (vram) {
         ggml_backend_synchronize(instance->inner);
         hypura_vram_forget(vram, instance->inner);

@@ -20,8 +20,10 @@ struct hypura_gpu {
     struct ggml_backend_reg         registry;
     struct ggml_backend_buffer_type experts;
     ggml_backend_dev_t              inner;
+    int                             index; /* among the plan's GPUs */
     hypura_pager                   *pager;
     char                            name[64];
+    char                            experts_name[80];
     bool                            records_late; /* ggml-vulkan: see gpu_executor.c */
     hypura_foresight                foresight;    /* AUTO: runs ahead where that pays */
     bool                            can_look_up;  /* the device has rows of numbers looked up */

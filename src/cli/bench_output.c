@@ -4,6 +4,7 @@
 #include "cli/bench_output.h"
 
 #include "cli/output.h"
+#include "cli/placement.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -84,6 +85,7 @@ static json_t *cell_json(const hypura_bench_cell *cell)
         hypura_json_integer(&object, "vram_resident_bytes", cell->plan.vram_resident_bytes);
         hypura_json_integer(&object, "vram_slot_bytes", cell->plan.vram_slot_bytes);
         hypura_json_integer(&object, "vram_stage_bytes", cell->plan.vram_stage_bytes);
+        hypura_json_set(&object, "gpus", hypura_placement_gpus(&cell->plan));
     }
     hypura_json_set(&object, "hypura", series_json(&cell->series[0]));
     for (int i = 1; i < cell->n_series; i++) {

@@ -136,7 +136,7 @@ int hypura_command_bench(const hypura_environment *environment, int argc, char *
         {"weights", "SIZE,...", "limits on the weights alone; also N% of the file", HYPURA_OPTION_BUDGETS,
          .to.budgets = &arguments.weights},
         hypura_option_gpu(&wanted->gpu),
-        {"vram", "SIZE,...", "limits on the GPU's memory; also N% of the experts", HYPURA_OPTION_BUDGETS,
+        {"vram", "SIZE,...", "limits on the GPUs' memory; also N% of the experts", HYPURA_OPTION_BUDGETS,
          .to.budgets = &arguments.vram},
         {"baseline", NULL, "also plain llama.cpp, mapping the file, under the same limit", HYPURA_OPTION_FLAG,
          .to.flag = &wanted->baseline},

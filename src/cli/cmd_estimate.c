@@ -55,6 +55,7 @@ static json_t *plan_json(const char *path, const hypura_plan *plan)
         hypura_json_integer(&object, "full_vram_bytes", plan->full_vram_bytes);
         hypura_json_real(&object, "vram_hit_rate", plan->vram_hit_rate);
         hypura_json_real(&object, "upload_bytes_per_token", plan->upload_bytes_per_token);
+        hypura_json_set(&object, "gpus", hypura_placement_gpus(plan));
     }
     hypura_json_integer(&object, "floor_weights_bytes", plan->floor_weights_bytes);
     hypura_json_integer(&object, "floor_memory_bytes", plan->floor_memory_bytes);
@@ -85,12 +86,17 @@ static void print_plan(const hypura_plan *plan)
     hypura_output_printf("floor      %s of weights, %s of memory in all\n",
                          hypura_output_size(plan->floor_weights_bytes), hypura_output_size(plan->floor_memory_bytes));
     if (plan->gpu[0] && plan->floor_vram_bytes > 0) {
-        hypura_output_printf("GPU floor  %s of its memory, %s hold all\n", hypura_output_size(plan->floor_vram_bytes),
+        hypura_output_printf("GPU floor  %s of GPU memory, %s hold all\n", hypura_output_size(plan->floor_vram_bytes),
                              hypura_output_size(plan->full_vram_bytes));
     }
     if (plan->n_vram_pools > 0) {
-        hypura_output_printf("expected   %.1f %% of the experts needed in the GPU's memory, %s uploaded for each token\n",
+        hypura_output_printf("expected   %.1f %% of the experts needed in GPU memory, %s uploaded for each token\n",
                              100.0 * plan->vram_hit_rate, hypura_output_size((uint64_t)plan->upload_bytes_per_token));
+        for (int g = 0; g < plan->n_gpus && plan->n_gpus > 1; g++) {
+            const hypura_gpu_plan *gpu = &plan->gpus[g];
+            hypura_output_printf("           %s: %.1f %%, %s\n", gpu->name, 100.0 * gpu->hit_rate,
+                                 hypura_output_size((uint64_t)gpu->upload_bytes_per_token));
+        }
     }
     if (plan->decode_tok_s > 0.0) {
         hypura_output_printf("expected   %.1f tokens/s, %s read for each (%.1f %% of what is needed is in memory)\n",
@@ -107,7 +113,7 @@ int hypura_command_estimate(const hypura_environment *environment, int argc, cha
 {
     hypura_model_options wanted = {.cache_dir = hypura_command_cache_dir(environment)};
     hypura_budget weights = {0};
-    hypura_budget vram = {0};
+    hypura_vram_limit vram = {0};
     bool json = false;
     const hypura_option options[] = {
         hypura_option_memory(&wanted.memory_bytes),
@@ -150,7 +156,7 @@ int hypura_command_estimate(const hypura_environment *environment, int argc, cha
         status = hypura_budgets_resolve(&weights, 1, path, &wanted.weights_bytes, &error);
     }
     if (status == HYPURA_OK) {
-        status = hypura_vram_resolve(&vram, 1, &wanted, &wanted.vram_bytes, &error);
+        status = hypura_vram_apply(&vram, &wanted, &error);
     }
     if (status == HYPURA_OK) {
         status = hypura_estimate(&wanted, &plan, &error);

@@ -39,7 +39,7 @@ typedef struct run_arguments {
     const char *server;    /* asks this one instead of opening the model */
     const char *api_key;
     hypura_client *client; /* of the server */
-    hypura_budget vram;
+    hypura_vram_limit vram;
     const char *prompt_file;
     const char *stats_file;
     bool interactive;
@@ -346,7 +346,7 @@ static hypura_status run_checked(run_arguments *run, const char *name, const hyp
     if (status == HYPURA_OK) {
         run->model.path = run->path;
         run->model.cache_dir = hypura_command_cache_dir(environment);
-        status = hypura_vram_resolve(&run->vram, 1, &run->model, &run->model.vram_bytes, error);
+        status = hypura_vram_apply(&run->vram, &run->model, error);
     }
     if (status == HYPURA_OK) {
         status = run_model(run, environment, error);

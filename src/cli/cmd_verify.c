@@ -10,6 +10,8 @@
 #include "cli/output.h"
 #include "cli/progress.h"
 
+#include <string.h>
+
 static json_t *report_json(const hypura_verify_report *report)
 {
     json_t *object = json_object();
@@ -19,6 +21,7 @@ static json_t *report_json(const hypura_verify_report *report)
         json_t *entry = json_object();
         hypura_json_integer(&entry, "weights_bytes", one->weights_bytes);
         hypura_json_integer(&entry, "vram_bytes", one->vram_bytes);
+        hypura_json_text(&entry, "gpus", one->gpus);
         hypura_json_integer(&entry, "prompt_tokens", one->prompt_tokens);
         hypura_json_integer(&entry, "tokens", one->tokens);
         hypura_json_integer(&entry, "ubatch", one->ubatch);
@@ -72,6 +75,12 @@ static hypura_status print_report(const hypura_verify_report *report, hypura_err
     }
     hypura_status status = hypura_table_print(&table, error);
     hypura_table_close(&table);
+    for (int i = 0; i < report->n_cases && status == HYPURA_OK; i++) {
+        const char *gpus = report->cases[i].gpus;
+        if (gpus[0] != '\0' && (i == 0 || strcmp(gpus, report->cases[i - 1].gpus) != 0)) {
+            hypura_output_printf("\non both sides layers %s\n", gpus);
+        }
+    }
     if (status == HYPURA_OK && n_ahead > 0) {
         hypura_output_printf("\n%llu layers ran ahead of their selections, %llu of them again\n",
                              (unsigned long long)n_ahead, (unsigned long long)n_repeated);

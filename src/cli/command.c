@@ -8,6 +8,7 @@
 #include "cli/output.h"
 
 #include <stdio.h>
+#include <string.h>
 
 const char hypura_size_notes[] = "SIZE is a number of bytes, or a number with K, M or G (powers of 1024).\n";
 
@@ -71,14 +72,14 @@ hypura_option hypura_option_context(uint32_t *n_context)
 
 hypura_option hypura_option_gpu(const char **gpu)
 {
-    return (hypura_option){"gpu", "NAME", "GPU to use, as profile lists it, or none (default: most memory)",
+    return (hypura_option){"gpu", "NAME,...", "GPUs to use, as profile lists them, or none (default: as many as help)",
                            HYPURA_OPTION_STRING, .to.string = gpu};
 }
 
-hypura_option hypura_option_vram(hypura_budget *budget)
+hypura_option hypura_option_vram(hypura_vram_limit *limit)
 {
-    return (hypura_option){"vram", "SIZE", "limit on GPU memory; also N% of the experts (default: what is free)",
-                           HYPURA_OPTION_BUDGET, .to.budget = budget};
+    return (hypura_option){"vram", "SIZE", "limit on GPU memory; also N% of the experts, or 4G+8G: of each GPU",
+                           HYPURA_OPTION_VRAM, .to.vram = limit};
 }
 
 hypura_option hypura_option_threads(int *n_threads)
@@ -143,4 +144,10 @@ hypura_status hypura_vram_resolve(const hypura_budget *budgets, int n, const hyp
     }
     hypura_plan_free(plan);
     return status;
+}
+
+hypura_status hypura_vram_apply(const hypura_vram_limit *limit, hypura_model_options *model, hypura_error *error)
+{
+    memcpy(model->gpu_vram_bytes, limit->each, sizeof model->gpu_vram_bytes);
+    return hypura_vram_resolve(&limit->all, 1, model, &model->vram_bytes, error);
 }

@@ -51,7 +51,7 @@ hypura_option hypura_option_memory(uint64_t *bytes);
 hypura_option hypura_option_weights(hypura_budget *budget);
 hypura_option hypura_option_context(uint32_t *n_context);
 hypura_option hypura_option_gpu(const char **gpu);
-hypura_option hypura_option_vram(hypura_budget *budget);
+hypura_option hypura_option_vram(hypura_vram_limit *limit);
 hypura_option hypura_option_threads(int *n_threads);
 
 /* What SIZE means, for the notes of a syntax. */
@@ -60,11 +60,13 @@ extern const char hypura_size_notes[];
 /* "uring", "pool", NULL */
 extern const char *const hypura_io_engines[];
 
-/* Turns n limits on GPU memory into bytes. Per cent are of what lies between the least
+/* Turns n limits on the memory of all GPUs into bytes. Per cent are of what lies between the least
  * with which all layers are computed there and the whole model, as model (path, gpu,
  * context, ubatch) takes it. */
 hypura_status hypura_vram_resolve(const hypura_budget *budgets, int n, const hypura_model_options *model,
                                   uint64_t *bytes, hypura_error *error);
+/* The same for one limit, on all or on each, which becomes the model's. */
+hypura_status hypura_vram_apply(const hypura_vram_limit *limit, hypura_model_options *model, hypura_error *error);
 
 /* Turns n budgets for the model at path into bytes; its header is read only when
  * one of them is a per cent, of all its files together. */

@@ -128,6 +128,31 @@ static hypura_status take_budget(const hypura_option *option, const char *text, 
     return parse_budget(option, text, option->to.budget, error);
 }
 
+static hypura_status take_vram(const hypura_option *option, const char *text, hypura_error *error)
+{
+    hypura_vram_limit *limit = option->to.vram;
+    *limit = (hypura_vram_limit){.all = {.bytes = 0}};
+    if (!strchr(text, '+')) {
+        return parse_budget(option, text, &limit->all, error);
+    }
+    int n = 0;
+    for (const char *item = text; item;) {
+        const size_t length = strcspn(item, "+");
+        char word[ITEM_BYTES];
+        if (length == 0 || length >= sizeof word || n == HYPURA_MAX_GPUS) {
+            return bad_value(option, text, error, "a size, or one for each GPU: 4G+8G");
+        }
+        memcpy(word, item, length);
+        word[length] = '\0';
+        const hypura_status status = parse_size(option, word, &limit->each[n++], error);
+        if (status != HYPURA_OK) {
+            return status;
+        }
+        item = item[length] == '+' ? item + length + 1 : NULL;
+    }
+    return HYPURA_OK;
+}
+
 static hypura_status take_unsigned(const hypura_option *option, const char *text, hypura_error *error)
 {
     long long value = 0;
@@ -248,6 +273,7 @@ static const take_fn take[] = {
     [HYPURA_OPTION_FLAG] = NULL,
     [HYPURA_OPTION_SIZE] = take_size,
     [HYPURA_OPTION_BUDGET] = take_budget,
+    [HYPURA_OPTION_VRAM] = take_vram,
     [HYPURA_OPTION_UNSIGNED] = take_unsigned,
     [HYPURA_OPTION_INT] = take_int,
     [HYPURA_OPTION_FLOAT] = take_float,

@@ -23,6 +23,12 @@ typedef struct hypura_budget {
     double percent;
 } hypura_budget;
 
+/* A limit on GPU memory: one on all GPUs, or, where a first one is given, one on each. */
+typedef struct hypura_vram_limit {
+    hypura_budget all;
+    uint64_t each[HYPURA_MAX_GPUS];
+} hypura_vram_limit;
+
 typedef struct hypura_budget_list {
     int n;
     hypura_budget items[HYPURA_MAX_LIST];
@@ -47,6 +53,7 @@ typedef enum hypura_option_kind {
     HYPURA_OPTION_FLOAT,     /* within min..max */
     HYPURA_OPTION_STRING,    /* points into argv */
     HYPURA_OPTION_CHOICE,    /* one of `choices` */
+    HYPURA_OPTION_VRAM,      /* a budget, or sizes joined by + */
     HYPURA_OPTION_BUDGETS,   /* the lists: items parted by commas */
     HYPURA_OPTION_UNSIGNEDS, /* each within min..max */
     HYPURA_OPTION_CHOICES,   /* each one of `choices` */
@@ -61,6 +68,7 @@ typedef struct hypura_option {
         bool *flag;
         uint64_t *size;
         hypura_budget *budget;
+        hypura_vram_limit *vram;
         uint32_t *unsigned_integer;
         int *integer;
         float *real;

@@ -3,6 +3,7 @@
  */
 #include "cli/placement.h"
 
+#include "cli/json.h"
 #include "cli/output.h"
 
 #include <stdarg.h>
@@ -52,6 +53,58 @@ static const char *explain_mode(hypura_mode mode)
     return "unknown";
 }
 
+/* The output counts as a layer, the last one. */
+static void describe_gpu(const hypura_plan *plan, int g, void (*print)(const char *line))
+{
+    const hypura_gpu_plan *gpu = &plan->gpus[g];
+    sentence line = {.used = 0};
+    if (plan->n_gpus == 1) {
+        say(&line, "GPU        %s, %d layers: ", gpu->name, gpu->n_layers);
+    } else {
+        say(&line, "GPU        %s, layers %d to %d: ", gpu->name, gpu->first_layer,
+            gpu->first_layer + gpu->n_layers - 1);
+    }
+    say_size(&line, gpu->resident_bytes, "weights");
+    say_size(&line, gpu->slot_bytes, "expert slots");
+    say_size(&line, gpu->stage_bytes, "stages");
+    say_size(&line, gpu->kv_bytes, "KV cache");
+    say_size(&line, gpu->compute_bytes, "compute");
+    print(line.text);
+    for (int i = 0; i < plan->n_vram_pools; i++) {
+        const hypura_vram_pool_plan *pool = &plan->vram_pools[i];
+        if (pool->gpu == g) {
+            line = (sentence){.used = 0};
+            say(&line, "GPU slots  %u for %u experts of %s", pool->n_slots, pool->n_units,
+                hypura_output_size(pool->slot_bytes));
+            print(line.text);
+        }
+    }
+}
+
+json_t *hypura_placement_gpus(const hypura_plan *plan)
+{
+    json_t *gpus = json_array();
+    for (int g = 0; g < plan->n_gpus; g++) {
+        const hypura_gpu_plan *gpu = &plan->gpus[g];
+        json_t *object = json_object();
+        hypura_json_text(&object, "name", gpu->name);
+        hypura_json_integer(&object, "first_layer", (uint64_t)gpu->first_layer);
+        hypura_json_integer(&object, "layers", (uint64_t)gpu->n_layers);
+        hypura_json_integer(&object, "vram_bytes", gpu->vram_bytes);
+        hypura_json_integer(&object, "vram_resident_bytes", gpu->resident_bytes);
+        hypura_json_integer(&object, "vram_slot_bytes", gpu->slot_bytes);
+        hypura_json_integer(&object, "vram_stage_bytes", gpu->stage_bytes);
+        hypura_json_integer(&object, "vram_kv_bytes", gpu->kv_bytes);
+        hypura_json_integer(&object, "vram_compute_bytes", gpu->compute_bytes);
+        hypura_json_integer(&object, "floor_vram_bytes", gpu->floor_bytes);
+        hypura_json_integer(&object, "full_vram_bytes", gpu->full_bytes);
+        hypura_json_real(&object, "vram_hit_rate", gpu->hit_rate);
+        hypura_json_real(&object, "upload_bytes_per_token", gpu->upload_bytes_per_token);
+        hypura_json_append(&gpus, object);
+    }
+    return gpus;
+}
+
 void hypura_placement_describe(const hypura_plan *plan, void (*print)(const char *line))
 {
     sentence line = {.used = 0};
@@ -96,22 +149,8 @@ void hypura_placement_describe(const hypura_plan *plan, void (*print)(const char
             repacked ? plan->plain_prompt_tok_s : plan->repacked_prompt_tok_s);
         print(line.text);
     }
-    if (plan->gpu[0]) {
-        line = (sentence){.used = 0};
-        say(&line, "GPU        %s, %d layers: ", plan->gpu, plan->n_gpu_layers);
-        say_size(&line, plan->vram_resident_bytes, "weights");
-        say_size(&line, plan->vram_slot_bytes, "expert slots");
-        say_size(&line, plan->vram_stage_bytes, "stages");
-        say_size(&line, plan->vram_kv_bytes, "KV cache");
-        say_size(&line, plan->vram_compute_bytes, "compute");
-        print(line.text);
-    }
-    for (int i = 0; i < plan->n_vram_pools; i++) {
-        const hypura_vram_pool_plan *pool = &plan->vram_pools[i];
-        line = (sentence){.used = 0};
-        say(&line, "GPU slots  %u for %u experts of %s", pool->n_slots, pool->n_units,
-            hypura_output_size(pool->slot_bytes));
-        print(line.text);
+    for (int g = 0; g < plan->n_gpus; g++) {
+        describe_gpu(plan, g, print);
     }
     if (plan->ring_bytes > 0) {
         line = (sentence){.used = 0};

@@ -7,7 +7,12 @@
 
 #include "hypura.h"
 
+#include <jansson.h>
+
 /* Calls print with mode, memory, weights and pools, one line (no newline) each. */
 void hypura_placement_describe(const hypura_plan *plan, void (*print)(const char *line));
+
+/* What each GPU holds; NULL without memory, as in cli/json.h. */
+json_t *hypura_placement_gpus(const hypura_plan *plan);
 
 #endif

@@ -86,6 +86,32 @@ static const char *mode_name(const hypura_run_report *report)
     return report->plain ? "plain" : hypura_mode_name(hypura_model_plan(report->model)->mode);
 }
 
+/* Of several GPUs each. */
+static void note_gpus(const hypura_plan *plan, const hypura_statistics *statistics)
+{
+    for (int g = 0; g < plan->n_gpus && plan->n_gpus > 1; g++) {
+        const hypura_gpu_statistics *gpu = &statistics->gpus[g];
+        hypura_output_note("           %s: %.1f %%, %s uploaded", plan->gpus[g].name,
+                           100.0 * ratio((double)gpu->bytes_hit, (double)gpu->bytes_needed),
+                           hypura_output_size(gpu->bytes_uploaded));
+    }
+}
+
+static json_t *gpus_json(const hypura_plan *plan, const hypura_statistics *statistics)
+{
+    json_t *gpus = json_array();
+    for (int g = 0; g < plan->n_gpus; g++) {
+        json_t *object = json_object();
+        hypura_json_text(&object, "name", plan->gpus[g].name);
+        hypura_json_integer(&object, "vram_bytes", plan->gpus[g].vram_bytes);
+        hypura_json_integer(&object, "vram_bytes_needed", statistics->gpus[g].bytes_needed);
+        hypura_json_integer(&object, "vram_bytes_hit", statistics->gpus[g].bytes_hit);
+        hypura_json_integer(&object, "bytes_uploaded", statistics->gpus[g].bytes_uploaded);
+        hypura_json_append(&gpus, object);
+    }
+    return gpus;
+}
+
 void hypura_run_statistics_print(const hypura_run_report *report)
 {
     const hypura_run_totals *totals = report->totals;
@@ -119,9 +145,10 @@ void hypura_run_statistics_print(const hypura_run_report *report)
                            statistics.read_wait_s, statistics.compute_s, statistics.overhead_s);
     }
     if (statistics.vram_bytes_needed > 0) {
-        hypura_output_note("GPU        %.1f %% of the experts needed were in its memory, %s uploaded, %s copied within",
+        hypura_output_note("GPU        %.1f %% of the experts needed were in GPU memory, %s uploaded, %s copied within",
                            100.0 * ratio((double)statistics.vram_bytes_hit, (double)statistics.vram_bytes_needed),
                            hypura_output_size(statistics.bytes_uploaded), hypura_output_size(statistics.bytes_copied));
+        note_gpus(hypura_model_plan(report->model), &statistics);
         hypura_output_note("selections %llu read back, %llu while the GPU went on, of which %llu in vain; %.0f us each, "
                            "%.0f us more until the GPU went on; %s pinned",
                            (unsigned long long)statistics.n_readbacks, (unsigned long long)statistics.n_ahead,
@@ -162,6 +189,7 @@ hypura_status hypura_run_statistics_write(const hypura_run_report *report, const
     hypura_json_real(&object, "decode_tok_s", ratio((double)totals->tokens, totals->decode_s));
     hypura_json_integer(&object, "bytes_read", statistics.bytes_read);
     if (statistics.vram_bytes_needed > 0) {
+        hypura_json_set(&object, "gpus", gpus_json(plan, &statistics));
         hypura_json_integer(&object, "vram_bytes_needed", statistics.vram_bytes_needed);
         hypura_json_integer(&object, "vram_bytes_hit", statistics.vram_bytes_hit);
         hypura_json_integer(&object, "bytes_uploaded", statistics.bytes_uploaded);

@@ -19,7 +19,7 @@ typedef struct hypura_bench_task {
     char path[HYPURA_BENCH_PATH];
     char route[HYPURA_BENCH_PATH]; /* "": none */
     char io_engine[16];            /* "": the profile's */
-    char gpu[64];                  /* "": the first there is */
+    char gpu[256];                 /* "": as many as it takes */
     char timeline[HYPURA_BENCH_PATH]; /* file for that of the last token; "": none */
     uint64_t vram_bytes;
     bool plain;

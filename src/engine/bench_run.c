@@ -177,7 +177,9 @@ static hypura_status watch(run *r, hypura_error *error)
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %d stretches of a time line",
                            HYPURA_TIMELINE_SPANS);
     }
-    hypura_gpu_set_watch(r->model->gpu, hypura_timeline_note, r->timeline);
+    for (int g = 0; g < r->model->gpus.n; g++) {
+        hypura_gpu_set_watch(r->model->gpus.list[g], hypura_timeline_note, r->timeline);
+    }
     return HYPURA_OK;
 }
 
@@ -221,10 +223,10 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
     if (status == HYPURA_OK) {
         r.forcing.route = route;
         r.forcing.n_experts = (uint32_t)hypura_model_map(r.model)->n_experts;
-        if (route && d.over_gpu) {
-            hypura_gpu_set_select(r.model->gpu, hypura_route_select, &r.forcing);
+        for (int g = 0; route && g < r.model->gpus.n; g++) {
+            hypura_gpu_set_select(r.model->gpus.list[g], hypura_route_select, &r.forcing);
         }
-        status = task->timeline[0] && r.model->gpu ? watch(&r, error) : HYPURA_OK;
+        status = task->timeline[0] && r.model->gpus.n > 0 ? watch(&r, error) : HYPURA_OK;
         status = status == HYPURA_OK ? decode_all(&r, task, sample, error) : status;
     }
     sample->peak_rss_bytes = hypura_os_peak_rss_bytes();

@@ -170,7 +170,7 @@ static hypura_status choose_form(const hypura_model_options *options, form_choic
 {
     const hypura_plan *plan = prepared->plan;
     prepared->plan->repacked = !options->no_repack;
-    if (options->no_repack || options->plain || !options->cache_dir || c->wanted->gpu ||
+    if (options->no_repack || options->plain || !options->cache_dir || c->wanted->gpus ||
         plan->mode == HYPURA_MODE_RESIDENT || plan->read_bytes_per_token <= 0 ||
         c->profile->ram_available_bytes < ROOM_TO_MEASURE_BYTES) {
         return HYPURA_OK;
@@ -196,24 +196,35 @@ static hypura_status choose_form(const hypura_model_options *options, form_choic
 
 /* ---- the plan ------------------------------------------------------------- */
 
+/* Those named, divided as libllama does; else the best. */
+static void take_for_plain(const hypura_gpus_found *found, int n_layers, hypura_load_gpu *taken)
+{
+    *taken = (hypura_load_gpu){.n = found->named || found->n == 0 ? found->n : 1,
+                               .n_layers = n_layers > 0 ? n_layers : INT_MAX};
+    memcpy(taken->devices, found->devices, sizeof(taken->devices));
+}
+
 static hypura_status solve(const hypura_model_options *options, const hypura_profile *profile,
-                           const hypura_survey *survey, uint64_t more_bytes, bool measure,
-                           hypura_preparation *prepared, hypura_error *error)
+                           const hypura_gpus_found *found, const hypura_survey *survey, uint64_t more_bytes,
+                           bool measure, hypura_preparation *prepared, hypura_error *error)
 {
     const uint64_t overhead_bytes =
         FIXED_OVERHEAD_BYTES + more_bytes + TENSOR_OVERHEAD_BYTES * (uint64_t)prepared->map->n_tensors +
         hypura_pager_router_bytes(prepared->map);
     hypura_rates rates;
     hypura_lessons lessons;
-    hypura_plan_gpu gpu = {.name = NULL};
-    if (prepared->gpu && !options->plain) {
-        hypura_gpu_describe(prepared->gpu, profile, options->vram_bytes, &gpu);
+    hypura_plan_gpus gpus = {.n = 0};
+    if (!options->plain) {
+        const hypura_status status = hypura_gpus_describe(found, profile, options, &gpus, error);
+        if (status != HYPURA_OK) {
+            return status;
+        }
     }
     hypura_plan_options wanted = {.memory_bytes = options->memory_bytes,
                                   .weights_bytes = options->weights_bytes,
                                   .overhead_bytes = overhead_bytes,
                                   .force_paging = options->force_paging,
-                                  .gpu = gpu.name ? &gpu : NULL};
+                                  .gpus = gpus.n > 0 ? &gpus : NULL};
     const int n_threads = resolve_threads(options->n_threads, profile->n_cpus);
     prepared->context.n_threads = n_threads;
     prepared->direct_bytes_per_s = profile->direct_bytes_per_s;
@@ -235,10 +246,9 @@ static hypura_status solve(const hypura_model_options *options, const hypura_pro
         status = choose_form(options, &choice, prepared, error);
     }
     if (status == HYPURA_OK && options->plain) {
-        prepared->n_gpu_layers = options->n_gpu_layers > 0 ? options->n_gpu_layers : INT_MAX;
+        take_for_plain(found, options->n_gpu_layers, &prepared->gpus);
     } else if (status == HYPURA_OK) {
-        prepared->n_gpu_layers = prepared->plan->n_gpu_layers;
-        prepared->gpu = prepared->plan->gpu[0] ? prepared->gpu : NULL;
+        hypura_gpus_take(found, prepared->plan, &prepared->gpus);
     }
     return status;
 }
@@ -269,6 +279,7 @@ static hypura_status prepare(const hypura_model_options *options, const hypura_p
     }
 
     hypura_profile profile;
+    hypura_gpus_found found;
     hypura_survey *survey = NULL;
     uint64_t vocab_bytes = 0;
     hypura_context_options *context = &prepared->context;
@@ -279,13 +290,14 @@ static hypura_status prepare(const hypura_model_options *options, const hypura_p
         status = hypura_load_sizes(prepared->map, &context->n_context, &context->n_ubatch, error);
     }
     if (status == HYPURA_OK) {
-        status = hypura_gpu_find(options->gpu, &prepared->gpu, error);
+        status = hypura_gpus_find(options->gpu, &found, error);
     }
     if (status == HYPURA_OK) {
         context->n_outputs = n_outputs < context->n_ubatch ? n_outputs : context->n_ubatch;
         context->n_sequences = n_sequences;
         context->n_context *= n_sequences;
-        const hypura_load_gpu gpu = {.device = prepared->gpu, .n_layers = INT_MAX};
+        /* On one, which all others could stand for. */
+        const hypura_load_gpu gpu = {.n = found.n > 0, .devices = {found.devices[0]}, .n_layers = INT_MAX};
         status = hypura_survey_take(prepared->map, context, &gpu, &survey, &vocab_bytes, error);
     }
     if (status == HYPURA_OK) {
@@ -299,7 +311,7 @@ static hypura_status prepare(const hypura_model_options *options, const hypura_p
             prepared->n_checkpoints = count_checkpoints(survey, options->memory_bytes);
             reserve_bytes += prepared->n_checkpoints * survey->checkpoint_bytes;
         }
-        status = solve(options, &profile, survey, vocab_bytes + reserve_bytes, measure, prepared, error);
+        status = solve(options, &profile, &found, survey, vocab_bytes + reserve_bytes, measure, prepared, error);
     }
     hypura_survey_free(survey);
     if (status != HYPURA_OK) {

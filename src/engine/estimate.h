@@ -15,8 +15,7 @@ typedef struct hypura_preparation {
     char io_engine[16]; /* "uring", "pool", or empty for the best there is */
     double direct_bytes_per_s; /* that the forecast took: the profile's, or an emulated drive's */
     uint32_t n_checkpoints; /* of a server's conversations, that their memory was planned with; see below */
-    ggml_backend_dev_t gpu; /* NULL: everything is computed by the host */
-    int n_gpu_layers;
+    hypura_load_gpu gpus; /* those used, without overrides */
 } hypura_preparation;
 
 /* profile: already measured, or NULL. all_logits: as hypura_model_extras. */

@@ -22,20 +22,23 @@ static bool is_gpu(ggml_backend_dev_t device)
     return type == GGML_BACKEND_DEVICE_TYPE_GPU || type == GGML_BACKEND_DEVICE_TYPE_IGPU;
 }
 
+static size_t free_bytes_of(ggml_backend_dev_t device)
+{
+    size_t free_bytes = 0;
+    size_t total_bytes;
+    ggml_backend_dev_memory(device, &free_bytes, &total_bytes);
+    return free_bytes;
+}
+
 /* Among those that nobody named: one with memory of its own, then the one with more of it
  * free. About as much says nothing. */
 static bool is_better(ggml_backend_dev_t one, ggml_backend_dev_t than)
 {
     const bool own = ggml_backend_dev_type(one) == GGML_BACKEND_DEVICE_TYPE_GPU;
-    size_t free_bytes = 0;
-    size_t other_bytes = 0;
-    size_t ignored;
     if (own != (ggml_backend_dev_type(than) == GGML_BACKEND_DEVICE_TYPE_GPU)) {
         return own;
     }
-    ggml_backend_dev_memory(one, &free_bytes, &ignored);
-    ggml_backend_dev_memory(than, &other_bytes, &ignored);
-    return free_bytes / 9 > other_bytes / 8;
+    return free_bytes_of(one) / 9 > free_bytes_of(than) / 8;
 }
 
 /* "Vulkan0, Vulkan1"; "none" without any. */
@@ -53,46 +56,93 @@ static void list_gpus(char *text, size_t capacity)
     }
 }
 
-hypura_status hypura_gpu_find(const char *name, ggml_backend_dev_t *device, hypura_error *error)
+static bool is_named(ggml_backend_dev_t device, const char *name, size_t n)
 {
-    *device = NULL;
-    if (name && strcmp(name, "none") == 0) {
-        return HYPURA_OK;
-    }
-    if (name) {
-        (void)hypura_modules_load(NULL);
-    } else {
-        hypura_modules_load_present();
-    }
+    const char *own = ggml_backend_dev_name(device);
+    return strlen(own) == n && strncmp(own, name, n) == 0;
+}
+
+/* name: n characters. */
+static hypura_status add_named(const char *name, size_t n, hypura_gpus_found *found, hypura_error *error)
+{
     for (size_t i = 0; i < ggml_backend_dev_count(); i++) {
-        ggml_backend_dev_t found = ggml_backend_dev_get(i);
-        const bool fits = is_gpu(found) && (name ? strcmp(name, ggml_backend_dev_name(found)) == 0
-                                                 : hypura_modules_first_of(found) == found);
-        if (fits && (!*device || is_better(found, *device))) {
-            *device = found;
+        ggml_backend_dev_t device = ggml_backend_dev_get(i);
+        if (is_gpu(device) && is_named(device, name, n)) {
+            for (int g = 0; g < found->n; g++) {
+                if (hypura_modules_first_of(found->devices[g]) == hypura_modules_first_of(device)) {
+                    return hypura_fail(error, HYPURA_ERR_USAGE, "GPU %.*s is named twice, once as %s", (int)n, name,
+                                       ggml_backend_dev_name(found->devices[g]));
+                }
+            }
+            if (found->n == HYPURA_MAX_GPUS) {
+                return hypura_fail(error, HYPURA_ERR_USAGE, "more than %d GPUs are named", HYPURA_MAX_GPUS);
+            }
+            found->devices[found->n++] = device;
+            return HYPURA_OK;
         }
-    }
-    if (!name || *device) {
-        return HYPURA_OK;
     }
     char there[256];
     list_gpus(there, sizeof(there));
-    return hypura_fail(error, HYPURA_ERR_USAGE, "there is no GPU %s; there are: %s", name, there);
+    return hypura_fail(error, HYPURA_ERR_USAGE, "there is no GPU %.*s; there are: %s", (int)n, name, there);
 }
 
-void hypura_gpu_describe(ggml_backend_dev_t device, const hypura_profile *profile, uint64_t vram_bytes,
-                         hypura_plan_gpu *described)
+static void find_best(hypura_gpus_found *found)
 {
-    size_t free_bytes = 0;
-    size_t total_bytes = 0;
-    ggml_backend_dev_memory(device, &free_bytes, &total_bytes);
+    ggml_backend_dev_t best = NULL;
+    for (size_t i = 0; i < ggml_backend_dev_count(); i++) {
+        ggml_backend_dev_t device = ggml_backend_dev_get(i);
+        if (is_gpu(device) && hypura_modules_first_of(device) == device && (!best || is_better(device, best))) {
+            best = device;
+        }
+    }
+    for (size_t i = 0; best && i < ggml_backend_dev_count() && found->n < HYPURA_MAX_GPUS; i++) {
+        ggml_backend_dev_t device = ggml_backend_dev_get(i);
+        if (ggml_backend_dev_type(device) != ggml_backend_dev_type(best) ||
+            ggml_backend_dev_backend_reg(device) != ggml_backend_dev_backend_reg(best) ||
+            hypura_modules_first_of(device) != device) {
+            continue;
+        }
+        int at = found->n++; /* before those with clearly less */
+        while (at > 0 && is_better(device, found->devices[at - 1])) {
+            found->devices[at] = found->devices[at - 1];
+            at--;
+        }
+        found->devices[at] = device;
+    }
+}
+
+hypura_status hypura_gpus_find(const char *names, hypura_gpus_found *found, hypura_error *error)
+{
+    *found = (hypura_gpus_found){.named = names != NULL};
+    if (names && strcmp(names, "none") == 0) {
+        return HYPURA_OK;
+    }
+    if (!names) {
+        hypura_modules_load_present();
+        find_best(found);
+        return HYPURA_OK;
+    }
+    (void)hypura_modules_load(NULL);
+    hypura_status status = HYPURA_OK;
+    for (const char *name = names; name && status == HYPURA_OK;) {
+        const size_t n = strcspn(name, ",");
+        status = add_named(name, n, found, error);
+        name = name[n] == ',' ? name + n + 1 : NULL;
+    }
+    return status;
+}
+
+static void describe(ggml_backend_dev_t device, const hypura_profile *profile, uint64_t limit_bytes,
+                     hypura_plan_gpu *described)
+{
+    const size_t free_bytes = free_bytes_of(device);
     const uint64_t margin = free_bytes / 100 * MARGIN_PERCENT > MARGIN_BYTES ? free_bytes / 100 * MARGIN_PERCENT
                                                                              : MARGIN_BYTES;
     const uint64_t usable = free_bytes > margin ? free_bytes - margin : 0;
     const size_t most = ggml_backend_buft_get_max_size(ggml_backend_dev_buffer_type(device));
     *described = (hypura_plan_gpu){
         .name = ggml_backend_dev_name(device),
-        .bytes = vram_bytes > 0 ? vram_bytes : usable,
+        .bytes = limit_bytes > 0 ? limit_bytes : usable,
         .max_buffer_bytes = most < SIZE_MAX ? most : 0,
     };
     const char *listed = ggml_backend_dev_name(hypura_modules_first_of(device));
@@ -103,6 +153,53 @@ void hypura_gpu_describe(ggml_backend_dev_t device, const hypura_profile *profil
             described->memory_bytes_per_s = measured->device_memory_bytes_per_s;
             described->round_trip_us = measured->round_trip_us;
         }
+    }
+}
+
+hypura_status hypura_gpus_describe(const hypura_gpus_found *found, const hypura_profile *profile,
+                                   const hypura_model_options *options, hypura_plan_gpus *described,
+                                   hypura_error *error)
+{
+    int n_limits = 0;
+    while (n_limits < HYPURA_MAX_GPUS && options->gpu_vram_bytes[n_limits] > 0) {
+        n_limits++;
+    }
+    if (n_limits > 0 && (!found->named || n_limits != found->n)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE,
+                           "%d limits on GPU memory for %d named GPUs: name as many, in the order of the limits",
+                           n_limits, found->named ? found->n : 0);
+    }
+    *described = (hypura_plan_gpus){.n = found->n, .named = found->named, .total_bytes = options->vram_bytes};
+    for (int g = 0; g < found->n; g++) {
+        describe(found->devices[g], profile, options->gpu_vram_bytes[g], &described->list[g]);
+    }
+    return HYPURA_OK;
+}
+
+void hypura_gpus_take(const hypura_gpus_found *found, const hypura_plan *plan, hypura_load_gpu *taken)
+{
+    *taken = (hypura_load_gpu){.n_layers = plan->n_gpu_layers};
+    for (int g = 0; g < plan->n_gpus; g++) {
+        for (int i = 0; i < found->n; i++) {
+            if (strcmp(plan->gpus[g].name, ggml_backend_dev_name(found->devices[i])) == 0) {
+                taken->devices[taken->n] = found->devices[i];
+                taken->layers[taken->n++] = plan->gpus[g].n_layers;
+            }
+        }
+    }
+}
+
+void hypura_gpus_name(const hypura_load_gpu *gpus, const hypura_map *map, char *text, size_t capacity)
+{
+    const int n_all = map->n_layers + 1;
+    int layer = gpus->n_layers < n_all ? n_all - gpus->n_layers : 0;
+    size_t used = 0;
+    text[0] = '\0';
+    for (int g = 0; g < gpus->n; g++) {
+        const int n = snprintf(text + used, capacity - used, "%s%s %d-%d", g > 0 ? ", " : "",
+                               ggml_backend_dev_name(gpus->devices[g]), layer, layer + gpus->layers[g] - 1);
+        used = used + (size_t)n < capacity ? used + (size_t)n : capacity - 1;
+        layer += gpus->layers[g];
     }
 }
 
@@ -126,15 +223,17 @@ static const char *name_in_layer(const char *name)
     return sscanf(name, "blk.%d.%n", &layer, &n) == 1 && n > 0 ? name + n : NULL;
 }
 
-static bool is_streamed(const hypura_map *map, const hypura_plan *plan, int t)
+/* By GPU g. */
+static bool is_streamed(const hypura_map *map, const hypura_plan *plan, int g, int t)
 {
-    return plan->placements[t].place == HYPURA_PLACE_EXPERTS && name_in_layer(map->tensors[t].name);
+    return plan->placements[t].place == HYPURA_PLACE_EXPERTS && plan->placements[t].gpu == g &&
+           name_in_layer(map->tensors[t].name);
 }
 
-static bool is_first_of_name(const hypura_map *map, const hypura_plan *plan, int t)
+static bool is_first_of_name(const hypura_map *map, const hypura_plan *plan, int g, int t)
 {
     for (int i = 0; i < t; i++) {
-        if (is_streamed(map, plan, i) &&
+        if (is_streamed(map, plan, g, i) &&
             strcmp(name_in_layer(map->tensors[i].name), name_in_layer(map->tensors[t].name)) == 0) {
             return false;
         }
@@ -143,14 +242,14 @@ static bool is_first_of_name(const hypura_map *map, const hypura_plan *plan, int
 }
 
 /* "^blk\.(0|1|7)\.ffn_up_exps\.weight$": libllama compiles every pattern anew for
- * every tensor, so there is one for each name and not one for each tensor. */
-static char *pattern_of(const hypura_map *map, const hypura_plan *plan, int first)
+ * every tensor, so there is one for each name and GPU and not one for each tensor. */
+static char *pattern_of(const hypura_map *map, const hypura_plan *plan, int g, int first)
 {
     pattern p = {.failed = false};
     const char *name = name_in_layer(map->tensors[first].name);
     append(&p, "^blk\\.(");
     for (int t = first; t < map->n_tensors; t++) {
-        if (is_streamed(map, plan, t) && strcmp(name_in_layer(map->tensors[t].name), name) == 0) {
+        if (is_streamed(map, plan, g, t) && strcmp(name_in_layer(map->tensors[t].name), name) == 0) {
             char layer[16];
             (void)snprintf(layer, sizeof(layer), "%s%d", t > first ? "|" : "", map->tensors[t].layer);
             append(&p, layer);
@@ -169,24 +268,7 @@ static char *pattern_of(const hypura_map *map, const hypura_plan *plan, int firs
     return p.text.data;
 }
 
-struct llama_model_tensor_buft_override *hypura_gpu_overrides(const hypura_map *map, const hypura_plan *plan,
-                                                              ggml_backend_buffer_type_t type)
-{
-    struct llama_model_tensor_buft_override *overrides = calloc((size_t)map->n_tensors + 1, sizeof(*overrides));
-    int n = 0;
-    for (int t = 0; overrides && t < map->n_tensors; t++) {
-        if (is_streamed(map, plan, t) && is_first_of_name(map, plan, t)) {
-            overrides[n] = (struct llama_model_tensor_buft_override){.pattern = pattern_of(map, plan, t), .buft = type};
-            if (!overrides[n++].pattern) {
-                hypura_gpu_overrides_free(overrides);
-                return NULL;
-            }
-        }
-    }
-    return overrides;
-}
-
-void hypura_gpu_overrides_free(struct llama_model_tensor_buft_override *overrides)
+static void free_overrides(struct llama_model_tensor_buft_override *overrides)
 {
     for (int i = 0; overrides && overrides[i].pattern; i++) {
         free((char *)(uintptr_t)overrides[i].pattern);
@@ -194,26 +276,77 @@ void hypura_gpu_overrides_free(struct llama_model_tensor_buft_override *override
     free(overrides);
 }
 
-hypura_status hypura_gpu_load_paged(const hypura_preparation *prepared, hypura_pager *pager, bool repack,
-                                    hypura_gpu **gpu, struct llama_model **model, hypura_error *error)
+/* The overrides that send the experts which the plan streams to the buffer types of our
+ * devices: as regular expressions, ended by one without pattern. NULL when memory runs out. */
+static struct llama_model_tensor_buft_override *make_overrides(const hypura_map *map, const hypura_plan *plan,
+                                                               const hypura_gpus *gpus)
+{
+    struct llama_model_tensor_buft_override *overrides = calloc((size_t)map->n_tensors + 1, sizeof(*overrides));
+    int n = 0;
+    for (int t = 0; overrides && t < map->n_tensors; t++) {
+        const int g = plan->placements[t].gpu;
+        if (g >= 0 && is_streamed(map, plan, g, t) && is_first_of_name(map, plan, g, t)) {
+            overrides[n] = (struct llama_model_tensor_buft_override){
+                .pattern = pattern_of(map, plan, g, t), .buft = hypura_gpu_expert_type(gpus->list[g])};
+            if (!overrides[n++].pattern) {
+                free_overrides(overrides);
+                return NULL;
+            }
+        }
+    }
+    return overrides;
+}
+
+/* ---- loading ------------------------------------------------------------------------- */
+
+/* A device of ours over each GPU, also over one whose layers are all whole: states are
+ * passed on between devices of one kind. */
+static hypura_status open_devices(const hypura_preparation *prepared, hypura_pager *pager, hypura_gpus *gpus,
+                                  hypura_load_gpu *target, hypura_error *error)
+{
+    hypura_status status = HYPURA_OK;
+    for (int g = 0; g < prepared->gpus.n && status == HYPURA_OK; g++) {
+        status = hypura_gpu_open(prepared->gpus.devices[g], g, pager, &gpus->list[g], error);
+        if (status == HYPURA_OK) {
+            gpus->n++;
+            target->devices[g] = hypura_gpu_device(gpus->list[g]);
+        }
+    }
+    return status;
+}
+
+hypura_status hypura_gpus_load_paged(const hypura_preparation *prepared, hypura_pager *pager, bool repack,
+                                     hypura_foresight foresight, hypura_gpus *gpus, struct llama_model **model,
+                                     hypura_error *error)
 {
     struct llama_model_tensor_buft_override *overrides = NULL;
-    hypura_load_gpu target = {.device = prepared->gpu, .n_layers = prepared->n_gpu_layers};
+    hypura_load_gpu target = prepared->gpus;
+    gpus->n = 0;
     if (prepared->plan->n_vram_pools > 0) {
-        hypura_status status = hypura_gpu_open(prepared->gpu, pager, gpu, error);
+        hypura_status status = open_devices(prepared, pager, gpus, &target, error);
         if (status != HYPURA_OK) {
             return status;
         }
-        overrides = hypura_gpu_overrides(prepared->map, prepared->plan, hypura_gpu_expert_type(*gpu));
+        for (int g = 0; g < gpus->n; g++) {
+            hypura_gpu_set_foresight(gpus->list[g], foresight);
+        }
+        overrides = make_overrides(prepared->map, prepared->plan, gpus);
         if (!overrides) {
             return hypura_fail(error, HYPURA_ERR_MEMORY, "%s: no memory to list %d tensors", prepared->map->path,
                                prepared->map->n_tensors);
         }
-        target.device = hypura_gpu_device(*gpu);
         target.overrides = overrides;
     }
     hypura_status status =
         hypura_load_model(prepared->map, HYPURA_LOAD_PAGED, &target, repack, NULL, NULL, model, error);
-    hypura_gpu_overrides_free(overrides);
+    free_overrides(overrides);
     return status;
+}
+
+void hypura_gpus_close(hypura_gpus *gpus)
+{
+    for (int g = 0; g < gpus->n; g++) {
+        hypura_gpu_close(gpus->list[g]);
+    }
+    gpus->n = 0;
 }

@@ -1,5 +1,5 @@
 /*
- * gpu.h - which GPU a model uses, and what libllama is told about it.
+ * gpu.h - which GPUs a model may use, and what libllama is told about them.
  */
 #ifndef HYPURA_ENGINE_GPU_H
 #define HYPURA_ENGINE_GPU_H
@@ -8,25 +8,40 @@
 #include "engine/estimate.h"
 #include "plan/plan.h"
 
-/* The GPU that ggml knows by this name, of any driver; NULL as name: of those that the
- * system shows the one with the most free memory, integrated ones last, by its vendor's
- * driver where there are two, or none; "none": none. *device is NULL for none. */
-hypura_status hypura_gpu_find(const char *name, ggml_backend_dev_t *device, hypura_error *error);
+/* GPUs that may be used, the first one first. */
+typedef struct hypura_gpus_found {
+    int                n;
+    bool               named; /* by the caller */
+    ggml_backend_dev_t devices[HYPURA_MAX_GPUS];
+} hypura_gpus_found;
 
-/* What the plan has to know of it: rates from the profile, memory as it is now. */
-void hypura_gpu_describe(ggml_backend_dev_t device, const hypura_profile *profile, uint64_t vram_bytes,
-                         hypura_plan_gpu *described);
+/* Those that ggml knows by these names, parted by commas, of any driver; NULL as names:
+ * of the system's best one and all others of its driver and kind, those with more free
+ * memory first, integrated ones only where there is no other; "none": none. */
+hypura_status hypura_gpus_find(const char *names, hypura_gpus_found *found, hypura_error *error);
 
-/* The overrides that send the experts which the plan streams to a buffer type: as
- * regular expressions, ended by one without pattern. NULL when memory runs out. */
-struct llama_model_tensor_buft_override *hypura_gpu_overrides(const hypura_map *map, const hypura_plan *plan,
-                                                              ggml_backend_buffer_type_t type);
-void hypura_gpu_overrides_free(struct llama_model_tensor_buft_override *overrides);
+/* What the plan has to know of them: rates from the profile, memory as it is now, and
+ * the limits of options. Fails when limits and names do not match. */
+hypura_status hypura_gpus_describe(const hypura_gpus_found *found, const hypura_profile *profile,
+                                   const hypura_model_options *options, hypura_plan_gpus *described,
+                                   hypura_error *error);
 
-/* With the load lock held: loads a model whose weights the pager streams, through a
- * device of ours when experts are paged over a GPU. Close *gpu, NULL without one, after
- * the model, also when this fails. */
-hypura_status hypura_gpu_load_paged(const hypura_preparation *prepared, hypura_pager *pager, bool repack,
-                                    hypura_gpu **gpu, struct llama_model **model, hypura_error *error);
+/* Those of a plan and the layers of each, as libllama is told. */
+void hypura_gpus_take(const hypura_gpus_found *found, const hypura_plan *plan, hypura_load_gpu *taken);
+/* For people: "Vulkan0 0-11, Vulkan1 12-24"; "" without any. */
+void hypura_gpus_name(const hypura_load_gpu *gpus, const hypura_map *map, char *text, size_t capacity);
+
+/* The devices over GPUs, in the plan's order, when experts are paged over them; else none. */
+typedef struct hypura_gpus {
+    int         n;
+    hypura_gpu *list[HYPURA_MAX_GPUS];
+} hypura_gpus;
+
+/* With the load lock held: loads a model whose weights the pager streams. Close *gpus
+ * after the model, also when this fails. */
+hypura_status hypura_gpus_load_paged(const hypura_preparation *prepared, hypura_pager *pager, bool repack,
+                                     hypura_foresight foresight, hypura_gpus *gpus, struct llama_model **model,
+                                     hypura_error *error);
+void          hypura_gpus_close(hypura_gpus *gpus);
 
 #endif

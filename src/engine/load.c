@@ -1,8 +1,8 @@
 /*
  * load.c - see load.h.
  *
- * libllama is given the one GPU that the plan uses, or none: what is compared bit
- * for bit has to run on the same devices everywhere.
+ * libllama is given the GPUs that the plan uses and the layers of each, or none: what
+ * is compared bit for bit has to run on the same devices everywhere.
  */
 #include "engine/load.h"
 
@@ -79,13 +79,17 @@ hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, co
                            .user = progress_user,
                            .total = map->tensor_bytes,
                            .mapped = kind == HYPURA_LOAD_PAGED ? map : NULL};
-    ggml_backend_dev_t devices[] = {gpu->device, NULL};
-    float all_to_first[16] = {1.0f}; /* llama_max_devices(); libllama would divide by the memory that is free */
+    ggml_backend_dev_t devices[HYPURA_MAX_GPUS + 1] = {NULL};
+    float split[HYPURA_MAX_GPUS] = {0.0f}; /* llama_max_devices(); all 0: by the memory that is free */
+    for (int g = 0; g < gpu->n; g++) {
+        devices[g] = gpu->devices[g];
+        split[g] = gpu->n == 1 ? 1.0f : (float)gpu->layers[g]; /* sums of layers: libllama finds these very bounds */
+    }
 
     struct llama_model_params params = llama_model_default_params();
     params.devices = devices;
-    params.tensor_split = all_to_first;
-    params.n_gpu_layers = gpu->device ? gpu->n_layers : 0;
+    params.tensor_split = split;
+    params.n_gpu_layers = gpu->n > 0 ? gpu->n_layers : 0;
     params.tensor_buft_overrides = gpu->overrides;
     params.progress_callback = on_progress;
     params.progress_callback_user_data = &state;

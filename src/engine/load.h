@@ -23,10 +23,12 @@ typedef enum hypura_load_kind {
     HYPURA_LOAD_PAGED,    /* the file mapped, nothing read: see trunk.h */
 } hypura_load_kind;
 
-/* The GPU that a model is loaded for, as libllama is told. */
+/* The GPUs that a model is loaded for, as libllama is told. */
 typedef struct hypura_load_gpu {
-    ggml_backend_dev_t device; /* NULL: none, the CPU computes everything */
-    int n_layers;              /* the last ones, the output counted; INT_MAX: all */
+    int n; /* 0: none, the CPU computes everything */
+    ggml_backend_dev_t devices[HYPURA_MAX_GPUS];
+    int layers[HYPURA_MAX_GPUS]; /* that each computes, in their order; all 0: as libllama divides them */
+    int n_layers;                /* on all: the last ones, the output counted; INT_MAX: all */
     const struct llama_model_tensor_buft_override *overrides; /* NULL: none */
 } hypura_load_gpu;
 

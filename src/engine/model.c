@@ -15,7 +15,6 @@
 #include "backend/backend.h"
 #include "base/status.h"
 #include "engine/conversation.h"
-#include "engine/gpu.h"
 #include "engine/hot.h"
 #include "engine/llama_log.h"
 #include "engine/trunk.h"
@@ -26,9 +25,8 @@
 static hypura_status open_unpaged(hypura_model *model, const hypura_model_options *options, hypura_error *error)
 {
     const hypura_load_kind kind = options->plain ? HYPURA_LOAD_PLAIN : HYPURA_LOAD_RESIDENT;
-    const hypura_load_gpu gpu = {.device = model->prepared.gpu, .n_layers = model->prepared.n_gpu_layers};
     hypura_load_lock();
-    hypura_status status = hypura_load_model(model->prepared.map, kind, &gpu, model->repack, options->progress,
+    hypura_status status = hypura_load_model(model->prepared.map, kind, &model->prepared.gpus, model->repack, options->progress,
                                              options->progress_user, &model->llama, error);
     if (status == HYPURA_OK && !options->plain) {
         hypura_trunk_collapse(model->llama);
@@ -48,7 +46,8 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
                                           .plan = p->plan,
                                           .io_engine = p->io_engine[0] != '\0' ? p->io_engine : NULL,
                                           .repack = model->repack && p->plan->n_vram_pools == 0,
-                                          .gpu = p->plan->n_vram_pools > 0 ? p->gpu : NULL,
+                                          .n_gpus = p->plan->n_vram_pools > 0 ? p->gpus.n : 0,
+                                          .gpus = p->gpus.devices,
                                           .n_repack_threads = hypura_pager_repack_threads(p->context.n_threads),
                                           .gives_way = hypura_pager_gives_way(p->context.n_threads),
                                           .io_limit_bytes_per_s = options->io_limit_bytes_per_s,
@@ -66,10 +65,8 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
     hypura_load_lock();
     status = hypura_backend_attach(model->pager, error);
     if (status == HYPURA_OK) {
-        status = hypura_gpu_load_paged(p, model->pager, model->repack, &model->gpu, &model->llama, error);
-        if (model->gpu) {
-            hypura_gpu_set_foresight(model->gpu, options->foresight);
-        }
+        status = hypura_gpus_load_paged(p, model->pager, model->repack, options->foresight, &model->gpus,
+                                        &model->llama, error);
         if (status == HYPURA_OK) {
             status = hypura_trunk_load(model->llama, p->map, p->plan, model->pager, options->progress,
                                        options->progress_user, &model->trunk_bytes, error);
@@ -132,6 +129,9 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
             status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a path");
         }
     }
+    if (status == HYPURA_OK && options->plain && extras->gpus) {
+        model->prepared.gpus = *extras->gpus;
+    }
     model->prepared.context.on_node = extras->on_node;
     model->prepared.context.on_node_user = extras->on_node_user;
     model->repack = status == HYPURA_OK && model->prepared.plan->repacked;
@@ -185,7 +185,7 @@ void hypura_model_close(hypura_model *model)
     llama_free(model->ctx);
     llama_model_free(model->llama);
     ggml_threadpool_free(model->threadpool);
-    hypura_gpu_close(model->gpu);
+    hypura_gpus_close(&model->gpus);
     hypura_pager_close(model->pager);
     hypura_trace_close(model->trace);
     hypura_prepare_clear(&model->prepared);

@@ -6,7 +6,7 @@
 
 #include "engine/conversation.h"
 #include "engine/estimate.h"
-#include "backend/gpu.h"
+#include "engine/gpu.h"
 #include "engine/llama_shim.h"
 #include "engine/trace.h"
 #include "pager/pager.h"
@@ -14,7 +14,7 @@
 struct hypura_model {
     hypura_preparation prepared; /* map, sizes, plan */
     hypura_pager *pager;         /* NULL: Hypura is out of the path */
-    hypura_gpu *gpu;             /* the device over a GPU; NULL: no experts are paged over one */
+    hypura_gpus gpus;            /* the devices over GPUs; none where no experts are paged over them */
     struct llama_model *llama;
     struct llama_context *ctx;
     ggml_threadpool_t threadpool;
@@ -35,6 +35,7 @@ typedef struct hypura_model_extras {
     void *io_hook_user;
     ggml_backend_sched_eval_callback on_node; /* see hypura_context_options */
     void *on_node_user;
+    const hypura_load_gpu *gpus; /* plain alone: those to use, and the layers of each; NULL: as the options say */
 } hypura_model_extras;
 
 hypura_status hypura_model_open_with(const hypura_model_options *options, const hypura_model_extras *extras,

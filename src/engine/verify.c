@@ -5,8 +5,10 @@
  *     for each ubatch:   plain, opened once: writes a script for each prompt; closed
  *                        for each budget and engine: Hypura, opened once: follows all
  *
- * Over a GPU both compute there, plain with the whole model in its memory, and each
- * budget of its memory meets each budget of the host's.
+ * Over GPUs both compute there, plain with the same layers on each, all of them in its
+ * memory, and each budget of their memory meets each budget of the host's. Layers do not
+ * move with a budget as long as each GPU has the least that its own need; where they do,
+ * plain writes its scripts anew.
  *
  * So the two never share memory, and all but the first prompt meet a pager that
  * already holds something. Plain keeps weights in the file's own layout: that is
@@ -52,6 +54,8 @@ typedef struct verification {
     uint32_t longest_prompt;
     hypura_profile profile;
     hypura_script *scripts; /* one for each prompt */
+    bool over_gpus;
+    hypura_load_gpu gpus; /* that the scripts were written on */
     hypura_verify_report *report;
     uint64_t opened; /* models, for progress */
 } verification;
@@ -60,7 +64,8 @@ static hypura_status step(verification *v, hypura_error *error)
 {
     const hypura_verify_options *o = v->options;
     const uint64_t n_budgets = (uint64_t)v->n_budgets * (uint64_t)v->n_vram;
-    const uint64_t total = (uint64_t)v->n_ubatches * (1 + n_budgets * (uint64_t)v->n_engines);
+    uint64_t total = (uint64_t)v->n_ubatches * (1 + n_budgets * (uint64_t)v->n_engines);
+    total = total > v->opened ? total : v->opened + 1; /* plain more often than once */
     if (o->progress && !o->progress(o->progress_user, "verifying", v->opened, total)) {
         return hypura_fail(error, HYPURA_ERR_CANCELLED, "verification was stopped");
     }
@@ -81,7 +86,7 @@ static void add_budget(uint64_t *budgets, int *n, uint64_t bytes)
 static void choose_host_budgets(verification *v, const hypura_preparation *prepared)
 {
     v->budgets = v->default_budgets;
-    if (prepared->gpu) {
+    if (prepared->gpus.n > 0) {
         add_budget(v->default_budgets, &v->n_budgets, 0);
         return;
     }
@@ -97,8 +102,8 @@ static void choose_vram_budgets(verification *v, const hypura_preparation *prepa
     static const uint32_t percents[MAX_DEFAULT_BUDGETS] = {0, 25, 50, 100};
     v->vram = v->default_vram;
     for (int i = 0; i < MAX_DEFAULT_BUDGETS; i++) {
-        const uint64_t bytes = prepared->gpu ? hypura_plan_vram_at(prepared->plan, percents[i]) : 0;
-        if (bytes > 0 || !prepared->gpu) {
+        const uint64_t bytes = v->over_gpus ? hypura_plan_vram_at(prepared->plan, percents[i]) : 0;
+        if (bytes > 0 || !v->over_gpus) {
             add_budget(v->default_vram, &v->n_vram, bytes);
         }
     }
@@ -118,6 +123,7 @@ static hypura_status choose_budgets(verification *v, hypura_error *error)
     if (status != HYPURA_OK) {
         return status;
     }
+    v->over_gpus = prepared.gpus.n > 0;
     v->budgets = o->weights_bytes;
     v->n_budgets = o->n_weights;
     if (!o->weights_bytes) {
@@ -193,23 +199,30 @@ static hypura_status prepare(verification *v, hypura_error *error)
 
 /* ---- doing it ----------------------------------------------------------- */
 
+/* engine: NULL for plain. */
+static hypura_model_options options_of(const verification *v, uint32_t n_ubatch, uint64_t weights_bytes,
+                                       uint64_t vram_bytes, const char *engine)
+{
+    return (hypura_model_options){.path = v->options->path,
+                                  .weights_bytes = weights_bytes,
+                                  .gpu = v->options->gpu,
+                                  .vram_bytes = vram_bytes,
+                                  .n_context = v->n_context,
+                                  .n_ubatch = n_ubatch,
+                                  .n_threads = v->options->n_threads,
+                                  .force_paging = engine != NULL,
+                                  .plain = engine == NULL,
+                                  .no_repack = !v->options->repack,
+                                  .io_engine = engine,
+                                  .foresight = HYPURA_FORESIGHT_ON};
+}
+
 static hypura_status open_model(verification *v, uint32_t n_ubatch, uint64_t weights_bytes, uint64_t vram_bytes,
                                 const char *engine, hypura_model **model, hypura_error *error)
 {
-    const bool plain = engine == NULL;
-    const hypura_model_options options = {.path = v->options->path,
-                                          .weights_bytes = weights_bytes,
-                                          .gpu = v->options->gpu,
-                                          .vram_bytes = vram_bytes,
-                                          .n_context = v->n_context,
-                                          .n_ubatch = n_ubatch,
-                                          .n_threads = v->options->n_threads,
-                                          .force_paging = !plain,
-                                          .plain = plain,
-                                          .no_repack = !v->options->repack,
-                                          .io_engine = engine,
-                                          .foresight = HYPURA_FORESIGHT_ON};
-    const hypura_model_extras extras = {.profile = &v->profile, .all_logits = true};
+    const hypura_model_options options = options_of(v, n_ubatch, weights_bytes, vram_bytes, engine);
+    const hypura_model_extras extras = {
+        .profile = &v->profile, .all_logits = true, .gpus = v->over_gpus ? &v->gpus : NULL};
     hypura_status status = step(v, error);
     return status == HYPURA_OK ? hypura_model_open_with(&options, &extras, model, error) : status;
 }
@@ -235,11 +248,60 @@ static hypura_status write_scripts(verification *v, uint32_t *n_ubatch, hypura_e
     return status == HYPURA_OK ? status : hypura_fail_prefix(error, "plain llama.cpp");
 }
 
+/* ---- GPUs --------------------------------------------------------------- */
+
+static bool same_gpus(const hypura_load_gpu *a, const hypura_load_gpu *b)
+{
+    bool same = a->n == b->n && a->n_layers == b->n_layers;
+    for (int g = 0; same && g < a->n; g++) {
+        same = a->devices[g] == b->devices[g] && a->layers[g] == b->layers[g];
+    }
+    return same;
+}
+
+static hypura_status find_gpus(const verification *v, uint32_t n_ubatch, uint64_t weights_bytes, uint64_t vram_bytes,
+                               hypura_load_gpu *gpus, hypura_error *error)
+{
+    const hypura_model_options options = options_of(v, n_ubatch, weights_bytes, vram_bytes, v->engines[0]);
+    hypura_preparation prepared;
+    hypura_status status = hypura_prepare(&options, &v->profile, true, &prepared, error);
+    if (status == HYPURA_OK) {
+        *gpus = prepared.gpus;
+        hypura_prepare_clear(&prepared);
+    }
+    return status;
+}
+
+static void clear_scripts(verification *v)
+{
+    for (int i = 0; i < v->n_prompts; i++) {
+        hypura_script_clear(&v->scripts[i]);
+    }
+}
+
+/* Plain once, and again where a budget moves layers from one device to another. */
+static hypura_status prepare_scripts(verification *v, uint32_t *n_ubatch, uint64_t weights_bytes, uint64_t vram_bytes,
+                                     hypura_error *error)
+{
+    hypura_load_gpu gpus = {.n = 0};
+    hypura_status status = v->over_gpus ? find_gpus(v, *n_ubatch, weights_bytes, vram_bytes, &gpus, error) : HYPURA_OK;
+    if (status != HYPURA_OK || (v->scripts[0].n_rows > 0 && same_gpus(&gpus, &v->gpus))) {
+        return status;
+    }
+    clear_scripts(v);
+    v->gpus = gpus;
+    return write_scripts(v, n_ubatch, error);
+}
+
 static hypura_status follow_scripts(verification *v, uint32_t n_ubatch, uint64_t weights_bytes, uint64_t vram_bytes,
                                     const char *engine, hypura_error *error)
 {
     hypura_model *model = NULL;
     hypura_status status = open_model(v, n_ubatch, weights_bytes, vram_bytes, engine, &model, error);
+    if (status == HYPURA_OK && v->over_gpus && !same_gpus(&model->prepared.gpus, &v->gpus)) {
+        status = hypura_fail(error, HYPURA_ERR_BACKEND,
+                             "what is free on the GPUs changed meanwhile, and layers with it: try again");
+    }
     for (int i = 0; i < v->n_prompts && status == HYPURA_OK; i++) {
         const hypura_script *script = &v->scripts[i];
         hypura_verify_case *c = &v->report->cases[v->report->n_cases];
@@ -249,6 +311,7 @@ static hypura_status follow_scripts(verification *v, uint32_t n_ubatch, uint64_t
                                   .prompt_tokens = script->n_prompt,
                                   .tokens = script->n_steps,
                                   .ubatch = n_ubatch};
+        hypura_gpus_name(&model->prepared.gpus, model->prepared.map, c->gpus, sizeof(c->gpus));
         hypura_model_reset_statistics(model);
         hypura_unrest *unrest = NULL;
         if (v->options->resize) {
@@ -281,17 +344,17 @@ static hypura_status verify_ubatch(verification *v, uint32_t n_ubatch, hypura_er
     if (n_ubatch == 0) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "a ubatch of 0 tokens: pass 1 or more");
     }
-    hypura_status status = write_scripts(v, &n_ubatch, error);
+    hypura_status status = HYPURA_OK;
     const int n_budgets = v->n_budgets * v->n_vram;
     for (int b = 0; b < n_budgets && status == HYPURA_OK; b++) {
+        const uint64_t weights_bytes = v->budgets[b / v->n_vram];
+        const uint64_t vram_bytes = v->vram[b % v->n_vram];
+        status = prepare_scripts(v, &n_ubatch, weights_bytes, vram_bytes, error);
         for (int e = 0; e < v->n_engines && status == HYPURA_OK; e++) {
-            status = follow_scripts(v, n_ubatch, v->budgets[b / v->n_vram], v->vram[b % v->n_vram], v->engines[e],
-                                    error);
+            status = follow_scripts(v, n_ubatch, weights_bytes, vram_bytes, v->engines[e], error);
         }
     }
-    for (int i = 0; i < v->n_prompts; i++) {
-        hypura_script_clear(&v->scripts[i]);
-    }
+    clear_scripts(v);
     return status;
 }
 

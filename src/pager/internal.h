@@ -229,7 +229,7 @@ struct hypura_pager {
     char                records_note[256]; /* why one that is there is not used */
     hypura_selection_fn on_selection;
     void               *on_selection_user;
-    void              *gpu; /* ggml_backend_dev_t */
+    struct ggml_backend_device *gpu; /* the first one; NULL: none */
 
     hypura_io      *io;
     uint32_t        io_max_reads;
@@ -278,7 +278,7 @@ struct hypura_pager {
     uint32_t      n_pools;
     pager_pool    pools[HYPURA_MAX_POOLS];
     pager_bundle *bundles;
-    hypura_vram  *vram; /* NULL: no GPU */
+    hypura_vram  *vrams[HYPURA_MAX_GPUS]; /* NULL where a GPU of the plan has no slots */
 
     pager_dense *dense; /* one for each tensor; zero where not dense */
     char        *pinned;

@@ -204,6 +204,27 @@ static hypura_status start_threads(hypura_pager *pager, hypura_error *error)
     return pager_start_helpers(pager, error);
 }
 
+static bool has_slots(const hypura_plan *plan, int gpu)
+{
+    for (int p = 0; p < plan->n_vram_pools; p++) {
+        if (plan->vram_pools[p].gpu == gpu) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static hypura_status open_vrams(hypura_pager *pager, const hypura_pager_options *options, hypura_error *error)
+{
+    hypura_status status = HYPURA_OK;
+    for (int g = 0; g < options->n_gpus && status == HYPURA_OK; g++) {
+        if (has_slots(pager->plan, g)) {
+            status = hypura_vram_open(pager, options->gpus[g], g, &pager->vrams[g], error);
+        }
+    }
+    return status;
+}
+
 hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_pager **out, hypura_error *error)
 {
     hypura_error local = {0};
@@ -228,7 +249,7 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pager->on_selection_user = options->on_selection_user;
     hypura_brake_open(&pager->brake);
     pager->last_bundle = -1;
-    pager->gpu = options->gpu;
+    pager->gpu = options->n_gpus > 0 ? options->gpus[0] : NULL;
     pthread_mutex_init(&pager->executor, NULL);
     pthread_mutex_init(&pager->gate, NULL);
     pthread_mutex_init(&pager->resizing, NULL);
@@ -242,7 +263,7 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pager_open_source(pager);
     if (pager_open_helpers(pager, error) || pager_open_experts(pager, error) || pager_open_dense(pager, error) ||
         pager_open_routers(pager, error) ||
-        (pager->gpu && hypura_vram_open(pager, pager->gpu, &pager->vram, error)) || start_threads(pager, error)) {
+        open_vrams(pager, options, error) || start_threads(pager, error)) {
         hypura_pager_close(pager);
         return error->status;
     }
@@ -267,7 +288,9 @@ void hypura_pager_close(hypura_pager *pager)
     }
     hypura_io_close(pager->io);
     hypura_records_close(pager->records);
-    hypura_vram_close(pager->vram);
+    for (int g = 0; g < HYPURA_MAX_GPUS; g++) {
+        hypura_vram_close(pager->vrams[g]);
+    }
     pager_close_experts(pager);
     pager_close_dense(pager);
     pager_close_helpers(pager);
@@ -292,9 +315,9 @@ const hypura_plan *hypura_pager_plan(const hypura_pager *pager)
     return pager->plan;
 }
 
-hypura_vram *hypura_pager_vram(const hypura_pager *pager)
+hypura_vram *hypura_pager_vram(const hypura_pager *pager, int gpu)
 {
-    return pager->vram;
+    return pager->vrams[gpu];
 }
 
 void hypura_pager_enter(hypura_pager *pager)

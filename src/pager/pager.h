@@ -57,9 +57,10 @@ typedef struct hypura_pager_options {
     void              *hook_user;
     hypura_selection_fn on_selection; /* NULL, or told what hypura_pager_note_selection is */
     void               *on_selection_user;
-    /* The GPU that experts are computed on (ggml_backend_dev_t), with the plan's
-     * slots in its memory: see vram.h. NULL: the CPU reads the pools in place. */
-    void              *gpu;
+    /* The GPUs that experts are computed on (ggml_backend_dev_t), in the plan's order, with
+     * its slots in their memory: see vram.h. None: the CPU reads the pools in place. */
+    int                n_gpus;
+    struct ggml_backend_device *const *gpus;
 } hypura_pager_options;
 
 /* How many threads should repack beside so many that compute: processors that would be
@@ -231,7 +232,8 @@ hypura_status hypura_pager_read_rows(hypura_pager *pager, int tensor, const int6
 
 /* The slots in the GPU's memory; NULL without a GPU. */
 typedef struct hypura_vram hypura_vram;
-hypura_vram *hypura_pager_vram(const hypura_pager *pager);
+/* Of a GPU of the plan; NULL where it has no slots. */
+hypura_vram *hypura_pager_vram(const hypura_pager *pager, int gpu);
 
 /* Time the executor spent, added to the statistics. */
 void hypura_pager_add_time(hypura_pager *pager, uint64_t compute_us, uint64_t total_us);

@@ -87,7 +87,7 @@ static hypura_status open_stages(hypura_vram *vram, hypura_error *error)
             bytes[i] = needed > bytes[i] ? needed : bytes[i];
         }
     }
-    for (int s = 0; s < vram->pager->plan->n_stages; s++) {
+    for (int s = 0; s < hypura_vram_n_stages(vram); s++) {
         for (int i = 0; i < HYPURA_MAX_BUNDLE && bytes[i] > 0; i++) {
             vram->stages[s][i] = vram_take(vram, bytes[i], "stages for batches", error);
             if (!vram->stages[s][i]) {
@@ -135,7 +135,7 @@ static hypura_status open_pools(hypura_vram *vram, hypura_error *error)
     const hypura_plan *plan = vram->pager->plan;
     for (int b = 0; b < map->n_bundles; b++) {
         const hypura_placement *placement = &plan->placements[map->bundles[b].tensors[0]];
-        if (placement->place != HYPURA_PLACE_EXPERTS) {
+        if (placement->place != HYPURA_PLACE_EXPERTS || placement->gpu != vram->gpu) {
             continue;
         }
         if (map->bundles[b].n_experts > MAX_EXPERTS) {
@@ -155,7 +155,7 @@ static hypura_status open_pools(hypura_vram *vram, hypura_error *error)
     }
     hypura_status status = HYPURA_OK;
     for (uint32_t p = 0; p < vram->n_pools && status == HYPURA_OK; p++) {
-        status = open_cache(vram, p, error);
+        status = vram->pools[p].n_keys > 0 ? open_cache(vram, p, error) : HYPURA_OK; /* others are of other GPUs */
     }
     return status;
 }
@@ -187,7 +187,7 @@ static void close_uploader(hypura_vram *vram)
     ggml_backend_event_free(vram->uploaded);
 }
 
-hypura_status hypura_vram_open(hypura_pager *pager, void *device, hypura_vram **out, hypura_error *error)
+hypura_status hypura_vram_open(hypura_pager *pager, void *device, int gpu, hypura_vram **out, hypura_error *error)
 {
     hypura_vram *vram = calloc(1, sizeof(*vram));
     if (!vram) {
@@ -196,6 +196,7 @@ hypura_status hypura_vram_open(hypura_pager *pager, void *device, hypura_vram **
     hypura_error_clear(error);
     vram->pager = pager;
     vram->device = device;
+    vram->gpu = gpu;
     vram->type = ggml_backend_dev_buffer_type(device);
     const char *backend = ggml_backend_reg_name(ggml_backend_dev_backend_reg(device));
     vram->copies_overtake = strcmp(backend, "Vulkan") == 0;
@@ -309,10 +310,24 @@ struct ggml_tensor *hypura_vram_stage(hypura_vram *vram, int bundle, int index, 
 
 int hypura_vram_n_stages(const hypura_vram *vram)
 {
-    return vram->pager->plan->n_stages;
+    return vram->pager->plan->gpus[vram->gpu].n_stages;
 }
 
 /* ---- uploads ------------------------------------------------------------------- */
+
+/* Ends the uploads of all GPUs, so that slots in RAM are free again; false when there were none. */
+static bool settle_all(const hypura_pager *pager)
+{
+    bool any = false;
+    for (int g = 0; g < HYPURA_MAX_GPUS; g++) {
+        hypura_vram *vram = pager->vrams[g];
+        if (vram && vram->n_pending > 0) {
+            settle(vram);
+            any = true;
+        }
+    }
+    return any;
+}
 
 /* Where experts go: to a stage, or to slots (-1). */
 static struct ggml_tensor *tensors_of(hypura_vram *vram, int bundle, int set)
@@ -355,9 +370,7 @@ static hypura_status upload(hypura_vram *vram, int bundle, int set, uint32_t *ex
             settle(vram);
         }
         if (hypura_pager_lease_experts(pager, bundle, experts, n, vram->ram_slots) == 0) {
-            if (vram->n_pending > 0) {
-                settle(vram); /* slots that uploads still read from */
-            } else {
+            if (!settle_all(pager)) { /* slots that uploads still read from */
                 hypura_pager_wait_slot(pager, bundle);
             }
             continue;
@@ -398,6 +411,7 @@ static hypura_status upload(hypura_vram *vram, int bundle, int set, uint32_t *ex
     vram_order_copies(vram);
     pthread_mutex_lock(&pager->lock);
     pager->statistics.bytes_uploaded += n_sent * pager->map->bundles[bundle].expert_bytes;
+    pager->statistics.gpus[vram->gpu].bytes_uploaded += n_sent * pager->map->bundles[bundle].expert_bytes;
     pthread_mutex_unlock(&pager->lock);
     return HYPURA_OK;
 }
@@ -409,6 +423,8 @@ static void count(hypura_vram *vram, int bundle, uint32_t n_needed, uint32_t n_h
     pthread_mutex_lock(&pager->lock);
     pager->statistics.vram_bytes_needed += n_needed * bytes;
     pager->statistics.vram_bytes_hit += n_hit * bytes;
+    pager->statistics.gpus[vram->gpu].bytes_needed += n_needed * bytes;
+    pager->statistics.gpus[vram->gpu].bytes_hit += n_hit * bytes;
     pager->statistics.bytes_copied += copied ? n_hit * bytes : 0;
     pthread_mutex_unlock(&pager->lock);
 }

@@ -1,5 +1,5 @@
 /*
- * vram.h - experts in a GPU's memory: slots that keep what was used last, and
+ * vram.h - experts in a GPU's memory, one of these for each GPU: slots that keep what was used last, and
  * stages that take a whole layer while a batch passes through it. Both are filled
  * from the pager's pools in RAM, which read what they lack from the drive:
  *
@@ -15,6 +15,7 @@
  * queued on one instance of the device's backend, which runs it in order. Where that
  * one would upload and compute by turns, experts come through a second instance: its
  * uploads begin at once, beside what is computed, and what is queued next waits for them.
+ * What is queued on one GPU goes on while the next one is given work. RAM serves all.
  *
  * The device turns ids into slots by itself with a table a bundle: entry e is the slot
  * of expert e, where a slot holds it, and any slot else.
@@ -37,8 +38,9 @@
 struct ggml_tensor;
 struct ggml_backend;
 
-/* device: a ggml_backend_dev_t. Takes all memory that the plan names. */
-hypura_status hypura_vram_open(hypura_pager *pager, void *device, hypura_vram **vram, hypura_error *error);
+/* device: a ggml_backend_dev_t, the plan's GPU of that number. Takes all memory that the
+ * plan names there. */
+hypura_status hypura_vram_open(hypura_pager *pager, void *device, int gpu, hypura_vram **vram, hypura_error *error);
 void          hypura_vram_close(hypura_vram *vram);
 
 /* What follows is queued on this instance; what another one was given before has

@@ -50,6 +50,7 @@ typedef struct vram_lease {
 struct hypura_vram {
     hypura_pager              *pager;
     ggml_backend_dev_t         device;
+    int                        gpu; /* of the plan */
     ggml_backend_buffer_type_t type;
     ggml_backend_t             backend;  /* what everything queued was queued on */
     ggml_backend_t             uploader; /* experts come through it, beside what backend computes; NULL: through backend */

@@ -24,11 +24,12 @@
  * fitted to LRU on recorded routes; docs/notes/0003-hit-rate-curve.md has the
  * data and the errors.
  *
- * Over a GPU the bytes that it holds are read from its memory instead, experts are
- * looked for in its slots first, and what they lack comes over the link:
+ * Over GPUs the bytes that they hold are read from their memory instead, experts are
+ * looked for in their slots first, and what these lack comes over the link; one computes
+ * after the other:
  *
- *     compute = host bytes / memory bandwidth + GPU bytes / its own + cuts * round trip
- *     upload  = bytes missed in the slots / link
+ *     compute = host bytes / memory bandwidth + sum of GPU bytes / its own + cuts * round trip
+ *     upload  = sum of bytes missed in a GPU's slots / its link
  *
  * Runs of the model, where there were some, know better: computing takes what it took
  * then, overlap is what it was, and between what was held in them so are reads and hits.
@@ -50,10 +51,12 @@ typedef struct traffic {
     double experts_bytes; /* missed */
     double dense_bytes;   /* missed, rows on demand included */
     double rows_bytes;    /* of these, rows on demand */
-    double gpu_bytes;     /* read by the GPU from its memory */
-    double slot_bytes;    /* of these, experts in slots */
-    double upload_bytes;  /* of these, missed there */
-    int    n_cuts;        /* layers with slots */
+    struct {
+        double bytes;        /* read by the GPU from its memory */
+        double slot_bytes;   /* of these, experts in slots */
+        double upload_bytes; /* of these, missed there */
+        int    n_cuts;       /* layers with slots */
+    } gpus[HYPURA_MAX_GPUS];
 } traffic;
 
 double plan_miss_rate(double held, double used)
@@ -112,7 +115,7 @@ static double used_bytes(const planner *p, int t)
     return flags == HYPURA_USE_GET_ROWS ? (double)tensor->row_bytes : (double)tensor->bytes;
 }
 
-/* Slots in the GPU's memory; the pools above serve what these lack. */
+/* Slots in the memory of GPUs; the pools above serve what these lack. */
 static void add_slots(const planner *p, const hypura_plan *plan, traffic *sum)
 {
     double units_per_token[HYPURA_MAX_VRAM_POOLS] = {0};
@@ -121,20 +124,15 @@ static void add_slots(const planner *p, const hypura_plan *plan, traffic *sum)
         int pool = plan->placements[bundle->tensors[0]].vram_pool;
         if (pool >= 0 && p->class_of[b] >= 0 && bundle_is_used(p, bundle)) {
             units_per_token[pool] += plan_experts_used(p->map, bundle);
-            sum->n_cuts++;
+            sum->gpus[plan->vram_pools[pool].gpu].n_cuts++;
         }
     }
     for (int i = 0; i < plan->n_vram_pools; i++) {
         const hypura_vram_pool_plan *pool = &plan->vram_pools[i];
         const double bytes = units_per_token[i] * (double)pool->slot_bytes;
-        sum->slot_bytes += bytes;
-        sum->upload_bytes += bytes * expert_miss_rate(pool->n_slots, pool->n_units, units_per_token[i]);
+        sum->gpus[pool->gpu].slot_bytes += bytes;
+        sum->gpus[pool->gpu].upload_bytes += bytes * expert_miss_rate(pool->n_slots, pool->n_units, units_per_token[i]);
     }
-}
-
-static bool is_on_gpu(const hypura_placement *placement)
-{
-    return placement->place == HYPURA_PLACE_VRAM || placement->vram_pool >= 0;
 }
 
 static void add_tensor(const planner *p, const hypura_plan *plan, int t, traffic *sum)
@@ -145,8 +143,8 @@ static void add_tensor(const planner *p, const hypura_plan *plan, int t, traffic
     if (flags == 0) {
         return;
     }
-    if (is_on_gpu(placement)) {
-        sum->gpu_bytes += used_bytes(p, t);
+    if (placement->gpu >= 0) {
+        sum->gpus[placement->gpu].bytes += used_bytes(p, t);
     }
     bool by_rows = (flags & HYPURA_USE_GET_ROWS) != 0;
     if (by_rows && (placement->place == HYPURA_PLACE_ROWS || placement->place == HYPURA_PLACE_DENSE)) {
@@ -208,7 +206,7 @@ static double compute_time(const planner *p, const hypura_plan *plan)
 {
     double sum_s = p->rates && !plan->gpu[0] ? p->rates->node_s * p->survey->n_nodes : 0.0;
     for (int t = 0; t < p->map->n_tensors; t++) {
-        if (!is_on_gpu(&plan->placements[t])) {
+        if (plan->placements[t].gpu < 0) {
             sum_s += seconds(used_bytes(p, t), rate_of(p, t));
         }
     }
@@ -250,6 +248,39 @@ static bool recall(const hypura_lessons *lessons, double held, hypura_lesson *re
     return true;
 }
 
+/* ---- over GPUs ---------------------------------------------------------------- */
+
+/* Which part of the experts in slots these lack, on average. */
+static double tell_slots(const traffic *sum, hypura_plan *plan)
+{
+    double slot_bytes = 0.0;
+    for (int g = 0; g < plan->n_gpus; g++) {
+        const double bytes = sum->gpus[g].slot_bytes;
+        plan->gpus[g].upload_bytes_per_token = sum->gpus[g].upload_bytes;
+        plan->gpus[g].hit_rate = bytes > 0.0 ? 1.0 - sum->gpus[g].upload_bytes / bytes : 1.0;
+        plan->upload_bytes_per_token += sum->gpus[g].upload_bytes;
+        slot_bytes += bytes;
+    }
+    const double lacking = slot_bytes > 0.0 ? plan->upload_bytes_per_token / slot_bytes : 0.0;
+    plan->vram_hit_rate = 1.0 - lacking;
+    return lacking;
+}
+
+/* What they do with a token is handed from one to the next. True when the rate of one
+ * is not known. */
+static bool add_gpus(const planner *p, const traffic *sum, hypura_plan *plan, double *upload_s)
+{
+    bool unknown = false;
+    for (int g = 0; g < plan->n_gpus; g++) {
+        const hypura_plan_gpu *gpu = &p->gpus.list[g];
+        const int n_trips = sum->gpus[g].n_cuts + (g > 0);
+        plan->compute_s += seconds(sum->gpus[g].bytes, gpu->memory_bytes_per_s) + n_trips * gpu->round_trip_us * 1e-6;
+        *upload_s += seconds(sum->gpus[g].upload_bytes, gpu->upload_bytes_per_s);
+        unknown = unknown || (sum->gpus[g].bytes > 0.0 && gpu->memory_bytes_per_s <= 0.0);
+    }
+    return unknown;
+}
+
 void plan_forecast(const planner *p, hypura_plan *plan)
 {
     traffic sum = {0};
@@ -261,11 +292,9 @@ void plan_forecast(const planner *p, hypura_plan *plan)
     }
     if (plan->n_vram_pools > 0) {
         add_slots(p, plan, &sum);
-        const double lacking = sum.slot_bytes > 0.0 ? sum.upload_bytes / sum.slot_bytes : 0.0;
+        const double lacking = tell_slots(&sum, plan);
         sum.experts_bytes *= lacking; /* of what the slots lack, pools in RAM lack their part */
         sum.paged_bytes *= lacking;
-        plan->vram_hit_rate = 1.0 - lacking;
-        plan->upload_bytes_per_token = sum.upload_bytes;
     }
     const double missed = sum.experts_bytes + sum.dense_bytes;
     double overlap =
@@ -275,11 +304,8 @@ void plan_forecast(const planner *p, hypura_plan *plan)
     plan->compute_s = compute_time(p, plan);
     plan->prompt_compute_s = plan->gpu[0] ? 0.0 : prompt_compute_time(p);
     double upload_s = 0.0;
-    if (p->gpu && plan->gpu[0]) {
-        plan->compute_s +=
-            seconds(sum.gpu_bytes, p->gpu->memory_bytes_per_s) + sum.n_cuts * p->gpu->round_trip_us * 1e-6;
-        upload_s = seconds(sum.upload_bytes, p->gpu->upload_bytes_per_s);
-    } else if (p->lessons && p->lessons->n > 0 && p->tensor_bytes > 0) {
+    const bool gpu_unknown = add_gpus(p, &sum, plan, &upload_s);
+    if (plan->n_gpus == 0 && p->lessons && p->lessons->n > 0 && p->tensor_bytes > 0) {
         hypura_lesson recalled;
         const bool near = recall(p->lessons, (double)plan->weights_bytes / (double)p->tensor_bytes, &recalled);
         plan->learned = true;
@@ -298,7 +324,6 @@ void plan_forecast(const planner *p, hypura_plan *plan)
                                                                                   : "compute";
     plan->bound_tok_s = 0.0;
     plan->decode_tok_s = 0.0;
-    const bool gpu_unknown = sum.gpu_bytes > 0.0 && p->gpu && p->gpu->memory_bytes_per_s <= 0.0;
     if (bound_s > 0.0 && !drive_unknown && !gpu_unknown) {
         plan->bound_tok_s = 1.0 / bound_s;
         /* Uploads overlap with nothing: the GPU waits for them. */

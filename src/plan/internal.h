@@ -5,6 +5,7 @@
  *     pools.c        experts: size classes and floors
  *     share.c        experts: slots of each class for a number of bytes
  *     ring.c         dense weights: stages, the ring, pinned rows
+ *     gpus.c         which GPUs are used, and which layers each has
  *     gpu.c          what goes to a GPU's memory; the rest is planned as without one
  *     forecast.c     bytes a token reads, time, what bounds it
  *     plan.c         the budget, the choice, the refusal
@@ -67,8 +68,8 @@ typedef struct planner {
     uint64_t tensor_bytes; /* of the host: all but those that a GPU holds */
     uint64_t kv_bytes;
     uint64_t compute_bytes;
-    const hypura_plan_gpu *gpu; /* NULL: none, or none of it is used */
-    bool has_slots; /* it has slots for experts, for which pools stand behind them */
+    hypura_plan_gpus gpus; /* those that are used, once that is decided: as in the plan */
+    bool has_slots; /* GPUs have slots for experts, for which pools stand behind them */
 
     plan_kind *kinds;    /* by tensor */
     int *class_of;       /* by bundle; -1: not paged */
@@ -103,10 +104,42 @@ uint64_t plan_stage_floor_bytes(const plan_stage *stage);
  * writes them and the placements to plan. */
 void plan_spend_on_dense(planner *p, const plan_stage *stage, uint64_t budget_bytes, hypura_plan *plan);
 
-/* Decides what a GPU holds: marks it VRAM, drops it from the dense weights, and
- * writes everything about the GPU to plan. Call after plan_find_streamable; what is
- * left is the host's. */
-void plan_place_on_gpu(planner *p, hypura_plan *plan, uint64_t host_budget_bytes);
+/* Layers [first, end); the output is the one after the last. */
+typedef struct plan_layers {
+    int first;
+    int end;
+} plan_layers;
+
+/* What some layers take of a GPU's memory. */
+typedef struct plan_gpu_need {
+    uint64_t trunk_bytes; /* weights without pageable experts */
+    uint64_t kv_bytes;
+    uint64_t compute_bytes;
+    uint64_t expert_bytes;
+    uint64_t stage_bytes;
+    uint64_t slots_floor_bytes;
+    int      n_paged; /* bundles */
+} plan_gpu_need;
+
+plan_gpu_need plan_find_gpu_need(const planner *p, plan_layers layers);
+/* With all weights; with the fewest slots; with nothing left to upload. */
+uint64_t plan_gpu_whole_bytes(const plan_gpu_need *need);
+uint64_t plan_gpu_floor_bytes(const plan_gpu_need *need);
+uint64_t plan_gpu_full_bytes(const plan_gpu_need *need);
+
+typedef struct plan_gpu_fill {
+    bool     pages;  /* experts go to slots; else all weights are held */
+    uint64_t bytes;  /* at least what that needs */
+    double   in_ram; /* part of the experts for which the host has memory */
+} plan_gpu_fill;
+
+/* Decides what GPU g holds of its layers: marks it VRAM, and writes everything about
+ * it to plan->gpus[g]. plan->n_gpus is known. */
+void plan_fill_gpu(planner *p, hypura_plan *plan, int g, plan_layers layers, const plan_gpu_fill *fill);
+
+/* Decides what GPUs hold, drops it from the dense weights, and writes everything about
+ * GPUs to plan. Call after plan_find_streamable; what is left is the host's. */
+void plan_place_on_gpus(planner *p, hypura_plan *plan, uint64_t host_budget_bytes);
 
 /* Part of the experts' bytes that slots lack, when they hold this part of all
  * experts and a token uses that part. */

@@ -297,6 +297,7 @@ static hypura_plan *plan_open(const planner *p)
         ordered[t] = (ordered_tensor){.order = p->survey->uses[t].order, .tensor = (int)t};
         plan->placements[t].pool = -1;
         plan->placements[t].vram_pool = -1;
+        plan->placements[t].gpu = -1;
     }
     if (n > 1) {
         qsort(ordered, n, sizeof(*ordered), compare_order);
@@ -308,7 +309,7 @@ static hypura_plan *plan_open(const planner *p)
     return plan;
 }
 
-/* What the host may spend on weights, near enough to decide about a GPU. */
+/* What the host may spend on weights, near enough to decide about GPUs. */
 static uint64_t host_budget(const planner *p, const hypura_plan_options *options)
 {
     const uint64_t fixed = p->kv_bytes + p->compute_bytes + options->overhead_bytes;
@@ -320,8 +321,8 @@ static uint64_t host_budget(const planner *p, const hypura_plan_options *options
 static void analyse(planner *p, const hypura_plan_options *options, hypura_plan *plan)
 {
     plan_find_streamable(p);
-    if (p->gpu) {
-        plan_place_on_gpu(p, plan, host_budget(p, options));
+    if (p->gpus.n > 0) {
+        plan_place_on_gpus(p, plan, host_budget(p, options));
     }
     plan_find_classes(p);
     plan_find_stages(p);
@@ -347,7 +348,7 @@ static hypura_status solve(planner *p, const hypura_plan_options *options, hypur
 {
     analyse(p, options, plan);
     if (plan->gpu[0] && p->paged_bytes == 0 && p->n_dense == 0) {
-        p->force_paging = false; /* the GPU holds all that could be paged */
+        p->force_paging = false; /* GPUs hold all that could be paged */
     }
     if (p->force_paging && p->paged_bytes == 0 && p->n_dense == 0) {
         return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
@@ -400,7 +401,7 @@ hypura_status hypura_plan_solve(const hypura_map *map, const hypura_survey *surv
                  .force_paging = options->force_paging,
                  .kv_bytes = survey->kv_bytes + survey->device_kv_bytes,
                  .compute_bytes = survey->compute_bytes + survey->device_compute_bytes,
-                 .gpu = options->gpu};
+                 .gpus = options->gpus ? *options->gpus : (hypura_plan_gpus){.n = 0}};
     hypura_status status = check_input(map, survey, &p.tensor_bytes, error);
     if (status) {
         return status;

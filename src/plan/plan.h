@@ -30,22 +30,30 @@ typedef struct hypura_survey {
     uint64_t    kv_bytes; /* in the host's memory */
     uint64_t    compute_bytes;
     uint64_t    checkpoint_bytes; /* a copy of what no conversation can take back token by token; of all of them */
-    uint64_t    device_kv_bytes; /* in that of the GPU that the survey was taken with, all layers on it */
+    uint64_t    device_kv_bytes; /* in that of the one GPU that the survey was taken with, all layers on it */
     uint64_t    device_compute_bytes;
     uint32_t    n_context;
     uint32_t    n_ubatch;
     uint32_t    n_nodes; /* that compute, in the graph of one token; 0: not known */
 } hypura_survey;
 
-/* The GPU that may be used. Rates of 0 are not known. */
+/* A GPU that may be used. Rates of 0 are not known. */
 typedef struct hypura_plan_gpu {
     const char *name;
-    uint64_t    bytes;            /* limit on what is placed there */
+    uint64_t    bytes;            /* what is free there, or the limit given for it */
     uint64_t    max_buffer_bytes; /* that one tensor may have; 0: no limit */
     double      upload_bytes_per_s;
     double      memory_bytes_per_s;
     double      round_trip_us;
 } hypura_plan_gpu;
+
+/* All of them, in the order in which they are taken and have their layers. */
+typedef struct hypura_plan_gpus {
+    int             n;
+    hypura_plan_gpu list[HYPURA_MAX_GPUS];
+    uint64_t        total_bytes; /* limit on what is placed on all together; 0: none but each one's own */
+    bool            named;       /* all are used; else no more than it takes to hold the whole model */
+} hypura_plan_gpus;
 
 #define HYPURA_MAX_RATES   16
 #define HYPURA_MAX_LESSONS 16
@@ -83,7 +91,7 @@ typedef struct hypura_plan_options {
     const hypura_rates   *rates;   /* for the forecast; NULL: computing is taken to run at memory's rate */
     const hypura_lessons *lessons; /* for the forecast; NULL: none */
     bool     force_paging;   /* never RESIDENT: experts (or, in a dense model, dense weights) go through the pager */
-    const hypura_plan_gpu *gpu; /* NULL: none */
+    const hypura_plan_gpus *gpus; /* NULL: none */
 } hypura_plan_options;
 
 /* Fails with HYPURA_ERR_BUDGET, naming the floor, when the budget is below it. */

@@ -59,6 +59,7 @@ typedef struct words {
     const char *items[MAX_WORDS + 1];
     char numbers[16][24];
     int n_numbers;
+    char sizes[HYPURA_MAX_GPUS * 24]; /* joined by + */
 } words;
 
 static void add_text(words *to, const char *option, const char *value)
@@ -78,6 +79,16 @@ static void add_number(words *to, const char *option, uint64_t value)
     }
 }
 
+/* Those before the first 0. */
+static void add_sizes(words *to, const char *option, const uint64_t *values, int n)
+{
+    size_t used = 0;
+    for (int i = 0; i < n && values[i] > 0; i++) {
+        used += (size_t)snprintf(to->sizes + used, sizeof(to->sizes) - used, "%s%" PRIu64, i > 0 ? "+" : "", values[i]);
+    }
+    add_text(to, option, used > 0 ? to->sizes : NULL);
+}
+
 static void common_words(const engine_options *options, words *to)
 {
     memset(to, 0, sizeof(*to));
@@ -93,6 +104,7 @@ static void common_words(const engine_options *options, words *to)
     add_number(to, "--io-limit", options->io_limit_bytes_per_s);
     add_text(to, "--gpu", options->gpu);
     add_number(to, "--vram", options->vram_bytes);
+    add_sizes(to, "--vram", options->gpu_vram_bytes, HYPURA_MAX_GPUS);
     add_text(to, "--io-engine", options->io_engine);
     add_text(to, "--cache-dir", options->cache_dir);
 }

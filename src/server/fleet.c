@@ -115,6 +115,7 @@ static void fill_options(const server_fleet *fleet, const fleet_member *member, 
                                 .n_threads = settings->n_threads > 0 ? (int)settings->n_threads : server->n_threads,
                                 .embeddings = settings->embeddings,
                                 .reranking = settings->reranking};
+    memcpy(options->gpu_vram_bytes, server->gpu_vram_bytes, sizeof(options->gpu_vram_bytes));
     if (server->weights_percent > 0) {
         options->weights_bytes = (uint64_t)((double)entry->bytes * server->weights_percent / 100.0);
     }

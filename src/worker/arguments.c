@@ -22,6 +22,28 @@ static bool parse_unsigned(const char *text, uint32_t *value)
     return text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0 && parsed <= INT32_MAX;
 }
 
+/* On all GPUs, or on each: 4G+8G. */
+static bool take_vram(const char *text, hypura_model_options *to)
+{
+    if (!strchr(text, '+')) {
+        return hypura_size_parse(text, &to->vram_bytes);
+    }
+    bool good = true;
+    int n = 0;
+    for (const char *item = text; item && good; n++) {
+        char word[32];
+        const size_t length = strcspn(item, "+");
+        good = n < HYPURA_MAX_GPUS && length < sizeof(word);
+        if (good) {
+            memcpy(word, item, length);
+            word[length] = '\0';
+            good = hypura_size_parse(word, &to->gpu_vram_bytes[n]);
+        }
+        item = item[length] == '+' ? item + length + 1 : NULL;
+    }
+    return good;
+}
+
 static bool take(int option, const char *value, hypura_worker_arguments *to)
 {
     uint32_t number = 0;
@@ -63,7 +85,7 @@ static bool take(int option, const char *value, hypura_worker_arguments *to)
         to->model.gpu = value;
         return true;
     case 'V':
-        return hypura_size_parse(value, &to->model.vram_bytes);
+        return take_vram(value, &to->model);
     case 'R':
         return hypura_size_parse(value, &to->reserve_bytes);
     case 'c':

@@ -5,7 +5,6 @@
 
 #include "backend/backend.h"
 #include "base/status.h"
-#include "engine/gpu.h"
 #include "engine/llama_log.h"
 #include "engine/trunk.h"
 
@@ -59,8 +58,7 @@ void hypura_worker_model_offer(hypura_worker_model *model)
 void hypura_worker_model_close(hypura_worker_model *model)
 {
     offered = NULL;
-    hypura_gpu_close(model->gpu);
-    model->gpu = NULL;
+    hypura_gpus_close(&model->gpus);
     hypura_pager_close(model->pager);
     model->pager = NULL;
     hypura_prepare_clear(&model->prepared);
@@ -78,7 +76,8 @@ static hypura_status load_paged(hypura_worker_model *model, struct llama_model *
                                                 .plan = p->plan,
                                                 .io_engine = p->io_engine[0] != '\0' ? p->io_engine : NULL,
                                                 .repack = p->plan->repacked && p->plan->n_vram_pools == 0,
-                                                .gpu = p->plan->n_vram_pools > 0 ? p->gpu : NULL,
+                                                .n_gpus = p->plan->n_vram_pools > 0 ? p->gpus.n : 0,
+                                                .gpus = p->gpus.devices,
                                                 .n_repack_threads = hypura_pager_repack_threads(p->context.n_threads),
                                                 .gives_way = hypura_pager_gives_way(p->context.n_threads),
                                                 .io_limit_bytes_per_s = options->io_limit_bytes_per_s};
@@ -86,7 +85,8 @@ static hypura_status load_paged(hypura_worker_model *model, struct llama_model *
     if (status == HYPURA_OK) {
         status = hypura_backend_attach(pager, error);
         if (status == HYPURA_OK) {
-            status = hypura_gpu_load_paged(p, pager, p->plan->repacked, &model->gpu, llama, error);
+            status = hypura_gpus_load_paged(p, pager, p->plan->repacked, options->foresight, &model->gpus, llama,
+                                            error);
             if (status == HYPURA_OK) {
                 status = hypura_trunk_load(*llama, p->map, p->plan, pager, model->progress, model->progress_user,
                                            &trunk_bytes, error);
@@ -105,8 +105,7 @@ static hypura_status load_paged(hypura_worker_model *model, struct llama_model *
             llama_model_free(*llama);
             *llama = NULL;
         }
-        hypura_gpu_close(model->gpu);
-        model->gpu = NULL;
+        hypura_gpus_close(&model->gpus);
         hypura_pager_close(pager);
         return status;
     }
@@ -117,12 +116,11 @@ static hypura_status load_paged(hypura_worker_model *model, struct llama_model *
 static struct llama_model *load_offered(hypura_worker_model *model)
 {
     const hypura_preparation *p = &model->prepared;
-    const hypura_load_gpu gpu = {.device = p->gpu, .n_layers = p->n_gpu_layers};
     struct llama_model *llama = NULL;
     hypura_load_lock();
     const hypura_status status =
         p->plan->mode == HYPURA_MODE_RESIDENT
-            ? hypura_load_model(p->map, HYPURA_LOAD_RESIDENT, &gpu, !model->arguments->model.no_repack,
+            ? hypura_load_model(p->map, HYPURA_LOAD_RESIDENT, &p->gpus, !model->arguments->model.no_repack,
                                 model->progress, model->progress_user, &llama, &model->error)
             : load_paged(model, &llama, &model->error);
     hypura_load_unlock();

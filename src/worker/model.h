@@ -13,7 +13,7 @@
 #include "worker/arguments.h"
 #include "worker/live.h"
 
-#include "backend/gpu.h"
+#include "engine/gpu.h"
 #include "pager/pager.h"
 
 #include <stdatomic.h>
@@ -22,7 +22,7 @@ typedef struct hypura_worker_model {
     const hypura_worker_arguments *arguments;
     hypura_preparation prepared;
     _Atomic(hypura_pager *) pager; /* NULL until loaded, and where nothing is paged */
-    hypura_gpu *gpu;               /* NULL where no experts are paged over one */
+    hypura_gpus gpus;              /* none where no experts are paged over them */
     atomic_bool loaded;
     hypura_error error;          /* why loading failed; for the thread that runs the server */
     hypura_progress_fn progress; /* of loading; by the thread that loads */

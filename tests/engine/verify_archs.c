@@ -7,12 +7,19 @@
  * no failure. The test fails when any output differs, when Hypura fails where
  * llama.cpp does not, and when hardly any model was really paged.
  *
- * Built with HYPURA_TEST_GPU both sides compute on the device that stands for a GPU.
+ * Built with HYPURA_TEST_GPU both sides compute on the device that stands for a GPU, with
+ * HYPURA_TEST_GPUS on those of these names.
  */
 #include "backend/internal.h"
 #include "hypura.h"
 #ifdef HYPURA_TEST_GPU
 #include "standin.h"
+#ifdef HYPURA_TEST_GPUS
+#define GPUS HYPURA_TEST_GPUS
+#endif
+#endif
+#ifndef GPUS
+#define GPUS NULL
 #endif
 
 #include <dirent.h>
@@ -116,7 +123,7 @@ static void verify_again(const char *path, hypura_verify_options *options, verdi
 #ifdef HYPURA_TEST_GPU
     const char *how = ", fewest slots in RAM";
     const hypura_model_options wanted = {
-        .path = path, .n_context = 64, .n_threads = 1, .force_paging = true, .cache_dir = cache_dir};
+        .path = path, .gpu = GPUS, .n_context = 64, .n_threads = 1, .force_paging = true, .cache_dir = cache_dir};
     hypura_plan *plan = NULL;
     const bool paged = hypura_estimate(&wanted, &plan, &error) == HYPURA_OK && plan->n_pools > 0;
     weights_bytes = paged ? plan->floor_weights_bytes : 0;
@@ -148,6 +155,7 @@ static verdict verify_one(const char *path, int index)
     static const uint32_t prompts[] = {1, 9, 40};
     const char *engine = engines[index % 2];
     hypura_verify_options options = {.path = path,
+                                     .gpu = GPUS,
                                      .prompt_tokens = prompts,
                                      .n_prompts = 3,
                                      .io_engines = &engine,

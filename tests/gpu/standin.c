@@ -18,6 +18,7 @@ enum { MAX_REGIONS = 4096, MAX_COPIES = 65536, ALIGN = 64, GIB_OF_MEMORY = 64 };
 
 static standin_faults faults;
 static standin_counts counts;
+static uint64_t       bytes_used[STANDIN_N]; /* of each device's memory */
 
 /* ---- memory ------------------------------------------------------------------- */
 
@@ -25,7 +26,8 @@ static standin_counts counts;
  * device itself works at the other place. */
 typedef struct region {
     size_t at;
-    size_t bytes; /* 0: free */
+    size_t bytes;  /* 0: free */
+    int    device; /* whose memory it is */
 } region;
 
 static char  *shown;
@@ -98,15 +100,23 @@ static void move_all(struct ggml_cgraph *graph, const char *from, char *to)
     }
 }
 
-static uint64_t memory_bytes(void)
+static uint64_t memory_bytes(int device)
 {
-    return faults.memory_bytes > 0 ? faults.memory_bytes : (uint64_t)GIB_OF_MEMORY << 30;
+    const uint64_t bytes = device == 0 ? faults.memory_bytes : faults.second_memory_bytes;
+    return bytes > 0 ? bytes : (uint64_t)GIB_OF_MEMORY << 30;
+}
+
+/* Which of the two it is. */
+static int index_of(ggml_backend_dev_t device)
+{
+    return (int)(intptr_t)device->context;
 }
 
 static void buffer_free(ggml_backend_buffer_t buffer)
 {
     region *r = buffer->context;
     counts.bytes_used -= r->bytes;
+    bytes_used[r->device] -= r->bytes;
     give_region(r);
 }
 
@@ -145,8 +155,7 @@ static void buffer_clear(ggml_backend_buffer_t buffer, uint8_t value)
 
 static const char *type_name(ggml_backend_buffer_type_t type)
 {
-    (void)type;
-    return STANDIN_NAME;
+    return ggml_backend_dev_name(type->device);
 }
 
 static ggml_backend_buffer_t type_alloc(ggml_backend_buffer_type_t type, size_t size)
@@ -164,10 +173,13 @@ static ggml_backend_buffer_t type_alloc(ggml_backend_buffer_type_t type, size_t 
     while (at < MAX_REGIONS && regions[at].bytes > 0) {
         at++;
     }
-    if (at == MAX_REGIONS || counts.bytes_used + bytes > memory_bytes() || !take_region(&regions[at], bytes)) {
+    const int device = index_of(type->device);
+    if (at == MAX_REGIONS || bytes_used[device] + bytes > memory_bytes(device) || !take_region(&regions[at], bytes)) {
         return NULL;
     }
+    regions[at].device = device;
     counts.bytes_used += bytes;
+    bytes_used[device] += bytes;
     return ggml_backend_buffer_init(type, interface, &regions[at], size);
 }
 
@@ -185,17 +197,16 @@ static size_t type_max_size(ggml_backend_buffer_type_t type)
 
 static ggml_backend_buffer_type_t device_type_of_buffers(ggml_backend_dev_t device)
 {
-    static struct ggml_backend_buffer_type type = {
-        .iface =
-            {
-                .get_name = type_name,
-                .alloc_buffer = type_alloc,
-                .get_alignment = type_alignment,
-                .get_max_size = type_max_size,
-            },
+    static struct ggml_backend_buffer_type types[STANDIN_N];
+    struct ggml_backend_buffer_type       *type = &types[index_of(device)];
+    type->iface = (struct ggml_backend_buffer_type_i){
+        .get_name = type_name,
+        .alloc_buffer = type_alloc,
+        .get_alignment = type_alignment,
+        .get_max_size = type_max_size,
     };
-    type.device = device;
-    return &type;
+    type->device = device;
+    return type;
 }
 
 /* ---- pinned memory of the host --------------------------------------------------- */
@@ -275,8 +286,7 @@ static void add_copy(standin *s, void *to, const void *from, size_t bytes)
 
 static const char *instance_name(ggml_backend_t backend)
 {
-    (void)backend;
-    return STANDIN_NAME;
+    return ggml_backend_dev_name(backend->device);
 }
 
 static void instance_free(ggml_backend_t backend)
@@ -316,6 +326,30 @@ static void instance_synchronize(ggml_backend_t backend)
     flush(backend->context);
 }
 
+static bool is_view(const struct ggml_tensor *node)
+{
+    return node->op == GGML_OP_NONE || node->op == GGML_OP_VIEW || node->op == GGML_OP_RESHAPE ||
+           node->op == GGML_OP_PERMUTE || node->op == GGML_OP_TRANSPOSE;
+}
+
+/* A device computes with its own memory alone; views are no work, wherever they lie. */
+static void check_memory(const struct ggml_cgraph *graph, int device)
+{
+    for (int i = 0; i < graph->n_nodes; i++) {
+        for (int s = -1; s < GGML_MAX_SRC && !is_view(graph->nodes[i]); s++) {
+            const struct ggml_tensor *tensor = s < 0 ? graph->nodes[i] : graph->nodes[i]->src[s];
+            if (tensor && is_in(shown, tensor->data)) {
+                const size_t at = (size_t)((const char *)tensor->data - shown);
+                for (int r = 0; r < MAX_REGIONS; r++) {
+                    if (at >= regions[r].at && at < regions[r].at + regions[r].bytes && regions[r].device != device) {
+                        GGML_ABORT("%s of node %s lies in another device's memory", tensor->name, graph->nodes[i]->name);
+                    }
+                }
+            }
+        }
+    }
+}
+
 static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgraph *graph)
 {
     standin *s = backend->context;
@@ -325,9 +359,11 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
         GGML_LOG_ERROR("standin: a graph fails on purpose\n");
         return GGML_STATUS_FAILED;
     }
-    if (faults.lose_after > 0 && --faults.lose_after == 0) {
+    if (index_of(backend->device) == faults.lost_device && faults.lose_after > 0 && --faults.lose_after == 0) {
         standin_throw("standin: device lost on purpose");
     }
+    counts.n_graphs_of[index_of(backend->device)]++;
+    check_memory(graph, index_of(backend->device));
     if (faults.abort_after > 0 && --faults.abort_after == 0) {
         GGML_ABORT("standin: out of memory on purpose");
     }
@@ -397,8 +433,7 @@ static ggml_backend_t device_init(ggml_backend_dev_t device, const char *params)
 
 static const char *device_name(ggml_backend_dev_t device)
 {
-    (void)device;
-    return STANDIN_NAME;
+    return index_of(device) == 0 ? STANDIN_NAME : STANDIN_SECOND;
 }
 
 static const char *device_description(ggml_backend_dev_t device)
@@ -409,9 +444,9 @@ static const char *device_description(ggml_backend_dev_t device)
 
 static void device_memory(ggml_backend_dev_t device, size_t *free_bytes, size_t *total_bytes)
 {
-    (void)device;
-    *total_bytes = memory_bytes();
-    *free_bytes = *total_bytes > counts.bytes_used ? *total_bytes - counts.bytes_used : 0;
+    const uint64_t used = bytes_used[index_of(device)];
+    *total_bytes = memory_bytes(index_of(device));
+    *free_bytes = *total_bytes > used ? *total_bytes - used : 0;
 }
 
 static const char *small_name(ggml_backend_dev_t device)
@@ -464,7 +499,7 @@ static void device_props(ggml_backend_dev_t device, struct ggml_backend_dev_prop
     props->name = ggml_backend_dev_name(device);
     props->description = device_description(device);
     props->type = device_kind(device);
-    props->device_id = device->iface.get_memory == small_memory ? NULL : "0000:5a:00.0";
+    props->device_id = device->iface.get_memory == small_memory ? NULL : index_of(device) == 0 ? "0000:5a:00.0" : "0000:5b:00.0";
     ggml_backend_dev_memory(device, &props->memory_free, &props->memory_total);
     props->caps = (struct ggml_backend_dev_caps){.async = true, .host_buffer = true, .events = true, .mmap_support = true};
 }
@@ -512,7 +547,7 @@ static const char *registry_name(ggml_backend_reg_t registry)
 static size_t registry_count(ggml_backend_reg_t registry)
 {
     (void)registry;
-    return 2;
+    return 3;
 }
 
 static ggml_backend_dev_t registry_device(ggml_backend_reg_t registry, size_t index);
@@ -570,13 +605,16 @@ static struct ggml_backend_device device = {
 static ggml_backend_dev_t registry_device(ggml_backend_reg_t from, size_t index)
 {
     static struct ggml_backend_device small;
+    static struct ggml_backend_device second;
     (void)from;
     small = device;
     small.iface.get_name = small_name;
     small.iface.get_memory = small_memory;
     small.iface.init_backend = small_init;
     small.iface.get_buffer_type = small_type;
-    return index == 0 ? &small : index == 1 ? &device : NULL;
+    second = device;
+    second.context = (void *)(intptr_t)1;
+    return index == 0 ? &small : index == 1 ? &device : index == 2 ? &second : NULL;
 }
 
 static const char *twin_registry_name(ggml_backend_reg_t from)

@@ -1,5 +1,5 @@
 /*
- * standin.h - a device of type GPU for tests on machines without one: the CPU backend
+ * standin.h - two devices of type GPU for tests on machines without one: the CPU backend
  * with memory of its own. That memory allows no access except while the device itself
  * works, so that a host pointer into it ends the test. Copies that were asked for as
  * asynchronous happen as late as they may, so that what was reused too early shows.
@@ -12,6 +12,9 @@
 #include <stdint.h>
 
 #define STANDIN_NAME "Standin0"
+#define STANDIN_SECOND "Standin2"
+#define STANDIN_BOTH "Standin0,Standin2"
+#define STANDIN_N 2
 /* Another one, which ggml lists before it: it has next to no memory and cannot be used. */
 #define STANDIN_SMALL "Standin1"
 /* The first one again through another backend, which says that it has more memory. */
@@ -26,12 +29,14 @@ void standin_register(void);
 
 /* What goes wrong from now on. Zeroed: nothing. */
 typedef struct standin_faults {
-    uint64_t memory_bytes;    /* all there is; 0: 64 GiB */
+    uint64_t memory_bytes;    /* all that the first one has; 0: 64 GiB */
+    uint64_t second_memory_bytes; /* the same of the second one */
     uint64_t max_buffer_bytes; /* of one buffer; 0: no limit */
     bool     no_pinned;       /* host buffers are refused */
     bool     no_events;
     int      fail_after;      /* graphs until one fails; 0: never */
-    int      lose_after;      /* graphs until the device is lost, which throws; 0: never */
+    int      lose_after;      /* graphs until a device is lost, which throws; 0: never */
+    int      lost_device;     /* which: 0 or 1; its own graphs alone are counted */
     int      abort_after;     /* graphs until one would end the process, as CUDA's backend does; 0: never */
 } standin_faults;
 
@@ -40,6 +45,7 @@ void standin_set_faults(const standin_faults *faults);
 typedef struct standin_counts {
     uint64_t bytes_to_device; /* by copies, asynchronous or not */
     uint64_t n_graphs;
+    uint64_t n_graphs_of[STANDIN_N];
     uint64_t n_optimized;
     uint64_t bytes_used; /* now, of the device's memory */
 } standin_counts;

@@ -259,13 +259,16 @@ static void a_card_of_two_drivers_is_one_gpu(void **state)
         listed = strcmp(profile.devices[i].name, STANDIN_NAME) == 0 ? &profile.devices[i] : listed;
     }
     assert_non_null(listed);
-    ggml_backend_dev_t twin = NULL;
-    fixture_ok(hypura_gpu_find(STANDIN_TWIN, &twin, &error), &error);
-    hypura_plan_gpu described;
-    hypura_gpu_describe(twin, &profile, 0, &described);
-    assert_string_equal(described.name, STANDIN_TWIN);
-    assert_true(described.upload_bytes_per_s > 0.0);
-    assert_true(described.upload_bytes_per_s == listed->upload_bytes_per_s);
+    hypura_gpus_found twin;
+    fixture_ok(hypura_gpus_find(STANDIN_TWIN, &twin, &error), &error);
+    hypura_plan_gpus described;
+    hypura_model_options options = options_of(mixture.path, 0);
+    fixture_ok(hypura_gpus_describe(&twin, &profile, &options, &described, &error), &error);
+    assert_int_equal(described.n, 1);
+    assert_string_equal(described.list[0].name, STANDIN_TWIN);
+    assert_true(described.list[0].upload_bytes_per_s > 0.0);
+    assert_true(described.list[0].upload_bytes_per_s == listed->upload_bytes_per_s);
+    fixture_fails(HYPURA_ERR_USAGE, hypura_gpus_find(STANDIN_NAME "," STANDIN_TWIN, &twin, &error), &error, "twice");
 }
 
 static void an_unknown_gpu_is_refused_with_those_there_are(void **state)
@@ -318,7 +321,7 @@ static void a_time_line_tells_of_each_cut(void **state)
     hypura_model *model = open_model(&options);
     hypura_timeline *timeline = calloc(1, sizeof(*timeline));
     assert_non_null(timeline);
-    hypura_gpu_set_watch(model->gpu, hypura_timeline_note, timeline);
+    hypura_gpu_set_watch(model->gpus.list[0], hypura_timeline_note, timeline);
     hypura_timeline_begin(timeline);
     assert_same(model);
     char path[1024];

@@ -1,0 +1,321 @@
+/*
+ * test_gpus.c - several GPUs: which are used, which layers each has, and how limits are
+ * divided. Models are made by hand.
+ */
+#include "builder.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define KIB UINT64_C(1024)
+#define MIB (1024 * KIB)
+#define GIB (1024 * MIB)
+
+enum { LAYERS = 12, EXPERTS = 32, USED = 4 };
+
+static builder b;
+static hypura_plan_gpus gpus;
+
+/* Twelve layers of 2 MiB attention, 1 MiB cache and 24 MiB experts; an output of 8 MiB. */
+static int make_mixture(void **state)
+{
+    static const uint64_t matrices[] = {256 * KIB, 256 * KIB, 256 * KIB};
+    (void)state;
+    builder_init(&b);
+    builder_tensor(&b, HYPURA_ROLE_EMBEDDING, -1, 2048, 4 * KIB, HYPURA_USE_GET_ROWS);
+    for (int layer = 0; layer < LAYERS; layer++) {
+        builder_attention(&b, layer, 512, 4 * KIB);
+        builder_experts(&b, layer, EXPERTS, 3, matrices);
+    }
+    builder_tensor(&b, HYPURA_ROLE_OUTPUT, -1, 2048, 4 * KIB, HYPURA_USE_MUL_MAT);
+    b.map.n_layers = LAYERS;
+    b.map.n_experts = EXPERTS;
+    b.map.n_experts_used = USED;
+    b.survey.device_kv_bytes = LAYERS * MIB;
+    b.survey.device_compute_bytes = 4 * MIB;
+    gpus = (hypura_plan_gpus){.n = 0};
+    return 0;
+}
+
+static int make_dense(void **state)
+{
+    (void)state;
+    builder_init(&b);
+    for (int layer = 0; layer < LAYERS; layer++) {
+        builder_attention(&b, layer, 512, 4 * KIB);
+        builder_ffn(&b, layer, 2048, 4 * KIB);
+    }
+    builder_tensor(&b, HYPURA_ROLE_OUTPUT, -1, 2048, 4 * KIB, HYPURA_USE_MUL_MAT);
+    b.map.n_layers = LAYERS;
+    b.survey.device_kv_bytes = LAYERS * MIB;
+    b.survey.device_compute_bytes = 4 * MIB;
+    gpus = (hypura_plan_gpus){.n = 0};
+    return 0;
+}
+
+static void add_gpu(uint64_t bytes)
+{
+    static const char *const names[] = {"A", "B", "C", "D"};
+    gpus.list[gpus.n] = (hypura_plan_gpu){.name = names[gpus.n],
+                                          .bytes = bytes,
+                                          .upload_bytes_per_s = 10e9,
+                                          .memory_bytes_per_s = 500e9,
+                                          .round_trip_us = 20.0};
+    gpus.n++;
+}
+
+/* What always holds. */
+static void check(const hypura_plan *plan)
+{
+    hypura_gpu_plan sum = {.n_layers = 0};
+    int next = LAYERS + 1 - plan->n_gpu_layers;
+    for (int g = 0; g < plan->n_gpus; g++) {
+        const hypura_gpu_plan *gpu = &plan->gpus[g];
+        assert_int_equal(gpu->first_layer, next);
+        assert_true(gpu->n_layers > 0);
+        next += gpu->n_layers;
+        assert_int_equal(gpu->vram_bytes, gpu->resident_bytes + gpu->slot_bytes + gpu->stage_bytes + gpu->kv_bytes +
+                                              gpu->compute_bytes);
+        for (int i = 0; i < gpus.n && gpus.total_bytes == 0; i++) {
+            assert_true(strcmp(gpu->name, gpus.list[i].name) != 0 || gpu->vram_bytes <= gpus.list[i].bytes);
+        }
+        sum.vram_bytes += gpu->vram_bytes;
+        sum.slot_bytes += gpu->slot_bytes;
+        sum.kv_bytes += gpu->kv_bytes;
+    }
+    assert_int_equal(next, LAYERS + 1);
+    assert_int_equal(sum.vram_bytes, plan->vram_bytes);
+    assert_int_equal(sum.slot_bytes, plan->vram_slot_bytes);
+    assert_int_equal(sum.kv_bytes, plan->vram_kv_bytes);
+    assert_true(gpus.total_bytes == 0 || plan->vram_bytes <= gpus.total_bytes);
+    for (int t = 0; t < b.map.n_tensors; t++) { /* with the GPU of its layer, or with the host */
+        const hypura_placement *placement = &plan->placements[t];
+        const int g = placement->gpu;
+        const int layer = b.tensors[t].layer < 0 ? LAYERS : b.tensors[t].layer;
+        assert_int_equal(g >= 0, placement->place == HYPURA_PLACE_VRAM || placement->vram_pool >= 0);
+        if (g >= 0) {
+            assert_in_range(layer, plan->gpus[g].first_layer, plan->gpus[g].first_layer + plan->gpus[g].n_layers - 1);
+            assert_true(placement->vram_pool < 0 || plan->vram_pools[placement->vram_pool].gpu == g);
+        }
+    }
+}
+
+static hypura_plan *solve(bool force_paging)
+{
+    const hypura_plan_options options = {
+        .weights_bytes = 8 * GIB, .force_paging = force_paging, .gpus = gpus.n > 0 ? &gpus : NULL};
+    hypura_plan *plan = NULL;
+    hypura_error error;
+    assert_int_equal(builder_solve(&b, &options, &plan, &error), HYPURA_OK);
+    check(plan);
+    return plan;
+}
+
+static void one_gpu_that_holds_the_model_is_enough(void **state)
+{
+    (void)state;
+    add_gpu(GIB);
+    add_gpu(GIB);
+    hypura_plan *plan = solve(false);
+    assert_int_equal(plan->n_gpus, 1);
+    assert_string_equal(plan->gpu, "A");
+    assert_int_equal(plan->n_vram_pools, 0);
+    hypura_plan_free(plan);
+    gpus.named = true; /* as many as the caller wants */
+    plan = solve(false);
+    assert_int_equal(plan->n_gpus, 2);
+    assert_string_equal(plan->gpu, "A,B");
+    hypura_plan_free(plan);
+}
+
+static void no_more_are_taken_than_it_takes(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        add_gpu(200 * MIB); /* the whole is 332 MiB and 4 for each */
+    }
+    hypura_plan *plan = solve(false);
+    assert_int_equal(plan->n_gpus, 2);
+    assert_int_equal(plan->n_vram_pools, 0);
+    assert_int_equal(plan->mode, HYPURA_MODE_RESIDENT);
+    hypura_plan_free(plan);
+    for (int i = 0; i < 4; i++) {
+        gpus.list[i].bytes = 70 * MIB; /* not enough in all: experts are paged on each */
+    }
+    plan = solve(false);
+    assert_int_equal(plan->n_gpus, 4);
+    assert_true(plan->n_vram_pools >= 4);
+    assert_int_equal(plan->mode, HYPURA_MODE_EXPERTS);
+    hypura_plan_free(plan);
+}
+
+static void layers_follow_memory(void **state)
+{
+    (void)state;
+    add_gpu(160 * MIB);
+    add_gpu(80 * MIB);
+    hypura_plan *plan = solve(false);
+    assert_int_equal(plan->n_gpus, 2);
+    assert_int_equal(plan->gpus[0].n_layers, 8); /* of twelve and an output of a third of one */
+    assert_true(plan->gpus[0].slot_bytes > plan->gpus[1].slot_bytes);
+    assert_true(plan->vram_hit_rate > 0.0 && plan->vram_hit_rate < 1.0);
+    assert_true(plan->gpus[0].hit_rate > 0.0 && plan->gpus[1].hit_rate > 0.0);
+    assert_true(plan->decode_tok_s > 0.0);
+    assert_true(fabs(plan->upload_bytes_per_token -
+                     plan->gpus[0].upload_bytes_per_token - plan->gpus[1].upload_bytes_per_token) < 1.0);
+    hypura_plan_free(plan);
+}
+
+/* A limit on all together: from the floor on there is a plan, it moves no layer, and more
+ * of it never holds less on any GPU. */
+static void a_limit_on_all_moves_no_layer(void **state)
+{
+    (void)state;
+    add_gpu(150 * MIB);
+    add_gpu(90 * MIB);
+    add_gpu(60 * MIB);
+    gpus.named = true;
+    hypura_plan *whole = solve(true);
+    assert_int_equal(whole->n_gpus, 3);
+    uint64_t last[3] = {0};
+    for (uint32_t percent = 0; percent <= 100; percent += 5) {
+        gpus.total_bytes = hypura_plan_vram_at(whole, percent);
+        hypura_plan *plan = solve(true);
+        assert_int_equal(plan->n_gpus, 3);
+        assert_int_equal(plan->n_gpu_layers, LAYERS + 1);
+        for (int g = 0; g < 3; g++) {
+            assert_int_equal(plan->gpus[g].first_layer, whole->gpus[g].first_layer);
+            const uint64_t held = plan->gpus[g].vram_bytes - plan->gpus[g].stage_bytes;
+            assert_true(held >= last[g]);
+            last[g] = held;
+        }
+        hypura_plan_free(plan);
+    }
+    gpus.total_bytes = whole->floor_vram_bytes - 1; /* the last layers that fit, whole */
+    hypura_plan *less = solve(true);
+    assert_int_equal(less->n_vram_pools, 0);
+    assert_true(less->n_gpu_layers < LAYERS + 1);
+    hypura_plan_free(less);
+    hypura_plan_free(whole);
+}
+
+/* The one that has least: from what its fewest layers take on it is used, and the other one
+ * has the rest. */
+static void a_gpu_with_room_for_its_floor_alone(void **state)
+{
+    (void)state;
+    uint64_t low = 1;
+    uint64_t high = 200 * MIB;
+    gpus.named = true;
+    add_gpu(200 * MIB);
+    add_gpu(high);
+    while (high - low > 1) {
+        gpus.list[1].bytes = (low + high) / 2;
+        hypura_plan *plan = solve(false);
+        if (plan->n_gpus == 2) {
+            high = gpus.list[1].bytes;
+        } else {
+            low = gpus.list[1].bytes;
+        }
+        hypura_plan_free(plan);
+    }
+    gpus.list[1].bytes = high;
+    hypura_plan *plan = solve(false);
+    assert_int_equal(plan->n_gpu_layers, LAYERS + 1);
+    assert_int_equal(plan->gpus[1].n_layers, 1); /* the output and what computing takes */
+    assert_int_equal(plan->gpus[1].vram_bytes, high);
+    assert_int_equal(high, 12 * MIB);
+    hypura_plan_free(plan);
+    gpus.list[1].bytes = high - 1;
+    plan = solve(false);
+    assert_int_equal(plan->n_gpus, 1);
+    assert_int_equal(plan->n_gpu_layers, LAYERS + 1);
+    hypura_plan_free(plan);
+}
+
+static void one_that_is_too_small_first_is_left_out(void **state)
+{
+    (void)state;
+    gpus.named = true;
+    add_gpu(MIB);
+    add_gpu(200 * MIB);
+    hypura_plan *plan = solve(false);
+    assert_string_equal(plan->gpu, "B");
+    assert_int_equal(plan->n_gpu_layers, LAYERS + 1);
+    hypura_plan_free(plan);
+    gpus.list[1].bytes = MIB; /* neither: the host computes everything */
+    const hypura_plan_options options = {.weights_bytes = 8 * GIB, .gpus = &gpus};
+    hypura_error error;
+    assert_int_equal(builder_solve(&b, &options, &plan, &error), HYPURA_OK);
+    assert_int_equal(plan->n_gpus, 0);
+    assert_string_equal(plan->gpu, "");
+    assert_int_equal(plan->n_gpu_layers, 0);
+    hypura_plan_free(plan);
+}
+
+/* 10 MiB weights and 1 MiB cache a layer: as many of the last layers as fit, the host has
+ * the first ones. */
+static void dense_layers_fill_all(void **state)
+{
+    (void)state;
+    int last = 0;
+    gpus.named = true;
+    add_gpu(0);
+    add_gpu(0);
+    for (uint64_t bytes = 8 * MIB; bytes <= 120 * MIB; bytes += 2 * MIB) {
+        gpus.list[0].bytes = bytes;
+        gpus.list[1].bytes = bytes / 2;
+        hypura_plan *plan = solve(false);
+        assert_true(plan->n_gpu_layers >= last);
+        last = plan->n_gpu_layers;
+        hypura_plan_free(plan);
+    }
+    assert_int_equal(last, LAYERS + 1);
+    gpus.list[0].bytes = 50 * MIB;
+    gpus.list[1].bytes = 40 * MIB;
+    hypura_plan *plan = solve(false);
+    assert_int_equal(plan->gpus[1].n_layers, 3); /* 8 + 4 + 2 * 11 */
+    assert_int_equal(plan->gpus[0].n_layers, 4); /* 4 + 4 * 11 */
+    hypura_plan_free(plan);
+}
+
+/* Whatever the GPUs: check() holds, and a single one is as if it were alone. */
+static void any_gpus_make_a_plan(void **state)
+{
+    (void)state;
+    unsigned seed = 7;
+    for (int round = 0; round < 300; round++) {
+        gpus = (hypura_plan_gpus){.named = round % 2 != 0};
+        const int n = 1 + round % 4;
+        uint64_t sum = 0;
+        for (int g = 0; g < n; g++) {
+            seed = seed * 1103515245u + 12345u;
+            add_gpu((seed >> 8) % (240 * MIB));
+            sum += gpus.list[g].bytes;
+        }
+        gpus.total_bytes = round % 3 == 0 ? sum * (1 + (uint64_t)round % 5) / 4 : 0;
+        hypura_plan_free(solve(round % 5 == 0));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(one_gpu_that_holds_the_model_is_enough, make_mixture),
+        cmocka_unit_test_setup(no_more_are_taken_than_it_takes, make_mixture),
+        cmocka_unit_test_setup(layers_follow_memory, make_mixture),
+        cmocka_unit_test_setup(a_limit_on_all_moves_no_layer, make_mixture),
+        cmocka_unit_test_setup(a_gpu_with_room_for_its_floor_alone, make_mixture),
+        cmocka_unit_test_setup(one_that_is_too_small_first_is_left_out, make_mixture),
+        cmocka_unit_test_setup(dense_layers_fill_all, make_dense),
+        cmocka_unit_test_setup(any_gpus_make_a_plan, make_mixture),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
