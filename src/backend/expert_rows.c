@@ -7,7 +7,9 @@
  *
  * Two forms of a product: one node over all slots with rewritten ids, whose scratch
  * memory grows with slots x rows; or, where that would be large, one node for each
- * expert with a single matrix. Both give the same bits as the node they stand for.
+ * expert with a single matrix. Where several rows of an expert pay (expert_batch.c) its
+ * node is a product of two matrices; it may write rows beyond its own, which the next
+ * expert's node, or nobody, fills. All give the same bits as the node they stand for.
  *
  * Libllama may give a source's memory to a result of the chain once the source's
  * last node in order has run. Groups go through that order again and again, so such
@@ -66,7 +68,8 @@ static struct ggml_tensor *group_tensor(const chain_work *work, const row_group 
 
 static struct ggml_tensor *new_rows(const chain_work *work, const row_group *group, int64_t width)
 {
-    void *data = arena_take(&work->instance->rows, (size_t)width * group->n_rows * sizeof(float));
+    const size_t n_rows = group->n_rows + EXPERT_BATCH_ROWS - 1;
+    void *data = arena_take(&work->instance->rows, (size_t)width * n_rows * sizeof(float));
     return data ? group_tensor(work, group, GGML_TYPE_F32, width, data) : NULL;
 }
 
@@ -144,10 +147,11 @@ static struct ggml_tensor *rows_part(backend_instance *instance, const struct gg
     return part;
 }
 
-static bool add_product(chain_work *work, row_group *group, const chain_node *product, struct ggml_tensor *source,
+static bool add_product(chain_work *work, row_group *group, int index, struct ggml_tensor *source,
                         struct ggml_tensor *result)
 {
     backend_instance *instance = work->instance;
+    const chain_node *product = &work->chain->nodes[index];
     if (group->slot_ids) {
         uint32_t first_slot, n_slots;
         expert_slot_range(work, group->members, group->n, &first_slot, &n_slots);
@@ -161,6 +165,15 @@ static bool add_product(chain_work *work, row_group *group, const chain_node *pr
     uint32_t row = 0;
     for (uint32_t i = 0; i < group->n; i++) {
         const expert_rows  *expert = &work->experts[group->members[i]];
+        const uint32_t      n_together = expert_batch_size(work, index, expert->n);
+        if (n_together > 0) {
+            struct ggml_tensor *copy = cut_node(work, product->node, expert_batch_rows(instance, result, row, n_together));
+            expert_batch_product(copy, expert_weights(work, product, expert->slot, 1),
+                                 expert_batch_rows(instance, source, row, n_together));
+            shadow_add(instance, copy);
+            row += expert->n;
+            continue;
+        }
         int32_t            *zeros = arena_take(&instance->indices, expert->n * sizeof(*zeros));
         if (!zeros) {
             return false;
@@ -246,7 +259,7 @@ static bool add_node(chain_work *work, row_group *group, int index)
     if (entry->kind == CHAIN_PRODUCT) {
         struct ggml_tensor *source =
             entry->src[1] >= 0 ? group->compact[entry->src[1]] : gather(work, group, entry->node->src[1]);
-        return source && add_product(work, group, entry, source, result);
+        return source && add_product(work, group, index, source, result);
     }
     struct ggml_tensor *copy = cut_node(work, entry->node, result);
     copy->src[0] = group->compact[entry->src[0]];
@@ -278,7 +291,7 @@ enum ggml_status expert_rows_run(chain_work *work, row_group *group)
             expert_ids[row] = (int32_t)expert->expert;
         }
     }
-    if ((uint64_t)n_slots * group->n_rows <= REMAP_MAX_SCRATCH) {
+    if (!work->batched && (uint64_t)n_slots * group->n_rows <= REMAP_MAX_SCRATCH) {
         group->slot_ids = group_tensor(work, group, GGML_TYPE_I32, 0, slot_ids);
     }
     group->expert_ids = group_tensor(work, group, GGML_TYPE_I32, 0, expert_ids);
@@ -378,7 +391,7 @@ bool expert_rows_begin(chain_work *work)
 {
     work->group_rows = work->group_rows < work->n_pairs ? work->group_rows : work->n_pairs;
     const size_t row_bytes = row_width(work->chain) * sizeof(float);
-    const size_t rows_bytes = work->group_rows * row_bytes + 64 * 2 * CHAIN_MAX_NODES;
+    const size_t rows_bytes = (work->group_rows + EXPERT_BATCH_ROWS - 1) * row_bytes + 64 * 2 * CHAIN_MAX_NODES;
     if (!arena_reserve(&work->instance->rows, copies_bytes(work->chain) + rows_bytes)) {
         return false;
     }

@@ -8,7 +8,8 @@
  *
  *  - Everything present: libllama's nodes as they are, with the slots as weights
  *    and the ids rewritten to slot numbers. No row is copied.
- *  - Otherwise in groups of experts, those present first, while the others load:
+ *  - Otherwise, or where several rows of an expert are computed together
+ *    (expert_batch.c), in groups of experts, those present first, while the others load:
  *    the rows of the group's pairs are gathered, taken through the whole chain, and
  *    scattered to where libllama's nodes keep them. An expert of large matrices that
  *    is waited for is taken through the chain as these arrive, one after the other.
@@ -166,6 +167,9 @@ void backend_set_single_groups(bool on)
 
 static bool can_run_whole(chain_work *work, uint32_t *first_slot, uint32_t *n_slots)
 {
+    if (work->batched) {
+        return false; /* group by group takes several rows of an expert together */
+    }
     for (uint32_t i = 0; i < work->n_experts; i++) {
         if (work->experts[i].slot == UINT32_MAX || !expert_ready(work, &work->experts[i])) {
             return false;
@@ -313,6 +317,7 @@ enum ggml_status backend_run_chain(backend_instance *instance, const backend_cha
     if (!told) {
         backend_foresee(instance, chain, work.foreseen);
     }
+    expert_batch_decide(&work);
     uint32_t first_slot, n_slots;
     status = can_run_whole(&work, &first_slot, &n_slots) ? run_whole(&work, first_slot, n_slots) : run_groups(&work);
     release_all(&work);

@@ -9,6 +9,7 @@
 
 #define REMAP_MAX_SCRATCH 131072 /* slots x rows up to which one node serves a group */
 #define MAX_COPIES 4
+#define EXPERT_BATCH_ROWS 4 /* that kernels for several rows take together; groups have room for as many more */
 
 typedef struct expert_rows {
     uint32_t expert;
@@ -33,6 +34,7 @@ typedef struct chain_work {
     uint32_t         *ages;
     uint32_t         *foreseen; /* experts of the next layer */
     uint32_t          group_rows; /* most rows gathered at once */
+    uint32_t          batched; /* bit for each product of the chain that expert_batch.c computes */
     /* sources whose memory a result of the chain shares, copied before the first group */
     int                       n_copies;
     const struct ggml_tensor *originals[MAX_COPIES];
@@ -61,6 +63,21 @@ static inline bool expert_ready(const chain_work *work, const expert_rows *exper
 {
     return hypura_pager_expert_ready(work->pager, work->bundle, expert->slot, UINT32_MAX);
 }
+
+/* ---- expert_batch.c --------------------------------------------------------- */
+
+/* Finds out which products of the chain may take several rows of an expert together: work->batched. Once slots are
+ * leased; it uses the instance's memory for rows. */
+void expert_batch_decide(chain_work *work);
+
+/* Rows to compute together for an expert of n in product `index` of the chain, a few more than n at most, whose results
+ * are of no use; 0: they go one by one. */
+uint32_t expert_batch_size(const chain_work *work, int index, uint32_t n);
+
+/* n rows as one matrix, and a node as its product with the weights. */
+struct ggml_tensor *expert_batch_rows(backend_instance *instance, const struct ggml_tensor *rows, uint32_t first,
+                                      uint32_t n);
+void expert_batch_product(struct ggml_tensor *node, struct ggml_tensor *weights, struct ggml_tensor *rows);
 
 /* ---- expert_rows.c ---------------------------------------------------------- */
 

@@ -8,6 +8,7 @@
  *     chain.c     finds runs of expert products and what lies between them
  *     experts.c   leases the slots of a chain and decides what is computed when
  *     expert_rows.c  computes it for a group of experts
+ *     expert_batch.c where several rows of an expert may be one product
  *     foresee.c   what the next layer will probably select
  *     dense.c     products with streamed dense weights, rows of embeddings
  *     gpu_*.c     the same over a GPU: see gpu_internal.h
@@ -49,6 +50,9 @@ typedef struct backend_instrument {
  * otherwise depends on when reads end happens in every graph. */
 void backend_set_single_groups(bool on);
 
+/* Test instrument: kinds of expert weights that were tried for computing several rows together, and rows that were. */
+void backend_count_batches(uint64_t *n_tried, uint64_t *n_rows);
+
 void backend_set_instrument(const backend_instrument *instrument);
 void backend_begin_graph(void);
 
@@ -82,6 +86,16 @@ typedef struct backend_arena {
     size_t used;
 } backend_arena;
 
+/* What was found out about a kind of expert weights, see expert_batch.c. */
+typedef struct backend_batch {
+    enum ggml_type type;
+    const void *traits; /* of its repacked form; NULL: as in the file */
+    int64_t width;
+    bool pays;
+} backend_batch;
+
+#define BACKEND_MAX_BATCHES 16
+
 typedef struct backend_instance {
     ggml_backend_t        inner; /* computes; the CPU backend */
     ggml_backend_buffer_t host;  /* a host buffer that shadow tensors name as theirs */
@@ -98,6 +112,8 @@ typedef struct backend_instance {
     const hypura_pager   *visited_pager; /* the selection whose products came last */
     int                   visited_bundle;
     uint32_t              visited_matrices;
+    backend_batch         batches[BACKEND_MAX_BATCHES];
+    int                   n_batches;
 } backend_instance;
 
 /* ---- shadow.c: tensors and graphs for one call ----------------------------- */

@@ -3,8 +3,10 @@
  */
 #include "engine_fixture.h"
 
+#include "backend/internal.h"
 #include "engine/replay.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -129,6 +131,30 @@ static void verify_part(const char *path, unsigned percent, bool resize, bool re
     hypura_verify_report_clear(&report);
 }
 
+/* Prompts of which an expert gets many rows, a few, and a ragged number. */
+static void verify_rows(const char *path)
+{
+    const uint32_t prompts[] = {9, 64, 150};
+    const uint64_t weights = UINT64_C(3) << 20;
+    for (int repack = 0; repack < 2; repack++) {
+        hypura_verify_options options = {.path = path,
+                                         .weights_bytes = &weights,
+                                         .n_weights = 1,
+                                         .prompt_tokens = prompts,
+                                         .n_prompts = 3,
+                                         .tokens = 3,
+                                         .repack = repack,
+                                         .n_threads = 2,
+                                         .cache_dir = fixture_cache_dir()};
+        hypura_verify_report report;
+        hypura_error error;
+        fixture_ok(hypura_verify(&options, &report, &error), &error);
+        check_report(&report, report.n_cases);
+        assert_true(report.cases[0].bytes_read > 0);
+        hypura_verify_report_clear(&report);
+    }
+}
+
 static void demonstration_dense(void **state)
 {
     (void)state;
@@ -142,6 +168,26 @@ static void demonstration_mixture(void **state)
     (void)state;
     verify_part(fixture_model("smollm2-8x135m.gguf"), 50, false, false);
     verify_part(fixture_model("smollm2-8x135m.gguf"), 50, true, true);
+}
+
+/* Types whose kernels for several rows add up in the same order, and one whose kernels do not. */
+static void several_rows_of_an_expert(void **state)
+{
+    (void)state;
+    static const char *const types[] = {"q4_0", "mxfp4", "q8_0", "q4_K"};
+    const char *path = fixture_path("rows.gguf");
+    uint64_t n_tried, n_rows;
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        char command[2048];
+        snprintf(command, sizeof command, "'%s' shape qwen3-tiny '%s' --type %s", HYPURA_TEST_MKMODEL, path, types[i]);
+        assert_int_equal(system(command), 0);
+        verify_rows(path);
+    }
+    backend_count_batches(&n_tried, &n_rows);
+    assert_true(n_tried > 0);
+#if defined(__x86_64__)
+    assert_int_equal(n_rows > 0, __builtin_cpu_supports("avx2") != 0);
+#endif
 }
 
 static bool refuse(void *user, const char *what, uint64_t done, uint64_t total)
@@ -191,6 +237,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_bit_is_found),        cmocka_unit_test(mixture_at_every_ubatch),
+        cmocka_unit_test(several_rows_of_an_expert),
         cmocka_unit_test(demonstration_dense),     cmocka_unit_test(demonstration_mixture),
         cmocka_unit_test(what_cannot_be_verified),
     };
