@@ -13,7 +13,7 @@
 #include "ggml.h"
 
 static const mk_command commands[] = {
-    {"upcycle", "SRC OUT --experts N --top-k K [--seed S] [--progress]",
+    {"upcycle", "SRC OUT --experts N --top-k K [--seed S] [--type T] [--progress]",
      "a mixture of experts from the dense llama model SRC, that talks like it", mk_upcycle},
     {"shape",
      "NAME OUT [--layers N] [--type T] [--seed S] [--parts N] [--vocab-from GGUF | --no-vocab]\n"

@@ -10,7 +10,7 @@
  *     down       columns in blocks of B   expert's block b = dense block order[b]
  *
  * B is the block size of down's type, so bytes only move and nothing is quantised
- * again. Every expert is then different bytes and, but for the order of a sum, the
+ * again, unless --type asks for another type of the layers' matrices. Every expert is then different bytes and, but for the order of a sum, the
  * same function; and as llama.cpp normalises the weights of the chosen experts, so
  * is their mix. The model talks like its source, as long as the gate, up and down
  * slices of one expert really meet: swap any two, and it talks nonsense.
@@ -28,6 +28,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "filler.h"
 #include "gguf_out.h"
 #include "mkmodel.h"
 #include "rng.h"
@@ -57,6 +58,7 @@ typedef struct upcycle {
     uint64_t n_experts;
     uint64_t top_k;
     uint64_t seed;
+    enum ggml_type type; /* of the layers' matrices; GGML_TYPE_COUNT: the source's */
     bool progress;
     int fd;
     struct gguf_context *source;
@@ -123,8 +125,22 @@ static int check_source(const upcycle *u)
     return MK_OK;
 }
 
+/* The matrices of layers get the type asked for; embeddings, and what is in full precision, keep theirs. */
+static enum ggml_type type_of(const upcycle *u, int64_t id)
+{
+    const enum ggml_type own = gguf_get_tensor_type(u->source, id);
+    const bool is_layers = strncmp(gguf_get_tensor_name(u->source, id), "blk.", 4) == 0;
+    return u->type != GGML_TYPE_COUNT && is_layers && own != GGML_TYPE_F32 ? u->type : own;
+}
+
+static size_t bytes_of(const upcycle *u, int64_t id)
+{
+    const int64_t *ne = gguf_get_tensor_ne(u->source, id);
+    return ggml_row_size(type_of(u, id), ne[0]) * (size_t)(ne[1] * ne[2] * ne[3]);
+}
+
 /* The whole tensor, freed by the caller; NULL after printing. */
-static uint8_t *read_tensor(const upcycle *u, int64_t id)
+static uint8_t *read_own(const upcycle *u, int64_t id)
 {
     size_t bytes = gguf_get_tensor_size(u->source, id);
     uint64_t offset = gguf_get_data_offset(u->source) + gguf_get_tensor_offset(u->source, id);
@@ -147,6 +163,32 @@ static uint8_t *read_tensor(const upcycle *u, int64_t id)
         done += (size_t)n;
     }
     return data;
+}
+
+/* The same in the type that the result has. */
+static uint8_t *read_tensor(const upcycle *u, int64_t id)
+{
+    const enum ggml_type own = gguf_get_tensor_type(u->source, id);
+    const enum ggml_type type = type_of(u, id);
+    const int64_t *ne = gguf_get_tensor_ne(u->source, id);
+    uint8_t *data = read_own(u, id);
+    if (!data || type == own) {
+        return data;
+    }
+    const size_t n = (size_t)(ne[0] * ne[1] * ne[2] * ne[3]);
+    float *values = malloc(n * sizeof *values);
+    uint8_t *converted = malloc(bytes_of(u, id));
+    if (values && converted) {
+        ggml_get_type_traits(own)->to_float(data, values, (int64_t)n);
+        ggml_quantize_chunk(type, values, converted, 0, ne[1] * ne[2] * ne[3], ne[0], NULL);
+    } else {
+        free(converted);
+        converted = NULL;
+        mk_fail("out of memory (%zu values of tensor '%s')", n, gguf_get_tensor_name(u->source, id));
+    }
+    free(values);
+    free(data);
+    return converted;
 }
 
 /* ---- the header of the result ---- */
@@ -173,7 +215,11 @@ static int check_layer(const upcycle *u, int layer)
     }
     int64_t n_ff = gguf_get_tensor_ne(u->source, down)[0];
     int64_t n_embd = gguf_get_tensor_ne(u->source, down)[1];
-    enum ggml_type down_type = gguf_get_tensor_type(u->source, down);
+    enum ggml_type down_type = type_of(u, down);
+    if (u->type != GGML_TYPE_COUNT && n_embd % ggml_blck_size(u->type) != 0) {
+        return mk_fail("'%s': rows of %" PRId64 " values are not whole %s blocks of %" PRId64, u->source_path, n_embd,
+                       ggml_type_name(u->type), ggml_blck_size(u->type));
+    }
     if (n_ff % ggml_blck_size(down_type) != 0) {
         return mk_fail("'%s': %" PRId64 " hidden units of layer %d are not whole %s blocks of %" PRId64, u->source_path,
                        n_ff, layer, ggml_type_name(down_type), ggml_blck_size(down_type));
@@ -214,7 +260,7 @@ static int plan_tensor(upcycle *u, struct ggml_context *shapes, int64_t id, uint
 {
     const char *name = gguf_get_tensor_name(u->source, id);
     const int64_t *from = gguf_get_tensor_ne(u->source, id);
-    enum ggml_type type = gguf_get_tensor_type(u->source, id);
+    enum ggml_type type = type_of(u, id);
     int64_t n_experts = (int64_t)u->n_experts;
     int layer = -1;
     char matrix[8] = "";
@@ -332,7 +378,7 @@ static int draw_orders(upcycle *u, int layer)
     }
     int64_t down = find_layer_tensor(u, layer, "ffn_down.weight");
     u->orders_layer = -1;
-    u->block_rows = (uint64_t)ggml_blck_size(gguf_get_tensor_type(u->source, down));
+    u->block_rows = (uint64_t)ggml_blck_size(type_of(u, down));
     u->n_blocks = (uint64_t)gguf_get_tensor_ne(u->source, down)[0] / u->block_rows;
     uint64_t n_orders = 1;
     for (uint64_t i = 2; i <= u->n_blocks && n_orders < u->n_experts; i++) {
@@ -361,7 +407,7 @@ static int draw_orders(upcycle *u, int layer)
 
 static int write_rows(upcycle *u, const part *p, const uint8_t *dense)
 {
-    size_t group_bytes = gguf_get_tensor_size(u->source, p->source) / u->n_blocks;
+    size_t group_bytes = bytes_of(u, p->source) / u->n_blocks;
     for (uint64_t i = 0; i < u->n_experts * u->n_blocks; i++) {
         int rc = gguf_out_write(&u->out, dense + u->orders[i] * group_bytes, group_bytes);
         if (rc != MK_OK) {
@@ -373,9 +419,9 @@ static int write_rows(upcycle *u, const part *p, const uint8_t *dense)
 
 static int write_columns(upcycle *u, const part *p, const uint8_t *dense)
 {
-    size_t block_bytes = ggml_type_size(gguf_get_tensor_type(u->source, p->source));
+    size_t block_bytes = ggml_type_size(type_of(u, p->source));
     size_t row_bytes = u->n_blocks * block_bytes;
-    size_t n_rows = gguf_get_tensor_size(u->source, p->source) / row_bytes;
+    size_t n_rows = bytes_of(u, p->source) / row_bytes;
     uint8_t *row = malloc(row_bytes);
     if (!row) {
         return mk_fail("out of memory (%zu bytes)", row_bytes);
@@ -438,7 +484,7 @@ static int write_part(upcycle *u, const part *p)
     if (rc == MK_OK) {
         switch (p->kind) {
         case PART_COPY:
-            rc = gguf_out_write(&u->out, data, gguf_get_tensor_size(u->source, p->source));
+            rc = gguf_out_write(&u->out, data, bytes_of(u, p->source));
             break;
         case PART_ROUTER:
             rc = write_router(u, p, data);
@@ -479,6 +525,7 @@ static int parse(upcycle *u, int argc, char **argv)
         {"experts", required_argument, NULL, 'e'},
         {"top-k", required_argument, NULL, 'k'},
         {"seed", required_argument, NULL, 's'},
+        {"type", required_argument, NULL, 't'},
         {"progress", no_argument, NULL, 'p'},
         {NULL, 0, NULL, 0},
     };
@@ -494,6 +541,12 @@ static int parse(upcycle *u, int argc, char **argv)
             break;
         case 's':
             rc = mk_parse_u64("--seed", optarg, 0, UINT64_MAX, &u->seed);
+            break;
+        case 't':
+            u->type = filler_parse_type(optarg);
+            if (u->type == GGML_TYPE_COUNT || ggml_quantize_requires_imatrix(u->type)) {
+                rc = mk_usage_error("--type: '%s' is no type that matrices can be converted to, such as q4_0", optarg);
+            }
             break;
         case 'p':
             u->progress = true;
@@ -521,7 +574,7 @@ static int parse(upcycle *u, int argc, char **argv)
 
 int mk_upcycle(int argc, char **argv)
 {
-    upcycle u = {.fd = -1, .orders_layer = -1, .seed = 1};
+    upcycle u = {.fd = -1, .orders_layer = -1, .seed = 1, .type = GGML_TYPE_COUNT};
     int rc = parse(&u, argc, argv);
     if (rc == MK_OK) {
         rc = open_source(&u);

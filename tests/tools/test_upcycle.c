@@ -237,6 +237,32 @@ static void test_same_seed_same_bytes(void **state)
     assert_false(are_equal_files("moe.gguf", "other.gguf"));
 }
 
+/* Of eight bits four are left: the same network, a little coarser, and what was in full precision still is. */
+static void test_matrices_of_layers_get_the_type_asked_for(void **state)
+{
+    (void)state;
+    make_pair("q8_0");
+    assert_int_equal(MKMODEL_RUN("upcycle", "dense.gguf", "coarse.gguf", "--experts", "6", "--top-k", "2", "--type",
+                                 "q4_0"),
+                     0);
+    gguf_file coarse = open_gguf("coarse.gguf");
+    gguf_file moe = open_gguf("moe.gguf");
+    for (int64_t i = 0; i < gguf_get_n_tensors(moe.header); i++) {
+        const char *name = gguf_get_tensor_name(moe.header, i);
+        const enum ggml_type was = gguf_get_tensor_type(moe.header, i);
+        const bool converted = strncmp(name, "blk.", 4) == 0 && was == GGML_TYPE_Q8_0;
+        assert_int_equal(gguf_get_tensor_type(coarse.header, gguf_find_tensor(coarse.header, name)),
+                         converted ? GGML_TYPE_Q4_0 : was);
+    }
+    close_gguf(&coarse);
+    close_gguf(&moe);
+    const double difference = logits_difference("moe.gguf", "coarse.gguf");
+    assert_true(difference > 1e-6 && difference < 0.2);
+    assert_int_equal(MKMODEL_RUN("upcycle", "dense.gguf", "none.gguf", "--experts", "6", "--top-k", "2", "--type",
+                                 "q4_9"),
+                     2);
+}
+
 /* 768 hidden units are three blocks of 256: six orders, not seven. */
 static void test_too_few_orders_is_an_error(void **state)
 {
@@ -266,6 +292,7 @@ int main(void)
         cmocka_unit_test(test_mixture_depends_on_its_slices),
         cmocka_unit_test(test_routers_differ_and_are_scaled),
         cmocka_unit_test(test_same_seed_same_bytes),
+        cmocka_unit_test(test_matrices_of_layers_get_the_type_asked_for),
         cmocka_unit_test(test_too_few_orders_is_an_error),
         cmocka_unit_test(test_mixtures_and_strangers_are_refused),
     };
