@@ -19,7 +19,7 @@ typedef struct hypura_server hypura_server;
 
 typedef struct hypura_server_options {
     /* who may come */
-    const char *host;           /* address to listen on; NULL: 127.0.0.1 */
+    const char *host;           /* addresses to listen on, by comma; NULL: 127.0.0.1 */
     uint16_t port;              /* 0: any that is free */
     const char *api_key;        /* NULL: none */
     bool no_auth;               /* listen beyond this machine without a key */
@@ -43,6 +43,7 @@ typedef struct hypura_server_options {
     uint32_t n_context;     /* tokens of one conversation; 0: 4096 or the model's own, whichever is less */
     uint32_t n_parallel;    /* conversations that a model computes together; 0: 4 */
     int n_threads;          /* 0: one for each core */
+    bool context_shift;     /* an answer that reaches the end of its context goes on without what is oldest */
     const char *gpu;        /* ggml's names of the GPUs to use; "none": none; NULL: as in hypura_model_options */
     uint64_t vram_bytes;    /* each model may take of their memory, of all together; 0: what is free there */
     uint64_t gpu_vram_bytes[HYPURA_MAX_GPUS]; /* and of each of those named; all 0: no such limit */

@@ -139,7 +139,8 @@ int hypura_command_serve(const hypura_environment *environment, int argc, char *
     serve_arguments serve = {.port = 8080, .keep_alive_s = 300, .drain_s = 30, .state_bytes = UINT64_C(4) << 30};
     hypura_server_options *server = &serve.server;
     const hypura_option options[] = {
-        {"host", "ADDRESS", "listen there (default: 127.0.0.1)", HYPURA_OPTION_STRING, .to.string = &server->host},
+        {"host", "LIST", "addresses to listen on, by comma (default: 127.0.0.1)", HYPURA_OPTION_STRING,
+         .to.string = &server->host},
         {"port", "N", "port (default: 8080; 0: any that is free)", HYPURA_OPTION_UNSIGNED,
          .to.unsigned_integer = &serve.port, .min = 0, .max = 65535},
         {"api-key", "KEY", "clients have to show this key", HYPURA_OPTION_STRING, .to.string = &server->api_key},
@@ -161,6 +162,8 @@ int hypura_command_serve(const hypura_environment *environment, int argc, char *
          .to.size = &server->memory_bytes},
         hypura_option_weights(&serve.weights),
         hypura_option_context(&server->n_context),
+        {"context-shift", NULL, "answers go on beyond their context, without what is oldest", HYPURA_OPTION_FLAG,
+         .to.flag = &server->context_shift},
         {"parallel", "N", "conversations that a model computes together (default: 4)", HYPURA_OPTION_UNSIGNED,
          .to.unsigned_integer = &server->n_parallel, .min = 1, .max = 64},
         hypura_option_threads(&server->n_threads),

@@ -27,6 +27,8 @@ typedef struct talk {
     server_target *target;
     ollama_answer answer;
     sse_reader events;
+    uint32_t n_context;    /* the answer ends where this is full, though others would go on; 0: as the server does */
+    bool full;             /* it did */
     int code;              /* of the server's answer */
     hypura_buffer refusal; /* its body, where the code is not 200 */
 } talk;
@@ -36,11 +38,12 @@ static bool on_event(void *user, const char *data, size_t bytes)
     talk *t = user;
     json_t *line;
     ollama_answer_take(&t->answer, data, bytes, &line);
+    t->full = t->n_context > 0 && !t->answer.done && t->answer.n_prompt + t->answer.n_tokens >= (int64_t)t->n_context;
     if (!line) {
-        return true;
+        return !t->full;
     }
     http_begin(t->exchange, 200, "application/x-ndjson");
-    return http_write_line(t->exchange, line);
+    return http_write_line(t->exchange, line) && !t->full;
 }
 
 static bool on_head(void *user, int code, const char *content_type)
@@ -170,6 +173,9 @@ static bool hold_talk(talk *t, ollama_request *request, json_t *messages, uint64
     if (request->before) {
         ollama_request_continue(request);
     }
+    if (t->n_context > 0) {
+        json_object_set_new(request->body, "timings_per_token", json_true());
+    }
     char *body = json_dumps(request->body, JSON_COMPACT);
     if (!body) {
         http_fail(t->exchange, 500, "out of memory");
@@ -183,7 +189,11 @@ static bool hold_talk(talk *t, ollama_request *request, json_t *messages, uint64
                           .on_data = on_data,
                           .gone = client_gone,
                           .user = t};
-    if (target_run(t->exchange, t->target, &call, request->body, &error) == HYPURA_OK) {
+    const hypura_status status = target_run(t->exchange, t->target, &call, request->body, &error);
+    if (status != HYPURA_OK && t->full && !http_gone(t->exchange)) {
+        ollama_answer_cut(&t->answer);
+        finish(t, request, begin_us);
+    } else if (status == HYPURA_OK) {
         const double share = t->code == 400 && messages ? excess(t) : -1;
         shortened = share >= 0 && ollama_shorten(messages, share);
         if (!shortened) {
@@ -218,6 +228,16 @@ static void load_only(http_exchange *exchange, ollama_kind kind, const char *mod
     }
 }
 
+/* "shift": false, where the server lets long answers go on without what is oldest. */
+static uint32_t end_of_context(http_exchange *exchange, const json_t *body, const server_target *target)
+{
+    hypura_live_record record;
+    return http_server(exchange)->options.context_shift && json_is_false(json_object_get(body, "shift")) &&
+                   engine_live(target->lease.engine, &record)
+               ? record.n_context
+               : 0;
+}
+
 /* Attempts until an answer is given. request: of body, translated; a shorter one in its place afterwards. */
 static void converse(http_exchange *exchange, ollama_kind kind, const json_t *body, const char *model,
                      const ollama_common *common, ollama_request *request, server_target *target, uint64_t begin_us)
@@ -226,7 +246,7 @@ static void converse(http_exchange *exchange, ollama_kind kind, const json_t *bo
     json_t *messages = json_is_false(json_object_get(body, "truncate")) ? NULL : json_object_get(body, "messages");
     bool again = true;
     while (again) {
-        talk t = {.exchange = exchange, .target = target};
+        talk t = {.exchange = exchange, .target = target, .n_context = end_of_context(exchange, body, target)};
         again = false;
         if (!ollama_answer_open(&t.answer, kind, model, common->stream)) {
             http_fail(exchange, 500, "out of memory");

@@ -1,10 +1,12 @@
 /*
  * endpoint_pass.c - requests that the model's own server answers: passed on as they are, and its answer passed back as
- * it comes, byte for byte. Of the request only the model's name is looked at.
+ * it comes, byte for byte. Of the request only the model's name is looked at; where that model was made with a system
+ * text or messages of its own, these are put before the request's.
  *
  * An engine that dies is an error: of the status line while there is none yet, else the last event of a stream. An
  * error that is the request's fault is told as one (refusal.h); therefore errors are held until they are whole.
  */
+#include "server/ollama.h"
 #include "server/refusal.h"
 #include "server/routes.h"
 #include "server/server.h"
@@ -113,7 +115,8 @@ static fleet_settings settings_for(const char *path)
     return (fleet_settings){.embeddings = strstr(path, "embedding") != NULL, .reranking = strstr(path, "rerank") != NULL};
 }
 
-static void pass(http_exchange *exchange, server_target *target, const json_t *body)
+/* text: of made, where that takes the place of the request's own body. */
+static void pass(http_exchange *exchange, server_target *target, const json_t *body, const char *text)
 {
     passing state = {.exchange = exchange};
     hypura_error error = {0};
@@ -133,6 +136,10 @@ static void pass(http_exchange *exchange, server_target *target, const json_t *b
     snprintf(path, room, "%s%s%s", http_path(exchange), query[0] ? "?" : "", query);
     call.path = path;
     call.body = http_body(exchange, &call.body_bytes);
+    if (text) {
+        call.body = text;
+        call.body_bytes = strlen(text);
+    }
     if (target_run(exchange, target, &call, body, &error) == HYPURA_OK) {
         finish(&state);
     } else if (error.status != HYPURA_ERR_CANCELLED) {
@@ -149,10 +156,14 @@ void endpoint_pass(http_exchange *exchange)
     const hypura_model_entry *entry = name ? target_find_or_default(exchange, name) : NULL;
     const fleet_settings settings = settings_for(http_path(exchange));
     server_target target;
+    json_t *made = entry ? ollama_add_own(http_path(exchange), body, entry->settings) : NULL;
+    char *text = made ? json_dumps(made, JSON_COMPACT) : NULL;
     if (entry && target_open(exchange, entry, &settings, &target)) {
-        pass(exchange, &target, body);
+        pass(exchange, &target, text ? made : body, text);
         target_close(exchange, &target);
     }
+    free(text);
+    json_decref(made);
     json_decref(body);
     free(name);
 }

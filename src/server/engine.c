@@ -25,7 +25,7 @@
 
 extern char **environ;
 
-#define MAX_WORDS    48
+#define MAX_WORDS    64
 #define FOLDER_BYTES 80 /* the path of a socket has 108 bytes at most */
 #define POLL_US      (UINT64_C(20) * 1000)
 #define END_US       (UINT64_C(10) * 1000 * 1000)
@@ -401,6 +401,10 @@ static hypura_status run_program(const engine_options *options, server_engine *e
     add_text(&line, "--slots", options->slots_folder);
     add_text(&line, "--projector", options->projector_path);
     add_text(&line, "--chat-template", options->chat_template ? engine->template_path : NULL);
+    add_text(&line, "--defaults", options->defaults);
+    if (options->context_shift) {
+        line.items[line.n++] = "--context-shift";
+    }
     if (options->embeddings) {
         line.items[line.n++] = "--embeddings";
     }

@@ -22,6 +22,7 @@ typedef struct engine_options {
     const char *projector_path; /* NULL: none */
     const char *slots_folder;   /* NULL: none */
     const char *chat_template;  /* Jinja, in place of the file's own; NULL: that one */
+    const char *defaults;       /* JSON: of requests, as llama.cpp's server calls them; NULL: none */
     const char *io_engine;
     const char *cache_dir;
     const char *gpu;      /* as in hypura_server_options */
@@ -36,6 +37,7 @@ typedef struct engine_options {
     uint32_t n_batch; /* 0: the default */
     uint32_t n_parallel;
     int n_threads;
+    bool context_shift;
     bool embeddings;
     bool reranking;
 } engine_options;

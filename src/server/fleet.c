@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "base/thread.h"
 #include "server/log.h"
+#include "server/ollama.h"
 
 #include <errno.h>
 #include <math.h>
@@ -113,6 +114,7 @@ static void fill_options(const server_fleet *fleet, const fleet_member *member, 
                                 .n_batch = settings->n_batch,
                                 .n_parallel = server->n_parallel > 0 ? server->n_parallel : DEFAULT_PARALLEL,
                                 .n_threads = settings->n_threads > 0 ? (int)settings->n_threads : server->n_threads,
+                                .context_shift = server->context_shift,
                                 .embeddings = settings->embeddings,
                                 .reranking = settings->reranking};
     memcpy(options->gpu_vram_bytes, server->gpu_vram_bytes, sizeof(options->gpu_vram_bytes));
@@ -125,13 +127,14 @@ static void fill_options(const server_fleet *fleet, const fleet_member *member, 
 }
 
 /* With the lock held, given up meanwhile. member is in the list, LOADING. */
-static hypura_status load(server_fleet *fleet, fleet_member *member, bool (*cancelled)(void *user), void *user,
-                          hypura_error *error)
+static hypura_status load_as(server_fleet *fleet, fleet_member *member, const char *defaults,
+                             bool (*cancelled)(void *user), void *user, hypura_error *error)
 {
     engine_options options;
     engine_estimate estimate;
     char states[4096];
     fill_options(fleet, member, &options);
+    options.defaults = defaults;
     pthread_mutex_unlock(&fleet->lock);
     const char *root = fleet->options.state_folder;
     if (root && prefix_folder(root, member->entry, states, sizeof states)) {
@@ -179,13 +182,40 @@ static hypura_status load(server_fleet *fleet, fleet_member *member, bool (*canc
     return status;
 }
 
+static hypura_status load(server_fleet *fleet, fleet_member *member, bool (*cancelled)(void *user), void *user,
+                          hypura_error *error)
+{
+    json_t *defaults = NULL;
+    hypura_status status = ollama_defaults(member->entry->settings, &defaults, error);
+    char *text = defaults ? json_dumps(defaults, JSON_COMPACT) : NULL;
+    if (status == HYPURA_OK) {
+        status = load_as(fleet, member, text, cancelled, user, error);
+    }
+    free(text);
+    json_decref(defaults);
+    return status;
+}
+
+/* What nobody asks for is what the model was made with. */
+static fleet_settings with_own(const fleet_wish *wish)
+{
+    fleet_settings settings = wish->settings;
+    ollama_common own;
+    if (ollama_read_common(NULL, wish->entry->settings, &own, NULL) == HYPURA_OK) {
+        settings.n_context = settings.n_context > 0 ? settings.n_context : own.n_context;
+        settings.n_batch = settings.n_batch > 0 ? settings.n_batch : own.n_batch;
+        settings.n_threads = settings.n_threads > 0 ? settings.n_threads : own.n_threads;
+    }
+    return settings;
+}
+
 static fleet_member *add_member(server_fleet *fleet, const fleet_wish *wish)
 {
     fleet_member *member = calloc(1, sizeof(*member));
     if (member) {
         member->fleet = fleet;
         member->entry = hypura_model_entry_hold(wish->entry);
-        member->settings = wish->settings;
+        member->settings = with_own(wish);
         member->expires_us = UINT64_MAX;
         member->next = fleet->members;
         fleet->members = member;

@@ -5,10 +5,11 @@
 
 #include <arpa/inet.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
-#define MAX_NAME 254
+#define MAX_NAME GUARD_HOST_BYTES
 
 /* The name in "name", "name:port", "[address]:port". False when it is none of these. */
 static bool take_name(const char *text, char *name)
@@ -54,14 +55,49 @@ static bool is_local_name(const char *name)
     return strcasecmp(name, "localhost") == 0 || (length > n && strcasecmp(name + length - n, suffix) == 0);
 }
 
-bool guard_host_allowed(const char *host, const char *listen_host, bool open)
+static bool is_loopback(const char *host)
+{
+    struct in_addr v4;
+    struct in6_addr v6;
+    if (inet_pton(AF_INET, host, &v4) == 1) {
+        return ntohl(v4.s_addr) >> 24 == 127;
+    }
+    if (inet_pton(AF_INET6, host, &v6) == 1) {
+        return IN6_IS_ADDR_LOOPBACK(&v6);
+    }
+    return is_local_name(host);
+}
+
+bool guard_next_host(const char **hosts, char *host)
+{
+    const size_t length = strcspn(*hosts, ",");
+    const char *begin = *hosts;
+    if (*begin == '\0') {
+        return false;
+    }
+    snprintf(host, GUARD_HOST_BYTES, "%.*s", (int)(length < GUARD_HOST_BYTES ? length : GUARD_HOST_BYTES), begin);
+    *hosts = begin + length + (begin[length] == ',');
+    return true;
+}
+
+static bool is_listed(const char *name, const char *hosts)
+{
+    char host[GUARD_HOST_BYTES];
+    bool found = false;
+    while (!found && guard_next_host(&hosts, host)) {
+        found = strcasecmp(name, host) == 0;
+    }
+    return found;
+}
+
+bool guard_host_allowed(const char *host, const char *listen_hosts, bool open)
 {
     char name[MAX_NAME];
     if (!host || open) {
         return true;
     }
     return take_name(host, name) &&
-           (is_local_name(name) || is_address(name) || (listen_host && strcasecmp(name, listen_host) == 0));
+           (is_local_name(name) || is_address(name) || (listen_hosts && is_listed(name, listen_hosts)));
 }
 
 bool guard_origin_allowed(const char *origin, const char *const *allowed)
@@ -85,7 +121,7 @@ bool guard_origin_allowed(const char *origin, const char *const *allowed)
     for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++) {
         const size_t n = strlen(schemes[i]);
         if (strncasecmp(origin, schemes[i], n) == 0 && take_name(origin + n, name)) {
-            return is_local_name(name) || guard_is_loopback(name);
+            return is_loopback(name);
         }
     }
     return false;
@@ -111,15 +147,12 @@ bool guard_key_matches(const char *authorization, const char *x_api_key, const c
     return x_api_key && equal_in_constant_time(x_api_key, key);
 }
 
-bool guard_is_loopback(const char *host)
+bool guard_is_loopback(const char *hosts)
 {
-    struct in_addr v4;
-    struct in6_addr v6;
-    if (inet_pton(AF_INET, host, &v4) == 1) {
-        return ntohl(v4.s_addr) >> 24 == 127;
+    char host[GUARD_HOST_BYTES];
+    bool all = true;
+    while (all && guard_next_host(&hosts, host)) {
+        all = is_loopback(host);
     }
-    if (inet_pton(AF_INET6, host, &v6) == 1) {
-        return IN6_IS_ADDR_LOOPBACK(&v6);
-    }
-    return is_local_name(host);
+    return all;
 }

@@ -12,9 +12,10 @@
 #include <stdbool.h>
 
 /* host is a Host header, "name:port"; NULL (HTTP/1.0) is allowed. Names of this machine are localhost, names that end
- * in .localhost, and every address written as numbers. listen_host is what the server was told to listen on: its name
- * is allowed, and when the server listens on all addresses (open: it checks keys then) any name is. */
-bool guard_host_allowed(const char *host, const char *listen_host, bool open);
+ * in .localhost, and every address written as numbers. listen_hosts is what the server was told to listen on, by comma:
+ * these names are allowed, and when the server can be reached from other machines (open: it checks keys then) any name
+ * is. */
+bool guard_host_allowed(const char *host, const char *listen_hosts, bool open);
 
 /* origin is an Origin header, NULL: not a web page's. Allowed are pages from this machine (http or https, as above),
  * programs of this machine that are made of web pages (app://, tauri://, vscode-webview://, vscode-file://: no page of
@@ -25,7 +26,12 @@ bool guard_origin_allowed(const char *origin, const char *const *allowed);
  * where they differ. */
 bool guard_key_matches(const char *authorization, const char *x_api_key, const char *key);
 
-/* Whether an address to listen on can be reached from this machine alone. */
-bool guard_is_loopback(const char *host);
+/* Whether addresses to listen on, by comma, can be reached from this machine alone, each of them. */
+bool guard_is_loopback(const char *hosts);
+
+/* Takes the first of a list by comma into host, of GUARD_HOST_BYTES, and moves *hosts behind it; one that is too long is
+ * cut, and is no name or address then. False at the end. */
+#define GUARD_HOST_BYTES 254
+bool guard_next_host(const char **hosts, char *host);
 
 #endif

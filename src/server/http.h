@@ -87,7 +87,7 @@ bool http_begun(const http_exchange *exchange);
 /* ---- the daemon -------------------------------------------------------------- */
 
 typedef struct http_options {
-    const char *host; /* an address */
+    const char *hosts; /* addresses, by comma */
     uint16_t port;    /* 0: any */
     uint32_t max_connections;
     uint32_t max_active; /* requests that handlers work on; more are refused with 429 */

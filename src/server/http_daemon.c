@@ -1,5 +1,5 @@
 /*
- * http_daemon.c - libmicrohttpd's thread and what handlers run on.
+ * http_daemon.c - libmicrohttpd's threads, one for each address, and what handlers run on.
  *
  * libmicrohttpd calls on_request_line, then on_request several times for one request:
  *
@@ -10,20 +10,21 @@
  *     line ---> head of an upload: handler starts ---> body, set aside while the handler is behind ---> whole --->
  * answer
  *
- * What always holds: this thread waits for nothing but sockets and short locks.
+ * What always holds: these threads wait for nothing but sockets and short locks.
  */
+#include "server/http_address.h"
 #include "server/http_internal.h"
 #include "server/http_links.h"
 
 #include "base/clock.h"
 #include "base/status.h"
 #include "base/thread.h"
+#include "server/guard.h"
 #include "server/jobs.h"
 #include "server/log.h"
 #include "server/meter.h"
 #include "server/server.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -38,11 +39,19 @@
 #define OTHER_REQUESTS          64                /* that compute nothing: these at the same time at most */
 #define UPLOAD_BYTES            ((size_t)1 << 20) /* of one that its handler has not read: no more is taken then */
 
+#define MAX_ADDRESSES           8
+
+/* A thread of libmicrohttpd for each address to listen on. */
+typedef struct listener {
+    struct MHD_Daemon *mhd;
+    int quiesced_fd; /* the listening socket after draining began; -1 before */
+} listener;
+
 struct http_daemon {
     http_options options;
     hypura_server *server;
-    struct MHD_Daemon *mhd;
-    int quiesced_fd; /* the listening socket after draining began; -1 before */
+    listener listeners[MAX_ADDRESSES];
+    size_t n_listeners;
     uint16_t port;
     server_jobs *jobs;
     http_links *links;
@@ -427,49 +436,59 @@ static void log_mhd(void *user, const char *format, va_list arguments)
 
 /* ---- opening and closing --------------------------------------------------------------- */
 
-static bool make_address(const http_options *options, struct sockaddr_storage *address, bool *v6)
+/* Of one listener libmicrohttpd keeps to the limit itself, and lets more wait; this is for several together. */
+static enum MHD_Result has_room(void *user, const struct sockaddr *address, socklen_t bytes)
 {
-    struct sockaddr_in *in4 = (struct sockaddr_in *)address;
-    struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)address;
-    const char *host = strcmp(options->host, "localhost") == 0 ? "127.0.0.1" : options->host;
-    memset(address, 0, sizeof(*address));
-    *v6 = inet_pton(AF_INET6, host, &in6->sin6_addr) == 1;
-    if (*v6) {
-        in6->sin6_family = AF_INET6;
-        in6->sin6_port = htons(options->port);
-        return true;
-    }
-    in4->sin_family = AF_INET;
-    in4->sin_port = htons(options->port);
-    return inet_pton(AF_INET, host, &in4->sin_addr) == 1;
+    const http_daemon *daemon = user;
+    (void)address;
+    (void)bytes;
+    return http_links_count(daemon->links) < daemon->options.max_connections ? MHD_YES : MHD_NO;
 }
 
-static hypura_status start_mhd(http_daemon *daemon, hypura_error *error)
+static hypura_status start_mhd(http_daemon *daemon, const char *host, hypura_error *error)
 {
     const http_options *options = &daemon->options;
     struct sockaddr_storage address;
     bool v6;
-    if (!make_address(options, &address, &v6)) {
+    if (daemon->n_listeners == MAX_ADDRESSES) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "more than %d addresses to listen on", MAX_ADDRESSES);
+    }
+    if (!http_address_read(host, daemon->port, &address, &v6)) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "%s is no address to listen on: give 127.0.0.1, ::1 or 0.0.0.0",
-                           options->host);
+                           host);
     }
     const unsigned flags = MHD_USE_AUTO | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME |
                            MHD_USE_ERROR_LOG | (v6 ? MHD_USE_IPv6 : 0);
     errno = 0;
-    daemon->mhd =
-        MHD_start_daemon(flags, options->port, NULL, NULL, on_request, daemon, MHD_OPTION_EXTERNAL_LOGGER, log_mhd,
+    struct MHD_Daemon *mhd =
+        MHD_start_daemon(flags, daemon->port, has_room, daemon, on_request, daemon, MHD_OPTION_EXTERNAL_LOGGER, log_mhd,
                          NULL, MHD_OPTION_SOCK_ADDR, &address, MHD_OPTION_CONNECTION_LIMIT, options->max_connections,
                          MHD_OPTION_CONNECTION_TIMEOUT, options->write_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
                          (size_t)CONNECTION_MEMORY_BYTES, MHD_OPTION_NOTIFY_CONNECTION, on_connection, daemon,
                          MHD_OPTION_NOTIFY_COMPLETED, on_completed, daemon, MHD_OPTION_URI_LOG_CALLBACK,
                          on_request_line, daemon, MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u, MHD_OPTION_END);
-    if (!daemon->mhd) {
-        return hypura_fail_errno(error, errno ? errno : EIO, "cannot listen on %s port %u", options->host,
-                                 options->port);
+    if (!mhd) {
+        return hypura_fail_errno(error, errno ? errno : EIO, "cannot listen on %s port %u", host, daemon->port);
     }
-    const union MHD_DaemonInfo *info = MHD_get_daemon_info(daemon->mhd, MHD_DAEMON_INFO_BIND_PORT);
-    daemon->port = info && info->port ? info->port : options->port;
+    daemon->listeners[daemon->n_listeners++] = (listener){.mhd = mhd, .quiesced_fd = -1};
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(mhd, MHD_DAEMON_INFO_BIND_PORT);
+    daemon->port = info && info->port ? info->port : daemon->port;
     return HYPURA_OK;
+}
+
+/* On every address, all with the port of the first. */
+static hypura_status listen_all(http_daemon *daemon, hypura_error *error)
+{
+    const char *hosts = daemon->options.hosts;
+    char host[GUARD_HOST_BYTES];
+    hypura_status status = HYPURA_OK;
+    while (status == HYPURA_OK && guard_next_host(&hosts, host)) {
+        status = start_mhd(daemon, host, error);
+    }
+    if (status == HYPURA_OK && daemon->n_listeners == 0) {
+        status = hypura_fail(error, HYPURA_ERR_USAGE, "there is no address to listen on");
+    }
+    return status;
 }
 
 hypura_status http_open(const http_options *options, hypura_server *server, http_daemon **out, hypura_error *error)
@@ -481,7 +500,7 @@ hypura_status http_open(const http_options *options, hypura_server *server, http
     }
     daemon->options = *options;
     daemon->server = server;
-    daemon->quiesced_fd = -1;
+    daemon->port = options->port;
     pthread_mutex_init(&daemon->lock, NULL);
     hypura_cond_init(&daemon->changed);
     hypura_status status = server_jobs_open(options->max_active + OTHER_REQUESTS, &daemon->jobs, error);
@@ -489,8 +508,8 @@ hypura_status http_open(const http_options *options, hypura_server *server, http
         status = http_links_open(&daemon->links, error);
     }
     if (status == HYPURA_OK) {
-        *out = daemon; /* the first request may come before start_mhd returns, and its handler finds us there */
-        status = start_mhd(daemon, error);
+        *out = daemon; /* the first request may come before listen_all returns, and its handler finds us there */
+        status = listen_all(daemon, error);
     }
     if (status != HYPURA_OK) {
         *out = NULL;
@@ -523,8 +542,9 @@ bool http_drain(http_daemon *daemon, uint64_t timeout_us)
 {
     const uint64_t begin_us = hypura_clock_us();
     atomic_store(&daemon->draining, true);
-    if (daemon->quiesced_fd < 0) {
-        daemon->quiesced_fd = MHD_quiesce_daemon(daemon->mhd);
+    for (size_t i = 0; i < daemon->n_listeners; i++) {
+        listener *l = &daemon->listeners[i];
+        l->quiesced_fd = l->quiesced_fd < 0 ? MHD_quiesce_daemon(l->mhd) : l->quiesced_fd;
     }
     pthread_mutex_lock(&daemon->lock);
     for (;;) {
@@ -555,11 +575,11 @@ void http_close(http_daemon *daemon)
     }
     pthread_mutex_unlock(&daemon->lock);
     server_jobs_close(daemon->jobs);
-    if (daemon->mhd) {
-        MHD_stop_daemon(daemon->mhd);
-    }
-    if (daemon->quiesced_fd >= 0) {
-        close(daemon->quiesced_fd);
+    for (size_t i = 0; i < daemon->n_listeners; i++) {
+        MHD_stop_daemon(daemon->listeners[i].mhd);
+        if (daemon->listeners[i].quiesced_fd >= 0) {
+            close(daemon->listeners[i].quiesced_fd);
+        }
     }
     http_links_close(daemon->links);
     pthread_cond_destroy(&daemon->changed);

@@ -33,6 +33,10 @@ typedef struct ollama_common {
 hypura_status ollama_read_common(const json_t *body, const json_t *settings, ollama_common *common,
                                  hypura_error *error);
 
+/* The parameters that the model was made with, as llama.cpp's server calls them: for its requests that say nothing else.
+ * *defaults: a new reference; NULL where there are none. */
+hypura_status ollama_defaults(const json_t *settings, json_t **defaults, hypura_error *error);
+
 typedef enum ollama_kind {
     OLLAMA_CHAT = 0,
     OLLAMA_GENERATE,
@@ -68,6 +72,10 @@ bool ollama_has_images(const json_t *body);
 /* The model's own system text, unless the conversation begins with one, then its own messages, then these. */
 hypura_status ollama_make_messages(const json_t *messages, const json_t *settings, json_t **made, hypura_error *error);
 
+/* A request of another API (its path) with the model's own system text and messages before its own, as that API writes
+ * them. A new reference; NULL: it is to go as it is. */
+json_t *ollama_add_own(const char *path, const json_t *body, const json_t *settings);
+
 /* These, made before, in a template of one turn (go_template.h), turn after turn. *text: to be freed. */
 hypura_status ollama_render_turns(const char *source, const json_t *messages, char **text, hypura_error *error);
 
@@ -102,6 +110,9 @@ void ollama_answer_clear(ollama_answer *answer);
 
 /* Takes one event of the server's stream. *line: what the client gets for it now, a new reference, or NULL. */
 void ollama_answer_take(ollama_answer *answer, const char *event, size_t bytes, json_t **line);
+
+/* It ends here, as nothing more fits into the context. */
+void ollama_answer_cut(ollama_answer *answer);
 
 /* The last line, or the whole answer where it was not streamed. Durations in nanoseconds. */
 json_t *ollama_answer_end(const ollama_answer *answer, uint64_t total_us, uint64_t load_us);

@@ -254,6 +254,12 @@ void ollama_answer_take(ollama_answer *answer, const char *event, size_t bytes, 
 
 /* ---- the end --------------------------------------------------------------------- */
 
+void ollama_answer_cut(ollama_answer *answer)
+{
+    answer->done = true;
+    snprintf(answer->done_reason, sizeof(answer->done_reason), "length");
+}
+
 json_t *ollama_answer_end(const ollama_answer *answer, uint64_t total_us, uint64_t load_us)
 {
     json_t *line = begin_line(answer->model);

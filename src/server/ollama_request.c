@@ -93,6 +93,8 @@ static const struct {
     {"mirostat_eta", "mirostat_eta"},
 };
 
+#define WHOLE_CONTEXT (1 << 17) /* tokens; more than repetitions are looked for in */
+
 /* Empty ones would stop every answer before it begins. */
 static json_t *stop_texts(const json_t *value)
 {
@@ -126,9 +128,25 @@ static hypura_status add_options(const json_t *body, const json_t *settings, jso
         if (strcmp(name, "num_predict") == 0 && json_number_value(value) <= 0) {
             continue; /* to the end of the answer or of the context: the default */
         }
+        if (strcmp(name, "repeat_last_n") == 0 && json_number_value(value) < 0) {
+            json_object_set_new(to, "repeat_last_n", json_integer(WHOLE_CONTEXT)); /* the whole context */
+            continue;
+        }
         json_object_set_new(to, option_names[i].server, is_stop ? stop_texts(value) : json_deep_copy(value));
     }
     return HYPURA_OK;
+}
+
+hypura_status ollama_defaults(const json_t *settings, json_t **defaults, hypura_error *error)
+{
+    *defaults = json_object();
+    hypura_status status = *defaults ? add_options(NULL, settings, *defaults, error)
+                                     : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a model's parameters");
+    if (status != HYPURA_OK || json_object_size(*defaults) == 0) {
+        json_decref(*defaults);
+        *defaults = NULL;
+    }
+    return status;
 }
 
 /* What the answer has to be: any JSON object ({}), or what a schema says; NULL: text. A new reference. */
@@ -222,6 +240,10 @@ hypura_status ollama_read_common(const json_t *body, const json_t *settings, oll
     *common = (ollama_common){.stream = !json_is_false(stream), .keep_alive_s = (double)NAN};
     if (stream && !json_is_boolean(stream) && !json_is_null(stream)) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "stream is neither true nor false");
+    }
+    const json_t *shift = json_object_get(body, "shift");
+    if (shift && !json_is_boolean(shift) && !json_is_null(shift)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "shift is neither true nor false");
     }
     if (keep_alive && !json_is_null(keep_alive) && !ollama_parse_duration(keep_alive, &common->keep_alive_s)) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "keep_alive is no duration: write 300, \"5m\" or -1");

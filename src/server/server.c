@@ -64,7 +64,7 @@ static hypura_status open_parts(hypura_server *server, hypura_error *error)
                                           .import_folder = options->import_folder,
                                           .paths = options->paths,
                                           .n_paths = options->n_paths};
-    const http_options http = {.host = options->host,
+    const http_options http = {.hosts = options->host,
                                .port = options->port,
                                .max_connections = MAX_CONNECTIONS,
                                .max_active = options->max_requests > 0 ? options->max_requests : DEFAULT_REQUESTS,

@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define MAX_CONTEXTS 10 /* an answer takes that many at most, unless its request says how long it may be */
+
 static bool parse_unsigned(const char *text, uint32_t *value)
 {
     char *end;
@@ -69,6 +71,9 @@ static bool take(int option, const char *value, hypura_worker_arguments *to)
     case 'T':
         to->template = value;
         return true;
+    case 'D':
+        to->defaults = value;
+        return true;
     case 'i':
         to->model.io_engine = value;
         return true;
@@ -97,6 +102,9 @@ static bool take(int option, const char *value, hypura_worker_arguments *to)
     case 't':
         to->model.n_threads = parse_unsigned(value, &number) ? (int)number : -1;
         return to->model.n_threads >= 0;
+    case 'S':
+        to->context_shift = true;
+        return true;
     case 'e':
         to->embeddings = true;
         return true;
@@ -124,6 +132,7 @@ hypura_status hypura_worker_parse(int argc, char **argv, hypura_worker_arguments
         {"slots", required_argument, NULL, 'f'},
         {"projector", required_argument, NULL, 'p'},
         {"chat-template", required_argument, NULL, 'T'},
+        {"defaults", required_argument, NULL, 'D'},
         {"io-engine", required_argument, NULL, 'i'},
         {"gpu", required_argument, NULL, 'g'},
         {"vram", required_argument, NULL, 'V'},
@@ -136,6 +145,7 @@ hypura_status hypura_worker_parse(int argc, char **argv, hypura_worker_arguments
         {"batch", required_argument, NULL, 'b'},
         {"parallel", required_argument, NULL, 'P'},
         {"threads", required_argument, NULL, 't'},
+        {"context-shift", no_argument, NULL, 'S'},
         {"embeddings", no_argument, NULL, 'e'},
         {"reranking", no_argument, NULL, 'r'},
         {"estimate", no_argument, NULL, 'E'},
@@ -170,22 +180,32 @@ static void add(hypura_worker_words *words, const char *word)
     }
 }
 
-static void add_number(hypura_worker_words *words, const char *option, uint64_t value)
+void hypura_worker_add_text(hypura_worker_words *words, const char *option, const char *value)
 {
-    char *text = words->text + words->text_bytes;
-    const size_t room = sizeof(words->text) - words->text_bytes;
-    const int n = snprintf(text, room, "%" PRIu64, value);
-    if (n > 0 && (size_t)n < room) {
-        words->text_bytes += (size_t)n + 1;
+    if (words->n + 2 <= HYPURA_WORKER_MAX_WORDS) {
         add(words, option);
-        add(words, text);
+        add(words, value);
+    } else {
+        words->n = HYPURA_WORKER_MAX_WORDS;
     }
 }
 
-static void add_text(hypura_worker_words *words, const char *option, const char *value)
+void hypura_worker_add_copy(hypura_worker_words *words, const char *option, const char *value)
 {
-    add(words, option);
-    add(words, value);
+    char *text = words->text + words->text_bytes;
+    const size_t bytes = strlen(value) + 1;
+    if (bytes <= sizeof(words->text) - words->text_bytes) {
+        memcpy(text, value, bytes);
+        words->text_bytes += bytes;
+        hypura_worker_add_text(words, option, text);
+    }
+}
+
+static void add_number(hypura_worker_words *words, const char *option, uint64_t value)
+{
+    char text[24];
+    snprintf(text, sizeof text, "%" PRIu64, value);
+    hypura_worker_add_copy(words, option, text);
 }
 
 void hypura_worker_server_words(const hypura_worker_arguments *arguments, const hypura_preparation *prepared,
@@ -194,9 +214,9 @@ void hypura_worker_server_words(const hypura_worker_arguments *arguments, const 
     const hypura_context_options *context = &prepared->context;
     memset(words, 0, sizeof(*words));
     add(words, "hypura-engine");
-    add_text(words, "--model", arguments->model.path);
-    add_text(words, "--alias", arguments->name);
-    add_text(words, "--host", arguments->socket);
+    hypura_worker_add_text(words, "--model", arguments->model.path);
+    hypura_worker_add_text(words, "--alias", arguments->name);
+    hypura_worker_add_text(words, "--host", arguments->socket);
     add_number(words, "--ctx-size", context->n_context);
     add_number(words, "--parallel", context->n_sequences);
     add_number(words, "--ubatch-size", context->n_ubatch);
@@ -208,20 +228,25 @@ void hypura_worker_server_words(const hypura_worker_arguments *arguments, const 
     add_number(words, "--cache-ram", arguments->reserve_bytes >> 20);
     add_number(words, "--ctx-checkpoints", prepared->n_checkpoints);
     /* Sizes are ours: they were planned for. */
-    add_text(words, "--fit", "off");
+    hypura_worker_add_text(words, "--fit", "off");
     add(words, "--offline");
     add(words, "--no-ui");
-    add_text(words, "--cors-origins", "http://localhost"); /* pages speak with the front */
+    hypura_worker_add_text(words, "--cors-origins", "http://localhost"); /* pages speak with the front */
     add(words, "--metrics");
     add(words, "--slots");
     if (arguments->slots_folder) {
-        add_text(words, "--slot-save-path", arguments->slots_folder);
+        hypura_worker_add_text(words, "--slot-save-path", arguments->slots_folder);
     }
     if (arguments->projector) {
-        add_text(words, "--mmproj", arguments->projector);
+        hypura_worker_add_text(words, "--mmproj", arguments->projector);
     }
     if (arguments->template) {
-        add_text(words, "--chat-template-file", arguments->template);
+        hypura_worker_add_text(words, "--chat-template-file", arguments->template);
+    }
+    if (arguments->context_shift) {
+        add(words, "--context-shift");
+        /* As Ollama: a model that never ends would go on for ever. */
+        add_number(words, "--predict", (uint64_t)context->n_context / context->n_sequences * MAX_CONTEXTS);
     }
     if (arguments->reranking) {
         add(words, "--reranking");
@@ -229,7 +254,7 @@ void hypura_worker_server_words(const hypura_worker_arguments *arguments, const 
     if (arguments->embeddings) {
         add(words, "--embeddings");
         if (arguments->pool_last) {
-            add_text(words, "--pooling", "last");
+            hypura_worker_add_text(words, "--pooling", "last");
         }
     }
     if (!arguments->verbose) {

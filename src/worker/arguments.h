@@ -14,8 +14,10 @@ typedef struct hypura_worker_arguments {
     const char *slots_folder; /* states of conversations go there; NULL: none are kept */
     const char *projector;    /* of images, a GGUF; NULL: none */
     const char *template;     /* a file, in Jinja, in place of the model's own; NULL: that one */
+    const char *defaults;     /* JSON, see defaults.h; NULL: none */
     uint32_t n_sequences;     /* conversations computed together at most */
     uint64_t reserve_bytes;   /* memory for prompts that no slot holds */
+    bool context_shift;       /* answers may go on beyond their context */
     bool embeddings;          /* also answers with embeddings, */
     bool reranking;           /* or with how well documents fit a question */
     bool pool_last;           /* the model does not say how its embeddings are pooled: the last token's is taken */
@@ -26,7 +28,7 @@ typedef struct hypura_worker_arguments {
 /* Strings point into argv. Fails with HYPURA_ERR_USAGE. */
 hypura_status hypura_worker_parse(int argc, char **argv, hypura_worker_arguments *arguments, hypura_error *error);
 
-#define HYPURA_WORKER_MAX_WORDS 64
+#define HYPURA_WORKER_MAX_WORDS 160
 
 /* A command line whose words live in `text`. */
 typedef struct hypura_worker_words {
@@ -39,5 +41,9 @@ typedef struct hypura_worker_words {
 /* The server's command line. Its context is what was prepared; what it can spend beside the model is reserve_bytes. */
 void hypura_worker_server_words(const hypura_worker_arguments *arguments, const hypura_preparation *prepared,
                                 hypura_worker_words *words);
+/* An option and its value, which the words then hold a copy of, or which lives as long as they do. What does not fit is
+ * left out: the words are full then. */
+void hypura_worker_add_copy(hypura_worker_words *words, const char *option, const char *value);
+void hypura_worker_add_text(hypura_worker_words *words, const char *option, const char *value);
 
 #endif

@@ -9,6 +9,7 @@
  */
 #include "worker/arguments.h"
 #include "worker/control.h"
+#include "worker/defaults.h"
 #include "worker/live.h"
 #include "worker/model.h"
 #include "worker/shim.h"
@@ -75,9 +76,18 @@ static int serve(hypura_worker_arguments *arguments, hypura_worker_model *model,
         return fail(&error);
     }
     arguments->pool_last = arguments->embeddings && !says_pooling(arguments->model.path);
+    void *kept = NULL;
     hypura_worker_server_words(arguments, &model->prepared, &words);
+    if (arguments->defaults && hypura_worker_add_defaults(arguments->defaults, &words, &kept, &error) != HYPURA_OK) {
+        hypura_control_failed(control, &error);
+        (void)fail(&error);
+        hypura_control_close(control);
+        json_decref(kept);
+        return 2;
+    }
     hypura_worker_model_offer(model);
     const int code = hypura_shim_server(words.n, words.words);
+    json_decref(kept);
     if (model->error.status != HYPURA_OK) {
         hypura_control_failed(control, &model->error);
         (void)fail(&model->error);

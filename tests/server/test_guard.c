@@ -28,6 +28,8 @@ static void hosts_of_this_machine_are_let_in(void **state)
     }
     assert_true(guard_host_allowed(NULL, "127.0.0.1", false));
     assert_true(guard_host_allowed("box:80", "box", false));
+    assert_true(guard_host_allowed("box:80", "127.0.0.1,box,::1", false));
+    assert_false(guard_host_allowed("box:80", "127.0.0.1,boxes", false));
 }
 
 static void origins_are_this_machine_and_those_listed(void **state)
@@ -87,6 +89,22 @@ static void loopback_is_told_from_the_rest(void **state)
     assert_false(guard_is_loopback("::"));
     assert_false(guard_is_loopback("192.168.0.1"));
     assert_false(guard_is_loopback("example.com"));
+    assert_true(guard_is_loopback("127.0.0.1,::1"));
+    assert_false(guard_is_loopback("127.0.0.1,192.168.0.1"));
+    assert_false(guard_is_loopback("0.0.0.0,::1"));
+    assert_false(guard_is_loopback("127.0.0.1,,::1"));
+}
+
+static void hosts_are_taken_one_by_one(void **state)
+{
+    (void)state;
+    const char *hosts = "127.0.0.1,::1";
+    char host[GUARD_HOST_BYTES];
+    assert_true(guard_next_host(&hosts, host));
+    assert_string_equal(host, "127.0.0.1");
+    assert_true(guard_next_host(&hosts, host));
+    assert_string_equal(host, "::1");
+    assert_false(guard_next_host(&hosts, host));
 }
 
 int main(void)
@@ -96,6 +114,7 @@ int main(void)
         cmocka_unit_test(origins_are_this_machine_and_those_listed),
         cmocka_unit_test(keys_match_whole),
         cmocka_unit_test(loopback_is_told_from_the_rest),
+        cmocka_unit_test(hosts_are_taken_one_by_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

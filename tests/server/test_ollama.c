@@ -5,6 +5,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -512,6 +513,63 @@ static void an_error_in_the_middle_is_kept(void **state)
     ollama_answer_clear(&to.answer);
 }
 
+static void other_apis_get_what_the_model_was_made_with(void **state)
+{
+    (void)state;
+    json_t *settings = parse("{\"system\":\"own\",\"messages\":[{\"role\":\"user\",\"content\":\"a\"},"
+                             "{\"role\":\"user\",\"content\":\"b\",\"images\":[\"x\"]}]}");
+    static const char chat[] = "/v1/chat/completions", own_messages[] = "\"role\":\"user\",\"content\":\"a\"},";
+    const struct {
+        const char *path;
+        const char *body;
+        const char *begin; /* of what is wanted; NULL: it goes as it is */
+        const char *end;
+    } cases[] = {
+        {chat, "{\"messages\":[1]}", "{\"messages\":[{\"role\":\"system\",\"content\":\"own\"},{", "1]}"},
+        {chat, "{\"messages\":[{\"role\":\"developer\"}],\"n\":2}", "{\"n\":2,\"messages\":[{",
+         "{\"role\":\"developer\"}]}"},
+        {"/v1/messages/count_tokens", "{\"messages\":[1]}", "{\"system\":\"own\",\"messages\":[{", "1]}"},
+        {"/v1/messages", "{\"messages\":[1],\"system\":[]}", "{\"system\":[],\"messages\":[{", "1]}"},
+        {"/v1/responses", "{\"input\":\"t\"}", "{\"instructions\":\"own\",\"input\":[{\"type\":\"message\",",
+         "{\"role\":\"user\",\"content\":\"t\"}]}"},
+        {chat, "{\"messages\":\"text\"}", NULL, NULL},
+        {"/v1/completions", "{\"prompt\":\"t\"}", NULL, NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        json_t *body = parse(cases[i].body);
+        json_t *made = ollama_add_own(cases[i].path, body, settings);
+        if (cases[i].begin) {
+            char wanted[512];
+            snprintf(wanted, sizeof wanted, "%s%s%s", cases[i].begin, own_messages, cases[i].end);
+            expect_json(made, wanted);
+        } else {
+            assert_null(made);
+        }
+        expect_json(body, cases[i].body);
+        assert_null(ollama_add_own(cases[i].path, body, NULL));
+        json_decref(made);
+        json_decref(body);
+    }
+    json_decref(settings);
+}
+
+static void parameters_are_defaults_of_the_models_server(void **state)
+{
+    (void)state;
+    json_t *defaults;
+    hypura_error error;
+    json_t *settings = parse("{\"parameters\":{\"seed\":7,\"num_predict\":-1,\"stop\":\"a\",\"num_ctx\":512,"
+                             "\"repeat_last_n\":-1}}");
+    assert_int_equal(ollama_defaults(settings, &defaults, &error), HYPURA_OK);
+    expect_json(defaults, "{\"seed\":7,\"stop\":[\"a\"],\"repeat_last_n\":131072}");
+    json_decref(defaults);
+    json_decref(settings);
+    settings = parse("{\"parameters\":{\"seed\":\"seven\"}}");
+    assert_int_equal(ollama_defaults(settings, &defaults, &error), HYPURA_ERR_USAGE);
+    assert_null(defaults);
+    json_decref(settings);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -534,6 +592,8 @@ int main(void)
         cmocka_unit_test(calls_come_with_an_answer_in_one_piece),
         cmocka_unit_test(completions_are_understood_as_well),
         cmocka_unit_test(an_error_in_the_middle_is_kept),
+        cmocka_unit_test(other_apis_get_what_the_model_was_made_with),
+        cmocka_unit_test(parameters_are_defaults_of_the_models_server),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

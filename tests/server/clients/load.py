@@ -116,6 +116,22 @@ def descriptors(pid):
 SETTING = "--memory", "3G", "--threads", "2", "--parallel", "8", "--context", "512"
 
 
+def counters(server):
+    """What the engine has counted so far, told four times a second."""
+    time.sleep(0.5)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection.request("GET", "/api/hypura/status")
+    return json.load(connection.getresponse())["models"][0]["counters"]
+
+
+def reading(before, after, seconds, tokens):
+    """Hits, what was read for a token, and where the time of paged nodes went, as cells of a table."""
+    used = {name: after[name] - before[name] for name in after}
+    share = lambda name: f"{100 * used[name] / seconds:.0f}"
+    return (f"{100 * used['bytes_hit'] / max(1, used['bytes_needed']):.0f} | {used['bytes_read'] / 1e6 / max(1, tokens):.1f} | "
+            f"{share('compute_s')} | {share('read_wait_s')} | {share('overhead_s')} | {share('device_busy_s')}")
+
+
 def load(model, seconds, *options):
     with harness.Server(*SETTING, *options, models=[model]) as server:
         front = server.process.pid
@@ -123,16 +139,18 @@ def load(model, seconds, *options):
         solo = {prompt: stream(connection, model, prompt)[0] for prompt in PROMPTS}
         print(f"{model} {' '.join(options)}, {seconds:.0f} s each\n"
               "| clients | answers | lost | mixed up | equal to the one alone | tokens/s | of one client | first token, ms "
-              "| each later one, ms | front: CPU per token, ms | memory, MB | descriptors |")
+              "| each later one, ms | front: CPU per token, ms | memory, MB | descriptors "
+              "| hits, % | read for a token, MB | time, %: computing | waiting for reads | overhead | drive busy |")
         first = None
         for n in 1, 8, 32:
-            before_s = cpu_s(front)
+            before_s, before, begin = cpu_s(front), counters(server), time.monotonic()
             run = Clients(server.port, model, n, seconds, solo)
+            wall_s = time.monotonic() - begin
             first = first or run.rate
             c = run.counts
             print(f"| {n} | {c['answers']} | {c['lost']} | {c['mixed']} | {c['equal']} | {run.rate:.1f} | {run.rate / first:.2f} | "
                   f"{run.times()} | {(cpu_s(front) - before_s) * 1e3 / max(1, c['tokens']):.3f} | "
-                  f"{rss(front) / 1e6:.1f} | {descriptors(front)} |")
+                  f"{rss(front) / 1e6:.1f} | {descriptors(front)} | {reading(before, counters(server), wall_s, c['tokens'])} |")
 
 
 def against_stock(stock, model, seconds):

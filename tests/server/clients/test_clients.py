@@ -217,6 +217,36 @@ class Ollama(unittest.TestCase):
         for name in "mario", "luigi":
             self.client.delete(name)
 
+    def test_what_it_was_made_with_is_for_all_clients(self):
+        made = dict(system="You speak French.", parameters={"temperature": 0, "num_predict": 9, "seed": 7, "num_ctx": 1024},
+                    messages=user("Hi") + [{"role": "assistant", "content": "Bonjour."}])
+        self.client.create("peach", from_=DENSE, stream=False, **made)
+        others = openai.OpenAI(base_url=server.url + "/v1", api_key="any")
+        claude = anthropic.Anthropic(base_url=server.url, api_key="any")
+        first = others.chat.completions.create(model="peach", messages=user(QUESTION))
+        self.assertEqual(first.usage.completion_tokens, 9)
+        self.assertEqual({m.model: m.context_length for m in self.client.ps().models}["peach:latest"], 1024)
+        wanted = self.client.chat("peach", user(QUESTION))
+        self.assertEqual((first.choices[0].message.content, first.usage.prompt_tokens),
+                         (wanted.message.content, wanted.prompt_eval_count))
+        answer = others.responses.create(model="peach", input=QUESTION)
+        self.assertEqual((answer.output_text, answer.usage.input_tokens), (wanted.message.content, wanted.prompt_eval_count))
+        answer = claude.messages.create(model="peach", max_tokens=9, messages=user(QUESTION))
+        self.assertEqual((answer.content[0].text, answer.usage.input_tokens + (answer.usage.cache_read_input_tokens or 0)),
+                         (wanted.message.content, wanted.prompt_eval_count))
+        # What a request says itself goes before it.
+        own = [{"role": "system", "content": "Be short."}] + user(QUESTION)
+        answer = others.chat.completions.create(model="peach", messages=own, max_tokens=3)
+        self.assertEqual(answer.usage.completion_tokens, 3)
+        self.assertEqual(answer.usage.prompt_tokens, self.client.chat("peach", own).prompt_eval_count)
+        settings = json.loads(test_service.Client(server).ask("GET", "/props?model=peach")[2])["default_generation_settings"]
+        self.assertEqual(settings["params"]["seed"], 7)
+        self.client.delete("peach")
+        self.client.create("toad", from_=DENSE, parameters={"seed": "seven"}, stream=False)
+        with self.assertRaises(openai.BadRequestError):
+            others.chat.completions.create(model="toad", messages=user(QUESTION))
+        self.client.delete("toad")
+
     def test_copy_and_delete(self):
         self.client.copy(DENSE, "mine:small")
         self.assertIn("mine:small", [model.model for model in self.client.list().models])

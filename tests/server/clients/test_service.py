@@ -213,6 +213,36 @@ class Keys(unittest.TestCase):
             harness.Server("--host", "0.0.0.0", "--memory", "1G", models=[DENSE])
 
 
+def has_v6():
+    """Whether this machine has ::1."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+        return True
+    except OSError:
+        return False
+
+
+class Addresses(unittest.TestCase):
+    def test_several_are_listened_on(self):
+        hosts = ["127.0.0.1", "127.0.0.2"] + ["::1"] * has_v6()
+        with harness.Server("--host", ",".join(hosts), "--memory", "1G", models=[DENSE]) as server:
+            for host in hosts:
+                connection = http.client.HTTPConnection(host, server.port, timeout=60)
+                connection.request("GET", "/api/version")
+                self.assertEqual(connection.getresponse().status, 200)
+                connection.close()
+            connection = socket.create_connection((hosts[-1], server.port))
+            self.assertEqual(server.stop(), 0)
+            self.assertEqual(connection.recv(1), b"")
+            connection.close()
+
+    def test_each_is_looked_at(self):
+        for hosts, message in (("127.0.0.1,0.0.0.0", "--api-key"), ("127.0.0.1,nowhere", "--api-key"), ("", "no address")):
+            with self.assertRaisesRegex(RuntimeError, message):
+                harness.Server("--host", hosts, "--memory", "1G", models=[DENSE])
+
+
 class End(unittest.TestCase):
     def test_what_runs_may_end(self):
         server = harness.Server("--memory", "1G", "--threads", "2", models=[DENSE])
@@ -278,6 +308,29 @@ class Conversations(unittest.TestCase):
             self.assertEqual([name for _, _, names in os.walk(states) for name in names], [])
         finally:
             shutil.rmtree(folder)
+
+
+class Contexts(unittest.TestCase):
+    def test_answers_longer_than_the_context(self):
+        """They go on without what is oldest, unless a request wants their end."""
+        with harness.Server("--context-shift", "--context", "256", "--memory", "1G", "--threads", "2", models=[DENSE]) as server:
+            client = Client(server)
+            def ask(path, **body):
+                status, _, data = client.ask("POST", path, {"model": DENSE, **body})
+                self.assertEqual(status, 200, data)
+                return data
+            text = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10,"
+            answer = json.loads(ask("/v1/completions", prompt=text, temperature=0, max_tokens=400, ignore_eos=True))
+            self.assertEqual(answer["usage"]["completion_tokens"], 400)
+            options = {"temperature": 0, "num_predict": 400}
+            last = json.loads(ask("/api/generate", prompt=text, raw=True, options=options).splitlines()[-1])
+            self.assertEqual((last["eval_count"], last["done_reason"]), (400, "length"))
+            for stream in True, False:
+                lines = ask("/api/generate", prompt=text, raw=True, options=options, shift=False, stream=stream).splitlines()
+                last = json.loads(lines[-1])
+                self.assertEqual((last["eval_count"] + last["prompt_eval_count"], last["done_reason"]), (256, "length"))
+                self.assertTrue(last["done"])
+            self.assertEqual(client.ask("POST", "/api/generate", {"model": DENSE, "prompt": "a", "shift": "no"})[0], 400)
 
 
 class Images(unittest.TestCase):
