@@ -707,6 +707,7 @@ typedef struct hypura_bench_report {
     int                n_threads;
     uint64_t           io_limit_bytes_per_s;
     bool               route; /* experts were forced: see below */
+    double             route_recall; /* guesses were emulated: see below; 0: they were not */
     int                n_cells;
     hypura_bench_cell *cells;
 } hypura_bench_report;
@@ -734,6 +735,10 @@ typedef struct hypura_bench_options {
      * experts that the routers of both variants select are overwritten by it. That
      * cuts the graph at every router, in both variants alike. NULL: none. */
     const char *route;
+    /* With a route no router can be asked ahead: it would not select what is forced.
+     * Above 0, guesses of this recall are made up from the route and read ahead as those
+     * of routers are, which are asked all the same, for the time that takes. */
+    float       route_recall;
     /* A file for the time line of the last token over a GPU: lines "WORK LAYER BEGIN
      * END", in us since the token began, of what the host did. NULL: none. */
     const char *timeline;

@@ -71,7 +71,9 @@ void backend_foresee(backend_instance *instance, const backend_chain *chain, uin
     const uint32_t n = wanted < router->n_experts ? wanted : router->n_experts;
     float         *scores = arena_take(&instance->indices, router->n_experts * sizeof(*scores));
     if (scores && score(instance, router, input, scores)) {
-        hypura_candidates_pick(scores, router->n_experts, experts, n);
+        if (!hypura_pager_foretell(pager, next, (uint32_t)chain->n_used, experts, n)) {
+            hypura_candidates_pick(scores, router->n_experts, experts, n);
+        }
         hypura_pager_expect_experts(pager, next, experts, n, false);
     }
 }

@@ -131,6 +131,7 @@ json_t *hypura_bench_json(const hypura_bench_report *report)
     hypura_json_integer(&object, "threads", (uint64_t)report->n_threads);
     hypura_json_integer(&object, "io_limit_bytes_per_s", report->io_limit_bytes_per_s);
     hypura_json_bool(&object, "route", report->route);
+    hypura_json_real(&object, "emulated_recall", report->route_recall);
     hypura_json_set(&object, "cells", cells);
     return object;
 }
@@ -216,6 +217,10 @@ static void print_notes(const hypura_bench_report *report)
     if (report->route) {
         hypura_output_printf("experts were forced by a recorded route, which cuts every graph at its routers, in all "
                              "series alike\n");
+    }
+    if (report->route_recall > 0) {
+        hypura_output_printf("reading ahead is emulated: guesses made up from the route, of which %.0f %% come true\n",
+                             report->route_recall * 100);
     }
     if (report->io_limit_bytes_per_s > 0) {
         hypura_output_printf("Hypura's reads were slowed down to %s; llama.cpp's were not\n",

@@ -183,6 +183,10 @@ static void put_head(page *p)
               "alike.</p>\n",
               p->to);
     }
+    if (r->route_recall > 0) {
+        fprintf(p->to, "<p>Reading ahead is emulated: guesses made up from the route, of which %.0f %% come true.</p>\n",
+                r->route_recall * 100);
+    }
 }
 
 static void put_number(FILE *to, const hypura_spread *spread, double scale, const char *unit)

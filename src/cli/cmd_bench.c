@@ -144,6 +144,8 @@ int hypura_command_bench(const hypura_environment *environment, int argc, char *
          .to.flag = &wanted->resident},
         {"route", "TRACE", "recorded experts to force: lines \"token layer expert ...\"", HYPURA_OPTION_STRING,
          .to.string = &wanted->route},
+        {"route-recall", "F", "emulates a guess of the next layer: so much of the route comes true",
+         HYPURA_OPTION_FLOAT, .to.real = &wanted->route_recall, .min = 0, .max = 1},
         {"timeline", "FILE", "write what the host did over a GPU during the last token", HYPURA_OPTION_STRING,
          .to.string = &wanted->timeline},
         {"tokens", "N", "tokens decoded in each window (default: 64)", HYPURA_OPTION_UNSIGNED,

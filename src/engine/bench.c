@@ -210,6 +210,7 @@ static hypura_bench_task base_task(const bench *b)
     const hypura_bench_options *o = b->options;
     hypura_bench_task task = {.io_limit_bytes_per_s = o->io_limit_bytes_per_s,
                               .foresight = o->foresight,
+                              .route_recall = o->route_recall,
                               .n_prompt = b->report->prompt_tokens,
                               .n_tokens = b->report->tokens,
                               .n_threads = b->report->n_threads,
@@ -364,6 +365,7 @@ static hypura_status prepare(bench *b, hypura_error *error)
     r->n_threads = o->n_threads;
     r->io_limit_bytes_per_s = o->io_limit_bytes_per_s;
     r->route = o->route != NULL;
+    r->route_recall = o->route_recall;
     if (!o->path || strlen(o->path) >= HYPURA_BENCH_PATH || (o->route && strlen(o->route) >= HYPURA_BENCH_PATH) ||
         (o->timeline && strlen(o->timeline) >= HYPURA_BENCH_PATH)) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "no model was named, or a path is too long");
@@ -371,6 +373,10 @@ static hypura_status prepare(bench *b, hypura_error *error)
     if (r->tokens > MAX_TOKENS || r->prompt_tokens > MAX_TOKENS || r->runs > MAX_RUNS) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "%u tokens after a prompt of %u, %u times, is out of range",
                            r->tokens, r->prompt_tokens, r->runs);
+    }
+    if (o->route_recall != 0 && (!o->route || o->n_vram > 0 || !(o->route_recall > 0 && o->route_recall <= 1))) {
+        return hypura_fail(error, HYPURA_ERR_USAGE,
+                           "the recall of a guess is above 0 and at most 1, and needs a route and no GPU");
     }
     if (o->resident && (limited || o->baseline)) {
         return hypura_fail(error, HYPURA_ERR_USAGE,

@@ -31,6 +31,7 @@ typedef struct hypura_bench_task {
     uint64_t weights_bytes;
     uint64_t io_limit_bytes_per_s;
     hypura_foresight foresight;
+    double route_recall; /* 0: no guess is emulated */
     uint32_t n_prompt;
     uint32_t n_tokens; /* of each window */
     int n_threads;

@@ -210,6 +210,9 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
         status = hypura_route_open(task->route, &route, error);
         extras.on_node = hypura_route_force;
         extras.on_node_user = &r.forcing;
+        r.forcing.recall = task->route_recall;
+        extras.foretell = task->route_recall > 0 ? hypura_route_foretell : NULL;
+        extras.foretell_user = &r.forcing;
     }
     if (status == HYPURA_OK && !task->plain) {
         status = find_drive(task, &options, &d, error);

@@ -53,7 +53,9 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
                                           .io_limit_bytes_per_s = options->io_limit_bytes_per_s,
                                           .foresight = options->foresight,
                                           .hook = extras->io_hook,
-                                          .hook_user = extras->io_hook_user};
+                                          .hook_user = extras->io_hook_user,
+                                          .foretell = extras->foretell,
+                                          .foretell_user = extras->foretell_user};
     if (model->trace && hypura_trace_is_paged(p->map, p->plan)) {
         pager_options.on_selection = hypura_trace_on_selection;
         pager_options.on_selection_user = model->trace;

@@ -33,6 +33,8 @@ typedef struct hypura_model_extras {
     bool all_logits;               /* rows for every token of a ubatch, not one */
     hypura_io_hook io_hook;        /* test instrument, see io.h: sees every read of a weight */
     void *io_hook_user;
+    hypura_foretell_fn foretell; /* see pager.h */
+    void *foretell_user;
     ggml_backend_sched_eval_callback on_node; /* see hypura_context_options */
     void *on_node_user;
     const hypura_load_gpu *gpus; /* plain alone: those to use, and the layers of each; NULL: as the options say */

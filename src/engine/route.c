@@ -248,3 +248,56 @@ void hypura_route_select(void *user, int layer, int32_t *experts, uint32_t n_use
     }
     forcing->n_forced += n_tokens;
 }
+
+/* ---- foretelling --------------------------------------------------------- */
+
+/* Evenly spread, and the same for the same numbers. */
+static uint64_t hash(uint64_t token, uint64_t layer, uint64_t n)
+{
+    uint64_t x = (token * MAX_LAYERS + layer) * 2 * MAX_EXPERTS + n + 1;
+    x = (x ^ (x >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    x = (x ^ (x >> 27)) * UINT64_C(0x94D049BB133111EB);
+    return x ^ (x >> 31);
+}
+
+static bool contains(const int32_t *experts, uint32_t n, int32_t expert)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (experts[i] == expert) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* One that the layer selects elsewhere, so the more often the more it is used. */
+static int32_t any_of_layer(const hypura_route_forcing *forcing, uint32_t layer, uint64_t drawn)
+{
+    const hypura_route *route = forcing->route;
+    const size_t at = (size_t)(drawn % route->n_tokens) * route->n_layers + layer % route->n_layers;
+    const int32_t expert = route->experts[at * route->width + (drawn >> 32) % route->width];
+    return expert < 0 ? (int32_t)(drawn % forcing->n_experts) : (int32_t)((uint32_t)expert % forcing->n_experts);
+}
+
+void hypura_route_foretell(void *user, int layer, uint32_t n_used, uint32_t *experts, uint32_t n)
+{
+    const hypura_route_forcing *forcing = user;
+    const uint32_t n_experts = forcing->n_experts;
+    int32_t selected[MAX_EXPERTS];
+    int32_t named[MAX_EXPERTS];
+    if (n_used > n || n > MAX_EXPERTS || n > n_experts) {
+        return;
+    }
+    hypura_route_pick(forcing->route, forcing->position, (uint32_t)layer, n_experts, selected, n_used);
+    const bool may_err = n_experts >= n_used + n; /* else there are too few others */
+    for (uint32_t i = 0; i < n; i++) {
+        const uint64_t drawn = hash(forcing->position, (uint64_t)layer, i);
+        const bool right = i < n_used && (!may_err || (double)(drawn >> 11) * 0x1p-53 < forcing->recall);
+        int32_t expert = right ? selected[i] : any_of_layer(forcing, (uint32_t)layer, drawn);
+        while (!right && (contains(selected, n_used, expert) || contains(named, i, expert))) {
+            expert = (expert + 1) % (int32_t)n_experts;
+        }
+        named[i] = expert;
+        experts[i] = (uint32_t)expert;
+    }
+}

@@ -38,11 +38,18 @@ typedef struct hypura_route_forcing {
     uint64_t position; /* tokens decoded before */
     uint64_t n_tokens; /* decoded now, in one ubatch */
     uint64_t n_forced; /* selections overwritten so far */
+    double recall;     /* of hypura_route_foretell */
 } hypura_route_forcing;
 
 /* A ggml_backend_sched_eval_callback; user is a hypura_route_forcing. Asks for the
  * nodes named ffn_moe_topk-LAYER alone and overwrites what they hold. */
 bool hypura_route_force(struct ggml_tensor *tensor, bool ask, void *user);
+
+/* A hypura_foretell_fn that stands for a router asked a layer ahead, which a forced route
+ * makes impossible: of what the route will select each expert is named with probability
+ * `recall`, others that the layer often selects in place of the rest. The same for the
+ * same token. */
+void hypura_route_foretell(void *user, int layer, uint32_t n_used, uint32_t *experts, uint32_t n);
 
 /* The same as a hypura_gpu_select_fn. */
 void hypura_route_select(void *user, int layer, int32_t *experts, uint32_t n_used, uint32_t n_tokens);

@@ -183,6 +183,14 @@ bool hypura_pager_foresees(hypura_pager *pager)
     return now;
 }
 
+bool hypura_pager_foretell(const hypura_pager *pager, int bundle, uint32_t n_used, uint32_t *experts, uint32_t n)
+{
+    if (pager->foretell) {
+        pager->foretell(pager->foretell_user, pager->map->bundles[bundle].layer, n_used, experts, n);
+    }
+    return pager->foretell != NULL;
+}
+
 void pager_tell_foresight(const hypura_pager *pager, hypura_statistics *statistics)
 {
     const bool by_brake = pager->foresight == HYPURA_FORESIGHT_AUTO;

@@ -229,6 +229,8 @@ struct hypura_pager {
     char                records_note[256]; /* why one that is there is not used */
     hypura_selection_fn on_selection;
     void               *on_selection_user;
+    hypura_foretell_fn  foretell;
+    void               *foretell_user;
     struct ggml_backend_device *gpu; /* the first one; NULL: none */
 
     hypura_io      *io;

@@ -247,6 +247,8 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pager->hook_user = options->hook_user;
     pager->on_selection = options->on_selection;
     pager->on_selection_user = options->on_selection_user;
+    pager->foretell = options->foretell;
+    pager->foretell_user = options->foretell_user;
     hypura_brake_open(&pager->brake);
     pager->last_bundle = -1;
     pager->gpu = options->n_gpus > 0 ? options->gpus[0] : NULL;

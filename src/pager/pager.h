@@ -44,6 +44,9 @@ typedef struct hypura_selection {
 
 typedef void (*hypura_selection_fn)(void *user, const hypura_selection *selection);
 
+/* What a layer will probably select, of which n_used: n experts, the likeliest first. */
+typedef void (*hypura_foretell_fn)(void *user, int layer, uint32_t n_used, uint32_t *experts, uint32_t n);
+
 typedef struct hypura_pager_options {
     const hypura_map  *map;  /* outlives the pager */
     const hypura_plan *plan; /* outlives the pager */
@@ -57,6 +60,8 @@ typedef struct hypura_pager_options {
     void              *hook_user;
     hypura_selection_fn on_selection; /* NULL, or told what hypura_pager_note_selection is */
     void               *on_selection_user;
+    hypura_foretell_fn  foretell; /* NULL, or asked in place of the scores of routers */
+    void               *foretell_user;
     /* The GPUs that experts are computed on (ggml_backend_dev_t), in the plan's order, with
      * its slots in their memory: see vram.h. None: the CPU reads the pools in place. */
     int                n_gpus;
@@ -191,6 +196,9 @@ typedef struct hypura_router {
 const hypura_router *hypura_pager_router(const hypura_pager *pager, int bundle);
 /* Memory that all copies of a map's routers take, to be charged to the budget. */
 uint64_t hypura_pager_router_bytes(const hypura_map *map);
+
+/* True when somebody else foretells (see the options), and has. */
+bool hypura_pager_foretell(const hypura_pager *pager, int bundle, uint32_t n_used, uint32_t *experts, uint32_t n);
 
 /* Whether it pays at present to ask routers while decoding (predict/brake.h). */
 bool hypura_pager_foresees(hypura_pager *pager);

@@ -475,6 +475,7 @@ hypura_status hypura_bench(const hypura_bench_options *options, hypura_bench_rep
                                     .n_threads = options->n_threads,
                                     .io_limit_bytes_per_s = options->io_limit_bytes_per_s,
                                     .route = options->route != NULL,
+                                    .route_recall = options->route_recall,
                                     .n_cells = options->n_weights + options->n_memory};
     report->cells = calloc((size_t)report->n_cells + 1, sizeof *report->cells);
     for (int i = 0; i < report->n_cells; i++) {

@@ -65,6 +65,7 @@ static const struct {
     {{"bench", "--help"}, 0, "--io-limit BYTES/S", NULL},
     {{"bench", "moe.gguf", "--weights", "1M", "--baseline"}, 0, "2.000x decode", NULL},
     {{"bench", "moe.gguf", "--weights", "1M", "--io-limit", "5.09e9"}, 0, "slowed down to 4.7 GiB/s", NULL},
+    {{"bench", "moe.gguf", "--weights", "1M", "--route", "x", "--route-recall", "0.75"}, 0, "of which 75 % come true", NULL},
     {{"bench", "moe.gguf", "--io-limit", "fast"}, 2, NULL, "'fast' is no number of bytes per second"},
     {{"bench", "missing.gguf"}, 1, NULL, "missing.gguf"},
     {{"bench-worker", "x"}, 2, NULL, "started by hypura bench alone"},

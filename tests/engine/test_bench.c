@@ -154,6 +154,42 @@ static void a_route_is_followed_and_begins_again(void **state)
     hypura_route_close(route);
 }
 
+static bool is_among(const uint32_t *experts, uint32_t n, uint32_t expert)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (experts[i] == expert) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void foretelling_is_as_right_as_asked_for(void **state)
+{
+    (void)state;
+    hypura_route *route = route_of("0 0 5 3\n0 1 2 7\n1 0 1 0\n1 1 6 4\n2 0 9 11\n2 1 10 8\n");
+    static const double recalls[] = {1.0, 0.8, 0.3};
+    for (int r = 0; r < 3; r++) {
+        uint32_t n_right = 0;
+        const uint32_t n_tokens = 2000;
+        for (uint32_t token = 0; token < n_tokens; token++) {
+            hypura_route_forcing forcing = {.route = route, .n_experts = 12, .position = token, .recall = recalls[r]};
+            int32_t selected[2];
+            uint32_t named[4], again[4];
+            hypura_route_pick(route, token, 1, 12, selected, 2);
+            hypura_route_foretell(&forcing, 1, 2, named, 4);
+            hypura_route_foretell(&forcing, 1, 2, again, 4);
+            assert_memory_equal(named, again, sizeof(named));
+            for (uint32_t i = 0; i < 4; i++) {
+                assert_true(named[i] < 12 && !is_among(named, i, named[i]));
+            }
+            n_right += is_among(named, 4, (uint32_t)selected[0]) + is_among(named, 4, (uint32_t)selected[1]);
+        }
+        assert_true(fabs(n_right / (2.0 * n_tokens) - recalls[r]) < 0.03);
+    }
+    hypura_route_close(route);
+}
+
 static void what_is_no_route_is_refused(void **state)
 {
     (void)state;
@@ -298,6 +334,7 @@ int main(void)
         cmocka_unit_test(without_a_pager_there_is_no_bound),
         cmocka_unit_test(every_metric_has_a_name_of_its_own),
         cmocka_unit_test(a_route_is_followed_and_begins_again),
+        cmocka_unit_test(foretelling_is_as_right_as_asked_for),
         cmocka_unit_test(what_is_no_route_is_refused),
         cmocka_unit_test(selections_are_overwritten_and_nothing_else),
         cmocka_unit_test(cells_and_series_are_measured),
