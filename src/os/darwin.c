@@ -180,6 +180,10 @@ bool hypura_os_thread_come_first(void)
     return false;
 }
 
+void hypura_os_thread_be_ordinary(void)
+{
+}
+
 uint64_t hypura_os_shared_cache_bytes(void)
 {
     uint64_t bytes = 0;

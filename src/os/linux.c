@@ -374,6 +374,12 @@ bool hypura_os_thread_come_first(void)
     return false;
 }
 
+void hypura_os_thread_be_ordinary(void)
+{
+    const struct sched_param parameters = {.sched_priority = 0};
+    (void)pthread_setschedparam(pthread_self(), SCHED_OTHER, &parameters);
+}
+
 /* sysconf adds up all of some processors' caches, this file tells of the first processor's. */
 uint64_t hypura_os_shared_cache_bytes(void)
 {

@@ -154,6 +154,9 @@ void hypura_os_thread_be_prompt(void);
  * included. For threads that hardly compute. False: not permitted, and only prompt. */
 bool hypura_os_thread_come_first(void);
 
+/* Takes that back. */
+void hypura_os_thread_be_ordinary(void);
+
 /* Whether the system shows a device that a GPU driver serves. True where nothing
  * can be told. A driver that computes on the processor shows none. */
 bool hypura_os_has_gpu(void);

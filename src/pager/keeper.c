@@ -88,7 +88,7 @@ static void *keeper_main(void *argument)
     uint64_t           goal = 0; /* not yet reached: growing goes in pieces, with a look at memory after each */
     /* Behind threads that compute on a busy machine it would look, and give back, too
      * late. Where this is not permitted, the knee sees that and leaves more. */
-    (void)hypura_os_thread_come_first();
+    const bool first = hypura_os_thread_come_first();
     do {
         take_sample(pager, keeper, &sample);
         hypura_budget_reason reason;
@@ -101,7 +101,13 @@ static void *keeper_main(void *argument)
         }
         if (goal > sample.held_bytes) {
             const uint64_t piece = sample.held_bytes + PIECE_BYTES;
+            if (first) {
+                hypura_os_thread_be_ordinary(); /* taking memory is work, and nobody waits for it */
+            }
             const uint64_t held = pager_resize(pager, goal < piece ? goal : piece, HYPURA_BUDGET_ROOM);
+            if (first) {
+                (void)hypura_os_thread_come_first();
+            }
             goal = held > sample.held_bytes && held < goal ? goal : 0;
         }
     } while (wait_for_next(pager, goal > 0 ? PIECE_PAUSE_US : pause_us(&keeper->knee, sample.held_bytes)));
