@@ -32,7 +32,8 @@
  *     upload  = sum of bytes missed in a GPU's slots / its link
  *
  * Runs of the model, where there were some, know better: computing takes what it took
- * then, overlap is what it was, and between what was held in them so are reads and hits.
+ * then, overlap is what it was, and between what was held in them so are reads and hits
+ * of experts.
  *
  * Left out: reading the KV cache, attention, activations, over-read to sectors.
  * Rates of a profile that does not know them are 0; the forecast is 0 then.
@@ -312,8 +313,9 @@ void plan_forecast(const planner *p, hypura_plan *plan)
         plan->compute_s = recalled.compute_s;
         if (plan->mode != HYPURA_MODE_RESIDENT) {
             overlap = recalled.read_bytes > 0.0 ? recalled.overlap : overlap;
-            plan->hit_rate = near ? recalled.hit_rate : plan->hit_rate;
-            plan->read_bytes_per_token = near ? recalled.read_bytes : plan->read_bytes_per_token;
+            const bool varies = near && sum.experts_bytes > 0.0; /* of dense weights it is known what is read */
+            plan->hit_rate = varies ? recalled.hit_rate : plan->hit_rate;
+            plan->read_bytes_per_token = varies ? recalled.read_bytes : plan->read_bytes_per_token;
         }
     }
     const double storage_s = seconds(plan->read_bytes_per_token, p->profile->direct_bytes_per_s);

@@ -401,11 +401,31 @@ static void test_measured_rates_count(void **state)
     hypura_plan_free(plan);
 }
 
+/* What a dense model reads is known: of runs it takes computing and overlap. */
+static void test_earlier_runs_of_dense_weights_count(void **state)
+{
+    (void)state;
+    make_dense(64, 4096, 8192); /* 2 GiB; the drive gives 2e9 bytes a second */
+    const double all = (double)b.map.tensor_bytes;
+    const hypura_lessons lessons = {.n = 1, .items = {{0.5, 0.25, 4e9, 0.25, 0.5}}};
+    const hypura_plan_options options = {.weights_bytes = (uint64_t)(all * 0.5), .lessons = &lessons};
+    hypura_plan *plan = expect_plan(&options);
+    assert_true(plan->learned && near(plan->compute_s, 0.25));
+    assert_true(fabs(plan->read_bytes_per_token - 0.5 * all) < 0.02 * all);
+    assert_true(near(plan->decode_tok_s, 1.0 / (plan->read_bytes_per_token / 2e9 + 0.5 * 0.25)));
+    hypura_plan_free(plan);
+}
+
 /* Half held: as it was in that run. Near it: between two. Far from it: computing alone. */
 static void test_earlier_runs_count(void **state)
 {
     (void)state;
-    make_dense(64, 4096, 8192); /* 2 GiB; the drive gives 2e9 bytes a second */
+    const uint64_t matrix_bytes = MIB;
+    b.map.n_experts_used = 4;
+    builder_fixed(&b, 1000);
+    for (int layer = 0; layer < 32; layer++) {
+        builder_experts(&b, layer, 64, 1, &matrix_bytes); /* 2 GiB; the drive gives 2e9 bytes a second */
+    }
     const double all = (double)b.map.tensor_bytes;
     hypura_lessons lessons = {.n = 1, .items = {{0.5, 1.0, 4e9, 0.25, 0.5}}};
     hypura_plan_options options = {.weights_bytes = (uint64_t)(all * 0.5), .lessons = &lessons};
@@ -473,6 +493,7 @@ int main(void)
         TEST(test_expert_hits_follow_the_measured_curve),
         TEST(test_unknown_rates_give_no_forecast),
         TEST(test_measured_rates_count),
+        TEST(test_earlier_runs_of_dense_weights_count),
         TEST(test_earlier_runs_count),
         TEST(test_reads_follow_the_profile),
     };
