@@ -111,7 +111,7 @@ static void test_bench_json(void **state)
     process run = RUN("bench", "moe.gguf", "--memory", "2M", "--weights", "4M,1M", "--baseline", "--tokens=7", "--json");
     driver_expect(&run, 0, NULL, NULL);
     json_t *object = driver_object(run.output, "machine model model_bytes tokens prompt_tokens runs threads "
-                                               "io_limit_bytes_per_s route cells");
+                                               "io_limit_bytes_per_s route emulated_recall cells");
     assert_int_equal(driver_integer(object, "tokens"), 7);
     const json_t *cells = json_object_get(object, "cells");
     static const int64_t limits[] = {2 << 20, 4 << 20, 1 << 20};
