@@ -281,7 +281,7 @@ typedef struct hypura_placement {
 
 #define HYPURA_MAX_POOLS 16
 #define HYPURA_MAX_GPUS 16
-#define HYPURA_MAX_VRAM_POOLS 256
+#define HYPURA_MAX_VRAM_POOLS 128
 #define HYPURA_MAX_STAGES 2
 
 /* Slots of one size class. A slot holds all matrices of one expert. */

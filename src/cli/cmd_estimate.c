@@ -11,70 +11,6 @@
 #include "cli/placement.h"
 #include "cli/progress.h"
 
-static json_t *pools_json(const hypura_plan *plan)
-{
-    json_t *pools = json_array();
-    for (int i = 0; i < plan->n_pools; i++) {
-        const hypura_pool_plan *pool = &plan->pools[i];
-        json_t *object = json_object();
-        hypura_json_integer(&object, "slot_bytes", pool->slot_bytes);
-        hypura_json_integer(&object, "slot_stride_bytes", pool->slot_stride_bytes);
-        hypura_json_integer(&object, "slots", pool->n_slots);
-        hypura_json_integer(&object, "experts", pool->n_units);
-        hypura_json_integer(&object, "floor_slots", pool->n_floor);
-        hypura_json_append(&pools, object);
-    }
-    return pools;
-}
-
-static json_t *plan_json(const char *path, const hypura_plan *plan)
-{
-    json_t *object = json_object();
-    hypura_json_text(&object, "model", path);
-    hypura_json_text(&object, "mode", hypura_mode_name(plan->mode));
-    hypura_json_integer(&object, "memory_bytes", plan->memory_bytes);
-    hypura_json_integer(&object, "weights_bytes", plan->weights_bytes);
-    hypura_json_integer(&object, "kv_bytes", plan->kv_bytes);
-    hypura_json_integer(&object, "compute_bytes", plan->compute_bytes);
-    hypura_json_integer(&object, "overhead_bytes", plan->overhead_bytes);
-    hypura_json_integer(&object, "resident_bytes", plan->resident_bytes);
-    hypura_json_integer(&object, "pinned_bytes", plan->pinned_bytes);
-    hypura_json_integer(&object, "pool_bytes", plan->pool_bytes);
-    hypura_json_integer(&object, "ring_bytes", plan->ring_bytes);
-    hypura_json_integer(&object, "nvme_bytes", plan->nvme_bytes);
-    if (plan->gpu[0]) {
-        hypura_json_text(&object, "gpu", plan->gpu);
-        hypura_json_integer(&object, "gpu_layers", (uint64_t)plan->n_gpu_layers);
-        hypura_json_integer(&object, "vram_bytes", plan->vram_bytes);
-        hypura_json_integer(&object, "vram_resident_bytes", plan->vram_resident_bytes);
-        hypura_json_integer(&object, "vram_slot_bytes", plan->vram_slot_bytes);
-        hypura_json_integer(&object, "vram_stage_bytes", plan->vram_stage_bytes);
-        hypura_json_integer(&object, "vram_kv_bytes", plan->vram_kv_bytes);
-        hypura_json_integer(&object, "vram_compute_bytes", plan->vram_compute_bytes);
-        hypura_json_integer(&object, "floor_vram_bytes", plan->floor_vram_bytes);
-        hypura_json_integer(&object, "full_vram_bytes", plan->full_vram_bytes);
-        hypura_json_real(&object, "vram_hit_rate", plan->vram_hit_rate);
-        hypura_json_real(&object, "upload_bytes_per_token", plan->upload_bytes_per_token);
-        hypura_json_set(&object, "gpus", hypura_placement_gpus(plan));
-    }
-    hypura_json_integer(&object, "floor_weights_bytes", plan->floor_weights_bytes);
-    hypura_json_integer(&object, "floor_memory_bytes", plan->floor_memory_bytes);
-    hypura_json_integer(&object, "ring_slot_bytes", plan->ring_slot_bytes);
-    hypura_json_integer(&object, "ring_slots", plan->n_ring_slots);
-    hypura_json_integer(&object, "prefetch_depth", plan->prefetch_depth);
-    hypura_json_integer(&object, "io_block_bytes", plan->io_block_bytes);
-    hypura_json_integer(&object, "io_depth", plan->io_depth);
-    hypura_json_set(&object, "pools", pools_json(plan));
-    hypura_json_real(&object, "decode_tok_s", plan->decode_tok_s);
-    hypura_json_real(&object, "bound_tok_s", plan->bound_tok_s);
-    hypura_json_text(&object, "bound_by", plan->bound_by ? plan->bound_by : "");
-    hypura_json_real(&object, "hit_rate", plan->hit_rate);
-    hypura_json_real(&object, "read_bytes_per_token", plan->read_bytes_per_token);
-    hypura_json_real(&object, "compute_s", plan->compute_s);
-    hypura_json_bool(&object, "learned", plan->learned);
-    return object;
-}
-
 static void print_line(const char *line)
 {
     hypura_output_printf("%s\n", line);
@@ -163,7 +99,7 @@ int hypura_command_estimate(const hypura_environment *environment, int argc, cha
     }
     hypura_progress_close(&progress);
     if (status == HYPURA_OK && json) {
-        status = hypura_json_print(plan_json(path, plan), &error);
+        status = hypura_json_print(hypura_placement_json(path, plan), &error);
     } else if (status == HYPURA_OK) {
         print_plan(plan);
     }

@@ -1,12 +1,16 @@
 /*
- * cmd_inspect.c - `hypura inspect`: what a model file is made of. Reads headers
- * alone, so it is quick on models of any size.
+ * cmd_inspect.c - `hypura inspect`: what a model file is made of, and, where that is
+ * asked for, on which tier each part would lie. Reads headers alone, so it is quick on
+ * models of any size.
  */
 #include "cli/command.h"
 
 #include "base/status.h"
+#include "cli/interrupt.h"
 #include "cli/json.h"
 #include "cli/output.h"
+#include "cli/placement.h"
+#include "cli/progress.h"
 
 #include <stdio.h>
 
@@ -28,8 +32,25 @@ static void sum_roles(const hypura_map *map, role_sum sums[N_ROLES])
 
 /* ---- JSON ------------------------------------------------------------------ */
 
-static json_t *tensor_json(const hypura_tensor *tensor)
+/* Where a tensor lies: a GPU's memory, or its slots, or one of the host's ways to hold
+ * weights. */
+static void say_place(const hypura_plan *plan, int tensor, char *text, size_t capacity)
 {
+    static const char *const places[] = {
+        [HYPURA_PLACE_RESIDENT] = "memory", [HYPURA_PLACE_EXPERTS] = "pool", [HYPURA_PLACE_DENSE] = "ring",
+        [HYPURA_PLACE_ROWS] = "drive, by rows", [HYPURA_PLACE_VRAM] = "GPU"};
+    const hypura_placement *placement = &plan->placements[tensor];
+    if (placement->gpu >= 0) {
+        (void)snprintf(text, capacity, "%s%s", plan->gpus[placement->gpu].name,
+                       placement->vram_pool >= 0 ? " slots" : "");
+    } else {
+        (void)snprintf(text, capacity, "%s", places[placement->place]);
+    }
+}
+
+static json_t *tensor_json(const hypura_map *map, int index, const hypura_plan *plan)
+{
+    const hypura_tensor *tensor = &map->tensors[index];
     json_t *object = json_object();
     json_t *shape = json_array();
     for (int d = 0; d < tensor->n_dims; d++) {
@@ -46,6 +67,11 @@ static json_t *tensor_json(const hypura_tensor *tensor)
     hypura_json_integer(&object, "bytes", tensor->bytes);
     hypura_json_integer(&object, "row_bytes", tensor->row_bytes);
     hypura_json_integer(&object, "expert_bytes", tensor->expert_bytes);
+    if (plan) {
+        char place[96];
+        say_place(plan, index, place, sizeof place);
+        hypura_json_text(&object, "place", place);
+    }
     return object;
 }
 
@@ -89,7 +115,8 @@ static json_t *files_json(const hypura_map *map)
     return files;
 }
 
-static json_t *map_json(const hypura_map *map, const role_sum *sums, bool with_tensors)
+/* plan: NULL where nobody asked for one. */
+static json_t *map_json(const hypura_map *map, const role_sum *sums, const hypura_plan *plan, bool with_tensors)
 {
     json_t *object = json_object();
     json_t *bundles = json_array();
@@ -109,10 +136,13 @@ static json_t *map_json(const hypura_map *map, const role_sum *sums, bool with_t
     hypura_json_set(&object, "roles", roles_json(sums));
     hypura_json_set(&object, "files", files_json(map));
     hypura_json_set(&object, "bundles", bundles);
+    if (plan) {
+        hypura_json_set(&object, "plan", hypura_placement_json(map->path, plan));
+    }
     if (with_tensors) {
         json_t *tensors = json_array();
         for (int i = 0; i < map->n_tensors; i++) {
-            hypura_json_append(&tensors, tensor_json(&map->tensors[i]));
+            hypura_json_append(&tensors, tensor_json(map, i, plan));
         }
         hypura_json_set(&object, "tensors", tensors);
     }
@@ -187,12 +217,48 @@ static hypura_status print_bundles(const hypura_map *map, hypura_error *error)
     return print_and_close(&table, error);
 }
 
-static hypura_status print_tensors(const hypura_map *map, hypura_error *error)
+/* One row for each tier; layers and what computing takes are those of each GPU. */
+static void add_tier(hypura_table *table, const char *name, const char *layers, uint64_t held_bytes,
+                     uint64_t slots_bytes, uint64_t other_bytes)
+{
+    hypura_table_cell(table, "%s", name);
+    hypura_table_cell(table, "%s", layers);
+    hypura_table_size(table, held_bytes);
+    hypura_table_size(table, slots_bytes);
+    hypura_table_size(table, other_bytes);
+}
+
+static hypura_status print_tiers(const hypura_map *map, const hypura_plan *plan, hypura_error *error)
+{
+    static const char *const titles[] = {"tier", "layers computed", "held whole", "in slots or ring",
+                                         "cache and computing", NULL};
+    hypura_table table;
+    char layers[32];
+    hypura_table_open(&table, "llrrr");
+    add_titles(&table, titles);
+    for (int g = 0; g < plan->n_gpus; g++) {
+        const hypura_gpu_plan *gpu = &plan->gpus[g];
+        (void)snprintf(layers, sizeof layers, "%d to %d", gpu->first_layer, gpu->first_layer + gpu->n_layers - 1);
+        add_tier(&table, gpu->name, layers, gpu->resident_bytes, gpu->slot_bytes,
+                 gpu->kv_bytes + gpu->compute_bytes + gpu->stage_bytes);
+    }
+    const int n_host = map->n_layers + 1 - plan->n_gpu_layers;
+    (void)snprintf(layers, sizeof layers, n_host > 0 ? "0 to %d" : "none", n_host - 1);
+    add_tier(&table, "memory", layers, plan->resident_bytes + plan->pinned_bytes, plan->pool_bytes + plan->ring_bytes,
+             plan->kv_bytes + plan->compute_bytes + plan->overhead_bytes);
+    add_tier(&table, "drive alone", "", plan->nvme_bytes, 0, 0);
+    return print_and_close(&table, error);
+}
+
+static hypura_status print_tensors(const hypura_map *map, const hypura_plan *plan, hypura_error *error)
 {
     static const char *const titles[] = {"tensor", "role", "layer", "type", "shape", "file", "offset", "bytes", NULL};
     hypura_table table;
-    hypura_table_open(&table, "llrllrrr");
+    hypura_table_open(&table, plan ? "llrllrrrl" : "llrllrrr");
     add_titles(&table, titles);
+    if (plan) {
+        hypura_table_cell(&table, "place");
+    }
     for (int i = 0; i < map->n_tensors; i++) {
         const hypura_tensor *tensor = &map->tensors[i];
         char shape[96] = "";
@@ -213,11 +279,17 @@ static hypura_status print_tensors(const hypura_map *map, hypura_error *error)
         hypura_table_cell(&table, "%d", tensor->file);
         hypura_table_cell(&table, "%llu", (unsigned long long)tensor->offset);
         hypura_table_cell(&table, "%llu", (unsigned long long)tensor->bytes);
+        if (plan) {
+            char place[96];
+            say_place(plan, i, place, sizeof place);
+            hypura_table_cell(&table, "%s", place);
+        }
     }
     return print_and_close(&table, error);
 }
 
-static hypura_status print_map(const hypura_map *map, const role_sum *sums, bool with_tensors, hypura_error *error)
+static hypura_status print_map(const hypura_map *map, const role_sum *sums, const hypura_plan *plan, bool with_tensors,
+                               hypura_error *error)
 {
     hypura_output_printf("model         %s\n", map->name[0] ? map->name : "(unnamed)");
     hypura_output_printf("architecture  %s\n", map->arch);
@@ -237,26 +309,59 @@ static hypura_status print_map(const hypura_map *map, const role_sum *sums, bool
     if (status == HYPURA_OK && map->n_bundles > 0) {
         status = print_bundles(map, error);
     }
-    if (status == HYPURA_OK && with_tensors) {
-        status = print_tensors(map, error);
+    if (status == HYPURA_OK && plan) {
+        status = print_tiers(map, plan, error);
     }
+    if (status == HYPURA_OK && with_tensors) {
+        status = print_tensors(map, plan, error);
+    }
+    return status;
+}
+
+static hypura_status make_plan(hypura_model_options *wanted, const hypura_vram_limit *vram,
+                               const hypura_environment *environment, hypura_plan **plan, hypura_error *error)
+{
+    hypura_progress progress;
+    hypura_progress_open(&progress, environment);
+    wanted->progress = hypura_progress_update;
+    wanted->progress_user = &progress;
+    hypura_status status = hypura_interrupt_open(error);
+    if (status == HYPURA_OK) {
+        status = hypura_vram_apply(vram, wanted, error);
+    }
+    if (status == HYPURA_OK) {
+        status = hypura_estimate(wanted, plan, error);
+    }
+    hypura_progress_close(&progress);
     return status;
 }
 
 int hypura_command_inspect(const hypura_environment *environment, int argc, char *const *argv)
 {
+    hypura_model_options wanted = {.cache_dir = hypura_command_cache_dir(environment)};
+    hypura_vram_limit vram = {0};
     bool with_tensors = false;
+    bool with_plan = false;
     bool json = false;
-    const hypura_option options[] = {
+    hypura_option options[] = {
         {"tensors", NULL, "list every tensor", HYPURA_OPTION_FLAG, .to.flag = &with_tensors},
+        {"plan", NULL, "on which tier each part would lie, as estimate plans it", HYPURA_OPTION_FLAG,
+         .to.flag = &with_plan},
+        hypura_option_memory(&wanted.memory_bytes),
+        hypura_option_gpu(&wanted.gpu),
+        hypura_option_vram(&vram),
         hypura_option_json(&json),
     };
+    for (int i = 2; i <= 4; i++) {
+        options[i].given = &with_plan; /* who gives a limit wants to see what it does */
+    }
     const hypura_syntax syntax = {
         .command = "inspect",
         .operands = "MODEL",
         .n_operands = 1,
-        .about = "Shows architecture, layers, experts, files and bytes by role of a GGUF model. Reads\n"
-                 "headers alone. Of a split model any one file may be named.\n",
+        .about = "Shows architecture, layers, experts, files and bytes by role of a GGUF model, and with\n"
+                 "--plan or a limit where these would lie: in the memory of which GPU, in memory, on the\n"
+                 "drive. Reads headers alone. Of a split model any one file may be named.\n",
         .options = options,
         .n_options = sizeof options / sizeof *options,
     };
@@ -269,16 +374,22 @@ int hypura_command_inspect(const hypura_environment *environment, int argc, char
     hypura_error_clear(&error);
     char path[HYPURA_PATH_BYTES];
     hypura_map *map = NULL;
+    hypura_plan *plan = NULL;
     hypura_status status = hypura_environment_find_model(environment, arguments.operands[0], path, &error);
     if (status == HYPURA_OK) {
         status = hypura_map_open(path, &map, &error);
     }
+    if (status == HYPURA_OK && with_plan) {
+        wanted.path = path;
+        status = make_plan(&wanted, &vram, environment, &plan, &error);
+    }
     if (status == HYPURA_OK) {
         role_sum sums[N_ROLES] = {{0}};
         sum_roles(map, sums);
-        status = json ? hypura_json_print(map_json(map, sums, with_tensors), &error)
-                      : print_map(map, sums, with_tensors, &error);
+        status = json ? hypura_json_print(map_json(map, sums, plan, with_tensors), &error)
+                      : print_map(map, sums, plan, with_tensors, &error);
     }
+    hypura_plan_free(plan);
     hypura_map_close(map);
     return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
 }

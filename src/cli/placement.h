@@ -1,6 +1,7 @@
 /*
  * placement.h - a plan in words: the same lines for `estimate`, which prints them
- * as its result, and for `run`, which tells them before it starts.
+ * as its result, and for `run`, which tells them before it starts; and in JSON, for
+ * `estimate` and `inspect`.
  */
 #ifndef HYPURA_CLI_PLACEMENT_H
 #define HYPURA_CLI_PLACEMENT_H
@@ -14,5 +15,7 @@ void hypura_placement_describe(const hypura_plan *plan, void (*print)(const char
 
 /* What each GPU holds; NULL without memory, as in cli/json.h. */
 json_t *hypura_placement_gpus(const hypura_plan *plan);
+/* All of it, with the model's path in front. */
+json_t *hypura_placement_json(const char *path, const hypura_plan *plan);
 
 #endif

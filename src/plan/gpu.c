@@ -129,6 +129,7 @@ plan_gpu_need plan_find_gpu_need(const planner *p, plan_layers layers)
             largest[i] = bytes > largest[i] ? bytes : largest[i];
         }
         if (is_first_of_class(p, layers, b)) {
+            need.n_classes++;
             need.slots_floor_bytes += plan_experts_used(p->map, bundle) * bundle->expert_bytes;
         }
     }

@@ -257,9 +257,10 @@ static bool take_last_layers(sharing *s)
     return end < n_all_layers(s->p);
 }
 
-/* The fewest that hold the whole model, or all. */
-static int choose_number(const planner *p)
+/* The fewest that hold the whole model, or all for which there are pools. */
+static int choose_number(const planner *p, const plan_gpu_need *need)
 {
+    const int most = HYPURA_MAX_VRAM_POOLS / (need->n_classes > 0 ? need->n_classes : 1);
     for (int n = 1; n < p->gpus.n && !p->gpus.named; n++) {
         sharing s = {.p = p, .n = n};
         find_limits(&s, false);
@@ -268,7 +269,7 @@ static int choose_number(const planner *p)
             return n;
         }
     }
-    return p->gpus.n;
+    return p->gpus.n < most ? p->gpus.n : most;
 }
 
 /* ---- the host's part ---------------------------------------------------------------- */
@@ -338,7 +339,7 @@ void plan_place_on_gpus(planner *p, hypura_plan *plan, uint64_t host_bytes)
     const plan_gpu_need need = plan_find_gpu_need(p, (plan_layers){0, n_all_layers(p)});
     const bool forced = p->force_paging && need.n_paged > 0;
     const double part = need.expert_bytes > 0 ? (double)host_bytes / (double)need.expert_bytes : 1.0;
-    sharing s = {.p = p, .n = choose_number(p)};
+    sharing s = {.p = p, .n = choose_number(p, &need)};
     const bool all = !forced && has_room(&s, plan_gpu_whole_bytes);
     const bool paged = !all && need.n_paged > 0 && has_room(&s, plan_gpu_floor_bytes);
     if (!all && !paged) {

@@ -119,6 +119,7 @@ typedef struct plan_gpu_need {
     uint64_t stage_bytes;
     uint64_t slots_floor_bytes;
     int      n_paged; /* bundles */
+    int      n_classes; /* of them: a pool each at least */
 } plan_gpu_need;
 
 plan_gpu_need plan_find_gpu_need(const planner *p, plan_layers layers);

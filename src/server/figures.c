@@ -29,7 +29,7 @@ typedef struct figure {
 #define OF(member)      offsetof(hypura_figures_model, member)
 #define WEIGHTS(tier)   "weights_bytes", "tier=\"" tier "\"", "gauge", "Weights by the tier that they lie on."
 #define MEMORY(purpose) "memory_bytes", "purpose=\"" purpose "\"", "gauge", "Memory that is not for weights."
-#define VRAM(purpose)   "gpu_memory_bytes", "purpose=\"" purpose "\"", "gauge", "The GPU's memory."
+#define VRAM(purpose)   "gpu_memory_bytes", "purpose=\"" purpose "\"", "gauge", "Memory of GPUs."
 #define SECONDS(what)                                                                                                  \
     "seconds_total", "spent=\"" what "\"", "counter", "Time inside paged nodes, by what it was spent on."
 #define TOKENS(what) "tokens_total", "kind=\"" what "\"", "counter", "Tokens read and generated."
@@ -52,13 +52,13 @@ static const figure figures_of_model[] = {
     {"gpu", "slot_bytes", OF(vram_slot_bytes), UNSIGNED_64, VRAM("slots")},
     {"gpu", "other_bytes", OF(vram_other_bytes), UNSIGNED_64, VRAM("other")},
     {"gpu", "bytes_needed", OF(paging.vram_bytes_needed), UNSIGNED_64, "gpu_needed_bytes_total", NULL, "counter",
-     "Paged experts that the GPU computed with."},
+     "Paged experts that GPUs computed with."},
     {"gpu", "bytes_hit", OF(paging.vram_bytes_hit), UNSIGNED_64, "gpu_hit_bytes_total", NULL, "counter",
-     "Of these, in its memory when selected."},
+     "Of these, in their memory when selected."},
     {"gpu", "bytes_uploaded", OF(paging.bytes_uploaded), UNSIGNED_64, "gpu_uploaded_bytes_total", NULL, "counter",
-     "Weights uploaded to the GPU."},
+     "Weights uploaded to GPUs."},
     {"gpu", "readbacks", OF(paging.n_readbacks), UNSIGNED_64, "gpu_readbacks_total", NULL, "counter",
-     "Selections read back from the GPU."},
+     "Selections read back from GPUs."},
     {"gpu", "run_ahead", OF(paging.n_ahead), UNSIGNED_64, "gpu_run_ahead_total", NULL, "counter",
      "Of these, during which the GPU went on computing."},
     {"gpu", "repeated", OF(paging.n_repeated), UNSIGNED_64, "gpu_repeated_total", NULL, "counter",
@@ -84,6 +84,34 @@ static const figure figures_of_model[] = {
     {"counters", "device_busy_s", OF(paging.device_busy_s), REAL, "drive_busy_seconds_total", NULL, "counter",
      "Time in which a read was under way."},
 };
+
+/* The same of one of a model's GPUs. */
+typedef struct gpu_figure {
+    const char *key;
+    const char *metric;
+    const char *type;
+    const char *help;
+} gpu_figure;
+
+static const gpu_figure figures_of_gpu[] = {
+    {"weight_bytes", "gpu_device_weight_bytes", "gauge", "Weights that stay in a GPU's memory."},
+    {"slot_bytes", "gpu_device_slot_bytes", "gauge", "Slots for experts in it."},
+    {"other_bytes", "gpu_device_other_bytes", "gauge", "What else is taken of it."},
+    {"bytes_needed", "gpu_device_needed_bytes_total", "counter", "Paged experts that the GPU computed with."},
+    {"bytes_hit", "gpu_device_hit_bytes_total", "counter", "Of these, in its memory when selected."},
+    {"bytes_uploaded", "gpu_device_uploaded_bytes_total", "counter", "Weights uploaded to it."},
+};
+
+enum { N_GPU_FIGURES = sizeof figures_of_gpu / sizeof *figures_of_gpu };
+
+static void gpu_values(const hypura_figures_model *model, int g, uint64_t values[N_GPU_FIGURES])
+{
+    const hypura_figures_gpu *gpu = &model->gpus[g];
+    const hypura_gpu_statistics *asked = &model->paging.gpus[g];
+    const uint64_t all[N_GPU_FIGURES] = {gpu->weight_bytes,   gpu->slot_bytes,  gpu->other_bytes,
+                                         asked->bytes_needed, asked->bytes_hit, asked->bytes_uploaded};
+    memcpy(values, all, sizeof all);
+}
 
 enum { N_FIGURES = sizeof figures_of_model / sizeof *figures_of_model };
 
@@ -125,6 +153,21 @@ static json_t *time_or_null(int64_t unix_s)
     return json_string(text);
 }
 
+static json_t *gpus_json(const hypura_figures_model *model)
+{
+    json_t *gpus = json_array();
+    for (int g = 0; g < model->n_gpus; g++) {
+        uint64_t values[N_GPU_FIGURES];
+        json_t *object = json_pack("{s:s}", "name", model->gpus[g].name);
+        gpu_values(model, g, values);
+        for (size_t i = 0; i < N_GPU_FIGURES; i++) {
+            (void)json_object_set_new(object, figures_of_gpu[i].key, integer(values[i]));
+        }
+        (void)json_array_append_new(gpus, object);
+    }
+    return gpus;
+}
+
 static json_t *model_json(const hypura_figures_model *model)
 {
     json_t *object = json_pack("{s:s, s:s, s:s, s:I, s:o, s:{}, s:{}, s:{}, s:{}}", "name", model->name, "state",
@@ -135,6 +178,7 @@ static json_t *model_json(const hypura_figures_model *model)
         json_t *group = f->group != NULL ? json_object_get(object, f->group) : object;
         (void)json_object_set_new(group, f->key, value_of(model, f));
     }
+    (void)json_object_set_new(json_object_get(object, "gpu"), "devices", gpus_json(model));
     (void)json_object_set_new(object, "io_engine", json_string(model->paging.io_engine));
     (void)json_object_set_new(object, "direct_io", json_boolean(model->paging.direct_io));
     return object;
@@ -197,6 +241,20 @@ static void print_one(FILE *out, const char *metric, const char *type, const cha
     (void)fprintf(out, "hypura_%s %.17g\n", metric, value);
 }
 
+/* One figure of each of a model's GPUs. */
+static void print_gpus(FILE *out, const hypura_figures_model *model, const char *metric, size_t which)
+{
+    for (int g = 0; g < model->n_gpus; g++) {
+        uint64_t values[N_GPU_FIGURES];
+        gpu_values(model, g, values);
+        (void)fprintf(out, "hypura_%s{model=\"", metric);
+        print_label(out, model->name);
+        (void)fputs("\",device=\"", out);
+        print_label(out, model->gpus[g].name);
+        (void)fprintf(out, "\"} %" PRIu64 "\n", values[which]);
+    }
+}
+
 static void print_models(FILE *out, const hypura_figures *figures)
 {
     for (size_t i = 0; i < N_FIGURES; i++) {
@@ -217,6 +275,14 @@ static void print_models(FILE *out, const hypura_figures *figures)
                 (void)fprintf(out, "%.17g\n", json_real_value(value));
             }
             json_decref(value);
+        }
+    }
+    for (size_t i = 0; i < N_GPU_FIGURES; i++) {
+        char metric[64];
+        (void)snprintf(metric, sizeof metric, "model_%s", figures_of_gpu[i].metric);
+        print_head(out, metric, figures_of_gpu[i].type, figures_of_gpu[i].help);
+        for (size_t m = 0; m < figures->n_models; m++) {
+            print_gpus(out, &figures->models[m], metric, i);
         }
     }
     print_head(out, "model_info", "gauge", "1 for each model that has a child: its state and mode.");

@@ -13,6 +13,14 @@
 
 #include <jansson.h>
 
+/* What a model takes of one of its GPUs; what that was asked for is in paging.gpus. */
+typedef struct hypura_figures_gpu {
+    char     name[64];
+    uint64_t weight_bytes;
+    uint64_t slot_bytes;
+    uint64_t other_bytes;
+} hypura_figures_gpu;
+
 /* A model that has a child, or is about to. */
 typedef struct hypura_figures_model {
     const char *name;
@@ -34,9 +42,11 @@ typedef struct hypura_figures_model {
     uint64_t kv_bytes;
     uint64_t compute_bytes;
     uint64_t overhead_bytes;
-    uint64_t vram_weight_bytes; /* of the GPU's memory: weights that stay there, slots for experts, and the rest */
+    uint64_t vram_weight_bytes; /* of the GPUs' memory: weights that stay there, slots for experts, and the rest */
     uint64_t vram_slot_bytes;
     uint64_t vram_other_bytes;
+    int                n_gpus;
+    hypura_figures_gpu gpus[HYPURA_MAX_GPUS]; /* in the order of their layers */
     uint32_t n_expert_slots; /* of all pools */
     uint32_t n_experts;      /* that share them, over all layers */
     /* counters, since the child started */

@@ -205,6 +205,14 @@ static void fill_plan(hypura_figures_model *model, const hypura_live_record *liv
     model->vram_weight_bytes = plan->vram_resident_bytes;
     model->vram_slot_bytes = plan->vram_slot_bytes;
     model->vram_other_bytes = plan->vram_bytes - plan->vram_resident_bytes - plan->vram_slot_bytes;
+    model->n_gpus = plan->n_gpus;
+    for (int g = 0; g < plan->n_gpus; g++) {
+        const hypura_gpu_plan *gpu = &plan->gpus[g];
+        model->gpus[g] = (hypura_figures_gpu){.weight_bytes = gpu->resident_bytes,
+                                              .slot_bytes = gpu->slot_bytes,
+                                              .other_bytes = gpu->vram_bytes - gpu->resident_bytes - gpu->slot_bytes};
+        memcpy(model->gpus[g].name, gpu->name, sizeof(model->gpus[g].name));
+    }
     for (int i = 0; i < plan->n_pools; i++) {
         model->n_expert_slots += plan->pools[i].n_slots;
         model->n_experts += plan->pools[i].n_units;

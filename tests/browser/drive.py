@@ -103,7 +103,7 @@ with sync_playwright() as p:
         problems.append("no figures under the answer")
     expect(page.locator("#status section").first.locator(".bar").first).to_be_visible(timeout=MS)
     if args.gpu:  # the tier in a GPU's memory: what lies there, and what of it was found there
-        for wanted in "On the GPU", "GPU slots", "GPU, other", "The GPU's slots", "Upload per token", "µs each":
+        for wanted in "On GPUs", "GPU slots", "GPU, other", "GPU slots, of late", "Upload per token", "µs each", "Vulkan1", "98 % of the experts needed were there":
             expect(page.locator("#status")).to_contain_text(wanted, timeout=MS)
     before = page.locator("#status").inner_text()
     if args.second:

@@ -54,7 +54,10 @@ def loaded(name):
 def gpu(tokens):
     return {"weight_bytes": 1 << 30, "slot_bytes": 5 * GIB, "other_bytes": 700 << 20, "bytes_needed": tokens * (600 << 20),
             "bytes_hit": tokens * (540 << 20), "bytes_uploaded": tokens * (60 << 20), "readbacks": tokens * 48,
-            "run_ahead": tokens * 40, "repeated": tokens * 4, "readback_s": tokens * 48 * 21e-6}
+            "run_ahead": tokens * 40, "repeated": tokens * 4, "readback_s": tokens * 48 * 21e-6,
+            "devices": [{"name": f"Vulkan{i}", "weight_bytes": 512 << 20, "slot_bytes": 5 * GIB // 2, "other_bytes": 350 << 20,
+                         "bytes_needed": 100 << 30, "bytes_hit": (82 + 16 * i) << 30, "bytes_uploaded": (18 - 16 * i) << 30}
+                        for i in range(2)]}
 
 
 def status():

@@ -183,6 +183,22 @@ hypura_status hypura_iobench(const hypura_iobench_options *options, hypura_ioben
 
 /* ---- plan ------------------------------------------------------------------ */
 
+/* Two GPUs, A and B, of one layer and the output, each full to its limit. */
+static void use_gpus(const hypura_model_options *options, hypura_plan *plan)
+{
+    plan->n_gpus = 2;
+    plan->n_gpu_layers = 3;
+    for (int g = 0; g < 2; g++) {
+        plan->gpus[g] = (hypura_gpu_plan){.first_layer = g,
+                                          .n_layers = 1 + g,
+                                          .vram_bytes = options->gpu_vram_bytes[g],
+                                          .resident_bytes = options->gpu_vram_bytes[g]};
+        plan->vram_bytes += plan->gpus[g].vram_bytes;
+        snprintf(plan->gpus[g].name, sizeof plan->gpus[g].name, "%c", 'A' + g);
+    }
+    snprintf(plan->gpu, sizeof plan->gpu, "%s", options->gpu);
+}
+
 hypura_status hypura_estimate(const hypura_model_options *options, hypura_plan **plan, hypura_error *error)
 {
     uint64_t limit = options->weights_bytes ? options->weights_bytes : options->memory_bytes;
@@ -211,6 +227,11 @@ hypura_status hypura_estimate(const hypura_model_options *options, hypura_plan *
         .read_bytes_per_token = 2304.0,
         .bound_by = "storage",
     };
+    static hypura_placement placements[16] = {[0] = {.gpu = -1}};
+    (*plan)->placements = placements; /* all on the first GPU but the first tensor */
+    if (options->gpu) {
+        use_gpus(options, *plan);
+    }
     return HYPURA_OK;
 }
 

@@ -59,6 +59,12 @@ static const struct {
     {{"inspect", "moe.gguf"}, 0, "experts       8, 2 used for a token", NULL},
     {{"inspect", "moe"}, 0, "architecture  fakemoe", NULL},
     {{"inspect", "broken.gguf"}, 1, NULL, "is not a GGUF file"},
+    {{"inspect", "moe.gguf", "--plan"}, 0, "drive alone", NULL},
+    {{"inspect", "moe.gguf", "--gpu", "A,B", "--vram", "1M+3M"}, 0, "B            1 to 2                3 MiB", NULL},
+    {{"estimate", "moe.gguf", "--gpu", "A,B", "--vram", "2M+1M"}, 0, "GPU        B, layers 1 to 2: 1 MiB weights", NULL},
+    {{"estimate", "moe.gguf", "--gpu", "A,B", "--vram", "2M+"}, 2, NULL, "a size, or one for each GPU: 4G+8G"},
+    {{"estimate", "moe.gguf", "--gpu", "A,B", "--vram", "2M+50%"}, 2, NULL, "option --vram: '50%' is not a size"},
+    {{"serve", "--vram", "50%"}, 2, NULL, "option --vram: a server takes a size"},
     {{"estimate", "moe.gguf", "--weights", "50%"}, 0, "mode       experts", NULL},
     {{"estimate", "moe.gguf", "--weights", "0.00001%"}, 1, NULL, "the budget of 107 bytes is below the floor"},
     {{"verify", "moe.gguf"}, 0, "identical", NULL},
@@ -206,6 +212,23 @@ static void test_inspect_json(void **state)
     object = json_loads(run.output, 0, NULL);
     assert_non_null(object);
     assert_null(json_object_get(object, "tensors"));
+    json_decref(object);
+    driver_clear(&run);
+}
+
+static void test_inspect_json_with_a_plan(void **state)
+{
+    (void)state;
+    process run = RUN("inspect", "moe.gguf", "--tensors", "--gpu", "A,B", "--vram", "1M+3M", "--json");
+    json_t *object = json_loads(run.output, 0, NULL);
+    assert_non_null(object);
+    const json_t *plan = json_object_get(object, "plan");
+    assert_string_equal(driver_string(plan, "gpu"), "A,B");
+    const json_t *second = json_array_get(json_object_get(plan, "gpus"), 1);
+    assert_string_equal(driver_string(second, "name"), "B");
+    assert_int_equal(driver_integer(second, "vram_bytes"), 3 << 20);
+    assert_string_equal(driver_string(json_array_get(json_object_get(object, "tensors"), 0), "place"), "memory");
+    assert_string_equal(driver_string(json_array_get(json_object_get(object, "tensors"), 1), "place"), "A slots");
     json_decref(object);
     driver_clear(&run);
 }
@@ -418,7 +441,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rows),          cmocka_unit_test(test_help_fits_a_terminal),
         cmocka_unit_test(test_profile_json),  cmocka_unit_test(test_inspect_json),
-        cmocka_unit_test(test_estimate_json), cmocka_unit_test(test_verify_json),
+        cmocka_unit_test(test_inspect_json_with_a_plan), cmocka_unit_test(test_estimate_json), cmocka_unit_test(test_verify_json),
         cmocka_unit_test(test_replay_json),   cmocka_unit_test(test_iobench_json),
         cmocka_unit_test(test_optimize_json),
         cmocka_unit_test(test_full_disk),     cmocka_unit_test(test_closed_streams),

@@ -163,7 +163,7 @@ def state_on_a_full_disk():
     server = Server(models)
     expected = json.loads(server.chat("tiny", 32)[1])["message"]
     server.stop()
-    server = Server(models, most_bytes=4096)
+    server = Server(models, most_bytes=12288)
     for _ in range(3):
         code, text = server.chat("tiny", 32)
         assert code == 200 and json.loads(text)["message"] == expected, (code, text)

@@ -21,6 +21,8 @@ static const hypura_figures_model models[] = {
      .pool_bytes = 1ull << 40,
      .drive_bytes = UINT64_MAX,
      .vram_slot_bytes = 13,
+     .n_gpus = 2,
+     .gpus = {{.name = "Vulkan0", .weight_bytes = 17, .slot_bytes = 6}, {.name = "Vulkan1", .slot_bytes = 7}},
      .n_expert_slots = 5,
      .n_experts = 9,
      .generated_tokens = 123,
@@ -29,6 +31,7 @@ static const hypura_figures_model models[] = {
                 .bytes_needed = 100,
                 .bytes_hit = 23,
                 .bytes_uploaded = 31,
+                .gpus = {{.bytes_needed = 50}, {.bytes_needed = 40, .bytes_hit = 30, .bytes_uploaded = 19}},
                 .read_wait_s = 0.5,
                 .compute_s = NAN,
                 .io_engine = "uring",
@@ -75,6 +78,11 @@ static void json_has_every_group(void **state)
     const json_t *gpu = json_object_get(model, "gpu");
     assert_int_equal(json_integer_value(json_object_get(gpu, "slot_bytes")), 13);
     assert_int_equal(json_integer_value(json_object_get(gpu, "bytes_uploaded")), 31);
+    const json_t *devices = json_object_get(gpu, "devices");
+    assert_int_equal(json_array_size(devices), 2);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(devices, 1), "name")), "Vulkan1");
+    assert_int_equal(json_integer_value(json_object_get(json_array_get(devices, 0), "weight_bytes")), 17);
+    assert_int_equal(json_integer_value(json_object_get(json_array_get(devices, 1), "bytes_uploaded")), 19);
     assert_true(json_real_value(json_object_get(counters, "compute_s")) == 0.0); /* JSON has no NaN */
     const json_t *second = json_array_get(json_object_get(root, "models"), 1);
     assert_true(json_is_null(json_object_get(second, "expires_at")));
@@ -94,6 +102,8 @@ static void metrics_are_in_prometheus_form(void **state)
     assert_non_null(
         strstr(text, "hypura_model_seconds_total{model=\"a\\\"b\\\\c\\nd:latest\",spent=\"read_wait\"} 0.5\n"));
     assert_non_null(strstr(text, "hypura_model_gpu_memory_bytes{model=\"a\\\"b\\\\c\\nd:latest\",purpose=\"slots\"} 13\n"));
+    assert_non_null(strstr(
+        text, "hypura_model_gpu_device_hit_bytes_total{model=\"a\\\"b\\\\c\\nd:latest\",device=\"Vulkan1\"} 30\n"));
     assert_non_null(strstr(text, "hypura_http_requests_total{route=\"/api/chat\",status=\"5xx\"} 3\n"));
     assert_non_null(strstr(text, "hypura_http_requests_total{route=\"/api/chat\",status=\"cut\"} 1\n"));
     char typed[128] = "";
