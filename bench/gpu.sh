@@ -11,7 +11,8 @@
 #              verify     bits, at floor, 25, 50, 100 % of the experts
 #   VRAM     limits, as `hypura bench --vram` takes them (default: 50%,25%,75%)
 #   MEMORY   limit on the host's memory too, as `hypura bench --memory` takes it: misses are then read from the drive
-#   NCMOE    (default: 24,12,36,48)   TOKENS decoded in each window (default: 64)   PROMPT (default: 2048)   RUNS (default: 3)
+#   NCMOE    (default: 24,12,36,48)   TOKENS decoded in each window (default: 64)   PROMPT (default: 2048)
+#   RUNS     (default: 3)   PLAIN_RUNS of fit and ncmoe (default: as RUNS)
 #   VARIANTS how Hypura runs (default: auto). FORESIGHT as `hypura bench` takes it, or FORESIGHT/compute: copies by the queue
 #            that computes instead of the GPU's copy engine
 #
@@ -19,7 +20,7 @@
 # Its model is mapped and in the page cache; Hypura reads past it. What all put out is kept in OUT.
 set -u
 model=${1:?gpu.sh MODEL TRACE} trace=${2:?gpu.sh MODEL TRACE}
-bin=${BIN:-build} vram=${VRAM:-50%,25%,75%} ncmoe=${NCMOE:-24,12,36,48} tokens=${TOKENS:-64} prompt=${PROMPT:-2048} runs=${RUNS:-3}
+bin=${BIN:-build} vram=${VRAM:-50%,25%,75%} ncmoe=${NCMOE:-24,12,36,48} tokens=${TOKENS:-64} prompt=${PROMPT:-2048} runs=${RUNS:-3} plain_runs=${PLAIN_RUNS:-${RUNS:-3}}
 steps=${STEPS:-hypura fit ncmoe resident verify} variants=${VARIANTS:-auto}
 out=${OUT:-$(mktemp -d)}
 context=$((prompt + 2 * tokens))
@@ -29,7 +30,7 @@ row() { printf '%-36s %17s %19s  %s\n' "$@"; }
 
 # "median (least-most)" of one test of llama-bench
 plain_rate() {
-    "$bin/llama-bench" -m "$model" -ngl 99 -r "$runs" -o json "$@" 2>>"$out/llama-bench.log" | tee -a "$out/llama-bench.json" |
+    "$bin/llama-bench" -m "$model" -ngl 99 -r "$plain_runs" -o json "$@" 2>>"$out/llama-bench.log" | tee -a "$out/llama-bench.json" |
         python3 -c 'import json,statistics,sys
 rates = sorted(json.load(sys.stdin)[0]["samples_ts"])
 print("%.1f (%.1f-%.1f)" % (statistics.median(rates), rates[0], rates[-1]))'
@@ -95,6 +96,7 @@ for step in $steps; do
         done
         ;;
     resident)
+        plain_runs=$runs
         plain_row "llama.cpp, all on the GPU"
         hypura_rows "hypura, all on the GPU"
         ;;

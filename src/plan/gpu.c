@@ -245,8 +245,26 @@ static void hold_last_bundles(const filling *f, int r)
     }
 }
 
+/* How many experts of a class one tensor of slots can have. Kernels count in 32 bits: the
+ * numbers of a tensor, or the blocks of a type that has such (32 numbers or more). */
+static uint64_t most_slots(const planner *p, const hypura_bundle *like, uint64_t max_buffer_bytes)
+{
+    uint64_t most = UINT32_MAX;
+    for (int i = 0; i < like->n_tensors; i++) {
+        const hypura_tensor *matrix = &p->map->tensors[like->tensors[i]];
+        const uint64_t numbers = (uint64_t)matrix->ne[0] * (uint64_t)matrix->ne[1];
+        const uint64_t counted = matrix->expert_bytes < 2 * numbers ? (numbers + 31) / 32 : numbers;
+        uint64_t fit = INT32_MAX / (counted > 0 ? counted : 1);
+        if (max_buffer_bytes > 0 && max_buffer_bytes / matrix->expert_bytes < fit) {
+            fit = max_buffer_bytes / matrix->expert_bytes;
+        }
+        most = fit < most ? fit : most;
+    }
+    return most;
+}
+
 /* One class: its bundles are dealt to as many pools as keep every tensor of slots
- * within the device's limit. `share` is the part of its experts that fits. */
+ * within that. `share` is the part of its experts that fits. */
 static void place_class(const filling *f, int first, double share)
 {
     const planner *p = f->p;
@@ -254,22 +272,16 @@ static void place_class(const filling *f, int first, double share)
     const hypura_bundle *like = &p->map->bundles[first];
     uint32_t n_units = 0;
     uint32_t n_bundles = 0;
-    uint64_t largest = 1;
     for (int b = first; b < p->map->n_bundles; b++) {
         if (is_paged_in(p, f->layers, b) && same_class(p, like, &p->map->bundles[b])) {
             n_units += (uint32_t)p->map->bundles[b].n_experts;
             n_bundles++;
         }
     }
-    for (int i = 0; i < like->n_tensors; i++) {
-        const uint64_t bytes = p->map->tensors[like->tensors[i]].expert_bytes;
-        largest = bytes > largest ? bytes : largest;
-    }
     const uint32_t n_floor = plan_experts_used(p->map, like);
-    const uint64_t max_buffer_bytes = p->gpus.list[f->g].max_buffer_bytes;
     uint32_t n_slots = (uint32_t)((double)n_units * share);
     n_slots = n_slots < n_floor ? n_floor : n_slots > n_units ? n_units : n_slots;
-    const uint64_t most = max_buffer_bytes > 0 ? max_buffer_bytes / largest : n_slots;
+    const uint64_t most = most_slots(p, like, p->gpus.list[f->g].max_buffer_bytes);
     uint32_t n_pools = most > 0 ? (uint32_t)((n_slots + most - 1) / most) : n_bundles;
     n_pools = n_pools > n_bundles ? n_bundles : n_pools;
     /* What the GPUs before this one may have left of their parts is not counted on. */

@@ -491,6 +491,36 @@ static void test_the_layout_holds_every_phase(void **state)
     }
 }
 
+/* Kernels count the numbers of a tensor in 32 bits, and the blocks of one that has such. */
+static void test_no_tensor_of_slots_is_more_than_kernels_count(void **state)
+{
+    (void)state;
+    const uint64_t halves[] = {UINT64_C(16) << 20}; /* of 8 Mi numbers: 255 of them are fewer than 2^31 */
+    for (int layer = 0; layer < 8; layer++) {
+        builder_experts(&b, layer, 128, 1, halves);
+    }
+    b.map.n_layers = 8;
+    b.map.n_experts = 128;
+    b.map.n_experts_used = 8;
+    for (int blocks = 0; blocks < 2; blocks++) {
+        for (int t = 0; t < b.map.n_tensors; t++) {
+            b.tensors[t].ne[0] = (int64_t)halves[0] / (blocks ? 1 : 2);
+        }
+        const hypura_plan_gpus gpus = {.n = 1, .list = {{.name = "a GPU", .bytes = UINT64_C(64) << 30}}};
+        const hypura_plan_options options = {
+            .weights_bytes = UINT64_C(64) << 30, .force_paging = true, .gpus = &gpus};
+        hypura_plan *plan = NULL;
+        hypura_error error = {0};
+        assert_int_equal(builder_solve(&b, &options, &plan, &error), HYPURA_OK);
+        assert_true(plan->vram_slot_bytes > (UINT64_C(4) << 30));
+        assert_true(blocks ? plan->n_vram_pools == 1 : plan->n_vram_pools > 1);
+        for (int p = 0; p < plan->n_vram_pools && !blocks; p++) {
+            assert_true(plan->vram_pools[p].n_slots <= 255);
+        }
+        hypura_plan_free(plan);
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup(name, setup)
 
 int main(void)
@@ -520,6 +550,7 @@ int main(void)
         TEST(test_experts_used_otherwise_stay_with_their_whole_bundle),
         TEST(test_experts_that_no_graph_uses_take_no_memory),
         TEST(test_more_size_classes_than_pools),
+        TEST(test_no_tensor_of_slots_is_more_than_kernels_count),
         TEST(test_small_matrices_have_little_padding),
         TEST(test_the_layout_holds_every_phase),
     };
