@@ -33,7 +33,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Running ahead in vain costs about as much as waiting does, and the upload starts late. */
+/* Where uploads wait for what is computed, running ahead in vain costs about as much as
+ * waiting does, and the upload starts late. */
 #define LEAST_ODDS  0.45F
 #define ODDS_WEIGHT 0.125F /* of the last selection */
 
@@ -344,10 +345,12 @@ static enum ggml_status make_present(const gpu_walk *walk, const gpu_piece *piec
     return GGML_STATUS_SUCCESS;
 }
 
-static bool pays(const gpu_instance *instance, const gpu_piece *piece)
+static bool pays(const gpu_walk *walk, const gpu_piece *piece)
 {
+    const gpu_instance *instance = walk->instance;
     return piece->repeatable &&
-           (instance->gpu->foresight == HYPURA_FORESIGHT_ON || instance->odds[piece->cut.weight->bundle] >= LEAST_ODDS);
+           (instance->gpu->foresight == HYPURA_FORESIGHT_ON || hypura_vram_uploads_beside(walk->vram) ||
+            instance->odds[piece->cut.weight->bundle] >= LEAST_ODDS);
 }
 
 /* How a piece reaches the GPU: before its ids are known, after, or a second time. */
@@ -378,7 +381,7 @@ static enum ggml_status compute_piece(const gpu_walk *walk, const gpu_piece *pie
     struct ggml_tensor *slots;
     struct ggml_tensor *lookup = lookup_of(walk, piece, true, &slots);
     uint32_t n_missing = 0;
-    const bool ahead = pays(instance, piece);
+    const bool ahead = pays(walk, piece);
     enum ggml_status status = gpu_swap_products(walk, &piece->cut, piece->end, slots, -1);
     if (status == GGML_STATUS_SUCCESS) {
         status = ahead ? run_piece(walk, piece, lookup, RUN_AHEAD, 0)

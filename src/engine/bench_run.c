@@ -62,7 +62,7 @@ static hypura_status decode_window(run *r, uint32_t n, uint32_t step, hypura_ben
         if (r->timeline) {
             hypura_timeline_begin(r->timeline);
         }
-        status = hypura_model_decode(r->model, r->tokens + r->done, piece, false, error);
+        status = hypura_model_decode_part(r->model, r->tokens + r->done, piece, step == 1 || i + piece == n, error);
         r->done += piece;
         i += piece;
     }

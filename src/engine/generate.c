@@ -173,7 +173,7 @@ static hypura_status decode_prompt(hypura_model *model, llama_token *tokens, uin
     }
     while (done < n) {
         uint32_t piece = n - done < context->n_ubatch ? n - done : context->n_ubatch;
-        hypura_status status = hypura_model_decode(model, tokens + done, piece, false, error);
+        hypura_status status = hypura_model_decode_part(model, tokens + done, piece, done + piece == n, error);
         if (status != HYPURA_OK) {
             return status;
         }

@@ -171,12 +171,14 @@ class gpu_aborts
     bool before;
 };
 
-template <typename Call> int computed(struct llama_context *ctx, Call call)
+template <typename Call> int computed(struct llama_context *ctx, bool more, Call call)
 {
     const gpu_aborts thrown(ctx);
     try {
         const int code = call();
-        llama_synchronize(ctx);
+        if (!more || code != 0) {
+            llama_synchronize(ctx);
+        }
         return code;
     } catch (const std::exception &e) {
         ggml_log_internal(GGML_LOG_LEVEL_ERROR, "%s\n", e.what());
@@ -186,14 +188,14 @@ template <typename Call> int computed(struct llama_context *ctx, Call call)
 
 } // namespace
 
-int hypura_shim_decode(struct llama_context *ctx, struct llama_batch batch)
+int hypura_shim_decode(struct llama_context *ctx, struct llama_batch batch, bool more)
 {
-    return computed(ctx, [&] { return llama_decode(ctx, batch); });
+    return computed(ctx, more, [&] { return llama_decode(ctx, batch); });
 }
 
 int hypura_shim_encode(struct llama_context *ctx, struct llama_batch batch)
 {
-    return computed(ctx, [&] { return llama_encode(ctx, batch); });
+    return computed(ctx, false, [&] { return llama_encode(ctx, batch); });
 }
 
 struct ggml_cgraph *hypura_shim_graph(struct llama_context *ctx, uint32_t n_tokens, uint32_t n_sequences,

@@ -47,8 +47,9 @@ bool hypura_shim_context_bytes(const struct llama_context *ctx, hypura_shim_byte
 
 /* llama_decode and llama_encode, returning when everything has been computed. A GPU
  * that fails while computing makes its backend throw: then GGML_STATUS_FAILED, and
- * the reason is in the log. */
-int hypura_shim_decode(struct llama_context *ctx, struct llama_batch batch);
+ * the reason is in the log. more: another batch follows at once, which a GPU need not
+ * wait for; what goes wrong later is that one's failure. */
+int hypura_shim_decode(struct llama_context *ctx, struct llama_batch batch, bool more);
 int hypura_shim_encode(struct llama_context *ctx, struct llama_batch batch);
 
 /* Builds the graph for n_tokens, a multiple of n_sequences, without allocating it.

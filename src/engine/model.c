@@ -268,15 +268,27 @@ static struct llama_batch batch_of(const hypura_model *model, const llama_token 
                                 .logits = all_logits ? model->every_token : NULL};
 }
 
-hypura_status hypura_model_decode(hypura_model *model, const llama_token *tokens, uint32_t n, bool all_logits,
-                                  hypura_error *error)
+static hypura_status decode(hypura_model *model, const llama_token *tokens, uint32_t n, bool all_logits, bool more,
+                            hypura_error *error)
 {
     hypura_log_clear();
     hypura_trace_begin(model->trace, n);
-    int code = hypura_shim_decode(model->ctx, batch_of(model, tokens, n, all_logits));
+    int code = hypura_shim_decode(model->ctx, batch_of(model, tokens, n, all_logits), more);
     hypura_status status = compute_ended(model, code, "decode", n, error);
     hypura_status traced = hypura_trace_end(model->trace, status == HYPURA_OK, status == HYPURA_OK ? error : NULL);
     return status == HYPURA_OK ? traced : status;
+}
+
+hypura_status hypura_model_decode(hypura_model *model, const llama_token *tokens, uint32_t n, bool all_logits,
+                                  hypura_error *error)
+{
+    return decode(model, tokens, n, all_logits, false, error);
+}
+
+hypura_status hypura_model_decode_part(hypura_model *model, const llama_token *tokens, uint32_t n, bool last,
+                                       hypura_error *error)
+{
+    return decode(model, tokens, n, false, !last, error);
 }
 
 hypura_status hypura_model_encode(hypura_model *model, const llama_token *tokens, uint32_t n, hypura_error *error)

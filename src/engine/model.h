@@ -48,7 +48,11 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
  * context holds is unknown: clear it. */
 hypura_status hypura_model_decode(hypura_model *model, const llama_token *tokens, uint32_t n, bool all_logits,
                                   hypura_error *error);
-/* The same for the encoder of a model; every token is an output. */
+/* A part of a prompt, with logits for its last token. Where it is not the last part a GPU
+ * may still compute it when this returns, so that the next one is prepared meanwhile. */
+hypura_status hypura_model_decode_part(hypura_model *model, const llama_token *tokens, uint32_t n, bool last,
+                                       hypura_error *error);
+/* As decode, for the encoder of a model; every token is an output. */
 hypura_status hypura_model_encode(hypura_model *model, const llama_token *tokens, uint32_t n, hypura_error *error);
 
 #endif

@@ -296,6 +296,11 @@ void hypura_vram_forget(hypura_vram *vram, const struct ggml_backend *backend)
     }
 }
 
+bool hypura_vram_uploads_beside(const hypura_vram *vram)
+{
+    return vram->uploader != NULL;
+}
+
 /* ---- tensors ------------------------------------------------------------------- */
 
 struct ggml_tensor *hypura_vram_slots(hypura_vram *vram, int bundle, int index)

@@ -53,6 +53,9 @@ void hypura_vram_forget(hypura_vram *vram, const struct ggml_backend *backend);
 void hypura_vram_settled(hypura_vram *vram);
 void hypura_vram_stage_settled(hypura_vram *vram, int set);
 
+/* Whether uploads begin while what was queued before is computed. */
+bool hypura_vram_uploads_beside(const hypura_vram *vram);
+
 /* Tensors of matrix `index` of a bundle. Slots: ne[2] is the number of slots. */
 struct ggml_tensor *hypura_vram_slots(hypura_vram *vram, int bundle, int index);
 struct ggml_tensor *hypura_vram_stage(hypura_vram *vram, int bundle, int index, int set);

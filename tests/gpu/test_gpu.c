@@ -167,6 +167,36 @@ static void running_ahead_changes_no_bit(void **state)
     }
 }
 
+/* Parts of a prompt that are handed over one after the other, and one step behind them. */
+static void a_prompt_in_parts_is_the_same(void **state)
+{
+    (void)state;
+    enum { N_PARTS = 3, PART = 16, N_TOKENS = N_PARTS * PART + 1 };
+    llama_token tokens[N_TOKENS];
+    float *logits[2] = {NULL, NULL};
+    size_t bytes = 0;
+    for (int waits = 0; waits < 2; waits++) {
+        const hypura_model_options options = options_of(mixture.path, mixture.half_bytes);
+        hypura_model *model = open_model(&options);
+        hypura_error error;
+        const size_t n_vocab = (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama));
+        hypura_replay_fill(tokens, N_TOKENS, n_vocab);
+        for (uint32_t i = 0; i < N_PARTS; i++) {
+            fixture_ok(hypura_model_decode_part(model, tokens + i * PART, PART, waits || i == N_PARTS - 1, &error),
+                       &error);
+        }
+        fixture_ok(hypura_model_decode(model, tokens + N_PARTS * PART, 1, false, &error), &error);
+        bytes = n_vocab * sizeof(float);
+        logits[waits] = malloc(bytes);
+        assert_non_null(logits[waits]);
+        memcpy(logits[waits], llama_get_logits_ith(model->ctx, -1), bytes);
+        hypura_model_close(model);
+    }
+    assert_memory_equal(logits[0], logits[1], bytes);
+    free(logits[0]);
+    free(logits[1]);
+}
+
 /* Without events what is uploaded has no instance of its own, and stages wait for all. */
 static void a_device_without_events_will_do(void **state)
 {
@@ -467,6 +497,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(statistics_tell_of_the_tier, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(running_ahead_changes_no_bit, use_mixture, no_faults),
+        cmocka_unit_test_setup_teardown(a_prompt_in_parts_is_the_same, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(a_device_without_events_will_do, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(what_ram_lacks_comes_from_the_drive, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(small_buffers_are_several_pools, use_mixture, no_faults),
