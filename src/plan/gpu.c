@@ -315,17 +315,24 @@ static void place_class(const filling *f, int first, double share)
     plan->n_vram_pools += (int)n_pools;
 }
 
+/* What stages leave of the bytes for experts. */
+static uint64_t take_stages(const plan_gpu_need *need, uint64_t bytes, int *n_stages)
+{
+    *n_stages = 1;
+    bytes -= need->stage_bytes;
+    if (need->stage_bytes * SECOND_STAGE_SHARE <= bytes || bytes >= need->expert_bytes + need->stage_bytes) {
+        *n_stages = 2;
+        bytes -= need->stage_bytes;
+    }
+    return bytes;
+}
+
 static void place_experts(const filling *f, uint64_t bytes)
 {
     const plan_gpu_need *need = f->need;
     hypura_gpu_plan *gpu = &f->plan->gpus[f->g];
     f->p->has_slots = true;
-    gpu->n_stages = 1;
-    bytes -= need->stage_bytes;
-    if (need->stage_bytes * SECOND_STAGE_SHARE <= bytes || bytes >= need->expert_bytes + need->stage_bytes) {
-        gpu->n_stages = 2;
-        bytes -= need->stage_bytes;
-    }
+    bytes = take_stages(need, bytes, &gpu->n_stages);
     gpu->stage_bytes = (uint64_t)gpu->n_stages * need->stage_bytes;
     const int r = choose_whole(f, bytes);
     const uint64_t whole = last_bundles_bytes(f, r);
@@ -336,6 +343,21 @@ static void place_experts(const filling *f, uint64_t bytes)
             place_class(f, b, share);
         }
     }
+}
+
+double plan_gpu_cost_s(planner *p, int g, plan_layers layers, const plan_gpu_fill *fill)
+{
+    const plan_gpu_need need = plan_find_gpu_need(p, layers);
+    const filling f = {.p = p, .g = g, .layers = layers, .need = &need, .in_ram = fill->in_ram};
+    const double used = (double)p->map->n_experts_used / (double)(p->map->n_experts > 0 ? p->map->n_experts : 1);
+    double cost_s = ((double)need.trunk_bytes + used * (double)need.expert_bytes) / p->gpus.list[g].memory_bytes_per_s;
+    if (fill->pages && need.n_paged > 0) {
+        int n_stages;
+        const uint64_t bytes = take_stages(&need, fill->bytes - base_bytes(&need), &n_stages);
+        const int r = choose_whole(&f, bytes);
+        cost_s += cost_of(&f, r, bytes - last_bundles_bytes(&f, r));
+    }
+    return cost_s;
 }
 
 void plan_fill_gpu(planner *p, hypura_plan *plan, int g, plan_layers layers, const plan_gpu_fill *fill)

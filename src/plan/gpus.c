@@ -17,10 +17,14 @@
  * not fit are not streamed to a GPU: memory feeds the host's cores at least as fast as the
  * link would feed the GPU, and a layer that is uploaded has to be read as well.
  *
- * The shares follow from what is free, not from a limit on all GPUs together: different
- * GPUs round differently, and bits must not depend on the limit. A limit on all is divided
- * so that each GPU holds the same part of what lies between its least and its most. Only
- * where a GPU has no room for the least of its share do layers move to another.
+ * A GPU whose memory or link is clearly slower than another's has fewer layers than its
+ * part, as long as a token gains by that; of the faster one more is in slots then.
+ *
+ * The shares follow from what is free and from rates, not from a limit on all GPUs
+ * together: different GPUs round differently, and bits must not depend on the limit. A
+ * limit on all is divided so that each GPU holds the same part of what lies between its
+ * least and its most. Only where a GPU has no room for the least of its share do layers
+ * move to another.
  *
  * What always holds: what is placed on a GPU takes at most its own limit, and on all of
  * them at most the limit on all; layers are computed by the GPUs in their order.
@@ -30,10 +34,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#define ALIKE    1.5 /* rates that differ by less are those of one kind of GPU, measured twice */
+#define WORTH    0.1 /* of what a layer costs: what moving one has to save */
 #define HALVINGS 60 /* of a part between 0 and 1, until doubles have no more to give */
 
 typedef struct sharing {
-    const planner *p;
+    planner    *p;
     int         n;
     plan_layers layers[HYPURA_MAX_GPUS];
     uint64_t    limits[HYPURA_MAX_GPUS];
@@ -159,6 +165,79 @@ static bool settle(sharing *s, need_fn bytes)
     return true;
 }
 
+/* ---- rates -------------------------------------------------------------------------- */
+
+static bool differ(const sharing *s, double (*rate)(const hypura_plan_gpu *gpu))
+{
+    double least = rate(&s->p->gpus.list[0]);
+    double most = least;
+    for (int g = 1; g < s->n; g++) {
+        const double one = rate(&s->p->gpus.list[g]);
+        least = one < least ? one : least;
+        most = one > most ? one : most;
+    }
+    return least > 0.0 && most > ALIKE * least; /* what is not known makes no difference */
+}
+
+static double memory_of(const hypura_plan_gpu *gpu)
+{
+    return gpu->memory_bytes_per_s;
+}
+
+static double link_of(const hypura_plan_gpu *gpu)
+{
+    return gpu->upload_bytes_per_s;
+}
+
+static bool all_known(const sharing *s)
+{
+    bool known = true;
+    for (int g = 0; g < s->n; g++) {
+        known = known && memory_of(&s->p->gpus.list[g]) > 0.0;
+    }
+    return known;
+}
+
+static double cost_of(const sharing *s, int g, bool pages)
+{
+    const plan_gpu_fill fill = {.pages = pages, .bytes = s->limits[g], .in_ram = 1.0};
+    return plan_gpu_cost_s(s->p, g, s->layers[g], &fill);
+}
+
+/* Moves layers between neighbours as long as a token gains by it. No GPU loses its last. */
+static void follow_rates(sharing *s, bool pages, need_fn bytes)
+{
+    double sum_s = 0.0;
+    for (int g = 0; g < s->n; g++) {
+        sum_s += cost_of(s, g, pages);
+    }
+    const double worth_s = WORTH * sum_s / n_all_layers(s->p);
+    for (int moves = 0; moves < n_all_layers(s->p) * s->n; moves++) {
+        sharing best = *s;
+        double most_s = worth_s;
+        for (int i = 0; i < 2 * (s->n - 1); i++) {
+            const int from = i / 2 + i % 2;
+            const int to = i / 2 + 1 - i % 2;
+            sharing tried = *s;
+            move_layer(&tried, from, to);
+            if (tried.layers[from].first == tried.layers[from].end || !fits(&tried, to, bytes) ||
+                !fits(&tried, from, bytes)) {
+                continue;
+            }
+            const double gain_s = cost_of(s, from, pages) + cost_of(s, to, pages) - cost_of(&tried, from, pages) -
+                                  cost_of(&tried, to, pages);
+            if (gain_s > most_s) {
+                most_s = gain_s;
+                best = tried;
+            }
+        }
+        if (most_s <= worth_s) {
+            return;
+        }
+        *s = best;
+    }
+}
+
 /* ---- limits ------------------------------------------------------------------------- */
 
 /* What each GPU may take at most: its own limit, or with one on all as much of that as it
@@ -220,11 +299,30 @@ static void divide(sharing *s)
 
 /* ---- ways --------------------------------------------------------------------------- */
 
+/* The same layers whichever way it will be: with what each has of its own. */
+static void share_by_rates(sharing *s)
+{
+    share_out(s);
+    find_limits(s, false);
+    if (!all_known(s) || !(differ(s, memory_of) || differ(s, link_of))) {
+        return;
+    }
+    sharing whole = *s;
+    sharing floor = *s;
+    if (settle(&whole, plan_gpu_whole_bytes)) {
+        follow_rates(&whole, false, plan_gpu_whole_bytes);
+        *s = whole;
+    } else if (settle(&floor, plan_gpu_floor_bytes)) {
+        follow_rates(&floor, true, plan_gpu_floor_bytes);
+        *s = floor;
+    }
+}
+
 static bool has_room(sharing *s, need_fn bytes)
 {
     const uint64_t total_bytes = s->p->gpus.total_bytes;
+    share_by_rates(s);
     find_limits(s, true);
-    share_out(s);
     return settle(s, bytes) && (total_bytes == 0 || sum_of(s, bytes) <= total_bytes);
 }
 
@@ -258,7 +356,7 @@ static bool take_last_layers(sharing *s)
 }
 
 /* The fewest that hold the whole model, or all for which there are pools. */
-static int choose_number(const planner *p, const plan_gpu_need *need)
+static int choose_number(planner *p, const plan_gpu_need *need)
 {
     const int most = HYPURA_MAX_VRAM_POOLS / (need->n_classes > 0 ? need->n_classes : 1);
     for (int n = 1; n < p->gpus.n && !p->gpus.named; n++) {
@@ -343,7 +441,7 @@ void plan_place_on_gpus(planner *p, hypura_plan *plan, uint64_t host_bytes)
     const bool all = !forced && has_room(&s, plan_gpu_whole_bytes);
     const bool paged = !all && need.n_paged > 0 && has_room(&s, plan_gpu_floor_bytes);
     if (!all && !paged) {
-        share_out(&s);
+        share_by_rates(&s);
     }
     plan->floor_vram_bytes = need.n_paged > 0 ? sum_of(&s, plan_gpu_floor_bytes) : 0;
     plan->full_vram_bytes = sum_of(&s, plan_gpu_full_bytes);

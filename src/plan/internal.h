@@ -134,6 +134,9 @@ typedef struct plan_gpu_fill {
     double   in_ram; /* part of the experts for which the host has memory */
 } plan_gpu_fill;
 
+/* What a token costs there with such a filling; the rate of its memory is known. */
+double plan_gpu_cost_s(planner *p, int g, plan_layers layers, const plan_gpu_fill *fill);
+
 /* Decides what GPU g holds of its layers: marks it VRAM, and writes everything about
  * it to plan->gpus[g]. plan->n_gpus is known. */
 void plan_fill_gpu(planner *p, hypura_plan *plan, int g, plan_layers layers, const plan_gpu_fill *fill);

@@ -6,6 +6,8 @@
 #include "../engine/engine_fixture.h"
 
 #include "engine/replay.h"
+#include "hw/store.h"
+#include "os/os.h"
 #include "standin.h"
 
 #include <stdlib.h>
@@ -19,6 +21,29 @@ static const char *mixture(void)
     return HYPURA_TINY "/moe-deep-q8_0.gguf";
 }
 
+/* A profile of this machine in which the second GPU's link is so many times slower than
+ * the first one's, and everything else the same: what is measured of stand-ins is noise. */
+static char cache_dir[1024];
+
+static void store_rates(double slower)
+{
+    static hypura_profile profile;
+    hypura_os_drive drive;
+    hypura_error error;
+    const hypura_profile_options where = {.cache_dir = fixture_cache_dir(), .storage_path = mixture()};
+    fixture_ok(hypura_profile_get(&where, &profile, &error), &error);
+    for (int i = 0; i < profile.n_devices; i++) {
+        hypura_device *device = &profile.devices[i];
+        device->upload_bytes_per_s = strcmp(device->name, STANDIN_SECOND) == 0 ? 8e9 / slower : 8e9;
+        device->device_memory_bytes_per_s = 100e9;
+        device->round_trip_us = 20.0;
+    }
+    snprintf(cache_dir, sizeof(cache_dir), "%s", fixture_path("cache"));
+    fixture_ok(hypura_store_make_folder(cache_dir, &error), &error);
+    fixture_ok(hypura_os_drive_read(mixture(), &drive, &error), &error);
+    fixture_ok(hypura_store_save(cache_dir, drive.id, &profile, &error), &error);
+}
+
 static hypura_model_options options_of(const char *path)
 {
     return (hypura_model_options){.path = path,
@@ -28,7 +53,7 @@ static hypura_model_options options_of(const char *path)
                                   .n_ubatch = 32,
                                   .n_threads = 1,
                                   .no_repack = true,
-                                  .cache_dir = fixture_cache_dir()};
+                                  .cache_dir = cache_dir};
 }
 
 /* What the plan says, without its lists. */
@@ -97,7 +122,9 @@ static int no_faults(void **state)
 static int setup(void **state)
 {
     standin_register();
-    return fixture_setup(state);
+    const int result = fixture_setup(state);
+    store_rates(1.0);
+    return result;
 }
 
 /* ---- the same bits -------------------------------------------------------------- */
@@ -117,7 +144,7 @@ static void every_limit_gives_the_same_bits(void **state)
                                            .n_io_engines = 1,
                                            .tokens = 4,
                                            .n_threads = 1,
-                                           .cache_dir = fixture_cache_dir()};
+                                           .cache_dir = cache_dir};
     hypura_verify_report report;
     hypura_error error;
     fixture_ok(hypura_verify(&options, &report, &error), &error);
@@ -203,6 +230,24 @@ static void unequal_memory_is_unequal_shares(void **state)
     assert_int_equal(least.n_gpus, 2);
     assert_int_equal(least.gpus[1].n_layers, 1);
     (void)run_same(&options);
+}
+
+/* Fewer layers behind a slow link, and the same bits. */
+static void a_slow_link_has_fewer_layers(void **state)
+{
+    (void)state;
+    hypura_model_options options = options_of(mixture());
+    const hypura_plan whole = plan_of(&options);
+    for (int g = 0; g < 2; g++) {
+        options.gpu_vram_bytes[g] = (whole.gpus[g].floor_bytes + whole.gpus[g].full_bytes) / 2;
+    }
+    const hypura_plan even = plan_of(&options);
+    store_rates(20.0);
+    const hypura_plan slow = plan_of(&options);
+    assert_int_equal(slow.n_gpus, 2);
+    assert_true(slow.gpus[1].n_layers < even.gpus[1].n_layers);
+    (void)run_same(&options);
+    store_rates(1.0);
 }
 
 /* RAM's slots serve both: those that one GPU still copies from are waited for by the other. */
@@ -337,6 +382,7 @@ int main(void)
         cmocka_unit_test_teardown(every_limit_gives_the_same_bits, no_faults),
         cmocka_unit_test_teardown(each_gpu_has_its_share, no_faults),
         cmocka_unit_test_teardown(unequal_memory_is_unequal_shares, no_faults),
+        cmocka_unit_test_teardown(a_slow_link_has_fewer_layers, no_faults),
         cmocka_unit_test_teardown(the_fewest_slots_in_ram_serve_both, no_faults),
         cmocka_unit_test_teardown(dense_layers_fill_both, no_faults),
         cmocka_unit_test_teardown(one_is_enough_where_it_holds_the_model, no_faults),

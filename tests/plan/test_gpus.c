@@ -173,6 +173,53 @@ static void layers_follow_memory(void **state)
     hypura_plan_free(plan);
 }
 
+/* Links alike within what measuring twice gives move nothing; of one that is much slower
+ * fewer layers are behind it, with more of their experts there, and a token gains. A limit
+ * on all moves none of them. */
+static void a_slow_link_has_fewer_layers(void **state)
+{
+    (void)state;
+    add_gpu(130 * MIB);
+    add_gpu(130 * MIB);
+    hypura_plan *even = solve(false);
+    gpus.list[1].upload_bytes_per_s /= 1.4;
+    hypura_plan *alike = solve(false);
+    assert_int_equal(alike->gpus[0].n_layers, even->gpus[0].n_layers);
+    gpus.list[1].upload_bytes_per_s /= 6.0;
+    hypura_plan *slow = solve(false);
+    assert_true(slow->gpus[1].n_layers < even->gpus[1].n_layers);
+    assert_true(slow->gpus[1].hit_rate > slow->gpus[0].hit_rate);
+    const double even_s = even->gpus[0].upload_bytes_per_token / gpus.list[0].upload_bytes_per_s +
+                          even->gpus[1].upload_bytes_per_token / gpus.list[1].upload_bytes_per_s;
+    const double slow_s = slow->gpus[0].upload_bytes_per_token / gpus.list[0].upload_bytes_per_s +
+                          slow->gpus[1].upload_bytes_per_token / gpus.list[1].upload_bytes_per_s;
+    assert_true(slow_s < even_s);
+    for (uint32_t percent = 0; percent <= 100; percent += 20) {
+        gpus.total_bytes = hypura_plan_vram_at(slow, percent);
+        hypura_plan *less = solve(true);
+        assert_int_equal(less->gpus[1].first_layer, slow->gpus[1].first_layer);
+        hypura_plan_free(less);
+    }
+    hypura_plan_free(even);
+    hypura_plan_free(alike);
+    hypura_plan_free(slow);
+}
+
+/* Where all fits, the faster memory is filled first. */
+static void slow_memory_has_fewer_layers(void **state)
+{
+    (void)state;
+    add_gpu(300 * MIB);
+    add_gpu(300 * MIB);
+    gpus.named = true;
+    gpus.list[0].memory_bytes_per_s /= 4.0;
+    hypura_plan *plan = solve(false);
+    assert_int_equal(plan->n_vram_pools, 0);
+    assert_true(plan->gpus[0].n_layers < 4);
+    assert_true(plan->gpus[1].vram_bytes > 250 * MIB);
+    hypura_plan_free(plan);
+}
+
 /* A limit on all together: from the floor on there is a plan, it moves no layer, and more
  * of it never holds less on any GPU. */
 static void a_limit_on_all_moves_no_layer(void **state)
@@ -298,6 +345,8 @@ static void any_gpus_make_a_plan(void **state)
         for (int g = 0; g < n; g++) {
             seed = seed * 1103515245u + 12345u;
             add_gpu((seed >> 8) % (240 * MIB));
+            gpus.list[g].upload_bytes_per_s *= seed % 5;
+            gpus.list[g].memory_bytes_per_s *= (seed >> 4) % 7;
             sum += gpus.list[g].bytes;
         }
         gpus.total_bytes = round % 3 == 0 ? sum * (1 + (uint64_t)round % 5) / 4 : 0;
@@ -311,6 +360,8 @@ int main(void)
         cmocka_unit_test_setup(one_gpu_that_holds_the_model_is_enough, make_mixture),
         cmocka_unit_test_setup(no_more_are_taken_than_it_takes, make_mixture),
         cmocka_unit_test_setup(layers_follow_memory, make_mixture),
+        cmocka_unit_test_setup(a_slow_link_has_fewer_layers, make_mixture),
+        cmocka_unit_test_setup(slow_memory_has_fewer_layers, make_mixture),
         cmocka_unit_test_setup(a_limit_on_all_moves_no_layer, make_mixture),
         cmocka_unit_test_setup(a_gpu_with_room_for_its_floor_alone, make_mixture),
         cmocka_unit_test_setup(one_that_is_too_small_first_is_left_out, make_mixture),
