@@ -13,6 +13,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static uint64_t larger(uint64_t a, uint64_t b)
 {
@@ -93,6 +94,12 @@ static hypura_status compare(const hypura_io_file *file, bool known, const hypur
                            file->path);
     }
     return HYPURA_OK;
+}
+
+bool hypura_io_file_ends_before(const hypura_io_file *file, uint64_t offset)
+{
+    struct stat st;
+    return fstat(file->fd, &st) == 0 && (uint64_t)st.st_size <= offset;
 }
 
 /* Each file as the table has it open, or as its path leads to one now. */

@@ -22,6 +22,9 @@ void          hypura_io_files_close(hypura_io_table *table);
 /* The next reads go past the page cache, or through it. False when the system refuses. */
 bool hypura_io_files_set_direct(hypura_io_table *table, bool direct);
 
+/* True when the file ends at or before that offset now. */
+bool hypura_io_file_ends_before(const hypura_io_file *file, uint64_t offset);
+
 /* See hypura_io_check_files and hypura_io_check_paths. Any thread. */
 hypura_status hypura_io_files_check(const hypura_io_table *table, hypura_error *error);
 hypura_status hypura_io_files_check_paths(const hypura_io_table *table, hypura_error *error);

@@ -16,8 +16,8 @@
  *    requests is in flight; so nobody writes to its memory afterwards.
  *  - A request that cannot be read in place has a range of the staging memory until
  *    its result is taken; where there is none, it and those behind it wait.
- *  - With a limit, a raw result that came too early is held, in `held`, and counts
- *    as in flight until it is due.
+ *  - With a limit, a raw result that came too early is held, and counts as in flight
+ *    until it is due.
  *  - All fields belong to the owner thread, but the counters, which others read.
  */
 #include "io/engine.h"
@@ -37,7 +37,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #define NONE UINT32_MAX
 
@@ -93,8 +92,6 @@ struct hypura_io {
     uint32_t free_request;
     uint32_t n_in_flight;
     hypura_io_limit limit;
-    hypura_io_raw *held; /* up to depth */
-    uint32_t n_held;
     char *staging_memory;
     hypura_io_staging staging;
 
@@ -155,12 +152,12 @@ static hypura_status make_tables(hypura_io *io, hypura_error *error)
     io->reads = calloc(io->max_reads, sizeof *io->reads);
     io->requests = calloc(io->depth, sizeof *io->requests);
     io->completions = calloc(io->max_reads, sizeof *io->completions);
-    io->held = calloc(io->depth, sizeof *io->held);
+    io->limit.held = calloc(io->depth, sizeof *io->limit.held);
     /* Small pages: what needs no staging, or little at once, takes no more of it. */
     io->staging_memory = hypura_os_memory_map((size_t)io->staging.bytes, HYPURA_OS_MAP_NORESERVE);
     io->staging.ranges = calloc(io->depth, sizeof *io->staging.ranges);
     io->staging.capacity = io->depth;
-    if (io->reads == NULL || io->requests == NULL || io->completions == NULL || io->held == NULL ||
+    if (io->reads == NULL || io->requests == NULL || io->completions == NULL || io->limit.held == NULL ||
         io->staging_memory == NULL || io->staging.ranges == NULL) {
         return hypura_fail(error, HYPURA_ERR_MEMORY,
                            "no memory to read with %u requests of %" PRIu64 " bytes; try a smaller block or depth",
@@ -235,7 +232,7 @@ void hypura_io_close(hypura_io *io)
         return;
     }
     if (io->engine != NULL) {
-        io->n_in_flight -= io->n_held;
+        io->n_in_flight -= io->limit.n_held;
         while (io->n_in_flight > 0) {
             hypura_io_raw results[BATCH];
             io->n_in_flight -= io->engine->finish(io->state, results, BATCH, UINT64_MAX);
@@ -245,7 +242,7 @@ void hypura_io_close(hypura_io *io)
     hypura_io_files_close(&io->table);
     hypura_os_memory_unmap(io->staging_memory, (size_t)io->staging.bytes);
     free(io->staging.ranges);
-    free(io->held);
+    free(io->limit.held);
     free(io->completions);
     free(io->requests);
     free(io->reads);
@@ -409,13 +406,6 @@ static void end_request(hypura_io *io, uint32_t index)
     }
 }
 
-/* True when the file ends at or before that offset now. */
-static bool ends_before(int fd, uint64_t offset)
-{
-    struct stat st;
-    return fstat(fd, &st) == 0 && (uint64_t)st.st_size <= offset;
-}
-
 /* What a hook takes away has not been read: it must not be there either. */
 static void spoil(char *address, int64_t hooked, int64_t result)
 {
@@ -452,7 +442,7 @@ static void take_result(hypura_io *io, const hypura_io_raw *raw)
         count(&io->bytes_read, aligned - q->done);
         q->n_stalls = aligned > q->done ? 0 : q->n_stalls + 1;
         q->done = aligned;
-        if (ends_before(io->table.files[r->read.file].fd, q->piece.offset + reached)) {
+        if (hypura_io_file_ends_before(&io->table.files[r->read.file], q->piece.offset + reached)) {
             fail_read(r, HYPURA_ERR_IO, 0, q->piece.offset + reached);
         } else if (q->n_stalls > MAX_STALLS) {
             fail_read(r, HYPURA_ERR_IO, EIO, q->piece.offset + reached);
@@ -471,11 +461,12 @@ static void take_result(hypura_io *io, const hypura_io_raw *raw)
 
 /* ---- submit and reap ---------------------------------------------------- */
 
-/* Holds a result that the emulated drive would not have yet; else takes it. */
+/* Takes a result, unless the emulated drive would not have it yet. */
 static void take_or_hold(hypura_io *io, const hypura_io_raw *raw)
 {
-    if (io->limit.bytes_per_s > 0 && io->requests[raw->tag].due_ns > clock_ns()) {
-        io->held[io->n_held++] = *raw;
+    const uint64_t due_ns = io->requests[raw->tag].due_ns;
+    if (io->limit.bytes_per_s > 0 && due_ns > clock_ns()) {
+        hypura_io_limit_hold(&io->limit, *raw, due_ns);
     } else {
         take_result(io, raw);
     }
@@ -485,33 +476,11 @@ static void take_or_hold(hypura_io *io, const hypura_io_raw *raw)
 static uint32_t take_due(hypura_io *io)
 {
     uint32_t n = 0;
-    const uint64_t now_ns = io->n_held > 0 ? clock_ns() : 0;
-    for (uint32_t i = 0; i < io->n_held;) {
-        const hypura_io_raw raw = io->held[i];
-        if (io->requests[raw.tag].due_ns > now_ns) {
-            i++;
-            continue;
-        }
-        io->held[i] = io->held[--io->n_held];
+    const uint64_t now_ns = io->limit.n_held > 0 ? clock_ns() : 0;
+    for (hypura_io_raw raw; hypura_io_limit_take(&io->limit, now_ns, &raw); n++) {
         take_result(io, &raw);
-        n++;
     }
     return n;
-}
-
-/* Until the first held result is due; UINT64_MAX when none is held. */
-static uint64_t until_due_us(const hypura_io *io)
-{
-    uint64_t first_ns = UINT64_MAX;
-    for (uint32_t i = 0; i < io->n_held; i++) {
-        const uint64_t due_ns = io->requests[io->held[i].tag].due_ns;
-        first_ns = due_ns < first_ns ? due_ns : first_ns;
-    }
-    if (first_ns == UINT64_MAX) {
-        return UINT64_MAX;
-    }
-    const uint64_t now_ns = clock_ns();
-    return first_ns > now_ns ? (first_ns - now_ns + 999) / 1000 : 0;
 }
 
 /* Starts what can be started and takes in what has ended, waiting for the first
@@ -520,7 +489,7 @@ static bool turn(hypura_io *io, uint64_t timeout_us)
 {
     hypura_io_raw results[BATCH];
     pump(io);
-    const uint64_t due_us = until_due_us(io);
+    const uint64_t due_us = hypura_io_limit_wait_us(&io->limit, clock_ns());
     uint32_t n = io->engine->finish(io->state, results, BATCH, due_us < timeout_us ? due_us : timeout_us);
     for (uint32_t i = 0; i < n; i++) {
         take_or_hold(io, &results[i]);
@@ -529,7 +498,7 @@ static bool turn(hypura_io *io, uint64_t timeout_us)
     pump(io);
     io->engine->flush(io->state);
     /* A wait cut short for a held result, and not by a wake, is no timeout. */
-    return n > 0 || (due_us < timeout_us && until_due_us(io) <= 1);
+    return n > 0 || (due_us < timeout_us && hypura_io_limit_wait_us(&io->limit, clock_ns()) <= 1);
 }
 
 uint32_t hypura_io_submit(hypura_io *io, const hypura_io_read *reads, uint32_t n)

@@ -20,6 +20,31 @@ static void a_drive_serves_one_request_after_the_other(void **state)
     assert_in_range(due_ns, 999990000, 1000000000); /* rounding does not add up */
 }
 
+static void what_is_held_is_handed_out_once_and_when_due(void **state)
+{
+    (void)state;
+    hypura_io_held held[3];
+    hypura_io_limit limit = {.bytes_per_s = 1, .held = held};
+    hypura_io_raw raw;
+    assert_int_equal(hypura_io_limit_wait_us(&limit, 0), UINT64_MAX);
+    assert_false(hypura_io_limit_take(&limit, UINT64_MAX, &raw));
+    for (uint32_t i = 0; i < 3; i++) {
+        hypura_io_limit_hold(&limit, (hypura_io_raw){.tag = i, .result = i}, 3000 - 1000 * i);
+    }
+    assert_int_equal(hypura_io_limit_wait_us(&limit, 0), 1);
+    assert_int_equal(hypura_io_limit_wait_us(&limit, 1000), 0);
+    assert_false(hypura_io_limit_take(&limit, 999, &raw));
+    uint32_t seen = 0;
+    while (hypura_io_limit_take(&limit, 2000, &raw)) {
+        assert_int_equal(raw.result, raw.tag);
+        seen |= 1u << raw.tag;
+    }
+    assert_int_equal(seen, 6); /* the last two, of which one is due at 1000 */
+    assert_int_equal(hypura_io_limit_wait_us(&limit, 2001), 1);
+    assert_true(hypura_io_limit_take(&limit, 3000, &raw));
+    assert_int_equal(limit.n_held, 0);
+}
+
 static void no_read_completes_before_the_drive_is_done(void **state)
 {
     enum { N = 8, BYTES = 128 << 10, RATE = 16 << 20 };
@@ -66,6 +91,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_drive_serves_one_request_after_the_other),
+        cmocka_unit_test(what_is_held_is_handed_out_once_and_when_due),
         FOR_EACH_ENGINE(no_read_completes_before_the_drive_is_done),
         FOR_EACH_ENGINE(waits_and_closing_do_not_stay_with_what_is_held),
     };
