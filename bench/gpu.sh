@@ -2,7 +2,7 @@
 # gpu.sh MODEL TRACE: experts in a GPU's memory against plain llama.cpp, in one run on one machine. Prints a short table.
 #
 #   BIN      folder of hypura and llama-bench (default: build)
-#   GPU      as `hypura profile` lists it (default: the first that the system shows)
+#   GPU      one or several, as `hypura profile` lists them: "CUDA0,CUDA1" (default: as many as the model takes)
 #   STEPS    in this order (default: "hypura fit ncmoe resident verify")
 #              hypura     each of VARIANTS at each limit of VRAM
 #              fit        plain llama.cpp with as much of the GPU's memory as each limit of VRAM gives Hypura: --fit
@@ -25,12 +25,13 @@ steps=${STEPS:-hypura fit ncmoe resident verify} variants=${VARIANTS:-auto}
 out=${OUT:-$(mktemp -d)}
 context=$((prompt + 2 * tokens))
 gpu=(${GPU:+--gpu "$GPU"})
+dev=(${GPU:+-dev "${GPU//,//}"}) # llama.cpp divides by layers over these
 
 row() { printf '%-36s %17s %19s  %s\n' "$@"; }
 
 # "median (least-most)" of one test of llama-bench
 plain_rate() {
-    "$bin/llama-bench" -m "$model" -ngl 99 -r "$plain_runs" -o json "$@" 2>>"$out/llama-bench.log" | tee -a "$out/llama-bench.json" |
+    "$bin/llama-bench" -m "$model" "${dev[@]}" -ngl 99 -r "$plain_runs" -o json "$@" 2>>"$out/llama-bench.log" | tee -a "$out/llama-bench.json" |
         python3 -c 'import json,statistics,sys
 rates = sorted(json.load(sys.stdin)[0]["samples_ts"])
 print("%.1f (%.1f-%.1f)" % (statistics.median(rates), rates[0], rates[-1]))'
@@ -63,12 +64,13 @@ for cell in json.load(open(sys.argv[1]))["cells"]:
 PY
 }
 
-# What --fit has to leave free so that llama.cpp takes what a limit gives Hypura, MiB
+# What --fit has to leave free so that llama.cpp takes what a limit gives Hypura, MiB; of several GPUs, which have to have as
+# much free, the same on each
 margin_of() {
     local free bytes
     free=$("$bin/llama-bench" --list-devices 2>/dev/null | sed -n 's/.*, \([0-9]*\) MiB free.*/\1/p' | head -n 1)
     bytes=$("$bin/hypura" estimate "$model" "${gpu[@]}" --vram "$1" --context "$context" --json 2>>"$out/bench.log" |
-        python3 -c 'import json,sys; print(json.load(sys.stdin)["vram_bytes"])')
+        python3 -c 'import json,sys; plan = json.load(sys.stdin); print(plan["vram_bytes"] // max(1, len(plan["gpus"])))')
     echo $((free - bytes / 1048576))
 }
 

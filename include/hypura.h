@@ -574,7 +574,7 @@ HYPURA_API void          hypura_model_reset(hypura_model *model);
 
 typedef struct hypura_verify_case {
     uint64_t weights_bytes; /* limit; 0: none */
-    uint64_t vram_bytes;    /* limit on the memory of GPUs; 0: no GPU */
+    uint64_t vram_bytes;    /* limit on the memory of GPUs, or the sum of limits on each; 0: no GPU */
     char     gpus[HYPURA_VERIFY_GPUS]; /* on both sides, and the layers of each: "Vulkan0 0-11, Vulkan1 12-24" */
     uint32_t prompt_tokens;
     uint32_t tokens; /* decoded after the prompt */
@@ -601,6 +601,7 @@ typedef struct hypura_verify_options {
     const char     *gpu;        /* as in hypura_model_options; both sides use it */
     const uint64_t *vram_bytes; /* budgets of GPU memory; NULL: floor, 25, 50 and 100 % */
     int             n_vram;
+    const uint64_t (*gpu_vram_bytes)[HYPURA_MAX_GPUS]; /* of each GPU, where one of these is 0; NULL: none */
     const uint32_t *prompt_tokens; /* NULL: 1, 7, 64 */
     int             n_prompts;
     const uint32_t *ubatches; /* NULL: 512 */
@@ -724,6 +725,7 @@ typedef struct hypura_bench_options {
     const char     *gpu; /* as in hypura_model_options */
     const uint64_t *vram_bytes;
     int             n_vram;
+    const uint64_t (*gpu_vram_bytes)[HYPURA_MAX_GPUS]; /* of each GPU, where one of these is 0; NULL: none */
     /* Instead of limits, two cells that show what Hypura costs where it is not
      * needed: everything resident against stock libllama, and everything in the
      * pager's pools against libllama without repacking. */

@@ -43,7 +43,7 @@ typedef struct bench_arguments {
     hypura_bench_options wanted;
     hypura_budget_list memory;
     hypura_budget_list weights;
-    hypura_budget_list vram;
+    hypura_vram_list vram;
     const char *report;
     const char *io_limit;
     const char *foresight;
@@ -83,6 +83,7 @@ static hypura_status bench(bench_arguments *arguments, const hypura_environment 
     uint64_t memory[HYPURA_MAX_LIST];
     uint64_t weights[HYPURA_MAX_LIST];
     uint64_t vram[HYPURA_MAX_LIST];
+    uint64_t gpu_vram[HYPURA_MAX_LIST][HYPURA_MAX_GPUS];
     hypura_bench_report report;
     hypura_progress progress;
     hypura_status status = hypura_interrupt_open(error);
@@ -97,7 +98,7 @@ static hypura_status bench(bench_arguments *arguments, const hypura_environment 
     }
     if (status == HYPURA_OK) {
         const hypura_model_options model = {.path = wanted->path, .gpu = wanted->gpu, .cache_dir = wanted->cache_dir};
-        status = hypura_vram_resolve(arguments->vram.items, arguments->vram.n, &model, vram, error);
+        status = hypura_vram_resolve(arguments->vram.items, arguments->vram.n, &model, vram, gpu_vram, error);
     }
     if (status != HYPURA_OK) {
         return status;
@@ -110,6 +111,7 @@ static hypura_status bench(bench_arguments *arguments, const hypura_environment 
     wanted->n_weights = arguments->weights.n;
     wanted->vram_bytes = vram;
     wanted->n_vram = arguments->vram.n;
+    wanted->gpu_vram_bytes = (const uint64_t (*)[HYPURA_MAX_GPUS])gpu_vram;
     wanted->worker = WORKER;
     wanted->progress = hypura_progress_update;
     wanted->progress_user = &progress;
@@ -136,8 +138,8 @@ int hypura_command_bench(const hypura_environment *environment, int argc, char *
         {"weights", "SIZE,...", "limits on the weights alone; also N% of the file", HYPURA_OPTION_BUDGETS,
          .to.budgets = &arguments.weights},
         hypura_option_gpu(&wanted->gpu),
-        {"vram", "SIZE,...", "limits on the GPUs' memory; also N% of the experts", HYPURA_OPTION_BUDGETS,
-         .to.budgets = &arguments.vram},
+        {"vram", "SIZE,...", "limits on GPU memory; also N% of the experts, or 4G+8G: of each GPU", HYPURA_OPTION_VRAMS,
+         .to.vrams = &arguments.vram},
         {"baseline", NULL, "also plain llama.cpp, mapping the file, under the same limit", HYPURA_OPTION_FLAG,
          .to.flag = &wanted->baseline},
         {"resident", NULL, "what Hypura costs where everything fits, against plain llama.cpp", HYPURA_OPTION_FLAG,

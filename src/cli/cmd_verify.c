@@ -102,11 +102,12 @@ static int count_differing(const hypura_verify_report *report)
 
 /* Runs the comparison and prints it; what the lists leave out is the library's choice. */
 static hypura_status verify(hypura_verify_options *wanted, const hypura_budget_list *weights,
-                            const hypura_budget_list *vram, bool json,
+                            const hypura_vram_list *vram, bool json,
                             const hypura_environment *environment, bool *identical, hypura_error *error)
 {
     uint64_t bytes[HYPURA_MAX_LIST];
     uint64_t vram_bytes[HYPURA_MAX_LIST];
+    uint64_t gpu_vram_bytes[HYPURA_MAX_LIST][HYPURA_MAX_GPUS];
     const hypura_model_options model = {.path = wanted->path, .gpu = wanted->gpu, .cache_dir = wanted->cache_dir};
     hypura_verify_report report = {.identical = false};
     hypura_progress progress;
@@ -115,7 +116,7 @@ static hypura_status verify(hypura_verify_options *wanted, const hypura_budget_l
         status = hypura_budgets_resolve(weights->items, weights->n, wanted->path, bytes, error);
     }
     if (status == HYPURA_OK) {
-        status = hypura_vram_resolve(vram->items, vram->n, &model, vram_bytes, error);
+        status = hypura_vram_resolve(vram->items, vram->n, &model, vram_bytes, gpu_vram_bytes, error);
     }
     if (status != HYPURA_OK) {
         return status;
@@ -125,6 +126,7 @@ static hypura_status verify(hypura_verify_options *wanted, const hypura_budget_l
     wanted->n_weights = weights->n;
     wanted->vram_bytes = vram->n > 0 ? vram_bytes : NULL;
     wanted->n_vram = vram->n;
+    wanted->gpu_vram_bytes = (const uint64_t (*)[HYPURA_MAX_GPUS])gpu_vram_bytes;
     wanted->progress = hypura_progress_update;
     wanted->progress_user = &progress;
     hypura_interrupt_watch(wanted->path);
@@ -146,7 +148,7 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
 {
     hypura_verify_options wanted = {.cache_dir = hypura_command_cache_dir(environment)};
     hypura_budget_list weights = {.n = 0};
-    hypura_budget_list vram = {.n = 0};
+    hypura_vram_list vram = {.n = 0};
     hypura_unsigned_list prompts = {.n = 0};
     hypura_unsigned_list ubatches = {.n = 0};
     hypura_choice_list engines = {.n = 0};
@@ -155,8 +157,8 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
         {"weights", "SIZE,...", "limits on the weights; also N% of the file (default: floor, 25, 50, 100%)",
          HYPURA_OPTION_BUDGETS, .to.budgets = &weights},
         hypura_option_gpu(&wanted.gpu),
-        {"vram", "SIZE,...", "limits on GPU memory; also N% of the experts (default: as above)",
-         HYPURA_OPTION_BUDGETS, .to.budgets = &vram},
+        {"vram", "SIZE,...", "limits on GPU memory; also N% of the experts, or 4G+8G: of each GPU",
+         HYPURA_OPTION_VRAMS, .to.vrams = &vram},
         {"prompt-tokens", "N,...", "lengths of the prompts (default: 1,7,64)", HYPURA_OPTION_UNSIGNEDS,
          .to.unsigneds = &prompts, .min = 1, .max = INT32_MAX},
         {"ubatch", "N,...", "tokens computed together at most (default: 512)", HYPURA_OPTION_UNSIGNEDS,

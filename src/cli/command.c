@@ -127,19 +127,20 @@ hypura_status hypura_budgets_resolve(const hypura_budget *budgets, int n, const 
     return HYPURA_OK;
 }
 
-hypura_status hypura_vram_resolve(const hypura_budget *budgets, int n, const hypura_model_options *model,
-                                  uint64_t *bytes, hypura_error *error)
+hypura_status hypura_vram_resolve(const hypura_vram_limit *limits, int n, const hypura_model_options *model,
+                                  uint64_t *bytes, uint64_t (*each)[HYPURA_MAX_GPUS], hypura_error *error)
 {
     hypura_plan *plan = NULL;
     hypura_status status = HYPURA_OK;
     for (int i = 0; i < n && status == HYPURA_OK; i++) {
-        bytes[i] = budgets[i].bytes;
-        if (budgets[i].percent > 0.0) {
+        bytes[i] = limits[i].all.bytes;
+        memcpy(each[i], limits[i].each, sizeof each[i]);
+        if (limits[i].all.percent > 0.0) {
             status = plan ? HYPURA_OK : hypura_estimate(model, &plan, error);
             if (status == HYPURA_OK && !plan->gpu[0]) {
                 status = hypura_fail(error, HYPURA_ERR_USAGE, "option --vram: there is no GPU to take a part of");
             }
-            bytes[i] = status == HYPURA_OK ? hypura_plan_vram_at(plan, (uint32_t)(budgets[i].percent + 0.5)) : 0;
+            bytes[i] = status == HYPURA_OK ? hypura_plan_vram_at(plan, (uint32_t)(limits[i].all.percent + 0.5)) : 0;
         }
     }
     hypura_plan_free(plan);
@@ -148,6 +149,8 @@ hypura_status hypura_vram_resolve(const hypura_budget *budgets, int n, const hyp
 
 hypura_status hypura_vram_apply(const hypura_vram_limit *limit, hypura_model_options *model, hypura_error *error)
 {
-    memcpy(model->gpu_vram_bytes, limit->each, sizeof model->gpu_vram_bytes);
-    return hypura_vram_resolve(&limit->all, 1, model, &model->vram_bytes, error);
+    uint64_t bytes = 0;
+    const hypura_status status = hypura_vram_resolve(limit, 1, model, &bytes, &model->gpu_vram_bytes, error);
+    model->vram_bytes = bytes;
+    return status;
 }

@@ -60,12 +60,12 @@ extern const char hypura_size_notes[];
 /* "uring", "pool", NULL */
 extern const char *const hypura_io_engines[];
 
-/* Turns n limits on the memory of all GPUs into bytes. Per cent are of what lies between the least
- * with which all layers are computed there and the whole model, as model (path, gpu,
- * context, ubatch) takes it. */
-hypura_status hypura_vram_resolve(const hypura_budget *budgets, int n, const hypura_model_options *model,
-                                  uint64_t *bytes, hypura_error *error);
-/* The same for one limit, on all or on each, which becomes the model's. */
+/* Turns n limits on GPU memory into bytes: on all GPUs, or, where these are 0, on each. Per
+ * cent are of what lies between the least with which all layers are computed there and the
+ * whole model, as model (path, gpu, context, ubatch) takes it. */
+hypura_status hypura_vram_resolve(const hypura_vram_limit *limits, int n, const hypura_model_options *model,
+                                  uint64_t *bytes, uint64_t (*each)[HYPURA_MAX_GPUS], hypura_error *error);
+/* The same for one limit, which becomes the model's. */
 hypura_status hypura_vram_apply(const hypura_vram_limit *limit, hypura_model_options *model, hypura_error *error);
 
 /* Turns n budgets for the model at path into bytes; its header is read only when

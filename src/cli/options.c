@@ -128,9 +128,9 @@ static hypura_status take_budget(const hypura_option *option, const char *text, 
     return parse_budget(option, text, option->to.budget, error);
 }
 
-static hypura_status take_vram(const hypura_option *option, const char *text, hypura_error *error)
+static hypura_status parse_vram(const hypura_option *option, const char *text, hypura_vram_limit *limit,
+                                hypura_error *error)
 {
-    hypura_vram_limit *limit = option->to.vram;
     *limit = (hypura_vram_limit){.all = {.bytes = 0}};
     if (!strchr(text, '+')) {
         return parse_budget(option, text, &limit->all, error);
@@ -151,6 +151,11 @@ static hypura_status take_vram(const hypura_option *option, const char *text, hy
         item = item[length] == '+' ? item + length + 1 : NULL;
     }
     return HYPURA_OK;
+}
+
+static hypura_status take_vram(const hypura_option *option, const char *text, hypura_error *error)
+{
+    return parse_vram(option, text, option->to.vram, error);
 }
 
 static hypura_status take_unsigned(const hypura_option *option, const char *text, hypura_error *error)
@@ -199,6 +204,12 @@ static hypura_status add_budget(const hypura_option *option, const char *item, h
 {
     hypura_budget_list *list = option->to.budgets;
     return parse_budget(option, item, &list->items[list->n++], error);
+}
+
+static hypura_status add_vram(const hypura_option *option, const char *item, hypura_error *error)
+{
+    hypura_vram_list *list = option->to.vrams;
+    return parse_vram(option, item, &list->items[list->n++], error);
 }
 
 static hypura_status add_unsigned(const hypura_option *option, const char *item, hypura_error *error)
@@ -254,6 +265,12 @@ static hypura_status take_budgets(const hypura_option *option, const char *text,
     return take_list(option, text, add_budget, error);
 }
 
+static hypura_status take_vrams(const hypura_option *option, const char *text, hypura_error *error)
+{
+    option->to.vrams->n = 0;
+    return take_list(option, text, add_vram, error);
+}
+
 static hypura_status take_unsigneds(const hypura_option *option, const char *text, hypura_error *error)
 {
     option->to.unsigneds->n = 0;
@@ -280,6 +297,7 @@ static const take_fn take[] = {
     [HYPURA_OPTION_STRING] = take_string,
     [HYPURA_OPTION_CHOICE] = take_choice,
     [HYPURA_OPTION_BUDGETS] = take_budgets,
+    [HYPURA_OPTION_VRAMS] = take_vrams,
     [HYPURA_OPTION_UNSIGNEDS] = take_unsigneds,
     [HYPURA_OPTION_CHOICES] = take_choices,
 };

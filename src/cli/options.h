@@ -29,6 +29,11 @@ typedef struct hypura_vram_limit {
     uint64_t each[HYPURA_MAX_GPUS];
 } hypura_vram_limit;
 
+typedef struct hypura_vram_list {
+    int n;
+    hypura_vram_limit items[HYPURA_MAX_LIST];
+} hypura_vram_list;
+
 typedef struct hypura_budget_list {
     int n;
     hypura_budget items[HYPURA_MAX_LIST];
@@ -55,6 +60,7 @@ typedef enum hypura_option_kind {
     HYPURA_OPTION_CHOICE,    /* one of `choices` */
     HYPURA_OPTION_VRAM,      /* a budget, or sizes joined by + */
     HYPURA_OPTION_BUDGETS,   /* the lists: items parted by commas */
+    HYPURA_OPTION_VRAMS,
     HYPURA_OPTION_UNSIGNEDS, /* each within min..max */
     HYPURA_OPTION_CHOICES,   /* each one of `choices` */
 } hypura_option_kind;
@@ -74,6 +80,7 @@ typedef struct hypura_option {
         float *real;
         const char **string;
         hypura_budget_list *budgets;
+        hypura_vram_list *vrams;
         hypura_unsigned_list *unsigneds;
         hypura_choice_list *choice_list;
     } to;

@@ -312,6 +312,7 @@ static hypura_status limited_cell(bench *b, hypura_bench_cell *cell, const hypur
     s->task.memory_bytes = limits->memory_bytes;
     s->task.weights_bytes = limits->weights_bytes;
     s->task.vram_bytes = limits->vram_bytes;
+    memcpy(s->task.gpu_vram_bytes, limits->gpu_vram_bytes, sizeof(s->task.gpu_vram_bytes));
     s->task.warm_up = cell->plan.gpu[0] != '\0'; /* its driver's first use; the host's part of the weights is read then */
     s->task.no_repack = !cell->plan.repacked;
     cell->series[0].repacked = cell->plan.repacked;
@@ -420,11 +421,14 @@ static hypura_status run_cells(bench *b, hypura_error *error)
     const int n_host = o->n_memory + o->n_weights;
     for (int v = 0; v < (o->n_vram > 0 ? o->n_vram : 1); v++) {
         for (int h = 0; h < (n_host > 0 ? n_host : 1) && status == HYPURA_OK; h++) {
-            const hypura_model_options limits = {
+            hypura_model_options limits = {
                 .memory_bytes = h < o->n_memory ? o->memory_bytes[h] : 0,
                 .weights_bytes = h >= o->n_memory && h < n_host ? o->weights_bytes[h - o->n_memory] : 0,
                 .vram_bytes = v < o->n_vram ? o->vram_bytes[v] : 0,
             };
+            if (v < o->n_vram && o->gpu_vram_bytes) {
+                memcpy(limits.gpu_vram_bytes, o->gpu_vram_bytes[v], sizeof(limits.gpu_vram_bytes));
+            }
             status = limited_cell(b, &r->cells[r->n_cells++], &limits, error);
         }
     }

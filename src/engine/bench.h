@@ -22,6 +22,7 @@ typedef struct hypura_bench_task {
     char gpu[256];                 /* "": as many as it takes */
     char timeline[HYPURA_BENCH_PATH]; /* file for that of the last token; "": none */
     uint64_t vram_bytes;
+    uint64_t gpu_vram_bytes[HYPURA_MAX_GPUS];
     bool plain;
     bool no_repack;
     bool force_paging;

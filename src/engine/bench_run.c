@@ -24,6 +24,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #define SETTLE_US 1000000u
@@ -188,7 +189,7 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
     run r = {.model = NULL};
     hypura_route *route = NULL;
     drive d = {.paged = false};
-    const hypura_model_options options = {.path = task->path,
+    hypura_model_options options = {.path = task->path,
                                           .memory_bytes = task->memory_bytes,
                                           .weights_bytes = task->weights_bytes,
                                           .n_context = task->n_prompt + 2 * task->n_tokens,
@@ -201,6 +202,7 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
                                           .io_engine = task->io_engine[0] ? task->io_engine : NULL,
                                           .io_limit_bytes_per_s = task->io_limit_bytes_per_s,
                                           .foresight = task->foresight};
+    memcpy(options.gpu_vram_bytes, task->gpu_vram_bytes, sizeof(options.gpu_vram_bytes));
     hypura_model_extras extras = {.profile = &task->profile};
     *sample = (hypura_bench_sample){.paged = false};
     hypura_error_clear(error);

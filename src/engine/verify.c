@@ -35,6 +35,13 @@ enum {
 static const uint32_t default_prompts[] = {1, 7, 64};
 static const uint32_t default_ubatches[] = {512};
 
+/* Of one case. */
+typedef struct verify_limits {
+    uint64_t weights_bytes;
+    uint64_t vram_bytes;
+    const uint64_t *gpu_vram_bytes; /* HYPURA_MAX_GPUS of them; NULL: none */
+} verify_limits;
+
 typedef struct verification {
     const hypura_verify_options *options;
     const uint32_t *prompts;
@@ -200,27 +207,31 @@ static hypura_status prepare(verification *v, hypura_error *error)
 /* ---- doing it ----------------------------------------------------------- */
 
 /* engine: NULL for plain. */
-static hypura_model_options options_of(const verification *v, uint32_t n_ubatch, uint64_t weights_bytes,
-                                       uint64_t vram_bytes, const char *engine)
+static hypura_model_options options_of(const verification *v, uint32_t n_ubatch, const verify_limits *limits,
+                                       const char *engine)
 {
-    return (hypura_model_options){.path = v->options->path,
-                                  .weights_bytes = weights_bytes,
-                                  .gpu = v->options->gpu,
-                                  .vram_bytes = vram_bytes,
-                                  .n_context = v->n_context,
-                                  .n_ubatch = n_ubatch,
-                                  .n_threads = v->options->n_threads,
-                                  .force_paging = engine != NULL,
-                                  .plain = engine == NULL,
-                                  .no_repack = !v->options->repack,
-                                  .io_engine = engine,
-                                  .foresight = HYPURA_FORESIGHT_ON};
+    hypura_model_options options = {.path = v->options->path,
+                                    .weights_bytes = limits->weights_bytes,
+                                    .gpu = v->options->gpu,
+                                    .vram_bytes = limits->vram_bytes,
+                                    .n_context = v->n_context,
+                                    .n_ubatch = n_ubatch,
+                                    .n_threads = v->options->n_threads,
+                                    .force_paging = engine != NULL,
+                                    .plain = engine == NULL,
+                                    .no_repack = !v->options->repack,
+                                    .io_engine = engine,
+                                    .foresight = HYPURA_FORESIGHT_ON};
+    if (limits->gpu_vram_bytes) {
+        memcpy(options.gpu_vram_bytes, limits->gpu_vram_bytes, sizeof(options.gpu_vram_bytes));
+    }
+    return options;
 }
 
-static hypura_status open_model(verification *v, uint32_t n_ubatch, uint64_t weights_bytes, uint64_t vram_bytes,
-                                const char *engine, hypura_model **model, hypura_error *error)
+static hypura_status open_model(verification *v, uint32_t n_ubatch, const verify_limits *limits, const char *engine,
+                                hypura_model **model, hypura_error *error)
 {
-    const hypura_model_options options = options_of(v, n_ubatch, weights_bytes, vram_bytes, engine);
+    const hypura_model_options options = options_of(v, n_ubatch, limits, engine);
     const hypura_model_extras extras = {
         .profile = &v->profile, .all_logits = true, .gpus = v->over_gpus ? &v->gpus : NULL};
     hypura_status status = step(v, error);
@@ -233,13 +244,14 @@ static hypura_status write_scripts(verification *v, uint32_t *n_ubatch, hypura_e
 {
     hypura_model *model = NULL;
     uint64_t budget = ROWS_BYTES;
-    hypura_status status = open_model(v, *n_ubatch, 0, 0, NULL, &model, error);
+    const verify_limits none = {.weights_bytes = 0};
+    hypura_status status = open_model(v, *n_ubatch, &none, NULL, &model, error);
     if (status == HYPURA_OK && hypura_replay_needs_whole_prompt(model) && *n_ubatch < v->longest_prompt) {
         *n_ubatch = v->longest_prompt;
         hypura_model_close(model);
         model = NULL;
         v->opened--;
-        status = open_model(v, *n_ubatch, 0, 0, NULL, &model, error);
+        status = open_model(v, *n_ubatch, &none, NULL, &model, error);
     }
     for (int i = 0; i < v->n_prompts && status == HYPURA_OK; i++) {
         status = hypura_script_write(model, v->prompts[i], v->n_steps, &budget, &v->scripts[i], error);
@@ -259,10 +271,10 @@ static bool same_gpus(const hypura_load_gpu *a, const hypura_load_gpu *b)
     return same;
 }
 
-static hypura_status find_gpus(const verification *v, uint32_t n_ubatch, uint64_t weights_bytes, uint64_t vram_bytes,
+static hypura_status find_gpus(const verification *v, uint32_t n_ubatch, const verify_limits *limits,
                                hypura_load_gpu *gpus, hypura_error *error)
 {
-    const hypura_model_options options = options_of(v, n_ubatch, weights_bytes, vram_bytes, v->engines[0]);
+    const hypura_model_options options = options_of(v, n_ubatch, limits, v->engines[0]);
     hypura_preparation prepared;
     hypura_status status = hypura_prepare(&options, &v->profile, true, &prepared, error);
     if (status == HYPURA_OK) {
@@ -280,11 +292,11 @@ static void clear_scripts(verification *v)
 }
 
 /* Plain once, and again where a budget moves layers from one device to another. */
-static hypura_status prepare_scripts(verification *v, uint32_t *n_ubatch, uint64_t weights_bytes, uint64_t vram_bytes,
+static hypura_status prepare_scripts(verification *v, uint32_t *n_ubatch, const verify_limits *limits,
                                      hypura_error *error)
 {
     hypura_load_gpu gpus = {.n = 0};
-    hypura_status status = v->over_gpus ? find_gpus(v, *n_ubatch, weights_bytes, vram_bytes, &gpus, error) : HYPURA_OK;
+    hypura_status status = v->over_gpus ? find_gpus(v, *n_ubatch, limits, &gpus, error) : HYPURA_OK;
     if (status != HYPURA_OK || (v->scripts[0].n_rows > 0 && same_gpus(&gpus, &v->gpus))) {
         return status;
     }
@@ -293,11 +305,20 @@ static hypura_status prepare_scripts(verification *v, uint32_t *n_ubatch, uint64
     return write_scripts(v, n_ubatch, error);
 }
 
-static hypura_status follow_scripts(verification *v, uint32_t n_ubatch, uint64_t weights_bytes, uint64_t vram_bytes,
+static uint64_t vram_of(const verify_limits *limits)
+{
+    uint64_t bytes = limits->vram_bytes;
+    for (int g = 0; limits->gpu_vram_bytes && g < HYPURA_MAX_GPUS; g++) {
+        bytes += limits->gpu_vram_bytes[g];
+    }
+    return bytes;
+}
+
+static hypura_status follow_scripts(verification *v, uint32_t n_ubatch, const verify_limits *limits,
                                     const char *engine, hypura_error *error)
 {
     hypura_model *model = NULL;
-    hypura_status status = open_model(v, n_ubatch, weights_bytes, vram_bytes, engine, &model, error);
+    hypura_status status = open_model(v, n_ubatch, limits, engine, &model, error);
     if (status == HYPURA_OK && v->over_gpus && !same_gpus(&model->prepared.gpus, &v->gpus)) {
         status = hypura_fail(error, HYPURA_ERR_BACKEND,
                              "what is free on the GPUs changed meanwhile, and layers with it: try again");
@@ -306,8 +327,8 @@ static hypura_status follow_scripts(verification *v, uint32_t n_ubatch, uint64_t
         const hypura_script *script = &v->scripts[i];
         hypura_verify_case *c = &v->report->cases[v->report->n_cases];
         hypura_statistics statistics;
-        *c = (hypura_verify_case){.weights_bytes = weights_bytes,
-                                  .vram_bytes = vram_bytes,
+        *c = (hypura_verify_case){.weights_bytes = limits->weights_bytes,
+                                  .vram_bytes = vram_of(limits),
                                   .prompt_tokens = script->n_prompt,
                                   .tokens = script->n_steps,
                                   .ubatch = n_ubatch};
@@ -335,7 +356,8 @@ static hypura_status follow_scripts(verification *v, uint32_t n_ubatch, uint64_t
     hypura_model_close(model);
     return status == HYPURA_OK ? status
                                : hypura_fail_prefix(error, "%llu bytes of weights, %llu of GPU memory, engine %s, ubatch %u",
-                                                    (unsigned long long)weights_bytes, (unsigned long long)vram_bytes,
+                                                    (unsigned long long)limits->weights_bytes,
+                                                    (unsigned long long)vram_of(limits),
                                                     engine, n_ubatch);
 }
 
@@ -347,11 +369,13 @@ static hypura_status verify_ubatch(verification *v, uint32_t n_ubatch, hypura_er
     hypura_status status = HYPURA_OK;
     const int n_budgets = v->n_budgets * v->n_vram;
     for (int b = 0; b < n_budgets && status == HYPURA_OK; b++) {
-        const uint64_t weights_bytes = v->budgets[b / v->n_vram];
-        const uint64_t vram_bytes = v->vram[b % v->n_vram];
-        status = prepare_scripts(v, &n_ubatch, weights_bytes, vram_bytes, error);
+        const uint64_t (*each)[HYPURA_MAX_GPUS] = v->options->vram_bytes ? v->options->gpu_vram_bytes : NULL;
+        const verify_limits limits = {.weights_bytes = v->budgets[b / v->n_vram],
+                                      .vram_bytes = v->vram[b % v->n_vram],
+                                      .gpu_vram_bytes = each ? each[b % v->n_vram] : NULL};
+        status = prepare_scripts(v, &n_ubatch, &limits, error);
         for (int e = 0; e < v->n_engines && status == HYPURA_OK; e++) {
-            status = follow_scripts(v, n_ubatch, weights_bytes, vram_bytes, v->engines[e], error);
+            status = follow_scripts(v, n_ubatch, &limits, v->engines[e], error);
         }
     }
     clear_scripts(v);

@@ -64,6 +64,7 @@ static const struct {
     {{"estimate", "moe.gguf", "--gpu", "A,B", "--vram", "2M+1M"}, 0, "GPU        B, layers 1 to 2: 1 MiB weights", NULL},
     {{"estimate", "moe.gguf", "--gpu", "A,B", "--vram", "2M+"}, 2, NULL, "a size, or one for each GPU: 4G+8G"},
     {{"estimate", "moe.gguf", "--gpu", "A,B", "--vram", "2M+50%"}, 2, NULL, "option --vram: '50%' is not a size"},
+    {{"verify", "moe.gguf", "--gpu", "A,B", "--vram", "1M,1M+"}, 2, NULL, "a size, or one for each GPU: 4G+8G"},
     {{"serve", "--vram", "50%"}, 2, NULL, "option --vram: a server takes a size"},
     {{"estimate", "moe.gguf", "--weights", "50%"}, 0, "mode       experts", NULL},
     {{"estimate", "moe.gguf", "--weights", "0.00001%"}, 1, NULL, "the budget of 107 bytes is below the floor"},

@@ -162,6 +162,41 @@ static void every_limit_gives_the_same_bits(void **state)
     hypura_verify_report_clear(&report);
 }
 
+/* Limits on each share the layers in their proportion, and where they move plain llama.cpp
+ * writes its references anew. */
+static void limits_on_each_are_verified(void **state)
+{
+    (void)state;
+    static const uint32_t prompts[] = {7, 40};
+    static const char *const engine = "pool";
+    hypura_model_options model = options_of(mixture());
+    model.n_ubatch = 0;
+    const hypura_plan whole = plan_of(&model);
+    const uint64_t part = whole.full_vram_bytes / 8;
+    const uint64_t none[2] = {0};
+    const uint64_t each[2][HYPURA_MAX_GPUS] = {{5 * part, 2 * part}, {3 * part, 6 * part}};
+    const hypura_verify_options options = {.path = mixture(),
+                                           .gpu = STANDIN_BOTH,
+                                           .vram_bytes = none,
+                                           .n_vram = 2,
+                                           .gpu_vram_bytes = each,
+                                           .prompt_tokens = prompts,
+                                           .n_prompts = 2,
+                                           .io_engines = &engine,
+                                           .n_io_engines = 1,
+                                           .tokens = 3,
+                                           .n_threads = 1,
+                                           .cache_dir = cache_dir};
+    hypura_verify_report report;
+    hypura_error error;
+    fixture_ok(hypura_verify(&options, &report, &error), &error);
+    assert_true(report.identical);
+    assert_int_equal(report.n_cases, 4);
+    assert_int_equal(report.cases[0].vram_bytes, 7 * part);
+    assert_string_not_equal(report.cases[0].gpus, report.cases[3].gpus);
+    hypura_verify_report_clear(&report);
+}
+
 /* Both compute, both have slots of their own, and what is told of each adds up. */
 static void each_gpu_has_its_share(void **state)
 {
@@ -380,6 +415,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(every_limit_gives_the_same_bits, no_faults),
+        cmocka_unit_test_teardown(limits_on_each_are_verified, no_faults),
         cmocka_unit_test_teardown(each_gpu_has_its_share, no_faults),
         cmocka_unit_test_teardown(unequal_memory_is_unequal_shares, no_faults),
         cmocka_unit_test_teardown(a_slow_link_has_fewer_layers, no_faults),
