@@ -196,14 +196,6 @@ static hypura_status choose_form(const hypura_model_options *options, form_choic
 
 /* ---- the plan ------------------------------------------------------------- */
 
-/* Those named, divided as libllama does; else the best. */
-static void take_for_plain(const hypura_gpus_found *found, int n_layers, hypura_load_gpu *taken)
-{
-    *taken = (hypura_load_gpu){.n = found->named || found->n == 0 ? found->n : 1,
-                               .n_layers = n_layers > 0 ? n_layers : INT_MAX};
-    memcpy(taken->devices, found->devices, sizeof(taken->devices));
-}
-
 static hypura_status solve(const hypura_model_options *options, const hypura_profile *profile,
                            const hypura_gpus_found *found, const hypura_survey *survey, uint64_t more_bytes,
                            bool measure, hypura_preparation *prepared, hypura_error *error)
@@ -246,7 +238,9 @@ static hypura_status solve(const hypura_model_options *options, const hypura_pro
         status = choose_form(options, &choice, prepared, error);
     }
     if (status == HYPURA_OK && options->plain) {
-        take_for_plain(found, options->n_gpu_layers, &prepared->gpus);
+        const uint64_t bytes = prepared->map->tensor_bytes + survey->device_kv_bytes + survey->device_compute_bytes;
+        hypura_gpus_take_plain(found, bytes, &prepared->gpus);
+        prepared->gpus.n_layers = options->n_gpu_layers > 0 ? options->n_gpu_layers : INT_MAX;
     } else if (status == HYPURA_OK) {
         hypura_gpus_take(found, prepared->plan, &prepared->gpus);
     }

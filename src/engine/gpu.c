@@ -189,6 +189,17 @@ void hypura_gpus_take(const hypura_gpus_found *found, const hypura_plan *plan, h
     }
 }
 
+void hypura_gpus_take_plain(const hypura_gpus_found *found, uint64_t bytes, hypura_load_gpu *taken)
+{
+    uint64_t there = 0;
+    *taken = (hypura_load_gpu){.n = 0};
+    while (taken->n < found->n && (found->named || there < bytes || taken->n == 0)) {
+        there += free_bytes_of(found->devices[taken->n]);
+        taken->devices[taken->n] = found->devices[taken->n];
+        taken->n++;
+    }
+}
+
 void hypura_gpus_name(const hypura_load_gpu *gpus, const hypura_map *map, char *text, size_t capacity)
 {
     const int n_all = map->n_layers + 1;

@@ -28,6 +28,9 @@ hypura_status hypura_gpus_describe(const hypura_gpus_found *found, const hypura_
 
 /* Those of a plan and the layers of each, as libllama is told. */
 void hypura_gpus_take(const hypura_gpus_found *found, const hypura_plan *plan, hypura_load_gpu *taken);
+/* For plain libllama, which divides the layers by itself: those named, or as many as have so
+ * much memory free. */
+void hypura_gpus_take_plain(const hypura_gpus_found *found, uint64_t bytes, hypura_load_gpu *taken);
 /* For people: "Vulkan0 0-11, Vulkan1 12-24"; "" without any. */
 void hypura_gpus_name(const hypura_load_gpu *gpus, const hypura_map *map, char *text, size_t capacity);
 

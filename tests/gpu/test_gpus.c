@@ -332,6 +332,14 @@ static void one_is_enough_where_it_holds_the_model(void **state)
     const hypura_plan two = plan_of(&options);
     assert_string_equal(two.gpu, STANDIN_BOTH);
     assert_int_equal(two.n_vram_pools, 0);
+    hypura_gpus_found found; /* and so does plain llama.cpp where nobody says which */
+    hypura_load_gpu taken;
+    hypura_error error;
+    fixture_ok(hypura_gpus_find(NULL, &found, &error), &error);
+    hypura_gpus_take_plain(&found, MARGIN_BYTES, &taken);
+    assert_int_equal(taken.n, 1);
+    hypura_gpus_take_plain(&found, MARGIN_BYTES + whole.full_vram_bytes, &taken);
+    assert_int_equal(taken.n, 2);
     standin_set_faults(&(standin_faults){.memory_bytes = MARGIN_BYTES + whole.full_vram_bytes * 2 / 3});
     assert_string_equal(plan_of(&options).gpu, STANDIN_SECOND); /* the one that has more comes first */
     options.gpu = STANDIN_NAME;
