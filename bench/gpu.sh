@@ -27,6 +27,13 @@ context=$((prompt + 2 * tokens))
 gpu=(${GPU:+--gpu "$GPU"})
 dev=(${GPU:+-dev "${GPU//,//}"}) # llama.cpp divides by layers over these
 
+# Without the GPU llama.cpp would compute on the processor, and say nothing.
+devices=$("$bin/llama-bench" --list-devices 2>&1)
+if ! grep -q "${GPU:+$(printf '%s' "${GPU%%,*}"):.*}MiB free" <<<"$devices"; then
+    printf 'no GPU %s: %s\n' "${GPU:-}" "$devices" >&2
+    exit 1
+fi
+
 row() { printf '%-36s %17s %19s  %s\n' "$@"; }
 
 # "median (least-most)" of one test of llama-bench
