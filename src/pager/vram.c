@@ -570,9 +570,14 @@ hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, con
     if (status == HYPURA_OK && n_missing > 0) {
         status = upload(vram, bundle, set, vram->missing, indices, n_missing);
     }
-    if (status == HYPURA_OK && n_missing < n &&
-        ggml_backend_graph_compute_async(vram->backend, graph) != GGML_STATUS_SUCCESS) {
-        status = HYPURA_ERR_BACKEND;
+    if (status == HYPURA_OK && n_missing < n) {
+        /* In line with uploads: copies may be the work of the same engine, where those of
+         * another queue would come behind the uploads for the next layer. */
+        ggml_backend_t through = vram->uploader ? vram->uploader : vram->backend;
+        if (ggml_backend_graph_compute_async(through, graph) != GGML_STATUS_SUCCESS) {
+            status = HYPURA_ERR_BACKEND;
+        }
+        join_uploads(vram);
     }
     if (status != HYPURA_OK) {
         take_back(pool, inserted, n_kept);

@@ -230,6 +230,38 @@ static void what_ram_lacks_comes_from_the_drive(void **state)
     fixture_fails(HYPURA_ERR_BUDGET, hypura_model_open(&options, &model, &error), &error, "floor");
 }
 
+/* A prompt needs more experts than RAM holds, each once: what RAM holds of them serves it
+ * every time, instead of giving way to what is read. */
+static void a_prompt_keeps_what_ram_holds(void **state)
+{
+    (void)state;
+    enum { N_TOKENS = 64, N_PASSES = 4 };
+    hypura_model_options options = options_of(HYPURA_TINY "/moe-deep-q8_0.gguf", 0);
+    options.n_ubatch = N_TOKENS;
+    hypura_plan all = plan_of(&options);
+    options.vram_bytes = hypura_plan_vram_at(&all, 10);
+    all = plan_of(&options);
+    options.weights_bytes = all.floor_weights_bytes + (all.weights_bytes - all.floor_weights_bytes) / 2;
+    hypura_model *model = open_model(&options);
+    const hypura_pool_plan *pool = &hypura_model_plan(model)->pools[0];
+    llama_token tokens[N_TOKENS];
+    hypura_replay_fill(tokens, N_TOKENS, (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama)));
+    hypura_statistics s = {0};
+    for (int pass = 0; pass < N_PASSES; pass++) {
+        hypura_error error;
+        hypura_model_reset_statistics(model);
+        llama_memory_clear(llama_get_memory(model->ctx), true);
+        fixture_ok(hypura_model_decode_part(model, tokens, N_TOKENS, true, &error), &error);
+        hypura_model_statistics(model, &s);
+    }
+    const uint64_t expert_bytes = hypura_model_map(model)->bundles[0].expert_bytes;
+    const uint64_t held_bytes = pool->n_slots * expert_bytes;
+    assert_true(s.bytes_uploaded > held_bytes);
+    assert_int_equal(s.bytes_needed, s.bytes_uploaded);
+    assert_true(s.bytes_hit > held_bytes / 2);
+    hypura_model_close(model);
+}
+
 /* A device whose buffers are small has several pools for experts of one size. */
 static void small_buffers_are_several_pools(void **state)
 {
@@ -500,6 +532,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_prompt_in_parts_is_the_same, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(a_device_without_events_will_do, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(what_ram_lacks_comes_from_the_drive, use_mixture, no_faults),
+        cmocka_unit_test_setup_teardown(a_prompt_keeps_what_ram_holds, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(small_buffers_are_several_pools, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(dense_layers_are_split, use_mixture, no_faults),
         cmocka_unit_test_setup_teardown(without_a_name_it_is_the_largest, use_mixture, no_faults),
