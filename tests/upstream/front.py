@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Stands where llama.cpp's server tests expect llama-server, and starts `hypura serve`.
 
-Options that hypura serve has are translated, or become what lies beside a model: a template, a projector. What it decides
-itself is left out: defaults of sampling, which a request can give, and templates, which are always Jinja. Any other option is
-not part of this server: exit code 64, and "not served" on standard error.
+Options that hypura serve has are translated, or become what lies beside a model: parameters, a template, a projector. What it
+decides itself is left out: sizes of batches, and templates, which are always Jinja. Any other option is not part of this server:
+exit code 64, and "not served" on standard error.
 """
 import json
 import os
@@ -14,8 +14,9 @@ SERVE = {"--port": "--port", "--host": "--host", "--threads": "--threads", "--ap
 # What hypura serve does anyway, decides itself, or has its own way of.
 IGNORED = {"--offline", "--cont-batching", "--metrics", "--slots", "--no-slots", "--embedding", "--no-ui", "--kv-unified",
            "--jinja", "--no-jinja", "--no-mmproj", "--reranking"}
-IGNORED_WITH_VALUE = {"--alias", "--seed", "--temp", "--n-predict", "--batch-size", "--ubatch-size", "-fa",
-                      "--n-gpu-layers"}
+IGNORED_WITH_VALUE = {"--alias", "--batch-size", "--ubatch-size", "-fa", "--n-gpu-layers"}
+# The model's own parameters, as Ollama calls them.
+PARAMETERS = {"--seed": ("seed", int), "--temp": ("temperature", float), "--n-predict": ("num_predict", int)}
 # What is as the front has it anyway.
 SAME = {("--pooling", "last"), ("--reasoning", "auto"), ("--reasoning-format", "auto")}
 
@@ -37,6 +38,11 @@ while argv:
         words += [SERVE[option], argv.pop(0)]
     elif option in IGNORED:
         pass
+    elif option == "--context-shift":
+        words += [option]
+    elif option in PARAMETERS:
+        key, kind = PARAMETERS[option]
+        settings.setdefault("parameters", {})[key] = kind(argv.pop(0))
     elif option in IGNORED_WITH_VALUE or (argv and (option, argv[0]) in SAME):
         argv.pop(0)
     elif option == "--model":
