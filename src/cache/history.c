@@ -14,6 +14,7 @@
 #define CLASS_NEVER  (HISTORY_CLASSES - 1)
 #define CHANCE_NEVER 0.0005f
 #define PRIOR_SEEN   20.0f  /* tokens' worth of belief in the prior */
+#define PACE         (1.0 / 16) /* at which the usual number of tokens in a visit follows, at each round */
 #define FORGET       0.998f /* of the counts, at each round: half of them are of the last 350 tokens */
 
 /* ---- classes ---------------------------------------------------------------- */
@@ -76,6 +77,7 @@ bool history_open(history *past, uint32_t n_keys, uint32_t n_groups, const uint3
         .n_keys = n_keys,
         .n_groups = n_groups,
         .current = HYPURA_CACHE_NONE,
+        .visit_tokens = 1.0,
         .first_key = calloc((size_t)n_groups + 1, sizeof(*past->first_key)),
         .group_of = calloc(n_keys, sizeof(*past->group_of)),
         .keys = calloc(n_keys, sizeof(*past->keys)),
@@ -160,6 +162,8 @@ bool history_visit(history *past, const hypura_cache_visited *visit)
     past->clock += visit->n_tokens;
     if (round) {
         refresh_chances(past);
+        past->log_tokens += PACE * (log((double)visit->n_tokens) - past->log_tokens);
+        past->visit_tokens = exp(past->log_tokens);
     }
     for (uint32_t i = 0; i < visit->n; i++) {
         past->keys[visit->keys[i]].in_visit = true;
@@ -172,6 +176,12 @@ bool history_visit(history *past, const hypura_cache_visited *visit)
         note_use(past, visit, i, kept);
     }
     return round;
+}
+
+double history_visits_to_use(const history *past, double chance)
+{
+    const double alone = past->visit_tokens < 1.01 ? chance : 1.0 - pow(1.0 - chance, past->visit_tokens);
+    return 1.0 / alone;
 }
 
 void history_recall(history *past, uint32_t key, float frequency)

@@ -41,6 +41,8 @@ typedef struct history {
     history_key *keys;
     double clock;                  /* visits noted, a batch counting for all its tokens */
     uint32_t current;              /* group visited last */
+    double log_tokens;             /* of a visit, of late; */
+    double visit_tokens;           /* so many tokens are usual in one */
     float used[HISTORY_CLASSES];   /* keys of the class used by the next token */
     float seen[HISTORY_CLASSES];   /* keys of the class when a token passed */
     float chance[HISTORY_CLASSES]; /* used / seen, kept still for a round */
@@ -55,6 +57,9 @@ bool history_visit(history *past, const hypura_cache_visited *visit);
 
 /* A key was this frequent in an earlier run. */
 void history_recall(history *past, uint32_t key, float frequency);
+
+/* Visits of its group until a key is used that one token uses with this chance (above 0), as visits are of late. */
+double history_visits_to_use(const history *past, double chance);
 
 /* Chance that the next token uses the key. */
 static inline float history_chance(const history *past, uint32_t key)

@@ -15,7 +15,8 @@ static double lfu_worth(const history *past, uint32_t key)
 
 static double lfu_next_use(const history *past, double worth, uint32_t distance)
 {
-    return distance + past->n_groups * (1.0 / (worth + UNKNOWN) - 1.0);
+    const double chance = worth + UNKNOWN;
+    return distance + past->n_groups * (history_visits_to_use(past, chance < 1.0 ? chance : 1.0) - 1.0);
 }
 
 const hypura_policy hypura_policy_lfu = {.name = "lfu", .worth = lfu_worth, .next_use = lfu_next_use};

@@ -10,6 +10,10 @@
  *
  *     expected next use = d + n_groups * (1 / p - 1)        in visits
  *
+ * Where a visit serves n tokens, of several conversations or of a long prompt, p of that
+ * is 1 - (1 - p)^n. With that nearly 1 for all keys, only d is left: what was passed just
+ * now goes first, and the rest stays for its next visit, which is best for a scan.
+ *
  * LRU knows the first thing only by accident: with a pool below one token's
  * working set it evicts just what comes next and never hits. This order does not
  * collapse, and above the working set it is ahead of LRU and of LFU, as p mixes
@@ -25,7 +29,7 @@ static double reuse_worth(const history *past, uint32_t key)
 
 static double reuse_next_use(const history *past, double worth, uint32_t distance)
 {
-    return distance + past->n_groups * (1.0 / worth - 1.0);
+    return distance + past->n_groups * (history_visits_to_use(past, worth < 1.0 ? worth : 1.0) - 1.0);
 }
 
 const hypura_policy hypura_policy_reuse = {.name = "reuse", .worth = reuse_worth, .next_use = reuse_next_use};

@@ -260,11 +260,58 @@ static uint32_t count_checkpoints(const hypura_survey *survey, uint64_t memory_b
     return (uint32_t)(most / survey->checkpoint_bytes);
 }
 
-/* serves: for a server, see hypura_prepare_shared. */
-static hypura_status prepare(const hypura_model_options *options, const hypura_profile *given, uint32_t n_sequences,
-                             uint32_t n_outputs, bool serves, uint64_t reserve_bytes, bool measure,
+/* What is asked for, beside the options. */
+typedef struct demand {
+    const hypura_model_options *options;
+    hypura_profile profile;
+    hypura_gpus_found found;
+    uint64_t reserve_bytes;
+    bool serves; /* for a server, see hypura_prepare_shared */
+    bool measure;
+} demand;
+
+/* The survey on one GPU, which all others could stand for. */
+static hypura_status take_survey(const demand *wanted, hypura_preparation *prepared, hypura_survey **survey,
+                                 uint64_t *vocab_bytes, hypura_error *error)
+{
+    const hypura_load_gpu gpu = {
+        .n = wanted->found.n > 0, .devices = {wanted->found.devices[0]}, .n_layers = INT_MAX};
+    return hypura_survey_take(prepared->map, &prepared->context, &gpu, survey, vocab_bytes, error);
+}
+
+static hypura_status solve_survey(const demand *wanted, const hypura_survey *survey, uint64_t vocab_bytes,
+                                  hypura_preparation *prepared, hypura_error *error)
+{
+    uint64_t more_bytes = vocab_bytes + wanted->reserve_bytes;
+    if (wanted->serves) {
+        prepared->n_checkpoints = count_checkpoints(survey, wanted->options->memory_bytes);
+        more_bytes += prepared->n_checkpoints * survey->checkpoint_bytes;
+    }
+    return solve(wanted->options, &wanted->profile, &wanted->found, survey, more_bytes, wanted->measure, prepared,
+                 error);
+}
+
+/* Conversations of a model that is paged share one cache, so that a batch is one piece and reads weights once; that
+ * takes a little more memory. */
+static hypura_status share_cache(const demand *wanted, hypura_preparation *prepared, hypura_error *error)
+{
+    hypura_survey *survey = NULL;
+    uint64_t vocab_bytes = 0;
+    hypura_plan_free(prepared->plan);
+    prepared->plan = NULL;
+    prepared->context.one_cache = true;
+    hypura_status status = take_survey(wanted, prepared, &survey, &vocab_bytes, error);
+    if (status == HYPURA_OK) {
+        status = solve_survey(wanted, survey, vocab_bytes, prepared, error);
+    }
+    hypura_survey_free(survey);
+    return status;
+}
+
+static hypura_status prepare(demand *wanted, const hypura_profile *given, uint32_t n_sequences, uint32_t n_outputs,
                              hypura_preparation *prepared, hypura_error *error)
 {
+    const hypura_model_options *options = wanted->options;
     hypura_error_clear(error);
     memset(prepared, 0, sizeof(*prepared));
     hypura_status status = check_options(options, error);
@@ -272,8 +319,6 @@ static hypura_status prepare(const hypura_model_options *options, const hypura_p
         return status;
     }
 
-    hypura_profile profile;
-    hypura_gpus_found found;
     hypura_survey *survey = NULL;
     uint64_t vocab_bytes = 0;
     hypura_context_options *context = &prepared->context;
@@ -284,30 +329,28 @@ static hypura_status prepare(const hypura_model_options *options, const hypura_p
         status = hypura_load_sizes(prepared->map, &context->n_context, &context->n_ubatch, error);
     }
     if (status == HYPURA_OK) {
-        status = hypura_gpus_find(options->gpu, &found, error);
+        status = hypura_gpus_find(options->gpu, &wanted->found, error);
     }
     if (status == HYPURA_OK) {
         context->n_outputs = n_outputs < context->n_ubatch ? n_outputs : context->n_ubatch;
         context->n_sequences = n_sequences;
         context->n_context *= n_sequences;
-        /* On one, which all others could stand for. */
-        const hypura_load_gpu gpu = {.n = found.n > 0, .devices = {found.devices[0]}, .n_layers = INT_MAX};
-        status = hypura_survey_take(prepared->map, context, &gpu, &survey, &vocab_bytes, error);
+        status = take_survey(wanted, prepared, &survey, &vocab_bytes, error);
     }
     if (status == HYPURA_OK) {
-        status = get_profile(options, given, &profile, error);
+        status = get_profile(options, given, &wanted->profile, error);
     }
     if (status == HYPURA_OK) {
-        if (options->io_limit_bytes_per_s > 0 && (double)options->io_limit_bytes_per_s < profile.direct_bytes_per_s) {
-            profile.direct_bytes_per_s = (double)options->io_limit_bytes_per_s;
+        const double limit = (double)options->io_limit_bytes_per_s;
+        if (limit > 0 && limit < wanted->profile.direct_bytes_per_s) {
+            wanted->profile.direct_bytes_per_s = limit;
         }
-        if (serves) {
-            prepared->n_checkpoints = count_checkpoints(survey, options->memory_bytes);
-            reserve_bytes += prepared->n_checkpoints * survey->checkpoint_bytes;
-        }
-        status = solve(options, &profile, &found, survey, vocab_bytes + reserve_bytes, measure, prepared, error);
+        status = solve_survey(wanted, survey, vocab_bytes, prepared, error);
     }
     hypura_survey_free(survey);
+    if (status == HYPURA_OK && n_sequences > 1 && prepared->plan->mode != HYPURA_MODE_RESIDENT) {
+        status = share_cache(wanted, prepared, error);
+    }
     if (status != HYPURA_OK) {
         hypura_prepare_clear(prepared);
     }
@@ -317,13 +360,15 @@ static hypura_status prepare(const hypura_model_options *options, const hypura_p
 hypura_status hypura_prepare(const hypura_model_options *options, const hypura_profile *given, bool all_logits,
                              hypura_preparation *prepared, hypura_error *error)
 {
-    return prepare(options, given, 1, all_logits ? UINT32_MAX : 1, false, 0, false, prepared, error);
+    demand wanted = {.options = options};
+    return prepare(&wanted, given, 1, all_logits ? UINT32_MAX : 1, prepared, error);
 }
 
 hypura_status hypura_prepare_shared(const hypura_model_options *options, uint32_t n_sequences, uint64_t reserve_bytes,
                                     hypura_preparation *prepared, hypura_error *error)
 {
-    return prepare(options, NULL, n_sequences, n_sequences, true, reserve_bytes, false, prepared, error);
+    demand wanted = {.options = options, .reserve_bytes = reserve_bytes, .serves = true};
+    return prepare(&wanted, NULL, n_sequences, n_sequences, prepared, error);
 }
 
 hypura_status hypura_prepare_keep(const hypura_preparation *prepared, hypura_pager *pager, hypura_error *error)
@@ -345,7 +390,8 @@ hypura_status hypura_estimate(const hypura_model_options *options, hypura_plan *
 {
     hypura_preparation prepared;
     *plan = NULL;
-    hypura_status status = prepare(options, NULL, 1, 1, false, 0, !options->plain, &prepared, error);
+    demand wanted = {.options = options, .measure = !options->plain};
+    hypura_status status = prepare(&wanted, NULL, 1, 1, &prepared, error);
     if (status == HYPURA_OK) {
         *plan = prepared.plan;
         prepared.plan = NULL;

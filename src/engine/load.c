@@ -147,6 +147,7 @@ hypura_status hypura_load_context(struct llama_model *model, const hypura_contex
     params.n_batch = options->n_ubatch;
     params.n_ubatch = options->n_ubatch;
     params.n_seq_max = options->n_sequences > 0 ? options->n_sequences : 1;
+    params.kv_unified = options->one_cache;
     /* Every token that an encoder reads is an output. */
     params.n_outputs_max = llama_model_has_encoder(model) ? options->n_ubatch : options->n_outputs;
     params.n_threads = options->n_threads;

@@ -41,6 +41,7 @@ hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, co
 typedef struct hypura_context_options {
     uint32_t n_context;   /* of all sequences together */
     uint32_t n_sequences; /* that share the context; 0: 1 */
+    bool one_cache;       /* of all sequences: llama.cpp computes their tokens in one piece */
     uint32_t n_ubatch;
     uint32_t n_outputs; /* rows of logits at most in one ubatch */
     int n_threads;

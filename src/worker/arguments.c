@@ -222,8 +222,15 @@ void hypura_worker_server_words(const hypura_worker_arguments *arguments, const 
     add_number(words, "--ubatch-size", context->n_ubatch);
     add_number(words, "--threads", (uint64_t)context->n_threads);
     add_number(words, "--threads-batch", (uint64_t)context->n_threads);
-    /* Each conversation has a cache of its own: what others say changes none of its sums. */
-    add(words, "--no-kv-unified");
+    if (!context->one_cache) {
+        /* Each conversation has a cache of its own: what others say changes none of its sums. */
+        add(words, "--no-kv-unified");
+    } else {
+        /* With caches apart libllama computes a batch in pieces, of conversations that follow one another, and of as
+         * many tokens of each; every piece reads the weights that are not held. In one cache a batch is one piece. */
+        add(words, "--kv-unified");
+        add_number(words, "--kv-unified-per-slot", context->n_context / context->n_sequences);
+    }
     add(words, "--no-cache-idle-slots");
     add_number(words, "--cache-ram", arguments->reserve_bytes >> 20);
     add_number(words, "--ctx-checkpoints", prepared->n_checkpoints);

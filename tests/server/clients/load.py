@@ -327,7 +327,7 @@ PARTS = {
     "rest": lambda _: rest(),
     "dense": lambda seconds: load(DENSE, seconds),
     "moe": lambda seconds: load(MOE, seconds, "--weights", "224M"),
-    "q4_0": lambda seconds: load(make_coarse(), seconds, "--weights", "50%"),
+    "q4_0": lambda seconds: load(make_coarse(), seconds, "--weights", "35%"),
     "paged": lambda seconds: load(DENSE, seconds, "--weights", "60%"),
     "waiting": waiting,
     "stock": lambda seconds: against_stock(os.environ["LLAMA_SERVER"], DENSE, seconds),
