@@ -140,13 +140,25 @@ void pager_settle(hypura_pager *pager, const uint32_t *selected, uint32_t n)
     ahead->bundle = -1;
 }
 
-/* Guesses that are hardly ever right need no trial to its end. */
-static void refuse_bad_guesses(hypura_pager *pager)
+/* Guesses that are hardly ever right need no trial to its end, nor do any where tokens
+ * without them hardly wait for reads. */
+static void refuse_bad_guesses(hypura_pager *pager, bool with_guesses, uint64_t token_us)
 {
     pager_ahead *ahead = &pager->ahead;
+    if (!with_guesses) {
+        ahead->plain_us += token_us;
+        ahead->plain_waited_us += pager->waited_us - pager->token_waited_us;
+    }
     if (!hypura_brake_is_on(&pager->brake)) {
         ahead->n_read = 0;
         ahead->n_right = 0;
+        return;
+    }
+    const bool hardly_waits = (double)ahead->plain_waited_us < BRAKE_GAIN * (double)ahead->plain_us;
+    ahead->plain_us = 0;
+    ahead->plain_waited_us = 0;
+    if (hardly_waits) {
+        hypura_brake_refuse(&pager->brake);
     } else if (ahead->n_read >= GUESSES_TO_JUDGE && ahead->n_right * LEAST_RIGHT < ahead->n_read) {
         hypura_brake_refuse(&pager->brake);
     }
@@ -162,10 +174,12 @@ void pager_note_token(hypura_pager *pager, int bundle, uint32_t n_tokens)
     } else if (begins) {
         const uint64_t now_us = hypura_clock_us();
         if (pager->token_begin_us > 0) {
+            const bool with_guesses = hypura_brake_is_on(&pager->brake);
             hypura_brake_token(&pager->brake, (double)(now_us - pager->token_begin_us));
-            refuse_bad_guesses(pager);
+            refuse_bad_guesses(pager, with_guesses, now_us - pager->token_begin_us);
         }
         pager->token_begin_us = now_us;
+        pager->token_waited_us = pager->waited_us;
     }
 }
 

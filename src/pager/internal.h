@@ -184,6 +184,8 @@ typedef struct pager_ahead {
     uint32_t    next; /* of experts, not looked at yet */
     uint32_t    n_read;  /* guesses of this trial of the brake that were read */
     uint32_t    n_right; /* of them */
+    uint64_t    plain_us;        /* of tokens of this trial without guesses */
+    uint64_t    plain_waited_us; /* of that, waited for reads */
     bool        certain; /* nearly all will be selected */
     uint32_t   *experts;
     uint32_t    n_held;
@@ -266,6 +268,8 @@ struct hypura_pager {
     hypura_foresight foresight;
     hypura_brake    brake; /* decides when that is AUTO */
     uint64_t        token_begin_us; /* of the token being decoded; 0: unknown */
+    uint64_t        token_waited_us; /* `waited_us` when it began */
+    uint64_t        waited_us;       /* for reads, ever */
     int             last_bundle;    /* visited last */
     uint64_t        window_bytes; /* under way together, as the reads asked for last want it */
     pager_ahead     ahead;

@@ -78,7 +78,9 @@ void pager_wait(hypura_pager *pager)
     pager->n_waiting++;
     pthread_cond_wait(&pager->changed, &pager->lock);
     pager->n_waiting--;
-    pager->statistics.read_wait_s += (double)(hypura_clock_us() - begin_us) * 1e-6;
+    const uint64_t waited_us = hypura_clock_us() - begin_us;
+    pager->waited_us += waited_us;
+    pager->statistics.read_wait_s += (double)waited_us * 1e-6;
 }
 
 void pager_tell(hypura_pager *pager)

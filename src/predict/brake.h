@@ -23,7 +23,7 @@
 #define BRAKE_ON_TOKENS    256
 #define BRAKE_OFF_TOKENS   256
 #define BRAKE_OFF_MOST     8192
-#define BRAKE_GAIN         0.01 /* of a token's time: less is taken for none */
+#define BRAKE_GAIN         0.03 /* of a token's time: less is taken for none, as medians of so few differ by that */
 
 typedef enum hypura_brake_state { HYPURA_BRAKE_TRYING = 0, HYPURA_BRAKE_ON, HYPURA_BRAKE_OFF } hypura_brake_state;
 
