@@ -390,6 +390,18 @@ void hypura_pager_release_expert(hypura_pager *pager, int bundle, uint32_t slot)
     }
 }
 
+void hypura_pager_pass_expert(hypura_pager *pager, int bundle, uint32_t slot)
+{
+    pager_pool *pool = &pager->pools[pager->bundles[bundle].pool];
+    pthread_mutex_lock(&pager->lock);
+    const bool last = hypura_cache_pins(pool->cache, slot) == 1 && !pool->slots[slot].failed;
+    if (last && hypura_cache_key(pool->cache, slot) != HYPURA_CACHE_NONE) {
+        hypura_cache_remove(pool->cache, slot);
+    }
+    pthread_mutex_unlock(&pager->lock);
+    hypura_pager_release_expert(pager, bundle, slot);
+}
+
 /* Which bundle a key of a pool belongs to, for messages. */
 static int bundle_of_key(const hypura_pager *pager, uint32_t pool, uint32_t key)
 {

@@ -221,6 +221,9 @@ void hypura_pager_wait_slot(hypura_pager *pager, int bundle);
 hypura_status hypura_pager_wait_expert(hypura_pager *pager, int bundle, uint32_t slot, uint32_t matrices);
 
 void hypura_pager_release_expert(hypura_pager *pager, int bundle, uint32_t slot);
+/* The same for one that was only passing: its slot is the next to be filled, unless
+ * somebody else has leased it too. */
+void hypura_pager_pass_expert(hypura_pager *pager, int bundle, uint32_t slot);
 
 /* Begins the use of a dense weight by one node. Rows kept of it: rows 0 .. *n_rows - 1
  * at the returned address; they and the chunks stay the same until the next call. */

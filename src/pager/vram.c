@@ -241,10 +241,19 @@ void hypura_vram_close(hypura_vram *vram)
 
 /* ---- the queue ---------------------------------------------------------------- */
 
+static void release(hypura_vram *vram, const vram_lease *lease)
+{
+    if (lease->passes) {
+        hypura_pager_pass_expert(vram->pager, lease->bundle, lease->slot);
+    } else {
+        hypura_pager_release_expert(vram->pager, lease->bundle, lease->slot);
+    }
+}
+
 void hypura_vram_settled(hypura_vram *vram)
 {
     for (uint32_t i = 0; i < vram->n_pending; i++) {
-        hypura_pager_release_expert(vram->pager, vram->pending[i].bundle, vram->pending[i].slot);
+        release(vram, &vram->pending[i]);
     }
     vram->n_pending = 0;
 }
@@ -254,7 +263,7 @@ void hypura_vram_stage_settled(hypura_vram *vram, int set)
     uint32_t n = 0;
     for (uint32_t i = 0; i < vram->n_pending; i++) {
         if (vram->pending[i].set == set) {
-            hypura_pager_release_expert(vram->pager, vram->pending[i].bundle, vram->pending[i].slot);
+            release(vram, &vram->pending[i]);
         } else {
             vram->pending[n++] = vram->pending[i];
         }
@@ -340,7 +349,7 @@ static struct ggml_tensor *tensors_of(hypura_vram *vram, int bundle, int set)
     return set < 0 ? vram->bundles[bundle].slots : vram->bundles[bundle].stages[set];
 }
 
-static void send(hypura_vram *vram, int bundle, uint32_t ram_slot, int set, uint32_t index)
+static void send(hypura_vram *vram, int bundle, uint32_t ram_slot, int set, uint32_t index, bool passes)
 {
     struct ggml_tensor *tensors = tensors_of(vram, bundle, set);
     const int           n = vram->pager->map->bundles[bundle].n_tensors;
@@ -350,7 +359,8 @@ static void send(hypura_vram *vram, int bundle, uint32_t ram_slot, int set, uint
         ggml_backend_tensor_set_async(through, &tensors[i],
                                       hypura_pager_expert_data(vram->pager, bundle, ram_slot, i), index * bytes, bytes);
     }
-    vram->pending[vram->n_pending++] = (vram_lease){.bundle = bundle, .slot = ram_slot, .set = set};
+    vram->pending[vram->n_pending++] =
+        (vram_lease){.bundle = bundle, .slot = ram_slot, .set = set, .passes = passes};
 }
 
 static void release_rest(hypura_vram *vram, int bundle, uint32_t n)
@@ -362,9 +372,10 @@ static void release_rest(hypura_vram *vram, int bundle, uint32_t n)
     }
 }
 
-/* Uploads experts[0..n) of a bundle to these indices, those present in RAM first.
- * Both lists are used up. */
-static hypura_status upload(hypura_vram *vram, int bundle, int set, uint32_t *experts, uint32_t *indices, uint32_t n)
+/* Uploads experts[0..n) of a bundle to these indices, those present in RAM first, which
+ * keeps no copy of those that pass. Both lists are used up. */
+static hypura_status upload(hypura_vram *vram, int bundle, int set, uint32_t *experts, uint32_t *indices, uint32_t n,
+                            bool pass)
 {
     hypura_pager *pager = vram->pager;
     uint64_t      n_sent = 0;
@@ -391,7 +402,7 @@ static hypura_status upload(hypura_vram *vram, int bundle, int set, uint32_t *ex
                     join_uploads(vram);
                     return HYPURA_ERR_IO;
                 }
-                send(vram, bundle, slot, set, indices[i]);
+                send(vram, bundle, slot, set, indices[i], pass);
                 if (set < 0) {
                     vram_set_entry(vram, bundle, experts[i], indices[i]);
                 }
@@ -490,7 +501,7 @@ hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens,
     if (n_missing > 0) {
         uint32_t inserted[MAX_EXPERTS];
         memcpy(inserted, indices, n_missing * sizeof(*inserted));
-        status = upload(vram, bundle, -1, vram->missing, indices, n_missing);
+        status = upload(vram, bundle, -1, vram->missing, indices, n_missing, false);
         if (status != HYPURA_OK) {
             take_back(pool, inserted, n_missing);
         }
@@ -536,6 +547,14 @@ static void add_copy(hypura_vram *vram, struct ggml_cgraph *graph, int bundle, i
     }
 }
 
+/* Where RAM cannot hold all experts it holds others than the slots that a prompt fills:
+ * RAM is asked for none of these as long as they are there. */
+static bool ram_is_short(const hypura_vram *vram, int bundle)
+{
+    const hypura_pool_plan *pool = &vram->pager->plan->pools[vram->pager->bundles[bundle].pool];
+    return pool->n_slots < pool->n_units;
+}
+
 /* What slots hold is copied; what they lack goes through those that are still empty,
  * where it stays, and else to the stage alone. */
 hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, const uint32_t *experts, uint32_t n)
@@ -566,9 +585,12 @@ hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, con
         }
     }
     count(vram, bundle, n, n - n_missing - n_kept, true);
-    hypura_status status = n_kept > 0 ? upload(vram, bundle, -1, kept, slots, n_kept) : HYPURA_OK;
+    hypura_status status = HYPURA_OK;
+    if (n_kept > 0) {
+        status = upload(vram, bundle, -1, kept, slots, n_kept, ram_is_short(vram, bundle));
+    }
     if (status == HYPURA_OK && n_missing > 0) {
-        status = upload(vram, bundle, set, vram->missing, indices, n_missing);
+        status = upload(vram, bundle, set, vram->missing, indices, n_missing, false);
     }
     if (status == HYPURA_OK && n_missing < n) {
         /* In line with uploads: copies may be the work of the same engine, where those of

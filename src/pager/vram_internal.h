@@ -44,7 +44,8 @@ typedef struct vram_bundle {
 typedef struct vram_lease {
     int      bundle;
     uint32_t slot;
-    int      set; /* of the stage it goes to; -1: to a slot */
+    int      set;    /* of the stage it goes to; -1: to a slot */
+    bool     passes; /* RAM need not keep it */
 } vram_lease;
 
 struct hypura_vram {

@@ -230,16 +230,16 @@ static void what_ram_lacks_comes_from_the_drive(void **state)
     fixture_fails(HYPURA_ERR_BUDGET, hypura_model_open(&options, &model, &error), &error, "floor");
 }
 
-/* A prompt needs more experts than RAM holds, each once: what RAM holds of them serves it
- * every time, instead of giving way to what is read. */
+/* RAM cannot hold all experts: it holds others than the first prompt left in the GPU's memory, and
+ * they serve the second one. */
 static void a_prompt_keeps_what_ram_holds(void **state)
 {
     (void)state;
-    enum { N_TOKENS = 64, N_PASSES = 4 };
+    enum { N_TOKENS = 64, N_PASSES = 2 };
     hypura_model_options options = options_of(HYPURA_TINY "/moe-deep-q8_0.gguf", 0);
     options.n_ubatch = N_TOKENS;
     hypura_plan all = plan_of(&options);
-    options.vram_bytes = hypura_plan_vram_at(&all, 10);
+    options.vram_bytes = hypura_plan_vram_at(&all, 40);
     all = plan_of(&options);
     options.weights_bytes = all.floor_weights_bytes + (all.weights_bytes - all.floor_weights_bytes) / 2;
     hypura_model *model = open_model(&options);
@@ -256,9 +256,10 @@ static void a_prompt_keeps_what_ram_holds(void **state)
     }
     const uint64_t expert_bytes = hypura_model_map(model)->bundles[0].expert_bytes;
     const uint64_t held_bytes = pool->n_slots * expert_bytes;
-    assert_true(s.bytes_uploaded > held_bytes);
+    const uint64_t most_bytes = held_bytes < s.bytes_uploaded ? held_bytes : s.bytes_uploaded;
+    assert_true(pool->n_slots < pool->n_units);
     assert_int_equal(s.bytes_needed, s.bytes_uploaded);
-    assert_true(s.bytes_hit > held_bytes / 2);
+    assert_true(s.bytes_hit > most_bytes / 2);
     hypura_model_close(model);
 }
 
