@@ -311,7 +311,7 @@ enum ggml_status backend_run_chain(backend_instance *instance, const backend_cha
     bool told = !begins;
     if (begins) {
         tell_visit(&work);
-        told = backend_foresee_batch(chain, work.foreseen);
+        told = backend_foresee_batch(instance, chain, work.foreseen);
     }
     lease_more(&work);
     if (!told) {

@@ -173,7 +173,7 @@ void chain_find(const struct ggml_cgraph *graph, int first, backend_chain *found
 
 /* Once for each selection, before its leases; experts: room for all of the next layer.
  * False unless the batch is so wide that the next layer will need nearly all. */
-bool backend_foresee_batch(const backend_chain *chain, uint32_t *experts);
+bool backend_foresee_batch(backend_instance *instance, const backend_chain *chain, uint32_t *experts);
 /* The same after its leases, for one token. */
 void backend_foresee(backend_instance *instance, const backend_chain *chain, uint32_t *experts);
 
