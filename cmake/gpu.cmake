@@ -27,7 +27,7 @@ foreach(_backend vulkan cuda hip metal)
   endif()
   set(_gpu_options ${HYPURA_LLAMA_OPTIONS})
   if(_backend STREQUAL "cuda" AND CMAKE_CUDA_ARCHITECTURES)
-    string(REPLACE ";" "\\;" _gpu_architectures "${CMAKE_CUDA_ARCHITECTURES}")
+    string(REPLACE ";" "," _gpu_architectures "${CMAKE_CUDA_ARCHITECTURES}")
     list(APPEND _gpu_options "-DCMAKE_CUDA_ARCHITECTURES=${_gpu_architectures}")
   endif()
   set(_gpu_script ${CMAKE_COMMAND} -E env CC=${HYPURA_LLAMA_CC} CXX=${HYPURA_LLAMA_CXX}

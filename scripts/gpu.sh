@@ -31,6 +31,10 @@ while [ $# -gt 0 ]; do
         where=1
         shift
         ;;
+    -DCMAKE_CUDA_ARCHITECTURES=*) # separated by commas: CMake's own lists end at a semicolon on their way here
+        extra+=("${1//,/;}")
+        shift
+        ;;
     -D*)
         extra+=("$1")
         shift
