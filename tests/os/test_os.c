@@ -2,6 +2,7 @@
 #include "os/os.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -292,6 +293,22 @@ static void peak_memory_grows(void **state)
     assert_true(hypura_os_peak_rss_bytes() >= 64 * MIB);
 }
 
+/* Whether it is permitted depends on who runs the tests; what is told must be so. */
+static void a_thread_comes_first_and_goes_back(void **state)
+{
+    (void)state;
+    const bool first = hypura_os_thread_come_first();
+#ifdef __linux__
+    assert_int_equal(sched_getscheduler(0), first ? SCHED_RR : SCHED_OTHER);
+#endif
+    hypura_os_thread_be_ordinary();
+#ifdef __linux__
+    assert_int_equal(sched_getscheduler(0), SCHED_OTHER);
+#else
+    assert_false(first);
+#endif
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -310,6 +327,7 @@ int main(void)
 #endif
         cmocka_unit_test_setup_teardown(drives_have_an_identity, make_file, remove_file),
         cmocka_unit_test(processors_are_counted),
+        cmocka_unit_test(a_thread_comes_first_and_goes_back),
         cmocka_unit_test(peak_memory_grows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
