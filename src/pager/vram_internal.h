@@ -1,6 +1,7 @@
 /*
  * vram_internal.h - what the files of slots in a GPU's memory share.
  *
+ *     vram_open.c  memory on the device
  *     vram.c       slots, stages and what is uploaded to them
  *     vram_ids.c   ids on the device and on the host, tables from experts to slots
  */

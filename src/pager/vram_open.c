@@ -1,0 +1,240 @@
+/*
+ * vram_open.c - memory on a GPU for slots and stages: taken before the first token,
+ * given back at the end, and nothing in between. See vram.h.
+ */
+#include "pager/vram_internal.h"
+
+#include "base/status.h"
+
+#include "ggml-backend.h"
+#include "ggml.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- memory ---------------------------------------------------------------- */
+
+static const hypura_tensor *matrix_of(const hypura_vram *vram, int bundle, int index)
+{
+    const hypura_map *map = vram->pager->map;
+    return &map->tensors[map->bundles[bundle].tensors[index]];
+}
+
+/* A tensor of n experts of a matrix; without memory yet. */
+static struct ggml_tensor describe(const hypura_tensor *matrix, uint32_t n)
+{
+    struct ggml_tensor tensor = {.type = (enum ggml_type)matrix->type, .op = GGML_OP_NONE};
+    tensor.ne[0] = matrix->ne[0];
+    tensor.ne[1] = matrix->ne[1];
+    tensor.ne[2] = n;
+    tensor.ne[3] = 1;
+    tensor.nb[0] = ggml_type_size(tensor.type);
+    tensor.nb[1] = ggml_row_size(tensor.type, tensor.ne[0]);
+    tensor.nb[2] = tensor.nb[1] * (size_t)tensor.ne[1];
+    tensor.nb[3] = tensor.nb[2] * n;
+    snprintf(tensor.name, sizeof(tensor.name), "%.60s", matrix->name);
+    return tensor;
+}
+
+bool vram_place_at(struct ggml_tensor *tensor, ggml_backend_buffer_t buffer, size_t offset)
+{
+    return ggml_backend_tensor_alloc(buffer, tensor, (char *)ggml_backend_buffer_get_base(buffer) + offset) ==
+           GGML_STATUS_SUCCESS;
+}
+
+ggml_backend_buffer_t vram_take(hypura_vram *vram, size_t bytes, const char *what, hypura_error *error)
+{
+    ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(vram->type, bytes);
+    if (!buffer) {
+        hypura_fail(error, HYPURA_ERR_MEMORY, "%s: no memory for %zu bytes of %s: give a smaller limit on GPU memory",
+                    ggml_backend_dev_name(vram->device), bytes, what);
+        return NULL;
+    }
+    ggml_backend_buffer_set_usage(buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    ggml_backend_buffer_clear(buffer, 0);
+    return buffer;
+}
+
+static hypura_status open_pool(hypura_vram *vram, int bundle, hypura_error *error)
+{
+    vram_bundle *place = &vram->bundles[bundle];
+    vram_pool   *pool = &vram->pools[place->pool];
+    for (int i = 0; i < vram->pager->map->bundles[bundle].n_tensors; i++) {
+        place->slots[i] = describe(matrix_of(vram, bundle, i), pool->n_slots);
+        if (!pool->buffers[i]) {
+            pool->buffers[i] =
+                vram_take(vram, ggml_backend_buft_get_alloc_size(vram->type, &place->slots[i]), "expert slots", error);
+        }
+        if (!pool->buffers[i] || !vram_place_at(&place->slots[i], pool->buffers[i], 0)) {
+            return error->status != HYPURA_OK
+                       ? error->status
+                       : hypura_fail(error, HYPURA_ERR_BACKEND, "%s: %s does not accept slots of this tensor",
+                                     place->slots[i].name, ggml_backend_dev_name(vram->device));
+        }
+    }
+    return HYPURA_OK;
+}
+
+static hypura_status open_stages(hypura_vram *vram, hypura_error *error)
+{
+    const hypura_map *map = vram->pager->map;
+    size_t            bytes[HYPURA_MAX_BUNDLE] = {0};
+    for (int b = 0; b < map->n_bundles; b++) {
+        for (int i = 0; vram->bundles[b].paged && i < map->bundles[b].n_tensors; i++) {
+            const struct ggml_tensor tensor = describe(matrix_of(vram, b, i), (uint32_t)map->bundles[b].n_experts);
+            const size_t             needed = ggml_backend_buft_get_alloc_size(vram->type, &tensor);
+            bytes[i] = needed > bytes[i] ? needed : bytes[i];
+        }
+    }
+    for (int s = 0; s < hypura_vram_n_stages(vram); s++) {
+        for (int i = 0; i < HYPURA_MAX_BUNDLE && bytes[i] > 0; i++) {
+            vram->stages[s][i] = vram_take(vram, bytes[i], "stages for batches", error);
+            if (!vram->stages[s][i]) {
+                return error->status;
+            }
+        }
+        for (int b = 0; b < map->n_bundles; b++) {
+            for (int i = 0; vram->bundles[b].paged && i < map->bundles[b].n_tensors; i++) {
+                struct ggml_tensor *stage = &vram->bundles[b].stages[s][i];
+                *stage = describe(matrix_of(vram, b, i), (uint32_t)map->bundles[b].n_experts);
+                (void)vram_place_at(stage, vram->stages[s][i], 0); /* slots of the same type were accepted */
+            }
+        }
+    }
+    return HYPURA_OK;
+}
+
+/* ---- open and close ---------------------------------------------------------- */
+
+static hypura_status open_cache(hypura_vram *vram, uint32_t index, hypura_error *error)
+{
+    const hypura_map *map = vram->pager->map;
+    uint32_t         *group_keys = calloc((size_t)map->n_bundles, sizeof(*group_keys));
+    if (!group_keys) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %d expert bundles", map->n_bundles);
+    }
+    for (int b = 0; b < map->n_bundles; b++) {
+        const bool here = vram->bundles[b].paged && vram->bundles[b].pool == index;
+        group_keys[b] = here ? (uint32_t)map->bundles[b].n_experts : 0;
+    }
+    const hypura_cache_options options = {
+        .n_slots = vram->pools[index].n_slots,
+        .n_keys = vram->pools[index].n_keys,
+        .n_groups = (uint32_t)map->n_bundles,
+        .group_keys = group_keys,
+    };
+    const hypura_status status = hypura_cache_open(&options, &vram->pools[index].cache, error);
+    free(group_keys);
+    return status;
+}
+
+static hypura_status open_pools(hypura_vram *vram, hypura_error *error)
+{
+    const hypura_map  *map = vram->pager->map;
+    const hypura_plan *plan = vram->pager->plan;
+    for (int b = 0; b < map->n_bundles; b++) {
+        const hypura_placement *placement = &plan->placements[map->bundles[b].tensors[0]];
+        if (placement->place != HYPURA_PLACE_EXPERTS || placement->gpu != vram->gpu) {
+            continue;
+        }
+        if (map->bundles[b].n_experts > MAX_EXPERTS) {
+            return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "%d experts in a layer: over a GPU there can be %d",
+                               map->bundles[b].n_experts, MAX_EXPERTS);
+        }
+        vram_bundle *place = &vram->bundles[b];
+        vram_pool   *pool = &vram->pools[placement->vram_pool];
+        place->paged = true;
+        place->pool = (uint32_t)placement->vram_pool;
+        place->first_key = pool->n_keys;
+        pool->n_keys += (uint32_t)map->bundles[b].n_experts;
+        pool->n_slots = plan->vram_pools[place->pool].n_slots;
+        if (open_pool(vram, b, error)) {
+            return error->status;
+        }
+    }
+    hypura_status status = HYPURA_OK;
+    for (uint32_t p = 0; p < vram->n_pools && status == HYPURA_OK; p++) {
+        status = vram->pools[p].n_keys > 0 ? open_cache(vram, p, error) : HYPURA_OK; /* others are of other GPUs */
+    }
+    return status;
+}
+
+static hypura_status open_copies(hypura_vram *vram, hypura_error *error)
+{
+    const size_t n = (size_t)MAX_EXPERTS * HYPURA_MAX_BUNDLE;
+    vram->copies = ggml_init((struct ggml_init_params){
+        .mem_size = 3 * n * ggml_tensor_overhead() + ggml_graph_overhead_custom(3 * n, false), .no_alloc = true});
+    return vram->copies ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for graphs of %zu copies", n);
+}
+
+/* An instance that uploads while another one computes. ggml-vulkan has a queue for copies
+ * in each, and Metal's memory is the host's. */
+static void open_uploader(hypura_vram *vram, const char *backend)
+{
+    if (strcmp(backend, "Vulkan") != 0 && strcmp(backend, "MTL") != 0) {
+        vram->uploaded = ggml_backend_event_new(vram->device);
+        vram->uploader = vram->uploaded ? ggml_backend_dev_init(vram->device, NULL) : NULL;
+    }
+}
+
+static void close_uploader(hypura_vram *vram)
+{
+    if (vram->uploader) {
+        ggml_backend_synchronize(vram->uploader);
+        ggml_backend_free(vram->uploader);
+    }
+    ggml_backend_event_free(vram->uploaded);
+}
+
+hypura_status hypura_vram_open(hypura_pager *pager, void *device, int gpu, hypura_vram **out, hypura_error *error)
+{
+    hypura_vram *vram = calloc(1, sizeof(*vram));
+    if (!vram) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the states of GPU slots");
+    }
+    hypura_error_clear(error);
+    vram->pager = pager;
+    vram->device = device;
+    vram->gpu = gpu;
+    vram->type = ggml_backend_dev_buffer_type(device);
+    const char *backend = ggml_backend_reg_name(ggml_backend_dev_backend_reg(device));
+    vram->copies_overtake = strcmp(backend, "Vulkan") == 0;
+    vram->remap_tokens = vram_remap_tokens(backend);
+    open_uploader(vram, backend);
+    vram->n_pools = (uint32_t)pager->plan->n_vram_pools;
+    vram->bundles = calloc((size_t)pager->map->n_bundles + 1, sizeof(*vram->bundles));
+    if (!vram->bundles) {
+        hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the places of %d expert bundles", pager->map->n_bundles);
+    }
+    if (!vram->bundles || open_pools(vram, error) || open_stages(vram, error) || vram_open_ids(vram, error) ||
+        open_copies(vram, error)) {
+        hypura_vram_close(vram);
+        return error->status;
+    }
+    *out = vram;
+    return HYPURA_OK;
+}
+
+void hypura_vram_close(hypura_vram *vram)
+{
+    if (!vram) {
+        return;
+    }
+    close_uploader(vram);
+    for (uint32_t p = 0; p < vram->n_pools; p++) {
+        hypura_cache_close(vram->pools[p].cache);
+        for (int i = 0; i < HYPURA_MAX_BUNDLE; i++) {
+            ggml_backend_buffer_free(vram->pools[p].buffers[i]);
+        }
+    }
+    for (int s = 0; s < HYPURA_MAX_STAGES; s++) {
+        for (int i = 0; i < HYPURA_MAX_BUNDLE; i++) {
+            ggml_backend_buffer_free(vram->stages[s][i]);
+        }
+    }
+    vram_close_ids(vram);
+    ggml_free(vram->copies);
+    free(vram->bundles);
+    free(vram);
+}
