@@ -148,16 +148,24 @@ static bool is_equal(const trial *t, uint32_t n, int64_t width, uint64_t *by_row
     return good && memcmp(t->by_rows, t->at_once, (size_t)n * (size_t)width * sizeof(float)) == 0;
 }
 
+static int64_t trial_width(const struct ggml_tensor *weights)
+{
+    return weights->ne[1] < TRIAL_WIDTH ? weights->ne[1] : TRIAL_WIDTH;
+}
+
+static bool reserve_trial(chain_work *work, const struct ggml_tensor *weights)
+{
+    const size_t n_floats = (size_t)(weights->ne[0] + 2 * trial_width(weights)) * TRIAL_ROWS;
+    return arena_reserve(&work->instance->rows, n_floats * sizeof(float) + 1024);
+}
+
 static bool try(chain_work *work, const chain_node *product, uint32_t slot)
 {
     backend_arena *arena = &work->instance->rows;
     const struct ggml_tensor *weights = product->node->src[0];
-    const int64_t width = weights->ne[1] < TRIAL_WIDTH ? weights->ne[1] : TRIAL_WIDTH;
+    const int64_t width = trial_width(weights);
     const size_t n_source = (size_t)weights->ne[0] * TRIAL_ROWS;
     const size_t n_result = (size_t)width * TRIAL_ROWS;
-    if (!arena_reserve(arena, (n_source + 2 * n_result) * sizeof(float) + 1024)) {
-        return false;
-    }
     arena->used = 0;
     const trial t = {.work = work,
                      .product = product,
@@ -200,7 +208,9 @@ static bool pays(chain_work *work, const chain_node *product, uint32_t slot)
                           .traits = repack ? repack->traits : NULL,
                           .width = product->node->src[0]->ne[0]};
     const backend_batch *known = find(instance, &kind);
-    if (!known && slot != UINT32_MAX && instance->n_batches < BACKEND_MAX_BATCHES) {
+    /* Memory is taken when a kind is first met, though an expert to try may be there only later. */
+    const bool unknown = !known && instance->n_batches < BACKEND_MAX_BATCHES;
+    if (unknown && reserve_trial(work, product->node->src[0]) && slot != UINT32_MAX) {
         kind.pays = try(work, product, slot);
         atomic_fetch_add(&tried, 1);
         known = &instance->batches[instance->n_batches];
