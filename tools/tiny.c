@@ -1,5 +1,5 @@
 /*
- * tiny.c - `mkmodel tiny`: the models that tests run on, each below 1 MB.
+ * tiny.c - `mkmodel tiny`: the models that tests run on, each below 5 MB, all but one below 1 MB.
  *
  * Together they cover what the handling of weights depends on: every common quant
  * format, slices that are multiples of no disk block, types mixed within an expert,
