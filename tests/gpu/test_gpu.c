@@ -2,12 +2,11 @@
  * test_gpu.c - what goes wrong on a GPU ends in a message or in a smaller pool, never
  * in other text; and what the plan and the statistics say of the tier is so.
  */
-#include "../engine/engine_fixture.h"
+#include "gpu_fixture.h"
 
 #include "engine/gpu.h"
 #include "engine/replay.h"
 #include "engine/timeline.h"
-#include "standin.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -31,20 +30,7 @@ static hypura_model_options options_of(const char *path, uint64_t vram_bytes)
                                   .n_ubatch = 32,
                                   .n_threads = 1,
                                   .no_repack = true,
-                                  .cache_dir = fixture_cache_dir()};
-}
-
-/* What the plan says, without its lists. */
-static hypura_plan plan_of(const hypura_model_options *options)
-{
-    hypura_plan *solved = NULL;
-    hypura_error error;
-    fixture_ok(hypura_estimate(options, &solved, &error), &error);
-    hypura_plan plan = *solved;
-    hypura_plan_free(solved);
-    plan.placements = NULL;
-    plan.order = NULL;
-    return plan;
+                                  .cache_dir = gpu_cache_dir};
 }
 
 static hypura_model *open_model(const hypura_model_options *options)
@@ -64,7 +50,7 @@ static int use_mixture(void **state)
     }
     snprintf(mixture.path, sizeof(mixture.path), "%s", fixture_arch("olmoe-moe.gguf"));
     hypura_model_options options = options_of(mixture.path, 0);
-    const hypura_plan plan = plan_of(&options);
+    const hypura_plan plan = gpu_plan_of(&options);
     assert_string_equal(plan.gpu, STANDIN_NAME);
     mixture.least_bytes = hypura_plan_vram_at(&plan, 10);
     mixture.half_bytes = hypura_plan_vram_at(&plan, 50);
@@ -98,17 +84,12 @@ static hypura_statistics run_same(const hypura_model_options *options)
     return s;
 }
 
-static int no_faults(void **state)
-{
-    (void)state;
-    standin_set_faults(&(standin_faults){0});
-    return 0;
-}
-
 static int setup(void **state)
 {
     standin_register();
-    return fixture_setup(state);
+    const int result = fixture_setup(state);
+    gpu_store_rates(HYPURA_TINY "/moe-deep-q8_0.gguf", 1.0);
+    return result;
 }
 
 static int teardown(void **state)
@@ -214,10 +195,10 @@ static void what_ram_lacks_comes_from_the_drive(void **state)
 {
     (void)state;
     hypura_model_options options = options_of(mixture.path, mixture.least_bytes);
-    const hypura_plan all = plan_of(&options);
+    const hypura_plan all = gpu_plan_of(&options);
     const hypura_statistics held = run_same(&options);
     options.weights_bytes = all.floor_weights_bytes + (all.weights_bytes - all.floor_weights_bytes) / 2;
-    assert_true(plan_of(&options).pool_bytes < all.pool_bytes);
+    assert_true(gpu_plan_of(&options).pool_bytes < all.pool_bytes);
     const hypura_statistics half = run_same(&options);
     options.weights_bytes = all.floor_weights_bytes;
     const hypura_statistics least = run_same(&options);
@@ -231,16 +212,16 @@ static void what_ram_lacks_comes_from_the_drive(void **state)
 }
 
 /* RAM cannot hold all experts: it holds others than a prompt left in the GPU's memory, and they
- * serve the next one. How soon depends on the layers held whole, and these on measured rates. */
+ * serve the next one. */
 static void a_prompt_keeps_what_ram_holds(void **state)
 {
     (void)state;
-    enum { N_TOKENS = 64, N_PASSES = 3 };
+    enum { N_TOKENS = 64, N_PASSES = 2 };
     hypura_model_options options = options_of(HYPURA_TINY "/moe-deep-q8_0.gguf", 0);
     options.n_ubatch = N_TOKENS;
-    hypura_plan all = plan_of(&options);
+    hypura_plan all = gpu_plan_of(&options);
     options.vram_bytes = hypura_plan_vram_at(&all, 40);
-    all = plan_of(&options);
+    all = gpu_plan_of(&options);
     options.weights_bytes = all.floor_weights_bytes + (all.weights_bytes - all.floor_weights_bytes) / 2;
     hypura_model *model = open_model(&options);
     const hypura_pool_plan *pool = &hypura_model_plan(model)->pools[0];
@@ -268,10 +249,10 @@ static void small_buffers_are_several_pools(void **state)
 {
     (void)state;
     hypura_model_options options = options_of(mixture.path, 0);
-    const hypura_plan plan = plan_of(&options);
+    const hypura_plan plan = gpu_plan_of(&options);
     standin_set_faults(&(standin_faults){.max_buffer_bytes = 2 * plan.vram_pools[0].slot_bytes});
     options.vram_bytes = hypura_plan_vram_at(&plan, 100);
-    assert_true(plan_of(&options).n_vram_pools >= plan.n_vram_pools);
+    assert_true(gpu_plan_of(&options).n_vram_pools >= plan.n_vram_pools);
     (void)run_same(&options);
 }
 
@@ -281,12 +262,12 @@ static void dense_layers_are_split(void **state)
     (void)state;
     hypura_model_options options = options_of(fixture_arch("llama-dense.gguf"), 0);
     options.force_paging = false;
-    const hypura_plan whole = plan_of(&options);
+    const hypura_plan whole = gpu_plan_of(&options);
     assert_int_equal(whole.n_vram_pools, 0);
     int last = -1;
     for (uint64_t eighth = 1; eighth <= 8; eighth++) {
         options.vram_bytes = whole.full_vram_bytes * eighth / 8;
-        const hypura_plan plan = plan_of(&options);
+        const hypura_plan plan = gpu_plan_of(&options);
         assert_true(plan.vram_bytes <= options.vram_bytes);
         assert_true(plan.n_gpu_layers >= last);
         last = plan.n_gpu_layers;
@@ -302,7 +283,7 @@ static void without_a_name_it_is_the_largest(void **state)
     (void)state;
     hypura_model_options options = options_of(mixture.path, 0);
     options.gpu = NULL;
-    const hypura_plan plan = plan_of(&options);
+    const hypura_plan plan = gpu_plan_of(&options);
     assert_string_not_equal(plan.gpu, STANDIN_SMALL);
     assert_string_not_equal(plan.gpu, STANDIN_TWIN);
     assert_string_not_equal(plan.gpu, "");
@@ -314,7 +295,7 @@ static void a_card_of_two_drivers_is_one_gpu(void **state)
     (void)state;
     static hypura_profile profile;
     hypura_error error;
-    const hypura_profile_options where = {.cache_dir = fixture_cache_dir(), .storage_path = mixture.path};
+    const hypura_profile_options where = {.cache_dir = gpu_cache_dir, .storage_path = mixture.path};
     fixture_ok(hypura_profile_get(&where, &profile, &error), &error);
     const hypura_device *listed = NULL;
     for (int i = 0; i < profile.n_devices; i++) {
@@ -344,7 +325,7 @@ static void an_unknown_gpu_is_refused_with_those_there_are(void **state)
     fixture_fails(HYPURA_ERR_USAGE, hypura_estimate(&options, &plan, &error), &error, "Vulkan99");
     assert_non_null(strstr(error.message, STANDIN_SMALL ", " STANDIN_NAME));
     options.gpu = "none";
-    assert_string_equal(plan_of(&options).gpu, "");
+    assert_string_equal(gpu_plan_of(&options).gpu, "");
 }
 
 static void a_bench_pairs_limits(void **state)
@@ -362,7 +343,7 @@ static void a_bench_pairs_limits(void **state)
                                           .prompt_tokens = 5,
                                           .runs = 1,
                                           .n_threads = 1,
-                                          .cache_dir = fixture_cache_dir()};
+                                          .cache_dir = gpu_cache_dir};
     hypura_bench_report report;
     hypura_error error;
     fixture_ok(hypura_bench(&options, &report, &error), &error);
@@ -509,7 +490,7 @@ static void less_memory_is_a_smaller_pool(void **state)
     const uint64_t margin = UINT64_C(768) << 20; /* left to the driver */
     standin_set_faults(&(standin_faults){.memory_bytes = margin + mixture.least_bytes});
     const hypura_model_options options = options_of(mixture.path, 0);
-    const hypura_plan plan = plan_of(&options);
+    const hypura_plan plan = gpu_plan_of(&options);
     assert_true(plan.n_vram_pools > 0);
     assert_true(plan.vram_bytes <= mixture.least_bytes);
     (void)run_same(&options);
@@ -528,26 +509,26 @@ static void memory_that_is_not_pinned_will_do(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(statistics_tell_of_the_tier, use_mixture, no_faults),
-        cmocka_unit_test_setup_teardown(running_ahead_changes_no_bit, use_mixture, no_faults),
-        cmocka_unit_test_setup_teardown(a_prompt_in_parts_is_the_same, use_mixture, no_faults),
-        cmocka_unit_test_setup_teardown(a_device_without_events_will_do, use_mixture, no_faults),
-        cmocka_unit_test_setup_teardown(what_ram_lacks_comes_from_the_drive, use_mixture, no_faults),
-        cmocka_unit_test_setup_teardown(a_prompt_keeps_what_ram_holds, use_mixture, no_faults),
-        cmocka_unit_test_setup_teardown(small_buffers_are_several_pools, use_mixture, no_faults),
-        cmocka_unit_test_setup_teardown(dense_layers_are_split, use_mixture, no_faults),
-        cmocka_unit_test_setup_teardown(without_a_name_it_is_the_largest, use_mixture, no_faults),
-        cmocka_unit_test_setup_teardown(a_card_of_two_drivers_is_one_gpu, use_mixture, no_faults),
-        cmocka_unit_test_setup_teardown(an_unknown_gpu_is_refused_with_those_there_are, use_mixture, no_faults),
-        cmocka_unit_test_setup_teardown(a_bench_pairs_limits, use_mixture, no_faults),
-        cmocka_unit_test_setup_teardown(a_time_line_tells_of_each_cut, use_mixture, no_faults),
-        cmocka_unit_test_setup_teardown(a_failed_graph_is_an_error, use_mixture, no_faults),
-        cmocka_unit_test_setup_teardown(a_lost_device_is_an_error, use_mixture, no_faults),
-        cmocka_unit_test_setup_teardown(an_abort_is_an_error, use_mixture, no_faults),
-        cmocka_unit_test_setup_teardown(memory_that_is_gone_is_an_error, use_mixture, no_faults),
-        cmocka_unit_test_setup_teardown(memory_taken_later_changes_nothing, use_mixture, no_faults),
-        cmocka_unit_test_setup_teardown(less_memory_is_a_smaller_pool, use_mixture, no_faults),
-        cmocka_unit_test_setup_teardown(memory_that_is_not_pinned_will_do, use_mixture, no_faults),
+        cmocka_unit_test_setup_teardown(statistics_tell_of_the_tier, use_mixture, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(running_ahead_changes_no_bit, use_mixture, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(a_prompt_in_parts_is_the_same, use_mixture, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(a_device_without_events_will_do, use_mixture, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(what_ram_lacks_comes_from_the_drive, use_mixture, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(a_prompt_keeps_what_ram_holds, use_mixture, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(small_buffers_are_several_pools, use_mixture, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(dense_layers_are_split, use_mixture, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(without_a_name_it_is_the_largest, use_mixture, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(a_card_of_two_drivers_is_one_gpu, use_mixture, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(an_unknown_gpu_is_refused_with_those_there_are, use_mixture, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(a_bench_pairs_limits, use_mixture, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(a_time_line_tells_of_each_cut, use_mixture, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(a_failed_graph_is_an_error, use_mixture, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(a_lost_device_is_an_error, use_mixture, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(an_abort_is_an_error, use_mixture, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(memory_that_is_gone_is_an_error, use_mixture, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(memory_taken_later_changes_nothing, use_mixture, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(less_memory_is_a_smaller_pool, use_mixture, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(memory_that_is_not_pinned_will_do, use_mixture, gpu_no_faults),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -3,12 +3,9 @@
  * for: the same bits as plain llama.cpp with the same layers on each, whatever the limits;
  * and what goes wrong on one of them ends in a message.
  */
-#include "../engine/engine_fixture.h"
+#include "gpu_fixture.h"
 
 #include "engine/replay.h"
-#include "hw/store.h"
-#include "os/os.h"
-#include "standin.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -21,29 +18,6 @@ static const char *mixture(void)
     return HYPURA_TINY "/moe-deep-q8_0.gguf";
 }
 
-/* A profile of this machine in which the second GPU's link is so many times slower than
- * the first one's, and everything else the same: what is measured of stand-ins is noise. */
-static char cache_dir[1024];
-
-static void store_rates(double slower)
-{
-    static hypura_profile profile;
-    hypura_os_drive drive;
-    hypura_error error;
-    const hypura_profile_options where = {.cache_dir = fixture_cache_dir(), .storage_path = mixture()};
-    fixture_ok(hypura_profile_get(&where, &profile, &error), &error);
-    for (int i = 0; i < profile.n_devices; i++) {
-        hypura_device *device = &profile.devices[i];
-        device->upload_bytes_per_s = strcmp(device->name, STANDIN_SECOND) == 0 ? 8e9 / slower : 8e9;
-        device->device_memory_bytes_per_s = 100e9;
-        device->round_trip_us = 20.0;
-    }
-    snprintf(cache_dir, sizeof(cache_dir), "%s", fixture_path("cache"));
-    fixture_ok(hypura_store_make_folder(cache_dir, &error), &error);
-    fixture_ok(hypura_os_drive_read(mixture(), &drive, &error), &error);
-    fixture_ok(hypura_store_save(cache_dir, drive.id, &profile, &error), &error);
-}
-
 static hypura_model_options options_of(const char *path)
 {
     return (hypura_model_options){.path = path,
@@ -53,20 +27,7 @@ static hypura_model_options options_of(const char *path)
                                   .n_ubatch = 32,
                                   .n_threads = 1,
                                   .no_repack = true,
-                                  .cache_dir = cache_dir};
-}
-
-/* What the plan says, without its lists. */
-static hypura_plan plan_of(const hypura_model_options *options)
-{
-    hypura_plan *solved = NULL;
-    hypura_error error;
-    fixture_ok(hypura_estimate(options, &solved, &error), &error);
-    hypura_plan plan = *solved;
-    hypura_plan_free(solved);
-    plan.placements = NULL;
-    plan.order = NULL;
-    return plan;
+                                  .cache_dir = gpu_cache_dir};
 }
 
 static hypura_model *open_with(const hypura_model_options *options, const hypura_load_gpu *gpus)
@@ -112,18 +73,11 @@ static hypura_statistics run_same(const hypura_model_options *options)
     return s;
 }
 
-static int no_faults(void **state)
-{
-    (void)state;
-    standin_set_faults(&(standin_faults){0});
-    return 0;
-}
-
 static int setup(void **state)
 {
     standin_register();
     const int result = fixture_setup(state);
-    store_rates(1.0);
+    gpu_store_rates(mixture(), 1.0);
     return result;
 }
 
@@ -144,7 +98,7 @@ static void every_limit_gives_the_same_bits(void **state)
                                            .n_io_engines = 1,
                                            .tokens = 4,
                                            .n_threads = 1,
-                                           .cache_dir = cache_dir};
+                                           .cache_dir = gpu_cache_dir};
     hypura_verify_report report;
     hypura_error error;
     fixture_ok(hypura_verify(&options, &report, &error), &error);
@@ -171,7 +125,7 @@ static void limits_on_each_are_verified(void **state)
     static const char *const engine = "pool";
     hypura_model_options model = options_of(mixture());
     model.n_ubatch = 0;
-    const hypura_plan whole = plan_of(&model);
+    const hypura_plan whole = gpu_plan_of(&model);
     const uint64_t part = whole.full_vram_bytes / 8;
     const uint64_t none[2] = {0};
     const uint64_t each[2][HYPURA_MAX_GPUS] = {{5 * part, 2 * part}, {3 * part, 6 * part}};
@@ -186,7 +140,7 @@ static void limits_on_each_are_verified(void **state)
                                            .n_io_engines = 1,
                                            .tokens = 3,
                                            .n_threads = 1,
-                                           .cache_dir = cache_dir};
+                                           .cache_dir = gpu_cache_dir};
     hypura_verify_report report;
     hypura_error error;
     fixture_ok(hypura_verify(&options, &report, &error), &error);
@@ -202,9 +156,9 @@ static void each_gpu_has_its_share(void **state)
 {
     (void)state;
     hypura_model_options options = options_of(mixture());
-    const hypura_plan whole = plan_of(&options);
+    const hypura_plan whole = gpu_plan_of(&options);
     options.vram_bytes = hypura_plan_vram_at(&whole, 40);
-    const hypura_plan plan = plan_of(&options);
+    const hypura_plan plan = gpu_plan_of(&options);
     assert_int_equal(plan.n_gpus, 2);
     assert_string_equal(plan.gpu, STANDIN_BOTH);
     assert_true(plan.vram_bytes <= options.vram_bytes);
@@ -232,11 +186,11 @@ static void unequal_memory_is_unequal_shares(void **state)
 {
     (void)state;
     hypura_model_options options = options_of(mixture());
-    const hypura_plan whole = plan_of(&options);
+    const hypura_plan whole = gpu_plan_of(&options);
     const uint64_t all = whole.full_vram_bytes;
     standin_set_faults(
         &(standin_faults){.memory_bytes = MARGIN_BYTES + all, .second_memory_bytes = MARGIN_BYTES + all / 2});
-    const hypura_plan unequal = plan_of(&options);
+    const hypura_plan unequal = gpu_plan_of(&options);
     assert_int_equal(unequal.n_gpus, 2);
     assert_true(unequal.gpus[0].n_layers > unequal.gpus[1].n_layers);
     (void)run_same(&options);
@@ -244,7 +198,7 @@ static void unequal_memory_is_unequal_shares(void **state)
     standin_set_faults(&(standin_faults){0});
     options.gpu_vram_bytes[0] = all;
     options.gpu_vram_bytes[1] = whole.gpus[1].floor_bytes; /* of its half: room for that and its fewest slots */
-    const hypura_plan floor = plan_of(&options);
+    const hypura_plan floor = gpu_plan_of(&options);
     assert_int_equal(floor.n_gpus, 2);
     assert_true(floor.gpus[1].vram_bytes <= options.gpu_vram_bytes[1]);
     (void)run_same(&options);
@@ -253,7 +207,7 @@ static void unequal_memory_is_unequal_shares(void **state)
     while (low + 1 < options.gpu_vram_bytes[1]) {
         const uint64_t high = options.gpu_vram_bytes[1];
         options.gpu_vram_bytes[1] = (low + high) / 2;
-        if (plan_of(&options).n_gpus < 2) {
+        if (gpu_plan_of(&options).n_gpus < 2) {
             low = options.gpu_vram_bytes[1];
             options.gpu_vram_bytes[1] = high;
         }
@@ -261,7 +215,7 @@ static void unequal_memory_is_unequal_shares(void **state)
             break;
         }
     }
-    const hypura_plan least = plan_of(&options);
+    const hypura_plan least = gpu_plan_of(&options);
     assert_int_equal(least.n_gpus, 2);
     assert_int_equal(least.gpus[1].n_layers, 1);
     (void)run_same(&options);
@@ -272,17 +226,17 @@ static void a_slow_link_has_fewer_layers(void **state)
 {
     (void)state;
     hypura_model_options options = options_of(mixture());
-    const hypura_plan whole = plan_of(&options);
+    const hypura_plan whole = gpu_plan_of(&options);
     for (int g = 0; g < 2; g++) {
         options.gpu_vram_bytes[g] = (whole.gpus[g].floor_bytes + whole.gpus[g].full_bytes) / 2;
     }
-    const hypura_plan even = plan_of(&options);
-    store_rates(20.0);
-    const hypura_plan slow = plan_of(&options);
+    const hypura_plan even = gpu_plan_of(&options);
+    gpu_store_rates(mixture(), 20.0);
+    const hypura_plan slow = gpu_plan_of(&options);
     assert_int_equal(slow.n_gpus, 2);
     assert_true(slow.gpus[1].n_layers < even.gpus[1].n_layers);
     (void)run_same(&options);
-    store_rates(1.0);
+    gpu_store_rates(mixture(), 1.0);
 }
 
 /* RAM's slots serve both: those that one GPU still copies from are waited for by the other. */
@@ -290,9 +244,9 @@ static void the_fewest_slots_in_ram_serve_both(void **state)
 {
     (void)state;
     hypura_model_options options = options_of(mixture());
-    const hypura_plan whole = plan_of(&options);
+    const hypura_plan whole = gpu_plan_of(&options);
     options.vram_bytes = hypura_plan_vram_at(&whole, 15); /* with room for the logits of all tokens */
-    options.weights_bytes = plan_of(&options).floor_weights_bytes;
+    options.weights_bytes = gpu_plan_of(&options).floor_weights_bytes;
     const hypura_statistics s = run_same(&options);
     assert_true(s.bytes_read > 0 && s.gpus[0].bytes_uploaded > 0 && s.gpus[1].bytes_uploaded > 0);
 }
@@ -303,13 +257,13 @@ static void dense_layers_fill_both(void **state)
     (void)state;
     hypura_model_options options = options_of(fixture_arch("llama-dense.gguf"));
     options.force_paging = false;
-    const hypura_plan whole = plan_of(&options);
+    const hypura_plan whole = gpu_plan_of(&options);
     int most = 0;
     for (uint64_t eighth = 3; eighth <= 8; eighth += 5) {
         for (int g = 0; g < 2; g++) {
             options.gpu_vram_bytes[g] = whole.gpus[g].vram_bytes * eighth / 8;
         }
-        const hypura_plan plan = plan_of(&options);
+        const hypura_plan plan = gpu_plan_of(&options);
         assert_true(plan.n_gpu_layers >= most);
         most = plan.n_gpu_layers;
         (void)run_same(&options);
@@ -323,13 +277,13 @@ static void one_is_enough_where_it_holds_the_model(void **state)
 {
     (void)state;
     hypura_model_options options = options_of(mixture());
-    const hypura_plan whole = plan_of(&options);
+    const hypura_plan whole = gpu_plan_of(&options);
     options.gpu = NULL;
-    assert_int_equal(plan_of(&options).n_gpus, 1);
+    assert_int_equal(gpu_plan_of(&options).n_gpus, 1);
     standin_set_faults(&(standin_faults){.memory_bytes = MARGIN_BYTES + whole.full_vram_bytes * 2 / 3,
                                          .second_memory_bytes = MARGIN_BYTES + whole.full_vram_bytes * 3 / 4});
     options.force_paging = false;
-    const hypura_plan two = plan_of(&options);
+    const hypura_plan two = gpu_plan_of(&options);
     assert_string_equal(two.gpu, STANDIN_BOTH);
     assert_int_equal(two.n_vram_pools, 0);
     hypura_gpus_found found; /* and so does plain llama.cpp where nobody says which */
@@ -341,9 +295,9 @@ static void one_is_enough_where_it_holds_the_model(void **state)
     hypura_gpus_take_plain(&found, MARGIN_BYTES + whole.full_vram_bytes, &taken);
     assert_int_equal(taken.n, 2);
     standin_set_faults(&(standin_faults){.memory_bytes = MARGIN_BYTES + whole.full_vram_bytes * 2 / 3});
-    assert_string_equal(plan_of(&options).gpu, STANDIN_SECOND); /* the one that has more comes first */
+    assert_string_equal(gpu_plan_of(&options).gpu, STANDIN_SECOND); /* the one that has more comes first */
     options.gpu = STANDIN_NAME;
-    assert_string_equal(plan_of(&options).gpu, STANDIN_NAME);
+    assert_string_equal(gpu_plan_of(&options).gpu, STANDIN_NAME);
 }
 
 static void names_and_limits_must_match(void **state)
@@ -372,7 +326,7 @@ static void one_that_is_lost_is_an_error(void **state)
 {
     (void)state;
     hypura_model_options options = options_of(mixture());
-    const hypura_plan whole = plan_of(&options);
+    const hypura_plan whole = gpu_plan_of(&options);
     options.vram_bytes = hypura_plan_vram_at(&whole, 20);
     hypura_script script;
     hypura_error error;
@@ -398,7 +352,7 @@ static void one_whose_memory_is_gone(void **state)
 {
     (void)state;
     hypura_model_options options = options_of(mixture());
-    const hypura_plan whole = plan_of(&options);
+    const hypura_plan whole = gpu_plan_of(&options);
     hypura_model *model = NULL;
     hypura_error error;
     for (int g = 0; g < 2; g++) {
@@ -413,7 +367,7 @@ static void one_whose_memory_is_gone(void **state)
     standin_set_faults(&(standin_faults){
         .memory_bytes = MARGIN_BYTES + whole.gpus[0].full_bytes,
         .second_memory_bytes = MARGIN_BYTES + (whole.gpus[1].floor_bytes + whole.gpus[1].full_bytes) / 2});
-    const hypura_plan less = plan_of(&options);
+    const hypura_plan less = gpu_plan_of(&options);
     assert_int_equal(less.n_gpus, 2);
     assert_true(less.gpus[1].vram_bytes < whole.gpus[1].vram_bytes);
     (void)run_same(&options);
@@ -422,17 +376,17 @@ static void one_whose_memory_is_gone(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(every_limit_gives_the_same_bits, no_faults),
-        cmocka_unit_test_teardown(limits_on_each_are_verified, no_faults),
-        cmocka_unit_test_teardown(each_gpu_has_its_share, no_faults),
-        cmocka_unit_test_teardown(unequal_memory_is_unequal_shares, no_faults),
-        cmocka_unit_test_teardown(a_slow_link_has_fewer_layers, no_faults),
-        cmocka_unit_test_teardown(the_fewest_slots_in_ram_serve_both, no_faults),
-        cmocka_unit_test_teardown(dense_layers_fill_both, no_faults),
-        cmocka_unit_test_teardown(one_is_enough_where_it_holds_the_model, no_faults),
-        cmocka_unit_test_teardown(names_and_limits_must_match, no_faults),
-        cmocka_unit_test_teardown(one_that_is_lost_is_an_error, no_faults),
-        cmocka_unit_test_teardown(one_whose_memory_is_gone, no_faults),
+        cmocka_unit_test_teardown(every_limit_gives_the_same_bits, gpu_no_faults),
+        cmocka_unit_test_teardown(limits_on_each_are_verified, gpu_no_faults),
+        cmocka_unit_test_teardown(each_gpu_has_its_share, gpu_no_faults),
+        cmocka_unit_test_teardown(unequal_memory_is_unequal_shares, gpu_no_faults),
+        cmocka_unit_test_teardown(a_slow_link_has_fewer_layers, gpu_no_faults),
+        cmocka_unit_test_teardown(the_fewest_slots_in_ram_serve_both, gpu_no_faults),
+        cmocka_unit_test_teardown(dense_layers_fill_both, gpu_no_faults),
+        cmocka_unit_test_teardown(one_is_enough_where_it_holds_the_model, gpu_no_faults),
+        cmocka_unit_test_teardown(names_and_limits_must_match, gpu_no_faults),
+        cmocka_unit_test_teardown(one_that_is_lost_is_an_error, gpu_no_faults),
+        cmocka_unit_test_teardown(one_whose_memory_is_gone, gpu_no_faults),
     };
     return cmocka_run_group_tests(tests, setup, fixture_teardown);
 }

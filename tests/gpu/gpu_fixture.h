@@ -1,0 +1,60 @@
+/* What tests over stand-ins for GPUs share: rates that are the same in every run, as
+ * what is measured of stand-ins is noise, and plans without their lists. */
+#ifndef HYPURA_GPU_FIXTURE_H
+#define HYPURA_GPU_FIXTURE_H
+
+#include "../engine/engine_fixture.h"
+
+#include "hw/store.h"
+#include "os/os.h"
+#include "standin.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static char gpu_cache_dir[1024];
+
+/* A profile of this machine with the rates of no machine: the second GPU's link is so many
+ * times slower than the first one's, and all else of them the same. path: a model on the drive. */
+static inline void gpu_store_rates(const char *path, double slower)
+{
+    static hypura_profile profile;
+    hypura_os_drive drive;
+    hypura_error error;
+    const hypura_profile_options where = {.cache_dir = fixture_cache_dir(), .storage_path = path};
+    fixture_ok(hypura_profile_get(&where, &profile, &error), &error);
+    profile.memory_bytes_per_s = 50e9;
+    profile.direct_bytes_per_s = 4e9;
+    for (int i = 0; i < profile.n_devices; i++) {
+        hypura_device *device = &profile.devices[i];
+        device->upload_bytes_per_s = strcmp(device->name, STANDIN_SECOND) == 0 ? 8e9 / slower : 8e9;
+        device->device_memory_bytes_per_s = 100e9;
+        device->round_trip_us = 20.0;
+    }
+    snprintf(gpu_cache_dir, sizeof(gpu_cache_dir), "%s", fixture_path("cache"));
+    fixture_ok(hypura_store_make_folder(gpu_cache_dir, &error), &error);
+    fixture_ok(hypura_os_drive_read(path, &drive, &error), &error);
+    fixture_ok(hypura_store_save(gpu_cache_dir, drive.id, &profile, &error), &error);
+}
+
+/* What the plan says, without its lists. */
+static inline hypura_plan gpu_plan_of(const hypura_model_options *options)
+{
+    hypura_plan *solved = NULL;
+    hypura_error error;
+    fixture_ok(hypura_estimate(options, &solved, &error), &error);
+    hypura_plan plan = *solved;
+    hypura_plan_free(solved);
+    plan.placements = NULL;
+    plan.order = NULL;
+    return plan;
+}
+
+static inline int gpu_no_faults(void **state)
+{
+    (void)state;
+    standin_set_faults(&(standin_faults){0});
+    return 0;
+}
+
+#endif
