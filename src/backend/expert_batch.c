@@ -69,6 +69,18 @@ static struct ggml_tensor *trial_weights(const trial *t, int64_t width)
     return weights;
 }
 
+/* The product's node with a result of this shape at data; it has no sources yet. */
+static struct ggml_tensor *trial_node(const trial *t, int64_t width, int64_t n_rows, int64_t n_ids, float *data)
+{
+    backend_instance *instance = t->work->instance;
+    struct ggml_tensor *node = shadow_copy(instance, t->product->node);
+    const struct ggml_tensor *shape = shadow_tensor(instance, GGML_TYPE_F32, width, n_rows, n_ids, data);
+    memcpy(node->ne, shape->ne, sizeof(node->ne));
+    memcpy(node->nb, shape->nb, sizeof(node->nb));
+    node->data = data;
+    return node;
+}
+
 /* Where there is no memory for ids, nothing is equal. */
 static bool add_by_rows(const trial *t, uint32_t n, int64_t width)
 {
@@ -78,11 +90,7 @@ static bool add_by_rows(const trial *t, uint32_t n, int64_t width)
         return false;
     }
     memset(zeros, 0, n * sizeof(*zeros));
-    struct ggml_tensor *node = shadow_copy(instance, t->product->node);
-    struct ggml_tensor *shape = shadow_tensor(instance, GGML_TYPE_F32, width, 1, n, t->by_rows);
-    memcpy(node->ne, shape->ne, sizeof(node->ne));
-    memcpy(node->nb, shape->nb, sizeof(node->nb));
-    node->data = t->by_rows;
+    struct ggml_tensor *node = trial_node(t, width, 1, n, t->by_rows);
     node->src[0] = trial_weights(t, width);
     node->src[1] = shadow_tensor(instance, GGML_TYPE_F32, t->product->node->src[0]->ne[0], 1, n, t->source);
     node->src[2] = shadow_tensor(instance, GGML_TYPE_I32, 1, n, 1, zeros);
@@ -93,11 +101,7 @@ static bool add_by_rows(const trial *t, uint32_t n, int64_t width)
 static void add_at_once(const trial *t, uint32_t n, int64_t width)
 {
     backend_instance *instance = t->work->instance;
-    struct ggml_tensor *node = shadow_copy(instance, t->product->node);
-    struct ggml_tensor *shape = shadow_tensor(instance, GGML_TYPE_F32, width, n, 1, t->at_once);
-    memcpy(node->ne, shape->ne, sizeof(node->ne));
-    memcpy(node->nb, shape->nb, sizeof(node->nb));
-    node->data = t->at_once;
+    struct ggml_tensor *node = trial_node(t, width, n, 1, t->at_once);
     expert_batch_product(
         node, trial_weights(t, width),
         shadow_tensor(instance, GGML_TYPE_F32, t->product->node->src[0]->ne[0], n, 1, t->source));
