@@ -59,6 +59,7 @@ def arguments():
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--prompt-tokens", type=int, default=512)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--type", default="", help="type of the weights (default: mkmodel's, Q4_K)")
     parser.add_argument("--layers", default="", help="KIND=N,...: other numbers of layers")
     parser.add_argument("--bench", default="", help="more options for every bench, as one word")
     return parser.parse_args()
@@ -73,10 +74,11 @@ def make_model(args, kind):
     for item in filter(None, args.layers.split(",")):
         name, n = item.split("=")
         layers = int(n) if name == kind else layers
-    path = os.path.join(args.models, f"{shape}-{layers}l.gguf")
+    path = os.path.join(args.models, f"{shape}-{layers}l{'-' * bool(args.type)}{args.type}.gguf")
     if not os.path.exists(path):
         begin = time.time()
-        subprocess.run([os.path.join(args.build, "mkmodel"), "shape", shape, path, "--layers", str(layers)], check=True)
+        words = [os.path.join(args.build, "mkmodel"), "shape", shape, path, "--layers", str(layers)]
+        subprocess.run(words + (["--type", args.type] if args.type else []), check=True)
         say(f"made {path}: {os.path.getsize(path) / 1e9:.2f} GB in {time.time() - begin:.0f} s")
     return path
 
