@@ -646,6 +646,7 @@ typedef enum hypura_metric {
     HYPURA_METRIC_AHEAD_BYTES_PER_TOKEN, /* of those, read before they were asked for */
     HYPURA_METRIC_AHEAD_USEFUL,          /* share of them that was asked for then */
     HYPURA_METRIC_PREFILL_BYTES_PER_TOKEN,
+    HYPURA_METRIC_PREFILL_READS_PER_WEIGHT, /* bytes read / bytes that the prompt's batches asked for, each once a batch */
     HYPURA_METRIC_PREFILL_BOUND_TOK_S,
     HYPURA_METRIC_PREFILL_BOUND_SHARE,
     HYPURA_METRIC_DIRECT_BYTES_PER_S, /* of the drive, measured right before the run */

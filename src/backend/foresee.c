@@ -1,12 +1,12 @@
 /*
  * foresee.c - tells the pager what the next layer will probably select.
  *
- * While decoding: the next layer's router is asked with the rows that this layer's
- * experts read. That takes one small product, right after this layer's own reads were
- * asked for. In a wide batch nearly every expert of the next layer will be needed, so
- * all are named, no router is asked, and this layer leaves room for them. Where a batch
- * is a few conversations, a token each, the router is asked for all of them: an expert
- * that none of them wants is not read.
+ * The next layer's router is asked with the rows that this layer's experts read. While
+ * decoding that takes one small product, right after this layer's own reads were asked
+ * for. In a wide batch each token votes for its own selection, and experts are named by
+ * their votes: one that no token wants is not read, and one that many want is there first.
+ * Where no router can be asked, a wide batch will need nearly all experts: all are named.
+ * Either way this layer leaves room for them.
  *
  * The guess decides only what is read early. No result depends on it.
  */
@@ -17,8 +17,8 @@
 #include <math.h>
 #include <string.h>
 
-#define FEW  16 /* tokens at most that a router is asked for */
-#define WIDE 2 /* a batch that selects as many times all experts will need nearly all of them */
+#define WIDE  2   /* a batch that selects as many times all experts will need nearly all of them */
+#define ASKED 128 /* tokens of a batch, evenly spread: that many name nearly every expert of it */
 
 static void expect_all(hypura_pager *pager, int bundle, uint32_t *experts)
 {
@@ -39,17 +39,24 @@ static const struct ggml_tensor *token_rows(const backend_chain *chain, const hy
                : NULL;
 }
 
-/* The router's scores of all its experts, token after token. */
+/* Rows of a router's input: first, first + step, and so on. */
+typedef struct asked_rows {
+    uint32_t first;
+    uint32_t step;
+    uint32_t n;
+} asked_rows;
+
+/* The router's scores of all its experts, row after row. */
 static bool score(backend_instance *instance, const hypura_router *router, const struct ggml_tensor *input,
-                  float *scores)
+                  asked_rows asked, float *scores)
 {
-    const int64_t n_tokens = input->ne[2];
+    char *first = (char *)input->data + asked.first * input->nb[2];
     struct ggml_tensor *rows =
         shadow_tensor(instance, (enum ggml_type)router->type, router->n_inputs, router->n_experts, 1, router->rows);
-    struct ggml_tensor *row = shadow_tensor(instance, GGML_TYPE_F32, router->n_inputs, n_tokens, 1, input->data);
-    struct ggml_tensor *product = shadow_tensor(instance, GGML_TYPE_F32, router->n_experts, n_tokens, 1, scores);
-    row->nb[1] = input->nb[2];
-    row->nb[2] = row->nb[3] = row->nb[1] * (size_t)n_tokens;
+    struct ggml_tensor *row = shadow_tensor(instance, GGML_TYPE_F32, router->n_inputs, asked.n, 1, first);
+    struct ggml_tensor *product = shadow_tensor(instance, GGML_TYPE_F32, router->n_experts, asked.n, 1, scores);
+    row->nb[1] = input->nb[2] * asked.step;
+    row->nb[2] = row->nb[3] = row->nb[1] * asked.n;
     product->op = GGML_OP_MUL_MAT;
     product->src[0] = rows;
     product->src[1] = row;
@@ -57,42 +64,48 @@ static bool score(backend_instance *instance, const hypura_router *router, const
     if (shadow_run(instance) != GGML_STATUS_SUCCESS) {
         return false;
     }
-    for (uint32_t i = 0; router->bias && i < router->n_experts * (uint32_t)n_tokens; i++) {
+    for (uint32_t i = 0; router->bias && i < router->n_experts * asked.n; i++) {
         const float raw = scores[i];
         scores[i] = (router->bias_on_probability ? 1.0f / (1.0f + expf(-raw)) : raw) + router->bias[i % router->n_experts];
     }
     return true;
 }
 
-/* What each of a few tokens will probably select, together. False when that cannot be told. */
-static bool expect_few(backend_instance *instance, const backend_chain *chain, const hypura_router *router,
-                       uint32_t *experts)
+/* What the tokens of a batch that reach the layer will probably select, by votes. False when that cannot be told. */
+static bool expect_voted(backend_instance *instance, const backend_chain *chain, const hypura_router *router,
+                         uint32_t *experts)
 {
+    hypura_pager *pager = chain->weight->pager;
+    const int next = chain->weight->bundle + 1;
     const struct ggml_tensor *input = token_rows(chain, router);
-    const uint32_t n_tokens = (uint32_t)chain->n_tokens;
+    const uint32_t n_experts = router->n_experts;
+    const uint32_t n_batch = (uint32_t)chain->n_tokens;
+    const uint32_t n_tokens = hypura_pager_tokens_that_reach(pager, next, n_batch);
+    const uint32_t step = (n_tokens + ASKED - 1) / ASKED;
+    const asked_rows asked = {.first = n_batch - n_tokens, .step = step, .n = (n_tokens + step - 1) / step};
+    const uint32_t n_each = (uint32_t)chain->n_used < n_experts ? (uint32_t)chain->n_used : n_experts;
     const size_t mark = instance->indices.used; /* what is taken here is given back */
-    const uint32_t n_each = (uint32_t)chain->n_used < router->n_experts ? (uint32_t)chain->n_used : router->n_experts;
-    float *scores = arena_take(&instance->indices, (size_t)router->n_experts * n_tokens * sizeof(*scores));
+    float *scores = arena_take(&instance->indices, (size_t)n_experts * asked.n * sizeof(*scores));
+    float *votes = arena_take(&instance->indices, n_experts * sizeof(*votes));
     uint32_t *picked = arena_take(&instance->indices, n_each * sizeof(*picked));
-    bool *named = arena_take(&instance->indices, router->n_experts * sizeof(*named));
-    uint32_t n = 0;
-    if (!input || !scores || !picked || !named || !score(instance, router, input, scores)) {
-        instance->indices.used = mark;
-        return false;
-    }
-    memset(named, 0, router->n_experts * sizeof(*named));
-    for (uint32_t t = 0; t < n_tokens; t++) {
-        hypura_candidates_pick(scores + (size_t)t * router->n_experts, router->n_experts, picked, n_each);
-        for (uint32_t i = 0; i < n_each; i++) {
-            if (!named[picked[i]]) {
-                named[picked[i]] = true;
-                experts[n++] = picked[i];
+    const bool can = input && scores && votes && picked && score(instance, router, input, asked, scores);
+    if (can) {
+        uint32_t n = 0;
+        memset(votes, 0, n_experts * sizeof(*votes));
+        for (uint32_t t = 0; t < asked.n; t++) {
+            if (!hypura_pager_foretell(pager, next, asked.first + t * step, n_each, picked, n_each)) {
+                hypura_candidates_pick(scores + (size_t)t * n_experts, n_experts, picked, n_each);
+            }
+            for (uint32_t i = 0; i < n_each; i++) {
+                n += votes[picked[i]] == 0.0f;
+                votes[picked[i]] += 1.0f;
             }
         }
+        hypura_candidates_pick(votes, n_experts, experts, n);
+        hypura_pager_expect_experts(pager, next, experts, n, true);
     }
-    hypura_pager_expect_experts(chain->weight->pager, chain->weight->bundle + 1, experts, n, true);
     instance->indices.used = mark;
-    return true;
+    return can;
 }
 
 bool backend_foresee_batch(backend_instance *instance, const backend_chain *chain, uint32_t *experts)
@@ -101,8 +114,7 @@ bool backend_foresee_batch(backend_instance *instance, const backend_chain *chai
     const int            next = chain->weight->bundle + 1;
     const hypura_router *router = hypura_pager_router(pager, next);
     const bool wide = router && (uint64_t)chain->n_tokens * (uint32_t)chain->n_used >= (uint64_t)WIDE * router->n_experts;
-    const bool few = wide && chain->n_tokens <= FEW && expect_few(instance, chain, router, experts);
-    if (wide && !few) {
+    if (wide && !expect_voted(instance, chain, router, experts)) {
         expect_all(pager, next, experts);
     }
     return wide;
@@ -120,8 +132,8 @@ void backend_foresee(backend_instance *instance, const backend_chain *chain, uin
     const uint32_t wanted = (uint32_t)chain->n_used + HYPURA_MORE_CANDIDATES;
     const uint32_t n = wanted < router->n_experts ? wanted : router->n_experts;
     float         *scores = arena_take(&instance->indices, router->n_experts * sizeof(*scores));
-    if (scores && score(instance, router, input, scores)) {
-        if (!hypura_pager_foretell(pager, next, (uint32_t)chain->n_used, experts, n)) {
+    if (scores && score(instance, router, input, (asked_rows){.step = 1, .n = 1}, scores)) {
+        if (!hypura_pager_foretell(pager, next, 0, (uint32_t)chain->n_used, experts, n)) {
             hypura_candidates_pick(scores, router->n_experts, experts, n);
         }
         hypura_pager_expect_experts(pager, next, experts, n, false);

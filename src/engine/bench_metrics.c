@@ -31,6 +31,7 @@ static const char *const names[HYPURA_N_METRICS] = {
     [HYPURA_METRIC_AHEAD_BYTES_PER_TOKEN] = "ahead_bytes_per_token",
     [HYPURA_METRIC_AHEAD_USEFUL] = "ahead_useful",
     [HYPURA_METRIC_PREFILL_BYTES_PER_TOKEN] = "prefill_bytes_per_token",
+    [HYPURA_METRIC_PREFILL_READS_PER_WEIGHT] = "prefill_reads_per_weight",
     [HYPURA_METRIC_PREFILL_BOUND_TOK_S] = "prefill_bound_tok_s",
     [HYPURA_METRIC_PREFILL_BOUND_SHARE] = "prefill_bound_share",
     [HYPURA_METRIC_DIRECT_BYTES_PER_S] = "direct_bytes_per_s",
@@ -144,6 +145,8 @@ void hypura_bench_evaluate(const hypura_bench_sample *sample, double *values)
     values[HYPURA_METRIC_AHEAD_USEFUL] = ratio((double)sample->warm.statistics.ahead_bytes_useful,
                                                (double)sample->warm.statistics.ahead_bytes_read);
     values[HYPURA_METRIC_PREFILL_BYTES_PER_TOKEN] = prefill.bytes;
+    values[HYPURA_METRIC_PREFILL_READS_PER_WEIGHT] = ratio((double)sample->prefill.statistics.bytes_read,
+                                                           (double)sample->prefill.statistics.bytes_needed);
     values[HYPURA_METRIC_PREFILL_BOUND_TOK_S] = prefill_bound;
     values[HYPURA_METRIC_PREFILL_BOUND_SHARE] = values[HYPURA_METRIC_PREFILL_TOK_S] / prefill_bound;
     values[HYPURA_METRIC_DIRECT_BYTES_PER_S] = sample->direct_bytes_per_s > 0.0 ? sample->direct_bytes_per_s : NAN;

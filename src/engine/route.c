@@ -279,19 +279,20 @@ static int32_t any_of_layer(const hypura_route_forcing *forcing, uint32_t layer,
     return expert < 0 ? (int32_t)(drawn % forcing->n_experts) : (int32_t)((uint32_t)expert % forcing->n_experts);
 }
 
-void hypura_route_foretell(void *user, int layer, uint32_t n_used, uint32_t *experts, uint32_t n)
+void hypura_route_foretell(void *user, int layer, uint32_t token, uint32_t n_used, uint32_t *experts, uint32_t n)
 {
     const hypura_route_forcing *forcing = user;
+    const uint64_t position = forcing->position + token;
     const uint32_t n_experts = forcing->n_experts;
     int32_t selected[MAX_EXPERTS];
     int32_t named[MAX_EXPERTS];
     if (n_used > n || n > MAX_EXPERTS || n > n_experts) {
         return;
     }
-    hypura_route_pick(forcing->route, forcing->position, (uint32_t)layer, n_experts, selected, n_used);
+    hypura_route_pick(forcing->route, position, (uint32_t)layer, n_experts, selected, n_used);
     const bool may_err = n_experts >= n_used + n; /* else there are too few others */
     for (uint32_t i = 0; i < n; i++) {
-        const uint64_t drawn = hash(forcing->position, (uint64_t)layer, i);
+        const uint64_t drawn = hash(position, (uint64_t)layer, i);
         const bool right = i < n_used && (!may_err || (double)(drawn >> 11) * 0x1p-53 < forcing->recall);
         int32_t expert = right ? selected[i] : any_of_layer(forcing, (uint32_t)layer, drawn);
         while (!right && (contains(selected, n_used, expert) || contains(named, i, expert))) {

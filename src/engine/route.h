@@ -49,7 +49,7 @@ bool hypura_route_force(struct ggml_tensor *tensor, bool ask, void *user);
  * makes impossible: of what the route will select each expert is named with probability
  * `recall`, others that the layer often selects in place of the rest. The same for the
  * same token. */
-void hypura_route_foretell(void *user, int layer, uint32_t n_used, uint32_t *experts, uint32_t n);
+void hypura_route_foretell(void *user, int layer, uint32_t token, uint32_t n_used, uint32_t *experts, uint32_t n);
 
 /* The same as a hypura_gpu_select_fn. */
 void hypura_route_select(void *user, int layer, int32_t *experts, uint32_t n_used, uint32_t n_tokens);

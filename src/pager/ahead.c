@@ -28,6 +28,7 @@
 
 #define GUESSES_TO_JUDGE 32
 #define LEAST_RIGHT      6 /* one in so many: fewer cost more than they can give */
+#define PROMPT_TOKENS    32 /* a batch of fewer is likely of conversations, each of which wants its logits */
 
 hypura_status pager_open_ahead(hypura_pager *pager, uint32_t most_experts, hypura_error *error)
 {
@@ -164,11 +165,17 @@ static void refuse_bad_guesses(hypura_pager *pager, bool with_guesses, uint64_t 
     }
 }
 
-/* A token begins when the layers begin anew. */
+/* A token begins when the layers begin anew, and so does a batch. */
 void pager_note_token(hypura_pager *pager, int bundle, uint32_t n_tokens)
 {
     const bool begins = bundle <= pager->last_bundle || pager->last_bundle < 0;
     pager->last_bundle = bundle;
+    if (begins) {
+        pager->batch_tokens = n_tokens;
+    }
+    if (pager->batch_tokens >= PROMPT_TOKENS) {
+        pager->bundles[bundle].prompt_tokens = n_tokens < pager->batch_tokens ? n_tokens : UINT32_MAX;
+    }
     if (n_tokens != 1) {
         pager->token_begin_us = 0;
     } else if (begins) {
@@ -197,12 +204,21 @@ bool hypura_pager_foresees(hypura_pager *pager)
     return now;
 }
 
-bool hypura_pager_foretell(const hypura_pager *pager, int bundle, uint32_t n_used, uint32_t *experts, uint32_t n)
+bool hypura_pager_foretell(const hypura_pager *pager, int bundle, uint32_t token, uint32_t n_used, uint32_t *experts,
+                           uint32_t n)
 {
     if (pager->foretell) {
-        pager->foretell(pager->foretell_user, pager->map->bundles[bundle].layer, n_used, experts, n);
+        pager->foretell(pager->foretell_user, pager->map->bundles[bundle].layer, token, n_used, experts, n);
     }
     return pager->foretell != NULL;
+}
+
+uint32_t hypura_pager_tokens_that_reach(hypura_pager *pager, int bundle, uint32_t n_tokens)
+{
+    pthread_mutex_lock(&pager->lock);
+    const uint32_t n = n_tokens < PROMPT_TOKENS ? n_tokens : pager->bundles[bundle].prompt_tokens;
+    pthread_mutex_unlock(&pager->lock);
+    return n < n_tokens ? n : n_tokens;
 }
 
 void pager_tell_foresight(const hypura_pager *pager, hypura_statistics *statistics)

@@ -136,6 +136,7 @@ hypura_status pager_open_experts(hypura_pager *pager, hypura_error *error)
         pager_pool *pool = &pager->pools[placement->pool];
         pager->bundles[b].pool = (uint32_t)placement->pool;
         pager->bundles[b].first_key = pool->n_keys;
+        pager->bundles[b].prompt_tokens = b + 1 == pager->map->n_bundles ? 1 : UINT32_MAX;
         pool->n_keys += (uint32_t)map->bundles[b].n_experts;
         if (pager->records) {
             pager_lay_out_record(pager, b);

@@ -123,6 +123,7 @@ static inline char *pager_slot_memory(const pager_pool *pool, uint32_t slot)
 typedef struct pager_bundle {
     uint32_t pool;
     uint32_t first_key; /* key of expert 0 */
+    uint32_t prompt_tokens; /* of the last batch of a prompt that came here; UINT32_MAX: all */
     uint64_t data_offset[HYPURA_MAX_BUNDLE]; /* of the matrix in a slot */
     uint64_t region_end[HYPURA_MAX_BUNDLE];  /* of the memory that reads may spill into */
     uint64_t region_begin[HYPURA_MAX_BUNDLE];
@@ -271,6 +272,7 @@ struct hypura_pager {
     uint64_t        token_waited_us; /* `waited_us` when it began */
     uint64_t        waited_us;       /* for reads, ever */
     int             last_bundle;    /* visited last */
+    uint32_t        batch_tokens;   /* of the batch under way, in the first of its layers */
     uint64_t        window_bytes; /* under way together, as the reads asked for last want it */
     pager_ahead     ahead;
     pager_warm      warm;

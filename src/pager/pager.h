@@ -44,8 +44,10 @@ typedef struct hypura_selection {
 
 typedef void (*hypura_selection_fn)(void *user, const hypura_selection *selection);
 
-/* What a layer will probably select, of which n_used: n experts, the likeliest first. */
-typedef void (*hypura_foretell_fn)(void *user, int layer, uint32_t n_used, uint32_t *experts, uint32_t n);
+/* What a layer will probably select for a token of the batch under way, of which n_used: n
+ * experts, the likeliest first. */
+typedef void (*hypura_foretell_fn)(void *user, int layer, uint32_t token, uint32_t n_used, uint32_t *experts,
+                                   uint32_t n);
 
 typedef struct hypura_pager_options {
     const hypura_map  *map;  /* outlives the pager */
@@ -198,7 +200,12 @@ const hypura_router *hypura_pager_router(const hypura_pager *pager, int bundle);
 uint64_t hypura_pager_router_bytes(const hypura_map *map);
 
 /* True when somebody else foretells (see the options), and has. */
-bool hypura_pager_foretell(const hypura_pager *pager, int bundle, uint32_t n_used, uint32_t *experts, uint32_t n);
+bool hypura_pager_foretell(const hypura_pager *pager, int bundle, uint32_t token, uint32_t n_used, uint32_t *experts,
+                           uint32_t n);
+
+/* Of a batch's tokens, how many a later layer will probably see, the last of them: of
+ * a prompt the last layer has to do with those alone whose logits are wanted. */
+uint32_t hypura_pager_tokens_that_reach(hypura_pager *pager, int bundle, uint32_t n_tokens);
 
 /* Whether it pays at present to ask routers while decoding (predict/brake.h). */
 bool hypura_pager_foresees(hypura_pager *pager);

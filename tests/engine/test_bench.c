@@ -173,12 +173,12 @@ static void foretelling_is_as_right_as_asked_for(void **state)
         uint32_t n_right = 0;
         const uint32_t n_tokens = 2000;
         for (uint32_t token = 0; token < n_tokens; token++) {
-            hypura_route_forcing forcing = {.route = route, .n_experts = 12, .position = token, .recall = recalls[r]};
+            hypura_route_forcing forcing = {.route = route, .n_experts = 12, .position = token / 2, .recall = recalls[r]};
             int32_t selected[2];
             uint32_t named[4], again[4];
             hypura_route_pick(route, token, 1, 12, selected, 2);
-            hypura_route_foretell(&forcing, 1, 2, named, 4);
-            hypura_route_foretell(&forcing, 1, 2, again, 4);
+            hypura_route_foretell(&forcing, 1, token - token / 2, 2, named, 4);
+            hypura_route_foretell(&forcing, 1, token - token / 2, 2, again, 4);
             assert_memory_equal(named, again, sizeof(named));
             for (uint32_t i = 0; i < 4; i++) {
                 assert_true(named[i] < 12 && !is_among(named, i, named[i]));

@@ -287,6 +287,36 @@ static void a_wrong_guess_is_dropped(void **state)
     }
 }
 
+/* Layers see all tokens of a prompt, but the last one: what came there last is what is expected. */
+static void few_tokens_of_a_prompt_reach_the_last_layer(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t n_tokens[FIXTURE_LAYERS];
+        uint32_t reach; /* the last layer, of 100 tokens */
+    } batches[] = {
+        {{0, 0, 0}, 1}, {{64, 64, 3}, 3}, {{8, 8, 8}, 3}, {{1, 1, 1}, 3}, {{40, 40, 40}, 100}, {{512, 512, 1}, 1},
+    };
+    fixture f;
+    fixture_open(&f, &shape);
+    hypura_pager  *pager = open_pager(&f, engines[0], NULL, NULL);
+    const uint32_t selected[] = {2};
+    const uint32_t n_uses[] = {1};
+    const uint32_t ages[] = {0};
+    hypura_pager_enter(pager);
+    for (size_t i = 0; i < sizeof(batches) / sizeof(batches[0]); i++) {
+        for (int bundle = 0; bundle < FIXTURE_LAYERS && batches[i].n_tokens[bundle] > 0; bundle++) {
+            hypura_pager_visit_experts(pager, bundle, batches[i].n_tokens[bundle], selected, 1, n_uses, ages);
+        }
+        assert_int_equal(hypura_pager_tokens_that_reach(pager, FIXTURE_LAYERS - 1, 100), batches[i].reach);
+        assert_int_equal(hypura_pager_tokens_that_reach(pager, FIXTURE_LAYERS - 1, 8), 8);
+        assert_int_equal(hypura_pager_tokens_that_reach(pager, 1, 100), 100);
+    }
+    hypura_pager_leave(pager);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
 static void closing_with_a_guess_under_way(void **state)
 {
     (void)state;
@@ -313,6 +343,7 @@ int main(void)
         cmocka_unit_test(one_slot_is_never_held),
         cmocka_unit_test(a_guess_that_cannot_be_read_fails_nobody),
         cmocka_unit_test(a_wrong_guess_is_dropped),
+        cmocka_unit_test(few_tokens_of_a_prompt_reach_the_last_layer),
         cmocka_unit_test(closing_with_a_guess_under_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
