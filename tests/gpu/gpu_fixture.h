@@ -50,6 +50,25 @@ static inline hypura_plan gpu_plan_of(const hypura_model_options *options)
     return plan;
 }
 
+/* Prompts through both ways, and the same bits as plain llama.cpp in each of n_cases. The
+ * caller clears the report. */
+static inline void gpu_verify(hypura_verify_options options, int n_cases, hypura_verify_report *report)
+{
+    static const char *const engine = "pool";
+    hypura_error error;
+    options.io_engines = &engine;
+    options.n_io_engines = 1;
+    options.tokens = 3;
+    options.n_threads = 1;
+    options.cache_dir = gpu_cache_dir;
+    fixture_ok(hypura_verify(&options, report, &error), &error);
+    assert_true(report->identical);
+    assert_int_equal(report->n_cases, n_cases);
+    for (int i = 0; i < report->n_cases; i++) {
+        assert_int_equal(report->cases[i].differing, 0);
+    }
+}
+
 static inline int gpu_no_faults(void **state)
 {
     (void)state;

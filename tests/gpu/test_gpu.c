@@ -220,7 +220,7 @@ static void a_prompt_keeps_what_ram_holds(void **state)
     hypura_model_options options = options_of(HYPURA_TINY "/moe-deep-q8_0.gguf", 0);
     options.n_ubatch = N_TOKENS;
     hypura_plan all = gpu_plan_of(&options);
-    options.vram_bytes = hypura_plan_vram_at(&all, 40);
+    options.vram_bytes = hypura_plan_vram_at(&all, 75);
     all = gpu_plan_of(&options);
     options.weights_bytes = all.floor_weights_bytes + (all.weights_bytes - all.floor_weights_bytes) / 2;
     hypura_model *model = open_model(&options);
@@ -235,12 +235,9 @@ static void a_prompt_keeps_what_ram_holds(void **state)
         fixture_ok(hypura_model_decode_part(model, tokens, N_TOKENS, true, &error), &error);
         hypura_model_statistics(model, &s);
     }
-    const uint64_t expert_bytes = hypura_model_map(model)->bundles[0].expert_bytes;
-    const uint64_t held_bytes = pool->n_slots * expert_bytes;
-    const uint64_t most_bytes = held_bytes < s.bytes_uploaded ? held_bytes : s.bytes_uploaded;
     assert_true(pool->n_slots < pool->n_units);
     assert_int_equal(s.bytes_needed, s.bytes_uploaded);
-    assert_true(s.bytes_hit > most_bytes / 2);
+    assert_true(s.bytes_hit > s.bytes_needed / 5 * 4); /* 72 of 78 experts; 45 where RAM keeps what slots hold */
     hypura_model_close(model);
 }
 

@@ -89,24 +89,11 @@ static void every_limit_gives_the_same_bits(void **state)
 {
     (void)state;
     static const uint32_t prompts[] = {1, 7, 40};
-    static const char *const engine = "pool";
-    const hypura_verify_options options = {.path = mixture(),
-                                           .gpu = STANDIN_BOTH,
-                                           .prompt_tokens = prompts,
-                                           .n_prompts = 3,
-                                           .io_engines = &engine,
-                                           .n_io_engines = 1,
-                                           .tokens = 4,
-                                           .n_threads = 1,
-                                           .cache_dir = gpu_cache_dir};
     hypura_verify_report report;
-    hypura_error error;
-    fixture_ok(hypura_verify(&options, &report, &error), &error);
-    assert_true(report.identical);
-    assert_int_equal(report.n_cases, 12);
+    gpu_verify((hypura_verify_options){.path = mixture(), .gpu = STANDIN_BOTH, .prompt_tokens = prompts, .n_prompts = 3}, 12,
+               &report);
     uint64_t uploaded = 0;
     for (int i = 0; i < report.n_cases; i++) {
-        assert_int_equal(report.cases[i].differing, 0);
         assert_string_equal(report.cases[i].gpus, report.cases[0].gpus);
         uploaded += report.cases[i].bytes_uploaded;
     }
@@ -122,7 +109,6 @@ static void limits_on_each_are_verified(void **state)
 {
     (void)state;
     static const uint32_t prompts[] = {7, 40};
-    static const char *const engine = "pool";
     hypura_model_options model = options_of(mixture());
     model.n_ubatch = 0;
     const hypura_plan whole = gpu_plan_of(&model);
@@ -135,17 +121,9 @@ static void limits_on_each_are_verified(void **state)
                                            .n_vram = 2,
                                            .gpu_vram_bytes = each,
                                            .prompt_tokens = prompts,
-                                           .n_prompts = 2,
-                                           .io_engines = &engine,
-                                           .n_io_engines = 1,
-                                           .tokens = 3,
-                                           .n_threads = 1,
-                                           .cache_dir = gpu_cache_dir};
+                                           .n_prompts = 2};
     hypura_verify_report report;
-    hypura_error error;
-    fixture_ok(hypura_verify(&options, &report, &error), &error);
-    assert_true(report.identical);
-    assert_int_equal(report.n_cases, 4);
+    gpu_verify(options, 4, &report);
     assert_int_equal(report.cases[0].vram_bytes, 7 * part);
     assert_string_not_equal(report.cases[0].gpus, report.cases[3].gpus);
     hypura_verify_report_clear(&report);
