@@ -154,7 +154,7 @@ hypura_status hypura_load_context(struct llama_model *model, const hypura_contex
     params.n_threads_batch = options->n_threads; /* kernels may split sums by thread: one count, one result */
     params.pooling_type = LLAMA_POOLING_TYPE_NONE;
     params.swa_full = false;
-    params.op_offload = false;
+    params.op_offload = options->sends_weights;
     params.no_perf = true;
     params.cb_eval = options->on_node;
     params.cb_eval_user_data = options->on_node_user;

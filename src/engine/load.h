@@ -45,6 +45,7 @@ typedef struct hypura_context_options {
     uint32_t n_ubatch;
     uint32_t n_outputs; /* rows of logits at most in one ubatch */
     int n_threads;
+    bool sends_weights; /* prompts of layers that the host holds are computed on a GPU: other bits than without */
     ggml_backend_sched_eval_callback on_node; /* NULL: none; one makes libllama cut its graphs */
     void *on_node_user;
 } hypura_context_options;

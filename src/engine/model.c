@@ -134,6 +134,12 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
     if (status == HYPURA_OK && options->plain && extras->gpus) {
         model->prepared.gpus = *extras->gpus;
     }
+    if (status == HYPURA_OK && model->prepared.gpus.n > 0) {
+        /* Where nothing streams this is libllama's own way; references for what streams do without. */
+        const hypura_preparation *p = &model->prepared;
+        model->prepared.context.sends_weights =
+            options->plain ? !extras->gpus : p->plan->mode == HYPURA_MODE_RESIDENT && p->map->n_bundles == 0;
+    }
     model->prepared.context.on_node = extras->on_node;
     model->prepared.context.on_node_user = extras->on_node_user;
     model->repack = status == HYPURA_OK && model->prepared.plan->repacked;

@@ -110,7 +110,7 @@ plan_gpu_need plan_find_gpu_need(const planner *p, plan_layers layers)
         return need;
     }
     need.kv_bytes = kv_before(p, layers.end) - kv_before(p, layers.first);
-    need.compute_bytes = p->survey->device_compute_bytes;
+    need.compute_bytes = p->survey->device_compute_bytes + p->sent_bytes;
     for (int t = 0; t < p->map->n_tensors; t++) {
         if (p->kinds[t] != PLAN_KIND_EXPERTS) {
             need.trunk_bytes += bytes_on_gpu(p, t, layers);

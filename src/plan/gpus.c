@@ -326,6 +326,17 @@ static bool has_room(sharing *s, need_fn bytes)
     return settle(s, bytes) && (total_bytes == 0 || sum_of(s, bytes) <= total_bytes);
 }
 
+/* Of those in layers. */
+static uint64_t largest_weight(const planner *p)
+{
+    uint64_t largest = 0;
+    for (int t = 0; t < p->map->n_tensors; t++) {
+        const hypura_tensor *tensor = &p->map->tensors[t];
+        largest = tensor->layer >= 0 && tensor->bytes > largest ? tensor->bytes : largest;
+    }
+    return largest;
+}
+
 /* As many of the last layers as fit, from the last GPU on; false when none does. */
 static bool take_last_layers(sharing *s)
 {
@@ -445,6 +456,7 @@ void plan_place_on_gpus(planner *p, hypura_plan *plan, uint64_t host_bytes)
     }
     plan->floor_vram_bytes = need.n_paged > 0 ? sum_of(&s, plan_gpu_floor_bytes) : 0;
     plan->full_vram_bytes = sum_of(&s, plan_gpu_full_bytes);
+    p->sent_bytes = !all && need.n_paged == 0 ? largest_weight(p) : 0;
     if (!all && !paged && !take_last_layers(&s)) {
         p->gpus.n = 0;
         return;

@@ -69,6 +69,7 @@ typedef struct planner {
     uint64_t kv_bytes;
     uint64_t compute_bytes;
     hypura_plan_gpus gpus; /* those that are used, once that is decided: as in the plan */
+    uint64_t sent_bytes; /* of a GPU's memory: for weights that the host holds and prompts send there, one at a time */
     bool has_slots; /* GPUs have slots for experts, for which pools stand behind them */
 
     plan_kind *kinds;    /* by tensor */

@@ -325,11 +325,11 @@ static void dense_layers_fill_all(void **state)
         hypura_plan_free(plan);
     }
     assert_int_equal(last, LAYERS + 1);
-    gpus.list[0].bytes = 50 * MIB;
-    gpus.list[1].bytes = 40 * MIB;
+    gpus.list[0].bytes = 60 * MIB;
+    gpus.list[1].bytes = 50 * MIB;
     hypura_plan *plan = solve(false);
-    assert_int_equal(plan->gpus[1].n_layers, 3); /* 8 + 4 + 2 * 11 */
-    assert_int_equal(plan->gpus[0].n_layers, 4); /* 4 + 4 * 11 */
+    assert_int_equal(plan->gpus[1].n_layers, 3); /* 8 + 4 + 10 for a weight that is sent + 2 * 11 */
+    assert_int_equal(plan->gpus[0].n_layers, 4); /* 4 + 10 + 4 * 11 */
     hypura_plan_free(plan);
 }
 
