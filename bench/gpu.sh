@@ -13,8 +13,9 @@
 #   MEMORY   limit on the host's memory too, as `hypura bench --memory` takes it: misses are then read from the drive
 #   NCMOE    (default: 24,12,36,48)   TOKENS decoded in each window (default: 64)   PROMPT (default: 2048)
 #   RUNS     (default: 3)   PLAIN_RUNS of fit and ncmoe (default: as RUNS)
-#   VARIANTS how Hypura runs (default: auto). FORESIGHT as `hypura bench` takes it, or FORESIGHT/compute: copies by the queue
-#            that computes instead of the GPU's copy engine
+#   VARIANTS how Hypura runs (default: auto). FORESIGHT as `hypura bench` takes it; FORESIGHT/compute: copies by the queue
+#            that computes instead of the GPU's copy engine, of Vulkan; FORESIGHT/0.85: emulates a guess of the next layer
+#            of which so much comes true
 #
 # llama.cpp reads a prompt of PROMPT tokens behind nothing, and decodes behind PROMPT + TOKENS, as Hypura's second window does.
 # Its model is mapped and in the page cache; Hypura reads past it. What all put out is kept in OUT.
@@ -63,9 +64,10 @@ for cell in json.load(open(sys.argv[1]))["cells"]:
     m = lambda name: h.get(name) or 0.0
     spread = lambda name: "%.1f (%.1f-%.1f)" % (m(name), h["min"].get(name) or 0.0, h["max"].get(name) or 0.0)
     n = m("readbacks_per_token") or 1
-    print("%-36s %17s %19s  hit %.3f, up %.1f MB, read %.1f MB, cpu %.1f ms; %d cuts (%.1f ahead, %.1f again): wait %.0f us, submit %.0f us"
+    print("%-36s %17s %19s  hit %.3f, up %.1f MB (%.1f foreseen, %.2f right), read %.1f MB, cpu %.1f ms; %d cuts (%.1f ahead, %.1f again): wait %.0f us, submit %.0f us"
           % ("%s, %.2f GB" % (sys.argv[2], cell.get("vram_bytes", 0) / 1e9), spread("prefill_tok_s"), spread("decode_tok_s"),
-             m("vram_hit_rate_bytes"), m("uploaded_bytes_per_token") / 1e6, m("bytes_per_token") / 1e6, 1e3 * m("cpu_s"),
+             m("vram_hit_rate_bytes"), m("uploaded_bytes_per_token") / 1e6, m("foreseen_bytes_per_token") / 1e6, m("foreseen_useful"),
+             m("bytes_per_token") / 1e6, 1e3 * m("cpu_s"),
              m("readbacks_per_token"), m("ahead_per_token"), m("repeated_per_token"),
              1e6 * m("readback_s") / n, 1e6 * m("submit_s") / n))
 PY
@@ -87,9 +89,13 @@ for step in $steps; do
     hypura)
         for variant in $variants; do
             transfers=1
-            [[ $variant == */compute ]] && transfers=0
+            recall=()
+            case $variant in
+            */compute) transfers=0 ;;
+            */*) recall=(--route-recall "${variant#*/}") ;;
+            esac
             export GGML_VK_ASYNC_USE_TRANSFER_QUEUE=$transfers
-            hypura_rows "hypura $variant" --route "$trace" --vram "$vram" ${MEMORY:+--memory "$MEMORY"} --foresight "${variant%%/*}" \
+            hypura_rows "hypura $variant" --route "$trace" --vram "$vram" ${MEMORY:+--memory "$MEMORY"} --foresight "${variant%%/*}" "${recall[@]}" \
                 --timeline "$out/timeline-${variant/\//-}.txt"
             unset GGML_VK_ASYNC_USE_TRANSFER_QUEUE
         done

@@ -8,8 +8,9 @@ libllama's: the graph's input, the part before the first selection, the output.
 import sys
 
 WIDTH, ROW, LEFT, TOP = 1000, 46, 60, 44
-COLOURS = {"hand-over": "#4878a8", "repeat": "#c85a3c", "present": "#7a9a4c", "wait": "#d8d8d8"}
+COLOURS = {"hand-over": "#4878a8", "repeat": "#c85a3c", "present": "#7a9a4c", "foresee": "#b08a3a", "wait": "#d8d8d8"}
 NAMES = {"hand-over": "hands a piece over", "repeat": "again, experts were missing", "present": "looks up, uploads",
+         "foresee": "asks a router ahead, uploads",
          "wait": "waits for ids"}
 
 
@@ -36,7 +37,7 @@ def draw(spans):
         total = sum(end - begin for w, _, begin, end in spans if w == work)
         out.append('<rect x="%d" y="12" width="12" height="12" fill="%s"/><text x="%d" y="22">%s: %d us</text>'
                    % (at, COLOURS[work], at + 17, name, total))
-        at += 245
+        at += 200
     for row in range(n_rows):
         y = TOP + row * ROW + 26
         out.append('<line x1="%d" y1="%d" x2="%d" y2="%d" stroke="#888"/><text x="%d" y="%d" text-anchor="end">%d ms</text>'

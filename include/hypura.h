@@ -503,6 +503,8 @@ typedef struct hypura_statistics {
     double   submit_s;          /* from there until the GPU had its next work: it stood still */
     uint64_t n_ahead;           /* read-backs during which it went on computing, with what it held */
     uint64_t n_repeated;        /* of these, where an expert was missing: computed again */
+    uint64_t foreseen_bytes_uploaded; /* of bytes_uploaded: of experts not asked for yet */
+    uint64_t foreseen_bytes_useful;   /* of these, then asked for */
     hypura_gpu_statistics gpus[HYPURA_MAX_GPUS]; /* the three above of each, in the plan's order */
 } hypura_statistics;
 
@@ -659,6 +661,8 @@ typedef enum hypura_metric {
     HYPURA_METRIC_READBACKS_PER_TOKEN,
     HYPURA_METRIC_READBACK_S, /* waiting for selected experts, what leads to them being computed meanwhile */
     HYPURA_METRIC_SUBMIT_S,   /* from there until the GPU's next work */
+    HYPURA_METRIC_FORESEEN_BYTES_PER_TOKEN, /* uploaded before they were asked for */
+    HYPURA_METRIC_FORESEEN_USEFUL,          /* part of these that then was */
     HYPURA_METRIC_AHEAD_PER_TOKEN,    /* read-backs during which the GPU went on computing */
     HYPURA_METRIC_REPEATED_PER_TOKEN, /* of these, in vain */
     HYPURA_METRIC_PREFILL_UPLOADED_BYTES_PER_TOKEN,

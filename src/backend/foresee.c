@@ -14,7 +14,6 @@
 
 #include "predict/candidates.h"
 
-#include <math.h>
 #include <string.h>
 
 #define WIDE  2   /* a batch that selects as many times all experts will need nearly all of them */
@@ -64,9 +63,9 @@ static bool score(backend_instance *instance, const hypura_router *router, const
     if (shadow_run(instance) != GGML_STATUS_SUCCESS) {
         return false;
     }
-    for (uint32_t i = 0; router->bias && i < router->n_experts * asked.n; i++) {
-        const float raw = scores[i];
-        scores[i] = (router->bias_on_probability ? 1.0f / (1.0f + expf(-raw)) : raw) + router->bias[i % router->n_experts];
+    if (router->bias) {
+        hypura_candidates_add_bias(scores, router->n_experts * asked.n, router->bias, router->n_experts,
+                                   router->bias_on_probability);
     }
     return true;
 }

@@ -42,6 +42,7 @@ typedef enum hypura_gpu_work {
     HYPURA_GPU_HAND_OVER, /* a piece, to the GPU's backend */
     HYPURA_GPU_REPEAT,    /* the same piece, as experts were missing */
     HYPURA_GPU_WAIT,      /* for the ids that a router selected */
+    HYPURA_GPU_FORESEE,   /* asks a router ahead, hands over uploads of what it names */
     HYPURA_GPU_PRESENT,   /* looks experts up, hands over uploads of those that are missing */
 } hypura_gpu_work;
 

@@ -199,6 +199,30 @@ static bool reserve_nodes(gpu_pieces *pieces)
     return true;
 }
 
+/* Where the last product of a piece begins, if no other one reads its matrix: what comes before
+ * can be computed while that matrix is uploaded. */
+static void find_middle(const gpu_walk *walk, gpu_piece *piece)
+{
+    int                   middle = piece->cut.at;
+    const backend_weight *late = piece->cut.weight;
+    for (int i = piece->cut.at; i < piece->end; i++) {
+        const backend_weight *weight = gpu_streamed_weight(walk->instance, walk->graph->nodes[i]);
+        if (weight) {
+            middle = i;
+            late = weight;
+        }
+    }
+    bool alone = middle > piece->cut.at;
+    for (int i = piece->cut.at; i < middle && alone; i++) {
+        const backend_weight *weight = gpu_streamed_weight(walk->instance, walk->graph->nodes[i]);
+        alone = !weight || weight->matrix != late->matrix;
+    }
+    piece->middle = alone ? middle : piece->end;
+    piece->late_matrix = alone ? late->matrix : -1;
+    piece->first_uid = ggml_graph_next_uid();
+    piece->rest_uid = ggml_graph_next_uid();
+}
+
 /* The pieces of a graph that was not seen last. */
 static bool find_pieces(const gpu_walk *walk)
 {
@@ -211,7 +235,11 @@ static bool find_pieces(const gpu_walk *walk)
             return false;
         }
         const gpu_cut next = gpu_next_cut(walk->instance, walk->graph, cut.at + 1, &cut);
-        const gpu_piece piece = {.cut = cut, .end = next.at, .repeatable = is_repeatable(walk->graph, cut.at, next.at)};
+        gpu_piece piece = {.cut = cut,
+                                 .end = next.at,
+                                 .uid = ggml_graph_next_uid(),
+                                 .repeatable = is_repeatable(walk->graph, cut.at, next.at)};
+        find_middle(walk, &piece);
         if (!add_piece(pieces, &piece)) {
             return false;
         }
@@ -221,6 +249,7 @@ static bool find_pieces(const gpu_walk *walk)
         return false;
     }
     pieces->uid = walk->graph->uid;
+    pieces->given = walk->instance->gpu->select != NULL;
     return true;
 }
 
@@ -231,7 +260,8 @@ bool gpu_runs_ahead(const gpu_walk *walk)
     if (gpu->foresight == HYPURA_FORESIGHT_OFF || !gpu->can_look_up || !instance->odds) {
         return false;
     }
-    return (instance->pieces.uid != 0 && instance->pieces.uid == walk->graph->uid) || find_pieces(walk);
+    const gpu_pieces *last = &instance->pieces;
+    return (last->uid != 0 && last->uid == walk->graph->uid && last->given == (gpu->select != NULL)) || find_pieces(walk);
 }
 
 /* ---- ids ------------------------------------------------------------------------- */
@@ -244,7 +274,11 @@ static void ask(const gpu_walk *walk, const gpu_piece *piece, int place)
     for (size_t i = 0; i < n; i++) {
         landing[i] = NOT_ARRIVED;
     }
-    ggml_backend_tensor_get_async(walk->instance->inner, piece->cut.ids, landing, 0, n * sizeof(*landing));
+    hypura_vram_begin_fetch(walk->vram);
+    if (walk->instance->foresees) {
+        gpu_fetch_row(walk, piece);
+    }
+    hypura_vram_fetch(walk->vram, piece->cut.ids, landing, n * sizeof(*landing));
 }
 
 static bool have_arrived(const int32_t *landing, size_t n)
@@ -279,13 +313,13 @@ static const int32_t *wait_ids(const gpu_walk *walk, const gpu_piece *piece, int
         arrived = have_arrived(landing, n);
     }
     if (!arrived) {
-        ggml_backend_synchronize(instance->inner);
+        hypura_vram_fetched(walk->vram);
         instance->n_poll_failures += most_us > 0;
     } else if (most_us > 0) {
         instance->n_poll_failures = 0;
     }
     instance->cut_us = hypura_clock_us();
-    hypura_vram_settled(walk->vram);
+    hypura_vram_arrived(walk->vram);
     memset(instance->stage_used, 0, sizeof(instance->stage_used));
     hypura_pager_add_readback(instance->gpu->pager, instance->cut_us - begin_us);
     gpu_done(walk, HYPURA_GPU_WAIT, &piece->cut, begin_us);
@@ -307,7 +341,7 @@ static void give_ids(const gpu_walk *walk)
 
 /* The node that looks up the slots of a piece, alone or as what leads it; *ids is what the
  * products read them from. */
-static struct ggml_tensor *lookup_of(const gpu_walk *walk, const gpu_piece *piece, bool leads,
+static struct ggml_tensor *lookup_of(const gpu_walk *walk, const gpu_piece *piece, hypura_vram_leads leads,
                                      struct ggml_tensor **ids)
 {
     const int bundle = piece->cut.weight->bundle;
@@ -356,16 +390,32 @@ static bool pays(const gpu_walk *walk, const gpu_piece *piece)
 /* How a piece reaches the GPU: before its ids are known, after, or a second time. */
 typedef enum run_when { RUN_AHEAD, RUN_KNOWN, RUN_AGAIN } run_when;
 
+/* Up to the last product while the matrix that it reads is uploaded, then the rest. */
+static enum ggml_status run_in_parts(const gpu_walk *walk, const gpu_piece *piece)
+{
+    struct ggml_tensor *slots;
+    struct ggml_tensor *lookup = lookup_of(walk, piece, HYPURA_LEADS_PART, &slots);
+    const enum ggml_status status = gpu_run(walk, lookup, piece->cut.at, piece->middle, piece->first_uid);
+    hypura_vram_join(walk->vram);
+    return status == GGML_STATUS_SUCCESS ? gpu_run(walk, NULL, piece->middle, piece->end, piece->rest_uid) : status;
+}
+
 static enum ggml_status run_piece(const gpu_walk *walk, const gpu_piece *piece, struct ggml_tensor *lookup,
                                   run_when when, int next_place)
 {
     const uint64_t begin_us = gpu_begin(walk);
     enum ggml_status status;
-    if (when == RUN_AHEAD) {
+    const bool in_parts = lookup && hypura_vram_has_deferred(walk->vram);
+    if (!in_parts) {
+        hypura_vram_join(walk->vram);
+    }
+    if (in_parts) {
+        status = run_in_parts(walk, piece);
+    } else if (when == RUN_AHEAD) {
         gpu_forget_portions(walk);
-        status = gpu_run(walk, lookup, piece->cut.at, piece->end);
+        status = gpu_run(walk, lookup, piece->cut.at, piece->end, piece->uid);
     } else {
-        status = gpu_run_cut(walk, lookup, piece->cut.at, piece->end, true);
+        status = gpu_run_cut(walk, lookup, piece->cut.at, piece->end, lookup ? piece->uid : 0, true);
     }
     if (status == GGML_STATUS_SUCCESS && piece->end < walk->graph->n_nodes) {
         ask(walk, piece + 1, next_place);
@@ -379,13 +429,17 @@ static enum ggml_status compute_piece(const gpu_walk *walk, const gpu_piece *pie
 {
     gpu_instance *instance = walk->instance;
     struct ggml_tensor *slots;
-    struct ggml_tensor *lookup = lookup_of(walk, piece, true, &slots);
+    struct ggml_tensor *lookup = lookup_of(walk, piece, HYPURA_LEADS_WHOLE, &slots);
     uint32_t n_missing = 0;
     const bool ahead = pays(walk, piece);
+    hypura_vram_defer(walk->vram, piece->late_matrix);
+    if (instance->foresees && gpu_foresee(walk, piece) != HYPURA_OK) {
+        return GGML_STATUS_FAILED;
+    }
     enum ggml_status status = gpu_swap_products(walk, &piece->cut, piece->end, slots, -1);
     if (status == GGML_STATUS_SUCCESS) {
         status = ahead ? run_piece(walk, piece, lookup, RUN_AHEAD, 0)
-                       : look_up(walk, lookup_of(walk, piece, false, &slots));
+                       : look_up(walk, lookup_of(walk, piece, HYPURA_LEADS_NONE, &slots));
     }
     if (status == GGML_STATUS_SUCCESS) {
         status = make_present(walk, piece, wait_ids(walk, piece, *place), &n_missing);
@@ -408,15 +462,17 @@ enum ggml_status gpu_walk_ahead(const gpu_walk *walk)
 {
     const gpu_pieces *pieces = &walk->instance->pieces;
     int place = 0;
+    walk->instance->foresees = gpu_may_foresee(walk);
     if (walk->instance->gpu->select) {
         give_ids(walk);
     }
-    enum ggml_status status = gpu_run(walk, NULL, 0, pieces->list[0].cut.at);
+    enum ggml_status status = gpu_run(walk, NULL, 0, pieces->list[0].cut.at, 0);
     if (status == GGML_STATUS_SUCCESS) {
         ask(walk, &pieces->list[0], place);
     }
     for (int i = 0; i < pieces->n && status == GGML_STATUS_SUCCESS; i++) {
         status = compute_piece(walk, &pieces->list[i], &place);
     }
+    hypura_vram_defer(walk->vram, -1);
     return status;
 }

@@ -37,7 +37,7 @@
 
 /* ---- cuts ------------------------------------------------------------------------ */
 
-static const backend_weight *streamed_weight(const gpu_instance *instance, const struct ggml_tensor *node)
+const backend_weight *gpu_streamed_weight(const gpu_instance *instance, const struct ggml_tensor *node)
 {
     if (node->op != GGML_OP_MUL_MAT_ID || (node->flags & GGML_TENSOR_FLAG_COMPUTE) == 0 || !node->src[0]->buffer ||
         node->src[0]->buffer->buft != &instance->gpu->experts) {
@@ -49,7 +49,7 @@ static const backend_weight *streamed_weight(const gpu_instance *instance, const
 gpu_cut gpu_next_cut(const gpu_instance *instance, const struct ggml_cgraph *graph, int from, const gpu_cut *last)
 {
     for (int i = from; i < graph->n_nodes; i++) {
-        const backend_weight *weight = streamed_weight(instance, graph->nodes[i]);
+        const backend_weight *weight = gpu_streamed_weight(instance, graph->nodes[i]);
         if (weight &&
             (!last || graph->nodes[i]->src[2] != last->ids || weight->bundle != last->weight->bundle)) {
             return (gpu_cut){.at = i, .weight = weight, .ids = graph->nodes[i]->src[2]};
@@ -90,7 +90,7 @@ enum ggml_status gpu_swap_products(const gpu_walk *walk, const gpu_cut *cut, int
 {
     for (int i = cut->at; i < end; i++) {
         struct ggml_tensor   *node = walk->graph->nodes[i];
-        const backend_weight *weight = streamed_weight(walk->instance, node);
+        const backend_weight *weight = gpu_streamed_weight(walk->instance, node);
         if (!weight) {
             continue;
         }
@@ -245,12 +245,13 @@ static enum ggml_status through_stage(const gpu_walk *walk, const gpu_cut *cut, 
 
 /* ---- graphs --------------------------------------------------------------------------- */
 
-enum ggml_status gpu_run(const gpu_walk *walk, struct ggml_tensor *lead, int first, int last)
+enum ggml_status gpu_run(const gpu_walk *walk, struct ggml_tensor *lead, int first, int last, uint64_t uid)
 {
     if (first >= last) {
         return GGML_STATUS_SUCCESS;
     }
     struct ggml_cgraph piece = ggml_graph_view(walk->graph, first, last);
+    piece.uid = uid;
     if (lead) {
         struct ggml_tensor **nodes = walk->instance->pieces.nodes;
         nodes[0] = lead;
@@ -287,16 +288,17 @@ static int second_piece(const gpu_walk *walk, int at, int end)
     return last < end && last > at + 1 && walk->graph->nodes[last - 1]->op != GGML_OP_MUL_MAT_ID ? last : end;
 }
 
-enum ggml_status gpu_run_cut(const gpu_walk *walk, struct ggml_tensor *lead, int first, int last, bool one_token)
+enum ggml_status gpu_run_cut(const gpu_walk *walk, struct ggml_tensor *lead, int first, int last, uint64_t uid,
+                             bool one_token)
 {
     const int middle = one_token ? second_piece(walk, first, last) : last;
     if (one_token) {
         gpu_forget_portions(walk);
     }
-    enum ggml_status status = gpu_run(walk, lead, first, middle);
+    enum ggml_status status = gpu_run(walk, lead, first, middle, middle == last ? uid : 0);
     if (status == GGML_STATUS_SUCCESS && middle < last) {
         gpu_forget_portions(walk);
-        status = gpu_run(walk, NULL, middle, last);
+        status = gpu_run(walk, NULL, middle, last, 0);
     }
     return status;
 }
@@ -305,12 +307,13 @@ enum ggml_status gpu_walk_graph(void *user)
 {
     const gpu_walk *walk = user;
     gpu_instance   *instance = walk->instance;
+    gpu_cut         cut = gpu_next_cut(instance, walk->graph, 0, NULL);
     hypura_vram_begin(walk->vram, instance->inner);
+    hypura_pager_begin_graph(instance->gpu->pager, cut.weight->bundle, (uint32_t)cut.ids->ne[1]);
     if (gpu_runs_ahead(walk)) {
         return gpu_walk_ahead(walk);
     }
-    gpu_cut          cut = gpu_next_cut(instance, walk->graph, 0, NULL);
-    enum ggml_status status = gpu_run(walk, NULL, 0, cut.at);
+    enum ggml_status status = gpu_run(walk, NULL, 0, cut.at, 0);
     while (cut.at < walk->graph->n_nodes && status == GGML_STATUS_SUCCESS) {
         const gpu_cut next = gpu_next_cut(instance, walk->graph, cut.at + 1, &cut);
         const int64_t n_pairs = cut.ids->ne[0] * cut.ids->ne[1];
@@ -327,7 +330,7 @@ enum ggml_status gpu_walk_graph(void *user)
         gpu_done(walk, HYPURA_GPU_PRESENT, &cut, begin_us);
         begin_us = gpu_begin(walk);
         if (status == GGML_STATUS_SUCCESS) {
-            status = gpu_run_cut(walk, NULL, cut.at, next.at, set < 0);
+            status = gpu_run_cut(walk, NULL, cut.at, next.at, 0, set < 0);
         }
         gpu_done(walk, HYPURA_GPU_HAND_OVER, &cut, begin_us);
         if (set >= 0 && instance->stage_done[set] && status == GGML_STATUS_SUCCESS) {

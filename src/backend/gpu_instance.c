@@ -10,10 +10,12 @@
 
 #include <stdlib.h>
 
-/* gpu_instance to enum ggml_status. */
+/* gpu_walk to enum ggml_status. */
 static enum ggml_status settle(void *user)
 {
-    ggml_backend_synchronize(((gpu_instance *)user)->inner);
+    const gpu_walk *walk = user;
+    ggml_backend_synchronize(walk->instance->inner);
+    hypura_vram_fetched(walk->vram);
     return GGML_STATUS_SUCCESS;
 }
 
@@ -29,7 +31,7 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
     const enum ggml_status status = gpu_guard(gpu_walk_graph, &walk);
     gpu_swap_back(instance);
     if (status != GGML_STATUS_SUCCESS) {
-        (void)gpu_guard(settle, instance); /* what was queued must not arrive later */
+        (void)gpu_guard(settle, &walk); /* what was queued must not arrive later */
     }
     hypura_pager_leave(pager);
     return status;
@@ -64,6 +66,7 @@ static void instance_free(ggml_backend_t backend)
     free(instance->pieces.list);
     free(instance->pieces.nodes);
     free(instance->odds);
+    free(instance->row);
     free(instance);
     free(backend);
 }
@@ -151,7 +154,9 @@ ggml_backend_t gpu_new_instance(hypura_gpu *gpu)
     }
     instance->gpu = gpu;
     instance->inner = inner;
+    ggml_backend_synchronize(inner); /* takes what it needs of the device's memory now, not when it fails */
     instance->odds = calloc((size_t)hypura_pager_map(gpu->pager)->n_bundles + 1, sizeof(*instance->odds));
+    instance->row = calloc((size_t)hypura_pager_map(gpu->pager)->embedding_length + 1, sizeof(*instance->row));
     for (int s = 0; inner->iface.event_record && s < HYPURA_MAX_STAGES; s++) {
         instance->stage_done[s] = ggml_backend_event_new(gpu->inner);
     }

@@ -5,6 +5,7 @@
  *     gpu_instance.c  one instance of it for each context: forwards what is asked of it
  *     gpu_executor.c  cuts a graph where experts are selected, makes them present
  *     gpu_ahead.c     one token: runs past a cut before the selection is known
+ *     gpu_foresee.c   one token: asks routers a layer ahead
  *     gpu_guard.cpp   calls of the GPU's backend that may throw
  */
 #ifndef HYPURA_BACKEND_GPU_INTERNAL_H
@@ -46,11 +47,17 @@ typedef struct gpu_cut {
 typedef struct gpu_piece {
     gpu_cut cut;
     int     end;        /* node after the last */
+    int     middle;     /* the node that alone reads the last matrix; end: there is none */
+    int     late_matrix; /* that one; -1 */
+    uint64_t uid;       /* of its nodes with the lookup in front, as ggml numbers graphs */
+    uint64_t first_uid; /* of those before the middle with the lookup in front */
+    uint64_t rest_uid;
     bool    repeatable; /* computing it a second time gives the same */
 } gpu_piece;
 
 typedef struct gpu_pieces {
     uint64_t   uid; /* of the graph, as ggml numbers them; 0: none */
+    bool       given; /* lookups read ids from elsewhere than a router */
     int        n;
     int        capacity;
     gpu_piece *list;
@@ -81,6 +88,10 @@ typedef struct gpu_instance {
     uint32_t             slot_of[GPU_MAX_EXPERTS];
     int                  n_poll_failures; /* in a row */
     gpu_pieces           pieces; /* of the last graph that was run ahead */
+    bool                 foresees; /* routers are asked ahead for the token that is computed */
+    float               *row;      /* the row that a router reads, in the form that it does */
+    float                scores[GPU_MAX_EXPERTS];
+    uint32_t             foreseen[GPU_MAX_EXPERTS];
     float               *odds;   /* of each bundle: that a selection has nothing missing; NULL: no memory */
 } gpu_instance;
 
@@ -94,6 +105,8 @@ typedef struct gpu_walk {
 
 /* gpu_walk to enum ggml_status, for gpu_guard: computes the graph. */
 enum ggml_status gpu_walk_graph(void *walk);
+/* What a node reads of it is streamed; else NULL. */
+const backend_weight *gpu_streamed_weight(const gpu_instance *instance, const struct ggml_tensor *node);
 /* The first cut at or after a node whose selection is another than that of `last`. */
 gpu_cut gpu_next_cut(const gpu_instance *instance, const struct ggml_cgraph *graph, int from, const gpu_cut *last);
 /* Exchanges the sources of a cut's products. ids: NULL keeps them; set: -1 for slots. */
@@ -102,9 +115,11 @@ void             gpu_swap_back(gpu_instance *instance);
 /* The distinct experts of *values; -1 when one is out of range. */
 int gpu_find_distinct(gpu_instance *instance, const int32_t *values, size_t n, uint32_t n_experts);
 /* Hands over nodes [first, last): as they are, or as a piece that the GPU waits for.
- * lead: a node computed before them, for which pieces.nodes has room; NULL: none. */
-enum ggml_status gpu_run(const gpu_walk *walk, struct ggml_tensor *lead, int first, int last);
-enum ggml_status gpu_run_cut(const gpu_walk *walk, struct ggml_tensor *lead, int first, int last, bool one_token);
+ * lead: a node computed before them, for which pieces.nodes has room; NULL: none. uid: a number
+ * that these very nodes alone have, with which CUDA's backend need not compare them; 0: none. */
+enum ggml_status gpu_run(const gpu_walk *walk, struct ggml_tensor *lead, int first, int last, uint64_t uid);
+enum ggml_status gpu_run_cut(const gpu_walk *walk, struct ggml_tensor *lead, int first, int last, uint64_t uid,
+                             bool one_token);
 /* ggml-vulkan hands over what follows at once, and not in portions. */
 void gpu_forget_portions(const gpu_walk *walk);
 
@@ -120,6 +135,16 @@ void gpu_keep_inputs(const gpu_instance *instance, struct ggml_cgraph *graph,
 /* Whether the graph is one token's, and may be walked this way; then does. */
 bool             gpu_runs_ahead(const gpu_walk *walk);
 enum ggml_status gpu_walk_ahead(const gpu_walk *walk);
+
+/* ---- gpu_foresee.c -------------------------------------------------------------- */
+
+/* Whether routers may be asked ahead now. */
+bool gpu_may_foresee(const gpu_walk *walk);
+/* Has the row fetched that a piece's experts read, before its ids. */
+void gpu_fetch_row(const gpu_walk *walk, const gpu_piece *piece);
+/* Before a piece is handed over, and when the ids of the one before have arrived: what it
+ * will probably select is uploaded. */
+hypura_status gpu_foresee(const gpu_walk *walk, const gpu_piece *piece);
 
 /* ---- gpu_instance.c ------------------------------------------------------------- */
 

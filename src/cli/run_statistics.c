@@ -148,6 +148,13 @@ void hypura_run_statistics_print(const hypura_run_report *report)
         hypura_output_note("GPU        %.1f %% of the experts needed were in GPU memory, %s uploaded, %s copied within",
                            100.0 * ratio((double)statistics.vram_bytes_hit, (double)statistics.vram_bytes_needed),
                            hypura_output_size(statistics.bytes_uploaded), hypura_output_size(statistics.bytes_copied));
+        if (statistics.foreseen_bytes_uploaded > 0) {
+            hypura_output_note("foresight  %s uploaded before it was asked for, %.0f %% of it needed; routers asked ahead: %s",
+                               hypura_output_size(statistics.foreseen_bytes_uploaded),
+                               100.0 * ratio((double)statistics.foreseen_bytes_useful,
+                                             (double)statistics.foreseen_bytes_uploaded),
+                               statistics.foresight);
+        }
         note_gpus(hypura_model_plan(report->model), &statistics);
         hypura_output_note("selections %llu read back, %llu while the GPU went on, of which %llu in vain; %.0f us each, "
                            "%.0f us more until the GPU went on; %s pinned",
@@ -200,6 +207,8 @@ hypura_status hypura_run_statistics_write(const hypura_run_report *report, const
         hypura_json_real(&object, "submit_s", statistics.submit_s);
         hypura_json_integer(&object, "run_ahead", statistics.n_ahead);
         hypura_json_integer(&object, "repeated", statistics.n_repeated);
+        hypura_json_integer(&object, "foreseen_bytes_uploaded", statistics.foreseen_bytes_uploaded);
+        hypura_json_integer(&object, "foreseen_bytes_useful", statistics.foreseen_bytes_useful);
     }
     hypura_json_real(&object, "bytes_read_per_token", ratio((double)statistics.bytes_read, (double)totals->tokens));
     hypura_json_real(&object, "hit_rate_bytes", hit_rate_bytes(&statistics));

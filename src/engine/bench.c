@@ -375,9 +375,9 @@ static hypura_status prepare(bench *b, hypura_error *error)
         return hypura_fail(error, HYPURA_ERR_USAGE, "%u tokens after a prompt of %u, %u times, is out of range",
                            r->tokens, r->prompt_tokens, r->runs);
     }
-    if (o->route_recall != 0 && (!o->route || o->n_vram > 0 || !(o->route_recall > 0 && o->route_recall <= 1))) {
+    if (o->route_recall != 0 && (!o->route || !(o->route_recall > 0 && o->route_recall <= 1))) {
         return hypura_fail(error, HYPURA_ERR_USAGE,
-                           "the recall of a guess is above 0 and at most 1, and needs a route and no GPU");
+                           "the recall of a guess is above 0 and at most 1, and needs a route");
     }
     if (o->resident && (limited || o->baseline)) {
         return hypura_fail(error, HYPURA_ERR_USAGE,

@@ -14,6 +14,7 @@ static const char *const names[] = {
     [HYPURA_GPU_HAND_OVER] = "hand-over",
     [HYPURA_GPU_REPEAT] = "repeat",
     [HYPURA_GPU_WAIT] = "wait",
+    [HYPURA_GPU_FORESEE] = "foresee",
     [HYPURA_GPU_PRESENT] = "present",
 };
 

@@ -155,7 +155,9 @@ static void refuse_bad_guesses(hypura_pager *pager, bool with_guesses, uint64_t 
         ahead->n_right = 0;
         return;
     }
-    const bool hardly_waits = (double)ahead->plain_waited_us < BRAKE_GAIN * (double)ahead->plain_us;
+    /* What a GPU waits for is uploads, and they are not counted here. */
+    const bool hardly_waits = pager->plan->n_vram_pools == 0 &&
+                              (double)ahead->plain_waited_us < BRAKE_GAIN * (double)ahead->plain_us;
     ahead->plain_us = 0;
     ahead->plain_waited_us = 0;
     if (hardly_waits) {
@@ -188,6 +190,20 @@ void pager_note_token(hypura_pager *pager, int bundle, uint32_t n_tokens)
         pager->token_begin_us = now_us;
         pager->token_waited_us = pager->waited_us;
     }
+}
+
+void hypura_pager_begin_graph(hypura_pager *pager, int bundle, uint32_t n_tokens)
+{
+    pthread_mutex_lock(&pager->lock);
+    pager_note_token(pager, bundle, n_tokens);
+    pthread_mutex_unlock(&pager->lock);
+}
+
+void hypura_pager_settle_experts(hypura_pager *pager, const uint32_t *experts, uint32_t n)
+{
+    pthread_mutex_lock(&pager->lock);
+    pager_settle(pager, experts, n);
+    pthread_mutex_unlock(&pager->lock);
 }
 
 static bool foresees(const hypura_pager *pager)

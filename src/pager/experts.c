@@ -241,7 +241,9 @@ void hypura_pager_visit_experts(hypura_pager *pager, int bundle, uint32_t n_toke
 {
     const pager_bundle *place = &pager->bundles[bundle];
     pthread_mutex_lock(&pager->lock);
-    pager_note_token(pager, bundle, n_tokens);
+    if (pager->plan->n_vram_pools == 0) {
+        pager_note_token(pager, bundle, n_tokens);
+    }
     if (pager->ahead.bundle >= 0 && pager->ahead.bundle <= bundle) {
         pager_settle(pager, experts, pager->ahead.bundle == bundle ? n : 0);
     }
@@ -338,6 +340,18 @@ bool hypura_pager_expert_ready(hypura_pager *pager, int bundle, uint32_t slot, u
     const uint32_t present = pager->pools[pager->bundles[bundle].pool].slots[slot].ready & matrices;
     pthread_mutex_unlock(&pager->lock);
     return present == matrices;
+}
+
+bool hypura_pager_holds_expert(hypura_pager *pager, int bundle, uint32_t expert)
+{
+    const pager_bundle *place = &pager->bundles[bundle];
+    const pager_pool   *pool = &pager->pools[place->pool];
+    const uint32_t      all = all_matrices(pager, bundle);
+    pthread_mutex_lock(&pager->lock);
+    const uint32_t slot = hypura_cache_find(pool->cache, place->first_key + expert);
+    const bool     holds = slot != HYPURA_CACHE_NONE && (pool->slots[slot].ready & all) == all;
+    pthread_mutex_unlock(&pager->lock);
+    return holds;
 }
 
 hypura_status hypura_pager_wait_expert(hypura_pager *pager, int bundle, uint32_t slot, uint32_t matrices)

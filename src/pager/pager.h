@@ -253,6 +253,14 @@ typedef struct hypura_vram hypura_vram;
 /* Of a GPU of the plan; NULL where it has no slots. */
 hypura_vram *hypura_pager_vram(const hypura_pager *pager, int gpu);
 
+/* Over GPUs, which ask for nothing of a layer whose experts they hold: a graph of so many
+ * tokens of each sequence begins with this bundle, on one of them. */
+void hypura_pager_begin_graph(hypura_pager *pager, int bundle, uint32_t n_tokens);
+/* Whether RAM holds all of an expert at present. */
+bool hypura_pager_holds_expert(hypura_pager *pager, int bundle, uint32_t expert);
+/* What was expected of a layer has been compared with what it selected. */
+void hypura_pager_settle_experts(hypura_pager *pager, const uint32_t *experts, uint32_t n);
+
 /* Time the executor spent, added to the statistics. */
 void hypura_pager_add_time(hypura_pager *pager, uint64_t compute_us, uint64_t total_us);
 /* Over a GPU: a wait for selected experts; the time from its end to the next work. */

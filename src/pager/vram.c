@@ -27,6 +27,20 @@ void hypura_vram_settled(hypura_vram *vram)
     vram->n_pending = 0;
 }
 
+void hypura_vram_arrived(hypura_vram *vram)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < vram->n_pending; i++) {
+        if (!vram->pending[i].early) {
+            release(vram, &vram->pending[i]);
+        } else {
+            vram->pending[n] = vram->pending[i];
+            vram->pending[n++].early = false;
+        }
+    }
+    vram->n_pending = n;
+}
+
 void hypura_vram_stage_settled(hypura_vram *vram, int set)
 {
     uint32_t n = 0;
@@ -45,7 +59,7 @@ static void settle(hypura_vram *vram)
     if (vram->uploader) {
         ggml_backend_synchronize(vram->uploader);
     }
-    ggml_backend_synchronize(vram->backend);
+    hypura_vram_fetched(vram);
     hypura_vram_settled(vram);
 }
 
@@ -58,12 +72,32 @@ static void join_uploads(hypura_vram *vram)
     }
 }
 
+void hypura_vram_defer(hypura_vram *vram, int matrix)
+{
+    vram->late_matrix = vram->uploaded_late ? matrix : -1;
+}
+
+bool hypura_vram_has_deferred(const hypura_vram *vram)
+{
+    return vram->has_late;
+}
+
+void hypura_vram_join(hypura_vram *vram)
+{
+    if (vram->has_late) {
+        ggml_backend_event_wait(vram->backend, vram->uploaded_late);
+        vram->has_late = false;
+    }
+}
+
 void hypura_vram_begin(hypura_vram *vram, struct ggml_backend *backend)
 {
     if (vram->backend && vram->backend != backend) {
         settle(vram);
     }
     vram->backend = backend;
+    vram->late_matrix = -1;
+    hypura_vram_join(vram); /* left by a graph that failed */
 }
 
 void hypura_vram_forget(hypura_vram *vram, const struct ggml_backend *backend)
@@ -118,18 +152,44 @@ static struct ggml_tensor *tensors_of(hypura_vram *vram, int bundle, int set)
     return set < 0 ? vram->bundles[bundle].slots : vram->bundles[bundle].stages[set];
 }
 
-static void send(hypura_vram *vram, int bundle, uint32_t ram_slot, int set, uint32_t index, bool passes)
+static void send_matrix(hypura_vram *vram, int bundle, int matrix, uint32_t ram_slot, int set, uint32_t index)
 {
-    struct ggml_tensor *tensors = tensors_of(vram, bundle, set);
-    const int           n = vram->pager->map->bundles[bundle].n_tensors;
-    ggml_backend_t      through = vram->uploader ? vram->uploader : vram->backend;
-    for (int i = 0; i < n; i++) {
-        const size_t bytes = tensors[i].nb[2];
-        ggml_backend_tensor_set_async(through, &tensors[i],
-                                      hypura_pager_expert_data(vram->pager, bundle, ram_slot, i), index * bytes, bytes);
+    struct ggml_tensor *tensor = &tensors_of(vram, bundle, set)[matrix];
+    const size_t        bytes = tensor->nb[2];
+    ggml_backend_tensor_set_async(vram->uploader ? vram->uploader : vram->backend, tensor,
+                                  hypura_pager_expert_data(vram->pager, bundle, ram_slot, matrix), index * bytes, bytes);
+}
+
+/* All matrices but one that comes later. */
+static void send(hypura_vram *vram, int bundle, uint32_t ram_slot, int set, uint32_t index, bool passes, int late)
+{
+    for (int i = 0; i < vram->pager->map->bundles[bundle].n_tensors; i++) {
+        if (i != late) {
+            send_matrix(vram, bundle, i, ram_slot, set, index);
+        }
     }
     vram->pending[vram->n_pending++] =
-        (vram_lease){.bundle = bundle, .slot = ram_slot, .set = set, .passes = passes};
+        (vram_lease){.bundle = bundle, .slot = ram_slot, .set = set, .index = index, .passes = passes, .early = vram->early};
+}
+
+/* The deferred matrix of the experts whose leases are pending[from..]. */
+static void send_late(hypura_vram *vram, int bundle, int late, uint32_t from)
+{
+    for (uint32_t i = from; late >= 0 && i < vram->n_pending; i++) {
+        send_matrix(vram, bundle, late, vram->pending[i].slot, -1, vram->pending[i].index);
+    }
+}
+
+/* What is queued next waits for what was sent so far; for the deferred matrix, which follows
+ * from pending[from] on, later. */
+static void join_part(hypura_vram *vram, int bundle, int late, uint32_t from)
+{
+    join_uploads(vram);
+    if (late >= 0) {
+        send_late(vram, bundle, late, from);
+        ggml_backend_event_record(vram->uploaded_late, vram->uploader);
+        vram->has_late = true;
+    }
 }
 
 static void release_rest(hypura_vram *vram, int bundle, uint32_t n)
@@ -141,19 +201,21 @@ static void release_rest(hypura_vram *vram, int bundle, uint32_t n)
     }
 }
 
-/* Uploads experts[0..n) of a bundle to these indices, those present in RAM first, which
- * keeps no copy of those that pass. Both lists are used up. */
-static hypura_status upload(hypura_vram *vram, int bundle, int set, uint32_t *experts, uint32_t *indices, uint32_t n,
-                            bool pass)
+hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *experts, uint32_t *indices, uint32_t n,
+                          bool pass)
 {
     hypura_pager *pager = vram->pager;
+    const int     late = set < 0 ? vram->late_matrix : -1;
     uint64_t      n_sent = 0;
+    uint32_t      from = vram->n_pending;
+    hypura_vram_join(vram); /* there is one event for what is deferred */
     /* RAM keeps what the GPU's memory lacks: what it holds is no use of RAM's copy. */
     hypura_pager_visit_experts(pager, bundle, 1, experts, n, NULL, NULL);
     while (n > 0) {
         if (vram->n_pending + n > MAX_PENDING) {
             settle(vram);
         }
+        from = vram->n_pending;
         if (hypura_pager_lease_experts(pager, bundle, experts, n, vram->ram_slots) == 0) {
             if (!settle_all(pager)) { /* slots that uploads still read from */
                 hypura_pager_wait_slot(pager, bundle);
@@ -171,7 +233,7 @@ static hypura_status upload(hypura_vram *vram, int bundle, int set, uint32_t *ex
                     join_uploads(vram);
                     return HYPURA_ERR_IO;
                 }
-                send(vram, bundle, slot, set, indices[i], pass);
+                send(vram, bundle, slot, set, indices[i], pass, late);
                 if (set < 0) {
                     vram_set_entry(vram, bundle, experts[i], indices[i]);
                 }
@@ -187,12 +249,15 @@ static hypura_status upload(hypura_vram *vram, int bundle, int set, uint32_t *ex
                 indices[left++] = indices[i];
             }
         }
+        if (left > 0) { /* its slots are waited for, and go */
+            send_late(vram, bundle, late, from);
+        }
         n = left;
     }
-    join_uploads(vram);
     if (set < 0) {
         vram_send_table(vram, bundle);
     }
+    join_part(vram, bundle, late, from);
     vram_order_copies(vram);
     pthread_mutex_lock(&pager->lock);
     pager->statistics.bytes_uploaded += n_sent * pager->map->bundles[bundle].expert_bytes;
@@ -227,7 +292,7 @@ static void visit(hypura_vram *vram, int bundle, const uint32_t *experts, uint32
     hypura_cache_visit(vram->pools[place->pool].cache, &visited);
 }
 
-static uint32_t insert(vram_pool *pool, uint32_t key)
+uint32_t vram_insert(vram_pool *pool, uint32_t key)
 {
     uint32_t evicted;
     const uint32_t slot = hypura_cache_insert(pool->cache, key, &evicted);
@@ -235,7 +300,7 @@ static uint32_t insert(vram_pool *pool, uint32_t key)
     return slot;
 }
 
-static void take_back(vram_pool *pool, const uint32_t *slots, uint32_t n)
+void vram_take_back(vram_pool *pool, const uint32_t *slots, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
         hypura_cache_remove(pool->cache, slots[i]);
@@ -260,7 +325,7 @@ hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens,
     }
     for (uint32_t i = 0; i < n; i++) {
         if (slots[i] == HYPURA_CACHE_NONE) {
-            slots[i] = insert(pool, place->first_key + experts[i]);
+            slots[i] = vram_insert(pool, place->first_key + experts[i]);
             hypura_cache_pin(cache, slots[i]); /* there are as many slots as experts asked for */
             vram->missing[n_missing] = experts[i];
             indices[n_missing++] = slots[i];
@@ -270,14 +335,18 @@ hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens,
     if (n_missing > 0) {
         uint32_t inserted[MAX_EXPERTS];
         memcpy(inserted, indices, n_missing * sizeof(*inserted));
-        status = upload(vram, bundle, -1, vram->missing, indices, n_missing, false);
+        status = vram_upload(vram, bundle, -1, vram->missing, indices, n_missing, false);
         if (status != HYPURA_OK) {
-            take_back(pool, inserted, n_missing);
+            vram_take_back(pool, inserted, n_missing);
         }
     }
     for (uint32_t i = 0; i < n; i++) {
         hypura_cache_unpin(cache, slots[i]);
     }
+    vram->in_use.pool = place->pool;
+    vram->in_use.n = status == HYPURA_OK ? n : 0;
+    memcpy(vram->in_use.list, slots, vram->in_use.n * sizeof(*slots));
+    vram_settle_foreseen(vram, bundle, experts, n);
     count(vram, bundle, n, n - n_missing, false);
     *n_missed = n_missing;
     return status;
@@ -316,6 +385,22 @@ static void add_copy(hypura_vram *vram, struct ggml_cgraph *graph, int bundle, i
     }
 }
 
+/* Beside the uploads to the stage, where the device can: each takes about as long as computing a
+ * layer does. What slots hold has been uploaded before. */
+static hypura_status copy_slots(hypura_vram *vram, struct ggml_cgraph *graph)
+{
+    ggml_backend_t through = vram->reader ? vram->reader : vram->backend;
+    if (vram->reader) {
+        ggml_backend_event_record(vram->uploaded, vram->uploader);
+        ggml_backend_event_wait(vram->reader, vram->uploaded);
+    }
+    const enum ggml_status status = ggml_backend_graph_compute_async(through, graph);
+    if (vram->reader) {
+        ggml_backend_event_record(vram->copied, vram->reader);
+    }
+    return status == GGML_STATUS_SUCCESS ? HYPURA_OK : HYPURA_ERR_BACKEND;
+}
+
 /* Where RAM cannot hold all experts it holds others than the slots that a prompt fills:
  * RAM is asked for none of these as long as they are there. */
 static bool ram_is_short(const hypura_vram *vram, int bundle)
@@ -341,7 +426,7 @@ hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, con
         const uint32_t key = place->first_key + experts[i];
         uint32_t       slot = copies ? hypura_cache_find(pool->cache, key) : HYPURA_CACHE_NONE;
         if (slot == HYPURA_CACHE_NONE && copies && pool->n_full < pool->n_slots) {
-            slot = insert(pool, key);
+            slot = vram_insert(pool, key);
             kept[n_kept] = experts[i];
             inserted[n_kept] = slots[n_kept] = slot;
             n_kept++;
@@ -356,22 +441,19 @@ hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, con
     count(vram, bundle, n, n - n_missing - n_kept, true);
     hypura_status status = HYPURA_OK;
     if (n_kept > 0) {
-        status = upload(vram, bundle, -1, kept, slots, n_kept, ram_is_short(vram, bundle));
-    }
-    if (status == HYPURA_OK && n_missing > 0) {
-        status = upload(vram, bundle, set, vram->missing, indices, n_missing, false);
+        status = vram_upload(vram, bundle, -1, kept, slots, n_kept, ram_is_short(vram, bundle));
     }
     if (status == HYPURA_OK && n_missing < n) {
-        /* In line with uploads: copies may be the work of the same engine, where those of
-         * another queue would come behind the uploads for the next layer. */
-        ggml_backend_t through = vram->uploader ? vram->uploader : vram->backend;
-        if (ggml_backend_graph_compute_async(through, graph) != GGML_STATUS_SUCCESS) {
-            status = HYPURA_ERR_BACKEND;
-        }
-        join_uploads(vram);
+        status = copy_slots(vram, graph);
+    }
+    if (status == HYPURA_OK && n_missing > 0) {
+        status = vram_upload(vram, bundle, set, vram->missing, indices, n_missing, false);
+    }
+    if (vram->reader && n_missing < n) {
+        ggml_backend_event_wait(vram->backend, vram->copied);
     }
     if (status != HYPURA_OK) {
-        take_back(pool, inserted, n_kept);
+        vram_take_back(pool, inserted, n_kept);
     }
     return status;
 }

@@ -48,10 +48,18 @@ void          hypura_vram_close(hypura_vram *vram);
 void hypura_vram_begin(hypura_vram *vram, struct ggml_backend *backend);
 /* The instance is about to be freed; it has nothing queued. */
 void hypura_vram_forget(hypura_vram *vram, const struct ggml_backend *backend);
+/* Ids have arrived that were computed before what was queued last. */
+void hypura_vram_arrived(hypura_vram *vram);
 /* The caller has waited for everything queued so far, or for everything queued
  * before the last use of a stage. */
 void hypura_vram_settled(hypura_vram *vram);
 void hypura_vram_stage_settled(hypura_vram *vram, int set);
+
+/* From now on uploads to slots bring this matrix of a bundle after all others, and what is
+ * queued waits for it from the next join on; -1: what is queued waits for all. */
+void hypura_vram_defer(hypura_vram *vram, int matrix);
+bool hypura_vram_has_deferred(const hypura_vram *vram);
+void hypura_vram_join(hypura_vram *vram);
 
 /* Whether uploads begin while what was queued before is computed. */
 bool hypura_vram_uploads_beside(const hypura_vram *vram);
@@ -71,12 +79,21 @@ struct ggml_tensor *hypura_vram_send_ids(hypura_vram *vram, int bundle, int64_t 
 
 /* For one token, whose n_used ids the device reads by itself. A node that looks them up
  * in the bundle's table, into the persistent tensor; the node is the caller's to run and
- * has no source [1] yet. *ids: that tensor, as products read it. leads: for a graph of
- * others behind it; CUDA's backend knows graphs by their first node, and records anew
- * what differs from the last one. */
-struct ggml_tensor *hypura_vram_lookup(hypura_vram *vram, int bundle, bool leads, struct ggml_tensor **ids);
+ * has no source [1] yet. *ids: that tensor, as products read it. One for each graph that it
+ * may lead: CUDA's backend knows graphs by their first node, and records anew what differs
+ * from the last one. */
+typedef enum hypura_vram_leads { HYPURA_LEADS_NONE, HYPURA_LEADS_WHOLE, HYPURA_LEADS_PART, HYPURA_N_LEADS } hypura_vram_leads;
+struct ggml_tensor *hypura_vram_lookup(hypura_vram *vram, int bundle, hypura_vram_leads leads, struct ggml_tensor **ids);
 /* Where the ids that a router selected arrive on the host; there are two such places. */
 int32_t *hypura_vram_landing(hypura_vram *vram, int bundle, int place);
+/* Copies to the host, in their order, of what has been queued so far when the first of them
+ * is begun with begin; beside what is queued next where the device can. fetched: waits for
+ * all of them and for all that is queued. */
+void hypura_vram_begin_fetch(hypura_vram *vram);
+void hypura_vram_fetch(hypura_vram *vram, const struct ggml_tensor *tensor, void *to, size_t bytes);
+void hypura_vram_fetched(hypura_vram *vram);
+/* Host memory for a hidden state: two of them, which take turns. */
+float *hypura_vram_state(hypura_vram *vram, int turn);
 /* Ids from elsewhere than a router: host memory for a bundle's, a tensor of them, and the
  * copy of all bundles' to the device. */
 int32_t            *hypura_vram_given_values(hypura_vram *vram, int bundle);
@@ -88,7 +105,12 @@ void                hypura_vram_send_given(hypura_vram *vram);
 hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n,
                                uint32_t *slots, uint32_t *n_missing);
 
-/* The same in a stage, at the expert's own index. */
+/* Few experts of a bundle that will probably be asked for next, the likeliest first: those
+ * that RAM holds come into slots, and what is queued next comes after their uploads; what
+ * was queued before goes on. Those that it lacks are read from the drive. */
+hypura_status hypura_vram_expect(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n);
+
+/* The same as load, in a stage, at the expert's own index. */
 hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, const uint32_t *experts, uint32_t n);
 
 #endif

@@ -9,19 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Up to this many tokens a product reads slots through remapped ids; a larger batch
- * passes through a stage. Kernels for a few tokens look at selected experts alone; how
- * many are a few depends with CUDA and ROCm on the type and on the GPU, and is never less
- * than 4. Those for more share the work out by the number of experts that there are. */
-#define REMAP_TOKENS          8
-#define REMAP_TOKENS_OF_CUDA  4
-
-uint32_t vram_remap_tokens(const char *backend)
-{
-    const bool cuda = strcmp(backend, "CUDA") == 0 || strcmp(backend, "ROCm") == 0;
-    return cuda ? REMAP_TOKENS_OF_CUDA : REMAP_TOKENS;
-}
-
 /* ---- memory ---------------------------------------------------------------- */
 
 static uint32_t n_used_of(const hypura_map *map, int bundle)
@@ -63,7 +50,9 @@ static void describe_lookup(vram_bundle *place, uint32_t n_used)
     lookup->op = GGML_OP_GET_ROWS;
     lookup->flags = GGML_TENSOR_FLAG_COMPUTE;
     lookup->src[0] = table;
-    place->lookups[1] = *lookup;
+    for (int i = 1; i < HYPURA_N_LEADS; i++) {
+        place->lookups[i] = *lookup;
+    }
 }
 
 static hypura_status open_ids_of(hypura_vram *vram, int which, hypura_error *error)
@@ -105,15 +94,33 @@ static hypura_status open_ids_of(hypura_vram *vram, int which, hypura_error *err
                                 ggml_backend_dev_name(vram->device));
 }
 
+static hypura_status open_states(hypura_vram *vram, hypura_error *error)
+{
+    ggml_backend_buffer_type_t host = ggml_backend_dev_host_buffer_type(vram->device);
+    const size_t               n = (size_t)vram->pager->map->embedding_length;
+    vram->state_buffer = ggml_backend_buft_alloc_buffer(host ? host : ggml_backend_cpu_buffer_type(),
+                                                        2 * (n + 1) * sizeof(float));
+    if (!vram->state_buffer) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "%s: no memory for two hidden states of %zu numbers",
+                           ggml_backend_dev_name(vram->device), n);
+    }
+    vram->states[0] = ggml_backend_buffer_get_base(vram->state_buffer);
+    vram->states[1] = vram->states[0] + n;
+    return HYPURA_OK;
+}
+
 hypura_status vram_open_ids(hypura_vram *vram, hypura_error *error)
 {
     const hypura_map *map = vram->pager->map;
     hypura_status     status = HYPURA_OK;
     for (int b = 0; b < map->n_bundles; b++) {
-        vram->bundles[b].max_pairs = vram->remap_tokens * n_used_of(map, b);
+        vram->bundles[b].max_pairs = vram->manners->remap_tokens * n_used_of(map, b);
     }
     for (int which = 0; which < N_HOST_IDS && status == HYPURA_OK; which++) {
         status = open_ids_of(vram, which, error);
+    }
+    if (status == HYPURA_OK) {
+        status = open_states(vram, error);
     }
     for (int b = 0; b < map->n_bundles && status == HYPURA_OK; b++) {
         describe_lookup(&vram->bundles[b], n_used_of(map, b));
@@ -127,6 +134,7 @@ void vram_close_ids(hypura_vram *vram)
         ggml_backend_buffer_free(i < N_IDS ? vram->ids[i] : NULL);
         ggml_backend_buffer_free(vram->values[i]);
     }
+    ggml_backend_buffer_free(vram->state_buffer);
 }
 
 /* ---- ids and tables ---------------------------------------------------------- */
@@ -162,7 +170,7 @@ struct ggml_tensor *hypura_vram_send_ids(hypura_vram *vram, int bundle, int64_t 
     return ids;
 }
 
-struct ggml_tensor *hypura_vram_lookup(hypura_vram *vram, int bundle, bool leads, struct ggml_tensor **ids)
+struct ggml_tensor *hypura_vram_lookup(hypura_vram *vram, int bundle, hypura_vram_leads leads, struct ggml_tensor **ids)
 {
     vram_bundle *place = &vram->bundles[bundle];
     *ids = slot_ids(place, n_used_of(vram->pager->map, bundle), 1);
@@ -172,6 +180,32 @@ struct ggml_tensor *hypura_vram_lookup(hypura_vram *vram, int bundle, bool leads
 int32_t *hypura_vram_landing(hypura_vram *vram, int bundle, int place)
 {
     return vram->bundles[bundle].values[HOST_LANDING + place];
+}
+
+void hypura_vram_begin_fetch(hypura_vram *vram)
+{
+    if (vram->reader) {
+        ggml_backend_event_record(vram->computed, vram->backend);
+        ggml_backend_event_wait(vram->reader, vram->computed);
+    }
+}
+
+void hypura_vram_fetch(hypura_vram *vram, const struct ggml_tensor *tensor, void *to, size_t bytes)
+{
+    ggml_backend_tensor_get_async(vram->reader ? vram->reader : vram->backend, tensor, to, 0, bytes);
+}
+
+float *hypura_vram_state(hypura_vram *vram, int turn)
+{
+    return vram->states[turn & 1];
+}
+
+void hypura_vram_fetched(hypura_vram *vram)
+{
+    ggml_backend_synchronize(vram->backend);
+    if (vram->reader) {
+        ggml_backend_synchronize(vram->reader);
+    }
 }
 
 int32_t *hypura_vram_given_values(hypura_vram *vram, int bundle)
@@ -196,12 +230,15 @@ void vram_set_entry(hypura_vram *vram, int bundle, uint32_t expert, uint32_t slo
     vram->bundles[bundle].values[IDS_TABLE][expert] = (int32_t)slot;
 }
 
-/* Entries of a table that uploads changed, with all others. What changes on the host
- * before the copy happens does no harm: entries of keys in the cache stay as they are. */
+/* Entries of a table that uploads changed, with all others, behind these uploads. What changes
+ * on the host before the copy happens does no harm: entries of keys in the cache stay as they
+ * are. Nor does it to the one piece that reads this table and may be computed meanwhile: an
+ * expert was missing, and it is computed again. */
 void vram_send_table(hypura_vram *vram, int bundle)
 {
     vram_bundle *place = &vram->bundles[bundle];
-    ggml_backend_tensor_set_async(vram->backend, &place->ids[IDS_TABLE], place->values[IDS_TABLE], 0,
+    ggml_backend_t through = vram->uploader ? vram->uploader : vram->backend;
+    ggml_backend_tensor_set_async(through, &place->ids[IDS_TABLE], place->values[IDS_TABLE], 0,
                                   ggml_nbytes(&place->ids[IDS_TABLE]));
 }
 
@@ -209,7 +246,7 @@ void vram_send_table(hypura_vram *vram, int bundle)
  * needs puts one behind those that matter. */
 void vram_order_copies(hypura_vram *vram)
 {
-    if (vram->copies_overtake) {
+    if (vram->manners->copies_overtake) {
         ggml_backend_tensor_get_async(vram->backend, &vram->all_given, vram->bundles[0].values[HOST_NOWHERE], 0,
                                       sizeof(int32_t));
     }

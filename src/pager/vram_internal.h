@@ -3,6 +3,7 @@
  *
  *     vram_open.c  memory on the device
  *     vram.c       slots, stages and what is uploaded to them
+ *     vram_expect.c  what is uploaded before it is asked for
  *     vram_ids.c   ids on the device and on the host, tables from experts to slots
  */
 #ifndef HYPURA_PAGER_VRAM_INTERNAL_H
@@ -37,7 +38,7 @@ typedef struct vram_bundle {
     struct ggml_tensor slots[HYPURA_MAX_BUNDLE];
     struct ggml_tensor stages[HYPURA_MAX_STAGES][HYPURA_MAX_BUNDLE];
     struct ggml_tensor ids[N_IDS]; /* on the device */
-    struct ggml_tensor lookups[2]; /* nodes that fill IDS_SLOTS from IDS_TABLE: alone, and before others */
+    struct ggml_tensor lookups[HYPURA_N_LEADS]; /* nodes that fill IDS_SLOTS from IDS_TABLE */
     int32_t           *values[N_HOST_IDS];
 } vram_bundle;
 
@@ -46,8 +47,25 @@ typedef struct vram_lease {
     int      bundle;
     uint32_t slot;
     int      set;    /* of the stage it goes to; -1: to a slot */
+    uint32_t index;  /* there */
     bool     passes; /* RAM need not keep it */
+    bool     early;  /* handed over before the ids that the host waits for next */
 } vram_lease;
+
+/* Slots of one pool. */
+typedef struct vram_slots {
+    uint32_t pool;
+    uint32_t n;
+    uint32_t list[MAX_EXPERTS];
+} vram_slots;
+
+/* What has to be known of one of ggml's backends, see vram_open.c. */
+typedef struct vram_manners {
+    const char *backend;
+    bool        copies_beside;   /* another instance of it copies while one computes */
+    bool        copies_overtake; /* see vram_order_copies */
+    uint32_t    remap_tokens;    /* up to so many read slots through remapped ids; more pass through a stage */
+} vram_manners;
 
 struct hypura_vram {
     hypura_pager              *pager;
@@ -57,8 +75,13 @@ struct hypura_vram {
     ggml_backend_t             backend;  /* what everything queued was queued on */
     ggml_backend_t             uploader; /* experts come through it, beside what backend computes; NULL: through backend */
     ggml_backend_event_t       uploaded; /* what backend waits for before it goes on */
-    bool                       copies_overtake; /* ggml-vulkan: see vram_order_copies */
-    uint32_t                   remap_tokens;    /* up to so many read slots, see vram_ids.c */
+    ggml_backend_event_t       uploaded_late; /* the same, for what was deferred */
+    int                        late_matrix;   /* that is deferred; -1: none */
+    bool                       has_late;      /* backend does not wait for uploaded_late yet */
+    ggml_backend_t             reader;   /* other copies than uploads go through it, while backend computes on; or NULL */
+    ggml_backend_event_t       computed; /* what reader waits for */
+    ggml_backend_event_t       copied;   /* from slots to a stage, through reader */
+    const vram_manners        *manners;
     uint32_t                   n_pools;
     vram_pool                  pools[HYPURA_MAX_VRAM_POOLS];
     vram_bundle               *bundles;
@@ -69,16 +92,32 @@ struct hypura_vram {
     uint32_t                   n_pending;
     vram_lease                 pending[MAX_PENDING];
     struct ggml_context       *copies; /* nodes that copy slots to a stage, made anew for each */
+    vram_slots                 in_use; /* that the layer loaded last reads */
+    bool                       early;    /* uploads now are of what was not asked for */
+    bool                       told_ram; /* RAM reads ahead what was expected and is not there */
+    int                        foreseen_bundle; /* what was uploaded before it was asked for; -1: nothing */
+    uint32_t                   n_foreseen;
+    uint32_t                   foreseen[MAX_EXPERTS];
+    float                     *states[2]; /* on the host */
+    ggml_backend_buffer_t      state_buffer;
     uint32_t                   missing[MAX_EXPERTS];
     uint32_t                   ram_slots[MAX_EXPERTS];
 };
+
+/* vram.c: uploads experts[0..n) of a bundle to these indices of slots (set -1) or of a stage,
+ * those present in RAM first, which keeps no copy of those that pass. Both lists are used up. */
+hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *experts, uint32_t *indices, uint32_t n,
+                          bool pass);
+/* vram_expect.c: compares what was expected of a bundle with what it selected. */
+void vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n);
+/* A slot for a key, and what such a call inserted in vain. */
+uint32_t      vram_insert(vram_pool *pool, uint32_t key);
+void          vram_take_back(vram_pool *pool, const uint32_t *slots, uint32_t n);
 
 /* Memory of the device, zeroed; NULL with *error set. */
 ggml_backend_buffer_t vram_take(hypura_vram *vram, size_t bytes, const char *what, hypura_error *error);
 bool                  vram_place_at(struct ggml_tensor *tensor, ggml_backend_buffer_t buffer, size_t offset);
 
-/* Batches of up to so many tokens read slots with a backend of ggml's. */
-uint32_t      vram_remap_tokens(const char *backend);
 hypura_status vram_open_ids(hypura_vram *vram, hypura_error *error);
 void          vram_close_ids(hypura_vram *vram);
 /* An entry of a bundle's table on the host, and the copy of all its entries. */

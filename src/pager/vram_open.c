@@ -168,23 +168,46 @@ static hypura_status open_copies(hypura_vram *vram, hypura_error *error)
     return vram->copies ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for graphs of %zu copies", n);
 }
 
-/* An instance that uploads while another one computes. ggml-vulkan has a queue for copies
- * in each, and Metal's memory is the host's. */
-static void open_uploader(hypura_vram *vram, const char *backend)
+/* ggml-vulkan has a queue for copies in each instance, and Metal's memory is the host's.
+ * Kernels for a few tokens look at selected experts alone; how many are a few depends with
+ * CUDA and ROCm on the type and on the GPU, and is never less than 4. Those for more share
+ * the work out by the number of experts that there are. */
+static const vram_manners known_manners[] = {
+    {.backend = "CUDA", .copies_beside = true, .remap_tokens = 4},
+    {.backend = "ROCm", .copies_beside = true, .remap_tokens = 4},
+    {.backend = "Vulkan", .copies_overtake = true, .remap_tokens = 8},
+    {.backend = "MTL", .remap_tokens = 8},
+    {.backend = NULL, .copies_beside = true, .remap_tokens = 8}, /* any other */
+};
+
+static const vram_manners *manners_of(ggml_backend_dev_t device)
 {
-    if (strcmp(backend, "Vulkan") != 0 && strcmp(backend, "MTL") != 0) {
-        vram->uploaded = ggml_backend_event_new(vram->device);
-        vram->uploader = vram->uploaded ? ggml_backend_dev_init(vram->device, NULL) : NULL;
+    const char         *name = ggml_backend_reg_name(ggml_backend_dev_backend_reg(device));
+    const vram_manners *manners = known_manners;
+    while (manners->backend && strcmp(manners->backend, name) != 0) {
+        manners++;
     }
+    return manners;
 }
 
-static void close_uploader(hypura_vram *vram)
+/* An instance takes memory of the device when it is first used: now, as long as there is some. */
+static ggml_backend_t open_copier(hypura_vram *vram, ggml_backend_event_t *event)
 {
-    if (vram->uploader) {
-        ggml_backend_synchronize(vram->uploader);
-        ggml_backend_free(vram->uploader);
+    *event = vram->manners->copies_beside ? ggml_backend_event_new(vram->device) : NULL;
+    ggml_backend_t backend = *event ? ggml_backend_dev_init(vram->device, NULL) : NULL;
+    if (backend) {
+        ggml_backend_synchronize(backend);
     }
-    ggml_backend_event_free(vram->uploaded);
+    return backend;
+}
+
+static void close_copier(ggml_backend_t backend, ggml_backend_event_t event)
+{
+    if (backend) {
+        ggml_backend_synchronize(backend);
+        ggml_backend_free(backend);
+    }
+    ggml_backend_event_free(event);
 }
 
 hypura_status hypura_vram_open(hypura_pager *pager, void *device, int gpu, hypura_vram **out, hypura_error *error)
@@ -197,11 +220,14 @@ hypura_status hypura_vram_open(hypura_pager *pager, void *device, int gpu, hypur
     vram->pager = pager;
     vram->device = device;
     vram->gpu = gpu;
+    vram->foreseen_bundle = -1;
+    vram->late_matrix = -1;
     vram->type = ggml_backend_dev_buffer_type(device);
-    const char *backend = ggml_backend_reg_name(ggml_backend_dev_backend_reg(device));
-    vram->copies_overtake = strcmp(backend, "Vulkan") == 0;
-    vram->remap_tokens = vram_remap_tokens(backend);
-    open_uploader(vram, backend);
+    vram->manners = manners_of(device);
+    vram->uploader = open_copier(vram, &vram->uploaded);
+    vram->reader = open_copier(vram, &vram->computed);
+    vram->uploaded_late = vram->uploader ? ggml_backend_event_new(device) : NULL;
+    vram->copied = vram->reader ? ggml_backend_event_new(device) : NULL;
     vram->n_pools = (uint32_t)pager->plan->n_vram_pools;
     vram->bundles = calloc((size_t)pager->map->n_bundles + 1, sizeof(*vram->bundles));
     if (!vram->bundles) {
@@ -221,7 +247,10 @@ void hypura_vram_close(hypura_vram *vram)
     if (!vram) {
         return;
     }
-    close_uploader(vram);
+    close_copier(vram->uploader, vram->uploaded);
+    ggml_backend_event_free(vram->uploaded_late);
+    ggml_backend_event_free(vram->copied);
+    close_copier(vram->reader, vram->computed);
     for (uint32_t p = 0; p < vram->n_pools; p++) {
         hypura_cache_close(vram->pools[p].cache);
         for (int i = 0; i < HYPURA_MAX_BUNDLE; i++) {

@@ -3,6 +3,15 @@
  */
 #include "predict/candidates.h"
 
+#include <math.h>
+
+void hypura_candidates_add_bias(float *scores, uint32_t n, const float *bias, uint32_t n_experts, bool on_probability)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        scores[i] = (on_probability ? 1.0f / (1.0f + expf(-scores[i])) : scores[i]) + bias[i % n_experts];
+    }
+}
+
 void hypura_candidates_pick(const float *scores, uint32_t n_scores, uint32_t *candidates, uint32_t n)
 {
     uint32_t picked = 0;

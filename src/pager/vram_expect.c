@@ -1,0 +1,132 @@
+/*
+ * vram_expect.c - experts uploaded to slots before their layer has selected them, while
+ * the layer before is computed, see vram.h.
+ *
+ *     GPU     layer i ............ | layer i+1, after its uploads ......
+ *     link    expected of i+1 .... |     what it lacks, and it again
+ *
+ * What always holds:
+ *  1. Slots that the layer before reads stay as they are: it is computed meanwhile.
+ *  2. What RAM lacks is no reason to wait: it is read ahead, and uploaded when asked for.
+ */
+#include "pager/vram_internal.h"
+
+#include <string.h>
+
+static void pin_all(hypura_cache *cache, const uint32_t *slots, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        hypura_cache_pin(cache, slots[i]);
+    }
+}
+
+static void unpin_all(hypura_cache *cache, const uint32_t *slots, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        hypura_cache_unpin(cache, slots[i]);
+    }
+}
+
+/* Slots for those that RAM can give at once, which stay pinned; absent: what it has to read. */
+static uint32_t take_slots(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n, uint32_t *indices,
+                           uint32_t *absent, uint32_t *n_absent)
+{
+    const vram_bundle *place = &vram->bundles[bundle];
+    vram_pool         *pool = &vram->pools[place->pool];
+    uint32_t           n_taken = 0;
+    *n_absent = 0;
+    for (uint32_t i = 0; i < n && hypura_cache_evictable(pool->cache) > 0; i++) {
+        if (hypura_cache_find(pool->cache, place->first_key + experts[i]) != HYPURA_CACHE_NONE) {
+            continue;
+        }
+        if (!hypura_pager_holds_expert(vram->pager, bundle, experts[i])) {
+            absent[(*n_absent)++] = experts[i];
+            continue;
+        }
+        const uint32_t slot = vram_insert(pool, place->first_key + experts[i]);
+        hypura_cache_pin(pool->cache, slot);
+        vram->missing[n_taken] = experts[i];
+        indices[n_taken++] = slot;
+    }
+    return n_taken;
+}
+
+static hypura_status upload_early(hypura_vram *vram, int bundle, uint32_t *indices, uint32_t n)
+{
+    vram_pool *pool = &vram->pools[vram->bundles[bundle].pool];
+    uint32_t   inserted[MAX_EXPERTS];
+    memcpy(inserted, indices, n * sizeof(*inserted));
+    memcpy(vram->foreseen, vram->missing, n * sizeof(*inserted));
+    vram->foreseen_bundle = bundle;
+    vram->n_foreseen = n;
+    vram->early = true;
+    const hypura_status status = vram_upload(vram, bundle, -1, vram->missing, indices, n, false);
+    vram->early = false;
+    unpin_all(pool->cache, inserted, n);
+    if (status != HYPURA_OK) {
+        vram_take_back(pool, inserted, n);
+        vram->foreseen_bundle = -1;
+    }
+    return status;
+}
+
+hypura_status hypura_vram_expect(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n)
+{
+    const vram_bundle *place = &vram->bundles[bundle];
+    vram_pool         *pool = &vram->pools[place->pool];
+    hypura_cache      *in_use = vram->in_use.n > 0 ? vram->pools[vram->in_use.pool].cache : NULL;
+    uint32_t           indices[MAX_EXPERTS], present[MAX_EXPERTS], absent[MAX_EXPERTS];
+    uint32_t           n_present = 0;
+    uint32_t           n_absent = 0;
+    pin_all(in_use, vram->in_use.list, vram->in_use.n);
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t slot = hypura_cache_find(pool->cache, place->first_key + experts[i]);
+        if (slot != HYPURA_CACHE_NONE) {
+            hypura_cache_pin(pool->cache, slot);
+            present[n_present++] = slot;
+        }
+    }
+    const uint32_t      n_early = take_slots(vram, bundle, experts, n, indices, absent, &n_absent);
+    const hypura_status status = n_early > 0 ? upload_early(vram, bundle, indices, n_early) : HYPURA_OK;
+    unpin_all(pool->cache, present, n_present);
+    unpin_all(in_use, vram->in_use.list, vram->in_use.n);
+    if (status == HYPURA_OK && n_absent > 0) {
+        hypura_pager_expect_experts(vram->pager, bundle, absent, n_absent, false);
+        vram->told_ram = true;
+    }
+    return status;
+}
+
+static bool contains(const uint32_t *experts, uint32_t n, uint32_t expert)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (experts[i] == expert) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n)
+{
+    hypura_pager *pager = vram->pager;
+    if (vram->told_ram) {
+        hypura_pager_settle_experts(pager, experts, n);
+        vram->told_ram = false;
+    }
+    if (vram->foreseen_bundle != bundle) {
+        return;
+    }
+    uint32_t n_right = 0;
+    for (uint32_t i = 0; i < vram->n_foreseen; i++) {
+        n_right += contains(experts, n, vram->foreseen[i]);
+    }
+    vram->foreseen_bundle = -1;
+    const uint64_t bytes = pager->map->bundles[bundle].expert_bytes;
+    pthread_mutex_lock(&pager->lock);
+    pager->statistics.foreseen_bytes_uploaded += vram->n_foreseen * bytes;
+    pager->statistics.foreseen_bytes_useful += n_right * bytes;
+    pager->ahead.n_read += vram->n_foreseen;
+    pager->ahead.n_right += n_right;
+    pthread_mutex_unlock(&pager->lock);
+}

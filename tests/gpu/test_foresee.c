@@ -1,0 +1,179 @@
+/*
+ * test_foresee.c - experts come to a GPU before their layer selects them: what was foretold
+ * is there, what was not comes late, and the numbers are the same however the guess was.
+ */
+#include "gpu_fixture.h"
+
+#include "engine/gpu.h"
+#include "engine/replay.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { N_EXPERTS = 16, N_LAYERS = 12, N_PROMPT = 64, N_STEPS = 8 };
+
+/* Twelve layers of 16 experts, of which a token uses 4. */
+static const char *mixture(void)
+{
+    return HYPURA_TINY "/moe-deep-q8_0.gguf";
+}
+
+/* Half of the layers whole, of the others about half of the experts in slots. */
+static hypura_model_options options_of(hypura_foresight foresight)
+{
+    hypura_model_options options = {.path = mixture(),
+                                    .gpu = STANDIN_NAME,
+                                    .force_paging = true,
+                                    .n_context = N_PROMPT + N_STEPS,
+                                    .n_ubatch = N_PROMPT,
+                                    .n_threads = 1,
+                                    .no_repack = true,
+                                    .foresight = foresight,
+                                    .cache_dir = gpu_cache_dir};
+    const hypura_plan plan = gpu_plan_of(&options);
+    options.vram_bytes = hypura_plan_vram_at(&plan, 75);
+    return options;
+}
+
+/* What is selected, whatever the routers say; and what is foretold of it. */
+typedef struct selected {
+    uint32_t step;
+    bool     right;
+} selected;
+
+static uint32_t expert_of(const selected *s, int layer, uint32_t rank)
+{
+    return (rank * 5 + (uint32_t)layer * 3 + s->step * 7) % N_EXPERTS;
+}
+
+static void select_them(void *user, int layer, int32_t *experts, uint32_t n_used, uint32_t n_tokens)
+{
+    for (uint32_t i = 0; i < n_used * n_tokens; i++) {
+        experts[i] = (int32_t)expert_of(user, layer, i % n_used);
+    }
+}
+
+static void foretell_them(void *user, int layer, uint32_t token, uint32_t n_used, uint32_t *experts, uint32_t n)
+{
+    const selected *s = user;
+    (void)token;
+    for (uint32_t i = 0; i < n; i++) {
+        experts[i] = expert_of(s, layer, s->right ? i : i + n_used);
+    }
+}
+
+static size_t logits_bytes;
+
+/* A prompt, after which RAM holds everything, and steps; the last one's logits. */
+static float *run(const hypura_model_options *options, selected *s, bool forced, bool foretold, hypura_statistics *statistics)
+{
+    hypura_model *model = NULL;
+    hypura_error error;
+    llama_token tokens[N_PROMPT + N_STEPS];
+    const hypura_model_extras extras = {.foretell = foretold ? foretell_them : NULL, .foretell_user = s};
+    fixture_ok(hypura_model_open_with(options, &extras, &model, &error), &error);
+    const size_t n_vocab = (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama));
+    hypura_replay_fill(tokens, N_PROMPT + N_STEPS, n_vocab);
+    if (forced) {
+        hypura_gpu_set_select(model->gpus.list[0], select_them, s);
+    }
+    fixture_ok(hypura_model_decode_part(model, tokens, N_PROMPT, true, &error), &error);
+    hypura_model_reset_statistics(model);
+    for (s->step = 0; s->step < N_STEPS; s->step++) {
+        fixture_ok(hypura_model_decode(model, &tokens[N_PROMPT + s->step], 1, false, &error), &error);
+    }
+    hypura_model_statistics(model, statistics);
+    logits_bytes = n_vocab * sizeof(float);
+    float *logits = malloc(logits_bytes);
+    assert_non_null(logits);
+    memcpy(logits, llama_get_logits_ith(model->ctx, -1), logits_bytes);
+    hypura_model_close(model);
+    return logits;
+}
+
+static int setup(void **state)
+{
+    standin_register();
+    const int result = fixture_setup(state);
+    gpu_store_rates(mixture(), 1.0);
+    return result;
+}
+
+/* ---- guesses --------------------------------------------------------------------- */
+
+static void what_is_foretold_is_there(void **state)
+{
+    (void)state;
+    selected s = {.right = true};
+    hypura_statistics none, right, wrong;
+    hypura_model_options options = options_of(HYPURA_FORESIGHT_OFF);
+    float *waited = run(&options, &s, true, false, &none);
+    options.foresight = HYPURA_FORESIGHT_ON;
+    float *foretold = run(&options, &s, true, true, &right);
+    s.right = false;
+    float *misled = run(&options, &s, true, true, &wrong);
+    assert_memory_equal(waited, foretold, logits_bytes);
+    assert_memory_equal(waited, misled, logits_bytes);
+
+    assert_int_equal(none.foreseen_bytes_uploaded, 0);
+    assert_true(right.n_ahead > N_STEPS && right.n_ahead <= (uint64_t)N_STEPS * N_LAYERS);
+    assert_true(right.n_repeated <= N_STEPS); /* nobody foretells the first layer */
+    assert_true(right.foreseen_bytes_uploaded > 0);
+    assert_int_equal(right.foreseen_bytes_useful, right.foreseen_bytes_uploaded);
+    assert_true(right.bytes_uploaded >= right.foreseen_bytes_uploaded);
+    assert_true(wrong.n_repeated > N_STEPS);
+    assert_true(wrong.foreseen_bytes_uploaded > 0);
+    assert_int_equal(wrong.foreseen_bytes_useful, 0);
+    free(waited);
+    free(foretold);
+    free(misled);
+}
+
+/* The routers' own guesses, of what they then select. */
+static void routers_are_asked_ahead(void **state)
+{
+    (void)state;
+    selected s = {.right = true};
+    hypura_statistics none, asked;
+    hypura_model_options options = options_of(HYPURA_FORESIGHT_OFF);
+    float *waited = run(&options, &s, false, false, &none);
+    options.foresight = HYPURA_FORESIGHT_ON;
+    float *ahead = run(&options, &s, false, false, &asked);
+    assert_memory_equal(waited, ahead, logits_bytes);
+    assert_int_equal(none.foreseen_bytes_uploaded, 0);
+    assert_true(asked.foreseen_bytes_uploaded > 0);
+    assert_true(asked.foreseen_bytes_useful > 0);
+    assert_true(asked.foreseen_bytes_useful <= asked.foreseen_bytes_uploaded);
+    assert_string_equal(asked.foresight, "on");
+    free(waited);
+    free(ahead);
+}
+
+/* What RAM lacks cannot be uploaded ahead, and is read ahead. */
+static void what_ram_lacks_is_read_ahead(void **state)
+{
+    (void)state;
+    selected s = {.right = true};
+    hypura_statistics none, right;
+    hypura_model_options options = options_of(HYPURA_FORESIGHT_OFF);
+    const hypura_plan all = gpu_plan_of(&options);
+    options.weights_bytes = all.floor_weights_bytes + (all.weights_bytes - all.floor_weights_bytes) / 3;
+    float *waited = run(&options, &s, true, false, &none);
+    options.foresight = HYPURA_FORESIGHT_ON;
+    float *foretold = run(&options, &s, true, true, &right);
+    assert_memory_equal(waited, foretold, logits_bytes);
+    assert_int_equal(none.ahead_bytes_read, 0);
+    assert_true(right.ahead_bytes_read > 0);
+    free(waited);
+    free(foretold);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(what_is_foretold_is_there, gpu_no_faults),
+        cmocka_unit_test_teardown(routers_are_asked_ahead, gpu_no_faults),
+        cmocka_unit_test_teardown(what_ram_lacks_is_read_ahead, gpu_no_faults),
+    };
+    return cmocka_run_group_tests(tests, setup, fixture_teardown);
+}
