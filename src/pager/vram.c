@@ -72,6 +72,14 @@ static void join_uploads(hypura_vram *vram)
     }
 }
 
+/* The same for what copies from slots. */
+static void join_reader(hypura_vram *vram, ggml_backend_event_t event)
+{
+    if (vram->reader) {
+        ggml_backend_event_wait(vram->reader, event);
+    }
+}
+
 void hypura_vram_defer(hypura_vram *vram, int matrix)
 {
     vram->late_matrix = vram->uploaded_late ? matrix : -1;
@@ -86,6 +94,7 @@ void hypura_vram_join(hypura_vram *vram)
 {
     if (vram->has_late) {
         ggml_backend_event_wait(vram->backend, vram->uploaded_late);
+        join_reader(vram, vram->uploaded_late);
         vram->has_late = false;
     }
 }
@@ -182,9 +191,12 @@ static void send_late(hypura_vram *vram, int bundle, int late, uint32_t from)
 
 /* What is queued next waits for what was sent so far; for the deferred matrix, which follows
  * from pending[from] on, later. */
-static void join_part(hypura_vram *vram, int bundle, int late, uint32_t from)
+static void join_part(hypura_vram *vram, int bundle, bool to_slots, int late, uint32_t from)
 {
     join_uploads(vram);
+    if (to_slots && vram->uploader) {
+        join_reader(vram, vram->uploaded);
+    }
     if (late >= 0) {
         send_late(vram, bundle, late, from);
         ggml_backend_event_record(vram->uploaded_late, vram->uploader);
@@ -257,7 +269,7 @@ hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *expe
     if (set < 0) {
         vram_send_table(vram, bundle);
     }
-    join_part(vram, bundle, late, from);
+    join_part(vram, bundle, set < 0, late, from);
     vram_order_copies(vram);
     pthread_mutex_lock(&pager->lock);
     pager->statistics.bytes_uploaded += n_sent * pager->map->bundles[bundle].expert_bytes;
@@ -266,7 +278,7 @@ hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *expe
     return HYPURA_OK;
 }
 
-static void count(hypura_vram *vram, int bundle, uint32_t n_needed, uint32_t n_hit, bool copied)
+void vram_count(hypura_vram *vram, int bundle, uint32_t n_needed, uint32_t n_hit, bool copied)
 {
     hypura_pager  *pager = vram->pager;
     const uint64_t bytes = pager->map->bundles[bundle].expert_bytes;
@@ -347,113 +359,7 @@ hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens,
     vram->in_use.n = status == HYPURA_OK ? n : 0;
     memcpy(vram->in_use.list, slots, vram->in_use.n * sizeof(*slots));
     vram_settle_foreseen(vram, bundle, experts, n);
-    count(vram, bundle, n, n - n_missing, false);
+    vram_count(vram, bundle, n, n - n_missing, false);
     *n_missed = n_missing;
-    return status;
-}
-
-/* ---- stages ---------------------------------------------------------------------- */
-
-/* One matrix of one expert as a row of floats: every backend copies those. */
-static struct ggml_tensor *bytes_of(hypura_vram *vram, const struct ggml_tensor *tensor, uint32_t index)
-{
-    struct ggml_tensor *row = ggml_new_tensor_1d(vram->copies, GGML_TYPE_F32, (int64_t)(tensor->nb[2] / sizeof(float)));
-    row->buffer = tensor->buffer;
-    row->data = (char *)tensor->data + index * tensor->nb[2];
-    return row;
-}
-
-static bool can_copy(const hypura_vram *vram, int bundle)
-{
-    const vram_bundle *place = &vram->bundles[bundle];
-    for (int i = 0; i < vram->pager->map->bundles[bundle].n_tensors; i++) {
-        if (place->slots[i].nb[2] % (4 * sizeof(float)) != 0) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static void add_copy(hypura_vram *vram, struct ggml_cgraph *graph, int bundle, int set, uint32_t expert, uint32_t slot)
-{
-    vram_bundle *place = &vram->bundles[bundle];
-    for (int i = 0; i < vram->pager->map->bundles[bundle].n_tensors; i++) {
-        struct ggml_tensor *copy = ggml_cpy(vram->copies, bytes_of(vram, &place->slots[i], slot),
-                                            bytes_of(vram, &place->stages[set][i], expert));
-        (void)ggml_backend_view_init(copy);
-        ggml_build_forward_expand(graph, copy);
-    }
-}
-
-/* Beside the uploads to the stage, where the device can: each takes about as long as computing a
- * layer does. What slots hold has been uploaded before. */
-static hypura_status copy_slots(hypura_vram *vram, struct ggml_cgraph *graph)
-{
-    ggml_backend_t through = vram->reader ? vram->reader : vram->backend;
-    if (vram->reader) {
-        ggml_backend_event_record(vram->uploaded, vram->uploader);
-        ggml_backend_event_wait(vram->reader, vram->uploaded);
-    }
-    const enum ggml_status status = ggml_backend_graph_compute_async(through, graph);
-    if (vram->reader) {
-        ggml_backend_event_record(vram->copied, vram->reader);
-    }
-    return status == GGML_STATUS_SUCCESS ? HYPURA_OK : HYPURA_ERR_BACKEND;
-}
-
-/* Where RAM cannot hold all experts it holds others than the slots that a prompt fills:
- * RAM is asked for none of these as long as they are there. */
-static bool ram_is_short(const hypura_vram *vram, int bundle)
-{
-    const hypura_pool_plan *pool = &vram->pager->plan->pools[vram->pager->bundles[bundle].pool];
-    return pool->n_slots < pool->n_units;
-}
-
-/* What slots hold is copied; what they lack goes through those that are still empty,
- * where it stays, and else to the stage alone. */
-hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, const uint32_t *experts, uint32_t n)
-{
-    vram_bundle *place = &vram->bundles[bundle];
-    vram_pool   *pool = &vram->pools[place->pool];
-    const bool   copies = can_copy(vram, bundle);
-    uint32_t     kept[MAX_EXPERTS], slots[MAX_EXPERTS], inserted[MAX_EXPERTS], indices[MAX_EXPERTS];
-    uint32_t     n_kept = 0;
-    uint32_t     n_missing = 0;
-    ggml_reset(vram->copies);
-    struct ggml_cgraph *graph =
-        ggml_new_graph_custom(vram->copies, 3 * (size_t)MAX_EXPERTS * HYPURA_MAX_BUNDLE, false);
-    for (uint32_t i = 0; i < n; i++) {
-        const uint32_t key = place->first_key + experts[i];
-        uint32_t       slot = copies ? hypura_cache_find(pool->cache, key) : HYPURA_CACHE_NONE;
-        if (slot == HYPURA_CACHE_NONE && copies && pool->n_full < pool->n_slots) {
-            slot = vram_insert(pool, key);
-            kept[n_kept] = experts[i];
-            inserted[n_kept] = slots[n_kept] = slot;
-            n_kept++;
-        }
-        if (slot != HYPURA_CACHE_NONE) {
-            add_copy(vram, graph, bundle, set, experts[i], slot);
-        } else {
-            indices[n_missing] = experts[i];
-            vram->missing[n_missing++] = experts[i];
-        }
-    }
-    count(vram, bundle, n, n - n_missing - n_kept, true);
-    hypura_status status = HYPURA_OK;
-    if (n_kept > 0) {
-        status = vram_upload(vram, bundle, -1, kept, slots, n_kept, ram_is_short(vram, bundle));
-    }
-    if (status == HYPURA_OK && n_missing < n) {
-        status = copy_slots(vram, graph);
-    }
-    if (status == HYPURA_OK && n_missing > 0) {
-        status = vram_upload(vram, bundle, set, vram->missing, indices, n_missing, false);
-    }
-    if (vram->reader && n_missing < n) {
-        ggml_backend_event_wait(vram->backend, vram->copied);
-    }
-    if (status != HYPURA_OK) {
-        vram_take_back(pool, inserted, n_kept);
-    }
     return status;
 }

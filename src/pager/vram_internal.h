@@ -2,7 +2,8 @@
  * vram_internal.h - what the files of slots in a GPU's memory share.
  *
  *     vram_open.c  memory on the device
- *     vram.c       slots, stages and what is uploaded to them
+ *     vram.c       slots, and what is uploaded to them and to stages
+ *     vram_stage.c   stages
  *     vram_expect.c  what is uploaded before it is asked for
  *     vram_ids.c   ids on the device and on the host, tables from experts to slots
  */
@@ -52,6 +53,13 @@ typedef struct vram_lease {
     bool     early;  /* handed over before the ids that the host waits for next */
 } vram_lease;
 
+/* Experts of a bundle that are in slots. */
+typedef struct vram_held {
+    uint32_t n;
+    uint32_t experts[MAX_EXPERTS];
+    uint32_t slots[MAX_EXPERTS];
+} vram_held;
+
 /* Slots of one pool. */
 typedef struct vram_slots {
     uint32_t pool;
@@ -100,6 +108,7 @@ struct hypura_vram {
     uint32_t                   foreseen[MAX_EXPERTS];
     float                     *states[2]; /* on the host */
     ggml_backend_buffer_t      state_buffer;
+    vram_held                  held;
     uint32_t                   missing[MAX_EXPERTS];
     uint32_t                   ram_slots[MAX_EXPERTS];
 };
@@ -110,6 +119,8 @@ hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *expe
                           bool pass);
 /* vram_expect.c: compares what was expected of a bundle with what it selected. */
 void vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n);
+/* Statistics of what was needed of a bundle. */
+void          vram_count(hypura_vram *vram, int bundle, uint32_t n_needed, uint32_t n_hit, bool copied);
 /* A slot for a key, and what such a call inserted in vain. */
 uint32_t      vram_insert(vram_pool *pool, uint32_t key);
 void          vram_take_back(vram_pool *pool, const uint32_t *slots, uint32_t n);
