@@ -188,9 +188,9 @@ static hypura_status decode_prompt(hypura_model *model, llama_token *tokens, uin
 static bool pass_on(const hypura_generate_options *options, const hypura_text *text, size_t *passed)
 {
     const size_t from = *passed;
-    *passed = text->bytes;
-    return from == text->bytes || !options->on_text ||
-           options->on_text(options->on_text_user, text->data + from, text->bytes - from);
+    *passed = text->whole.bytes;
+    return from == text->whole.bytes || !options->on_text ||
+           options->on_text(options->on_text_user, text->whole.data + from, text->whole.bytes - from);
 }
 
 static hypura_status answer(hypura_model *model, const hypura_generate_options *options, struct llama_sampler *sampler,
@@ -214,7 +214,7 @@ static hypura_status answer(hypura_model *model, const hypura_generate_options *
             return hypura_fail(error, HYPURA_ERR_FORMAT, "the text of token %d is %d bytes long", token, -bytes);
         }
         if (!hypura_text_put(text, piece, (size_t)bytes)) {
-            return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for an answer of %zu bytes", text->bytes);
+            return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for an answer of %zu bytes", text->whole.bytes);
         }
         result->tokens++;
         if (!pass_on(options, text, &passed)) {
@@ -230,7 +230,7 @@ static hypura_status answer(hypura_model *model, const hypura_generate_options *
         hypura_conversation_extend(model->conversation, &token, 1);
     }
     if (!hypura_text_finish(text)) {
-        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for an answer of %zu bytes", text->bytes);
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for an answer of %zu bytes", text->whole.bytes);
     }
     if (!result->stopped_by_user && !pass_on(options, text, &passed)) {
         result->stopped_by_user = true;
@@ -336,13 +336,13 @@ hypura_status hypura_generate(hypura_model *model, const hypura_generate_options
     if (status == HYPURA_OK) {
         status = run(model, options, &text, result, error);
         if (!options->raw && status == HYPURA_OK) {
-            status = hypura_conversation_push(model->conversation, "assistant", text.data, error);
+            status = hypura_conversation_push(model->conversation, "assistant", text.whole.data, error);
         }
         if (!options->raw && status != HYPURA_OK) {
             hypura_conversation_pop(model->conversation);
         }
     }
-    result->text = text.data;
+    result->text = text.whole.data;
     return status;
 }
 

@@ -4,8 +4,6 @@
  */
 #include "engine/text.h"
 
-#include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -48,45 +46,17 @@ static int character(const unsigned char *p, size_t n)
     return length;
 }
 
-static bool reserve(hypura_text *text, size_t more)
+static bool replace(hypura_text *text)
 {
-    if (more > SIZE_MAX / 2 - text->bytes) {
-        return false;
-    }
-    size_t needed = text->bytes + more + 1;
-    if (needed <= text->capacity) {
-        return true;
-    }
-    size_t capacity = text->capacity > 0 ? text->capacity : 1024;
-    while (capacity < needed) {
-        capacity *= 2;
-    }
-    char *data = realloc(text->data, capacity);
-    if (!data) {
-        return false;
-    }
-    text->data = data;
-    text->capacity = capacity;
-    return true;
-}
-
-static void append(hypura_text *text, const void *bytes, size_t n)
-{
-    memcpy(text->data + text->bytes, bytes, n);
-    text->bytes += n;
-    text->data[text->bytes] = '\0';
+    return hypura_buffer_add(&text->whole, "\xEF\xBF\xBD", 3);
 }
 
 bool hypura_text_put(hypura_text *text, const char *raw, size_t n)
 {
-    /* Each byte may become the three of U+FFFD. */
-    if (n > SIZE_MAX / 8 || !reserve(text, 3 * (n + sizeof(text->pending)))) {
-        return false;
-    }
-    text->data[text->bytes] = '\0';
-    for (size_t i = 0; i < n; i++) {
+    bool fits = true;
+    for (size_t i = 0; i < n && fits; i++) {
         text->pending[text->n_pending++] = raw[i];
-        while (text->n_pending > 0) {
+        while (text->n_pending > 0 && fits) {
             int length = character((const unsigned char *)text->pending, text->n_pending);
             if (length == INCOMPLETE) {
                 break;
@@ -94,33 +64,27 @@ bool hypura_text_put(hypura_text *text, const char *raw, size_t n)
             if (length == BROKEN) {
                 /* Only the last byte can have broken it, unless it stands alone. */
                 size_t broken = text->n_pending > 1 ? text->n_pending - 1 : 1;
-                append(text, "\xEF\xBF\xBD", 3);
+                fits = replace(text);
                 text->n_pending -= broken;
                 memmove(text->pending, text->pending + broken, text->n_pending);
             } else {
-                append(text, text->pending, (size_t)length);
+                fits = hypura_buffer_add(&text->whole, text->pending, (size_t)length);
                 text->n_pending = 0;
             }
         }
     }
-    return true;
+    return fits;
 }
 
 bool hypura_text_finish(hypura_text *text)
 {
-    if (!reserve(text, 3)) {
-        return false;
-    }
-    text->data[text->bytes] = '\0';
-    if (text->n_pending > 0) {
-        append(text, "\xEF\xBF\xBD", 3);
-        text->n_pending = 0;
-    }
-    return true;
+    const bool incomplete = text->n_pending > 0;
+    text->n_pending = 0;
+    return incomplete ? replace(text) : hypura_buffer_add(&text->whole, NULL, 0);
 }
 
 void hypura_text_clear(hypura_text *text)
 {
-    free(text->data);
-    memset(text, 0, sizeof(*text));
+    hypura_buffer_clear(&text->whole);
+    text->n_pending = 0;
 }

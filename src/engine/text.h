@@ -5,22 +5,20 @@
 #ifndef HYPURA_ENGINE_TEXT_H
 #define HYPURA_ENGINE_TEXT_H
 
-#include <stdbool.h>
-#include <stddef.h>
+#include "base/buffer.h"
 
 typedef struct hypura_text {
-    char *data; /* terminated once anything was put; valid UTF-8 */
-    size_t bytes;
-    size_t capacity;
-    char pending[4]; /* beginning of a character not yet complete */
+    hypura_buffer whole; /* valid UTF-8 */
+    char pending[4];     /* beginning of a character not yet complete */
     size_t n_pending;
 } hypura_text;
 
 /* Appends n raw bytes. What is not UTF-8 becomes U+FFFD; the beginning of a
- * character at the end is held back. False when memory ran out. */
+ * character at the end is held back. False when memory ran out; a part may have been
+ * appended. */
 bool hypura_text_put(hypura_text *text, const char *raw, size_t n);
 
-/* Ends the text: a character left incomplete becomes U+FFFD. */
+/* Ends the text, which is a string then: a character left incomplete becomes U+FFFD. */
 bool hypura_text_finish(hypura_text *text);
 
 void hypura_text_clear(hypura_text *text);

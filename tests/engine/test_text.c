@@ -17,7 +17,7 @@ static const char *in_pieces(hypura_text *text, const char *raw, size_t n, size_
         assert_true(hypura_text_put(text, raw + i, n - i < piece ? n - i : piece));
     }
     assert_true(hypura_text_finish(text));
-    return text->data;
+    return text->whole.data;
 }
 
 static void characters_stay_whole(void **state)
@@ -27,7 +27,7 @@ static void characters_stay_whole(void **state)
     for (size_t piece = 1; piece < sizeof(raw); piece++) {
         hypura_text text = {0};
         assert_string_equal(in_pieces(&text, raw, sizeof(raw) - 1, piece), raw);
-        assert_int_equal(text.bytes, sizeof(raw) - 1);
+        assert_int_equal(text.whole.bytes, sizeof(raw) - 1);
         hypura_text_clear(&text);
     }
 }
@@ -37,9 +37,9 @@ static void beginning_is_held_back(void **state)
     (void)state;
     hypura_text text = {0};
     assert_true(hypura_text_put(&text, "x\xF0\x9F\x99", 4));
-    assert_string_equal(text.data, "x");
+    assert_string_equal(text.whole.data, "x");
     assert_true(hypura_text_put(&text, "\x82", 1));
-    assert_string_equal(text.data, "x\xF0\x9F\x99\x82");
+    assert_string_equal(text.whole.data, "x\xF0\x9F\x99\x82");
     hypura_text_clear(&text);
 }
 
@@ -74,7 +74,7 @@ static void empty_text_is_a_string(void **state)
     (void)state;
     hypura_text text = {0};
     assert_true(hypura_text_finish(&text));
-    assert_string_equal(text.data, "");
+    assert_string_equal(text.whole.data, "");
     hypura_text_clear(&text);
 }
 
@@ -91,15 +91,15 @@ static void any_bytes_any_cut(void **state)
             seed = seed * 1664525u + 1013904223u;
             raw[i] = (char)likely[(seed >> 16) % sizeof(likely)];
         }
-        hypura_text whole = {0};
-        hypura_text bytes = {0};
-        in_pieces(&whole, raw, n, n);
-        in_pieces(&bytes, raw, n, 1);
-        assert_string_equal(whole.data, bytes.data);
+        hypura_text at_once = {0};
+        hypura_text singly = {0};
+        in_pieces(&at_once, raw, n, n);
+        in_pieces(&singly, raw, n, 1);
+        assert_string_equal(at_once.whole.data, singly.whole.data);
         hypura_text again = {0};
-        assert_string_equal(in_pieces(&again, whole.data, whole.bytes, 3), whole.data);
-        hypura_text_clear(&whole);
-        hypura_text_clear(&bytes);
+        assert_string_equal(in_pieces(&again, at_once.whole.data, at_once.whole.bytes, 3), at_once.whole.data);
+        hypura_text_clear(&at_once);
+        hypura_text_clear(&singly);
         hypura_text_clear(&again);
     }
 }
