@@ -177,18 +177,12 @@ int hypura_command_bench(const hypura_environment *environment, int argc, char *
         .n_options = sizeof options / sizeof *options,
         .notes = hypura_size_notes,
     };
-    hypura_arguments words;
+    char path[HYPURA_PATH_BYTES];
     hypura_error error;
     int code;
-    if (!hypura_command_begin(&syntax, argc, argv, &words, &code)) {
+    if (!hypura_command_begin_model(&syntax, environment, argc, argv, path, &error, &code)) {
         return code;
     }
-    hypura_error_clear(&error);
-    char path[HYPURA_PATH_BYTES];
-    hypura_status status = hypura_environment_find_model(environment, words.operands[0], path, &error);
     wanted->path = path;
-    if (status == HYPURA_OK) {
-        status = bench(&arguments, environment, &error);
-    }
-    return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
+    return bench(&arguments, environment, &error) == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
 }

@@ -70,24 +70,19 @@ int hypura_command_estimate(const hypura_environment *environment, int argc, cha
         .n_options = sizeof options / sizeof *options,
         .notes = hypura_size_notes,
     };
-    hypura_arguments arguments;
+    char path[HYPURA_PATH_BYTES];
     hypura_error error;
     int code;
-    if (!hypura_command_begin(&syntax, argc, argv, &arguments, &code)) {
+    if (!hypura_command_begin_model(&syntax, environment, argc, argv, path, &error, &code)) {
         return code;
     }
-    hypura_error_clear(&error);
-    char path[HYPURA_PATH_BYTES];
     hypura_plan *plan = NULL;
     hypura_progress progress;
     hypura_progress_open(&progress, environment);
     wanted.progress = hypura_progress_update;
     wanted.progress_user = &progress;
     wanted.path = path;
-    hypura_status status = hypura_environment_find_model(environment, arguments.operands[0], path, &error);
-    if (status == HYPURA_OK) {
-        status = hypura_interrupt_open(&error);
-    }
+    hypura_status status = hypura_interrupt_open(&error);
     if (status == HYPURA_OK) {
         status = hypura_budgets_resolve(&weights, 1, path, &wanted.weights_bytes, &error);
     }

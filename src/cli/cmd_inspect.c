@@ -365,20 +365,15 @@ int hypura_command_inspect(const hypura_environment *environment, int argc, char
         .options = options,
         .n_options = sizeof options / sizeof *options,
     };
-    hypura_arguments arguments;
+    char path[HYPURA_PATH_BYTES];
     hypura_error error;
     int code;
-    if (!hypura_command_begin(&syntax, argc, argv, &arguments, &code)) {
+    if (!hypura_command_begin_model(&syntax, environment, argc, argv, path, &error, &code)) {
         return code;
     }
-    hypura_error_clear(&error);
-    char path[HYPURA_PATH_BYTES];
     hypura_map *map = NULL;
     hypura_plan *plan = NULL;
-    hypura_status status = hypura_environment_find_model(environment, arguments.operands[0], path, &error);
-    if (status == HYPURA_OK) {
-        status = hypura_map_open(path, &map, &error);
-    }
+    hypura_status status = hypura_map_open(path, &map, &error);
     if (status == HYPURA_OK && with_plan) {
         wanted.path = path;
         status = make_plan(&wanted, &vram, environment, &plan, &error);

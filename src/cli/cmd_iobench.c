@@ -146,10 +146,9 @@ int hypura_command_iobench(const hypura_environment *environment, int argc, char
     hypura_arguments arguments;
     hypura_error error;
     int code;
-    if (!hypura_command_begin(&syntax, argc, argv, &arguments, &code)) {
+    if (!hypura_command_begin(&syntax, argc, argv, &arguments, &error, &code)) {
         return code;
     }
-    hypura_error_clear(&error);
     if (hypura_interrupt_open(&error) != HYPURA_OK) {
         return hypura_command_fail(&error);
     }

@@ -64,18 +64,13 @@ int hypura_command_optimize(const hypura_environment *environment, int argc, cha
         .options = options,
         .n_options = sizeof options / sizeof *options,
     };
-    hypura_arguments arguments;
+    char path[HYPURA_PATH_BYTES];
     hypura_error error;
     int code;
-    if (!hypura_command_begin(&syntax, argc, argv, &arguments, &code)) {
+    if (!hypura_command_begin_model(&syntax, environment, argc, argv, path, &error, &code)) {
         return code;
     }
-    hypura_error_clear(&error);
-    char path[HYPURA_PATH_BYTES];
     hypura_status status = hypura_interrupt_open(&error);
-    if (status == HYPURA_OK) {
-        status = hypura_environment_find_model(environment, arguments.operands[0], path, &error);
-    }
     if (status == HYPURA_OK) {
         hypura_progress progress;
         hypura_optimize_report report;

@@ -113,9 +113,9 @@ int hypura_command_replay(const hypura_environment *environment, int argc, char 
         .n_options = sizeof options / sizeof *options,
     };
     hypura_arguments arguments;
-    hypura_error error = {.status = HYPURA_OK};
+    hypura_error error;
     int code;
-    if (!hypura_command_begin(&syntax, argc, argv, &arguments, &code)) {
+    if (!hypura_command_begin(&syntax, argc, argv, &arguments, &error, &code)) {
         return code;
     }
     wanted.path = arguments.operands[0];

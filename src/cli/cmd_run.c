@@ -420,10 +420,9 @@ int hypura_command_run(const hypura_environment *environment, int argc, char *co
     hypura_arguments arguments;
     hypura_error error;
     int code;
-    if (!hypura_command_begin(&syntax, argc, argv, &arguments, &code)) {
+    if (!hypura_command_begin(&syntax, argc, argv, &arguments, &error, &code)) {
         return code;
     }
-    hypura_error_clear(&error);
     hypura_status status = run_checked(&run, arguments.operands[0], environment, &error);
     return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
 }

@@ -202,10 +202,10 @@ int hypura_command_serve(const hypura_environment *environment, int argc, char *
         .notes = hypura_size_notes,
     };
     hypura_arguments arguments;
-    hypura_error error = {0};
-    int exit_code;
-    if (!hypura_command_begin(&syntax, argc, argv, &arguments, &exit_code)) {
-        return exit_code;
+    hypura_error error;
+    int code;
+    if (!hypura_command_begin(&syntax, argc, argv, &arguments, &error, &code)) {
+        return code;
     }
     hypura_status status = complete(&serve, environment, &arguments, &error);
     if (status == HYPURA_OK) {

@@ -184,16 +184,13 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
         .n_options = sizeof options / sizeof *options,
         .notes = hypura_size_notes,
     };
-    hypura_arguments arguments;
+    char path[HYPURA_PATH_BYTES];
     hypura_error error;
     int code;
-    if (!hypura_command_begin(&syntax, argc, argv, &arguments, &code)) {
+    if (!hypura_command_begin_model(&syntax, environment, argc, argv, path, &error, &code)) {
         return code;
     }
-    hypura_error_clear(&error);
-    char path[HYPURA_PATH_BYTES];
     bool identical = false;
-    hypura_status status = hypura_environment_find_model(environment, arguments.operands[0], path, &error);
     wanted.path = path;
     wanted.prompt_tokens = prompts.n > 0 ? prompts.items : NULL;
     wanted.n_prompts = prompts.n;
@@ -201,10 +198,7 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
     wanted.n_ubatches = ubatches.n;
     wanted.io_engines = engines.n > 0 ? engines.items : NULL;
     wanted.n_io_engines = engines.n;
-    if (status == HYPURA_OK) {
-        status = verify(&wanted, &weights, &vram, json, environment, &identical, &error);
-    }
-    if (status != HYPURA_OK) {
+    if (verify(&wanted, &weights, &vram, json, environment, &identical, &error) != HYPURA_OK) {
         return hypura_command_fail(&error);
     }
     return identical ? HYPURA_EXIT_SUCCESS : HYPURA_EXIT_FAILURE;

@@ -15,17 +15,30 @@ const char hypura_size_notes[] = "SIZE is a number of bytes, or a number with K,
 const char *const hypura_io_engines[] = {"uring", "pool", NULL};
 
 bool hypura_command_begin(const hypura_syntax *syntax, int argc, char *const *argv, hypura_arguments *arguments,
-                          int *exit_code)
+                          hypura_error *error, int *exit_code)
 {
-    hypura_error error;
-    hypura_error_clear(&error);
-    if (hypura_options_parse(syntax, argc, argv, arguments, &error) != HYPURA_OK) {
-        *exit_code = hypura_command_fail(&error);
+    hypura_error_clear(error);
+    if (hypura_options_parse(syntax, argc, argv, arguments, error) != HYPURA_OK) {
+        *exit_code = hypura_command_fail(error);
         return false;
     }
     if (arguments->help) {
         hypura_options_help(syntax, stdout);
         *exit_code = HYPURA_EXIT_SUCCESS;
+        return false;
+    }
+    return true;
+}
+
+bool hypura_command_begin_model(const hypura_syntax *syntax, const hypura_environment *environment, int argc,
+                                char *const *argv, char *path, hypura_error *error, int *exit_code)
+{
+    hypura_arguments arguments;
+    if (!hypura_command_begin(syntax, argc, argv, &arguments, error, exit_code)) {
+        return false;
+    }
+    if (hypura_environment_find_model(environment, arguments.operands[0], path, error) != HYPURA_OK) {
+        *exit_code = hypura_command_fail(error);
         return false;
     }
     return true;

@@ -33,10 +33,14 @@ int hypura_command_run(const hypura_environment *environment, int argc, char *co
 int hypura_command_serve(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_verify(const hypura_environment *environment, int argc, char *const *argv);
 
-/* Parses; true when the command is to go on. Else help or an error was printed
- * and *exit_code says how the program ends. */
+/* Parses, and clears error; true when the command is to go on. Else help or an error was
+ * printed and *exit_code says how the program ends. */
 bool hypura_command_begin(const hypura_syntax *syntax, int argc, char *const *argv, hypura_arguments *arguments,
-                          int *exit_code);
+                          hypura_error *error, int *exit_code);
+/* The same for a command whose one operand is a model: path (of HYPURA_PATH_BYTES) is where
+ * it lies. */
+bool hypura_command_begin_model(const hypura_syntax *syntax, const hypura_environment *environment, int argc,
+                                char *const *argv, char *path, hypura_error *error, int *exit_code);
 
 /* Prints the error and returns the exit code that belongs to its status. */
 int hypura_command_fail(const hypura_error *error);
