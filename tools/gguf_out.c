@@ -234,15 +234,6 @@ int gguf_out_end(gguf_out *out)
     return MK_OK;
 }
 
-int gguf_out_tensor(gguf_out *out, const char *tensor_name, const void *data, size_t bytes)
-{
-    int rc = gguf_out_begin(out, tensor_name);
-    if (rc == MK_OK) {
-        rc = gguf_out_write(out, data, bytes);
-    }
-    return rc == MK_OK ? gguf_out_end(out) : rc;
-}
-
 /* The rename itself is durable only once its folder is. */
 static int sync_folder(const gguf_out *out)
 {

@@ -40,7 +40,6 @@ int gguf_out_open(gguf_out *out, const char *path, const struct gguf_context *me
 int gguf_out_begin(gguf_out *out, const char *tensor_name);
 int gguf_out_write(gguf_out *out, const void *data, size_t bytes);
 int gguf_out_end(gguf_out *out);
-int gguf_out_tensor(gguf_out *out, const char *tensor_name, const void *data, size_t bytes);
 int gguf_out_commit(gguf_out *out);
 /* Safe after commit and after abort. */
 void gguf_out_abort(gguf_out *out);

@@ -83,11 +83,6 @@ void hypura_log_clear(void)
     last_level = GGML_LOG_LEVEL_NONE;
 }
 
-const char *hypura_log_errors(void)
-{
-    return errors;
-}
-
 hypura_status hypura_log_fail(hypura_error *error, hypura_status status, const char *format, ...)
 {
     char message[256];

@@ -16,11 +16,8 @@ void hypura_log_install(void);
 /* Forgets this thread's error lines. */
 void hypura_log_clear(void);
 
-/* This thread's error lines since clear, oldest first, joined by "; ", or "".
- * Valid until the next call into llama.cpp on this thread. */
-const char *hypura_log_errors(void);
-
-/* hypura_fail, ending in ": " and llama.cpp's own reason where there is one. */
+/* hypura_fail, ending in ": " and llama.cpp's own reason where there is one: this thread's
+ * error lines since clear, oldest first, joined by "; ". */
 hypura_status hypura_log_fail(hypura_error *error, hypura_status status, const char *format, ...) HYPURA_PRINTF(3, 4);
 
 #endif
