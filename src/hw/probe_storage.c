@@ -124,20 +124,15 @@ static void submit_next(probe *p, hypura_io *io, uint64_t block_bytes, uint64_t 
     (void)hypura_io_submit(io, &read, 1);
 }
 
-/* Reads of this shape for about span_us after those that do not count, or until
- * max_bytes were asked for. */
-static hypura_status measure_rate(probe *p, shape *s, uint64_t span_us, uint64_t max_bytes)
+/* Reads of this shape for about span_us, or until max_bytes were asked for, from the first
+ * request to the end of the last one. */
+static hypura_status read_for(probe *p, hypura_io *io, const shape *s, uint64_t span_us, uint64_t max_bytes,
+                              uint64_t *bytes, uint64_t *passed_us)
 {
-    hypura_io *io;
-    hypura_status status = open_engine(p, s->block_bytes, s->depth, &io);
-    if (status != HYPURA_OK) {
-        return status;
-    }
-    uint64_t begin = hypura_clock_us();
-    uint64_t bytes = 0;
+    const uint64_t begin = hypura_clock_us();
     uint64_t asked = 0;
     uint32_t in_flight = 0;
-    bool settling = p->settle_us > 0;
+    *bytes = 0;
     for (; in_flight < s->depth && asked < max_bytes; in_flight++, asked += s->block_bytes) {
         submit_next(p, io, s->block_bytes, in_flight);
     }
@@ -148,24 +143,38 @@ static hypura_status measure_rate(probe *p, shape *s, uint64_t span_us, uint64_t
         }
         in_flight--;
         if (c.status != HYPURA_OK) {
-            status = hypura_io_fail(io, 0, &c, p->error);
-            break;
+            return hypura_io_fail(io, 0, &c, p->error);
         }
-        bytes += s->block_bytes;
-        if (settling && hypura_clock_us() - begin >= p->settle_us) {
-            settling = false;
-            begin = hypura_clock_us();
-            bytes = 0;
-        }
-        if ((settling || hypura_clock_us() - begin < span_us) && asked < max_bytes) {
+        *bytes += s->block_bytes;
+        if (hypura_clock_us() - begin < span_us && asked < max_bytes) {
             submit_next(p, io, s->block_bytes, c.user);
             asked += s->block_bytes;
             in_flight++;
         }
     }
-    uint64_t passed = hypura_clock_us() - begin;
+    *passed_us = hypura_clock_us() - begin;
+    return HYPURA_OK;
+}
+
+/* Fills the rate of a shape. Reads that do not count come before those that do, and none of
+ * them ends in their time. */
+static hypura_status measure_rate(probe *p, shape *s, uint64_t span_us, uint64_t max_bytes)
+{
+    hypura_io *io;
+    uint64_t bytes = 0;
+    uint64_t passed_us = 0;
+    hypura_status status = open_engine(p, s->block_bytes, s->depth, &io);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    if (p->settle_us > 0) {
+        status = read_for(p, io, s, p->settle_us, max_bytes, &bytes, &passed_us);
+    }
+    if (status == HYPURA_OK) {
+        status = read_for(p, io, s, span_us, max_bytes, &bytes, &passed_us);
+    }
     hypura_io_close(io);
-    s->bytes_per_s = (double)bytes / ((double)(passed > 0 ? passed : 1) / 1e6);
+    s->bytes_per_s = (double)bytes / ((double)(passed_us > 0 ? passed_us : 1) / 1e6);
     return status;
 }
 
