@@ -116,6 +116,7 @@ hypura_status upstream_run(const upstream_call *call, hypura_error *error)
     curl_easy_setopt(handle, CURLOPT_PROXY, "");
     curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http");
     curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(handle, CURLOPT_MAXCONNECTS, 1L); /* or those to engines that have ended would be kept beside it */
     curl_easy_setopt(handle, CURLOPT_HTTPHEADER, headers);
     curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, on_data);
     curl_easy_setopt(handle, CURLOPT_WRITEDATA, &state);

@@ -1,5 +1,6 @@
 /*
- * upstream.h - HTTP to an engine over its socket, for one thread each: connections are kept for the thread's next call.
+ * upstream.h - HTTP to an engine over its socket, for one thread each: its last connection is kept for the thread's next
+ * call.
  */
 #ifndef HYPURA_SERVER_UPSTREAM_H
 #define HYPURA_SERVER_UPSTREAM_H
