@@ -6,8 +6,8 @@
 # It shows that the code for macOS is C that its headers accept, and that every symbol is there; nothing of
 # it is run. Zig's clang, headers and libSystem stand in for a Mac. Other libraries are stubs: the headers of this system's,
 # and empty libraries with the names that they export. llama.cpp is a stub like that as well, whose C++ functions (the chat
-# templates) link unchecked, as their names differ between C++ libraries; with --whole it is built from source, for the CPU and
-# without optimization, once into the user's cache, and nothing links unchecked. Not covered: Metal, Accelerate, signing.
+# templates) link unchecked, as their names differ between C++ libraries; with --whole it is built from source, for the CPU,
+# once into the user's cache, and nothing links unchecked. Nothing is optimized. Not covered: Metal, Accelerate, signing.
 . "$(dirname "$0")/common.sh"
 . "$(dirname "$0")/zig.sh"
 
@@ -78,8 +78,10 @@ else
 fi
 export PKG_CONFIG_LIBDIR=$sysroot/lib/pkgconfig
 unset PKG_CONFIG_PATH
+flags='-O0 -fno-sanitize=all' # without optimization Zig adds checks
 CC=$tools/cc CXX=$tools/c++ cmake -G Ninja -S "$root" -B "$build" -DCMAKE_TOOLCHAIN_FILE="$toolchain" \
-    -DHYPURA_CROSS_TOOLS="$tools" -DHYPURA_CROSS_SYSROOT="$sysroot" "${llama[@]}" \
+    -DHYPURA_CROSS_TOOLS="$tools" -DHYPURA_CROSS_SYSROOT="$sysroot" \
+    -DCMAKE_BUILD_TYPE=None -DCMAKE_C_FLAGS="$flags" -DCMAKE_CXX_FLAGS="$flags" "${llama[@]}" \
     -DHYPURA_METAL=OFF -DHYPURA_TESTS=OFF >"$build/configure.log" ||
     fail "configuring for macOS failed; the log is $build/configure.log"
 cmake --build "$build"

@@ -299,7 +299,7 @@ static void test_progress(void **state)
     assert_null(strstr(run.error, "reading weights")); /* no terminal */
     driver_clear(&run);
 
-    terminal_open(&on, (const char *[]){driver_program, "run", "slow.gguf", "--prompt", "hi", NULL});
+    terminal_open(&on, (const char *[]){driver_program, "run", "endless.gguf", "--prompt", "hi", NULL});
     assert_true(terminal_expect(&on, "reading weights", 0));
     terminal_type(&on, "\003");
     assert_int_equal(terminal_wait(&on), 1);

@@ -1,7 +1,7 @@
 /*
- * verify_archs.c FOLDER [NAME...]: hypura_verify over every GGUF in a folder, each
+ * verify_archs.c FOLDER CACHE [NAME...]: hypura_verify over every GGUF in a folder, each
  * in a process of its own, so that an abort inside llama.cpp is one model's result
- * and not the end of the test.
+ * and not the end of the test. The machine's profile is that of the folder CACHE.
  *
  * A model that plain llama.cpp cannot run either is listed with the reason and is
  * no failure. The test fails when any output differs, when Hypura fails where
@@ -11,7 +11,9 @@
  * HYPURA_TEST_GPUS on those of these names.
  */
 #include "backend/internal.h"
+#include "hw/store.h"
 #include "hypura.h"
+#include "os/os.h"
 #ifdef HYPURA_TEST_GPU
 #include "standin.h"
 #ifdef HYPURA_TEST_GPUS
@@ -269,17 +271,33 @@ static void run_all(void)
     }
 }
 
+/* Takes the profile into a cache of our own: what these models run like is nobody else's. */
+static bool take_profile(const char *from, const char *folder)
+{
+    hypura_profile profile;
+    hypura_os_drive drive;
+    hypura_error error;
+    const hypura_profile_options options = {.cache_dir = from, .storage_path = folder};
+    if (!mkdtemp(cache_dir)) {
+        perror(cache_dir);
+        return false;
+    }
+    if (hypura_profile_get(&options, &profile, &error) != HYPURA_OK ||
+        hypura_os_drive_read(folder, &drive, &error) != HYPURA_OK ||
+        hypura_store_save(cache_dir, drive.id, &profile, &error) != HYPURA_OK) {
+        printf("no profile of this machine: %s\n", error.message);
+        return false;
+    }
+    return true;
+}
+
 int main(int argc, char **argv)
 {
-    if (argc < 2 || !list_models(argv[1], argc - 2, argv + 2)) {
+    if (argc < 3 || !list_models(argv[1], argc - 3, argv + 3)) {
         printf("SKIPPED: no models in %s: llama.cpp's test-llama-archs writes them\n", argc > 1 ? argv[1] : "(none)");
         return SKIPPED;
     }
-    hypura_profile profile;
-    hypura_error error;
-    hypura_profile_options options = {.cache_dir = cache_dir, .storage_path = argv[1]};
-    if (!mkdtemp(cache_dir) || hypura_profile_get(&options, &profile, &error) != HYPURA_OK) {
-        printf("no profile of this machine: %s\n", error.message);
+    if (!take_profile(argv[2], argv[1])) {
         return 1;
     }
 #ifdef HYPURA_TEST_GPU
@@ -304,6 +322,6 @@ int main(int argc, char **argv)
     const int left = system(command);
     printf("%d models: %d identical (%d paged), %d that llama.cpp cannot run, %d differ, %d failed, %d crashed\n",
            n_jobs, n[IDENTICAL], n_paged, n[PLAIN_FAILED], n[DIFFERS], n[FAILED], n[CRASHED]);
-    const bool enough = argc > 2 || 10 * n_paged >= 9 * n_jobs;
+    const bool enough = argc > 3 || 10 * n_paged >= 9 * n_jobs;
     return left == 0 && enough && n[DIFFERS] + n[FAILED] + n[CRASHED] == 0 ? 0 : 1;
 }

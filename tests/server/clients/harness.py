@@ -14,6 +14,7 @@ import time
 import zlib
 
 BUILD = os.environ["HYPURA_BUILD"]
+CACHE = os.path.join(BUILD, "tests", "clients-cache")
 HYPURA = os.path.join(BUILD, "hypura")
 WAITING = os.environ.get("OMP_WAIT_POLICY", "passive")  # spinning threads hurt where others work
 NO_POLICY = "none"  # as a value of OMP_WAIT_POLICY: what the server itself starts its engines with
@@ -43,6 +44,15 @@ For each function call, return a json object within <tool_call></tool_call> XML 
 </tool_call>{% endfor %}<|im_end|>
 {% endif %}{%- endfor %}{%- if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
+
+
+def make_cache(folder):
+    """A cache folder with the profile of this machine that all tests share, if one was made."""
+    os.makedirs(folder, exist_ok=True)
+    profile = os.path.join(BUILD, "tests", "cache", "profile.json")
+    if os.path.exists(profile):
+        shutil.copy(profile, folder)
+    return folder
 
 
 def model_path(name):
@@ -148,6 +158,9 @@ def picture(red):
                             chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")).decode()
 
 
+make_cache(CACHE)
+
+
 class Server:
     """hypura serve with the models given; options are those of the command."""
 
@@ -160,7 +173,7 @@ class Server:
             link = os.path.join(self.models, name + ".gguf")
             if not os.path.exists(link):
                 os.link(model_path(name), link)
-        self.env = dict(os.environ, OMP_WAIT_POLICY=WAITING, HYPURA_CACHE_DIR=os.path.join(BUILD, "tests", "clients-cache"))
+        self.env = dict(os.environ, OMP_WAIT_POLICY=WAITING, HYPURA_CACHE_DIR=CACHE)
         self.env.update(env or {})
         if self.env["OMP_WAIT_POLICY"] == NO_POLICY:
             del self.env["OMP_WAIT_POLICY"]
@@ -226,7 +239,8 @@ def greedy(name, prompt, tokens):
     """What `hypura run` answers."""
     answer = subprocess.run(
         [HYPURA, "run", model_path(name), "--prompt", prompt, "--max-tokens", str(tokens), "--temp", "0"],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, env=dict(os.environ, OMP_WAIT_POLICY="passive"))
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True,
+        env=dict(os.environ, OMP_WAIT_POLICY="passive", HYPURA_CACHE_DIR=CACHE))
     return answer.stdout.decode()[:-1]
 
 

@@ -288,8 +288,9 @@ class Conversations(unittest.TestCase):
 
     def test_over_a_restart(self):
         folder = tempfile.mkdtemp(prefix="hypura-test-")
-        states = os.path.join(folder, "cache", "conversations")
-        options = dict(models=[DENSE], folder=folder, env={"HYPURA_CACHE_DIR": os.path.join(folder, "cache")})
+        cache = harness.make_cache(os.path.join(folder, "cache"))
+        states = os.path.join(cache, "conversations")
+        options = dict(models=[DENSE], folder=folder, env={"HYPURA_CACHE_DIR": cache})
         messages = user("Remember: " + ", ".join(f"the number of {i} is {i * 7 % 61}" for i in range(40)))
         try:
             with harness.Server("--memory", "1G", "--threads", "2", **options) as server:
