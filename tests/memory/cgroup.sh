@@ -20,43 +20,12 @@ cached_at_most=$((1 * MIB))
 # --memory is everything: the group gets that and not a byte more.
 memory=$((140 * MIB))
 
-skip() {
-    echo "SKIPPED: $*"
-    exit 77
-}
-
-# ---- the group ----------------------------------------------------------------
-
-[ "$(uname -s)" = Linux ] || skip "control groups are Linux's"
-[ "$(id -u)" -eq 0 ] || skip "making a control group needs root"
-v1=$(awk '$3 == "cgroup" && $4 ~ /(^|,)memory(,|$)/ {print $2; exit}' /proc/mounts)
-v2=$(awk '$3 == "cgroup2" {print $2; exit}' /proc/mounts)
-group=${v1:-$v2}/hypura-test-$$
-[ "$group" != "/hypura-test-$$" ] && mkdir "$group" 2>/dev/null || skip "no control group can be made below ${v1:-$v2}"
-mkdir -p "$folder"
-work=$(mktemp -d "$folder/run-XXXXXX")
-cleanup() {
-    rm -rf "$work"
-    rmdir "$group" 2>/dev/null || { sleep 1; rmdir "$group"; }
-}
-trap cleanup EXIT
-
-set_limit() {
-    if [ -n "$v1" ]; then
-        echo -1 >"$group/memory.memsw.limit_in_bytes" 2>/dev/null || true
-        echo "$1" >"$group/memory.limit_in_bytes"
-        echo "$1" >"$group/memory.memsw.limit_in_bytes" 2>/dev/null || echo 0 >"$group/memory.swappiness"
-    else
-        echo "$1" >"$group/memory.max"
-        echo 0 >"$group/memory.swap.max" 2>/dev/null || true
-    fi
-}
+. "$(dirname "$0")/group.sh"
+make_group "$folder"
 
 cached_in_group() {
     awk -v key="$([ -n "$v1" ] && echo total_cache || echo file)" '$1 == key {print $2}' "$group/memory.stat"
 }
-
-set_limit $((1 << 30)) 2>/dev/null || skip "the memory of $group cannot be limited"
 
 # ---- runs ------------------------------------------------------------------------
 
@@ -83,10 +52,7 @@ options=(--raw --temp 0 --threads 1 --context 128 --max-tokens 4 --prompt "$prom
 # run_in_group MODEL OPTION...: sets code
 run_in_group() {
     code=0
-    (
-        echo $BASHPID >"$group/cgroup.procs"
-        exec "$hypura" run "$@" "${options[@]}" --stats-json "$work/stats.json" >"$work/text" 2>"$work/messages"
-    ) || code=$?
+    (enter_group "$hypura" run "$@" "${options[@]}" --stats-json "$work/stats.json" >"$work/text" 2>"$work/messages") || code=$?
     [ $code -eq 0 ] || sed 's/^/    /' "$work/messages"
 }
 
@@ -134,11 +100,7 @@ done
 # That the group has a limit at all: a process that holds as much as the model is ended in it. llama.cpp with the model mapped
 # would not do: the kernel can always drop a page of the file, and read it again.
 code=0
-(
-    echo $BASHPID >"$group/cgroup.procs"
-    head -c "$file_bytes" /dev/zero | tail -c "$file_bytes" | wc -c
-    exit "${PIPESTATUS[1]}"
-) >/dev/null 2>&1 || code=$?
+(enter_group bash -c "head -c $file_bytes /dev/zero | tail -c $file_bytes | wc -c; exit \${PIPESTATUS[1]}") >/dev/null 2>&1 || code=$?
 check "what holds as much as the model is killed there" $code -eq 137
 
 [ $failures -eq 0 ]

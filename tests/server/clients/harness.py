@@ -1,5 +1,6 @@
 """A server for tests: started on a port of its own, with models of its own, ended with everything it started."""
 import base64
+import functools
 import math
 import os
 import random
@@ -235,6 +236,7 @@ class Server:
         self.stop()
 
 
+@functools.lru_cache(None)
 def greedy(name, prompt, tokens):
     """What `hypura run` answers."""
     answer = subprocess.run(
