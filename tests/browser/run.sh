@@ -14,25 +14,12 @@ if [ -z "$CHROMIUM" ]; then
     say "no chromium"
     exit 77
 fi
-venv=$cache/browser-tests
-if [ ! -e "$venv/.done" ]; then
-    python3 -m venv "$venv"
-    "$venv/bin/pip" -q install playwright==1.65.2
-    touch "$venv/.done"
-fi
-tmp=$(mktemp -d)
-cleanup() {
-    [ -z "${server:-}" ] || kill "$server" 2>/dev/null || true
-    [ -z "${server:-}" ] || wait "$server" 2>/dev/null || true
-    exec 8>&- || true
-    rm -rf "$tmp"
-}
-trap cleanup EXIT
+venv=$("$root/scripts/venv.sh" "$here/requirements.txt")
+. "$root/tests/server/started.sh"
 if [ "$1" = --fake ]; then
     python3 "$here/fake_server.py" "$root/src/server/page/index.html" >"$tmp/port" &
     server=$!
-    until [ -s "$tmp/port" ]; do sleep 0.1; done
-    "$venv/bin/python" "$here/drive.py" "http://127.0.0.1:$(cat "$tmp/port")/" "$2" --expect Paris \
+    "$venv/bin/python" "$here/drive.py" "$(wait_for_port)/" "$2" --expect Paris \
         --gpu --second SmolLM2-135M-Instruct-Q8_0:latest --pull hf.co/user/repo:Q4_K_M
     exit
 fi
@@ -40,16 +27,7 @@ build=$(realpath "$1")
 mkdir -p "$tmp/models" "$tmp/hub/user/repo"
 cp -L "$2/smollm2-135m.gguf" "$2/smollm2-8x135m.gguf" "$tmp/models"
 cp -L "$2/smollm2-135m.gguf" "$tmp/hub/user/repo/model-Q8_0.gguf"
-mkfifo "$tmp/input"
-python3 "$here/../server/fake_hub.py" "$tmp/hub" <"$tmp/input" >"$tmp/port" &
-exec 8>"$tmp/input"
-until [ -s "$tmp/port" ]; do sleep 0.1; done
-OMP_WAIT_POLICY=passive "$build/hypura" serve --port 0 --models "$tmp/models" --no-ollama --memory 1500M --weights 60% --threads 2 \
-    --hub "http://127.0.0.1:$(cat "$tmp/port")" 2>"$tmp/log" &
-server=$!
-until url=$(grep -o 'http://[0-9.:]*' "$tmp/log" 2>/dev/null | head -1) && [ -n "$url" ]; do
-    kill -0 "$server"
-    sleep 0.1
-done
+start_hub "$tmp/hub"
+start_server "$build" --models "$tmp/models" --memory 1500M --weights 60% --hub "$hub"
 "$venv/bin/python" "$here/drive.py" "$url/" "$3" --message "What is the capital of France? Answer with one word." \
     --second smollm2-135m:latest --pull hf.co/user/repo:Q8_0 --timeout-s 300

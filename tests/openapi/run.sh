@@ -9,36 +9,13 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 build=$(realpath "$1") examples=${2:-100}
 . "$here/../../scripts/common.sh"
-venv=$cache/openapi-tests
-if [ ! -e "$venv/.done" ]; then
-    python3 -m venv "$venv"
-    "$venv/bin/pip" -q install schemathesis==4.32.5
-    touch "$venv/.done"
-fi
-tmp=$(mktemp -d)
-cleanup() {
-    # Ours alone: the server, and the hub, which ends with its standard input.
-    [ -z "${server:-}" ] || kill "$server" 2>/dev/null || true
-    [ -z "${server:-}" ] || wait "$server" 2>/dev/null || true
-    exec 8>&- || true
-    rm -rf "$tmp"
-}
-trap cleanup EXIT
+venv=$("$root/scripts/venv.sh" "$here/requirements.txt")
+. "$root/tests/server/started.sh"
 mkdir -p "$tmp/models" "$tmp/hub/library/name"
 "$build/mkmodel" shape llama-tiny "$tmp/models/llama-tiny.gguf"
 "$build/mkmodel" shape qwen3-tiny "$tmp/models/qwen3-tiny.gguf"
-mkfifo "$tmp/input"
-python3 "$here/../server/fake_hub.py" "$tmp/hub" <"$tmp/input" >"$tmp/port" &
-exec 8>"$tmp/input"
-until [ -s "$tmp/port" ]; do sleep 0.1; done
-hub=http://127.0.0.1:$(cat "$tmp/port")
-OMP_WAIT_POLICY=passive "$build/hypura" serve --port 0 --models "$tmp/models" --no-ollama --memory 1G --context 256 --threads 2 \
-    --import "$tmp/models" --hub "$hub" --registry "$hub" 2>"$tmp/log" &
-server=$!
-until url=$(grep -o 'http://[0-9.:]*' "$tmp/log" 2>/dev/null | head -1) && [ -n "$url" ]; do
-    kill -0 "$server"
-    sleep 0.1
-done
+start_hub "$tmp/hub"
+start_server "$build" --models "$tmp/models" --memory 1G --context 256 --import "$tmp/models" --hub "$hub" --registry "$hub"
 cd "$tmp"
 failed=0
 SCHEMATHESIS_HOOKS=hooks PYTHONPATH=$here "$venv/bin/schemathesis" run "$here/../../docs/openapi.yaml" --url "$url" \

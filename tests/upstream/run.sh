@@ -16,13 +16,7 @@ shift 3
 places=$("$here/../../scripts/llama.sh" llama-server)
 source=$(sed -n 's/^source=//p' <<<"$places") stock=$(sed -n 's/^build=//p' <<<"$places")/bin/llama-server
 
-venv=$cache/upstream-tests
-if [ ! -e "$venv/.done" ]; then
-    python3 -m venv "$venv"
-    "$venv/bin/pip" -q install aiohttp pytest~=8.3.3 filelock~=3.16 numpy~=2.2.6 openai~=2.14.0 prometheus-client~=0.20.0 \
-        requests~=2.32.3 wget~=3.2 pytest-timeout==2.4.0
-    touch "$venv/.done"
-fi
+venv=$("$root/scripts/venv.sh" "$here/requirements.txt")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export HYPURA=$build/hypura HYPURA_BUILD=$build HYPURA_UPSTREAM_MODEL=$model HYPURA_UPSTREAM_PROJECTOR=$work/random.mmproj.gguf

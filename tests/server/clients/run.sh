@@ -3,6 +3,6 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-python=$("$here/../../../scripts/clients.sh" "$here/requirements.txt")
+venv=$("$here/../../../scripts/venv.sh" "$here/requirements.txt")
 export HYPURA_BUILD=$1 PYTHONDONTWRITEBYTECODE=1
-exec "$python" -u -W ignore::ResourceWarning "$here/$2" "${@:3}"
+exec "$venv/bin/python" -u -W ignore::ResourceWarning "$here/$2" "${@:3}"
