@@ -110,11 +110,8 @@ with sync_playwright() as p:
         page.select_option("#model", args.second)
         print("second:", chat(page, args.message).replace("\n", " | ")[:300])
         expect(page.locator("#status h2", has_text=args.second)).to_be_visible(timeout=MS)
-    page.wait_for_timeout(2500)
-    after = page.locator("#status").inner_text()
-    if before == after:
-        problems.append("the figures stood still")
-    print("figures:", after.replace("\n", " | ")[:900])
+    page.wait_for_function("before => document.querySelector('#status').innerText !== before", arg=before, timeout=MS)
+    print("figures:", page.locator("#status").inner_text().replace("\n", " | ")[:900])
     # An answer is stopped, and what comes after it works.
     page.get_by_label("Message", exact=True).fill("Count to one hundred.")
     page.keyboard.press("Enter")
