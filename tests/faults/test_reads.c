@@ -175,7 +175,8 @@ static void decode_with(const fault_case *c, const char *engine, enum fault faul
         }
     }
     assert_true(n_seen > 30);
-    assert_int_equal(n_failed > 5, fault == FAULT_FAIL || fault == FAULT_DEAD);
+    /* Of 30 reads and more, each failed by itself; the drive died before every seventh. */
+    assert_int_equal(n_failed > (fault == FAULT_DEAD ? 2 : 5), fault == FAULT_FAIL || fault == FAULT_DEAD);
     hypura_model_close(model);
     hypura_script_clear(&script);
 }

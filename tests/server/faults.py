@@ -48,7 +48,7 @@ class Server:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
         self.log = open(path("server.log"), "w+", encoding="utf-8")
         self.process = start(HYPURA, "serve", "--port", "0", "--models", models, "--no-ollama", "--memory", "700M", "--context",
-                             "256", "--threads", "2", *options, stdout=self.log, stderr=self.log, prepare=limit)
+                             "256", "--threads", "1", *options, stdout=self.log, stderr=self.log, prepare=limit)
         for _ in range(3000):
             self.log.seek(0)
             if found := re.search(r"http://[0-9.]+:[0-9]+", self.log.read()):

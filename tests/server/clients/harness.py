@@ -50,7 +50,7 @@ For each function call, return a json object within <tool_call></tool_call> XML 
 def make_cache(folder):
     """A cache folder with the profile of this machine that all tests share, if one was made."""
     os.makedirs(folder, exist_ok=True)
-    profile = os.path.join(BUILD, "tests", "cache", "profile.json")
+    profile = os.path.join(BUILD, "tests", "hypura-cache", "profile.json")
     if os.path.exists(profile):
         shutil.copy(profile, folder)
     return folder
@@ -240,7 +240,7 @@ class Server:
 def greedy(name, prompt, tokens):
     """What `hypura run` answers."""
     answer = subprocess.run(
-        [HYPURA, "run", model_path(name), "--prompt", prompt, "--max-tokens", str(tokens), "--temp", "0"],
+        [HYPURA, "run", model_path(name), "--prompt", prompt, "--max-tokens", str(tokens), "--temp", "0", "--threads", "1"],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True,
         env=dict(os.environ, OMP_WAIT_POLICY="passive", HYPURA_CACHE_DIR=CACHE))
     return answer.stdout.decode()[:-1]

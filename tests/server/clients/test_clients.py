@@ -32,7 +32,7 @@ PERSON = {
 
 def setUpModule():
     global server
-    server = harness.Server("--weights", "224M", "--threads", "2", "--memory", "2G")
+    server = harness.Server("--weights", "224M", "--threads", "1", "--memory", "2G")
     harness.with_template(harness.model_path(DENSE), f"{server.models}/{TOOLS}.gguf", harness.TEMPLATE)
 
 
@@ -274,16 +274,16 @@ class Ollama(unittest.TestCase):
 
     def test_threads_and_batch_are_chosen_when_it_is_loaded(self):
         with open(f"/proc/{self.engine_of(MOE)}/cmdline") as file:
-            self.assertIn("--threads\0002\0", file.read())
-        first = self.engine_of(MOE, num_thread=1, num_batch=64)
+            self.assertIn("--threads\0001\0", file.read())
+        first = self.engine_of(MOE, num_thread=2, num_batch=64)
         with open(f"/proc/{first}/cmdline") as file:
             line = file.read()
-        self.assertIn("--threads\0001\0", line)
+        self.assertIn("--threads\0002\0", line)
         self.assertIn("--batch\00064\0", line)
         # What is not asked for stays as it is.
         self.assertEqual(self.engine_of(MOE), first)
-        self.assertEqual(self.engine_of(MOE, num_thread=1), first)
-        self.assertNotEqual(self.engine_of(MOE, num_thread=2, num_batch=512), first)
+        self.assertEqual(self.engine_of(MOE, num_thread=2), first)
+        self.assertNotEqual(self.engine_of(MOE, num_thread=1, num_batch=512), first)
 
     def engine_of(self, name, **options):
         """The process that answers for a model."""
