@@ -33,7 +33,6 @@
 
 enum {
     MAX_MODELS = 512,
-    N_PROCESSES = 2,
     SKIPPED = 77,
 };
 
@@ -54,8 +53,6 @@ typedef struct verdict {
 
 typedef struct job {
     char path[1024];
-    pid_t child;
-    int from_child;
     verdict verdict;
 } job;
 
@@ -206,67 +203,44 @@ static verdict run_plain(const char *path)
     return v;
 }
 
-static void start(job *j, int index, bool plain)
+static verdict run_child(const char *path, int index, bool plain)
 {
     int ends[2];
     fflush(NULL);
-    if (pipe(ends) != 0 || (j->child = fork()) < 0) {
+    const pid_t child = pipe(ends) == 0 ? fork() : -1;
+    if (child < 0) {
         perror("verify_archs");
         exit(1);
     }
-    if (j->child == 0) {
+    if (child == 0) {
         close(ends[0]);
-        verdict v = plain ? run_plain(j->path) : verify_one(j->path, index);
+        verdict v = plain ? run_plain(path) : verify_one(path, index);
         ssize_t written = write(ends[1], &v, sizeof(v));
         _exit(written == (ssize_t)sizeof(v) ? 0 : 1);
     }
     close(ends[1]);
-    j->from_child = ends[0];
-}
-
-static void finish(job *j, int wait_status)
-{
-    if (read(j->from_child, &j->verdict, sizeof(j->verdict)) != (ssize_t)sizeof(j->verdict)) {
-        j->verdict.outcome = CRASHED;
+    verdict v = {.outcome = CRASHED};
+    const bool told = read(ends[0], &v, sizeof(v)) == (ssize_t)sizeof(v);
+    int wait_status = 0;
+    close(ends[0]);
+    waitpid(child, &wait_status, 0);
+    if (!told) {
+        v = (verdict){.outcome = CRASHED};
         if (WIFSIGNALED(wait_status)) {
-            snprintf(j->verdict.text, sizeof(j->verdict.text), "ended by signal %d", WTERMSIG(wait_status));
+            snprintf(v.text, sizeof(v.text), "ended by signal %d", WTERMSIG(wait_status));
         } else {
-            snprintf(j->verdict.text, sizeof(j->verdict.text), "ended with code %d", WEXITSTATUS(wait_status));
+            snprintf(v.text, sizeof(v.text), "ended with code %d", WEXITSTATUS(wait_status));
         }
     }
-    close(j->from_child);
-    j->child = 0;
+    return v;
 }
 
 static void run_all(void)
 {
-    int next = 0;
-    int running = 0;
-    while (next < n_jobs || running > 0) {
-        while (next < n_jobs && running < N_PROCESSES) {
-            start(&jobs[next], next, false);
-            next++;
-            running++;
-        }
-        int wait_status = 0;
-        pid_t child = waitpid(-1, &wait_status, 0);
-        for (int i = 0; i < n_jobs; i++) {
-            if (jobs[i].child == child) {
-                finish(&jobs[i], wait_status);
-                running--;
-            }
-        }
-    }
     for (int i = 0; i < n_jobs; i++) {
-        if (jobs[i].verdict.outcome == CRASHED) {
-            job again = jobs[i];
-            int wait_status = 0;
-            start(&again, i, true);
-            waitpid(again.child, &wait_status, 0);
-            finish(&again, wait_status);
-            if (again.verdict.outcome == CRASHED) {
-                jobs[i].verdict.outcome = PLAIN_FAILED;
-            }
+        jobs[i].verdict = run_child(jobs[i].path, i, false);
+        if (jobs[i].verdict.outcome == CRASHED && run_child(jobs[i].path, i, true).outcome == CRASHED) {
+            jobs[i].verdict.outcome = PLAIN_FAILED;
         }
     }
 }

@@ -47,6 +47,11 @@ const char *faults_cache_dir(void)
     return HYPURA_TEST_CACHE;
 }
 
+bool faults_foresees(const char *engine)
+{
+    return engine && strcmp(engine, "pool") == 0;
+}
+
 hypura_status faults_try_open(const fault_case *c, const char *path, const char *engine, hypura_io_hook hook,
                               void *user, hypura_model **model, hypura_error *error)
 {
@@ -73,7 +78,8 @@ hypura_status faults_try_open(const fault_case *c, const char *path, const char 
                                           .force_paging = c->weights_bytes > 0 && c->mode != HYPURA_MODE_RESIDENT,
                                           .plain = c->weights_bytes == 0,
                                           .no_repack = !c->repack,
-                                          .io_engine = engine};
+                                          .io_engine = engine,
+                                          .foresight = faults_foresees(engine) ? HYPURA_FORESIGHT_ON : HYPURA_FORESIGHT_OFF};
     return hypura_model_open_with(&options, &extras, model, error);
 }
 

@@ -37,6 +37,10 @@ const char *faults_copy(const char *file);
 /* Where the measured profile is kept for all tests of a build. */
 const char *faults_cache_dir(void);
 
+/* Whether experts are read on a guess: with one of the engines always, else never, as what
+ * is measured would decide otherwise. A guess that fails is no failure of the decode. */
+bool faults_foresees(const char *engine);
+
 /* Opens with a machine's profile made up, so that nothing is measured. */
 hypura_status faults_try_open(const fault_case *c, const char *path, const char *engine, hypura_io_hook hook,
                               void *user, hypura_model **model, hypura_error *error);

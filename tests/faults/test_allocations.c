@@ -78,21 +78,22 @@ char *__wrap_strdup(const char *text)
     return refuse() ? NULL : __real_strdup(text);
 }
 
-static bool refuse_mapping(void)
+/* Not that of a file, which takes no memory: the pager looks every few seconds whether the page cache has the model. */
+static bool refuse_mapping(int fd)
 {
-    const bool now = refuse();
+    const bool now = fd < 0 && refuse();
     errno = now ? ENOMEM : errno;
     return now;
 }
 
 void *__wrap_mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
 {
-    return refuse_mapping() ? MAP_FAILED : __real_mmap(address, bytes, protection, flags, fd, offset);
+    return refuse_mapping(fd) ? MAP_FAILED : __real_mmap(address, bytes, protection, flags, fd, offset);
 }
 
 void *__wrap_mmap64(void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
 {
-    return refuse_mapping() ? MAP_FAILED : __real_mmap64(address, bytes, protection, flags, fd, offset);
+    return refuse_mapping(fd) ? MAP_FAILED : __real_mmap64(address, bytes, protection, flags, fd, offset);
 }
 
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
