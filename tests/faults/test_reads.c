@@ -175,10 +175,12 @@ static void decode_with(const fault_case *c, const char *engine, enum fault faul
         }
     }
     assert_true(n_seen > 30);
+    /* What failed before it was asked for, a guess or the ring's, is read again: how often that is depends on the load. */
+    const bool all_asked_for = c->mode == HYPURA_MODE_EXPERTS && !faults_foresees(engine);
     if (fault == FAULT_DEAD) {
         assert_true(n_failed > 2); /* of 5 and more: before every seventh read */
     } else if (fault == FAULT_FAIL) {
-        assert_true(n_failed > 5 || faults_foresees(engine)); /* of 31 and more */
+        assert_true(n_failed > (all_asked_for ? 30 : 0)); /* of 31 and more */
     } else {
         assert_int_equal(n_failed, 0);
     }
