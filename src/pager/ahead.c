@@ -26,8 +26,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define GUESSES_TO_JUDGE 32
-#define LEAST_RIGHT      6 /* one in so many: fewer cost more than they can give */
+/* Of guesses that were read one in so many has to be right: fewer cost more than they can
+ * give. A dozen and some tell, as those of routers are right in more than half of all cases. */
+#define GUESSES_TO_JUDGE 16
+#define LEAST_RIGHT      6
 #define PROMPT_TOKENS    32 /* a batch of fewer is likely of conversations, each of which wants its logits */
 
 hypura_status pager_open_ahead(hypura_pager *pager, uint32_t most_experts, hypura_error *error)
@@ -114,6 +116,15 @@ static bool contains(const uint32_t *experts, uint32_t n, uint32_t expert)
     return false;
 }
 
+/* In the middle of a token, as one alone can cost more than a trial may. */
+static void refuse_bad_guesses(hypura_pager *pager)
+{
+    const pager_ahead *ahead = &pager->ahead;
+    if (ahead->n_read >= GUESSES_TO_JUDGE && ahead->n_right * LEAST_RIGHT < ahead->n_read) {
+        hypura_brake_refuse(&pager->brake);
+    }
+}
+
 void pager_settle(hypura_pager *pager, const uint32_t *selected, uint32_t n)
 {
     pager_ahead *ahead = &pager->ahead;
@@ -137,13 +148,15 @@ void pager_settle(hypura_pager *pager, const uint32_t *selected, uint32_t n)
         pool->slots[slot].expected = false;
         pager_unpin(pager, pool, slot);
     }
+    if (!ahead->certain) {
+        refuse_bad_guesses(pager);
+    }
     ahead->n_held = 0;
     ahead->bundle = -1;
 }
 
-/* Guesses that are hardly ever right need no trial to its end, nor do any where tokens
- * without them hardly wait for reads. */
-static void refuse_bad_guesses(hypura_pager *pager, bool with_guesses, uint64_t token_us)
+/* Where tokens without guesses hardly wait for reads, none can win anything. */
+static void refuse_idle_guesses(hypura_pager *pager, bool with_guesses, uint64_t token_us)
 {
     pager_ahead *ahead = &pager->ahead;
     if (!with_guesses) {
@@ -161,8 +174,6 @@ static void refuse_bad_guesses(hypura_pager *pager, bool with_guesses, uint64_t 
     ahead->plain_us = 0;
     ahead->plain_waited_us = 0;
     if (hardly_waits) {
-        hypura_brake_refuse(&pager->brake);
-    } else if (ahead->n_read >= GUESSES_TO_JUDGE && ahead->n_right * LEAST_RIGHT < ahead->n_read) {
         hypura_brake_refuse(&pager->brake);
     }
 }
@@ -185,7 +196,7 @@ void pager_note_token(hypura_pager *pager, int bundle, uint32_t n_tokens)
         if (pager->token_begin_us > 0) {
             const bool with_guesses = hypura_brake_is_on(&pager->brake);
             hypura_brake_token(&pager->brake, (double)(now_us - pager->token_begin_us));
-            refuse_bad_guesses(pager, with_guesses, now_us - pager->token_begin_us);
+            refuse_idle_guesses(pager, with_guesses, now_us - pager->token_begin_us);
         }
         pager->token_begin_us = now_us;
         pager->token_waited_us = pager->waited_us;

@@ -210,6 +210,44 @@ static void one_slot_is_never_held(void **state)
     fixture_close(&f);
 }
 
+/* A trial ends within the token in which the guesses prove to be wrong. */
+static void wrong_guesses_end_a_trial(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_open(&f, &shape);
+    hypura_pager *pager = open_pager(&f, NULL, NULL, NULL);
+    hypura_pager_enter(pager);
+    uint32_t at = 0;
+    for (int token = 0; !hypura_pager_foresees(pager); token++) {
+        assert_true(token < 8); /* the trial begins without guesses */
+        for (int bundle = 0; bundle < FIXTURE_LAYERS; bundle++) {
+            const uint32_t selected[] = {at % 16, (at + 1) % 16, (at + 2) % 16};
+            at += 3;
+            assert_int_equal(compute(&f, pager, bundle, selected, 3), 3);
+        }
+    }
+    const uint64_t begin = statistics_of(pager).ahead_bytes_read;
+    const uint32_t others[] = {8, 9, 10, 11, 7, 6, 5, 4}; /* of another layer, in all slots */
+    assert_int_equal(compute(&f, pager, 2, others, 8), 8);
+    int n_guessed = 0;
+    for (; hypura_pager_foresees(pager); n_guessed++) {
+        const uint32_t guess[] = {12, 13, 14, 15};
+        const uint32_t selected[] = {(uint32_t)n_guessed % 8};
+        const uint64_t read = statistics_of(pager).bytes_read;
+        assert_true(n_guessed < 8);
+        hypura_pager_expect_experts(pager, 1, guess, 4, false);
+        wait_bytes(pager, read + 4 * EXPERT_BYTES);
+        assert_int_equal(compute(&f, pager, 1, selected, 1), 1);
+        assert_int_equal(compute(&f, pager, 2, others, 8), 8);
+    }
+    assert_in_range((statistics_of(pager).ahead_bytes_read - begin) / EXPERT_BYTES, 16, 19);
+    assert_string_equal(statistics_of(pager).foresight, "off");
+    hypura_pager_leave(pager);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
 /* ---- faults ----------------------------------------------------------------------- */
 
 typedef struct disturbance {
@@ -341,6 +379,7 @@ int main(void)
         cmocka_unit_test(guesses_change_no_byte),
         cmocka_unit_test(an_expectation_leaves_half_of_the_slots),
         cmocka_unit_test(one_slot_is_never_held),
+        cmocka_unit_test(wrong_guesses_end_a_trial),
         cmocka_unit_test(a_guess_that_cannot_be_read_fails_nobody),
         cmocka_unit_test(a_wrong_guess_is_dropped),
         cmocka_unit_test(few_tokens_of_a_prompt_reach_the_last_layer),
