@@ -375,6 +375,7 @@ typedef struct hypura_plan {
     double      upload_bytes_per_token; /* to them */
     double      compute_s; /* of a token, assumed */
     double      prompt_compute_s; /* of a token of a prompt; 0: not known */
+    double      overlap;   /* of reading and computing: 1 as long as the longer one, 0 as long as both */
     bool        learned;   /* the forecast rests on earlier runs of this model */
     const char *bound_by; /* "compute", "upload", "storage" */
     /* the form in which weights are computed with: the processor's own where it is not slower */

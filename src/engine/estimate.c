@@ -91,8 +91,9 @@ typedef struct form_choice {
     hypura_form_costs costs;
 } form_choice;
 
-/* Lessons of runs are left out: the same model with the same budget is to be computed
- * with in the same form every time. */
+/* Lessons of runs are left out, and what is computed beside products, which is measured
+ * for estimates alone: the same model with the same budget is to be computed with in the
+ * same form every time. */
 static hypura_status find_costs(const hypura_map *map, form_choice *c, hypura_error *error)
 {
     double compute_s[2];
@@ -141,6 +142,7 @@ static hypura_status take_plain(const hypura_model_options *options, form_choice
     hypura_lessons lessons;
     hypura_plan_options wanted = *c->wanted;
     hypura_experience_lessons(options->cache_dir, prepared->map, c->costs.n_threads, false, &lessons);
+    c->rates[0].others_s = c->wanted->rates ? c->wanted->rates->others_s : 0.0;
     wanted.rates = &c->rates[0];
     wanted.lessons = &lessons;
     hypura_plan_free(prepared->plan);
@@ -153,11 +155,14 @@ static double per_second(double seconds)
     return seconds > 0 ? 1.0 / seconds : 0.0;
 }
 
-static void tell_form(const hypura_form_costs *costs, hypura_plan *plan)
+static void tell_form(const hypura_form_costs *costs, double others_s, hypura_plan *plan)
 {
+    hypura_form_work decode = costs->decode;
+    decode.repacked_compute_s += others_s;
+    decode.plain_compute_s += others_s;
     plan->form_measured = true;
-    plan->repacked_tok_s = per_second(hypura_form_repacked_s(costs, &costs->decode));
-    plan->plain_tok_s = per_second(hypura_form_plain_s(costs, &costs->decode));
+    plan->repacked_tok_s = per_second(hypura_form_repacked_s(costs, &decode));
+    plan->plain_tok_s = per_second(hypura_form_plain_s(costs, &decode));
     plan->repacked_prompt_tok_s = per_second(hypura_form_repacked_s(costs, &costs->prompt));
     plan->plain_prompt_tok_s = per_second(hypura_form_plain_s(costs, &costs->prompt));
 }
@@ -189,17 +194,35 @@ static hypura_status choose_form(const hypura_model_options *options, form_choic
     }
     if (status == HYPURA_OK) {
         prepared->plan->repacked = !plain;
-        tell_form(&c->costs, prepared->plan);
+        tell_form(&c->costs, c->wanted->rates ? c->wanted->rates->others_s : 0.0, prepared->plan);
     }
     return status;
 }
 
 /* ---- the plan ------------------------------------------------------------- */
 
-static hypura_status solve(const hypura_model_options *options, const hypura_profile *profile,
-                           const hypura_gpus_found *found, const hypura_survey *survey, uint64_t more_bytes,
-                           bool measure, hypura_preparation *prepared, hypura_error *error)
+/* What is asked for, beside the options. */
+typedef struct demand {
+    const hypura_model_options *options;
+    hypura_profile profile;
+    hypura_gpus_found found;
+    uint64_t reserve_bytes;
+    bool serves; /* for a server, see hypura_prepare_shared */
+    bool measure;
+    hypura_nodes *others; /* where it is to be measured */
+} demand;
+
+static uint32_t forecast_tokens(const hypura_survey *survey)
 {
+    return survey->n_context < HYPURA_FORECAST_TOKENS ? survey->n_context : HYPURA_FORECAST_TOKENS;
+}
+
+static hypura_status solve(const demand *asked, const hypura_survey *survey, uint64_t more_bytes,
+                           hypura_preparation *prepared, hypura_error *error)
+{
+    const hypura_model_options *options = asked->options;
+    const hypura_profile *profile = &asked->profile;
+    const hypura_gpus_found *found = &asked->found;
     const uint64_t overhead_bytes =
         FIXED_OVERHEAD_BYTES + more_bytes + TENSOR_OVERHEAD_BYTES * (uint64_t)prepared->map->n_tensors +
         hypura_pager_router_bytes(prepared->map);
@@ -220,9 +243,13 @@ static hypura_status solve(const hypura_model_options *options, const hypura_pro
     const int n_threads = resolve_threads(options->n_threads, profile->n_cpus);
     prepared->context.n_threads = n_threads;
     prepared->direct_bytes_per_s = profile->direct_bytes_per_s;
-    if (!options->plain && (measure || options->cache_dir)) {
+    if (!options->plain && (asked->measure || options->cache_dir)) {
         hypura_status status = hypura_experience_rates(options->cache_dir, prepared->map, survey, n_threads,
-                                                       !options->no_repack, measure, &rates, error);
+                                                       !options->no_repack, asked->measure, &rates, error);
+        if (status == HYPURA_OK) {
+            status = hypura_experience_others(options->cache_dir, prepared->map, forecast_tokens(survey), n_threads,
+                                              asked->others, &rates, error);
+        }
         if (status != HYPURA_OK) {
             return status;
         }
@@ -260,23 +287,16 @@ static uint32_t count_checkpoints(const hypura_survey *survey, uint64_t memory_b
     return (uint32_t)(most / survey->checkpoint_bytes);
 }
 
-/* What is asked for, beside the options. */
-typedef struct demand {
-    const hypura_model_options *options;
-    hypura_profile profile;
-    hypura_gpus_found found;
-    uint64_t reserve_bytes;
-    bool serves; /* for a server, see hypura_prepare_shared */
-    bool measure;
-} demand;
-
 /* The survey on one GPU, which all others could stand for. */
-static hypura_status take_survey(const demand *wanted, hypura_preparation *prepared, hypura_survey **survey,
+static hypura_status take_survey(demand *wanted, hypura_preparation *prepared, hypura_survey **survey,
                                  uint64_t *vocab_bytes, hypura_error *error)
 {
+    const uint32_t n_context = prepared->context.n_context;
+    hypura_nodes_close(wanted->others);
+    wanted->others = wanted->measure ? hypura_nodes_open(n_context, HYPURA_FORECAST_TOKENS) : NULL;
     const hypura_load_gpu gpu = {
         .n = wanted->found.n > 0, .devices = {wanted->found.devices[0]}, .n_layers = INT_MAX};
-    return hypura_survey_take(prepared->map, &prepared->context, &gpu, survey, vocab_bytes, error);
+    return hypura_survey_take(prepared->map, &prepared->context, &gpu, wanted->others, survey, vocab_bytes, error);
 }
 
 static hypura_status solve_survey(const demand *wanted, const hypura_survey *survey, uint64_t vocab_bytes,
@@ -287,13 +307,12 @@ static hypura_status solve_survey(const demand *wanted, const hypura_survey *sur
         prepared->n_checkpoints = count_checkpoints(survey, wanted->options->memory_bytes);
         more_bytes += prepared->n_checkpoints * survey->checkpoint_bytes;
     }
-    return solve(wanted->options, &wanted->profile, &wanted->found, survey, more_bytes, wanted->measure, prepared,
-                 error);
+    return solve(wanted, survey, more_bytes, prepared, error);
 }
 
 /* Conversations of a model that is paged share one cache, so that a batch is one piece and reads weights once; that
  * takes a little more memory. */
-static hypura_status share_cache(const demand *wanted, hypura_preparation *prepared, hypura_error *error)
+static hypura_status share_cache(demand *wanted, hypura_preparation *prepared, hypura_error *error)
 {
     hypura_survey *survey = NULL;
     uint64_t vocab_bytes = 0;
@@ -348,6 +367,8 @@ static hypura_status prepare(demand *wanted, const hypura_profile *given, uint32
         status = solve_survey(wanted, survey, vocab_bytes, prepared, error);
     }
     hypura_survey_free(survey);
+    hypura_nodes_close(wanted->others);
+    wanted->others = NULL;
     if (status == HYPURA_OK && n_sequences > 1 && prepared->plan->mode != HYPURA_MODE_RESIDENT) {
         status = share_cache(wanted, prepared, error);
     }

@@ -2,7 +2,7 @@
  * experience.c - see experience.h.
  *
  *     {"version":1, "cpu":"..", "rates":[{"type","columns","rows","used","batch","threads","repack","bytes_per_s"}],
- *      "nodes":[{"threads","seconds"}], "repacking":[{"type","bytes_per_s"}],
+ *      "others":[{"model","filled","threads","seconds"}], "repacking":[{"type","bytes_per_s"}],
  *      "models":[{"model":"..","threads","repack","lessons":[{..}]}]}
  */
 #include "engine/experience.h"
@@ -17,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { VERSION = 2, MAX_MODELS = 64, MAX_STORED_RATES = 256, PATH_BYTES = 4096 };
+enum { VERSION = 3, MAX_MODELS = 64, MAX_STORED_RATES = 256, PATH_BYTES = 4096 };
 
 /* Runs that held shares of the weights this near to each other are one lesson. */
 #define SAME_SHARE 0.02
@@ -39,11 +39,11 @@ static json_t *load(const char *cache_dir)
     json_t *root = file_path(cache_dir, path, sizeof path) ? json_load_file(path, JSON_REJECT_DUPLICATES, NULL) : NULL;
     const char *of = json_string_value(json_object_get(root, "cpu"));
     const bool fits = json_integer_value(json_object_get(root, "version")) == VERSION && of && strcmp(of, cpu) == 0 &&
-                      json_is_array(json_object_get(root, "rates")) && json_is_array(json_object_get(root, "nodes")) &&
+                      json_is_array(json_object_get(root, "rates")) && json_is_array(json_object_get(root, "others")) &&
                       json_is_array(json_object_get(root, "models"));
     if (!fits) {
         json_decref(root);
-        root = json_pack("{s:i,s:s,s:[],s:[],s:[]}", "version", VERSION, "cpu", cpu, "rates", "nodes", "models");
+        root = json_pack("{s:i,s:s,s:[],s:[],s:[]}", "version", VERSION, "cpu", cpu, "rates", "others", "models");
     }
     return root;
 }
@@ -81,11 +81,19 @@ static void append(json_t *array, json_t *value, size_t most)
     (void)json_array_append_new(array, value);
 }
 
+static void name_model(const hypura_map *map, char *name, size_t capacity)
+{
+    (void)snprintf(name, capacity, "%s %s %llu", map->arch, map->name, (unsigned long long)map->tensor_bytes);
+}
+
 /* ---- rates -------------------------------------------------------------------- */
 
 /* Of a prompt's product, tokens and rows of the weight; more of them change little. */
 #define MOST_PROMPT_TOKENS 256
 #define MOST_PROMPT_ROWS   2048
+
+/* Of a weight with which next to nothing is to be computed; layouts of processors take groups of up to 16. */
+#define FEW_ROWS 32
 
 /* The tensor of a type that a token reads most of, as a product that stands for all
  * of that type; for a prompt not the one that makes the last token's logits. */
@@ -129,7 +137,8 @@ static int find_types(const hypura_map *map, const hypura_survey *survey, bool r
     return n;
 }
 
-static double stored_rate(const json_t *root, const hypura_product_shape *shape, int n_threads)
+/* Borrowed; NULL when there is none. */
+static json_t *find_stored(const json_t *root, const hypura_product_shape *shape, int n_threads)
 {
     size_t i;
     json_t *entry;
@@ -138,29 +147,16 @@ static double stored_rate(const json_t *root, const hypura_product_shape *shape,
         if (is(entry, "type", shape->type) && is(entry, "columns", shape->columns) && is(entry, "rows", shape->rows) &&
             is(entry, "used", shape->n_used) && is(entry, "batch", shape->n_rows) && is(entry, "threads", n_threads) &&
             is(entry, "repack", shape->repack)) {
-            return number(entry, "bytes_per_s");
+            return entry;
         }
     }
-    return 0.0;
-}
-
-static double stored_node(const json_t *root, int n_threads)
-{
-    size_t i;
-    json_t *entry;
-    json_array_foreach(json_object_get(root, "nodes"), i, entry)
-    {
-        if (is(entry, "threads", n_threads)) {
-            return number(entry, "seconds");
-        }
-    }
-    return 0.0;
+    return NULL;
 }
 
 static hypura_status find_rate(json_t *root, const hypura_product_shape *shape, int n_threads, bool measure,
                                double *bytes_per_s, bool *changed, hypura_error *error)
 {
-    *bytes_per_s = stored_rate(root, shape, n_threads);
+    *bytes_per_s = number(find_stored(root, shape, n_threads), "bytes_per_s");
     if (*bytes_per_s > 0.0 || !measure) {
         return HYPURA_OK;
     }
@@ -177,18 +173,33 @@ static hypura_status find_rate(json_t *root, const hypura_product_shape *shape, 
     return status;
 }
 
-static hypura_status find_node(json_t *root, int n_threads, bool measure, double *seconds, bool *changed,
-                               hypura_error *error)
+/* What a product takes beside its bytes: that of a weight of a few rows does little else. */
+static hypura_status find_start(json_t *root, const hypura_product_shape *shape, int n_threads, bool measure,
+                                double bytes_per_s, double *seconds, bool *changed, hypura_error *error)
 {
-    *seconds = stored_node(root, n_threads);
-    if (*seconds > 0.0 || !measure) {
-        return HYPURA_OK;
+    hypura_product_shape small = *shape;
+    double rate = 0.0;
+    small.rows = FEW_ROWS;
+    *seconds = 0.0;
+    const hypura_status status =
+        shape->rows > FEW_ROWS ? find_rate(root, &small, n_threads, measure, &rate, changed, error) : HYPURA_OK;
+    if (status == HYPURA_OK && rate > 0.0) {
+        const double bytes = hypura_product_bytes(&small);
+        *seconds = fmax(bytes / rate - bytes / bytes_per_s, 0.0);
     }
-    hypura_status status = hypura_probe_node(n_threads, seconds, error);
-    if (status == HYPURA_OK) {
-        *changed = true;
-        append(json_object_get(root, "nodes"), json_pack("{s:i,s:f}", "threads", n_threads, "seconds", *seconds),
-               MAX_STORED_RATES);
+    return status;
+}
+
+/* A second look a moment later, as what disturbs a machine may outlast a measurement; the
+ * faster one counts. */
+static hypura_status look_again(json_t *root, const hypura_product_shape *shape, int n_threads, double *bytes_per_s,
+                                hypura_error *error)
+{
+    double again = 0.0;
+    const hypura_status status = hypura_probe_products(shape, n_threads, &again, error);
+    if (status == HYPURA_OK && again > *bytes_per_s) {
+        *bytes_per_s = again;
+        (void)json_object_set_new(find_stored(root, shape, n_threads), "bytes_per_s", json_real(again));
     }
     return status;
 }
@@ -205,18 +216,64 @@ hypura_status hypura_experience_rates(const char *cache_dir, const hypura_map *m
     if (!root) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the rates of this processor");
     }
-    hypura_status status = find_node(root, n_threads, measure, &rates->node_s, &changed, error);
+    hypura_status status = HYPURA_OK;
+    double found[HYPURA_MAX_RATES] = {0};
+    bool is_new[HYPURA_MAX_RATES] = {false};
     for (int i = 0; status == HYPURA_OK && i < n; i++) {
-        double rate;
-        status = find_rate(root, &types[i].shape, n_threads, measure, &rate, &changed, error);
-        if (status == HYPURA_OK && rate > 0.0) {
-            rates->by_type[rates->n].type = types[i].shape.type;
-            rates->by_type[rates->n].experts = types[i].shape.n_used > 0;
-            rates->by_type[rates->n++].bytes_per_s = rate;
+        status = find_rate(root, &types[i].shape, n_threads, measure, &found[i], &is_new[i], error);
+        changed = changed || is_new[i];
+    }
+    for (int i = 0; status == HYPURA_OK && i < n; i++) {
+        const hypura_product_shape *shape = &types[i].shape;
+        if (is_new[i]) {
+            status = look_again(root, shape, n_threads, &found[i], error);
+        }
+        if (status == HYPURA_OK && found[i] > 0.0) {
+            status = find_start(root, shape, n_threads, measure, found[i], &rates->by_type[rates->n].product_s, &changed,
+                                error);
+            rates->by_type[rates->n].type = shape->type;
+            rates->by_type[rates->n].experts = shape->n_used > 0;
+            rates->by_type[rates->n++].bytes_per_s = found[i];
         }
     }
     if (changed) {
         save(cache_dir, root);
+    }
+    json_decref(root);
+    return status;
+}
+
+static double stored_others(const json_t *root, const char *model, uint32_t n_filled, int n_threads)
+{
+    size_t i;
+    json_t *entry;
+    json_array_foreach(json_object_get(root, "others"), i, entry)
+    {
+        const char *of = json_string_value(json_object_get(entry, "model"));
+        if (of && strcmp(of, model) == 0 && is(entry, "filled", n_filled) && is(entry, "threads", n_threads)) {
+            return number(entry, "seconds");
+        }
+    }
+    return 0.0;
+}
+
+hypura_status hypura_experience_others(const char *cache_dir, const hypura_map *map, uint32_t n_filled, int n_threads,
+                                       hypura_nodes *others, hypura_rates *rates, hypura_error *error)
+{
+    char name[512];
+    name_model(map, name, sizeof name);
+    json_t *root = load(cache_dir);
+    rates->others_s = stored_others(root, name, n_filled, n_threads);
+    hypura_status status = HYPURA_OK;
+    if (rates->others_s <= 0.0 && others) {
+        status = hypura_probe_nodes(others, n_threads, &rates->others_s, error);
+        if (status == HYPURA_OK && rates->others_s > 0.0 && root) {
+            append(json_object_get(root, "others"),
+                   json_pack("{s:s,s:I,s:i,s:f}", "model", name, "filled", (json_int_t)n_filled, "threads", n_threads,
+                             "seconds", rates->others_s),
+                   MAX_STORED_RATES);
+            save(cache_dir, root);
+        }
     }
     json_decref(root);
     return status;
@@ -312,11 +369,6 @@ hypura_status hypura_experience_repack_rate(const char *cache_dir, const hypura_
 
 /* ---- lessons -------------------------------------------------------------------- */
 
-static void name_model(const hypura_map *map, char *name, size_t capacity)
-{
-    (void)snprintf(name, capacity, "%s %s %llu", map->arch, map->name, (unsigned long long)map->tensor_bytes);
-}
-
 /* The entry of a model, borrowed; NULL when there is none. */
 static json_t *find_model(const json_t *root, const char *name, int n_threads, bool repack)
 {
@@ -338,9 +390,9 @@ static bool read_lesson(const json_t *entry, hypura_lesson *lesson)
                               .compute_s = number(entry, "compute_s"),
                               .read_bytes = number(entry, "read_bytes"),
                               .hit_rate = number(entry, "hit_rate"),
-                              .overlap = number(entry, "overlap")};
+                              .read_factor = number(entry, "read_factor")};
     return lesson->held > 0.0 && lesson->held <= 1.0 && lesson->compute_s > 0.0 && lesson->read_bytes >= 0.0 &&
-           lesson->hit_rate >= 0.0 && lesson->hit_rate <= 1.0 && lesson->overlap <= 1.0;
+           lesson->hit_rate >= 0.0 && lesson->hit_rate <= 1.0 && lesson->read_factor >= 0.0;
 }
 
 /* Keeps the order; one too many replaces its neighbour. */
@@ -387,14 +439,6 @@ void hypura_experience_lessons(const char *cache_dir, const hypura_map *map, int
     json_decref(root);
 }
 
-/* How much of the shorter of the two times was hidden behind the longer one. */
-static double overlap_of(double seconds, double compute_s, double storage_s)
-{
-    const double shorter = fmin(compute_s, storage_s);
-    const double hidden = shorter > 0.0 ? (compute_s + storage_s - seconds) / shorter : 1.0;
-    return fmin(hidden, 1.0);
-}
-
 static void learn(hypura_lessons *lessons, const hypura_lesson *lesson)
 {
     for (int i = 0; i < lessons->n; i++) {
@@ -403,7 +447,7 @@ static void learn(hypura_lessons *lessons, const hypura_lesson *lesson)
             known->compute_s = (known->compute_s + lesson->compute_s) / 2.0;
             known->read_bytes = (known->read_bytes + lesson->read_bytes) / 2.0;
             known->hit_rate = (known->hit_rate + lesson->hit_rate) / 2.0;
-            known->overlap = (known->overlap + lesson->overlap) / 2.0;
+            known->read_factor = hypura_plan_mix_factors(known->read_factor, lesson->read_factor, 0.5);
             return;
         }
     }
@@ -417,7 +461,7 @@ static json_t *lessons_json(const hypura_lessons *lessons)
         const hypura_lesson *l = &lessons->items[i];
         (void)json_array_append_new(array, json_pack("{s:f,s:f,s:f,s:f,s:f}", "held", l->held, "compute_s",
                                                      l->compute_s, "read_bytes", l->read_bytes, "hit_rate", l->hit_rate,
-                                                     "overlap", l->overlap));
+                                                     "read_factor", l->read_factor));
     }
     return array;
 }
@@ -439,7 +483,8 @@ void hypura_experience_add(const char *cache_dir, const hypura_map *map, const h
                                   .compute_s = compute_s,
                                   .read_bytes = costs->read_bytes,
                                   .hit_rate = costs->hit_rate,
-                                  .overlap = overlap_of(costs->seconds, compute_s, storage_s)};
+                                  .read_factor =
+                                      hypura_plan_read_factor(plan, costs->seconds, compute_s, storage_s)};
     name_model(map, name, sizeof name);
     json_t *model = find_model(root, name, n_threads, repack);
     read_lessons(model, &lessons);

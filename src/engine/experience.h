@@ -9,6 +9,7 @@
 #ifndef HYPURA_ENGINE_EXPERIENCE_H
 #define HYPURA_ENGINE_EXPERIENCE_H
 
+#include "hw/probe_nodes.h"
 #include "plan/plan.h"
 
 /* Rates of the types of weights that the model's decode graph reads. Those not stored
@@ -17,6 +18,10 @@
 hypura_status hypura_experience_rates(const char *cache_dir, const hypura_map *map, const hypura_survey *survey,
                                       int n_threads, bool repack, bool measure, hypura_rates *rates,
                                       hypura_error *error);
+
+/* Adds to these what a token computes beside: `others`, where that is not stored yet; NULL: nothing is measured. */
+hypura_status hypura_experience_others(const char *cache_dir, const hypura_map *map, uint32_t n_filled, int n_threads,
+                                       hypura_nodes *others, hypura_rates *rates, hypura_error *error);
 
 /* Adds to these what a prompt makes of them: measured once, and stored. */
 hypura_status hypura_experience_prompt_rates(const char *cache_dir, const hypura_map *map, const hypura_survey *survey,

@@ -115,16 +115,26 @@ static bool computes(const struct ggml_tensor *node)
     }
 }
 
+static bool is_product(const weight_index *index, const struct ggml_tensor *node)
+{
+    const bool reads = node->op == GGML_OP_MUL_MAT || node->op == GGML_OP_MUL_MAT_ID || node->op == GGML_OP_GET_ROWS;
+    const struct ggml_tensor *read = reads ? node->src[0] : NULL;
+    return read && index->keys[slot_of(index, read->view_src ? read->view_src : read)];
+}
+
 /* Graphs hold branches that a given batch does not compute: their uses count for
  * what may be paged, since another batch computes them, not for order.
  * decode: this is the graph of one token of each sequence, from which order and counts come. */
-static void walk(const weight_index *index, struct ggml_cgraph *graph, bool decode, hypura_survey *survey)
+static void walk(const weight_index *index, struct ggml_cgraph *graph, bool decode, hypura_nodes *others,
+                 hypura_survey *survey)
 {
     uint32_t n_products = 0;
     const int n_nodes = ggml_graph_n_nodes(graph);
     for (int i = 0; i < n_nodes; i++) {
         const struct ggml_tensor *node = ggml_graph_node(graph, i);
-        survey->n_nodes += decode && computes(node);
+        if (others && computes(node) && !is_product(index, node)) {
+            hypura_nodes_add(others, node);
+        }
         for (int src = 0; src < GGML_MAX_SRC; src++) {
             const struct ggml_tensor *read = node->src[src];
             if (!read) {
@@ -157,7 +167,7 @@ static uint64_t estimate_vocab_bytes(const struct llama_model *model)
 }
 
 static hypura_status take(const hypura_map *map, const hypura_context_options *options, struct llama_model *model,
-                          struct llama_context *ctx, hypura_survey *survey, hypura_error *error)
+                          struct llama_context *ctx, hypura_nodes *others, hypura_survey *survey, hypura_error *error)
 {
     weight_index index;
     if (!index_open(&index, map, model)) {
@@ -181,10 +191,10 @@ static hypura_status take(const hypura_map *map, const hypura_context_options *o
     survey->device_kv_bytes = bytes.device_kv;
     survey->device_compute_bytes = bytes.device_compute;
     if (ok && (graph = hypura_shim_graph(ctx, n_sequences, n_sequences, n_sequences)) != NULL) {
-        walk(&index, graph, true, survey);
+        walk(&index, graph, true, others, survey);
     }
     if (graph && (graph = hypura_shim_graph(ctx, n_whole, n_sequences, n_outputs)) != NULL) {
-        walk(&index, graph, false, survey);
+        walk(&index, graph, false, NULL, survey);
     }
     hypura_shim_guard_end();
     if (!graph) {
@@ -195,8 +205,8 @@ static hypura_status take(const hypura_map *map, const hypura_context_options *o
 }
 
 hypura_status hypura_survey_take(const hypura_map *map, const hypura_context_options *options,
-                                 const hypura_load_gpu *gpu, hypura_survey **out, uint64_t *vocab_bytes,
-                                 hypura_error *error)
+                                 const hypura_load_gpu *gpu, hypura_nodes *others, hypura_survey **out,
+                                 uint64_t *vocab_bytes, hypura_error *error)
 {
     *out = NULL;
     *vocab_bytes = 0;
@@ -222,7 +232,7 @@ hypura_status hypura_survey_take(const hypura_map *map, const hypura_context_opt
         status = hypura_load_context(model, options, &ctx, error);
     }
     if (status == HYPURA_OK) {
-        status = take(map, options, model, ctx, survey, error);
+        status = take(map, options, model, ctx, others, survey, error);
     }
     llama_free(ctx);
     llama_model_free(model);

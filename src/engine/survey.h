@@ -5,15 +5,17 @@
 #define HYPURA_ENGINE_SURVEY_H
 
 #include "engine/load.h"
+#include "hw/probe_nodes.h"
 #include "plan/plan.h"
 
 /* Loads the model without weights, builds its graphs for one token and for a
  * whole ubatch, and records how each tensor of the map is used. vocab_bytes gets
- * an estimate of what the vocabulary takes in memory. Takes the load lock. Free
- * with hypura_survey_free. */
+ * an estimate of what the vocabulary takes in memory. others: gets what the graph of
+ * one token computes beside products with weights, or is NULL. Takes the load lock.
+ * Free with hypura_survey_free. */
 hypura_status hypura_survey_take(const hypura_map *map, const hypura_context_options *options,
-                                 const hypura_load_gpu *gpu, hypura_survey **survey, uint64_t *vocab_bytes,
-                                 hypura_error *error);
+                                 const hypura_load_gpu *gpu, hypura_nodes *others, hypura_survey **survey,
+                                 uint64_t *vocab_bytes, hypura_error *error);
 void hypura_survey_free(hypura_survey *survey);
 
 #endif

@@ -17,6 +17,9 @@ typedef struct hypura_product_shape {
     bool    repack;  /* in the processor's own layout, where the type has one */
 } hypura_product_shape;
 
+/* Of the weights that one such product reads. */
+double hypura_product_bytes(const hypura_product_shape *shape);
+
 /* Bytes of weights per second, of each row of activations anew; with one row they come
  * from memory, not from a processor's cache. */
 hypura_status hypura_probe_products(const hypura_product_shape *shape, int n_threads, double *bytes_per_s,
@@ -25,9 +28,5 @@ hypura_status hypura_probe_products(const hypura_product_shape *shape, int n_thr
 /* Bytes of weights per second that one thread brings into the processor's own layout;
  * 0 where the type has none. */
 hypura_status hypura_probe_repack(const hypura_product_shape *shape, double *bytes_per_s, hypura_error *error);
-
-/* Seconds that a node of a graph takes which computes next to nothing: what starting
- * it on all threads and waiting for them costs. */
-hypura_status hypura_probe_node(int n_threads, double *seconds, hypura_error *error);
 
 #endif

@@ -2,27 +2,32 @@
  * forecast.c - what a plan costs per decoded token, before anything has run.
  *
  * Two times are compared: computing, which takes every weight of the token once at the
- * rate measured for its type and starts every node, and reading what is not in memory
- * from the drive.
+ * rate measured for its type and, beside, what was measured of the rest of the graph,
+ * attention over some hundred tokens above all; and reading what is not in memory from
+ * the drive.
  *
- *     compute = sum over types of bytes used / rate + nodes * time of a node
+ *     compute = sum over products of start + bytes used / rate of their type, + others
  *     storage = bytes missed / drive bandwidth
  *     bound   = max(compute, storage)
- *     decode  = bound + (1 - overlap) * min(compute, storage)
+ *     read    = read factor * storage
+ *     decode  = max(compute, read) + (1 - overlap) * min(compute, read)
  *
- * Dense weights are known ahead, so nearly all of their reading overlaps with
- * computing. Experts are known when the router has run, which leaves the rest of
- * the layer: about a fifth was measured with the experts present computed first.
+ * The read factor is what a drive loses that is not kept busy all the time. Dense weights
+ * are known ahead: reading and computing overlap. Experts are known when the router has
+ * run, and a layer needs all of them before the next one's are known: what is missed is
+ * waited for (docs/notes/0021-estimates.md).
  *
  * Hits of expert slots follow from their number alone, counted in working sets m
- * (slots a token uses: top-k times layers). Below one working set each token
- * evicts what the next one needs. Above, misses fall by 31 % with every further
- * working set, and vanish when all experts fit (x, the part held, is 1):
+ * (slots a token uses: top-k times layers). At one working set two fifths are hits; above,
+ * misses fall by 27 % with every further one, and vanish when all experts fit (x, the
+ * part held, is 1). Below one, hits fall to nothing where the slots are no more than one
+ * layer selects (k of W a token uses):
  *
- *     miss(m, x) = 0.68 exp(-0.37 (m - 1)) sqrt((1 - x) / (1 - x at m = 1))
+ *     miss(m, x) = 0.6 exp(-0.32 (m - 1)) sqrt((1 - x) / (1 - x at m = 1))   m >= 1
+ *     miss(n)    = 1 - 0.4 ((n - k) / (W - k)) ^ 0.7                         m < 1
  *
- * fitted to LRU on recorded routes; docs/notes/0003-hit-rate-curve.md has the
- * data and the errors.
+ * fitted to the pager's own policies on recorded routes; docs/notes/0003-hit-rate-curve.md
+ * has the data and the errors.
  *
  * Over GPUs the bytes that they hold are read from their memory instead, experts are
  * looked for in their slots first, and what these lack comes over the link; one computes
@@ -32,20 +37,26 @@
  *     upload  = sum of bytes missed in a GPU's slots / its link
  *
  * Runs of the model, where there were some, know better: computing takes what it took
- * then, overlap is what it was, and between what was held in them so are reads and hits
- * of experts.
+ * then, the read factor is what it was, and between what was held in them so are reads
+ * and hits of experts.
  *
- * Left out: reading the KV cache, attention, activations, over-read to sectors.
+ * Left out: activations, over-read to sectors.
  * Rates of a profile that does not know them are 0; the forecast is 0 then.
  */
 #include "plan/internal.h"
 
 #include <math.h>
 
-#define MISS_AT_ONE_SET 0.68
-#define MISS_DECAY      0.37
-#define OVERLAP_DENSE   0.9
-#define OVERLAP_EXPERTS 0.2
+#define MISS_AT_ONE_SET 0.60
+#define MISS_DECAY      0.32
+#define HITS_BELOW      0.7
+#define OVERLAP_DENSE   0.95
+#define OVERLAP_EXPERTS 0.0
+#define FACTOR_DENSE    1.1
+#define FACTOR_EXPERTS  1.3
+
+/* What a run can have been slowed down by; beyond, it was by something else. */
+#define MOST_FACTOR 4.0
 
 typedef struct traffic {
     double paged_bytes;   /* that computing reads through slots or ring */
@@ -60,21 +71,39 @@ typedef struct traffic {
     } gpus[HYPURA_MAX_GPUS];
 } traffic;
 
-double plan_miss_rate(double held, double used)
+/* All three are shares of the experts: in slots, used by a token, selected by a layer at once. */
+double plan_miss_rate(double held, double used, double busy)
 {
     if (held >= 1.0) {
         return 0.0;
     }
-    if (held < used || used <= 0.0) {
+    if (held <= busy || used <= busy) {
         return 1.0;
     }
-    double sets = held / used;
-    return MISS_AT_ONE_SET * exp(-MISS_DECAY * (sets - 1.0)) * sqrt((1.0 - held) / (1.0 - used));
+    if (held < used) {
+        return 1.0 - (1.0 - MISS_AT_ONE_SET) * pow((held - busy) / (used - busy), HITS_BELOW);
+    }
+    return MISS_AT_ONE_SET * exp(-MISS_DECAY * (held / used - 1.0)) * sqrt((1.0 - held) / (1.0 - used));
 }
 
-static double expert_miss_rate(uint32_t n_slots, uint32_t n_units, double units_per_token)
+/* What a token uses of a pool: of all layers, and at most of one. */
+typedef struct pool_use {
+    double units;
+    double most_units;
+    double bytes;
+} pool_use;
+
+static void add_use(pool_use *use, double units, double slot_bytes)
 {
-    return plan_miss_rate((double)n_slots / (double)n_units, units_per_token / (double)n_units);
+    use->units += units;
+    use->most_units = fmax(use->most_units, units);
+    use->bytes += units * slot_bytes;
+}
+
+static double pool_miss_rate(uint32_t n_slots, uint32_t n_units, const pool_use *use)
+{
+    const double all = (double)n_units;
+    return plan_miss_rate((double)n_slots / all, use->units / all, use->most_units / all);
 }
 
 static bool bundle_is_used(const planner *p, const hypura_bundle *bundle)
@@ -84,20 +113,17 @@ static bool bundle_is_used(const planner *p, const hypura_bundle *bundle)
 
 static void add_experts(const planner *p, const hypura_plan *plan, traffic *sum)
 {
-    double units_per_token[HYPURA_MAX_POOLS] = {0};
-    double bytes_per_token[HYPURA_MAX_POOLS] = {0};
+    pool_use uses[HYPURA_MAX_POOLS] = {{0}};
     for (int b = 0; b < p->map->n_bundles; b++) {
         const hypura_bundle *bundle = &p->map->bundles[b];
         int pool = p->class_of[b];
         if (pool >= 0 && bundle_is_used(p, bundle)) {
-            units_per_token[pool] += plan_experts_used(p->map, bundle);
-            bytes_per_token[pool] += (double)plan_experts_used(p->map, bundle) * (double)plan->pools[pool].slot_bytes;
+            add_use(&uses[pool], plan_experts_used(p->map, bundle), (double)plan->pools[pool].slot_bytes);
         }
     }
     for (int i = 0; i < plan->n_pools; i++) {
-        const double missed = expert_miss_rate(plan->pools[i].n_slots, plan->pools[i].n_units, units_per_token[i]);
-        sum->paged_bytes += bytes_per_token[i];
-        sum->experts_bytes += bytes_per_token[i] * missed;
+        sum->paged_bytes += uses[i].bytes;
+        sum->experts_bytes += uses[i].bytes * pool_miss_rate(plan->pools[i].n_slots, plan->pools[i].n_units, &uses[i]);
     }
 }
 
@@ -119,20 +145,19 @@ static double used_bytes(const planner *p, int t)
 /* Slots in the memory of GPUs; the pools above serve what these lack. */
 static void add_slots(const planner *p, const hypura_plan *plan, traffic *sum)
 {
-    double units_per_token[HYPURA_MAX_VRAM_POOLS] = {0};
+    pool_use uses[HYPURA_MAX_VRAM_POOLS] = {{0}};
     for (int b = 0; b < p->map->n_bundles; b++) {
         const hypura_bundle *bundle = &p->map->bundles[b];
         int pool = plan->placements[bundle->tensors[0]].vram_pool;
         if (pool >= 0 && p->class_of[b] >= 0 && bundle_is_used(p, bundle)) {
-            units_per_token[pool] += plan_experts_used(p->map, bundle);
+            add_use(&uses[pool], plan_experts_used(p->map, bundle), (double)plan->vram_pools[pool].slot_bytes);
             sum->gpus[plan->vram_pools[pool].gpu].n_cuts++;
         }
     }
     for (int i = 0; i < plan->n_vram_pools; i++) {
         const hypura_vram_pool_plan *pool = &plan->vram_pools[i];
-        const double bytes = units_per_token[i] * (double)pool->slot_bytes;
-        sum->gpus[pool->gpu].slot_bytes += bytes;
-        sum->gpus[pool->gpu].upload_bytes += bytes * expert_miss_rate(pool->n_slots, pool->n_units, units_per_token[i]);
+        sum->gpus[pool->gpu].slot_bytes += uses[i].bytes;
+        sum->gpus[pool->gpu].upload_bytes += uses[i].bytes * pool_miss_rate(pool->n_slots, pool->n_units, &uses[i]);
     }
 }
 
@@ -176,10 +201,15 @@ static int find_rate(const planner *p, int t)
     return -1;
 }
 
-static double rate_of(const planner *p, int t)
+static double product_time(const planner *p, int t)
 {
     const int i = find_rate(p, t);
-    return i >= 0 ? p->rates->by_type[i].bytes_per_s : p->profile->memory_bytes_per_s;
+    const double bytes = used_bytes(p, t);
+    if (i < 0) {
+        return seconds(bytes, p->profile->memory_bytes_per_s);
+    }
+    const bool product = (p->survey->uses[t].flags & (HYPURA_USE_MUL_MAT | HYPURA_USE_MUL_MAT_ID)) != 0;
+    return (product ? p->rates->by_type[i].product_s : 0.0) + bytes / p->rates->by_type[i].bytes_per_s;
 }
 
 /* Of one token among many; 0 where a type of weight was not measured for that. What makes
@@ -205,10 +235,10 @@ static double prompt_compute_time(const planner *p)
 /* Of what the host computes. */
 static double compute_time(const planner *p, const hypura_plan *plan)
 {
-    double sum_s = p->rates && !plan->gpu[0] ? p->rates->node_s * p->survey->n_nodes : 0.0;
+    double sum_s = p->rates && !plan->gpu[0] ? p->rates->others_s : 0.0;
     for (int t = 0; t < p->map->n_tensors; t++) {
         if (plan->placements[t].gpu < 0) {
-            sum_s += seconds(used_bytes(p, t), rate_of(p, t));
+            sum_s += product_time(p, t);
         }
     }
     return sum_s;
@@ -224,9 +254,26 @@ static double mix(double a, double b, double part)
     return a + (b - a) * part;
 }
 
+double hypura_plan_mix_factors(double a, double b, double part)
+{
+    return a <= 0.0 ? b : b <= 0.0 ? a : mix(a, b, part);
+}
+
+/* seconds = max(compute, read) + (1 - overlap) min(compute, read), solved for read. A
+ * reading that computing hides tells nothing. */
+double hypura_plan_read_factor(const hypura_plan *plan, double seconds, double compute_s, double storage_s)
+{
+    const double alone = 1.0 - plan->overlap;
+    double read_s = seconds - alone * compute_s;
+    if (read_s < compute_s) {
+        read_s = alone > 0.5 ? (seconds - compute_s) / alone : 0.0;
+    }
+    return storage_s > 0.0 && read_s > 0.0 ? fmin(read_s / storage_s, MOST_FACTOR) : 0.0;
+}
+
 /* Between the two runs with about as much held, which was within a fifth of what was
  * measured (docs/notes/0021-estimates.md). Beyond all runs false, unless one is near:
- * computing and overlap are then those of the nearest one, as they change little. */
+ * computing and the read factor are then those of the nearest one, as they change little. */
 static bool recall(const hypura_lessons *lessons, double held, hypura_lesson *recalled)
 {
     int above = 0;
@@ -245,7 +292,7 @@ static bool recall(const hypura_lessons *lessons, double held, hypura_lesson *re
     recalled->compute_s = mix(low->compute_s, high->compute_s, part);
     recalled->read_bytes = mix(low->read_bytes, high->read_bytes, part);
     recalled->hit_rate = mix(low->hit_rate, high->hit_rate, part);
-    recalled->overlap = mix(low->overlap, high->overlap, part);
+    recalled->read_factor = hypura_plan_mix_factors(low->read_factor, high->read_factor, part);
     return true;
 }
 
@@ -298,8 +345,9 @@ void plan_forecast(const planner *p, hypura_plan *plan)
         sum.paged_bytes *= lacking;
     }
     const double missed = sum.experts_bytes + sum.dense_bytes;
-    double overlap =
-        missed > 0.0 ? (OVERLAP_DENSE * sum.dense_bytes + OVERLAP_EXPERTS * sum.experts_bytes) / missed : 0.0;
+    const double dense = missed > 0.0 ? sum.dense_bytes / missed : 0.0;
+    double read_factor = mix(FACTOR_EXPERTS, FACTOR_DENSE, dense);
+    plan->overlap = mix(OVERLAP_EXPERTS, OVERLAP_DENSE, dense);
     plan->hit_rate = sum.paged_bytes > 0.0 ? 1.0 - missed / sum.paged_bytes : 1.0;
     plan->read_bytes_per_token = missed + sum.rows_bytes;
     plan->compute_s = compute_time(p, plan);
@@ -312,7 +360,7 @@ void plan_forecast(const planner *p, hypura_plan *plan)
         plan->learned = true;
         plan->compute_s = recalled.compute_s;
         if (plan->mode != HYPURA_MODE_RESIDENT) {
-            overlap = recalled.read_bytes > 0.0 ? recalled.overlap : overlap;
+            read_factor = recalled.read_factor > 0.0 ? recalled.read_factor : read_factor;
             const bool varies = near && sum.experts_bytes > 0.0; /* of dense weights it is known what is read */
             plan->hit_rate = varies ? recalled.hit_rate : plan->hit_rate;
             plan->read_bytes_per_token = varies ? recalled.read_bytes : plan->read_bytes_per_token;
@@ -328,8 +376,9 @@ void plan_forecast(const planner *p, hypura_plan *plan)
     plan->decode_tok_s = 0.0;
     if (bound_s > 0.0 && !drive_unknown && !gpu_unknown) {
         plan->bound_tok_s = 1.0 / bound_s;
+        const double read_s = read_factor * storage_s;
         /* Uploads overlap with nothing: the GPU waits for them. */
-        plan->decode_tok_s = 1.0 / (fmax(plan->compute_s, storage_s) +
-                                    (1.0 - overlap) * fmin(plan->compute_s, storage_s) + upload_s);
+        plan->decode_tok_s = 1.0 / (fmax(plan->compute_s, read_s) +
+                                    (1.0 - plan->overlap) * fmin(plan->compute_s, read_s) + upload_s);
     }
 }

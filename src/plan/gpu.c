@@ -197,7 +197,7 @@ static double cost_of(const filling *f, int r, uint64_t slot_bytes)
     if (p->profile->direct_bytes_per_s > 0.0) {
         per_byte_s += (1.0 - f->in_ram) / p->profile->direct_bytes_per_s;
     }
-    const double missed = left * used * plan_miss_rate((double)slot_bytes / left, used);
+    const double missed = left * used * plan_miss_rate((double)slot_bytes / left, used, 0.0);
     return (f->need->n_paged - r) * cut_s + missed * per_byte_s;
 }
 

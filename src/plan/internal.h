@@ -148,7 +148,7 @@ void plan_place_on_gpus(planner *p, hypura_plan *plan, uint64_t host_budget_byte
 
 /* Part of the experts' bytes that slots lack, when they hold this part of all
  * experts and a token uses that part. */
-double plan_miss_rate(double held, double used);
+double plan_miss_rate(double held, double used, double busy);
 
 /* Writes the forecast. Everything else of plan is complete. */
 void plan_forecast(const planner *p, hypura_plan *plan);

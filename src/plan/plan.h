@@ -34,7 +34,6 @@ typedef struct hypura_survey {
     uint64_t    device_compute_bytes;
     uint32_t    n_context;
     uint32_t    n_ubatch;
-    uint32_t    n_nodes; /* that compute, in the graph of one token; 0: not known */
 } hypura_survey;
 
 /* A GPU that may be used. Rates of 0 are not known. */
@@ -55,6 +54,10 @@ typedef struct hypura_plan_gpus {
     bool            named;       /* all are used; else no more than it takes to hold the whole model */
 } hypura_plan_gpus;
 
+/* How much of the context attention passes over where the forecast is to come true, or all
+ * of it: with 513 to 768 tokens llama.cpp divides 768 among its threads. */
+#define HYPURA_FORECAST_TOKENS 768
+
 #define HYPURA_MAX_RATES   16
 #define HYPURA_MAX_LESSONS 16
 
@@ -65,9 +68,10 @@ typedef struct hypura_rates {
         int    type;    /* of weights, enum ggml_type */
         bool   experts; /* products with selected experts */
         double bytes_per_s;
+        double product_s;          /* what a product takes beside, whatever its size */
         double prompt_bytes_per_s; /* in a prompt, of every token; 0: not measured */
     } by_type[HYPURA_MAX_RATES];
-    double node_s; /* what a node of a graph costs that computes next to nothing */
+    double others_s; /* what a token computes beside products with weights; 0: not measured */
 } hypura_rates;
 
 /* What a token came to in a run of this model. */
@@ -76,7 +80,7 @@ typedef struct hypura_lesson {
     double compute_s;  /* all but waiting for reads */
     double read_bytes;
     double hit_rate;
-    double overlap;    /* of reading and computing: 1 as long as the longer one, 0 as long as both */
+    double read_factor; /* how many times as long as at the drive's full rate reading took; 0: not known */
 } hypura_lesson;
 
 typedef struct hypura_lessons {
@@ -97,6 +101,13 @@ typedef struct hypura_plan_options {
 /* Fails with HYPURA_ERR_BUDGET, naming the floor, when the budget is below it. */
 hypura_status hypura_plan_solve(const hypura_map *map, const hypura_survey *survey, const hypura_profile *profile,
                                 const hypura_plan_options *options, hypura_plan **plan, hypura_error *error);
+
+/* What took a token of this plan so long, in a run: see read_factor above. storage_s: reading alone at the
+ * drive's full rate. */
+double hypura_plan_read_factor(const hypura_plan *plan, double seconds, double compute_s, double storage_s);
+
+/* Between two of these, one or both of which may not be known. */
+double hypura_plan_mix_factors(double a, double b, double part);
 
 /* Slots of every pool within budget_bytes, of which strides, units and floors are
  * given: never below the floors, and more bytes never take a slot away. */

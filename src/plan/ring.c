@@ -233,6 +233,8 @@ static void place_dense(const plan_dense *weight, uint64_t payload, hypura_place
         .pinned_rows = pinned_rows < weight->n_rows ? pinned_rows : weight->n_rows,
         .chunk_rows = chunk_rows < weight->n_rows ? chunk_rows : weight->n_rows,
         .pool = -1,
+        .vram_pool = -1,
+        .gpu = -1,
     };
 }
 

@@ -47,14 +47,14 @@ static void a_run_is_remembered(void **state)
 {
     (void)state;
     assert_int_equal(lessons_of(4, true).n, 0);
-    add(500, 1.25, 0.25, 50.0); /* computing 1 s, reading 0.5 s, of which half was hidden */
+    add(500, 1.25, 0.25, 50.0); /* computing 1 s, reading 0.5 s, half of which was waited for */
     const hypura_lessons lessons = lessons_of(4, true);
     assert_int_equal(lessons.n, 1);
     assert_true(near(lessons.items[0].held, 0.5));
     assert_true(near(lessons.items[0].compute_s, 1.0));
     assert_true(near(lessons.items[0].read_bytes, 50.0));
     assert_true(near(lessons.items[0].hit_rate, 0.5));
-    assert_true(near(lessons.items[0].overlap, 0.5));
+    assert_true(near(lessons.items[0].read_factor, 0.5));
     assert_int_equal(lessons_of(2, true).n, 0); /* other runs */
     assert_int_equal(lessons_of(4, false).n, 0);
 }
@@ -92,9 +92,9 @@ static void a_damaged_file_is_an_empty_one(void **state)
     static const char *const damaged[] = {"",
                                           "{",
                                           "[]",
-                                          "{\"version\":2}",
-                                          "{\"version\":2,\"cpu\":\"other\",\"rates\":[],\"nodes\":[],\"models\":[]}",
-                                          "{\"version\":2,\"cpu\":3,\"rates\":1,\"nodes\":2,\"models\":3}"};
+                                          "{\"version\":3}",
+                                          "{\"version\":3,\"cpu\":\"other\",\"rates\":[],\"others\":[],\"models\":[]}",
+                                          "{\"version\":3,\"cpu\":3,\"rates\":1,\"others\":2,\"models\":3}"};
     for (size_t i = 0; i < sizeof damaged / sizeof *damaged; i++) {
         fixture_write(stored, damaged[i], strlen(damaged[i]));
         assert_int_equal(lessons_of(4, true).n, 0);
@@ -131,9 +131,10 @@ static void rates_are_measured_once(void **state)
     assert_int_equal(rates.n, 2); /* products of one type, with all rows and with selected experts */
     assert_true(rates.by_type[0].type == 0 && !rates.by_type[0].experts);
     assert_true(rates.by_type[1].type == 0 && rates.by_type[1].experts && rates.by_type[1].bytes_per_s > 0.0);
-    assert_true(rates.by_type[0].bytes_per_s > 0.0 && rates.node_s > 0.0);
+    assert_true(rates.by_type[0].bytes_per_s > 0.0 );
     fixture_ok(hypura_experience_rates(cache_dir, &small, &survey, 1, true, true, &again, &error), &error);
-    assert_true(again.by_type[0].bytes_per_s == rates.by_type[0].bytes_per_s && again.node_s == rates.node_s);
+    assert_true(again.by_type[0].bytes_per_s == rates.by_type[0].bytes_per_s);
+    assert_true(rates.by_type[0].product_s >= 0.0 && again.by_type[0].product_s == rates.by_type[0].product_s);
     assert_true(again.by_type[0].prompt_bytes_per_s == 0.0);
     fixture_ok(hypura_experience_prompt_rates(cache_dir, &small, &survey, 1, true, &rates, &error), &error);
     fixture_ok(hypura_experience_prompt_rates(cache_dir, &small, &survey, 1, true, &again, &error), &error);

@@ -8,6 +8,8 @@
 #include "engine/model.h"
 #include "engine/survey.h"
 
+#include "ggml.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,17 +19,22 @@
 
 /* ---- survey ------------------------------------------------------------- */
 
-static hypura_survey *survey_of(const char *path, hypura_map **map, uint32_t n_context)
+static hypura_survey *survey_with(const char *path, hypura_map **map, uint32_t n_context, hypura_nodes *others)
 {
     hypura_error error;
     hypura_survey *survey = NULL;
     uint64_t vocab_bytes = 0;
     hypura_context_options options = {.n_context = n_context, .n_ubatch = 32, .n_outputs = 1, .n_threads = 1};
     fixture_ok(hypura_map_open(path, map, &error), &error);
-    fixture_ok(hypura_survey_take(*map, &options, &(hypura_load_gpu){.n = 0}, &survey, &vocab_bytes, &error), &error);
+    fixture_ok(hypura_survey_take(*map, &options, &(hypura_load_gpu){.n = 0}, others, &survey, &vocab_bytes, &error), &error);
     assert_int_equal(survey->n_uses, (*map)->n_tensors);
     assert_true(vocab_bytes > 0);
     return survey;
+}
+
+static hypura_survey *survey_of(const char *path, hypura_map **map, uint32_t n_context)
+{
+    return survey_with(path, map, n_context, NULL);
 }
 
 static void survey_of_a_dense_model(void **state)
@@ -61,6 +68,36 @@ static void survey_of_a_dense_model(void **state)
     assert_true(survey->compute_bytes > 0);
     hypura_survey_free(survey);
     hypura_map_close(map);
+}
+
+/* Attention, state spaces, linear attention, windows, sinks: what a token computes beside
+ * products with weights is found in all of them, and the processor can compute it. */
+static void the_rest_of_a_graph_is_measured(void **state)
+{
+    (void)state;
+    static const char *const archs[] = {"olmoe-moe.gguf",  "deepseek2-moe.gguf", "mamba2-dense.gguf",
+                                        "gpt-oss-moe.gguf", "gemma3-dense.gguf",  "qwen3next-moe.gguf",
+                                        "bloom-dense.gguf", "kimi-linear-moe.gguf"};
+    for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
+        hypura_map *map = NULL;
+        hypura_error error;
+        double seconds = 0.0;
+        hypura_nodes *others = hypura_nodes_open(4096, HYPURA_FORECAST_TOKENS);
+        assert_non_null(others);
+        hypura_survey *survey = survey_with(fixture_arch(archs[i]), &map, 4096, others);
+        for (int kind = 0; hypura_nodes_kind(others, kind); kind++) {
+            const struct ggml_tensor *node = hypura_nodes_kind(others, kind);
+            if (node->op == GGML_OP_FLASH_ATTN_EXT) {
+                assert_in_range(node->src[1]->ne[1], 1, HYPURA_FORECAST_TOKENS);
+            }
+            assert_true(node->op != GGML_OP_MUL_MAT_ID);
+        }
+        fixture_ok(hypura_probe_nodes(others, 2, &seconds, &error), &error);
+        assert_true(seconds > 0.0);
+        hypura_nodes_close(others);
+        hypura_survey_free(survey);
+        hypura_map_close(map);
+    }
 }
 
 static void survey_of_a_mixture(void **state)
@@ -442,6 +479,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(survey_of_a_dense_model),
+        cmocka_unit_test(the_rest_of_a_graph_is_measured),
         cmocka_unit_test(survey_of_a_mixture),
         cmocka_unit_test(missing_and_foreign_files),
         cmocka_unit_test(truncated_files),

@@ -334,15 +334,14 @@ static void test_dense_models_are_bound_by_what_is_not_pinned(void **state)
     double unpinned = (double)b.map.tensor_bytes - 1000.0 - (double)plan->pinned_bytes;
     assert_true(near(plan->read_bytes_per_token, unpinned));
     assert_true(near(plan->bound_tok_s, 2e9 / unpinned));
-    assert_true(plan->decode_tok_s < plan->bound_tok_s && plan->decode_tok_s > 0.9 * plan->bound_tok_s);
+    assert_true(plan->decode_tok_s < plan->bound_tok_s && plan->decode_tok_s > 0.85 * plan->bound_tok_s);
     assert_true(near(plan->hit_rate, (double)plan->pinned_bytes / (2.0 * (double)GIB)));
     assert_string_equal(plan->bound_by, "storage");
     hypura_plan_free(plan);
 }
 
-/* 16 layers of 64 experts, top-8: the shape of a trace whose hits under LRU were
- * 0 below one working set, 0.32 at one (of 0.97 possible), 0.57 at two, 0.78 at
- * four. */
+/* 16 layers of 64 experts, top-8: the shape of a trace that was replayed with the pager's
+ * own cache (docs/notes/0010-which-experts-to-keep.md). */
 static void test_expert_hits_follow_the_measured_curve(void **state)
 {
     (void)state;
@@ -354,12 +353,12 @@ static void test_expert_hits_follow_the_measured_curve(void **state)
     static const struct {
         uint32_t n_slots;
         double hit_rate;
-    } cases[] = {{64, 0.0}, {127, 0.0}, {128, 0.33}, {256, 0.58}, {384, 0.70}, {512, 0.80}, {768, 0.96}, {1024, 1.0}};
+    } cases[] = {{8, 0.0}, {64, 0.275}, {128, 0.448}, {256, 0.618}, {384, 0.733}, {512, 0.822}, {768, 0.946}, {1024, 1.0}};
     uint64_t stride_bytes = (1000000 + 4095) / 4096 * 4096 + 8192;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         hypura_plan *plan = builder_forced(&b, cases[i].n_slots * stride_bytes);
         assert_int_equal(plan->pools[0].n_slots, cases[i].n_slots);
-        assert_true(fabs(plan->hit_rate - cases[i].hit_rate) < 0.04);
+        assert_true(fabs(plan->hit_rate - cases[i].hit_rate) < 0.05);
         assert_true(near(plan->read_bytes_per_token + 1.0, 128e6 * (1.0 - plan->hit_rate) + 1.0));
         hypura_plan_free(plan);
     }
@@ -386,33 +385,50 @@ static void test_unknown_rates_give_no_forecast(void **state)
     hypura_plan_free(plan);
 }
 
-/* Rates of types and nodes take the place of memory's rate. */
+/* Rates of types, and what is measured beside them, take the place of memory's rate. */
 static void test_measured_rates_count(void **state)
 {
     (void)state;
     make_dense(10, 1000, 99900); /* 999 MB, and a row of 1000 bytes */
-    b.survey.n_nodes = 100;
-    const hypura_rates rates = {.n = 1, .by_type = {{b.tensors[1].type, false, 1e9}}, .node_s = 0.01};
+    const hypura_rates rates = {.n = 1, .by_type = {{b.tensors[1].type, false, 1e9, 0.05}}, .others_s = 1.0};
     const hypura_plan_options options = {.weights_bytes = 8 * GIB, .rates = &rates};
     hypura_plan *plan = expect_plan(&options);
-    assert_true(fabs(plan->compute_s - (0.999 + 1.0)) < 1e-3);
+    assert_true(fabs(plan->compute_s - (0.999 + 10 * 0.05 + 1.0)) < 1e-3);
     assert_true(near(plan->decode_tok_s, 1.0 / plan->compute_s));
     assert_false(plan->learned);
     hypura_plan_free(plan);
 }
 
-/* What a dense model reads is known: of runs it takes computing and overlap. */
+/* Weights that stream are computed with like those that stay. */
+static void test_streamed_weights_are_computed_with(void **state)
+{
+    (void)state;
+    make_dense(64, 4096, 8192); /* 2 GiB */
+    const hypura_rates rates = {.n = 1, .by_type = {{b.tensors[1].type, false, 1e9}}};
+    const hypura_plan_options options = {.weights_bytes = 300 * MIB, .rates = &rates};
+    hypura_plan *plan = expect_plan(&options);
+    assert_int_equal(plan->mode, HYPURA_MODE_DENSE);
+    assert_true(fabs(plan->compute_s - 2.147) < 1e-2);
+    for (int t = 0; t < plan->n_placements; t++) {
+        assert_int_equal(plan->placements[t].gpu, -1);
+        assert_int_equal(plan->placements[t].vram_pool, -1);
+    }
+    hypura_plan_free(plan);
+}
+
+/* What a dense model reads is known: of runs it takes computing and how slow reading was. */
 static void test_earlier_runs_of_dense_weights_count(void **state)
 {
     (void)state;
     make_dense(64, 4096, 8192); /* 2 GiB; the drive gives 2e9 bytes a second */
     const double all = (double)b.map.tensor_bytes;
-    const hypura_lessons lessons = {.n = 1, .items = {{0.5, 0.25, 4e9, 0.25, 0.5}}};
+    const hypura_lessons lessons = {.n = 1, .items = {{0.5, 0.25, 4e9, 0.25, 1.5}}};
     const hypura_plan_options options = {.weights_bytes = (uint64_t)(all * 0.5), .lessons = &lessons};
     hypura_plan *plan = expect_plan(&options);
     assert_true(plan->learned && near(plan->compute_s, 0.25));
     assert_true(fabs(plan->read_bytes_per_token - 0.5 * all) < 0.02 * all);
-    assert_true(near(plan->decode_tok_s, 1.0 / (plan->read_bytes_per_token / 2e9 + 0.5 * 0.25)));
+    assert_true(near(plan->decode_tok_s, 1.0 / (1.5 * plan->read_bytes_per_token / 2e9 + (1.0 - plan->overlap) * 0.25)));
+    assert_true(plan->overlap > 0.9 && plan->overlap < 1.0);
     hypura_plan_free(plan);
 }
 
@@ -427,12 +443,12 @@ static void test_earlier_runs_count(void **state)
         builder_experts(&b, layer, 64, 1, &matrix_bytes); /* 2 GiB; the drive gives 2e9 bytes a second */
     }
     const double all = (double)b.map.tensor_bytes;
-    hypura_lessons lessons = {.n = 1, .items = {{0.5, 1.0, 4e9, 0.25, 0.5}}};
+    hypura_lessons lessons = {.n = 1, .items = {{0.5, 1.0, 4e9, 0.25, 0.75}}};
     hypura_plan_options options = {.weights_bytes = (uint64_t)(all * 0.5), .lessons = &lessons};
     hypura_plan *plan = expect_plan(&options);
     assert_true(plan->learned && near(plan->compute_s, 1.0));
     assert_true(near(plan->read_bytes_per_token, 4e9) && near(plan->hit_rate, 0.25));
-    assert_true(near(plan->decode_tok_s, 1.0 / (2.0 + 0.5 * 1.0)));
+    assert_true(near(plan->decode_tok_s, 1.0 / (1.0 + 0.75 * 2.0))); /* one after the other */
     assert_string_equal(plan->bound_by, "storage");
     hypura_plan_free(plan);
 
@@ -443,11 +459,35 @@ static void test_earlier_runs_count(void **state)
     hypura_plan_free(plan);
 
     lessons.n = 2;
-    lessons.items[1] = (hypura_lesson){0.6, 2.0, 2e9, 0.75, 0.5};
+    lessons.items[1] = (hypura_lesson){0.6, 2.0, 2e9, 0.75, 0.0}; /* hidden: nothing known of reading */
     options.weights_bytes = (uint64_t)(all * 0.55);
     plan = expect_plan(&options);
     assert_true(fabs(plan->compute_s - 1.5) < 0.01 && fabs(plan->read_bytes_per_token - 3e9) < 1e7);
+    assert_true(fabs(plan->decode_tok_s - 1.0 / (1.5 + 0.75 * 1.5)) < 0.01);
     hypura_plan_free(plan);
+}
+
+/* What a run teaches of reading gives back how long it took. */
+static void test_read_factors_are_those_of_the_run(void **state)
+{
+    (void)state;
+    static const struct {
+        double overlap, compute_s, storage_s, factor;
+    } cases[] = {{0.0, 1.0, 0.5, 1.5}, {0.0, 1.0, 3.0, 0.75}, {0.95, 1.0, 2.0, 1.25}, {0.5, 0.25, 1.0, 2.0}, {0.2, 2.0, 1.0, 1.5}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const hypura_plan plan = {.overlap = cases[i].overlap};
+        const double read_s = cases[i].factor * cases[i].storage_s;
+        const double longer = read_s > cases[i].compute_s ? read_s : cases[i].compute_s;
+        const double seconds = longer + (1.0 - plan.overlap) * (read_s + cases[i].compute_s - longer);
+        const double found = hypura_plan_read_factor(&plan, seconds, cases[i].compute_s, cases[i].storage_s);
+        assert_true(fabs(found - cases[i].factor) < 1e-9);
+    }
+    const hypura_plan hides = {.overlap = 0.95};
+    assert_true(hypura_plan_read_factor(&hides, 1.01, 1.0, 0.5) == 0.0); /* hidden by computing */
+    assert_true(hypura_plan_read_factor(&hides, 1.0, 0.5, 0.0) == 0.0);  /* nothing read */
+    assert_true(hypura_plan_read_factor(&hides, 100.0, 0.5, 0.5) <= 4.0);
+    assert_true(near(hypura_plan_mix_factors(1.0, 2.0, 0.25), 1.25));
+    assert_true(near(hypura_plan_mix_factors(0.0, 2.0, 0.25), 2.0) && near(hypura_plan_mix_factors(1.0, 0.0, 0.75), 1.0));
 }
 
 static void test_reads_follow_the_profile(void **state)
@@ -493,8 +533,10 @@ int main(void)
         TEST(test_expert_hits_follow_the_measured_curve),
         TEST(test_unknown_rates_give_no_forecast),
         TEST(test_measured_rates_count),
+        TEST(test_streamed_weights_are_computed_with),
         TEST(test_earlier_runs_of_dense_weights_count),
         TEST(test_earlier_runs_count),
+        TEST(test_read_factors_are_those_of_the_run),
         TEST(test_reads_follow_the_profile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
