@@ -96,7 +96,8 @@ static void name_model(const hypura_map *map, char *name, size_t capacity)
 #define FEW_ROWS 32
 
 /* The tensor of a type that a token reads most of, as a product that stands for all
- * of that type; for a prompt not the one that makes the last token's logits. */
+ * of that type; for a prompt not the one that makes the last token's logits. Experts have
+ * one for each length of their rows, as short ones are slower (by a third with 768 columns). */
 typedef struct typical {
     hypura_product_shape shape;
     double bytes;
@@ -115,7 +116,8 @@ static int find_types(const hypura_map *map, const hypura_survey *survey, bool r
         const int n_used = !experts ? 0 : map->n_experts_used > 0 ? map->n_experts_used : 1;
         const double bytes = experts ? (double)tensor->expert_bytes * n_used : (double)tensor->bytes;
         int at = 0;
-        while (at < n && (types[at].shape.type != tensor->type || (types[at].shape.n_used > 0) != experts)) {
+        while (at < n && (types[at].shape.type != tensor->type || (types[at].shape.n_used > 0) != experts ||
+                          (experts && types[at].shape.columns != tensor->ne[0]))) {
             at++;
         }
         if (at == HYPURA_MAX_RATES) {
@@ -233,6 +235,7 @@ hypura_status hypura_experience_rates(const char *cache_dir, const hypura_map *m
                                 error);
             rates->by_type[rates->n].type = shape->type;
             rates->by_type[rates->n].experts = shape->n_used > 0;
+            rates->by_type[rates->n].columns = shape->n_used > 0 ? shape->columns : 0;
             rates->by_type[rates->n++].bytes_per_s = found[i];
         }
     }
@@ -309,7 +312,8 @@ hypura_status hypura_experience_prompt_rates(const char *cache_dir, const hypura
         double rate;
         status = find_rate(root, &prompt, n_threads, true, &rate, &changed, error);
         for (int r = 0; status == HYPURA_OK && r < rates->n; r++) {
-            if (rates->by_type[r].type == prompt.type && rates->by_type[r].experts == (prompt.n_used > 0)) {
+            if (rates->by_type[r].type == prompt.type && rates->by_type[r].experts == (prompt.n_used > 0) &&
+                (rates->by_type[r].columns == 0 || rates->by_type[r].columns == prompt.columns)) {
                 rates->by_type[r].prompt_bytes_per_s = rate;
             }
         }

@@ -67,25 +67,42 @@ static uint64_t processor_us(void)
     return (uint64_t)spent.tv_sec * 1000000u + (uint64_t)spent.tv_nsec / 1000u;
 }
 
-/* The fastest of a few runs after one that is not counted: what others do on the
- * machine meanwhile only makes a run longer, and a thread that has to wait for its
- * processor holds all up. What is measured is kept for good, so on a busy machine more
- * runs are made until one was not disturbed; threads that wait for others spin. */
+static double median(double *values, int n)
+{
+    for (int i = 1; i < n; i++) {
+        const double value = values[i];
+        int at = i;
+        for (; at > 0 && values[at - 1] > value; at--) {
+            values[at] = values[at - 1];
+        }
+        values[at] = value;
+    }
+    return n % 2 == 1 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
+}
+
+/* The median of the runs that were not disturbed, after one that is not counted; where
+ * there was none of these, the fastest. A thread that has to wait for its processor holds
+ * all up, and what is measured is kept for good, so on a busy machine more runs are made
+ * until one was not disturbed; threads that wait for others spin. */
 hypura_status timed_graph_run(timed_graph *g, double *seconds, hypura_error *error)
 {
-    uint64_t best_us = UINT64_MAX;
-    bool calm = false;
+    double calm_us[MOST_RUNS];
+    double best_us = 0.0;
+    int n_calm = 0;
     const uint64_t first_us = hypura_clock_us();
-    for (int i = -1; i < N_RUNS || ((!calm || hypura_clock_us() - first_us < LEAST_US) && i < MOST_RUNS); i++) {
+    for (int i = -1; i < N_RUNS || ((n_calm == 0 || hypura_clock_us() - first_us < LEAST_US) && i < MOST_RUNS); i++) {
         const uint64_t spent_us = processor_us();
         const uint64_t begin_us = hypura_clock_us();
         if (ggml_backend_graph_compute(g->backend, g->graph) != GGML_STATUS_SUCCESS) {
             return hypura_fail(error, HYPURA_ERR_BACKEND, "the CPU backend failed to compute what is to be measured");
         }
-        const uint64_t us = hypura_clock_us() - begin_us + 1;
-        calm = calm || (i >= 0 && (double)(processor_us() - spent_us) >= CALM_SHARE * (double)us * g->n_threads);
-        best_us = i >= 0 && us < best_us ? us : best_us;
+        const double us = (double)(hypura_clock_us() - begin_us + 1);
+        const bool calm = (double)(processor_us() - spent_us) >= CALM_SHARE * us * g->n_threads;
+        if (i >= 0 && calm && n_calm < MOST_RUNS) {
+            calm_us[n_calm++] = us;
+        }
+        best_us = i == 0 || (i > 0 && us < best_us) ? us : best_us;
     }
-    *seconds = (double)best_us * 1e-6;
+    *seconds = (n_calm > 0 ? median(calm_us, n_calm) : best_us) * 1e-6;
     return HYPURA_OK;
 }

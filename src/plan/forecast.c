@@ -194,7 +194,9 @@ static int find_rate(const planner *p, int t)
 {
     const bool experts = (p->survey->uses[t].flags & HYPURA_USE_MUL_MAT_ID) != 0;
     for (int i = 0; p->rates && i < p->rates->n; i++) {
-        if (p->rates->by_type[i].type == p->map->tensors[t].type && p->rates->by_type[i].experts == experts) {
+        const int64_t columns = p->rates->by_type[i].columns;
+        if (p->rates->by_type[i].type == p->map->tensors[t].type && p->rates->by_type[i].experts == experts &&
+            (columns == 0 || columns == p->map->tensors[t].ne[0])) {
             return i;
         }
     }

@@ -67,6 +67,7 @@ typedef struct hypura_rates {
     struct {
         int    type;    /* of weights, enum ggml_type */
         bool   experts; /* products with selected experts */
+        int64_t columns; /* of these; 0: any, and always for others */
         double bytes_per_s;
         double product_s;          /* what a product takes beside, whatever its size */
         double prompt_bytes_per_s; /* in a prompt, of every token; 0: not measured */

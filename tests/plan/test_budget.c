@@ -390,7 +390,7 @@ static void test_measured_rates_count(void **state)
 {
     (void)state;
     make_dense(10, 1000, 99900); /* 999 MB, and a row of 1000 bytes */
-    const hypura_rates rates = {.n = 1, .by_type = {{b.tensors[1].type, false, 1e9, 0.05}}, .others_s = 1.0};
+    const hypura_rates rates = {.n = 1, .by_type = {{b.tensors[1].type, false, 0, 1e9, 0.05}}, .others_s = 1.0};
     const hypura_plan_options options = {.weights_bytes = 8 * GIB, .rates = &rates};
     hypura_plan *plan = expect_plan(&options);
     assert_true(fabs(plan->compute_s - (0.999 + 10 * 0.05 + 1.0)) < 1e-3);
@@ -404,7 +404,7 @@ static void test_streamed_weights_are_computed_with(void **state)
 {
     (void)state;
     make_dense(64, 4096, 8192); /* 2 GiB */
-    const hypura_rates rates = {.n = 1, .by_type = {{b.tensors[1].type, false, 1e9}}};
+    const hypura_rates rates = {.n = 1, .by_type = {{b.tensors[1].type, false, 0, 1e9}}};
     const hypura_plan_options options = {.weights_bytes = 300 * MIB, .rates = &rates};
     hypura_plan *plan = expect_plan(&options);
     assert_int_equal(plan->mode, HYPURA_MODE_DENSE);
