@@ -158,10 +158,19 @@ bool hypura_os_memory_replace(void *address, size_t bytes, unsigned flags)
     return true;
 }
 
-bool hypura_os_memory_populate(void *address, size_t bytes)
+/* MADV_POPULATE_WRITE holds up whoever maps memory meanwhile, each malloc of a large block
+ * included, until the whole range is there; a fault locks its own mapping alone. But for a
+ * fault it takes a store. Where drives write past the caches, as on small ARM machines, a
+ * store beside a read under way could bring back bytes that the drive has replaced. */
+#if defined(__x86_64__) || defined(__i386__)
+static bool take_pages(uintptr_t first, size_t length)
 {
-    uintptr_t first = (uintptr_t)hypura_round_down((uintptr_t)address, hypura_os_page_bytes());
-    size_t length = hypura_posix_whole_pages((uintptr_t)address - first + bytes);
+    hypura_posix_touch(first, length);
+    return true;
+}
+#else
+static bool take_pages(uintptr_t first, size_t length)
+{
     int rc;
     do {
         rc = madvise((void *)first, length, MADV_POPULATE_WRITE);
@@ -171,6 +180,13 @@ bool hypura_os_memory_populate(void *address, size_t bytes)
     }
     hypura_posix_touch(first, length); /* kernels before 5.14 */
     return true;
+}
+#endif
+
+bool hypura_os_memory_populate(void *address, size_t bytes)
+{
+    uintptr_t first = (uintptr_t)hypura_round_down((uintptr_t)address, hypura_os_page_bytes());
+    return take_pages(first, hypura_posix_whole_pages((uintptr_t)address - first + bytes));
 }
 
 bool hypura_os_memory_collapse(void *address, size_t bytes)
