@@ -15,7 +15,7 @@ static enum ggml_status settle(void *user)
 {
     const gpu_walk *walk = user;
     ggml_backend_synchronize(walk->instance->inner);
-    hypura_vram_fetched(walk->vram);
+    hypura_vram_settle(walk->vram);
     return GGML_STATUS_SUCCESS;
 }
 

@@ -54,7 +54,7 @@ void hypura_vram_stage_settled(hypura_vram *vram, int set)
     vram->n_pending = n;
 }
 
-static void settle(hypura_vram *vram)
+void hypura_vram_settle(hypura_vram *vram)
 {
     if (vram->uploader) {
         ggml_backend_synchronize(vram->uploader);
@@ -102,7 +102,7 @@ void hypura_vram_join(hypura_vram *vram)
 void hypura_vram_begin(hypura_vram *vram, struct ggml_backend *backend)
 {
     if (vram->backend && vram->backend != backend) {
-        settle(vram);
+        hypura_vram_settle(vram);
     }
     vram->backend = backend;
     vram->late_matrix = -1;
@@ -112,7 +112,7 @@ void hypura_vram_begin(hypura_vram *vram, struct ggml_backend *backend)
 void hypura_vram_forget(hypura_vram *vram, const struct ggml_backend *backend)
 {
     if (vram->backend == backend) {
-        hypura_vram_settled(vram);
+        hypura_vram_settle(vram);
         vram->backend = NULL;
     }
 }
@@ -148,7 +148,7 @@ static bool settle_all(const hypura_pager *pager)
     for (int g = 0; g < HYPURA_MAX_GPUS; g++) {
         hypura_vram *vram = pager->vrams[g];
         if (vram && vram->n_pending > 0) {
-            settle(vram);
+            hypura_vram_settle(vram);
             any = true;
         }
     }
@@ -225,7 +225,7 @@ hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *expe
     hypura_pager_visit_experts(pager, bundle, 1, experts, n, NULL, NULL);
     while (n > 0) {
         if (vram->n_pending + n > MAX_PENDING) {
-            settle(vram);
+            hypura_vram_settle(vram);
         }
         from = vram->n_pending;
         if (hypura_pager_lease_experts(pager, bundle, experts, n, vram->ram_slots) == 0) {

@@ -46,10 +46,12 @@ void          hypura_vram_close(hypura_vram *vram);
 /* What follows is queued on this instance; what another one was given before has
  * ended when it returns. */
 void hypura_vram_begin(hypura_vram *vram, struct ggml_backend *backend);
-/* The instance is about to be freed; it has nothing queued. */
+/* The instance is about to be freed: waits for what it has queued. */
 void hypura_vram_forget(hypura_vram *vram, const struct ggml_backend *backend);
 /* Ids have arrived that were computed before what was queued last. */
 void hypura_vram_arrived(hypura_vram *vram);
+/* Waits for everything queued so far. */
+void hypura_vram_settle(hypura_vram *vram);
 /* The caller has waited for everything queued so far, or for everything queued
  * before the last use of a stage. */
 void hypura_vram_settled(hypura_vram *vram);

@@ -50,11 +50,28 @@ static void test_scores_that_are_no_numbers_do_no_harm(void **state)
     }
 }
 
+/* Of two tokens: what is added to a score, and what to its sigmoid, decides. */
+static void test_a_bias_changes_the_order(void **state)
+{
+    (void)state;
+    const float bias[] = {0.0f, 0.0f, 0.6f};
+    for (int on_probability = 0; on_probability < 2; on_probability++) {
+        float scores[] = {1.0f, 0.8f, 0.5f, -1.0f, 3.0f, 2.0f};
+        uint32_t picked[2][3];
+        hypura_candidates_add_bias(scores, 6, bias, 3, on_probability == 1);
+        hypura_candidates_pick(scores, 3, picked[0], 3);
+        hypura_candidates_pick(scores + 3, 3, picked[1], 3);
+        assert_int_equal(picked[0][0], 2); /* 1.1 of 1.0; 1.22 of 0.73 */
+        assert_int_equal(picked[1][0], on_probability ? 2 : 1); /* 2.6 of 3.0; 1.48 of 0.95 */
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_largest_come_first),
         cmocka_unit_test(test_scores_that_are_no_numbers_do_no_harm),
+        cmocka_unit_test(test_a_bias_changes_the_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
