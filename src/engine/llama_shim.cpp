@@ -188,6 +188,17 @@ template <typename Call> int computed(struct llama_context *ctx, bool more, Call
 
 } // namespace
 
+bool hypura_shim_answers(struct llama_context *ctx)
+{
+    const gpu_aborts thrown(ctx);
+    try {
+        llama_synchronize(ctx);
+        return true;
+    } catch (const std::exception &) {
+        return false;
+    }
+}
+
 int hypura_shim_decode(struct llama_context *ctx, struct llama_batch batch, bool more)
 {
     return computed(ctx, more, [&] { return llama_decode(ctx, batch); });

@@ -52,6 +52,9 @@ bool hypura_shim_context_bytes(const struct llama_context *ctx, hypura_shim_byte
 int hypura_shim_decode(struct llama_context *ctx, struct llama_batch batch, bool more);
 int hypura_shim_encode(struct llama_context *ctx, struct llama_batch batch);
 
+/* Whether all of the context's GPUs can still be waited for: one that is lost cannot. */
+bool hypura_shim_answers(struct llama_context *ctx);
+
 /* Builds the graph for n_tokens, a multiple of n_sequences, without allocating it.
  * n_sequences is the context's own. The graph belongs to ctx and lives until the
  * next call. NULL when libllama threw. */

@@ -188,6 +188,9 @@ void hypura_model_close(hypura_model *model)
     if (model->pager && model->hot_dir) {
         (void)hypura_hot_save(model->hot_dir, model->prepared.map, model->pager, &unsaved);
     }
+    if (model->lost) {
+        return; /* CUDA's backend ends the process where it cannot free: the process is to tell why first */
+    }
     free(model->hot_dir);
     hypura_conversation_close(model->conversation);
     llama_free(model->ctx);
@@ -240,6 +243,7 @@ uint64_t hypura_model_resize(hypura_model *model, uint64_t held_bytes)
 /* The pager knows best why a graph failed: the file, the offset, the reason. */
 static hypura_status compute_failed(hypura_model *model, int code, const char *what, uint32_t n, hypura_error *error)
 {
+    model->lost = model->prepared.gpus.n > 0 && !hypura_shim_answers(model->ctx);
     if (model->pager) {
         hypura_status status = hypura_pager_take_error(model->pager, error);
         if (status != HYPURA_OK) {

@@ -24,6 +24,7 @@ struct hypura_model {
     char *hot_dir;       /* where the experts used are kept; NULL: nowhere */
     int8_t *every_token; /* n_ubatch ones: logits wanted for all */
     uint64_t trunk_bytes;
+    bool lost;           /* a GPU that it lies on is */
     hypura_conversation *conversation; /* NULL until the first answer */
 };
 

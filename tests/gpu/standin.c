@@ -112,8 +112,19 @@ static int index_of(ggml_backend_dev_t device)
     return (int)(intptr_t)device->context;
 }
 
+/* Since a device was lost that stays so. */
+static bool is_lost;
+
+static void need_device(void)
+{
+    if (is_lost) {
+        GGML_ABORT("standin: the device is lost");
+    }
+}
+
 static void buffer_free(ggml_backend_buffer_t buffer)
 {
+    need_device();
     region *r = buffer->context;
     counts.bytes_used -= r->bytes;
     bytes_used[r->device] -= r->bytes;
@@ -323,6 +334,7 @@ static bool instance_copy(ggml_backend_t from, ggml_backend_t to, const struct g
 
 static void instance_synchronize(ggml_backend_t backend)
 {
+    need_device();
     flush(backend->context);
 }
 
@@ -360,6 +372,7 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
         return GGML_STATUS_FAILED;
     }
     if (index_of(backend->device) == faults.lost_device && faults.lose_after > 0 && --faults.lose_after == 0) {
+        is_lost = faults.stays_lost;
         standin_throw("standin: device lost on purpose");
     }
     counts.n_graphs_of[index_of(backend->device)]++;

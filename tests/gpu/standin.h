@@ -37,6 +37,7 @@ typedef struct standin_faults {
     int      fail_after;      /* graphs until one fails; 0: never */
     int      lose_after;      /* graphs until a device is lost, which throws; 0: never */
     int      lost_device;     /* which: 0 or 1; its own graphs alone are counted */
+    bool     stays_lost;      /* then whoever waits for it, or frees what lies there, ends the process, as with CUDA */
     int      abort_after;     /* graphs until one would end the process, as CUDA's backend does; 0: never */
 } standin_faults;
 

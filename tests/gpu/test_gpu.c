@@ -10,6 +10,8 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 /* ---- the mixture that most tests use ----------------------------------------- */
 
@@ -434,6 +436,32 @@ static void a_lost_device_is_an_error(void **state)
     hypura_model_close(model);
 }
 
+/* CUDA's backend ends the process also where something is freed on a device that is lost:
+ * what was wrong is told all the same. */
+static void a_device_that_stays_lost_is_an_error(void **state)
+{
+    (void)state;
+    for (int resident = 0; resident < 2; resident++) {
+        const pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            hypura_model_options options = options_of(mixture.path, resident ? 0 : mixture.least_bytes);
+            options.force_paging = !resident;
+            hypura_model *model = open_model(&options);
+            hypura_error error;
+            uint64_t differing;
+            standin_set_faults(&(standin_faults){.lose_after = 1, .stays_lost = true});
+            const hypura_status status = hypura_script_follow(model, &mixture.script, &differing, &error);
+            hypura_model_close(model);
+            _exit(status == HYPURA_ERR_BACKEND && strstr(error.message, "device lost") ? 0 : 1);
+        }
+        int ended;
+        assert_int_equal(waitpid(child, &ended, 0), child);
+        assert_true(WIFEXITED(ended));
+        assert_int_equal(WEXITSTATUS(ended), 0);
+    }
+}
+
 /* CUDA's backend ends the process where its memory runs out; also of a model that is there whole. */
 static void an_abort_is_an_error(void **state)
 {
@@ -521,6 +549,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_time_line_tells_of_each_cut, use_mixture, gpu_no_faults),
         cmocka_unit_test_setup_teardown(a_failed_graph_is_an_error, use_mixture, gpu_no_faults),
         cmocka_unit_test_setup_teardown(a_lost_device_is_an_error, use_mixture, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(a_device_that_stays_lost_is_an_error, use_mixture, gpu_no_faults),
         cmocka_unit_test_setup_teardown(an_abort_is_an_error, use_mixture, gpu_no_faults),
         cmocka_unit_test_setup_teardown(memory_that_is_gone_is_an_error, use_mixture, gpu_no_faults),
         cmocka_unit_test_setup_teardown(memory_taken_later_changes_nothing, use_mixture, gpu_no_faults),
