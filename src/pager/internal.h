@@ -306,6 +306,11 @@ struct hypura_pager {
     hypura_io_counters counters_base; /* at the last reset */
 };
 
+static inline const hypura_tensor *pager_matrix(const hypura_pager *pager, int bundle, int index)
+{
+    return &pager->map->tensors[pager->map->bundles[bundle].tensors[index]];
+}
+
 hypura_status pager_open_queues(hypura_pager *pager, hypura_error *error);
 void          pager_close_queues(hypura_pager *pager);
 
@@ -373,7 +378,10 @@ hypura_io_read pager_record_read(const hypura_pager *pager, int bundle, uint32_t
 
 hypura_status pager_open_experts(hypura_pager *pager, hypura_error *error);
 void          pager_close_experts(hypura_pager *pager);
-void          pager_complete_expert(hypura_pager *pager, const hypura_io_completion *completion);
+void          pager_unpin(hypura_pager *pager, pager_pool *pool, uint32_t slot);
+
+/* expert_reads.c */
+void pager_complete_expert(hypura_pager *pager, const hypura_io_completion *completion);
 /* With the lock held: queues the reads of an expert into its slot, and pins it. Returns
  * how many bytes they take. cut_bytes: of a request, from pager_cut_bytes. */
 uint64_t pager_read_expert(hypura_pager *pager, enum pager_priority priority, int bundle, uint32_t expert, uint32_t slot,
@@ -384,7 +392,6 @@ uint64_t pager_request_bytes(const hypura_pager *pager, const hypura_io_read *re
 uint64_t pager_next_request(hypura_pager *pager, uint64_t user);
 /* With the lock held: this read will not be made. */
 void pager_drop_read(hypura_pager *pager, const hypura_io_read *read);
-void pager_unpin(hypura_pager *pager, pager_pool *pool, uint32_t slot);
 /* Repack what a job names, without the lock; then, with it, make it visible. */
 void pager_repack_expert(hypura_pager *pager, const pager_job *job, char *scratch);
 void pager_finish_expert(hypura_pager *pager, uint64_t user);
