@@ -53,6 +53,7 @@ static void list_devices(bool every_driver, hypura_profile *profile)
             continue;
         }
         hypura_device *device = &profile->devices[profile->n_devices++];
+        *device = (hypura_device){.free_bytes = 0}; /* the stored profile had another one in this place */
         size_t free_bytes = 0;
         size_t total_bytes = 0;
         ggml_backend_dev_memory(ggml_device, &free_bytes, &total_bytes);

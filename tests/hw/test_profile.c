@@ -21,7 +21,15 @@ static hypura_profile invented(void)
                         .io_block_bytes = 1 << 16,
                         .io_depth = 3,
                         .direct_bytes_per_s = 12345678,
-                        .read_latency_us = 9};
+                        .read_latency_us = 9,
+                        .n_devices = 1,
+                        .devices = {{.name = "Elsewhere0",
+                                     .description = "a GPU that is not here",
+                                     .kind = "gpu",
+                                     .upload_bytes_per_s = 1e9,
+                                     .upload_pageable_bytes_per_s = 1e9,
+                                     .device_memory_bytes_per_s = 1e9,
+                                     .round_trip_us = 10}}};
     hypura_os_cpu_name(p.cpu, sizeof p.cpu);
     p.n_cpus = hypura_os_cpu_count();
     return p;
@@ -62,6 +70,8 @@ static void a_stored_profile_is_used_with_memory_of_now(void **state)
     for (int i = 0; i < p.n_devices; i++) {
         has_cpu = has_cpu || strcmp(p.devices[i].kind, "cpu") == 0;
         assert_true(strlen(p.devices[i].name) > 0);
+        /* what the GPU that is not here had is not this one's */
+        assert_true(strcmp(p.devices[i].kind, "cpu") != 0 || p.devices[i].upload_bytes_per_s == 0.0);
     }
     assert_true(has_cpu);
 }
