@@ -236,9 +236,9 @@ static bool find_pieces(const gpu_walk *walk)
         }
         const gpu_cut next = gpu_next_cut(walk->instance, walk->graph, cut.at + 1, &cut);
         gpu_piece piece = {.cut = cut,
-                                 .end = next.at,
-                                 .uid = ggml_graph_next_uid(),
-                                 .repeatable = is_repeatable(walk->graph, cut.at, next.at)};
+                           .end = next.at,
+                           .uid = ggml_graph_next_uid(),
+                           .repeatable = is_repeatable(walk->graph, cut.at, next.at)};
         find_middle(walk, &piece);
         if (!add_piece(pieces, &piece)) {
             return false;

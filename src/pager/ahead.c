@@ -22,6 +22,7 @@
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "predict/candidates.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -106,16 +107,6 @@ bool pager_start_ahead(hypura_pager *pager)
     return false;
 }
 
-static bool contains(const uint32_t *experts, uint32_t n, uint32_t expert)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        if (experts[i] == expert) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* In the middle of a token, as one alone can cost more than a trial may. */
 static void refuse_bad_guesses(hypura_pager *pager)
 {
@@ -136,7 +127,7 @@ void pager_settle(hypura_pager *pager, const uint32_t *selected, uint32_t n)
     const uint64_t expert_bytes = pager->map->bundles[ahead->bundle].expert_bytes;
     for (uint32_t i = 0; i < ahead->n_held; i++) {
         const uint32_t slot = ahead->held[i].slot;
-        const bool     right = contains(selected, n, hypura_cache_key(pool->cache, slot) - first_key);
+        const bool     right = hypura_candidates_contain(selected, n, hypura_cache_key(pool->cache, slot) - first_key);
         if (!right && ahead->held[i].read) {
             pager_drop_ahead(pager, pager->bundles[ahead->bundle].pool, slot);
         }

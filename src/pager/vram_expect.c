@@ -11,6 +11,8 @@
  */
 #include "pager/vram_internal.h"
 
+#include "predict/candidates.h"
+
 #include <string.h>
 
 static void pin_all(hypura_cache *cache, const uint32_t *slots, uint32_t n)
@@ -97,16 +99,6 @@ hypura_status hypura_vram_expect(hypura_vram *vram, int bundle, const uint32_t *
     return status;
 }
 
-static bool contains(const uint32_t *experts, uint32_t n, uint32_t expert)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        if (experts[i] == expert) {
-            return true;
-        }
-    }
-    return false;
-}
-
 void vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n)
 {
     hypura_pager *pager = vram->pager;
@@ -119,7 +111,7 @@ void vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts
     }
     uint32_t n_right = 0;
     for (uint32_t i = 0; i < vram->n_foreseen; i++) {
-        n_right += contains(experts, n, vram->foreseen[i]);
+        n_right += hypura_candidates_contain(experts, n, vram->foreseen[i]);
     }
     vram->foreseen_bundle = -1;
     const uint64_t bytes = pager->map->bundles[bundle].expert_bytes;

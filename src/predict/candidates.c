@@ -26,3 +26,13 @@ void hypura_candidates_pick(const float *scores, uint32_t n_scores, uint32_t *ca
         candidates[at] = i;
     }
 }
+
+bool hypura_candidates_contain(const uint32_t *candidates, uint32_t n, uint32_t expert)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (candidates[i] == expert) {
+            return true;
+        }
+    }
+    return false;
+}

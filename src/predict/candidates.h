@@ -19,4 +19,6 @@ void hypura_candidates_add_bias(float *scores, uint32_t n, const float *bias, ui
 /* The n largest scores' indices, the largest first. n <= n_scores. */
 void hypura_candidates_pick(const float *scores, uint32_t n_scores, uint32_t *candidates, uint32_t n);
 
+bool hypura_candidates_contain(const uint32_t *candidates, uint32_t n, uint32_t expert);
+
 #endif
