@@ -50,9 +50,10 @@ bool hypura_os_memory_protect(void *address, size_t bytes, hypura_os_access acce
     return mprotect(address, hypura_posix_whole_pages(bytes), protection) == 0;
 }
 
-void hypura_posix_touch(uintptr_t first, size_t bytes)
+/* An atomic or with zero is a store that changes nothing, also where somebody else writes to the page
+ * meanwhile: the processor does it in one step. ThreadSanitizer would take it for a race with a copy. */
+__attribute__((no_sanitize("thread"))) void hypura_posix_touch(uintptr_t first, size_t bytes)
 {
-    /* An atomic or with zero is a store that changes nothing. */
     const size_t page = hypura_os_page_bytes();
     for (size_t at = 0; at < bytes; at += page) {
         (void)__atomic_fetch_or((unsigned char *)first + at, 0, __ATOMIC_RELAXED);
