@@ -46,8 +46,7 @@ static bool reserve(chain_work *work)
     const size_t      n = (size_t)work->chain->n;
     const size_t      per_pair = sizeof(int32_t) * (6 + 2 * n);
     const size_t      per_expert = sizeof(expert_rows) + 7 * sizeof(uint32_t) + n * 64;
-    const size_t      foreseen =
-        experts_of_next(work) * (sizeof(uint32_t) + sizeof(float) * (size_t)(work->chain->n_tokens + 1));
+    const size_t      foreseen = experts_of_next(work) * (sizeof(uint32_t) + backend_foresee_bytes(work->chain));
     return arena_reserve(&instance->indices, work->n_pairs * per_pair + n_all * per_expert + foreseen + 64 * 1024);
 }
 

@@ -19,6 +19,12 @@
 #define WIDE  2   /* a batch that selects as many times all experts will need nearly all of them */
 #define ASKED 128 /* tokens of a batch, evenly spread: that many name nearly every expert of it */
 
+/* Scores of each token that is asked for, and votes. */
+size_t backend_foresee_bytes(const backend_chain *chain)
+{
+    return sizeof(float) * (size_t)((chain->n_tokens < ASKED ? chain->n_tokens : ASKED) + 1);
+}
+
 static void expect_all(hypura_pager *pager, int bundle, uint32_t *experts)
 {
     const uint32_t n = (uint32_t)hypura_pager_map(pager)->bundles[bundle].n_experts;

@@ -171,6 +171,8 @@ void chain_find(const struct ggml_cgraph *graph, int first, backend_chain *found
 
 /* ---- foresee.c ---------------------------------------------------------------- */
 
+/* What both take of the instance's memory for indices, for each expert of the next layer. */
+size_t backend_foresee_bytes(const backend_chain *chain);
 /* Once for each selection, before its leases; experts: room for all of the next layer.
  * False unless the batch is so wide that the next layer will need nearly all. */
 bool backend_foresee_batch(backend_instance *instance, const backend_chain *chain, uint32_t *experts);
