@@ -91,6 +91,12 @@ typedef struct form_choice {
     hypura_form_costs costs;
 } form_choice;
 
+/* What is computed beside products, as far as it is known. */
+static double others_s(const form_choice *c)
+{
+    return c->wanted->rates ? c->wanted->rates->others_s : 0.0;
+}
+
 /* Lessons of runs are left out, and what is computed beside products, which is measured
  * for estimates alone: the same model with the same budget is to be computed with in the
  * same form every time. */
@@ -142,7 +148,7 @@ static hypura_status take_plain(const hypura_model_options *options, form_choice
     hypura_lessons lessons;
     hypura_plan_options wanted = *c->wanted;
     hypura_experience_lessons(options->cache_dir, prepared->map, c->costs.n_threads, false, &lessons);
-    c->rates[0].others_s = c->wanted->rates ? c->wanted->rates->others_s : 0.0;
+    c->rates[0].others_s = others_s(c);
     wanted.rates = &c->rates[0];
     wanted.lessons = &lessons;
     hypura_plan_free(prepared->plan);
@@ -155,11 +161,12 @@ static double per_second(double seconds)
     return seconds > 0 ? 1.0 / seconds : 0.0;
 }
 
-static void tell_form(const hypura_form_costs *costs, double others_s, hypura_plan *plan)
+static void tell_form(const form_choice *c, hypura_plan *plan)
 {
+    const hypura_form_costs *costs = &c->costs;
     hypura_form_work decode = costs->decode;
-    decode.repacked_compute_s += others_s;
-    decode.plain_compute_s += others_s;
+    decode.repacked_compute_s += others_s(c);
+    decode.plain_compute_s += others_s(c);
     plan->form_measured = true;
     plan->repacked_tok_s = per_second(hypura_form_repacked_s(costs, &decode));
     plan->plain_tok_s = per_second(hypura_form_plain_s(costs, &decode));
@@ -194,7 +201,7 @@ static hypura_status choose_form(const hypura_model_options *options, form_choic
     }
     if (status == HYPURA_OK) {
         prepared->plan->repacked = !plain;
-        tell_form(&c->costs, c->wanted->rates ? c->wanted->rates->others_s : 0.0, prepared->plan);
+        tell_form(c, prepared->plan);
     }
     return status;
 }
@@ -367,11 +374,11 @@ static hypura_status prepare(demand *wanted, const hypura_profile *given, uint32
         status = solve_survey(wanted, survey, vocab_bytes, prepared, error);
     }
     hypura_survey_free(survey);
-    hypura_nodes_close(wanted->others);
-    wanted->others = NULL;
     if (status == HYPURA_OK && n_sequences > 1 && prepared->plan->mode != HYPURA_MODE_RESIDENT) {
         status = share_cache(wanted, prepared, error);
     }
+    hypura_nodes_close(wanted->others);
+    wanted->others = NULL;
     if (status != HYPURA_OK) {
         hypura_prepare_clear(prepared);
     }

@@ -1,7 +1,7 @@
 /*
  * experience.c - see experience.h.
  *
- *     {"version":1, "cpu":"..", "rates":[{"type","columns","rows","used","batch","threads","repack","bytes_per_s"}],
+ *     {"version":3, "cpu":"..", "rates":[{"type","columns","rows","used","batch","threads","repack","bytes_per_s"}],
  *      "others":[{"model","filled","threads","seconds"}], "repacking":[{"type","bytes_per_s"}],
  *      "models":[{"model":"..","threads","repack","lessons":[{..}]}]}
  */
