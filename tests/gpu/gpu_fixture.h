@@ -14,6 +14,12 @@
 
 static char gpu_cache_dir[1024];
 
+/* Twelve layers of 16 experts, of which a token uses 4. */
+static inline const char *gpu_mixture(void)
+{
+    return HYPURA_TINY "/moe-deep-q8_0.gguf";
+}
+
 /* A profile of this machine with the rates of no machine: the second GPU's link is so many
  * times slower than the first one's, and all else of them the same. path: a model on the drive. */
 static inline void gpu_store_rates(const char *path, double slower)
@@ -35,6 +41,15 @@ static inline void gpu_store_rates(const char *path, double slower)
     fixture_ok(hypura_store_make_folder(gpu_cache_dir, &error), &error);
     fixture_ok(hypura_os_drive_read(path, &drive, &error), &error);
     fixture_ok(hypura_store_save(gpu_cache_dir, drive.id, &profile, &error), &error);
+}
+
+/* Of a group of tests over the stand-ins. */
+static inline int gpu_setup(void **state)
+{
+    standin_register();
+    const int result = fixture_setup(state);
+    gpu_store_rates(gpu_mixture(), 1.0);
+    return result;
 }
 
 /* What the plan says, without its lists. */

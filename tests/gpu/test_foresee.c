@@ -12,16 +12,10 @@
 
 enum { N_EXPERTS = 16, N_LAYERS = 12, N_PROMPT = 64, N_STEPS = 8 };
 
-/* Twelve layers of 16 experts, of which a token uses 4. */
-static const char *mixture(void)
-{
-    return HYPURA_TINY "/moe-deep-q8_0.gguf";
-}
-
 /* Half of the layers whole, of the others about half of the experts in slots. */
 static hypura_model_options options_of(hypura_foresight foresight)
 {
-    hypura_model_options options = {.path = mixture(),
+    hypura_model_options options = {.path = gpu_mixture(),
                                     .gpu = STANDIN_NAME,
                                     .force_paging = true,
                                     .n_context = N_PROMPT + N_STEPS,
@@ -89,14 +83,6 @@ static float *run(const hypura_model_options *options, selected *s, bool forced,
     memcpy(logits, llama_get_logits_ith(model->ctx, -1), logits_bytes);
     hypura_model_close(model);
     return logits;
-}
-
-static int setup(void **state)
-{
-    standin_register();
-    const int result = fixture_setup(state);
-    gpu_store_rates(mixture(), 1.0);
-    return result;
 }
 
 /* ---- guesses --------------------------------------------------------------------- */
@@ -175,5 +161,5 @@ int main(void)
         cmocka_unit_test_teardown(routers_are_asked_ahead, gpu_no_faults),
         cmocka_unit_test_teardown(what_ram_lacks_is_read_ahead, gpu_no_faults),
     };
-    return cmocka_run_group_tests(tests, setup, fixture_teardown);
+    return cmocka_run_group_tests(tests, gpu_setup, fixture_teardown);
 }

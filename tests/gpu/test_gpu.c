@@ -86,14 +86,6 @@ static hypura_statistics run_same(const hypura_model_options *options)
     return s;
 }
 
-static int setup(void **state)
-{
-    standin_register();
-    const int result = fixture_setup(state);
-    gpu_store_rates(HYPURA_TINY "/moe-deep-q8_0.gguf", 1.0);
-    return result;
-}
-
 static int teardown(void **state)
 {
     hypura_script_clear(&mixture.script);
@@ -556,5 +548,5 @@ int main(void)
         cmocka_unit_test_setup_teardown(less_memory_is_a_smaller_pool, use_mixture, gpu_no_faults),
         cmocka_unit_test_setup_teardown(memory_that_is_not_pinned_will_do, use_mixture, gpu_no_faults),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, gpu_setup, teardown);
 }

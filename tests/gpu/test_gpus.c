@@ -12,12 +12,6 @@
 
 #define MARGIN_BYTES (UINT64_C(768) << 20) /* that is left to drivers where nobody gave a limit */
 
-/* Twelve layers of 16 experts, of which a token uses 4. */
-static const char *mixture(void)
-{
-    return HYPURA_TINY "/moe-deep-q8_0.gguf";
-}
-
 static hypura_model_options options_of(const char *path)
 {
     return (hypura_model_options){.path = path,
@@ -73,14 +67,6 @@ static hypura_statistics run_same(const hypura_model_options *options)
     return s;
 }
 
-static int setup(void **state)
-{
-    standin_register();
-    const int result = fixture_setup(state);
-    gpu_store_rates(mixture(), 1.0);
-    return result;
-}
-
 /* ---- the same bits -------------------------------------------------------------- */
 
 /* At the floor, 25, 50 and 100 %, with prompts that pass through slots and through stages;
@@ -90,7 +76,7 @@ static void every_limit_gives_the_same_bits(void **state)
     (void)state;
     static const uint32_t prompts[] = {1, 7, 40};
     hypura_verify_report report;
-    gpu_verify((hypura_verify_options){.path = mixture(), .gpu = STANDIN_BOTH, .prompt_tokens = prompts, .n_prompts = 3}, 12,
+    gpu_verify((hypura_verify_options){.path = gpu_mixture(), .gpu = STANDIN_BOTH, .prompt_tokens = prompts, .n_prompts = 3}, 12,
                &report);
     uint64_t uploaded = 0;
     for (int i = 0; i < report.n_cases; i++) {
@@ -109,13 +95,13 @@ static void limits_on_each_are_verified(void **state)
 {
     (void)state;
     static const uint32_t prompts[] = {7, 40};
-    hypura_model_options model = options_of(mixture());
+    hypura_model_options model = options_of(gpu_mixture());
     model.n_ubatch = 0;
     const hypura_plan whole = gpu_plan_of(&model);
     const uint64_t part = whole.full_vram_bytes / 8;
     const uint64_t none[2] = {0};
     const uint64_t each[2][HYPURA_MAX_GPUS] = {{5 * part, 2 * part}, {3 * part, 6 * part}};
-    const hypura_verify_options options = {.path = mixture(),
+    const hypura_verify_options options = {.path = gpu_mixture(),
                                            .gpu = STANDIN_BOTH,
                                            .vram_bytes = none,
                                            .n_vram = 2,
@@ -133,7 +119,7 @@ static void limits_on_each_are_verified(void **state)
 static void each_gpu_has_its_share(void **state)
 {
     (void)state;
-    hypura_model_options options = options_of(mixture());
+    hypura_model_options options = options_of(gpu_mixture());
     const hypura_plan whole = gpu_plan_of(&options);
     options.vram_bytes = hypura_plan_vram_at(&whole, 40);
     const hypura_plan plan = gpu_plan_of(&options);
@@ -163,7 +149,7 @@ static void each_gpu_has_its_share(void **state)
 static void unequal_memory_is_unequal_shares(void **state)
 {
     (void)state;
-    hypura_model_options options = options_of(mixture());
+    hypura_model_options options = options_of(gpu_mixture());
     const hypura_plan whole = gpu_plan_of(&options);
     const uint64_t all = whole.full_vram_bytes;
     standin_set_faults(
@@ -203,25 +189,25 @@ static void unequal_memory_is_unequal_shares(void **state)
 static void a_slow_link_has_fewer_layers(void **state)
 {
     (void)state;
-    hypura_model_options options = options_of(mixture());
+    hypura_model_options options = options_of(gpu_mixture());
     const hypura_plan whole = gpu_plan_of(&options);
     for (int g = 0; g < 2; g++) {
         options.gpu_vram_bytes[g] = (whole.gpus[g].floor_bytes + whole.gpus[g].full_bytes) / 2;
     }
     const hypura_plan even = gpu_plan_of(&options);
-    gpu_store_rates(mixture(), 20.0);
+    gpu_store_rates(gpu_mixture(), 20.0);
     const hypura_plan slow = gpu_plan_of(&options);
     assert_int_equal(slow.n_gpus, 2);
     assert_true(slow.gpus[1].n_layers < even.gpus[1].n_layers);
     (void)run_same(&options);
-    gpu_store_rates(mixture(), 1.0);
+    gpu_store_rates(gpu_mixture(), 1.0);
 }
 
 /* RAM's slots serve both: those that one GPU still copies from are waited for by the other. */
 static void the_fewest_slots_in_ram_serve_both(void **state)
 {
     (void)state;
-    hypura_model_options options = options_of(mixture());
+    hypura_model_options options = options_of(gpu_mixture());
     const hypura_plan whole = gpu_plan_of(&options);
     options.vram_bytes = hypura_plan_vram_at(&whole, 15); /* with room for the logits of all tokens */
     options.weights_bytes = gpu_plan_of(&options).floor_weights_bytes;
@@ -254,7 +240,7 @@ static void dense_layers_fill_both(void **state)
 static void one_is_enough_where_it_holds_the_model(void **state)
 {
     (void)state;
-    hypura_model_options options = options_of(mixture());
+    hypura_model_options options = options_of(gpu_mixture());
     const hypura_plan whole = gpu_plan_of(&options);
     options.gpu = NULL;
     assert_int_equal(gpu_plan_of(&options).n_gpus, 1);
@@ -281,7 +267,7 @@ static void one_is_enough_where_it_holds_the_model(void **state)
 static void names_and_limits_must_match(void **state)
 {
     (void)state;
-    hypura_model_options options = options_of(mixture());
+    hypura_model_options options = options_of(gpu_mixture());
     hypura_plan *plan = NULL;
     hypura_error error;
     options.gpu = STANDIN_NAME "," STANDIN_NAME;
@@ -303,7 +289,7 @@ static void names_and_limits_must_match(void **state)
 static void one_that_is_lost_is_an_error(void **state)
 {
     (void)state;
-    hypura_model_options options = options_of(mixture());
+    hypura_model_options options = options_of(gpu_mixture());
     const hypura_plan whole = gpu_plan_of(&options);
     options.vram_bytes = hypura_plan_vram_at(&whole, 20);
     hypura_script script;
@@ -329,7 +315,7 @@ static void one_that_is_lost_is_an_error(void **state)
 static void one_whose_memory_is_gone(void **state)
 {
     (void)state;
-    hypura_model_options options = options_of(mixture());
+    hypura_model_options options = options_of(gpu_mixture());
     const hypura_plan whole = gpu_plan_of(&options);
     hypura_model *model = NULL;
     hypura_error error;
@@ -366,5 +352,5 @@ int main(void)
         cmocka_unit_test_teardown(one_that_is_lost_is_an_error, gpu_no_faults),
         cmocka_unit_test_teardown(one_whose_memory_is_gone, gpu_no_faults),
     };
-    return cmocka_run_group_tests(tests, setup, fixture_teardown);
+    return cmocka_run_group_tests(tests, gpu_setup, fixture_teardown);
 }
