@@ -11,7 +11,8 @@
  *    kernel never holds an address inside this engine.
  *  - When the kernel refuses to take submissions for good, `broken` is that errno;
  *    what it had not taken, and everything after, fails with it. What it had
- *    taken still completes.
+ *    taken still completes. The eventfd is then polled beside the ring, which takes
+ *    no poll of it any more.
  */
 #include "io/engine.h"
 
@@ -19,6 +20,7 @@
 #include "base/status.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <liburing.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -170,6 +172,12 @@ static uint32_t fail_unsent(uring *u, hypura_io_raw *results, uint32_t n)
     return count;
 }
 
+static void take_wake(uring *u)
+{
+    uint64_t value;
+    u->woken = read(u->event_fd, &value, sizeof value) == (ssize_t)sizeof value || u->woken;
+}
+
 static uint32_t collect(uring *u, hypura_io_raw *results, uint32_t n)
 {
     uint32_t count = u->broken != 0 ? fail_unsent(u, results, n) : 0;
@@ -179,9 +187,7 @@ static uint32_t collect(uring *u, hypura_io_raw *results, uint32_t n)
         int result = cqe->res;
         io_uring_cqe_seen(&u->ring, cqe);
         if (data == WAKE_DATA) {
-            uint64_t value;
-            (void)!read(u->event_fd, &value, sizeof value);
-            u->woken = true;
+            take_wake(u);
             if (u->broken == 0) {
                 arm_wake(u);
             }
@@ -192,8 +198,20 @@ static uint32_t collect(uring *u, hypura_io_raw *results, uint32_t n)
     return count;
 }
 
+static void wait_broken(uring *u, uint64_t timeout_us)
+{
+    struct pollfd either[] = {{.fd = u->ring.ring_fd, .events = POLLIN}, {.fd = u->event_fd, .events = POLLIN}};
+    const uint64_t timeout_ms = timeout_us / 1000 + (timeout_us % 1000 > 0);
+    (void)poll(either, 2, timeout_ms > INT_MAX ? -1 : (int)timeout_ms);
+    take_wake(u);
+}
+
 static void wait_for_one(uring *u, uint64_t timeout_us)
 {
+    if (u->broken != 0) {
+        wait_broken(u, timeout_us);
+        return;
+    }
     if (u->n_unsent > 0 && timeout_us > RETRY_US) {
         timeout_us = RETRY_US; /* the kernel was short of memory: ask again soon */
     }
