@@ -132,9 +132,11 @@ hypura_status hypura_pager_keep(hypura_pager *pager, uint64_t planned_bytes, hyp
     if (status == HYPURA_OK) {
         hypura_os_watch_read(keeper->watch, &now);
         hypura_knee_begin(&keeper->knee, held.least_bytes, held.most_bytes, now.limit_bytes);
+        pthread_mutex_lock(&pager->lock);
+        pager->budget_reason = HYPURA_BUDGET_START; /* before the thread has reasons of its own */
+        pthread_mutex_unlock(&pager->lock);
         const int result = pthread_create(&keeper->thread, NULL, keeper_main, pager);
         if (result == 0) {
-            pager->budget_reason = HYPURA_BUDGET_START;
             return HYPURA_OK;
         }
         status = hypura_fail_errno(error, result, "the thread that keeps the budget could not be started");
