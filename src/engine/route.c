@@ -4,6 +4,7 @@
 #include "engine/route.h"
 
 #include "base/status.h"
+#include "predict/candidates.h"
 
 #include "ggml-backend.h"
 
@@ -20,12 +21,15 @@ enum {
     MAX_TOKENS = 1 << 20,
 };
 
+#define NO_EXPERT UINT32_MAX
+
 /* Selections lie one after the other; a row that the file left out is empty. */
 struct hypura_route {
     uint32_t n_tokens;
     uint32_t n_layers;
     uint32_t width;   /* of a row: most experts on one line */
-    int32_t *experts; /* n_tokens x n_layers x width, -1 where there is none */
+    uint64_t n_lines; /* that hold a selection */
+    uint32_t *experts; /* n_tokens x n_layers x width, NO_EXPERT where there is none */
 };
 
 /* ---- reading ------------------------------------------------------------- */
@@ -34,7 +38,7 @@ typedef struct route_line {
     uint32_t token;
     uint32_t layer;
     uint32_t n_experts;
-    int32_t experts[MAX_EXPERTS];
+    uint32_t experts[MAX_EXPERTS];
 } route_line;
 
 /* The next number of *text below limit. */
@@ -68,7 +72,7 @@ static bool parse_line(char *text, route_line *line, bool *bad)
     bool ok = take_number(&text, MAX_TOKENS, &line->token) && take_number(&text, MAX_LAYERS, &line->layer);
     uint32_t expert;
     while (ok && line->n_experts < MAX_EXPERTS && take_number(&text, INT32_MAX, &expert)) {
-        line->experts[line->n_experts++] = (int32_t)expert;
+        line->experts[line->n_experts++] = expert;
     }
     text += strspn(text, " \t\r\n");
     ok = ok && line->n_experts > 0 && *text == '\0';
@@ -76,8 +80,13 @@ static bool parse_line(char *text, route_line *line, bool *bad)
     return ok;
 }
 
-/* Calls for each selection of the file; NULL route: only finds the sizes. */
-static hypura_status read_lines(FILE *file, const char *path, hypura_route *sizes, bool keep, hypura_error *error)
+static bool has_row(const hypura_route *route, const route_line *line)
+{
+    return line->token < route->n_tokens && line->layer < route->n_layers && line->n_experts <= route->width;
+}
+
+/* Finds the sizes of a route, or, with these, keeps its selections. */
+static hypura_status read_lines(FILE *file, const char *path, hypura_route *route, bool keep, hypura_error *error)
 {
     static const char expected[] = "expected \"token layer expert ...\", numbers alone";
     char text[MAX_LINE];
@@ -90,18 +99,38 @@ static hypura_status read_lines(FILE *file, const char *path, hypura_route *size
             }
             continue;
         }
-        if (keep) {
-            int32_t *row = sizes->experts + ((size_t)line.token * sizes->n_layers + line.layer) * sizes->width;
+        if (!keep) {
+            route->n_tokens = line.token >= route->n_tokens ? line.token + 1 : route->n_tokens;
+            route->n_layers = line.layer >= route->n_layers ? line.layer + 1 : route->n_layers;
+            route->width = line.n_experts > route->width ? line.n_experts : route->width;
+            route->n_lines++;
+        } else if (has_row(route, &line)) {
+            uint32_t *row = route->experts + ((size_t)line.token * route->n_layers + line.layer) * route->width;
             memcpy(row, line.experts, line.n_experts * sizeof(*row));
         } else {
-            sizes->n_tokens = line.token >= sizes->n_tokens ? line.token + 1 : sizes->n_tokens;
-            sizes->n_layers = line.layer >= sizes->n_layers ? line.layer + 1 : sizes->n_layers;
-            sizes->width = line.n_experts > sizes->width ? line.n_experts : sizes->width;
+            return hypura_fail(error, HYPURA_ERR_IO, "%s, line %lu: the route was written to while it was read", path,
+                               number);
         }
     }
     if (ferror(file)) {
         return hypura_fail_errno(error, errno, "cannot read the route %s", path);
     }
+    return HYPURA_OK;
+}
+
+/* Room for every selection that the sizes allow. */
+static hypura_status take_rows(hypura_route *route, const char *path, hypura_error *error)
+{
+    const size_t n_rows = (size_t)route->n_tokens * route->n_layers;
+    if (n_rows / MAX_LAYERS > route->n_lines) { /* even where one layer is told of alone there are more */
+        return hypura_fail(error, HYPURA_ERR_FORMAT, "%s: %llu selections of %u tokens in %u layers: is a number wrong?",
+                           path, (unsigned long long)route->n_lines, route->n_tokens, route->n_layers);
+    }
+    route->experts = malloc(n_rows * route->width * sizeof(*route->experts));
+    if (!route->experts) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the %zu selections of %s", n_rows, path);
+    }
+    memset(route->experts, 0xFF, n_rows * route->width * sizeof(*route->experts));
     return HYPURA_OK;
 }
 
@@ -119,15 +148,13 @@ hypura_status hypura_route_open(const char *path, hypura_route **opened, hypura_
         status = hypura_fail(error, HYPURA_ERR_FORMAT, "%s: there is no selection of experts in it", path);
     }
     if (status == HYPURA_OK) {
-        const size_t n_rows = (size_t)route->n_tokens * route->n_layers;
-        route->experts = calloc(n_rows, route->width * sizeof(*route->experts));
-        if (route->experts) {
-            memset(route->experts, 0xFF, n_rows * route->width * sizeof(*route->experts));
-            rewind(file);
-            status = read_lines(file, path, route, true, error);
-        } else {
-            status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the %zu selections of %s", n_rows, path);
-        }
+        status = take_rows(route, path, error);
+    }
+    if (status == HYPURA_OK && fseek(file, 0, SEEK_SET) != 0) {
+        status = hypura_fail_errno(error, errno, "%s: a route is read twice, which a pipe does not allow", path);
+    }
+    if (status == HYPURA_OK) {
+        status = read_lines(file, path, route, true, error);
     }
     (void)fclose(file);
     if (status != HYPURA_OK) {
@@ -149,20 +176,20 @@ void hypura_route_close(hypura_route *route)
 void hypura_route_sizes(const hypura_route *route, uint32_t *n_tokens, uint32_t *n_layers, uint32_t *n_experts)
 {
     const size_t n = (size_t)route->n_tokens * route->n_layers * route->width;
-    int32_t largest = -1;
+    uint32_t n_named = 0;
     for (size_t i = 0; i < n; i++) {
-        largest = route->experts[i] > largest ? route->experts[i] : largest;
+        n_named = route->experts[i] != NO_EXPERT && route->experts[i] >= n_named ? route->experts[i] + 1 : n_named;
     }
     *n_tokens = route->n_tokens;
     *n_layers = route->n_layers;
-    *n_experts = (uint32_t)(largest + 1);
+    *n_experts = n_named;
 }
 
-const int32_t *hypura_route_row(const hypura_route *route, uint32_t token, uint32_t layer, uint32_t *n)
+const uint32_t *hypura_route_row(const hypura_route *route, uint32_t token, uint32_t layer, uint32_t *n)
 {
-    const int32_t *row = route->experts + ((size_t)token * route->n_layers + layer) * route->width;
+    const uint32_t *row = route->experts + ((size_t)token * route->n_layers + layer) * route->width;
     *n = 0;
-    while (*n < route->width && row[*n] >= 0) {
+    while (*n < route->width && row[*n] != NO_EXPERT) {
         (*n)++;
     }
     return row;
@@ -170,29 +197,27 @@ const int32_t *hypura_route_row(const hypura_route *route, uint32_t token, uint3
 
 /* ---- picking ------------------------------------------------------------- */
 
-static uint32_t add_distinct(int32_t *experts, uint32_t n, int32_t expert)
+static uint32_t add_distinct(uint32_t *experts, uint32_t n, uint32_t expert)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        if (experts[i] == expert) {
-            return n;
-        }
+    if (hypura_candidates_contain(experts, n, expert)) {
+        return n;
     }
     experts[n] = expert;
     return n + 1;
 }
 
-static uint32_t add_row(const hypura_route *route, uint64_t token, uint32_t layer, uint32_t n_experts, int32_t *experts,
+static uint32_t add_row(const hypura_route *route, uint64_t token, uint32_t layer, uint32_t n_experts, uint32_t *experts,
                         uint32_t filled, uint32_t n)
 {
     const size_t at = (size_t)(token % route->n_tokens) * route->n_layers + layer % route->n_layers;
-    const int32_t *row = route->experts + at * route->width;
-    for (uint32_t i = 0; i < route->width && row[i] >= 0 && filled < n; i++) {
-        filled = add_distinct(experts, filled, (int32_t)((uint32_t)row[i] % n_experts));
+    const uint32_t *row = route->experts + at * route->width;
+    for (uint32_t i = 0; i < route->width && row[i] != NO_EXPERT && filled < n; i++) {
+        filled = add_distinct(experts, filled, row[i] % n_experts);
     }
     return filled;
 }
 
-void hypura_route_pick(const hypura_route *route, uint64_t token, uint32_t layer, uint32_t n_experts, int32_t *experts,
+void hypura_route_pick(const hypura_route *route, uint64_t token, uint32_t layer, uint32_t n_experts, uint32_t *experts,
                        uint32_t n)
 {
     uint32_t filled = add_row(route, token, layer, n_experts, experts, 0, n);
@@ -200,7 +225,7 @@ void hypura_route_pick(const hypura_route *route, uint64_t token, uint32_t layer
         filled = add_row(route, token + route->n_tokens / 2, layer, n_experts, experts, filled, n);
     }
     for (uint32_t expert = 0; filled < n && expert < n_experts; expert++) {
-        filled = add_distinct(experts, filled, (int32_t)expert);
+        filled = add_distinct(experts, filled, expert);
     }
 }
 
@@ -220,7 +245,7 @@ bool hypura_route_force(struct ggml_tensor *tensor, bool ask, void *user)
     const uint32_t layer = (uint32_t)strtoul(tensor->name + sizeof(topk_name) - 1, NULL, 10);
     const uint32_t n_used = (uint32_t)tensor->ne[0];
     const uint64_t n_rows = (uint64_t)tensor->ne[1];
-    int32_t experts[MAX_EXPERTS];
+    uint32_t experts[MAX_EXPERTS];
     if (tensor->type != GGML_TYPE_I32 || n_used > MAX_EXPERTS || n_used > forcing->n_experts ||
         n_rows > forcing->n_tokens) {
         return true; /* n_forced tells that nothing was forced here */
@@ -244,7 +269,7 @@ void hypura_route_select(void *user, int layer, int32_t *experts, uint32_t n_use
     const uint64_t first = forcing->position + forcing->n_tokens - n_tokens;
     for (uint32_t row = 0; row < n_tokens; row++) {
         hypura_route_pick(forcing->route, first + row, (uint32_t)layer, forcing->n_experts,
-                          experts + (size_t)row * n_used, n_used);
+                          (uint32_t *)experts + (size_t)row * n_used, n_used);
     }
     forcing->n_forced += n_tokens;
 }
@@ -260,23 +285,13 @@ static uint64_t hash(uint64_t token, uint64_t layer, uint64_t n)
     return x ^ (x >> 31);
 }
 
-static bool contains(const int32_t *experts, uint32_t n, int32_t expert)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        if (experts[i] == expert) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* One that the layer selects elsewhere, so the more often the more it is used. */
-static int32_t any_of_layer(const hypura_route_forcing *forcing, uint32_t layer, uint64_t drawn)
+static uint32_t any_of_layer(const hypura_route_forcing *forcing, uint32_t layer, uint64_t drawn)
 {
     const hypura_route *route = forcing->route;
     const size_t at = (size_t)(drawn % route->n_tokens) * route->n_layers + layer % route->n_layers;
-    const int32_t expert = route->experts[at * route->width + (drawn >> 32) % route->width];
-    return expert < 0 ? (int32_t)(drawn % forcing->n_experts) : (int32_t)((uint32_t)expert % forcing->n_experts);
+    const uint32_t expert = route->experts[at * route->width + (drawn >> 32) % route->width];
+    return (uint32_t)((expert == NO_EXPERT ? drawn : expert) % forcing->n_experts);
 }
 
 void hypura_route_foretell(void *user, int layer, uint32_t token, uint32_t n_used, uint32_t *experts, uint32_t n)
@@ -284,8 +299,7 @@ void hypura_route_foretell(void *user, int layer, uint32_t token, uint32_t n_use
     const hypura_route_forcing *forcing = user;
     const uint64_t position = forcing->position + token;
     const uint32_t n_experts = forcing->n_experts;
-    int32_t selected[MAX_EXPERTS];
-    int32_t named[MAX_EXPERTS];
+    uint32_t selected[MAX_EXPERTS];
     if (n_used > n || n > MAX_EXPERTS || n > n_experts) {
         return;
     }
@@ -294,11 +308,10 @@ void hypura_route_foretell(void *user, int layer, uint32_t token, uint32_t n_use
     for (uint32_t i = 0; i < n; i++) {
         const uint64_t drawn = hash(position, (uint64_t)layer, i);
         const bool right = i < n_used && (!may_err || (double)(drawn >> 11) * 0x1p-53 < forcing->recall);
-        int32_t expert = right ? selected[i] : any_of_layer(forcing, (uint32_t)layer, drawn);
-        while (!right && (contains(selected, n_used, expert) || contains(named, i, expert))) {
-            expert = (expert + 1) % (int32_t)n_experts;
+        experts[i] = right ? selected[i] : any_of_layer(forcing, (uint32_t)layer, drawn);
+        while (!right && (hypura_candidates_contain(selected, n_used, experts[i]) ||
+                          hypura_candidates_contain(experts, i, experts[i]))) {
+            experts[i] = (experts[i] + 1) % n_experts;
         }
-        named[i] = expert;
-        experts[i] = (uint32_t)expert;
     }
 }

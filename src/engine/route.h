@@ -3,7 +3,7 @@
  * each layer, so that a model of random weights has the locality of a real one.
  *
  * A route is text, one line for each token and layer, "token layer expert ...";
- * lines that begin with # are comments. Immutable once open.
+ * lines that begin with # are comments. Immutable once open. Read twice when it is opened.
  */
 #ifndef HYPURA_ENGINE_ROUTE_H
 #define HYPURA_ENGINE_ROUTE_H
@@ -21,14 +21,14 @@ void hypura_route_close(hypura_route *route);
 void hypura_route_sizes(const hypura_route *route, uint32_t *n_tokens, uint32_t *n_layers, uint32_t *n_experts);
 /* What the file says of a token in a layer, as it says it: *n experts, 0 where it
  * says nothing. */
-const int32_t *hypura_route_row(const hypura_route *route, uint32_t token, uint32_t layer, uint32_t *n);
+const uint32_t *hypura_route_row(const hypura_route *route, uint32_t token, uint32_t layer, uint32_t *n);
 
 /* The experts of a token in a layer: n distinct ones below n_experts. Tokens and
  * layers beyond the route begin again at its start, experts are taken modulo
  * n_experts. Where the route names too few, experts follow that the layer used
  * half a route away (as frequent as in the route, and no locality in time is
  * made up), then the lowest that are free. n <= n_experts. */
-void hypura_route_pick(const hypura_route *route, uint64_t token, uint32_t layer, uint32_t n_experts, int32_t *experts,
+void hypura_route_pick(const hypura_route *route, uint64_t token, uint32_t layer, uint32_t n_experts, uint32_t *experts,
                        uint32_t n);
 
 /* What the callback below works on; set position and n_tokens before each decode. */

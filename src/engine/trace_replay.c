@@ -74,13 +74,13 @@ static hypura_status build_open(trace_build *b, const hypura_route *route, const
     return HYPURA_OK;
 }
 
-static void add_step(trace_build *b, const int32_t *row, uint32_t n, uint32_t group)
+static void add_step(trace_build *b, const uint32_t *row, uint32_t n, uint32_t group)
 {
     hypura_cache_trace *t = &b->trace;
     const uint32_t first = t->n_uses;
     const uint32_t step = ++t->n_steps;
     for (uint32_t i = 0; i < n; i++) {
-        const uint32_t key = group * b->n_experts + (uint32_t)row[i];
+        const uint32_t key = group * b->n_experts + row[i];
         if (b->last_step[key] != step) {
             b->n_distinct += b->last_step[key] == 0;
             b->last_step[key] = step;
@@ -96,7 +96,7 @@ static hypura_status build(trace_build *b, const hypura_route *route, const char
     for (uint32_t token = 0; status == HYPURA_OK && token < b->n_tokens; token++) {
         for (uint32_t layer = 0; layer < b->n_layers; layer++) {
             uint32_t n;
-            const int32_t *row = hypura_route_row(route, token, layer, &n);
+            const uint32_t *row = hypura_route_row(route, token, layer, &n);
             if (n > 0) {
                 add_step(b, row, n, b->group_of[layer]);
             }

@@ -11,6 +11,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- spreads and bounds --------------------------------------------------- */
 
@@ -130,16 +131,16 @@ static hypura_route *route_of(const char *text)
 }
 
 static void expect_picked(const hypura_route *route, uint64_t token, uint32_t layer, uint32_t n_experts,
-                          const int32_t *expected, uint32_t n)
+                          const uint32_t *expected, uint32_t n)
 {
-    int32_t experts[8];
+    uint32_t experts[8];
     hypura_route_pick(route, token, layer, n_experts, experts, n);
     assert_memory_equal(experts, expected, n * sizeof(*expected));
 }
 
 #define EXPECT_PICKED(route, token, layer, n_experts, ...)                                                             \
-    expect_picked(route, token, layer, n_experts, (const int32_t[]){__VA_ARGS__},                                      \
-                  sizeof((const int32_t[]){__VA_ARGS__}) / sizeof(int32_t))
+    expect_picked(route, token, layer, n_experts, (const uint32_t[]){__VA_ARGS__},                                     \
+                  sizeof((const uint32_t[]){__VA_ARGS__}) / sizeof(uint32_t))
 
 static void a_route_is_followed_and_begins_again(void **state)
 {
@@ -174,8 +175,7 @@ static void foretelling_is_as_right_as_asked_for(void **state)
         const uint32_t n_tokens = 2000;
         for (uint32_t token = 0; token < n_tokens; token++) {
             hypura_route_forcing forcing = {.route = route, .n_experts = 12, .position = token / 2, .recall = recalls[r]};
-            int32_t selected[2];
-            uint32_t named[4], again[4];
+            uint32_t selected[2], named[4], again[4];
             hypura_route_pick(route, token, 1, 12, selected, 2);
             hypura_route_foretell(&forcing, 1, token - token / 2, 2, named, 4);
             hypura_route_foretell(&forcing, 1, token - token / 2, 2, again, 4);
@@ -183,7 +183,7 @@ static void foretelling_is_as_right_as_asked_for(void **state)
             for (uint32_t i = 0; i < 4; i++) {
                 assert_true(named[i] < 12 && !is_among(named, i, named[i]));
             }
-            n_right += is_among(named, 4, (uint32_t)selected[0]) + is_among(named, 4, (uint32_t)selected[1]);
+            n_right += is_among(named, 4, selected[0]) + is_among(named, 4, selected[1]);
         }
         assert_true(fabs(n_right / (2.0 * n_tokens) - recalls[r]) < 0.03);
     }
@@ -198,7 +198,8 @@ static void what_is_no_route_is_refused(void **state)
         const char *message;
     } rows[] = {{"", "no selection"},      {"# nothing\n", "no selection"}, {"0 0 1\n0 x 2\n", "line 2"},
                 {"0 0\n", "line 1"},       {"-1 0 3\n", "line 1"},          {"0 0 99999999999\n", "line 1"},
-                {"0 99999 1\n", "line 1"}, {"99999999 0 1\n", "line 1"},    {"0 0 1 2x\n", "line 1"}};
+                {"0 99999 1\n", "line 1"}, {"99999999 0 1\n", "line 1"},    {"0 0 1 2x\n", "line 1"},
+                {"0 0 1\n1048575 4000 1\n", "2 selections of 1048576 tokens in 4001 layers"}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
         hypura_error error;
         hypura_route *route = NULL;
@@ -213,6 +214,25 @@ static void what_is_no_route_is_refused(void **state)
     hypura_error error;
     hypura_route *route = NULL;
     assert_int_equal(hypura_route_open(fixture_path("missing"), &route, &error), HYPURA_ERR_IO);
+}
+
+/* What a process writes while it is read, as with `bench --route <(zcat ROUTE.gz)`. */
+static void a_pipe_is_no_route(void **state)
+{
+    (void)state;
+    static const char text[] = "0 0 5 3\n";
+    hypura_error error;
+    hypura_route *route = NULL;
+    char path[64];
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(write(ends[1], text, sizeof(text) - 1), sizeof(text) - 1);
+    close(ends[1]);
+    snprintf(path, sizeof(path), "/dev/fd/%d", ends[0]);
+    assert_int_equal(hypura_route_open(path, &route, &error), HYPURA_ERR_IO);
+    assert_null(route);
+    assert_non_null(strstr(error.message, path));
+    close(ends[0]);
 }
 
 static void selections_are_overwritten_and_nothing_else(void **state)
@@ -335,6 +355,7 @@ int main(void)
         cmocka_unit_test(every_metric_has_a_name_of_its_own),
         cmocka_unit_test(a_route_is_followed_and_begins_again),
         cmocka_unit_test(foretelling_is_as_right_as_asked_for),
+        cmocka_unit_test(a_pipe_is_no_route),
         cmocka_unit_test(what_is_no_route_is_refused),
         cmocka_unit_test(selections_are_overwritten_and_nothing_else),
         cmocka_unit_test(cells_and_series_are_measured),
