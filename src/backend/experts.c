@@ -115,6 +115,7 @@ static void tell_visit(chain_work *work)
         work->n_uses[i] = expert->n;
         work->ages[i] = n_tokens - 1 - last;
     }
+    hypura_pager_begin_layer(work->pager, work->bundle, n_tokens);
     hypura_pager_visit_experts(work->pager, work->bundle, n_tokens, work->wanted, work->n_experts, work->n_uses,
                                work->ages);
 }

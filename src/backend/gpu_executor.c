@@ -309,7 +309,7 @@ enum ggml_status gpu_walk_graph(void *user)
     gpu_instance   *instance = walk->instance;
     gpu_cut         cut = gpu_next_cut(instance, walk->graph, 0, NULL);
     hypura_vram_begin(walk->vram, instance->inner);
-    hypura_pager_begin_graph(instance->gpu->pager, cut.weight->bundle, (uint32_t)cut.ids->ne[1]);
+    hypura_pager_begin_layer(instance->gpu->pager, cut.weight->bundle, (uint32_t)cut.ids->ne[1]);
     if (gpu_runs_ahead(walk)) {
         return gpu_walk_ahead(walk);
     }

@@ -170,8 +170,9 @@ static void refuse_idle_guesses(hypura_pager *pager, bool with_guesses, uint64_t
 }
 
 /* A token begins when the layers begin anew, and so does a batch. */
-void pager_note_token(hypura_pager *pager, int bundle, uint32_t n_tokens)
+void hypura_pager_begin_layer(hypura_pager *pager, int bundle, uint32_t n_tokens)
 {
+    pthread_mutex_lock(&pager->lock);
     const bool begins = bundle <= pager->last_bundle || pager->last_bundle < 0;
     pager->last_bundle = bundle;
     if (begins) {
@@ -192,12 +193,6 @@ void pager_note_token(hypura_pager *pager, int bundle, uint32_t n_tokens)
         pager->token_begin_us = now_us;
         pager->token_waited_us = pager->waited_us;
     }
-}
-
-void hypura_pager_begin_graph(hypura_pager *pager, int bundle, uint32_t n_tokens)
-{
-    pthread_mutex_lock(&pager->lock);
-    pager_note_token(pager, bundle, n_tokens);
     pthread_mutex_unlock(&pager->lock);
 }
 

@@ -194,9 +194,6 @@ void hypura_pager_visit_experts(hypura_pager *pager, int bundle, uint32_t n_toke
 {
     const pager_bundle *place = &pager->bundles[bundle];
     pthread_mutex_lock(&pager->lock);
-    if (pager->plan->n_vram_pools == 0) {
-        pager_note_token(pager, bundle, n_tokens);
-    }
     if (pager->ahead.bundle >= 0 && pager->ahead.bundle <= bundle) {
         pager_settle(pager, experts, pager->ahead.bundle == bundle ? n : 0);
     }

@@ -4,6 +4,8 @@
  *     pager.c    open and close, the thread, statistics
  *     schedule.c the queues of reads, and which goes to the drive next
  *     experts.c  slots of experts: lease, wait, release
+ *     expert_reads.c  their matrices on the way: asked for, arrived, given up
+ *     records.c  the same from the sidecar, one read for each expert
  *     parts.h    how a matrix is read in parts, and which rows are whole then
  *     ahead.c    experts that are read before they are selected
  *     warm.c     experts of earlier runs, read into empty slots
@@ -15,7 +17,8 @@
  *     keeper.c   the thread that says how much, where no limit was given
  *     helpers.c  threads that repack what was read, and that touch the pools first
  *     pieces.c   memory of pools that a GPU copies from
- *     vram.c     slots in the GPU's memory
+ *     repack.h   weights in the form that the CPU multiplies fastest
+ *     vram.h     slots in the GPU's memory, in files of their own (vram_internal.h)
  *
  * `lock` guards everything below it. `changed` is signalled whenever a read ends.
  */
@@ -362,8 +365,6 @@ bool pager_start_warm(hypura_pager *pager);
 bool pager_waits_ahead(const hypura_pager *pager);
 /* With the lock held: whether routers are asked ahead, for the statistics. */
 void pager_tell_foresight(const hypura_pager *pager, hypura_statistics *statistics);
-/* With the lock held: a selection is known. Times the tokens for the brake. */
-void pager_note_token(hypura_pager *pager, int bundle, uint32_t n_tokens);
 /* With the lock held: ends the expectation, given what its layer selected. */
 void pager_settle(hypura_pager *pager, const uint32_t *selected, uint32_t n);
 
@@ -445,7 +446,6 @@ static inline int64_t pager_first_row(const hypura_pager *pager, int tensor, uin
     const int64_t      row = n == 0 ? 0 : dense->first_rows + (int64_t)(n - 1) * dense->chunk_rows;
     return row < rows ? row : rows;
 }
-
 
 hypura_status pager_open_dense(hypura_pager *pager, hypura_error *error);
 void          pager_close_dense(hypura_pager *pager);

@@ -168,6 +168,11 @@ hypura_slots hypura_pager_slots(const hypura_pager *pager, int bundle, int index
 /* Tells whoever records routes. A selection may be told of more than once. */
 void hypura_pager_note_selection(const hypura_pager *pager, const hypura_selection *selection);
 
+/* A layer begins, of a batch of which so many tokens reach it. Tells when a token begins, and
+ * with it how long the last one took. Before its visit; where GPUs hold all experts of a layer,
+ * which they then ask nothing of, for the first one of a graph alone. */
+void hypura_pager_begin_layer(hypura_pager *pager, int bundle, uint32_t n_tokens);
+
 /* What a router selected, for the choice of what to keep: n distinct experts of a
  * batch of n_tokens. n_uses[i] of these selected experts[i], and ages[i] came after
  * the last that did. Once for each selection, before its leases. */
@@ -253,9 +258,6 @@ typedef struct hypura_vram hypura_vram;
 /* Of a GPU of the plan; NULL where it has no slots. */
 hypura_vram *hypura_pager_vram(const hypura_pager *pager, int gpu);
 
-/* Over GPUs, which ask for nothing of a layer whose experts they hold: a graph of so many
- * tokens of each sequence begins with this bundle, on one of them. */
-void hypura_pager_begin_graph(hypura_pager *pager, int bundle, uint32_t n_tokens);
 /* Whether RAM holds all of an expert at present. */
 bool hypura_pager_holds_expert(hypura_pager *pager, int bundle, uint32_t expert);
 /* What was expected of a layer has been compared with what it selected. */

@@ -42,6 +42,7 @@ static void visit(hypura_pager *pager, int bundle, const uint32_t *experts, uint
     for (uint32_t i = 0; i < n; i++) {
         n_uses[i] = 1;
     }
+    hypura_pager_begin_layer(pager, bundle, 1);
     hypura_pager_visit_experts(pager, bundle, 1, experts, n, n_uses, ages);
 }
 
@@ -338,13 +339,10 @@ static void few_tokens_of_a_prompt_reach_the_last_layer(void **state)
     fixture f;
     fixture_open(&f, &shape);
     hypura_pager  *pager = open_pager(&f, engines[0], NULL, NULL);
-    const uint32_t selected[] = {2};
-    const uint32_t n_uses[] = {1};
-    const uint32_t ages[] = {0};
     hypura_pager_enter(pager);
     for (size_t i = 0; i < sizeof(batches) / sizeof(batches[0]); i++) {
         for (int bundle = 0; bundle < FIXTURE_LAYERS && batches[i].n_tokens[bundle] > 0; bundle++) {
-            hypura_pager_visit_experts(pager, bundle, batches[i].n_tokens[bundle], selected, 1, n_uses, ages);
+            hypura_pager_begin_layer(pager, bundle, batches[i].n_tokens[bundle]);
         }
         assert_int_equal(hypura_pager_tokens_that_reach(pager, FIXTURE_LAYERS - 1, 100), batches[i].reach);
         assert_int_equal(hypura_pager_tokens_that_reach(pager, FIXTURE_LAYERS - 1, 8), 8);
