@@ -155,50 +155,24 @@ static bool settle_all(const hypura_pager *pager)
     return any;
 }
 
-/* Where experts go: to a stage, or to slots (-1). */
-static struct ggml_tensor *tensors_of(hypura_vram *vram, int bundle, int set)
-{
-    return set < 0 ? vram->bundles[bundle].slots : vram->bundles[bundle].stages[set];
-}
-
-static void send_matrix(hypura_vram *vram, int bundle, int matrix, uint32_t ram_slot, int set, uint32_t index)
-{
-    struct ggml_tensor *tensor = &tensors_of(vram, bundle, set)[matrix];
-    const size_t        bytes = tensor->nb[2];
-    ggml_backend_tensor_set_async(vram->uploader ? vram->uploader : vram->backend, tensor,
-                                  hypura_pager_expert_data(vram->pager, bundle, ram_slot, matrix), index * bytes, bytes);
-}
-
-/* All matrices but one that comes later. */
-static void send(hypura_vram *vram, int bundle, uint32_t ram_slot, int set, uint32_t index, bool passes, int late)
-{
-    for (int i = 0; i < vram->pager->map->bundles[bundle].n_tensors; i++) {
-        if (i != late) {
-            send_matrix(vram, bundle, i, ram_slot, set, index);
-        }
-    }
-    vram->pending[vram->n_pending++] =
-        (vram_lease){.bundle = bundle, .slot = ram_slot, .set = set, .index = index, .passes = passes, .early = vram->early};
-}
-
 /* The deferred matrix of the experts whose leases are pending[from..]. */
-static void send_late(hypura_vram *vram, int bundle, int late, uint32_t from)
+static void send_late(hypura_vram *vram, int late, uint32_t from)
 {
-    for (uint32_t i = from; late >= 0 && i < vram->n_pending; i++) {
-        send_matrix(vram, bundle, late, vram->pending[i].slot, -1, vram->pending[i].index);
+    if (late >= 0) {
+        vram_send_matrix(vram, late, vram->pending + from, vram->n_pending - from);
     }
 }
 
 /* What is queued next waits for what was sent so far; for the deferred matrix, which follows
  * from pending[from] on, later. */
-static void join_part(hypura_vram *vram, int bundle, bool to_slots, int late, uint32_t from)
+static void join_part(hypura_vram *vram, bool to_slots, int late, uint32_t from)
 {
     join_uploads(vram);
     if (to_slots && vram->uploader) {
         join_reader(vram, vram->uploaded);
     }
     if (late >= 0) {
-        send_late(vram, bundle, late, from);
+        send_late(vram, late, from);
         ggml_backend_event_record(vram->uploaded_late, vram->uploader);
         vram->has_late = true;
     }
@@ -211,6 +185,20 @@ static void release_rest(hypura_vram *vram, int bundle, uint32_t n)
             hypura_pager_release_expert(vram->pager, bundle, vram->ram_slots[i]);
         }
     }
+}
+
+/* The i-th of those asked for is about to be sent: its lease is RAM's until that has ended. */
+static const vram_lease *take(hypura_vram *vram, int bundle, int set, const uint32_t *experts, uint32_t *indices, uint32_t i,
+                              bool pass)
+{
+    vram_lease *lease = &vram->pending[vram->n_pending++];
+    *lease = (vram_lease){.bundle = bundle, .slot = vram->ram_slots[i], .set = set, .index = indices[i], .passes = pass, .early = vram->early};
+    if (set < 0) {
+        vram_set_entry(vram, bundle, experts[i], indices[i]);
+    }
+    vram->ram_slots[i] = HYPURA_CACHE_NONE;
+    indices[i] = HYPURA_CACHE_NONE; /* done */
+    return lease;
 }
 
 hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *experts, uint32_t *indices, uint32_t n,
@@ -234,26 +222,25 @@ hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *expe
             }
             continue;
         }
-        for (int wait = 0; wait < 2; wait++) {
-            for (uint32_t i = 0; i < n; i++) {
-                const uint32_t slot = vram->ram_slots[i];
-                if (slot == HYPURA_CACHE_NONE || (!wait && !hypura_pager_expert_ready(pager, bundle, slot, UINT32_MAX))) {
-                    continue;
-                }
-                if (hypura_pager_wait_expert(pager, bundle, slot, UINT32_MAX) != HYPURA_OK) {
-                    release_rest(vram, bundle, n);
-                    join_uploads(vram);
-                    return HYPURA_ERR_IO;
-                }
-                send(vram, bundle, slot, set, indices[i], pass, late);
-                if (set < 0) {
-                    vram_set_entry(vram, bundle, experts[i], indices[i]);
-                }
-                vram->ram_slots[i] = HYPURA_CACHE_NONE;
-                indices[i] = HYPURA_CACHE_NONE; /* done */
-                n_sent++;
+        for (uint32_t i = 0; i < n; i++) {
+            if (vram->ram_slots[i] != HYPURA_CACHE_NONE &&
+                hypura_pager_expert_ready(pager, bundle, vram->ram_slots[i], UINT32_MAX)) {
+                take(vram, bundle, set, experts, indices, i, pass);
             }
         }
+        vram_send_experts(vram, late, vram->pending + from, vram->n_pending - from);
+        for (uint32_t i = 0; i < n; i++) {
+            if (vram->ram_slots[i] == HYPURA_CACHE_NONE) {
+                continue;
+            }
+            if (hypura_pager_wait_expert(pager, bundle, vram->ram_slots[i], UINT32_MAX) != HYPURA_OK) {
+                release_rest(vram, bundle, n);
+                join_uploads(vram);
+                return HYPURA_ERR_IO;
+            }
+            vram_send_experts(vram, late, take(vram, bundle, set, experts, indices, i, pass), 1);
+        }
+        n_sent += vram->n_pending - from;
         uint32_t left = 0;
         for (uint32_t i = 0; i < n; i++) {
             if (indices[i] != HYPURA_CACHE_NONE) {
@@ -262,14 +249,14 @@ hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *expe
             }
         }
         if (left > 0) { /* its slots are waited for, and go */
-            send_late(vram, bundle, late, from);
+            send_late(vram, late, from);
         }
         n = left;
     }
     if (set < 0) {
         vram_send_table(vram, bundle);
     }
-    join_part(vram, bundle, set < 0, late, from);
+    join_part(vram, set < 0, late, from);
     vram_order_copies(vram);
     pthread_mutex_lock(&pager->lock);
     pager->statistics.bytes_uploaded += n_sent * pager->map->bundles[bundle].expert_bytes;

@@ -3,6 +3,7 @@
  *
  *     vram_open.c  memory on the device
  *     vram.c       slots, and what is uploaded to them and to stages
+ *     vram_send.c  the copies of an upload, in few calls
  *     vram_stage.c   stages
  *     vram_expect.c  what is uploaded before it is asked for
  *     vram_ids.c   ids on the device and on the host, tables from experts to slots
@@ -28,7 +29,7 @@ typedef struct vram_pool {
     uint32_t              n_slots;
     uint32_t              n_full; /* that hold a key */
     uint32_t              n_keys;
-    ggml_backend_buffer_t buffers[HYPURA_MAX_BUNDLE]; /* one for each matrix */
+    ggml_backend_buffer_t buffers[HYPURA_MAX_BUNDLE]; /* one for each matrix, or the first one's for all */
 } vram_pool;
 
 typedef struct vram_bundle {
@@ -93,7 +94,7 @@ struct hypura_vram {
     uint32_t                   n_pools;
     vram_pool                  pools[HYPURA_MAX_VRAM_POOLS];
     vram_bundle               *bundles;
-    ggml_backend_buffer_t      stages[HYPURA_MAX_STAGES][HYPURA_MAX_BUNDLE];
+    ggml_backend_buffer_t      stages[HYPURA_MAX_STAGES][HYPURA_MAX_BUNDLE]; /* as those of a pool */
     ggml_backend_buffer_t      ids[N_IDS];
     ggml_backend_buffer_t      values[N_HOST_IDS]; /* pinned where the driver gives that */
     struct ggml_tensor         all_given;
@@ -117,6 +118,10 @@ struct hypura_vram {
  * those present in RAM first, which keeps no copy of those that pass. Both lists are used up. */
 hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *experts, uint32_t *indices, uint32_t n,
                           bool pass);
+/* vram_send.c: copies the experts of these leases, all of one bundle to one place, but for the late
+ * matrix (-1: there is none); one matrix of them. */
+void vram_send_experts(hypura_vram *vram, int late, const vram_lease *leases, uint32_t n);
+void vram_send_matrix(hypura_vram *vram, int matrix, const vram_lease *leases, uint32_t n);
 /* vram_expect.c: compares what was expected of a bundle with what it selected. */
 void vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n);
 /* Statistics of what was needed of a bundle. */

@@ -6,7 +6,7 @@
 
 #include "base/status.h"
 
-#include "ggml-backend.h"
+#include "ggml-backend-impl.h"
 #include "ggml.h"
 
 #include <stdio.h>
@@ -56,49 +56,93 @@ ggml_backend_buffer_t vram_take(hypura_vram *vram, size_t bytes, const char *wha
     return buffer;
 }
 
-static hypura_status open_pool(hypura_vram *vram, int bundle, hypura_error *error)
+/* Where each matrix of a pool or of a stage begins, and which buffer it lies in. */
+typedef struct layout {
+    int    n;
+    size_t bytes[HYPURA_MAX_BUNDLE];
+    size_t offsets[HYPURA_MAX_BUNDLE];
+    int    buffers[HYPURA_MAX_BUNDLE];
+    size_t buffer_bytes[HYPURA_MAX_BUNDLE];
+} layout;
+
+/* All matrices in one buffer where that lets one call upload several of them (vram_send.c). */
+static void lay_out(const hypura_vram *vram, layout *l)
 {
-    vram_bundle *place = &vram->bundles[bundle];
-    vram_pool   *pool = &vram->pools[place->pool];
-    for (int i = 0; i < vram->pager->map->bundles[bundle].n_tensors; i++) {
-        place->slots[i] = describe(matrix_of(vram, bundle, i), pool->n_slots);
-        if (!pool->buffers[i]) {
-            pool->buffers[i] =
-                vram_take(vram, ggml_backend_buft_get_alloc_size(vram->type, &place->slots[i]), "expert slots", error);
-        }
-        if (!pool->buffers[i] || !vram_place_at(&place->slots[i], pool->buffers[i], 0)) {
-            return error->status != HYPURA_OK
-                       ? error->status
-                       : hypura_fail(error, HYPURA_ERR_BACKEND, "%s: %s does not accept slots of this tensor",
-                                     place->slots[i].name, ggml_backend_dev_name(vram->device));
+    const size_t align = ggml_backend_buft_get_alignment(vram->type);
+    size_t       total = 0;
+    for (int i = 0; i < l->n; i++) {
+        l->offsets[i] = total;
+        total += GGML_PAD(l->bytes[i], align);
+    }
+    const bool one = vram->uploader && vram->uploader->iface.set_tensor_2d_async && l->n > 1 &&
+                     GGML_PAD(l->bytes[0], align) <= INT32_MAX && total <= ggml_backend_buft_get_max_size(vram->type);
+    for (int i = 0; i < l->n; i++) {
+        l->offsets[i] = one ? l->offsets[i] : 0;
+        l->buffers[i] = one ? 0 : i;
+        l->buffer_bytes[i] = !one ? l->bytes[i] : i == 0 ? total : 0;
+    }
+}
+
+static hypura_status take_all(hypura_vram *vram, const layout *l, const char *what, ggml_backend_buffer_t *buffers,
+                              hypura_error *error)
+{
+    for (int i = 0; i < l->n; i++) {
+        if (l->buffer_bytes[i] > 0 && !buffers[i]) {
+            buffers[i] = vram_take(vram, l->buffer_bytes[i], what, error);
+            if (!buffers[i]) {
+                return error->status;
+            }
         }
     }
     return HYPURA_OK;
 }
 
+static hypura_status open_pool(hypura_vram *vram, int bundle, hypura_error *error)
+{
+    vram_bundle *place = &vram->bundles[bundle];
+    vram_pool   *pool = &vram->pools[place->pool];
+    layout       l = {.n = vram->pager->map->bundles[bundle].n_tensors};
+    for (int i = 0; i < l.n; i++) {
+        place->slots[i] = describe(matrix_of(vram, bundle, i), pool->n_slots);
+        l.bytes[i] = ggml_backend_buft_get_alloc_size(vram->type, &place->slots[i]);
+    }
+    lay_out(vram, &l);
+    if (take_all(vram, &l, "expert slots", pool->buffers, error)) {
+        return error->status;
+    }
+    for (int i = 0; i < l.n; i++) {
+        if (!vram_place_at(&place->slots[i], pool->buffers[l.buffers[i]], l.offsets[i])) {
+            return hypura_fail(error, HYPURA_ERR_BACKEND, "%s: %s does not accept slots of this tensor",
+                               place->slots[i].name, ggml_backend_dev_name(vram->device));
+        }
+    }
+    return HYPURA_OK;
+}
+
+/* Stages are shared by all bundles, matrix by matrix. */
 static hypura_status open_stages(hypura_vram *vram, hypura_error *error)
 {
     const hypura_map *map = vram->pager->map;
-    size_t            bytes[HYPURA_MAX_BUNDLE] = {0};
+    layout            l = {.n = 0};
     for (int b = 0; b < map->n_bundles; b++) {
         for (int i = 0; vram->bundles[b].paged && i < map->bundles[b].n_tensors; i++) {
             const struct ggml_tensor tensor = describe(matrix_of(vram, b, i), (uint32_t)map->bundles[b].n_experts);
             const size_t             needed = ggml_backend_buft_get_alloc_size(vram->type, &tensor);
-            bytes[i] = needed > bytes[i] ? needed : bytes[i];
+            l.bytes[i] = needed > l.bytes[i] ? needed : l.bytes[i];
+            l.n = i >= l.n ? i + 1 : l.n;
         }
     }
+    lay_out(vram, &l);
     for (int s = 0; s < hypura_vram_n_stages(vram); s++) {
-        for (int i = 0; i < HYPURA_MAX_BUNDLE && bytes[i] > 0; i++) {
-            vram->stages[s][i] = vram_take(vram, bytes[i], "stages for batches", error);
-            if (!vram->stages[s][i]) {
-                return error->status;
-            }
+        if (take_all(vram, &l, "stages for batches", vram->stages[s], error)) {
+            return error->status;
         }
         for (int b = 0; b < map->n_bundles; b++) {
             for (int i = 0; vram->bundles[b].paged && i < map->bundles[b].n_tensors; i++) {
                 struct ggml_tensor *stage = &vram->bundles[b].stages[s][i];
                 *stage = describe(matrix_of(vram, b, i), (uint32_t)map->bundles[b].n_experts);
-                (void)vram_place_at(stage, vram->stages[s][i], 0); /* slots of the same type were accepted */
+                /* slots of the same type were accepted */
+                (void)vram_place_at(stage, vram->stages[s][l.buffers[i]], l.offsets[i]);
             }
         }
     }

@@ -314,6 +314,22 @@ static void instance_set(ggml_backend_t backend, struct ggml_tensor *tensor, con
 {
     add_copy(backend->context, (char *)tensor->data + offset, data, size);
     counts.bytes_to_device += size;
+    counts.n_copies_to_device++;
+}
+
+/* As strict as CUDA: rows do not overlap, nor are they further apart than it takes. */
+static void instance_set_2d(ggml_backend_t backend, struct ggml_tensor *tensor, const void *data, size_t offset, size_t size,
+                            size_t n_copies, size_t stride_tensor, size_t stride_data)
+{
+    if (stride_tensor < size || stride_data < size || stride_tensor > INT32_MAX || stride_data > INT32_MAX) {
+        GGML_ABORT("standin: rows of %zu bytes, %zu and %zu apart", size, stride_tensor, stride_data);
+    }
+    for (size_t i = 0; i < n_copies; i++) {
+        add_copy(backend->context, (char *)tensor->data + offset + i * stride_tensor,
+                 (const char *)data + i * stride_data, size);
+    }
+    counts.bytes_to_device += n_copies * size;
+    counts.n_copies_to_device++;
 }
 
 static void instance_get(ggml_backend_t backend, const struct ggml_tensor *tensor, void *data, size_t offset,
@@ -429,6 +445,7 @@ static ggml_backend_t device_init(ggml_backend_dev_t device, const char *params)
                 .free = instance_free,
                 .set_tensor_async = instance_set,
                 .get_tensor_async = instance_get,
+                .set_tensor_2d_async = faults.single_rows ? NULL : instance_set_2d,
                 .cpy_tensor_async = instance_copy,
                 .synchronize = instance_synchronize,
                 .graph_compute = instance_compute,

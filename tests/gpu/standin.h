@@ -34,6 +34,7 @@ typedef struct standin_faults {
     uint64_t max_buffer_bytes; /* of one buffer; 0: no limit */
     bool     no_pinned;       /* host buffers are refused */
     bool     no_events;
+    bool     single_rows;     /* instances made from now on copy one row a call */
     int      fail_after;      /* graphs until one fails; 0: never */
     int      lose_after;      /* graphs until a device is lost, which throws; 0: never */
     int      lost_device;     /* which: 0 or 1; its own graphs alone are counted */
@@ -45,6 +46,7 @@ void standin_set_faults(const standin_faults *faults);
 
 typedef struct standin_counts {
     uint64_t bytes_to_device; /* by copies, asynchronous or not */
+    uint64_t n_copies_to_device; /* calls of asynchronous ones */
     uint64_t n_graphs;
     uint64_t n_graphs_of[STANDIN_N];
     uint64_t n_optimized;

@@ -185,6 +185,21 @@ static void a_device_without_events_will_do(void **state)
 
 /* Where RAM is short too, what it lacks comes from the drive through it, in prompts and
  * in steps, and the more often the less of it there is. */
+/* Rows that lie at equal distances go together where the device takes such calls. */
+static void experts_come_in_few_calls(void **state)
+{
+    (void)state;
+    uint64_t n_calls[2];
+    const hypura_model_options options = options_of(mixture.path, mixture.least_bytes);
+    for (int single = 0; single < 2; single++) {
+        standin_set_faults(&(standin_faults){.single_rows = single == 1});
+        const uint64_t before = standin_read_counts().n_copies_to_device;
+        (void)run_same(&options);
+        n_calls[single] = standin_read_counts().n_copies_to_device - before;
+    }
+    assert_true(n_calls[0] * 4 < n_calls[1] * 3);
+}
+
 static void what_ram_lacks_comes_from_the_drive(void **state)
 {
     (void)state;
@@ -530,6 +545,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(running_ahead_changes_no_bit, use_mixture, gpu_no_faults),
         cmocka_unit_test_setup_teardown(a_prompt_in_parts_is_the_same, use_mixture, gpu_no_faults),
         cmocka_unit_test_setup_teardown(a_device_without_events_will_do, use_mixture, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(experts_come_in_few_calls, use_mixture, gpu_no_faults),
         cmocka_unit_test_setup_teardown(what_ram_lacks_comes_from_the_drive, use_mixture, gpu_no_faults),
         cmocka_unit_test_setup_teardown(a_prompt_keeps_what_ram_holds, use_mixture, gpu_no_faults),
         cmocka_unit_test_setup_teardown(small_buffers_are_several_pools, use_mixture, gpu_no_faults),
