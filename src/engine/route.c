@@ -92,7 +92,8 @@ static hypura_status read_lines(FILE *file, const char *path, hypura_route *rout
     char text[MAX_LINE];
     route_line line;
     for (unsigned long number = 1; fgets(text, sizeof(text), file); number++) {
-        bool bad = strlen(text) + 1 == sizeof(text);
+        const size_t n = strlen(text);
+        bool bad = n == 0 || (text[n - 1] != '\n' && !feof(file)); /* too long, or holds zeros */
         if (bad || !parse_line(text, &line, &bad)) {
             if (bad) {
                 return hypura_fail(error, HYPURA_ERR_FORMAT, "%s, line %lu: %s", path, number, expected);

@@ -216,6 +216,17 @@ static void what_is_no_route_is_refused(void **state)
     assert_int_equal(hypura_route_open(fixture_path("missing"), &route, &error), HYPURA_ERR_IO);
 }
 
+/* Of such a file every piece is an empty line. */
+static void zeros_without_end_are_no_route(void **state)
+{
+    (void)state;
+    hypura_error error;
+    hypura_route *route = NULL;
+    assert_int_equal(hypura_route_open("/dev/zero", &route, &error), HYPURA_ERR_FORMAT);
+    assert_null(route);
+    assert_non_null(strstr(error.message, "/dev/zero, line 1"));
+}
+
 /* What a process writes while it is read, as with `bench --route <(zcat ROUTE.gz)`. */
 static void a_pipe_is_no_route(void **state)
 {
@@ -356,6 +367,7 @@ int main(void)
         cmocka_unit_test(a_route_is_followed_and_begins_again),
         cmocka_unit_test(foretelling_is_as_right_as_asked_for),
         cmocka_unit_test(a_pipe_is_no_route),
+        cmocka_unit_test(zeros_without_end_are_no_route),
         cmocka_unit_test(what_is_no_route_is_refused),
         cmocka_unit_test(selections_are_overwritten_and_nothing_else),
         cmocka_unit_test(cells_and_series_are_measured),
