@@ -1,0 +1,299 @@
+/*
+ * experience_rates.c - how fast this processor computes with each type of weights, and repacks
+ * them: measured once, and kept. See experience.h.
+ */
+#include "base/status.h"
+#include "engine/experience.h"
+#include "engine/experience_file.h"
+#include "hw/probe_compute.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { MAX_STORED_RATES = 256 };
+
+/* Of a prompt's product, tokens and rows of the weight; more of them change little. */
+#define MOST_PROMPT_TOKENS 256
+#define MOST_PROMPT_ROWS   2048
+
+/* Of a weight with which next to nothing is to be computed; layouts of processors take groups of up to 16. */
+#define FEW_ROWS 32
+
+/* The tensor of a type that a token reads most of, as a product that stands for all
+ * of that type; for a prompt not the one that makes the last token's logits. Experts have
+ * one for each length of their rows, as short ones are slower (by a third with 768 columns). */
+typedef struct typical {
+    hypura_product_shape shape;
+    double bytes;
+} typical;
+
+static int find_types(const hypura_map *map, const hypura_survey *survey, bool repack, bool in_prompt, typical *types)
+{
+    int n = 0;
+    for (int t = 0; t < map->n_tensors; t++) {
+        const hypura_tensor *tensor = &map->tensors[t];
+        const uint32_t flags = survey->uses[t].flags;
+        const bool experts = (flags & HYPURA_USE_MUL_MAT_ID) != 0;
+        if ((!experts && (flags & HYPURA_USE_MUL_MAT) == 0) || (in_prompt && tensor->role == HYPURA_ROLE_OUTPUT)) {
+            continue;
+        }
+        const int n_used = !experts ? 0 : map->n_experts_used > 0 ? map->n_experts_used : 1;
+        const double bytes = experts ? (double)tensor->expert_bytes * n_used : (double)tensor->bytes;
+        int at = 0;
+        while (at < n && (types[at].shape.type != tensor->type || (types[at].shape.n_used > 0) != experts ||
+                          (experts && types[at].shape.columns != tensor->ne[0]))) {
+            at++;
+        }
+        if (at == HYPURA_MAX_RATES) {
+            continue;
+        }
+        if (at == n) {
+            types[n++].bytes = 0.0;
+        }
+        if (bytes > types[at].bytes) {
+            types[at].bytes = bytes;
+            types[at].shape = (hypura_product_shape){.type = tensor->type,
+                                                     .columns = tensor->ne[0],
+                                                     .rows = tensor->ne[1],
+                                                     .n_used = n_used,
+                                                     .n_rows = 1,
+                                                     .repack = repack};
+        }
+    }
+    return n;
+}
+
+/* Borrowed; NULL when there is none. */
+static json_t *find_stored(const json_t *root, const hypura_product_shape *shape, int n_threads)
+{
+    size_t i;
+    json_t *entry;
+    json_array_foreach(json_object_get(root, "rates"), i, entry)
+    {
+        if (experience_is(entry, "type", shape->type) && experience_is(entry, "columns", shape->columns) &&
+            experience_is(entry, "rows", shape->rows) && experience_is(entry, "used", shape->n_used) &&
+            experience_is(entry, "batch", shape->n_rows) && experience_is(entry, "threads", n_threads) &&
+            experience_is(entry, "repack", shape->repack)) {
+            return entry;
+        }
+    }
+    return NULL;
+}
+
+static hypura_status find_rate(json_t *root, const hypura_product_shape *shape, int n_threads, bool measure,
+                               double *bytes_per_s, bool *changed, hypura_error *error)
+{
+    *bytes_per_s = experience_number(find_stored(root, shape, n_threads), "bytes_per_s");
+    if (*bytes_per_s > 0.0 || !measure) {
+        return HYPURA_OK;
+    }
+    hypura_status status = hypura_probe_products(shape, n_threads, bytes_per_s, error);
+    if (status == HYPURA_OK) {
+        *changed = true;
+        experience_append(json_object_get(root, "rates"),
+                          json_pack("{s:i,s:I,s:I,s:i,s:i,s:i,s:i,s:f}", "type", shape->type, "columns",
+                                    (json_int_t)shape->columns, "rows", (json_int_t)shape->rows, "used", shape->n_used,
+                                    "batch", shape->n_rows, "threads", n_threads, "repack", (int)shape->repack,
+                                    "bytes_per_s", *bytes_per_s),
+                          MAX_STORED_RATES);
+    }
+    return status;
+}
+
+/* What a product takes beside its bytes: that of a weight of a few rows does little else. */
+static hypura_status find_start(json_t *root, const hypura_product_shape *shape, int n_threads, bool measure,
+                                double bytes_per_s, double *seconds, bool *changed, hypura_error *error)
+{
+    hypura_product_shape small = *shape;
+    double rate = 0.0;
+    small.rows = FEW_ROWS;
+    *seconds = 0.0;
+    const hypura_status status =
+        shape->rows > FEW_ROWS ? find_rate(root, &small, n_threads, measure, &rate, changed, error) : HYPURA_OK;
+    if (status == HYPURA_OK && rate > 0.0) {
+        const double bytes = hypura_product_bytes(&small);
+        *seconds = fmax(bytes / rate - bytes / bytes_per_s, 0.0);
+    }
+    return status;
+}
+
+/* A second look a moment later, as what disturbs a machine may outlast a measurement; the
+ * faster one counts. */
+static hypura_status look_again(json_t *root, const hypura_product_shape *shape, int n_threads, double *bytes_per_s,
+                                hypura_error *error)
+{
+    double again = 0.0;
+    const hypura_status status = hypura_probe_products(shape, n_threads, &again, error);
+    if (status == HYPURA_OK && again > *bytes_per_s) {
+        *bytes_per_s = again;
+        (void)json_object_set_new(find_stored(root, shape, n_threads), "bytes_per_s", json_real(again));
+    }
+    return status;
+}
+
+hypura_status hypura_experience_rates(const char *cache_dir, const hypura_map *map, const hypura_survey *survey,
+                                      int n_threads, bool repack, bool measure, hypura_rates *rates,
+                                      hypura_error *error)
+{
+    typical types[HYPURA_MAX_RATES];
+    const int n = find_types(map, survey, repack, false, types);
+    bool changed = false;
+    memset(rates, 0, sizeof(*rates));
+    json_t *root = experience_load(cache_dir);
+    if (!root) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the rates of this processor");
+    }
+    hypura_status status = HYPURA_OK;
+    double found[HYPURA_MAX_RATES] = {0};
+    bool is_new[HYPURA_MAX_RATES] = {false};
+    for (int i = 0; status == HYPURA_OK && i < n; i++) {
+        status = find_rate(root, &types[i].shape, n_threads, measure, &found[i], &is_new[i], error);
+        changed = changed || is_new[i];
+    }
+    for (int i = 0; status == HYPURA_OK && i < n; i++) {
+        const hypura_product_shape *shape = &types[i].shape;
+        if (is_new[i]) {
+            status = look_again(root, shape, n_threads, &found[i], error);
+        }
+        if (status == HYPURA_OK && found[i] > 0.0) {
+            status = find_start(root, shape, n_threads, measure, found[i], &rates->by_type[rates->n].product_s,
+                                &changed, error);
+            rates->by_type[rates->n].type = shape->type;
+            rates->by_type[rates->n].experts = shape->n_used > 0;
+            rates->by_type[rates->n].columns = shape->n_used > 0 ? shape->columns : 0;
+            rates->by_type[rates->n++].bytes_per_s = found[i];
+        }
+    }
+    if (changed) {
+        experience_save(cache_dir, root);
+    }
+    json_decref(root);
+    return status;
+}
+
+static double stored_others(const json_t *root, const char *model, uint32_t n_filled, int n_threads)
+{
+    size_t i;
+    json_t *entry;
+    json_array_foreach(json_object_get(root, "others"), i, entry)
+    {
+        const char *of = json_string_value(json_object_get(entry, "model"));
+        if (of && strcmp(of, model) == 0 && experience_is(entry, "filled", n_filled) &&
+            experience_is(entry, "threads", n_threads)) {
+            return experience_number(entry, "seconds");
+        }
+    }
+    return 0.0;
+}
+
+hypura_status hypura_experience_others(const char *cache_dir, const hypura_map *map, uint32_t n_filled, int n_threads,
+                                       hypura_nodes *others, hypura_rates *rates, hypura_error *error)
+{
+    char name[512];
+    experience_name(map, name, sizeof name);
+    json_t *root = experience_load(cache_dir);
+    rates->others_s = stored_others(root, name, n_filled, n_threads);
+    hypura_status status = HYPURA_OK;
+    if (rates->others_s <= 0.0 && others) {
+        status = hypura_probe_nodes(others, n_threads, &rates->others_s, error);
+        if (status == HYPURA_OK && rates->others_s > 0.0 && root) {
+            experience_append(json_object_get(root, "others"),
+                              json_pack("{s:s,s:I,s:i,s:f}", "model", name, "filled", (json_int_t)n_filled, "threads",
+                                        n_threads, "seconds", rates->others_s),
+                              MAX_STORED_RATES);
+            experience_save(cache_dir, root);
+        }
+    }
+    json_decref(root);
+    return status;
+}
+
+/* What a prompt makes of a typical product: a batch of it, of which each expert has its part. */
+static hypura_product_shape prompt_shape(const hypura_product_shape *shape, const hypura_map *map, uint32_t n_ubatch)
+{
+    hypura_product_shape prompt = *shape;
+    int64_t n_rows = n_ubatch;
+    if (shape->n_used > 0) {
+        n_rows = n_rows * shape->n_used / (map->n_experts > 0 ? map->n_experts : 1);
+        prompt.n_used = shape->n_used > 1 ? shape->n_used : 2;
+    }
+    prompt.n_rows = n_rows < 1 ? 1 : n_rows < MOST_PROMPT_TOKENS ? (int)n_rows : MOST_PROMPT_TOKENS;
+    prompt.rows = shape->rows < MOST_PROMPT_ROWS ? shape->rows : MOST_PROMPT_ROWS;
+    return prompt;
+}
+
+hypura_status hypura_experience_prompt_rates(const char *cache_dir, const hypura_map *map, const hypura_survey *survey,
+                                             int n_threads, bool repack, hypura_rates *rates, hypura_error *error)
+{
+    typical types[HYPURA_MAX_RATES];
+    const int n = find_types(map, survey, repack, true, types);
+    bool changed = false;
+    json_t *root = experience_load(cache_dir);
+    if (!root) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the rates of this processor");
+    }
+    hypura_status status = HYPURA_OK;
+    for (int i = 0; status == HYPURA_OK && i < n; i++) {
+        const hypura_product_shape prompt = prompt_shape(&types[i].shape, map, survey->n_ubatch);
+        double rate;
+        status = find_rate(root, &prompt, n_threads, true, &rate, &changed, error);
+        for (int r = 0; status == HYPURA_OK && r < rates->n; r++) {
+            if (rates->by_type[r].type == prompt.type && rates->by_type[r].experts == (prompt.n_used > 0) &&
+                (rates->by_type[r].columns == 0 || rates->by_type[r].columns == prompt.columns)) {
+                rates->by_type[r].prompt_bytes_per_s = rate;
+            }
+        }
+    }
+    if (changed) {
+        experience_save(cache_dir, root);
+    }
+    json_decref(root);
+    return status;
+}
+
+static const json_t *stored_repack(const json_t *root, int type)
+{
+    size_t i;
+    json_t *entry;
+    json_array_foreach(json_object_get(root, "repacking"), i, entry)
+    {
+        if (experience_is(entry, "type", type)) {
+            return entry;
+        }
+    }
+    return NULL;
+}
+
+hypura_status hypura_experience_repack_rate(const char *cache_dir, const hypura_map *map, const hypura_survey *survey,
+                                            double *bytes_per_s, hypura_error *error)
+{
+    typical types[HYPURA_MAX_RATES];
+    const int n = find_types(map, survey, true, false, types);
+    int most = 0;
+    *bytes_per_s = 0.0;
+    for (int i = 1; i < n; i++) {
+        most = types[i].bytes > types[most].bytes ? i : most;
+    }
+    json_t *root = n > 0 ? experience_load(cache_dir) : NULL;
+    if (!root) {
+        return HYPURA_OK;
+    }
+    const json_t *stored = stored_repack(root, types[most].shape.type);
+    hypura_status status = HYPURA_OK;
+    if (stored) {
+        *bytes_per_s = experience_number(stored, "bytes_per_s");
+    } else {
+        status = hypura_probe_repack(&types[most].shape, bytes_per_s, error);
+    }
+    if (status == HYPURA_OK && !stored) {
+        if (!json_object_get(root, "repacking")) {
+            (void)json_object_set_new(root, "repacking", json_array());
+        }
+        experience_append(json_object_get(root, "repacking"),
+                          json_pack("{s:i,s:f}", "type", types[most].shape.type, "bytes_per_s", *bytes_per_s),
+                          MAX_STORED_RATES);
+        experience_save(cache_dir, root);
+    }
+    json_decref(root);
+    return status;
+}
