@@ -22,6 +22,7 @@ struct hypura_control {
     pthread_cond_t wake;
     hypura_live_record record;
     bool closing;
+    bool obeying; /* a command is being carried out, with what the model has open */
     pthread_t teller;
 };
 
@@ -80,8 +81,8 @@ static void *tell_all(void *user)
     return NULL;
 }
 
-/* Without the lock: it blocks until the memory is given back, or taken. */
-static void obey(hypura_control *control, const char *line)
+/* It blocks until the memory is given back, or taken. */
+static void carry_out(hypura_control *control, const char *line)
 {
     unsigned long long bytes;
     hypura_pager *pager = atomic_load(&control->model->pager);
@@ -90,16 +91,33 @@ static void obey(hypura_control *control, const char *line)
     }
 }
 
+/* False when the model is about to be closed. */
+static bool obey(hypura_control *control, const char *line)
+{
+    pthread_mutex_lock(&control->lock);
+    const bool stays = !control->closing;
+    if (stays) {
+        control->obeying = true;
+        pthread_mutex_unlock(&control->lock);
+        carry_out(control, line);
+        pthread_mutex_lock(&control->lock);
+        control->obeying = false;
+        control->record.n_commands++;
+        tell(control);
+        pthread_cond_broadcast(&control->wake);
+    }
+    pthread_mutex_unlock(&control->lock);
+    return stays;
+}
+
 static void *hear_all(void *user)
 {
     hypura_control *control = user;
     char line[128];
     while (fgets(line, sizeof(line), stdin)) {
-        obey(control, line);
-        pthread_mutex_lock(&control->lock);
-        control->record.n_commands++;
-        tell(control);
-        pthread_mutex_unlock(&control->lock);
+        if (!obey(control, line)) {
+            return NULL;
+        }
     }
     kill(getpid(), SIGTERM);
     sleep(END_SECONDS);
@@ -169,7 +187,10 @@ void hypura_control_close(hypura_control *control)
 {
     pthread_mutex_lock(&control->lock);
     control->closing = true;
-    pthread_cond_signal(&control->wake);
+    pthread_cond_broadcast(&control->wake);
+    while (control->obeying) {
+        pthread_cond_wait(&control->wake, &control->lock);
+    }
     pthread_mutex_unlock(&control->lock);
     pthread_join(control->teller, NULL);
 }

@@ -19,7 +19,8 @@ hypura_status hypura_control_open(hypura_worker_model *model, hypura_live *live,
                                   hypura_error *error);
 /* The model failed, for good: told before the process ends. */
 void hypura_control_failed(hypura_control *control, const hypura_error *error);
-/* Ends the thread that tells; the one that hears may be in a read and ends with the process. */
+/* Ends the thread that tells. The one that hears may be in a read and ends with the process: a command that it carries out
+ * is waited for, later ones are not heard, and the model may be closed. */
 void hypura_control_close(hypura_control *control);
 
 #endif

@@ -1,0 +1,123 @@
+/* A worker's two threads: what the front says is carried out, and told, and nothing of it is under way when the model is
+ * closed. Standard input is a pipe. */
+#include "fixture.h"
+
+#include "worker/control.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int front; /* writes to our standard input */
+
+static void say(const char *line)
+{
+    assert_int_equal(write(front, line, strlen(line)), strlen(line));
+}
+
+typedef struct user {
+    hypura_pager *pager;
+    uint32_t slots[2];
+    atomic_bool released;
+} user;
+
+static void *release_later(void *argument)
+{
+    user *u = argument;
+    usleep(50000); /* only a control that does not wait is done by then */
+    atomic_store(&u->released, true);
+    for (int i = 0; i < 2; i++) {
+        hypura_pager_release_expert(u->pager, 0, u->slots[i]);
+    }
+    hypura_pager_leave(u->pager);
+    return NULL;
+}
+
+static uint32_t n_commands(const hypura_live *live)
+{
+    hypura_live_record record = {0};
+    assert_true(hypura_live_read(live, &record));
+    return record.n_commands;
+}
+
+static void a_command_ends_before_the_model_does(void **state)
+{
+    (void)state;
+    fixture f;
+    char path[] = "./hypura-live-XXXXXX";
+    hypura_live *live = NULL;
+    hypura_control *control = NULL;
+    hypura_error error = {0};
+    fixture_open(&f, &fixture_defaults);
+    for (int t = 0; t < FIXTURE_DENSE; t++) { /* experts alone: what shrinks while a graph runs */
+        f.placements[fixture_dense(t)] = (hypura_placement){.place = HYPURA_PLACE_RESIDENT, .pool = -1};
+    }
+    f.plan.n_ring_slots = 0;
+    const int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    assert_int_equal(hypura_live_create(path, &live, &error), HYPURA_OK);
+    hypura_worker_model model = {.prepared = {.plan = &f.plan, .context = {.n_sequences = 1}}};
+    atomic_store(&model.pager, fixture_open_pager(&f, NULL, NULL, NULL));
+    user u = {.pager = atomic_load(&model.pager)};
+    assert_int_equal(hypura_control_open(&model, live, &control, &error), HYPURA_OK);
+
+    say("resize 1000000000\n");
+    while (n_commands(live) < 1) {
+        usleep(100);
+    }
+    const uint64_t most_bytes = hypura_pager_held(u.pager).now_bytes;
+    assert_int_equal(most_bytes, hypura_pager_held(u.pager).most_bytes);
+
+    /* Shrinking waits for slots in use: it is under way until they are released. */
+    const uint32_t experts[] = {3, 7};
+    hypura_pager_enter(u.pager);
+    for (int turn = 0; turn < 2; turn++) { /* the last slots are the first to go */
+        uint32_t all[FIXTURE_EXPERTS], slots[FIXTURE_EXPERTS];
+        for (uint32_t i = 0; i < FIXTURE_EXPERTS; i++) {
+            all[i] = i;
+        }
+        assert_int_equal(hypura_pager_lease_experts(u.pager, turn + 1, all, FIXTURE_EXPERTS, slots), FIXTURE_EXPERTS);
+        for (uint32_t i = 0; i < FIXTURE_EXPERTS; i++) {
+            assert_int_equal(hypura_pager_wait_expert(u.pager, turn + 1, slots[i], UINT32_MAX), HYPURA_OK);
+            hypura_pager_release_expert(u.pager, turn + 1, slots[i]);
+        }
+    }
+    assert_int_equal(hypura_pager_lease_experts(u.pager, 0, experts, 2, u.slots), 2);
+    assert_true(u.slots[0] > 0 && u.slots[1] > 0);
+    say("resize 0\n");
+    while (hypura_pager_held(u.pager).now_bytes == most_bytes) {
+        usleep(100);
+    }
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, release_later, &u), 0);
+    hypura_control_close(control);
+    assert_true(atomic_load(&u.released));
+    assert_int_equal(n_commands(live), 2);
+    pthread_join(thread, NULL);
+
+    say("resize 1000000000\n"); /* heard by nobody */
+    hypura_pager_close(u.pager);
+    assert_int_equal(n_commands(live), 2);
+    hypura_live_close(live);
+    unlink(path);
+    fixture_close(&f);
+}
+
+int main(void)
+{
+    int ends[2];
+    if (pipe(ends) != 0 || dup2(ends[0], STDIN_FILENO) < 0) {
+        return 1;
+    }
+    front = ends[1];
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_command_ends_before_the_model_does)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
