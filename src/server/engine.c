@@ -178,17 +178,21 @@ static hypura_status spawn(const words *line, int in, int out, int error_to, pid
 
 /* ---- estimating --------------------------------------------------------------------- */
 
-static size_t read_all(int fd, char *text, size_t capacity)
+/* The end of all that comes, half of the capacity at least: what matters is the last line. */
+static void read_end(int fd, char *text, size_t capacity)
 {
     size_t used = 0;
-    for (ssize_t n; used + 1 < capacity && (n = read(fd, text + used, capacity - 1 - used)) != 0;) {
+    for (ssize_t n; (n = read(fd, text + used, capacity - 1 - used)) != 0;) {
         if (n < 0 && errno != EINTR) {
             break;
         }
         used += n > 0 ? (size_t)n : 0;
+        if (used + 1 == capacity) {
+            memmove(text, text + capacity / 2, used - capacity / 2);
+            used -= capacity / 2;
+        }
     }
     text[used] = '\0';
-    return used;
 }
 
 /* The message in the last line that the program printed. */
@@ -221,7 +225,7 @@ hypura_status engine_estimate_get(const engine_options *options, engine_estimate
     close(output[1]);
     int wait_status = -1;
     if (status == HYPURA_OK) {
-        (void)read_all(output[0], text, sizeof text);
+        read_end(output[0], text, sizeof text);
         while (waitpid(pid, &wait_status, 0) < 0 && errno == EINTR) {
         }
     }

@@ -180,6 +180,17 @@ def state_on_a_full_disk():
     server.stop()
 
 
+def engine_that_says_much():
+    """Drivers print what they like before the engine says what a model takes: more than a pipe holds is no reason to wait."""
+    with open(path("engine"), "w", encoding="utf-8") as script:
+        script.write(f'#!/bin/sh\nyes "a warning of a driver" | head -n 10000 >&2\nexec "{os.path.dirname(HYPURA)}/hypura-engine" "$@"\n')
+    os.chmod(path("engine"), 0o755)
+    server = Server(path("models"), "--engine", path("engine"))
+    code, text = server.chat("tiny")
+    assert code == 200 and json.loads(text)["done"], (code, text)
+    server.stop()
+
+
 def file_deleted_while_serving():
     models = path("models")
     shutil.copy(path("models", "tiny.gguf"), path("models", "gone.gguf"))
@@ -227,7 +238,7 @@ try:
     os.makedirs(path("cache"))
     shutil.copy(os.path.join(CACHE, "profile.json"), path("cache"))
     subprocess.run([MKMODEL, "shape", "llama-tiny", path("models", "tiny.gguf")], check=True, stdout=subprocess.DEVNULL)
-    for check in (full_disk, state_on_a_full_disk, file_deleted_while_serving):
+    for check in (full_disk, state_on_a_full_disk, engine_that_says_much, file_deleted_while_serving):
         begin = time.time()
         check()
         print(f"{check.__name__}: ok, {time.time() - begin:.1f} s", flush=True)
