@@ -13,7 +13,7 @@
 enum { N_EXPERTS = 16, N_LAYERS = 12, N_PROMPT = 64, N_STEPS = 8 };
 
 /* Half of the layers whole, of the others about half of the experts in slots. */
-static hypura_model_options options_of(hypura_foresight foresight)
+static hypura_model_options options_of(void)
 {
     hypura_model_options options = {.path = gpu_mixture(),
                                     .gpu = STANDIN_NAME,
@@ -22,7 +22,6 @@ static hypura_model_options options_of(hypura_foresight foresight)
                                     .n_ubatch = N_PROMPT,
                                     .n_threads = 1,
                                     .no_repack = true,
-                                    .foresight = foresight,
                                     .cache_dir = gpu_cache_dir};
     const hypura_plan plan = gpu_plan_of(&options);
     options.vram_bytes = hypura_plan_vram_at(&plan, 75);
@@ -85,34 +84,45 @@ static float *run(const hypura_model_options *options, selected *s, bool forced,
     return logits;
 }
 
+/* The same without and with foresight: the logits are the same. */
+static void run_both(hypura_model_options options, selected *s, bool forced, hypura_statistics *waited,
+                     hypura_statistics *foreseen)
+{
+    options.foresight = HYPURA_FORESIGHT_OFF;
+    float *expected = run(&options, s, forced, false, waited);
+    options.foresight = HYPURA_FORESIGHT_ON;
+    float *logits = run(&options, s, forced, forced, foreseen);
+    assert_memory_equal(expected, logits, logits_bytes);
+    assert_int_equal(waited->foreseen_bytes_uploaded, 0);
+    assert_int_equal(waited->ahead_bytes_read, 0);
+    free(expected);
+    free(logits);
+}
+
 /* ---- guesses --------------------------------------------------------------------- */
 
 static void what_is_foretold_is_there(void **state)
 {
     (void)state;
     selected s = {.right = true};
-    hypura_statistics none, right, wrong;
-    hypura_model_options options = options_of(HYPURA_FORESIGHT_OFF);
-    float *waited = run(&options, &s, true, false, &none);
-    options.foresight = HYPURA_FORESIGHT_ON;
-    float *foretold = run(&options, &s, true, true, &right);
-    s.right = false;
-    float *misled = run(&options, &s, true, true, &wrong);
-    assert_memory_equal(waited, foretold, logits_bytes);
-    assert_memory_equal(waited, misled, logits_bytes);
-
-    assert_int_equal(none.foreseen_bytes_uploaded, 0);
+    hypura_statistics none, right;
+    run_both(options_of(), &s, true, &none, &right);
     assert_true(right.n_ahead > N_STEPS && right.n_ahead <= (uint64_t)N_STEPS * N_LAYERS);
     assert_true(right.n_repeated <= N_STEPS); /* nobody foretells the first layer */
     assert_true(right.foreseen_bytes_uploaded > 0);
     assert_int_equal(right.foreseen_bytes_useful, right.foreseen_bytes_uploaded);
     assert_true(right.bytes_uploaded >= right.foreseen_bytes_uploaded);
+}
+
+static void what_is_foretold_wrongly_comes_late(void **state)
+{
+    (void)state;
+    selected s = {.right = false};
+    hypura_statistics none, wrong;
+    run_both(options_of(), &s, true, &none, &wrong);
     assert_true(wrong.n_repeated > N_STEPS);
     assert_true(wrong.foreseen_bytes_uploaded > 0);
     assert_int_equal(wrong.foreseen_bytes_useful, 0);
-    free(waited);
-    free(foretold);
-    free(misled);
 }
 
 /* The routers' own guesses, of what they then select. */
@@ -121,18 +131,11 @@ static void routers_are_asked_ahead(void **state)
     (void)state;
     selected s = {.right = true};
     hypura_statistics none, asked;
-    hypura_model_options options = options_of(HYPURA_FORESIGHT_OFF);
-    float *waited = run(&options, &s, false, false, &none);
-    options.foresight = HYPURA_FORESIGHT_ON;
-    float *ahead = run(&options, &s, false, false, &asked);
-    assert_memory_equal(waited, ahead, logits_bytes);
-    assert_int_equal(none.foreseen_bytes_uploaded, 0);
+    run_both(options_of(), &s, false, &none, &asked);
     assert_true(asked.foreseen_bytes_uploaded > 0);
     assert_true(asked.foreseen_bytes_useful > 0);
     assert_true(asked.foreseen_bytes_useful <= asked.foreseen_bytes_uploaded);
     assert_string_equal(asked.foresight, "on");
-    free(waited);
-    free(ahead);
 }
 
 /* What RAM lacks cannot be uploaded ahead, and is read ahead. */
@@ -141,23 +144,18 @@ static void what_ram_lacks_is_read_ahead(void **state)
     (void)state;
     selected s = {.right = true};
     hypura_statistics none, right;
-    hypura_model_options options = options_of(HYPURA_FORESIGHT_OFF);
+    hypura_model_options options = options_of();
     const hypura_plan all = gpu_plan_of(&options);
     options.weights_bytes = all.floor_weights_bytes + (all.weights_bytes - all.floor_weights_bytes) / 3;
-    float *waited = run(&options, &s, true, false, &none);
-    options.foresight = HYPURA_FORESIGHT_ON;
-    float *foretold = run(&options, &s, true, true, &right);
-    assert_memory_equal(waited, foretold, logits_bytes);
-    assert_int_equal(none.ahead_bytes_read, 0);
+    run_both(options, &s, true, &none, &right);
     assert_true(right.ahead_bytes_read > 0);
-    free(waited);
-    free(foretold);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(what_is_foretold_is_there, gpu_no_faults),
+        cmocka_unit_test_teardown(what_is_foretold_wrongly_comes_late, gpu_no_faults),
         cmocka_unit_test_teardown(routers_are_asked_ahead, gpu_no_faults),
         cmocka_unit_test_teardown(what_ram_lacks_is_read_ahead, gpu_no_faults),
     };
