@@ -52,4 +52,15 @@ static inline bool hypura_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex
 #endif
 }
 
+/* Ends a thread that runs until *stop, which the lock guards; it and others may wait for
+ * `changed` meanwhile. The caller does not hold the lock. */
+static inline void hypura_thread_end(pthread_t thread, pthread_mutex_t *lock, pthread_cond_t *changed, bool *stop)
+{
+    pthread_mutex_lock(lock);
+    *stop = true;
+    pthread_cond_broadcast(changed);
+    pthread_mutex_unlock(lock);
+    pthread_join(thread, NULL);
+}
+
 #endif

@@ -154,11 +154,7 @@ void pager_stop_keeper(hypura_pager *pager)
     if (!keeper) {
         return;
     }
-    pthread_mutex_lock(&pager->lock);
-    keeper->stop = true;
-    pthread_cond_signal(&keeper->wake);
-    pthread_mutex_unlock(&pager->lock);
-    pthread_join(keeper->thread, NULL);
+    hypura_thread_end(keeper->thread, &pager->lock, &keeper->wake, &keeper->stop);
     hypura_os_watch_close(keeper->watch);
     pthread_cond_destroy(&keeper->wake);
     free(keeper);

@@ -480,11 +480,7 @@ void fleet_close(server_fleet *fleet)
     if (!fleet) {
         return;
     }
-    pthread_mutex_lock(&fleet->lock);
-    fleet->closing = true;
-    pthread_cond_broadcast(&fleet->changed);
-    pthread_mutex_unlock(&fleet->lock);
-    pthread_join(fleet->keeper, NULL);
+    hypura_thread_end(fleet->keeper, &fleet->lock, &fleet->changed, &fleet->closing);
     pthread_mutex_lock(&fleet->lock);
     while (fleet->members) {
         fleet_end_member(fleet, fleet->members);

@@ -83,11 +83,7 @@ void http_links_close(http_links *links)
     if (!links) {
         return;
     }
-    pthread_mutex_lock(&links->lock);
-    links->closing = true;
-    pthread_cond_signal(&links->closed);
-    pthread_mutex_unlock(&links->lock);
-    pthread_join(links->watcher, NULL);
+    hypura_thread_end(links->watcher, &links->lock, &links->closed, &links->closing);
     pthread_cond_destroy(&links->closed);
     pthread_mutex_destroy(&links->lock);
     free(links);

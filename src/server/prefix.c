@@ -526,11 +526,7 @@ void prefix_close(prefix_session *session)
     if (!session) {
         return;
     }
-    pthread_mutex_lock(&session->lock);
-    session->closing = true;
-    pthread_cond_signal(&session->changed);
-    pthread_mutex_unlock(&session->lock);
-    pthread_join(session->saver, NULL);
+    hypura_thread_end(session->saver, &session->lock, &session->changed, &session->closing);
     if (session->dirty) {
         save_changed(session);
     }
