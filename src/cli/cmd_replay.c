@@ -4,7 +4,6 @@
  */
 #include "cli/command.h"
 
-#include "cli/interrupt.h"
 #include "cli/json.h"
 #include "cli/output.h"
 #include "cli/progress.h"
@@ -63,27 +62,19 @@ static hypura_status print_report(const hypura_replay_report *report, hypura_err
     return status;
 }
 
-static hypura_status replay(hypura_replay_options *wanted, const hypura_budget_list *slots, bool json,
+/* Nothing is left behind: signals end the program as they do any other, also while it
+ * waits for a pipe that nobody writes to. */
+static hypura_status replay(hypura_replay_options *wanted, const hypura_count_list *slots, bool json,
                             const hypura_environment *environment, hypura_error *error)
 {
-    hypura_slot_count counts[HYPURA_MAX_LIST];
     hypura_replay_report report;
     hypura_progress progress;
-    hypura_status status = hypura_interrupt_open(error);
-    if (status != HYPURA_OK) {
-        return status;
-    }
-    for (int i = 0; i < slots->n; i++) {
-        const uint64_t count = slots->items[i].bytes;
-        counts[i].count = count < UINT32_MAX ? (uint32_t)count : UINT32_MAX;
-        counts[i].percent = slots->items[i].percent;
-    }
-    wanted->slots = counts;
+    wanted->slots = slots->items;
     wanted->n_slots = slots->n;
     hypura_progress_open(&progress, environment);
     wanted->progress = hypura_progress_update;
     wanted->progress_user = &progress;
-    status = hypura_replay(wanted, &report, error);
+    hypura_status status = hypura_replay(wanted, &report, error);
     hypura_progress_close(&progress);
     if (status == HYPURA_OK) {
         status = json ? hypura_json_print(report_json(&report), error) : print_report(&report, error);
@@ -95,11 +86,11 @@ static hypura_status replay(hypura_replay_options *wanted, const hypura_budget_l
 int hypura_command_replay(const hypura_environment *environment, int argc, char *const *argv)
 {
     hypura_replay_options wanted = {.path = NULL};
-    hypura_budget_list slots = {.n = 0};
+    hypura_count_list slots = {.n = 0};
     bool json = false;
     const hypura_option options[] = {
-        {"slots", "N,...", "expert slots; also N% of all experts (default: 5% to 80%)", HYPURA_OPTION_BUDGETS,
-         .to.budgets = &slots},
+        {"slots", "N,...", "expert slots; also N% of all experts (default: 5% to 80%)", HYPURA_OPTION_COUNTS,
+         .to.counts = &slots, .min = 1, .max = UINT32_MAX},
         hypura_option_json(&json),
     };
     const hypura_syntax syntax = {

@@ -72,30 +72,40 @@ static hypura_status parse_size(const hypura_option *option, const char *text, u
     return HYPURA_OK;
 }
 
-static hypura_status parse_budget(const hypura_option *option, const char *text, hypura_budget *budget,
-                                  hypura_error *error)
+static bool is_percent(const char *text)
 {
-    *budget = (hypura_budget){0, 0.0};
-    size_t length = strlen(text);
-    if (length == 0 || text[length - 1] != '%') {
-        return parse_size(option, text, &budget->bytes, error);
-    }
+    const size_t length = strlen(text);
+    return length > 0 && text[length - 1] == '%';
+}
+
+static hypura_status parse_percent(const hypura_option *option, const char *text, double *percent, hypura_error *error)
+{
+    const char *want = option->kind == HYPURA_OPTION_COUNTS ? "a per cent of all" : "a per cent of the file";
+    const size_t length = strlen(text);
     char number[ITEM_BYTES];
     char *end = NULL;
     if (length > sizeof number || strspn(text, ".0123456789") != length - 1) {
-        return bad_value(option, text, error, "a per cent of the file");
+        return bad_value(option, text, error, want);
     }
     memcpy(number, text, length - 1);
     number[length - 1] = '\0';
-    budget->percent = strtod(number, &end);
+    *percent = strtod(number, &end);
     if (end == number || *end != '\0') {
-        return bad_value(option, text, error, "a per cent of the file");
+        return bad_value(option, text, error, want);
     }
-    if (!(budget->percent > 0.0) || budget->percent > 100.0) {
+    if (!(*percent > 0.0) || *percent > 100.0) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "option --%s: %s is out of range (above 0%% to 100%%)",
                            option->name, text);
     }
     return HYPURA_OK;
+}
+
+static hypura_status parse_budget(const hypura_option *option, const char *text, hypura_budget *budget,
+                                  hypura_error *error)
+{
+    *budget = (hypura_budget){0, 0.0};
+    return is_percent(text) ? parse_percent(option, text, &budget->percent, error)
+                            : parse_size(option, text, &budget->bytes, error);
 }
 
 static hypura_status parse_choice(const hypura_option *option, const char *text, const char **value,
@@ -206,6 +216,22 @@ static hypura_status add_budget(const hypura_option *option, const char *item, h
     return parse_budget(option, item, &list->items[list->n++], error);
 }
 
+static hypura_status add_count(const hypura_option *option, const char *item, hypura_error *error)
+{
+    hypura_count_list *list = option->to.counts;
+    hypura_slot_count *count = &list->items[list->n++];
+    long long value = 0;
+    *count = (hypura_slot_count){.count = 0};
+    if (is_percent(item)) {
+        return parse_percent(option, item, &count->percent, error);
+    }
+    const hypura_status status = parse_integer(option, item, &value, error);
+    if (status == HYPURA_OK) {
+        count->count = (uint32_t)value;
+    }
+    return status;
+}
+
 static hypura_status add_vram(const hypura_option *option, const char *item, hypura_error *error)
 {
     hypura_vram_list *list = option->to.vrams;
@@ -265,6 +291,12 @@ static hypura_status take_budgets(const hypura_option *option, const char *text,
     return take_list(option, text, add_budget, error);
 }
 
+static hypura_status take_counts(const hypura_option *option, const char *text, hypura_error *error)
+{
+    option->to.counts->n = 0;
+    return take_list(option, text, add_count, error);
+}
+
 static hypura_status take_vrams(const hypura_option *option, const char *text, hypura_error *error)
 {
     option->to.vrams->n = 0;
@@ -297,6 +329,7 @@ static const take_fn take[] = {
     [HYPURA_OPTION_STRING] = take_string,
     [HYPURA_OPTION_CHOICE] = take_choice,
     [HYPURA_OPTION_BUDGETS] = take_budgets,
+    [HYPURA_OPTION_COUNTS] = take_counts,
     [HYPURA_OPTION_VRAMS] = take_vrams,
     [HYPURA_OPTION_UNSIGNEDS] = take_unsigneds,
     [HYPURA_OPTION_CHOICES] = take_choices,

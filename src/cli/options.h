@@ -39,6 +39,11 @@ typedef struct hypura_budget_list {
     hypura_budget items[HYPURA_MAX_LIST];
 } hypura_budget_list;
 
+typedef struct hypura_count_list {
+    int n;
+    hypura_slot_count items[HYPURA_MAX_LIST];
+} hypura_count_list;
+
 typedef struct hypura_unsigned_list {
     int n;
     uint32_t items[HYPURA_MAX_LIST];
@@ -50,16 +55,17 @@ typedef struct hypura_choice_list {
 } hypura_choice_list;
 
 typedef enum hypura_option_kind {
-    HYPURA_OPTION_FLAG,      /* no argument; to.flag becomes true */
-    HYPURA_OPTION_SIZE,      /* bytes or K, M, G (1024); never 0 */
-    HYPURA_OPTION_BUDGET,    /* a SIZE or N% */
-    HYPURA_OPTION_UNSIGNED,  /* within min..max */
-    HYPURA_OPTION_INT,       /* within min..max */
-    HYPURA_OPTION_FLOAT,     /* within min..max */
-    HYPURA_OPTION_STRING,    /* points into argv */
-    HYPURA_OPTION_CHOICE,    /* one of `choices` */
-    HYPURA_OPTION_VRAM,      /* a budget, or sizes joined by + */
-    HYPURA_OPTION_BUDGETS,   /* the lists: items parted by commas */
+    HYPURA_OPTION_FLAG,     /* no argument; to.flag becomes true */
+    HYPURA_OPTION_SIZE,     /* bytes or K, M, G (1024); never 0 */
+    HYPURA_OPTION_BUDGET,   /* a SIZE or N% */
+    HYPURA_OPTION_UNSIGNED, /* within min..max */
+    HYPURA_OPTION_INT,      /* within min..max */
+    HYPURA_OPTION_FLOAT,    /* within min..max */
+    HYPURA_OPTION_STRING,   /* points into argv */
+    HYPURA_OPTION_CHOICE,   /* one of `choices` */
+    HYPURA_OPTION_VRAM,     /* a budget, or sizes joined by + */
+    HYPURA_OPTION_BUDGETS,  /* the lists: items parted by commas */
+    HYPURA_OPTION_COUNTS,   /* each a number within min..max, or N% */
     HYPURA_OPTION_VRAMS,
     HYPURA_OPTION_UNSIGNEDS, /* each within min..max */
     HYPURA_OPTION_CHOICES,   /* each one of `choices` */
@@ -80,11 +86,12 @@ typedef struct hypura_option {
         float *real;
         const char **string;
         hypura_budget_list *budgets;
+        hypura_count_list *counts;
         hypura_vram_list *vrams;
         hypura_unsigned_list *unsigneds;
         hypura_choice_list *choice_list;
     } to;
-    double min; /* inclusive; UNSIGNED, INT, FLOAT, UNSIGNEDS */
+    double min; /* inclusive; UNSIGNED, INT, FLOAT, UNSIGNEDS, COUNTS */
     double max;
     bool zero;                  /* SIZE: 0 means none, and may be given */
     const char *const *choices; /* CHOICE, CHOICES: ends with NULL */

@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MAX_KEYS = 1 << 24 }; /* a few GB of caches */
+
 static const hypura_slot_count default_slots[] = {{.percent = 5},  {.percent = 10}, {.percent = 15},
                                                   {.percent = 20}, {.percent = 30}, {.percent = 40},
                                                   {.percent = 50}, {.percent = 60}, {.percent = 80}};
@@ -59,7 +61,7 @@ static hypura_status build_open(trace_build *b, const hypura_route *route, const
         }
     }
     const uint64_t n_keys = (uint64_t)b->trace.n_groups * b->n_experts;
-    if (n_keys >= UINT32_MAX || n_uses >= UINT32_MAX) {
+    if (n_keys > MAX_KEYS || n_uses >= UINT32_MAX) {
         return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "%s: %u layers of %u experts are more than can be replayed",
                            path, b->trace.n_groups, b->n_experts);
     }
@@ -158,14 +160,17 @@ static hypura_status fill_rows(const hypura_replay_options *options, const hypur
         if (options->progress && !options->progress(options->progress_user, "replaying", (uint64_t)i, (uint64_t)n)) {
             return hypura_fail(error, HYPURA_ERR_CANCELLED, "replaying %s was stopped", options->path);
         }
-        hypura_status status = count_slots(&slots[i], trace->n_keys, &report->rows[i].n_slots, error);
-        if (status == HYPURA_OK) {
-            status = fill_row(trace, &report->rows[i], error);
+        hypura_status status = count_slots(&slots[i], trace->n_keys, &report->rows[report->n_rows].n_slots, error);
+        /* Of few experts several per cents are the same number of slots. */
+        hypura_replay_row *row = &report->rows[report->n_rows];
+        const bool twice = !given && report->n_rows > 0 && row[-1].n_slots == row->n_slots;
+        if (status == HYPURA_OK && !twice) {
+            status = fill_row(trace, row, error);
         }
         if (status != HYPURA_OK) {
             return status;
         }
-        report->n_rows++;
+        report->n_rows += !twice;
     }
     return HYPURA_OK;
 }

@@ -61,7 +61,10 @@ static const struct {
     {{"inspect", "broken.gguf"}, 1, NULL, "is not a GGUF file"},
     {{"inspect", "moe.gguf", "--plan"}, 0, "drive alone", NULL},
     {{"inspect", "moe.gguf", "--gpu", "A,B", "--vram", "1M+3M"}, 0, "B            1 to 2                3 MiB", NULL},
-    {{"estimate", "moe.gguf", "--gpu", "A,B", "--vram", "2M+1M"}, 0, "GPU        B, layers 1 to 2: 1 MiB weights", NULL},
+    {{"estimate", "moe.gguf", "--gpu", "A,B", "--vram", "2M+1M"},
+     0,
+     "GPU        B, layers 1 to 2: 1 MiB weights",
+     NULL},
     {{"estimate", "moe.gguf", "--gpu", "A,B", "--vram", "2M+"}, 2, NULL, "a size, or one for each GPU: 4G+8G"},
     {{"estimate", "moe.gguf", "--gpu", "A,B", "--vram", "2M+50%"}, 2, NULL, "option --vram: '50%' is not a size"},
     {{"verify", "moe.gguf", "--gpu", "A,B", "--vram", "1M,1M+"}, 2, NULL, "a size, or one for each GPU: 4G+8G"},
@@ -72,7 +75,10 @@ static const struct {
     {{"bench", "--help"}, 0, "--io-limit BYTES/S", NULL},
     {{"bench", "moe.gguf", "--weights", "1M", "--baseline"}, 0, "2.000x decode", NULL},
     {{"bench", "moe.gguf", "--weights", "1M", "--io-limit", "5.09e9"}, 0, "slowed down to 4.7 GiB/s", NULL},
-    {{"bench", "moe.gguf", "--weights", "1M", "--route", "x", "--route-recall", "0.75"}, 0, "of which 75 % come true", NULL},
+    {{"bench", "moe.gguf", "--weights", "1M", "--route", "x", "--route-recall", "0.75"},
+     0,
+     "of which 75 % come true",
+     NULL},
     {{"bench", "moe.gguf", "--io-limit", "fast"}, 2, NULL, "'fast' is no number of bytes per second"},
     {{"bench", "missing.gguf"}, 1, NULL, "missing.gguf"},
     {{"bench-worker", "x"}, 2, NULL, "started by hypura bench alone"},
@@ -98,7 +104,8 @@ static void test_rows(void **state)
 static void test_help_fits_a_terminal(void **state)
 {
     (void)state;
-    static const char *const commands[] = {"run", "estimate", "inspect", "profile", "bench", "verify", "replay", "iobench", "optimize"};
+    static const char *const commands[] = {"run",    "estimate", "inspect", "profile", "bench",
+                                           "verify", "replay",   "iobench", "optimize"};
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         process run = RUN("help", commands[i]);
         for (const char *line = strtok(run.output, "\n"); line; line = strtok(NULL, "\n")) {
@@ -115,7 +122,8 @@ static void test_help_fits_a_terminal(void **state)
 static void test_bench_json(void **state)
 {
     (void)state;
-    process run = RUN("bench", "moe.gguf", "--memory", "2M", "--weights", "4M,1M", "--baseline", "--tokens=7", "--json");
+    process run =
+        RUN("bench", "moe.gguf", "--memory", "2M", "--weights", "4M,1M", "--baseline", "--tokens=7", "--json");
     driver_expect(&run, 0, NULL, NULL);
     json_t *object = driver_object(run.output, "machine model model_bytes tokens prompt_tokens runs threads "
                                                "io_limit_bytes_per_s route emulated_recall cells");
@@ -177,9 +185,10 @@ static void test_profile_json(void **state)
     process run = RUN("profile", "--json", "--force");
     driver_expect(&run, 0, NULL, NULL);
     json_t *object = driver_object(
-        run.output, "version cpu cpus ram_total_bytes ram_available_bytes ram_limit_bytes memory_bytes_per_s "
-                    "storage_path provisional io_engine direct_io io_align_offset_bytes io_align_memory_bytes io_block_bytes "
-                    "io_depth direct_bytes_per_s read_latency_us io_rates measured_unix_s devices");
+        run.output,
+        "version cpu cpus ram_total_bytes ram_available_bytes ram_limit_bytes memory_bytes_per_s "
+        "storage_path provisional io_engine direct_io io_align_offset_bytes io_align_memory_bytes io_block_bytes "
+        "io_depth direct_bytes_per_s read_latency_us io_rates measured_unix_s devices");
     assert_true(driver_integer(object, "ram_total_bytes") == (int64_t)16 << 30);
     assert_true(driver_real(object, "read_latency_us") == 77.0); /* --force arrived */
     assert_true(json_is_true(json_object_get(object, "direct_io")));
@@ -275,7 +284,8 @@ static void test_verify_json(void **state)
     assert_int_equal(driver_integer(last, "ubatch"), 512);
     assert_string_equal(driver_string(last, "io_engine"), "uring");
     char *one = json_dumps(first, JSON_COMPACT);
-    json_decref(driver_object(one, "weights_bytes vram_bytes gpus prompt_tokens tokens ubatch io_engine differing bytes_read bytes_uploaded resizes ahead repeated"));
+    json_decref(driver_object(one, "weights_bytes vram_bytes gpus prompt_tokens tokens ubatch io_engine differing "
+                                   "bytes_read bytes_uploaded resizes ahead repeated"));
     free(one);
     json_decref(object);
     driver_clear(&run);
@@ -313,6 +323,13 @@ static void test_replay_json(void **state)
     run = RUN("replay", "moe.gguf", "--slots", "101%");
     driver_expect(&run, 2, NULL, "--slots: 101% is out of range");
     driver_clear(&run);
+    static const char *const none[] = {"0", "1G", "-1", "1e99", "4294967296"};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+        run = RUN("replay", "moe.gguf", "--slots", none[i]);
+        driver_expect(&run, 2, NULL,
+                      strspn(none[i], "0123456789") == strlen(none[i]) ? "(1 to 4294967295)" : "--slots: ");
+        driver_clear(&run);
+    }
     run = RUN("replay", "no.trace");
     driver_expect(&run, 1, NULL, "no.trace");
     driver_clear(&run);
@@ -323,8 +340,8 @@ static void test_iobench_json(void **state)
     (void)state;
     process run = RUN("iobench", "--read-gb", "2", "--json");
     driver_expect(&run, 0, NULL, NULL);
-    json_t *object = driver_object(
-        run.output, "path file_bytes direct_io memory_bytes_per_s ceiling_bytes_per_s ceiling best rows");
+    json_t *object =
+        driver_object(run.output, "path file_bytes direct_io memory_bytes_per_s ceiling_bytes_per_s ceiling best rows");
     assert_string_equal(driver_string(object, "path"), "."); /* where none is named */
     assert_int_equal(driver_integer(object, "file_bytes"), 2000000000);
     char *one = json_dumps(json_object_get(object, "best"), JSON_COMPACT);
@@ -440,13 +457,20 @@ static void test_folders(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows),          cmocka_unit_test(test_help_fits_a_terminal),
-        cmocka_unit_test(test_profile_json),  cmocka_unit_test(test_inspect_json),
-        cmocka_unit_test(test_inspect_json_with_a_plan), cmocka_unit_test(test_estimate_json), cmocka_unit_test(test_verify_json),
-        cmocka_unit_test(test_replay_json),   cmocka_unit_test(test_iobench_json),
+        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_help_fits_a_terminal),
+        cmocka_unit_test(test_profile_json),
+        cmocka_unit_test(test_inspect_json),
+        cmocka_unit_test(test_inspect_json_with_a_plan),
+        cmocka_unit_test(test_estimate_json),
+        cmocka_unit_test(test_verify_json),
+        cmocka_unit_test(test_replay_json),
+        cmocka_unit_test(test_iobench_json),
         cmocka_unit_test(test_optimize_json),
-        cmocka_unit_test(test_full_disk),     cmocka_unit_test(test_closed_streams),
-        cmocka_unit_test(test_folders),       cmocka_unit_test(test_bench_json),
+        cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_closed_streams),
+        cmocka_unit_test(test_folders),
+        cmocka_unit_test(test_bench_json),
         cmocka_unit_test(test_bench_report),
     };
     return driver_main(argc, argv) ? cmocka_run_group_tests(tests, driver_setup, driver_teardown) : 2;

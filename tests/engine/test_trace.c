@@ -65,6 +65,7 @@ static void slots_are_chosen_where_none_are_given(void **state)
     assert_true(report.n_rows > 1);
     for (int i = 0; i < report.n_rows; i++) {
         assert_true(report.rows[i].n_slots >= 1 && report.rows[i].n_slots <= 8);
+        assert_true(i == 0 || report.rows[i].n_slots > report.rows[i - 1].n_slots); /* each once */
         assert_true(report.rows[i].belady >= report.rows[i].lru && report.rows[i].belady >= report.rows[i].ours);
     }
     hypura_replay_report_clear(&report);
