@@ -509,6 +509,14 @@ typedef struct hypura_statistics {
     hypura_gpu_statistics gpus[HYPURA_MAX_GPUS]; /* the three above of each, in the plan's order */
 } hypura_statistics;
 
+/* Of the sums above, what the weights of a layer have in them. */
+typedef struct hypura_layer_hits {
+    uint64_t bytes_needed;
+    uint64_t bytes_hit;
+    uint64_t vram_bytes_needed;
+    uint64_t vram_bytes_hit;
+} hypura_layer_hits;
+
 HYPURA_API hypura_status      hypura_model_open(const hypura_model_options *options, hypura_model **model,
                                                 hypura_error *error);
 HYPURA_API void               hypura_model_close(hypura_model *model);
@@ -516,6 +524,9 @@ HYPURA_API const hypura_map  *hypura_model_map(const hypura_model *model);
 HYPURA_API const hypura_plan *hypura_model_plan(const hypura_model *model);
 HYPURA_API void               hypura_model_statistics(const hypura_model *model, hypura_statistics *statistics);
 HYPURA_API void               hypura_model_reset_statistics(hypura_model *model);
+/* Fills in the first n layers; those that nothing was paged of, and those that do not
+ * exist, are 0. */
+HYPURA_API void               hypura_model_layer_hits(const hypura_model *model, hypura_layer_hits *layers, int n);
 
 /* How much of the weights that are paged is in memory: pools of experts and rows kept
  * of dense weights. Everything else that a model takes stays as it is. */
@@ -680,6 +691,9 @@ typedef struct hypura_spread {
     double max;
 } hypura_spread;
 
+/* More layers than this are not told apart. */
+#define HYPURA_MAX_BENCH_LAYERS 256
+
 typedef struct hypura_bench_series {
     char          label[48]; /* "hypura", "llama.cpp, read-ahead as found" */
     uint32_t      n_runs;    /* that ended well */
@@ -689,6 +703,7 @@ typedef struct hypura_bench_series {
     uint64_t      limit_bytes;   /* of memory, by a control group; 0: none */
     bool          repacked;      /* libllama may keep weights in the processor's own layout */
     char          note[256];     /* what did not go as asked for, or "" */
+    hypura_layer_hits layers[HYPURA_MAX_BENCH_LAYERS]; /* while decoding (warm), all runs together */
 } hypura_bench_series;
 
 #define HYPURA_MAX_SERIES 3
@@ -767,7 +782,8 @@ typedef struct hypura_bench_options {
 } hypura_bench_options;
 
 /* Runs the series of each cell in turn, in alternating order. A read-ahead that
- * was changed is put back before it returns, however it returns. */
+ * was changed is put back before it returns, however it returns. Where it fails or is
+ * stopped, the report has the cells that were finished before. Always clear it. */
 HYPURA_API hypura_status hypura_bench(const hypura_bench_options *options, hypura_bench_report *report,
                                       hypura_error *error);
 HYPURA_API void          hypura_bench_report_clear(hypura_bench_report *report);

@@ -12,6 +12,28 @@
 
 /* ---- JSON ------------------------------------------------------------------ */
 
+double hypura_bench_layer_hit_rate(const hypura_layer_hits *layer)
+{
+    const bool over_gpu = layer->vram_bytes_needed > 0;
+    const double needed = (double)(over_gpu ? layer->vram_bytes_needed : layer->bytes_needed);
+    return needed > 0.0 ? (double)(over_gpu ? layer->vram_bytes_hit : layer->bytes_hit) / needed : NAN;
+}
+
+/* In the order of layers; null where nothing was paged. */
+static json_t *layers_json(const hypura_bench_series *series)
+{
+    json_t *array = json_array();
+    int n = HYPURA_MAX_BENCH_LAYERS;
+    while (n > 0 && series->layers[n - 1].bytes_needed + series->layers[n - 1].vram_bytes_needed == 0) {
+        n--;
+    }
+    for (int l = 0; l < n; l++) {
+        const double rate = hypura_bench_layer_hit_rate(&series->layers[l]);
+        hypura_json_append(&array, isnan(rate) ? json_null() : json_real(rate));
+    }
+    return array;
+}
+
 /* All metrics of a series through one reading of a spread. */
 static void add_metrics(json_t **object, const hypura_bench_series *series, double (*pick)(const hypura_spread *))
 {
@@ -57,6 +79,7 @@ static json_t *series_json(const hypura_bench_series *series)
     if (series->note[0]) {
         hypura_json_text(&object, "note", series->note);
     }
+    hypura_json_set(&object, "layer_hit_rates", layers_json(series));
     hypura_json_set(&object, "min", min);
     hypura_json_set(&object, "max", max);
     return object;
@@ -233,8 +256,8 @@ hypura_status hypura_bench_print(const hypura_bench_report *report, hypura_error
     static const char *const titles[] = {"weights",    "",     "decode tok/s", "prefill tok/s",
                                          "read/token", "hits", "drive busy",   "speed"};
     hypura_table table;
-    hypura_output_printf("%u tokens after a prompt of %u, %d threads, median of %u runs (min-max)\n\n", report->tokens,
-                         report->prompt_tokens, report->n_threads, report->runs);
+    hypura_output_printf("%u tokens after a prompt of %u, %d threads, median of %u %s (min-max)\n\n", report->tokens,
+                         report->prompt_tokens, report->n_threads, report->runs, report->runs == 1 ? "run" : "runs");
     hypura_table_open(&table, "rlrrrrrl");
     for (size_t i = 0; i < sizeof titles / sizeof *titles; i++) {
         hypura_table_cell(&table, "%s", titles[i]);

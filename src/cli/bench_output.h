@@ -10,6 +10,9 @@
 /* To standard output. */
 hypura_status hypura_bench_print(const hypura_bench_report *report, hypura_error *error);
 
+/* Over a GPU, in its memory; else in RAM. NaN where nothing was paged. */
+double hypura_bench_layer_hit_rate(const hypura_layer_hits *layer);
+
 /* {"machine":{..},"cells":[{"weights_bytes":..,"hypura":{..},"baseline":{..}}]}: medians, with objects "min" and
  * "max" beside them. A metric that a series does not have is left out. */
 json_t *hypura_bench_json(const hypura_bench_report *report);

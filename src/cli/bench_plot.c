@@ -1,6 +1,6 @@
 /*
- * bench_plot.c - see bench_plot.h. Coordinates are those of a 640 wide view box
- * that scales with the page.
+ * bench_plot.c - see bench_plot.h. Coordinates are those of a view box as
+ * wide as a plot usually is on the page, with which it scales.
  */
 #include "cli/bench_plot.h"
 
@@ -9,14 +9,18 @@
 #include <math.h>
 
 enum {
-    WIDTH = 640,
-    LEFT = 64,
+    WIDTH = 480,
+    LEFT = 48,
     RIGHT = 16,
     TOP = 30,
-    PLOT_HEIGHT = 220,
+    PLOT_HEIGHT = 180,
     BAR_HEIGHT = 22,
     BAR_STEP = 32,
-    BAR_LEFT = 190,
+    BAR_LEFT = 144,
+    STRIP_LEFT = 172,
+    LABEL_WIDTH = 62, /* of a size */
+    STRIP_HEIGHT = 48,
+    STRIP_STEP = 64,
 };
 
 void hypura_plot_text(FILE *to, const char *text)
@@ -112,15 +116,17 @@ static void put_axes(FILE *to, const hypura_line_plot *plot, const frame *f)
         (void)snprintf(text, sizeof text, "%g", y);
         put_label(to, LEFT - 8, place_y(f, y) + 4, "end", text);
     }
-    double last = -1000.0;
+    double label_end = 0.0;
     for (int i = 0; i < plot->n; i++) {
         const double x = place_x(f, plot->x_bytes[i]);
         fprintf(to, "<line class=\"grid\" x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\"/>\n", x, TOP, x,
                 TOP + PLOT_HEIGHT);
-        if (x - last > 64) { /* labels do not run into each other */
-            put_label(to, x, TOP + PLOT_HEIGHT + 18, x > WIDTH - 60 ? "end" : "middle",
+        const bool at_end = x > WIDTH - LABEL_WIDTH / 2.0;
+        const double label_begin = at_end ? WIDTH - LABEL_WIDTH : x - LABEL_WIDTH / 2.0;
+        if (label_begin > label_end) { /* labels do not run into each other */
+            put_label(to, at_end ? WIDTH - 2 : x, TOP + PLOT_HEIGHT + 18, at_end ? "end" : "middle",
                       hypura_size_format((uint64_t)plot->x_bytes[i], text, sizeof text));
-            last = x;
+            label_end = label_begin + LABEL_WIDTH;
         }
     }
     put_label(to, WIDTH - RIGHT, TOP + PLOT_HEIGHT + 36, "end", "memory for weights");
@@ -227,5 +233,62 @@ void hypura_plot_bars(FILE *to, const hypura_bar_plot *plot)
             at += width;
         }
     }
+    close_figure(to);
+}
+
+/* ---- columns ----------------------------------------------------------------- */
+
+static void put_strip(FILE *to, const hypura_column_plot *plot, int strip, double y)
+{
+    const double step = (double)(WIDTH - STRIP_LEFT - RIGHT) / plot->n_columns;
+    const double width = step > 3.0 ? step - 1.0 : step;
+    put_label(to, STRIP_LEFT - 34, y + STRIP_HEIGHT / 2.0 + 4, "end", plot->labels[strip]);
+    for (int percent = 0; percent <= 100; percent += 50) {
+        char text[16];
+        const double line = y + STRIP_HEIGHT * (1.0 - percent / 100.0);
+        fprintf(to, "<line class=\"grid\" x1=\"%d\" y1=\"%.1f\" x2=\"%d\" y2=\"%.1f\"/>\n", STRIP_LEFT, line,
+                WIDTH - RIGHT, line);
+        if (percent != 50) {
+            (void)snprintf(text, sizeof text, "%d", percent);
+            put_label(to, STRIP_LEFT - 6, line + 4, "end", text);
+        }
+    }
+    for (int column = 0; column < plot->n_columns; column++) {
+        const double value = plot->values[strip * plot->n_columns + column];
+        if (isnan(value)) {
+            continue;
+        }
+        const double height = fmax(value * STRIP_HEIGHT, 1.0); /* that nothing hits shows too */
+        fprintf(to,
+                "<rect class=\"%s\" x=\"%.2f\" y=\"%.1f\" width=\"%.2f\" height=\"%.1f\">"
+                "<title>%s %d: %.1f %%</title></rect>\n",
+                plot->class_name, STRIP_LEFT + column * step, y + STRIP_HEIGHT - height, width, height, plot->axis,
+                column, value * 100.0);
+    }
+}
+
+void hypura_plot_columns(FILE *to, const hypura_column_plot *plot)
+{
+    bool any = false;
+    for (int i = 0; i < plot->n * plot->n_columns; i++) {
+        any = any || !isnan(plot->values[i]);
+    }
+    if (!any) {
+        return;
+    }
+    const int bottom = TOP + plot->n * STRIP_STEP;
+    const double step = (double)(WIDTH - STRIP_LEFT - RIGHT) / plot->n_columns;
+    const double numbered = fmax(tick_step(plot->n_columns), 1.0);
+    open_figure(to, plot->title, bottom + 28);
+    put_label(to, WIDTH - RIGHT, 14, "end", "%");
+    for (int strip = 0; strip < plot->n; strip++) {
+        put_strip(to, plot, strip, TOP + strip * STRIP_STEP);
+    }
+    for (double column = 0; column < plot->n_columns; column += ceil(numbered)) {
+        char text[16];
+        (void)snprintf(text, sizeof text, "%.0f", column);
+        put_label(to, STRIP_LEFT + (column + 0.5) * step, bottom, "middle", text);
+    }
+    put_label(to, WIDTH - RIGHT, bottom + 18, "end", plot->axis);
     close_figure(to);
 }

@@ -1,6 +1,6 @@
 /*
- * bench_plot.h - the two kinds of plot that a bench report is made of, as SVG:
- * lines over memory, and bars parted into shares. Colours are classes of the page,
+ * bench_plot.h - the kinds of plot that a bench report is made of, as SVG: lines over
+ * memory, bars parted into shares, and strips of columns. Colours are classes of the page,
  * so that it can be light or dark.
  */
 #ifndef HYPURA_CLI_BENCH_PLOT_H
@@ -50,6 +50,20 @@ typedef struct hypura_bar_plot {
     /* The text that tells a value, into a buffer of that size. */
     void (*format)(double value, char *text, size_t capacity);
 } hypura_bar_plot;
+
+/* Shares of layers, 0 to 1, one strip for each row. */
+typedef struct hypura_column_plot {
+    const char *title;
+    const char *axis; /* what the columns are */
+    const char *class_name;
+    int n;                     /* strips */
+    const char *const *labels; /* one for each strip */
+    int n_columns;
+    const double *values; /* n_columns for each strip; NaN: there is none */
+} hypura_column_plot;
+
+/* Columns from 0 to 100 %, numbered from 0 below the last strip. */
+void hypura_plot_columns(FILE *to, const hypura_column_plot *plot);
 
 /* Horizontal bars on one scale, a legend above. */
 void hypura_plot_bars(FILE *to, const hypura_bar_plot *plot);

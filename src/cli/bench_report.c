@@ -9,12 +9,14 @@
 
 #include "base/size.h"
 #include "base/status.h"
+#include "cli/bench_output.h"
 #include "cli/bench_plot.h"
 
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 /* One for each cell, in the order of memory. */
 typedef struct row {
@@ -32,6 +34,7 @@ typedef struct page {
     hypura_spread *spreads[HYPURA_PLOT_MAX_LINES]; /* scratch of the line plots */
     const char **labels;
     double *parts; /* HYPURA_PLOT_MAX_PARTS for each row */
+    double *layers; /* HYPURA_MAX_BENCH_LAYERS for each row */
 } page;
 
 static const char style[] =
@@ -51,8 +54,8 @@ static const char style[] =
     ".line.a{fill:none;stroke:var(--a)}.line.b{fill:none;stroke:var(--b)}"
     ".line.c{fill:none;stroke:var(--c);stroke-dasharray:4 4}\n"
     ".scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:"
-    "14px}"
-    "th,td{text-align:right;padding:.3rem .6rem;border-bottom:1px solid var(--grid);white-space:nowrap}"
+    "13px}"
+    "th,td{text-align:right;padding:.3rem .35rem;border-bottom:1px solid var(--grid);white-space:nowrap}"
     "th{color:var(--dim);font-weight:500}td:nth-child(2),th:nth-child(2){text-align:left}\n";
 
 /* ---- values ------------------------------------------------------------------ */
@@ -105,12 +108,37 @@ static void put_speed(page *p, const char *title, hypura_metric speed, hypura_me
 static void put_hits(page *p)
 {
     hypura_line_plot plot = {
-        .title = "Hit rate by bytes", .unit = "%", .scale = 100.0, .n = p->n, .x_bytes = p->x_bytes};
+        .title = "Hit rate by bytes, of weights that are paged", .unit = "%", .scale = 100.0, .n = p->n, .x_bytes = p->x_bytes};
     for (int i = 0; i < p->n; i++) {
         p->spreads[0][i] = *metric_of(&p->rows[i].cell->series[0], HYPURA_METRIC_HIT_RATE_BYTES);
     }
     plot.lines[plot.n_lines++] = (hypura_plot_line){"Hypura", "a", p->spreads[0]};
     hypura_plot_lines(p->to, &plot);
+}
+
+static void put_layers(page *p)
+{
+    bool over_gpu = false;
+    hypura_column_plot plot = {
+        .axis = "layer", .class_name = "a", .n = p->n, .labels = p->labels, .values = p->layers};
+    for (int i = 0; i < p->n; i++) {
+        const hypura_layer_hits *layers = p->rows[i].cell->series[0].layers;
+        for (int l = 0; l < HYPURA_MAX_BENCH_LAYERS; l++) {
+            over_gpu = over_gpu || layers[l].vram_bytes_needed > 0;
+            if (!isnan(hypura_bench_layer_hit_rate(&layers[l])) && l >= plot.n_columns) {
+                plot.n_columns = l + 1;
+            }
+        }
+    }
+    for (int i = 0; i < p->n; i++) {
+        for (int l = 0; l < plot.n_columns; l++) {
+            p->layers[i * plot.n_columns + l] = hypura_bench_layer_hit_rate(&p->rows[i].cell->series[0].layers[l]);
+        }
+    }
+    plot.title = over_gpu ? "Hit rate by layer, in the GPU's memory" : "Hit rate by layer";
+    if (plot.n_columns > 0) {
+        hypura_plot_columns(p->to, &plot);
+    }
 }
 
 static void put_time(page *p)
@@ -167,9 +195,10 @@ static void put_head(page *p)
     fprintf(p->to, "</title>\n<style>\n%s</style></head><body>\n<h1>", style);
     hypura_plot_text(p->to, r->model[0] ? r->model : "model without a name");
     fprintf(p->to,
-            "</h1>\n<p>%s of weights, %u tokens decoded after a prompt of %u, %d threads, median of %u runs; "
+            "</h1>\n<p>%s of weights, %u tokens decoded after a prompt of %u, %d threads, median of %u %s; "
             "whiskers from the slowest to the fastest</p>\n<p>",
-            hypura_size_format(r->model_bytes, size, sizeof size), r->tokens, r->prompt_tokens, r->n_threads, r->runs);
+            hypura_size_format(r->model_bytes, size, sizeof size), r->tokens, r->prompt_tokens, r->n_threads, r->runs,
+            r->runs == 1 ? "run" : "runs");
     hypura_plot_text(p->to, r->profile.cpu);
     fprintf(p->to, ", %d cores, %s, drive %.2f GB/s (%s%s)</p>\n", r->profile.n_cpus,
             hypura_size_format(r->profile.ram_limit_bytes, ram, sizeof ram), r->profile.direct_bytes_per_s / 1e9,
@@ -194,8 +223,9 @@ static void put_number(FILE *to, const hypura_spread *spread, double scale, cons
     if (isnan(spread->median)) {
         fputs("<td>&ndash;</td>", to);
     } else {
-        fprintf(to, "<td title=\"%.4g to %.4g\">%.4g%s</td>", spread->min * scale, spread->max * scale,
-                spread->median * scale, unit);
+        const double value = spread->median * scale;
+        fprintf(to, "<td title=\"%.4g to %.4g\">%.*f%s</td>", spread->min * scale, spread->max * scale,
+                value < 10.0 ? 2 : 1, value, unit);
     }
 }
 
@@ -213,7 +243,6 @@ static void put_table(page *p)
         {"read/token", HYPURA_METRIC_BYTES_PER_TOKEN, 1e-6, " MB"},
         {"hits", HYPURA_METRIC_HIT_RATE_BYTES, 100.0, " %"},
         {"drive busy", HYPURA_METRIC_DEVICE_BUSY, 100.0, " %"},
-        {"of the bound", HYPURA_METRIC_BOUND_SHARE, 100.0, " %"},
     };
     enum { N_COLUMNS = sizeof columns / sizeof *columns };
     FILE *to = p->to;
@@ -221,7 +250,7 @@ static void put_table(page *p)
     for (int c = 0; c < N_COLUMNS; c++) {
         fprintf(to, "<th>%s</th>", columns[c].title);
     }
-    fputs("<th>bound by</th></tr>\n", to);
+    fputs("<th>of the bound</th></tr>\n", to);
     for (int i = 0; i < p->n; i++) {
         const hypura_bench_cell *cell = p->rows[i].cell;
         for (int s = 0; s < cell->n_series; s++) {
@@ -236,7 +265,12 @@ static void put_table(page *p)
             for (int c = 0; c < N_COLUMNS; c++) {
                 put_number(to, &series->metrics[columns[c].metric], columns[c].scale, columns[c].unit);
             }
-            fprintf(to, "<td>%s</td></tr>\n", series->bound_by ? series->bound_by : "&ndash;");
+            if (series->bound_by) {
+                fprintf(to, "<td>%.1f %% of %s</td></tr>\n",
+                        100.0 * series->metrics[HYPURA_METRIC_BOUND_SHARE].median, series->bound_by);
+            } else {
+                fputs("<td>&ndash;</td></tr>\n", to);
+            }
         }
     }
     fputs("</table></div>\n", to);
@@ -251,7 +285,8 @@ static bool fill_rows(page *p)
     p->x_bytes = calloc(n, sizeof *p->x_bytes);
     p->labels = calloc(n, sizeof *p->labels);
     p->parts = calloc(n * HYPURA_PLOT_MAX_PARTS, sizeof *p->parts);
-    bool ok = p->rows && p->x_bytes && p->labels && p->parts;
+    p->layers = calloc(n * HYPURA_MAX_BENCH_LAYERS, sizeof *p->layers);
+    bool ok = p->rows && p->x_bytes && p->labels && p->parts && p->layers;
     for (int l = 0; l < HYPURA_PLOT_MAX_LINES; l++) {
         p->spreads[l] = calloc(n, sizeof *p->spreads[l]);
         ok = ok && p->spreads[l];
@@ -284,10 +319,25 @@ static void put_page(page *p)
     put_speed(p, "Prefill: speed over memory", HYPURA_METRIC_PREFILL_TOK_S, HYPURA_METRIC_PREFILL_BOUND_TOK_S);
     put_time(p);
     put_hits(p);
+    put_layers(p);
     put_placement(p);
     fputs("</div>\n", p->to);
     put_table(p);
     fputs("</body></html>\n", p->to);
+}
+
+hypura_status hypura_bench_report_check(const char *path, hypura_error *error)
+{
+    const bool was_there = access(path, F_OK) == 0;
+    FILE *file = fopen(path, "a");
+    if (!file) {
+        return hypura_fail_errno(error, errno, "cannot write the report %s", path);
+    }
+    (void)fclose(file);
+    if (!was_there) {
+        (void)unlink(path);
+    }
+    return HYPURA_OK;
 }
 
 hypura_status hypura_bench_report_write(const hypura_bench_report *report, const char *path, hypura_error *error)
@@ -312,6 +362,7 @@ hypura_status hypura_bench_report_write(const hypura_bench_report *report, const
     free(p.x_bytes);
     free(p.labels);
     free(p.parts);
+    free(p.layers);
     for (int l = 0; l < HYPURA_PLOT_MAX_LINES; l++) {
         free(p.spreads[l]);
     }

@@ -6,7 +6,8 @@
 
 #include "hypura.h"
 
-/* Fails naming path. */
+/* Both fail naming path; the first, before anything is measured, where it cannot be written. */
+hypura_status hypura_bench_report_check(const char *path, hypura_error *error);
 hypura_status hypura_bench_report_write(const hypura_bench_report *report, const char *path, hypura_error *error);
 
 #endif

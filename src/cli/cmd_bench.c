@@ -77,6 +77,20 @@ static hypura_status parse_rate(const char *text, uint64_t *bytes_per_s, hypura_
     return hypura_fail(error, HYPURA_ERR_USAGE, "option --io-limit: '%s' is no number of bytes per second", text);
 }
 
+/* Figures come first: a page that cannot be written takes nothing with it. */
+static hypura_status tell(const bench_arguments *arguments, const hypura_bench_report *report, hypura_error *error)
+{
+    const hypura_status told =
+        arguments->json ? hypura_json_print(hypura_bench_json(report), error) : hypura_bench_print(report, error);
+    if (!arguments->report) {
+        return told;
+    }
+    hypura_error second;
+    const hypura_status written =
+        hypura_bench_report_write(report, arguments->report, told == HYPURA_OK ? error : &second);
+    return told != HYPURA_OK ? told : written;
+}
+
 static hypura_status bench(bench_arguments *arguments, const hypura_environment *environment, hypura_error *error)
 {
     hypura_bench_options *wanted = &arguments->wanted;
@@ -89,6 +103,9 @@ static hypura_status bench(bench_arguments *arguments, const hypura_environment 
     hypura_status status = hypura_interrupt_open(error);
     if (status == HYPURA_OK && arguments->io_limit) {
         status = parse_rate(arguments->io_limit, &wanted->io_limit_bytes_per_s, error);
+    }
+    if (status == HYPURA_OK && arguments->report) {
+        status = hypura_bench_report_check(arguments->report, error);
     }
     if (status == HYPURA_OK) {
         status = hypura_budgets_resolve(arguments->memory.items, arguments->memory.n, wanted->path, memory, error);
@@ -117,12 +134,10 @@ static hypura_status bench(bench_arguments *arguments, const hypura_environment 
     wanted->progress_user = &progress;
     status = hypura_bench(wanted, &report, error);
     hypura_progress_close(&progress);
-    if (status == HYPURA_OK && arguments->report) {
-        status = hypura_bench_report_write(&report, arguments->report, error);
-    }
-    if (status == HYPURA_OK) {
-        status =
-            arguments->json ? hypura_json_print(hypura_bench_json(&report), error) : hypura_bench_print(&report, error);
+    if (report.n_cells > 0) { /* what was finished before a failure is told as well */
+        hypura_error ignored;
+        const hypura_status told = tell(arguments, &report, status == HYPURA_OK ? error : &ignored);
+        status = status == HYPURA_OK ? told : status;
     }
     hypura_bench_report_clear(&report);
     return status;

@@ -17,6 +17,7 @@
 #include "base/status.h"
 #include "engine/estimate.h"
 #include "engine/experience.h"
+#include "engine/route.h"
 #include "os/confine.h"
 #include "os/os.h"
 
@@ -47,6 +48,7 @@ typedef struct series {
 typedef struct bench {
     const hypura_bench_options *options;
     hypura_bench_report *report;
+    int n_cells;                      /* to be measured */
     uint32_t read_ahead_kb;           /* as found; 0: not known */
     series series[HYPURA_MAX_SERIES]; /* of the cell at hand */
     double *values;                   /* [series][metric][run]; NaN where a run failed */
@@ -99,6 +101,14 @@ static hypura_status run_task(bench *b, const series *s, uint64_t memory_bytes, 
     return hypura_bench_run_apart(&s->task, b->options->worker, s->limit_bytes, forward_progress, b, sample, error);
 }
 
+static void add_hits(hypura_layer_hits *sum, const hypura_layer_hits *hits)
+{
+    sum->bytes_needed += hits->bytes_needed;
+    sum->bytes_hit += hits->bytes_hit;
+    sum->vram_bytes_needed += hits->vram_bytes_needed;
+    sum->vram_bytes_hit += hits->vram_bytes_hit;
+}
+
 /* A failed baseline is an outcome, told in its note; anything else ends the bench. */
 static hypura_status run_series(bench *b, hypura_bench_cell *cell, int index, uint32_t round, hypura_error *error)
 {
@@ -125,6 +135,9 @@ static hypura_status run_series(bench *b, hypura_bench_cell *cell, int index, ui
         hypura_bench_evaluate(&sample, values);
         for (int m = 0; m < HYPURA_N_METRICS; m++) {
             *value_of(b, index, m, round) = values[m];
+        }
+        for (int l = 0; l < HYPURA_MAX_BENCH_LAYERS; l++) {
+            add_hits(&told->layers[l], &sample.layers[l]);
         }
         told->n_runs++;
     } else if (s->task.plain && status == HYPURA_ERR_UNSUPPORTED && s->limit_bytes > 0) {
@@ -416,43 +429,66 @@ static hypura_status prepare(bench *b, hypura_error *error)
         b->read_ahead_kb = 0;
     }
     const int n_host = o->n_memory + o->n_weights;
-    const int n_cells = o->resident ? 2 : !limited ? 1 : (n_host > 0 ? n_host : 1) * (o->n_vram > 0 ? o->n_vram : 1);
+    b->n_cells = o->resident ? 2 : !limited ? 1 : (n_host > 0 ? n_host : 1) * (o->n_vram > 0 ? o->n_vram : 1);
     const uint64_t n_series = o->resident                                          ? 2
                               : !o->baseline                                       ? 1
                               : limited && b->read_ahead_kb != SMALL_READ_AHEAD_KB ? 3
                                                                                    : 2;
-    b->total = (uint64_t)n_cells * n_series * r->runs;
-    r->cells = calloc((size_t)n_cells, sizeof(*r->cells));
+    b->total = (uint64_t)b->n_cells * n_series * r->runs;
+    r->cells = calloc((size_t)b->n_cells, sizeof(*r->cells));
     b->values = calloc((size_t)(HYPURA_MAX_SERIES + 1) * HYPURA_N_METRICS * r->runs, sizeof(*b->values));
     return r->cells && b->values
                ? HYPURA_OK
-               : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the figures of %d cells", n_cells);
+               : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the figures of %d cells", b->n_cells);
+}
+
+/* Those of the host within those of the GPU. */
+static hypura_model_options limits_of(const hypura_bench_options *o, int cell)
+{
+    const int n_host = o->n_memory + o->n_weights;
+    const int h = n_host > 0 ? cell % n_host : 0;
+    const int v = n_host > 0 ? cell / n_host : cell;
+    hypura_model_options limits = {
+        .memory_bytes = h < o->n_memory ? o->memory_bytes[h] : 0,
+        .weights_bytes = h >= o->n_memory && h < n_host ? o->weights_bytes[h - o->n_memory] : 0,
+        .vram_bytes = v < o->n_vram ? o->vram_bytes[v] : 0,
+    };
+    if (v < o->n_vram && o->gpu_vram_bytes) {
+        memcpy(limits.gpu_vram_bytes, o->gpu_vram_bytes[v], sizeof(limits.gpu_vram_bytes));
+    }
+    return limits;
+}
+
+/* What cannot be measured is told before hours went into the cells before it. */
+static hypura_status check_cells(bench *b, hypura_error *error)
+{
+    const hypura_bench_options *o = b->options;
+    hypura_status status = HYPURA_OK;
+    if (o->route) {
+        hypura_route *route = NULL;
+        status = hypura_route_open(o->route, &route, error);
+        hypura_route_close(route);
+    }
+    for (int i = 0; i < b->n_cells && !o->resident && status == HYPURA_OK; i++) {
+        const hypura_model_options limits = limits_of(o, i);
+        hypura_bench_cell cell;
+        status = plan_cell(b, &cell, &limits, error);
+        if (status == HYPURA_OK && o->timeline && cell.plan.gpu[0] == '\0') {
+            status = hypura_fail(error, HYPURA_ERR_USAGE, "a time line is of a GPU, and none computes here");
+        }
+    }
+    return status;
 }
 
 static hypura_status run_cells(bench *b, hypura_error *error)
 {
-    const hypura_bench_options *o = b->options;
     hypura_bench_report *r = b->report;
-    hypura_status status = HYPURA_OK;
-    if (o->resident) {
-        for (int paged = 0; paged < 2 && status == HYPURA_OK; paged++) {
-            status = resident_cell(b, &r->cells[r->n_cells++], paged, error);
-        }
-        return status;
-    }
-    const int n_host = o->n_memory + o->n_weights;
-    for (int v = 0; v < (o->n_vram > 0 ? o->n_vram : 1); v++) {
-        for (int h = 0; h < (n_host > 0 ? n_host : 1) && status == HYPURA_OK; h++) {
-            hypura_model_options limits = {
-                .memory_bytes = h < o->n_memory ? o->memory_bytes[h] : 0,
-                .weights_bytes = h >= o->n_memory && h < n_host ? o->weights_bytes[h - o->n_memory] : 0,
-                .vram_bytes = v < o->n_vram ? o->vram_bytes[v] : 0,
-            };
-            if (v < o->n_vram && o->gpu_vram_bytes) {
-                memcpy(limits.gpu_vram_bytes, o->gpu_vram_bytes[v], sizeof(limits.gpu_vram_bytes));
-            }
-            status = limited_cell(b, &r->cells[r->n_cells++], &limits, error);
-        }
+    hypura_status status = check_cells(b, error);
+    for (int i = 0; i < b->n_cells && status == HYPURA_OK; i++) {
+        const hypura_model_options limits = limits_of(b->options, i);
+        status = b->options->resident ? resident_cell(b, &r->cells[i], i > 0, error)
+                                      : limited_cell(b, &r->cells[i], &limits, error);
+        r->n_cells += status == HYPURA_OK;
     }
     return status;
 }
@@ -467,9 +503,6 @@ hypura_status hypura_bench(const hypura_bench_options *options, hypura_bench_rep
         status = run_cells(&b, error);
     }
     free(b.values);
-    if (status != HYPURA_OK) {
-        hypura_bench_report_clear(report);
-    }
     return status;
 }
 

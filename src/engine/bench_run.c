@@ -106,6 +106,7 @@ static hypura_status decode_all(run *r, const hypura_bench_task *task, hypura_be
     }
     if (status == HYPURA_OK) {
         status = decode_window(r, task->n_tokens, 1, &sample->warm, error);
+        hypura_model_layer_hits(r->model, sample->layers, HYPURA_MAX_BENCH_LAYERS);
     }
     if (status == HYPURA_OK && r->timeline) {
         status = hypura_timeline_write(r->timeline, task->timeline, error);

@@ -223,6 +223,14 @@ void hypura_model_statistics(const hypura_model *model, hypura_statistics *stati
     }
 }
 
+void hypura_model_layer_hits(const hypura_model *model, hypura_layer_hits *layers, int n)
+{
+    memset(layers, 0, (size_t)n * sizeof(*layers));
+    if (model->pager) {
+        hypura_pager_layer_hits(model->pager, layers, n);
+    }
+}
+
 void hypura_model_reset_statistics(hypura_model *model)
 {
     if (model->pager) {

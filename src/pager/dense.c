@@ -227,7 +227,7 @@ const char *hypura_pager_acquire_chunk(hypura_pager *pager, int tensor, uint32_t
     chunk_rows(pager, wanted, first_row, n_rows);
 
     pthread_mutex_lock(&pager->lock);
-    pager->statistics.bytes_needed += (uint64_t)*n_rows * pager->map->tensors[tensor].row_bytes;
+    pager_count(pager, pager->map->tensors[tensor].layer, (uint64_t)*n_rows * pager->map->tensors[tensor].row_bytes, 0);
     ring->wanted = wanted;
     /* a chunk that failed while it was only read ahead gets a second chance */
     while (!data && !told) {
@@ -308,7 +308,7 @@ hypura_status hypura_pager_read_rows(hypura_pager *pager, int tensor, const int6
         pthread_mutex_lock(&pager->lock);
         pager->rows_pending = step;
         pager->rows_failed = false;
-        pager->statistics.bytes_needed += step * shape->row_bytes;
+        pager_count(pager, shape->layer, step * shape->row_bytes, 0);
         for (uint32_t i = 0; i < step; i++) {
             const hypura_io_read read = {
                 .file = (uint16_t)shape->file,

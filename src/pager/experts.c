@@ -229,6 +229,7 @@ uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint3
     const pager_bundle *place = &pager->bundles[bundle];
     pager_pool         *pool = &pager->pools[place->pool];
     const uint64_t      expert_bytes = pager->map->bundles[bundle].expert_bytes;
+    const int           layer = pager->map->bundles[bundle].layer;
     uint32_t            n_leased = 0;
     bool                started = false;
 
@@ -243,10 +244,9 @@ uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint3
             continue;
         }
         hypura_cache_pin(pool->cache, slots[i]);
-        pager->statistics.bytes_needed += expert_bytes;
-        if (pool->slots[slots[i]].filling == 0) {
-            pager->statistics.bytes_hit += expert_bytes;
-        } else {
+        const bool ready = pool->slots[slots[i]].filling == 0;
+        pager_count(pager, layer, expert_bytes, ready ? expert_bytes : 0);
+        if (!ready) {
             pager_promote(pager, place->pool, slots[i]);
         }
         n_leased++;
@@ -265,7 +265,7 @@ uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint3
             break;
         }
         pager->statistics.n_evictions += evicted != HYPURA_CACHE_NONE;
-        pager->statistics.bytes_needed += expert_bytes;
+        pager_count(pager, layer, expert_bytes, 0);
         hypura_cache_pin(pool->cache, slots[i]);
         pager_read_expert(pager, PAGER_DEMAND, bundle, experts[i], slots[i], cut_bytes);
         started = true;

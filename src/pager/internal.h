@@ -306,8 +306,21 @@ struct hypura_pager {
 
     hypura_error      error; /* the first failure not yet taken */
     hypura_statistics statistics;
+    hypura_layer_hits *layers; /* one for each */
     hypura_io_counters counters_base; /* at the last reset */
 };
+
+/* With the lock held: computing needed bytes of this layer's weights (-1: of no layer),
+ * of which so many were there. */
+static inline void pager_count(hypura_pager *pager, int layer, uint64_t needed_bytes, uint64_t hit_bytes)
+{
+    pager->statistics.bytes_needed += needed_bytes;
+    pager->statistics.bytes_hit += hit_bytes;
+    if (layer >= 0) {
+        pager->layers[layer].bytes_needed += needed_bytes;
+        pager->layers[layer].bytes_hit += hit_bytes;
+    }
+}
 
 static inline const hypura_tensor *pager_matrix(const hypura_pager *pager, int bundle, int index)
 {

@@ -260,6 +260,11 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pthread_mutex_init(&pager->lock, NULL);
     pthread_cond_init(&pager->changed, NULL);
     pthread_cond_init(&pager->jobs_changed, NULL);
+    pager->layers = calloc((size_t)pager->map->n_layers + 1, sizeof(*pager->layers));
+    if (!pager->layers) {
+        hypura_pager_close(pager);
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the hits of %d layers", options->map->n_layers);
+    }
     if (pager_open_queues(pager, error) || open_io(pager, error) || check_same(pager, pager->io, NULL, error)) {
         hypura_pager_close(pager);
         return error->status;
@@ -300,6 +305,7 @@ void hypura_pager_close(hypura_pager *pager)
     pager_close_helpers(pager);
     pager_close_routers(pager);
     pager_close_queues(pager);
+    free(pager->layers);
     pthread_cond_destroy(&pager->jobs_changed);
     pthread_cond_destroy(&pager->changed);
     pthread_mutex_destroy(&pager->lock);
@@ -471,6 +477,15 @@ void hypura_pager_statistics(hypura_pager *pager, hypura_statistics *statistics)
     statistics->io_limit_bytes_per_s = pager->io_limit_bytes_per_s;
 }
 
+void hypura_pager_layer_hits(hypura_pager *pager, hypura_layer_hits *layers, int n)
+{
+    pthread_mutex_lock(&pager->lock);
+    for (int i = 0; i < n; i++) {
+        layers[i] = i < pager->map->n_layers ? pager->layers[i] : (hypura_layer_hits){.bytes_needed = 0};
+    }
+    pthread_mutex_unlock(&pager->lock);
+}
+
 void hypura_pager_reset_statistics(hypura_pager *pager)
 {
     hypura_io_counters counters;
@@ -479,6 +494,7 @@ void hypura_pager_reset_statistics(hypura_pager *pager)
     const hypura_statistics kept = {.trunk_bytes_read = pager->statistics.trunk_bytes_read,
                                     .locked_bytes = pager->statistics.locked_bytes};
     pager->statistics = kept;
+    memset(pager->layers, 0, (size_t)pager->map->n_layers * sizeof(*pager->layers));
     pager->counters_base = counters;
     pthread_mutex_unlock(&pager->lock);
 }

@@ -86,6 +86,8 @@ const hypura_plan *hypura_pager_plan(const hypura_pager *pager);
 
 void hypura_pager_statistics(hypura_pager *pager, hypura_statistics *statistics);
 void hypura_pager_reset_statistics(hypura_pager *pager);
+/* As hypura_model_layer_hits. */
+void hypura_pager_layer_hits(hypura_pager *pager, hypura_layer_hits *layers, int n);
 
 /* ---- how much is held --------------------------------------------------- */
 

@@ -125,8 +125,8 @@ const char *hypura_pager_pinned(hypura_pager *pager, int tensor, int64_t *n_rows
     pthread_mutex_lock(&pager->lock);
     dense->n_pinned = dense->n_copied;
     *n_rows = pager_first_row(pager, tensor, dense->n_pinned);
-    pager->statistics.bytes_needed += bytes_of_rows(pager, tensor, *n_rows);
-    pager->statistics.bytes_hit += bytes_of_rows(pager, tensor, *n_rows);
+    const uint64_t bytes = bytes_of_rows(pager, tensor, *n_rows);
+    pager_count(pager, pager->map->tensors[tensor].layer, bytes, bytes);
     pthread_mutex_unlock(&pager->lock);
     return dense->pinned;
 }

@@ -272,6 +272,9 @@ void vram_count(hypura_vram *vram, int bundle, uint32_t n_needed, uint32_t n_hit
     pthread_mutex_lock(&pager->lock);
     pager->statistics.vram_bytes_needed += n_needed * bytes;
     pager->statistics.vram_bytes_hit += n_hit * bytes;
+    hypura_layer_hits *layer = &pager->layers[pager->map->bundles[bundle].layer];
+    layer->vram_bytes_needed += n_needed * bytes;
+    layer->vram_bytes_hit += n_hit * bytes;
     pager->statistics.gpus[vram->gpu].bytes_needed += n_needed * bytes;
     pager->statistics.gpus[vram->gpu].bytes_hit += n_hit * bytes;
     pager->statistics.bytes_copied += copied ? n_hit * bytes : 0;

@@ -278,7 +278,8 @@ bool driver_main(int argc, char **argv)
 int driver_setup(void **state)
 {
     (void)state;
-    static const char *const models[] = {"moe.gguf", "slow.gguf", "endless.gguf", "broken.gguf", "differs.gguf"};
+    static const char *const models[] = {"moe.gguf", "slow.gguf", "endless.gguf", "broken.gguf", "differs.gguf",
+                                         "stops.gguf"};
     if (!mkdtemp(driver_folder) || chdir(driver_folder) != 0) {
         return -1;
     }

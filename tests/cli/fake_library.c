@@ -4,6 +4,7 @@
  * of every answer. The name of the model file chooses the behaviour of opening
  * it, the prompt that of answering; a file still has to exist.
  *
+ *     stops.gguf    a bench of it is stopped after the first cell
  *     moe.gguf      works            slow.gguf    opening reports progress for 1.2 s
  *     broken.gguf   is no model      endless.gguf the same until it is told to stop
  *     differs.gguf  does not verify
@@ -475,6 +476,8 @@ static void fake_series(hypura_bench_series *series, const char *label, double t
     series->metrics[HYPURA_METRIC_DECODE_TOK_S] = (hypura_spread){tok_s, tok_s - 0.5, tok_s + 0.5};
     series->metrics[HYPURA_METRIC_PREFILL_TOK_S] = (hypura_spread){8 * tok_s, 7 * tok_s, 9 * tok_s};
     if (paged) {
+        series->layers[1] = (hypura_layer_hits){.bytes_needed = 4, .bytes_hit = 3}; /* layer 0 stays */
+        series->layers[2] = (hypura_layer_hits){.bytes_needed = 4, .vram_bytes_needed = 8, .vram_bytes_hit = 4};
         series->bound_by = "storage";
         series->metrics[HYPURA_METRIC_HIT_RATE_BYTES] = (hypura_spread){0.75, 0.5, 1.0};
         series->metrics[HYPURA_METRIC_BYTES_PER_TOKEN] = (hypura_spread){1e6, 1e6, 1e6};
@@ -516,6 +519,10 @@ hypura_status hypura_bench(const hypura_bench_options *options, hypura_bench_rep
         fake_series(&cell->series[0], "hypura", 1.0 + (double)bytes * 1e-6, true);
         fake_series(&cell->series[1], "llama.cpp", (1.0 + (double)bytes * 1e-6) / 2, false);
         snprintf(cell->series[1].note, sizeof cell->series[1].note, "no limit: a fake one");
+    }
+    if (named(options->path, "stops.gguf")) {
+        report->n_cells = 1;
+        return hypura_fail(error, HYPURA_ERR_CANCELLED, "stopped after the first cell");
     }
     return HYPURA_OK;
 }

@@ -140,6 +140,11 @@ static void test_bench_json(void **state)
         assert_true(driver_real(hypura, "decode_tok_s") < driver_real(json_object_get(hypura, "max"), "decode_tok_s"));
         assert_true(driver_real(hypura, "bound_share") == 0.8);
         assert_string_equal(driver_string(hypura, "bound_by"), "storage");
+        const json_t *rates = json_object_get(hypura, "layer_hit_rates");
+        assert_int_equal(json_array_size(rates), 3);
+        assert_true(json_is_null(json_array_get(rates, 0))); /* nothing of it is paged */
+        assert_true(json_real_value(json_array_get(rates, 1)) == 0.75);
+        assert_true(json_real_value(json_array_get(rates, 2)) == 0.5); /* in the GPU's memory */
         assert_true(driver_real(baseline, "prefill_tok_s") > 0.0);
         assert_int_equal(driver_integer(baseline, "read_ahead_kb"), 128);
         assert_null(json_object_get(baseline, "bound_tok_s")); /* what does not exist is left out */
@@ -167,7 +172,9 @@ static void test_bench_report(void **state)
     run = driver_shell("cat page.html");
     assert_int_equal(run.code, 0);
     assert_int_equal(count(run.output, "<svg"), count(run.output, "</svg>"));
-    assert_int_equal(count(run.output, "<svg"), 5);
+    assert_int_equal(count(run.output, "<svg"), 6);
+    assert_non_null(strstr(run.output, "Hit rate by layer, in the GPU's memory"));
+    assert_int_equal(count(run.output, "layer 1: 75.0 %"), 2); /* in each cell */
     assert_int_equal(count(run.output, "<tr>"), 1 + 4); /* titles, two series of two cells */
     assert_non_null(strstr(run.output, "Fake &lt;MoE&gt;"));
     assert_non_null(strstr(run.output, "recorded route"));
@@ -176,6 +183,16 @@ static void test_bench_report(void **state)
     driver_clear(&run);
     run = RUN("bench", "moe.gguf", "--weights", "1M", "--report", "no/such/folder/page.html");
     driver_expect(&run, 1, NULL, "no/such/folder/page.html");
+    assert_null(strstr(run.output, "tok/s")); /* before anything is measured */
+    driver_clear(&run);
+    run = RUN("bench", "moe.gguf", "--weights", "1M", "--report", "/dev/full");
+    driver_expect(&run, 1, "hits", "/dev/full: No space left"); /* the figures are not lost */
+    driver_clear(&run);
+    run = RUN("bench", "stops.gguf", "--weights", "4M,1M", "--report", "half.html");
+    driver_expect(&run, 1, "hits", "stopped after the first cell");
+    driver_clear(&run);
+    run = driver_shell("grep -c '<svg' half.html");
+    assert_int_equal(run.code, 0);
     driver_clear(&run);
 }
 

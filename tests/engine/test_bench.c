@@ -334,6 +334,16 @@ static void resident_is_compared_out_of_the_path_and_in_pools(void **state)
     /* Everything was read by the time of the warm window. */
     assert_true(report.cells[1].series[0].metrics[HYPURA_METRIC_BOUND_TOK_S].median > 0.0);
     assert_true(report.cells[1].decode_ratio.median > 0.0);
+    /* And each of its layers has experts. */
+    const hypura_layer_hits *layers = report.cells[1].series[0].layers;
+    hypura_map *map = NULL;
+    assert_int_equal(hypura_map_open(fixture_arch("qwen3moe-moe.gguf"), &map, NULL), HYPURA_OK);
+    for (int l = 0; l < map->n_layers + 1; l++) {
+        assert_int_equal(layers[l].bytes_hit, layers[l].bytes_needed);
+        assert_true((layers[l].bytes_needed > 0) == (l < map->n_layers));
+        assert_int_equal(report.cells[0].series[0].layers[l].bytes_needed, 0); /* nothing is paged */
+    }
+    hypura_map_close(map);
     hypura_bench_report_clear(&report);
 }
 
@@ -342,7 +352,8 @@ static void what_cannot_be_measured_is_refused(void **state)
     (void)state;
     hypura_bench_report report;
     hypura_error error;
-    const uint64_t weights[] = {1};
+    const uint64_t weights[] = {1, 1};
+    const uint64_t second[] = {UINT64_C(1) << 40, 1};
     hypura_bench_options options = {.path = fixture_arch("qwen3moe-moe.gguf"),
                                     .weights_bytes = weights,
                                     .n_weights = 1,
@@ -350,8 +361,26 @@ static void what_cannot_be_measured_is_refused(void **state)
                                     .prompt_tokens = 5,
                                     .cache_dir = fixture_cache_dir()};
     assert_int_equal(hypura_bench(&options, &report, &error), HYPURA_ERR_BUDGET);
+    hypura_bench_report_clear(&report);
+    options.weights_bytes = second;
+    options.n_weights = 2;
+    assert_int_equal(hypura_bench(&options, &report, &error), HYPURA_ERR_BUDGET);
+    assert_int_equal(report.n_cells, 0); /* before the first one is measured */
+    hypura_bench_report_clear(&report);
+    options.n_weights = 1;
+    options.timeline = fixture_path("timeline");
+    options.gpu = "none";
+    assert_int_equal(hypura_bench(&options, &report, &error), HYPURA_ERR_USAGE);
+    assert_non_null(strstr(error.message, "time line"));
+    hypura_bench_report_clear(&report);
+    options.timeline = NULL;
+    options.route = fixture_path("missing");
+    assert_int_equal(hypura_bench(&options, &report, &error), HYPURA_ERR_IO);
+    hypura_bench_report_clear(&report);
+    options.route = NULL;
     options.resident = true;
     assert_int_equal(hypura_bench(&options, &report, &error), HYPURA_ERR_USAGE);
+    hypura_bench_report_clear(&report);
     options = (hypura_bench_options){.cache_dir = fixture_cache_dir()};
     assert_int_equal(hypura_bench(&options, &report, &error), HYPURA_ERR_USAGE);
     assert_null(report.cells);

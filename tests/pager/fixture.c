@@ -130,6 +130,7 @@ void fixture_open(fixture *f, const fixture_options *options)
     f->files[0] = f->path;
     f->file_bytes[0] = end;
     f->map = (hypura_map){
+        .n_layers = FIXTURE_LAYERS,
         .path = f->path,
         .n_experts = FIXTURE_EXPERTS,
         .n_files = 1,
