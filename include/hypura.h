@@ -563,6 +563,10 @@ typedef struct hypura_generate_options {
     hypura_sampling sampling;
     hypura_text_fn  on_text;
     void           *on_text_user;
+    /* Asked very often, by the calling thread, also in the middle of a token: returning
+     * false ends the answer as on_text does. Told how much of the prompt was read. */
+    hypura_progress_fn progress;
+    void              *progress_user;
 } hypura_generate_options;
 
 typedef struct hypura_result {

@@ -33,6 +33,7 @@
 
 /* What the command line says; the library's options are the destinations. */
 typedef struct run_arguments {
+    const hypura_environment *environment;
     hypura_model_options model;
     hypura_generate_options generate;
     hypura_budget weights;
@@ -110,25 +111,31 @@ static hypura_status choose_seed(run_arguments *run, hypura_error *error)
 
 typedef struct answer {
     bool any_text;
+    hypura_progress progress; /* of the prompt, until the first text */
 } answer;
 
 static bool print_text(void *user, const char *text, size_t text_bytes)
 {
     answer *to = user;
+    hypura_progress_close(&to->progress);
     to->any_text = to->any_text || text_bytes > 0;
     return hypura_output_write(text, text_bytes) && hypura_output_flush() && !hypura_interrupted();
 }
 
 /* Generates, prints and counts one answer; of the model, or where that is NULL of the server. */
-static hypura_status answer_prompt(hypura_model *model, hypura_client *client, hypura_generate_options generate,
+static hypura_status answer_prompt(hypura_model *model, const run_arguments *run, hypura_generate_options generate,
                                    hypura_run_totals *totals, hypura_error *error)
 {
     answer to = {.any_text = false};
     hypura_result result = {.text = NULL};
     generate.on_text = print_text;
     generate.on_text_user = &to;
+    generate.progress = hypura_progress_update;
+    generate.progress_user = &to.progress;
+    hypura_progress_open(&to.progress, run->environment);
     hypura_status status = model ? hypura_generate(model, &generate, &result, error)
-                                 : hypura_client_generate(client, &generate, &result, error);
+                                 : hypura_client_generate(run->client, &generate, &result, error);
+    hypura_progress_close(&to.progress);
     if (status == HYPURA_OK || to.any_text) {
         hypura_output_write("\n", 1);
         hypura_output_flush();
@@ -146,7 +153,7 @@ static hypura_status answer_prompt(hypura_model *model, hypura_client *client, h
 static hypura_status answer_once(hypura_model *model, const run_arguments *run, hypura_run_totals *totals,
                                  hypura_error *error)
 {
-    hypura_status status = answer_prompt(model, run->client, run->generate, totals, error);
+    hypura_status status = answer_prompt(model, run, run->generate, totals, error);
     if (status == HYPURA_OK && hypura_interrupted()) {
         status = hypura_fail(error, HYPURA_ERR_CANCELLED, "interrupted");
     }
@@ -162,7 +169,7 @@ static hypura_status answer_line(hypura_model *model, const run_arguments *run, 
 {
     hypura_generate_options generate = run->generate;
     generate.prompt = line;
-    hypura_status status = answer_prompt(model, run->client, generate, totals, error);
+    hypura_status status = answer_prompt(model, run, generate, totals, error);
     if (status == HYPURA_ERR_USAGE) {
         hypura_output_error("%s", error->message);
         status = HYPURA_OK;
@@ -358,6 +365,7 @@ static hypura_status run_checked(run_arguments *run, const char *name, const hyp
 int hypura_command_run(const hypura_environment *environment, int argc, char *const *argv)
 {
     run_arguments run = {
+        .environment = environment,
         .generate.sampling = {.temperature = 0.8f, .top_p = 0.95f, .min_p = 0.05f, .top_k = 40},
     };
     hypura_sampling *sampling = &run.generate.sampling;

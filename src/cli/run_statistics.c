@@ -112,15 +112,39 @@ static json_t *gpus_json(const hypura_plan *plan, const hypura_statistics *stati
     return gpus;
 }
 
+/* Whether routers are asked ahead, and what came of the last time that it was tried. */
+static const char *foresight_text(const hypura_statistics *statistics)
+{
+    static char text[96];
+    const double percent = 100.0 * statistics->foresight_gain;
+    if (percent == 0.0) {
+        (void)snprintf(text, sizeof text, "%s", statistics->foresight);
+    } else {
+        (void)snprintf(text, sizeof text, "%s (when last tried it %s %.1f %% of a token's time)", statistics->foresight,
+                       percent > 0.0 ? "saved" : "cost", percent > 0.0 ? percent : -percent);
+    }
+    return text;
+}
+
+/* One token has no rate: it is sampled from what the prompt left. */
+static void note_rate(const char *what, uint64_t tokens, double seconds)
+{
+    if (tokens > 1) {
+        hypura_output_note("%-10s %llu tokens in %.2f s, %.1f tokens/s", what, (unsigned long long)tokens, seconds,
+                           ratio((double)tokens, seconds));
+    } else {
+        hypura_output_note("%-10s %llu token%s in %.2f s", what, (unsigned long long)tokens, tokens == 1 ? "" : "s",
+                           seconds);
+    }
+}
+
 void hypura_run_statistics_print(const hypura_run_report *report)
 {
     const hypura_run_totals *totals = report->totals;
     hypura_statistics statistics;
     hypura_model_statistics(report->model, &statistics);
-    hypura_output_note("prompt     %llu tokens in %.2f s, %.1f tokens/s", (unsigned long long)totals->prompt_tokens,
-                       totals->prompt_s, ratio((double)totals->prompt_tokens, totals->prompt_s));
-    hypura_output_note("answer     %llu tokens in %.2f s, %.1f tokens/s", (unsigned long long)totals->tokens,
-                       totals->decode_s, ratio((double)totals->tokens, totals->decode_s));
+    note_rate("prompt", totals->prompt_tokens, totals->prompt_s);
+    note_rate("answer", totals->tokens, totals->decode_s);
     if (statistics.n_reads > 0) {
         hypura_output_note("read       %s at %s (%s, %s), %s for each token", hypura_output_size(statistics.bytes_read),
                            hypura_output_rate(ratio((double)statistics.bytes_read, statistics.device_busy_s)),
@@ -137,7 +161,7 @@ void hypura_run_statistics_print(const hypura_run_report *report)
                            100.0 * hit_rate_bytes(&statistics), (unsigned long long)statistics.n_evictions);
         if (statistics.cache_policy[0] != '\0') {
             hypura_output_note("policy     %s; routers asked ahead: %s, %s read ahead, %.0f %% of it needed",
-                               statistics.cache_policy, statistics.foresight,
+                               statistics.cache_policy, foresight_text(&statistics),
                                hypura_output_size(statistics.ahead_bytes_read),
                                100.0 * ratio((double)statistics.ahead_bytes_useful, (double)statistics.ahead_bytes_read));
         }
@@ -153,7 +177,7 @@ void hypura_run_statistics_print(const hypura_run_report *report)
                                hypura_output_size(statistics.foreseen_bytes_uploaded),
                                100.0 * ratio((double)statistics.foreseen_bytes_useful,
                                              (double)statistics.foreseen_bytes_uploaded),
-                               statistics.foresight);
+                               foresight_text(&statistics));
         }
         note_gpus(hypura_model_plan(report->model), &statistics);
         hypura_output_note("selections %llu read back, %llu while the GPU went on, of which %llu in vain; %.0f us each, "
@@ -215,6 +239,7 @@ hypura_status hypura_run_statistics_write(const hypura_run_report *report, const
     hypura_json_real(&object, "read_bytes_per_s", ratio((double)statistics.bytes_read, statistics.device_busy_s));
     hypura_json_text(&object, "cache_policy", statistics.cache_policy);
     hypura_json_text(&object, "foresight", statistics.foresight);
+    hypura_json_real(&object, "foresight_gain", statistics.foresight_gain);
     hypura_json_integer(&object, "ahead_bytes_read", statistics.ahead_bytes_read);
     hypura_json_integer(&object, "ahead_bytes_useful", statistics.ahead_bytes_useful);
     hypura_json_text(&object, "io_engine", statistics.io_engine);

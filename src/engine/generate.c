@@ -150,8 +150,26 @@ static hypura_status encode_prompt(hypura_model *model, llama_token *tokens, uin
     return status;
 }
 
-static hypura_status decode_prompt(hypura_model *model, llama_token *tokens, uint32_t n, hypura_result *result,
-                                   hypura_error *error)
+/* Ends what is computed when the caller wants it: between the nodes of a graph on the
+ * processor, between the parts of a prompt on GPUs. */
+typedef struct brake_wire {
+    const hypura_generate_options *options;
+    uint32_t n_prompt; /* to be read */
+    uint32_t n_read;
+    bool pulled;
+} brake_wire;
+
+static bool is_pulled(void *user)
+{
+    brake_wire *wire = user;
+    const hypura_generate_options *o = wire->options;
+    wire->pulled =
+        wire->pulled || (o->progress && !o->progress(o->progress_user, "reading the prompt", wire->n_read, wire->n_prompt));
+    return wire->pulled;
+}
+
+static hypura_status decode_prompt(hypura_model *model, llama_token *tokens, uint32_t n, brake_wire *wire,
+                                   hypura_result *result, hypura_error *error)
 {
     const hypura_context_options *context = &model->prepared.context;
     if (llama_model_has_encoder(model->llama)) {
@@ -168,17 +186,19 @@ static hypura_status decode_prompt(hypura_model *model, llama_token *tokens, uin
                            n, context->n_context);
     }
     uint32_t done = hypura_conversation_reuse(model->conversation, tokens, n);
-    if (!llama_model_has_encoder(model->llama)) {
-        result->prompt_tokens = n - done;
-    }
+    wire->n_prompt = n - done;
     while (done < n) {
         uint32_t piece = n - done < context->n_ubatch ? n - done : context->n_ubatch;
-        hypura_status status = hypura_model_decode_part(model, tokens + done, piece, done + piece == n, error);
+        hypura_status status = is_pulled(wire)
+                                   ? hypura_fail(error, HYPURA_ERR_CANCELLED, "reading the prompt was stopped")
+                                   : hypura_model_decode_part(model, tokens + done, piece, done + piece == n, error);
         if (status != HYPURA_OK) {
             return status;
         }
         hypura_conversation_extend(model->conversation, tokens + done, piece);
         done += piece;
+        wire->n_read += piece;
+        result->prompt_tokens += llama_model_has_encoder(model->llama) ? 0 : piece;
     }
     return HYPURA_OK;
 }
@@ -279,18 +299,32 @@ static void learn(const hypura_model *model, const hypura_result *result, const 
                           model->prepared.context.n_threads, model->repack, model->prepared.direct_bytes_per_s, &costs);
 }
 
+/* What was stopped in the middle is not in the context; where that has a state instead of
+ * rows for each token, nobody knows what is. */
+static hypura_status stop(hypura_model *model, hypura_text *text, hypura_result *result, hypura_error *error)
+{
+    hypura_error_clear(error);
+    if (llama_model_is_recurrent(model->llama) || llama_model_is_hybrid(model->llama)) {
+        hypura_conversation_empty(model->conversation);
+    }
+    result->stopped_by_user = true;
+    return hypura_text_finish(text) ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for an answer");
+}
+
 static hypura_status run(hypura_model *model, const hypura_generate_options *options, hypura_text *text,
                          hypura_result *result, hypura_error *error)
 {
+    brake_wire wire = {.options = options};
     llama_token *tokens = NULL;
     struct llama_sampler *sampler = NULL;
     uint32_t n = 0;
     hypura_status status = prompt_tokens(model, options, &tokens, &n, error);
+    llama_set_abort_callback(model->ctx, options->progress ? is_pulled : NULL, &wire);
     if (status == HYPURA_OK) {
         const uint64_t start = hypura_clock_us();
-        status = decode_prompt(model, tokens, n, result, error);
+        status = decode_prompt(model, tokens, n, &wire, result, error);
         result->prompt_s = (double)(hypura_clock_us() - start) * 1e-6;
-        if (status != HYPURA_OK) {
+        if (status != HYPURA_OK && !wire.pulled) {
             hypura_conversation_empty(model->conversation);
         }
     }
@@ -305,9 +339,13 @@ static hypura_status run(hypura_model *model, const hypura_generate_options *opt
         if (status == HYPURA_OK) {
             learn(model, result, &before);
         }
-        if (status != HYPURA_OK) {
+        if (status != HYPURA_OK && !wire.pulled) {
             hypura_conversation_empty(model->conversation);
         }
+    }
+    llama_set_abort_callback(model->ctx, NULL, NULL);
+    if (status == HYPURA_ERR_CANCELLED && wire.pulled) {
+        status = stop(model, text, result, error);
     }
     llama_sampler_free(sampler);
     free(tokens);
@@ -335,10 +373,11 @@ hypura_status hypura_generate(hypura_model *model, const hypura_generate_options
     }
     if (status == HYPURA_OK) {
         status = run(model, options, &text, result, error);
-        if (!options->raw && status == HYPURA_OK) {
+        const bool answered = !result->stopped_by_user || text.whole.bytes > 0;
+        if (!options->raw && status == HYPURA_OK && answered) {
             status = hypura_conversation_push(model->conversation, "assistant", text.whole.data, error);
         }
-        if (!options->raw && status != HYPURA_OK) {
+        if (!options->raw && (status != HYPURA_OK || !answered)) {
             hypura_conversation_pop(model->conversation);
         }
     }

@@ -248,6 +248,8 @@ uint64_t hypura_model_resize(hypura_model *model, uint64_t held_bytes)
     return model->pager ? hypura_pager_resize(model->pager, held_bytes) : 0;
 }
 
+enum { ABORTED = 2 }; /* libllama's code for what the abort callback ended */
+
 /* The pager knows best why a graph failed: the file, the offset, the reason. */
 static hypura_status compute_failed(hypura_model *model, int code, const char *what, uint32_t n, hypura_error *error)
 {
@@ -257,6 +259,9 @@ static hypura_status compute_failed(hypura_model *model, int code, const char *w
         if (status != HYPURA_OK) {
             return status;
         }
+    }
+    if (code == ABORTED) {
+        return hypura_fail(error, HYPURA_ERR_CANCELLED, "computing %u tokens was stopped", n);
     }
     if (code == 1) {
         return hypura_fail(error, HYPURA_ERR_USAGE,

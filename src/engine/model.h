@@ -46,7 +46,8 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
 
 /* Decodes n tokens after those that the context holds; logits for all of them, or
  * for the last one. n is at most the context's n_ubatch. After a failure what the
- * context holds is unknown: clear it. */
+ * context holds is unknown: clear it. HYPURA_ERR_CANCELLED where the context's abort
+ * callback wanted it: these tokens are then not in it. */
 hypura_status hypura_model_decode(hypura_model *model, const llama_token *tokens, uint32_t n, bool all_logits,
                                   hypura_error *error);
 /* A part of a prompt, with logits for its last token. Where it is not the last part a GPU

@@ -101,6 +101,92 @@ static void text_arrives_whole(void **state)
     hypura_model_close(model);
 }
 
+/* Asked that often before it says stop; 0: never. */
+typedef struct patience {
+    int asked;
+    int stop_at;
+    int second_part; /* asked so often before the first part of the prompt was read */
+    int answer;      /* and before all of it was */
+} patience;
+
+static bool ask(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    patience *p = user;
+    assert_non_null(what);
+    assert_true(done <= total);
+    p->second_part += done == 0;
+    p->answer += done < total;
+    return ++p->asked != p->stop_at;
+}
+
+/* Nothing waits for the end of a prompt, or of a token: that may take minutes. */
+static void whatever_is_computed_can_be_stopped(void **state)
+{
+    (void)state;
+    const hypura_model_options kinds[] = {
+        {.plain = true, .n_ubatch = 8}, {.weights_bytes = 50000000, .force_paging = true, .n_ubatch = 8}};
+    for (size_t k = 0; k < sizeof(kinds) / sizeof(*kinds); k++) {
+        hypura_model *model = open_model(fixture_model("smollm2-135m.gguf"), &kinds[k]);
+        patience p = {.stop_at = 0};
+        hypura_generate_options wanted = {
+            .prompt = PARIS, .raw = true, .max_tokens = 6, .progress = ask, .progress_user = &p};
+        hypura_result whole = generate(model, &wanted);
+        const int asked = p.asked;
+        assert_true(p.second_part > 10 && p.answer > p.second_part + 10 && asked > p.answer + 10); /* between nodes */
+        hypura_model_reset(model);
+
+        /* In the prompt's first part, in its second one, in the answer. */
+        const int stops[] = {3, p.second_part + 3, p.answer + (asked - p.answer) / 2};
+        for (size_t i = 0; i < sizeof(stops) / sizeof(*stops); i++) {
+            p = (patience){.stop_at = stops[i]};
+            hypura_result half = generate(model, &wanted);
+            assert_true(half.stopped_by_user);
+            assert_int_equal(p.asked, p.stop_at); /* and not once more */
+            assert_true(i < 2 ? half.tokens == 0 && half.prompt_tokens < whole.prompt_tokens : half.tokens > 1);
+            assert_memory_equal(half.text, whole.text, strlen(half.text));
+            hypura_result_clear(&half);
+            /* What was not finished is not in the context: the same answer comes. */
+            p = (patience){.stop_at = 0};
+            hypura_result again = generate(model, &wanted);
+            assert_string_equal(again.text, whole.text);
+            assert_false(again.stopped_by_user);
+            hypura_result_clear(&again);
+            hypura_model_reset(model);
+        }
+        hypura_result_clear(&whole);
+        hypura_model_close(model);
+    }
+}
+
+/* A message that was not answered at all is not part of it. */
+static void a_stopped_prompt_leaves_the_conversation_as_it_was(void **state)
+{
+    (void)state;
+    hypura_model *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
+    patience p = {.stop_at = 5};
+    hypura_generate_options wanted = {.prompt = "Name a colour.", .max_tokens = 5};
+    hypura_result first = generate(model, &wanted);
+    wanted.prompt = "And another one?";
+    wanted.progress = ask;
+    wanted.progress_user = &p;
+    hypura_result stopped = generate(model, &wanted);
+    assert_string_equal(stopped.text, "");
+    p.stop_at = 0;
+    hypura_result second = generate(model, &wanted);
+    hypura_model_reset(model);
+    wanted = (hypura_generate_options){.prompt = "Name a colour.", .max_tokens = 5};
+    hypura_result once = generate(model, &wanted);
+    wanted.prompt = "And another one?";
+    hypura_result expected = generate(model, &wanted);
+    assert_string_equal(second.text, expected.text);
+    hypura_result_clear(&first);
+    hypura_result_clear(&stopped);
+    hypura_result_clear(&second);
+    hypura_result_clear(&once);
+    hypura_result_clear(&expected);
+    hypura_model_close(model);
+}
+
 static void conversation_goes_on(void **state)
 {
     (void)state;
@@ -268,6 +354,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_answer_paged_and_plain),
         cmocka_unit_test(text_arrives_whole),
+        cmocka_unit_test(whatever_is_computed_can_be_stopped),
+        cmocka_unit_test(a_stopped_prompt_leaves_the_conversation_as_it_was),
         cmocka_unit_test(conversation_goes_on),
         cmocka_unit_test(seeds_decide),
         cmocka_unit_test(context_ends),
