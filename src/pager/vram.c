@@ -72,14 +72,6 @@ static void join_uploads(hypura_vram *vram)
     }
 }
 
-/* The same for what copies from slots. */
-static void join_reader(hypura_vram *vram, ggml_backend_event_t event)
-{
-    if (vram->reader) {
-        ggml_backend_event_wait(vram->reader, event);
-    }
-}
-
 void hypura_vram_defer(hypura_vram *vram, int matrix)
 {
     vram->late_matrix = vram->uploaded_late ? matrix : -1;
@@ -94,7 +86,6 @@ void hypura_vram_join(hypura_vram *vram)
 {
     if (vram->has_late) {
         ggml_backend_event_wait(vram->backend, vram->uploaded_late);
-        join_reader(vram, vram->uploaded_late);
         vram->has_late = false;
     }
 }
@@ -168,9 +159,7 @@ static void send_late(hypura_vram *vram, int late, uint32_t from)
 static void join_part(hypura_vram *vram, bool to_slots, int late, uint32_t from)
 {
     join_uploads(vram);
-    if (to_slots && vram->uploader) {
-        join_reader(vram, vram->uploaded);
-    }
+    vram->slots_changed |= to_slots;
     if (late >= 0) {
         send_late(vram, late, from);
         ggml_backend_event_record(vram->uploaded_late, vram->uploader);

@@ -89,6 +89,7 @@ struct hypura_vram {
     bool                       has_late;      /* backend does not wait for uploaded_late yet */
     ggml_backend_t             reader;   /* other copies than uploads go through it, while backend computes on; or NULL */
     ggml_backend_event_t       computed; /* what reader waits for */
+    bool                       slots_changed; /* by uploads that reader does not wait for yet */
     ggml_backend_event_t       copied;   /* from slots to a stage, through reader */
     const vram_manners        *manners;
     uint32_t                   n_pools;

@@ -81,6 +81,17 @@ static struct ggml_cgraph *new_graph(hypura_vram *vram)
     return ggml_new_graph_custom(vram->copies, 3 * (size_t)MAX_EXPERTS * HYPURA_MAX_BUNDLE, false);
 }
 
+/* What the reader copies from slots comes after the uploads to them. While one token is computed
+ * it copies none, so that no upload asks for this by itself. */
+static void join_slots(hypura_vram *vram)
+{
+    if (vram->reader && vram->slots_changed) {
+        ggml_backend_event_wait(vram->reader, vram->uploaded);
+        ggml_backend_event_wait(vram->reader, vram->uploaded_late);
+    }
+    vram->slots_changed = false;
+}
+
 static hypura_status copy_held(hypura_vram *vram, int bundle, int set, const vram_held *held)
 {
     const uint32_t      n_experts = (uint32_t)vram->pager->map->bundles[bundle].n_experts;
@@ -89,6 +100,7 @@ static hypura_status copy_held(hypura_vram *vram, int bundle, int set, const vra
         graph = new_graph(vram);
         add_copies(vram, graph, bundle, set, held);
     }
+    join_slots(vram);
     if (ggml_backend_graph_compute_async(vram->reader ? vram->reader : vram->backend, graph) != GGML_STATUS_SUCCESS) {
         return HYPURA_ERR_BACKEND;
     }
