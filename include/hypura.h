@@ -114,6 +114,7 @@ typedef struct hypura_profile {
     int            n_io_rates; /* by size, then by depth */
     hypura_io_rate io_rates[HYPURA_MAX_IO_RATES];
     int64_t  measured_unix_s;
+    char     not_stored[256]; /* why it could not be, and will be measured again, or "" */
     int           n_devices;
     hypura_device devices[HYPURA_MAX_DEVICES];
 } hypura_profile;
@@ -128,7 +129,8 @@ typedef struct hypura_profile_options {
 } hypura_profile_options;
 
 /* Loads the stored profile when it fits this machine and drive, else measures
- * (a few seconds) and stores it. Memory figures are always taken anew. */
+ * (a few seconds) and stores it. Memory figures are always taken anew. A folder that
+ * cannot be written is no failure: not_stored tells. */
 HYPURA_API hypura_status hypura_profile_get(const hypura_profile_options *options, hypura_profile *profile,
                                             hypura_error *error);
 
@@ -366,6 +368,7 @@ typedef struct hypura_plan {
     int               n_placements; /* one for each tensor of the map */
     hypura_placement *placements;
     int              *order; /* tensors in the order in which a graph uses them; unused ones last */
+    char              not_stored[256]; /* of the profile it was made from */
     /* forecast */
     double      decode_tok_s;
     double      bound_tok_s; /* max(compute, missed bytes / bandwidth) alone */

@@ -98,6 +98,9 @@ int hypura_command_estimate(const hypura_environment *environment, int argc, cha
     } else if (status == HYPURA_OK) {
         print_plan(plan);
     }
+    if (status == HYPURA_OK) {
+        hypura_vram_note(&wanted, plan);
+    }
     hypura_plan_free(plan);
     return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
 }

@@ -83,7 +83,7 @@ static hypura_status print_profile(const hypura_profile *profile, hypura_error *
                          hypura_output_size(profile->ram_limit_bytes), hypura_output_rate(profile->memory_bytes_per_s));
     hypura_output_printf("storage    %s%s\n", profile->storage_path,
                          profile->provisional ? " (small: provisional, measured anew next time)" : "");
-    hypura_output_printf("reads      %s with %u requests of %s in flight (%s, %s), 4 KiB in %.0f us\n",
+    hypura_output_printf("reads      %s with %u x %s in flight (%s, %s), 4 KiB in %.0f us\n",
                          hypura_output_rate(profile->direct_bytes_per_s), profile->io_depth,
                          hypura_output_size(profile->io_block_bytes), profile->io_engine,
                          profile->direct_io ? "direct" : "through the page cache", profile->read_latency_us);
@@ -162,6 +162,9 @@ int hypura_command_profile(const hypura_environment *environment, int argc, char
     hypura_progress_close(&progress);
     if (status == HYPURA_OK) {
         status = json ? hypura_json_print(profile_json(&profile), &error) : print_profile(&profile, &error);
+        if (profile.not_stored[0] != '\0') {
+            hypura_output_note("not stored: %s", profile.not_stored);
+        }
     }
     return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
 }

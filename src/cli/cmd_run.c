@@ -249,6 +249,7 @@ static void describe_run(const hypura_model *model, const run_arguments *run)
         hypura_output_note("mode       plain: llama.cpp alone, all weights are held in memory");
     } else {
         hypura_placement_describe(hypura_model_plan(model), print_note);
+        hypura_vram_note(&run->model, hypura_model_plan(model));
     }
     if (sampling->temperature > 0.0f) {
         hypura_output_note("sampling   temperature %.2f, top-p %.2f, top-k %d, min-p %.2f, seed %u",

@@ -160,6 +160,17 @@ hypura_status hypura_vram_resolve(const hypura_vram_limit *limits, int n, const 
     return status;
 }
 
+void hypura_vram_note(const hypura_model_options *model, const hypura_plan *plan)
+{
+    bool limited = model->vram_bytes > 0;
+    for (int g = 0; g < HYPURA_MAX_GPUS; g++) {
+        limited = limited || model->gpu_vram_bytes[g] > 0;
+    }
+    if (limited && plan->gpu[0] == '\0') {
+        hypura_output_note("GPU        none computes here: --vram limits nothing");
+    }
+}
+
 hypura_status hypura_vram_apply(const hypura_vram_limit *limit, hypura_model_options *model, hypura_error *error)
 {
     uint64_t bytes = 0;

@@ -71,6 +71,8 @@ hypura_status hypura_vram_resolve(const hypura_vram_limit *limits, int n, const 
                                   uint64_t *bytes, uint64_t (*each)[HYPURA_MAX_GPUS], hypura_error *error);
 /* The same for one limit, which becomes the model's. */
 hypura_status hypura_vram_apply(const hypura_vram_limit *limit, hypura_model_options *model, hypura_error *error);
+/* To standard error, where there is a limit and no GPU. */
+void hypura_vram_note(const hypura_model_options *model, const hypura_plan *plan);
 
 /* Turns n budgets for the model at path into bytes; its header is read only when
  * one of them is a per cent, of all its files together. */

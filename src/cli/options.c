@@ -422,7 +422,7 @@ hypura_status hypura_options_parse(const hypura_syntax *syntax, int argc, char *
             arguments->operands[arguments->n_operands++] = word;
         } else if (strcmp(word, "--") == 0) {
             options_ended = true;
-        } else if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
+        } else if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strncmp(word, "--help=", 7) == 0) {
             arguments->help = true;
             return HYPURA_OK;
         } else {

@@ -84,6 +84,11 @@ static void describe_gpu(const hypura_plan *plan, int g, void (*print)(const cha
 void hypura_placement_describe(const hypura_plan *plan, void (*print)(const char *line))
 {
     sentence line = {.used = 0};
+    if (plan->not_stored[0] != '\0') {
+        say(&line, "profile    measured, and not stored for the next time: %s", plan->not_stored);
+        print(line.text);
+        line = (sentence){.used = 0};
+    }
     say(&line, "mode       %s: %s", hypura_mode_name(plan->mode), explain_mode(plan->mode));
     print(line.text);
 

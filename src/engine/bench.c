@@ -473,6 +473,9 @@ static hypura_status check_cells(bench *b, hypura_error *error)
         const hypura_model_options limits = limits_of(o, i);
         hypura_bench_cell cell;
         status = plan_cell(b, &cell, &limits, error);
+        if (status == HYPURA_OK && o->n_vram > 0 && cell.plan.gpu[0] == '\0') {
+            status = hypura_fail(error, HYPURA_ERR_USAGE, "a limit on GPU memory, and no GPU computes here");
+        }
         if (status == HYPURA_OK && o->timeline && cell.plan.gpu[0] == '\0') {
             status = hypura_fail(error, HYPURA_ERR_USAGE, "a time line is of a GPU, and none computes here");
         }

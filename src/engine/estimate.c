@@ -374,6 +374,9 @@ static hypura_status prepare(demand *wanted, const hypura_profile *given, uint32
         status = solve_survey(wanted, survey, vocab_bytes, prepared, error);
     }
     hypura_survey_free(survey);
+    if (status == HYPURA_OK) {
+        memcpy(prepared->plan->not_stored, wanted->profile.not_stored, sizeof(prepared->plan->not_stored));
+    }
     if (status == HYPURA_OK && n_sequences > 1 && prepared->plan->mode != HYPURA_MODE_RESIDENT) {
         status = share_cache(wanted, prepared, error);
     }

@@ -144,6 +144,9 @@ static hypura_status choose_budgets(verification *v, hypura_error *error)
         choose_vram_budgets(v, &prepared);
     }
     hypura_prepare_clear(&prepared);
+    if (o->vram_bytes && !v->over_gpus) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "a limit on GPU memory, and no GPU computes here");
+    }
     return HYPURA_OK;
 }
 

@@ -126,14 +126,14 @@ hypura_status hypura_profile_get(const hypura_profile_options *options, hypura_p
     hypura_os_cpu_name(profile->cpu, sizeof profile->cpu);
     profile->n_cpus = hypura_os_cpu_count();
 
-    hypura_status status = HYPURA_OK;
-    if (options->cache_dir != NULL) {
-        status = hypura_store_make_folder(options->cache_dir, error);
+    /* What is measured serves without being stored: a full disk or a folder of somebody
+     * else's is no reason to do nothing. */
+    char not_stored[sizeof profile->not_stored] = "";
+    if (options->cache_dir != NULL && hypura_store_make_folder(options->cache_dir, error) != HYPURA_OK) {
+        (void)snprintf(not_stored, sizeof not_stored, "%.255s", error->message);
     }
     hypura_os_drive drive;
-    if (status == HYPURA_OK) {
-        status = hypura_os_drive_read(storage, &drive, error);
-    }
+    hypura_status status = hypura_os_drive_read(storage, &drive, error);
     if (status != HYPURA_OK) {
         return status;
     }
@@ -147,9 +147,11 @@ hypura_status hypura_profile_get(const hypura_profile_options *options, hypura_p
     const hypura_profile known = *profile;
     list_devices(options->every_driver, profile);
     const bool rated = status == HYPURA_OK && rate_gpus(profile, &known);
-    if (status == HYPURA_OK && options->cache_dir != NULL && (!stored || rated) && !profile->provisional) {
-        status = hypura_store_save(options->cache_dir, drive.id, profile, error);
+    if (status == HYPURA_OK && options->cache_dir != NULL && (!stored || rated) && !profile->provisional &&
+        not_stored[0] == '\0' && hypura_store_save(options->cache_dir, drive.id, profile, error) != HYPURA_OK) {
+        (void)snprintf(not_stored, sizeof not_stored, "%.255s", error->message);
     }
+    (void)snprintf(profile->not_stored, sizeof profile->not_stored, "%s", not_stored);
     if (status != HYPURA_OK) {
         return status;
     }

@@ -118,6 +118,16 @@ static hypura_status refuse(const planner *p, const plan_budget *budget, uint64_
 {
     char weights[HYPURA_SIZE_TEXT], floor[HYPURA_SIZE_TEXT], total[HYPURA_SIZE_TEXT];
     uint64_t total_bytes = floor_bytes + budget->fixed_bytes;
+    if (budget->memory_bytes > 0) {
+        char memory[HYPURA_SIZE_TEXT];
+        return hypura_fail(error, HYPURA_ERR_BUDGET,
+                           "%s of memory is below the floor of %s (%llu bytes): that is %s (%llu bytes) of weights, "
+                           "with context, computing and overhead; give at least that, or a shorter context; model %s",
+                           hypura_size_format(budget->memory_bytes, memory, sizeof(memory)),
+                           hypura_size_format(total_bytes, total, sizeof(total)), (unsigned long long)total_bytes,
+                           hypura_size_format(floor_bytes, floor, sizeof(floor)), (unsigned long long)floor_bytes,
+                           p->map->path ? p->map->path : "");
+    }
     return hypura_fail(error, HYPURA_ERR_BUDGET,
                        "%s for weights is below the floor of %s (%llu bytes), which with context, computing and "
                        "overhead is %s (%llu bytes) of memory: give at least that, or a shorter context; model %s",

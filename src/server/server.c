@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/size.h"
 #include "base/status.h"
+#include "os/os.h"
 #include "server/guard.h"
 #include "server/log.h"
 #include "server/meter.h"
@@ -46,13 +47,12 @@ static hypura_status check_options(hypura_server_options *options, hypura_error 
 /* Memory that is free now, less a tenth for everybody else. */
 static hypura_status choose_memory(hypura_server_options *options, hypura_error *error)
 {
-    hypura_profile profile;
-    const hypura_profile_options wanted = {.cache_dir = options->cache_dir};
+    hypura_os_memory memory = {.available_bytes = 0};
     if (options->memory_bytes > 0) {
         return HYPURA_OK;
     }
-    hypura_status status = hypura_profile_get(&wanted, &profile, error);
-    options->memory_bytes = profile.ram_available_bytes / 10 * 9;
+    hypura_status status = hypura_os_memory_read(&memory, error);
+    options->memory_bytes = memory.available_bytes / 10 * 9;
     return status;
 }
 

@@ -374,6 +374,12 @@ static void what_cannot_be_measured_is_refused(void **state)
     assert_non_null(strstr(error.message, "time line"));
     hypura_bench_report_clear(&report);
     options.timeline = NULL;
+    options.vram_bytes = weights;
+    options.n_vram = 1;
+    assert_int_equal(hypura_bench(&options, &report, &error), HYPURA_ERR_USAGE);
+    assert_non_null(strstr(error.message, "no GPU"));
+    hypura_bench_report_clear(&report);
+    options.n_vram = 0;
     options.route = fixture_path("missing");
     assert_int_equal(hypura_bench(&options, &report, &error), HYPURA_ERR_IO);
     hypura_bench_report_clear(&report);

@@ -221,6 +221,10 @@ static void what_cannot_be_verified(void **state)
     ubatch.ubatches = &none;
     ubatch.n_ubatches = 1;
     fixture_fails(HYPURA_ERR_USAGE, hypura_verify(&ubatch, &report, &error), &error, "0 tokens");
+    const uint64_t vram[] = {UINT64_C(1) << 30};
+    hypura_verify_options no_gpu = {
+        .path = ubatch.path, .gpu = "none", .vram_bytes = vram, .n_vram = 1, .cache_dir = fixture_cache_dir()};
+    fixture_fails(HYPURA_ERR_USAGE, hypura_verify(&no_gpu, &report, &error), &error, "no GPU");
     hypura_verify_options stopped = options;
     stopped.progress = refuse;
     stopped.progress_user = &calls;

@@ -7,6 +7,7 @@
 #include "hw_fixture.h"
 
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/resource.h>
 
 /* A drive and processor that are this machine's, with invented rates. */
@@ -221,6 +222,26 @@ static void measured_figures_make_sense_and_are_stored(void **state)
     assert_int_equal(again.measured_unix_s, p.measured_unix_s);
 }
 
+/* A cache that cannot be written costs the time to measure again, and nothing else. */
+static void what_cannot_be_stored_is_told_and_used(void **state)
+{
+    (void)state;
+    char path[128];
+    snprintf(path, sizeof path, "%s/profile.json", fixture_folder);
+    assert_int_equal(mkdir(path, 0755), 0); /* also root cannot write a file of this name */
+    hypura_profile_options options = {.cache_dir = fixture_folder};
+    hypura_profile p;
+    hypura_error error;
+    assert_int_equal(hypura_profile_get(&options, &p, &error), HYPURA_OK);
+    assert_true(p.direct_bytes_per_s > 0 && p.ram_available_bytes > 0);
+    assert_non_null(strstr(p.not_stored, path));
+
+    stopper s = {.in = "memory", .left = 0};
+    options = (hypura_profile_options){
+        .cache_dir = "/dev/null/cache", .storage_path = fixture_folder, .progress = stop, .progress_user = &s};
+    assert_int_equal(hypura_profile_get(&options, &p, &error), HYPURA_ERR_CANCELLED); /* it would measure */
+}
+
 static void senseless_options_are_refused(void **state)
 {
     (void)state;
@@ -237,6 +258,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         IN_FOLDER(a_stored_profile_is_used_with_memory_of_now),
         IN_FOLDER(force_and_damage_measure_anew_and_a_stop_leaves_nothing),
+        IN_FOLDER(what_cannot_be_stored_is_told_and_used),
         IN_FOLDER(a_file_that_cannot_grow_is_an_error_with_advice),
         IN_FOLDER(without_room_a_small_file_is_measured_itself),
         IN_FOLDER(a_large_file_is_measured_as_it_is),
