@@ -35,19 +35,8 @@ static struct {
     hypura_pager *pager;
 } model;
 
-static bool is_gguf(const char *path)
-{
-    char  magic[4] = {0};
-    FILE *file = fopen(path, "rb");
-    if (!file) {
-        return false;
-    }
-    const bool read = fread(magic, 1, sizeof(magic), file) == sizeof(magic);
-    fclose(file);
-    return read && memcmp(magic, "GGUF", sizeof(magic)) == 0;
-}
-
-/* The GGUF among the open files that has this weight. */
+/* The GGUF among the open files that has this weight. The others are terminals and pipes too, of
+ * which nothing may be read: hypura_map_open takes regular files alone. */
 static hypura_map *find_open_model(const char *weight, char *path, size_t capacity)
 {
     static const char folder[] = "/proc/self/fd";
@@ -62,7 +51,7 @@ static hypura_map *find_open_model(const char *weight, char *path, size_t capaci
             continue;
         }
         path[n] = '\0';
-        if (is_gguf(path) && hypura_map_open(path, &map, NULL) == HYPURA_OK) {
+        if (hypura_map_open(path, &map, NULL) == HYPURA_OK) {
             if (hypura_map_find(map, weight) >= 0) {
                 found = map;
             } else {

@@ -18,7 +18,7 @@ hypura_status hypura_source_open_file(void *user, const char *path, hypura_sourc
 {
     (void)user;
     /* O_NONBLOCK: opening a pipe nobody writes to would wait for ever. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0) {
         return hypura_fail_errno(error, errno, "%s: cannot open", path);
     }

@@ -5,7 +5,8 @@ set -euo pipefail
 bench=$1 plugin=$2 model=$3
 bytes=$(wc -c <"$model")
 stats=$(mktemp)
-trap 'rm -f "$stats"' EXIT
+pipe=$stats.pipe
+trap 'rm -f "$stats" "$pipe"' EXIT
 export OMP_WAIT_POLICY=passive GGML_BACKEND_PATH=$plugin HYPURA_STATS=$stats
 # Under a sanitizer its runtime comes first; what llama.cpp's own program leaks is not looked at.
 preload=()
@@ -16,7 +17,13 @@ if [ -n "${HYPURA_PRELOAD:-}" ]; then
 fi
 run() { "${preload[@]}" "$bench" -m "$model" -p 16 -n 4 -r 1 -t 2 "$@"; }
 
-HYPURA_MEMORY=$((bytes * 6 / 10)) run
+# Standard input that somebody else reads, as a terminal is: the plug-in finds the model without a look at it.
+mkfifo "$pipe"
+exec 7<>"$pipe"
+echo "for somebody else" >&7
+HYPURA_MEMORY=$((bytes * 6 / 10)) run <&7
+read -r -t 10 line <&7
+[ "$line" = "for somebody else" ]
 cat "$stats"
 grep -q '"mode":"experts"' "$stats"
 grep -Eq '"bytes_read":[1-9]' "$stats"
