@@ -97,7 +97,8 @@ static size_t on_data(char *data, size_t size, size_t n, void *user)
 
 /* ---- the request ------------------------------------------------------------------ */
 
-static json_t *make_body(const hypura_client *client, const hypura_generate_options *options)
+/* prompt: that of a request for raw text, which it takes over; NULL: the conversation. */
+static json_t *make_body(const hypura_client *client, const hypura_generate_options *options, json_t *prompt)
 {
     const hypura_sampling *sampling = &options->sampling;
     json_t *body =
@@ -107,8 +108,8 @@ static json_t *make_body(const hypura_client *client, const hypura_generate_opti
     if (options->max_tokens > 0) {
         json_object_set_new(body, "max_tokens", json_integer(options->max_tokens));
     }
-    if (options->raw) {
-        json_object_set_new(body, "prompt", json_string(options->prompt));
+    if (prompt) {
+        json_object_set_new(body, "prompt", prompt);
     } else {
         json_object_set(body, "messages", client->messages);
     }
@@ -171,15 +172,20 @@ hypura_status hypura_client_generate(hypura_client *client, const hypura_generat
     answering a = {.on_text = options->on_text, .user = options->on_text_user, .result = result};
     memset(result, 0, sizeof(*result));
     hypura_error_clear(error);
-    if (!options->raw) {
-        json_array_append_new(client->messages, json_pack("{s:s, s:s}", "role", "user", "content", options->prompt));
+    json_t *prompt = options->raw ? json_string(options->prompt)
+                                  : json_pack("{s:s, s:s}", "role", "user", "content", options->prompt);
+    if (!prompt) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "the prompt is no UTF-8");
     }
-    json_t *body = make_body(client, options);
+    if (!options->raw && json_array_append_new(client->messages, prompt) != 0) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for another message");
+    }
+    json_t *body = make_body(client, options, options->raw ? prompt : NULL);
     char *text = json_dumps(body, JSON_COMPACT);
     json_decref(body);
     hypura_status status = text
                                ? run(client, options->raw ? "/v1/completions" : "/v1/chat/completions", text, &a, error)
-                               : hypura_fail(error, HYPURA_ERR_USAGE, "the prompt is no UTF-8");
+                               : hypura_fail(error, HYPURA_ERR_USAGE, "the name of the model is no UTF-8");
     free(text);
     sse_clear(&a.events);
     hypura_buffer_clear(&a.refusal);
@@ -213,7 +219,11 @@ hypura_status hypura_client_open(const char *url, const char *api_key, const cha
         return hypura_fail(error, HYPURA_ERR_USAGE, "%s is no address of a server: write http://127.0.0.1:8080", url);
     }
     char key[1024];
-    snprintf(key, sizeof key, "Authorization: Bearer %s", api_key ? api_key : "");
+    const int length = snprintf(key, sizeof key, "Authorization: Bearer %s", api_key ? api_key : "");
+    if (length < 0 || (size_t)length >= sizeof key) {
+        free(client);
+        return hypura_fail(error, HYPURA_ERR_USAGE, "a key of %zu bytes is too long", strlen(api_key));
+    }
     if (client) {
         client->curl = curl_easy_init();
         client->url = strdup(url);

@@ -1,0 +1,64 @@
+/* Asking a server: what cannot be sent is told before anybody is asked, and leaves the conversation as it was. */
+#include "hypura_server.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Nobody listens there: who asks gets HYPURA_ERR_IO. */
+#define NOBODY "http://127.0.0.1:9"
+
+static hypura_status ask(hypura_client *client, const char *prompt, bool raw, hypura_error *error)
+{
+    hypura_result result;
+    const hypura_generate_options options = {.prompt = prompt, .raw = raw};
+    const hypura_status status = hypura_client_generate(client, &options, &result, error);
+    hypura_result_clear(&result);
+    return status;
+}
+
+static void what_is_no_text_is_not_sent(void **state)
+{
+    (void)state;
+    for (int raw = 0; raw < 2; raw++) {
+        hypura_client *client = NULL;
+        hypura_error error;
+        assert_int_equal(hypura_client_open(NOBODY, NULL, "model", &client, &error), HYPURA_OK);
+        assert_int_equal(ask(client, "Hello.", raw, &error), HYPURA_ERR_IO);
+        assert_int_equal(ask(client, "\xff", raw, &error), HYPURA_ERR_USAGE);
+        assert_non_null(strstr(error.message, "the prompt is no UTF-8"));
+        assert_int_equal(ask(client, "Hello.", raw, &error), HYPURA_ERR_IO);
+        hypura_client_close(client);
+        assert_int_equal(hypura_client_open(NOBODY, NULL, "\xff", &client, &error), HYPURA_OK);
+        assert_int_equal(ask(client, "Hello.", raw, &error), HYPURA_ERR_USAGE);
+        assert_non_null(strstr(error.message, "the name of the model"));
+        hypura_client_close(client);
+    }
+}
+
+static void what_is_no_address_or_key_is_refused(void **state)
+{
+    (void)state;
+    hypura_client *client = NULL;
+    hypura_error error;
+    char key[2000];
+    memset(key, 'k', sizeof key);
+    key[sizeof key - 1] = '\0';
+    assert_int_equal(hypura_client_open("127.0.0.1:8080", NULL, "model", &client, &error), HYPURA_ERR_USAGE);
+    assert_int_equal(hypura_client_open(NOBODY, key, "model", &client, &error), HYPURA_ERR_USAGE);
+    assert_non_null(strstr(error.message, "1999 bytes"));
+    assert_null(client);
+}
+
+int main(void)
+{
+    (void)setenv("no_proxy", "127.0.0.1", 1);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_no_text_is_not_sent),
+        cmocka_unit_test(what_is_no_address_or_key_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
