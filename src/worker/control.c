@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #define TELL_US     (UINT64_C(250) * 1000)
-#define END_SECONDS 10 /* the server gets this long to end by itself */
+#define END_SECONDS 2 /* the server gets this long to end by itself: nobody is left whom it could answer */
 
 struct hypura_control {
     hypura_worker_model *model;

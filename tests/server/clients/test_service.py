@@ -293,7 +293,7 @@ class Conversations(unittest.TestCase):
         cache = harness.make_cache(os.path.join(folder, "cache"))
         states = os.path.join(cache, "conversations")
         options = dict(models=[DENSE], folder=folder, env={"HYPURA_CACHE_DIR": cache})
-        messages = user("Remember: " + ", ".join(f"the number of {i} is {i * 7 % 61}" for i in range(40)))
+        messages = user("Remember: " + ", ".join(f"the number of {i} is {i * 7 % 61}" for i in range(20)))
         try:
             with harness.Server("--memory", "1G", "--threads", "1", **options) as server:
                 first, cached = self.turn(server, messages)
