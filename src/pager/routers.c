@@ -9,6 +9,7 @@
  */
 #include "pager/internal.h"
 
+#include "base/size.h"
 #include "base/status.h"
 
 #include "ggml.h"
@@ -57,10 +58,15 @@ static enum ggml_type copy_type(int64_t n_inputs)
     return n_inputs % ggml_blck_size(GGML_TYPE_Q8_0) == 0 ? GGML_TYPE_Q8_0 : GGML_TYPE_F32;
 }
 
+/* The bias behind them is of floats. */
+static uint64_t rows_bytes(const hypura_tensor *tensor)
+{
+    return hypura_round_up(ggml_row_size(copy_type(tensor->ne[0]), tensor->ne[0]) * (uint64_t)tensor->ne[1], sizeof(float));
+}
+
 static uint64_t copy_bytes(const hypura_tensor *tensor)
 {
-    return ggml_row_size(copy_type(tensor->ne[0]), tensor->ne[0]) * (uint64_t)tensor->ne[1] +
-           (uint64_t)tensor->ne[1] * sizeof(float);
+    return rows_bytes(tensor) + (uint64_t)tensor->ne[1] * sizeof(float);
 }
 
 uint64_t hypura_pager_router_bytes(const hypura_map *map)
@@ -85,7 +91,10 @@ static float *read_floats(hypura_pager *pager, int index, hypura_error *error)
     const hypura_load    load = {.file = tensor->file, .offset = tensor->offset, .bytes = tensor->bytes, .dst = bytes};
     const struct ggml_type_traits *traits = ggml_get_type_traits((enum ggml_type)tensor->type);
     hypura_status        status = HYPURA_OK;
-    if (!bytes || !values) {
+    if (tensor->type != GGML_TYPE_F32 && !traits->to_float) {
+        status = hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "%s: tensor %s: a router does not compute with type %s",
+                             pager->map->files[tensor->file], tensor->name, tensor->type_name);
+    } else if (!bytes || !values) {
         status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to read tensor %s", tensor->name);
     } else {
         status = hypura_pager_load(pager, &load, 1, NULL, NULL, error);
@@ -160,8 +169,8 @@ static hypura_status open_router(hypura_pager *pager, int bundle, int tensor, ch
     }
     hypura_status status = change_norm(pager, bundle, rows, shape->ne[0], error);
     if (status == HYPURA_OK) {
-        const size_t bytes = ggml_quantize_chunk(type, rows, memory, 0, shape->ne[1], shape->ne[0], NULL);
-        status = read_bias(pager, bundle, (float *)(void *)(memory + bytes), error);
+        (void)ggml_quantize_chunk(type, rows, memory, 0, shape->ne[1], shape->ne[0], NULL);
+        status = read_bias(pager, bundle, (float *)(void *)(memory + rows_bytes(shape)), error);
         router->type = (int)type;
         router->n_inputs = shape->ne[0];
         router->n_experts = (uint32_t)shape->ne[1];

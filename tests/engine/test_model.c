@@ -232,6 +232,30 @@ static void hostile_numbers(void **state)
 
 /* ---- options ------------------------------------------------------------ */
 
+/* As long as floats, and nothing that a router could be copied from. */
+static void a_router_of_integers(void **state)
+{
+    (void)state;
+    static const char name[] = "blk.1.ffn_gate_inp.weight";
+    const uint32_t type = GGML_TYPE_I32;
+    size_t n = 0;
+    char *bytes = fixture_read(fixture_arch("olmoe-moe.gguf"), &n);
+    char *at = memmem(bytes, n, name, sizeof(name) - 1);
+    assert_non_null(at);
+    at += sizeof(name) - 1 + sizeof(uint32_t) + 2 * sizeof(uint64_t); /* behind the dimensions, of which there are two */
+    assert_int_equal(*at, GGML_TYPE_F32);
+    memcpy(at, &type, sizeof(type));
+    const char *path = fixture_path("integers.gguf");
+    fixture_write(path, bytes, n);
+    free(bytes);
+    const hypura_model_options options = {
+        .path = path, .n_threads = 1, .cache_dir = fixture_cache_dir(), .force_paging = true};
+    hypura_model *model = NULL;
+    hypura_error error;
+    fixture_fails(HYPURA_ERR_UNSUPPORTED, hypura_model_open(&options, &model, &error), &error, name);
+    assert_non_null(strstr(error.message, "type i32"));
+}
+
 static void contradicting_options(void **state)
 {
     (void)state;
@@ -485,6 +509,7 @@ int main(void)
         cmocka_unit_test(truncated_files),
         cmocka_unit_test(reason_of_llama),
         cmocka_unit_test(hostile_numbers),
+        cmocka_unit_test(a_router_of_integers),
         cmocka_unit_test(contradicting_options),
         cmocka_unit_test(estimate_reads_no_weights),
         cmocka_unit_test(no_weight_stays_in_page_cache),
