@@ -52,6 +52,7 @@ typedef struct run_arguments {
 
 static hypura_status check_arguments(const run_arguments *run, hypura_error *error)
 {
+    const hypura_budget *vram = &run->vram.all;
     const struct {
         bool both;
         const char *names;
@@ -69,6 +70,14 @@ static hypura_status check_arguments(const run_arguments *run, hypura_error *err
         {run->server && (run->weights.bytes > 0 || run->weights.percent > 0), "--server and --weights"},
         {run->server && run->model.n_context > 0, "--server and --context"},
         {run->server && run->stats_file, "--server and --stats-json"},
+        {run->server && run->model.trace, "--server and --trace"},
+        {run->server && run->model.gpu, "--server and --gpu"},
+        {run->server && (vram->bytes > 0 || vram->percent > 0 || run->vram.each[0] > 0), "--server and --vram"},
+        {run->server && run->model.n_threads > 0, "--server and --threads"},
+        {run->server && run->model.n_ubatch > 0, "--server and --ubatch"},
+        {run->server && run->model.io_engine, "--server and --io-engine"},
+        {run->server && run->model.no_repack, "--server and --no-repack"},
+        {run->server && run->model.force_paging, "--server and --force-paging"},
     };
     for (size_t i = 0; i < sizeof contradictions / sizeof *contradictions; i++) {
         if (contradictions[i].both) {
