@@ -203,6 +203,7 @@ static void learn(const bench *b, const hypura_bench_cell *cell)
     const double direct = b->report->profile.direct_bytes_per_s;
     const bool paged = !isnan(metrics[HYPURA_METRIC_READ_WAIT_S].median);
     const hypura_run_costs costs = {
+        .held_bytes = cell->plan.weights_bytes,
         .seconds = 1.0 / metrics[HYPURA_METRIC_DECODE_TOK_S].median,
         .read_wait_s = paged ? metrics[HYPURA_METRIC_READ_WAIT_S].median : 0.0,
         .read_bytes = paged ? metrics[HYPURA_METRIC_BYTES_PER_TOKEN].median : 0.0,

@@ -122,7 +122,7 @@ void hypura_experience_add(const char *cache_dir, const hypura_map *map, const h
         return;
     }
     const double storage_s = direct_bytes_per_s > 0.0 ? costs->read_bytes / direct_bytes_per_s : 0.0;
-    const double held = (double)plan->weights_bytes / (double)map->tensor_bytes;
+    const double held = (double)costs->held_bytes / (double)map->tensor_bytes;
     const double compute_s = fmax(costs->seconds - costs->read_wait_s, 1e-9);
     const hypura_lesson lesson = {.held = fmin(held, 1.0),
                                   .compute_s = compute_s,

@@ -36,8 +36,9 @@ hypura_status hypura_experience_repack_rate(const char *cache_dir, const hypura_
 void hypura_experience_lessons(const char *cache_dir, const hypura_map *map, int n_threads, bool repack,
                                hypura_lessons *lessons);
 
-/* What a token took on average in a run of some length. */
+/* What a token took on average in a run of some length, and how much of the weights was held. */
 typedef struct hypura_run_costs {
+    uint64_t held_bytes; /* what was planned, unless that has changed since */
     double seconds;
     double read_wait_s;
     double read_bytes;

@@ -279,6 +279,15 @@ static hypura_status check_model(hypura_model *model, hypura_error *error)
 /* Fewer tokens than this say little: the first ones read what the prompt left out. */
 #define LEAST_TOKENS 16
 
+/* All weights: what a pager holds may have changed in the course of the run. */
+static uint64_t held_bytes(const hypura_model *model, const hypura_statistics *before, const hypura_statistics *after)
+{
+    const hypura_plan *plan = model->prepared.plan;
+    const uint64_t first = before->pool_bytes + before->pinned_bytes;
+    const uint64_t last = after->pool_bytes + after->pinned_bytes;
+    return plan->resident_bytes + plan->ring_bytes + (first + last) / 2;
+}
+
 /* `before`: statistics when decoding began. */
 static void learn(const hypura_model *model, const hypura_result *result, const hypura_statistics *before)
 {
@@ -290,6 +299,7 @@ static void learn(const hypura_model *model, const hypura_result *result, const 
     const double n = result->tokens;
     const double needed = (double)(after.bytes_needed - before->bytes_needed);
     const hypura_run_costs costs = {
+        .held_bytes = held_bytes(model, before, &after),
         .seconds = result->decode_s / n,
         .read_wait_s = (after.read_wait_s - before->read_wait_s) / n,
         .read_bytes = (double)(after.bytes_read - before->bytes_read) / n,

@@ -25,10 +25,12 @@ static int begin(void **state)
 
 static void add(uint64_t weights_bytes, double seconds, double wait_s, double read_bytes)
 {
-    const hypura_plan plan = {.weights_bytes = weights_bytes};
-    const hypura_run_costs costs = {
-        .seconds = seconds, .read_wait_s = wait_s, .read_bytes = read_bytes, .hit_rate = 0.5};
-    hypura_experience_add(cache_dir, &map, &plan, 4, true, 100.0, &costs);
+    const hypura_run_costs costs = {.held_bytes = weights_bytes,
+                                    .seconds = seconds,
+                                    .read_wait_s = wait_s,
+                                    .read_bytes = read_bytes,
+                                    .hit_rate = 0.5};
+    hypura_experience_add(cache_dir, &map, &(hypura_plan){.weights_bytes = 1}, 4, true, 100.0, &costs);
 }
 
 static hypura_lessons lessons_of(int n_threads, bool repack)
@@ -105,7 +107,7 @@ static void a_damaged_file_is_an_empty_one(void **state)
     add(500, 1.0, 0.0, 1.0);
     assert_int_equal(lessons_of(4, true).n, 0);
     hypura_experience_add(NULL, &map, &(hypura_plan){.weights_bytes = 1}, 4, true, 1.0,
-                          &(hypura_run_costs){.seconds = 1.0});
+                          &(hypura_run_costs){.held_bytes = 1, .seconds = 1.0});
 }
 
 static void rates_are_measured_once(void **state)
@@ -187,6 +189,44 @@ static void an_answer_teaches_the_estimate(void **state)
     hypura_plan_free(plan);
 }
 
+/* Of what was held when it ran, not of what was planned. */
+static void a_run_that_held_less_teaches_so(void **state)
+{
+    (void)state;
+    const hypura_model_options options = {.path = fixture_arch("olmoe-moe.gguf"),
+                                          .weights_bytes = UINT64_C(1) << 30,
+                                          .n_context = 64,
+                                          .n_threads = 1,
+                                          .force_paging = true,
+                                          .no_repack = true,
+                                          .cache_dir = cache_dir};
+    const hypura_generate_options generate = {.prompt = "0001000200030004", .raw = true, .max_tokens = 20};
+    hypura_model *model = NULL;
+    hypura_map *of = NULL;
+    hypura_result result;
+    hypura_lessons lessons;
+    hypura_error error;
+    take_profile();
+    fixture_ok(hypura_map_open(options.path, &of, &error), &error);
+    fixture_ok(hypura_model_open(&options, &model, &error), &error);
+    const hypura_plan *plan = hypura_model_plan(model);
+    const hypura_held held = hypura_model_held(model);
+    const double most = (double)plan->weights_bytes / (double)of->tensor_bytes;
+    const double least = most - (double)(held.now_bytes - held.least_bytes) / (double)of->tensor_bytes;
+    assert_true(least < most - 0.1);
+    for (int less = 0; less < 2; less++) {
+        fixture_ok(hypura_generate(model, &generate, &result, &error), &error);
+        assert_true(result.tokens >= 16);
+        hypura_result_clear(&result);
+        hypura_experience_lessons(cache_dir, of, 1, false, &lessons);
+        assert_int_equal(lessons.n, less + 1);
+        assert_true(near(lessons.items[0].held, less ? least : fmin(most, 1.0)));
+        assert_int_equal(hypura_model_resize(model, 0), held.least_bytes);
+    }
+    hypura_model_close(model);
+    hypura_map_close(of);
+}
+
 #define TEST(name) cmocka_unit_test_setup(name, begin)
 
 int main(void)
@@ -195,6 +235,7 @@ int main(void)
         TEST(a_run_is_remembered),        TEST(runs_are_kept_by_what_was_held),
         TEST(there_is_an_end_to_lessons), TEST(a_damaged_file_is_an_empty_one),
         TEST(rates_are_measured_once),    TEST(an_answer_teaches_the_estimate),
+        TEST(a_run_that_held_less_teaches_so),
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
 }
