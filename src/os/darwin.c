@@ -48,12 +48,6 @@ hypura_status hypura_os_memory_read(hypura_os_memory *memory, hypura_error *erro
     return HYPURA_OK;
 }
 
-hypura_status hypura_os_memory_pressure(hypura_os_pressure *pressure, hypura_error *error)
-{
-    (void)pressure;
-    return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "macOS has no stall counters for memory");
-}
-
 uint64_t hypura_os_peak_rss_bytes(void)
 {
     struct rusage usage;

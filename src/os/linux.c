@@ -74,24 +74,6 @@ hypura_status hypura_os_memory_read(hypura_os_memory *memory, hypura_error *erro
     return HYPURA_OK;
 }
 
-hypura_status hypura_os_memory_pressure(hypura_os_pressure *pressure, hypura_error *error)
-{
-    static const char path[] = "/proc/pressure/memory";
-    FILE *file = fopen(path, "re");
-    if (file == NULL) {
-        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "this kernel has no %s", path);
-    }
-    int n =
-        fscanf(file, "some avg10=%lf avg60=%*f avg300=%*f total=%" SCNu64, &pressure->some_percent, &pressure->some_us);
-    n += fscanf(file, " full avg10=%lf avg60=%*f avg300=%*f total=%" SCNu64, &pressure->full_percent,
-                &pressure->full_us);
-    (void)fclose(file);
-    if (n != 4) {
-        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "%s is switched off or of an unknown form", path);
-    }
-    return HYPURA_OK;
-}
-
 uint64_t hypura_os_peak_rss_bytes(void)
 {
     /* VmHWM and not ru_maxrss: the latter survives exec, and would tell the

@@ -22,17 +22,6 @@ typedef struct hypura_os_memory {
 
 hypura_status hypura_os_memory_read(hypura_os_memory *memory, hypura_error *error);
 
-/* How much of the last seconds tasks of this machine stood still for lack of
- * memory (Linux PSI). */
-typedef struct hypura_os_pressure {
-    double some_percent; /* at least one task, mean over 10 s */
-    double full_percent; /* all of them */
-    uint64_t some_us;    /* since boot */
-    uint64_t full_us;
-} hypura_os_pressure;
-
-hypura_status hypura_os_memory_pressure(hypura_os_pressure *pressure, hypura_error *error);
-
 /* Most memory this process ever held; 0 when unknown. */
 uint64_t hypura_os_peak_rss_bytes(void);
 

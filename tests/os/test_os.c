@@ -25,21 +25,6 @@ static void memory_figures_agree(void **state)
     assert_true(memory.available_bytes > 0 && memory.available_bytes <= memory.limit_bytes);
 }
 
-static void pressure_is_told_or_refused(void **state)
-{
-    (void)state;
-    hypura_os_pressure pressure = {.some_percent = -1};
-    hypura_error error;
-    hypura_status status = hypura_os_memory_pressure(&pressure, &error);
-    if (status == HYPURA_OK) {
-        assert_true(pressure.some_percent >= 0 && pressure.some_percent <= 100);
-        assert_true(pressure.full_us <= pressure.some_us);
-    } else {
-        assert_int_equal(status, HYPURA_ERR_UNSUPPORTED);
-        assert_true(strlen(error.message) > 0);
-    }
-}
-
 static void mapped_memory_is_zero_and_writable(void **state)
 {
     (void)state;
@@ -313,7 +298,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_figures_agree),
-        cmocka_unit_test(pressure_is_told_or_refused),
         cmocka_unit_test(mapped_memory_is_zero_and_writable),
         cmocka_unit_test(collapsing_keeps_what_lies_in_memory),
         cmocka_unit_test(a_reservation_takes_no_memory),
