@@ -132,10 +132,10 @@ static hypura_status find_rates(const hypura_model_options *options, const hypur
     hypura_status status =
         hypura_experience_repack_rate(options->cache_dir, map, c->survey, &c->costs.repack_bytes_per_s, error);
     for (int form = 0; form < 2 && status == HYPURA_OK && c->costs.repack_bytes_per_s > 0; form++) {
-        status = hypura_experience_rates(options->cache_dir, map, c->survey, c->costs.n_threads, form == 1, true,
+        status = hypura_experience_rates(options, map, c->survey, c->costs.n_threads, form == 1, true,
                                          &c->rates[form], error);
         if (status == HYPURA_OK) {
-            status = hypura_experience_prompt_rates(options->cache_dir, map, c->survey, c->costs.n_threads, form == 1,
+            status = hypura_experience_prompt_rates(options, map, c->survey, c->costs.n_threads, form == 1,
                                                     &c->rates[form], error);
         }
     }
@@ -251,7 +251,7 @@ static hypura_status solve(const demand *asked, const hypura_survey *survey, uin
     prepared->context.n_threads = n_threads;
     prepared->direct_bytes_per_s = profile->direct_bytes_per_s;
     if (!options->plain && (asked->measure || options->cache_dir)) {
-        hypura_status status = hypura_experience_rates(options->cache_dir, prepared->map, survey, n_threads,
+        hypura_status status = hypura_experience_rates(options, prepared->map, survey, n_threads,
                                                        !options->no_repack, asked->measure, &rates, error);
         if (status == HYPURA_OK) {
             status = hypura_experience_others(options->cache_dir, prepared->map, forecast_tokens(survey), n_threads,

@@ -13,9 +13,10 @@
 #include "plan/plan.h"
 
 /* Rates of the types of weights that the model's decode graph reads. Those not stored
- * are measured where `measure` asks for it (a tenth of a second for each type), and
- * stored; else they are left out. cache_dir NULL: nothing is stored. */
-hypura_status hypura_experience_rates(const char *cache_dir, const hypura_map *map, const hypura_survey *survey,
+ * are measured where `measure` asks for it (a tenth of a second for each type, a second on
+ * a busy machine), and stored; else they are left out. Of the options cache_dir (NULL:
+ * nothing is stored) and progress, which may stop it, count. */
+hypura_status hypura_experience_rates(const hypura_model_options *options, const hypura_map *map, const hypura_survey *survey,
                                       int n_threads, bool repack, bool measure, hypura_rates *rates,
                                       hypura_error *error);
 
@@ -24,7 +25,7 @@ hypura_status hypura_experience_others(const char *cache_dir, const hypura_map *
                                        hypura_nodes *others, hypura_rates *rates, hypura_error *error);
 
 /* Adds to these what a prompt makes of them: measured once, and stored. */
-hypura_status hypura_experience_prompt_rates(const char *cache_dir, const hypura_map *map, const hypura_survey *survey,
+hypura_status hypura_experience_prompt_rates(const hypura_model_options *options, const hypura_map *map, const hypura_survey *survey,
                                              int n_threads, bool repack, hypura_rates *rates, hypura_error *error);
 
 /* How fast one thread repacks the type that a token reads most of: measured once, and

@@ -80,14 +80,23 @@ static json_t *find_stored(const json_t *root, const hypura_product_shape *shape
     return NULL;
 }
 
-static hypura_status find_rate(json_t *root, const hypura_product_shape *shape, int n_threads, bool measure,
-                               double *bytes_per_s, bool *changed, hypura_error *error)
+static hypura_status probe(const hypura_model_options *options, const hypura_product_shape *shape, int n_threads,
+                           double *bytes_per_s, hypura_error *error)
+{
+    if (options->progress && !options->progress(options->progress_user, "measuring the processor", 0, 0)) {
+        return hypura_fail(error, HYPURA_ERR_CANCELLED, "measuring the processor was stopped");
+    }
+    return hypura_probe_products(shape, n_threads, bytes_per_s, error);
+}
+
+static hypura_status find_rate(json_t *root, const hypura_model_options *options, const hypura_product_shape *shape,
+                               int n_threads, bool measure, double *bytes_per_s, bool *changed, hypura_error *error)
 {
     *bytes_per_s = experience_number(find_stored(root, shape, n_threads), "bytes_per_s");
     if (*bytes_per_s > 0.0 || !measure) {
         return HYPURA_OK;
     }
-    hypura_status status = hypura_probe_products(shape, n_threads, bytes_per_s, error);
+    hypura_status status = probe(options, shape, n_threads, bytes_per_s, error);
     if (status == HYPURA_OK) {
         *changed = true;
         experience_append(json_object_get(root, "rates"),
@@ -101,15 +110,16 @@ static hypura_status find_rate(json_t *root, const hypura_product_shape *shape, 
 }
 
 /* What a product takes beside its bytes: that of a weight of a few rows does little else. */
-static hypura_status find_start(json_t *root, const hypura_product_shape *shape, int n_threads, bool measure,
-                                double bytes_per_s, double *seconds, bool *changed, hypura_error *error)
+static hypura_status find_start(json_t *root, const hypura_model_options *options, const hypura_product_shape *shape,
+                                int n_threads, bool measure, double bytes_per_s, double *seconds, bool *changed,
+                                hypura_error *error)
 {
     hypura_product_shape small = *shape;
     double rate = 0.0;
     small.rows = FEW_ROWS;
     *seconds = 0.0;
     const hypura_status status =
-        shape->rows > FEW_ROWS ? find_rate(root, &small, n_threads, measure, &rate, changed, error) : HYPURA_OK;
+        shape->rows > FEW_ROWS ? find_rate(root, options, &small, n_threads, measure, &rate, changed, error) : HYPURA_OK;
     if (status == HYPURA_OK && rate > 0.0) {
         const double bytes = hypura_product_bytes(&small);
         *seconds = fmax(bytes / rate - bytes / bytes_per_s, 0.0);
@@ -119,11 +129,11 @@ static hypura_status find_start(json_t *root, const hypura_product_shape *shape,
 
 /* A second look a moment later, as what disturbs a machine may outlast a measurement; the
  * faster one counts. */
-static hypura_status look_again(json_t *root, const hypura_product_shape *shape, int n_threads, double *bytes_per_s,
-                                hypura_error *error)
+static hypura_status look_again(json_t *root, const hypura_model_options *options, const hypura_product_shape *shape,
+                                int n_threads, double *bytes_per_s, hypura_error *error)
 {
     double again = 0.0;
-    const hypura_status status = hypura_probe_products(shape, n_threads, &again, error);
+    const hypura_status status = probe(options, shape, n_threads, &again, error);
     if (status == HYPURA_OK && again > *bytes_per_s) {
         *bytes_per_s = again;
         (void)json_object_set_new(find_stored(root, shape, n_threads), "bytes_per_s", json_real(again));
@@ -131,7 +141,7 @@ static hypura_status look_again(json_t *root, const hypura_product_shape *shape,
     return status;
 }
 
-hypura_status hypura_experience_rates(const char *cache_dir, const hypura_map *map, const hypura_survey *survey,
+hypura_status hypura_experience_rates(const hypura_model_options *options, const hypura_map *map, const hypura_survey *survey,
                                       int n_threads, bool repack, bool measure, hypura_rates *rates,
                                       hypura_error *error)
 {
@@ -139,7 +149,7 @@ hypura_status hypura_experience_rates(const char *cache_dir, const hypura_map *m
     const int n = find_types(map, survey, repack, false, types);
     bool changed = false;
     memset(rates, 0, sizeof(*rates));
-    json_t *root = experience_load(cache_dir);
+    json_t *root = experience_load(options->cache_dir);
     if (!root) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the rates of this processor");
     }
@@ -147,16 +157,16 @@ hypura_status hypura_experience_rates(const char *cache_dir, const hypura_map *m
     double found[HYPURA_MAX_RATES] = {0};
     bool is_new[HYPURA_MAX_RATES] = {false};
     for (int i = 0; status == HYPURA_OK && i < n; i++) {
-        status = find_rate(root, &types[i].shape, n_threads, measure, &found[i], &is_new[i], error);
+        status = find_rate(root, options, &types[i].shape, n_threads, measure, &found[i], &is_new[i], error);
         changed = changed || is_new[i];
     }
     for (int i = 0; status == HYPURA_OK && i < n; i++) {
         const hypura_product_shape *shape = &types[i].shape;
         if (is_new[i]) {
-            status = look_again(root, shape, n_threads, &found[i], error);
+            status = look_again(root, options, shape, n_threads, &found[i], error);
         }
         if (status == HYPURA_OK && found[i] > 0.0) {
-            status = find_start(root, shape, n_threads, measure, found[i], &rates->by_type[rates->n].product_s,
+            status = find_start(root, options, shape, n_threads, measure, found[i], &rates->by_type[rates->n].product_s,
                                 &changed, error);
             rates->by_type[rates->n].type = shape->type;
             rates->by_type[rates->n].experts = shape->n_used > 0;
@@ -165,7 +175,7 @@ hypura_status hypura_experience_rates(const char *cache_dir, const hypura_map *m
         }
     }
     if (changed) {
-        experience_save(cache_dir, root);
+        experience_save(options->cache_dir, root);
     }
     json_decref(root);
     return status;
@@ -222,13 +232,13 @@ static hypura_product_shape prompt_shape(const hypura_product_shape *shape, cons
     return prompt;
 }
 
-hypura_status hypura_experience_prompt_rates(const char *cache_dir, const hypura_map *map, const hypura_survey *survey,
+hypura_status hypura_experience_prompt_rates(const hypura_model_options *options, const hypura_map *map, const hypura_survey *survey,
                                              int n_threads, bool repack, hypura_rates *rates, hypura_error *error)
 {
     typical types[HYPURA_MAX_RATES];
     const int n = find_types(map, survey, repack, true, types);
     bool changed = false;
-    json_t *root = experience_load(cache_dir);
+    json_t *root = experience_load(options->cache_dir);
     if (!root) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the rates of this processor");
     }
@@ -236,7 +246,7 @@ hypura_status hypura_experience_prompt_rates(const char *cache_dir, const hypura
     for (int i = 0; status == HYPURA_OK && i < n; i++) {
         const hypura_product_shape prompt = prompt_shape(&types[i].shape, map, survey->n_ubatch);
         double rate;
-        status = find_rate(root, &prompt, n_threads, true, &rate, &changed, error);
+        status = find_rate(root, options, &prompt, n_threads, true, &rate, &changed, error);
         for (int r = 0; status == HYPURA_OK && r < rates->n; r++) {
             if (rates->by_type[r].type == prompt.type && rates->by_type[r].experts == (prompt.n_used > 0) &&
                 (rates->by_type[r].columns == 0 || rates->by_type[r].columns == prompt.columns)) {
@@ -245,7 +255,7 @@ hypura_status hypura_experience_prompt_rates(const char *cache_dir, const hypura
         }
     }
     if (changed) {
-        experience_save(cache_dir, root);
+        experience_save(options->cache_dir, root);
     }
     json_decref(root);
     return status;

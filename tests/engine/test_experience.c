@@ -110,9 +110,21 @@ static void a_damaged_file_is_an_empty_one(void **state)
                           &(hypura_run_costs){.held_bytes = 1, .seconds = 1.0});
 }
 
+static bool stop_at_once(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    (void)done;
+    (void)total;
+    assert_non_null(strstr(what, "processor"));
+    ++*(int *)user;
+    return false;
+}
+
 static void rates_are_measured_once(void **state)
 {
     (void)state;
+    const hypura_model_options options = {.cache_dir = cache_dir};
+    int n_asked = 0;
+    const hypura_model_options stopped = {.cache_dir = cache_dir, .progress = stop_at_once, .progress_user = &n_asked};
     hypura_tensor tensors[] = {{.name = "a", .type = 0, .ne = {64, 32, 1, 1}, .bytes = 8192},
                                {.name = "b", .type = 0, .ne = {64, 64, 1, 1}, .bytes = 16384},
                                {.name = "c", .type = 1, .ne = {64, 64, 1, 1}, .bytes = 8192},
@@ -127,19 +139,23 @@ static void rates_are_measured_once(void **state)
     hypura_rates rates;
     hypura_rates again;
     hypura_error error;
-    fixture_ok(hypura_experience_rates(cache_dir, &small, &survey, 1, true, false, &rates, &error), &error);
+    fixture_ok(hypura_experience_rates(&options, &small, &survey, 1, true, false, &rates, &error), &error);
     assert_int_equal(rates.n, 0); /* not asked to measure */
-    fixture_ok(hypura_experience_rates(cache_dir, &small, &survey, 1, true, true, &rates, &error), &error);
+    assert_int_equal(hypura_experience_rates(&stopped, &small, &survey, 1, true, true, &rates, &error),
+                     HYPURA_ERR_CANCELLED);
+    assert_int_equal(n_asked, 1);
+    fixture_ok(hypura_experience_rates(&options, &small, &survey, 1, true, true, &rates, &error), &error);
     assert_int_equal(rates.n, 2); /* products of one type, with all rows and with selected experts */
     assert_true(rates.by_type[0].type == 0 && !rates.by_type[0].experts);
     assert_true(rates.by_type[1].type == 0 && rates.by_type[1].experts && rates.by_type[1].bytes_per_s > 0.0);
     assert_true(rates.by_type[0].bytes_per_s > 0.0 );
-    fixture_ok(hypura_experience_rates(cache_dir, &small, &survey, 1, true, true, &again, &error), &error);
+    fixture_ok(hypura_experience_rates(&stopped, &small, &survey, 1, true, true, &again, &error), &error);
+    assert_int_equal(n_asked, 1); /* nothing was left to measure */
     assert_true(again.by_type[0].bytes_per_s == rates.by_type[0].bytes_per_s);
     assert_true(rates.by_type[0].product_s >= 0.0 && again.by_type[0].product_s == rates.by_type[0].product_s);
     assert_true(again.by_type[0].prompt_bytes_per_s == 0.0);
-    fixture_ok(hypura_experience_prompt_rates(cache_dir, &small, &survey, 1, true, &rates, &error), &error);
-    fixture_ok(hypura_experience_prompt_rates(cache_dir, &small, &survey, 1, true, &again, &error), &error);
+    fixture_ok(hypura_experience_prompt_rates(&options, &small, &survey, 1, true, &rates, &error), &error);
+    fixture_ok(hypura_experience_prompt_rates(&options, &small, &survey, 1, true, &again, &error), &error);
     for (int i = 0; i < 2; i++) {
         assert_true(rates.by_type[i].prompt_bytes_per_s > 0.0);
         assert_true(rates.by_type[i].prompt_bytes_per_s == again.by_type[i].prompt_bytes_per_s);
