@@ -369,6 +369,7 @@ typedef struct hypura_plan {
     hypura_placement *placements;
     int              *order; /* tensors in the order in which a graph uses them; unused ones last */
     char              not_stored[256]; /* of the profile it was made from */
+    uint64_t          ram_limit_bytes; /* and what a process may use on that machine */
     /* forecast */
     double      decode_tok_s;
     double      bound_tok_s; /* max(compute, missed bytes / bandwidth) alone */

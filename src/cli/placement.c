@@ -103,6 +103,13 @@ void hypura_placement_describe(const hypura_plan *plan, void (*print)(const char
     say_size(&line, plan->compute_bytes, "compute");
     say_size(&line, plan->overhead_bytes, "overhead");
     print(line.text);
+    const uint64_t all_bytes = plan->weights_bytes + plan->kv_bytes + plan->compute_bytes + plan->overhead_bytes;
+    if (plan->ram_limit_bytes > 0 && all_bytes > plan->ram_limit_bytes) {
+        line = (sentence){.used = 0};
+        say(&line, "limit      that is more than the %s that this machine, or its control group, lets it use: it may be killed",
+            hypura_output_size(plan->ram_limit_bytes));
+        print(line.text);
+    }
 
     line = (sentence){.used = 0};
     say(&line, "weights    ");

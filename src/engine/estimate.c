@@ -3,11 +3,13 @@
  */
 #include "engine/estimate.h"
 
+#include "base/clock.h"
 #include "base/status.h"
 #include "engine/experience.h"
 #include "engine/gpu.h"
 #include "engine/llama_shim.h"
 #include "engine/survey.h"
+#include "os/os.h"
 #include "pager/pager.h"
 #include "plan/form.h"
 #include "plan/plan.h"
@@ -334,6 +336,35 @@ static hypura_status share_cache(demand *wanted, hypura_preparation *prepared, h
     return status;
 }
 
+/* Where solving took its time to measure the processor, others may have taken what was free
+ * when it began: two models that are started together would both count on it. What was
+ * measured is stored now. */
+#define MEASURED_US 500000u
+
+static hypura_status solve_for_now(demand *wanted, bool by_given, const hypura_survey *survey, uint64_t vocab_bytes,
+                                   hypura_preparation *prepared, hypura_error *error)
+{
+    const hypura_model_options *options = wanted->options;
+    const uint64_t begin_us = hypura_clock_us();
+    hypura_os_memory memory;
+    hypura_status status = solve_survey(wanted, survey, vocab_bytes, prepared, error);
+    if (status != HYPURA_OK || by_given || options->plain || !options->cache_dir ||
+        hypura_clock_us() - begin_us < MEASURED_US) {
+        return status;
+    }
+    status = hypura_os_memory_read(&memory, error);
+    if (status == HYPURA_OK) {
+        wanted->profile.ram_available_bytes = memory.available_bytes;
+        wanted->profile.ram_limit_bytes = memory.limit_bytes;
+        hypura_nodes_close(wanted->others);
+        wanted->others = NULL;
+        hypura_plan_free(prepared->plan);
+        prepared->plan = NULL;
+        status = solve_survey(wanted, survey, vocab_bytes, prepared, error);
+    }
+    return status;
+}
+
 static hypura_status prepare(demand *wanted, const hypura_profile *given, uint32_t n_sequences, uint32_t n_outputs,
                              hypura_preparation *prepared, hypura_error *error)
 {
@@ -371,10 +402,11 @@ static hypura_status prepare(demand *wanted, const hypura_profile *given, uint32
         if (limit > 0 && limit < wanted->profile.direct_bytes_per_s) {
             wanted->profile.direct_bytes_per_s = limit;
         }
-        status = solve_survey(wanted, survey, vocab_bytes, prepared, error);
+        status = solve_for_now(wanted, given != NULL, survey, vocab_bytes, prepared, error);
     }
     hypura_survey_free(survey);
     if (status == HYPURA_OK) {
+        prepared->plan->ram_limit_bytes = wanted->profile.ram_limit_bytes;
         memcpy(prepared->plan->not_stored, wanted->profile.not_stored, sizeof(prepared->plan->not_stored));
     }
     if (status == HYPURA_OK && n_sequences > 1 && prepared->plan->mode != HYPURA_MODE_RESIDENT) {

@@ -218,6 +218,7 @@ hypura_status hypura_estimate(const hypura_model_options *options, hypura_plan *
         .mode = limit || options->force_paging ? HYPURA_MODE_EXPERTS : HYPURA_MODE_RESIDENT,
         .memory_bytes = options->memory_bytes,
         .weights_bytes = options->weights_bytes,
+        .ram_limit_bytes = (uint64_t)16 << 30,
         .kv_bytes = (uint64_t)options->n_context * 1024,
         .resident_bytes = 5904,
         .pool_bytes = 4608,
