@@ -16,7 +16,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 /* One for each cell, in the order of memory. */
 typedef struct row {
@@ -324,20 +323,6 @@ static void put_page(page *p)
     fputs("</div>\n", p->to);
     put_table(p);
     fputs("</body></html>\n", p->to);
-}
-
-hypura_status hypura_bench_report_check(const char *path, hypura_error *error)
-{
-    const bool was_there = access(path, F_OK) == 0;
-    FILE *file = fopen(path, "a");
-    if (!file) {
-        return hypura_fail_errno(error, errno, "cannot write the report %s", path);
-    }
-    (void)fclose(file);
-    if (!was_there) {
-        (void)unlink(path);
-    }
-    return HYPURA_OK;
 }
 
 hypura_status hypura_bench_report_write(const hypura_bench_report *report, const char *path, hypura_error *error)

@@ -6,8 +6,7 @@
 
 #include "hypura.h"
 
-/* Both fail naming path; the first, before anything is measured, where it cannot be written. */
-hypura_status hypura_bench_report_check(const char *path, hypura_error *error);
+/* Fails naming path. */
 hypura_status hypura_bench_report_write(const hypura_bench_report *report, const char *path, hypura_error *error);
 
 #endif

@@ -105,7 +105,7 @@ static hypura_status bench(bench_arguments *arguments, const hypura_environment 
         status = parse_rate(arguments->io_limit, &wanted->io_limit_bytes_per_s, error);
     }
     if (status == HYPURA_OK && arguments->report) {
-        status = hypura_bench_report_check(arguments->report, error);
+        status = hypura_output_check(arguments->report, error);
     }
     if (status == HYPURA_OK) {
         status = hypura_budgets_resolve(arguments->memory.items, arguments->memory.n, wanted->path, memory, error);

@@ -340,6 +340,9 @@ static hypura_status run_checked(run_arguments *run, const char *name, const hyp
 {
     char *prompt = NULL;
     hypura_status status = check_arguments(run, error);
+    if (status == HYPURA_OK && run->stats_file) {
+        status = hypura_output_check(run->stats_file, error);
+    }
     if (status == HYPURA_OK) {
         status = hypura_interrupt_open(error);
     }

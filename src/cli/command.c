@@ -167,7 +167,7 @@ void hypura_vram_note(const hypura_model_options *model, const hypura_plan *plan
         limited = limited || model->gpu_vram_bytes[g] > 0;
     }
     if (limited && plan->gpu[0] == '\0') {
-        hypura_output_note("GPU        none computes here: --vram limits nothing");
+        hypura_output_note("GPU        none computes here: there is none, or --vram is less than it needs at least");
     }
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/size.h"
 #include "base/status.h"
+#include "cli/environment.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -13,6 +14,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define DIM   "\033[2m"
 #define PLAIN "\033[0m"
@@ -194,4 +197,24 @@ const char *hypura_output_rate(double bytes_per_s)
     double whole = bytes_per_s > 0.0 && bytes_per_s < 1e18 ? floor(bytes_per_s) : 0.0;
     snprintf(text, HYPURA_SIZE_TEXT + 8, "%s/s", hypura_size_format((uint64_t)whole, size, sizeof size));
     return text;
+}
+
+/* Nothing is opened: a reader of a pipe would take that for the end of it. */
+hypura_status hypura_output_check(const char *path, hypura_error *error)
+{
+    struct stat kind;
+    const char *slash = strrchr(path, '/');
+    char folder[HYPURA_PATH_BYTES] = ".";
+    int problem = 0;
+    if (stat(path, &kind) == 0) {
+        problem = S_ISDIR(kind.st_mode) ? EISDIR : access(path, W_OK) != 0 ? errno : 0;
+    } else if (slash && (size_t)(slash - path) >= sizeof folder - 1) {
+        problem = ENAMETOOLONG;
+    } else {
+        if (slash) {
+            (void)snprintf(folder, sizeof folder, "%.*s", (int)(slash - path + 1), path);
+        }
+        problem = access(folder, W_OK | X_OK) != 0 ? errno : 0;
+    }
+    return problem == 0 ? HYPURA_OK : hypura_fail_errno(error, problem, "cannot write %s", path);
 }

@@ -59,4 +59,8 @@ const char *hypura_output_size(uint64_t bytes);
 /* The same for a rate: "950.0 MiB/s". */
 const char *hypura_output_rate(double bytes_per_s);
 
+/* Fails where this file cannot be written, before work is done whose outcome it is to
+ * hold. What it holds is left as it is. */
+hypura_status hypura_output_check(const char *path, hypura_error *error);
+
 #endif

@@ -75,7 +75,7 @@ static const struct {
      "GPU        B, layers 1 to 2: 1 MiB weights",
      NULL},
     {{"estimate", "moe.gguf", "--weights", "17G"}, 0, "more than the 16 GiB that this machine", NULL},
-    {{"estimate", "moe.gguf", "--vram", "2M"}, 0, "tokens/s", "none computes here: --vram limits nothing"},
+    {{"estimate", "moe.gguf", "--vram", "2M"}, 0, "tokens/s", "none computes here: there is none, or"},
     {{"estimate", "--help=x"}, 0, "usage: hypura estimate", NULL},
     {{"estimate", "moe.gguf", "--gpu", "A,B", "--vram", "2M+"}, 2, NULL, "a size, or one for each GPU: 4G+8G"},
     {{"estimate", "moe.gguf", "--gpu", "A,B", "--vram", "2M+50%"}, 2, NULL, "option --vram: '50%' is not a size"},
