@@ -5,8 +5,9 @@
 #   bench/seed.sh BUILD OUT [LAYERS OF MIXTRAL] [LAYERS OF LLAMA]
 #
 # The model lies in FOLDER (default: a tmpfs, so that the emulated drive and not the real one sets the rate) and goes when it is
-# measured: 32 GB and 40 GB with all layers. With fewer layers memory shrinks alike, what is outside of layers apart.
-# OUT receives a JSON file for each. THREADS and RUNS are passed on.
+# measured: 32 GB and 40 GB with all layers. With fewer layers memory shrinks alike, what is outside of layers apart; with 0
+# the model is left out. OUT receives a JSON file for each. THREADS and RUNS are passed on. A tmpfs is read by copying: the
+# pool's threads do so together, where one would be slower than the drive that is emulated (ENGINE: uring, pool).
 set -euo pipefail
 
 [ $# -ge 2 ] || { echo "usage: bench/seed.sh BUILD OUT [LAYERS OF MIXTRAL] [LAYERS OF LLAMA]" >&2; exit 2; }
@@ -18,12 +19,13 @@ trap 'rm -rf "$folder"' EXIT
 
 measure() { # shape, type, all layers, layers, tokens, GiB of the whole file
     local model=$folder/$1.gguf memory
+    if [ "$4" -eq 0 ]; then return; fi
     "$build/mkmodel" shape "$1" "$model" --type "$2" --layers "$4"
     # 24 GiB for all layers; of fewer, the same share of the file
     memory=$(($(stat -c %s "$model") * 24 / $6))
     if [ "$4" -eq "$3" ]; then memory=24G; fi
     echo "== $1, $2, $4 of $3 layers, $(stat -c %s "$model") bytes, memory $memory"
-    "$build/hypura" bench "$model" --memory "$memory" --io-limit 5.09e9 --prompt-tokens 32 --tokens "$5" \
+    "$build/hypura" bench "$model" --memory "$memory" --io-limit 5.09e9 --io-engine "${ENGINE:-pool}" --prompt-tokens 32 --tokens "$5" \
         --runs "${RUNS:-1}" --threads "${THREADS:-8}" --json > "$out/$1.json"
     rm "$model"
     python3 - "$out/$1.json" "$3" "$4" <<'P'

@@ -735,6 +735,7 @@ typedef struct hypura_bench_report {
     uint32_t           prompt_tokens;
     uint32_t           runs;
     int                n_threads;
+    char               io_engine[16]; /* that Hypura read with */
     uint64_t           io_limit_bytes_per_s;
     bool               route; /* experts were forced: see below */
     double             route_recall; /* guesses were emulated: see below; 0: they were not */
@@ -779,7 +780,7 @@ typedef struct hypura_bench_options {
     int         n_threads;
     uint64_t    io_limit_bytes_per_s; /* as in hypura_model_options; the baseline is not limited */
     hypura_foresight foresight;
-    const char *io_engine;
+    const char *io_engine; /* as in hypura_model_options */
     const char *cache_dir;
     /* A command, ended by NULL, that calls hypura_bench_worker with its standard
      * input and output: each run is then a process of its own, and memory can be

@@ -152,6 +152,7 @@ json_t *hypura_bench_json(const hypura_bench_report *report)
     hypura_json_integer(&object, "prompt_tokens", report->prompt_tokens);
     hypura_json_integer(&object, "runs", report->runs);
     hypura_json_integer(&object, "threads", (uint64_t)report->n_threads);
+    hypura_json_text(&object, "io_engine", report->io_engine);
     hypura_json_integer(&object, "io_limit_bytes_per_s", report->io_limit_bytes_per_s);
     hypura_json_bool(&object, "route", report->route);
     hypura_json_real(&object, "emulated_recall", report->route_recall);

@@ -201,7 +201,7 @@ static void put_head(page *p)
     hypura_plot_text(p->to, r->profile.cpu);
     fprintf(p->to, ", %d cores, %s, drive %.2f GB/s (%s%s)</p>\n", r->profile.n_cpus,
             hypura_size_format(r->profile.ram_limit_bytes, ram, sizeof ram), r->profile.direct_bytes_per_s / 1e9,
-            r->profile.io_engine, r->profile.direct_io ? ", direct" : "");
+            r->io_engine, r->profile.direct_io ? ", direct" : "");
     if (r->io_limit_bytes_per_s > 0) {
         fprintf(p->to, "<p>Hypura's reads were slowed down to %.2f GB/s; llama.cpp's were not.</p>\n",
                 (double)r->io_limit_bytes_per_s / 1e9);

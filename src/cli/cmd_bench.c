@@ -174,6 +174,8 @@ int hypura_command_bench(const hypura_environment *environment, int argc, char *
         hypura_option_threads(&wanted->n_threads),
         {"io-limit", "BYTES/S", "emulates a drive for Hypura's reads: 500M, 5.09e9", HYPURA_OPTION_STRING,
          .to.string = &arguments.io_limit},
+        {"io-engine", "NAME", "what reads: uring or pool (default: the faster one)", HYPURA_OPTION_CHOICE,
+         .to.string = &wanted->io_engine, .choices = hypura_io_engines},
         {"foresight", "WHEN", "read or run ahead on a guess: auto, on, off (default: auto)", HYPURA_OPTION_CHOICE,
          .to.string = &arguments.foresight, .choices = foresights},
         hypura_option_json(&arguments.json),

@@ -425,6 +425,7 @@ static hypura_status prepare(bench *b, hypura_error *error)
     if (status != HYPURA_OK) {
         return status;
     }
+    snprintf(r->io_engine, sizeof(r->io_engine), "%s", o->io_engine ? o->io_engine : r->profile.io_engine);
     hypura_error ignored;
     if (hypura_os_read_ahead_get(o->path, &b->read_ahead_kb, &ignored) != HYPURA_OK) {
         b->read_ahead_kb = 0;

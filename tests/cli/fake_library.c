@@ -506,6 +506,7 @@ hypura_status hypura_bench(const hypura_bench_options *options, hypura_bench_rep
                                     .route = options->route != NULL,
                                     .route_recall = options->route_recall,
                                     .n_cells = options->n_weights + options->n_memory};
+    snprintf(report->io_engine, sizeof report->io_engine, "%s", options->io_engine ? options->io_engine : "uring");
     report->cells = calloc((size_t)report->n_cells + 1, sizeof *report->cells);
     for (int i = 0; i < report->n_cells; i++) {
         hypura_bench_cell *cell = &report->cells[i];

@@ -91,6 +91,7 @@ static const struct {
      0,
      "of which 75 % come true",
      NULL},
+    {{"bench", "moe.gguf", "--io-engine", "aio"}, 2, NULL, "option --io-engine"},
     {{"bench", "moe.gguf", "--io-limit", "fast"}, 2, NULL, "'fast' is no number of bytes per second"},
     {{"bench", "missing.gguf"}, 1, NULL, "missing.gguf"},
     {{"bench-worker", "x"}, 2, NULL, "started by hypura bench alone"},
@@ -134,11 +135,12 @@ static void test_help_fits_a_terminal(void **state)
 static void test_bench_json(void **state)
 {
     (void)state;
-    process run =
-        RUN("bench", "moe.gguf", "--memory", "2M", "--weights", "4M,1M", "--baseline", "--tokens=7", "--json");
+    process run = RUN("bench", "moe.gguf", "--memory", "2M", "--weights", "4M,1M", "--baseline", "--tokens=7",
+                      "--io-engine=pool", "--json");
     driver_expect(&run, 0, NULL, NULL);
     json_t *object = driver_object(run.output, "machine model model_bytes tokens prompt_tokens runs threads "
-                                               "io_limit_bytes_per_s route emulated_recall cells");
+                                               "io_engine io_limit_bytes_per_s route emulated_recall cells");
+    assert_string_equal(driver_string(object, "io_engine"), "pool");
     assert_int_equal(driver_integer(object, "tokens"), 7);
     const json_t *cells = json_object_get(object, "cells");
     static const int64_t limits[] = {2 << 20, 4 << 20, 1 << 20};
