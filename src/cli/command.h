@@ -19,6 +19,7 @@ typedef struct hypura_command {
     const char *summary; /* one line of `hypura --help`; NULL: not for people */
     /* Gets the words after the command's name; returns the exit code. */
     int (*run)(const hypura_environment *environment, int argc, char *const *argv);
+    bool computes; /* with llama.cpp, in this process */
 } hypura_command;
 
 int hypura_command_bench(const hypura_environment *environment, int argc, char *const *argv);

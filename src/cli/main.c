@@ -9,6 +9,8 @@
 #include "cli/interrupt.h"
 #include "cli/output.h"
 
+#include "base/waiting.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,17 +18,17 @@
 #include <unistd.h>
 
 static const hypura_command commands[] = {
-    {"run", "answer a prompt, or hold a conversation", hypura_command_run},
-    {"serve", "answer Ollama's, OpenAI's and Anthropic's clients over HTTP", hypura_command_serve},
-    {"estimate", "tell how a model would be placed and how fast it would run", hypura_command_estimate},
-    {"inspect", "list what a model file is made of", hypura_command_inspect},
-    {"profile", "measure this machine", hypura_command_profile},
-    {"iobench", "measure a drive: size, depth and order of reads", hypura_command_iobench},
-    {"bench", "measure speed at several limits, and against plain llama.cpp", hypura_command_bench},
-    {"verify", "prove that paging changes no bit of the output", hypura_command_verify},
-    {"optimize", "write a model's experts so that each is one read", hypura_command_optimize},
-    {"replay", "tell what caches of several sizes hit on a recorded route", hypura_command_replay},
-    {"bench-worker", NULL, hypura_command_bench_worker},
+    {"run", "answer a prompt, or hold a conversation", hypura_command_run, true},
+    {"serve", "answer Ollama's, OpenAI's and Anthropic's clients over HTTP", hypura_command_serve, false},
+    {"estimate", "tell how a model would be placed and how fast it would run", hypura_command_estimate, true},
+    {"inspect", "list what a model file is made of", hypura_command_inspect, true},
+    {"profile", "measure this machine", hypura_command_profile, false},
+    {"iobench", "measure a drive: size, depth and order of reads", hypura_command_iobench, false},
+    {"bench", "measure speed at several limits, and against plain llama.cpp", hypura_command_bench, true},
+    {"verify", "prove that paging changes no bit of the output", hypura_command_verify, true},
+    {"optimize", "write a model's experts so that each is one read", hypura_command_optimize, false},
+    {"replay", "tell what caches of several sizes hit on a recorded route", hypura_command_replay, false},
+    {"bench-worker", NULL, hypura_command_bench_worker, false},
 };
 
 #define N_COMMANDS ((int)(sizeof commands / sizeof *commands))
@@ -140,6 +142,10 @@ int main(int argc, char **argv)
 {
     hypura_environment environment;
     hypura_error error;
+    const hypura_command *command = argc > 1 ? find_command(argv[1]) : NULL;
+    if (command && command->computes) {
+        hypura_waiting_restart(argv);
+    }
     occupy_standard_streams();
     hypura_interrupt_ignore_pipe();
     if (hypura_environment_read(&environment, &error) != HYPURA_OK) {

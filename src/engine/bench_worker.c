@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "base/waiting.h"
 #include "os/confine.h"
 
 #include <errno.h>
@@ -40,6 +41,8 @@ enum {
     EXIT_NO_GROUP = 126,
     EXIT_NO_PROGRAM = 127,
 };
+
+extern char **environ;
 
 typedef struct request {
     uint64_t bytes; /* of this */
@@ -103,7 +106,8 @@ hypura_status hypura_bench_worker(int input, int output, hypura_error *error)
 /* ---- the process that waits ---------------------------------------------- */
 
 /* Between fork and exec: async-signal-safe calls alone. */
-static _Noreturn void become_worker(const char *const *command, int fd, const hypura_os_group *group, bool confined)
+static _Noreturn void become_worker(const char *const *command, char *const *variables, int fd,
+                                    const hypura_os_group *group, bool confined)
 {
 #ifdef __linux__
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -114,7 +118,7 @@ static _Noreturn void become_worker(const char *const *command, int fd, const hy
     if (dup2(fd, STDIN_FILENO) < 0 || dup2(fd, STDOUT_FILENO) < 0) {
         _exit(EXIT_NO_PROGRAM);
     }
-    execv(command[0], (char *const *)(uintptr_t)command);
+    execve(command[0], (char *const *)(uintptr_t)command, variables);
     _exit(EXIT_NO_PROGRAM);
 }
 
@@ -217,11 +221,13 @@ hypura_status hypura_bench_run_apart(const hypura_bench_task *task, const char *
 
     hypura_status status;
     reply *answer = calloc(1, sizeof(*answer));
-    const pid_t pid = answer ? fork() : -1;
+    char **variables = task->plain ? hypura_waiting_plain_environment(environ) : hypura_waiting_environment(environ);
+    const pid_t pid = answer && variables ? fork() : -1;
     if (pid == 0) {
-        become_worker(command, ends[1], &group, limit_bytes > 0);
+        become_worker(command, variables, ends[1], &group, limit_bytes > 0);
     }
-    const int fork_errno = answer ? errno : ENOMEM;
+    const int fork_errno = answer && variables ? errno : ENOMEM;
+    free(variables);
     (void)close(ends[1]);
     if (pid > 0) {
         size_t got = 0;

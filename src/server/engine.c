@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "base/thread.h"
+#include "base/waiting.h"
 #include "os/os.h"
 #include "server/log.h"
 #include "server/upstream.h"
@@ -109,40 +110,20 @@ static void common_words(const engine_options *options, words *to)
     add_text(to, "--cache-dir", options->cache_dir);
 }
 
-/* How threads of an engine wait for each other, many times a token, where the user does not say: they look a thousand
- * times, some ten microseconds, and sleep then. On a machine at rest that is as fast as looking for longer, which is
- * GNU's default, and twice as fast as sleeping at once; where others compute too, threads that look for longer keep the
- * one that they wait for from its processor (docs/notes/0041). */
-static char spin_count[] = "GOMP_SPINCOUNT=1000";
-
-static bool says_how_to_wait(char *const *variables)
-{
-    bool says = false;
-    for (size_t i = 0; variables[i]; i++) {
-        says = says || strncmp(variables[i], "OMP_WAIT_POLICY=", 16) == 0 ||
-               strncmp(variables[i], "GOMP_SPINCOUNT=", 15) == 0;
-    }
-    return says;
-}
-
-/* Ours, but for variables of llama.cpp, which would change what was planned. */
+/* Ours, but for variables of llama.cpp, which would change what was planned, and with how threads wait. */
 static char **engine_environment(void)
 {
-    size_t n = 0;
-    while (environ[n]) {
-        n++;
-    }
-    char **kept = calloc(n + 2, sizeof(*kept));
+    char **variables = hypura_waiting_environment(environ);
     size_t n_kept = 0;
-    for (size_t i = 0; kept && i < n; i++) {
-        if (strncmp(environ[i], "LLAMA_", 6) != 0 && strncmp(environ[i], "AIP_", 4) != 0) {
-            kept[n_kept++] = environ[i];
+    for (size_t i = 0; variables && variables[i]; i++) {
+        if (strncmp(variables[i], "LLAMA_", 6) != 0 && strncmp(variables[i], "AIP_", 4) != 0) {
+            variables[n_kept++] = variables[i];
         }
     }
-    if (kept && !says_how_to_wait(kept)) {
-        kept[n_kept] = spin_count;
+    if (variables) {
+        variables[n_kept] = NULL;
     }
-    return kept;
+    return variables;
 }
 
 /* in and out become its standard input and output (and error). */

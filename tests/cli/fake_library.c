@@ -71,6 +71,18 @@ static void wait_ms(long ms)
     nanosleep(&time, NULL);
 }
 
+/* Threads that compute are told how to wait before the library is there: every command that computes sees to it. */
+static hypura_status check_waiting(hypura_error *error)
+{
+#ifdef __linux__
+    if (!getenv("GOMP_SPINCOUNT") && !getenv("OMP_WAIT_POLICY")) {
+        return hypura_fail(error, HYPURA_ERR_BACKEND, "threads are not told how to wait");
+    }
+#endif
+    (void)error;
+    return HYPURA_OK;
+}
+
 static bool named(const char *path, const char *name)
 {
     const char *slash = strrchr(path, '/');
@@ -205,7 +217,8 @@ static void use_gpus(const hypura_model_options *options, hypura_plan *plan)
 hypura_status hypura_estimate(const hypura_model_options *options, hypura_plan **plan, hypura_error *error)
 {
     uint64_t limit = options->weights_bytes ? options->weights_bytes : options->memory_bytes;
-    hypura_status status = check_file(options->path, error);
+    hypura_status status = check_waiting(error);
+    status = status == HYPURA_OK ? check_file(options->path, error) : status;
     if (status != HYPURA_OK) {
         return status;
     }
@@ -419,7 +432,8 @@ void hypura_replay_report_clear(hypura_replay_report *report)
 hypura_status hypura_verify(const hypura_verify_options *options, hypura_verify_report *report, hypura_error *error)
 {
     bool differs = named(options->path, "differs.gguf");
-    hypura_status status = check_file(options->path, error);
+    hypura_status status = check_waiting(error);
+    status = status == HYPURA_OK ? check_file(options->path, error) : status;
     if (status != HYPURA_OK) {
         return status;
     }
@@ -491,7 +505,8 @@ static void fake_series(hypura_bench_series *series, const char *label, double t
 
 hypura_status hypura_bench(const hypura_bench_options *options, hypura_bench_report *report, hypura_error *error)
 {
-    hypura_status status = check_file(options->path, error);
+    hypura_status status = check_waiting(error);
+    status = status == HYPURA_OK ? check_file(options->path, error) : status;
     memset(report, 0, sizeof *report);
     if (status != HYPURA_OK) {
         return status;

@@ -1,0 +1,129 @@
+/* What is added to an environment, and a program that starts itself again: this one, with the word "child". */
+#include "base/waiting.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define OURS "GOMP_SPINCOUNT=1021"
+
+static char *program;
+
+static void expect(char **made, const char *const *wanted)
+{
+    assert_non_null(made);
+    size_t i = 0;
+    for (; wanted[i]; i++) {
+        assert_non_null(made[i]);
+        assert_string_equal(made[i], wanted[i]);
+    }
+    assert_null(made[i]);
+    free(made);
+}
+
+static void it_is_added_unless_said(void **state)
+{
+    (void)state;
+    char home[] = "HOME=/", passive[] = "OMP_WAIT_POLICY=passive", five[] = "GOMP_SPINCOUNT=5",
+         near[] = "GOMP_SPINCOUNTS=1";
+    expect(hypura_waiting_environment((char *[]){NULL}), (const char *[]){OURS, NULL});
+    expect(hypura_waiting_environment((char *[]){home, near, NULL}), (const char *[]){home, near, OURS, NULL});
+    expect(hypura_waiting_environment((char *[]){passive, home, NULL}), (const char *[]){passive, home, NULL});
+    expect(hypura_waiting_environment((char *[]){home, five, NULL}), (const char *[]){home, five, NULL});
+}
+
+static void plain_llama_is_as_the_user_has_it(void **state)
+{
+    (void)state;
+    char home[] = "HOME=/", ours[] = OURS, five[] = "GOMP_SPINCOUNT=5";
+    expect(hypura_waiting_plain_environment((char *[]){ours, home, NULL}), (const char *[]){home, NULL});
+    expect(hypura_waiting_plain_environment((char *[]){five, home, NULL}), (const char *[]){five, home, NULL});
+}
+
+/* What the program has when it began with these variables: its words and how to wait. */
+static void run_child(char *const *variables, char *answer, size_t capacity)
+{
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    const pid_t pid = fork();
+    if (pid == 0) {
+        char word[] = "child", other[] = "two words";
+        char *words[] = {program, word, other, NULL};
+        (void)dup2(ends[1], STDOUT_FILENO);
+        (void)execve(program, words, variables);
+        _exit(9);
+    }
+    assert_true(pid > 0);
+    (void)close(ends[1]);
+    size_t got = 0;
+    for (ssize_t n; got < capacity - 1 && (n = read(ends[0], answer + got, capacity - 1 - got)) > 0;) {
+        got += (size_t)n;
+    }
+    answer[got] = '\0';
+    (void)close(ends[0]);
+    int how;
+    assert_int_equal(waitpid(pid, &how, 0), pid);
+    assert_int_equal(how, 0);
+}
+
+static void a_program_starts_itself_again_once(void **state)
+{
+    (void)state;
+#ifdef __linux__
+    const char *added = "1021";
+#else
+    const char *added = "-";
+#endif
+    char home[] = "HOME=/", passive[] = "OMP_WAIT_POLICY=passive", five[] = "GOMP_SPINCOUNT=5";
+    char answer[256], wanted[256];
+    run_child((char *[]){home, NULL}, answer, sizeof answer);
+    (void)snprintf(wanted, sizeof wanted, "%s, - of test_waiting: two words", added);
+    assert_string_equal(answer, wanted);
+    run_child((char *[]){home, passive, NULL}, answer, sizeof answer);
+    assert_string_equal(answer, "-, passive of test_waiting: two words");
+    run_child((char *[]){five, NULL}, answer, sizeof answer);
+    assert_string_equal(answer, "5, - of test_waiting: two words");
+}
+
+static const char *value(const char *name)
+{
+    return getenv(name) ? getenv(name) : "-";
+}
+
+/* Its name as lists of processes show it. */
+static int be_child(char **argv)
+{
+    char name[64] = "test_waiting";
+#ifdef __linux__
+    FILE *file = fopen("/proc/self/comm", "re");
+    if (!file || fscanf(file, "%63s", name) != 1) {
+        return 1;
+    }
+    (void)fclose(file);
+#endif
+    printf("%s, %s of %s: %s", value("GOMP_SPINCOUNT"), value("OMP_WAIT_POLICY"), name, argv[2]);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 2 && strcmp(argv[1], "child") == 0) {
+        hypura_waiting_restart(argv);
+        return be_child(argv);
+    }
+    program = argv[0];
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(it_is_added_unless_said),
+        cmocka_unit_test(plain_llama_is_as_the_user_has_it),
+        cmocka_unit_test(a_program_starts_itself_again_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
