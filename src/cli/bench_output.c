@@ -173,6 +173,16 @@ static void cell_spread(hypura_table *table, const hypura_spread *spread)
     }
 }
 
+/* Of a figure that stands beside another one: its median. */
+static void cell_median(hypura_table *table, const hypura_spread *spread)
+{
+    if (isnan(spread->median)) {
+        hypura_table_cell(table, "-");
+    } else {
+        hypura_table_cell(table, "%.2f", spread->median);
+    }
+}
+
 static void cell_percent(hypura_table *table, const hypura_spread *spread)
 {
     if (isnan(spread->median)) {
@@ -194,6 +204,7 @@ static void add_row(hypura_table *table, const hypura_bench_cell *cell, int inde
     }
     hypura_table_cell(table, "%s%s", series->label, index > 0 && index == cell->baseline ? " *" : "");
     cell_spread(table, &metrics[HYPURA_METRIC_DECODE_TOK_S]);
+    cell_median(table, &metrics[HYPURA_METRIC_DECODE_COLD_TOK_S]);
     cell_spread(table, &metrics[HYPURA_METRIC_PREFILL_TOK_S]);
     hypura_table_size(table, isnan(bytes->median) ? 0 : (uint64_t)bytes->median);
     cell_percent(table, &metrics[HYPURA_METRIC_HIT_RATE_BYTES]);
@@ -254,12 +265,12 @@ static void print_notes(const hypura_bench_report *report)
 
 hypura_status hypura_bench_print(const hypura_bench_report *report, hypura_error *error)
 {
-    static const char *const titles[] = {"weights",    "",     "decode tok/s", "prefill tok/s",
+    static const char *const titles[] = {"weights",    "",     "decode tok/s", "cold", "prefill tok/s",
                                          "read/token", "hits", "drive busy",   "speed"};
     hypura_table table;
     hypura_output_printf("%u tokens after a prompt of %u, %d threads, median of %u %s (min-max)\n\n", report->tokens,
                          report->prompt_tokens, report->n_threads, report->runs, report->runs == 1 ? "run" : "runs");
-    hypura_table_open(&table, "rlrrrrrl");
+    hypura_table_open(&table, "rlrrrrrrl");
     for (size_t i = 0; i < sizeof titles / sizeof *titles; i++) {
         hypura_table_cell(&table, "%s", titles[i]);
     }

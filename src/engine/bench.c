@@ -101,6 +101,13 @@ static hypura_status run_task(bench *b, const series *s, uint64_t memory_bytes, 
     return hypura_bench_run_apart(&s->task, b->options->worker, s->limit_bytes, forward_progress, b, sample, error);
 }
 
+/* One after the other: of two things that did not go as asked for both are told. */
+static void add_note(hypura_bench_series *told, const char *what, const char *why)
+{
+    const size_t used = strlen(told->note);
+    (void)snprintf(told->note + used, sizeof(told->note) - used, "%s%s%s", used > 0 ? "; " : "", what, why);
+}
+
 static void add_hits(hypura_layer_hits *sum, const hypura_layer_hits *hits)
 {
     sum->bytes_needed += hits->bytes_needed;
@@ -142,12 +149,12 @@ static hypura_status run_series(bench *b, hypura_bench_cell *cell, int index, ui
         told->n_runs++;
     } else if (s->task.plain && status == HYPURA_ERR_UNSUPPORTED && s->limit_bytes > 0) {
         /* Refused before it ran: it runs without a limit, and says so. */
-        snprintf(told->note, sizeof(told->note), "no limit: %.200s", error->message);
+        add_note(told, "no limit: ", error->message);
         s->limit_bytes = told->limit_bytes = 0;
         b->done--;
         return run_series(b, cell, index, round, error);
     } else if (s->task.plain && index > 0 && status != HYPURA_ERR_CANCELLED) {
-        snprintf(told->note, sizeof(told->note), "%.200s", error->message);
+        add_note(told, "", error->message);
         s->failed = true;
         status = HYPURA_OK;
     } else {
@@ -289,7 +296,7 @@ static void add_baselines(bench *b, hypura_bench_cell *cell)
         told->limit_bytes = s->limit_bytes;
         told->repacked = fits;
         if (limited && !b->options->worker) {
-            snprintf(told->note, sizeof(told->note), "no limit: it ran in the process of the caller");
+            add_note(told, "no limit: ", "it ran in the process of the caller");
         }
         if (i > 0) {
             s->set_read_ahead_kb = SMALL_READ_AHEAD_KB;
@@ -298,7 +305,7 @@ static void add_baselines(bench *b, hypura_bench_cell *cell)
             if (b->read_ahead_kb == 0 ||
                 hypura_os_read_ahead_set(s->task.path, b->read_ahead_kb, &refused) != HYPURA_OK) {
                 cell->n_series--;
-                snprintf(cell->series[1].note, sizeof(cell->series[1].note), "read-ahead as found alone: %s",
+                add_note(&cell->series[1], "read-ahead as found alone: ",
                          b->read_ahead_kb == 0 ? "the drive's is not known" : "it may not be changed here");
                 b->total -= b->report->runs;
             }

@@ -493,6 +493,7 @@ static void fake_series(hypura_bench_series *series, const char *label, double t
     if (paged) {
         series->layers[1] = (hypura_layer_hits){.bytes_needed = 4, .bytes_hit = 3}; /* layer 0 stays */
         series->layers[2] = (hypura_layer_hits){.bytes_needed = 4, .vram_bytes_needed = 8, .vram_bytes_hit = 4};
+        series->metrics[HYPURA_METRIC_DECODE_COLD_TOK_S] = (hypura_spread){1.25, 1.25, 1.25};
         series->bound_by = "storage";
         series->metrics[HYPURA_METRIC_HIT_RATE_BYTES] = (hypura_spread){0.75, 0.5, 1.0};
         series->metrics[HYPURA_METRIC_BYTES_PER_TOKEN] = (hypura_spread){1e6, 1e6, 1e6};

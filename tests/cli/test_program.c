@@ -86,6 +86,7 @@ static const struct {
     {{"verify", "moe.gguf"}, 0, "identical", NULL},
     {{"bench", "--help"}, 0, "--io-limit BYTES/S", NULL},
     {{"bench", "moe.gguf", "--weights", "1M", "--baseline"}, 0, "2.000x decode", NULL},
+    {{"bench", "moe.gguf", "--weights", "1M"}, 0, "hypura  2.05 (1.55-2.55)  1.25  16.39 (14.34-18.44)", NULL},
     {{"bench", "moe.gguf", "--weights", "1M", "--io-limit", "5.09e9"}, 0, "slowed down to 4.7 GiB/s", NULL},
     {{"bench", "moe.gguf", "--weights", "1M", "--route", "x", "--route-recall", "0.75"},
      0,
