@@ -35,7 +35,7 @@
 #define PROBE_US    200000u
 #define SPARE_BYTES ((uint64_t)16 << 20) /* of the drive, for what others write meanwhile */
 
-enum { PROBE_ROUNDS = 3 };
+enum { PROBE_ROUNDS = 5 };
 
 typedef struct optimizer {
     const hypura_optimize_options *options;
@@ -62,13 +62,24 @@ static bool step(const optimizer *o, const char *what, uint64_t done)
 
 /* ---- whether it is worth it --------------------------------------------------- */
 
+typedef struct read_shape {
+    uint64_t block_bytes;
+    uint32_t depth;
+} read_shape;
+
 /* Reads of so many bytes, `together` at once; they are cut as the pager cuts them. */
-static hypura_status probe(const optimizer *o, const hypura_profile *profile, double bytes, double together,
-                           double *bytes_per_s)
+static read_shape shape_of(const hypura_profile *profile, double bytes, double together)
 {
     const uint64_t whole = hypura_round_up((uint64_t)bytes, HYPURA_RECORDS_ALIGN_BYTES);
     const uint64_t block = whole < profile->io_block_bytes ? whole : profile->io_block_bytes;
     const double depth = together * ceil((double)whole / (double)block);
+    return (read_shape){.block_bytes = block,
+                        .depth = depth < profile->io_depth ? (uint32_t)depth : profile->io_depth};
+}
+
+static hypura_status probe(const optimizer *o, const hypura_profile *profile, const read_shape *shape,
+                           double *bytes_per_s)
+{
     int largest = 0;
     for (int i = 1; i < o->map->n_files; i++) {
         largest = o->map->file_bytes[i] > o->map->file_bytes[largest] ? i : largest;
@@ -76,13 +87,27 @@ static hypura_status probe(const optimizer *o, const hypura_profile *profile, do
     const hypura_probe_rate_options read = {
         .path = o->map->files[largest],
         .io_engine = profile->io_engine,
-        .block_bytes = block,
-        .depth = depth < profile->io_depth ? (uint32_t)depth : profile->io_depth,
+        .block_bytes = shape->block_bytes,
+        .depth = shape->depth,
         .span_us = PROBE_US,
     };
     return hypura_probe_rate(&read, bytes_per_s, o->error);
 }
 
+static double median(double *values, int n)
+{
+    for (int i = 1; i < n; i++) {
+        for (int at = i; at > 0 && values[at - 1] > values[at]; at--) {
+            const double value = values[at];
+            values[at] = values[at - 1];
+            values[at - 1] = value;
+        }
+    }
+    return values[n / 2];
+}
+
+/* In turns, and of the turns the median, as other work makes any one of them a matter of
+ * chance. Reads that are cut alike are alike, whatever a busy drive says. */
 static hypura_status measure_gain(const optimizer *o)
 {
     hypura_optimize_report *r = o->report;
@@ -98,22 +123,25 @@ static hypura_status measure_gain(const optimizer *o)
     /* About half of what a layer needs is missing where a pool is worth having. */
     const double misses = fmax(1.0, o->map->n_experts_used / 2.0);
     const double matrices = r->record_bytes / r->matrix_bytes;
-    double by_matrix = 0.0;
-    double by_record = 0.0;
+    const read_shape matrix = shape_of(&profile, r->matrix_bytes, misses * matrices);
+    const read_shape record = shape_of(&profile, r->record_bytes, misses);
+    const bool alike = matrix.block_bytes == record.block_bytes && matrix.depth == record.depth;
+    double by_matrix[PROBE_ROUNDS] = {0};
+    double by_record[PROBE_ROUNDS] = {0};
+    double gains[PROBE_ROUNDS] = {0};
     for (int round = 0; status == HYPURA_OK && round < PROBE_ROUNDS; round++) {
-        double rate = 0.0;
-        status = probe(o, &profile, r->matrix_bytes, misses * matrices, &rate);
-        by_matrix += rate / (double)PROBE_ROUNDS;
-        if (status == HYPURA_OK) {
-            status = probe(o, &profile, r->record_bytes, misses, &rate);
-            by_record += rate / (double)PROBE_ROUNDS;
+        status = probe(o, &profile, &matrix, &by_matrix[round]);
+        by_record[round] = by_matrix[round];
+        if (status == HYPURA_OK && !alike) {
+            status = probe(o, &profile, &record, &by_record[round]);
         }
+        gains[round] = by_record[round] / by_matrix[round];
     }
     /* A matrix begins anywhere: its read is widened by a block of the drive. */
     const double widened = 1.0 + profile.io_align_offset_bytes / r->matrix_bytes;
-    r->matrix_bytes_per_s = by_matrix / widened;
-    r->record_bytes_per_s = by_record;
-    r->gain = by_record / r->matrix_bytes_per_s;
+    r->matrix_bytes_per_s = median(by_matrix, PROBE_ROUNDS) / widened;
+    r->record_bytes_per_s = median(by_record, PROBE_ROUNDS);
+    r->gain = median(gains, PROBE_ROUNDS) * widened;
     return status;
 }
 

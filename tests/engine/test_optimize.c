@@ -4,6 +4,8 @@
 
 #include "engine/model.h"
 #include "gguf/records.h"
+#include "hw/store.h"
+#include "os/os.h"
 
 #include <fcntl.h>
 #include <math.h>
@@ -131,6 +133,30 @@ static void one_that_would_not_help_is_refused(void **state)
         assert_int_equal(access(partial, F_OK), -1);
         assert_int_equal(access(sidecar, F_OK), -1);
     }
+}
+
+/* A matrix of 384 KiB that is read in requests of 64 KiB gains nothing by lying beside
+ * others, and no noise of a drive says otherwise. */
+static void large_matrices_are_refused_always(void **state)
+{
+    (void)state;
+    const hypura_profile_options wanted = {.cache_dir = fixture_cache_dir(), .storage_path = model};
+    char own[1024];
+    hypura_profile profile;
+    hypura_os_drive drive;
+    hypura_error error;
+    fixture_ok(hypura_profile_get(&wanted, &profile, &error), &error);
+    fixture_ok(hypura_os_drive_read(model, &drive, &error), &error);
+    snprintf(own, sizeof own, "%s", fixture_path("small-requests"));
+    profile.io_block_bytes = 64 << 10;
+    profile.io_depth = 2;
+    fixture_ok(hypura_store_make_folder(own, &error), &error);
+    fixture_ok(hypura_store_save(own, drive.id, &profile, &error), &error);
+    const hypura_optimize_options options = {.path = model, .cache_dir = own};
+    hypura_optimize_report report;
+    fixture_fails(HYPURA_ERR_UNSUPPORTED, hypura_optimize(&options, &report, &error), &error, "1.0");
+    assert_true(report.gain >= 1.0 && report.gain < 1.02); /* a matrix begins anywhere */
+    assert_true(report.matrix_bytes_per_s > 0.0);
 }
 
 /* Stops at the nth step of that name. */
@@ -374,6 +400,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_record_holds_an_experts_matrices),
         TEST(one_that_would_not_help_is_refused),
+        TEST(large_matrices_are_refused_always),
         TEST(a_stopped_run_is_taken_up_again),
         TEST(what_an_earlier_run_damaged_is_written_anew),
         TEST(a_partial_file_of_another_model_is_begun_anew),
