@@ -12,6 +12,7 @@
 #   VRAM     limits, as `hypura bench --vram` takes them (default: 50%,25%,75%)
 #   MEMORY   limit on the host's memory too, as `hypura bench --memory` takes it: misses are then read from the drive
 #   NCMOE    (default: 24,12,36,48)   TOKENS decoded in each window (default: 64)   PROMPT (default: 2048)
+#   UBATCH   tokens of the prompt computed together, on both sides (default: 512)
 #   RUNS     (default: 3)   PLAIN_RUNS of fit and ncmoe (default: as RUNS)
 #   VARIANTS how Hypura runs (default: auto). FORESIGHT as `hypura bench` takes it; FORESIGHT/compute: copies by the queue
 #            that computes instead of the GPU's copy engine, of Vulkan; FORESIGHT/0.85: emulates a guess of the next layer
@@ -21,7 +22,7 @@
 # Its model is mapped and in the page cache; Hypura reads past it. What all put out is kept in OUT.
 set -u
 model=${1:?gpu.sh MODEL TRACE} trace=${2:?gpu.sh MODEL TRACE}
-bin=${BIN:-build} vram=${VRAM:-50%,25%,75%} ncmoe=${NCMOE:-24,12,36,48} tokens=${TOKENS:-64} prompt=${PROMPT:-2048} runs=${RUNS:-3} plain_runs=${PLAIN_RUNS:-${RUNS:-3}}
+bin=${BIN:-build} vram=${VRAM:-50%,25%,75%} ncmoe=${NCMOE:-24,12,36,48} tokens=${TOKENS:-64} prompt=${PROMPT:-2048} ubatch=${UBATCH:-512} runs=${RUNS:-3} plain_runs=${PLAIN_RUNS:-${RUNS:-3}}
 steps=${STEPS:-hypura fit ncmoe resident verify} variants=${VARIANTS:-auto}
 out=${OUT:-$(mktemp -d)}
 context=$((prompt + 2 * tokens))
@@ -39,7 +40,7 @@ row() { printf '%-36s %17s %19s  %s\n' "$@"; }
 
 # "median (least-most)" of one test of llama-bench
 plain_rate() {
-    "$bin/llama-bench" -m "$model" "${dev[@]}" -ngl 99 -r "$plain_runs" -o json "$@" 2>>"$out/llama-bench.log" | tee -a "$out/llama-bench.json" |
+    "$bin/llama-bench" -m "$model" "${dev[@]}" -ngl 99 -b 2048 -ub "$ubatch" -r "$plain_runs" -o json "$@" 2>>"$out/llama-bench.log" | tee -a "$out/llama-bench.json" |
         python3 -c 'import json,statistics,sys
 rates = sorted(json.load(sys.stdin)[0]["samples_ts"])
 print("%.1f (%.1f-%.1f)" % (statistics.median(rates), rates[0], rates[-1]))'
@@ -55,7 +56,7 @@ hypura_rows() {
     local name=$1 json
     shift
     json=$(mktemp "$out/bench-XXXXXX.json")
-    "$bin/hypura" bench "$model" "${gpu[@]}" --tokens "$tokens" --prompt-tokens "$prompt" --runs "$runs" "$@" \
+    "$bin/hypura" bench "$model" "${gpu[@]}" --tokens "$tokens" --prompt-tokens "$prompt" --ubatch "$ubatch" --runs "$runs" "$@" \
         --json >"$json" 2>>"$out/bench.log" || tail -n 3 "$out/bench.log"
     python3 - "$json" "$name" <<'PY'
 import json, sys

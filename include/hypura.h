@@ -733,6 +733,7 @@ typedef struct hypura_bench_report {
     uint64_t           model_bytes;
     uint32_t           tokens;
     uint32_t           prompt_tokens;
+    uint32_t           ubatch;
     uint32_t           runs;
     int                n_threads;
     char               io_engine[16]; /* that Hypura read with */
@@ -776,6 +777,7 @@ typedef struct hypura_bench_options {
     const char *timeline;
     uint32_t    tokens;        /* of each window; 0: 64 */
     uint32_t    prompt_tokens; /* 0: 512 */
+    uint32_t    ubatch;        /* tokens of it computed together; 0: 512 */
     uint32_t    runs;          /* of each series, interleaved; 0: 3 */
     int         n_threads;
     uint64_t    io_limit_bytes_per_s; /* as in hypura_model_options; the baseline is not limited */

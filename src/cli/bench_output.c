@@ -150,6 +150,7 @@ json_t *hypura_bench_json(const hypura_bench_report *report)
     hypura_json_integer(&object, "model_bytes", report->model_bytes);
     hypura_json_integer(&object, "tokens", report->tokens);
     hypura_json_integer(&object, "prompt_tokens", report->prompt_tokens);
+    hypura_json_integer(&object, "ubatch", report->ubatch);
     hypura_json_integer(&object, "runs", report->runs);
     hypura_json_integer(&object, "threads", (uint64_t)report->n_threads);
     hypura_json_text(&object, "io_engine", report->io_engine);

@@ -169,6 +169,8 @@ int hypura_command_bench(const hypura_environment *environment, int argc, char *
          .to.unsigned_integer = &wanted->tokens, .min = 1, .max = 1 << 24},
         {"prompt-tokens", "N", "length of the prompt (default: 512)", HYPURA_OPTION_UNSIGNED,
          .to.unsigned_integer = &wanted->prompt_tokens, .min = 1, .max = 1 << 24},
+        {"ubatch", "N", "tokens of it computed together at most (default: 512)", HYPURA_OPTION_UNSIGNED,
+         .to.unsigned_integer = &wanted->ubatch, .min = 1, .max = 65536},
         {"runs", "N", "runs of each variant, interleaved (default: 3)", HYPURA_OPTION_UNSIGNED,
          .to.unsigned_integer = &wanted->runs, .min = 1, .max = 1000},
         hypura_option_threads(&wanted->n_threads),

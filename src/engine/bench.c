@@ -255,6 +255,7 @@ static hypura_bench_task base_task(const bench *b)
                               .foresight = o->foresight,
                               .route_recall = o->route_recall,
                               .n_prompt = b->report->prompt_tokens,
+                              .n_ubatch = b->report->ubatch,
                               .n_tokens = b->report->tokens,
                               .n_threads = b->report->n_threads,
                               .drop_cache = true,
@@ -320,6 +321,7 @@ static hypura_status plan_cell(bench *b, hypura_bench_cell *cell, const hypura_m
     hypura_model_options wanted = *limits;
     wanted.path = b->options->path;
     wanted.n_context = b->report->prompt_tokens + 2 * b->report->tokens;
+    wanted.n_ubatch = b->options->ubatch;
     wanted.n_threads = b->options->n_threads;
     wanted.io_engine = b->options->io_engine;
     wanted.gpu = b->options->gpu;
@@ -338,6 +340,7 @@ static hypura_status plan_cell(bench *b, hypura_bench_cell *cell, const hypura_m
                                                   : cell->weights_bytes + prepared.plan->kv_bytes +
                                                         prepared.plan->compute_bytes + prepared.plan->overhead_bytes;
     b->report->n_threads = prepared.context.n_threads;
+    b->report->ubatch = prepared.context.n_ubatch;
     b->report->model_bytes = prepared.map->tensor_bytes;
     snprintf(b->report->model, sizeof(b->report->model), "%s", prepared.map->name);
     hypura_prepare_clear(&prepared);
@@ -406,6 +409,7 @@ static hypura_status prepare(bench *b, hypura_error *error)
     r->tokens = or_default(o->tokens, DEFAULT_TOKENS);
     r->prompt_tokens = or_default(o->prompt_tokens, DEFAULT_PROMPT);
     r->runs = or_default(o->runs, DEFAULT_RUNS);
+    r->ubatch = o->ubatch;
     r->n_threads = o->n_threads;
     r->io_limit_bytes_per_s = o->io_limit_bytes_per_s;
     r->route = o->route != NULL;

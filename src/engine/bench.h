@@ -34,6 +34,7 @@ typedef struct hypura_bench_task {
     hypura_foresight foresight;
     double route_recall; /* 0: no guess is emulated */
     uint32_t n_prompt;
+    uint32_t n_ubatch;
     uint32_t n_tokens; /* of each window */
     int n_threads;
     hypura_profile profile;

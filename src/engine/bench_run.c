@@ -194,6 +194,7 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
                                           .memory_bytes = task->memory_bytes,
                                           .weights_bytes = task->weights_bytes,
                                           .n_context = task->n_prompt + 2 * task->n_tokens,
+                                          .n_ubatch = task->n_ubatch,
                                           .n_threads = task->n_threads,
                                           .force_paging = task->force_paging,
                                           .plain = task->plain,

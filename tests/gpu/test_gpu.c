@@ -347,6 +347,7 @@ static void a_bench_pairs_limits(void **state)
                                           .n_weights = 2,
                                           .tokens = 2,
                                           .prompt_tokens = 5,
+                                          .ubatch = 3,
                                           .runs = 1,
                                           .n_threads = 1,
                                           .cache_dir = gpu_cache_dir};
@@ -354,6 +355,7 @@ static void a_bench_pairs_limits(void **state)
     hypura_error error;
     fixture_ok(hypura_bench(&options, &report, &error), &error);
     assert_int_equal(report.n_cells, 2);
+    assert_int_equal(report.ubatch, 3);
     for (int i = 0; i < 2; i++) {
         assert_string_equal(report.cells[i].plan.gpu, STANDIN_NAME);
         assert_true(report.cells[i].plan.vram_bytes <= vram[0]);
