@@ -90,7 +90,7 @@ static hypura_status step(probe *p)
     p->steps++;
     if (p->progress != NULL && !p->progress(p->progress_user, "measuring storage",
                                             p->steps < p->n_steps ? p->steps : p->n_steps, p->n_steps)) {
-        return hypura_fail(p->error, HYPURA_ERR_CANCELLED, "measuring %s was stopped", p->path);
+        return hypura_fail(p->error, HYPURA_ERR_CANCELLED, "measuring the drive was stopped");
     }
     return HYPURA_OK;
 }
