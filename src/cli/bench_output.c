@@ -228,6 +228,33 @@ static void print_ratio(const hypura_bench_cell *cell)
                          cell->prefill_ratio.max, cell->series[cell->baseline].label);
 }
 
+static double or_none(const hypura_spread *spread)
+{
+    return isnan(spread->median) ? 0.0 : spread->median;
+}
+
+static void print_gpu(const hypura_bench_cell *cell)
+{
+    const hypura_plan *plan = &cell->plan;
+    const hypura_spread *metrics = cell->series[0].metrics;
+    if (plan->gpu[0] == '\0') {
+        return;
+    }
+    hypura_output_printf("%s: %s holds %s of weights, %s of expert slots", hypura_output_size(cell->weights_bytes),
+                         plan->gpu, hypura_output_size(plan->vram_resident_bytes),
+                         hypura_output_size(plan->vram_slot_bytes));
+    if (!isnan(metrics[HYPURA_METRIC_VRAM_HIT_RATE_BYTES].median)) {
+        const double n_readbacks = or_none(&metrics[HYPURA_METRIC_READBACKS_PER_TOKEN]);
+        hypura_output_printf("; %.1f %% of the experts needed were there, %s uploaded for each token, %.0f selections "
+                             "read back, %.0f us each",
+                             100.0 * metrics[HYPURA_METRIC_VRAM_HIT_RATE_BYTES].median,
+                             hypura_output_size((uint64_t)or_none(&metrics[HYPURA_METRIC_UPLOADED_BYTES_PER_TOKEN])),
+                             n_readbacks,
+                             n_readbacks > 0.0 ? 1e6 * or_none(&metrics[HYPURA_METRIC_READBACK_S]) / n_readbacks : 0.0);
+    }
+    hypura_output_printf("\n");
+}
+
 /* What the share of the bound rests on. */
 static void print_drive(const hypura_bench_cell *cell)
 {
@@ -284,6 +311,7 @@ hypura_status hypura_bench_print(const hypura_bench_report *report, hypura_error
     hypura_table_close(&table);
     hypura_output_printf("\n");
     for (int i = 0; i < report->n_cells; i++) {
+        print_gpu(&report->cells[i]);
         print_ratio(&report->cells[i]);
         print_drive(&report->cells[i]);
     }

@@ -16,8 +16,8 @@ enum {
     PLOT_HEIGHT = 180,
     BAR_HEIGHT = 22,
     BAR_STEP = 32,
-    BAR_LEFT = 144,
-    STRIP_LEFT = 172,
+    BAR_LEFT = 168,
+    STRIP_LEFT = 202,
     LABEL_WIDTH = 62, /* of a size */
     STRIP_HEIGHT = 48,
     STRIP_STEP = 64,
@@ -208,6 +208,13 @@ void hypura_plot_bars(FILE *to, const hypura_bar_plot *plot)
     open_figure(to, plot->title, TOP + plot->n * BAR_STEP + 4);
     double x = 8;
     for (int part = 0; part < plot->n_parts; part++) {
+        bool any = false; /* what no bar has needs no explanation */
+        for (int bar = 0; bar < plot->n; bar++) {
+            any = any || part_of(plot, bar, part) > 0.0;
+        }
+        if (!any) {
+            continue;
+        }
         x = put_legend(to, x, plot->parts[part].class_name, plot->parts[part].label);
     }
     for (int bar = 0; bar < plot->n; bar++) {

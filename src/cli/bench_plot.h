@@ -11,7 +11,7 @@
 #include <stdio.h>
 
 #define HYPURA_PLOT_MAX_LINES 4
-#define HYPURA_PLOT_MAX_PARTS 6
+#define HYPURA_PLOT_MAX_PARTS 8
 
 /* Text with the characters that mean something to HTML replaced. */
 void hypura_plot_text(FILE *to, const char *text);

@@ -38,9 +38,9 @@ typedef struct page {
 
 static const char style[] =
     ":root{color-scheme:light dark;--bg:#fbfbfa;--fg:#1c1d21;--dim:#63666f;--grid:#e2e3e6;--a:#2a63d4;--b:#c2660c;"
-    "--c:#8a8d96;--d:#1d8a74;--e:#c23b5a;--f:#7a58c0;--in:#fff}\n"
+    "--c:#8a8d96;--d:#1d8a74;--e:#c23b5a;--f:#7a58c0;--g:#5d7f1f;--in:#fff}\n"
     "@media(prefers-color-scheme:dark){:root{--bg:#16171b;--fg:#e6e7ea;--dim:#9a9da6;--grid:#30323a;--a:#7aa2f7;"
-    "--b:#f0a35e;--c:#8f929b;--d:#5cc8b0;--e:#ee7a94;--f:#b49bf0;--in:#14151a}}\n"
+    "--b:#f0a35e;--c:#8f929b;--d:#5cc8b0;--e:#ee7a94;--f:#b49bf0;--g:#a9cf62;--in:#14151a}}\n"
     "body{background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;"
     "padding:0 1rem}\n"
     "h1{font-size:1.5rem;margin:0}p{margin:.3rem 0;color:var(--dim)}\n"
@@ -49,7 +49,7 @@ static const char style[] =
     "figure{margin:0}figcaption{font-weight:600;margin-bottom:.4rem}svg{width:100%;height:auto;display:block}\n"
     "svg text{fill:var(--dim);font-size:12px}svg text.inside{fill:var(--in)}\n"
     ".grid{stroke:var(--grid)}.line{fill:none;stroke-width:2}\n"
-    ".a{fill:var(--a)}.b{fill:var(--b)}.c{fill:var(--c)}.d{fill:var(--d)}.e{fill:var(--e)}.f{fill:var(--f)}\n"
+    ".a{fill:var(--a)}.b{fill:var(--b)}.c{fill:var(--c)}.d{fill:var(--d)}.e{fill:var(--e)}.f{fill:var(--f)}.g{fill:var(--g)}\n"
     ".line.a{fill:none;stroke:var(--a)}.line.b{fill:none;stroke:var(--b)}"
     ".line.c{fill:none;stroke:var(--c);stroke-dasharray:4 4}\n"
     ".scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:"
@@ -69,11 +69,31 @@ static void format_bytes(double bytes, char *text, size_t capacity)
     (void)hypura_size_format((uint64_t)bytes, text, capacity);
 }
 
+/* For weights, the GPUs' included. */
+static uint64_t memory_of(const hypura_bench_cell *cell)
+{
+    return cell->weights_bytes + cell->plan.vram_resident_bytes + cell->plan.vram_slot_bytes;
+}
+
 static int compare_rows(const void *a, const void *b)
 {
-    const uint64_t x = ((const row *)a)->cell->weights_bytes;
-    const uint64_t y = ((const row *)b)->cell->weights_bytes;
+    const uint64_t x = memory_of(((const row *)a)->cell);
+    const uint64_t y = memory_of(((const row *)b)->cell);
     return (x > y) - (x < y);
+}
+
+static void name_row(row *r)
+{
+    const hypura_bench_cell *cell = r->cell;
+    char size[HYPURA_SIZE_TEXT];
+    char vram[HYPURA_SIZE_TEXT];
+    const char *host = hypura_size_format(cell->weights_bytes, size, sizeof size);
+    if (cell->plan.gpu[0] != '\0') {
+        (void)snprintf(r->label, sizeof r->label, "GPU %s, %s",
+                       hypura_size_format(memory_of(cell) - cell->weights_bytes, vram, sizeof vram), host);
+    } else {
+        (void)snprintf(r->label, sizeof r->label, "%s (%s)", host, hypura_mode_name(cell->plan.mode));
+    }
 }
 
 static const hypura_spread *metric_of(const hypura_bench_series *series, hypura_metric metric)
@@ -108,10 +128,17 @@ static void put_hits(page *p)
 {
     hypura_line_plot plot = {
         .title = "Hit rate by bytes, of weights that are paged", .unit = "%", .scale = 100.0, .n = p->n, .x_bytes = p->x_bytes};
+    bool over_gpu = false;
     for (int i = 0; i < p->n; i++) {
-        p->spreads[0][i] = *metric_of(&p->rows[i].cell->series[0], HYPURA_METRIC_HIT_RATE_BYTES);
+        const hypura_bench_series *series = &p->rows[i].cell->series[0];
+        p->spreads[0][i] = *metric_of(series, HYPURA_METRIC_HIT_RATE_BYTES);
+        p->spreads[1][i] = *metric_of(series, HYPURA_METRIC_VRAM_HIT_RATE_BYTES);
+        over_gpu = over_gpu || !isnan(p->spreads[1][i].median);
     }
-    plot.lines[plot.n_lines++] = (hypura_plot_line){"Hypura", "a", p->spreads[0]};
+    if (over_gpu) {
+        plot.lines[plot.n_lines++] = (hypura_plot_line){"in the GPU's memory", "b", p->spreads[1]};
+    }
+    plot.lines[plot.n_lines++] = (hypura_plot_line){over_gpu ? "of the rest, in RAM" : "Hypura", "a", p->spreads[0]};
     hypura_plot_lines(p->to, &plot);
 }
 
@@ -163,15 +190,22 @@ static void put_placement(page *p)
 {
     hypura_bar_plot plot = {
         .title = "Placement of the weights",
-        .n_parts = 5,
-        .parts = {{"resident", "a"}, {"pinned", "d"}, {"expert pool", "f"}, {"ring", "b"}, {"drive alone", "c"}},
+        .n_parts = 7,
+        .parts = {{"GPU", "g"},
+                  {"GPU slots", "e"},
+                  {"resident", "a"},
+                  {"pinned", "d"},
+                  {"expert pool", "f"},
+                  {"ring", "b"},
+                  {"drive alone", "c"}},
         .n = p->n,
         .labels = p->labels,
         .values = p->parts,
         .format = format_bytes};
     for (int i = 0; i < p->n; i++) {
         const hypura_plan *plan = &p->rows[i].cell->plan;
-        const uint64_t bytes[] = {plan->resident_bytes, plan->pinned_bytes, plan->pool_bytes, plan->ring_bytes,
+        const uint64_t bytes[] = {plan->vram_resident_bytes, plan->vram_slot_bytes, plan->resident_bytes,
+                                  plan->pinned_bytes,        plan->pool_bytes,      plan->ring_bytes,
                                   plan->nvme_bytes};
         for (int part = 0; part < plot.n_parts; part++) {
             p->parts[i * plot.n_parts + part] = (double)bytes[part];
@@ -299,12 +333,9 @@ static bool fill_rows(page *p)
         qsort(p->rows, (size_t)p->n, sizeof *p->rows, compare_rows);
     }
     for (int i = 0; i < p->n && ok; i++) {
-        char size[HYPURA_SIZE_TEXT];
         row *r = &p->rows[i];
-        p->x_bytes[i] = (double)r->cell->weights_bytes;
-        (void)snprintf(r->label, sizeof r->label, "%s (%s)",
-                       hypura_size_format(r->cell->weights_bytes, size, sizeof size),
-                       hypura_mode_name(r->cell->plan.mode));
+        p->x_bytes[i] = (double)memory_of(r->cell);
+        name_row(r);
         p->labels[i] = r->label;
     }
     return ok;

@@ -536,6 +536,16 @@ hypura_status hypura_bench(const hypura_bench_options *options, hypura_bench_rep
         cell->baseline = options->baseline ? 1 : -1;
         cell->decode_ratio = cell->prefill_ratio = (hypura_spread){2.0, 1.5, 2.5};
         fake_series(&cell->series[0], "hypura", 1.0 + (double)bytes * 1e-6, true);
+        if (options->gpu) {
+            hypura_spread *metrics = cell->series[0].metrics;
+            snprintf(cell->plan.gpu, sizeof cell->plan.gpu, "%s", options->gpu);
+            cell->plan.vram_resident_bytes = 1 << 20;
+            cell->plan.vram_slot_bytes = 2 << 20;
+            metrics[HYPURA_METRIC_VRAM_HIT_RATE_BYTES] = (hypura_spread){0.25, 0.25, 0.25};
+            metrics[HYPURA_METRIC_UPLOADED_BYTES_PER_TOKEN] = (hypura_spread){3 << 20, 3 << 20, 3 << 20};
+            metrics[HYPURA_METRIC_READBACKS_PER_TOKEN] = (hypura_spread){48, 48, 48};
+            metrics[HYPURA_METRIC_READBACK_S] = (hypura_spread){0.0048, 0.0048, 0.0048};
+        }
         fake_series(&cell->series[1], "llama.cpp", (1.0 + (double)bytes * 1e-6) / 2, false);
         snprintf(cell->series[1].note, sizeof cell->series[1].note, "no limit: a fake one");
     }

@@ -86,6 +86,11 @@ static const struct {
     {{"verify", "moe.gguf"}, 0, "identical", NULL},
     {{"bench", "--help"}, 0, "--io-limit BYTES/S", NULL},
     {{"bench", "moe.gguf", "--weights", "1M", "--baseline"}, 0, "2.000x decode", NULL},
+    {{"bench", "moe.gguf", "--weights", "1M", "--gpu", "A"},
+     0,
+     "A holds 1 MiB of weights, 2 MiB of expert slots; 25.0 % of the experts needed were there, 3 MiB uploaded for each "
+     "token, 48 selections read back, 100 us each\n",
+     NULL},
     {{"bench", "moe.gguf", "--weights", "1M"}, 0, "hypura  2.05 (1.55-2.55)  1.25  16.39 (14.34-18.44)", NULL},
     {{"bench", "moe.gguf", "--weights", "1M", "--io-limit", "5.09e9"}, 0, "slowed down to 4.7 GiB/s", NULL},
     {{"bench", "moe.gguf", "--weights", "1M", "--route", "x", "--route-recall", "0.75"},
@@ -196,6 +201,15 @@ static void test_bench_report(void **state)
     assert_non_null(strstr(run.output, "recorded route"));
     assert_null(strstr(run.output, "nan"));
     assert_null(strstr(run.output, "http")); /* nothing is fetched */
+    driver_clear(&run);
+    run = RUN("bench", "moe.gguf", "--weights", "4M,1M", "--gpu", "A", "--report=gpu.html");
+    driver_expect(&run, 0, NULL, NULL);
+    driver_clear(&run);
+    run = driver_shell("cat gpu.html");
+    assert_int_equal(count(run.output, "GPU 3 MiB, 4 MiB"), 4);                 /* a name in each picture, and the table */
+    assert_non_null(strstr(run.output, ">GPU slots</text>"));                   /* explained, */
+    assert_null(strstr(run.output, ">ring</text>"));                            /* but not what there is none of */
+    assert_non_null(strstr(run.output, "in the GPU's memory: 25 (25 to 25)"));  /* hits there */
     driver_clear(&run);
     run = RUN("bench", "moe.gguf", "--weights", "1M", "--report", "no/such/folder/page.html");
     driver_expect(&run, 1, NULL, "no/such/folder/page.html");
