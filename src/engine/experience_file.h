@@ -2,9 +2,12 @@
  * experience_file.h - cache_dir/experience.json, for the two files that keep something in it:
  * rates (experience_rates.c) and lessons (experience.c).
  *
- *     {"version":3, "cpu":"..", "rates":[{"type","columns","rows","used","batch","threads","repack","bytes_per_s"}],
- *      "others":[{"model","filled","threads","seconds"}], "repacking":[{"type","bytes_per_s"}],
+ *     {"version":3, "cpu":"..", "rates":[{"type","columns","rows","used","batch","threads","repack","bytes_per_s",
+ *     "disturbed"}], "others":[{"model","filled","threads","seconds","disturbed"}], "repacking":[{"type","bytes_per_s"}],
  *      "models":[{"model":"..","threads","repack","lessons":[{..}]}]}
+ *
+ * `disturbed` counts the measurements that found no moment without other work on the machine;
+ * 0: one did.
  *
  * What always holds stands in experience.h. Any thread; nothing is kept between calls.
  */

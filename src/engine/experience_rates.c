@@ -1,6 +1,7 @@
 /*
  * experience_rates.c - how fast this processor computes with each type of weights, and repacks
- * them: measured once, and kept. See experience.h.
+ * them: measured once, and kept. What other work on the machine disturbed is measured again in
+ * later runs, a few times, and the best of it is kept. See experience.h.
  */
 #include "base/status.h"
 #include "engine/experience.h"
@@ -10,7 +11,8 @@
 #include <math.h>
 #include <string.h>
 
-enum { MAX_STORED_RATES = 256 };
+/* A machine that is busy for good is measured so often, as each start waits for it. */
+enum { MAX_STORED_RATES = 256, MOST_DISTURBED = 3 };
 
 /* Of a prompt's product, tokens and rows of the weight; more of them change little. */
 #define MOST_PROMPT_TOKENS 256
@@ -80,33 +82,61 @@ static json_t *find_stored(const json_t *root, const hypura_product_shape *shape
     return NULL;
 }
 
+static bool is_settled(const json_t *entry)
+{
+    const double n_disturbed = experience_number(entry, "disturbed");
+    return n_disturbed <= 0.0 || n_disturbed >= MOST_DISTURBED;
+}
+
+/* How often it was disturbed, when it was measured once more. */
+static int count_disturbed(const json_t *entry, bool disturbed)
+{
+    return disturbed ? (int)experience_number(entry, "disturbed") + 1 : 0;
+}
+
 static hypura_status probe(const hypura_model_options *options, const hypura_product_shape *shape, int n_threads,
-                           double *bytes_per_s, hypura_error *error)
+                           double *bytes_per_s, bool *disturbed, hypura_error *error)
 {
     if (options->progress && !options->progress(options->progress_user, "measuring the processor", 0, 0)) {
         return hypura_fail(error, HYPURA_ERR_CANCELLED, "measuring the processor was stopped");
     }
-    return hypura_probe_products(shape, n_threads, bytes_per_s, error);
+    return hypura_probe_products(shape, n_threads, bytes_per_s, disturbed, error);
+}
+
+static void keep_rate(json_t *entry, double bytes_per_s, bool disturbed)
+{
+    (void)json_object_set_new(entry, "bytes_per_s", json_real(bytes_per_s));
+    (void)json_object_set_new(entry, "disturbed", json_integer(count_disturbed(entry, disturbed)));
 }
 
 static hypura_status find_rate(json_t *root, const hypura_model_options *options, const hypura_product_shape *shape,
                                int n_threads, bool measure, double *bytes_per_s, bool *changed, hypura_error *error)
 {
-    *bytes_per_s = experience_number(find_stored(root, shape, n_threads), "bytes_per_s");
-    if (*bytes_per_s > 0.0 || !measure) {
+    json_t *entry = find_stored(root, shape, n_threads);
+    const double stored = experience_number(entry, "bytes_per_s");
+    double now = 0.0;
+    bool disturbed = false;
+    *bytes_per_s = stored;
+    if (!measure || (stored > 0.0 && is_settled(entry))) {
         return HYPURA_OK;
     }
-    hypura_status status = probe(options, shape, n_threads, bytes_per_s, error);
-    if (status == HYPURA_OK) {
-        *changed = true;
-        experience_append(json_object_get(root, "rates"),
-                          json_pack("{s:i,s:I,s:I,s:i,s:i,s:i,s:i,s:f}", "type", shape->type, "columns",
-                                    (json_int_t)shape->columns, "rows", (json_int_t)shape->rows, "used", shape->n_used,
-                                    "batch", shape->n_rows, "threads", n_threads, "repack", (int)shape->repack,
-                                    "bytes_per_s", *bytes_per_s),
-                          MAX_STORED_RATES);
+    const hypura_status status = probe(options, shape, n_threads, &now, &disturbed, error);
+    if (status != HYPURA_OK) {
+        return status;
     }
-    return status;
+    *changed = true;
+    *bytes_per_s = fmax(stored, now);
+    if (stored > 0.0) {
+        keep_rate(entry, *bytes_per_s, disturbed);
+        return HYPURA_OK;
+    }
+    experience_append(json_object_get(root, "rates"),
+                      json_pack("{s:i,s:I,s:I,s:i,s:i,s:i,s:i,s:f,s:i}", "type", shape->type, "columns",
+                                (json_int_t)shape->columns, "rows", (json_int_t)shape->rows, "used", shape->n_used,
+                                "batch", shape->n_rows, "threads", n_threads, "repack", (int)shape->repack,
+                                "bytes_per_s", now, "disturbed", (int)disturbed),
+                      MAX_STORED_RATES);
+    return HYPURA_OK;
 }
 
 /* What a product takes beside its bytes: that of a weight of a few rows does little else. */
@@ -133,10 +163,14 @@ static hypura_status look_again(json_t *root, const hypura_model_options *option
                                 int n_threads, double *bytes_per_s, hypura_error *error)
 {
     double again = 0.0;
-    const hypura_status status = probe(options, shape, n_threads, &again, error);
-    if (status == HYPURA_OK && again > *bytes_per_s) {
-        *bytes_per_s = again;
-        (void)json_object_set_new(find_stored(root, shape, n_threads), "bytes_per_s", json_real(again));
+    bool disturbed = false;
+    json_t *entry = find_stored(root, shape, n_threads);
+    const hypura_status status = probe(options, shape, n_threads, &again, &disturbed, error);
+    if (status == HYPURA_OK) {
+        *bytes_per_s = fmax(*bytes_per_s, again);
+        if (!disturbed || !is_settled(entry)) {
+            keep_rate(entry, *bytes_per_s, disturbed);
+        }
     }
     return status;
 }
@@ -181,7 +215,8 @@ hypura_status hypura_experience_rates(const hypura_model_options *options, const
     return status;
 }
 
-static double stored_others(const json_t *root, const char *model, uint32_t n_filled, int n_threads)
+/* Borrowed; NULL when there is none. */
+static json_t *stored_others(const json_t *root, const char *model, uint32_t n_filled, int n_threads)
 {
     size_t i;
     json_t *entry;
@@ -190,10 +225,10 @@ static double stored_others(const json_t *root, const char *model, uint32_t n_fi
         const char *of = json_string_value(json_object_get(entry, "model"));
         if (of && strcmp(of, model) == 0 && experience_is(entry, "filled", n_filled) &&
             experience_is(entry, "threads", n_threads)) {
-            return experience_number(entry, "seconds");
+            return entry;
         }
     }
-    return 0.0;
+    return NULL;
 }
 
 hypura_status hypura_experience_others(const char *cache_dir, const hypura_map *map, uint32_t n_filled, int n_threads,
@@ -202,17 +237,26 @@ hypura_status hypura_experience_others(const char *cache_dir, const hypura_map *
     char name[512];
     experience_name(map, name, sizeof name);
     json_t *root = experience_load(cache_dir);
-    rates->others_s = stored_others(root, name, n_filled, n_threads);
+    json_t *entry = stored_others(root, name, n_filled, n_threads);
+    const double stored = experience_number(entry, "seconds");
+    double now = 0.0;
+    bool disturbed = false;
     hypura_status status = HYPURA_OK;
-    if (rates->others_s <= 0.0 && others) {
-        status = hypura_probe_nodes(others, n_threads, &rates->others_s, error);
-        if (status == HYPURA_OK && rates->others_s > 0.0 && root) {
-            experience_append(json_object_get(root, "others"),
-                              json_pack("{s:s,s:I,s:i,s:f}", "model", name, "filled", (json_int_t)n_filled, "threads",
-                                        n_threads, "seconds", rates->others_s),
-                              MAX_STORED_RATES);
-            experience_save(cache_dir, root);
+    const bool measure = others && (stored <= 0.0 || !is_settled(entry));
+    if (measure) {
+        status = hypura_probe_nodes(others, n_threads, &now, &disturbed, error);
+    }
+    rates->others_s = now <= 0.0 || (stored > 0.0 && stored < now) ? stored : now;
+    if (measure && status == HYPURA_OK && now > 0.0 && root) {
+        json_t *kept = json_pack("{s:s,s:I,s:i,s:f,s:i}", "model", name, "filled", (json_int_t)n_filled, "threads",
+                                 n_threads, "seconds", rates->others_s, "disturbed", count_disturbed(entry, disturbed));
+        if (entry && kept) {
+            (void)json_object_update(entry, kept);
+            json_decref(kept);
+        } else {
+            experience_append(json_object_get(root, "others"), kept, MAX_STORED_RATES);
         }
+        experience_save(cache_dir, root);
     }
     json_decref(root);
     return status;

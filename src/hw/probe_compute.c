@@ -138,7 +138,7 @@ double hypura_product_bytes(const hypura_product_shape *shape)
 }
 
 hypura_status hypura_probe_products(const hypura_product_shape *shape, int n_threads, double *bytes_per_s,
-                                    hypura_error *error)
+                                    bool *disturbed, hypura_error *error)
 {
     timed_graph g;
     double seconds = 1.0;
@@ -156,7 +156,7 @@ hypura_status hypura_probe_products(const hypura_product_shape *shape, int n_thr
     }
     status = build_products(&g, shape, n, error);
     if (status == HYPURA_OK) {
-        status = timed_graph_run(&g, &seconds, error);
+        status = timed_graph_run(&g, &seconds, disturbed, error);
     }
     timed_graph_close(&g);
     *bytes_per_s = (double)bytes * n * shape->n_rows / seconds;

@@ -21,9 +21,10 @@ typedef struct hypura_product_shape {
 double hypura_product_bytes(const hypura_product_shape *shape);
 
 /* Bytes of weights per second, of each row of activations anew; with one row they come
- * from memory, not from a processor's cache. */
+ * from memory, not from a processor's cache. disturbed: other work took processors all the
+ * while, so it may be more. */
 hypura_status hypura_probe_products(const hypura_product_shape *shape, int n_threads, double *bytes_per_s,
-                                    hypura_error *error);
+                                    bool *disturbed, hypura_error *error);
 
 /* Bytes of weights per second that one thread brings into the processor's own layout;
  * 0 where the type has none. */

@@ -257,10 +257,12 @@ static int make_copies(hypura_nodes *nodes, copies *all)
     return n_times < most_times ? n_times : most_times;
 }
 
-hypura_status hypura_probe_nodes(hypura_nodes *nodes, int n_threads, double *seconds, hypura_error *error)
+hypura_status hypura_probe_nodes(hypura_nodes *nodes, int n_threads, double *seconds, bool *disturbed,
+                                 hypura_error *error)
 {
     timed_graph g;
     *seconds = 0.0;
+    *disturbed = false;
     copies *all = nodes->n_nodes > 0 ? calloc(MAX_KINDS, sizeof(*all)) : NULL;
     if (!all) {
         return nodes->n_nodes == 0 ? HYPURA_OK
@@ -282,7 +284,7 @@ hypura_status hypura_probe_nodes(hypura_nodes *nodes, int n_threads, double *sec
         }
     }
     if (status == HYPURA_OK && ggml_graph_n_nodes(g.graph) > 0) {
-        status = timed_graph_run(&g, seconds, error);
+        status = timed_graph_run(&g, seconds, disturbed, error);
         *seconds /= n_times;
     }
     timed_graph_close(&g);

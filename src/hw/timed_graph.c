@@ -85,9 +85,9 @@ static double median(double *values, int n)
 
 /* The median of the runs that were not disturbed, after one that is not counted; where
  * there was none of these, the fastest. A thread that has to wait for its processor holds
- * all up, and what is measured is kept for good, so on a busy machine more runs are made
- * until one was not disturbed, for a second; threads that wait for others spin. */
-hypura_status timed_graph_run(timed_graph *g, double *seconds, hypura_error *error)
+ * all up, and what is measured is kept, so on a busy machine more runs are made until one
+ * was not disturbed, for a second; threads that wait for others spin. */
+hypura_status timed_graph_run(timed_graph *g, double *seconds, bool *disturbed, hypura_error *error)
 {
     double calm_us[MOST_RUNS];
     double best_us = 0.0;
@@ -109,6 +109,7 @@ hypura_status timed_graph_run(timed_graph *g, double *seconds, hypura_error *err
             break;
         }
     }
+    *disturbed = n_calm == 0;
     *seconds = (n_calm > 0 ? median(calm_us, n_calm) : best_us) * 1e-6;
     return HYPURA_OK;
 }

@@ -30,7 +30,8 @@ void timed_graph_close(timed_graph *g);
 /* Memory for the tensors of a context that have none: all zeros. */
 hypura_status timed_graph_give_values(timed_graph *g, struct ggml_context *context, hypura_error *error);
 
-/* Seconds that computing it once takes. */
-hypura_status timed_graph_run(timed_graph *g, double *seconds, hypura_error *error);
+/* Seconds that computing it once takes, and whether no run was free of other work on its processors: then it may take
+ * less. */
+hypura_status timed_graph_run(timed_graph *g, double *seconds, bool *disturbed, hypura_error *error);
 
 #endif

@@ -2,6 +2,9 @@
 #include "engine_fixture.h"
 
 #include "engine/experience.h"
+#include "hw/probe_compute.h"
+
+#include <jansson.h>
 
 #include <math.h>
 #include <stdio.h>
@@ -119,6 +122,24 @@ static bool stop_at_once(void *user, const char *what, uint64_t done, uint64_t t
     return false;
 }
 
+/* Says of all that is stored how often it was disturbed, and of rates what they are, unless that is 0. */
+static void rewrite_rates(int n_disturbed, double bytes_per_s)
+{
+    json_t *root = json_load_file(stored, 0, NULL);
+    json_t *entry;
+    size_t i;
+    assert_non_null(root);
+    json_array_foreach(json_object_get(root, "rates"), i, entry)
+    {
+        assert_int_equal(json_object_set_new(entry, "disturbed", json_integer(n_disturbed)), 0);
+        if (bytes_per_s > 0.0) {
+            assert_int_equal(json_object_set_new(entry, "bytes_per_s", json_real(bytes_per_s)), 0);
+        }
+    }
+    assert_int_equal(json_dump_file(root, stored, 0), 0);
+    json_decref(root);
+}
+
 static void rates_are_measured_once(void **state)
 {
     (void)state;
@@ -149,17 +170,41 @@ static void rates_are_measured_once(void **state)
     assert_true(rates.by_type[0].type == 0 && !rates.by_type[0].experts);
     assert_true(rates.by_type[1].type == 0 && rates.by_type[1].experts && rates.by_type[1].bytes_per_s > 0.0);
     assert_true(rates.by_type[0].bytes_per_s > 0.0 );
+    rewrite_rates(0, 0.0);
     fixture_ok(hypura_experience_rates(&stopped, &small, &survey, 1, true, true, &again, &error), &error);
     assert_int_equal(n_asked, 1); /* nothing was left to measure */
     assert_true(again.by_type[0].bytes_per_s == rates.by_type[0].bytes_per_s);
     assert_true(rates.by_type[0].product_s >= 0.0 && again.by_type[0].product_s == rates.by_type[0].product_s);
     assert_true(again.by_type[0].prompt_bytes_per_s == 0.0);
     fixture_ok(hypura_experience_prompt_rates(&options, &small, &survey, 1, true, &rates, &error), &error);
+    rewrite_rates(0, 0.0);
     fixture_ok(hypura_experience_prompt_rates(&options, &small, &survey, 1, true, &again, &error), &error);
     for (int i = 0; i < 2; i++) {
         assert_true(rates.by_type[i].prompt_bytes_per_s > 0.0);
         assert_true(rates.by_type[i].prompt_bytes_per_s == again.by_type[i].prompt_bytes_per_s);
     }
+    rewrite_rates(1, 1.0); /* what other work disturbed is measured again, and the faster one counts */
+    fixture_ok(hypura_experience_rates(&options, &small, &survey, 1, true, true, &rates, &error), &error);
+    assert_true(rates.by_type[0].bytes_per_s > 1.0 && rates.by_type[1].bytes_per_s > 1.0);
+    rewrite_rates(2, 1e18);
+    fixture_ok(hypura_experience_rates(&options, &small, &survey, 1, true, true, &rates, &error), &error);
+    assert_true(rates.by_type[0].bytes_per_s == 1e18);
+    rewrite_rates(3, 1.0); /* but not for ever */
+    fixture_ok(hypura_experience_rates(&stopped, &small, &survey, 1, true, true, &rates, &error), &error);
+    assert_true(n_asked == 1 && rates.by_type[0].bytes_per_s == 1.0);
+}
+
+/* No machine gives each of so many threads a processor all the time. */
+static void a_busy_processor_is_told(void **state)
+{
+    (void)state;
+    const hypura_product_shape shape = {.type = 0, .columns = 4096, .rows = 8192, .n_rows = 1};
+    const int n_threads = (int)sysconf(_SC_NPROCESSORS_ONLN) * 4;
+    double bytes_per_s;
+    bool disturbed = false;
+    hypura_error error;
+    fixture_ok(hypura_probe_products(&shape, n_threads < 512 ? n_threads : 512, &bytes_per_s, &disturbed, &error), &error);
+    assert_true(disturbed && bytes_per_s > 0.0);
 }
 
 /* The machine is measured once for all tests: only what is learned of runs is this one's own. */
@@ -250,7 +295,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_run_is_remembered),        TEST(runs_are_kept_by_what_was_held),
         TEST(there_is_an_end_to_lessons), TEST(a_damaged_file_is_an_empty_one),
-        TEST(rates_are_measured_once),    TEST(an_answer_teaches_the_estimate),
+        TEST(rates_are_measured_once),
+        TEST(a_busy_processor_is_told),    TEST(an_answer_teaches_the_estimate),
         TEST(a_run_that_held_less_teaches_so),
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
