@@ -254,6 +254,29 @@ static void close_copier(ggml_backend_t backend, ggml_backend_event_t event)
     ggml_backend_event_free(event);
 }
 
+static void close_copiers(hypura_vram *vram)
+{
+    close_copier(vram->uploader, vram->uploaded);
+    close_copier(vram->reader, vram->computed);
+    ggml_backend_event_free(vram->uploaded_late);
+    ggml_backend_event_free(vram->copied);
+    vram->uploader = vram->reader = NULL;
+    vram->uploaded = vram->computed = vram->uploaded_late = vram->copied = NULL;
+}
+
+/* All that copies beside, as each waits for the other; or, where the device lacks room for
+ * some of it, nothing. */
+static void open_copiers(hypura_vram *vram)
+{
+    vram->uploader = open_copier(vram, &vram->uploaded);
+    vram->reader = vram->uploader ? open_copier(vram, &vram->computed) : NULL;
+    vram->uploaded_late = vram->reader ? ggml_backend_event_new(vram->device) : NULL;
+    vram->copied = vram->uploaded_late ? ggml_backend_event_new(vram->device) : NULL;
+    if (!vram->copied) {
+        close_copiers(vram);
+    }
+}
+
 hypura_status hypura_vram_open(hypura_pager *pager, void *device, int gpu, hypura_vram **out, hypura_error *error)
 {
     hypura_vram *vram = calloc(1, sizeof(*vram));
@@ -268,10 +291,7 @@ hypura_status hypura_vram_open(hypura_pager *pager, void *device, int gpu, hypur
     vram->late_matrix = -1;
     vram->type = ggml_backend_dev_buffer_type(device);
     vram->manners = manners_of(device);
-    vram->uploader = open_copier(vram, &vram->uploaded);
-    vram->reader = open_copier(vram, &vram->computed);
-    vram->uploaded_late = vram->uploader ? ggml_backend_event_new(device) : NULL;
-    vram->copied = vram->reader ? ggml_backend_event_new(device) : NULL;
+    open_copiers(vram);
     vram->n_pools = (uint32_t)pager->plan->n_vram_pools;
     vram->bundles = calloc((size_t)pager->map->n_bundles + 1, sizeof(*vram->bundles));
     if (!vram->bundles) {
@@ -291,10 +311,7 @@ void hypura_vram_close(hypura_vram *vram)
     if (!vram) {
         return;
     }
-    close_copier(vram->uploader, vram->uploaded);
-    ggml_backend_event_free(vram->uploaded_late);
-    ggml_backend_event_free(vram->copied);
-    close_copier(vram->reader, vram->computed);
+    close_copiers(vram);
     for (uint32_t p = 0; p < vram->n_pools; p++) {
         hypura_cache_close(vram->pools[p].cache);
         for (int i = 0; i < HYPURA_MAX_BUNDLE; i++) {

@@ -547,7 +547,8 @@ static bool device_supports_type(ggml_backend_dev_t device, ggml_backend_buffer_
 
 static ggml_backend_event_t device_event_new(ggml_backend_dev_t device)
 {
-    ggml_backend_event_t event = faults.no_events ? NULL : calloc(1, sizeof(*event));
+    const bool fails = faults.no_events || (faults.event_fails > 0 && --faults.event_fails == 0);
+    ggml_backend_event_t event = fails ? NULL : calloc(1, sizeof(*event));
     if (event) {
         event->device = device;
     }

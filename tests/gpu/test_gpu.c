@@ -183,8 +183,19 @@ static void a_device_without_events_will_do(void **state)
     assert_true(s.bytes_copied > 0);
 }
 
-/* Where RAM is short too, what it lacks comes from the drive through it, in prompts and
- * in steps, and the more often the less of it there is. */
+/* What copies beside is there as a whole, or none of it is used. */
+static void a_device_that_is_short_of_events_will_do(void **state)
+{
+    (void)state;
+    const hypura_model_options options = options_of(mixture.path, mixture.half_bytes);
+    for (int nth = 1; nth <= 6; nth++) {
+        standin_set_faults(&(standin_faults){.event_fails = nth});
+        const hypura_statistics s = run_same(&options);
+        assert_true(s.bytes_uploaded > 0);
+        assert_true(s.bytes_copied > 0);
+    }
+}
+
 /* Rows that lie at equal distances go together where the device takes such calls. */
 static void experts_come_in_few_calls(void **state)
 {
@@ -200,6 +211,8 @@ static void experts_come_in_few_calls(void **state)
     assert_true(n_calls[0] * 4 < n_calls[1] * 3);
 }
 
+/* Where RAM is short too, what it lacks comes from the drive through it, in prompts and
+ * in steps, and the more often the less of it there is. */
 static void what_ram_lacks_comes_from_the_drive(void **state)
 {
     (void)state;
@@ -547,6 +560,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(running_ahead_changes_no_bit, use_mixture, gpu_no_faults),
         cmocka_unit_test_setup_teardown(a_prompt_in_parts_is_the_same, use_mixture, gpu_no_faults),
         cmocka_unit_test_setup_teardown(a_device_without_events_will_do, use_mixture, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(a_device_that_is_short_of_events_will_do, use_mixture, gpu_no_faults),
         cmocka_unit_test_setup_teardown(experts_come_in_few_calls, use_mixture, gpu_no_faults),
         cmocka_unit_test_setup_teardown(what_ram_lacks_comes_from_the_drive, use_mixture, gpu_no_faults),
         cmocka_unit_test_setup_teardown(a_prompt_keeps_what_ram_holds, use_mixture, gpu_no_faults),
