@@ -22,20 +22,46 @@ static void say(const char *line)
     assert_int_equal(write(front, line, strlen(line)), strlen(line));
 }
 
+/* Who computes: has slots in use from when it is ready until a moment after it is told to release them. */
 typedef struct user {
     hypura_pager *pager;
-    uint32_t slots[2];
+    atomic_bool ready;
+    atomic_bool go;
     atomic_bool released;
 } user;
 
-static void *release_later(void *argument)
+static void lease(hypura_pager *pager, int layer, const uint32_t *experts, uint32_t n, uint32_t *slots)
+{
+    assert_int_equal(hypura_pager_lease_experts(pager, layer, experts, n, slots), n);
+    for (uint32_t i = 0; i < n; i++) {
+        assert_int_equal(hypura_pager_wait_expert(pager, layer, slots[i], UINT32_MAX), HYPURA_OK);
+    }
+}
+
+static void *compute(void *argument)
 {
     user *u = argument;
+    uint32_t all[FIXTURE_EXPERTS], slots[FIXTURE_EXPERTS], held[2];
+    for (uint32_t i = 0; i < FIXTURE_EXPERTS; i++) {
+        all[i] = i;
+    }
+    hypura_pager_enter(u->pager);
+    for (int layer = 1; layer < FIXTURE_LAYERS; layer++) { /* the first slots, which stay, are others' */
+        lease(u->pager, layer, all, FIXTURE_EXPERTS, slots);
+        for (uint32_t i = 0; i < FIXTURE_EXPERTS; i++) {
+            hypura_pager_release_expert(u->pager, layer, slots[i]);
+        }
+    }
+    lease(u->pager, 0, all, 2, held);
+    assert_true(held[0] > 0 && held[1] > 0);
+    atomic_store(&u->ready, true);
+    while (!atomic_load(&u->go)) {
+        usleep(100);
+    }
     usleep(50000); /* only a control that does not wait is done by then */
     atomic_store(&u->released, true);
-    for (int i = 0; i < 2; i++) {
-        hypura_pager_release_expert(u->pager, 0, u->slots[i]);
-    }
+    hypura_pager_release_expert(u->pager, 0, held[0]);
+    hypura_pager_release_expert(u->pager, 0, held[1]);
     hypura_pager_leave(u->pager);
     return NULL;
 }
@@ -77,27 +103,16 @@ static void a_command_ends_before_the_model_does(void **state)
     assert_int_equal(most_bytes, hypura_pager_held(u.pager).most_bytes);
 
     /* Shrinking waits for slots in use: it is under way until they are released. */
-    const uint32_t experts[] = {3, 7};
-    hypura_pager_enter(u.pager);
-    for (int turn = 0; turn < 2; turn++) { /* the last slots are the first to go */
-        uint32_t all[FIXTURE_EXPERTS], slots[FIXTURE_EXPERTS];
-        for (uint32_t i = 0; i < FIXTURE_EXPERTS; i++) {
-            all[i] = i;
-        }
-        assert_int_equal(hypura_pager_lease_experts(u.pager, turn + 1, all, FIXTURE_EXPERTS, slots), FIXTURE_EXPERTS);
-        for (uint32_t i = 0; i < FIXTURE_EXPERTS; i++) {
-            assert_int_equal(hypura_pager_wait_expert(u.pager, turn + 1, slots[i], UINT32_MAX), HYPURA_OK);
-            hypura_pager_release_expert(u.pager, turn + 1, slots[i]);
-        }
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, compute, &u), 0);
+    while (!atomic_load(&u.ready)) {
+        usleep(100);
     }
-    assert_int_equal(hypura_pager_lease_experts(u.pager, 0, experts, 2, u.slots), 2);
-    assert_true(u.slots[0] > 0 && u.slots[1] > 0);
     say("resize 0\n");
     while (hypura_pager_held(u.pager).now_bytes == most_bytes) {
         usleep(100);
     }
-    pthread_t thread;
-    assert_int_equal(pthread_create(&thread, NULL, release_later, &u), 0);
+    atomic_store(&u.go, true);
     hypura_control_close(control);
     assert_true(atomic_load(&u.released));
     assert_int_equal(n_commands(live), 2);
