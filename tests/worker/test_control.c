@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 static int front; /* writes to our standard input */
+static hypura_control *control; /* stays until the process ends: the thread that hears may be in a read */
 
 static void say(const char *line)
 {
@@ -79,7 +80,6 @@ static void a_command_ends_before_the_model_does(void **state)
     fixture f;
     char path[] = "./hypura-live-XXXXXX";
     hypura_live *live = NULL;
-    hypura_control *control = NULL;
     hypura_error error = {0};
     fixture_open(&f, &fixture_defaults);
     for (int t = 0; t < FIXTURE_DENSE; t++) { /* experts alone: what shrinks while a graph runs */
