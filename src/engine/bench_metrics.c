@@ -11,8 +11,9 @@
  */
 #include "engine/bench.h"
 
+#include "base/median.h"
+
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const char *const names[HYPURA_N_METRICS] = {
@@ -160,13 +161,6 @@ void hypura_bench_evaluate(const hypura_bench_sample *sample, double *values)
     evaluate_gpu(sample, values);
 }
 
-static int compare(const void *a, const void *b)
-{
-    const double x = *(const double *)a;
-    const double y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 hypura_spread hypura_bench_spread(double *values, uint32_t n)
 {
     uint32_t known = 0;
@@ -178,8 +172,7 @@ hypura_spread hypura_bench_spread(double *values, uint32_t n)
     if (known == 0) {
         return (hypura_spread){NAN, NAN, NAN};
     }
-    qsort(values, known, sizeof(*values), compare);
-    const double median = (values[(known - 1) / 2] + values[known / 2]) / 2.0;
+    const double median = hypura_median(values, (int)known);
     return (hypura_spread){.median = median, .min = values[0], .max = values[known - 1]};
 }
 

@@ -13,6 +13,7 @@
  */
 #include "hypura.h"
 
+#include "base/median.h"
 #include "base/size.h"
 #include "base/status.h"
 #include "gguf/records.h"
@@ -94,18 +95,6 @@ static hypura_status probe(const optimizer *o, const hypura_profile *profile, co
     return hypura_probe_rate(&read, bytes_per_s, o->error);
 }
 
-static double median(double *values, int n)
-{
-    for (int i = 1; i < n; i++) {
-        for (int at = i; at > 0 && values[at - 1] > values[at]; at--) {
-            const double value = values[at];
-            values[at] = values[at - 1];
-            values[at - 1] = value;
-        }
-    }
-    return values[n / 2];
-}
-
 /* In turns, and of the turns the median, as other work makes any one of them a matter of
  * chance. Reads that are cut alike are alike, whatever a busy drive says. */
 static hypura_status measure_gain(const optimizer *o)
@@ -139,9 +128,9 @@ static hypura_status measure_gain(const optimizer *o)
     }
     /* A matrix begins anywhere: its read is widened by a block of the drive. */
     const double widened = 1.0 + profile.io_align_offset_bytes / r->matrix_bytes;
-    r->matrix_bytes_per_s = median(by_matrix, PROBE_ROUNDS) / widened;
-    r->record_bytes_per_s = median(by_record, PROBE_ROUNDS);
-    r->gain = median(gains, PROBE_ROUNDS) * widened;
+    r->matrix_bytes_per_s = hypura_median(by_matrix, PROBE_ROUNDS) / widened;
+    r->record_bytes_per_s = hypura_median(by_record, PROBE_ROUNDS);
+    r->gain = hypura_median(gains, PROBE_ROUNDS) * widened;
     return status;
 }
 

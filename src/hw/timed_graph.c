@@ -4,6 +4,7 @@
 #include "hw/timed_graph.h"
 
 #include "base/clock.h"
+#include "base/median.h"
 #include "base/status.h"
 
 #include "ggml-alloc.h"
@@ -70,19 +71,6 @@ static uint64_t processor_us(void)
     return (uint64_t)spent.tv_sec * 1000000u + (uint64_t)spent.tv_nsec / 1000u;
 }
 
-static double median(double *values, int n)
-{
-    for (int i = 1; i < n; i++) {
-        const double value = values[i];
-        int at = i;
-        for (; at > 0 && values[at - 1] > value; at--) {
-            values[at] = values[at - 1];
-        }
-        values[at] = value;
-    }
-    return n % 2 == 1 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
-}
-
 /* The median of the runs that were not disturbed, after one that is not counted; where
  * there was none of these, the fastest. A thread that has to wait for its processor holds
  * all up, and what is measured is kept, so on a busy machine more runs are made until one
@@ -110,6 +98,6 @@ hypura_status timed_graph_run(timed_graph *g, double *seconds, bool *disturbed, 
         }
     }
     *disturbed = n_calm == 0;
-    *seconds = (n_calm > 0 ? median(calm_us, n_calm) : best_us) * 1e-6;
+    *seconds = (n_calm > 0 ? hypura_median(calm_us, n_calm) : best_us) * 1e-6;
     return HYPURA_OK;
 }

@@ -4,6 +4,8 @@
  */
 #include "predict/brake.h"
 
+#include "base/median.h"
+
 #include <string.h>
 
 void hypura_brake_open(hypura_brake *brake)
@@ -23,19 +25,6 @@ bool hypura_brake_is_on(const hypura_brake *brake)
     return brake->state == HYPURA_BRAKE_ON || (brake->state == HYPURA_BRAKE_TRYING && block_is_on(brake->token));
 }
 
-static double median(const double *values, uint32_t n)
-{
-    double sorted[BRAKE_SAMPLES];
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t at = i;
-        for (; at > 0 && sorted[at - 1] > values[i]; at--) {
-            sorted[at] = sorted[at - 1];
-        }
-        sorted[at] = values[i];
-    }
-    return n % 2 == 1 ? sorted[n / 2] : 0.5 * (sorted[n / 2 - 1] + sorted[n / 2]);
-}
-
 static void enter(hypura_brake *brake, hypura_brake_state state)
 {
     brake->state = state;
@@ -45,8 +34,8 @@ static void enter(hypura_brake *brake, hypura_brake_state state)
 
 static void judge(hypura_brake *brake)
 {
-    const double without = median(brake->samples_us[0], brake->n_samples[0]);
-    const double with = median(brake->samples_us[1], brake->n_samples[1]);
+    const double without = hypura_median(brake->samples_us[0], (int)brake->n_samples[0]);
+    const double with = hypura_median(brake->samples_us[1], (int)brake->n_samples[1]);
     brake->gain = 1.0 - with / without;
     if (brake->gain >= BRAKE_GAIN) {
         brake->off_for = BRAKE_OFF_TOKENS;
