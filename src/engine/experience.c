@@ -16,17 +16,7 @@ enum { MAX_MODELS = 64 };
 /* The entry of a model, borrowed; NULL when there is none. */
 static json_t *find_model(const json_t *root, const char *name, int n_threads, bool repack)
 {
-    size_t i;
-    json_t *entry;
-    json_array_foreach(json_object_get(root, "models"), i, entry)
-    {
-        const char *of = json_string_value(json_object_get(entry, "model"));
-        if (of && strcmp(of, name) == 0 && experience_is(entry, "threads", n_threads) &&
-            experience_is(entry, "repack", repack)) {
-            return entry;
-        }
-    }
-    return NULL;
+    return experience_of_model(json_object_get(root, "models"), name, n_threads, "repack", repack);
 }
 
 static bool read_lesson(const json_t *entry, hypura_lesson *lesson)

@@ -58,6 +58,21 @@ bool experience_is(const json_t *object, const char *key, int64_t value)
     return json_is_integer(stored) && json_integer_value(stored) == value;
 }
 
+json_t *experience_of_model(const json_t *array, const char *model, int n_threads, const char *key, int64_t value)
+{
+    size_t i;
+    json_t *entry;
+    json_array_foreach(array, i, entry)
+    {
+        const char *of = json_string_value(json_object_get(entry, "model"));
+        if (of && strcmp(of, model) == 0 && experience_is(entry, "threads", n_threads) &&
+            experience_is(entry, key, value)) {
+            return entry;
+        }
+    }
+    return NULL;
+}
+
 void experience_append(json_t *array, json_t *value, size_t most)
 {
     if (json_array_size(array) >= most) {

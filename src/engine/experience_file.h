@@ -29,6 +29,10 @@ void experience_append(json_t *array, json_t *entry, size_t most);
 double experience_number(const json_t *entry, const char *key);
 bool experience_is(const json_t *entry, const char *key, int64_t value);
 
+/* The entry of a model with so many threads in an array, and with this value of one more key; borrowed, NULL when
+ * there is none. */
+json_t *experience_of_model(const json_t *array, const char *model, int n_threads, const char *key, int64_t value);
+
 /* What entries call a model. */
 void experience_name(const hypura_map *map, char *name, size_t capacity);
 

@@ -215,29 +215,13 @@ hypura_status hypura_experience_rates(const hypura_model_options *options, const
     return status;
 }
 
-/* Borrowed; NULL when there is none. */
-static json_t *stored_others(const json_t *root, const char *model, uint32_t n_filled, int n_threads)
-{
-    size_t i;
-    json_t *entry;
-    json_array_foreach(json_object_get(root, "others"), i, entry)
-    {
-        const char *of = json_string_value(json_object_get(entry, "model"));
-        if (of && strcmp(of, model) == 0 && experience_is(entry, "filled", n_filled) &&
-            experience_is(entry, "threads", n_threads)) {
-            return entry;
-        }
-    }
-    return NULL;
-}
-
 hypura_status hypura_experience_others(const char *cache_dir, const hypura_map *map, uint32_t n_filled, int n_threads,
                                        hypura_nodes *others, hypura_rates *rates, hypura_error *error)
 {
     char name[512];
     experience_name(map, name, sizeof name);
     json_t *root = experience_load(cache_dir);
-    json_t *entry = stored_others(root, name, n_filled, n_threads);
+    json_t *entry = experience_of_model(json_object_get(root, "others"), name, n_threads, "filled", n_filled);
     const double stored = experience_number(entry, "seconds");
     double now = 0.0;
     bool disturbed = false;
