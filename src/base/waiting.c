@@ -3,6 +3,7 @@
  */
 #include "base/waiting.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,14 +15,16 @@ static char spin_count[] = "GOMP_SPINCOUNT=1021";
 
 static char *const names[] = {"GOMP_SPINCOUNT=", "OMP_WAIT_POLICY="};
 
-static int says_how_to_wait(const char *variable)
+static bool say_how_to_wait(char *const *variables)
 {
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (strncmp(variable, names[i], strlen(names[i])) == 0) {
-            return 1;
+    for (; *variables; variables++) {
+        for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+            if (strncmp(*variables, names[i], strlen(names[i])) == 0) {
+                return true;
+            }
         }
     }
-    return 0;
+    return false;
 }
 
 /* Room for one more; n is how many were kept. */
@@ -44,12 +47,8 @@ static char **copy_without(char *const *variables, const char *unwanted, size_t 
 char **hypura_waiting_environment(char *const *variables)
 {
     size_t n = 0;
-    int said = 0;
     char **made = copy_without(variables, NULL, &n);
-    for (size_t i = 0; made && i < n; i++) {
-        said = said || says_how_to_wait(made[i]);
-    }
-    if (made && !said) {
+    if (made && !say_how_to_wait(variables)) {
         made[n] = spin_count;
     }
     return made;
@@ -66,7 +65,7 @@ void hypura_waiting_restart(char *const *argv)
 #ifdef __linux__
     char path[4096]; /* by its name, which lists of processes show */
     const ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
-    if (n <= 0 || getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) {
+    if (n <= 0 || say_how_to_wait(environ)) {
         return;
     }
     path[n] = '\0';
