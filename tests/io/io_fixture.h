@@ -8,6 +8,7 @@
 #include "io/io.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -53,6 +54,23 @@ static inline int fixture_remove(void **state)
 {
     (void)state;
     return unlink(fixture_path);
+}
+
+static inline void *fixture_wake(void *io)
+{
+    usleep(20000);
+    hypura_io_wake(io);
+    return NULL;
+}
+
+/* A wait that another thread's wake ends, with nothing reaped. */
+static inline void fixture_expect_wake(hypura_io *io)
+{
+    pthread_t thread;
+    hypura_io_completion c;
+    assert_int_equal(pthread_create(&thread, NULL, fixture_wake, io), 0);
+    assert_int_equal(hypura_io_reap(io, &c, 1, UINT64_MAX), 0);
+    pthread_join(thread, NULL);
 }
 
 /* Same numbers on every run. */

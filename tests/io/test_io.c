@@ -211,22 +211,12 @@ static void the_end_inside_a_range_is_an_error(void **state)
     free(arena);
 }
 
-static void *wake_it(void *io)
-{
-    usleep(20000);
-    hypura_io_wake(io);
-    return NULL;
-}
-
 static void a_wake_ends_a_wait_once(void **state)
 {
     hypura_io *io = fixture_open((hypura_io_options){.depth = 2}, *state);
     hypura_io_completion c;
     for (int i = 0; i < 3; i++) {
-        pthread_t thread;
-        assert_int_equal(pthread_create(&thread, NULL, wake_it, io), 0);
-        assert_int_equal(hypura_io_reap(io, &c, 1, UINT64_MAX), 0);
-        pthread_join(thread, NULL);
+        fixture_expect_wake(io);
     }
     /* A wake before the wait counts; several count as one or more, never none. */
     hypura_io_wake(io);

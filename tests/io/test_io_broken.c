@@ -3,7 +3,6 @@
 #include "io_fixture.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdatomic.h>
 
 /* The linker's --wrap sends the engine's calls here. */
@@ -50,13 +49,6 @@ static void reads_fail_and_say_why(void **state)
     hypura_io_close(io);
 }
 
-static void *wake_it(void *io)
-{
-    usleep(20000);
-    hypura_io_wake(io);
-    return NULL;
-}
-
 static void every_wake_ends_a_wait(void **state)
 {
     (void)state;
@@ -67,10 +59,7 @@ static void every_wake_ends_a_wait(void **state)
     refuses = true;
     assert_int_equal(read_some(io, data, sizeof data).errno_value, ENXIO);
     for (int i = 0; i < 3; i++) {
-        pthread_t thread;
-        assert_int_equal(pthread_create(&thread, NULL, wake_it, io), 0);
-        assert_int_equal(hypura_io_reap(io, &c, 1, UINT64_MAX), 0);
-        pthread_join(thread, NULL);
+        fixture_expect_wake(io);
         hypura_io_wake(io);
         assert_int_equal(hypura_io_reap(io, &c, 1, UINT64_MAX), 0);
     }
