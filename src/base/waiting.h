@@ -4,7 +4,7 @@
  * Between two pieces of a graph, and while weights are read, the threads of GNU's OpenMP look for what comes next
  * 300,000 times, several milliseconds, before they sleep. Where another program, a helper of the pager or another
  * guest of the host has the processor of the one that all wait for, they keep it from getting one, for a time slice of
- * 3 to 4 ms each. Looking a thousand times, tens of microseconds, is as fast at rest (docs/notes/0023 and 0041).
+ * 3 to 4 ms each. Looking a thousand times, tens of microseconds, costs little at rest (docs/notes/0023 and 0041).
  *
  * The library reads the variable before the program begins. So it is said to programs that are started, and a
  * program that was started without it starts itself again.
