@@ -12,7 +12,8 @@
 #   VRAM     limits, as `hypura bench --vram` takes them (default: 50%,25%,75%)
 #   MEMORY   limit on the host's memory too, as `hypura bench --memory` takes it: misses are then read from the drive
 #   NCMOE    (default: 24,12,36,48)   TOKENS decoded in each window (default: 64)   PROMPT (default: 2048)
-#   UBATCH   tokens of the prompt computed together, on both sides (default: 512)
+#   UBATCH   tokens of the prompt computed together, on both sides (default: what Hypura takes by itself, and for plain
+#            llama.cpp 2048 and 512, a row for each)
 #   RUNS     (default: 3)   PLAIN_RUNS of fit and ncmoe (default: as RUNS)
 #   VARIANTS how Hypura runs (default: auto). FORESIGHT as `hypura bench` takes it; FORESIGHT/compute: copies by the queue
 #            that computes instead of the GPU's copy engine, of Vulkan; FORESIGHT/0.85: emulates a guess of the next layer
@@ -22,11 +23,12 @@
 # Its model is mapped and in the page cache; Hypura reads past it. What all put out is kept in OUT.
 set -u
 model=${1:?gpu.sh MODEL TRACE} trace=${2:?gpu.sh MODEL TRACE}
-bin=${BIN:-build} vram=${VRAM:-50%,25%,75%} ncmoe=${NCMOE:-24,12,36,48} tokens=${TOKENS:-64} prompt=${PROMPT:-2048} ubatch=${UBATCH:-512} runs=${RUNS:-3} plain_runs=${PLAIN_RUNS:-${RUNS:-3}}
+bin=${BIN:-build} vram=${VRAM:-50%,25%,75%} ncmoe=${NCMOE:-24,12,36,48} tokens=${TOKENS:-64} prompt=${PROMPT:-2048} runs=${RUNS:-3} plain_runs=${PLAIN_RUNS:-${RUNS:-3}}
 steps=${STEPS:-hypura fit ncmoe resident verify} variants=${VARIANTS:-auto}
 out=${OUT:-$(mktemp -d)}
 context=$((prompt + 2 * tokens))
 gpu=(${GPU:+--gpu "$GPU"})
+ubatch=(${UBATCH:+--ubatch "$UBATCH"})
 dev=(${GPU:+-dev "${GPU//,//}"}) # llama.cpp divides by layers over these
 
 # Without the GPU llama.cpp would compute on the processor, and say nothing.
@@ -36,19 +38,23 @@ if ! grep -q "${GPU:+$(printf '%s' "${GPU%%,*}"):.*}MiB free" <<<"$devices"; the
     exit 1
 fi
 
-row() { printf '%-36s %17s %19s  %s\n' "$@"; }
+row() { printf '%-48s %17s %19s  %s\n' "$@"; }
 
 # "median (least-most)" of one test of llama-bench
 plain_rate() {
-    "$bin/llama-bench" -m "$model" "${dev[@]}" -ngl 99 -b 2048 -ub "$ubatch" -r "$plain_runs" -o json "$@" 2>>"$out/llama-bench.log" | tee -a "$out/llama-bench.json" |
+    "$bin/llama-bench" -m "$model" "${dev[@]}" -ngl 99 -r "$plain_runs" -o json "$@" 2>>"$out/llama-bench.log" | tee -a "$out/llama-bench.json" |
         python3 -c 'import json,statistics,sys
 rates = sorted(json.load(sys.stdin)[0]["samples_ts"])
 print("%.1f (%.1f-%.1f)" % (statistics.median(rates), rates[0], rates[-1]))'
 }
 plain_row() {
-    local name=$1
+    local name=$1 ub decode=
     shift
-    row "$name" "$(plain_rate -p "$prompt" -n 0 "$@")" "$(plain_rate -p 0 -n "$tokens" -d $((prompt + tokens)) "$@")" ""
+    for ub in ${UBATCH:-2048 512}; do
+        decode=${decode:-$(plain_rate -p 0 -n "$tokens" -d $((prompt + tokens)) "$@")}
+        row "$name, ubatch $ub" "$(plain_rate -p "$prompt" -n 0 -b "$((ub > 2048 ? ub : 2048))" -ub "$ub" "$@")" "$decode" ""
+        decode=-
+    done
 }
 
 # Hypura's rows, one for each cell of the options. A route is for where experts are paged: it would cut every graph else.
@@ -56,7 +62,7 @@ hypura_rows() {
     local name=$1 json
     shift
     json=$(mktemp "$out/bench-XXXXXX.json")
-    "$bin/hypura" bench "$model" "${gpu[@]}" --tokens "$tokens" --prompt-tokens "$prompt" --ubatch "$ubatch" --runs "$runs" "$@" \
+    "$bin/hypura" bench "$model" "${gpu[@]}" --tokens "$tokens" --prompt-tokens "$prompt" "${ubatch[@]}" --runs "$runs" "$@" \
         --json >"$json" 2>>"$out/bench.log" || tail -n 3 "$out/bench.log"
     python3 - "$json" "$name" <<'PY'
 import json, sys
@@ -65,8 +71,8 @@ for cell in json.load(open(sys.argv[1]))["cells"]:
     m = lambda name: h.get(name) or 0.0
     spread = lambda name: "%.1f (%.1f-%.1f)" % (m(name), h["min"].get(name) or 0.0, h["max"].get(name) or 0.0)
     n = m("readbacks_per_token") or 1
-    print("%-36s %17s %19s  hit %.3f, up %.1f MB (%.1f foreseen, %.2f right), read %.1f MB, cpu %.1f ms; %d cuts (%.1f ahead, %.1f again): wait %.0f us, submit %.0f us"
-          % ("%s, %.2f GB" % (sys.argv[2], cell.get("vram_bytes", 0) / 1e9), spread("prefill_tok_s"), spread("decode_tok_s"),
+    print("%-48s %17s %19s  hit %.3f, up %.1f MB (%.1f foreseen, %.2f right), read %.1f MB, cpu %.1f ms; %d cuts (%.1f ahead, %.1f again): wait %.0f us, submit %.0f us"
+          % ("%s, %.2f GB, ubatch %d" % (sys.argv[2], cell.get("vram_bytes", 0) / 1e9, cell["ubatch"]), spread("prefill_tok_s"), spread("decode_tok_s"),
              m("vram_hit_rate_bytes"), m("uploaded_bytes_per_token") / 1e6, m("foreseen_bytes_per_token") / 1e6, m("foreseen_useful"),
              m("bytes_per_token") / 1e6, 1e3 * m("cpu_s"),
              m("readbacks_per_token"), m("ahead_per_token"), m("repeated_per_token"),
@@ -79,7 +85,7 @@ PY
 margin_of() {
     local free bytes
     free=$("$bin/llama-bench" --list-devices 2>/dev/null | sed -n 's/.*, \([0-9]*\) MiB free.*/\1/p' | head -n 1)
-    bytes=$("$bin/hypura" estimate "$model" "${gpu[@]}" --vram "$1" --context "$context" --json 2>>"$out/bench.log" |
+    bytes=$("$bin/hypura" estimate "$model" "${gpu[@]}" --vram "$1" --context "$context" "${ubatch[@]}" --json 2>>"$out/bench.log" |
         python3 -c 'import json,sys; plan = json.load(sys.stdin); print(plan["vram_bytes"] // max(1, len(plan["gpus"])))')
     echo $((free - bytes / 1048576))
 }
@@ -117,14 +123,14 @@ for step in $steps; do
         hypura_rows "hypura, all on the GPU"
         ;;
     verify)
-        "$bin/hypura" verify "$model" "${gpu[@]}" --tokens 8 --prompt-tokens "${VERIFY:-1,7,600}" --io-engine pool --json \
+        "$bin/hypura" verify "$model" "${gpu[@]}" "${ubatch[@]}" --tokens 8 --prompt-tokens "${VERIFY:-1,7,600}" --io-engine pool --json \
             >"$out/verify.json" 2>>"$out/bench.log"
         python3 - "$out/verify.json" <<'PY'
 import json, sys
 report = json.load(open(sys.argv[1]))
 for c in report["cases"]:
-    print("verify %.2f GB, prompt %d + %d: %d differing; %d layers ahead, %d again"
-          % (c["vram_bytes"] / 1e9, c["prompt_tokens"], c["tokens"], c["differing"], c["ahead"], c["repeated"]))
+    print("verify %.2f GB, prompt %d + %d, ubatch %d: %d differing; %d layers ahead, %d again"
+          % (c["vram_bytes"] / 1e9, c["prompt_tokens"], c["tokens"], c["ubatch"], c["differing"], c["ahead"], c["repeated"]))
 print("verify:", "identical" if report["identical"] else "DIFFERS")
 PY
         ;;

@@ -370,6 +370,8 @@ typedef struct hypura_plan {
     int              *order; /* tensors in the order in which a graph uses them; unused ones last */
     char              not_stored[256]; /* of the profile it was made from */
     uint64_t          ram_limit_bytes; /* and what a process may use on that machine */
+    uint32_t          n_ubatch;        /* tokens of a prompt computed together at most */
+    uint32_t          best_ubatch;     /* more than that where it was left to us and memory has no room for so many */
     /* forecast */
     double      decode_tok_s;
     double      bound_tok_s; /* max(compute, missed bytes / bandwidth) alone */
@@ -404,7 +406,7 @@ typedef struct hypura_model_options {
     uint64_t    memory_bytes;  /* limit on everything; 0: chosen from what is free */
     uint64_t    weights_bytes; /* limit on weights alone; 0: none */
     uint32_t    n_context;     /* 0: 4096 or the model's own, whichever is less */
-    uint32_t    n_ubatch;      /* tokens computed together at most; 0: 512 */
+    uint32_t    n_ubatch;      /* tokens computed together at most; 0: 512, or 2048 for experts over a GPU */
     int         n_threads;     /* 0: one per physical core */
     bool        force_paging;  /* page even where all weights fit (tests, benchmarks) */
     bool        plain;         /* plain llama.cpp, Hypura out of the path (comparisons) */
@@ -626,7 +628,7 @@ typedef struct hypura_verify_options {
     const uint64_t (*gpu_vram_bytes)[HYPURA_MAX_GPUS]; /* of each GPU, where one of these is 0; NULL: none */
     const uint32_t *prompt_tokens; /* NULL: 1, 7, 64 */
     int             n_prompts;
-    const uint32_t *ubatches; /* NULL: 512 */
+    const uint32_t *ubatches; /* NULL: as a model is opened with, see hypura_model_options */
     int             n_ubatches;
     const char *const *io_engines; /* NULL: every engine there is */
     int             n_io_engines;
@@ -777,7 +779,7 @@ typedef struct hypura_bench_options {
     const char *timeline;
     uint32_t    tokens;        /* of each window; 0: 64 */
     uint32_t    prompt_tokens; /* 0: 512 */
-    uint32_t    ubatch;        /* tokens of it computed together; 0: 512 */
+    uint32_t    ubatch;        /* tokens of it computed together; 0: see hypura_model_options */
     uint32_t    runs;          /* of each series, interleaved; 0: 3 */
     int         n_threads;
     uint64_t    io_limit_bytes_per_s; /* as in hypura_model_options; the baseline is not limited */

@@ -30,7 +30,7 @@ static const model_shape
     moe_lead  = {"moe-lead",  "ernie4_5-moe",  3,  64, 2, 1, 32, 160,       8, 2,  32,  64, 1, N_VOCAB, 512, 1e4f, true,  false},
     moe_fused = {"moe-fused", "deepseek2-ocr", 3,  64, 2, 2, 32, 160,       8, 2,  32,  32, 1, N_VOCAB, 512, 1e4f, false, true},
     moe_qwen3 = {"moe-qwen3", "qwen3moe",      3,  64, 4, 2, 32, 160,      16, 4,  32,   0, 0, N_VOCAB, 512, 1e4f, false, false},
-    moe_deep  = {"moe-deep",  "qwen3moe",     12,  64, 4, 2, 32, 160,      16, 4,  96,   0, 0, N_VOCAB, 512, 1e4f, false, false},
+    moe_deep  = {"moe-deep",  "qwen3moe",     12,  64, 4, 2, 32, 160,      16, 4,  96,   0, 0, N_VOCAB, 4096, 1e4f, false, false},
     moe_olmoe = {"moe-olmoe", "olmoe",         3,  64, 2, 2, 32,   0,      16, 4,  32,   0, 0, N_VOCAB, 512, 1e4f, false, false},
     dense     = {"dense",     "llama",         3,  64, 2, 1, 32, 160,       0, 0,   0,   0, 0, N_VOCAB, 512, 1e4f, false, false},
     dense_tied= {"dense-tied","qwen3",         3,  64, 4, 2, 32, 160,       0, 0,   0,   0, 0, N_VOCAB, 512, 1e4f, true,  false},

@@ -101,6 +101,7 @@ static json_t *cell_json(const hypura_bench_cell *cell)
     hypura_json_integer(&object, "weights_bytes", cell->weights_bytes);
     hypura_json_integer(&object, "memory_bytes", cell->memory_bytes);
     hypura_json_text(&object, "mode", hypura_mode_name(cell->plan.mode));
+    hypura_json_integer(&object, "ubatch", cell->plan.n_ubatch);
     if (cell->plan.gpu[0]) {
         hypura_json_text(&object, "gpu", cell->plan.gpu);
         hypura_json_integer(&object, "gpu_layers", (uint64_t)cell->plan.n_gpu_layers);

@@ -114,7 +114,8 @@ static hypura_status bench(bench_arguments *arguments, const hypura_environment 
         status = hypura_budgets_resolve(arguments->weights.items, arguments->weights.n, wanted->path, weights, error);
     }
     if (status == HYPURA_OK) {
-        const hypura_model_options model = {.path = wanted->path, .gpu = wanted->gpu, .cache_dir = wanted->cache_dir};
+        const hypura_model_options model = {
+            .path = wanted->path, .gpu = wanted->gpu, .n_ubatch = wanted->ubatch, .cache_dir = wanted->cache_dir};
         status = hypura_vram_resolve(arguments->vram.items, arguments->vram.n, &model, vram, gpu_vram, error);
     }
     if (status != HYPURA_OK) {
@@ -169,8 +170,7 @@ int hypura_command_bench(const hypura_environment *environment, int argc, char *
          .to.unsigned_integer = &wanted->tokens, .min = 1, .max = 1 << 24},
         {"prompt-tokens", "N", "length of the prompt (default: 512)", HYPURA_OPTION_UNSIGNED,
          .to.unsigned_integer = &wanted->prompt_tokens, .min = 1, .max = 1 << 24},
-        {"ubatch", "N", "tokens of it computed together at most (default: 512)", HYPURA_OPTION_UNSIGNED,
-         .to.unsigned_integer = &wanted->ubatch, .min = 1, .max = 65536},
+        hypura_option_ubatch(&wanted->ubatch),
         {"runs", "N", "runs of each variant, interleaved (default: 3)", HYPURA_OPTION_UNSIGNED,
          .to.unsigned_integer = &wanted->runs, .min = 1, .max = 1000},
         hypura_option_threads(&wanted->n_threads),

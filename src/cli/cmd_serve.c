@@ -162,6 +162,7 @@ int hypura_command_serve(const hypura_environment *environment, int argc, char *
          .to.size = &server->memory_bytes},
         hypura_option_weights(&serve.weights),
         hypura_option_context(&server->n_context),
+        hypura_option_ubatch(&server->n_ubatch),
         {"context-shift", NULL, "answers go on beyond their context, without what is oldest", HYPURA_OPTION_FLAG,
          .to.flag = &server->context_shift},
         {"parallel", "N", "conversations that a model computes together (default: 4)", HYPURA_OPTION_UNSIGNED,

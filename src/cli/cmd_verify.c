@@ -161,7 +161,7 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
          HYPURA_OPTION_VRAMS, .to.vrams = &vram},
         {"prompt-tokens", "N,...", "lengths of the prompts (default: 1,7,64)", HYPURA_OPTION_UNSIGNEDS,
          .to.unsigneds = &prompts, .min = 1, .max = INT32_MAX},
-        {"ubatch", "N,...", "tokens computed together at most (default: 512)", HYPURA_OPTION_UNSIGNEDS,
+        {"ubatch", "N,...", "tokens computed together at most (default: as run does)", HYPURA_OPTION_UNSIGNEDS,
          .to.unsigneds = &ubatches, .min = 1, .max = 65536},
         {"io-engine", "NAME,...", "engines that read: uring, pool (default: all there are)", HYPURA_OPTION_CHOICES,
          .to.choice_list = &engines, .choices = hypura_io_engines},

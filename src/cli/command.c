@@ -83,6 +83,17 @@ hypura_option hypura_option_context(uint32_t *n_context)
                            .max = INT32_MAX};
 }
 
+hypura_option hypura_option_ubatch(uint32_t *n_ubatch)
+{
+    return (hypura_option){"ubatch",
+                           "N",
+                           "tokens of a prompt computed together (default: 512; 2048: experts over a GPU)",
+                           HYPURA_OPTION_UNSIGNED,
+                           .to.unsigned_integer = n_ubatch,
+                           .min = 1,
+                           .max = 65536};
+}
+
 hypura_option hypura_option_gpu(const char **gpu)
 {
     return (hypura_option){"gpu", "NAME,...", "GPUs to use, as profile lists them, or none (default: as many as help)",

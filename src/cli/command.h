@@ -55,6 +55,7 @@ hypura_option hypura_option_json(bool *json);
 hypura_option hypura_option_memory(uint64_t *bytes);
 hypura_option hypura_option_weights(hypura_budget *budget);
 hypura_option hypura_option_context(uint32_t *n_context);
+hypura_option hypura_option_ubatch(uint32_t *n_ubatch);
 hypura_option hypura_option_gpu(const char **gpu);
 hypura_option hypura_option_vram(hypura_vram_limit *limit);
 hypura_option hypura_option_threads(int *n_threads);

@@ -140,6 +140,14 @@ void hypura_placement_describe(const hypura_plan *plan, void (*print)(const char
     for (int g = 0; g < plan->n_gpus; g++) {
         describe_gpu(plan, g, print);
     }
+    if (plan->n_gpus > 0) {
+        line = (sentence){.used = 0};
+        say(&line, "prompts    %u tokens together", plan->n_ubatch);
+        if (plan->best_ubatch > plan->n_ubatch) {
+            say(&line, ": there is no memory to compute %u", plan->best_ubatch);
+        }
+        print(line.text);
+    }
     if (plan->ring_bytes > 0) {
         line = (sentence){.used = 0};
         say(&line, "ring       %u slots of %s, %u chunks read ahead", plan->n_ring_slots,
@@ -199,6 +207,8 @@ json_t *hypura_placement_json(const char *path, const hypura_plan *plan)
     hypura_json_integer(&object, "weights_bytes", plan->weights_bytes);
     hypura_json_integer(&object, "kv_bytes", plan->kv_bytes);
     hypura_json_integer(&object, "compute_bytes", plan->compute_bytes);
+    hypura_json_integer(&object, "ubatch", plan->n_ubatch);
+    hypura_json_integer(&object, "best_ubatch", plan->best_ubatch);
     hypura_json_integer(&object, "overhead_bytes", plan->overhead_bytes);
     hypura_json_integer(&object, "resident_bytes", plan->resident_bytes);
     hypura_json_integer(&object, "pinned_bytes", plan->pinned_bytes);

@@ -214,6 +214,7 @@ static hypura_status choose_form(const hypura_model_options *options, form_choic
 typedef struct demand {
     const hypura_model_options *options;
     hypura_profile profile;
+    bool has_profile;
     hypura_gpus_found found;
     uint64_t reserve_bytes;
     bool serves; /* for a server, see hypura_prepare_shared */
@@ -365,6 +366,73 @@ static hypura_status solve_for_now(demand *wanted, bool by_given, const hypura_s
     return status;
 }
 
+static hypura_status find_profile(demand *wanted, const hypura_profile *given, hypura_error *error)
+{
+    const hypura_model_options *options = wanted->options;
+    const double limit = (double)options->io_limit_bytes_per_s;
+    hypura_status status = get_profile(options, given, &wanted->profile, error);
+    if (status == HYPURA_OK && limit > 0 && limit < wanted->profile.direct_bytes_per_s) {
+        wanted->profile.direct_bytes_per_s = limit;
+    }
+    return status;
+}
+
+/* With the sizes of prepared->context. */
+static hypura_status prepare_sizes(demand *wanted, const hypura_profile *given, uint32_t n_outputs,
+                                   hypura_preparation *prepared, hypura_error *error)
+{
+    hypura_context_options *context = &prepared->context;
+    hypura_survey *survey = NULL;
+    uint64_t vocab_bytes = 0;
+    context->n_outputs = n_outputs < context->n_ubatch ? n_outputs : context->n_ubatch;
+    context->one_cache = false;
+    hypura_status status = take_survey(wanted, prepared, &survey, &vocab_bytes, error);
+    if (status == HYPURA_OK && !wanted->has_profile) {
+        status = find_profile(wanted, given, error);
+        wanted->has_profile = status == HYPURA_OK;
+    }
+    if (status == HYPURA_OK) {
+        status = solve_for_now(wanted, given != NULL, survey, vocab_bytes, prepared, error);
+    }
+    hypura_survey_free(survey);
+    if (status == HYPURA_OK && context->n_sequences > 1 && prepared->plan->mode != HYPURA_MODE_RESIDENT) {
+        status = share_cache(wanted, prepared, error);
+    }
+    return status;
+}
+
+static bool all_on_gpus(const hypura_preparation *prepared)
+{
+    return prepared->plan->n_gpu_layers == prepared->map->n_layers + 1;
+}
+
+/* Large parts of a prompt take more memory while they are computed: where that keeps layers from the GPU, or the host
+ * has none for it, smaller ones are taken. */
+static hypura_status prepare_ubatch(demand *wanted, const hypura_profile *given, uint32_t n_outputs,
+                                    hypura_preparation *prepared, hypura_error *error)
+{
+    hypura_context_options *context = &prepared->context;
+    const bool chosen = wanted->options->n_ubatch == 0 && !wanted->options->plain;
+    const uint32_t best = context->n_ubatch;
+    hypura_status status = prepare_sizes(wanted, given, n_outputs, prepared, error);
+    while (chosen && (status == HYPURA_ERR_BUDGET || (status == HYPURA_OK && !all_on_gpus(prepared)))) {
+        const uint32_t smaller = hypura_load_smaller_ubatch(context->n_ubatch);
+        if (smaller == 0) {
+            break;
+        }
+        hypura_plan_free(prepared->plan);
+        prepared->plan = NULL;
+        hypura_error_clear(error);
+        context->n_ubatch = smaller;
+        status = prepare_sizes(wanted, given, n_outputs, prepared, error);
+    }
+    if (status == HYPURA_OK) {
+        prepared->plan->n_ubatch = context->n_ubatch;
+        prepared->plan->best_ubatch = prepared->plan->n_gpus > 0 ? best : context->n_ubatch;
+    }
+    return status;
+}
+
 static hypura_status prepare(demand *wanted, const hypura_profile *given, uint32_t n_sequences, uint32_t n_outputs,
                              hypura_preparation *prepared, hypura_error *error)
 {
@@ -376,41 +444,25 @@ static hypura_status prepare(demand *wanted, const hypura_profile *given, uint32
         return status;
     }
 
-    hypura_survey *survey = NULL;
-    uint64_t vocab_bytes = 0;
     hypura_context_options *context = &prepared->context;
     *context = (hypura_context_options){
         .n_context = options->n_context, .n_ubatch = options->n_ubatch, .n_threads = 1 /* until the profile tells */};
     status = hypura_map_open(options->path, &prepared->map, error);
     if (status == HYPURA_OK) {
-        status = hypura_load_sizes(prepared->map, &context->n_context, &context->n_ubatch, error);
-    }
-    if (status == HYPURA_OK) {
         status = hypura_gpus_find(options->gpu, &wanted->found, error);
     }
     if (status == HYPURA_OK) {
-        context->n_outputs = n_outputs < context->n_ubatch ? n_outputs : context->n_ubatch;
+        status = hypura_load_sizes(prepared->map, hypura_gpus_are_discrete(&wanted->found), &context->n_context,
+                                   &context->n_ubatch, error);
+    }
+    if (status == HYPURA_OK) {
         context->n_sequences = n_sequences;
         context->n_context *= n_sequences;
-        status = take_survey(wanted, prepared, &survey, &vocab_bytes, error);
+        status = prepare_ubatch(wanted, given, n_outputs, prepared, error);
     }
-    if (status == HYPURA_OK) {
-        status = get_profile(options, given, &wanted->profile, error);
-    }
-    if (status == HYPURA_OK) {
-        const double limit = (double)options->io_limit_bytes_per_s;
-        if (limit > 0 && limit < wanted->profile.direct_bytes_per_s) {
-            wanted->profile.direct_bytes_per_s = limit;
-        }
-        status = solve_for_now(wanted, given != NULL, survey, vocab_bytes, prepared, error);
-    }
-    hypura_survey_free(survey);
     if (status == HYPURA_OK) {
         prepared->plan->ram_limit_bytes = wanted->profile.ram_limit_bytes;
         memcpy(prepared->plan->not_stored, wanted->profile.not_stored, sizeof(prepared->plan->not_stored));
-    }
-    if (status == HYPURA_OK && n_sequences > 1 && prepared->plan->mode != HYPURA_MODE_RESIDENT) {
-        status = share_cache(wanted, prepared, error);
     }
     hypura_nodes_close(wanted->others);
     wanted->others = NULL;

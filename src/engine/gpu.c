@@ -132,6 +132,15 @@ hypura_status hypura_gpus_find(const char *names, hypura_gpus_found *found, hypu
     return status;
 }
 
+bool hypura_gpus_are_discrete(const hypura_gpus_found *found)
+{
+    bool discrete = found->n > 0;
+    for (int g = 0; g < found->n; g++) {
+        discrete = discrete && ggml_backend_dev_type(found->devices[g]) == GGML_BACKEND_DEVICE_TYPE_GPU;
+    }
+    return discrete;
+}
+
 static void describe(ggml_backend_dev_t device, const hypura_profile *profile, uint64_t limit_bytes,
                      hypura_plan_gpu *described)
 {

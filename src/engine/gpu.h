@@ -20,6 +20,9 @@ typedef struct hypura_gpus_found {
  * memory first, integrated ones only where there is no other; "none": none. */
 hypura_status hypura_gpus_find(const char *names, hypura_gpus_found *found, hypura_error *error);
 
+/* There are some, and all have memory of their own, behind a link. */
+bool hypura_gpus_are_discrete(const hypura_gpus_found *found);
+
 /* What the plan has to know of them: rates from the profile, memory as it is now, and
  * the limits of options. Fails when limits and names do not match. */
 hypura_status hypura_gpus_describe(const hypura_gpus_found *found, const hypura_profile *profile,

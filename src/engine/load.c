@@ -23,6 +23,7 @@ extern int hypura_llama_mmap_prefetch;
 enum {
     DEFAULT_CONTEXT = 4096,
     DEFAULT_UBATCH = 512,
+    LINK_UBATCH = 2048, /* where each part of a prompt brings a layer's experts over a link */
     MAX_UBATCH = 65536,
 };
 
@@ -171,7 +172,15 @@ hypura_status hypura_load_context(struct llama_model *model, const hypura_contex
     return HYPURA_OK;
 }
 
-hypura_status hypura_load_sizes(const hypura_map *map, uint32_t *n_context, uint32_t *n_ubatch, hypura_error *error)
+/* By the kinds of model and device alone: sums of a prompt are rounded in other places where its parts are others, and
+ * must not depend on how much is held. */
+static uint32_t default_ubatch(const hypura_map *map, bool over_gpus)
+{
+    return over_gpus && map->n_bundles > 0 ? LINK_UBATCH : DEFAULT_UBATCH;
+}
+
+hypura_status hypura_load_sizes(const hypura_map *map, bool over_gpus, uint32_t *n_context, uint32_t *n_ubatch,
+                                hypura_error *error)
 {
     if (*n_context == 0) {
         *n_context = map->context_length > 0 && map->context_length < DEFAULT_CONTEXT ? (uint32_t)map->context_length
@@ -184,7 +193,7 @@ hypura_status hypura_load_sizes(const hypura_map *map, uint32_t *n_context, uint
                            map->path, *n_context, (long long)most);
     }
     if (*n_ubatch == 0) {
-        *n_ubatch = DEFAULT_UBATCH;
+        *n_ubatch = default_ubatch(map, over_gpus);
     }
     if (*n_ubatch > MAX_UBATCH) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "a ubatch of %u tokens is out of range: pass 1 to %d", *n_ubatch,
@@ -194,4 +203,10 @@ hypura_status hypura_load_sizes(const hypura_map *map, uint32_t *n_context, uint
         *n_ubatch = *n_context;
     }
     return HYPURA_OK;
+}
+
+uint32_t hypura_load_smaller_ubatch(uint32_t n_ubatch)
+{
+    const uint32_t half = n_ubatch / 2;
+    return n_ubatch <= DEFAULT_UBATCH ? 0 : half > DEFAULT_UBATCH ? half : DEFAULT_UBATCH;
 }

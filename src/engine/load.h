@@ -55,7 +55,11 @@ hypura_status hypura_load_context(struct llama_model *model, const hypura_contex
                                   struct llama_context **ctx, hypura_error *error);
 
 /* Fills in what the caller left to us: n_context and n_ubatch of 0. Fails when
- * they are out of range. */
-hypura_status hypura_load_sizes(const hypura_map *map, uint32_t *n_context, uint32_t *n_ubatch, hypura_error *error);
+ * they are out of range. over_gpus: GPUs with memory of their own may be used. */
+hypura_status hypura_load_sizes(const hypura_map *map, bool over_gpus, uint32_t *n_context, uint32_t *n_ubatch,
+                                hypura_error *error);
+
+/* The next one to try where there is no memory for an n_ubatch that was left to us; 0: none, it is the least. */
+uint32_t hypura_load_smaller_ubatch(uint32_t n_ubatch);
 
 #endif

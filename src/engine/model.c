@@ -268,8 +268,14 @@ static hypura_status compute_failed(hypura_model *model, int code, const char *w
                            "the context of %u tokens has no room for %u more: pass a larger n_context",
                            model->prepared.context.n_context, n);
     }
-    const hypura_status status = code == GGML_STATUS_ALLOC_FAILED ? HYPURA_ERR_MEMORY : HYPURA_ERR_BACKEND;
-    return hypura_log_fail(error, status, "llama.cpp failed to %s %u tokens (%d)", what, n, code);
+    hypura_status status = code == GGML_STATUS_ALLOC_FAILED ? HYPURA_ERR_MEMORY : HYPURA_ERR_BACKEND;
+    status = hypura_log_fail(error, status, "llama.cpp failed to %s %u tokens (%d)", what, n, code);
+    /* What was planned was taken when the model was opened; drivers take more for each new shape of graph. */
+    if (error && model->prepared.gpus.n > 0 && strstr(error->message, "out of memory")) {
+        hypura_fail_prefix(error, "%s has no memory left, which another program may have taken: end that one, or try again with less --vram",
+                           model->prepared.plan->gpu);
+    }
+    return status;
 }
 
 /* What was computed counts only where it was computed from the file that was

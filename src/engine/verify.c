@@ -33,7 +33,7 @@ enum {
 };
 
 static const uint32_t default_prompts[] = {1, 7, 64};
-static const uint32_t default_ubatches[] = {512};
+static const uint32_t default_ubatches[] = {0}; /* as a model is opened with */
 
 /* Of one case. */
 typedef struct verify_limits {
@@ -61,8 +61,9 @@ typedef struct verification {
     uint32_t longest_prompt;
     hypura_profile profile;
     hypura_script *scripts; /* one for each prompt */
+    uint32_t script_ubatch;  /* that they were written with, or asked for */
     bool over_gpus;
-    hypura_load_gpu gpus; /* that the scripts were written on */
+    hypura_load_gpu gpus; /* that they were written on */
     hypura_verify_report *report;
     uint64_t opened; /* models, for progress */
 } verification;
@@ -274,14 +275,16 @@ static bool same_gpus(const hypura_load_gpu *a, const hypura_load_gpu *b)
     return same;
 }
 
-static hypura_status find_gpus(const verification *v, uint32_t n_ubatch, const verify_limits *limits,
+/* *n_ubatch: 0 for the one that is taken by itself, which it becomes. */
+static hypura_status find_gpus(const verification *v, uint32_t *n_ubatch, const verify_limits *limits,
                                hypura_load_gpu *gpus, hypura_error *error)
 {
-    const hypura_model_options options = options_of(v, n_ubatch, limits, v->engines[0]);
+    const hypura_model_options options = options_of(v, *n_ubatch, limits, v->engines[0]);
     hypura_preparation prepared;
     hypura_status status = hypura_prepare(&options, &v->profile, true, &prepared, error);
     if (status == HYPURA_OK) {
         *gpus = prepared.gpus;
+        *n_ubatch = *n_ubatch > 0 ? *n_ubatch : prepared.context.n_ubatch;
         hypura_prepare_clear(&prepared);
     }
     return status;
@@ -294,17 +297,23 @@ static void clear_scripts(verification *v)
     }
 }
 
-/* Plain once, and again where a budget moves layers from one device to another. */
-static hypura_status prepare_scripts(verification *v, uint32_t *n_ubatch, const verify_limits *limits,
+/* Plain once, and again where a budget moves layers from one device to another, or has no
+ * room for parts of a prompt that are as large. asked: a ubatch, or 0; *n_ubatch: what it came to. */
+static hypura_status prepare_scripts(verification *v, uint32_t asked, const verify_limits *limits, uint32_t *n_ubatch,
                                      hypura_error *error)
 {
     hypura_load_gpu gpus = {.n = 0};
-    hypura_status status = v->over_gpus ? find_gpus(v, *n_ubatch, limits, &gpus, error) : HYPURA_OK;
-    if (status != HYPURA_OK || (v->scripts[0].n_rows > 0 && same_gpus(&gpus, &v->gpus))) {
+    uint32_t wanted = asked;
+    hypura_status status =
+        v->over_gpus || asked == 0 ? find_gpus(v, &wanted, limits, &gpus, error) : HYPURA_OK;
+    if (status != HYPURA_OK ||
+        (v->scripts[0].n_rows > 0 && wanted == v->script_ubatch && same_gpus(&gpus, &v->gpus))) {
         return status;
     }
     clear_scripts(v);
     v->gpus = gpus;
+    v->script_ubatch = wanted;
+    *n_ubatch = wanted;
     return write_scripts(v, n_ubatch, error);
 }
 
@@ -364,11 +373,12 @@ static hypura_status follow_scripts(verification *v, uint32_t n_ubatch, const ve
                                                     engine, n_ubatch);
 }
 
-static hypura_status verify_ubatch(verification *v, uint32_t n_ubatch, hypura_error *error)
+static hypura_status verify_ubatch(verification *v, uint32_t asked, hypura_error *error)
 {
-    if (n_ubatch == 0) {
+    if (asked == 0 && v->options->ubatches) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "a ubatch of 0 tokens: pass 1 or more");
     }
+    uint32_t n_ubatch = asked;
     hypura_status status = HYPURA_OK;
     const int n_budgets = v->n_budgets * v->n_vram;
     for (int b = 0; b < n_budgets && status == HYPURA_OK; b++) {
@@ -376,7 +386,7 @@ static hypura_status verify_ubatch(verification *v, uint32_t n_ubatch, hypura_er
         const verify_limits limits = {.weights_bytes = v->budgets[b / v->n_vram],
                                       .vram_bytes = v->vram[b % v->n_vram],
                                       .gpu_vram_bytes = each ? each[b % v->n_vram] : NULL};
-        status = prepare_scripts(v, &n_ubatch, &limits, error);
+        status = prepare_scripts(v, asked, &limits, &n_ubatch, error);
         for (int e = 0; e < v->n_engines && status == HYPURA_OK; e++) {
             status = follow_scripts(v, n_ubatch, &limits, v->engines[e], error);
         }

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SERVER_BATCH 2048 /* tokens that llama.cpp's server hands over at once, unless it is told */
 #define MAX_CONTEXTS 10 /* an answer takes that many at most, unless its request says how long it may be */
 
 static bool parse_unsigned(const char *text, uint32_t *value)
@@ -219,6 +220,9 @@ void hypura_worker_server_words(const hypura_worker_arguments *arguments, const 
     hypura_worker_add_text(words, "--host", arguments->socket);
     add_number(words, "--ctx-size", context->n_context);
     add_number(words, "--parallel", context->n_sequences);
+    if (context->n_ubatch > SERVER_BATCH) { /* which it is cut to else */
+        add_number(words, "--batch-size", context->n_ubatch);
+    }
     add_number(words, "--ubatch-size", context->n_ubatch);
     add_number(words, "--threads", (uint64_t)context->n_threads);
     add_number(words, "--threads-batch", (uint64_t)context->n_threads);

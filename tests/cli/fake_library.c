@@ -235,6 +235,8 @@ hypura_status hypura_estimate(const hypura_model_options *options, hypura_plan *
         .kv_bytes = (uint64_t)options->n_context * 1024,
         .resident_bytes = 5904,
         .pool_bytes = 4608,
+        .n_ubatch = options->n_ubatch ? options->n_ubatch : 512,
+        .best_ubatch = 1024,
         .floor_weights_bytes = FLOOR_BYTES,
         .n_pools = 1,
         .pools = {{1152, 4096, 4, 16, 2}},

@@ -74,6 +74,16 @@ static const struct {
      0,
      "GPU        B, layers 1 to 2: 1 MiB weights",
      NULL},
+    {{"estimate", "moe.gguf", "--gpu", "A,B", "--vram", "2M+1M"},
+     0,
+     "prompts    512 tokens together: there is no memory to compute 1024\n",
+     NULL},
+    {{"estimate", "moe.gguf", "--gpu", "A,B", "--vram", "2M+1M", "--ubatch", "1024"},
+     0,
+     "prompts    1024 tokens together\n",
+     NULL},
+    {{"inspect", "moe.gguf", "--ubatch", "8", "--json"}, 0, "\"ubatch\": 8,", NULL},
+    {{"serve", "--ubatch", "0"}, 2, NULL, "option --ubatch: 0 is out of range"},
     {{"estimate", "moe.gguf", "--weights", "17G"}, 0, "more than the 16 GiB that this machine", NULL},
     {{"estimate", "moe.gguf", "--vram", "2M"}, 0, "tokens/s", "none computes here: there is none, or"},
     {{"estimate", "--help=x"}, 0, "usage: hypura estimate", NULL},
@@ -296,7 +306,7 @@ static void test_estimate_json(void **state)
     process run = RUN("estimate", "moe.gguf", "--memory", "3G", "--context", "128", "--json");
     driver_expect(&run, 0, NULL, NULL);
     json_t *object = driver_object(
-        run.output, "model mode memory_bytes weights_bytes kv_bytes compute_bytes overhead_bytes resident_bytes "
+        run.output, "model mode memory_bytes weights_bytes kv_bytes compute_bytes ubatch best_ubatch overhead_bytes resident_bytes "
                     "pinned_bytes pool_bytes ring_bytes nvme_bytes floor_weights_bytes floor_memory_bytes "
                     "ring_slot_bytes ring_slots prefetch_depth io_block_bytes io_depth pools decode_tok_s "
                     "bound_tok_s bound_by hit_rate read_bytes_per_token compute_s learned");
