@@ -322,6 +322,16 @@ typedef struct hypura_gpu_plan {
     double   upload_bytes_per_token;
 } hypura_gpu_plan;
 
+/* The layout in which weights are computed with. One model keeps one form, so that its results keep their bits. */
+typedef enum hypura_form {
+    HYPURA_FORM_FILE = 0, /* all as in the file */
+    HYPURA_FORM_REPACKED, /* the processor's own, of all weights that have one */
+    HYPURA_FORM_OUTPUT,   /* that of the output matrix alone: of a prompt too it makes one row of logits */
+} hypura_form;
+
+/* "file", "repacked", "output". */
+HYPURA_API const char *hypura_form_name(hypura_form form);
+
 typedef struct hypura_plan {
     hypura_mode mode;
     /* the budget, and how it is spent */
@@ -384,8 +394,7 @@ typedef struct hypura_plan {
     double      overlap;   /* of reading and computing: 1 as long as the longer one, 0 as long as both */
     bool        learned;   /* the forecast rests on earlier runs of this model */
     const char *bound_by; /* "compute", "upload", "storage" */
-    /* the form in which weights are computed with: the processor's own where it is not slower */
-    bool        repacked;
+    hypura_form form;
     bool        form_measured; /* else asked for, or the default */
     double      repacked_tok_s; /* expected in either form, where that was compared */
     double      plain_tok_s;
@@ -415,6 +424,7 @@ typedef struct hypura_model_options {
     uint64_t    gpu_vram_bytes[HYPURA_MAX_GPUS]; /* limit on each of those named, in their order; all 0: none */
     int         n_gpu_layers;  /* plain alone: layers on the GPU; 0: all */
     bool        no_repack;     /* keep weights in the file's own layout; the default is the CPU's fastest form */
+    bool        repack_output; /* with no_repack: all but the output matrix, see HYPURA_FORM_OUTPUT */
     const char *io_engine;     /* "uring", "pool"; NULL: the profile's choice */
     uint64_t    io_limit_bytes_per_s; /* emulates a drive of this rate for paged reads; 0: none */
     hypura_foresight foresight;
@@ -634,6 +644,7 @@ typedef struct hypura_verify_options {
     int             n_io_engines;
     uint32_t        tokens; /* decoded after each prompt; 0: 16 */
     bool            repack; /* compare with weights repacked on both sides; false: plain on both */
+    bool            repack_output; /* with the output matrix alone repacked on both sides */
     bool            resize; /* what is held changes at random all the time, up to the budget */
     int             n_threads;
     const char     *cache_dir;
@@ -711,7 +722,7 @@ typedef struct hypura_bench_series {
     const char   *bound_by;      /* "compute", "storage"; NULL where there is no bound */
     uint32_t      read_ahead_kb; /* of the drive during the runs; 0: not known */
     uint64_t      limit_bytes;   /* of memory, by a control group; 0: none */
-    bool          repacked;      /* libllama may keep weights in the processor's own layout */
+    hypura_form   form;
     char          note[256];     /* what did not go as asked for, or "" */
     hypura_layer_hits layers[HYPURA_MAX_BENCH_LAYERS]; /* while decoding (warm), all runs together */
 } hypura_bench_series;

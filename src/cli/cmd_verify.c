@@ -166,6 +166,8 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
         {"io-engine", "NAME,...", "engines that read: uring, pool (default: all there are)", HYPURA_OPTION_CHOICES,
          .to.choice_list = &engines, .choices = hypura_io_engines},
         {"repack", NULL, "weights in the CPU's fastest form, on both sides", HYPURA_OPTION_FLAG, .to.flag = &wanted.repack},
+        {"repack-output", NULL, "the output matrix alone in that form, on both sides", HYPURA_OPTION_FLAG,
+         .to.flag = &wanted.repack_output},
         {"tokens", "N", "tokens decoded after each prompt (default: 16)", HYPURA_OPTION_UNSIGNED,
          .to.unsigned_integer = &wanted.tokens, .min = 1, .max = INT32_MAX},
         {"resize", NULL, "shrink and grow what is held at random all the time, up to each limit", HYPURA_OPTION_FLAG,

@@ -129,9 +129,10 @@ void hypura_placement_describe(const hypura_plan *plan, void (*print)(const char
     }
     if (plan->form_measured) {
         line = (sentence){.used = 0};
-        const bool repacked = plan->repacked;
+        const bool repacked = plan->form == HYPURA_FORM_REPACKED;
+        const char *file = plan->form == HYPURA_FORM_OUTPUT ? "as in the file, the output repacked" : "as in the file";
         say(&line, "form       %s: %.1f tokens/s expected, prompts %.0f; %s %.1f and %.0f",
-            repacked ? "repacked" : "as in the file", repacked ? plan->repacked_tok_s : plan->plain_tok_s,
+            repacked ? "repacked" : file, repacked ? plan->repacked_tok_s : plan->plain_tok_s,
             repacked ? plan->repacked_prompt_tok_s : plan->plain_prompt_tok_s, repacked ? "as in the file" : "repacked",
             repacked ? plan->plain_tok_s : plan->repacked_tok_s,
             repacked ? plan->plain_prompt_tok_s : plan->repacked_prompt_tok_s);

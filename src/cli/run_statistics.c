@@ -208,8 +208,11 @@ hypura_status hypura_run_statistics_write(const hypura_run_report *report, const
     hypura_json_integer(&object, "memory_bytes", plan->memory_bytes);
     hypura_json_integer(&object, "weights_bytes", plan->weights_bytes);
     hypura_json_integer(&object, "pool_bytes", plan->pool_bytes);
-    hypura_json_text(&object, "form", plan->repacked ? "repacked" : "file");
-    hypura_json_text(&object, "form_by", plan->form_measured ? "measurement" : plan->repacked ? "default" : "option");
+    hypura_json_text(&object, "form", hypura_form_name(plan->form));
+    hypura_json_text(&object, "form_by",
+                     plan->form_measured                  ? "measurement"
+                     : plan->form == HYPURA_FORM_REPACKED ? "default"
+                                                          : "option");
     hypura_json_integer(&object, "held_bytes", statistics.pool_bytes + statistics.pinned_bytes);
     hypura_json_integer(&object, "resizes", statistics.n_resizes);
     hypura_json_text(&object, "budget", hypura_budget_reason_name(statistics.budget_reason));

@@ -220,7 +220,7 @@ static void learn(const bench *b, const hypura_bench_cell *cell)
     hypura_error ignored;
     if (hypura_map_open(b->options->path, &map, &ignored) == HYPURA_OK) {
         hypura_experience_add(b->options->cache_dir, map, &cell->plan, b->report->n_threads,
-                              !b->series[0].task.no_repack, limit > 0.0 && limit < direct ? limit : direct, &costs);
+                              cell->series[0].form, limit > 0.0 && limit < direct ? limit : direct, &costs);
     }
     hypura_map_close(map);
 }
@@ -295,7 +295,7 @@ static void add_baselines(bench *b, hypura_bench_cell *cell)
         s->task.no_repack = !fits;
         s->limit_bytes = b->options->worker ? limit_bytes : 0;
         told->limit_bytes = s->limit_bytes;
-        told->repacked = fits;
+        told->form = fits ? HYPURA_FORM_REPACKED : HYPURA_FORM_FILE;
         if (limited && !b->options->worker) {
             add_note(told, "no limit: ", "it ran in the process of the caller");
         }
@@ -360,8 +360,9 @@ static hypura_status limited_cell(bench *b, hypura_bench_cell *cell, const hypur
     s->task.vram_bytes = limits->vram_bytes;
     memcpy(s->task.gpu_vram_bytes, limits->gpu_vram_bytes, sizeof(s->task.gpu_vram_bytes));
     s->task.warm_up = cell->plan.gpu[0] != '\0'; /* its driver's first use; the host's part of the weights is read then */
-    s->task.no_repack = !cell->plan.repacked;
-    cell->series[0].repacked = cell->plan.repacked;
+    s->task.no_repack = cell->plan.form != HYPURA_FORM_REPACKED;
+    s->task.repack_output = cell->plan.form == HYPURA_FORM_OUTPUT;
+    cell->series[0].form = cell->plan.form;
     if (b->options->baseline) {
         add_baselines(b, cell);
     }
@@ -386,13 +387,13 @@ static hypura_status resident_cell(bench *b, hypura_bench_cell *cell, bool paged
     s->task.no_repack = paged;
     s->task.drop_cache = false;
     s->task.warm_up = true;
-    cell->series[0].repacked = !paged;
+    cell->series[0].form = paged ? HYPURA_FORM_FILE : HYPURA_FORM_REPACKED;
     s = add_series(b, cell, paged ? "llama.cpp without repacking" : "llama.cpp");
     s->task.plain = true;
     s->task.no_repack = paged;
     s->task.drop_cache = false;
     s->task.warm_up = true;
-    cell->series[1].repacked = !paged;
+    cell->series[1].form = paged ? HYPURA_FORM_FILE : HYPURA_FORM_REPACKED;
     return run_cell(b, cell, error);
 }
 

@@ -199,6 +199,7 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
                                           .force_paging = task->force_paging,
                                           .plain = task->plain,
                                           .no_repack = task->no_repack,
+                                          .repack_output = task->repack_output,
                                           .gpu = task->gpu[0] ? task->gpu : NULL,
                                           .vram_bytes = task->vram_bytes,
                                           .io_engine = task->io_engine[0] ? task->io_engine : NULL,

@@ -8,6 +8,7 @@
 #include "engine/experience.h"
 #include "engine/gpu.h"
 #include "engine/llama_shim.h"
+#include "engine/output.h"
 #include "engine/survey.h"
 #include "os/os.h"
 #include "pager/pager.h"
@@ -90,6 +91,7 @@ typedef struct form_choice {
     const hypura_survey *survey;
     const hypura_plan_options *wanted;
     hypura_rates rates[2]; /* plain, repacked */
+    hypura_form plain_form; /* FILE or OUTPUT */
     hypura_form_costs costs;
 } form_choice;
 
@@ -144,12 +146,36 @@ static hypura_status find_rates(const hypura_model_options *options, const hypur
     return status;
 }
 
+static int find_dense_rate(const hypura_rates *rates, int type)
+{
+    for (int i = 0; i < rates->n; i++) {
+        if (rates->by_type[i].type == type && !rates->by_type[i].experts) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+/* Weights stay as in the file for the sake of prompts, with which the output has next to nothing to do. */
+static void choose_output(const hypura_map *map, form_choice *c)
+{
+    const int output = hypura_output_find(map, c->survey);
+    const int plain = output >= 0 ? find_dense_rate(&c->rates[0], map->tensors[output].type) : -1;
+    const int repacked = output >= 0 ? find_dense_rate(&c->rates[1], map->tensors[output].type) : -1;
+    if (plain >= 0 && repacked >= 0 &&
+        hypura_form_repacks_output(c->rates[0].by_type[plain].bytes_per_s, c->rates[1].by_type[repacked].bytes_per_s)) {
+        c->plain_form = HYPURA_FORM_OUTPUT;
+        c->rates[0].output_bytes_per_s = c->rates[1].by_type[repacked].bytes_per_s;
+        c->rates[0].output_product_s = c->rates[1].by_type[repacked].product_s;
+    }
+}
+
 static hypura_status take_plain(const hypura_model_options *options, form_choice *c, hypura_preparation *prepared,
                                 hypura_error *error)
 {
     hypura_lessons lessons;
     hypura_plan_options wanted = *c->wanted;
-    hypura_experience_lessons(options->cache_dir, prepared->map, c->costs.n_threads, false, &lessons);
+    hypura_experience_lessons(options->cache_dir, prepared->map, c->costs.n_threads, c->plain_form, &lessons);
     c->rates[0].others_s = others_s(c);
     wanted.rates = &c->rates[0];
     wanted.lessons = &lessons;
@@ -176,6 +202,30 @@ static void tell_form(const form_choice *c, hypura_plan *plan)
     plan->plain_prompt_tok_s = per_second(hypura_form_plain_s(costs, &costs->prompt));
 }
 
+/* Without measurement. */
+static hypura_form form_asked(const hypura_model_options *options)
+{
+    return !options->no_repack ? HYPURA_FORM_REPACKED : options->repack_output ? HYPURA_FORM_OUTPUT : HYPURA_FORM_FILE;
+}
+
+static hypura_status check_output(const hypura_model_options *options, const hypura_map *map,
+                                  const hypura_survey *survey, bool over_gpus, hypura_error *error)
+{
+    if (form_asked(options) != HYPURA_FORM_OUTPUT) {
+        return HYPURA_OK;
+    }
+    if (over_gpus) {
+        return hypura_fail(error, HYPURA_ERR_USAGE,
+                           "the output matrix is to be repacked for the CPU, and is computed with on a GPU: use none");
+    }
+    if (hypura_output_find(map, survey) < 0) {
+        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
+                           "%s: no output matrix to repack: it has none of its own, or of a type that is not repacked here",
+                           map->path);
+    }
+    return HYPURA_OK;
+}
+
 /* The plan is that of repacked weights. Where the file's form is clearly faster, as
  * measured on this processor (once for each type, then it is stored), its plan is
  * taken instead. */
@@ -183,7 +233,7 @@ static hypura_status choose_form(const hypura_model_options *options, form_choic
                                  hypura_error *error)
 {
     const hypura_plan *plan = prepared->plan;
-    prepared->plan->repacked = !options->no_repack;
+    prepared->plan->form = form_asked(options);
     if (options->no_repack || options->plain || !options->cache_dir || c->wanted->gpus ||
         plan->mode == HYPURA_MODE_RESIDENT || plan->read_bytes_per_token <= 0 ||
         c->profile->ram_available_bytes < ROOM_TO_MEASURE_BYTES) {
@@ -196,13 +246,14 @@ static hypura_status choose_form(const hypura_model_options *options, form_choic
     if (status != HYPURA_OK || c->costs.repack_bytes_per_s <= 0) {
         return status;
     }
+    choose_output(prepared->map, c);
     status = find_costs(prepared->map, c, error);
     const bool plain = status == HYPURA_OK && hypura_form_prefers_plain(&c->costs);
     if (plain) {
         status = take_plain(options, c, prepared, error);
     }
     if (status == HYPURA_OK) {
-        prepared->plan->repacked = !plain;
+        prepared->plan->form = plain ? c->plain_form : HYPURA_FORM_REPACKED;
         tell_form(c, prepared->plan);
     }
     return status;
@@ -239,6 +290,10 @@ static hypura_status solve(const demand *asked, const hypura_survey *survey, uin
     hypura_rates rates;
     hypura_lessons lessons;
     hypura_plan_gpus gpus = {.n = 0};
+    const hypura_status asked_well = check_output(options, prepared->map, survey, found->n > 0, error);
+    if (asked_well != HYPURA_OK) {
+        return asked_well;
+    }
     if (!options->plain) {
         const hypura_status status = hypura_gpus_describe(found, profile, options, &gpus, error);
         if (status != HYPURA_OK) {
@@ -263,7 +318,7 @@ static hypura_status solve(const demand *asked, const hypura_survey *survey, uin
         if (status != HYPURA_OK) {
             return status;
         }
-        hypura_experience_lessons(options->cache_dir, prepared->map, n_threads, !options->no_repack, &lessons);
+        hypura_experience_lessons(options->cache_dir, prepared->map, n_threads, form_asked(options), &lessons);
         wanted.rates = &rates;
         wanted.lessons = &lessons;
     }

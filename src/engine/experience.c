@@ -14,9 +14,9 @@ enum { MAX_MODELS = 64 };
 #define SAME_SHARE 0.02
 
 /* The entry of a model, borrowed; NULL when there is none. */
-static json_t *find_model(const json_t *root, const char *name, int n_threads, bool repack)
+static json_t *find_model(const json_t *root, const char *name, int n_threads, hypura_form form)
 {
-    return experience_of_model(json_object_get(root, "models"), name, n_threads, "repack", repack);
+    return experience_of_model(json_object_get(root, "models"), name, n_threads, "repack", form);
 }
 
 static bool read_lesson(const json_t *entry, hypura_lesson *lesson)
@@ -64,13 +64,13 @@ static void read_lessons(const json_t *model, hypura_lessons *lessons)
     }
 }
 
-void hypura_experience_lessons(const char *cache_dir, const hypura_map *map, int n_threads, bool repack,
+void hypura_experience_lessons(const char *cache_dir, const hypura_map *map, int n_threads, hypura_form form,
                                hypura_lessons *lessons)
 {
     char name[512];
     experience_name(map, name, sizeof name);
     json_t *root = experience_load(cache_dir);
-    read_lessons(find_model(root, name, n_threads, repack), lessons);
+    read_lessons(find_model(root, name, n_threads, form), lessons);
     json_decref(root);
 }
 
@@ -102,7 +102,7 @@ static json_t *lessons_json(const hypura_lessons *lessons)
 }
 
 void hypura_experience_add(const char *cache_dir, const hypura_map *map, const hypura_plan *plan, int n_threads,
-                           bool repack, double direct_bytes_per_s, const hypura_run_costs *costs)
+                           hypura_form form, double direct_bytes_per_s, const hypura_run_costs *costs)
 {
     char name[512];
     hypura_lessons lessons;
@@ -120,14 +120,14 @@ void hypura_experience_add(const char *cache_dir, const hypura_map *map, const h
                                   .hit_rate = costs->hit_rate,
                                   .read_factor = hypura_plan_read_factor(plan, costs->seconds, compute_s, storage_s)};
     experience_name(map, name, sizeof name);
-    json_t *model = find_model(root, name, n_threads, repack);
+    json_t *model = find_model(root, name, n_threads, form);
     read_lessons(model, &lessons);
     learn(&lessons, &lesson);
     if (model) {
         (void)json_object_set_new(model, "lessons", lessons_json(&lessons));
     } else {
         experience_append(json_object_get(root, "models"),
-                          json_pack("{s:s,s:i,s:i,s:o}", "model", name, "threads", n_threads, "repack", (int)repack,
+                          json_pack("{s:s,s:i,s:i,s:o}", "model", name, "threads", n_threads, "repack", (int)form,
                                     "lessons", lessons_json(&lessons)),
                           MAX_MODELS);
     }

@@ -34,7 +34,7 @@ hypura_status hypura_experience_repack_rate(const char *cache_dir, const hypura_
                                             double *bytes_per_s, hypura_error *error);
 
 /* Lessons of earlier runs of this model with so many threads; none is not an error. */
-void hypura_experience_lessons(const char *cache_dir, const hypura_map *map, int n_threads, bool repack,
+void hypura_experience_lessons(const char *cache_dir, const hypura_map *map, int n_threads, hypura_form form,
                                hypura_lessons *lessons);
 
 /* What a token took on average in a run of some length, and how much of the weights was held. */
@@ -49,6 +49,6 @@ typedef struct hypura_run_costs {
 /* Adds the lesson of a run, beside those of runs that held another share of the
  * weights, mixed with one that held about the same. */
 void hypura_experience_add(const char *cache_dir, const hypura_map *map, const hypura_plan *plan, int n_threads,
-                           bool repack, double direct_bytes_per_s, const hypura_run_costs *costs);
+                           hypura_form form, double direct_bytes_per_s, const hypura_run_costs *costs);
 
 #endif

@@ -4,7 +4,7 @@
  *
  *     {"version":3, "cpu":"..", "rates":[{"type","columns","rows","used","batch","threads","repack","bytes_per_s",
  *     "disturbed"}], "others":[{"model","filled","threads","seconds","disturbed"}], "repacking":[{"type","bytes_per_s"}],
- *      "models":[{"model":"..","threads","repack","lessons":[{..}]}]}
+ *      "models":[{"model":"..","threads","repack","lessons":[{..}]}]} (repack: enum hypura_form)
  *
  * `disturbed` counts the measurements that found no moment without other work on the machine;
  * 0: one did.

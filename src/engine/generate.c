@@ -306,7 +306,7 @@ static void learn(const hypura_model *model, const hypura_result *result, const 
         .hit_rate = needed > 0.0 ? (double)(after.bytes_hit - before->bytes_hit) / needed : 1.0,
     };
     hypura_experience_add(model->cache_dir, model->prepared.map, model->prepared.plan,
-                          model->prepared.context.n_threads, model->repack, model->prepared.direct_bytes_per_s, &costs);
+                          model->prepared.context.n_threads, model->prepared.plan->form, model->prepared.direct_bytes_per_s, &costs);
 }
 
 /* What was stopped in the middle is not in the context; where that has a state instead of

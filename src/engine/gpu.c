@@ -335,7 +335,21 @@ static hypura_status open_devices(const hypura_preparation *prepared, hypura_pag
     return status;
 }
 
-hypura_status hypura_gpus_load_paged(const hypura_preparation *prepared, hypura_pager *pager, bool repack,
+/* Streamed, the output is the pager's. */
+static hypura_form form_held(const hypura_preparation *prepared)
+{
+    const hypura_map *map = prepared->map;
+    const hypura_form form = prepared->plan->form;
+    for (int t = 0; form == HYPURA_FORM_OUTPUT && t < map->n_tensors; t++) {
+        if (map->tensors[t].role == HYPURA_ROLE_OUTPUT &&
+            prepared->plan->placements[t].place != HYPURA_PLACE_RESIDENT) {
+            return HYPURA_FORM_FILE;
+        }
+    }
+    return form;
+}
+
+hypura_status hypura_gpus_load_paged(const hypura_preparation *prepared, hypura_pager *pager,
                                      hypura_foresight foresight, hypura_gpus *gpus, struct llama_model **model,
                                      hypura_error *error)
 {
@@ -358,7 +372,7 @@ hypura_status hypura_gpus_load_paged(const hypura_preparation *prepared, hypura_
         target.overrides = overrides;
     }
     hypura_status status =
-        hypura_load_model(prepared->map, HYPURA_LOAD_PAGED, &target, repack, NULL, NULL, model, error);
+        hypura_load_model(prepared->map, HYPURA_LOAD_PAGED, &target, form_held(prepared), NULL, NULL, model, error);
     free_overrides(overrides);
     return status;
 }

@@ -10,6 +10,7 @@
 #include "engine/llama_shim.h"
 #include "engine/llama_log.h"
 #include "os/os.h"
+#include "pager/repack.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -72,10 +73,13 @@ static bool on_progress(float fraction, void *user)
     return !p->cancelled;
 }
 
-hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, const hypura_load_gpu *gpu, bool repack,
-                                hypura_progress_fn progress, void *progress_user, struct llama_model **model,
-                                hypura_error *error)
+hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, const hypura_load_gpu *gpu,
+                                hypura_form form, hypura_progress_fn progress, void *progress_user,
+                                struct llama_model **model, hypura_error *error)
 {
+    const bool repack = form == HYPURA_FORM_REPACKED;
+    /* What any caller of libllama can ask for: the run that is compared with is made so too. */
+    const struct llama_model_tensor_buft_override output[] = {{"^output\\.weight$", hypura_repack_type()}, {NULL, NULL}};
     load_progress state = {.report = progress,
                            .user = progress_user,
                            .total = map->tensor_bytes,
@@ -91,7 +95,7 @@ hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, co
     params.devices = devices;
     params.tensor_split = split;
     params.n_gpu_layers = gpu->n > 0 ? gpu->n_layers : 0;
-    params.tensor_buft_overrides = gpu->overrides;
+    params.tensor_buft_overrides = form == HYPURA_FORM_OUTPUT ? output : gpu->overrides;
     params.progress_callback = on_progress;
     params.progress_callback_user_data = &state;
     switch (kind) {

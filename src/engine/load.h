@@ -32,11 +32,11 @@ typedef struct hypura_load_gpu {
     const struct llama_model_tensor_buft_override *overrides; /* NULL: none */
 } hypura_load_gpu;
 
-/* With the lock held. repack lets libllama keep weights in the CPU's own layout
- * (not SURVEY). Reasons for failure are llama.cpp's. */
-hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, const hypura_load_gpu *gpu, bool repack,
-                                hypura_progress_fn progress, void *progress_user, struct llama_model **model,
-                                hypura_error *error);
+/* With the lock held. form is that of the weights which libllama holds (FILE for
+ * SURVEY); OUTPUT is for where no GPU is used. Reasons for failure are llama.cpp's. */
+hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, const hypura_load_gpu *gpu,
+                                hypura_form form, hypura_progress_fn progress, void *progress_user,
+                                struct llama_model **model, hypura_error *error);
 
 typedef struct hypura_context_options {
     uint32_t n_context;   /* of all sequences together */

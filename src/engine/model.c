@@ -26,8 +26,9 @@ static hypura_status open_unpaged(hypura_model *model, const hypura_model_option
 {
     const hypura_load_kind kind = options->plain ? HYPURA_LOAD_PLAIN : HYPURA_LOAD_RESIDENT;
     hypura_load_lock();
-    hypura_status status = hypura_load_model(model->prepared.map, kind, &model->prepared.gpus, model->repack, options->progress,
-                                             options->progress_user, &model->llama, error);
+    hypura_status status = hypura_load_model(model->prepared.map, kind, &model->prepared.gpus,
+                                             model->prepared.plan->form, options->progress, options->progress_user,
+                                             &model->llama, error);
     if (status == HYPURA_OK && !options->plain) {
         hypura_trunk_collapse(model->llama);
     }
@@ -45,7 +46,7 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
     hypura_pager_options pager_options = {.map = p->map,
                                           .plan = p->plan,
                                           .io_engine = p->io_engine[0] != '\0' ? p->io_engine : NULL,
-                                          .repack = model->repack && p->plan->n_vram_pools == 0,
+                                          .form = p->plan->n_vram_pools == 0 ? p->plan->form : HYPURA_FORM_FILE,
                                           .n_gpus = p->plan->n_vram_pools > 0 ? p->gpus.n : 0,
                                           .gpus = p->gpus.devices,
                                           .n_repack_threads = hypura_pager_repack_threads(p->context.n_threads),
@@ -67,7 +68,7 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
     hypura_load_lock();
     status = hypura_backend_attach(model->pager, error);
     if (status == HYPURA_OK) {
-        status = hypura_gpus_load_paged(p, model->pager, model->repack, options->foresight, &model->gpus,
+        status = hypura_gpus_load_paged(p, model->pager, options->foresight, &model->gpus,
                                         &model->llama, error);
         if (status == HYPURA_OK) {
             status = hypura_trunk_load(model->llama, p->map, p->plan, model->pager, options->progress,
@@ -142,7 +143,6 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
     }
     model->prepared.context.on_node = extras->on_node;
     model->prepared.context.on_node_user = extras->on_node_user;
-    model->repack = status == HYPURA_OK && model->prepared.plan->repacked;
     if (status == HYPURA_OK && options->cache_dir && !options->plain) {
         model->cache_dir = strdup(options->cache_dir);
         status = model->cache_dir ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a path");

@@ -19,7 +19,6 @@ struct hypura_model {
     struct llama_context *ctx;
     ggml_threadpool_t threadpool;
     char *cache_dir;     /* where runs are learned from; NULL: nowhere */
-    bool repack;
     hypura_trace *trace; /* NULL: routes are not recorded */
     char *hot_dir;       /* where the experts used are kept; NULL: nowhere */
     int8_t *every_token; /* n_ubatch ones: logits wanted for all */

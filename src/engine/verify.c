@@ -11,8 +11,9 @@
  * plain writes its scripts anew.
  *
  * So the two never share memory, and all but the first prompt meet a pager that
- * already holds something. Plain keeps weights in the file's own layout: that is
- * the layout the pager computes with, and repacked kernels round differently.
+ * already holds something. Plain holds each weight in the form in which Hypura is to
+ * compute with it, as kernels of repacked weights round differently: in the file's own
+ * layout, or, where that is asked for, all repacked, or the output matrix alone.
  */
 #include "engine/replay.h"
 #include "engine/unrest.h"
@@ -224,6 +225,7 @@ static hypura_model_options options_of(const verification *v, uint32_t n_ubatch,
                                     .force_paging = engine != NULL,
                                     .plain = engine == NULL,
                                     .no_repack = !v->options->repack,
+                                    .repack_output = v->options->repack_output,
                                     .io_engine = engine,
                                     .foresight = HYPURA_FORESIGHT_ON};
     if (limits->gpu_vram_bytes) {
@@ -402,6 +404,9 @@ hypura_status hypura_verify(const hypura_verify_options *options, hypura_verify_
     hypura_error_clear(error);
     if (!options->path) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "no model was named: pass the path of a GGUF file");
+    }
+    if (options->repack && options->repack_output) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "all weights repacked, or the output alone: ask for one of them");
     }
     hypura_status status = prepare(&v, error);
     if (status == HYPURA_OK) {

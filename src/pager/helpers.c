@@ -83,13 +83,13 @@ bool hypura_pager_gives_way(int n_compute_threads)
 
 hypura_status pager_open_helpers(hypura_pager *pager, hypura_error *error)
 {
-    if (!pager->repack) {
+    if (pager->form == HYPURA_FORM_FILE) {
         return HYPURA_OK;
     }
     if (pager->n_helpers_wanted > PAGER_MAX_HELPERS) {
         pager->n_helpers_wanted = PAGER_MAX_HELPERS;
     }
-    if (hypura_repacker_open(pager->map, pager->plan, &pager->repacker, error) != HYPURA_OK) {
+    if (hypura_repacker_open(pager->map, pager->plan, pager->form, &pager->repacker, error) != HYPURA_OK) {
         return error->status;
     }
     const size_t bytes = hypura_repacker_scratch_bytes(pager->repacker);

@@ -250,7 +250,7 @@ struct hypura_pager {
     int             n_helpers_started;
     int             n_helpers; /* that have taken their part of the scratch memory */
     char           *scratch; /* of all helpers, one after the other */
-    bool            repack;
+    hypura_form     form;
     hypura_repacker *repacker; /* NULL: everything stays plain */
     pthread_mutex_t executor; /* held between enter and leave */
     pthread_mutex_t gate;     /* taken before it: who waits here comes before the executor's next entry */

@@ -241,7 +241,7 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pager->plan = options->plan;
     pager->engine = options->io_engine;
     pager->io_limit_bytes_per_s = options->io_limit_bytes_per_s;
-    pager->repack = options->repack;
+    pager->form = options->form;
     pager->n_helpers_wanted = options->n_repack_threads > 0 ? options->n_repack_threads : 1;
     pager->gives_way = options->gives_way;
     pager->foresight = options->foresight;

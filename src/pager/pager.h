@@ -53,7 +53,7 @@ typedef struct hypura_pager_options {
     const hypura_map  *map;  /* outlives the pager */
     const hypura_plan *plan; /* outlives the pager */
     const char        *io_engine;
-    bool               repack;           /* hold weights as libllama repacks them (repack.h) */
+    hypura_form        form;             /* in which weights are held: repacked as libllama does it (repack.h) */
     int                n_repack_threads; /* 0: one */
     bool               gives_way; /* computing takes every processor: a lease lets the pager's thread in first */
     uint64_t           io_limit_bytes_per_s; /* see io.h; loading what stays is not limited */

@@ -23,8 +23,12 @@ struct hypura_repacker {
     size_t                scratch_bytes;
 };
 
-static ggml_backend_buffer_type_t repack_type(ggml_backend_dev_t cpu)
+ggml_backend_buffer_type_t hypura_repack_type(void)
 {
+    ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    if (!cpu) {
+        return NULL;
+    }
     ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(cpu);
     void              *address = ggml_backend_reg_get_proc_address(reg, "ggml_backend_dev_get_extra_bufts");
     ggml_backend_dev_get_extra_bufts_t get;
@@ -64,18 +68,26 @@ static bool product_supports(hypura_repacker *repacker, struct ggml_tensor *weig
     return ggml_backend_dev_supports_op(repacker->cpu, &product);
 }
 
+static bool has_form(hypura_repacker *repacker, const hypura_tensor *shape, bool experts, struct ggml_tensor *weight)
+{
+    if (!ggml_is_quantized((enum ggml_type)shape->type)) {
+        return false;
+    }
+    shape_rows(weight, shape, shape->ne[1], shape->ne[2]);
+    weight->buffer = repacker->buffer;
+    repacker->buffer->iface.init_tensor(repacker->buffer, weight);
+    return weight->extra && product_supports(repacker, weight, experts);
+}
+
 static void decide(hypura_repacker *repacker, int index, hypura_place place)
 {
     const hypura_tensor *shape = &repacker->map->tensors[index];
     const bool           experts = place == HYPURA_PLACE_EXPERTS;
     struct ggml_tensor   weight;
-    if ((!experts && place != HYPURA_PLACE_DENSE) || !ggml_is_quantized((enum ggml_type)shape->type)) {
+    if (!experts && place != HYPURA_PLACE_DENSE) {
         return;
     }
-    shape_rows(&weight, shape, shape->ne[1], shape->ne[2]);
-    weight.buffer = repacker->buffer;
-    repacker->buffer->iface.init_tensor(repacker->buffer, &weight);
-    if (weight.extra && product_supports(repacker, &weight, experts)) {
+    if (has_form(repacker, shape, experts, &weight)) {
         const size_t unit = HYPURA_REPACK_ROWS * shape->row_bytes;
         const size_t bytes = unit > SCRATCH_ROWS_BYTES ? unit : SCRATCH_ROWS_BYTES / unit * unit;
         repacker->repacks[index] = (hypura_repack){repacker->buffer, weight.extra};
@@ -83,8 +95,28 @@ static void decide(hypura_repacker *repacker, int index, hypura_place place)
     }
 }
 
-hypura_status hypura_repacker_open(const hypura_map *map, const hypura_plan *plan, hypura_repacker **out,
-                                   hypura_error *error)
+/* False where the CPU backend repacks nothing, or lacks memory for a buffer. */
+static bool open_buffer(hypura_repacker *repacker, bool *has_type)
+{
+    ggml_backend_buffer_type_t type = hypura_repack_type();
+    *has_type = type != NULL;
+    repacker->cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    repacker->buffer = type ? ggml_backend_buft_alloc_buffer(type, 64) : NULL;
+    return repacker->buffer != NULL;
+}
+
+bool hypura_repack_has_form(const hypura_tensor *tensor)
+{
+    hypura_repacker repacker = {.map = NULL};
+    struct ggml_tensor weight;
+    bool has_type;
+    const bool has = open_buffer(&repacker, &has_type) && has_form(&repacker, tensor, false, &weight);
+    ggml_backend_buffer_free(repacker.buffer);
+    return has;
+}
+
+hypura_status hypura_repacker_open(const hypura_map *map, const hypura_plan *plan, hypura_form form,
+                                   hypura_repacker **out, hypura_error *error)
 {
     hypura_repacker *repacker = calloc(1, sizeof(*repacker));
     *out = repacker;
@@ -96,17 +128,15 @@ hypura_status hypura_repacker_open(const hypura_map *map, const hypura_plan *pla
     if (!repacker->repacks) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the forms of %d tensors", map->n_tensors);
     }
-    repacker->cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
-    ggml_backend_buffer_type_t type = repacker->cpu ? repack_type(repacker->cpu) : NULL;
-    if (!type) {
-        return HYPURA_OK;
-    }
-    repacker->buffer = ggml_backend_buft_alloc_buffer(type, 64);
-    if (!repacker->buffer) {
-        return hypura_fail(error, HYPURA_ERR_BACKEND, "llama.cpp's repacking buffer could not be made");
+    bool has_type;
+    if (!open_buffer(repacker, &has_type)) {
+        return !has_type ? HYPURA_OK
+                         : hypura_fail(error, HYPURA_ERR_BACKEND, "llama.cpp's repacking buffer could not be made");
     }
     for (int i = 0; i < map->n_tensors; i++) {
-        decide(repacker, i, plan->placements[i].place);
+        if (form == HYPURA_FORM_REPACKED || map->tensors[i].role == HYPURA_ROLE_OUTPUT) {
+            decide(repacker, i, plan->placements[i].place);
+        }
     }
     return HYPURA_OK;
 }

@@ -26,9 +26,15 @@ typedef struct hypura_repacker hypura_repacker;
 
 /* Decides for every streamed tensor of the plan. Not an error where the CPU
  * backend has no repacked form: then no tensor has one. */
-hypura_status hypura_repacker_open(const hypura_map *map, const hypura_plan *plan, hypura_repacker **repacker,
-                                   hypura_error *error);
+hypura_status hypura_repacker_open(const hypura_map *map, const hypura_plan *plan, hypura_form form,
+                                   hypura_repacker **repacker, hypura_error *error);
 void          hypura_repacker_close(hypura_repacker *repacker);
+
+/* What libllama is to put a weight into that it shall repack; NULL: the CPU backend has no such form. */
+struct ggml_backend_buffer_type *hypura_repack_type(void);
+
+/* Whether a weight of dense products has a repacked form here. */
+bool hypura_repack_has_form(const hypura_tensor *tensor);
 
 /* NULL when the tensor stays plain, or when there is no repacker. */
 const hypura_repack *hypura_repacker_of(const hypura_repacker *repacker, int tensor);

@@ -210,6 +210,9 @@ static double product_time(const planner *p, int t)
     if (i < 0) {
         return seconds(bytes, p->profile->memory_bytes_per_s);
     }
+    if (p->map->tensors[t].role == HYPURA_ROLE_OUTPUT && p->rates->output_bytes_per_s > 0.0) {
+        return p->rates->output_product_s + bytes / p->rates->output_bytes_per_s;
+    }
     const bool product = (p->survey->uses[t].flags & (HYPURA_USE_MUL_MAT | HYPURA_USE_MUL_MAT_ID)) != 0;
     return (product ? p->rates->by_type[i].product_s : 0.0) + bytes / p->rates->by_type[i].bytes_per_s;
 }

@@ -49,3 +49,21 @@ bool hypura_form_prefers_plain(const hypura_form_costs *costs)
     }
     return plain < CLEARLY * repacked;
 }
+
+bool hypura_form_repacks_output(double plain_bytes_per_s, double repacked_bytes_per_s)
+{
+    return repacked_bytes_per_s > 0 && repacked_bytes_per_s >= CLEARLY * plain_bytes_per_s;
+}
+
+const char *hypura_form_name(hypura_form form)
+{
+    switch (form) {
+    case HYPURA_FORM_FILE:
+        return "file";
+    case HYPURA_FORM_REPACKED:
+        return "repacked";
+    case HYPURA_FORM_OUTPUT:
+        return "output";
+    }
+    return "unknown";
+}

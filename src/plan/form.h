@@ -35,4 +35,8 @@ double hypura_form_plain_s(const hypura_form_costs *costs, const hypura_form_wor
  * measurements. */
 bool hypura_form_prefers_plain(const hypura_form_costs *costs);
 
+/* Where all other weights stay as in the file: whether the output matrix is repacked all the same. It makes the logits
+ * of one row, of a prompt too, so the rate of one row alone counts. As above the file's form has to be clearly better. */
+bool hypura_form_repacks_output(double plain_bytes_per_s, double repacked_bytes_per_s);
+
 #endif

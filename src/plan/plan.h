@@ -73,6 +73,8 @@ typedef struct hypura_rates {
         double prompt_bytes_per_s; /* in a prompt, of every token; 0: not measured */
     } by_type[HYPURA_MAX_RATES];
     double others_s; /* what a token computes beside products with weights; 0: not measured */
+    double output_bytes_per_s; /* of the output matrix, where its form is not that of its type; else 0 */
+    double output_product_s;
 } hypura_rates;
 
 /* What a token came to in a run of this model. */

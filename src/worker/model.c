@@ -75,7 +75,8 @@ static hypura_status load_paged(hypura_worker_model *model, struct llama_model *
     const hypura_pager_options pager_options = {.map = p->map,
                                                 .plan = p->plan,
                                                 .io_engine = p->io_engine[0] != '\0' ? p->io_engine : NULL,
-                                                .repack = p->plan->repacked && p->plan->n_vram_pools == 0,
+                                                .form =
+                                                    p->plan->n_vram_pools == 0 ? p->plan->form : HYPURA_FORM_FILE,
                                                 .n_gpus = p->plan->n_vram_pools > 0 ? p->gpus.n : 0,
                                                 .gpus = p->gpus.devices,
                                                 .n_repack_threads = hypura_pager_repack_threads(p->context.n_threads),
@@ -85,7 +86,7 @@ static hypura_status load_paged(hypura_worker_model *model, struct llama_model *
     if (status == HYPURA_OK) {
         status = hypura_backend_attach(pager, error);
         if (status == HYPURA_OK) {
-            status = hypura_gpus_load_paged(p, pager, p->plan->repacked, options->foresight, &model->gpus, llama,
+            status = hypura_gpus_load_paged(p, pager, options->foresight, &model->gpus, llama,
                                             error);
             if (status == HYPURA_OK) {
                 status = hypura_trunk_load(*llama, p->map, p->plan, pager, model->progress, model->progress_user,
@@ -120,7 +121,7 @@ static struct llama_model *load_offered(hypura_worker_model *model)
     hypura_load_lock();
     const hypura_status status =
         p->plan->mode == HYPURA_MODE_RESIDENT
-            ? hypura_load_model(p->map, HYPURA_LOAD_RESIDENT, &p->gpus, !model->arguments->model.no_repack,
+            ? hypura_load_model(p->map, HYPURA_LOAD_RESIDENT, &p->gpus, p->plan->form,
                                 model->progress, model->progress_user, &llama, &model->error)
             : load_paged(model, &llama, &model->error);
     hypura_load_unlock();

@@ -55,6 +55,12 @@ const char *hypura_mode_name(hypura_mode mode)
     return names[mode];
 }
 
+const char *hypura_form_name(hypura_form form)
+{
+    static const char *const names[] = {"file", "repacked", "output"};
+    return names[form];
+}
+
 const char *hypura_budget_reason_name(hypura_budget_reason reason)
 {
     return reason == HYPURA_BUDGET_SQUEEZE ? "squeeze" : "fixed";

@@ -4,6 +4,7 @@
 #include "engine_fixture.h"
 
 #include "backend/internal.h"
+#include "engine/llama_shim.h"
 #include "engine/replay.h"
 
 #include <stdio.h>
@@ -190,6 +191,151 @@ static void several_rows_of_an_expert(void **state)
 #endif
 }
 
+/* ---- the output matrix alone repacked ---------------------------------------- */
+
+static hypura_model *open_in_form(const char *path, uint64_t weights_bytes, bool plain, bool repack_output)
+{
+    const hypura_model_options options = {.path = path,
+                                          .weights_bytes = weights_bytes,
+                                          .plain = plain,
+                                          .force_paging = !plain && weights_bytes > 0,
+                                          .no_repack = true,
+                                          .repack_output = repack_output,
+                                          .n_threads = 2,
+                                          .n_ubatch = 16,
+                                          .n_context = 64,
+                                          .cache_dir = plain ? NULL : fixture_cache_dir()};
+    hypura_model *model = NULL;
+    hypura_error error;
+    fixture_ok(hypura_model_open_with(&options, &(hypura_model_extras){.all_logits = true}, &model, &error), &error);
+    return model;
+}
+
+typedef struct held_weights {
+    const char *output;  /* name of the buffer that it lies in */
+    int n_repacked;      /* others that lie in its type of buffer */
+} held_weights;
+
+static bool note_weight(void *user, const char *name, struct ggml_tensor *tensor)
+{
+    held_weights *held = user;
+    const char *buffer = tensor->buffer ? ggml_backend_buffer_name(tensor->buffer) : "none";
+    if (strcmp(name, "output.weight") == 0) {
+        held->output = buffer;
+    } else {
+        held->n_repacked += strcmp(buffer, "CPU_REPACK") == 0;
+    }
+    return true;
+}
+
+static uint64_t differing_from(const hypura_script *script, hypura_model *model)
+{
+    uint64_t differing = 0;
+    hypura_error error;
+    fixture_ok(hypura_script_follow(model, script, &differing, &error), &error);
+    return differing;
+}
+
+static int output_of(const hypura_model *model)
+{
+    const int output = hypura_map_find(hypura_model_map(model), "output.weight");
+    assert_true(output >= 0);
+    return output;
+}
+
+/* Written by plain llama.cpp with the output repacked: the same bits where it stays and where it streams, at every
+ * budget; other ones where it is held as in the file. */
+static void check_output_form(const char *path, uint64_t weights_bytes, bool streams)
+{
+    hypura_script script;
+    hypura_error error;
+    uint64_t budget = 1 << 24;
+    hypura_model *model = open_in_form(path, 0, true, true);
+    held_weights held = {.n_repacked = 0};
+    hypura_shim_weights(model->llama, note_weight, &held);
+    assert_string_equal(held.output, "CPU_REPACK");
+    assert_int_equal(held.n_repacked, 0);
+    fixture_ok(hypura_script_write(model, 21, 5, &budget, &script, &error), &error);
+    assert_int_equal(differing_from(&script, model), 0);
+    hypura_model_close(model);
+
+    model = open_in_form(path, weights_bytes, false, true);
+    assert_int_equal(hypura_model_plan(model)->form, HYPURA_FORM_OUTPUT);
+    assert_int_equal(hypura_model_plan(model)->placements[output_of(model)].place,
+                     streams ? HYPURA_PLACE_DENSE : HYPURA_PLACE_RESIDENT);
+    held = (held_weights){.n_repacked = 0};
+    hypura_shim_weights(model->llama, note_weight, &held);
+    assert_int_equal(strcmp(held.output, "CPU_REPACK") == 0, !streams);
+    assert_int_equal(held.n_repacked, 0);
+    assert_int_equal(model->pager && hypura_pager_repack(model->pager, output_of(model)), streams);
+    assert_int_equal(differing_from(&script, model), 0);
+    hypura_model_close(model);
+
+    model = open_in_form(path, weights_bytes, false, false);
+    assert_int_equal(hypura_model_plan(model)->form, HYPURA_FORM_FILE);
+    assert_true(differing_from(&script, model) > 0);
+    hypura_model_close(model);
+    hypura_script_clear(&script);
+}
+
+static void the_output_alone_is_repacked(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *shape;
+        unsigned percent; /* 0: all of it, resident; 1: the floor */
+        bool streams;
+    } cases[] = {{"qwen3-tiny", 0, false},  {"qwen3-tiny", 50, false}, {"qwen3-tiny", 1, true},
+                 {"llama-tiny", 90, false}, {"llama-tiny", 1, true}};
+    const char *path = fixture_path("output.gguf");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char command[2048];
+        snprintf(command, sizeof command, "'%s' shape %s '%s' --type q4_K", HYPURA_TEST_MKMODEL, cases[i].shape, path);
+        assert_int_equal(system(command), 0);
+        hypura_map *map = NULL;
+        hypura_error error;
+        fixture_ok(hypura_map_open(path, &map, &error), &error);
+        uint64_t weights = map->tensor_bytes / 100 * cases[i].percent;
+        const bool has_form = hypura_repack_has_form(&map->tensors[hypura_map_find(map, "output.weight")]);
+        hypura_map_close(map);
+        if (!has_form) {
+#if defined(__x86_64__)
+            assert_false(__builtin_cpu_supports("avx2"));
+#endif
+            skip();
+        }
+        if (cases[i].percent == 1) {
+            const hypura_model_options wanted = {
+                .path = path, .n_threads = 2, .n_ubatch = 16, .n_context = 64, .force_paging = true};
+            hypura_plan *plan = NULL;
+            fixture_ok(hypura_estimate(&wanted, &plan, &error), &error);
+            weights = plan->floor_weights_bytes;
+            hypura_plan_free(plan);
+        }
+        print_message("%s at %llu bytes\n", cases[i].shape, (unsigned long long)weights);
+        check_output_form(path, weights, cases[i].streams);
+    }
+}
+
+static void outputs_that_cannot_be_repacked(void **state)
+{
+    (void)state;
+    const char *path = fixture_path("output.gguf");
+    char command[2048];
+    hypura_verify_report report;
+    hypura_error error;
+    snprintf(command, sizeof command, "'%s' shape llama-tiny '%s' --type f16", HYPURA_TEST_MKMODEL, path);
+    assert_int_equal(system(command), 0);
+    hypura_verify_options options = {
+        .path = path, .tokens = 1, .repack_output = true, .n_threads = 1, .cache_dir = fixture_cache_dir()};
+    fixture_fails(HYPURA_ERR_UNSUPPORTED, hypura_verify(&options, &report, &error), &error, "no output matrix to repack");
+    options.repack = true;
+    fixture_fails(HYPURA_ERR_USAGE, hypura_verify(&options, &report, &error), &error, "ask for one of them");
+    options.repack = false;
+    options.path = fixture_model("smollm2-135m.gguf"); /* its embedding is the output too */
+    fixture_fails(HYPURA_ERR_UNSUPPORTED, hypura_verify(&options, &report, &error), &error, "none of its own");
+}
+
 static bool refuse(void *user, const char *what, uint64_t done, uint64_t total)
 {
     (void)what;
@@ -242,6 +388,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_bit_is_found),        cmocka_unit_test(mixture_at_every_ubatch),
         cmocka_unit_test(several_rows_of_an_expert),
+        cmocka_unit_test(the_output_alone_is_repacked), cmocka_unit_test(outputs_that_cannot_be_repacked),
         cmocka_unit_test(demonstration_dense),     cmocka_unit_test(demonstration_mixture),
         cmocka_unit_test(what_cannot_be_verified),
     };

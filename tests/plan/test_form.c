@@ -81,10 +81,24 @@ static void prompts_count_as_much_as_decoding(void **state)
     assert_false(hypura_form_prefers_plain(&costs));
 }
 
+/* Near each other repacked, like the whole; without a rate as in the file. */
+static void the_output_is_repacked_where_that_is_not_slower(void **state)
+{
+    (void)state;
+    assert_true(hypura_form_repacks_output(31e9, 47e9));
+    assert_true(hypura_form_repacks_output(31e9, 28e9));
+    assert_false(hypura_form_repacks_output(31e9, 26e9));
+    assert_false(hypura_form_repacks_output(31e9, 0));
+    assert_string_equal(hypura_form_name(HYPURA_FORM_OUTPUT), "output");
+    assert_string_equal(hypura_form_name(HYPURA_FORM_FILE), "file");
+    assert_string_equal(hypura_form_name(HYPURA_FORM_REPACKED), "repacked");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(held_weights_are_repacked),
+        cmocka_unit_test(the_output_is_repacked_where_that_is_not_slower),
         cmocka_unit_test(streaming_through_few_processors_is_not),
         cmocka_unit_test(spare_processors_repack_for_nothing),
         cmocka_unit_test(a_slow_drive_hides_either),
