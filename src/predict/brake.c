@@ -32,11 +32,37 @@ static void enter(hypura_brake *brake, hypura_brake_state state)
     memset(brake->n_samples, 0, sizeof(brake->n_samples));
 }
 
+/* By how much tokens of one kind differ from block to block, the one that differs most on
+ * either side left out: what a program does that has the processors for some of the blocks. */
+static double spread_us(const double samples_us[BRAKE_SAMPLES])
+{
+    enum { N = BRAKE_BLOCK_TOKENS - 1, N_BLOCKS = BRAKE_BLOCKS / 2 };
+    double medians_us[N_BLOCKS];
+    for (int block = 0; block < N_BLOCKS; block++) {
+        double sorted_us[N];
+        memcpy(sorted_us, samples_us + block * N, sizeof(sorted_us));
+        medians_us[block] = hypura_median(sorted_us, N);
+    }
+    (void)hypura_median(medians_us, N_BLOCKS); /* in order now */
+    return medians_us[N_BLOCKS - 2] - medians_us[1];
+}
+
 static void judge(hypura_brake *brake)
 {
+    const double spread_without_us = spread_us(brake->samples_us[0]);
+    const double spread_with_us = spread_us(brake->samples_us[1]);
     const double without = hypura_median(brake->samples_us[0], (int)brake->n_samples[0]);
     const double with = hypura_median(brake->samples_us[1], (int)brake->n_samples[1]);
+    const bool clear = without - with > spread_without_us && without - with > spread_with_us;
     brake->gain = 1.0 - with / without;
+    if (brake->gain >= BRAKE_GAIN && !clear) {
+        brake->gain = 0.0;
+        if (brake->n_repeats++ < BRAKE_REPEATS) {
+            enter(brake, HYPURA_BRAKE_TRYING);
+            return;
+        }
+    }
+    brake->n_repeats = 0;
     if (brake->gain >= BRAKE_GAIN) {
         brake->off_for = BRAKE_OFF_TOKENS;
         enter(brake, HYPURA_BRAKE_ON);
@@ -83,6 +109,7 @@ void hypura_brake_refuse(hypura_brake *brake)
 {
     if (brake->state == HYPURA_BRAKE_TRYING) {
         brake->gain = 0.0;
+        brake->n_repeats = 0;
         enter(brake, HYPURA_BRAKE_OFF);
     }
 }

@@ -4,11 +4,12 @@
  *
  *          enough tokens of both                gain
  *      TRYING -----------------------> ON  for ON_TOKENS, then TRYING again
- *        ^  with and without in turn
- *        |                no gain, or refused
- *        +---------------------------> OFF  for twice as long as the last time
+ *       ^ | ^  with and without in turn
+ *       | +-+  a gain that tokens of one kind differ by as well: tried again, twice at most
+ *       |                 no gain, or refused
+ *       +----------------------------> OFF  for twice as long as the last time
  *
- * A trial takes TRIAL_TOKENS tokens, a third of them with it: what a trial costs at
+ * A trial takes BRAKE_BLOCKS blocks of tokens, half of them with it: what a trial costs at
  * worst is that part of its loss, and as OFF doubles, soon none of any weight.
  */
 #ifndef HYPURA_PREDICT_BRAKE_H
@@ -23,6 +24,7 @@
 #define BRAKE_ON_TOKENS    256
 #define BRAKE_OFF_TOKENS   256
 #define BRAKE_OFF_MOST     8192
+#define BRAKE_REPEATS      2
 #define BRAKE_GAIN         0.03 /* of a token's time: less is taken for none, as medians of so few differ by that */
 
 typedef enum hypura_brake_state { HYPURA_BRAKE_TRYING = 0, HYPURA_BRAKE_ON, HYPURA_BRAKE_OFF } hypura_brake_state;
@@ -31,6 +33,7 @@ typedef struct hypura_brake {
     hypura_brake_state state;
     uint32_t token;     /* of the state */
     uint32_t off_for;   /* tokens, the next time */
+    uint32_t n_repeats; /* of this trial */
     uint32_t n_samples[2]; /* without, with */
     double samples_us[2][BRAKE_SAMPLES];
     double gain;        /* that the last trial saw, as a share of a token's time */

@@ -85,6 +85,14 @@ static void test_what_changes_is_seen(void **state)
     assert_int_equal(brake.state, HYPURA_BRAKE_ON);
 }
 
+static void decide(hypura_brake *brake, course *c)
+{
+    hypura_brake_open(brake);
+    while (brake->state == HYPURA_BRAKE_TRYING) {
+        pass(brake, c, 1);
+    }
+}
+
 /* Tokens that take several times as long, one in seven, change no judgement. */
 static void test_stray_tokens_do_not_count(void **state)
 {
@@ -92,14 +100,54 @@ static void test_stray_tokens_do_not_count(void **state)
     for (uint32_t seed = 1; seed <= 50; seed++) {
         hypura_brake brake;
         course gain = {.without_us = 1000, .with_us = 900, .noise_us = 1000, .seed = seed};
-        hypura_brake_open(&brake);
-        pass(&brake, &gain, BRAKE_BLOCKS * BRAKE_BLOCK_TOKENS);
+        decide(&brake, &gain);
         assert_int_equal(brake.state, HYPURA_BRAKE_ON);
         course loss = {.without_us = 900, .with_us = 1000, .noise_us = 1000, .seed = seed};
-        hypura_brake_open(&brake);
-        pass(&brake, &loss, BRAKE_BLOCKS * BRAKE_BLOCK_TOKENS);
+        decide(&brake, &loss);
         assert_int_equal(brake.state, HYPURA_BRAKE_OFF);
     }
+}
+
+/* A program has the processors for some tokens of the trial, whichever these are: that is no gain of what is tried, and
+ * what the trial after it sees counts. */
+static void test_what_others_take_is_no_gain(void **state)
+{
+    (void)state;
+    const uint32_t trial = BRAKE_BLOCKS * BRAKE_BLOCK_TOKENS;
+    for (uint32_t first = 0; first < trial; first++) {
+        for (uint32_t n = BRAKE_BLOCK_TOKENS; first + n < trial; n++) {
+            hypura_brake brake;
+            course calm = {.without_us = 1000, .with_us = 1010};
+            hypura_brake_open(&brake);
+            for (uint32_t i = 0; i < trial; i++) {
+                hypura_brake_token(&brake, i >= first && i < first + n ? 2200 : 1000);
+            }
+            if (brake.state == HYPURA_BRAKE_ON || brake.gain >= BRAKE_GAIN) {
+                fail_msg("tokens %u to %u took longer: a gain of %.2f", first, first + n - 1, brake.gain);
+            }
+            pass(&brake, &calm, trial);
+            assert_int_equal(brake.state, HYPURA_BRAKE_OFF);
+        }
+    }
+}
+
+/* One that comes and goes all the time hides what there may be to gain: no trial in a row goes on for ever. */
+static void test_trials_that_tell_nothing_end(void **state)
+{
+    (void)state;
+    const uint32_t trial = BRAKE_BLOCKS * BRAKE_BLOCK_TOKENS;
+    hypura_brake brake;
+    hypura_brake_open(&brake);
+    for (uint32_t i = 0; i < (1 + BRAKE_REPEATS) * trial; i++) {
+        assert_int_equal(brake.state, HYPURA_BRAKE_TRYING);
+        const uint32_t at = i % trial;
+        hypura_brake_token(&brake, at >= trial * 3 / 8 && at < trial * 5 / 8 ? 2200 : 1000); /* two blocks without */
+    }
+    assert_int_equal(brake.state, HYPURA_BRAKE_OFF);
+    assert_true(brake.gain == 0.0);
+    course gain = {.without_us = 1000, .with_us = 800};
+    pass(&brake, &gain, BRAKE_OFF_TOKENS + trial);
+    assert_int_equal(brake.state, HYPURA_BRAKE_ON);
 }
 
 static void test_what_cannot_be_compared_is_no_token(void **state)
@@ -138,6 +186,8 @@ int main(void)
         cmocka_unit_test(test_no_gain_is_none),
         cmocka_unit_test(test_what_changes_is_seen),
         cmocka_unit_test(test_stray_tokens_do_not_count),
+        cmocka_unit_test(test_what_others_take_is_no_gain),
+        cmocka_unit_test(test_trials_that_tell_nothing_end),
         cmocka_unit_test(test_what_cannot_be_compared_is_no_token),
         cmocka_unit_test(test_a_refusal_ends_a_trial),
     };
