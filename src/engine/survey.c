@@ -9,6 +9,7 @@
 #include "engine/survey.h"
 
 #include "base/status.h"
+#include "engine/computable.h"
 #include "engine/llama_shim.h"
 #include "engine/llama_log.h"
 
@@ -21,6 +22,9 @@ typedef struct weight_index {
     size_t capacity; /* power of two, at most half full */
     size_t count;
     const hypura_map *map;
+    bool on_host;        /* the CPU computes with all of them */
+    enum ggml_op bad_op; /* which it cannot compute, for the type of this weight; NONE: it can compute all */
+    int bad_weight;
 } weight_index;
 
 static size_t slot_of(const weight_index *index, const struct ggml_tensor *tensor)
@@ -65,11 +69,11 @@ static void index_close(weight_index *index)
     free(index->values);
 }
 
-static bool index_open(weight_index *index, const hypura_map *map, const struct llama_model *model)
+static bool index_open(weight_index *index, const hypura_map *map, const struct llama_model *model, bool on_host)
 {
     size_t n = 0;
     hypura_shim_weights(model, count_weight, &n);
-    *index = (weight_index){.map = map, .capacity = 16};
+    *index = (weight_index){.map = map, .on_host = on_host, .capacity = 16};
     while (index->capacity < 2 * (n + 1)) {
         index->capacity *= 2;
     }
@@ -122,10 +126,40 @@ static bool is_product(const weight_index *index, const struct ggml_tensor *node
     return read && index->keys[slot_of(index, read->view_src ? read->view_src : read)];
 }
 
+static hypura_status refuse_type(const hypura_map *map, int weight, const char *use, hypura_error *error)
+{
+    const hypura_tensor *tensor = &map->tensors[weight];
+    return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
+                       "%s: tensor '%s' is of type %s, with which llama.cpp cannot compute (%s): convert the model again",
+                       map->files[tensor->file], tensor->name, tensor->type_name, use);
+}
+
+/* Rows of integers are fine for a table of experts, and not for what every layer goes on with: no graph is built of them. */
+static hypura_status check_embeddings(const hypura_map *map, hypura_error *error)
+{
+    for (int t = 0; t < map->n_tensors; t++) {
+        const hypura_role role = map->tensors[t].role;
+        const bool embeds = role == HYPURA_ROLE_EMBEDDING || role == HYPURA_ROLE_LAYER_EMBEDDING;
+        if (embeds && map->tensors[t].type == GGML_TYPE_I32) {
+            return refuse_type(map, t, "embedding", error);
+        }
+    }
+    return HYPURA_OK;
+}
+
+/* Remembers the first weight that is of a type for something else. */
+static void note_bad(weight_index *index, const struct ggml_tensor *node, int src, int weight)
+{
+    if (index->on_host && index->bad_op == GGML_OP_NONE && !hypura_computable(node, src)) {
+        index->bad_op = node->op;
+        index->bad_weight = weight;
+    }
+}
+
 /* Graphs hold branches that a given batch does not compute: their uses count for
  * what may be paged, since another batch computes them, not for order.
  * decode: this is the graph of one token of each sequence, from which order and counts come. */
-static void walk(const weight_index *index, struct ggml_cgraph *graph, bool decode, hypura_nodes *others,
+static void walk(weight_index *index, struct ggml_cgraph *graph, bool decode, hypura_nodes *others,
                  hypura_survey *survey)
 {
     uint32_t n_products = 0;
@@ -145,6 +179,7 @@ static void walk(const weight_index *index, struct ggml_cgraph *graph, bool deco
             if (!index->keys[slot]) {
                 continue;
             }
+            note_bad(index, node, src, index->values[slot]);
             hypura_use *use = &survey->uses[index->values[slot]];
             uint32_t flag = use_of(node, src, weight != read);
             use->flags |= flag;
@@ -166,11 +201,12 @@ static uint64_t estimate_vocab_bytes(const struct llama_model *model)
     return (uint64_t)llama_vocab_n_tokens(llama_model_get_vocab(model)) * 400;
 }
 
-static hypura_status take(const hypura_map *map, const hypura_context_options *options, struct llama_model *model,
-                          struct llama_context *ctx, hypura_nodes *others, hypura_survey *survey, hypura_error *error)
+static hypura_status take(const hypura_map *map, const hypura_context_options *options, bool on_host,
+                          struct llama_model *model, struct llama_context *ctx, hypura_nodes *others,
+                          hypura_survey *survey, hypura_error *error)
 {
     weight_index index;
-    if (!index_open(&index, map, model)) {
+    if (!index_open(&index, map, model, on_host)) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "%s: no memory to survey %d tensors", map->path, map->n_tensors);
     }
     survey->n_context = options->n_context;
@@ -200,6 +236,9 @@ static hypura_status take(const hypura_map *map, const hypura_context_options *o
     if (!graph) {
         status = hypura_log_fail(error, HYPURA_ERR_BACKEND, "%s: llama.cpp cannot build this model's graph", map->path);
     }
+    if (index.bad_op != GGML_OP_NONE) {
+        status = refuse_type(map, index.bad_weight, ggml_op_name(index.bad_op), error);
+    }
     index_close(&index);
     return status;
 }
@@ -210,6 +249,9 @@ hypura_status hypura_survey_take(const hypura_map *map, const hypura_context_opt
 {
     *out = NULL;
     *vocab_bytes = 0;
+    if (check_embeddings(map, error) != HYPURA_OK) {
+        return HYPURA_ERR_UNSUPPORTED;
+    }
     hypura_survey *survey = calloc(1, sizeof(*survey));
     if (survey) {
         survey->n_uses = map->n_tensors;
@@ -232,7 +274,7 @@ hypura_status hypura_survey_take(const hypura_map *map, const hypura_context_opt
         status = hypura_load_context(model, options, &ctx, error);
     }
     if (status == HYPURA_OK) {
-        status = take(map, options, model, ctx, others, survey, error);
+        status = take(map, options, gpu->n == 0, model, ctx, others, survey, error);
     }
     llama_free(ctx);
     llama_model_free(model);

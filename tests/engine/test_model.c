@@ -232,28 +232,39 @@ static void hostile_numbers(void **state)
 
 /* ---- options ------------------------------------------------------------ */
 
-/* As long as floats, and nothing that a router could be copied from. */
-static void a_router_of_integers(void **state)
+/* Whatever a model computes with; as long as floats, and nothing that llama.cpp can compute with: it would end the process. */
+static void weights_of_integers(void **state)
 {
     (void)state;
-    static const char name[] = "blk.1.ffn_gate_inp.weight";
-    const uint32_t type = GGML_TYPE_I32;
-    size_t n = 0;
-    char *bytes = fixture_read(fixture_arch("olmoe-moe.gguf"), &n);
-    char *at = memmem(bytes, n, name, sizeof(name) - 1);
-    assert_non_null(at);
-    at += sizeof(name) - 1 + sizeof(uint32_t) + 2 * sizeof(uint64_t); /* behind the dimensions, of which there are two */
-    assert_int_equal(*at, GGML_TYPE_F32);
-    memcpy(at, &type, sizeof(type));
-    const char *path = fixture_path("integers.gguf");
-    fixture_write(path, bytes, n);
-    free(bytes);
-    const hypura_model_options options = {
-        .path = path, .n_threads = 1, .cache_dir = fixture_cache_dir(), .force_paging = true};
-    hypura_model *model = NULL;
-    hypura_error error;
-    fixture_fails(HYPURA_ERR_UNSUPPORTED, hypura_model_open(&options, &model, &error), &error, name);
-    assert_non_null(strstr(error.message, "type i32"));
+    static const char *const names[] = {"blk.1.ffn_gate_inp.weight", "blk.1.attn_norm.weight", "blk.1.attn_q.weight",
+                                        "blk.0.ffn_up_exps.weight",  "token_embd.weight",      "output_norm.weight",
+                                        "output.weight"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+        const uint32_t type = GGML_TYPE_I32;
+        uint32_t n_dims;
+        size_t n = 0;
+        char *bytes = fixture_read(fixture_arch("olmoe-moe.gguf"), &n);
+        char *at = memmem(bytes, n, names[i], strlen(names[i]));
+        assert_non_null(at);
+        at += strlen(names[i]);
+        memcpy(&n_dims, at, sizeof(n_dims));
+        at += sizeof(n_dims) + n_dims * sizeof(uint64_t);
+        assert_int_equal(*at, GGML_TYPE_F32);
+        memcpy(at, &type, sizeof(type));
+        const char *path = fixture_path("integers.gguf");
+        fixture_write(path, bytes, n);
+        free(bytes);
+        for (int paged = 0; paged < 2; paged++) {
+            const hypura_model_options options = {
+                .path = path, .n_threads = 1, .cache_dir = fixture_cache_dir(), .force_paging = paged};
+            hypura_model *model = NULL;
+            hypura_plan *plan = NULL;
+            hypura_error error;
+            fixture_fails(HYPURA_ERR_UNSUPPORTED, hypura_model_open(&options, &model, &error), &error, names[i]);
+            assert_non_null(strstr(error.message, "type i32"));
+            fixture_fails(HYPURA_ERR_UNSUPPORTED, hypura_estimate(&options, &plan, &error), &error, names[i]);
+        }
+    }
 }
 
 static void contradicting_options(void **state)
@@ -509,7 +520,7 @@ int main(void)
         cmocka_unit_test(truncated_files),
         cmocka_unit_test(reason_of_llama),
         cmocka_unit_test(hostile_numbers),
-        cmocka_unit_test(a_router_of_integers),
+        cmocka_unit_test(weights_of_integers),
         cmocka_unit_test(contradicting_options),
         cmocka_unit_test(estimate_reads_no_weights),
         cmocka_unit_test(no_weight_stays_in_page_cache),
