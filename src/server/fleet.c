@@ -12,13 +12,10 @@
 #include "server/log.h"
 #include "server/ollama.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define DEFAULT_PARALLEL  4
 #define MAX_RESERVE_BYTES (UINT64_C(512) << 20)
@@ -96,7 +93,7 @@ static void fill_options(const server_fleet *fleet, const fleet_member *member, 
     const fleet_settings *settings = &member->settings;
     const uint64_t share = fleet->memory_bytes / RESERVE_SHARE;
     *options = (engine_options){.program = server->engine,
-                                .run_folder = fleet->run_folder,
+                                .run_folder = fleet->run_folder.path,
                                 .name = entry->name,
                                 .path = entry->path,
                                 .projector_path = entry->projector_path,
@@ -439,18 +436,6 @@ void fleet_count(server_fleet *fleet, fleet_counts *counts)
 
 /* ---- opening and closing ------------------------------------------------------------------------ */
 
-/* Sockets live in a folder that nobody else can enter. */
-static hypura_status make_run_folder(server_fleet *fleet, hypura_error *error)
-{
-    snprintf(fleet->run_folder, sizeof(fleet->run_folder), "/tmp/hypura-%u-XXXXXX", (unsigned)getuid());
-    if (!mkdtemp(fleet->run_folder)) {
-        const int code = errno;
-        fleet->run_folder[0] = '\0';
-        return hypura_fail_errno(error, code, "no folder for sockets can be made in /tmp");
-    }
-    return HYPURA_OK;
-}
-
 hypura_status fleet_open(const hypura_server_options *options, server_fleet **opened, hypura_error *error)
 {
     server_fleet *fleet = calloc(1, sizeof(*fleet));
@@ -462,9 +447,9 @@ hypura_status fleet_open(const hypura_server_options *options, server_fleet **op
     fleet->memory_bytes = options->memory_bytes;
     pthread_mutex_init(&fleet->lock, NULL);
     hypura_cond_init(&fleet->changed);
-    hypura_status status = make_run_folder(fleet, error);
+    hypura_status status = run_folder_open("/tmp", &fleet->run_folder, error);
     if (status == HYPURA_OK && pthread_create(&fleet->keeper, NULL, keep, fleet) != 0) {
-        rmdir(fleet->run_folder);
+        run_folder_close(&fleet->run_folder);
         status = hypura_fail(error, HYPURA_ERR_MEMORY, "no thread for a server");
     }
     if (status != HYPURA_OK) {
@@ -486,7 +471,7 @@ void fleet_close(server_fleet *fleet)
         fleet_end_member(fleet, fleet->members);
     }
     pthread_mutex_unlock(&fleet->lock);
-    rmdir(fleet->run_folder);
+    run_folder_close(&fleet->run_folder);
     pthread_cond_destroy(&fleet->changed);
     pthread_mutex_destroy(&fleet->lock);
     free(fleet);

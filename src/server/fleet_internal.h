@@ -6,6 +6,7 @@
 #define HYPURA_SERVER_FLEET_INTERNAL_H
 
 #include "server/fleet.h"
+#include "server/run_folder.h"
 
 #include <pthread.h>
 
@@ -37,7 +38,7 @@ struct fleet_member {
 
 struct server_fleet {
     hypura_server_options options;
-    char run_folder[64];
+    run_folder run_folder;
     uint64_t memory_bytes;
     pthread_mutex_t lock;
     pthread_cond_t changed;
