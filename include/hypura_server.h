@@ -66,6 +66,7 @@ typedef struct hypura_server_options {
 /* Strings live until close. */
 HYPURA_API hypura_status hypura_server_open(const hypura_server_options *options, hypura_server **server,
                                             hypura_error *error);
+/* Where it listens: one that was free, where the options say 0. */
 HYPURA_API uint16_t hypura_server_port(const hypura_server *server);
 /* Takes no new requests and blocks until those running have ended, or for drain_s. */
 HYPURA_API void hypura_server_drain(hypura_server *server);

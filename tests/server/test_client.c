@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,12 +54,35 @@ static void what_is_no_address_or_key_is_refused(void **state)
     assert_null(client);
 }
 
+/* A server in this process, on a port that was free. */
+static void a_server_tells_where_it_listens(void **state)
+{
+    (void)state;
+    char url[64];
+    hypura_server *server = NULL;
+    hypura_client *client = NULL;
+    hypura_error error;
+    const hypura_server_options options = {
+        .models_folder = "no-such-folder", .engine = "no-such-program", .memory_bytes = 1 << 30, .log_level = "error"};
+    if (hypura_server_open(&options, &server, &error) != HYPURA_OK) {
+        fail_msg("%s", error.message);
+    }
+    assert_true(hypura_server_port(server) > 0);
+    snprintf(url, sizeof url, "http://127.0.0.1:%u", hypura_server_port(server));
+    assert_int_equal(hypura_client_open(url, NULL, "nothing", &client, &error), HYPURA_OK);
+    assert_int_not_equal(ask(client, "Hello.", false, &error), HYPURA_OK);
+    assert_non_null(strstr(error.message, "'nothing' not found"));
+    hypura_client_close(client);
+    hypura_server_close(server);
+}
+
 int main(void)
 {
     (void)setenv("no_proxy", "127.0.0.1", 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_no_text_is_not_sent),
         cmocka_unit_test(what_is_no_address_or_key_is_refused),
+        cmocka_unit_test(a_server_tells_where_it_listens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
