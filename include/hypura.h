@@ -114,6 +114,7 @@ typedef struct hypura_profile {
     int            n_io_rates; /* by size, then by depth */
     hypura_io_rate io_rates[HYPURA_MAX_IO_RATES];
     int64_t  measured_unix_s;
+    int      n_disturbed;     /* measurements so far, where other programs had the processors in all of them; 0: not in one */
     char     not_stored[256]; /* why it could not be, and will be measured again, or "" */
     int           n_devices;
     hypura_device devices[HYPURA_MAX_DEVICES];
@@ -129,7 +130,8 @@ typedef struct hypura_profile_options {
 } hypura_profile_options;
 
 /* Loads the stored profile when it fits this machine and drive, else measures
- * (a few seconds) and stores it. Memory figures are always taken anew. A folder that
+ * (a few seconds) and stores it. One that was measured while other programs had the
+ * processors is measured again when they have not, a few times at the most. Memory figures are always taken anew. A folder that
  * cannot be written is no failure: not_stored tells. */
 HYPURA_API hypura_status hypura_profile_get(const hypura_profile_options *options, hypura_profile *profile,
                                             hypura_error *error);

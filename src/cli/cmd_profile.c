@@ -64,6 +64,7 @@ static json_t *profile_json(const hypura_profile *profile)
     hypura_json_real(&object, "read_latency_us", profile->read_latency_us);
     hypura_json_set(&object, "io_rates", io_rates);
     hypura_json_set(&object, "measured_unix_s", json_integer(profile->measured_unix_s));
+    hypura_json_set(&object, "disturbed", json_integer(profile->n_disturbed));
     hypura_json_set(&object, "devices", devices);
     return object;
 }
@@ -89,7 +90,7 @@ static hypura_status print_profile(const hypura_profile *profile, hypura_error *
                          profile->direct_io ? "direct" : "through the page cache", profile->read_latency_us);
     hypura_output_printf("alignment  %u bytes in the file, %u bytes in memory\n", profile->io_align_offset_bytes,
                          profile->io_align_memory_bytes);
-    hypura_output_printf("measured   %s\n", when);
+    hypura_output_printf("measured   %s%s\n", when, profile->n_disturbed > 0 ? ", while other programs were busy" : "");
     if (profile->n_devices == 0) {
         return HYPURA_OK;
     }

@@ -1,5 +1,5 @@
 /*
- * store.c - cache_dir/profile.json: {"version":1, "profiles":[{...}, ...]}.
+ * store.c - cache_dir/profile.json: {"version":2, "profiles":[{...}, ...]}.
  *
  * What always holds: the file is replaced by rename and never written in place.
  * Whatever is wrong with it is treated as "nothing stored": measuring again is
@@ -151,6 +151,7 @@ static bool decode(const json_t *entry, hypura_profile *profile)
     json_int_t block;
     json_int_t depth;
     json_int_t when;
+    json_int_t disturbed = 0; /* older profiles do not tell */
     const json_t *direct = json_object_get(entry, "direct_io");
     bool ok = get_text(entry, "storage_path", p.storage_path, sizeof p.storage_path) &&
               get_text(entry, "io_engine", p.io_engine, sizeof p.io_engine) && json_is_boolean(direct) &&
@@ -159,6 +160,7 @@ static bool decode(const json_t *entry, hypura_profile *profile)
               get_integer(entry, "io_block_bytes", 4096, 1 << 30, &block) &&
               get_integer(entry, "io_depth", 1, 1024, &depth) &&
               get_integer(entry, "measured_unix_s", 0, INT64_MAX, &when) &&
+              (json_object_get(entry, "disturbed") == NULL || get_integer(entry, "disturbed", 0, 1000, &disturbed)) &&
               get_rate(entry, "memory_bytes_per_s", &p.memory_bytes_per_s) &&
               get_rate(entry, "direct_bytes_per_s", &p.direct_bytes_per_s) &&
               get_rate(entry, "read_latency_us", &p.read_latency_us) && decode_io_rates(entry, &p);
@@ -172,6 +174,7 @@ static bool decode(const json_t *entry, hypura_profile *profile)
     p.io_block_bytes = (uint64_t)block;
     p.io_depth = (uint32_t)depth;
     p.measured_unix_s = when;
+    p.n_disturbed = (int)disturbed;
     decode_gpus(entry, &p);
     *profile = p;
     return true;
@@ -195,6 +198,22 @@ bool hypura_store_load(const char *cache_dir, const char *drive, hypura_profile 
 }
 
 /* ---- save --------------------------------------------------------------- */
+
+/* A JSON string has to be UTF-8; a path or a processor's name can be any bytes. */
+static json_t *any_text(const char *text)
+{
+    json_t *string = json_string(text);
+    if (string != NULL) {
+        return string;
+    }
+    char *plain = strdup(text);
+    for (char *at = plain; at != NULL && *at != '\0'; at++) {
+        *at = (unsigned char)*at < 0x80 ? *at : '?';
+    }
+    string = plain == NULL ? NULL : json_string(plain);
+    free(plain);
+    return string;
+}
 
 static json_t *encode_gpus(const hypura_profile *p)
 {
@@ -226,12 +245,12 @@ static json_t *encode_io_rates(const hypura_profile *p)
 
 static json_t *encode(const char *drive, const hypura_profile *p)
 {
-    return json_pack("{s:s, s:s, s:i, s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:o, s:o}", "drive", drive, "cpu",
-                     p->cpu, "n_cpus", p->n_cpus, "storage_path", p->storage_path, "io_engine", p->io_engine,
-                     "direct_io", (int)p->direct_io, "io_align_offset_bytes", (json_int_t)p->io_align_offset_bytes,
+    return json_pack("{s:s, s:s, s:i, s:o, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:o, s:o}", "drive", drive,
+                     "cpu", p->cpu, "n_cpus", p->n_cpus, "storage_path", any_text(p->storage_path), "io_engine",
+                     p->io_engine, "direct_io", (int)p->direct_io, "io_align_offset_bytes", (json_int_t)p->io_align_offset_bytes,
                      "io_align_memory_bytes", (json_int_t)p->io_align_memory_bytes, "io_block_bytes",
                      (json_int_t)p->io_block_bytes, "io_depth", (json_int_t)p->io_depth, "measured_unix_s",
-                     (json_int_t)p->measured_unix_s, "memory_bytes_per_s", p->memory_bytes_per_s, "direct_bytes_per_s",
+                     (json_int_t)p->measured_unix_s, "disturbed", (json_int_t)p->n_disturbed, "memory_bytes_per_s", p->memory_bytes_per_s, "direct_bytes_per_s",
                      p->direct_bytes_per_s, "read_latency_us", p->read_latency_us, "io_rates", encode_io_rates(p), "gpus",
                      encode_gpus(p));
 }

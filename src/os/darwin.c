@@ -178,6 +178,20 @@ void hypura_os_thread_be_ordinary(void)
 {
 }
 
+bool hypura_os_others_us(uint64_t *us)
+{
+    host_cpu_load_info_data_t load;
+    mach_msg_type_number_t count = HOST_CPU_LOAD_INFO_COUNT;
+    const long ticks_per_s = sysconf(_SC_CLK_TCK);
+    if (ticks_per_s < 1 ||
+        host_statistics(mach_host_self(), HOST_CPU_LOAD_INFO, (host_info_t)&load, &count) != KERN_SUCCESS) {
+        return false;
+    }
+    const uint64_t ticks = (uint64_t)load.cpu_ticks[CPU_STATE_USER] + load.cpu_ticks[CPU_STATE_NICE] +
+                           load.cpu_ticks[CPU_STATE_SYSTEM];
+    return hypura_posix_others(ticks * 1000000u / (uint64_t)ticks_per_s, us);
+}
+
 uint64_t hypura_os_shared_cache_bytes(void)
 {
     uint64_t bytes = 0;

@@ -132,6 +132,10 @@ bool hypura_os_pipe(int ends[2]);
 /* Physical cores that this process may use: affinity and cgroup quota counted. */
 int hypura_os_cpu_count(void);
 
+/* How long other programs, and other guests of the host, had the processors, as the time that all of them together take
+ * for it; since some moment, so only differences mean anything, of tenths of a second or more. False: not known. */
+bool hypura_os_others_us(uint64_t *us);
+
 /* The third-level cache that a processor shares with others; 0: none is known. */
 uint64_t hypura_os_shared_cache_bytes(void);
 

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -58,6 +59,21 @@ __attribute__((no_sanitize("thread"))) void hypura_posix_touch(uintptr_t first, 
     for (size_t at = 0; at < bytes; at += page) {
         (void)__atomic_fetch_or((unsigned char *)first + at, 0, __ATOMIC_RELAXED);
     }
+}
+
+/* ---- processors ---------------------------------------------------------- */
+
+bool hypura_posix_others(uint64_t all_us, uint64_t *us)
+{
+    struct rusage own;
+    const long n_online = sysconf(_SC_NPROCESSORS_ONLN);
+    if (getrusage(RUSAGE_SELF, &own) != 0 || n_online < 1) {
+        return false;
+    }
+    const uint64_t own_us = (uint64_t)(own.ru_utime.tv_sec + own.ru_stime.tv_sec) * 1000000u +
+                            (uint64_t)(own.ru_utime.tv_usec + own.ru_stime.tv_usec);
+    *us = (all_us > own_us ? all_us - own_us : 0) / (uint64_t)n_online;
+    return true;
 }
 
 /* ---- files -------------------------------------------------------------- */

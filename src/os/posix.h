@@ -23,4 +23,7 @@ int hypura_posix_open(const char *path, int flags);
  * set. Closes it and fails unless it is a regular file. */
 hypura_status hypura_posix_take_file(const char *path, hypura_os_file *file, hypura_error *error);
 
+/* hypura_os_others_us, of what all programs had of all processors. */
+bool hypura_posix_others(uint64_t all_us, uint64_t *us);
+
 #endif

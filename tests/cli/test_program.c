@@ -245,7 +245,7 @@ static void test_profile_json(void **state)
         run.output,
         "version cpu cpus ram_total_bytes ram_available_bytes ram_limit_bytes memory_bytes_per_s "
         "storage_path provisional io_engine direct_io io_align_offset_bytes io_align_memory_bytes io_block_bytes "
-        "io_depth direct_bytes_per_s read_latency_us io_rates measured_unix_s devices");
+        "io_depth direct_bytes_per_s read_latency_us io_rates measured_unix_s disturbed devices");
     assert_true(driver_integer(object, "ram_total_bytes") == (int64_t)16 << 30);
     assert_true(driver_real(object, "read_latency_us") == 77.0); /* --force arrived */
     assert_true(json_is_true(json_object_get(object, "direct_io")));

@@ -45,9 +45,11 @@ static void test_profile(void **state)
     json_t *stored = RUN_JSON("profile");
     assert_true(driver_integer(measured, "ram_limit_bytes") > 0);
     assert_true(driver_real(measured, "direct_bytes_per_s") > 0.0);
-    /* The second call shows what the first one measured. */
-    assert_int_equal(driver_integer(measured, "measured_unix_s"), driver_integer(stored, "measured_unix_s"));
-    assert_true(driver_real(measured, "direct_bytes_per_s") == driver_real(stored, "direct_bytes_per_s"));
+    /* The second call shows what the first one measured, unless that was beside other work. */
+    if (driver_integer(measured, "disturbed") == 0) {
+        assert_int_equal(driver_integer(measured, "measured_unix_s"), driver_integer(stored, "measured_unix_s"));
+        assert_true(driver_real(measured, "direct_bytes_per_s") == driver_real(stored, "direct_bytes_per_s"));
+    }
     json_decref(measured);
     json_decref(stored);
 }

@@ -24,6 +24,7 @@ static hypura_profile example(void)
                      {.block_bytes = 131072, .depth = 32, .bytes_per_s = 3e9}},
         .read_latency_us = 41.5,
         .measured_unix_s = 1700000000,
+        .n_disturbed = 2,
     };
     return p;
 }
@@ -44,6 +45,24 @@ static void save(const char *drive, const hypura_profile *p)
     }
 }
 
+/* Replaces the first occurrence of from in the stored file. */
+static void damage(const char *from, const char *to)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/profile.json", fixture_folder);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    char text[4096];
+    size_t n = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[n] = '\0';
+    char *at = strstr(text, from);
+    assert_non_null(at);
+    char out[8192];
+    snprintf(out, sizeof out, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
+    fixture_write("profile.json", out);
+}
+
 static void what_is_saved_comes_back(void **state)
 {
     (void)state;
@@ -60,12 +79,38 @@ static void what_is_saved_comes_back(void **state)
     assert_int_equal(p.io_block_bytes, saved.io_block_bytes);
     assert_int_equal(p.io_depth, saved.io_depth);
     assert_int_equal(p.measured_unix_s, saved.measured_unix_s);
+    assert_int_equal(p.n_disturbed, 2);
     assert_true(p.memory_bytes_per_s == saved.memory_bytes_per_s);
     assert_true(p.direct_bytes_per_s == saved.direct_bytes_per_s);
     assert_int_equal(p.n_io_rates, 2);
     assert_memory_equal(p.io_rates, saved.io_rates, 2 * sizeof *p.io_rates);
     assert_true(p.read_latency_us == saved.read_latency_us);
     assert_int_equal(fixture_count_files(), 1);
+}
+
+/* Of a version that did not tell. */
+static void a_profile_of_unknown_rest_was_not_disturbed(void **state)
+{
+    (void)state;
+    hypura_profile p = example();
+    save("drive-1", &p);
+    damage("\"disturbed\": 2,", "");
+    p = blank();
+    p.n_disturbed = 7;
+    assert_true(hypura_store_load(fixture_folder, "drive-1", &p));
+    assert_int_equal(p.n_disturbed, 0);
+}
+
+/* Paths are bytes, JSON is UTF-8. */
+static void a_path_of_any_bytes_can_be_stored(void **state)
+{
+    (void)state;
+    hypura_profile p = example();
+    strcpy(p.storage_path, "/models/caf\xe9");
+    save("drive-1", &p);
+    p = blank();
+    assert_true(hypura_store_load(fixture_folder, "drive-1", &p));
+    assert_string_equal(p.storage_path, "/models/caf?");
 }
 
 static void drives_and_processors_are_told_apart(void **state)
@@ -117,10 +162,11 @@ static void rubbish_is_nothing_stored(void **state)
         "{",
         "[]",
         "null",
-        "{\"version\":1}",
-        "{\"version\":1,\"profiles\":7}",
-        "{\"version\":1,\"profiles\":[7,null,{},{\"cpu\":1,\"drive\":2}]}",
-        "{\"version\":1,\"profiles\":[]} trailing",
+        "{\"version\":2}",
+        "{\"version\":2,\"profiles\":7}",
+        "{\"version\":2,\"profiles\":[]}",
+        "{\"version\":2,\"profiles\":[7,null,{},{\"cpu\":1,\"drive\":2}]}",
+        "{\"version\":2,\"profiles\":[]} trailing",
     };
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         fixture_write("profile.json", files[i]);
@@ -132,24 +178,6 @@ static void rubbish_is_nothing_stored(void **state)
     }
     hypura_profile p = blank();
     assert_false(hypura_store_load("./no/such/folder", "drive-1", &p));
-}
-
-/* Replaces the first occurrence of from in the stored file. */
-static void damage(const char *from, const char *to)
-{
-    char path[256];
-    snprintf(path, sizeof path, "%s/profile.json", fixture_folder);
-    FILE *file = fopen(path, "r");
-    assert_non_null(file);
-    char text[4096];
-    size_t n = fread(text, 1, sizeof text - 1, file);
-    fclose(file);
-    text[n] = '\0';
-    char *at = strstr(text, from);
-    assert_non_null(at);
-    char out[8192];
-    snprintf(out, sizeof out, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
-    fixture_write("profile.json", out);
 }
 
 static void values_without_sense_are_refused(void **state)
@@ -167,6 +195,7 @@ static void values_without_sense_are_refused(void **state)
         {"\"io_block_bytes\": 1048576", "\"io_block_bytes\": 1000000"},
         {"\"io_block_bytes\": 1048576", "\"io_block_bytes\": -4096"},
         {"\"io_align_memory_bytes\": 4", "\"io_align_memory_bytes\": 3"},
+        {"\"disturbed\": 2", "\"disturbed\": -1"},
         {"\"direct_io\": true", "\"direct_io\": \"yes\""},
         {"\"read_latency_us\": 41.5", "\"read_latency_us\": -1.0"},
         {"\"direct_bytes_per_s\": 3250000000.0", "\"direct_bytes_per_s\": 0"},
@@ -209,7 +238,8 @@ static void folders_are_made_or_the_failure_named(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        IN_FOLDER(what_is_saved_comes_back),         IN_FOLDER(drives_and_processors_are_told_apart),
+        IN_FOLDER(what_is_saved_comes_back),         IN_FOLDER(a_profile_of_unknown_rest_was_not_disturbed),
+        IN_FOLDER(a_path_of_any_bytes_can_be_stored), IN_FOLDER(drives_and_processors_are_told_apart),
         IN_FOLDER(the_list_does_not_grow_for_ever),  IN_FOLDER(rubbish_is_nothing_stored),
         IN_FOLDER(values_without_sense_are_refused), IN_FOLDER(folders_are_made_or_the_failure_named),
     };
