@@ -83,7 +83,10 @@ int hypura_command_estimate(const hypura_environment *environment, int argc, cha
     wanted.progress = hypura_progress_update;
     wanted.progress_user = &progress;
     wanted.path = path;
-    hypura_status status = hypura_interrupt_open(&error);
+    hypura_status status = hypura_limits_check(wanted.memory_bytes, &weights, &error);
+    if (status == HYPURA_OK) {
+        status = hypura_interrupt_open(&error);
+    }
     if (status == HYPURA_OK) {
         status = hypura_budgets_resolve(&weights, 1, path, &wanted.weights_bytes, &error);
     }

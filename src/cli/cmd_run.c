@@ -60,7 +60,6 @@ static hypura_status check_arguments(const run_arguments *run, hypura_error *err
         {run->generate.prompt && run->prompt_file, "--prompt and --prompt-file"},
         {run->generate.prompt && run->interactive, "--prompt and --interactive"},
         {run->prompt_file && run->interactive, "--prompt-file and --interactive"},
-        {run->model.memory_bytes > 0 && (run->weights.bytes > 0 || run->weights.percent > 0), "--memory and --weights"},
         {run->model.plain && run->model.memory_bytes > 0, "--plain and --memory"},
         {run->model.plain && (run->weights.bytes > 0 || run->weights.percent > 0), "--plain and --weights"},
         {run->model.plain && run->model.force_paging, "--plain and --force-paging"},
@@ -84,7 +83,7 @@ static hypura_status check_arguments(const run_arguments *run, hypura_error *err
             return hypura_fail(error, HYPURA_ERR_USAGE, "%s exclude each other", contradictions[i].names);
         }
     }
-    return HYPURA_OK;
+    return hypura_limits_check(run->model.memory_bytes, &run->weights, error);
 }
 
 /* Decides where the prompt comes from. *owned is what is to be freed. */

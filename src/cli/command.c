@@ -117,6 +117,13 @@ hypura_option hypura_option_threads(int *n_threads)
                            .max = 512};
 }
 
+hypura_status hypura_limits_check(uint64_t memory_bytes, const hypura_budget *weights, hypura_error *error)
+{
+    return memory_bytes > 0 && (weights->bytes > 0 || weights->percent > 0)
+               ? hypura_fail(error, HYPURA_ERR_USAGE, "--memory and --weights exclude each other")
+               : HYPURA_OK;
+}
+
 /* Bytes of all the files that the model at path consists of. */
 static hypura_status model_bytes(const char *path, uint64_t *bytes, hypura_error *error)
 {

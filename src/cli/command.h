@@ -76,6 +76,9 @@ hypura_status hypura_vram_apply(const hypura_vram_limit *limit, hypura_model_opt
 /* To standard error, where there is a limit and no GPU. */
 void hypura_vram_note(const hypura_model_options *model, const hypura_plan *plan);
 
+/* Of a limit on everything and one on the weights alone only one may be given. */
+hypura_status hypura_limits_check(uint64_t memory_bytes, const hypura_budget *weights, hypura_error *error);
+
 /* Turns n budgets for the model at path into bytes; its header is read only when
  * one of them is a per cent, of all its files together. */
 hypura_status hypura_budgets_resolve(const hypura_budget *budgets, int n, const char *path, uint64_t *bytes,

@@ -53,6 +53,7 @@ typedef struct plan_budget {
     uint64_t fixed_bytes;  /* KV, compute, overhead */
     uint64_t memory_bytes; /* 0: none */
     uint64_t weights_bytes;
+    bool memory_binds;     /* it, and not a limit on weights, says how many these are */
     uint64_t available_bytes; /* from which the budget was chosen; 0: it was given */
 } plan_budget;
 
@@ -109,7 +110,8 @@ static hypura_status find_budget(const planner *p, const hypura_plan_options *op
     }
     if (budget->memory_bytes > 0) {
         uint64_t left = budget->memory_bytes > fixed ? budget->memory_bytes - fixed : 0;
-        budget->weights_bytes = left < budget->weights_bytes ? left : budget->weights_bytes;
+        budget->memory_binds = left < budget->weights_bytes;
+        budget->weights_bytes = budget->memory_binds ? left : budget->weights_bytes;
     }
     return HYPURA_OK;
 }
@@ -118,7 +120,7 @@ static hypura_status refuse(const planner *p, const plan_budget *budget, uint64_
 {
     char weights[HYPURA_SIZE_TEXT], floor[HYPURA_SIZE_TEXT], total[HYPURA_SIZE_TEXT];
     uint64_t total_bytes = floor_bytes + budget->fixed_bytes;
-    if (budget->memory_bytes > 0) {
+    if (budget->memory_binds) {
         char memory[HYPURA_SIZE_TEXT];
         return hypura_fail(error, HYPURA_ERR_BUDGET,
                            "%s of memory is below the floor of %s (%llu bytes): that is %s (%llu bytes) of weights, "

@@ -91,6 +91,7 @@ static const struct {
     {{"estimate", "moe.gguf", "--gpu", "A,B", "--vram", "2M+50%"}, 2, NULL, "option --vram: '50%' is not a size"},
     {{"verify", "moe.gguf", "--gpu", "A,B", "--vram", "1M,1M+"}, 2, NULL, "a size, or one for each GPU: 4G+8G"},
     {{"serve", "--vram", "50%"}, 2, NULL, "option --vram: a server takes a size"},
+    {{"estimate", "moe.gguf", "--memory", "2G", "--weights", "50%"}, 2, NULL, "--memory and --weights exclude"},
     {{"estimate", "moe.gguf", "--weights", "50%"}, 0, "mode       experts", NULL},
     {{"estimate", "moe.gguf", "--weights", "0.00001%"}, 1, NULL, "the budget of 107 bytes is below the floor"},
     {{"verify", "moe.gguf"}, 0, "identical", NULL},

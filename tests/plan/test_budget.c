@@ -179,6 +179,12 @@ static void test_of_two_limits_the_smaller_counts(void **state)
     plan = expect_plan(&options);
     assert_true(plan->weights_bytes <= 30 * MIB && plan->weights_bytes > 29 * MIB);
     hypura_plan_free(plan);
+
+    /* and the one that is too small is named */
+    options.weights_bytes = 1000;
+    expect_error(&options, HYPURA_ERR_BUDGET, "1000 B for weights is below the floor");
+    options.memory_bytes = 30 * MIB + 500;
+    expect_error(&options, HYPURA_ERR_BUDGET, "30 MiB of memory is below the floor");
 }
 
 static void test_without_limits_free_memory_decides(void **state)
