@@ -104,8 +104,13 @@ static int help_command(const hypura_environment *environment, int argc, char *c
     return command->run(environment, 1, words);
 }
 
-static int run_command(const hypura_environment *environment, int argc, char *const *argv)
+/* command: the one that argv[1] names; NULL: it names none. */
+static int run_command(const hypura_command *command, const hypura_environment *environment, int argc,
+                       char *const *argv)
 {
+    if (command) {
+        return command->run(environment, argc - 2, argv + 2);
+    }
     if (argc < 2) {
         print_help(stderr);
         return HYPURA_EXIT_USAGE;
@@ -122,8 +127,7 @@ static int run_command(const hypura_environment *environment, int argc, char *co
         hypura_output_error("unknown option %s (see hypura --help)", word);
         return HYPURA_EXIT_USAGE;
     }
-    const hypura_command *command = find_command(word);
-    return command ? command->run(environment, argc - 2, argv + 2) : unknown_command(word);
+    return unknown_command(word);
 }
 
 /* A standard stream that is closed would give its number to the next file that
@@ -152,7 +156,7 @@ int main(int argc, char **argv)
         return hypura_command_fail(&error);
     }
     hypura_output_color(environment.color);
-    int code = run_command(&environment, argc, argv);
+    int code = run_command(command, &environment, argc, argv);
     hypura_output_flush();
     int failed = hypura_output_errno();
     if (failed) {
