@@ -21,7 +21,10 @@ enum {
     LABEL_WIDTH = 62, /* of a size */
     STRIP_HEIGHT = 48,
     STRIP_STEP = 64,
+    VALUE_WIDTH = 46, /* of a number behind a bar */
 };
+
+#define SAME_X 1.05
 
 void hypura_plot_text(FILE *to, const char *text)
 {
@@ -133,6 +136,12 @@ static void put_axes(FILE *to, const hypura_line_plot *plot, const frame *f)
     put_label(to, WIDTH - RIGHT, 14, "end", plot->unit);
 }
 
+static void put_value(FILE *to, const char *label, const hypura_spread *value, double scale)
+{
+    hypura_plot_text(to, label);
+    fprintf(to, ": %.4g (%.4g to %.4g)", value->median * scale, value->min * scale, value->max * scale);
+}
+
 static void put_line(FILE *to, const hypura_line_plot *plot, const hypura_plot_line *line, const frame *f)
 {
     fprintf(to, "<polyline class=\"line %s\" points=\"", line->class_name);
@@ -153,10 +162,47 @@ static void put_line(FILE *to, const hypura_line_plot *plot, const hypura_plot_l
                 "<circle class=\"%s\" cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\"><title>",
                 line->class_name, x, place_y(f, v->min * plot->scale), x, place_y(f, v->max * plot->scale),
                 line->class_name, x, place_y(f, v->median * plot->scale));
-        hypura_plot_text(to, line->label);
-        fprintf(to, ": %.4g (%.4g to %.4g)</title></circle>\n", v->median * plot->scale, v->min * plot->scale,
-                v->max * plot->scale);
+        put_value(to, line->label, v, plot->scale);
+        fputs("</title></circle>\n", to);
     }
+}
+
+/* A bar for each value of a line, those of an x together. */
+static void put_groups(FILE *to, const hypura_line_plot *plot, double most)
+{
+    int n_bars = 0;
+    for (int i = 0; i < plot->n; i++) {
+        for (int l = 0; l < plot->n_lines; l++) {
+            n_bars += !isnan(plot->lines[l].values[i].median);
+        }
+    }
+    open_figure(to, plot->title, TOP + n_bars * BAR_STEP + 4);
+    double x = 8;
+    for (int l = 0; l < plot->n_lines; l++) {
+        x = put_legend(to, x, plot->lines[l].class_name, plot->lines[l].label);
+    }
+    put_label(to, WIDTH - RIGHT, 14, "end", plot->unit);
+    double y = TOP;
+    for (int i = 0; i < plot->n; i++) {
+        const char *label = plot->labels[i];
+        for (int l = 0; l < plot->n_lines; l++) {
+            const hypura_plot_line *line = &plot->lines[l];
+            const hypura_spread *v = &line->values[i];
+            if (isnan(v->median)) {
+                continue;
+            }
+            const double width = v->median * plot->scale / most * (WIDTH - BAR_LEFT - RIGHT - VALUE_WIDTH);
+            put_label(to, BAR_LEFT - 8, y + 15, "end", label);
+            fprintf(to, "<rect class=\"%s\" x=\"%d\" y=\"%.1f\" width=\"%.1f\" height=\"%d\"><title>", line->class_name,
+                    BAR_LEFT, y, width, BAR_HEIGHT);
+            put_value(to, line->label, v, plot->scale);
+            fprintf(to, "</title></rect>\n<text x=\"%.1f\" y=\"%.1f\">%.4g</text>\n", BAR_LEFT + width + 6, y + 15,
+                    v->median * plot->scale);
+            label = ""; /* of the first one it is enough */
+            y += BAR_STEP;
+        }
+    }
+    close_figure(to);
 }
 
 void hypura_plot_lines(FILE *to, const hypura_line_plot *plot)
@@ -170,6 +216,10 @@ void hypura_plot_lines(FILE *to, const hypura_line_plot *plot)
     }
     if (f.y_max <= 0.0) {
         return; /* no value at all */
+    }
+    if (plot->n > 1 && plot->x_bytes[plot->n - 1] < SAME_X * plot->x_bytes[0]) {
+        put_groups(to, plot, f.y_max);
+        return;
     }
     const double step = tick_step(f.y_max);
     f.y_max = ceil(f.y_max / step) * step;

@@ -28,11 +28,13 @@ typedef struct hypura_line_plot {
     double scale;     /* y is multiplied by it */
     int n;
     const double *x_bytes; /* ascending */
+    const char *const *labels; /* one for each x */
     int n_lines;
     hypura_plot_line lines[HYPURA_PLOT_MAX_LINES];
 } hypura_line_plot;
 
-/* Medians joined by lines, a whisker from min to max, axes from 0. */
+/* Medians joined by lines, a whisker from min to max, axes from 0. Several of the same x, nearly, would stand above
+ * each other: these are bars. */
 void hypura_plot_lines(FILE *to, const hypura_line_plot *plot);
 
 typedef struct hypura_plot_part {

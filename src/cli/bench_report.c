@@ -107,7 +107,12 @@ static const hypura_spread *metric_of(const hypura_bench_series *series, hypura_
 /* Speed of both variants, and the bound. */
 static void put_speed(page *p, const char *title, hypura_metric speed, hypura_metric bound)
 {
-    hypura_line_plot plot = {.title = title, .unit = "tokens/s", .scale = 1.0, .n = p->n, .x_bytes = p->x_bytes};
+    hypura_line_plot plot = {.title = title,
+                             .unit = "tokens/s",
+                             .scale = 1.0,
+                             .n = p->n,
+                             .x_bytes = p->x_bytes,
+                             .labels = p->labels};
     bool any_baseline = false;
     for (int i = 0; i < p->n; i++) {
         const row *r = &p->rows[i];
@@ -127,7 +132,12 @@ static void put_speed(page *p, const char *title, hypura_metric speed, hypura_me
 static void put_hits(page *p)
 {
     hypura_line_plot plot = {
-        .title = "Hit rate by bytes, of weights that are paged", .unit = "%", .scale = 100.0, .n = p->n, .x_bytes = p->x_bytes};
+        .title = "Hit rate by bytes, of weights that are paged",
+        .unit = "%",
+        .scale = 100.0,
+        .n = p->n,
+        .x_bytes = p->x_bytes,
+        .labels = p->labels};
     bool over_gpu = false;
     for (int i = 0; i < p->n; i++) {
         const hypura_bench_series *series = &p->rows[i].cell->series[0];
@@ -345,8 +355,8 @@ static void put_page(page *p)
 {
     put_head(p);
     fputs("<div class=\"plots\">\n", p->to);
-    put_speed(p, "Decode: speed over memory", HYPURA_METRIC_DECODE_TOK_S, HYPURA_METRIC_BOUND_TOK_S);
-    put_speed(p, "Prefill: speed over memory", HYPURA_METRIC_PREFILL_TOK_S, HYPURA_METRIC_PREFILL_BOUND_TOK_S);
+    put_speed(p, "Decode: speed", HYPURA_METRIC_DECODE_TOK_S, HYPURA_METRIC_BOUND_TOK_S);
+    put_speed(p, "Prefill: speed", HYPURA_METRIC_PREFILL_TOK_S, HYPURA_METRIC_PREFILL_BOUND_TOK_S);
     put_time(p);
     put_hits(p);
     put_layers(p);

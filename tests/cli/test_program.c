@@ -222,6 +222,15 @@ static void test_bench_report(void **state)
     assert_null(strstr(run.output, ">ring</text>"));                            /* but not what there is none of */
     assert_non_null(strstr(run.output, "in the GPU's memory: 25 (25 to 25)"));  /* hits there */
     driver_clear(&run);
+    /* of the same memory, as with --resident: side by side, and not above each other */
+    run = RUN("bench", "moe.gguf", "--weights", "4M,4M", "--baseline", "--report=same.html");
+    driver_expect(&run, 0, NULL, NULL);
+    driver_clear(&run);
+    run = driver_shell("cat same.html");
+    assert_int_equal(count(run.output, "<svg"), 6);
+    assert_int_equal(count(run.output, "polyline"), 0);
+    assert_int_equal(count(run.output, "<title>llama.cpp: 2.5"), 2); /* decode of two cells */
+    driver_clear(&run);
     run = RUN("bench", "moe.gguf", "--weights", "1M", "--report", "no/such/folder/page.html");
     driver_expect(&run, 1, NULL, "no/such/folder/page.html");
     assert_null(strstr(run.output, "tok/s")); /* before anything is measured */
