@@ -22,6 +22,7 @@ enum {
 };
 
 #define NO_EXPERT UINT32_MAX
+#define BLANKS    " \t\r\n"
 
 /* Selections lie one after the other; a row that the file left out is empty. */
 struct hypura_route {
@@ -41,19 +42,20 @@ typedef struct route_line {
     uint32_t experts[MAX_EXPERTS];
 } route_line;
 
-/* The next number of *text below limit. */
-static bool take_number(char **text, uint32_t limit, uint32_t *number)
+/* The next number of *text below limit; what is wrong with it goes to why. */
+static bool take_number(char **text, const char *what, uint32_t limit, uint32_t *number, char *why, size_t why_bytes)
 {
     char *end;
-    while (isspace((unsigned char)**text)) {
-        (*text)++;
-    }
-    if (!isdigit((unsigned char)**text)) {
+    *text += strspn(*text, BLANKS);
+    const size_t n = strcspn(*text, BLANKS);
+    errno = 0;
+    const unsigned long value = isdigit((unsigned char)**text) ? strtoul(*text, &end, 10) : 0;
+    if (!isdigit((unsigned char)**text) || end != *text + n) {
+        (void)snprintf(why, why_bytes, "expected \"token layer expert ...\", numbers alone");
         return false;
     }
-    errno = 0;
-    const unsigned long value = strtoul(*text, &end, 10);
-    if (errno != 0 || value >= limit || (*end != '\0' && !isspace((unsigned char)*end))) {
+    if (errno != 0 || value >= limit) {
+        (void)snprintf(why, why_bytes, "%s %.*s is out of range (0 to %u)", what, n < 24 ? (int)n : 24, *text, limit - 1);
         return false;
     }
     *text = end;
@@ -61,22 +63,24 @@ static bool take_number(char **text, uint32_t limit, uint32_t *number)
     return true;
 }
 
-/* True when the line holds a selection; *bad when it holds something else. */
-static bool parse_line(char *text, route_line *line, bool *bad)
+/* True when the line holds a selection; else why not, which is "" where it holds nothing. */
+static bool parse_line(char *text, route_line *line, char *why, size_t why_bytes)
 {
-    text += strspn(text, " \t\r\n");
+    why[0] = '\0';
+    text += strspn(text, BLANKS);
     if (*text == '\0' || *text == '#') {
         return false;
     }
+    bool ok = take_number(&text, "token", MAX_TOKENS, &line->token, why, why_bytes) &&
+              take_number(&text, "layer", MAX_LAYERS, &line->layer, why, why_bytes);
     line->n_experts = 0;
-    bool ok = take_number(&text, MAX_TOKENS, &line->token) && take_number(&text, MAX_LAYERS, &line->layer);
-    uint32_t expert;
-    while (ok && line->n_experts < MAX_EXPERTS && take_number(&text, INT32_MAX, &expert)) {
-        line->experts[line->n_experts++] = expert;
-    }
-    text += strspn(text, " \t\r\n");
-    ok = ok && line->n_experts > 0 && *text == '\0';
-    *bad = !ok;
+    do {
+        if (ok && line->n_experts == MAX_EXPERTS) {
+            (void)snprintf(why, why_bytes, "more than %d experts", MAX_EXPERTS);
+            return false;
+        }
+        ok = ok && take_number(&text, "expert", INT32_MAX, &line->experts[line->n_experts++], why, why_bytes);
+    } while (ok && text[strspn(text, BLANKS)] != '\0');
     return ok;
 }
 
@@ -88,15 +92,18 @@ static bool has_row(const hypura_route *route, const route_line *line)
 /* Finds the sizes of a route, or, with these, keeps its selections. */
 static hypura_status read_lines(FILE *file, const char *path, hypura_route *route, bool keep, hypura_error *error)
 {
-    static const char expected[] = "expected \"token layer expert ...\", numbers alone";
     char text[MAX_LINE];
+    char why[96];
     route_line line;
     for (unsigned long number = 1; fgets(text, sizeof(text), file); number++) {
         const size_t n = strlen(text);
-        bool bad = n == 0 || (text[n - 1] != '\n' && !feof(file)); /* too long, or holds zeros */
-        if (bad || !parse_line(text, &line, &bad)) {
-            if (bad) {
-                return hypura_fail(error, HYPURA_ERR_FORMAT, "%s, line %lu: %s", path, number, expected);
+        if (n == 0 || (text[n - 1] != '\n' && !feof(file))) {
+            return hypura_fail(error, HYPURA_ERR_FORMAT, "%s, line %lu: longer than %d bytes, or no text", path, number,
+                               MAX_LINE - 2);
+        }
+        if (!parse_line(text, &line, why, sizeof why)) {
+            if (why[0] != '\0') {
+                return hypura_fail(error, HYPURA_ERR_FORMAT, "%s, line %lu: %s", path, number, why);
             }
             continue;
         }

@@ -190,27 +190,48 @@ static void foretelling_is_as_right_as_asked_for(void **state)
     hypura_route_close(route);
 }
 
+static void is_no_route(const char *text, size_t n, const char *message)
+{
+    hypura_error error;
+    hypura_route *route = NULL;
+    const char *path = fixture_path("route");
+    fixture_write(path, text, n);
+    assert_int_equal(hypura_route_open(path, &route, &error), HYPURA_ERR_FORMAT);
+    assert_null(route);
+    if (!strstr(error.message, message)) {
+        fail_msg("%s, not: %s", error.message, message);
+    }
+}
+
 static void what_is_no_route_is_refused(void **state)
 {
     (void)state;
     static const struct {
         const char *text;
         const char *message;
-    } rows[] = {{"", "no selection"},      {"# nothing\n", "no selection"}, {"0 0 1\n0 x 2\n", "line 2"},
-                {"0 0\n", "line 1"},       {"-1 0 3\n", "line 1"},          {"0 0 99999999999\n", "line 1"},
-                {"0 99999 1\n", "line 1"}, {"99999999 0 1\n", "line 1"},    {"0 0 1 2x\n", "line 1"},
+    } rows[] = {{"", "no selection"},
+                {"# nothing\n", "no selection"},
+                {"0 0 1\n0 x 2\n", "line 2: expected"},
+                {"0 0\n", "line 1: expected"},
+                {"-1 0 3\n", "line 1: expected"},
+                {"0 0 1 2x\n", "line 1: expected"},
+                {"0 0 99999999999999999999999999999\n", "line 1: expert 999999999999999999999999 is out of range"},
+                {"0 0 1 2147483647\n", "line 1: expert 2147483647 is out of range (0 to 2147483646)"},
+                {"0 4096 1\n", "line 1: layer 4096 is out of range (0 to 4095)"},
+                {"0 0 1\n1048576 0 1\n", "line 2: token 1048576 is out of range (0 to 1048575)"},
                 {"0 0 1\n1048575 4000 1\n", "2 selections of 1048576 tokens in 4001 layers"}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
-        hypura_error error;
-        hypura_route *route = NULL;
-        const char *path = fixture_path("route");
-        fixture_write(path, rows[i].text, strlen(rows[i].text));
-        assert_int_equal(hypura_route_open(path, &route, &error), HYPURA_ERR_FORMAT);
-        assert_null(route);
-        if (!strstr(error.message, rows[i].message)) {
-            fail_msg("row %zu: %s", i, error.message);
-        }
+        is_no_route(rows[i].text, strlen(rows[i].text), rows[i].message);
     }
+    char wide[5 + 257 * 2] = "0 0";
+    for (size_t i = 3; i < sizeof(wide) - 1; i += 2) {
+        memcpy(wide + i, " 7", 2);
+    }
+    is_no_route(wide, strlen(wide), "line 1: more than 256 experts");
+    char empty[9000];
+    memset(empty, ' ', sizeof empty);
+    is_no_route(empty, sizeof empty, "line 1: longer than 8190 bytes");
+    is_no_route("0 0 1\n0\0000\n", 10, "line 2: longer than 8190 bytes, or no text");
     hypura_error error;
     hypura_route *route = NULL;
     assert_int_equal(hypura_route_open(fixture_path("missing"), &route, &error), HYPURA_ERR_IO);
