@@ -347,10 +347,25 @@ static hypura_status plan_cell(bench *b, hypura_bench_cell *cell, const hypura_m
     return HYPURA_OK;
 }
 
+/* Plans the cell, and refuses what cannot be measured in it. */
+static hypura_status plan_limited(bench *b, hypura_bench_cell *cell, const hypura_model_options *limits,
+                                  hypura_error *error)
+{
+    const hypura_bench_options *o = b->options;
+    hypura_status status = plan_cell(b, cell, limits, error);
+    if (status == HYPURA_OK && o->n_vram > 0 && cell->plan.gpu[0] == '\0') {
+        status = hypura_fail(error, HYPURA_ERR_USAGE, "a limit on GPU memory, and no GPU computes here");
+    }
+    if (status == HYPURA_OK && o->timeline && cell->plan.gpu[0] == '\0') {
+        status = hypura_fail(error, HYPURA_ERR_USAGE, "a time line is of a GPU, and none computes here");
+    }
+    return status;
+}
+
 static hypura_status limited_cell(bench *b, hypura_bench_cell *cell, const hypura_model_options *limits,
                                   hypura_error *error)
 {
-    hypura_status status = plan_cell(b, cell, limits, error);
+    hypura_status status = plan_limited(b, cell, limits, error);
     if (status != HYPURA_OK) {
         return status;
     }
@@ -473,7 +488,8 @@ static hypura_model_options limits_of(const hypura_bench_options *o, int cell)
     return limits;
 }
 
-/* What cannot be measured is told before hours went into the cells before it. */
+/* What cannot be measured is told before hours went into the cells before it. Each is planned anew when its turn
+ * comes: those before it have taught something by then, and memory that is free may be another. */
 static hypura_status check_cells(bench *b, hypura_error *error)
 {
     const hypura_bench_options *o = b->options;
@@ -483,16 +499,10 @@ static hypura_status check_cells(bench *b, hypura_error *error)
         status = hypura_route_open(o->route, &route, error);
         hypura_route_close(route);
     }
-    for (int i = 0; i < b->n_cells && !o->resident && status == HYPURA_OK; i++) {
+    for (int i = 1; i < b->n_cells && !o->resident && status == HYPURA_OK; i++) {
         const hypura_model_options limits = limits_of(o, i);
         hypura_bench_cell cell;
-        status = plan_cell(b, &cell, &limits, error);
-        if (status == HYPURA_OK && o->n_vram > 0 && cell.plan.gpu[0] == '\0') {
-            status = hypura_fail(error, HYPURA_ERR_USAGE, "a limit on GPU memory, and no GPU computes here");
-        }
-        if (status == HYPURA_OK && o->timeline && cell.plan.gpu[0] == '\0') {
-            status = hypura_fail(error, HYPURA_ERR_USAGE, "a time line is of a GPU, and none computes here");
-        }
+        status = plan_limited(b, &cell, &limits, error);
     }
     return status;
 }
