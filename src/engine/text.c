@@ -82,9 +82,3 @@ bool hypura_text_finish(hypura_text *text)
     text->n_pending = 0;
     return incomplete ? replace(text) : hypura_buffer_add(&text->whole, NULL, 0);
 }
-
-void hypura_text_clear(hypura_text *text)
-{
-    hypura_buffer_clear(&text->whole);
-    text->n_pending = 0;
-}

@@ -8,7 +8,7 @@
 #include "base/buffer.h"
 
 typedef struct hypura_text {
-    hypura_buffer whole; /* valid UTF-8 */
+    hypura_buffer whole; /* valid UTF-8; whoever put text there takes it, or clears it */
     char pending[4];     /* beginning of a character not yet complete */
     size_t n_pending;
 } hypura_text;
@@ -20,7 +20,5 @@ bool hypura_text_put(hypura_text *text, const char *raw, size_t n);
 
 /* Ends the text, which is a string then: a character left incomplete becomes U+FFFD. */
 bool hypura_text_finish(hypura_text *text);
-
-void hypura_text_clear(hypura_text *text);
 
 #endif

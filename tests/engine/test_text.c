@@ -28,7 +28,7 @@ static void characters_stay_whole(void **state)
         hypura_text text = {0};
         assert_string_equal(in_pieces(&text, raw, sizeof(raw) - 1, piece), raw);
         assert_int_equal(text.whole.bytes, sizeof(raw) - 1);
-        hypura_text_clear(&text);
+        hypura_buffer_clear(&text.whole);
     }
 }
 
@@ -40,7 +40,7 @@ static void beginning_is_held_back(void **state)
     assert_string_equal(text.whole.data, "x");
     assert_true(hypura_text_put(&text, "\x82", 1));
     assert_string_equal(text.whole.data, "x\xF0\x9F\x99\x82");
-    hypura_text_clear(&text);
+    hypura_buffer_clear(&text.whole);
 }
 
 static void broken_bytes_are_replaced(void **state)
@@ -64,7 +64,7 @@ static void broken_bytes_are_replaced(void **state)
         for (size_t piece = 1; piece <= 4; piece++) {
             hypura_text text = {0};
             assert_string_equal(in_pieces(&text, cases[i].raw, strlen(cases[i].raw), piece), cases[i].wanted);
-            hypura_text_clear(&text);
+            hypura_buffer_clear(&text.whole);
         }
     }
 }
@@ -75,7 +75,7 @@ static void empty_text_is_a_string(void **state)
     hypura_text text = {0};
     assert_true(hypura_text_finish(&text));
     assert_string_equal(text.whole.data, "");
-    hypura_text_clear(&text);
+    hypura_buffer_clear(&text.whole);
 }
 
 /* Any bytes at all give valid UTF-8, the same however they are cut. */
@@ -98,9 +98,9 @@ static void any_bytes_any_cut(void **state)
         assert_string_equal(at_once.whole.data, singly.whole.data);
         hypura_text again = {0};
         assert_string_equal(in_pieces(&again, at_once.whole.data, at_once.whole.bytes, 3), at_once.whole.data);
-        hypura_text_clear(&at_once);
-        hypura_text_clear(&singly);
-        hypura_text_clear(&again);
+        hypura_buffer_clear(&at_once.whole);
+        hypura_buffer_clear(&singly.whole);
+        hypura_buffer_clear(&again.whole);
     }
 }
 
