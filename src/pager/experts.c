@@ -177,16 +177,26 @@ const char *hypura_pager_expert_data(const hypura_pager *pager, int bundle, uint
     return pager_slot_memory(&pager->pools[place->pool], slot) + place->data_offset[index];
 }
 
-/* With the lock held: the slot of a key. One whose read failed has to end its other
- * reads before it is given up and the key can be read anew. */
-static uint32_t find_slot(hypura_pager *pager, pager_pool *pool, uint32_t key)
+static bool is_failing(const pager_pool *pool, uint32_t key)
 {
-    uint32_t slot = hypura_cache_find(pool->cache, key);
-    while (slot != HYPURA_CACHE_NONE && pool->slots[slot].failed && pool->slots[slot].filling > 0) {
-        pager_wait(pager);
-        slot = hypura_cache_find(pool->cache, key);
+    const uint32_t slot = hypura_cache_find(pool->cache, key);
+    return slot != HYPURA_CACHE_NONE && pool->slots[slot].failed && pool->slots[slot].filling > 0;
+}
+
+/* With the lock held: a slot whose read failed has to end its other reads before it is given
+ * up and its key can be read anew. While this waits, others may be read: what is there is to
+ * be looked up afterwards, without another wait. */
+static void let_failing_end(hypura_pager *pager, const pager_pool *pool, uint32_t first_key, const uint32_t *experts,
+                            uint32_t n)
+{
+    for (uint32_t i = 0; i < n;) {
+        if (is_failing(pool, first_key + experts[i])) {
+            pager_wait(pager);
+            i = 0;
+        } else {
+            i++;
+        }
     }
-    return slot;
 }
 
 void hypura_pager_visit_experts(hypura_pager *pager, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n,
@@ -237,8 +247,9 @@ uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint3
     const bool drive_idles = pager->outstanding_bytes + pager->demanded_bytes == 0;
     const bool leaves_half = pager->ahead.bundle > bundle && n > pool->n_open / 2;
     uint64_t   missing_bytes = 0;
+    let_failing_end(pager, pool, place->first_key, experts, n);
     for (uint32_t i = 0; i < n; i++) {
-        slots[i] = find_slot(pager, pool, place->first_key + experts[i]);
+        slots[i] = hypura_cache_find(pool->cache, place->first_key + experts[i]);
         if (slots[i] == HYPURA_CACHE_NONE) {
             missing_bytes += expert_bytes;
             continue;
