@@ -92,6 +92,9 @@ static hypura_status load_paged(hypura_worker_model *model, struct llama_model *
                 status = hypura_trunk_load(*llama, p->map, p->plan, pager, model->progress, model->progress_user,
                                            &trunk_bytes, error);
             }
+            if (status == HYPURA_OK) {
+                hypura_trunk_collapse(*llama);
+            }
             hypura_backend_detach();
         }
         if (status == HYPURA_OK) {
@@ -117,13 +120,17 @@ static hypura_status load_paged(hypura_worker_model *model, struct llama_model *
 static struct llama_model *load_offered(hypura_worker_model *model)
 {
     const hypura_preparation *p = &model->prepared;
+    const bool resident = p->plan->mode == HYPURA_MODE_RESIDENT;
     struct llama_model *llama = NULL;
     hypura_load_lock();
     const hypura_status status =
-        p->plan->mode == HYPURA_MODE_RESIDENT
+        resident
             ? hypura_load_model(p->map, HYPURA_LOAD_RESIDENT, &p->gpus, p->plan->form,
                                 model->progress, model->progress_user, &llama, &model->error)
             : load_paged(model, &llama, &model->error);
+    if (status == HYPURA_OK && resident) {
+        hypura_trunk_collapse(llama);
+    }
     hypura_load_unlock();
     atomic_store(&model->loaded, status == HYPURA_OK);
     return status == HYPURA_OK ? llama : NULL;
