@@ -302,6 +302,7 @@ typedef struct hypura_pool_plan {
 typedef struct hypura_vram_pool_plan {
     uint64_t slot_bytes;
     uint32_t n_slots;
+    uint32_t n_lasting; /* of these, the first ones; the others give way to stages, which lie there, while a batch passes */
     uint32_t n_units;
     int      gpu; /* index into gpus */
 } hypura_vram_pool_plan;
@@ -314,12 +315,13 @@ typedef struct hypura_gpu_plan {
     uint64_t vram_bytes;     /* taken of its memory: the sum of the five below */
     uint64_t resident_bytes; /* weights that llama.cpp holds there */
     uint64_t slot_bytes;     /* slots for experts */
-    uint64_t stage_bytes;    /* for the experts of a layer while a batch passes through it */
+    uint64_t stage_bytes;    /* for the experts of a layer while a batch passes through it, and nothing else */
     uint64_t kv_bytes;
     uint64_t compute_bytes;
     uint64_t floor_bytes;    /* fewest with which it computes these layers */
     uint64_t full_bytes;     /* with which nothing has to be uploaded to it */
     int      n_stages;
+    bool     stages_in_slots; /* behind the lasting ones of the one pool */
     double   hit_rate;       /* of its slots, assumed */
     double   upload_bytes_per_token;
 } hypura_gpu_plan;

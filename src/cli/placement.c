@@ -76,6 +76,9 @@ static void describe_gpu(const hypura_plan *plan, int g, void (*print)(const cha
             line = (sentence){.used = 0};
             say(&line, "GPU slots  %u for %u experts of %s", pool->n_slots, pool->n_units,
                 hypura_output_size(pool->slot_bytes));
+            if (pool->n_lasting < pool->n_slots) {
+                say(&line, ", of which %u give way to a prompt", pool->n_slots - pool->n_lasting);
+            }
             print(line.text);
         }
     }

@@ -96,6 +96,7 @@ void hypura_vram_begin(hypura_vram *vram, struct ggml_backend *backend)
         hypura_vram_settle(vram);
     }
     vram->backend = backend;
+    vram->staged = false;
     vram->late_matrix = -1;
     hypura_vram_join(vram); /* left by a graph that failed */
 }
@@ -299,6 +300,31 @@ void vram_take_back(vram_pool *pool, const uint32_t *slots, uint32_t n)
     pool->n_full -= n;
 }
 
+/* What was queued may still read them. */
+void vram_close_slots(hypura_vram *vram, vram_pool *pool)
+{
+    vram->staged = true;
+    if (pool->n_open == pool->n_lasting) {
+        return;
+    }
+    hypura_vram_settle(vram);
+    for (uint32_t slot = pool->n_lasting; slot < pool->n_open; slot++) {
+        pool->n_full -= hypura_cache_key(pool->cache, slot) != HYPURA_CACHE_NONE;
+    }
+    pool->n_open = pool->n_lasting;
+    hypura_cache_resize(pool->cache, pool->n_open); /* between layers none is pinned */
+}
+
+/* Whoever asks for slots has read ids that were computed after the last use of a stage. Within a
+ * graph that uses stages they would have to give way again for the next part of its prompt. */
+void vram_open_slots(hypura_vram *vram, vram_pool *pool)
+{
+    if (pool->n_open < pool->n_slots && !vram->staged) {
+        pool->n_open = pool->n_slots;
+        hypura_cache_resize(pool->cache, pool->n_open);
+    }
+}
+
 hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n,
                                uint32_t *slots, uint32_t *n_missed)
 {
@@ -307,6 +333,7 @@ hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens,
     hypura_cache *cache = pool->cache;
     uint32_t      indices[MAX_EXPERTS];
     uint32_t      n_missing = 0;
+    vram_open_slots(vram, pool);
     visit(vram, bundle, experts, n, n_tokens);
     for (uint32_t i = 0; i < n; i++) {
         slots[i] = hypura_cache_find(cache, place->first_key + experts[i]);

@@ -9,7 +9,8 @@
  * A slot holds all matrices of one expert under one index: the matrices of a pool
  * of slots are tensors [ne0, ne1, n_slots] of the same number of slots, so that a
  * layer's products share one tensor of ids. A stage has a tensor's own shape, so
- * that ids and what kernels derive from the number of experts stay as they are.
+ * that ids and what kernels derive from the number of experts stay as they are. Where
+ * the plan says so it lies at the end of these tensors: slots there give way to it.
  *
  * Owned by the pager; all calls come between hypura_pager_enter and leave. Work is
  * queued on one instance of the device's backend, which runs it in order. Where that
@@ -66,7 +67,7 @@ void hypura_vram_join(hypura_vram *vram);
 /* Whether uploads begin while what was queued before is computed. */
 bool hypura_vram_uploads_beside(const hypura_vram *vram);
 
-/* Tensors of matrix `index` of a bundle. Slots: ne[2] is the number of slots. */
+/* Tensors of matrix `index` of a bundle. Slots: ne[2] is the number of slots, or more. */
 struct ggml_tensor *hypura_vram_slots(hypura_vram *vram, int bundle, int index);
 struct ggml_tensor *hypura_vram_stage(hypura_vram *vram, int bundle, int index, int set);
 int                 hypura_vram_n_stages(const hypura_vram *vram);

@@ -142,7 +142,7 @@ void vram_close_ids(hypura_vram *vram)
 uint32_t hypura_vram_max_pairs(const hypura_vram *vram, int bundle)
 {
     const vram_bundle *place = &vram->bundles[bundle];
-    const uint32_t     n_slots = vram->pools[place->pool].n_slots;
+    const uint32_t     n_slots = vram->pools[place->pool].n_lasting;
     return n_slots < place->max_pairs ? n_slots : place->max_pairs;
 }
 

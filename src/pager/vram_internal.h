@@ -27,7 +27,9 @@ enum { HOST_LANDING = N_IDS, N_LANDINGS = 2, HOST_NOWHERE = HOST_LANDING + N_LAN
 typedef struct vram_pool {
     hypura_cache         *cache;
     uint32_t              n_slots;
-    uint32_t              n_full; /* that hold a key */
+    uint32_t              n_lasting; /* of these; the others give way to stages */
+    uint32_t              n_open;    /* n_lasting or n_slots: those that may hold a key now */
+    uint32_t              n_full;    /* that hold one */
     uint32_t              n_keys;
     ggml_backend_buffer_t buffers[HYPURA_MAX_BUNDLE]; /* one for each matrix, or the first one's for all */
 } vram_pool;
@@ -103,6 +105,7 @@ struct hypura_vram {
     vram_lease                 pending[MAX_PENDING];
     struct ggml_context       *copies; /* nodes that copy slots to a stage, made anew for each */
     vram_slots                 in_use; /* that the layer loaded last reads */
+    bool                       staged; /* stages were used since begin */
     bool                       early;    /* uploads now are of what was not asked for */
     bool                       told_ram; /* RAM reads ahead what was expected and is not there */
     int                        foreseen_bundle; /* what was uploaded before it was asked for; -1: nothing */
@@ -130,6 +133,9 @@ void          vram_count(hypura_vram *vram, int bundle, uint32_t n_needed, uint3
 /* A slot for a key, and what such a call inserted in vain. */
 uint32_t      vram_insert(vram_pool *pool, uint32_t key);
 void          vram_take_back(vram_pool *pool, const uint32_t *slots, uint32_t n);
+/* Slots give way to stages that lie there, and come back, without keys. */
+void          vram_close_slots(hypura_vram *vram, vram_pool *pool);
+void          vram_open_slots(hypura_vram *vram, vram_pool *pool);
 
 /* Memory of the device, zeroed; NULL with *error set. */
 ggml_backend_buffer_t vram_take(hypura_vram *vram, size_t bytes, const char *what, hypura_error *error);

@@ -97,13 +97,28 @@ static hypura_status take_all(hypura_vram *vram, const layout *l, const char *wh
     return HYPURA_OK;
 }
 
+static const hypura_gpu_plan *gpu_plan(const hypura_vram *vram)
+{
+    return &vram->pager->plan->gpus[vram->gpu];
+}
+
+/* Slots, or those that last and the stages behind them. */
+static uint32_t n_places(const hypura_vram *vram, int bundle)
+{
+    const vram_pool      *pool = &vram->pools[vram->bundles[bundle].pool];
+    const hypura_gpu_plan *plan = gpu_plan(vram);
+    return plan->stages_in_slots
+               ? pool->n_lasting + (uint32_t)(plan->n_stages * vram->pager->map->bundles[bundle].n_experts)
+               : pool->n_slots;
+}
+
 static hypura_status open_pool(hypura_vram *vram, int bundle, hypura_error *error)
 {
     vram_bundle *place = &vram->bundles[bundle];
     vram_pool   *pool = &vram->pools[place->pool];
     layout       l = {.n = vram->pager->map->bundles[bundle].n_tensors};
     for (int i = 0; i < l.n; i++) {
-        place->slots[i] = describe(matrix_of(vram, bundle, i), pool->n_slots);
+        place->slots[i] = describe(matrix_of(vram, bundle, i), n_places(vram, bundle));
         l.bytes[i] = ggml_backend_buft_get_alloc_size(vram->type, &place->slots[i]);
     }
     lay_out(vram, &l);
@@ -119,11 +134,37 @@ static hypura_status open_pool(hypura_vram *vram, int bundle, hypura_error *erro
     return HYPURA_OK;
 }
 
+/* Behind the slots that last, as the plan has it. */
+static hypura_status open_stages_in_slots(hypura_vram *vram, hypura_error *error)
+{
+    const hypura_map *map = vram->pager->map;
+    for (int b = 0; b < map->n_bundles; b++) {
+        vram_bundle *place = &vram->bundles[b];
+        for (int at = 0; place->paged && at < gpu_plan(vram)->n_stages * map->bundles[b].n_tensors; at++) {
+            const int           s = at / map->bundles[b].n_tensors;
+            const int           i = at % map->bundles[b].n_tensors;
+            struct ggml_tensor *stage = &place->stages[s][i];
+            const char         *base = ggml_backend_buffer_get_base(place->slots[i].buffer);
+            const size_t        index = vram->pools[place->pool].n_lasting + (size_t)(s * map->bundles[b].n_experts);
+            *stage = describe(matrix_of(vram, b, i), (uint32_t)map->bundles[b].n_experts);
+            if (!vram_place_at(stage, place->slots[i].buffer,
+                               (size_t)((char *)place->slots[i].data - base) + index * stage->nb[2])) {
+                return hypura_fail(error, HYPURA_ERR_BACKEND, "%s: %s does not accept a stage behind slots",
+                                   stage->name, ggml_backend_dev_name(vram->device));
+            }
+        }
+    }
+    return HYPURA_OK;
+}
+
 /* Stages are shared by all bundles, matrix by matrix. */
 static hypura_status open_stages(hypura_vram *vram, hypura_error *error)
 {
     const hypura_map *map = vram->pager->map;
     layout            l = {.n = 0};
+    if (gpu_plan(vram)->stages_in_slots) {
+        return open_stages_in_slots(vram, error);
+    }
     for (int b = 0; b < map->n_bundles; b++) {
         for (int i = 0; vram->bundles[b].paged && i < map->bundles[b].n_tensors; i++) {
             const struct ggml_tensor tensor = describe(matrix_of(vram, b, i), (uint32_t)map->bundles[b].n_experts);
@@ -192,7 +233,8 @@ static hypura_status open_pools(hypura_vram *vram, hypura_error *error)
         place->pool = (uint32_t)placement->vram_pool;
         place->first_key = pool->n_keys;
         pool->n_keys += (uint32_t)map->bundles[b].n_experts;
-        pool->n_slots = plan->vram_pools[place->pool].n_slots;
+        pool->n_slots = pool->n_open = plan->vram_pools[place->pool].n_slots;
+        pool->n_lasting = plan->vram_pools[place->pool].n_lasting;
         if (open_pool(vram, b, error)) {
             return error->status;
         }

@@ -7,6 +7,9 @@
  * slot holds are another one's, and uploads overwrite them. One copy for each matrix would
  * be thousands of calls into the driver for a prompt, which took longer than the link does.
  *
+ * Where stages lie behind the slots that last, in the same tensors, what else these hold gives
+ * way to a batch: its keys go, and its slots come back with the next token.
+ *
  * What always holds: a stage is filled when its last user has been computed, uploads to it
  * come after what is gathered, and what is queued next comes after both.
  */
@@ -132,10 +135,11 @@ hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, con
     uint32_t           n_kept = 0;
     uint32_t           n_missing = 0;
     held->n = 0;
+    vram_close_slots(vram, pool);
     for (uint32_t i = 0; i < n; i++) {
         const uint32_t key = place->first_key + experts[i];
         uint32_t       slot = copies ? hypura_cache_find(pool->cache, key) : HYPURA_CACHE_NONE;
-        if (slot == HYPURA_CACHE_NONE && copies && pool->n_full < pool->n_slots) {
+        if (slot == HYPURA_CACHE_NONE && copies && pool->n_full < pool->n_open) {
             slot = vram_insert(pool, key);
             kept[n_kept] = experts[i];
             inserted[n_kept] = slots[n_kept] = slot;

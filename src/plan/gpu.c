@@ -14,6 +14,9 @@
  *
  * for r whole layers of n; the r with the least cost is taken.
  *
+ * Where all slots are one tensor for each matrix, stages lie at its end: while no batch passes
+ * through the layers, they are slots too.
+ *
  * What always holds: what it holds takes at most V; a larger V never holds less.
  */
 #include "plan/internal.h"
@@ -263,6 +266,46 @@ static uint64_t most_slots(const planner *p, const hypura_bundle *like, uint64_t
     return most;
 }
 
+/* Stages are tensors of their own: they begin at a multiple of this, as every device's do. */
+#define STAGE_ALIGN_BYTES 256u
+
+/* So many slots end at such a multiple, in every matrix. */
+static uint32_t aligned_slots(const planner *p, const hypura_bundle *like)
+{
+    uint32_t n = 1;
+    for (int i = 0; i < like->n_tensors; i++) {
+        while (n * p->map->tensors[like->tensors[i]].expert_bytes % STAGE_ALIGN_BYTES != 0) {
+            n *= 2;
+        }
+    }
+    return n;
+}
+
+/* The one pool of a GPU, of *n_slots that last: stages lie behind them, if they can. */
+static void put_stages_behind(const filling *f, const hypura_bundle *like, uint64_t most, uint32_t *n_slots)
+{
+    hypura_gpu_plan *gpu = &f->plan->gpus[f->g];
+    const uint32_t   step = aligned_slots(f->p, like);
+    const uint32_t   n_stage_slots = (uint32_t)(gpu->n_stages * like->n_experts);
+    const uint32_t   n_lasting = *n_slots / step * step;
+    gpu->stages_in_slots = f->need->n_classes == 1 && (uint32_t)like->n_experts % step == 0 &&
+                           n_lasting >= plan_experts_used(f->p->map, like) && *n_slots + n_stage_slots <= most;
+    if (gpu->stages_in_slots) {
+        *n_slots = n_lasting;
+    }
+}
+
+/* The pool has those of the stages too, as far as there are experts. */
+static void share_stages(const filling *f, hypura_vram_pool_plan *pool)
+{
+    hypura_gpu_plan *gpu = &f->plan->gpus[f->g];
+    const uint64_t   bytes = pool->n_lasting * pool->slot_bytes + gpu->stage_bytes;
+    const uint32_t   n_all = (uint32_t)(bytes / pool->slot_bytes);
+    pool->n_slots = n_all < pool->n_units ? n_all : pool->n_units;
+    gpu->slot_bytes += pool->n_slots * pool->slot_bytes;
+    gpu->stage_bytes = bytes - pool->n_slots * pool->slot_bytes;
+}
+
 /* One class: its bundles are dealt to as many pools as keep every tensor of slots
  * within that. `share` is the part of its experts that fits. */
 static void place_class(const filling *f, int first, double share)
@@ -288,6 +331,7 @@ static void place_class(const filling *f, int first, double share)
     const uint32_t room = (uint32_t)(HYPURA_MAX_VRAM_POOLS * (f->g + 1) / plan->n_gpus - plan->n_vram_pools);
     n_pools = n_pools > room ? room : n_pools;
     n_pools = n_pools > n_slots / n_floor ? n_slots / n_floor : n_pools;
+    put_stages_behind(f, like, most, &n_slots);
     for (uint32_t i = 0; i < n_pools; i++) {
         plan->vram_pools[plan->n_vram_pools + (int)i] = (hypura_vram_pool_plan){
             .slot_bytes = like->expert_bytes,
@@ -310,7 +354,12 @@ static void place_class(const filling *f, int first, double share)
     for (uint32_t i = 0; i < n_pools; i++) {
         hypura_vram_pool_plan *pool = &plan->vram_pools[plan->n_vram_pools + (int)i];
         pool->n_slots = pool->n_slots > pool->n_units ? pool->n_units : pool->n_slots; /* no more than experts */
-        plan->gpus[f->g].slot_bytes += pool->n_slots * pool->slot_bytes;
+        pool->n_lasting = pool->n_slots;
+        if (plan->gpus[f->g].stages_in_slots) {
+            share_stages(f, pool);
+        } else {
+            plan->gpus[f->g].slot_bytes += pool->n_slots * pool->slot_bytes;
+        }
     }
     plan->n_vram_pools += (int)n_pools;
 }

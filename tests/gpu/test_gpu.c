@@ -7,6 +7,7 @@
 #include "engine/gpu.h"
 #include "engine/replay.h"
 #include "engine/timeline.h"
+#include "pager/vram_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -50,7 +51,7 @@ static int use_mixture(void **state)
     if (mixture.script.n_rows > 0) {
         return 0;
     }
-    snprintf(mixture.path, sizeof(mixture.path), "%s", fixture_arch("olmoe-moe.gguf"));
+    snprintf(mixture.path, sizeof(mixture.path), "%s", gpu_mixture());
     hypura_model_options options = options_of(mixture.path, 0);
     const hypura_plan plan = gpu_plan_of(&options);
     assert_string_equal(plan.gpu, STANDIN_NAME);
@@ -263,109 +264,42 @@ static void a_prompt_keeps_what_ram_holds(void **state)
     hypura_model_close(model);
 }
 
-/* So that a prompt brings what is missing seldom; and whatever the limit is, as sums are rounded by parts. */
-static void prompts_are_long_parts_whatever_the_limit(void **state)
+/* Stages lie behind the slots that last: what these hold besides gives way to a prompt and is filled again by what is
+ * decoded after it, and no bit changes. At the end of the scale they are beside all experts. */
+static void slots_give_way_to_prompts(void **state)
 {
     (void)state;
-    hypura_model_options options = options_of(gpu_mixture(), 0);
-    options.n_ubatch = 0;
-    options.n_context = 4096;
-    const hypura_plan whole = gpu_plan_of(&options);
-    assert_int_equal(whole.n_ubatch, 2048);
-    for (uint32_t percent = 0; percent <= 100; percent += 50) {
-        options.vram_bytes = hypura_plan_vram_at(&whole, percent);
-        const hypura_plan plan = gpu_plan_of(&options);
-        assert_int_equal(plan.n_ubatch, 2048);
-        assert_int_equal(plan.best_ubatch, 2048);
-        assert_true(plan.vram_bytes <= options.vram_bytes);
-        assert_true(plan.vram_compute_bytes > 0);
+    const uint64_t step = (mixture.half_bytes - mixture.least_bytes) * 5 / 8; /* a quarter of all experts */
+    for (uint64_t part = 0; part < 5; part++) {
+        const hypura_model_options options = options_of(mixture.path, mixture.least_bytes + part * step);
+        hypura_model *model = open_model(&options);
+        const hypura_plan *plan = hypura_model_plan(model);
+        const hypura_vram_pool_plan *pool = &plan->vram_pools[0];
+        const hypura_gpu_plan *gpu = &plan->gpus[0];
+        assert_int_equal(plan->n_vram_pools, 1);
+        assert_true(gpu->stages_in_slots);
+        const uint32_t n_places = pool->n_lasting + (uint32_t)gpu->n_stages * 16;
+        assert_int_equal(pool->n_slots, n_places < pool->n_units ? n_places : pool->n_units);
+        assert_int_equal(gpu->slot_bytes + gpu->stage_bytes, n_places * pool->slot_bytes);
+        const vram_pool *slots = &model->pager->vrams[0]->pools[0];
+        for (int round = 0; round < 3; round++) {
+            assert_same(model);
+            assert_int_equal(slots->n_open, pool->n_slots);
+            llama_token tokens[20];
+            hypura_error error;
+            hypura_replay_fill(tokens, 20, (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama)));
+            llama_memory_clear(llama_get_memory(model->ctx), true);
+            fixture_ok(hypura_model_decode_part(model, tokens, 20, true, &error), &error);
+            assert_int_equal(slots->n_open, pool->n_lasting);
+            assert_true(slots->n_full <= pool->n_lasting);
+            for (int i = 0; i < 20; i++) {
+                fixture_ok(hypura_model_decode(model, &tokens[i], 1, false, &error), &error);
+            }
+            assert_int_equal(slots->n_open, pool->n_slots);
+            assert_true(slots->n_full > pool->n_lasting || pool->n_lasting == pool->n_units);
+        }
+        hypura_model_close(model);
     }
-    options.force_paging = false; /* all of it held */
-    options.vram_bytes = 0;
-    assert_int_equal(gpu_plan_of(&options).n_ubatch, 2048);
-    options.n_context = 100;
-    assert_int_equal(gpu_plan_of(&options).n_ubatch, 100);
-    options.n_context = 4096;
-    options.n_ubatch = 64; /* who asks for a number has it */
-    assert_int_equal(gpu_plan_of(&options).n_ubatch, 64);
-    options.n_ubatch = 0;
-    options.gpu = "none";
-    assert_int_equal(gpu_plan_of(&options).n_ubatch, 512);
-    hypura_map *dense = NULL;
-    hypura_error error;
-    uint32_t n_ubatch = 0;
-    fixture_ok(hypura_map_open(HYPURA_TINY "/dense-q8_0.gguf", &dense, &error), &error);
-    dense->context_length = options.n_context;
-    fixture_ok(hypura_load_sizes(dense, true, &options.n_context, &n_ubatch, &error), &error);
-    assert_int_equal(n_ubatch, 512);
-    hypura_map_close(dense);
-    const hypura_gpus_found cpu = {.n = 1, .devices = {ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU)}};
-    assert_false(hypura_gpus_are_discrete(&cpu)); /* memory without a link between */
-}
-
-/* Only where the least of what the GPU needs leaves no room to compute so many, parts are shorter, which is told; and
- * only where the shortest have no room either, layers stay with the host. */
-static void prompts_are_shorter_parts_where_memory_ends(void **state)
-{
-    (void)state;
-    hypura_model_options options = options_of(gpu_mixture(), 0);
-    options.n_ubatch = 0;
-    options.n_context = 4096;
-    const hypura_plan best = gpu_plan_of(&options);
-    uint64_t floors[2];
-    for (int i = 0; i < 2; i++) {
-        options.n_ubatch = i == 0 ? 512 : 1024;
-        floors[i] = gpu_plan_of(&options).floor_vram_bytes;
-    }
-    assert_true(floors[0] < floors[1] && floors[1] < best.floor_vram_bytes);
-    options.n_ubatch = 0;
-    const struct {
-        uint64_t bytes;
-        uint32_t n_ubatch;
-        bool all;
-    } limits[] = {{best.floor_vram_bytes - 1, 1024, true},
-                  {floors[1], 1024, true},
-                  {floors[1] - 1, 512, true},
-                  {floors[0], 512, true},
-                  {floors[0] - 1, 512, false}};
-    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
-        options.vram_bytes = limits[i].bytes;
-        const hypura_plan plan = gpu_plan_of(&options);
-        assert_int_equal(plan.n_ubatch, limits[i].n_ubatch);
-        assert_true((plan.n_gpu_layers == best.n_gpu_layers) == limits[i].all);
-        assert_true(plan.vram_bytes <= limits[i].bytes);
-        assert_int_equal(plan.best_ubatch, plan.n_gpus > 0 ? 2048 : 512);
-    }
-}
-
-/* Each with what it was opened with, on both sides. */
-static void parts_of_any_length_are_the_same(void **state)
-{
-    (void)state;
-    static const uint32_t prompts[] = {600};
-    hypura_model_options options = options_of(gpu_mixture(), 0);
-    options.n_context = 603;
-    options.n_ubatch = 512;
-    hypura_plan shorter;
-    {
-        hypura_preparation prepared;
-        hypura_error error;
-        fixture_ok(hypura_prepare(&options, NULL, true, &prepared, &error), &error);
-        shorter = *prepared.plan;
-        hypura_prepare_clear(&prepared);
-    }
-    const uint64_t vram[] = {shorter.floor_vram_bytes, hypura_plan_vram_at(&shorter, 50)};
-    hypura_verify_report report;
-    gpu_verify((hypura_verify_options){.path = options.path,
-                                       .gpu = options.gpu,
-                                       .vram_bytes = vram,
-                                       .n_vram = 2,
-                                       .prompt_tokens = prompts,
-                                       .n_prompts = 1},
-               2, &report);
-    assert_int_equal(report.cases[0].ubatch, 512);
-    assert_int_equal(report.cases[1].ubatch, 603);
-    hypura_verify_report_clear(&report);
 }
 
 /* A device whose buffers are small has several pools for experts of one size. */
@@ -618,7 +552,7 @@ static void memory_that_is_gone_is_an_error(void **state)
     const hypura_model_options options = options_of(mixture.path, mixture.half_bytes);
     hypura_model *model = NULL;
     hypura_error error;
-    standin_set_faults(&(standin_faults){.memory_bytes = options.vram_bytes / 4});
+    standin_set_faults(&(standin_faults){.memory_bytes = gpu_plan_of(&options).vram_slot_bytes / 2});
     fixture_fails(HYPURA_ERR_MEMORY, hypura_model_open(&options, &model, &error), &error, STANDIN_NAME);
     assert_null(model);
     standin_set_faults(&(standin_faults){0});
@@ -670,9 +604,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(experts_come_in_few_calls, use_mixture, gpu_no_faults),
         cmocka_unit_test_setup_teardown(what_ram_lacks_comes_from_the_drive, use_mixture, gpu_no_faults),
         cmocka_unit_test_setup_teardown(a_prompt_keeps_what_ram_holds, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(prompts_are_long_parts_whatever_the_limit, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(prompts_are_shorter_parts_where_memory_ends, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(parts_of_any_length_are_the_same, use_mixture, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(slots_give_way_to_prompts, use_mixture, gpu_no_faults),
         cmocka_unit_test_setup_teardown(small_buffers_are_several_pools, use_mixture, gpu_no_faults),
         cmocka_unit_test_setup_teardown(dense_layers_are_split, use_mixture, gpu_no_faults),
         cmocka_unit_test_setup_teardown(without_a_name_it_is_the_largest, use_mixture, gpu_no_faults),
