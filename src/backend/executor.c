@@ -88,6 +88,7 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
     enum ggml_status  status = GGML_STATUS_SUCCESS;
     int               plain = 0; /* first node not yet run */
     instance->compute_us = 0;
+    instance->read_failed = false;
     shadow_begin(instance);
     /* What ggml fuses it finds by these: the same whether nodes pass through the shadow graph or not. */
     instance->graph.use_counts = graph->use_counts;
@@ -131,6 +132,13 @@ static ggml_guid_t instance_guid(void)
     return &guid;
 }
 
+/* Between two nodes: a graph ends with the wait whose read failed, or when libllama says so. */
+static bool ends_here(void *user)
+{
+    backend_instance *instance = user;
+    return instance->read_failed || (instance->abort && instance->abort(instance->abort_user));
+}
+
 static bool open_instance(backend_instance *instance)
 {
     /* A host buffer needs an address, aligned as tensors are; shadow tensors bring their own. */
@@ -143,6 +151,9 @@ static bool open_instance(backend_instance *instance)
     instance->nodes = malloc(graph_nodes * sizeof(struct ggml_tensor *));
     instance->graph.nodes = instance->nodes;
     instance->graph.size = (int)graph_nodes;
+    if (instance->inner) {
+        ggml_backend_cpu_set_abort_callback(instance->inner, ends_here, instance);
+    }
     return instance->inner && instance->host && instance->tensors && instance->nodes;
 }
 
@@ -185,13 +196,15 @@ static void set_n_threads(ggml_backend_t backend, int n_threads)
             instance->threadpool_threads = n_threads;
         }
     }
+    instance->n_threads = n_threads;
     ggml_backend_cpu_set_n_threads(instance->inner, n_threads);
 }
 
 static void set_abort_callback(ggml_backend_t backend, ggml_abort_callback callback, void *user)
 {
     backend_instance *instance = backend->context;
-    ggml_backend_cpu_set_abort_callback(instance->inner, callback, user);
+    instance->abort = callback;
+    instance->abort_user = user;
 }
 
 void *backend_instance_function(const char *name)

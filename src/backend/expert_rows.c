@@ -11,15 +11,21 @@
  * node is a product of two matrices; it may write rows beyond its own, which the next
  * expert's node, or nobody, fills. All give the same bits as the node they stand for.
  *
+ * Where an expert is still being read, waiting for it is a node too: what does not need
+ * it is computed before, and all threads of the team wait in it. When a read fails the
+ * graph ends there.
+ *
  * Libllama may give a source's memory to a result of the chain once the source's
  * last node in order has run. Groups go through that order again and again, so such
  * a source is copied first.
  */
 #include "backend/experts.h"
 
+#include "base/clock.h"
+
 #include <string.h>
 
-#define LARGE_BYTES (8u << 20) /* a matrix that is worth starting the threads for, while the next is read */
+#define LARGE_BYTES (8u << 20) /* a matrix that is worth computing with while the next is read */
 
 /* ---- weights as the kernels see them ---------------------------------------- */
 
@@ -226,22 +232,53 @@ static bool scatter(chain_work *work, row_group *group, const struct ggml_tensor
     return true;
 }
 
+/* Each of the team's threads. They all wait here, so that what ends the wait wakes them at
+ * once: one that waited before the graph would then have to wake the others. */
+static void wait_for_matrices(struct ggml_tensor *node, int thread, int n_threads, void *user)
+{
+    (void)node;
+    (void)n_threads;
+    expert_wait      *wait = user;
+    const chain_work *work = wait->work;
+    if (thread > 0) {
+        hypura_pager_follow_wait(work->pager, work->bundle, wait->slot, wait->matrices);
+        return;
+    }
+    const uint64_t begin_us = hypura_clock_us();
+    wait->status = hypura_pager_wait_expert(work->pager, work->bundle, wait->slot, wait->matrices);
+    wait->waited_us = hypura_clock_us() - begin_us;
+    work->instance->read_failed = wait->status != HYPURA_OK;
+}
+
 /* What does not need the matrix is computed while it is read. */
-static enum ggml_status await_matrix(chain_work *work, const row_group *group, int matrix)
+static void await_matrix(chain_work *work, row_group *group, int matrix)
 {
     const uint32_t       slot = work->experts[group->members[0]].slot;
     const hypura_map    *map = hypura_pager_map(work->pager);
     const hypura_tensor *tensor = &map->tensors[map->bundles[work->bundle].tensors[matrix]];
     const uint32_t       bit = experts_single_groups || tensor->expert_bytes >= LARGE_BYTES ? 1u << matrix : UINT32_MAX;
-    if (!group->waits || hypura_pager_expert_ready(work->pager, work->bundle, slot, bit)) {
-        return GGML_STATUS_SUCCESS;
+    if (!group->waits || (group->awaited & bit) == bit ||
+        hypura_pager_expert_ready(work->pager, work->bundle, slot, bit)) {
+        return;
     }
-    const enum ggml_status status = shadow_run(work->instance);
-    if (status != GGML_STATUS_SUCCESS) {
-        return status;
+    group->awaited |= bit;
+    expert_wait *wait = &group->wait[group->n_waits++];
+    *wait = (expert_wait){.work = work, .slot = slot, .matrices = bit};
+    const struct ggml_custom_op_params params = {.fun = wait_for_matrices, .n_tasks = GGML_N_TASKS_MAX, .userdata = wait};
+    struct ggml_tensor *node = shadow_tensor(work->instance, GGML_TYPE_I32, 1, 1, 1, wait);
+    node->op = GGML_OP_CUSTOM;
+    memcpy(node->op_params, &params, sizeof(params));
+    shadow_add(work->instance, node);
+}
+
+static enum ggml_status run_rows(chain_work *work, const row_group *group)
+{
+    enum ggml_status status = shadow_run(work->instance);
+    for (int i = 0; i < group->n_waits; i++) {
+        work->instance->compute_us -= group->wait[i].waited_us;
+        status = group->wait[i].status == HYPURA_OK ? status : GGML_STATUS_FAILED;
     }
-    return hypura_pager_wait_expert(work->pager, work->bundle, slot, bit) == HYPURA_OK ? GGML_STATUS_SUCCESS
-                                                                                       : GGML_STATUS_FAILED;
+    return status;
 }
 
 static bool add_node(chain_work *work, row_group *group, int index)
@@ -296,11 +333,9 @@ enum ggml_status expert_rows_run(chain_work *work, row_group *group)
     }
     group->expert_ids = group_tensor(work, group, GGML_TYPE_I32, 0, expert_ids);
     for (int i = 0; i < work->chain->n; i++) {
-        const chain_node      *entry = &work->chain->nodes[i];
-        const enum ggml_status status =
-            entry->kind == CHAIN_PRODUCT ? await_matrix(work, group, entry->matrix) : GGML_STATUS_SUCCESS;
-        if (status != GGML_STATUS_SUCCESS) {
-            return status;
+        const chain_node *entry = &work->chain->nodes[i];
+        if (entry->kind == CHAIN_PRODUCT) {
+            await_matrix(work, group, entry->matrix);
         }
         if (!add_node(work, group, i) ||
             (work->chain->nodes[i].keep && work->chain->nodes[i].kind != CHAIN_VIEW &&
@@ -309,7 +344,7 @@ enum ggml_status expert_rows_run(chain_work *work, row_group *group)
             return GGML_STATUS_ALLOC_FAILED;
         }
     }
-    return shadow_run(instance);
+    return run_rows(work, group);
 }
 
 /* ---- sources that results would overwrite ----------------------------------------- */

@@ -13,12 +13,16 @@
  *    the rows of the group's pairs are gathered, taken through the whole chain, and
  *    scattered to where libllama's nodes keep them. An expert of large matrices that
  *    is waited for is taken through the chain as these arrive, one after the other.
+ *    Of one token, what is present while the rest loads is computed by the calling thread
+ *    alone where that is soon enough (predict/alone.h), with the team asleep.
  *    Experts are leased as slots become free, so that a batch may need more experts
  *    than there are slots and still reads each one once.
  *
  * This file leases and decides; expert_rows.c computes the rows of a group.
  */
 #include "backend/experts.h"
+
+#include "ggml-cpu.h"
 
 #include <string.h>
 
@@ -245,6 +249,38 @@ static void pick_group(chain_work *work, row_group *group)
     }
 }
 
+static uint32_t count_absent(const chain_work *work)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < work->n_experts; i++) {
+        const expert_rows *expert = &work->experts[i];
+        n += !expert->done && (expert->slot == UINT32_MAX || !expert_ready(work, expert));
+    }
+    return n;
+}
+
+/* Of one token, what is present while the rest is read: by this thread, if it is done with it in time. */
+static bool is_for_one_thread(chain_work *work, const row_group *group, uint64_t bytes)
+{
+    return work->chain->n_tokens == 1 && !group->waits && work->instance->n_threads > 1 && count_absent(work) > 0 &&
+           hypura_alone_fits(&work->instance->alone, bytes, hypura_pager_pending_us(work->pager));
+}
+
+static enum ggml_status run_group(chain_work *work, row_group *group)
+{
+    backend_instance *instance = work->instance;
+    const uint64_t    bytes = group->n_rows * hypura_pager_map(work->pager)->bundles[work->bundle].expert_bytes;
+    if (!is_for_one_thread(work, group, bytes)) {
+        return expert_rows_run(work, group);
+    }
+    const uint64_t before_us = instance->compute_us;
+    ggml_backend_cpu_set_n_threads(instance->inner, 1);
+    const enum ggml_status status = expert_rows_run(work, group);
+    ggml_backend_cpu_set_n_threads(instance->inner, instance->n_threads);
+    hypura_alone_took(&instance->alone, bytes, instance->compute_us - before_us);
+    return status;
+}
+
 static enum ggml_status run_groups(chain_work *work)
 {
     backend_instance *instance = work->instance;
@@ -260,7 +296,7 @@ static enum ggml_status run_groups(chain_work *work)
         instance->indices.used = indices_mark;
         row_group group = {.members = members};
         pick_group(work, &group);
-        const enum ggml_status status = expert_rows_run(work, &group);
+        const enum ggml_status status = run_group(work, &group);
         if (status != GGML_STATUS_SUCCESS) {
             return status;
         }

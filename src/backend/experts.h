@@ -41,6 +41,15 @@ typedef struct chain_work {
     struct ggml_tensor        copies[MAX_COPIES];
 } chain_work;
 
+/* A node that waits for matrices of a leased slot, and all threads of the team in it. */
+typedef struct expert_wait {
+    const chain_work *work;
+    uint32_t          slot;
+    uint32_t          matrices;
+    hypura_status     status;
+    uint64_t          waited_us;
+} expert_wait;
+
 /* A group's rows: experts[members[0 .. n)] one after the other. */
 typedef struct row_group {
     uint32_t  n;
@@ -54,6 +63,9 @@ typedef struct row_group {
     int                 n_sources;
     const struct ggml_tensor *sources[CHAIN_MAX_NODES];
     struct ggml_tensor       *gathered[CHAIN_MAX_NODES];
+    uint32_t            awaited; /* matrices that a node waits for */
+    int                 n_waits;
+    expert_wait         wait[CHAIN_MAX_NODES];
 } row_group;
 
 /* Test instrument, see backend_set_single_groups. */

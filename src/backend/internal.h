@@ -17,6 +17,7 @@
 #define HYPURA_BACKEND_INTERNAL_H
 
 #include "pager/pager.h"
+#include "predict/alone.h"
 
 #include "ggml-backend-impl.h"
 #include "ggml-impl.h"
@@ -101,6 +102,11 @@ typedef struct backend_instance {
     ggml_backend_buffer_t host;  /* a host buffer that shadow tensors name as theirs */
     struct ggml_threadpool *threadpool;
     int                   threadpool_threads;
+    int                   n_threads; /* that compute */
+    hypura_alone          alone;
+    ggml_abort_callback   abort; /* libllama's, or NULL */
+    void                 *abort_user;
+    bool                  read_failed; /* in the graph under way */
     struct ggml_tensor   *tensors; /* SHADOW_MAX_TENSORS */
     int                   n_tensors;
     struct ggml_tensor  **nodes;

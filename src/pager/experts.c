@@ -320,12 +320,27 @@ hypura_status hypura_pager_wait_expert(hypura_pager *pager, int bundle, uint32_t
     pager_slot *state = &pager->pools[pager->bundles[bundle].pool].slots[slot];
     matrices &= all_matrices(pager, bundle);
     pthread_mutex_lock(&pager->lock);
-    while ((state->ready & matrices) != matrices && !state->failed) {
+    while (!pager_has_matrices(state, matrices)) {
         pager_wait(pager);
     }
     const bool failed = state->failed;
     pthread_mutex_unlock(&pager->lock);
     return failed ? HYPURA_ERR_IO : HYPURA_OK;
+}
+
+void hypura_pager_follow_wait(hypura_pager *pager, int bundle, uint32_t slot, uint32_t matrices)
+{
+    const pager_slot *state = &pager->pools[pager->bundles[bundle].pool].slots[slot];
+    matrices &= all_matrices(pager, bundle);
+    pthread_mutex_lock(&pager->lock);
+    pager->followed = state;
+    pager->followed_matrices = (uint8_t)matrices;
+    pager->n_following++;
+    while (!pager_has_matrices(state, matrices)) {
+        pthread_cond_wait(&pager->arrived, &pager->lock);
+    }
+    pager->n_following--;
+    pthread_mutex_unlock(&pager->lock);
 }
 
 void hypura_pager_wait_slot(hypura_pager *pager, int bundle)

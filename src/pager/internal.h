@@ -261,6 +261,10 @@ struct hypura_pager {
     pthread_mutex_t lock;
     pthread_cond_t  changed;
     uint32_t        n_waiting;
+    pthread_cond_t  arrived; /* what threads that follow a wait want is there, or never comes */
+    uint32_t        n_following;
+    const pager_slot *followed; /* by all of them: one graph is computed at a time */
+    uint8_t         followed_matrices;
     bool            gives_way;
     uint32_t        n_passes; /* of the pager's thread through the queues */
     bool            news; /* something changed that a waiting thread may look for */
@@ -310,6 +314,12 @@ struct hypura_pager {
     hypura_io_counters counters_base; /* at the last reset */
 };
 
+/* With the lock held: these matrices are there, or will never be. */
+static inline bool pager_has_matrices(const pager_slot *slot, uint32_t matrices)
+{
+    return (slot->ready & matrices) == matrices || slot->failed;
+}
+
 /* With the lock held: computing needed bytes of this layer's weights (-1: of no layer),
  * of which so many were there. */
 static inline void pager_count(hypura_pager *pager, int layer, uint64_t needed_bytes, uint64_t hit_bytes)
@@ -352,7 +362,7 @@ bool pager_may_read_ahead(const hypura_pager *pager);
 /* With the lock held: waits for `changed`, charging the time as read wait. */
 void pager_wait(hypura_pager *pager);
 
-/* With the lock held: wakes those that wait, if there is news. */
+/* With the lock held: wakes those that wait, if there is news; who follows a wait, at its end. */
 void pager_tell(hypura_pager *pager);
 
 /* With the lock held: notes a failure unless one is waiting to be taken. */

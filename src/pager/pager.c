@@ -88,6 +88,9 @@ void pager_tell(hypura_pager *pager)
     if (pager->news && pager->n_waiting > 0) {
         pthread_cond_broadcast(&pager->changed);
     }
+    if (pager->news && pager->n_following > 0 && pager_has_matrices(pager->followed, pager->followed_matrices)) {
+        pthread_cond_broadcast(&pager->arrived);
+    }
     pager->news = false;
 }
 
@@ -259,6 +262,7 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pthread_mutex_init(&pager->resizing, NULL);
     pthread_mutex_init(&pager->lock, NULL);
     pthread_cond_init(&pager->changed, NULL);
+    pthread_cond_init(&pager->arrived, NULL);
     pthread_cond_init(&pager->jobs_changed, NULL);
     pager->layers = calloc((size_t)pager->map->n_layers + 1, sizeof(*pager->layers));
     if (!pager->layers) {
@@ -307,6 +311,7 @@ void hypura_pager_close(hypura_pager *pager)
     pager_close_queues(pager);
     free(pager->layers);
     pthread_cond_destroy(&pager->jobs_changed);
+    pthread_cond_destroy(&pager->arrived);
     pthread_cond_destroy(&pager->changed);
     pthread_mutex_destroy(&pager->lock);
     pthread_mutex_destroy(&pager->resizing);

@@ -233,6 +233,13 @@ void hypura_pager_wait_slot(hypura_pager *pager, int bundle);
 /* Waits for matrices (bits by their index in the bundle; UINT32_MAX: all) of a
  * leased slot. HYPURA_ERR_IO when a read of it failed. */
 hypura_status hypura_pager_wait_expert(hypura_pager *pager, int bundle, uint32_t slot, uint32_t matrices);
+/* The same wait for threads that compute together with the one that has called this: they
+ * are woken at its end, and with it, not by it. Whether it failed that one is told. */
+void hypura_pager_follow_wait(hypura_pager *pager, int bundle, uint32_t slot, uint32_t matrices);
+
+/* In what time all is there that was asked for, at the rate of all reads so far; 0: there
+ * is nothing under way, or no rate yet. */
+uint64_t hypura_pager_pending_us(hypura_pager *pager);
 
 void hypura_pager_release_expert(hypura_pager *pager, int bundle, uint32_t slot);
 /* The same for one that was only passing: its slot is the next to be filled, unless

@@ -151,6 +151,16 @@ uint64_t pager_cut_bytes(hypura_pager *pager, uint64_t bytes)
     return cut.block_bytes;
 }
 
+uint64_t hypura_pager_pending_us(hypura_pager *pager)
+{
+    hypura_io_counters counters;
+    hypura_io_read_counters(pager->io, &counters);
+    pthread_mutex_lock(&pager->lock);
+    const uint64_t bytes = pager->outstanding_bytes + pager->demanded_bytes;
+    pthread_mutex_unlock(&pager->lock);
+    return counters.bytes_read > 0 ? (uint64_t)((double)bytes * (double)counters.busy_us / (double)counters.bytes_read) : 0;
+}
+
 bool pager_may_read_ahead(const hypura_pager *pager)
 {
     const bool certain = pager->ahead.bundle >= 0 && pager->ahead.certain;
