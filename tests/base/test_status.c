@@ -48,6 +48,10 @@ static void long_messages_are_cut(void **state)
     assert_memory_equal(guarded.error.message, "p: aaa", 6);
     hypura_fail_errno(&guarded.error, EIO, "%s", text);
     assert_int_equal(strlen(guarded.error.message), sizeof guarded.error.message - 1);
+    hypura_fail(&guarded.error, HYPURA_ERR_IO, "x");
+    const int n = (int)sizeof guarded.error.message + 2;
+    hypura_fail_prefix(&guarded.error, "%.*s", n, text); /* no room for what comes behind it */
+    assert_int_equal(strlen(guarded.error.message), n - 3);
     assert_memory_equal(guarded.canary, "CCCCCCCC", 8);
 }
 

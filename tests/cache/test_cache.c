@@ -5,6 +5,7 @@
  * everything by looking at all of them.
  */
 #include "cache/cache.h"
+#include "cache/history.h"
 #include "cache/policy.h"
 
 #include <setjmp.h>
@@ -203,6 +204,37 @@ static void test_closed_slots_are_left_at_once_or_with_their_last_unpin(void **s
     assert_int_equal(insert(cache, 7, NONE), 2);
     assert_int_equal(insert(cache, 8, NONE), 3);
     hypura_cache_close(cache);
+}
+
+static void test_what_earlier_runs_used_less_goes_first(void **state)
+{
+    (void)state;
+    hypura_cache *cache = open_cache(2, 8, "lfu");
+    hypura_cache_recall(cache, 0, 0.5f);
+    hypura_cache_recall(cache, 1, 0.1f);
+    insert(cache, 0, NONE);
+    insert(cache, 1, NONE);
+    insert(cache, 2, 1);
+    hypura_cache_close(cache);
+}
+
+/* Keys of a batch are used by some of its tokens: that says nothing of what the next token uses. */
+static void test_chances_are_learned_from_single_tokens(void **state)
+{
+    (void)state;
+    static const uint32_t keys[] = {0, 1, 2};
+    float seen[HISTORY_CLASSES];
+    history past;
+    assert_true(history_open(&past, 8, 1, NULL));
+    const hypura_cache_visited single = {.n_tokens = 1, .n = 3, .keys = keys};
+    const hypura_cache_visited batch = {.n_tokens = 4, .n = 3, .keys = keys};
+    (void)history_visit(&past, &single); /* known from now on */
+    memcpy(seen, past.seen, sizeof seen);
+    (void)history_visit(&past, &batch);
+    assert_memory_equal(past.seen, seen, sizeof seen);
+    (void)history_visit(&past, &single);
+    assert_memory_not_equal(past.seen, seen, sizeof seen);
+    history_close(&past);
 }
 
 static void test_bad_options_are_named(void **state)
@@ -435,6 +467,8 @@ int main(void)
         cmocka_unit_test(test_removed_slot_is_used_before_a_victim),
         cmocka_unit_test(test_pinned_slot_that_is_removed_waits_for_its_last_unpin),
         cmocka_unit_test(test_closed_slots_are_left_at_once_or_with_their_last_unpin),
+        cmocka_unit_test(test_what_earlier_runs_used_less_goes_first),
+        cmocka_unit_test(test_chances_are_learned_from_single_tokens),
         cmocka_unit_test(test_bad_options_are_named),
         cmocka_unit_test(test_the_table_of_policies),
         cmocka_unit_test(test_random_operations),

@@ -86,6 +86,19 @@ static void v2_smallest_of_the_chain(void **state)
     assert_true(cgroup.cpus > 1.49 && cgroup.cpus < 1.51);
 }
 
+/* Seen from a namespace of control groups that it is not in: the mount's own group is the nearest that can be read. */
+static void a_group_beside_the_mount_is_not_looked_for(void **state)
+{
+    (void)state;
+    put("/proc/self/cgroup", "0::/../other\n");
+    put("/proc/self/mountinfo", v2_mount);
+    put("/sys/fs/cgroup/memory.max", "52428800\n");
+    put("/sys/fs/other/memory.max", "1048576\n");
+    hypura_cgroup cgroup;
+    hypura_cgroup_read(root, &cgroup);
+    assert_int_equal(cgroup.limit_bytes, 50 * MIB);
+}
+
 static void v2_larger_limit_may_leave_less(void **state)
 {
     (void)state;
@@ -283,6 +296,7 @@ int main(void)
         TREE(nothing_mounted_is_no_limit),
         TREE(v2_smallest_of_the_chain),
         TREE(v2_larger_limit_may_leave_less),
+        TREE(a_group_beside_the_mount_is_not_looked_for),
         TREE(v2_high_is_a_limit_and_usage_above_leaves_nothing),
         TREE(v1_chain_with_huge_root),
         TREE(container_sees_its_own_group_at_the_mount),

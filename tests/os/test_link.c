@@ -71,6 +71,15 @@ static void old_links_lose_a_fifth_to_their_code(void **state)
     assert_true(fabs(link.bytes_per_s - 1e9) < 1.0);
 }
 
+static void the_newest_links_correct_errors(void **state)
+{
+    (void)state;
+    hypura_os_link link;
+    set_link("64.0 GT/s PCIe\n", "4\n");
+    assert_true(hypura_os_link_read_at(ROOT "/block", "259:1", &link));
+    assert_true(fabs(link.bytes_per_s - 30.25e9) < 1e6); /* 64e9 x 4 x 242 / 256 / 8 */
+}
+
 static void what_is_not_told_is_not_guessed(void **state)
 {
     (void)state;
@@ -89,6 +98,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_nearest_link_counts),
         cmocka_unit_test(old_links_lose_a_fifth_to_their_code),
+        cmocka_unit_test(the_newest_links_correct_errors),
         cmocka_unit_test(what_is_not_told_is_not_guessed),
     };
     return cmocka_run_group_tests(tests, make_tree, NULL);

@@ -165,6 +165,50 @@ static void test_the_floor_counts_context_and_overhead(void **state)
     expect_error(&options, HYPURA_ERR_BUDGET, number);
 }
 
+/* Above the floor chunks grow before there are more of them. */
+static void test_a_small_ring_takes_what_there_is(void **state)
+{
+    (void)state;
+    make_dense(16, 1024, 1000);
+    hypura_plan *plan = builder_plan(&b, 1000 + 3 * (131072 + 8192) + 100);
+    assert_int_equal(plan->n_ring_slots, 3);
+    assert_int_equal(plan->ring_slot_bytes, 131072 + 8192);
+    hypura_plan_free(plan);
+}
+
+/* The last slot that fits is taken, to the byte. */
+static void test_slots_are_shared_to_the_last_byte(void **state)
+{
+    (void)state;
+    const hypura_pool_plan pools[] = {{.slot_stride_bytes = 100, .n_units = 8, .n_floor = 1},
+                                      {.slot_stride_bytes = 100, .n_units = 8, .n_floor = 1}};
+    uint32_t n_slots[2];
+    hypura_plan_share_slots(pools, 2, 1100, n_slots);
+    assert_int_equal(n_slots[0], 6);
+    assert_int_equal(n_slots[1], 5);
+    hypura_plan_share_slots(pools, 2, 1099, n_slots);
+    assert_int_equal(n_slots[0] + n_slots[1], 10);
+}
+
+/* Small requests are asked for in larger numbers than the drive, measured alone, needs. */
+static void test_enough_is_in_flight(void **state)
+{
+    (void)state;
+    make_dense(16, 1024, 1000);
+    static const struct {
+        uint64_t block_bytes;
+        uint32_t depth;
+        uint32_t planned;
+    } rows[] = {{MIB, 1, 4}, {MIB, 8, 8}, {128 << 10, 2, 32}, {4 << 10, 1, 64}, {16 * MIB, 2, 2}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        b.profile.io_block_bytes = rows[i].block_bytes;
+        b.profile.io_depth = rows[i].depth;
+        hypura_plan *plan = builder_plan(&b, 8 * MIB);
+        assert_int_equal(plan->io_depth, rows[i].planned);
+        hypura_plan_free(plan);
+    }
+}
+
 static void test_of_two_limits_the_smaller_counts(void **state)
 {
     (void)state;
@@ -527,6 +571,9 @@ int main(void)
         TEST(test_a_ring_grows_before_rows_are_pinned),
         TEST(test_a_weight_that_fits_a_slot_is_one_chunk),
         TEST(test_the_floor_counts_context_and_overhead),
+        TEST(test_a_small_ring_takes_what_there_is),
+        TEST(test_slots_are_shared_to_the_last_byte),
+        TEST(test_enough_is_in_flight),
         TEST(test_of_two_limits_the_smaller_counts),
         TEST(test_without_limits_free_memory_decides),
         TEST(test_a_model_of_hundreds_of_gigabytes),

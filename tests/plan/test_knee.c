@@ -197,10 +197,14 @@ static void stalls_of_others_count_where_memory_is_short(void **state)
     assert_int_equal(m.last, HYPURA_BUDGET_PRESSURE);
     assert_true(m.sample.held_bytes < before);
 
-    for (int i = 0; i < 400; i++) { /* they go on, whatever is given up */
+    int n_pressed = 0;
+    for (int i = 0; i < 400; i++) { /* they go on, whatever is given up: nothing more is */
+        const int n_changes = m.n_changes;
         m.sample.stall_us += 15000;
         step(&m, 50000);
+        n_pressed += m.n_changes > n_changes && m.last == HYPURA_BUDGET_PRESSURE;
     }
+    assert_int_equal(n_pressed, 0);
     assert_true(m.sample.held_bytes > before / 2);
 
     machine roomy = start(16 * GIB, 4 * GIB, 4 * GIB); /* they stall in a group of their own */

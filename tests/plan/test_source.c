@@ -88,6 +88,22 @@ static void idle_time_decides_nothing(void **state)
     assert_true(d.source.through);
 }
 
+/* A decode that stood still for a while says nothing about its reads. */
+static void a_window_with_a_pause_does_not_count(void **state)
+{
+    (void)state;
+    decode d = begin(1.0, 100, 200);
+    for (int i = 0; i < 50; i++) {
+        d.now_us += 900000;
+        d.needed_bytes += 1000;
+        d.n_changes += hypura_source_decide(&d.source, d.now_us, d.needed_bytes, -1);
+    }
+    assert_int_equal(d.n_changes, 0);
+    assert_int_equal(d.source.n_windows, 0);
+    run(&d, 1000);
+    assert_true(d.source.through);
+}
+
 /* Twice as much work while both are tried: each meets some of it. */
 static void a_change_of_the_work_does_not_decide(void **state)
 {
@@ -115,6 +131,7 @@ int main(void)
         cmocka_unit_test(the_faster_way_is_kept),
         cmocka_unit_test(a_file_that_leaves_the_cache_is_read_direct_again),
         cmocka_unit_test(idle_time_decides_nothing),
+        cmocka_unit_test(a_window_with_a_pause_does_not_count),
         cmocka_unit_test(a_change_of_the_work_does_not_decide),
         cmocka_unit_test(every_way_has_a_name),
     };

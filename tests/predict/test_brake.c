@@ -58,6 +58,21 @@ static void test_a_loss_costs_less_than_a_hundredth(void **state)
     assert_true(pass(&brake, &c, 10000) < 10000 * 1.01 * 1000);
 }
 
+/* What does not pay is tried less and less often: after 256, 512, 1024 tokens and so on. */
+static void test_trials_in_vain_become_rare(void **state)
+{
+    (void)state;
+    hypura_brake brake;
+    course c = {.without_us = 1000, .with_us = 1100};
+    int n_trials = 0;
+    hypura_brake_open(&brake);
+    for (int i = 0; i < 20000; i++) {
+        n_trials += brake.state == HYPURA_BRAKE_TRYING && brake.token == 0;
+        pass(&brake, &c, 1);
+    }
+    assert_int_equal(n_trials, 7);
+}
+
 /* No difference: off, as what does not help may still wear the drive. */
 static void test_no_gain_is_none(void **state)
 {
@@ -183,6 +198,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_gain_is_kept),
         cmocka_unit_test(test_a_loss_costs_less_than_a_hundredth),
+        cmocka_unit_test(test_trials_in_vain_become_rare),
         cmocka_unit_test(test_no_gain_is_none),
         cmocka_unit_test(test_what_changes_is_seen),
         cmocka_unit_test(test_stray_tokens_do_not_count),
