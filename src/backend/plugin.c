@@ -9,7 +9,7 @@
  *
  *     HYPURA_MEMORY=SIZE   weights held at most (K, M, G are powers of 1024);
  *                          unset: nothing is claimed and the program runs as it is
- *     HYPURA_STATS=FILE    one line of JSON when a model is closed; "-": stderr
+ *     HYPURA_STATS=FILE    one line of JSON when the program ends; "-": stderr
  *
  * Without libllama's graph the plan goes by the weights' names: experts and
  * feed-forward weights stream, everything else stays where libllama puts it.

@@ -66,7 +66,8 @@ int hypura_command_estimate(const hypura_environment *environment, int argc, cha
         .operands = "MODEL",
         .n_operands = 1,
         .about = "Tells in which mode a model would run, which bytes would lie where, the least\n"
-                 "memory it can run in, and the tokens per second to expect. Loads no weights.\n",
+                 "memory it can run in, and the tokens per second to expect. Loads no weights.\n"
+                 "--memory and --weights exclude each other.\n",
         .options = options,
         .n_options = sizeof options / sizeof *options,
         .notes = hypura_size_notes,

@@ -136,7 +136,8 @@ int hypura_command_profile(const hypura_environment *environment, int argc, char
         .command = "profile",
         .operands = "",
         .about = "Measures memory, processors, devices and the drive of the cache folder, and stores\n"
-                 "the result there. Later calls show the stored profile with memory taken anew.\n",
+                 "the result there. Later calls show the stored profile with memory taken anew; one\n"
+                 "of a busy machine is measured again once it is not, twice at most.\n",
         .options = options,
         .n_options = sizeof options / sizeof *options,
     };
