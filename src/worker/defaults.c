@@ -6,6 +6,7 @@
 #include "base/status.h"
 
 #include <jansson.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -37,13 +38,17 @@ static const struct {
 static hypura_status add_number(hypura_worker_words *words, size_t which, const json_t *value, hypura_error *error)
 {
     char text[32];
+    const double number = json_number_value(value);
     if (!json_is_number(value)) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "the default of %s is no number", defaults[which].name);
     }
-    if (defaults[which].kind == DEFAULT_INTEGER) {
-        snprintf(text, sizeof text, "%lld", (long long)json_number_value(value));
+    if (defaults[which].kind == DEFAULT_REAL) {
+        snprintf(text, sizeof text, "%.9g", number);
+    } else if (number < INT32_MIN || number > UINT32_MAX) { /* seeds are counted up to there */
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%.9g as the default of %s is out of range", number,
+                           defaults[which].name);
     } else {
-        snprintf(text, sizeof text, "%.9g", json_number_value(value));
+        snprintf(text, sizeof text, "%lld", (long long)number);
     }
     hypura_worker_add_copy(words, defaults[which].option, text);
     return HYPURA_OK;

@@ -1,0 +1,138 @@
+/*
+ * test_arguments.c - the worker's command line, and what a model's parameters add to that of llama.cpp's server.
+ */
+#include "worker/arguments.h"
+#include "worker/defaults.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define NEEDED "--model", "m.gguf", "--name", "m", "--socket", "s.sock", "--live", "l"
+
+static hypura_status parse(const char *const *words, hypura_worker_arguments *arguments, hypura_error *error)
+{
+    static char *argv[16];
+    int argc = 0;
+    argv[argc++] = "hypura-engine";
+    for (; words[argc - 1]; argc++) {
+        argv[argc] = (char *)(uintptr_t)words[argc - 1];
+    }
+    argv[argc] = NULL;
+    optind = 0; /* from the beginning */
+    return hypura_worker_parse(argc, argv, arguments, error);
+}
+
+static void what_the_front_says_is_taken(void **state)
+{
+    (void)state;
+    hypura_worker_arguments arguments;
+    hypura_error error = {0};
+    const char *const words[] = {NEEDED, "--memory=2G", "--vram=1G+512M", "--threads=3", "--parallel=2", NULL};
+    assert_int_equal(parse(words, &arguments, &error), HYPURA_OK);
+    assert_string_equal(arguments.model.path, "m.gguf");
+    assert_string_equal(arguments.socket, "s.sock");
+    assert_int_equal(arguments.model.memory_bytes, UINT64_C(2) << 30);
+    assert_int_equal(arguments.model.vram_bytes, 0);
+    assert_int_equal(arguments.model.gpu_vram_bytes[0], 1 << 30);
+    assert_int_equal(arguments.model.gpu_vram_bytes[1], 512 << 20);
+    assert_int_equal(arguments.model.n_threads, 3);
+    assert_int_equal(arguments.n_sequences, 2);
+}
+
+static void what_is_wrong_is_named(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *words[10];
+        const char *message;
+    } rows[] = {{{"--model", "m.gguf", NULL}, "are needed"},
+                {{NEEDED, "--sideways", NULL}, "--sideways is not an option"},
+                {{NEEDED, "--memory=much", NULL}, "--memory much cannot"},
+                {{NEEDED, "--parallel=0", NULL}, "--parallel 0 cannot"},
+                {{NEEDED, "--threads=-1", NULL}, "--threads -1 cannot"},
+                {{NEEDED, "--context=2147483648", NULL}, "--context 2147483648 cannot"},
+                {{NEEDED, "--vram=1G+", NULL}, "--vram 1G+ cannot"},
+                {{NEEDED, "--vram=1G+1G+1G+1G+1G+1G+1G+1G+1G+1G+1G+1G+1G+1G+1G+1G+1G", NULL}, "cannot be understood"}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        hypura_worker_arguments arguments;
+        hypura_error error = {0};
+        assert_int_equal(parse(rows[i].words, &arguments, &error), HYPURA_ERR_USAGE);
+        assert_non_null(strstr(error.message, rows[i].message));
+    }
+}
+
+static hypura_status add(const char *json, hypura_worker_words *words, hypura_error *error, void **kept)
+{
+    *words = (hypura_worker_words){0};
+    *error = (hypura_error){0};
+    return hypura_worker_add_defaults(json, words, kept, error);
+}
+
+static void parameters_become_options(void **state)
+{
+    (void)state;
+    static const char *const expected[] = {"--top-k", "40", "--temp",           "0.5", "--seed",           "4294967295",
+                                           "--keep",  "-1", "--reverse-prompt", "a",   "--reverse-prompt", "b"};
+    hypura_worker_words words;
+    hypura_error error;
+    void *kept;
+    assert_int_equal(
+        add("{\"top_k\":40.9,\"temperature\":0.5,\"seed\":4294967295,\"n_keep\":-1,\"stop\":[\"a\",\"b\"]}", &words,
+            &error, &kept),
+        HYPURA_OK);
+    assert_int_equal(words.n, sizeof expected / sizeof *expected);
+    for (int i = 0; i < words.n; i++) {
+        assert_string_equal(words.words[i], expected[i]);
+    }
+    json_decref(kept);
+}
+
+/* They come with models that were pulled. */
+static void parameters_that_no_option_takes_are_named(void **state)
+{
+    (void)state;
+    static char many[4096] = "{\"stop\":[\"a\"";
+    for (int i = 0; i < 100; i++) {
+        strcat(many, ",\"a\"");
+    }
+    strcat(many, "]}");
+    const struct {
+        const char *json;
+        const char *message;
+    } rows[] = {{"[]", "no JSON object"},
+                {"{\"top_k\":", "no JSON object"},
+                {"{\"sideways\":1}", "no default of sideways"},
+                {"{\"top_k\":\"40\"}", "the default of top_k is no number"},
+                {"{\"top_k\":1e300}", "1e+300 as the default of top_k is out of range"},
+                {"{\"n_keep\":-4294967296}", "the default of n_keep is out of range"},
+                {"{\"stop\":\"a\"}", "the default of stop is no list"},
+                {"{\"stop\":[1]}", "the default of stop is no list of texts"},
+                {many, "too many texts"}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        hypura_worker_words words;
+        hypura_error error;
+        void *kept;
+        assert_int_equal(add(rows[i].json, &words, &error, &kept), HYPURA_ERR_USAGE);
+        assert_non_null(strstr(error.message, rows[i].message));
+        json_decref(kept);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_the_front_says_is_taken),
+        cmocka_unit_test(what_is_wrong_is_named),
+        cmocka_unit_test(parameters_become_options),
+        cmocka_unit_test(parameters_that_no_option_takes_are_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
