@@ -50,9 +50,32 @@ void hypura_pull_plan_clear(hypura_pull_plan *plan)
     *plan = (hypura_pull_plan){0};
 }
 
+/* A file listed twice is one. Each part is locked while it is filled: one file in two roles would wait for itself. */
+static hypura_status check_new(const hypura_pull_plan *plan, const char *url, const char *sha256, const char *staged,
+                               bool *is_new, hypura_error *error)
+{
+    *is_new = true;
+    for (size_t i = 0; i < plan->n_files; i++) {
+        const bool same_file = strcmp(plan->files[i].sha256, sha256) == 0;
+        const bool same_role = strcmp(plan->files[i].staged, staged) == 0;
+        *is_new = *is_new && !(same_file && same_role);
+        if (same_file != same_role) {
+            return hypura_fail(error, HYPURA_ERR_FORMAT, "%s: is listed as %s, %s", url, staged,
+                               same_file ? "and as another part of the model" : "as another file is");
+        }
+    }
+    return HYPURA_OK;
+}
+
 hypura_status hypura_pull_plan_add(hypura_pull_plan *plan, char *url, const char *sha256, uint64_t bytes,
                                    const char *staged, hypura_error *error)
 {
+    bool is_new;
+    const hypura_status status = check_new(plan, url, sha256, staged, &is_new, error);
+    if (status != HYPURA_OK || !is_new) {
+        free(url);
+        return status;
+    }
     hypura_pull_file *larger = realloc(plan->files, (plan->n_files + 1) * sizeof *larger);
     if (larger == NULL) {
         free(url);

@@ -17,6 +17,7 @@ for each request and not listed, says what goes wrong:
     no_lfs                      no SHA-256 is listed
     private                     only those with the token "secret" may look; the CDN must not see it
     pages: N                    that many files to a page of the listing
+    twice                       manifests list each layer twice
 
 FOLDER/log gets a line for each request: method, path, Range.
 """
@@ -136,6 +137,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                                "digest": "sha256:" + hashlib.sha256(data).hexdigest()})
         if not layers:
             return self.answer(404)
+        if faults_of(repository).get("twice"):
+            layers += layers
         return self.answer(200, json.dumps({"schemaVersion": 2, "layers": layers}).encode())
 
     def file(self, repository, name, faults):

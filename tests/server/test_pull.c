@@ -372,6 +372,22 @@ static void a_registry_has_models_with_settings(void **state)
     hypura_model_entry_release(entry);
 }
 
+static void a_file_that_is_listed_twice_comes_once(void **state)
+{
+    (void)state;
+    fixture_write_gguf("hub/library/m/a.gguf", &(fixture_gguf){0});
+    fixture_write_text("hub/library/m/faults.json", "{\"twice\": true}");
+    reports r = {.statuses = ""};
+    check_pull("m:a", &r);
+    assert_int_equal(r.n_files, 1);
+    check_same("models/m@a.gguf", "hub/library/m/a.gguf");
+
+    fixture_write_gguf("hub/library/m/b.gguf", &(fixture_gguf){0});
+    fixture_write_gguf("hub/library/m/b.mmproj", &(fixture_gguf){0});
+    check_failure("m:b", HYPURA_ERR_FORMAT, "and as another part of the model");
+    assert_int_equal(fixture_count_files("models/.partial"), 0);
+}
+
 static void *pull_in_thread(void *user)
 {
     hypura_error error = {0};
@@ -451,6 +467,7 @@ int main(void)
         PULLS(what_cannot_be_had_is_told),
         PULLS(a_token_is_for_the_hub_alone),
         PULLS(a_registry_has_models_with_settings),
+        PULLS(a_file_that_is_listed_twice_comes_once),
         PULLS(pulls_of_one_model_share_what_comes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
