@@ -349,16 +349,13 @@ bool hypura_os_others_us(uint64_t *us)
     uint64_t system = 0;
     uint64_t stolen = 0;
     FILE *file = fopen("/proc/stat", "re");
-    const bool read = file != NULL && fscanf(file,
-                                             "cpu %" SCNu64 " %" SCNu64 " %" SCNu64 " %*" SCNu64 " %*" SCNu64
-                                             " %*" SCNu64 " %*" SCNu64 " %" SCNu64,
+    const bool read = file != NULL && fscanf(file, "cpu %" SCNu64 " %" SCNu64 " %" SCNu64 " %*u %*u %*u %*u %" SCNu64,
                                              &user, &nice, &system, &stolen) == 4;
     if (file != NULL) {
         (void)fclose(file);
     }
     const long ticks_per_s = sysconf(_SC_CLK_TCK);
-    const uint64_t all_us =
-        ticks_per_s > 0 ? (user + nice + system + stolen) * 1000000u / (uint64_t)ticks_per_s : 0;
+    const uint64_t all_us = ticks_per_s > 0 ? (user + nice + system + stolen) * 1000000u / (uint64_t)ticks_per_s : 0;
     return hypura_posix_others(all_us, us) && read;
 }
 
