@@ -617,6 +617,7 @@ typedef struct hypura_verify_case {
     uint32_t prompt_tokens;
     uint32_t tokens; /* decoded after the prompt */
     uint32_t ubatch;
+    hypura_form form;
     char     io_engine[16];
     uint64_t differing; /* logits whose bits differ */
     uint64_t bytes_read;
@@ -647,8 +648,9 @@ typedef struct hypura_verify_options {
     const char *const *io_engines; /* NULL: every engine there is */
     int             n_io_engines;
     uint32_t        tokens; /* decoded after each prompt; 0: 16 */
-    bool            repack; /* compare with weights repacked on both sides; false: plain on both */
-    bool            repack_output; /* with the output matrix alone repacked on both sides */
+    bool            no_repack; /* HYPURA_FORM_FILE on both sides; of these three at most one */
+    bool            repack;    /* HYPURA_FORM_REPACKED; none: the form that a model is opened with at that budget, */
+    bool            repack_output; /* HYPURA_FORM_OUTPUT; by rates in cache_dir, see hypura_model_options */
     bool            resize; /* what is held changes at random all the time, up to the budget */
     int             n_threads;
     const char     *cache_dir;

@@ -76,7 +76,7 @@ export HYPURA_CACHE_DIR=$build/cache
 emulated "$build/mkmodel" tiny "$build/tiny"
 for model in moe-f32 moe-q8_0 moe-q4_0 moe-mxfp4 moe-odd-f16 moe-lead-q4_0 dense-bf16 dense-q4_K dense-q4_0; do
     echo "== $model"
-    emulated "$build/hypura" verify "$build/tiny/$model.gguf" --prompt-tokens 1,7,40 --tokens 4 --threads 2
+    emulated "$build/hypura" verify "$build/tiny/$model.gguf" --prompt-tokens 1,7,40 --tokens 4 --threads 2 --no-repack
 done
 echo "== moe-q4_0, repacked"
 emulated "$build/hypura" verify "$build/tiny/moe-q4_0.gguf" --prompt-tokens 1,7,40 --tokens 4 --threads 2 --repack

@@ -25,6 +25,7 @@ static json_t *report_json(const hypura_verify_report *report)
         hypura_json_integer(&entry, "prompt_tokens", one->prompt_tokens);
         hypura_json_integer(&entry, "tokens", one->tokens);
         hypura_json_integer(&entry, "ubatch", one->ubatch);
+        hypura_json_text(&entry, "form", hypura_form_name(one->form));
         hypura_json_text(&entry, "io_engine", one->io_engine);
         hypura_json_integer(&entry, "differing", one->differing);
         hypura_json_integer(&entry, "bytes_read", one->bytes_read);
@@ -50,12 +51,12 @@ static void print_limit(hypura_table *table, uint64_t bytes)
 
 static hypura_status print_report(const hypura_verify_report *report, hypura_error *error)
 {
-    static const char *const titles[] = {"weights", "GPU memory", "prompt",   "tokens", "ubatch",
-                                         "engine",  "read",       "uploaded", "differing logits"};
+    static const char *const titles[] = {"weights", "GPU memory", "prompt",   "tokens",   "ubatch",
+                                         "form",    "engine",     "read",   "uploaded", "differing logits"};
     hypura_table table;
     uint64_t n_ahead = 0;
     uint64_t n_repeated = 0;
-    hypura_table_open(&table, "rrrrrlrrr");
+    hypura_table_open(&table, "rrrrrllrrr");
     for (size_t i = 0; i < sizeof titles / sizeof *titles; i++) {
         hypura_table_cell(&table, "%s", titles[i]);
     }
@@ -66,6 +67,7 @@ static hypura_status print_report(const hypura_verify_report *report, hypura_err
         hypura_table_cell(&table, "%u", one->prompt_tokens);
         hypura_table_cell(&table, "%u", one->tokens);
         hypura_table_cell(&table, "%u", one->ubatch);
+        hypura_table_cell(&table, "%s", hypura_form_name(one->form));
         hypura_table_cell(&table, "%s", one->io_engine);
         hypura_table_size(&table, one->bytes_read);
         hypura_table_size(&table, one->bytes_uploaded);
@@ -165,8 +167,10 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
          .to.unsigneds = &ubatches, .min = 1, .max = 65536},
         {"io-engine", "NAME,...", "engines that read: uring, pool (default: all there are)", HYPURA_OPTION_CHOICES,
          .to.choice_list = &engines, .choices = hypura_io_engines},
-        {"repack", NULL, "weights in the CPU's fastest form, on both sides", HYPURA_OPTION_FLAG, .to.flag = &wanted.repack},
-        {"repack-output", NULL, "the output matrix alone in that form, on both sides", HYPURA_OPTION_FLAG,
+        {"no-repack", NULL, "weights as in the file, on both sides (default: as in run)",
+         HYPURA_OPTION_FLAG, .to.flag = &wanted.no_repack},
+        {"repack", NULL, "weights in the CPU's own layout, on both sides", HYPURA_OPTION_FLAG, .to.flag = &wanted.repack},
+        {"repack-output", NULL, "the output matrix alone in that layout, on both sides", HYPURA_OPTION_FLAG,
          .to.flag = &wanted.repack_output},
         {"tokens", "N", "tokens decoded after each prompt (default: 16)", HYPURA_OPTION_UNSIGNED,
          .to.unsigned_integer = &wanted.tokens, .min = 1, .max = INT32_MAX},

@@ -13,7 +13,8 @@
  * So the two never share memory, and all but the first prompt meet a pager that
  * already holds something. Plain holds each weight in the form in which Hypura is to
  * compute with it, as kernels of repacked weights round differently: in the file's own
- * layout, or, where that is asked for, all repacked, or the output matrix alone.
+ * layout, all repacked, or the output matrix alone: what a run with the same limit takes,
+ * or what is asked for.
  */
 #include "engine/replay.h"
 #include "engine/unrest.h"
@@ -43,6 +44,13 @@ typedef struct verify_limits {
     const uint64_t *gpu_vram_bytes; /* HYPURA_MAX_GPUS of them; NULL: none */
 } verify_limits;
 
+/* What plain libllama has to have in common with a case; it writes its scripts anew for another. */
+typedef struct verify_setup {
+    uint32_t n_ubatch; /* asked for, or taken by itself */
+    hypura_form form;
+    hypura_load_gpu gpus;
+} verify_setup;
+
 typedef struct verification {
     const hypura_verify_options *options;
     const uint32_t *prompts;
@@ -62,9 +70,8 @@ typedef struct verification {
     uint32_t longest_prompt;
     hypura_profile profile;
     hypura_script *scripts; /* one for each prompt */
-    uint32_t script_ubatch;  /* that they were written with, or asked for */
+    verify_setup setup;     /* of these */
     bool over_gpus;
-    hypura_load_gpu gpus; /* that they were written on */
     hypura_verify_report *report;
     uint64_t opened; /* models, for progress */
 } verification;
@@ -224,8 +231,8 @@ static hypura_model_options options_of(const verification *v, uint32_t n_ubatch,
                                     .n_threads = v->options->n_threads,
                                     .force_paging = engine != NULL,
                                     .plain = engine == NULL,
-                                    .no_repack = !v->options->repack,
-                                    .repack_output = v->options->repack_output,
+                                    .no_repack = v->setup.form != HYPURA_FORM_REPACKED,
+                                    .repack_output = v->setup.form == HYPURA_FORM_OUTPUT,
                                     .io_engine = engine,
                                     .foresight = HYPURA_FORESIGHT_ON};
     if (limits->gpu_vram_bytes) {
@@ -239,7 +246,7 @@ static hypura_status open_model(verification *v, uint32_t n_ubatch, const verify
 {
     const hypura_model_options options = options_of(v, n_ubatch, limits, engine);
     const hypura_model_extras extras = {
-        .profile = &v->profile, .all_logits = true, .gpus = v->over_gpus ? &v->gpus : NULL};
+        .profile = &v->profile, .all_logits = true, .gpus = v->over_gpus ? &v->setup.gpus : NULL};
     hypura_status status = step(v, error);
     return status == HYPURA_OK ? hypura_model_open_with(&options, &extras, model, error) : status;
 }
@@ -266,7 +273,7 @@ static hypura_status write_scripts(verification *v, uint32_t *n_ubatch, hypura_e
     return status == HYPURA_OK ? status : hypura_fail_prefix(error, "plain llama.cpp");
 }
 
-/* ---- GPUs --------------------------------------------------------------- */
+/* ---- what both sides have in common ------------------------------------- */
 
 static bool same_gpus(const hypura_load_gpu *a, const hypura_load_gpu *b)
 {
@@ -277,16 +284,28 @@ static bool same_gpus(const hypura_load_gpu *a, const hypura_load_gpu *b)
     return same;
 }
 
-/* *n_ubatch: 0 for the one that is taken by itself, which it becomes. */
-static hypura_status find_gpus(const verification *v, uint32_t *n_ubatch, const verify_limits *limits,
-                               hypura_load_gpu *gpus, hypura_error *error)
+static bool same_setup(const verify_setup *a, const verify_setup *b)
 {
-    const hypura_model_options options = options_of(v, *n_ubatch, limits, v->engines[0]);
+    return a->n_ubatch == b->n_ubatch && a->form == b->form && same_gpus(&a->gpus, &b->gpus);
+}
+
+/* With these limits. asked: a ubatch, or 0 for the one that is taken by itself. */
+static hypura_status find_setup(const verification *v, uint32_t asked, const verify_limits *limits, verify_setup *setup,
+                                hypura_error *error)
+{
+    hypura_model_options options = options_of(v, asked, limits, v->engines[0]);
+    options.no_repack = v->options->no_repack || v->options->repack_output;
+    options.repack_output = v->options->repack_output;
+    if (!v->over_gpus && !v->options->repack) {
+        options.cache_dir = v->options->cache_dir; /* of the rates by which a form is chosen */
+    }
     hypura_preparation prepared;
     hypura_status status = hypura_prepare(&options, &v->profile, true, &prepared, error);
     if (status == HYPURA_OK) {
-        *gpus = prepared.gpus;
-        *n_ubatch = *n_ubatch > 0 ? *n_ubatch : prepared.context.n_ubatch;
+        *setup = (verify_setup){.n_ubatch = asked > 0 ? asked : prepared.context.n_ubatch, .form = prepared.plan->form};
+        if (v->over_gpus) {
+            setup->gpus = prepared.gpus;
+        }
         hypura_prepare_clear(&prepared);
     }
     return status;
@@ -299,23 +318,20 @@ static void clear_scripts(verification *v)
     }
 }
 
-/* Plain once, and again where a budget moves layers from one device to another, or has no
- * room for parts of a prompt that are as large. asked: a ubatch, or 0; *n_ubatch: what it came to. */
+/* Plain once, and again where a budget moves layers from one device to another, has no room
+ * for parts of a prompt that are as large, or is computed with in another form. asked: a ubatch,
+ * or 0; *n_ubatch: what it came to. */
 static hypura_status prepare_scripts(verification *v, uint32_t asked, const verify_limits *limits, uint32_t *n_ubatch,
                                      hypura_error *error)
 {
-    hypura_load_gpu gpus = {.n = 0};
-    uint32_t wanted = asked;
-    hypura_status status =
-        v->over_gpus || asked == 0 ? find_gpus(v, &wanted, limits, &gpus, error) : HYPURA_OK;
-    if (status != HYPURA_OK ||
-        (v->scripts[0].n_rows > 0 && wanted == v->script_ubatch && same_gpus(&gpus, &v->gpus))) {
+    verify_setup setup;
+    hypura_status status = find_setup(v, asked, limits, &setup, error);
+    if (status != HYPURA_OK || (v->scripts[0].n_rows > 0 && same_setup(&setup, &v->setup))) {
         return status;
     }
     clear_scripts(v);
-    v->gpus = gpus;
-    v->script_ubatch = wanted;
-    *n_ubatch = wanted;
+    v->setup = setup;
+    *n_ubatch = setup.n_ubatch;
     return write_scripts(v, n_ubatch, error);
 }
 
@@ -333,7 +349,7 @@ static hypura_status follow_scripts(verification *v, uint32_t n_ubatch, const ve
 {
     hypura_model *model = NULL;
     hypura_status status = open_model(v, n_ubatch, limits, engine, &model, error);
-    if (status == HYPURA_OK && v->over_gpus && !same_gpus(&model->prepared.gpus, &v->gpus)) {
+    if (status == HYPURA_OK && v->over_gpus && !same_gpus(&model->prepared.gpus, &v->setup.gpus)) {
         status = hypura_fail(error, HYPURA_ERR_BACKEND,
                              "what is free on the GPUs changed meanwhile, and layers with it: try again");
     }
@@ -345,7 +361,8 @@ static hypura_status follow_scripts(verification *v, uint32_t n_ubatch, const ve
                                   .vram_bytes = vram_of(limits),
                                   .prompt_tokens = script->n_prompt,
                                   .tokens = script->n_steps,
-                                  .ubatch = n_ubatch};
+                                  .ubatch = n_ubatch,
+                                  .form = v->setup.form};
         hypura_gpus_name(&model->prepared.gpus, model->prepared.map, c->gpus, sizeof(c->gpus));
         hypura_model_reset_statistics(model);
         hypura_unrest *unrest = NULL;
@@ -405,8 +422,9 @@ hypura_status hypura_verify(const hypura_verify_options *options, hypura_verify_
     if (!options->path) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "no model was named: pass the path of a GGUF file");
     }
-    if (options->repack && options->repack_output) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "all weights repacked, or the output alone: ask for one of them");
+    if (options->repack + options->repack_output + options->no_repack > 1) {
+        return hypura_fail(error, HYPURA_ERR_USAGE,
+                           "all weights repacked, the output alone, or none: ask for one of them");
     }
     hypura_status status = prepare(&v, error);
     if (status == HYPURA_OK) {

@@ -319,6 +319,29 @@ static void pretend_rates(double plain_bytes_per_s, double repacked_bytes_per_s)
     json_decref(root);
 }
 
+/* Plain libllama has the form of a run with as much memory, and so has what is compared with it. */
+static void verify_form(const hypura_model_options *run, hypura_form form)
+{
+    const uint32_t prompt = 60;
+    const char *const engine = "pool";
+    const hypura_verify_options options = {.path = run->path,
+                                           .weights_bytes = &run->weights_bytes,
+                                           .n_weights = 1,
+                                           .prompt_tokens = &prompt,
+                                           .n_prompts = 1,
+                                           .io_engines = &engine,
+                                           .n_io_engines = 1,
+                                           .tokens = run->n_context - prompt,
+                                           .n_threads = run->n_threads,
+                                           .cache_dir = run->cache_dir};
+    hypura_verify_report report;
+    hypura_error error;
+    fixture_ok(hypura_verify(&options, &report, &error), &error);
+    assert_true(report.identical && report.n_cases == 1);
+    assert_int_equal(report.cases[0].form, form);
+    hypura_verify_report_clear(&report);
+}
+
 /* Where weights stay as in the file the output does not, unless that is slower too; estimates count it so. */
 static void the_output_is_repacked_all_the_same(void **state)
 {
@@ -360,6 +383,7 @@ static void the_output_is_repacked_all_the_same(void **state)
         alone_s = i == 0 ? plan->compute_s - output_s : alone_s;
         assert_true(fabs(plan->compute_s - output_s - alone_s) < 1e-6);
         hypura_plan_free(plan);
+        verify_form(&options, cases[i].form);
     }
     hypura_map_close(of);
 }

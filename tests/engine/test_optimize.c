@@ -345,6 +345,7 @@ static void records_change_no_bit(void **state)
                                                .weights_bytes = weights,
                                                .n_weights = 2,
                                                .tokens = 6,
+                                               .no_repack = repack == 0,
                                                .repack = repack == 1,
                                                .n_threads = 1,
                                                .cache_dir = fixture_cache_dir()};

@@ -83,6 +83,7 @@ static void mixture_at_every_ubatch(void **state)
                                      .ubatches = ubatches,
                                      .n_ubatches = 3,
                                      .tokens = 3,
+                                     .no_repack = true,
                                      .n_threads = 1,
                                      .cache_dir = fixture_cache_dir()};
     hypura_verify_report report;
@@ -120,6 +121,7 @@ static void verify_part(const char *path, unsigned percent, bool resize, bool re
                                      .io_engines = &engine,
                                      .n_io_engines = 1,
                                      .tokens = 3,
+                                     .no_repack = !repack,
                                      .repack = repack,
                                      .resize = resize,
                                      .n_threads = 2,
@@ -128,6 +130,7 @@ static void verify_part(const char *path, unsigned percent, bool resize, bool re
     check_report(&report, 1);
     assert_string_equal(report.cases[0].io_engine, "pool");
     assert_true(report.cases[0].bytes_read > 0);
+    assert_int_equal(report.cases[0].form, repack ? HYPURA_FORM_REPACKED : HYPURA_FORM_FILE);
     assert_int_equal(report.cases[0].n_resizes > 0, resize); /* how many depends on how busy the machine is */
     hypura_verify_report_clear(&report);
 }
@@ -144,6 +147,7 @@ static void verify_rows(const char *path)
                                          .prompt_tokens = prompts,
                                          .n_prompts = 3,
                                          .tokens = 3,
+                                         .no_repack = !repack,
                                          .repack = repack,
                                          .n_threads = 2,
                                          .cache_dir = fixture_cache_dir()};

@@ -160,6 +160,7 @@ static verdict verify_one(const char *path, int index)
                                      .io_engines = &engine,
                                      .n_io_engines = 1,
                                      .tokens = 4,
+                                     .no_repack = true,
                                      .n_threads = 1,
                                      .cache_dir = cache_dir};
     hypura_verify_report report;
