@@ -145,8 +145,10 @@ static hypura_status load_as(server_fleet *fleet, fleet_member *member, const ch
         member->wanted_bytes = estimate.memory_bytes;
         status = fleet_make_room(fleet, member, &estimate, cancelled, user, error);
     } else if (status == HYPURA_ERR_BUDGET) {
-        char reason[sizeof(error->message)];
-        memcpy(reason, error->message, sizeof reason);
+        char reason[sizeof(error->message)] = "";
+        if (error) {
+            memcpy(reason, error->message, sizeof reason);
+        }
         (void)fleet_fail_too_large(fleet, member, reason, error);
     }
     if (status != HYPURA_OK) {

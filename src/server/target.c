@@ -121,12 +121,13 @@ static bool renew(http_exchange *exchange, server_target *target, hypura_error *
     return fleet_acquire(fleet, &target->wish, target_client_gone, exchange, &target->lease, error) == HYPURA_OK;
 }
 
+/* error: NULL where nobody wants to know. */
 static hypura_status finish(const server_target *target, hypura_status status, hypura_error *error)
 {
-    if (status != HYPURA_OK && target->lease.member) {
+    if (status != HYPURA_OK && error && target->lease.member) {
         explain(target, error);
     }
-    return status == HYPURA_OK ? HYPURA_OK : error->status;
+    return status == HYPURA_OK || !error ? status : error->status;
 }
 
 static hypura_status run_once(server_target *target, upstream_call *call, const json_t *body, hypura_error *error)
