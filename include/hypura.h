@@ -12,7 +12,8 @@
  * What always holds:
  *  - Nothing here prints, exits or reads the environment. A call that can fail
  *    returns a hypura_status and, where it takes a hypura_error, fills it with a
- *    message that names the file, tensor or number at fault and what to try.
+ *    message that names the file, tensor or number at fault and what to try. It
+ *    may be NULL.
  *  - All sizes are bytes, all times microseconds, unless a name says otherwise.
  *  - Objects are opened and closed in pairs. A closed or NULL object may be
  *    closed again as NULL. Different objects may be used from different threads;

@@ -523,6 +523,10 @@ static hypura_status run_cells(bench *b, hypura_error *error)
 hypura_status hypura_bench(const hypura_bench_options *options, hypura_bench_report *report, hypura_error *error)
 {
     bench b = {.options = options, .report = report};
+    hypura_error local;
+    if (!error) {
+        error = &local;
+    }
     memset(report, 0, sizeof(*report));
     hypura_error_clear(error);
     hypura_status status = prepare(&b, error);

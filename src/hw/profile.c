@@ -175,6 +175,10 @@ static hypura_status measure_again(const hypura_profile_options *options, const 
 hypura_status hypura_profile_get(const hypura_profile_options *options, hypura_profile *profile, hypura_error *error)
 {
     const char *storage = options->storage_path != NULL ? options->storage_path : options->cache_dir;
+    hypura_error local;
+    if (error == NULL) {
+        error = &local;
+    }
     if (storage == NULL) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "name a cache folder, or a folder or file to measure");
     }

@@ -240,6 +240,7 @@ static void what_cannot_be_stored_is_told_and_used(void **state)
     options = (hypura_profile_options){
         .cache_dir = "/dev/null/cache", .storage_path = fixture_folder, .progress = stop, .progress_user = &s};
     assert_int_equal(hypura_profile_get(&options, &p, &error), HYPURA_ERR_CANCELLED); /* it would measure */
+    assert_int_equal(hypura_profile_get(&options, &p, NULL), HYPURA_ERR_CANCELLED);
 }
 
 static void senseless_options_are_refused(void **state)
