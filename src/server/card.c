@@ -72,19 +72,15 @@ void hypura_card_format_parameters(uint64_t n_parameters, char *text, size_t cap
 /* The type that most bytes have, for files that do not say. */
 static void most_bytes(const hypura_map *map, char *text, size_t capacity)
 {
+    uint64_t bytes[GGML_TYPE_COUNT] = {0};
     uint64_t best = 0;
     const char *name = "";
     for (int i = 0; i < map->n_tensors; i++) {
-        uint64_t bytes = 0;
-        for (int j = i; j < map->n_tensors; j++) {
-            bytes += map->tensors[j].type == map->tensors[i].type ? map->tensors[j].bytes : 0;
-        }
-        if (bytes > best) {
-            best = bytes;
-            name = map->tensors[i].type_name;
-        }
-        if (bytes > map->tensor_bytes / 2) {
-            break;
+        const hypura_tensor *tensor = &map->tensors[i];
+        bytes[tensor->type] += tensor->bytes;
+        if (bytes[tensor->type] > best) {
+            best = bytes[tensor->type];
+            name = tensor->type_name;
         }
     }
     size_t n = 0;
