@@ -1,58 +1,98 @@
 /*
- * test_again.c - a profile that was measured beside other work is measured again when that has ended. Runs alone: other
- * tests are other work.
+ * test_again.c - a profile that was measured beside other work is measured again when that has ended. What others have of
+ * the processors, and what the probes measure, is as the tests say; test_os.c looks at the one, test_profile.c at the other.
  */
+#include "base/clock.h"
+#include "base/status.h"
+#include "hw/probe.h"
 #include "hw/store.h"
 #include "os/os.h"
 
 #include "hw_fixture.h"
 
-#include <signal.h>
-#include <sys/wait.h>
 #include <time.h>
 
-enum { MAX_BUSY = 256 };
+static struct {
+    double others;         /* their share of all processors */
+    double others_at_work; /* as soon as something was measured; below 0: the same */
+    bool unknown;
+    bool fails;
+    double bytes_per_s; /* of memory and drive */
+    int n_measured;
+} machine;
 
-static pid_t busy[MAX_BUSY];
-static int n_busy;
+bool __wrap_hypura_os_others_us(uint64_t *us);
+hypura_status __wrap_hypura_probe_memory(int n_threads, double *bytes_per_s, hypura_error *error);
+hypura_status __wrap_hypura_probe_storage(const char *path, hypura_progress_fn progress, void *progress_user,
+                                          hypura_profile *profile, hypura_error *error);
 
-/* Twice as many programs as there are processors, which do nothing but compute. */
-static void keep_busy(void)
+bool __wrap_hypura_os_others_us(uint64_t *us)
 {
-    const long n_online = sysconf(_SC_NPROCESSORS_ONLN);
-    const pid_t own = getpid();
-    for (n_busy = 0; n_busy < 2 * n_online && n_busy < MAX_BUSY; n_busy++) {
-        busy[n_busy] = fork();
-        assert_true(busy[n_busy] >= 0);
-        for (volatile uint32_t n = 1; busy[n_busy] == 0; n++) {
-            if (n % (1u << 24) == 0 && getppid() != own) {
-                _exit(0); /* nobody ends it any more */
-            }
-        }
+    static uint64_t now_us;
+    static uint64_t had_us;
+    const uint64_t before_us = now_us;
+    now_us = hypura_clock_us();
+    had_us += (uint64_t)(machine.others * (double)(now_us - before_us));
+    *us = had_us;
+    return !machine.unknown;
+}
+
+hypura_status __wrap_hypura_probe_memory(int n_threads, double *bytes_per_s, hypura_error *error)
+{
+    static const struct timespec span = {0, 3000000};
+    assert_int_equal(n_threads, hypura_os_cpu_count());
+    if (machine.others_at_work >= 0.0) {
+        machine.others = machine.others_at_work;
     }
+    (void)nanosleep(&span, NULL);
+    machine.n_measured++;
+    *bytes_per_s = machine.bytes_per_s;
+    return machine.fails ? hypura_fail(error, HYPURA_ERR_IO, "no drive") : HYPURA_OK;
 }
 
-static int rest(void **state)
+/* A drive with these rates. */
+static hypura_profile drive_of(double bytes_per_s)
 {
-    for (; n_busy > 0; n_busy--) {
-        (void)kill(busy[n_busy - 1], SIGKILL);
-        (void)waitpid(busy[n_busy - 1], NULL, 0);
-    }
-    return fixture_remove(state);
+    hypura_profile p = {.version = HYPURA_PROFILE_VERSION,
+                        .memory_bytes_per_s = bytes_per_s,
+                        .storage_path = "/invented",
+                        .io_engine = "pool",
+                        .io_align_offset_bytes = 1,
+                        .io_align_memory_bytes = 1,
+                        .io_block_bytes = 1 << 16,
+                        .io_depth = 3,
+                        .direct_bytes_per_s = bytes_per_s,
+                        .read_latency_us = 9};
+    hypura_os_cpu_name(p.cpu, sizeof p.cpu);
+    p.n_cpus = hypura_os_cpu_count();
+    return p;
 }
 
-static bool must_not_measure(void *user, const char *what, uint64_t done, uint64_t total)
+hypura_status __wrap_hypura_probe_storage(const char *path, hypura_progress_fn progress, void *progress_user,
+                                          hypura_profile *profile, hypura_error *error)
 {
-    (void)user;
-    (void)done;
-    (void)total;
-    fail_msg("measured (%s)", what);
-    return false;
+    (void)progress;
+    (void)progress_user;
+    (void)error;
+    assert_string_equal(path, fixture_folder);
+    *profile = drive_of(machine.bytes_per_s);
+    return HYPURA_OK;
 }
 
-static hypura_profile get(bool force, hypura_progress_fn progress)
+static int begin(void **state)
 {
-    const hypura_profile_options options = {.cache_dir = fixture_folder, .force = force, .progress = progress};
+    machine.others = 0.1;
+    machine.others_at_work = -1.0;
+    machine.unknown = false;
+    machine.fails = false;
+    machine.bytes_per_s = 100;
+    machine.n_measured = 0;
+    return fixture_make(state);
+}
+
+static hypura_profile get(bool force)
+{
+    const hypura_profile_options options = {.cache_dir = fixture_folder, .force = force};
     hypura_profile p;
     hypura_error error;
     if (hypura_profile_get(&options, &p, &error) != HYPURA_OK) {
@@ -61,71 +101,76 @@ static hypura_profile get(bool force, hypura_progress_fn progress)
     return p;
 }
 
-static void what_others_disturb_is_told_and_left_while_they_do(void **state)
-{
-    (void)state;
-    keep_busy();
-    hypura_profile p = get(true, NULL);
-    assert_int_equal(p.n_disturbed, 1);
-    p = get(false, must_not_measure);
-    assert_int_equal(p.n_disturbed, 1);
-}
-
-/* Waits until the machine is at rest; skips where it is busy for long. */
-static void wait_for_rest(void)
-{
-    static const struct timespec pause = {0, 300000000};
-    for (int i = 0; i < 60; i++) {
-        uint64_t before_us;
-        uint64_t after_us;
-        if (!hypura_os_others_us(&before_us)) {
-            break;
-        }
-        (void)nanosleep(&pause, NULL);
-        if (hypura_os_others_us(&after_us) && after_us < before_us + 30000) {
-            return;
-        }
-    }
-    print_message("this machine is busy with something else\n");
-    skip();
-}
-
-static void store(int n_disturbed)
+static void store(double bytes_per_s, int n_disturbed)
 {
     hypura_os_drive drive;
     hypura_error error;
-    hypura_profile p = {.version = HYPURA_PROFILE_VERSION,
-                        .memory_bytes_per_s = 1,
-                        .storage_path = "/invented",
-                        .io_engine = "pool",
-                        .io_align_offset_bytes = 1,
-                        .io_align_memory_bytes = 1,
-                        .io_block_bytes = 1 << 16,
-                        .io_depth = 3,
-                        .direct_bytes_per_s = 1,
-                        .read_latency_us = 9,
-                        .n_disturbed = n_disturbed};
-    hypura_os_cpu_name(p.cpu, sizeof p.cpu);
-    p.n_cpus = hypura_os_cpu_count();
+    hypura_profile p = drive_of(bytes_per_s);
+    p.n_disturbed = n_disturbed;
     assert_int_equal(hypura_os_drive_read(fixture_folder, &drive, &error), HYPURA_OK);
     assert_int_equal(hypura_store_save(fixture_folder, drive.id, &p, &error), HYPURA_OK);
+}
+
+/* What is used, and whether the next one finds the same. */
+static void expect(double bytes_per_s, int n_disturbed, int n_measured)
+{
+    const hypura_profile p = get(false);
+    assert_true(p.direct_bytes_per_s == bytes_per_s);
+    assert_true(p.memory_bytes_per_s == bytes_per_s);
+    assert_int_equal(p.n_disturbed, n_disturbed);
+    assert_int_equal(machine.n_measured, n_measured);
+    machine.others = 0.9;
+    assert_int_equal(get(false).n_disturbed, n_disturbed);
+    assert_int_equal(machine.n_measured, n_measured);
+}
+
+static void what_others_disturb_is_told_and_left_while_they_do(void **state)
+{
+    (void)state;
+    machine.others = 0.9;
+    assert_int_equal(get(true).n_disturbed, 1);
+    expect(100, 1, 1);
+    machine.others = 0.1;
+    assert_int_equal(get(true).n_disturbed, 0);
+    expect(100, 0, 2);
 }
 
 static void at_rest_it_is_measured_again(void **state)
 {
     (void)state;
-    store(2);
-    wait_for_rest();
-    hypura_profile p = get(false, NULL);
-    assert_true(p.direct_bytes_per_s > 1 && p.memory_bytes_per_s > 1); /* the faster one, also where that was disturbed */
-    assert_true(p.n_disturbed == 0 || p.n_disturbed == 3);
-    assert_string_equal(p.storage_path, fixture_folder);
-    p = get(false, must_not_measure);
-    assert_true(p.direct_bytes_per_s > 1);
+    store(1, 2);
+    expect(100, 0, 1);
+    machine.others = 0.1;
+    store(1000, 2); /* the slower one, as nothing disturbed it */
+    expect(100, 0, 2);
+    machine.others = 0.1;
+    store(1, 0);
+    expect(1, 0, 2);
+    machine.unknown = true;
+    store(1, 1);
+    expect(100, 0, 3);
+}
 
-    store(3); /* often enough */
-    p = get(false, must_not_measure);
-    assert_true(p.direct_bytes_per_s == 1);
+/* Of two that were disturbed the faster one, and not for ever. */
+static void others_that_come_back_are_counted(void **state)
+{
+    (void)state;
+    store(1, 1);
+    machine.others_at_work = 0.9;
+    expect(100, 2, 1);
+    machine.others = 0.1;
+    machine.bytes_per_s = 50;
+    expect(100, 3, 2);
+    machine.others = 0.1;
+    expect(100, 3, 2); /* often enough */
+}
+
+static void what_cannot_be_measured_now_stays(void **state)
+{
+    (void)state;
+    store(1, 1);
+    machine.fails = true;
+    expect(1, 1, 1);
 }
 
 static bool stop(void *user, const char *what, uint64_t done, uint64_t total)
@@ -140,23 +185,25 @@ static bool stop(void *user, const char *what, uint64_t done, uint64_t total)
 static void a_stop_leaves_what_was_stored(void **state)
 {
     (void)state;
-    store(1);
-    wait_for_rest();
+    store(1, 1);
     const hypura_profile_options options = {.cache_dir = fixture_folder, .progress = stop};
     hypura_profile p;
     hypura_error error;
     assert_int_equal(hypura_profile_get(&options, &p, &error), HYPURA_ERR_CANCELLED);
-    keep_busy();
-    p = get(false, must_not_measure);
-    assert_true(p.direct_bytes_per_s == 1 && p.n_disturbed == 1);
+    machine.others = 0.9;
+    expect(1, 1, 0);
 }
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, begin, fixture_remove)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(what_others_disturb_is_told_and_left_while_they_do, fixture_make, rest),
-        cmocka_unit_test_setup_teardown(at_rest_it_is_measured_again, fixture_make, rest),
-        cmocka_unit_test_setup_teardown(a_stop_leaves_what_was_stored, fixture_make, rest),
+        TEST(what_others_disturb_is_told_and_left_while_they_do),
+        TEST(at_rest_it_is_measured_again),
+        TEST(others_that_come_back_are_counted),
+        TEST(what_cannot_be_measured_now_stays),
+        TEST(a_stop_leaves_what_was_stored),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -267,6 +269,42 @@ static void processors_are_counted(void **state)
     assert_true(cache == 0 || (cache >= 256 * 1024 && cache < (uint64_t)1 << 34));
 }
 
+/* Until this process itself had a processor for so long. */
+static void compute_for(uint64_t span_us)
+{
+    const clock_t end = clock() + (clock_t)(span_us * CLOCKS_PER_SEC / 1000000u);
+    while (clock() < end) {
+    }
+}
+
+/* Both for a quarter of a second: what another program had is others' time, what this one had is not. */
+static void time_of_others_is_not_ours(void **state)
+{
+    (void)state;
+    enum { SPAN_US = 250000, TICKS_US = 60000 };
+    const uint64_t n_online = (uint64_t)sysconf(_SC_NPROCESSORS_ONLN);
+    uint64_t before_us;
+    uint64_t after_us;
+    struct timespec begin;
+    struct timespec end;
+    if (!hypura_os_others_us(&before_us)) {
+        skip();
+    }
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    const pid_t other = fork();
+    assert_true(other >= 0);
+    compute_for(SPAN_US);
+    if (other == 0) {
+        _exit(0);
+    }
+    assert_int_equal(waitpid(other, NULL, 0), other);
+    assert_true(hypura_os_others_us(&after_us));
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    const uint64_t passed_us = (uint64_t)((end.tv_sec - begin.tv_sec) * 1000000 + (end.tv_nsec - begin.tv_nsec) / 1000);
+    assert_true(after_us - before_us + TICKS_US / n_online >= SPAN_US / n_online);
+    assert_true(after_us - before_us <= passed_us - SPAN_US / n_online + TICKS_US);
+}
+
 static void peak_memory_grows(void **state)
 {
     (void)state;
@@ -311,6 +349,7 @@ int main(void)
 #endif
         cmocka_unit_test_setup_teardown(drives_have_an_identity, make_file, remove_file),
         cmocka_unit_test(processors_are_counted),
+        cmocka_unit_test(time_of_others_is_not_ours),
         cmocka_unit_test(a_thread_comes_first_and_goes_back),
         cmocka_unit_test(peak_memory_grows),
     };
