@@ -87,13 +87,13 @@ static void test_floor_is_a_floor(void **state)
     for (size_t i = 0; i < N_MODELS; i++) {
         char floor_bytes[32];
         char below[32];
-        json_t *object = RUN_JSON("estimate", models[i].file, "--weights", "60%");
+        json_t *object = RUN_JSON("estimate", models[i].file, "--threads=1", "--weights", "60%");
         assert_string_equal(driver_string(object, "mode"), models[i].mode);
         int64_t bytes = driver_integer(object, "floor_weights_bytes");
         json_decref(object);
         snprintf(floor_bytes, sizeof floor_bytes, "%lld", (long long)bytes);
         snprintf(below, sizeof below, "%lld", (long long)bytes - 1);
-        process run = RUN("estimate", models[i].file, "--weights", floor_bytes);
+        process run = RUN("estimate", models[i].file, "--threads=1", "--weights", floor_bytes);
         driver_expect(&run, 0, NULL, NULL);
         driver_clear(&run);
         run = RUN("run", models[i].file, "--raw", "--prompt", "a", "--max-tokens", "1", "--weights", below);
@@ -108,7 +108,7 @@ static void test_bench(void **state)
 {
     (void)state;
     for (size_t i = 0; i < N_MODELS; i++) {
-        json_t *object = RUN_JSON("bench", models[i].file, "--weights=60%", "--baseline", "--tokens=2",
+        json_t *object = RUN_JSON("bench", models[i].file, "--threads=1", "--weights=60%", "--baseline", "--tokens=2",
                                   "--prompt-tokens=3", "--runs=1", "--io-limit=1e9");
         const json_t *cell = json_array_get(json_object_get(object, "cells"), 0);
         const json_t *hypura = json_object_get(cell, "hypura");
@@ -127,7 +127,8 @@ static void test_paging_changes_no_text(void **state)
     (void)state;
     static const char *const limits[] = {"--weights=60%", "--io-engine=pool"};
     for (size_t i = 0; i < N_MODELS; i++) {
-        process plain = RUN("run", models[i].file, "--raw", "--prompt=abc", "--temp=0", "--max-tokens=12", "--plain");
+        process plain = RUN("run", models[i].file, "--raw", "--prompt=abc", "--temp=0", "--max-tokens=12", "--threads=1",
+                            "--plain");
         driver_expect(&plain, 0, NULL, "mode       plain");
         assert_true(plain.output_bytes > 1);
         for (size_t engines = 1; engines <= 2; engines++) {
@@ -137,6 +138,7 @@ static void test_paging_changes_no_text(void **state)
                                                    "--prompt=abc",
                                                    "--temp=0",
                                                    "--max-tokens=12",
+                                                   "--threads=1",
                                                    limits[0],
                                                    "--stats-json=s.json",
                                                    engines == 2 ? limits[1] : NULL};
@@ -159,7 +161,7 @@ static void test_paging_changes_no_text(void **state)
 static void test_trace(void **state)
 {
     (void)state;
-    process run = RUN("run", models[0].file, "--raw", "--prompt=abc", "--temp=0", "--max-tokens=5", "--weights=60%",
+    process run = RUN("run", models[0].file, "--raw", "--prompt=abc", "--temp=0", "--max-tokens=5", "--threads=1", "--weights=60%",
                       "--trace=paged.trace");
     driver_expect(&run, 0, NULL, NULL);
     driver_clear(&run);

@@ -380,6 +380,7 @@ static void what_cannot_be_measured_is_refused(void **state)
                                     .n_weights = 1,
                                     .tokens = 3,
                                     .prompt_tokens = 5,
+                                    .n_threads = 1,
                                     .cache_dir = fixture_cache_dir()};
     assert_int_equal(hypura_bench(&options, &report, &error), HYPURA_ERR_BUDGET);
     hypura_bench_report_clear(&report);

@@ -312,7 +312,7 @@ static uint64_t floor_weights(void)
     hypura_plan *plan;
     hypura_error error;
     const hypura_model_options options = {
-        .path = model, .force_paging = true, .n_context = 64, .cache_dir = fixture_cache_dir()};
+        .path = model, .force_paging = true, .n_context = 64, .n_threads = 1, .cache_dir = fixture_cache_dir()};
     fixture_ok(hypura_estimate(&options, &plan, &error), &error);
     const uint64_t bytes = plan->floor_weights_bytes;
     hypura_plan_free(plan);

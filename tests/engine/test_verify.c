@@ -309,8 +309,12 @@ static void the_output_alone_is_repacked(void **state)
             skip();
         }
         if (cases[i].percent == 1) {
-            const hypura_model_options wanted = {
-                .path = path, .n_threads = 2, .n_ubatch = 16, .n_context = 64, .force_paging = true};
+            const hypura_model_options wanted = {.path = path,
+                                                 .n_threads = 1,
+                                                 .n_ubatch = 16,
+                                                 .n_context = 64,
+                                                 .force_paging = true,
+                                                 .cache_dir = fixture_cache_dir()};
             hypura_plan *plan = NULL;
             fixture_ok(hypura_estimate(&wanted, &plan, &error), &error);
             weights = plan->floor_weights_bytes;

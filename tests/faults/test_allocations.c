@@ -178,6 +178,7 @@ static hypura_status try_estimate(const void *what, hypura_error *error)
                                           .weights_bytes = c->weights_bytes,
                                           .n_context = 64,
                                           .n_ubatch = 16,
+                                          .n_threads = 1,
                                           .cache_dir = faults_cache_dir()};
     const hypura_status status = hypura_estimate(&options, &plan, error);
     assert_int_equal(plan != NULL, status == HYPURA_OK);

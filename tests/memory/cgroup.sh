@@ -63,7 +63,7 @@ same_text() {
 for shape in small-moe small-dense; do
     model=$folder/$shape.gguf
     [ -e "$model" ] || "$mkmodel" shape "$shape" "$model"
-    "$hypura" estimate "$model" --weights $budget --context 128 --json >"$work/plan.json"
+    "$hypura" estimate "$model" --weights $budget --context 128 --threads 1 --json >"$work/plan.json"
     buffers=$(($(number kv_bytes "$work/plan.json") + $(number compute_bytes "$work/plan.json")))
     file_bytes=$(stat -c %s "$model")
     echo "$shape: $((file_bytes / MIB)) MiB, budget $((budget / MIB)) MiB, KV cache and compute $((buffers / MIB)) MiB"
