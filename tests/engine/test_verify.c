@@ -4,6 +4,7 @@
 #include "engine_fixture.h"
 
 #include "backend/internal.h"
+#include "engine/estimate.h"
 #include "engine/llama_shim.h"
 #include "engine/replay.h"
 
@@ -310,15 +311,16 @@ static void the_output_alone_is_repacked(void **state)
         }
         if (cases[i].percent == 1) {
             const hypura_model_options wanted = {.path = path,
-                                                 .n_threads = 1,
+                                                 .n_threads = 2,
                                                  .n_ubatch = 16,
                                                  .n_context = 64,
                                                  .force_paging = true,
+                                                 .no_repack = true,
                                                  .cache_dir = fixture_cache_dir()};
-            hypura_plan *plan = NULL;
-            fixture_ok(hypura_estimate(&wanted, &plan, &error), &error);
-            weights = plan->floor_weights_bytes;
-            hypura_plan_free(plan);
+            hypura_preparation prepared; /* an estimate would measure the processor */
+            fixture_ok(hypura_prepare(&wanted, NULL, true, &prepared, &error), &error);
+            weights = prepared.plan->floor_weights_bytes;
+            hypura_prepare_clear(&prepared);
         }
         print_message("%s at %llu bytes\n", cases[i].shape, (unsigned long long)weights);
         check_output_form(path, weights, cases[i].streams);

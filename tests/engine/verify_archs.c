@@ -11,6 +11,7 @@
  * HYPURA_TEST_GPUS on those of these names.
  */
 #include "backend/internal.h"
+#include "engine/estimate.h"
 #include "hw/store.h"
 #include "hypura.h"
 #include "os/os.h"
@@ -123,10 +124,10 @@ static void verify_again(const char *path, hypura_verify_options *options, verdi
     const char *how = ", fewest slots in RAM";
     const hypura_model_options wanted = {
         .path = path, .gpu = GPUS, .n_context = 64, .n_threads = 1, .force_paging = true, .cache_dir = cache_dir};
-    hypura_plan *plan = NULL;
-    const bool paged = hypura_estimate(&wanted, &plan, &error) == HYPURA_OK && plan->n_pools > 0;
-    weights_bytes = paged ? plan->floor_weights_bytes : 0;
-    hypura_plan_free(plan);
+    hypura_preparation prepared; /* an estimate would measure the processor, for longer than all else takes */
+    const bool paged = hypura_prepare(&wanted, NULL, true, &prepared, &error) == HYPURA_OK && prepared.plan->n_pools > 0;
+    weights_bytes = paged ? prepared.plan->floor_weights_bytes : 0;
+    hypura_prepare_clear(&prepared);
     if (!paged) {
         return; /* dense in spite of its name */
     }
