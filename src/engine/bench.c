@@ -214,7 +214,6 @@ static void learn(const bench *b, const hypura_bench_cell *cell)
         .seconds = 1.0 / metrics[HYPURA_METRIC_DECODE_TOK_S].median,
         .read_wait_s = paged ? metrics[HYPURA_METRIC_READ_WAIT_S].median : 0.0,
         .read_bytes = paged ? metrics[HYPURA_METRIC_BYTES_PER_TOKEN].median : 0.0,
-        .hit_rate = paged ? metrics[HYPURA_METRIC_HIT_RATE_BYTES].median : 1.0,
     };
     hypura_map *map = NULL;
     hypura_error ignored;

@@ -24,10 +24,9 @@ static bool read_lesson(const json_t *entry, hypura_lesson *lesson)
     *lesson = (hypura_lesson){.held = experience_number(entry, "held"),
                               .compute_s = experience_number(entry, "compute_s"),
                               .read_bytes = experience_number(entry, "read_bytes"),
-                              .hit_rate = experience_number(entry, "hit_rate"),
                               .read_factor = experience_number(entry, "read_factor")};
     return lesson->held > 0.0 && lesson->held <= 1.0 && lesson->compute_s > 0.0 && lesson->read_bytes >= 0.0 &&
-           lesson->hit_rate >= 0.0 && lesson->hit_rate <= 1.0 && lesson->read_factor >= 0.0;
+           lesson->read_factor >= 0.0;
 }
 
 /* Keeps the order; one too many replaces its neighbour. */
@@ -81,7 +80,6 @@ static void learn(hypura_lessons *lessons, const hypura_lesson *lesson)
         if (fabs(known->held - lesson->held) <= SAME_SHARE) {
             known->compute_s = (known->compute_s + lesson->compute_s) / 2.0;
             known->read_bytes = (known->read_bytes + lesson->read_bytes) / 2.0;
-            known->hit_rate = (known->hit_rate + lesson->hit_rate) / 2.0;
             known->read_factor = hypura_plan_mix_factors(known->read_factor, lesson->read_factor, 0.5);
             return;
         }
@@ -94,9 +92,8 @@ static json_t *lessons_json(const hypura_lessons *lessons)
     json_t *array = json_array();
     for (int i = 0; i < lessons->n; i++) {
         const hypura_lesson *l = &lessons->items[i];
-        (void)json_array_append_new(array, json_pack("{s:f,s:f,s:f,s:f,s:f}", "held", l->held, "compute_s",
-                                                     l->compute_s, "read_bytes", l->read_bytes, "hit_rate", l->hit_rate,
-                                                     "read_factor", l->read_factor));
+        (void)json_array_append_new(array, json_pack("{s:f,s:f,s:f,s:f}", "held", l->held, "compute_s", l->compute_s,
+                                                     "read_bytes", l->read_bytes, "read_factor", l->read_factor));
     }
     return array;
 }
@@ -117,7 +114,6 @@ void hypura_experience_add(const char *cache_dir, const hypura_map *map, const h
     const hypura_lesson lesson = {.held = fmin(held, 1.0),
                                   .compute_s = compute_s,
                                   .read_bytes = costs->read_bytes,
-                                  .hit_rate = costs->hit_rate,
                                   .read_factor = hypura_plan_read_factor(plan, costs->seconds, compute_s, storage_s)};
     experience_name(map, name, sizeof name);
     json_t *model = find_model(root, name, n_threads, form);

@@ -43,7 +43,6 @@ typedef struct hypura_run_costs {
     double seconds;
     double read_wait_s;
     double read_bytes;
-    double hit_rate;
 } hypura_run_costs;
 
 /* Adds the lesson of a run, beside those of runs that held another share of the

@@ -297,13 +297,11 @@ static void learn(const hypura_model *model, const hypura_result *result, const 
     }
     hypura_model_statistics(model, &after);
     const double n = result->tokens;
-    const double needed = (double)(after.bytes_needed - before->bytes_needed);
     const hypura_run_costs costs = {
         .held_bytes = held_bytes(model, before, &after),
         .seconds = result->decode_s / n,
         .read_wait_s = (after.read_wait_s - before->read_wait_s) / n,
         .read_bytes = (double)(after.bytes_read - before->bytes_read) / n,
-        .hit_rate = needed > 0.0 ? (double)(after.bytes_hit - before->bytes_hit) / needed : 1.0,
     };
     hypura_experience_add(model->cache_dir, model->prepared.map, model->prepared.plan,
                           model->prepared.context.n_threads, model->prepared.plan->form, model->prepared.direct_bytes_per_s, &costs);

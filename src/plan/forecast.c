@@ -36,14 +36,13 @@
  *     compute = host bytes / memory bandwidth + sum of GPU bytes / its own + cuts * round trip
  *     upload  = sum of bytes missed in a GPU's slots / its link
  *
- * Runs of the model, where there were some, know better: computing takes what it took
- * then, the read factor is what it was, and between what was held in them so are reads
- * and hits of experts.
+ * Runs of the model, where there were some, know better (recall.h).
  *
  * Left out: activations, over-read to sectors.
  * Rates of a profile that does not know them are 0; the forecast is 0 then.
  */
 #include "plan/internal.h"
+#include "plan/recall.h"
 
 #include <math.h>
 
@@ -52,11 +51,8 @@
 #define HITS_BELOW      0.7
 #define OVERLAP_DENSE   0.95
 #define OVERLAP_EXPERTS 0.0
-#define FACTOR_DENSE    1.1
-#define FACTOR_EXPERTS  1.3
-
-/* What a run can have been slowed down by; beyond, it was by something else. */
-#define MOST_FACTOR 4.0
+#define FACTOR_DENSE    1.2
+#define FACTOR_EXPERTS  1.4
 
 typedef struct traffic {
     double paged_bytes;   /* that computing reads through slots or ring */
@@ -100,10 +96,10 @@ static void add_use(pool_use *use, double units, double slot_bytes)
     use->bytes += units * slot_bytes;
 }
 
-static double pool_miss_rate(uint32_t n_slots, uint32_t n_units, const pool_use *use)
+static double pool_miss_rate(double n_slots, uint32_t n_units, const pool_use *use)
 {
     const double all = (double)n_units;
-    return plan_miss_rate((double)n_slots / all, use->units / all, use->most_units / all);
+    return plan_miss_rate(n_slots / all, use->units / all, use->most_units / all);
 }
 
 static bool bundle_is_used(const planner *p, const hypura_bundle *bundle)
@@ -111,7 +107,8 @@ static bool bundle_is_used(const planner *p, const hypura_bundle *bundle)
     return p->survey->uses[bundle->tensors[0]].flags != 0;
 }
 
-static void add_experts(const planner *p, const hypura_plan *plan, traffic *sum)
+/* With so many times the plan's slots. */
+static void add_experts(const planner *p, const hypura_plan *plan, double slots, traffic *sum)
 {
     pool_use uses[HYPURA_MAX_POOLS] = {{0}};
     for (int b = 0; b < p->map->n_bundles; b++) {
@@ -123,7 +120,8 @@ static void add_experts(const planner *p, const hypura_plan *plan, traffic *sum)
     }
     for (int i = 0; i < plan->n_pools; i++) {
         sum->paged_bytes += uses[i].bytes;
-        sum->experts_bytes += uses[i].bytes * pool_miss_rate(plan->pools[i].n_slots, plan->pools[i].n_units, &uses[i]);
+        sum->experts_bytes +=
+            uses[i].bytes * pool_miss_rate(slots * plan->pools[i].n_slots, plan->pools[i].n_units, &uses[i]);
     }
 }
 
@@ -251,53 +249,46 @@ static double compute_time(const planner *p, const hypura_plan *plan)
 
 /* ---- from earlier runs -------------------------------------------------------- */
 
-/* How far beyond what was held in any run its reads and hits are taken for good. */
-#define LESSON_REACH 0.08
-
-static double mix(double a, double b, double part)
+/* Without those, what a token computes with nothing missed is not known. */
+static bool knows_computing(const planner *p)
 {
-    return a + (b - a) * part;
+    return p->rates && p->rates->n > 0 && p->rates->others_s > 0.0;
 }
 
-double hypura_plan_mix_factors(double a, double b, double part)
+/* Of experts, if this share of all weights was held and the rest of the plan was the same. */
+static double missed_if_held(const planner *p, const hypura_plan *plan, double held)
 {
-    return a <= 0.0 ? b : b <= 0.0 ? a : mix(a, b, part);
+    const double more_bytes = held * (double)p->tensor_bytes - (double)plan->weights_bytes;
+    traffic sum = {0};
+    add_experts(p, plan, 1.0 + more_bytes / (double)plan->pool_bytes, &sum);
+    return sum.experts_bytes;
 }
 
-/* seconds = max(compute, read) + (1 - overlap) min(compute, read), solved for read. A
- * reading that computing hides tells nothing. */
-double hypura_plan_read_factor(const hypura_plan *plan, double seconds, double compute_s, double storage_s)
+/* Changes the forecast to what runs say; true where they had something to say. */
+static bool learn(const planner *p, const traffic *sum, hypura_plan *plan, double *read_factor)
 {
-    const double alone = 1.0 - plan->overlap;
-    double read_s = seconds - alone * compute_s;
-    if (read_s < compute_s) {
-        read_s = alone > 0.5 ? (seconds - compute_s) / alone : 0.0;
+    if (plan->n_gpus > 0 || !p->lessons || p->lessons->n == 0 || p->tensor_bytes == 0) {
+        return false;
     }
-    return storage_s > 0.0 && read_s > 0.0 ? fmin(read_s / storage_s, MOST_FACTOR) : 0.0;
-}
-
-/* Between the two runs with about as much held, which was within a fifth of what was
- * measured (docs/notes/0021-estimates.md). Beyond all runs false, unless one is near:
- * computing and the read factor are then those of the nearest one, as they change little. */
-static bool recall(const hypura_lessons *lessons, double held, hypura_lesson *recalled)
-{
-    int above = 0;
-    while (above < lessons->n && lessons->items[above].held < held) {
-        above++;
+    const bool varies = sum->experts_bytes > 0.0; /* of dense weights it is known what is read */
+    const double others_bytes = plan->read_bytes_per_token - sum->experts_bytes;
+    double expected_bytes[HYPURA_MAX_LESSONS];
+    for (int i = 0; i < p->lessons->n; i++) {
+        const hypura_lesson *lesson = &p->lessons->items[i];
+        expected_bytes[i] = varies ? missed_if_held(p, plan, lesson->held) + others_bytes : lesson->read_bytes;
     }
-    const hypura_lesson *low = above > 0 ? &lessons->items[above - 1] : NULL;
-    const hypura_lesson *high = above < lessons->n ? &lessons->items[above] : NULL;
-    if (!low || !high) {
-        *recalled = low ? *low : *high;
-        return fabs(recalled->held - held) <= LESSON_REACH;
+    plan_token token = {.held = (double)plan->weights_bytes / (double)p->tensor_bytes,
+                        .compute_s = knows_computing(p) ? plan->compute_s : 0.0,
+                        .read_bytes = plan->read_bytes_per_token,
+                        .most_bytes = sum->paged_bytes + sum->rows_bytes,
+                        .read_factor = *read_factor};
+    plan_recall(p->lessons, expected_bytes, &token);
+    plan->compute_s = token.compute_s;
+    plan->read_bytes_per_token = token.read_bytes;
+    *read_factor = token.read_factor;
+    if (varies) {
+        plan->hit_rate = fmin(fmax(1.0 - (token.read_bytes - sum->rows_bytes) / sum->paged_bytes, 0.0), 1.0);
     }
-    const double span = high->held - low->held;
-    const double part = span > 0.0 ? (held - low->held) / span : 0.0;
-    recalled->held = held;
-    recalled->compute_s = mix(low->compute_s, high->compute_s, part);
-    recalled->read_bytes = mix(low->read_bytes, high->read_bytes, part);
-    recalled->hit_rate = mix(low->hit_rate, high->hit_rate, part);
-    recalled->read_factor = hypura_plan_mix_factors(low->read_factor, high->read_factor, part);
     return true;
 }
 
@@ -341,7 +332,7 @@ void plan_forecast(const planner *p, hypura_plan *plan)
         add_tensor(p, plan, t, &sum);
     }
     if (plan->n_pools > 0) {
-        add_experts(p, plan, &sum);
+        add_experts(p, plan, 1.0, &sum);
     }
     if (plan->n_vram_pools > 0) {
         add_slots(p, plan, &sum);
@@ -351,26 +342,15 @@ void plan_forecast(const planner *p, hypura_plan *plan)
     }
     const double missed = sum.experts_bytes + sum.dense_bytes;
     const double dense = missed > 0.0 ? sum.dense_bytes / missed : 0.0;
-    double read_factor = mix(FACTOR_EXPERTS, FACTOR_DENSE, dense);
-    plan->overlap = mix(OVERLAP_EXPERTS, OVERLAP_DENSE, dense);
+    double read_factor = plan_mix(FACTOR_EXPERTS, FACTOR_DENSE, dense);
+    plan->overlap = plan_mix(OVERLAP_EXPERTS, OVERLAP_DENSE, dense);
     plan->hit_rate = sum.paged_bytes > 0.0 ? 1.0 - missed / sum.paged_bytes : 1.0;
     plan->read_bytes_per_token = missed + sum.rows_bytes;
     plan->compute_s = compute_time(p, plan);
     plan->prompt_compute_s = plan->gpu[0] ? 0.0 : prompt_compute_time(p);
     double upload_s = 0.0;
     const bool gpu_unknown = add_gpus(p, &sum, plan, &upload_s);
-    if (plan->n_gpus == 0 && p->lessons && p->lessons->n > 0 && p->tensor_bytes > 0) {
-        hypura_lesson recalled;
-        const bool near = recall(p->lessons, (double)plan->weights_bytes / (double)p->tensor_bytes, &recalled);
-        plan->learned = true;
-        plan->compute_s = recalled.compute_s;
-        if (plan->mode != HYPURA_MODE_RESIDENT) {
-            read_factor = recalled.read_factor > 0.0 ? recalled.read_factor : read_factor;
-            const bool varies = near && sum.experts_bytes > 0.0; /* of dense weights it is known what is read */
-            plan->hit_rate = varies ? recalled.hit_rate : plan->hit_rate;
-            plan->read_bytes_per_token = varies ? recalled.read_bytes : plan->read_bytes_per_token;
-        }
-    }
+    plan->learned = learn(p, &sum, plan, &read_factor);
     const double storage_s = seconds(plan->read_bytes_per_token, p->profile->direct_bytes_per_s);
     const bool drive_unknown = plan->read_bytes_per_token > 0.0 && p->profile->direct_bytes_per_s <= 0.0;
     const double bound_s = fmax(plan->compute_s, fmax(storage_s, upload_s));

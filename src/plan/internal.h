@@ -8,6 +8,7 @@
  *     gpus.c         which GPUs are used, and which layers each has
  *     gpu.c          what goes to a GPU's memory; the rest is planned as without one
  *     forecast.c     bytes a token reads, time, what bounds it
+ *     recall.c       what earlier runs know of these
  *     plan.c         the budget, the choice, the refusal
  */
 #ifndef HYPURA_PLAN_INTERNAL_H

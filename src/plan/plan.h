@@ -82,7 +82,6 @@ typedef struct hypura_lesson {
     double held;       /* weights that were in memory / all, 0 to 1 */
     double compute_s;  /* all but waiting for reads */
     double read_bytes;
-    double hit_rate;
     double read_factor; /* how many times as long as at the drive's full rate reading took; 0: not known */
 } hypura_lesson;
 

@@ -29,11 +29,8 @@ static int begin(void **state)
 
 static void add(uint64_t weights_bytes, double seconds, double wait_s, double read_bytes)
 {
-    const hypura_run_costs costs = {.held_bytes = weights_bytes,
-                                    .seconds = seconds,
-                                    .read_wait_s = wait_s,
-                                    .read_bytes = read_bytes,
-                                    .hit_rate = 0.5};
+    const hypura_run_costs costs = {
+        .held_bytes = weights_bytes, .seconds = seconds, .read_wait_s = wait_s, .read_bytes = read_bytes};
     hypura_experience_add(cache_dir, &map, &(hypura_plan){.weights_bytes = 1}, 4, true, 100.0, &costs);
 }
 
@@ -59,7 +56,6 @@ static void a_run_is_remembered(void **state)
     assert_true(near(lessons.items[0].held, 0.5));
     assert_true(near(lessons.items[0].compute_s, 1.0));
     assert_true(near(lessons.items[0].read_bytes, 50.0));
-    assert_true(near(lessons.items[0].hit_rate, 0.5));
     assert_true(near(lessons.items[0].read_factor, 0.5));
     assert_int_equal(lessons_of(2, true).n, 0); /* other runs */
     assert_int_equal(lessons_of(4, false).n, 0);
