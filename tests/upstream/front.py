@@ -80,7 +80,7 @@ if model:
     put(model, name + ".gguf")
 if model and "LLAMA_ARG_MMPROJ" in os.environ:
     put(os.environ["LLAMA_ARG_MMPROJ"], name + ".mmproj.gguf")
-if settings:
+if settings and model:  # a server without one has nothing that they are of
     with open(os.path.join(folder, name + ".json"), "w") as file:
         json.dump({"settings": settings}, file)
 if origins != "localhost":  # our default
