@@ -20,6 +20,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <mutex>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -31,6 +32,8 @@ namespace
 
 thread_local bool guarded = false;
 thread_local char guard_message[256];
+std::mutex catching_lock;
+int n_catching = 0; /* loads, and decodes over a GPU, of all threads */
 ggml_abort_callback_t previous_abort = nullptr;
 
 void on_abort(const char *message)
@@ -47,13 +50,27 @@ void on_abort(const char *message)
     }
 }
 
-/* Also while another thread is guarded: then it stays what it was before both. */
+/* The callback is the process's: the first to ask for it sets it, and the last puts back what was there. */
 void catch_aborts(void)
 {
-    const ggml_abort_callback_t before = ggml_set_abort_callback(on_abort);
-    if (before != on_abort) {
-        previous_abort = before;
+    const std::lock_guard<std::mutex> lock(catching_lock);
+    if (n_catching++ == 0) {
+        previous_abort = ggml_set_abort_callback(on_abort);
     }
+    guarded = true;
+}
+
+void release_aborts(void)
+{
+    const std::lock_guard<std::mutex> lock(catching_lock);
+    if (--n_catching > 0) {
+        return;
+    }
+    const ggml_abort_callback_t now = ggml_set_abort_callback(previous_abort);
+    if (now != on_abort) {
+        ggml_set_abort_callback(now); /* the program's own, set meanwhile */
+    }
+    previous_abort = nullptr;
 }
 
 void fill(char *error, size_t error_bytes, const char *text)
@@ -69,14 +86,12 @@ void hypura_shim_guard_begin(void)
 {
     guard_message[0] = '\0';
     catch_aborts();
-    guarded = true;
 }
 
 void hypura_shim_guard_end(void)
 {
     guarded = false;
-    ggml_set_abort_callback(previous_abort);
-    previous_abort = nullptr;
+    release_aborts();
 }
 
 const char *hypura_shim_guard_message(void)
@@ -156,19 +171,25 @@ namespace
 class gpu_aborts
 {
   public:
-    explicit gpu_aborts(const struct llama_context *ctx) : before(guarded)
+    explicit gpu_aborts(const struct llama_context *ctx) : before(guarded), catches(!llama_get_model(ctx)->devices.empty())
     {
-        if (!llama_get_model(ctx)->devices.empty()) {
+        if (catches) {
             catch_aborts();
-            guarded = true;
         }
     }
-    ~gpu_aborts() { guarded = before; }
+    ~gpu_aborts()
+    {
+        guarded = before;
+        if (catches) {
+            release_aborts();
+        }
+    }
     gpu_aborts(const gpu_aborts &) = delete;
     gpu_aborts &operator=(const gpu_aborts &) = delete;
 
   private:
     bool before;
+    bool catches;
 };
 
 template <typename Call> int computed(struct llama_context *ctx, bool more, Call call)

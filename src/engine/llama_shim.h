@@ -20,8 +20,8 @@ extern "C" {
 
 /* Between these two, a failing GGML_ASSERT on the calling thread becomes a C++
  * exception that libllama's own loader catches, so that a hostile file makes
- * llama_model_load return NULL. ggml has one abort callback for the process:
- * the caller must keep other threads out of begin..end. */
+ * llama_model_load return NULL. ggml has one abort callback for the process: it is
+ * ours while any thread is between them, or decodes over a GPU. */
 void hypura_shim_guard_begin(void);
 void hypura_shim_guard_end(void);
 /* The assertion that failed on this thread since begin, or "". */
