@@ -22,7 +22,8 @@ if(TARGET ggml_hypura)
   set_target_properties(ggml_hypura PROPERTIES INSTALL_RPATH "${_origin}")
   install(TARGETS ggml_hypura LIBRARY DESTINATION ${_lib})
 endif()
-install(FILES ${CMAKE_SOURCE_DIR}/include/hypura.h ${CMAKE_SOURCE_DIR}/include/hypura_server.h DESTINATION include)
+install(FILES ${CMAKE_SOURCE_DIR}/include/hypura.h ${CMAKE_SOURCE_DIR}/include/hypura_measure.h
+              ${CMAKE_SOURCE_DIR}/include/hypura_server.h DESTINATION include)
 configure_file(${CMAKE_SOURCE_DIR}/cmake/hypura.pc.in ${CMAKE_BINARY_DIR}/hypura.pc @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/hypura.pc DESTINATION lib/pkgconfig)
 

@@ -5,7 +5,7 @@
 #define HYPURA_CLI_BENCH_OUTPUT_H
 
 #include "cli/json.h"
-#include "hypura.h"
+#include "hypura_measure.h"
 
 /* To standard output. */
 hypura_status hypura_bench_print(const hypura_bench_report *report, hypura_error *error);

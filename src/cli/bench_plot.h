@@ -6,7 +6,7 @@
 #ifndef HYPURA_CLI_BENCH_PLOT_H
 #define HYPURA_CLI_BENCH_PLOT_H
 
-#include "hypura.h"
+#include "hypura_measure.h"
 
 #include <stdio.h>
 

@@ -4,7 +4,7 @@
 #ifndef HYPURA_CLI_BENCH_REPORT_H
 #define HYPURA_CLI_BENCH_REPORT_H
 
-#include "hypura.h"
+#include "hypura_measure.h"
 
 /* Fails naming path. */
 hypura_status hypura_bench_report_write(const hypura_bench_report *report, const char *path, hypura_error *error);

@@ -10,7 +10,7 @@
 #ifndef HYPURA_CLI_OPTIONS_H
 #define HYPURA_CLI_OPTIONS_H
 
-#include "hypura.h"
+#include "hypura_measure.h"
 
 #include <stdio.h>
 

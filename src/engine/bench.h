@@ -9,7 +9,7 @@
 #ifndef HYPURA_ENGINE_BENCH_H
 #define HYPURA_ENGINE_BENCH_H
 
-#include "hypura.h"
+#include "hypura_measure.h"
 
 #define HYPURA_BENCH_PATH 4096
 

@@ -9,6 +9,7 @@
 #include "engine/route.h"
 
 #include "base/status.h"
+#include "hypura_measure.h"
 
 #include <math.h>
 #include <stdlib.h>

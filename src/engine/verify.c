@@ -20,6 +20,7 @@
 #include "engine/unrest.h"
 
 #include "base/status.h"
+#include "hypura_measure.h"
 #include "io/io.h"
 
 #include <stdio.h>

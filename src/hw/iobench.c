@@ -9,7 +9,7 @@
  * way, of the host below a virtual machine perhaps: it is refused, and says nothing
  * about the drive. Where the link is not known, memory is the limit.
  */
-#include "hypura.h"
+#include "hypura_measure.h"
 
 #include "base/size.h"
 #include "base/status.h"

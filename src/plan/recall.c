@@ -8,9 +8,10 @@
  *              are from those of the nearest run (its exponent is the smaller of both over the larger).
  *   computing  what it took. What is there is computed in pieces while the rest is read, and threads are woken for
  *              each: so computing grows with what is missed. Between two runs it is in proportion to that;
- *              with more held than in all runs, between the last one and a token that misses nothing. With less it is
- * as it was. factor     how many times as long as at the drive's full rate a byte took. Between two runs by what each
- * has read; of a run that read less than is asked for, the rest is read as without runs.
+ *              with more held than in all runs, between the last one and a token that misses nothing. With less
+ *              held it is as it was.
+ *   factor     how many times as long as at the drive's full rate a byte took. Between two runs by what each has
+ *              read; of a run that read less than is asked for, the rest is read as without runs.
  *
  * docs/notes/0021-estimates.md has what that came to.
  */

@@ -10,6 +10,7 @@
  *     differs.gguf  does not verify
  */
 #include "fake_library.h"
+#include "hypura_measure.h"
 #include "hypura_server.h"
 
 #include "base/size.h"

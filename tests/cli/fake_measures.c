@@ -4,6 +4,7 @@
 #include "fake_library.h"
 
 #include "base/status.h"
+#include "hypura_measure.h"
 
 #include <math.h>
 #include <stdio.h>

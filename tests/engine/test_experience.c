@@ -3,6 +3,7 @@
 
 #include "engine/experience.h"
 #include "hw/probe_compute.h"
+#include "hypura_measure.h"
 #include "pager/repack.h"
 
 #include <jansson.h>

@@ -5,6 +5,7 @@
 #include "engine/model.h"
 #include "gguf/records.h"
 #include "hw/store.h"
+#include "hypura_measure.h"
 #include "os/os.h"
 
 #include <fcntl.h>

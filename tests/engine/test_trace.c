@@ -1,5 +1,5 @@
 /* A recorded route through the cache, from the file on. */
-#include "hypura.h"
+#include "hypura_measure.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

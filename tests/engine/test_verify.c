@@ -7,6 +7,7 @@
 #include "engine/estimate.h"
 #include "engine/llama_shim.h"
 #include "engine/replay.h"
+#include "hypura_measure.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -13,7 +13,7 @@
 #include "backend/internal.h"
 #include "engine/estimate.h"
 #include "hw/store.h"
-#include "hypura.h"
+#include "hypura_measure.h"
 #include "os/os.h"
 #ifdef HYPURA_TEST_GPU
 #include "standin.h"

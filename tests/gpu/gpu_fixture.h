@@ -6,6 +6,7 @@
 #include "../engine/engine_fixture.h"
 
 #include "hw/store.h"
+#include "hypura_measure.h"
 #include "os/os.h"
 #include "standin.h"
 

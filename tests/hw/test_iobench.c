@@ -1,6 +1,6 @@
 /* A drive in detail: what is read and what is left. No figure is asserted but those
  * that cannot be. */
-#include "hypura.h"
+#include "hypura_measure.h"
 
 #include "hw_fixture.h"
 
