@@ -1,97 +1,15 @@
 /*
- * test_gpu.c - what goes wrong on a GPU ends in a message or in a smaller pool, never
- * in other text; and what the plan and the statistics say of the tier is so.
+ * test_gpu.c - no bit depends on how the tier is used; and what the plan and the
+ * statistics say of it is so.
  */
-#include "gpu_fixture.h"
+#include "mixture_fixture.h"
 
 #include "engine/gpu.h"
-#include "engine/replay.h"
 #include "engine/timeline.h"
 #include "pager/vram_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-/* ---- the mixture that most tests use ----------------------------------------- */
-
-static struct {
-    char          path[1024];
-    uint64_t      least_bytes; /* of GPU memory: near the floor, with room for the logits of all tokens */
-    uint64_t      half_bytes;
-    hypura_script script; /* a prompt that passes through a stage, steps that read slots, as plain puts them out */
-} mixture;
-
-static hypura_model_options options_of(const char *path, uint64_t vram_bytes)
-{
-    return (hypura_model_options){.path = path,
-                                  .gpu = STANDIN_NAME,
-                                  .vram_bytes = vram_bytes,
-                                  .force_paging = true,
-                                  .n_context = 64,
-                                  .n_ubatch = 32,
-                                  .n_threads = 1,
-                                  .no_repack = true,
-                                  .cache_dir = gpu_cache_dir};
-}
-
-static hypura_model *open_model(const hypura_model_options *options)
-{
-    hypura_model *model = NULL;
-    hypura_error error;
-    fixture_ok(hypura_model_open_with(options, &(hypura_model_extras){.all_logits = true}, &model, &error), &error);
-    return model;
-}
-
-/* Before each test; what is made is made once. */
-static int use_mixture(void **state)
-{
-    (void)state;
-    if (mixture.script.n_rows > 0) {
-        return 0;
-    }
-    snprintf(mixture.path, sizeof(mixture.path), "%s", gpu_mixture());
-    hypura_model_options options = options_of(mixture.path, 0);
-    const hypura_plan plan = gpu_plan_of(&options);
-    assert_string_equal(plan.gpu, STANDIN_NAME);
-    mixture.least_bytes = hypura_plan_vram_at(&plan, 10);
-    mixture.half_bytes = hypura_plan_vram_at(&plan, 50);
-    options.force_paging = false;
-    options.plain = true;
-    hypura_model *model = open_model(&options);
-    uint64_t budget = 1 << 22;
-    hypura_error error;
-    fixture_ok(hypura_script_write(model, 20, 4, &budget, &mixture.script, &error), &error);
-    hypura_model_close(model);
-    return 0;
-}
-
-static void assert_same(hypura_model *model)
-{
-    hypura_error error;
-    uint64_t differing = 1;
-    fixture_ok(hypura_script_follow(model, &mixture.script, &differing, &error), &error);
-    assert_int_equal(differing, 0);
-}
-
-/* Runs the mixture twice: the second time much of it is held. Its statistics are of both. */
-static hypura_statistics run_same(const hypura_model_options *options)
-{
-    hypura_statistics s;
-    hypura_model *model = open_model(options);
-    assert_same(model);
-    assert_same(model);
-    hypura_model_statistics(model, &s);
-    hypura_model_close(model);
-    return s;
-}
-
-static int teardown(void **state)
-{
-    hypura_script_clear(&mixture.script);
-    return fixture_teardown(state);
-}
 
 /* ---- what the tier does -------------------------------------------------------- */
 
@@ -461,165 +379,25 @@ static void a_time_line_tells_of_each_cut(void **state)
                   "/nonexistent/t");
 }
 
-/* ---- what goes wrong ------------------------------------------------------------- */
-
-static void a_failed_graph_is_an_error(void **state)
-{
-    (void)state;
-    const hypura_model_options options = options_of(mixture.path, mixture.least_bytes);
-    hypura_model *model = open_model(&options);
-    hypura_error error;
-    uint64_t differing;
-    for (int graph = 1; graph <= 6; graph++) {
-        standin_set_faults(&(standin_faults){.fail_after = graph});
-        fixture_fails(HYPURA_ERR_BACKEND, hypura_script_follow(model, &mixture.script, &differing, &error), &error,
-                      "decode");
-        standin_set_faults(&(standin_faults){0});
-        assert_same(model); /* what was in flight left nothing behind */
-    }
-    hypura_model_close(model);
-}
-
-static void a_lost_device_is_an_error(void **state)
-{
-    (void)state;
-    const hypura_model_options options = options_of(mixture.path, mixture.least_bytes);
-    hypura_model *model = open_model(&options);
-    hypura_error error;
-    uint64_t differing;
-    for (int graph = 1; graph <= 4; graph++) {
-        standin_set_faults(&(standin_faults){.lose_after = graph});
-        fixture_fails(HYPURA_ERR_BACKEND, hypura_script_follow(model, &mixture.script, &differing, &error), &error,
-                      "device lost");
-        standin_set_faults(&(standin_faults){0});
-    }
-    assert_same(model);
-    hypura_model_close(model);
-}
-
-/* CUDA's backend ends the process also where something is freed on a device that is lost:
- * what was wrong is told all the same. */
-static void a_device_that_stays_lost_is_an_error(void **state)
-{
-    (void)state;
-    for (int resident = 0; resident < 2; resident++) {
-        const pid_t child = fork();
-        assert_true(child >= 0);
-        if (child == 0) {
-            hypura_model_options options = options_of(mixture.path, resident ? 0 : mixture.least_bytes);
-            options.force_paging = !resident;
-            hypura_model *model = open_model(&options);
-            hypura_error error;
-            uint64_t differing;
-            standin_set_faults(&(standin_faults){.lose_after = 1, .stays_lost = true});
-            const hypura_status status = hypura_script_follow(model, &mixture.script, &differing, &error);
-            hypura_model_close(model);
-            _exit(status == HYPURA_ERR_BACKEND && strstr(error.message, "device lost") ? 0 : 1);
-        }
-        int ended;
-        assert_int_equal(waitpid(child, &ended, 0), child);
-        assert_true(WIFEXITED(ended));
-        assert_int_equal(WEXITSTATUS(ended), 0);
-    }
-}
-
-/* CUDA's backend ends the process where its memory runs out; also of a model that is there whole. */
-static void an_abort_is_an_error(void **state)
-{
-    (void)state;
-    for (int resident = 0; resident < 2; resident++) {
-        hypura_model_options options = options_of(mixture.path, resident ? 0 : mixture.least_bytes);
-        options.force_paging = !resident;
-        hypura_model *model = open_model(&options);
-        hypura_error error;
-        uint64_t differing;
-        for (int graph = 1; graph <= (resident ? 1 : 4); graph++) {
-            standin_set_faults(&(standin_faults){.abort_after = graph});
-            fixture_fails(HYPURA_ERR_BACKEND, hypura_script_follow(model, &mixture.script, &differing, &error), &error,
-                          "out of memory on purpose");
-            assert_non_null(strstr(error.message, STANDIN_NAME " has no memory left, which another program"));
-            standin_set_faults(&(standin_faults){0});
-        }
-        assert_same(model);
-        hypura_model_close(model);
-    }
-}
-
-/* Somebody else took the memory between the plan and the pools. */
-static void memory_that_is_gone_is_an_error(void **state)
-{
-    (void)state;
-    const hypura_model_options options = options_of(mixture.path, mixture.half_bytes);
-    hypura_model *model = NULL;
-    hypura_error error;
-    standin_set_faults(&(standin_faults){.memory_bytes = gpu_plan_of(&options).vram_slot_bytes / 2});
-    fixture_fails(HYPURA_ERR_MEMORY, hypura_model_open(&options, &model, &error), &error, STANDIN_NAME);
-    assert_null(model);
-    standin_set_faults(&(standin_faults){0});
-    assert_int_equal(standin_read_counts().bytes_used, 0);
-}
-
-/* Somebody else takes all that is left during the run: nothing more is needed. */
-static void memory_taken_later_changes_nothing(void **state)
-{
-    (void)state;
-    const hypura_model_options options = options_of(mixture.path, mixture.least_bytes);
-    hypura_model *model = open_model(&options);
-    standin_set_faults(&(standin_faults){.memory_bytes = 1});
-    assert_same(model);
-    hypura_model_close(model);
-}
-
-/* Without a limit the plan fits what is free. */
-static void less_memory_is_a_smaller_pool(void **state)
-{
-    (void)state;
-    const uint64_t margin = UINT64_C(768) << 20; /* left to the driver */
-    standin_set_faults(&(standin_faults){.memory_bytes = margin + mixture.least_bytes});
-    const hypura_model_options options = options_of(mixture.path, 0);
-    const hypura_plan plan = gpu_plan_of(&options);
-    assert_true(plan.n_vram_pools > 0);
-    assert_true(plan.vram_bytes <= mixture.least_bytes);
-    (void)run_same(&options);
-}
-
-static void memory_that_is_not_pinned_will_do(void **state)
-{
-    (void)state;
-    const hypura_model_options options = options_of(mixture.path, mixture.least_bytes);
-    standin_set_faults(&(standin_faults){.no_pinned = true});
-    const hypura_statistics s = run_same(&options);
-    assert_int_equal(s.locked_bytes, 0);
-    assert_true(s.bytes_uploaded > 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(statistics_tell_of_the_tier, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(running_ahead_changes_no_bit, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(a_prompt_in_parts_is_the_same, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(a_device_without_events_will_do, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(a_device_that_is_short_of_events_will_do, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(experts_come_in_few_calls, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(what_ram_lacks_comes_from_the_drive, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(a_prompt_keeps_what_ram_holds, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(slots_give_way_to_prompts, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(small_buffers_are_several_pools, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(dense_layers_are_split, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(without_a_name_it_is_the_largest, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(a_card_of_two_drivers_is_one_gpu, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(an_unknown_gpu_is_refused_with_those_there_are, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(a_bench_pairs_limits, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(a_time_line_tells_of_each_cut, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(a_failed_graph_is_an_error, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(a_lost_device_is_an_error, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(a_device_that_stays_lost_is_an_error, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(an_abort_is_an_error, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(memory_that_is_gone_is_an_error, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(memory_taken_later_changes_nothing, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(less_memory_is_a_smaller_pool, use_mixture, gpu_no_faults),
-        cmocka_unit_test_setup_teardown(memory_that_is_not_pinned_will_do, use_mixture, gpu_no_faults),
+        MIXTURE_TEST(statistics_tell_of_the_tier),
+        MIXTURE_TEST(running_ahead_changes_no_bit),
+        MIXTURE_TEST(a_prompt_in_parts_is_the_same),
+        MIXTURE_TEST(a_device_without_events_will_do),
+        MIXTURE_TEST(a_device_that_is_short_of_events_will_do),
+        MIXTURE_TEST(experts_come_in_few_calls),
+        MIXTURE_TEST(what_ram_lacks_comes_from_the_drive),
+        MIXTURE_TEST(a_prompt_keeps_what_ram_holds),
+        MIXTURE_TEST(slots_give_way_to_prompts),
+        MIXTURE_TEST(small_buffers_are_several_pools),
+        MIXTURE_TEST(dense_layers_are_split),
+        MIXTURE_TEST(without_a_name_it_is_the_largest),
+        MIXTURE_TEST(a_card_of_two_drivers_is_one_gpu),
+        MIXTURE_TEST(an_unknown_gpu_is_refused_with_those_there_are),
+        MIXTURE_TEST(a_bench_pairs_limits),
+        MIXTURE_TEST(a_time_line_tells_of_each_cut),
     };
     return cmocka_run_group_tests(tests, gpu_setup, teardown);
 }

@@ -1,0 +1,32 @@
+/* standin_memory.h - the memory of the devices that stand for GPUs, and what all of them share. For standin.c alone. */
+#ifndef HYPURA_TEST_GPU_STANDIN_MEMORY_H
+#define HYPURA_TEST_GPU_STANDIN_MEMORY_H
+
+#include "standin.h"
+
+#include "ggml-backend-impl.h"
+
+extern standin_faults standin_wrong;
+extern standin_counts standin_counted;
+extern bool           standin_lost; /* since a device was lost that stays so */
+
+/* Which of the two it is. */
+int standin_index(ggml_backend_dev_t device);
+/* Ends the process when it is lost. */
+void standin_need(void);
+
+uint64_t standin_memory_bytes(int device);
+uint64_t standin_used_bytes(int device);
+
+/* An address as the device sees it; those of the host stay. */
+void *standin_seen(const void *address);
+/* All addresses of a graph: to where the device works, or back. */
+void standin_move_all(struct ggml_cgraph *graph, bool to_device);
+/* A device computes with its own memory alone; views are no work, wherever they lie. */
+void standin_check_memory(const struct ggml_cgraph *graph, int device);
+
+ggml_backend_buffer_type_t standin_buffers(ggml_backend_dev_t device);
+/* Pinned memory of the host. */
+ggml_backend_buffer_type_t standin_host_buffers(ggml_backend_dev_t device);
+
+#endif

@@ -1,0 +1,154 @@
+/*
+ * test_gpu_faults.c - what goes wrong on a GPU ends in a message or in a smaller pool,
+ * never in other text.
+ */
+#include "mixture_fixture.h"
+
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void a_failed_graph_is_an_error(void **state)
+{
+    (void)state;
+    const hypura_model_options options = options_of(mixture.path, mixture.least_bytes);
+    hypura_model *model = open_model(&options);
+    hypura_error error;
+    uint64_t differing;
+    for (int graph = 1; graph <= 6; graph++) {
+        standin_set_faults(&(standin_faults){.fail_after = graph});
+        fixture_fails(HYPURA_ERR_BACKEND, hypura_script_follow(model, &mixture.script, &differing, &error), &error,
+                      "decode");
+        standin_set_faults(&(standin_faults){0});
+        assert_same(model); /* what was in flight left nothing behind */
+    }
+    hypura_model_close(model);
+}
+
+static void a_lost_device_is_an_error(void **state)
+{
+    (void)state;
+    const hypura_model_options options = options_of(mixture.path, mixture.least_bytes);
+    hypura_model *model = open_model(&options);
+    hypura_error error;
+    uint64_t differing;
+    for (int graph = 1; graph <= 4; graph++) {
+        standin_set_faults(&(standin_faults){.lose_after = graph});
+        fixture_fails(HYPURA_ERR_BACKEND, hypura_script_follow(model, &mixture.script, &differing, &error), &error,
+                      "device lost");
+        standin_set_faults(&(standin_faults){0});
+    }
+    assert_same(model);
+    hypura_model_close(model);
+}
+
+/* CUDA's backend ends the process also where something is freed on a device that is lost:
+ * what was wrong is told all the same. */
+static void a_device_that_stays_lost_is_an_error(void **state)
+{
+    (void)state;
+    for (int resident = 0; resident < 2; resident++) {
+        const pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            hypura_model_options options = options_of(mixture.path, resident ? 0 : mixture.least_bytes);
+            options.force_paging = !resident;
+            hypura_model *model = open_model(&options);
+            hypura_error error;
+            uint64_t differing;
+            standin_set_faults(&(standin_faults){.lose_after = 1, .stays_lost = true});
+            const hypura_status status = hypura_script_follow(model, &mixture.script, &differing, &error);
+            hypura_model_close(model);
+            _exit(status == HYPURA_ERR_BACKEND && strstr(error.message, "device lost") ? 0 : 1);
+        }
+        int ended;
+        assert_int_equal(waitpid(child, &ended, 0), child);
+        assert_true(WIFEXITED(ended));
+        assert_int_equal(WEXITSTATUS(ended), 0);
+    }
+}
+
+/* CUDA's backend ends the process where its memory runs out; also of a model that is there whole. */
+static void an_abort_is_an_error(void **state)
+{
+    (void)state;
+    for (int resident = 0; resident < 2; resident++) {
+        hypura_model_options options = options_of(mixture.path, resident ? 0 : mixture.least_bytes);
+        options.force_paging = !resident;
+        hypura_model *model = open_model(&options);
+        hypura_error error;
+        uint64_t differing;
+        for (int graph = 1; graph <= (resident ? 1 : 4); graph++) {
+            standin_set_faults(&(standin_faults){.abort_after = graph});
+            fixture_fails(HYPURA_ERR_BACKEND, hypura_script_follow(model, &mixture.script, &differing, &error), &error,
+                          "out of memory on purpose");
+            assert_non_null(strstr(error.message, STANDIN_NAME " has no memory left, which another program"));
+            standin_set_faults(&(standin_faults){0});
+        }
+        assert_same(model);
+        hypura_model_close(model);
+    }
+}
+
+/* Somebody else took the memory between the plan and the pools. */
+static void memory_that_is_gone_is_an_error(void **state)
+{
+    (void)state;
+    const hypura_model_options options = options_of(mixture.path, mixture.half_bytes);
+    hypura_model *model = NULL;
+    hypura_error error;
+    standin_set_faults(&(standin_faults){.memory_bytes = gpu_plan_of(&options).vram_slot_bytes / 2});
+    fixture_fails(HYPURA_ERR_MEMORY, hypura_model_open(&options, &model, &error), &error, STANDIN_NAME);
+    assert_null(model);
+    standin_set_faults(&(standin_faults){0});
+    assert_int_equal(standin_read_counts().bytes_used, 0);
+}
+
+/* Somebody else takes all that is left during the run: nothing more is needed. */
+static void memory_taken_later_changes_nothing(void **state)
+{
+    (void)state;
+    const hypura_model_options options = options_of(mixture.path, mixture.least_bytes);
+    hypura_model *model = open_model(&options);
+    standin_set_faults(&(standin_faults){.memory_bytes = 1});
+    assert_same(model);
+    hypura_model_close(model);
+}
+
+/* Without a limit the plan fits what is free. */
+static void less_memory_is_a_smaller_pool(void **state)
+{
+    (void)state;
+    const uint64_t margin = UINT64_C(768) << 20; /* left to the driver */
+    standin_set_faults(&(standin_faults){.memory_bytes = margin + mixture.least_bytes});
+    const hypura_model_options options = options_of(mixture.path, 0);
+    const hypura_plan plan = gpu_plan_of(&options);
+    assert_true(plan.n_vram_pools > 0);
+    assert_true(plan.vram_bytes <= mixture.least_bytes);
+    (void)run_same(&options);
+}
+
+static void memory_that_is_not_pinned_will_do(void **state)
+{
+    (void)state;
+    const hypura_model_options options = options_of(mixture.path, mixture.least_bytes);
+    standin_set_faults(&(standin_faults){.no_pinned = true});
+    const hypura_statistics s = run_same(&options);
+    assert_int_equal(s.locked_bytes, 0);
+    assert_true(s.bytes_uploaded > 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        MIXTURE_TEST(a_failed_graph_is_an_error),
+        MIXTURE_TEST(a_lost_device_is_an_error),
+        MIXTURE_TEST(a_device_that_stays_lost_is_an_error),
+        MIXTURE_TEST(an_abort_is_an_error),
+        MIXTURE_TEST(memory_that_is_gone_is_an_error),
+        MIXTURE_TEST(memory_taken_later_changes_nothing),
+        MIXTURE_TEST(less_memory_is_a_smaller_pool),
+        MIXTURE_TEST(memory_that_is_not_pinned_will_do),
+    };
+    return cmocka_run_group_tests(tests, gpu_setup, teardown);
+}
