@@ -47,12 +47,6 @@
 
 /* ---- pieces ---------------------------------------------------------------------- */
 
-static bool is_work(const struct ggml_tensor *node)
-{
-    return node->op != GGML_OP_NONE && node->op != GGML_OP_VIEW && node->op != GGML_OP_RESHAPE &&
-           node->op != GGML_OP_PERMUTE && node->op != GGML_OP_TRANSPOSE;
-}
-
 static bool writes_into(const struct ggml_tensor *node, int source)
 {
     return (node->op == GGML_OP_SET_ROWS && source == 2) || (node->op == GGML_OP_CPY && source == 1);
@@ -149,7 +143,7 @@ static bool is_repeatable(const struct ggml_cgraph *graph, int first, int last)
     bool ok = true;
     for (int i = first; i < last && ok; i++) {
         const struct ggml_tensor *node = graph->nodes[i];
-        if (!is_work(node)) {
+        if (ggml_op_is_empty(node->op)) {
             continue;
         }
         for (int s = 0; s < GGML_MAX_SRC && ok; s++) {

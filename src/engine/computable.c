@@ -5,6 +5,7 @@
 #include "engine/computable.h"
 
 #include "ggml-cpu.h"
+#include "ggml-impl.h"
 
 static bool is_half(enum ggml_type type)
 {
@@ -41,13 +42,10 @@ static bool is_value(enum ggml_type type)
 bool hypura_computable(const struct ggml_tensor *node, int src)
 {
     const enum ggml_type type = node->src[src]->type;
-    switch (node->op) {
-    case GGML_OP_NONE:
-    case GGML_OP_VIEW:
-    case GGML_OP_RESHAPE:
-    case GGML_OP_PERMUTE:
-    case GGML_OP_TRANSPOSE:
+    if (ggml_op_is_empty(node->op)) {
         return true;
+    }
+    switch (node->op) {
     case GGML_OP_MUL_MAT:
     case GGML_OP_MUL_MAT_ID:
         return src == 0 ? has_products(type) : src > 1 || type == GGML_TYPE_F32 || is_half(type);

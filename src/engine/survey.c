@@ -13,6 +13,8 @@
 #include "engine/llama_shim.h"
 #include "engine/llama_log.h"
 
+#include "ggml-impl.h"
+
 #include <stdlib.h>
 
 /* Weight tensors of libllama -> index in the map; open addressing. */
@@ -107,16 +109,7 @@ static uint32_t use_of(const struct ggml_tensor *node, int src, bool through_vie
 
 static bool computes(const struct ggml_tensor *node)
 {
-    switch (node->op) {
-    case GGML_OP_NONE:
-    case GGML_OP_VIEW:
-    case GGML_OP_RESHAPE:
-    case GGML_OP_PERMUTE:
-    case GGML_OP_TRANSPOSE:
-        return false;
-    default:
-        return (node->flags & GGML_TENSOR_FLAG_COMPUTE) != 0;
-    }
+    return !ggml_op_is_empty(node->op) && (node->flags & GGML_TENSOR_FLAG_COMPUTE) != 0;
 }
 
 static bool is_product(const weight_index *index, const struct ggml_tensor *node)

@@ -219,16 +219,10 @@ ggml_backend_buffer_type_t standin_buffers(ggml_backend_dev_t device)
     return type;
 }
 
-static bool is_view(const struct ggml_tensor *node)
-{
-    return node->op == GGML_OP_NONE || node->op == GGML_OP_VIEW || node->op == GGML_OP_RESHAPE ||
-           node->op == GGML_OP_PERMUTE || node->op == GGML_OP_TRANSPOSE;
-}
-
 void standin_check_memory(const struct ggml_cgraph *graph, int device)
 {
     for (int i = 0; i < graph->n_nodes; i++) {
-        for (int s = -1; s < GGML_MAX_SRC && !is_view(graph->nodes[i]); s++) {
+        for (int s = -1; s < GGML_MAX_SRC && !ggml_op_is_empty(graph->nodes[i]->op); s++) {
             const struct ggml_tensor *tensor = s < 0 ? graph->nodes[i] : graph->nodes[i]->src[s];
             if (tensor && is_in(shown, tensor->data)) {
                 const size_t at = (size_t)((const char *)tensor->data - shown);
