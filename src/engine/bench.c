@@ -267,12 +267,13 @@ static hypura_bench_task base_task(const bench *b)
     return task;
 }
 
-static series *add_series(bench *b, hypura_bench_cell *cell, const char *label)
+static series *add_series(bench *b, hypura_bench_cell *cell, const char *label, hypura_form form)
 {
     hypura_bench_series *told = &cell->series[cell->n_series];
     series *s = &b->series[cell->n_series++];
     *s = (series){.task = base_task(b)};
-    *told = (hypura_bench_series){.read_ahead_kb = b->read_ahead_kb};
+    s->task.form = form;
+    *told = (hypura_bench_series){.read_ahead_kb = b->read_ahead_kb, .form = form};
     snprintf(told->label, sizeof(told->label), "%s", label);
     return s;
 }
@@ -287,14 +288,12 @@ static void add_baselines(bench *b, hypura_bench_cell *cell)
     static const char *const labels[] = {"llama.cpp, read-ahead as found", "llama.cpp, read-ahead 128 KiB"};
     const int n = b->read_ahead_kb == SMALL_READ_AHEAD_KB || !limited ? 1 : 2;
     for (int i = 0; i < n; i++) {
-        series *s = add_series(b, cell, labels[i]);
+        series *s = add_series(b, cell, labels[i], fits ? HYPURA_FORM_REPACKED : HYPURA_FORM_FILE);
         hypura_bench_series *told = &cell->series[cell->n_series - 1];
         hypura_error refused;
         s->task.plain = true;
-        s->task.no_repack = !fits;
         s->limit_bytes = b->options->worker ? limit_bytes : 0;
         told->limit_bytes = s->limit_bytes;
-        told->form = fits ? HYPURA_FORM_REPACKED : HYPURA_FORM_FILE;
         if (limited && !b->options->worker) {
             add_note(told, "no limit: ", "it ran in the process of the caller");
         }
@@ -368,15 +367,12 @@ static hypura_status limited_cell(bench *b, hypura_bench_cell *cell, const hypur
     if (status != HYPURA_OK) {
         return status;
     }
-    series *s = add_series(b, cell, "hypura");
+    series *s = add_series(b, cell, "hypura", cell->plan.form);
     s->task.memory_bytes = limits->memory_bytes;
     s->task.weights_bytes = limits->weights_bytes;
     s->task.vram_bytes = limits->vram_bytes;
     memcpy(s->task.gpu_vram_bytes, limits->gpu_vram_bytes, sizeof(s->task.gpu_vram_bytes));
     s->task.warm_up = cell->plan.gpu[0] != '\0'; /* its driver's first use; the host's part of the weights is read then */
-    s->task.no_repack = cell->plan.form != HYPURA_FORM_REPACKED;
-    s->task.repack_output = cell->plan.form == HYPURA_FORM_OUTPUT;
-    cell->series[0].form = cell->plan.form;
     if (b->options->baseline) {
         add_baselines(b, cell);
     }
@@ -388,6 +384,7 @@ static hypura_status limited_cell(bench *b, hypura_bench_cell *cell, const hypur
 static hypura_status resident_cell(bench *b, hypura_bench_cell *cell, bool paged, hypura_error *error)
 {
     const uint64_t everything = UINT64_C(1) << 60;
+    const hypura_form form = paged ? HYPURA_FORM_FILE : HYPURA_FORM_REPACKED;
     const hypura_model_options limits = {.weights_bytes = everything, .force_paging = paged};
     hypura_status status = plan_cell(b, cell, &limits, error);
     if (status != HYPURA_OK) {
@@ -395,19 +392,15 @@ static hypura_status resident_cell(bench *b, hypura_bench_cell *cell, bool paged
     }
     cell->memory_bytes -= cell->weights_bytes - cell->plan.weights_bytes;
     cell->weights_bytes = cell->plan.weights_bytes;
-    series *s = add_series(b, cell, paged ? "hypura, all in its pools" : "hypura, resident");
+    series *s = add_series(b, cell, paged ? "hypura, all in its pools" : "hypura, resident", form);
     s->task.weights_bytes = everything;
     s->task.force_paging = paged;
-    s->task.no_repack = paged;
     s->task.drop_cache = false;
     s->task.warm_up = true;
-    cell->series[0].form = paged ? HYPURA_FORM_FILE : HYPURA_FORM_REPACKED;
-    s = add_series(b, cell, paged ? "llama.cpp without repacking" : "llama.cpp");
+    s = add_series(b, cell, paged ? "llama.cpp without repacking" : "llama.cpp", form);
     s->task.plain = true;
-    s->task.no_repack = paged;
     s->task.drop_cache = false;
     s->task.warm_up = true;
-    cell->series[1].form = paged ? HYPURA_FORM_FILE : HYPURA_FORM_REPACKED;
     return run_cell(b, cell, error);
 }
 

@@ -24,8 +24,7 @@ typedef struct hypura_bench_task {
     uint64_t vram_bytes;
     uint64_t gpu_vram_bytes[HYPURA_MAX_GPUS];
     bool plain;
-    bool no_repack;
-    bool repack_output;
+    hypura_form form;
     bool force_paging;
     bool drop_cache; /* the model leaves the page cache first */
     bool warm_up;    /* the prompt is decoded once before it is timed: pools are full then */

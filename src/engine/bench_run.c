@@ -198,13 +198,12 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
                                           .n_threads = task->n_threads,
                                           .force_paging = task->force_paging,
                                           .plain = task->plain,
-                                          .no_repack = task->no_repack,
-                                          .repack_output = task->repack_output,
                                           .gpu = task->gpu[0] ? task->gpu : NULL,
                                           .vram_bytes = task->vram_bytes,
                                           .io_engine = task->io_engine[0] ? task->io_engine : NULL,
                                           .io_limit_bytes_per_s = task->io_limit_bytes_per_s,
                                           .foresight = task->foresight};
+    hypura_prepare_in_form(&options, task->form);
     memcpy(options.gpu_vram_bytes, task->gpu_vram_bytes, sizeof(options.gpu_vram_bytes));
     hypura_model_extras extras = {.profile = &task->profile};
     *sample = (hypura_bench_sample){.paged = false};

@@ -208,6 +208,12 @@ static hypura_form form_asked(const hypura_model_options *options)
     return !options->no_repack ? HYPURA_FORM_REPACKED : options->repack_output ? HYPURA_FORM_OUTPUT : HYPURA_FORM_FILE;
 }
 
+void hypura_prepare_in_form(hypura_model_options *options, hypura_form form)
+{
+    options->no_repack = form != HYPURA_FORM_REPACKED;
+    options->repack_output = form == HYPURA_FORM_OUTPUT;
+}
+
 static hypura_status check_output(const hypura_model_options *options, const hypura_map *map,
                                   const hypura_survey *survey, bool over_gpus, hypura_error *error)
 {

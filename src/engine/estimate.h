@@ -31,6 +31,9 @@ hypura_status hypura_prepare_shared(const hypura_model_options *options, uint32_
 /* Once the model is loaded, where nobody gave a limit: the pager follows free memory. */
 hypura_status hypura_prepare_keep(const hypura_preparation *prepared, hypura_pager *pager, hypura_error *error);
 
+/* Asks for a form. Where the options name a cache folder, rates may still speak against repacked. */
+void hypura_prepare_in_form(hypura_model_options *options, hypura_form form);
+
 /* Safe on a zeroed or failed preparation. */
 void hypura_prepare_clear(hypura_preparation *prepared);
 

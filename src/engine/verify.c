@@ -232,10 +232,9 @@ static hypura_model_options options_of(const verification *v, uint32_t n_ubatch,
                                     .n_threads = v->options->n_threads,
                                     .force_paging = engine != NULL,
                                     .plain = engine == NULL,
-                                    .no_repack = v->setup.form != HYPURA_FORM_REPACKED,
-                                    .repack_output = v->setup.form == HYPURA_FORM_OUTPUT,
                                     .io_engine = engine,
                                     .foresight = HYPURA_FORESIGHT_ON};
+    hypura_prepare_in_form(&options, v->setup.form);
     if (limits->gpu_vram_bytes) {
         memcpy(options.gpu_vram_bytes, limits->gpu_vram_bytes, sizeof(options.gpu_vram_bytes));
     }
