@@ -249,20 +249,21 @@ static void pick_group(chain_work *work, row_group *group)
     }
 }
 
-static uint32_t count_absent(const chain_work *work)
+static bool is_one_absent(const chain_work *work)
 {
-    uint32_t n = 0;
     for (uint32_t i = 0; i < work->n_experts; i++) {
         const expert_rows *expert = &work->experts[i];
-        n += !expert->done && (expert->slot == UINT32_MAX || !expert_ready(work, expert));
+        if (!expert->done && (expert->slot == UINT32_MAX || !expert_ready(work, expert))) {
+            return true;
+        }
     }
-    return n;
+    return false;
 }
 
 /* Of one token, what is present while the rest is read: by this thread, if it is done with it in time. */
 static bool is_for_one_thread(chain_work *work, const row_group *group, uint64_t bytes)
 {
-    return work->chain->n_tokens == 1 && !group->waits && work->instance->n_threads > 1 && count_absent(work) > 0 &&
+    return work->chain->n_tokens == 1 && !group->waits && work->instance->n_threads > 1 && is_one_absent(work) &&
            hypura_alone_fits(&work->instance->alone, bytes, hypura_pager_pending_us(work->pager));
 }
 

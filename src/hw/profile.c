@@ -111,23 +111,35 @@ static bool rate_gpus(hypura_profile *profile, const hypura_profile *stored)
     return measured;
 }
 
-/* Since the moment at which others had had others_us. False where it is not known. */
-static bool are_others_busy(uint64_t others_us, uint64_t begin_us)
+/* What others had of the processors at some moment. */
+typedef struct others {
+    uint64_t at_us;
+    uint64_t had_us;
+    bool     known;
+} others;
+
+static others look_at_others(void)
+{
+    others o = {.at_us = hypura_clock_us()};
+    o.known = hypura_os_others_us(&o.had_us);
+    return o;
+}
+
+/* Since then. False where it is not known. */
+static bool are_busy(const others *then)
 {
     uint64_t now_us;
-    return hypura_os_others_us(&now_us) && now_us > others_us &&
-           (double)(now_us - others_us) > DISTURBED_SHARE * (double)(hypura_clock_us() - begin_us);
+    return then->known && hypura_os_others_us(&now_us) && now_us > then->had_us &&
+           (double)(now_us - then->had_us) > DISTURBED_SHARE * (double)(hypura_clock_us() - then->at_us);
 }
 
 /* Whether it would be disturbed at present. */
 static bool is_machine_busy(void)
 {
     static const struct timespec look = {0, LOOK_US * 1000};
-    uint64_t others_us;
-    const uint64_t begin_us = hypura_clock_us();
-    const bool known = hypura_os_others_us(&others_us);
+    const others now = look_at_others();
     (void)nanosleep(&look, NULL);
-    return known && are_others_busy(others_us, begin_us);
+    return are_busy(&now);
 }
 
 static hypura_status measure(const hypura_profile_options *options, const char *storage, hypura_profile *profile,
@@ -136,14 +148,12 @@ static hypura_status measure(const hypura_profile_options *options, const char *
     if (options->progress != NULL && !options->progress(options->progress_user, "measuring memory", 0, 1)) {
         return hypura_fail(error, HYPURA_ERR_CANCELLED, "measuring was stopped");
     }
-    uint64_t others_us;
-    const uint64_t begin_us = hypura_clock_us();
-    const bool known = hypura_os_others_us(&others_us);
+    const others before = look_at_others();
     hypura_status status = hypura_probe_memory(profile->n_cpus, &profile->memory_bytes_per_s, error);
     if (status == HYPURA_OK) {
         status = hypura_probe_storage(storage, options->progress, options->progress_user, profile, error);
     }
-    profile->n_disturbed = known && are_others_busy(others_us, begin_us);
+    profile->n_disturbed = are_busy(&before);
     profile->measured_unix_s = (int64_t)time(NULL);
     return status;
 }
