@@ -21,6 +21,19 @@ static inline const char *gpu_mixture(void)
     return HYPURA_TINY "/moe-deep-q8_0.gguf";
 }
 
+/* Everything paged, in short parts. */
+static inline hypura_model_options gpu_options(const char *path, const char *gpu)
+{
+    return (hypura_model_options){.path = path,
+                                  .gpu = gpu,
+                                  .force_paging = true,
+                                  .n_context = 64,
+                                  .n_ubatch = 32,
+                                  .n_threads = 1,
+                                  .no_repack = true,
+                                  .cache_dir = gpu_cache_dir};
+}
+
 /* A profile of this machine with the rates of no machine: the second GPU's link is so many
  * times slower than the first one's, and all else of them the same. path: a model on the drive. */
 static inline void gpu_store_rates(const char *path, double slower)

@@ -15,15 +15,9 @@ static struct {
 
 static inline hypura_model_options options_of(const char *path, uint64_t vram_bytes)
 {
-    return (hypura_model_options){.path = path,
-                                  .gpu = STANDIN_NAME,
-                                  .vram_bytes = vram_bytes,
-                                  .force_paging = true,
-                                  .n_context = 64,
-                                  .n_ubatch = 32,
-                                  .n_threads = 1,
-                                  .no_repack = true,
-                                  .cache_dir = gpu_cache_dir};
+    hypura_model_options options = gpu_options(path, STANDIN_NAME);
+    options.vram_bytes = vram_bytes;
+    return options;
 }
 
 static inline hypura_model *open_model(const hypura_model_options *options)

@@ -15,14 +15,9 @@ enum { N_EXPERTS = 16, N_LAYERS = 12, N_PROMPT = 64, N_STEPS = 8 };
 /* Half of the layers whole, of the others about half of the experts in slots. */
 static hypura_model_options options_of(void)
 {
-    hypura_model_options options = {.path = gpu_mixture(),
-                                    .gpu = STANDIN_NAME,
-                                    .force_paging = true,
-                                    .n_context = N_PROMPT + N_STEPS,
-                                    .n_ubatch = N_PROMPT,
-                                    .n_threads = 1,
-                                    .no_repack = true,
-                                    .cache_dir = gpu_cache_dir};
+    hypura_model_options options = gpu_options(gpu_mixture(), STANDIN_NAME);
+    options.n_context = N_PROMPT + N_STEPS;
+    options.n_ubatch = N_PROMPT;
     const hypura_plan plan = gpu_plan_of(&options);
     options.vram_bytes = hypura_plan_vram_at(&plan, 75);
     return options;

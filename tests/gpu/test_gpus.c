@@ -12,18 +12,6 @@
 
 #define MARGIN_BYTES (UINT64_C(768) << 20) /* that is left to drivers where nobody gave a limit */
 
-static hypura_model_options options_of(const char *path)
-{
-    return (hypura_model_options){.path = path,
-                                  .gpu = STANDIN_BOTH,
-                                  .force_paging = true,
-                                  .n_context = 64,
-                                  .n_ubatch = 32,
-                                  .n_threads = 1,
-                                  .no_repack = true,
-                                  .cache_dir = gpu_cache_dir};
-}
-
 static hypura_model *open_with(const hypura_model_options *options, const hypura_load_gpu *gpus)
 {
     hypura_model *model = NULL;
@@ -95,7 +83,7 @@ static void limits_on_each_are_verified(void **state)
 {
     (void)state;
     static const uint32_t prompts[] = {7, 40};
-    hypura_model_options model = options_of(gpu_mixture());
+    hypura_model_options model = gpu_options(gpu_mixture(), STANDIN_BOTH);
     model.n_ubatch = 0;
     const hypura_plan whole = gpu_plan_of(&model);
     const uint64_t part = whole.full_vram_bytes / 8;
@@ -119,7 +107,7 @@ static void limits_on_each_are_verified(void **state)
 static void each_gpu_has_its_share(void **state)
 {
     (void)state;
-    hypura_model_options options = options_of(gpu_mixture());
+    hypura_model_options options = gpu_options(gpu_mixture(), STANDIN_BOTH);
     const hypura_plan whole = gpu_plan_of(&options);
     options.vram_bytes = hypura_plan_vram_at(&whole, 40);
     const hypura_plan plan = gpu_plan_of(&options);
@@ -149,7 +137,7 @@ static void each_gpu_has_its_share(void **state)
 static void unequal_memory_is_unequal_shares(void **state)
 {
     (void)state;
-    hypura_model_options options = options_of(gpu_mixture());
+    hypura_model_options options = gpu_options(gpu_mixture(), STANDIN_BOTH);
     const hypura_plan whole = gpu_plan_of(&options);
     const uint64_t all = whole.full_vram_bytes;
     standin_set_faults(
@@ -189,7 +177,7 @@ static void unequal_memory_is_unequal_shares(void **state)
 static void a_slow_link_has_fewer_layers(void **state)
 {
     (void)state;
-    hypura_model_options options = options_of(gpu_mixture());
+    hypura_model_options options = gpu_options(gpu_mixture(), STANDIN_BOTH);
     const hypura_plan whole = gpu_plan_of(&options);
     for (int g = 0; g < 2; g++) {
         options.gpu_vram_bytes[g] = (whole.gpus[g].floor_bytes + whole.gpus[g].full_bytes) / 2;
@@ -207,7 +195,7 @@ static void a_slow_link_has_fewer_layers(void **state)
 static void the_fewest_slots_in_ram_serve_both(void **state)
 {
     (void)state;
-    hypura_model_options options = options_of(gpu_mixture());
+    hypura_model_options options = gpu_options(gpu_mixture(), STANDIN_BOTH);
     const hypura_plan whole = gpu_plan_of(&options);
     options.vram_bytes = hypura_plan_vram_at(&whole, 15); /* with room for the logits of all tokens */
     options.weights_bytes = gpu_plan_of(&options).floor_weights_bytes;
@@ -219,7 +207,7 @@ static void the_fewest_slots_in_ram_serve_both(void **state)
 static void dense_layers_fill_both(void **state)
 {
     (void)state;
-    hypura_model_options options = options_of(fixture_arch("llama-dense.gguf"));
+    hypura_model_options options = gpu_options(fixture_arch("llama-dense.gguf"), STANDIN_BOTH);
     options.force_paging = false;
     const hypura_plan whole = gpu_plan_of(&options);
     int most = 0;
@@ -240,7 +228,7 @@ static void dense_layers_fill_both(void **state)
 static void one_is_enough_where_it_holds_the_model(void **state)
 {
     (void)state;
-    hypura_model_options options = options_of(gpu_mixture());
+    hypura_model_options options = gpu_options(gpu_mixture(), STANDIN_BOTH);
     const hypura_plan whole = gpu_plan_of(&options);
     options.gpu = NULL;
     assert_int_equal(gpu_plan_of(&options).n_gpus, 1);
@@ -267,7 +255,7 @@ static void one_is_enough_where_it_holds_the_model(void **state)
 static void names_and_limits_must_match(void **state)
 {
     (void)state;
-    hypura_model_options options = options_of(gpu_mixture());
+    hypura_model_options options = gpu_options(gpu_mixture(), STANDIN_BOTH);
     hypura_plan *plan = NULL;
     hypura_error error;
     options.gpu = STANDIN_NAME "," STANDIN_NAME;
@@ -289,7 +277,7 @@ static void names_and_limits_must_match(void **state)
 static void one_that_is_lost_is_an_error(void **state)
 {
     (void)state;
-    hypura_model_options options = options_of(gpu_mixture());
+    hypura_model_options options = gpu_options(gpu_mixture(), STANDIN_BOTH);
     const hypura_plan whole = gpu_plan_of(&options);
     options.vram_bytes = hypura_plan_vram_at(&whole, 20);
     hypura_script script;
@@ -315,7 +303,7 @@ static void one_that_is_lost_is_an_error(void **state)
 static void one_whose_memory_is_gone(void **state)
 {
     (void)state;
-    hypura_model_options options = options_of(gpu_mixture());
+    hypura_model_options options = gpu_options(gpu_mixture(), STANDIN_BOTH);
     const hypura_plan whole = gpu_plan_of(&options);
     hypura_model *model = NULL;
     hypura_error error;

@@ -9,13 +9,10 @@
 
 static hypura_model_options mixture_options(void)
 {
-    return (hypura_model_options){.path = gpu_mixture(),
-                                  .gpu = STANDIN_NAME,
-                                  .force_paging = true,
-                                  .n_context = 4096,
-                                  .n_threads = 1,
-                                  .no_repack = true,
-                                  .cache_dir = gpu_cache_dir};
+    hypura_model_options options = gpu_options(gpu_mixture(), STANDIN_NAME);
+    options.n_context = 4096;
+    options.n_ubatch = 0;
+    return options;
 }
 
 /* So that a prompt brings what is missing seldom; and whatever the limit is, as sums are rounded by parts. */
