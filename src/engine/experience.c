@@ -13,10 +13,12 @@ enum { MAX_MODELS = 64 };
 /* Runs that held shares of the weights this near to each other are one lesson. */
 #define SAME_SHARE 0.02
 
-/* The entry of a model, borrowed; NULL when there is none. */
-static json_t *find_model(const json_t *root, const char *name, int n_threads, hypura_form form)
+/* What entries are told apart by. */
+static const char *const MODEL_KEYS[] = {"model", "threads", "repack", NULL};
+
+static json_t *model_key(const hypura_map *map, int n_threads, hypura_form form)
 {
-    return experience_of_model(json_object_get(root, "models"), name, n_threads, "repack", form);
+    return json_pack("{s:o,s:i,s:i}", "model", experience_name(map), "threads", n_threads, "repack", (int)form);
 }
 
 static bool read_lesson(const json_t *entry, hypura_lesson *lesson)
@@ -66,10 +68,10 @@ static void read_lessons(const json_t *model, hypura_lessons *lessons)
 void hypura_experience_lessons(const char *cache_dir, const hypura_map *map, int n_threads, hypura_form form,
                                hypura_lessons *lessons)
 {
-    char name[512];
-    experience_name(map, name, sizeof name);
     json_t *root = experience_load(cache_dir);
-    read_lessons(find_model(root, name, n_threads, form), lessons);
+    json_t *key = model_key(map, n_threads, form);
+    read_lessons(experience_find(json_object_get(root, "models"), key, MODEL_KEYS), lessons);
+    json_decref(key);
     json_decref(root);
 }
 
@@ -98,35 +100,42 @@ static json_t *lessons_json(const hypura_lessons *lessons)
     return array;
 }
 
+typedef struct addition {
+    json_t *key;
+    hypura_lesson lesson;
+} addition;
+
+static void add_lesson(json_t *root, void *user)
+{
+    const addition *of = user;
+    hypura_lessons lessons;
+    json_t *models = json_object_get(root, "models");
+    json_t *model = experience_find(models, of->key, MODEL_KEYS);
+    if (!model) {
+        experience_append(models, json_incref(of->key), MAX_MODELS);
+        model = of->key;
+    }
+    read_lessons(model, &lessons);
+    learn(&lessons, &of->lesson);
+    (void)json_object_set_new(model, "lessons", lessons_json(&lessons));
+}
+
 void hypura_experience_add(const char *cache_dir, const hypura_map *map, const hypura_plan *plan, int n_threads,
                            hypura_form form, double direct_bytes_per_s, const hypura_run_costs *costs)
 {
-    char name[512];
-    hypura_lessons lessons;
-    json_t *root = cache_dir ? experience_load(cache_dir) : NULL;
-    if (!root || map->tensor_bytes == 0 || plan->gpu[0] || !(costs->seconds > 0.0)) {
-        json_decref(root);
+    if (map->tensor_bytes == 0 || plan->gpu[0] || !(costs->seconds > 0.0)) {
         return;
     }
     const double storage_s = direct_bytes_per_s > 0.0 ? costs->read_bytes / direct_bytes_per_s : 0.0;
     const double held = (double)costs->held_bytes / (double)map->tensor_bytes;
     const double compute_s = fmax(costs->seconds - costs->read_wait_s, 1e-9);
-    const hypura_lesson lesson = {.held = fmin(held, 1.0),
-                                  .compute_s = compute_s,
-                                  .read_bytes = costs->read_bytes,
-                                  .read_factor = hypura_plan_read_factor(plan, costs->seconds, compute_s, storage_s)};
-    experience_name(map, name, sizeof name);
-    json_t *model = find_model(root, name, n_threads, form);
-    read_lessons(model, &lessons);
-    learn(&lessons, &lesson);
-    if (model) {
-        (void)json_object_set_new(model, "lessons", lessons_json(&lessons));
-    } else {
-        experience_append(json_object_get(root, "models"),
-                          json_pack("{s:s,s:i,s:i,s:o}", "model", name, "threads", n_threads, "repack", (int)form,
-                                    "lessons", lessons_json(&lessons)),
-                          MAX_MODELS);
+    addition of = {.key = model_key(map, n_threads, form),
+                   .lesson = {.held = fmin(held, 1.0),
+                              .compute_s = compute_s,
+                              .read_bytes = costs->read_bytes,
+                              .read_factor = hypura_plan_read_factor(plan, costs->seconds, compute_s, storage_s)}};
+    if (of.key) {
+        experience_update(cache_dir, add_lesson, &of);
     }
-    experience_save(cache_dir, root);
-    json_decref(root);
+    json_decref(of.key);
 }

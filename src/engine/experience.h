@@ -4,7 +4,8 @@
  * rests on it; nothing else does.
  *
  * What always holds: a file that is missing, damaged or of another processor is an
- * empty one, and failing to write it is no failure of anything. The last writer wins.
+ * empty one, and failing to write it is no failure of anything. Processes that learn at
+ * once keep each other's lessons: what is new is added to what is stored then (hw/kept.h).
  */
 #ifndef HYPURA_ENGINE_EXPERIENCE_H
 #define HYPURA_ENGINE_EXPERIENCE_H

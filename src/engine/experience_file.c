@@ -3,11 +3,12 @@
  */
 #include "engine/experience_file.h"
 
+#include "hw/kept.h"
 #include "os/os.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { VERSION = 3, PATH_BYTES = 4096 };
 
@@ -34,17 +35,24 @@ json_t *experience_load(const char *cache_dir)
     return root;
 }
 
-void experience_save(const char *cache_dir, const json_t *root)
+void experience_update(const char *cache_dir, experience_change change, void *user)
 {
     char path[PATH_BYTES];
-    char temporary[PATH_BYTES + 32];
-    if (!file_path(cache_dir, path, sizeof path)) {
+    int turn;
+    if (!file_path(cache_dir, path, sizeof path) || !hypura_kept_begin(cache_dir, &turn)) {
         return;
     }
-    (void)snprintf(temporary, sizeof temporary, "%s.%ld", path, (long)getpid());
-    if (json_dump_file(root, temporary, JSON_INDENT(1)) != 0 || rename(temporary, path) != 0) {
-        (void)unlink(temporary);
+    json_t *root = experience_load(cache_dir);
+    if (root) {
+        change(root, user);
     }
+    char *text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
+    if (text) {
+        (void)hypura_kept_write(path, text, NULL);
+    }
+    hypura_kept_end(turn);
+    free(text);
+    json_decref(root);
 }
 
 double experience_number(const json_t *object, const char *key)
@@ -52,21 +60,17 @@ double experience_number(const json_t *object, const char *key)
     return json_number_value(json_object_get(object, key));
 }
 
-bool experience_is(const json_t *object, const char *key, int64_t value)
-{
-    const json_t *stored = json_object_get(object, key);
-    return json_is_integer(stored) && json_integer_value(stored) == value;
-}
-
-json_t *experience_of_model(const json_t *array, const char *model, int n_threads, const char *key, int64_t value)
+json_t *experience_find(const json_t *array, const json_t *of, const char *const *keys)
 {
     size_t i;
     json_t *entry;
     json_array_foreach(array, i, entry)
     {
-        const char *of = json_string_value(json_object_get(entry, "model"));
-        if (of && strcmp(of, model) == 0 && experience_is(entry, "threads", n_threads) &&
-            experience_is(entry, key, value)) {
+        int k = 0;
+        while (keys[k] && json_equal(json_object_get(entry, keys[k]), json_object_get(of, keys[k]))) {
+            k++;
+        }
+        if (!keys[k]) {
             return entry;
         }
     }
@@ -81,7 +85,16 @@ void experience_append(json_t *array, json_t *value, size_t most)
     (void)json_array_append_new(array, value);
 }
 
-void experience_name(const hypura_map *map, char *name, size_t capacity)
+json_t *experience_name(const hypura_map *map)
 {
-    (void)snprintf(name, capacity, "%s %s %llu", map->arch, map->name, (unsigned long long)map->tensor_bytes);
+    const unsigned long long bytes = map->tensor_bytes;
+    const int n = snprintf(NULL, 0, "%s %s %llu", map->arch, map->name, bytes);
+    char *name = n < 0 ? NULL : malloc((size_t)n + 1);
+    if (!name) {
+        return NULL;
+    }
+    (void)snprintf(name, (size_t)n + 1, "%s %s %llu", map->arch, map->name, bytes);
+    json_t *text = hypura_kept_text(name);
+    free(name);
+    return text;
 }

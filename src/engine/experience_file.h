@@ -20,20 +20,22 @@
 
 /* A new reference, of an empty file where there is none; NULL when memory is short. */
 json_t *experience_load(const char *cache_dir);
-void experience_save(const char *cache_dir, const json_t *root);
+
+/* Reads what is stored now, lets `change` change it, and stores that; other processes wait meanwhile. Nothing happens where
+ * cache_dir is NULL, cannot be written, or others keep changing files of it. */
+typedef void (*experience_change)(json_t *root, void *user);
+void experience_update(const char *cache_dir, experience_change change, void *user);
 
 /* Adds an entry, which it takes over; the oldest leaves when there are too many. */
 void experience_append(json_t *array, json_t *entry, size_t most);
 
-/* Of an entry: a number, 0 where it has none of that name; whether an integer has this value. */
+/* Of an entry: a number, 0 where it has none of that name. */
 double experience_number(const json_t *entry, const char *key);
-bool experience_is(const json_t *entry, const char *key, int64_t value);
 
-/* The entry of a model with so many threads in an array, and with this value of one more key; borrowed, NULL when
- * there is none. */
-json_t *experience_of_model(const json_t *array, const char *model, int n_threads, const char *key, int64_t value);
+/* The entry of an array which has of all these keys (NULL ends them) what `of` has; borrowed, NULL when there is none. */
+json_t *experience_find(const json_t *array, const json_t *of, const char *const *keys);
 
-/* What entries call a model. */
-void experience_name(const hypura_map *map, char *name, size_t capacity);
+/* What entries call a model; a new reference, NULL when memory is short. */
+json_t *experience_name(const hypura_map *map);
 
 #endif

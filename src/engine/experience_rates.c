@@ -65,21 +65,36 @@ static int find_types(const hypura_map *map, const hypura_survey *survey, bool r
     return n;
 }
 
-/* Borrowed; NULL when there is none. */
-static json_t *find_stored(const json_t *root, const hypura_product_shape *shape, int n_threads)
+/* What was stored when this began, and the entries of one of its arrays that were measured since, which
+ * are to be stored. */
+typedef struct known {
+    json_t *root;
+    json_t *measured;
+} known;
+
+/* What entries are told apart by. */
+static const char *const RATE_KEYS[] = {"type", "columns", "rows", "used", "batch", "threads", "repack", NULL};
+static const char *const OTHERS_KEYS[] = {"model", "threads", "filled", NULL};
+static const char *const REPACKING_KEYS[] = {"type", NULL};
+
+static bool open_known(const char *cache_dir, known *k)
 {
-    size_t i;
-    json_t *entry;
-    json_array_foreach(json_object_get(root, "rates"), i, entry)
-    {
-        if (experience_is(entry, "type", shape->type) && experience_is(entry, "columns", shape->columns) &&
-            experience_is(entry, "rows", shape->rows) && experience_is(entry, "used", shape->n_used) &&
-            experience_is(entry, "batch", shape->n_rows) && experience_is(entry, "threads", n_threads) &&
-            experience_is(entry, "repack", shape->repack)) {
-            return entry;
-        }
-    }
-    return NULL;
+    k->root = experience_load(cache_dir);
+    k->measured = json_array();
+    return k->root && k->measured;
+}
+
+static void close_known(known *k)
+{
+    json_decref(k->measured);
+    json_decref(k->root);
+}
+
+static json_t *rate_key(const hypura_product_shape *shape, int n_threads)
+{
+    return json_pack("{s:i,s:I,s:I,s:i,s:i,s:i,s:i}", "type", shape->type, "columns", (json_int_t)shape->columns, "rows",
+                     (json_int_t)shape->rows, "used", shape->n_used, "batch", shape->n_rows, "threads", n_threads,
+                     "repack", (int)shape->repack);
 }
 
 static bool is_settled(const json_t *entry)
@@ -93,6 +108,65 @@ static int count_disturbed(const json_t *entry, bool disturbed)
 {
     return disturbed ? (int)experience_number(entry, "disturbed") + 1 : 0;
 }
+
+/* ---- storing --------------------------------------------------------------------- */
+
+/* Another process may have measured the same: of a rate the faster one counts, of a time the shorter. */
+static void merge(json_t *array, const char *const *keys, const json_t *measured)
+{
+    size_t i;
+    json_t *entry;
+    json_array_foreach(measured, i, entry)
+    {
+        json_t *stored = experience_find(array, entry, keys);
+        if (!stored) {
+            experience_append(array, json_incref(entry), MAX_STORED_RATES);
+            continue;
+        }
+        const double n_stored = experience_number(stored, "disturbed");
+        const double n = experience_number(entry, "disturbed");
+        const double seconds = experience_number(stored, "seconds");
+        const double rate = experience_number(stored, "bytes_per_s");
+        if (rate > experience_number(entry, "bytes_per_s")) {
+            (void)json_object_set_new(entry, "bytes_per_s", json_real(rate));
+        }
+        if (seconds > 0.0 && seconds < experience_number(entry, "seconds")) {
+            (void)json_object_set_new(entry, "seconds", json_real(seconds));
+        }
+        if (json_object_get(entry, "disturbed")) {
+            const double least = n_stored <= 0.0 || n <= 0.0 ? 0.0 : fmax(n_stored, n);
+            (void)json_object_set_new(entry, "disturbed", json_integer((json_int_t)least));
+        }
+        (void)json_object_update(stored, entry);
+    }
+}
+
+static void store_rates(json_t *root, void *user)
+{
+    merge(json_object_get(root, "rates"), RATE_KEYS, user);
+}
+
+static void store_others(json_t *root, void *user)
+{
+    merge(json_object_get(root, "others"), OTHERS_KEYS, user);
+}
+
+static void store_repacking(json_t *root, void *user)
+{
+    if (!json_is_array(json_object_get(root, "repacking"))) {
+        (void)json_object_set_new(root, "repacking", json_array());
+    }
+    merge(json_object_get(root, "repacking"), REPACKING_KEYS, user);
+}
+
+static void store_measured(const known *k, const char *cache_dir, experience_change store)
+{
+    if (json_array_size(k->measured) > 0) {
+        experience_update(cache_dir, store, k->measured);
+    }
+}
+
+/* ---- products --------------------------------------------------------------------- */
 
 static hypura_status probe(const hypura_model_options *options, const hypura_product_shape *shape, int n_threads,
                            double *bytes_per_s, bool *disturbed, hypura_error *error)
@@ -109,47 +183,46 @@ static void keep_rate(json_t *entry, double bytes_per_s, bool disturbed)
     (void)json_object_set_new(entry, "disturbed", json_integer(count_disturbed(entry, disturbed)));
 }
 
-static hypura_status find_rate(json_t *root, const hypura_model_options *options, const hypura_product_shape *shape,
-                               int n_threads, bool measure, double *bytes_per_s, bool *changed, hypura_error *error)
+/* *is_new: it was measured now. */
+static hypura_status find_rate(known *k, const hypura_model_options *options, const hypura_product_shape *shape,
+                               int n_threads, bool measure, double *bytes_per_s, bool *is_new, hypura_error *error)
 {
-    json_t *entry = find_stored(root, shape, n_threads);
+    json_t *rates = json_object_get(k->root, "rates");
+    json_t *key = rate_key(shape, n_threads);
+    json_t *entry = experience_find(rates, key, RATE_KEYS);
     const double stored = experience_number(entry, "bytes_per_s");
     double now = 0.0;
     bool disturbed = false;
+    hypura_status status = HYPURA_OK;
     *bytes_per_s = stored;
-    if (!measure || (stored > 0.0 && is_settled(entry))) {
-        return HYPURA_OK;
+    *is_new = measure && (stored <= 0.0 || !is_settled(entry));
+    if (*is_new) {
+        status = probe(options, shape, n_threads, &now, &disturbed, error);
     }
-    const hypura_status status = probe(options, shape, n_threads, &now, &disturbed, error);
-    if (status != HYPURA_OK) {
-        return status;
-    }
-    *changed = true;
-    *bytes_per_s = fmax(stored, now);
-    if (stored > 0.0) {
+    if (*is_new && status == HYPURA_OK) {
+        *bytes_per_s = fmax(stored, now);
+        if (!entry) {
+            entry = key;
+            experience_append(rates, json_incref(key), MAX_STORED_RATES);
+        }
         keep_rate(entry, *bytes_per_s, disturbed);
-        return HYPURA_OK;
+        (void)json_array_append(k->measured, entry);
     }
-    experience_append(json_object_get(root, "rates"),
-                      json_pack("{s:i,s:I,s:I,s:i,s:i,s:i,s:i,s:f,s:i}", "type", shape->type, "columns",
-                                (json_int_t)shape->columns, "rows", (json_int_t)shape->rows, "used", shape->n_used,
-                                "batch", shape->n_rows, "threads", n_threads, "repack", (int)shape->repack,
-                                "bytes_per_s", now, "disturbed", (int)disturbed),
-                      MAX_STORED_RATES);
-    return HYPURA_OK;
+    json_decref(key);
+    return status;
 }
 
 /* What a product takes beside its bytes: that of a weight of a few rows does little else. */
-static hypura_status find_start(json_t *root, const hypura_model_options *options, const hypura_product_shape *shape,
-                                int n_threads, bool measure, double bytes_per_s, double *seconds, bool *changed,
-                                hypura_error *error)
+static hypura_status find_start(known *k, const hypura_model_options *options, const hypura_product_shape *shape,
+                                int n_threads, bool measure, double bytes_per_s, double *seconds, hypura_error *error)
 {
     hypura_product_shape small = *shape;
     double rate = 0.0;
+    bool is_new;
     small.rows = FEW_ROWS;
     *seconds = 0.0;
     const hypura_status status =
-        shape->rows > FEW_ROWS ? find_rate(root, options, &small, n_threads, measure, &rate, changed, error) : HYPURA_OK;
+        shape->rows > FEW_ROWS ? find_rate(k, options, &small, n_threads, measure, &rate, &is_new, error) : HYPURA_OK;
     if (status == HYPURA_OK && rate > 0.0) {
         const double bytes = hypura_product_bytes(&small);
         *seconds = fmax(bytes / rate - bytes / bytes_per_s, 0.0);
@@ -159,12 +232,13 @@ static hypura_status find_start(json_t *root, const hypura_model_options *option
 
 /* A second look a moment later, as what disturbs a machine may outlast a measurement; the
  * faster one counts. */
-static hypura_status look_again(json_t *root, const hypura_model_options *options, const hypura_product_shape *shape,
+static hypura_status look_again(known *k, const hypura_model_options *options, const hypura_product_shape *shape,
                                 int n_threads, double *bytes_per_s, hypura_error *error)
 {
     double again = 0.0;
     bool disturbed = false;
-    json_t *entry = find_stored(root, shape, n_threads);
+    json_t *key = rate_key(shape, n_threads);
+    json_t *entry = experience_find(k->measured, key, RATE_KEYS);
     const hypura_status status = probe(options, shape, n_threads, &again, &disturbed, error);
     if (status == HYPURA_OK) {
         *bytes_per_s = fmax(*bytes_per_s, again);
@@ -172,7 +246,13 @@ static hypura_status look_again(json_t *root, const hypura_model_options *option
             keep_rate(entry, *bytes_per_s, disturbed);
         }
     }
+    json_decref(key);
     return status;
+}
+
+static hypura_status no_memory(hypura_error *error)
+{
+    return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the rates of this processor");
 }
 
 hypura_status hypura_experience_rates(const hypura_model_options *options, const hypura_map *map, const hypura_survey *survey,
@@ -181,68 +261,55 @@ hypura_status hypura_experience_rates(const hypura_model_options *options, const
 {
     typical types[HYPURA_MAX_RATES];
     const int n = find_types(map, survey, repack, false, types);
-    bool changed = false;
+    known k;
     memset(rates, 0, sizeof(*rates));
-    json_t *root = experience_load(options->cache_dir);
-    if (!root) {
-        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the rates of this processor");
-    }
-    hypura_status status = HYPURA_OK;
+    hypura_status status = open_known(options->cache_dir, &k) ? HYPURA_OK : no_memory(error);
     double found[HYPURA_MAX_RATES] = {0};
     bool is_new[HYPURA_MAX_RATES] = {false};
     for (int i = 0; status == HYPURA_OK && i < n; i++) {
-        status = find_rate(root, options, &types[i].shape, n_threads, measure, &found[i], &is_new[i], error);
-        changed = changed || is_new[i];
+        status = find_rate(&k, options, &types[i].shape, n_threads, measure, &found[i], &is_new[i], error);
     }
     for (int i = 0; status == HYPURA_OK && i < n; i++) {
         const hypura_product_shape *shape = &types[i].shape;
         if (is_new[i]) {
-            status = look_again(root, options, shape, n_threads, &found[i], error);
+            status = look_again(&k, options, shape, n_threads, &found[i], error);
         }
         if (status == HYPURA_OK && found[i] > 0.0) {
-            status = find_start(root, options, shape, n_threads, measure, found[i], &rates->by_type[rates->n].product_s,
-                                &changed, error);
+            status = find_start(&k, options, shape, n_threads, measure, found[i], &rates->by_type[rates->n].product_s, error);
             rates->by_type[rates->n].type = shape->type;
             rates->by_type[rates->n].experts = shape->n_used > 0;
             rates->by_type[rates->n].columns = shape->n_used > 0 ? shape->columns : 0;
             rates->by_type[rates->n++].bytes_per_s = found[i];
         }
     }
-    if (changed) {
-        experience_save(options->cache_dir, root);
-    }
-    json_decref(root);
+    store_measured(&k, options->cache_dir, store_rates);
+    close_known(&k);
     return status;
 }
 
 hypura_status hypura_experience_others(const char *cache_dir, const hypura_map *map, uint32_t n_filled, int n_threads,
                                        hypura_nodes *others, hypura_rates *rates, hypura_error *error)
 {
-    char name[512];
-    experience_name(map, name, sizeof name);
-    json_t *root = experience_load(cache_dir);
-    json_t *entry = experience_of_model(json_object_get(root, "others"), name, n_threads, "filled", n_filled);
+    known k;
+    json_t *key = json_pack("{s:o,s:i,s:I}", "model", experience_name(map), "threads", n_threads, "filled",
+                            (json_int_t)n_filled);
+    hypura_status status = open_known(cache_dir, &k) && key ? HYPURA_OK : no_memory(error);
+    const json_t *entry = experience_find(json_object_get(k.root, "others"), key, OTHERS_KEYS);
     const double stored = experience_number(entry, "seconds");
     double now = 0.0;
     bool disturbed = false;
-    hypura_status status = HYPURA_OK;
-    const bool measure = others && (stored <= 0.0 || !is_settled(entry));
-    if (measure) {
+    if (status == HYPURA_OK && others && (stored <= 0.0 || !is_settled(entry))) {
         status = hypura_probe_nodes(others, n_threads, &now, &disturbed, error);
     }
     rates->others_s = now <= 0.0 || (stored > 0.0 && stored < now) ? stored : now;
-    if (measure && status == HYPURA_OK && now > 0.0 && root) {
-        json_t *kept = json_pack("{s:s,s:I,s:i,s:f,s:i}", "model", name, "filled", (json_int_t)n_filled, "threads",
-                                 n_threads, "seconds", rates->others_s, "disturbed", count_disturbed(entry, disturbed));
-        if (entry && kept) {
-            (void)json_object_update(entry, kept);
-            json_decref(kept);
-        } else {
-            experience_append(json_object_get(root, "others"), kept, MAX_STORED_RATES);
-        }
-        experience_save(cache_dir, root);
+    if (status == HYPURA_OK && now > 0.0) {
+        (void)json_object_set_new(key, "seconds", json_real(rates->others_s));
+        (void)json_object_set_new(key, "disturbed", json_integer(count_disturbed(entry, disturbed)));
+        (void)json_array_append(k.measured, key);
+        store_measured(&k, cache_dir, store_others);
     }
-    json_decref(root);
+    json_decref(key);
+    close_known(&k);
     return status;
 }
 
@@ -265,16 +332,13 @@ hypura_status hypura_experience_prompt_rates(const hypura_model_options *options
 {
     typical types[HYPURA_MAX_RATES];
     const int n = find_types(map, survey, repack, true, types);
-    bool changed = false;
-    json_t *root = experience_load(options->cache_dir);
-    if (!root) {
-        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the rates of this processor");
-    }
-    hypura_status status = HYPURA_OK;
+    known k;
+    hypura_status status = open_known(options->cache_dir, &k) ? HYPURA_OK : no_memory(error);
     for (int i = 0; status == HYPURA_OK && i < n; i++) {
         const hypura_product_shape prompt = prompt_shape(&types[i].shape, map, survey->n_ubatch);
         double rate;
-        status = find_rate(root, options, &prompt, n_threads, true, &rate, &changed, error);
+        bool is_new;
+        status = find_rate(&k, options, &prompt, n_threads, true, &rate, &is_new, error);
         for (int r = 0; status == HYPURA_OK && r < rates->n; r++) {
             if (rates->by_type[r].type == prompt.type && rates->by_type[r].experts == (prompt.n_used > 0) &&
                 (rates->by_type[r].columns == 0 || rates->by_type[r].columns == prompt.columns)) {
@@ -282,24 +346,9 @@ hypura_status hypura_experience_prompt_rates(const hypura_model_options *options
             }
         }
     }
-    if (changed) {
-        experience_save(options->cache_dir, root);
-    }
-    json_decref(root);
+    store_measured(&k, options->cache_dir, store_rates);
+    close_known(&k);
     return status;
-}
-
-static const json_t *stored_repack(const json_t *root, int type)
-{
-    size_t i;
-    json_t *entry;
-    json_array_foreach(json_object_get(root, "repacking"), i, entry)
-    {
-        if (experience_is(entry, "type", type)) {
-            return entry;
-        }
-    }
-    return NULL;
 }
 
 hypura_status hypura_experience_repack_rate(const char *cache_dir, const hypura_map *map, const hypura_survey *survey,
@@ -309,29 +358,26 @@ hypura_status hypura_experience_repack_rate(const char *cache_dir, const hypura_
     const int n = find_types(map, survey, true, false, types);
     int most = 0;
     *bytes_per_s = 0.0;
+    if (n == 0) {
+        return HYPURA_OK;
+    }
     for (int i = 1; i < n; i++) {
         most = types[i].bytes > types[most].bytes ? i : most;
     }
-    json_t *root = n > 0 ? experience_load(cache_dir) : NULL;
-    if (!root) {
-        return HYPURA_OK;
-    }
-    const json_t *stored = stored_repack(root, types[most].shape.type);
-    hypura_status status = HYPURA_OK;
-    if (stored) {
-        *bytes_per_s = experience_number(stored, "bytes_per_s");
-    } else {
-        status = hypura_probe_repack(&types[most].shape, bytes_per_s, error);
-    }
+    known k;
+    json_t *key = json_pack("{s:i}", "type", types[most].shape.type);
+    hypura_status status = open_known(cache_dir, &k) && key ? HYPURA_OK : no_memory(error);
+    const json_t *stored = experience_find(json_object_get(k.root, "repacking"), key, REPACKING_KEYS);
+    *bytes_per_s = experience_number(stored, "bytes_per_s");
     if (status == HYPURA_OK && !stored) {
-        if (!json_object_get(root, "repacking")) {
-            (void)json_object_set_new(root, "repacking", json_array());
+        status = hypura_probe_repack(&types[most].shape, bytes_per_s, error);
+        if (status == HYPURA_OK) {
+            (void)json_object_set_new(key, "bytes_per_s", json_real(*bytes_per_s));
+            (void)json_array_append(k.measured, key);
+            store_measured(&k, cache_dir, store_repacking);
         }
-        experience_append(json_object_get(root, "repacking"),
-                          json_pack("{s:i,s:f}", "type", types[most].shape.type, "bytes_per_s", *bytes_per_s),
-                          MAX_STORED_RATES);
-        experience_save(cache_dir, root);
     }
-    json_decref(root);
+    json_decref(key);
+    close_known(&k);
     return status;
 }

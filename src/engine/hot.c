@@ -4,7 +4,7 @@
 #include "engine/hot.h"
 
 #include "base/status.h"
-#include "hw/store.h"
+#include "hw/kept.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -168,14 +168,16 @@ hypura_status hypura_hot_save(const char *cache_dir, const hypura_map *map, hypu
     uint32_t     *counts = calloc(n, sizeof(*counts));
     char         *text = malloc(bytes);
     hypura_status status = HYPURA_OK;
+    int           turn;
     if (!counts || !text) {
         status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the counts of %u experts", n);
-    } else {
+    } else if (hypura_kept_begin(cache_dir, &turn)) {
         read_file(path, map, counts);
         if (add_uses(map, pager, counts)) {
             write_text(map, counts, text, bytes);
-            status = hypura_store_write(path, text, error);
+            status = hypura_kept_write(path, text, error);
         }
+        hypura_kept_end(turn);
     }
     free(counts);
     free(text);

@@ -20,7 +20,7 @@
 hypura_status hypura_hot_load(const char *cache_dir, const hypura_map *map, hypura_pager *pager, hypura_error *error);
 
 /* Adds what the pager's experts were used for since it was opened; keeps the file as
- * it is where nothing was. */
+ * it is where nothing was, or others keep changing files of the folder. */
 hypura_status hypura_hot_save(const char *cache_dir, const hypura_map *map, hypura_pager *pager, hypura_error *error);
 
 #endif

@@ -13,6 +13,7 @@
 #include "base/status.h"
 #include "hw/modules.h"
 #include "hw/probe.h"
+#include "hw/kept.h"
 #include "hw/store.h"
 #include "io/io.h"
 #include "os/os.h"
@@ -199,7 +200,7 @@ hypura_status hypura_profile_get(const hypura_profile_options *options, hypura_p
     /* What is measured serves without being stored: a full disk or a folder of somebody
      * else's is no reason to do nothing. */
     char not_stored[sizeof profile->not_stored] = "";
-    if (options->cache_dir != NULL && hypura_store_make_folder(options->cache_dir, error) != HYPURA_OK) {
+    if (options->cache_dir != NULL && hypura_kept_make_folder(options->cache_dir, error) != HYPURA_OK) {
         (void)snprintf(not_stored, sizeof not_stored, "%.255s", error->message);
     }
     hypura_os_drive drive;

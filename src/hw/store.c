@@ -3,21 +3,18 @@
  *
  * What always holds: the file is replaced by rename and never written in place.
  * Whatever is wrong with it is treated as "nothing stored": measuring again is
- * cheap, a wrong profile is not. Two writers at once: the last one wins, and the
- * other's drive is measured again some day.
+ * cheap, a wrong profile is not. Writers take turns (kept.h).
  */
 #include "hw/store.h"
 
 #include "base/status.h"
+#include "hw/kept.h"
 
-#include <errno.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum { PATH_BYTES = 4096, MAX_PROFILES = 64 };
 
@@ -50,28 +47,6 @@ static bool is_of(const json_t *entry, const char *drive, const hypura_profile *
     const char *stored_drive = json_string_value(json_object_get(entry, "drive"));
     return stored_cpu != NULL && stored_drive != NULL && strcmp(stored_cpu, profile->cpu) == 0 &&
            strcmp(stored_drive, drive) == 0 && json_integer_value(json_object_get(entry, "n_cpus")) == profile->n_cpus;
-}
-
-hypura_status hypura_store_make_folder(const char *path, hypura_error *error)
-{
-    char part[PATH_BYTES];
-    if (strlen(path) >= sizeof part) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "the path of the cache folder is too long: %s", path);
-    }
-    memcpy(part, path, strlen(path) + 1);
-    for (char *at = part + 1;; at++) {
-        if (*at == '/' || *at == '\0') {
-            char end = *at;
-            *at = '\0';
-            if (mkdir(part, 0755) != 0 && errno != EEXIST) {
-                return hypura_fail_errno(error, errno, "cannot make the folder %s", part);
-            }
-            if (end == '\0') {
-                return HYPURA_OK;
-            }
-            *at = end;
-        }
-    }
 }
 
 /* ---- load --------------------------------------------------------------- */
@@ -199,22 +174,6 @@ bool hypura_store_load(const char *cache_dir, const char *drive, hypura_profile 
 
 /* ---- save --------------------------------------------------------------- */
 
-/* A JSON string has to be UTF-8; a path or a processor's name can be any bytes. */
-static json_t *any_text(const char *text)
-{
-    json_t *string = json_string(text);
-    if (string != NULL) {
-        return string;
-    }
-    char *plain = strdup(text);
-    for (char *at = plain; at != NULL && *at != '\0'; at++) {
-        *at = (unsigned char)*at < 0x80 ? *at : '?';
-    }
-    string = plain == NULL ? NULL : json_string(plain);
-    free(plain);
-    return string;
-}
-
 static json_t *encode_gpus(const hypura_profile *p)
 {
     json_t *list = json_array();
@@ -246,44 +205,13 @@ static json_t *encode_io_rates(const hypura_profile *p)
 static json_t *encode(const char *drive, const hypura_profile *p)
 {
     return json_pack("{s:s, s:s, s:i, s:o, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:o, s:o}", "drive", drive,
-                     "cpu", p->cpu, "n_cpus", p->n_cpus, "storage_path", any_text(p->storage_path), "io_engine",
+                     "cpu", p->cpu, "n_cpus", p->n_cpus, "storage_path", hypura_kept_text(p->storage_path), "io_engine",
                      p->io_engine, "direct_io", (int)p->direct_io, "io_align_offset_bytes", (json_int_t)p->io_align_offset_bytes,
                      "io_align_memory_bytes", (json_int_t)p->io_align_memory_bytes, "io_block_bytes",
                      (json_int_t)p->io_block_bytes, "io_depth", (json_int_t)p->io_depth, "measured_unix_s",
                      (json_int_t)p->measured_unix_s, "disturbed", (json_int_t)p->n_disturbed, "memory_bytes_per_s", p->memory_bytes_per_s, "direct_bytes_per_s",
                      p->direct_bytes_per_s, "read_latency_us", p->read_latency_us, "io_rates", encode_io_rates(p), "gpus",
                      encode_gpus(p));
-}
-
-hypura_status hypura_store_write(const char *path, const char *text, hypura_error *error)
-{
-    char temporary[PATH_BYTES + 16];
-    (void)snprintf(temporary, sizeof temporary, "%s.XXXXXX", path);
-    int fd = mkstemp(temporary);
-    FILE *file = fd < 0 ? NULL : fdopen(fd, "w");
-    if (file == NULL) {
-        int e = errno;
-        if (fd >= 0) {
-            (void)close(fd);
-            (void)unlink(temporary);
-        }
-        return hypura_fail_errno(error, e, "cannot write %s", temporary);
-    }
-    int e = 0;
-    if (fputs(text, file) < 0 || fputc('\n', file) == EOF || fflush(file) != 0 || fsync(fd) != 0) {
-        e = errno;
-    }
-    if (fclose(file) != 0 && e == 0) {
-        e = errno;
-    }
-    if (e == 0 && rename(temporary, path) != 0) {
-        e = errno;
-    }
-    if (e != 0) {
-        (void)unlink(temporary);
-        return hypura_fail_errno(error, e, "cannot write %s", path);
-    }
-    return HYPURA_OK;
 }
 
 /* The stored list with this profile in it, NULL when memory ran out. */
@@ -315,14 +243,18 @@ hypura_status hypura_store_save(const char *cache_dir, const char *drive, const 
     if (!file_path(cache_dir, path, sizeof path)) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "the path of the cache folder is too long: %s", cache_dir);
     }
+    int turn;
+    if (!hypura_kept_begin(cache_dir, &turn)) {
+        return hypura_fail(error, HYPURA_ERR_IO, "other processes keep changing files of %s", cache_dir);
+    }
     json_t *list = merged_list(cache_dir, drive, profile);
     json_t *root = list == NULL ? NULL : json_pack("{s:i, s:o}", "version", HYPURA_PROFILE_VERSION, "profiles", list);
     char *text = root == NULL ? NULL : json_dumps(root, JSON_INDENT(2));
     json_decref(root);
-    if (text == NULL) {
-        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to store the profile in %s", path);
-    }
-    hypura_status status = hypura_store_write(path, text, error);
+    const hypura_status status =
+        text == NULL ? hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to store the profile in %s", path)
+                     : hypura_kept_write(path, text, error);
+    hypura_kept_end(turn);
     free(text);
     return status;
 }

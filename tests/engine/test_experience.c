@@ -2,6 +2,8 @@
 #include "engine_fixture.h"
 
 #include "engine/experience.h"
+#include "engine/experience_file.h"
+#include "hw/kept.h"
 #include "hw/probe_compute.h"
 #include "hypura_measure.h"
 #include "pager/repack.h"
@@ -12,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char cache_dir[1024];
@@ -111,6 +114,67 @@ static void a_damaged_file_is_an_empty_one(void **state)
                           &(hypura_run_costs){.held_bytes = 1, .seconds = 1.0});
 }
 
+static void end(pid_t child)
+{
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
+/* Another process stores a lesson between what this one reads and what it writes. */
+static void two_that_learn_at_once_keep_both(void **state)
+{
+    (void)state;
+    int turn;
+    size_t n;
+    add(200, 1.0, 0.0, 1.0);
+    char *text = fixture_read(stored, &n);
+    assert_int_equal(unlink(stored), 0);
+    assert_true(hypura_kept_begin(cache_dir, &turn));
+    const pid_t other = fork();
+    if (other == 0) {
+        close(turn); /* a lock of an open file is its heirs' too */
+        add(500, 1.0, 0.0, 1.0);
+        _exit(0);
+    }
+    usleep(50000); /* it would have written by now */
+    fixture_write(stored, text, n);
+    hypura_kept_end(turn);
+    free(text);
+    end(other);
+    assert_int_equal(lessons_of(4, true).n, 2);
+}
+
+/* One that others keep from writing goes on. */
+static void who_cannot_learn_goes_on(void **state)
+{
+    (void)state;
+    int turn;
+    assert_true(hypura_kept_begin(cache_dir, &turn));
+    add(500, 1.0, 0.0, 1.0);
+    hypura_kept_end(turn);
+    assert_int_equal(lessons_of(4, true).n, 0);
+}
+
+/* Names of any length and of any bytes. */
+static void models_are_told_apart(void **state)
+{
+    (void)state;
+    char name[1024];
+    const hypura_run_costs costs = {.held_bytes = 500, .seconds = 1.0};
+    hypura_lessons lessons;
+    memset(name, 'x', sizeof name - 1);
+    name[0] = '\xe9';
+    name[sizeof name - 1] = '\0';
+    hypura_map first = {.arch = "test", .name = name, .tensor_bytes = 1000};
+    hypura_map second = {.arch = "test", .name = name, .tensor_bytes = 1001};
+    hypura_experience_add(cache_dir, &first, &(hypura_plan){.weights_bytes = 1}, 4, true, 100.0, &costs);
+    hypura_experience_lessons(cache_dir, &first, 4, true, &lessons);
+    assert_int_equal(lessons.n, 1);
+    hypura_experience_lessons(cache_dir, &second, 4, true, &lessons);
+    assert_int_equal(lessons.n, 0);
+}
+
 static bool stop_at_once(void *user, const char *what, uint64_t done, uint64_t total)
 {
     (void)done;
@@ -190,6 +254,61 @@ static void rates_are_measured_once(void **state)
     rewrite_rates(3, 1.0); /* but not for ever */
     fixture_ok(hypura_experience_rates(&stopped, &small, &survey, 1, true, true, &rates, &error), &error);
     assert_true(n_asked == 1 && rates.by_type[0].bytes_per_s == 1.0);
+}
+
+/* The same product, measured by another process as so fast. */
+static void store_fast_rate(json_t *root, void *user)
+{
+    (void)user;
+    experience_append(json_object_get(root, "rates"),
+                      json_pack("{s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:f,s:i}", "type", 0, "columns", 64, "rows", 64, "used", 0,
+                                "batch", 1, "threads", 1, "repack", 1, "bytes_per_s", 1e18, "disturbed", 0),
+                      256);
+}
+
+/* Asked before each measurement; the first time another process learns meanwhile. */
+static bool let_another_learn(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    (void)what;
+    (void)done;
+    (void)total;
+    if (++*(int *)user == 1) {
+        const pid_t other = fork();
+        if (other == 0) {
+            add(500, 1.0, 0.0, 1.0);
+            experience_update(cache_dir, store_fast_rate, NULL);
+            _exit(0);
+        }
+        end(other);
+    }
+    return true;
+}
+
+static void what_others_learn_while_this_measures_stays(void **state)
+{
+    (void)state;
+    int n_asked = 0;
+    const hypura_model_options options = {.cache_dir = cache_dir, .progress = let_another_learn, .progress_user = &n_asked};
+    hypura_tensor tensors[] = {{.name = "a", .type = 0, .ne = {64, 64, 1, 1}, .bytes = 16384},
+                               {.name = "b", .type = 0, .ne = {64, 64, 4, 1}, .bytes = 65536, .expert_bytes = 16384}};
+    hypura_use uses[] = {{.flags = HYPURA_USE_MUL_MAT}, {.flags = HYPURA_USE_MUL_MAT_ID}};
+    const hypura_map small = {
+        .arch = "a", .name = "n", .n_experts = 4, .n_experts_used = 2, .n_tensors = 2, .tensors = tensors};
+    const hypura_survey survey = {.n_uses = 2, .uses = uses, .n_ubatch = 8};
+    hypura_rates rates;
+    hypura_error error;
+    fixture_ok(hypura_experience_rates(&options, &small, &survey, 1, true, true, &rates, &error), &error);
+    assert_int_equal(lessons_of(4, true).n, 1);
+    assert_int_equal(rates.n, 2);
+    assert_true(rates.by_type[0].bytes_per_s < 1e18); /* nothing was known when this began */
+    fixture_ok(hypura_experience_rates(&options, &small, &survey, 1, true, false, &rates, &error), &error);
+    assert_int_equal(rates.n, 2);
+    assert_true(rates.by_type[0].bytes_per_s == 1e18 && rates.by_type[1].bytes_per_s > 0.0);
+    json_t *root = json_load_file(stored, 0, NULL);
+    json_t *entry = json_array_get(json_object_get(root, "rates"), 0);
+    assert_true(json_number_value(json_object_get(entry, "bytes_per_s")) == 1e18);
+    assert_int_equal(json_integer_value(json_object_get(entry, "disturbed")), 0);
+    json_decref(root);
 }
 
 /* No machine gives each of so many threads a processor all the time. */
@@ -392,6 +511,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_run_is_remembered),        TEST(runs_are_kept_by_what_was_held),
         TEST(there_is_an_end_to_lessons), TEST(a_damaged_file_is_an_empty_one),
+        TEST(two_that_learn_at_once_keep_both), TEST(who_cannot_learn_goes_on),
+        TEST(models_are_told_apart),      TEST(what_others_learn_while_this_measures_stays),
         TEST(rates_are_measured_once),
         TEST(a_busy_processor_is_told),    TEST(an_answer_teaches_the_estimate),
         TEST(a_run_that_held_less_teaches_so), TEST(the_output_is_repacked_all_the_same),

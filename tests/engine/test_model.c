@@ -7,6 +7,7 @@
 #include "engine/estimate.h"
 #include "engine/model.h"
 #include "engine/survey.h"
+#include "hw/kept.h"
 
 #include "ggml.h"
 
@@ -453,6 +454,13 @@ static void experts_used_are_there_in_the_next_run(void **state)
     run_once(&options, &extras, &before, &after);
     assert_true(before > 0);
     assert_true(after - before < cold_bytes / 20); /* the same tokens again: rows of the embedding alone */
+    int turn;
+    size_t n;
+    assert_true(hypura_kept_begin(folder, &turn)); /* as another process does that changes something */
+    assert_int_equal(unlink(file), 0);
+    run_once(&options, &extras, &before, &after);
+    assert_int_not_equal(access(file, F_OK), 0);
+    hypura_kept_end(turn);
 
     /* a file that makes no sense is as good as none */
     static const char *const bad[] = {"", "hypura experts 1 5 5 2\n", "nothing of the kind"};
@@ -461,7 +469,6 @@ static void experts_used_are_there_in_the_next_run(void **state)
         run_once(&options, &extras, &before, &after);
         assert_int_equal(before, 0);
     }
-    size_t n;
     char *text = fixture_read(file, &n);
     fixture_write(file, text, n / 2); /* one cut short */
     free(text);
@@ -469,6 +476,8 @@ static void experts_used_are_there_in_the_next_run(void **state)
     assert_int_equal(before, 0);
     assert_int_equal(unlink(file), 0);
     snprintf(file, sizeof(file), "%s/experience.json", folder); /* rates of this processor, which the form rests on */
+    assert_int_equal(unlink(file), 0);
+    snprintf(file, sizeof(file), "%s/.lock", folder);
     assert_int_equal(unlink(file), 0);
     assert_int_equal(rmdir(folder), 0);
 }

@@ -4,6 +4,7 @@
 
 #include "engine/model.h"
 #include "gguf/records.h"
+#include "hw/kept.h"
 #include "hw/store.h"
 #include "hypura_measure.h"
 #include "os/os.h"
@@ -151,7 +152,7 @@ static void large_matrices_are_refused_always(void **state)
     snprintf(own, sizeof own, "%s", fixture_path("small-requests"));
     profile.io_block_bytes = 64 << 10;
     profile.io_depth = 2;
-    fixture_ok(hypura_store_make_folder(own, &error), &error);
+    fixture_ok(hypura_kept_make_folder(own, &error), &error);
     fixture_ok(hypura_store_save(own, drive.id, &profile, &error), &error);
     const hypura_optimize_options options = {.path = model, .cache_dir = own};
     hypura_optimize_report report;

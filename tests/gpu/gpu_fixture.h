@@ -5,6 +5,7 @@
 
 #include "../engine/engine_fixture.h"
 
+#include "hw/kept.h"
 #include "hw/store.h"
 #include "hypura_measure.h"
 #include "os/os.h"
@@ -53,7 +54,7 @@ static inline void gpu_store_rates(const char *path, double slower)
         device->round_trip_us = 20.0;
     }
     snprintf(gpu_cache_dir, sizeof(gpu_cache_dir), "%s", fixture_path("cache"));
-    fixture_ok(hypura_store_make_folder(gpu_cache_dir, &error), &error);
+    fixture_ok(hypura_kept_make_folder(gpu_cache_dir, &error), &error);
     fixture_ok(hypura_os_drive_read(path, &drive, &error), &error);
     fixture_ok(hypura_store_save(gpu_cache_dir, drive.id, &profile, &error), &error);
 }

@@ -1,8 +1,11 @@
 /* Stored profiles: the way back, several drives, and everything that can be
  * wrong with the file. */
+#include "hw/kept.h"
 #include "hw/store.h"
 
 #include "hw_fixture.h"
+
+#include <sys/wait.h>
 
 static hypura_profile example(void)
 {
@@ -139,6 +142,52 @@ static void drives_and_processors_are_told_apart(void **state)
     assert_false(hypura_store_load(fixture_folder, "drive-1", &p));
 }
 
+/* Another process stores its drive between what this one reads and what it writes. */
+static void two_that_store_at_once_keep_both(void **state)
+{
+    (void)state;
+    char path[256];
+    char text[4096] = "";
+    int status;
+    int turn;
+    const hypura_profile first = example();
+    snprintf(path, sizeof path, "%s/profile.json", fixture_folder);
+    save("drive-1", &first);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    assert_true(fread(text, 1, sizeof text - 1, file) > 0);
+    fclose(file);
+    assert_int_equal(unlink(path), 0);
+    assert_true(hypura_kept_begin(fixture_folder, &turn));
+    const pid_t other = fork();
+    if (other == 0) {
+        close(turn); /* a lock of an open file is its heirs' too */
+        _exit(hypura_store_save(fixture_folder, "drive-2", &first, NULL) == HYPURA_OK ? 0 : 1);
+    }
+    usleep(50000); /* it would have written by now */
+    fixture_write("profile.json", text);
+    hypura_kept_end(turn);
+    assert_int_equal(waitpid(other, &status, 0), other);
+    assert_int_equal(status, 0);
+    hypura_profile p = blank();
+    assert_true(hypura_store_load(fixture_folder, "drive-1", &p));
+    p = blank();
+    assert_true(hypura_store_load(fixture_folder, "drive-2", &p));
+}
+
+static void what_cannot_be_stored_for_others_is_told(void **state)
+{
+    (void)state;
+    int turn;
+    hypura_error error;
+    const hypura_profile p = example();
+    assert_true(hypura_kept_begin(fixture_folder, &turn));
+    assert_int_equal(hypura_store_save(fixture_folder, "drive-1", &p, &error), HYPURA_ERR_IO);
+    assert_non_null(strstr(error.message, "other processes"));
+    hypura_kept_end(turn);
+    assert_int_equal(fixture_count_files(), 0);
+}
+
 static void the_list_does_not_grow_for_ever(void **state)
 {
     (void)state;
@@ -220,15 +269,15 @@ static void folders_are_made_or_the_failure_named(void **state)
     char path[256];
     hypura_error error;
     snprintf(path, sizeof path, "%s/a//b/c/", fixture_folder);
-    assert_int_equal(hypura_store_make_folder(path, &error), HYPURA_OK);
+    assert_int_equal(hypura_kept_make_folder(path, &error), HYPURA_OK);
     struct stat st;
     assert_int_equal(stat(path, &st), 0);
     assert_true(S_ISDIR(st.st_mode));
-    assert_int_equal(hypura_store_make_folder(path, &error), HYPURA_OK);
+    assert_int_equal(hypura_kept_make_folder(path, &error), HYPURA_OK);
 
     fixture_write("file", "x");
     snprintf(path, sizeof path, "%s/file/below", fixture_folder);
-    assert_int_equal(hypura_store_make_folder(path, &error), HYPURA_ERR_IO);
+    assert_int_equal(hypura_kept_make_folder(path, &error), HYPURA_ERR_IO);
     assert_non_null(strstr(error.message, path));
     hypura_profile p = example();
     assert_int_equal(hypura_store_save(path, "drive-1", &p, &error), HYPURA_ERR_IO);
@@ -240,6 +289,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         IN_FOLDER(what_is_saved_comes_back),         IN_FOLDER(a_profile_of_unknown_rest_was_not_disturbed),
         IN_FOLDER(a_path_of_any_bytes_can_be_stored), IN_FOLDER(drives_and_processors_are_told_apart),
+        IN_FOLDER(two_that_store_at_once_keep_both), IN_FOLDER(what_cannot_be_stored_for_others_is_told),
         IN_FOLDER(the_list_does_not_grow_for_ever),  IN_FOLDER(rubbish_is_nothing_stored),
         IN_FOLDER(values_without_sense_are_refused), IN_FOLDER(folders_are_made_or_the_failure_named),
     };
