@@ -284,10 +284,13 @@ static void *watch(void *user)
 {
     server_engine *engine = user;
     int status = 0;
+    siginfo_t end;
     hear(engine);
+    while (waitid(P_PID, (id_t)engine->pid, &end, WEXITED | WNOWAIT) < 0 && errno == EINTR) {
+    }
+    pthread_mutex_lock(&engine->lock); /* once it is reaped, its number may be another process's: nobody may kill that */
     while (waitpid(engine->pid, &status, 0) < 0 && errno == EINTR) {
     }
-    pthread_mutex_lock(&engine->lock);
     engine->ended = true;
     engine->wait_status = status;
     pthread_cond_broadcast(&engine->changed);
