@@ -57,7 +57,6 @@ typedef struct hypura_server_options {
     /* limits */
     uint32_t max_requests;   /* computed or waiting at the same time; 0: 128 */
     uint64_t max_body_bytes; /* 0: 64 MiB */
-    double drain_s;          /* what is running may go on this long while draining */
     /* log */
     const char *log_level; /* "error", "warn", "info", "debug"; NULL: info */
     const char *child_log; /* file for everything the engines print; NULL: warnings go to the log, at level debug */
@@ -68,8 +67,8 @@ HYPURA_API hypura_status hypura_server_open(const hypura_server_options *options
                                             hypura_error *error);
 /* Where it listens: one that was free, where the options say 0. */
 HYPURA_API uint16_t hypura_server_port(const hypura_server *server);
-/* Takes no new requests and blocks until those running have ended, or for drain_s. */
-HYPURA_API void hypura_server_drain(hypura_server *server);
+/* Takes no new requests and blocks until those running have ended: true; or for so long. May be called again. */
+HYPURA_API bool hypura_server_drain(hypura_server *server, double seconds);
 /* Ends the engines and frees everything. NULL is allowed. */
 HYPURA_API void hypura_server_close(hypura_server *server);
 

@@ -1,8 +1,8 @@
 /*
  * cmd_serve.c - `hypura serve`: the server, until a signal ends it.
  *
- * SIGINT and SIGTERM let the requests under way end (--drain), then the engines; a third SIGINT ends at once, and the
- * engines follow by themselves.
+ * SIGINT and SIGTERM let the requests under way end (--drain), then the engines; a second one breaks the requests off. A
+ * third SIGINT ends at once, and the engines follow by themselves.
  */
 #include "cli/command.h"
 
@@ -81,7 +81,6 @@ static hypura_status complete(serve_arguments *serve, const hypura_environment *
     server->n_paths = arguments->n_operands;
     server->port = (uint16_t)serve->port;
     server->keep_alive_s = (double)serve->keep_alive_s;
-    server->drain_s = (double)serve->drain_s;
     server->weights_bytes = serve->weights.bytes;
     server->weights_percent = serve->weights.percent;
     if (serve->vram.all.percent > 0.0) {
@@ -115,6 +114,19 @@ static hypura_status complete(serve_arguments *serve, const hypura_environment *
     return split_origins(serve, error);
 }
 
+/* As long as --drain says, or until another signal comes. */
+static void drain(hypura_server *server, double seconds)
+{
+    const double step_s = 0.1;
+    const int n_before = hypura_interrupts();
+    for (double waited_s = 0; waited_s < seconds && hypura_interrupts() == n_before; waited_s += step_s) {
+        if (hypura_server_drain(server, step_s)) {
+            return;
+        }
+    }
+    (void)hypura_server_drain(server, 0);
+}
+
 static hypura_status run_server(const serve_arguments *serve, hypura_error *error)
 {
     hypura_server *server = NULL;
@@ -127,7 +139,7 @@ static hypura_status run_server(const serve_arguments *serve, hypura_error *erro
             (void)hypura_interrupt_wait(-1);
         }
         hypura_interrupt_clear();
-        hypura_server_drain(server);
+        drain(server, (double)serve->drain_s);
     }
     hypura_server_close(server);
     return status;

@@ -18,11 +18,13 @@
 
 static atomic_int pending; /* SIGINTs not yet taken */
 static atomic_bool terminated;
+static atomic_int received; /* of all kinds, ever */
 static int wake[2] = {-1, -1}; /* the handlers write, wait reads */
 
 static void handle(int number)
 {
     int saved = errno;
+    atomic_fetch_add(&received, 1);
     if (number == SIGINT) {
         if (atomic_fetch_add(&pending, 1) >= 2) {
             _exit(1);
@@ -102,6 +104,11 @@ bool hypura_interrupted(void)
 bool hypura_terminated(void)
 {
     return atomic_load(&terminated);
+}
+
+int hypura_interrupts(void)
+{
+    return atomic_load(&received);
 }
 
 static void drain(void)

@@ -30,6 +30,8 @@ void hypura_interrupt_watch(const char *path);
 bool hypura_interrupted(void);
 /* SIGTERM or SIGHUP came, ever. */
 bool hypura_terminated(void);
+/* How many signals came, ever. */
+int hypura_interrupts(void);
 /* Takes a SIGINT: the next one counts as the first again. */
 void hypura_interrupt_clear(void);
 

@@ -68,24 +68,12 @@ static bool client_gone(void *user)
     return http_gone(((talk *)user)->exchange);
 }
 
-/* An error while lines are going out is a line, as Ollama's clients expect it. */
-static void fail(talk *t, int code, const char *message)
-{
-    if (http_begun(t->exchange)) {
-        json_t *text = json_string(message);
-        (void)http_write_line(t->exchange, json_pack("{s:o}", "error", text ? text : json_string("failed")));
-        http_end(t->exchange, true);
-    } else {
-        http_fail(t->exchange, code, "%s", message);
-    }
-}
-
 static void tell_refusal(talk *t)
 {
     char message[512];
     const int code = refusal_read(t->code, &t->refusal, message, sizeof message);
     /* What this model cannot do, an infill without its tokens, was asked for in vain: nothing has failed. */
-    fail(t, code == 501 ? 400 : code, message[0] ? message : "the engine refused the request");
+    http_fail(t->exchange, code == 501 ? 400 : code, "%s", message[0] ? message : "the engine refused the request");
 }
 
 /* ---- the conversation as tokens --------------------------------------------------- */
@@ -144,7 +132,8 @@ static void finish(talk *t, ollama_request *request, uint64_t begin_us)
     if (t->code != 200) {
         tell_refusal(t);
     } else if (t->answer.error[0] != '\0' || !t->answer.done) {
-        fail(t, 500, t->answer.error[0] ? t->answer.error : "the model's engine broke off its answer");
+        http_fail(t->exchange, 500, "%s",
+                  t->answer.error[0] ? t->answer.error : "the model's engine broke off its answer");
     } else {
         json_t *context = find_context(t, request);
         json_t *last = ollama_answer_end(&t->answer, hypura_clock_us() - begin_us, t->target->lease.load_us);
@@ -200,7 +189,7 @@ static bool hold_talk(talk *t, ollama_request *request, json_t *messages, uint64
             finish(t, request, begin_us);
         }
     } else if (error.status != HYPURA_ERR_CANCELLED) {
-        fail(t, 502, error.message);
+        http_fail(t->exchange, 502, "%s", error.message);
     }
     free(body);
     return shortened;

@@ -4,7 +4,8 @@
  * text or messages of its own, these are put before the request's.
  *
  * An engine that dies is an error: of the status line while there is none yet, else the last event of a stream. An
- * error that is the request's fault is told as one (refusal.h); therefore errors are held until they are whole.
+ * error that is the request's fault is told as one (refusal.h), and one for Anthropic's clients in their form; therefore
+ * errors are held until they are whole.
  */
 #include "server/ollama.h"
 #include "server/refusal.h"
@@ -20,7 +21,7 @@
 typedef struct passing {
     http_exchange *exchange;
     bool events;   /* the answer is a stream of events */
-    bool held;     /* the answer is an error, kept here */
+    int held;      /* the status of an answer that is an error, kept here; 0: it is none */
     char type[96]; /* of an error */
     hypura_buffer refusal;
 } passing;
@@ -28,8 +29,8 @@ typedef struct passing {
 static bool pass_head(void *user, int code, const char *content_type)
 {
     passing *pass = user;
-    if (code == 500 && strncmp(content_type, "application/json", 16) == 0) {
-        pass->held = true;
+    if (code >= 400) {
+        pass->held = code;
         snprintf(pass->type, sizeof pass->type, "%s", content_type);
         return true;
     }
@@ -54,13 +55,15 @@ static bool pass_data(void *user, const char *data, size_t bytes)
 
 static void finish(passing *pass)
 {
-    char message[512];
-    if (!pass->held) {
+    char message[768];
+    if (pass->held == 0) {
         http_end(pass->exchange, true);
         return;
     }
-    const int code = refusal_read(500, &pass->refusal, message, sizeof message);
-    if (code != 500) {
+    const int code = refusal_read(pass->held, &pass->refusal, message, sizeof message);
+    if (pass->refusal.bytes == 0) {
+        http_fail(pass->exchange, code, "the model's own server takes no such request, and does not say why");
+    } else if (message[0] != '\0' && (code != pass->held || http_error_style(pass->exchange) != HTTP_STYLE_OPENAI)) {
         http_fail(pass->exchange, code, "%s", message);
     } else {
         http_reply(pass->exchange, code, pass->type, hypura_buffer_text(&pass->refusal), pass->refusal.bytes);
@@ -70,25 +73,6 @@ static void finish(passing *pass)
 static bool client_gone(void *user)
 {
     return http_gone(((passing *)user)->exchange);
-}
-
-static void fail(passing *pass, const hypura_error *error)
-{
-    if (!http_begun(pass->exchange)) {
-        http_fail(pass->exchange, 502, "%s", error->message);
-        return;
-    }
-    json_t *event = pass->events ? json_pack("{s:{s:i, s:s, s:s}}", "error", "code", 500, "message", error->message,
-                                             "type", "server_error")
-                                 : NULL;
-    char *text = event ? json_dumps(event, JSON_COMPACT) : NULL;
-    if (text) {
-        (void)(http_write(pass->exchange, "data: ", 6) && http_write(pass->exchange, text, strlen(text)) &&
-               http_write(pass->exchange, "\n\n", 2));
-    }
-    free(text);
-    json_decref(event);
-    http_end(pass->exchange, false);
 }
 
 /* The "model" of a JSON body; a copy, "" when it names none. NULL when it was answered: it is no JSON. */
@@ -143,7 +127,7 @@ static void pass(http_exchange *exchange, server_target *target, const json_t *b
     if (target_run(exchange, target, &call, body, &error) == HYPURA_OK) {
         finish(&state);
     } else if (error.status != HYPURA_ERR_CANCELLED) {
-        fail(&state, &error);
+        http_fail(exchange, 502, "%s", error.message);
     }
     hypura_buffer_clear(&state.refusal);
     free(path);

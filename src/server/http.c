@@ -100,15 +100,21 @@ const char *http_body(const http_exchange *exchange, size_t *bytes)
     return hypura_buffer_text(&exchange->body);
 }
 
+/* Nothing that the handler has yet to say goes out. With the lock held. */
+static bool is_over(const http_exchange *exchange)
+{
+    return exchange->gone || exchange->give_up || exchange->cancelled;
+}
+
 http_part http_read(http_exchange *exchange, hypura_buffer *piece)
 {
     piece->bytes = 0;
     pthread_mutex_lock(&exchange->lock);
-    while (!exchange->gone && !exchange->give_up && !exchange->body_ended && exchange->body.bytes == 0) {
+    while (!is_over(exchange) && !exchange->body_ended && exchange->body.bytes == 0) {
         (void)hypura_cond_wait(&exchange->room, &exchange->lock, UINT64_MAX);
     }
     http_part part = HTTP_PART_END;
-    if (exchange->gone || exchange->give_up) {
+    if (is_over(exchange)) {
         part = HTTP_PART_BROKEN;
     } else if (exchange->body.bytes > 0) {
         const hypura_buffer empty = *piece;
@@ -211,6 +217,49 @@ static const char *error_type(int code)
     }
 }
 
+http_style http_error_style(const http_exchange *exchange)
+{
+    const http_style other = strncmp(exchange->path, "/api/", 5) == 0 ? HTTP_STYLE_OLLAMA : HTTP_STYLE_OPENAI;
+    return exchange->route ? exchange->route->style : other;
+}
+
+/* The error's own JSON; takes text over. */
+static json_t *error_json(const http_exchange *exchange, int code, json_t *text)
+{
+    switch (http_error_style(exchange)) {
+    case HTTP_STYLE_OLLAMA:
+        return json_pack("{s:o}", "error", text);
+    case HTTP_STYLE_ANTHROPIC:
+        return json_pack("{s:s, s:{s:s, s:o}}", "type", "error", "error", "type",
+                         code < 500 ? error_type(code) : "api_error", "message", text);
+    case HTTP_STYLE_OPENAI:
+        break;
+    }
+    return json_pack("{s:{s:i, s:o, s:s}}", "error", "code", code, "message", text, "type", error_type(code));
+}
+
+/* The end of an answer that streams: its last line or event, as the API has it. Takes value over. */
+static void end_stream(http_exchange *exchange, json_t *value)
+{
+    char *text = json_dumps(value, JSON_COMPACT);
+    const bool lines = strncmp(exchange->content_type, "application/x-ndjson", 20) == 0;
+    const bool events = strncmp(exchange->content_type, "text/event-stream", 17) == 0;
+    const char *before = lines                                                     ? ""
+                         : http_error_style(exchange) == HTTP_STYLE_ANTHROPIC ? "event: error\ndata: "
+                                                                              : "data: ";
+    json_decref(value);
+    pthread_mutex_lock(&exchange->lock);
+    bool told = false;
+    if (text && (lines || events) && !exchange->ended && !is_over(exchange)) {
+        told = hypura_buffer_add(&exchange->out, before, strlen(before)) &&
+               hypura_buffer_add(&exchange->out, text, strlen(text)) &&
+               hypura_buffer_add(&exchange->out, "\n\n", lines ? 1 : 2);
+    }
+    pthread_mutex_unlock(&exchange->lock);
+    free(text);
+    http_end(exchange, told && lines); /* Ollama's clients look for the line; others shall not take it for complete */
+}
+
 void http_fail(http_exchange *exchange, int code, const char *format, ...)
 {
     char message[768];
@@ -225,28 +274,15 @@ void http_fail(http_exchange *exchange, int code, const char *format, ...)
     if (!text) {
         text = json_string("the request cannot be served, and what it says is no UTF-8");
     }
-    json_t *value = NULL;
-    const http_style other = strncmp(exchange->path, "/api/", 5) == 0 ? HTTP_STYLE_OLLAMA : HTTP_STYLE_OPENAI;
-    switch (exchange->route ? exchange->route->style : other) {
-    case HTTP_STYLE_OLLAMA:
-        value = json_pack("{s:o}", "error", text);
-        break;
-    case HTTP_STYLE_ANTHROPIC:
-        value = json_pack("{s:s, s:{s:s, s:o}}", "type", "error", "error", "type", error_type(code), "message", text);
-        break;
-    case HTTP_STYLE_OPENAI:
-        value = json_pack("{s:{s:i, s:o, s:s}}", "error", "code", code, "message", text, "type", error_type(code));
-        break;
+    json_t *value = error_json(exchange, code, text);
+    if (http_begun(exchange)) {
+        end_stream(exchange, value);
+        return;
     }
     if (code == 429 || code == 503) {
         http_set_header(exchange, "Retry-After", "2");
     }
-    if (http_begun(exchange)) {
-        json_decref(value);
-        http_end(exchange, false);
-    } else {
-        http_reply_json(exchange, code, value);
-    }
+    http_reply_json(exchange, code, value);
 }
 
 static int code_of(hypura_status status)
@@ -287,7 +323,7 @@ bool http_write(http_exchange *exchange, const char *data, size_t bytes)
     pthread_mutex_lock(&exchange->lock);
     const uint64_t begin_us = hypura_clock_us();
     const uint64_t timeout_us = http_write_timeout_us(exchange);
-    while (!exchange->gone && exchange->out.bytes > OUT_LIMIT_BYTES) {
+    while (!is_over(exchange) && exchange->out.bytes > OUT_LIMIT_BYTES) {
         const uint64_t waited_us = hypura_clock_us() - begin_us;
         if (waited_us >= timeout_us) {
             exchange->give_up = true;
@@ -296,7 +332,7 @@ bool http_write(http_exchange *exchange, const char *data, size_t bytes)
         }
         (void)hypura_cond_wait(&exchange->room, &exchange->lock, timeout_us - waited_us);
     }
-    const bool written = !exchange->gone && !exchange->give_up && hypura_buffer_add(&exchange->out, data, bytes);
+    const bool written = !is_over(exchange) && hypura_buffer_add(&exchange->out, data, bytes);
     if (written) {
         http_resume(exchange);
     }
@@ -341,7 +377,7 @@ bool http_begun(const http_exchange *exchange)
 bool http_gone(http_exchange *exchange)
 {
     pthread_mutex_lock(&exchange->lock);
-    bool gone = exchange->gone || exchange->give_up;
+    bool gone = is_over(exchange);
     if (!gone) {
         char byte;
         const ssize_t n = recv(exchange->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);

@@ -68,7 +68,8 @@ void http_set_header(http_exchange *exchange, const char *name, const char *valu
 void http_reply(http_exchange *exchange, int code, const char *content_type, const char *body, size_t bytes);
 /* Takes the reference over. NULL counts as out of memory. */
 void http_reply_json(http_exchange *exchange, int code, json_t *value);
-/* An error in the style of the route. */
+http_style http_error_style(const http_exchange *exchange);
+/* An error in that style: an answer of its own, or, of an answer that streams, its last line or event. */
 void http_fail(http_exchange *exchange, int code, const char *format, ...) HYPURA_PRINTF(3, 4);
 /* The same for a failed call of the library, with the code that belongs to its status. */
 void http_fail_error(http_exchange *exchange, const hypura_error *error);
@@ -106,7 +107,7 @@ uint32_t http_limits(http_daemon *daemon, uint32_t *n_connections, uint32_t *max
 /* No new connection is taken and no new request on an old one; returns when all handlers have ended or after the time
  * given, whichever comes first. */
 bool http_drain(http_daemon *daemon, uint64_t timeout_us);
-/* Breaks off what is left, waits for the handlers and frees everything. */
+/* Breaks off what is left, which is told to the clients, waits for the handlers and frees everything. */
 void http_close(http_daemon *daemon);
 
 #endif

@@ -38,6 +38,7 @@
 #define SECOND_US               UINT64_C(1000000)
 #define OTHER_REQUESTS          64                /* that compute nothing: these at the same time at most */
 #define UPLOAD_BYTES            ((size_t)1 << 20) /* of one that its handler has not read: no more is taken then */
+#define LAST_WORDS_US           (SECOND_US / 2)   /* that a client may take for what it is told at the end */
 
 #define MAX_ADDRESSES           8
 
@@ -559,12 +560,40 @@ bool http_drain(http_daemon *daemon, uint64_t timeout_us)
     return drained;
 }
 
-void http_close(http_daemon *daemon)
+/* Whose handler is at work. */
+static bool is_handed(http_exchange *exchange)
 {
-    if (!daemon) {
-        return;
-    }
+    pthread_mutex_lock(&exchange->lock);
+    const bool handed = exchange->n_holders > 1 && !exchange->gone;
+    pthread_mutex_unlock(&exchange->lock);
+    return handed;
+}
+
+static void cancel_all(http_daemon *daemon)
+{
     pthread_mutex_lock(&daemon->lock);
+    for (hypura_link *link = daemon->exchanges.first; link; link = link->next) {
+        http_exchange *exchange = (http_exchange *)link;
+        if (is_handed(exchange)) {
+            http_fail(exchange, 503, "the server is shutting down");
+        }
+        pthread_mutex_lock(&exchange->lock);
+        exchange->cancelled = true;
+        pthread_cond_broadcast(&exchange->room);
+        pthread_mutex_unlock(&exchange->lock);
+    }
+    pthread_mutex_unlock(&daemon->lock);
+}
+
+/* Those that have an answer may still take it, if that is soon. */
+static void break_off_all(http_daemon *daemon)
+{
+    const uint64_t begin_us = hypura_clock_us();
+    pthread_mutex_lock(&daemon->lock);
+    for (uint64_t waited_us = 0; daemon->exchanges.n > 0 && waited_us < LAST_WORDS_US;
+         waited_us = hypura_clock_us() - begin_us) {
+        (void)hypura_cond_wait(&daemon->changed, &daemon->lock, LAST_WORDS_US - waited_us);
+    }
     for (hypura_link *link = daemon->exchanges.first; link; link = link->next) {
         http_exchange *exchange = (http_exchange *)link;
         pthread_mutex_lock(&exchange->lock);
@@ -574,7 +603,16 @@ void http_close(http_daemon *daemon)
         pthread_mutex_unlock(&exchange->lock);
     }
     pthread_mutex_unlock(&daemon->lock);
+}
+
+void http_close(http_daemon *daemon)
+{
+    if (!daemon) {
+        return;
+    }
+    cancel_all(daemon);
     server_jobs_close(daemon->jobs);
+    break_off_all(daemon);
     for (size_t i = 0; i < daemon->n_listeners; i++) {
         MHD_stop_daemon(daemon->listeners[i].mhd);
         if (daemon->listeners[i].quiesced_fd >= 0) {

@@ -53,6 +53,7 @@ struct http_exchange {
     bool suspended;
     bool gone;    /* the connection has ended */
     bool give_up; /* the connection is to be broken off */
+    bool cancelled; /* the server ends: the handler shall too, and what the client was told still goes out */
 
     /* the answer */
     bool begun;  /* code, type and headers are set */

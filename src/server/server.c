@@ -122,19 +122,23 @@ uint16_t hypura_server_port(const hypura_server *server)
     return http_port(server->http);
 }
 
-void hypura_server_drain(hypura_server *server)
+bool hypura_server_drain(hypura_server *server, double seconds)
 {
     const uint32_t n_active = http_active(server->http);
-    server_log(LOG_INFO, "shutting down%s", n_active > 0 ? ": waiting for what is running" : "");
-    if (!http_drain(server->http, (uint64_t)(server->options.drain_s * 1e6))) {
-        server_log(LOG_WARN, "shutting down: what was still running is broken off");
+    if (!server->draining) {
+        server_log(LOG_INFO, "shutting down%s", n_active > 0 ? ": waiting for what is running" : "");
     }
+    server->draining = true;
+    return http_drain(server->http, (uint64_t)(seconds * 1e6));
 }
 
 void hypura_server_close(hypura_server *server)
 {
     if (!server) {
         return;
+    }
+    if (server->draining && http_active(server->http) > 0) {
+        server_log(LOG_WARN, "shutting down: what was still running is broken off");
     }
     http_close(server->http);
     fleet_close(server->fleet);

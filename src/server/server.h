@@ -20,6 +20,7 @@ struct hypura_server {
     http_daemon *http;
     struct server_meter *meter;
     uint64_t begin_us; /* when it opened */
+    bool draining;
 };
 
 #endif

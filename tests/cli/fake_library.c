@@ -402,9 +402,11 @@ hypura_status hypura_server_open(const hypura_server_options *options, hypura_se
     return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "the fake library serves nobody");
 }
 
-void hypura_server_drain(hypura_server *server)
+bool hypura_server_drain(hypura_server *server, double seconds)
 {
     (void)server;
+    (void)seconds;
+    return true;
 }
 
 void hypura_server_close(hypura_server *server)
