@@ -72,6 +72,40 @@ HYPURA_API bool hypura_server_drain(hypura_server *server, double seconds);
 /* Ends the engines and frees everything. NULL is allowed. */
 HYPURA_API void hypura_server_close(hypura_server *server);
 
+/* ---- the models of this machine ----------------------------------------- */
+
+typedef struct hypura_local_options {
+    const char *models_folder; /* NULL: none */
+    const char *ollama_folder; /* as above; NULL: none */
+    const char *hub_url;       /* as above */
+    const char *hub_token;
+    const char *registry_url;
+} hypura_local_options;
+
+typedef struct hypura_local_model {
+    const char *name; /* "hf.co/user/repository:Q4_K_M" */
+    const char *path; /* of its GGUF, the first part of a split one */
+    uint64_t    bytes;
+    const char *architecture;
+    const char *parameters;   /* "30.5B"; "" when it is not known */
+    const char *quantization; /* "Q4_K_M", the same */
+    const char *modified;     /* RFC 3339, UTC */
+} hypura_local_model;
+
+/* The last modified first. Strings live during the call; returning false ends it. */
+typedef bool (*hypura_local_fn)(void *user, const hypura_local_model *model);
+HYPURA_API hypura_status hypura_local_list(const hypura_local_options *options, hypura_local_fn visit, void *user,
+                                           hypura_error *error);
+/* The file of a model by its name, as the server takes it: whole, or a beginning that only one has. OK and path "" when
+ * none is meant. */
+HYPURA_API hypura_status hypura_local_find(const hypura_local_options *options, const char *name, char *path,
+                                           size_t path_bytes, hypura_error *error);
+/* Fetches a model into the folder, as /api/pull does, and says where it is. What is broken off is resumed by the next
+ * call. HYPURA_ERR_CANCELLED when progress returned false. */
+HYPURA_API hypura_status hypura_local_pull(const hypura_local_options *options, const char *name,
+                                           hypura_progress_fn progress, void *progress_user, char *path,
+                                           size_t path_bytes, hypura_error *error);
+
 /* ---- asking a running server -------------------------------------------- */
 
 /* A conversation with a model of a server; one thread. */

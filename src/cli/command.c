@@ -117,6 +117,24 @@ hypura_option hypura_option_threads(int *n_threads)
                            .max = 512};
 }
 
+hypura_option hypura_option_models(const char **folder)
+{
+    return (hypura_option){"models", "DIR", "folder of models (default: HYPURA_MODELS)", HYPURA_OPTION_STRING,
+                           .to.string = folder};
+}
+
+hypura_option hypura_option_hub(const char **url)
+{
+    return (hypura_option){"hub", "URL", "pull hf.co/... from there (default: HF_ENDPOINT, or https://huggingface.co)",
+                           HYPURA_OPTION_STRING, .to.string = url};
+}
+
+hypura_option hypura_option_registry(const char **url)
+{
+    return (hypura_option){"registry", "URL", "pull other names from there (default: https://registry.ollama.ai)",
+                           HYPURA_OPTION_STRING, .to.string = url};
+}
+
 hypura_status hypura_limits_check(uint64_t memory_bytes, const hypura_budget *weights, hypura_error *error)
 {
     return memory_bytes > 0 && (weights->bytes > 0 || weights->percent > 0)

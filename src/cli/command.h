@@ -27,8 +27,10 @@ int hypura_command_bench_worker(const hypura_environment *environment, int argc,
 int hypura_command_estimate(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_inspect(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_iobench(const hypura_environment *environment, int argc, char *const *argv);
+int hypura_command_list(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_optimize(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_profile(const hypura_environment *environment, int argc, char *const *argv);
+int hypura_command_pull(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_replay(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_run(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_serve(const hypura_environment *environment, int argc, char *const *argv);
@@ -59,6 +61,9 @@ hypura_option hypura_option_ubatch(uint32_t *n_ubatch);
 hypura_option hypura_option_gpu(const char **gpu);
 hypura_option hypura_option_vram(hypura_vram_limit *limit);
 hypura_option hypura_option_threads(int *n_threads);
+hypura_option hypura_option_models(const char **folder);
+hypura_option hypura_option_hub(const char **url);
+hypura_option hypura_option_registry(const char **url);
 
 /* What SIZE means, for the notes of a syntax. */
 extern const char hypura_size_notes[];

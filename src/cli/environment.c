@@ -116,6 +116,29 @@ bool hypura_environment_program(char *path)
 #endif
 }
 
+hypura_local_options hypura_environment_places(const hypura_environment *environment)
+{
+    return (hypura_local_options){
+        .models_folder = environment->models_dir[0] ? environment->models_dir : NULL,
+        .ollama_folder = environment->ollama_dir[0] ? environment->ollama_dir : NULL,
+        .hub_url = environment->hub_url,
+        .hub_token = environment->hub_token,
+    };
+}
+
+/* As a file of the models folder. */
+static bool find_file(const hypura_environment *environment, const char *model, char *path)
+{
+    static const char *const endings[] = {"", ".gguf"};
+    for (size_t i = 0; environment->models_dir[0] && i < sizeof endings / sizeof *endings; i++) {
+        int n = snprintf(path, HYPURA_PATH_BYTES, "%s/%s%s", environment->models_dir, model, endings[i]);
+        if (n >= 0 && n < HYPURA_PATH_BYTES && access(path, F_OK) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 hypura_status hypura_environment_find_model(const hypura_environment *environment, const char *model, char *path,
                                             hypura_error *error)
 {
@@ -123,24 +146,21 @@ hypura_status hypura_environment_find_model(const hypura_environment *environmen
         return hypura_fail(error, HYPURA_ERR_USAGE, "the path of the model is too long (more than %d bytes)",
                            HYPURA_PATH_BYTES - 1);
     }
-    /* A path that does not exist is left to the library, whose message says why. */
-    if (strchr(model, '/') || access(model, F_OK) == 0) {
+    /* A path from the root or from here can be nothing else: the library says why it cannot be opened. */
+    if (model[0] == '/' || model[0] == '.' || access(model, F_OK) == 0) {
         return HYPURA_OK;
     }
-    const char *folder_path = environment->models_dir;
-    if (folder_path[0]) {
-        static const char *const endings[] = {"", ".gguf"};
-        for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
-            int n = snprintf(path, HYPURA_PATH_BYTES, "%s/%s%s", folder_path, model, endings[i]);
-            if (n >= 0 && n < HYPURA_PATH_BYTES && access(path, F_OK) == 0) {
-                return HYPURA_OK;
-            }
-        }
-        return hypura_fail(error, HYPURA_ERR_IO,
-                           "no model '%s': there is no such file here, and neither %s nor %s.gguf in %s "
-                           "(HYPURA_MODELS names the folder)",
-                           model, model, model, folder_path);
+    const hypura_local_options places = hypura_environment_places(environment);
+    if (!strchr(model, '/') && find_file(environment, model, path)) {
+        return HYPURA_OK;
     }
-    return hypura_fail(error, HYPURA_ERR_IO, "no model '%s': there is no such file here (HYPURA_MODELS names a folder)",
-                       model);
+    const hypura_status status = hypura_local_find(&places, model, path, HYPURA_PATH_BYTES, error);
+    if (status != HYPURA_OK || path[0] != '\0') {
+        return status;
+    }
+    return hypura_fail(error, HYPURA_ERR_IO,
+                       "no model '%s': there is no such file, and no model of that name in %s%s%s (hypura list shows "
+                       "those there are, hypura pull fetches one)",
+                       model, places.models_folder ? places.models_folder : "the models folder, as there is none",
+                       places.ollama_folder ? " or " : "", places.ollama_folder ? places.ollama_folder : "");
 }

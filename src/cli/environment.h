@@ -5,7 +5,7 @@
 #ifndef HYPURA_CLI_ENVIRONMENT_H
 #define HYPURA_CLI_ENVIRONMENT_H
 
-#include "hypura.h"
+#include "hypura_server.h"
 
 #define HYPURA_PATH_BYTES 4096
 
@@ -26,9 +26,12 @@ hypura_status hypura_environment_read(hypura_environment *environment, hypura_er
 /* The file of the running program, to path of HYPURA_PATH_BYTES. False when the system does not tell. */
 bool hypura_environment_program(char *path);
 
-/* The file that the word MODEL stands for: a path as it is when it exists or has
- * a slash in it; a bare name as models_dir/NAME or models_dir/NAME.gguf. Writes
- * at most HYPURA_PATH_BYTES to path. Fails naming every place looked at. */
+/* Where models are and come from. Strings live as long as environment. */
+hypura_local_options hypura_environment_places(const hypura_environment *environment);
+
+/* The file that the word MODEL stands for: a path as it is when it exists; models_dir/NAME or
+ * models_dir/NAME.gguf; or a model that the server would know by that name. Writes at most
+ * HYPURA_PATH_BYTES to path. Fails naming every place looked at. */
 hypura_status hypura_environment_find_model(const hypura_environment *environment, const char *model, char *path,
                                             hypura_error *error);
 

@@ -20,6 +20,8 @@
 static const hypura_command commands[] = {
     {"run", "answer a prompt, or hold a conversation", hypura_command_run, true},
     {"serve", "answer Ollama's, OpenAI's and Anthropic's clients over HTTP", hypura_command_serve, false},
+    {"pull", "fetch a model from Hugging Face or Ollama's registry", hypura_command_pull, false},
+    {"list", "list the models that are known by name", hypura_command_list, false},
     {"estimate", "tell how a model would be placed and how fast it would run", hypura_command_estimate, true},
     {"inspect", "list what a model file is made of", hypura_command_inspect, true},
     {"profile", "measure this machine", hypura_command_profile, false},
@@ -80,9 +82,10 @@ static void print_help(FILE *to)
           "  hypura --version      version of this program\n"
           "\n"
           "environment:\n"
-          "  OLLAMA_MODELS     folder of Ollama's own models, which serve offers as well\n"
-          "  HYPURA_MODELS     folder in which MODEL is looked up when it is a bare name\n"
+          "  HYPURA_MODELS     folder of models, in which MODEL is looked up when it is a name\n"
           "                    (default: $XDG_DATA_HOME/hypura/models)\n"
+          "  OLLAMA_MODELS     folder of Ollama's own models, which are known by name as well\n"
+          "  HF_ENDPOINT       where pull fetches hf.co/... from, and HF_TOKEN, shown there\n"
           "  HYPURA_CACHE_DIR  folder of the stored machine profile\n"
           "                    (default: $XDG_CACHE_HOME/hypura)\n"
           "  NO_COLOR          when set, nothing on the terminal is coloured\n",

@@ -48,6 +48,16 @@ void hypura_model_entry_release(const hypura_model_entry *entry)
     }
 }
 
+hypura_status hypura_model_entry_check(const hypura_model_entry *entry, hypura_error *error)
+{
+    return entry->adapter_path == NULL
+               ? HYPURA_OK
+               : hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
+                             "%s has an adapter (LoRA), which cannot be applied here: merge it into the model's file, "
+                             "or use the model without it",
+                             entry->name);
+}
+
 const char *hypura_model_entry_jinja(const hypura_model_entry *entry)
 {
     const char *template = json_string_value(json_object_get(entry->settings, "template"));

@@ -104,6 +104,9 @@ hypura_status hypura_models_find(hypura_models *models, const char *name, hypura
                                  const hypura_model_entry **entry, hypura_error *error);
 const hypura_model_entry *hypura_model_entry_hold(const hypura_model_entry *entry);
 void                      hypura_model_entry_release(const hypura_model_entry *entry);
+/* Whether it can be run as it is meant: HYPURA_ERR_UNSUPPORTED where it has an adapter, without which its answers would be
+ * another model's. */
+hypura_status hypura_model_entry_check(const hypura_model_entry *entry, hypura_error *error);
 /* The template of conversations, in Jinja, that its settings have in place of the file's own; NULL: none. One in
  * Go's language (go_template.h) is for Ollama's routes alone. */
 const char *hypura_model_entry_jinja(const hypura_model_entry *entry);

@@ -83,7 +83,8 @@ bool target_open(http_exchange *exchange, const hypura_model_entry *entry, const
     *opened = (server_target){.entry = entry,
                               .keep_alive_s = (double)NAN,
                               .wish = {.entry = entry, .settings = *settings}};
-    if (fleet_acquire(http_server(exchange)->fleet, &opened->wish, target_client_gone, exchange, &opened->lease,
+    if (hypura_model_entry_check(entry, &error) == HYPURA_OK &&
+        fleet_acquire(http_server(exchange)->fleet, &opened->wish, target_client_gone, exchange, &opened->lease,
                       &error) == HYPURA_OK) {
         return true;
     }

@@ -393,6 +393,60 @@ void hypura_result_clear(hypura_result *result)
     *result = (hypura_result){.text = NULL};
 }
 
+/* ---- the models of this machine ------------------------------------------ */
+
+/* "known:tag" lies in moe.gguf of the folder; nothing else has a name. */
+static hypura_status find_known(const char *name, char *path, size_t path_bytes)
+{
+    path[0] = '\0';
+    if (strcmp(name, "known:tag") == 0) {
+        snprintf(path, path_bytes, "moe.gguf");
+    }
+    return HYPURA_OK;
+}
+
+hypura_status hypura_local_find(const hypura_local_options *options, const char *name, char *path, size_t path_bytes,
+                                hypura_error *error)
+{
+    (void)options;
+    hypura_error_clear(error);
+    return strcmp(name, "two") == 0 ? hypura_fail(error, HYPURA_ERR_USAGE, "the name may mean several")
+                                    : find_known(name, path, path_bytes);
+}
+
+hypura_status hypura_local_list(const hypura_local_options *options, hypura_local_fn visit, void *user,
+                                hypura_error *error)
+{
+    const hypura_local_model models[] = {
+        {"known:tag", "/m/moe.gguf", 447283456, "llama", "692M", "Q4_1", "2026-11-29T17:27:47.000000000Z"},
+        {"other:latest", "/m/other.gguf", 1024, "qwen3", "", "", "2025-01-02T00:00:00.000000000Z"},
+    };
+    hypura_error_clear(error);
+    if (options->models_folder && strcmp(options->models_folder, "/empty") == 0) {
+        return HYPURA_OK;
+    }
+    for (size_t i = 0; i < sizeof models / sizeof *models && visit(user, &models[i]); i++) {
+    }
+    return HYPURA_OK;
+}
+
+hypura_status hypura_local_pull(const hypura_local_options *options, const char *name, hypura_progress_fn progress,
+                                void *progress_user, char *path, size_t path_bytes, hypura_error *error)
+{
+    hypura_error_clear(error);
+    if (strcmp(name, "hf.co/user/endless") == 0) {
+        while (progress(progress_user, "pulling 6a0746a1ec1a", 1, 2)) {
+            usleep(1000);
+        }
+        return hypura_fail(error, HYPURA_ERR_CANCELLED, "pulling %s was stopped", name);
+    }
+    if (!options->hub_url || strcmp(options->hub_url, "http://hub") != 0) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%s is not there", name);
+    }
+    snprintf(path, path_bytes, "%s/%s.gguf", options->models_folder, name);
+    return HYPURA_OK;
+}
+
 /* ---- the server ---------------------------------------------------------- */
 
 hypura_status hypura_server_open(const hypura_server_options *options, hypura_server **server, hypura_error *error)

@@ -63,6 +63,17 @@ static const struct {
     {{"run", "moe.gguf", "--prompt", "a", "--memory", "1K"}, 1, NULL, "below the floor of 1000000 bytes"},
     {{"run", "moe.gguf", "--prompt", "too long"}, 2, NULL, "hypura: the prompt has 9999 tokens"},
     {{"run", "moe.gguf", "--prompt", "fail"}, 1, "half an ans\n", "hypura: reading expert 3 of layer 1 failed\n"},
+    {{"run", "two", "--prompt", "a"}, 2, NULL, "may mean several"},
+    {{"run", "hf.co/user/repo", "--prompt", "a"}, 1, NULL, "hypura pull fetches one"},
+    {{"inspect", "known:tag"}, 0, "architecture  fakemoe", NULL},
+    {{"list"}, 0, "other:latest      1 KiB                    2025-01-02  /m/other.gguf\n", NULL},
+    {{"list", "--json"}, 0, "\"quantization\": \"Q4_1\"", NULL},
+    {{"list", "--models", "/empty"}, 0, NULL, "no models in /empty"},
+    {{"list", "--models", "/empty", "--json"}, 0, "[]\n", NULL},
+    {{"list", "x"}, 2, NULL, "unexpected argument 'x'"},
+    {{"pull"}, 2, NULL, "NAME is missing"},
+    {{"pull", "a/b", "--hub", "http://hub", "--models", "/m"}, 0, "/m/a/b.gguf\n", NULL},
+    {{"pull", "a/b"}, 2, NULL, "a/b is not there"},
     {{"profile", "x"}, 2, NULL, "unexpected argument 'x'"},
     {{"profile"}, 0, "Fake CPU, 2 processors", NULL},
     {{"inspect", "moe.gguf"}, 0, "experts       8, 2 used for a token", NULL},
@@ -517,7 +528,7 @@ static void test_folders(void **state)
     driver_expect(&run, 0, "data/hypura/models/other.gguf", NULL);
     driver_clear(&run);
     run = driver_shell("HYPURA_MODELS=/no/such %s inspect other", driver_program);
-    driver_expect(&run, 1, NULL, "neither other nor other.gguf in /no/such");
+    driver_expect(&run, 1, NULL, "no model of that name in /no/such or ");
     driver_clear(&run);
 }
 

@@ -223,6 +223,17 @@ static void wait_for_text(const char *name)
     } while (file.st_size == 0);
 }
 
+static void test_signal_ends_a_pull(void **state)
+{
+    (void)state;
+    process run = driver_start((const char *[]){"pull", "hf.co/user/endless", NULL}, NULL, NULL);
+    usleep(200000);
+    assert_int_equal(kill(run.child, SIGINT), 0);
+    driver_finish(&run);
+    driver_expect(&run, 1, NULL, "pulling hf.co/user/endless was stopped");
+    driver_clear(&run);
+}
+
 static void test_signal_ends_the_answer(void **state)
 {
     (void)state;
@@ -348,6 +359,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_run_statistics),
         cmocka_unit_test(test_run_statistics_file),
         cmocka_unit_test(test_conversation_from_a_pipe),
+        cmocka_unit_test(test_signal_ends_a_pull),
         cmocka_unit_test(test_signal_ends_the_answer),
         cmocka_unit_test(test_conversation_on_a_terminal),
         cmocka_unit_test(test_progress),

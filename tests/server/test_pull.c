@@ -1,6 +1,8 @@
 /* Pulls from a hub and a registry on loopback, with the faults that real ones have. */
 #include "store_fixture.h"
 
+#include "hypura_server.h"
+
 #include "server/pull_internal.h"
 #include "server/store_internal.h"
 
@@ -372,6 +374,47 @@ static void a_registry_has_models_with_settings(void **state)
     hypura_model_entry_release(entry);
 }
 
+static bool count_models(void *user, const hypura_local_model *model)
+{
+    ++*(int *)user;
+    assert_string_equal(model->name, "hf.co/user/repo:latest");
+    assert_string_equal(model->path, fixture_path("models/hf.co/user/repo.gguf"));
+    assert_true(model->bytes > 0);
+    return true;
+}
+
+static bool stop(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    (void)user;
+    (void)what;
+    return done < 200000 || total == 0;
+}
+
+static void programs_that_serve_nobody_pull_too(void **state)
+{
+    (void)state;
+    char path[1024];
+    int n = 0;
+    hypura_error error = {0};
+    char folder[512];
+    snprintf(folder, sizeof folder, "%s", fixture_path("models"));
+    const hypura_local_options places = {.models_folder = folder, .hub_url = hub_url};
+    fixture_write_gguf("hub/user/repo/m.gguf", &large);
+    fixture_write_text("hub/user/repo/faults.json", "{\"bytes_per_s\": 1000000}");
+    assert_int_equal(hypura_local_pull(&places, "hf.co/user/repo", stop, NULL, path, sizeof path, &error),
+                     HYPURA_ERR_CANCELLED);
+    fixture_write_text("hub/user/repo/faults.json", "{}");
+    assert_int_equal(hypura_local_pull(&places, "hf.co/user/repo", NULL, NULL, path, sizeof path, &error), HYPURA_OK);
+    assert_string_equal(path, fixture_path("models/hf.co/user/repo.gguf"));
+    assert_int_equal(hypura_local_find(&places, "https://huggingface.co/user/repo", path, sizeof path, &error), HYPURA_OK);
+    assert_string_equal(path, fixture_path("models/hf.co/user/repo.gguf"));
+    assert_int_equal(hypura_local_list(&places, count_models, &n, &error), HYPURA_OK);
+    assert_int_equal(n, 1);
+    assert_int_equal(hypura_local_pull(&places, "hf.co/user/none", NULL, NULL, path, sizeof path, &error),
+                     HYPURA_ERR_USAGE);
+    assert_string_equal(path, "");
+}
+
 static void a_file_that_is_listed_twice_comes_once(void **state)
 {
     (void)state;
@@ -467,6 +510,7 @@ int main(void)
         PULLS(what_cannot_be_had_is_told),
         PULLS(a_token_is_for_the_hub_alone),
         PULLS(a_registry_has_models_with_settings),
+        PULLS(programs_that_serve_nobody_pull_too),
         PULLS(a_file_that_is_listed_twice_comes_once),
         PULLS(pulls_of_one_model_share_what_comes),
     };

@@ -1,6 +1,8 @@
 /* What is listed and found: the folder, files of the command line, Ollama's store. */
 #include "store_fixture.h"
 
+#include "hypura_server.h"
+
 #include "server/card.h"
 
 #include <pthread.h>
@@ -321,6 +323,37 @@ static void ollamas_store_is_read_in_place(void **state)
     hypura_models_close(models);
 }
 
+static void a_model_with_an_adapter_is_not_run_without_it(void **state)
+{
+    (void)state;
+    const fixture_gguf adapter = {.arch = "llama"};
+    fixture_write_manifest("registry.ollama.ai/library/tuned/latest",
+                           (const fixture_layer[]){{"model", NULL, &(fixture_gguf){.arch = "qwen2"}},
+                                                   {"adapter", NULL, &adapter},
+                                                   {NULL, NULL, NULL}});
+    fixture_write_manifest("registry.ollama.ai/library/plain/latest",
+                           (const fixture_layer[]){{"model", NULL, &(fixture_gguf){.arch = "qwen3"}},
+                                                   {NULL, NULL, NULL}});
+    hypura_models *models = fixture_open();
+    const hypura_model_entry *entry = fixture_find(models, "tuned");
+    hypura_error error = {0};
+    assert_int_equal(hypura_model_entry_check(entry, &error), HYPURA_ERR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "tuned:latest has an adapter"));
+    hypura_model_entry_release(entry);
+    hypura_models_close(models);
+
+    char path[1024];
+    char folder[512];
+    snprintf(folder, sizeof folder, "%s", fixture_path("ollama"));
+    const hypura_local_options places = {.ollama_folder = folder};
+    assert_int_equal(hypura_local_find(&places, "tuned", path, sizeof path, &error), HYPURA_ERR_UNSUPPORTED);
+    assert_int_equal(hypura_local_find(&places, "plain", path, sizeof path, &error), HYPURA_OK);
+    assert_non_null(strstr(path, "/ollama/blobs/sha256-"));
+    assert_int_equal(hypura_local_find(&places, "neither", path, sizeof path, &error), HYPURA_OK);
+    assert_string_equal(path, "");
+    assert_int_equal(hypura_local_find(&places, "plain", path, 10, &error), HYPURA_ERR_USAGE);
+}
+
 static void no_manifest_leads_out_of_ollamas_store(void **state)
 {
     (void)state;
@@ -457,6 +490,7 @@ int main(void)
         IN_FOLDER(hostile_names_find_nothing),
         IN_FOLDER(files_of_the_command_line_come_first),
         IN_FOLDER(ollamas_store_is_read_in_place),
+        IN_FOLDER(a_model_with_an_adapter_is_not_run_without_it),
         IN_FOLDER(no_manifest_leads_out_of_ollamas_store),
         IN_FOLDER(an_alias_follows_its_model),
         cmocka_unit_test(parameters_are_counted_as_ollama_writes_them),

@@ -163,9 +163,9 @@ make_cache(CACHE)
 
 
 class Server:
-    """hypura serve with the models given; options are those of the command."""
+    """hypura serve with the models given; options are those of the command. ollama: a folder of Ollama's models."""
 
-    def __init__(self, *options, models=(DENSE, MOE), folder=None, env=None):
+    def __init__(self, *options, models=(DENSE, MOE), folder=None, env=None, ollama=None):
         self.owned = folder is None
         self.folder = folder or tempfile.mkdtemp(prefix="hypura-test-")
         self.models = os.path.join(self.folder, "models")
@@ -176,10 +176,14 @@ class Server:
                 os.link(model_path(name), link)
         self.env = dict(os.environ, OMP_WAIT_POLICY=WAITING, HYPURA_CACHE_DIR=CACHE)
         self.env.update(env or {})
+        if ollama:
+            self.env["OLLAMA_MODELS"] = ollama
+        else:
+            options = ("--no-ollama", *options)
         if self.env["OMP_WAIT_POLICY"] == NO_POLICY:
             del self.env["OMP_WAIT_POLICY"]
         self.process = subprocess.Popen(
-            [HYPURA, "serve", "--port", "0", "--models", self.models, "--no-ollama", *options],
+            [HYPURA, "serve", "--port", "0", "--models", self.models, *options],
             stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=self.env)
         self.lines = []
         self.listening = threading.Event()

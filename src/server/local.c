@@ -1,0 +1,113 @@
+/*
+ * local.c - the models of this machine for programs that serve none: hypura_server.h over store.h and pull.h, with a
+ * store that is open for one call.
+ */
+#include "hypura_server.h"
+
+#include "base/status.h"
+#include "server/name.h"
+#include "server/pull.h"
+
+#include <stdio.h>
+
+static hypura_status open_models(const hypura_local_options *options, hypura_models **models, hypura_error *error)
+{
+    const hypura_models_options places = {.folder = options->models_folder, .ollama_folder = options->ollama_folder};
+    hypura_error_clear(error);
+    return hypura_models_open(&places, models, error);
+}
+
+/* path: "" where there is no such model. */
+static hypura_status find(hypura_models *models, const char *name, hypura_find how, char *path, size_t path_bytes,
+                          hypura_error *error)
+{
+    const hypura_model_entry *entry = NULL;
+    path[0] = '\0';
+    hypura_status status = hypura_models_find(models, name, how, &entry, error);
+    if (entry) {
+        status = hypura_model_entry_check(entry, error);
+    }
+    if (entry && status == HYPURA_OK) {
+        const int n = snprintf(path, path_bytes, "%s", entry->path);
+        if (n < 0 || (size_t)n >= path_bytes) {
+            status = hypura_fail(error, HYPURA_ERR_USAGE, "%s: its path is too long", entry->name);
+        }
+    }
+    hypura_model_entry_release(entry);
+    return status;
+}
+
+hypura_status hypura_local_find(const hypura_local_options *options, const char *name, char *path, size_t path_bytes,
+                                hypura_error *error)
+{
+    hypura_models *models = NULL;
+    path[0] = '\0';
+    hypura_status status = open_models(options, &models, error);
+    if (status == HYPURA_OK) {
+        status = find(models, name, HYPURA_FIND_TYPED, path, path_bytes, error);
+    }
+    hypura_models_close(models);
+    return status;
+}
+
+hypura_status hypura_local_list(const hypura_local_options *options, hypura_local_fn visit, void *user,
+                                hypura_error *error)
+{
+    hypura_models *models = NULL;
+    hypura_model_list list = {0};
+    hypura_status status = open_models(options, &models, error);
+    if (status == HYPURA_OK) {
+        status = hypura_models_list(models, &list, error);
+    }
+    bool more = true;
+    for (size_t i = 0; status == HYPURA_OK && more && i < list.n; i++) {
+        const hypura_model_entry *entry = list.entries[i];
+        const hypura_local_model model = {.name = entry->name,
+                                          .path = entry->path,
+                                          .bytes = entry->bytes,
+                                          .architecture = entry->family,
+                                          .parameters = entry->parameter_size,
+                                          .quantization = entry->quantization_level,
+                                          .modified = entry->modified};
+        more = visit(user, &model);
+    }
+    hypura_model_list_clear(&list);
+    hypura_models_close(models);
+    return status;
+}
+
+/* ---- pulling --------------------------------------------------------------------- */
+
+typedef struct reporting {
+    hypura_progress_fn progress; /* NULL: nobody asks */
+    void *user;
+} reporting;
+
+static bool on_step(void *user, const hypura_pull_step *step)
+{
+    const reporting *to = user;
+    return !to->progress || to->progress(to->user, step->status, step->completed_bytes, step->total_bytes);
+}
+
+hypura_status hypura_local_pull(const hypura_local_options *options, const char *name, hypura_progress_fn progress,
+                                void *progress_user, char *path, size_t path_bytes, hypura_error *error)
+{
+    reporting to = {progress, progress_user};
+    const hypura_pull_options pull = {.name = name,
+                                      .hub_url = options->hub_url,
+                                      .hub_token = options->hub_token,
+                                      .registry_url = options->registry_url,
+                                      .report = on_step,
+                                      .user = &to};
+    hypura_models *models = NULL;
+    path[0] = '\0';
+    hypura_status status = open_models(options, &models, error);
+    if (status == HYPURA_OK) {
+        status = hypura_models_pull(models, &pull, error);
+    }
+    if (status == HYPURA_OK) {
+        status = find(models, name, HYPURA_FIND_EXACT, path, path_bytes, error);
+    }
+    hypura_models_close(models);
+    return status;
+}
