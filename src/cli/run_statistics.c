@@ -210,9 +210,9 @@ hypura_status hypura_run_statistics_write(const hypura_run_report *report, const
     hypura_json_integer(&object, "pool_bytes", plan->pool_bytes);
     hypura_json_text(&object, "form", hypura_form_name(plan->form));
     hypura_json_text(&object, "form_by",
-                     plan->form_measured                  ? "measurement"
-                     : plan->form == HYPURA_FORM_REPACKED ? "default"
-                                                          : "option");
+                     plan->form_measured                                      ? "measurement"
+                     : plan->form == HYPURA_FORM_REPACKED || plan->n_gpus > 0 ? "default"
+                                                                              : "option");
     hypura_json_integer(&object, "held_bytes", statistics.pool_bytes + statistics.pinned_bytes);
     hypura_json_integer(&object, "resizes", statistics.n_resizes);
     hypura_json_text(&object, "budget", hypura_budget_reason_name(statistics.budget_reason));

@@ -202,9 +202,14 @@ static void tell_form(const form_choice *c, hypura_plan *plan)
     plan->plain_prompt_tok_s = per_second(hypura_form_plain_s(costs, &costs->prompt));
 }
 
-/* Without measurement. */
-static hypura_form form_asked(const hypura_model_options *options)
+/* Without measurement. Beside a GPU libllama puts the host's weights into memory that the GPU's
+ * driver pins, as they lie in the file, also where repacked ones are asked for: what streams is
+ * computed with in the same form, or bits would depend on how much of it is held. */
+static hypura_form form_asked(const hypura_model_options *options, bool over_gpus)
 {
+    if (over_gpus && !options->plain && !options->repack_output) {
+        return HYPURA_FORM_FILE;
+    }
     return !options->no_repack ? HYPURA_FORM_REPACKED : options->repack_output ? HYPURA_FORM_OUTPUT : HYPURA_FORM_FILE;
 }
 
@@ -217,7 +222,7 @@ void hypura_prepare_in_form(hypura_model_options *options, hypura_form form)
 static hypura_status check_output(const hypura_model_options *options, const hypura_map *map,
                                   const hypura_survey *survey, bool over_gpus, hypura_error *error)
 {
-    if (form_asked(options) != HYPURA_FORM_OUTPUT) {
+    if (form_asked(options, over_gpus) != HYPURA_FORM_OUTPUT) {
         return HYPURA_OK;
     }
     if (over_gpus) {
@@ -239,7 +244,7 @@ static hypura_status choose_form(const hypura_model_options *options, form_choic
                                  hypura_error *error)
 {
     const hypura_plan *plan = prepared->plan;
-    prepared->plan->form = form_asked(options);
+    prepared->plan->form = form_asked(options, plan->n_gpus > 0);
     if (options->no_repack || options->plain || !options->cache_dir || c->wanted->gpus ||
         plan->mode == HYPURA_MODE_RESIDENT || plan->read_bytes_per_token <= 0 ||
         c->profile->ram_available_bytes < ROOM_TO_MEASURE_BYTES) {
@@ -293,6 +298,7 @@ static hypura_status solve(const demand *asked, const hypura_survey *survey, uin
     const uint64_t overhead_bytes =
         FIXED_OVERHEAD_BYTES + more_bytes + TENSOR_OVERHEAD_BYTES * (uint64_t)prepared->map->n_tensors +
         hypura_pager_router_bytes(prepared->map);
+    const hypura_form form = form_asked(options, found->n > 0);
     hypura_rates rates;
     hypura_lessons lessons;
     hypura_plan_gpus gpus = {.n = 0};
@@ -316,7 +322,7 @@ static hypura_status solve(const demand *asked, const hypura_survey *survey, uin
     prepared->direct_bytes_per_s = profile->direct_bytes_per_s;
     if (!options->plain && (asked->measure || options->cache_dir)) {
         hypura_status status = hypura_experience_rates(options, prepared->map, survey, n_threads,
-                                                       !options->no_repack, asked->measure, &rates, error);
+                                                       form == HYPURA_FORM_REPACKED, asked->measure, &rates, error);
         if (status == HYPURA_OK) {
             status = hypura_experience_others(options->cache_dir, prepared->map, forecast_tokens(survey), n_threads,
                                               asked->others, &rates, error);
@@ -324,7 +330,7 @@ static hypura_status solve(const demand *asked, const hypura_survey *survey, uin
         if (status != HYPURA_OK) {
             return status;
         }
-        hypura_experience_lessons(options->cache_dir, prepared->map, n_threads, form_asked(options), &lessons);
+        hypura_experience_lessons(options->cache_dir, prepared->map, n_threads, form, &lessons);
         wanted.rates = &rates;
         wanted.lessons = &lessons;
     }

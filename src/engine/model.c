@@ -46,7 +46,7 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
     hypura_pager_options pager_options = {.map = p->map,
                                           .plan = p->plan,
                                           .io_engine = p->io_engine[0] != '\0' ? p->io_engine : NULL,
-                                          .form = p->plan->n_vram_pools == 0 ? p->plan->form : HYPURA_FORM_FILE,
+                                          .form = p->plan->form,
                                           .n_gpus = p->plan->n_vram_pools > 0 ? p->gpus.n : 0,
                                           .gpus = p->gpus.devices,
                                           .n_repack_threads = hypura_pager_repack_threads(p->context.n_threads),

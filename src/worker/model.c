@@ -75,8 +75,7 @@ static hypura_status load_paged(hypura_worker_model *model, struct llama_model *
     const hypura_pager_options pager_options = {.map = p->map,
                                                 .plan = p->plan,
                                                 .io_engine = p->io_engine[0] != '\0' ? p->io_engine : NULL,
-                                                .form =
-                                                    p->plan->n_vram_pools == 0 ? p->plan->form : HYPURA_FORM_FILE,
+                                                .form = p->plan->form,
                                                 .n_gpus = p->plan->n_vram_pools > 0 ? p->gpus.n : 0,
                                                 .gpus = p->gpus.devices,
                                                 .n_repack_threads = hypura_pager_repack_threads(p->context.n_threads),

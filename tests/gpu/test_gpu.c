@@ -251,6 +251,39 @@ static void dense_layers_are_split(void **state)
     assert_int_equal(last, whole.n_gpu_layers);
 }
 
+/* Beside a GPU libllama keeps the host's weights as they are in the file: what the pager streams of
+ * them is computed with in the same form, or bits would depend on how much is held. */
+static void dense_layers_in_ram_keep_the_form_of_the_file(void **state)
+{
+    (void)state;
+    enum { N_LIMITS = 20 };
+    static const uint32_t prompt = 40;
+    uint64_t limits[N_LIMITS];
+    hypura_model_options options = options_of(HYPURA_TINY "/dense-q4_0.gguf", 0);
+    options.no_repack = false;
+    const uint64_t whole_bytes = gpu_plan_of(&options).full_vram_bytes; /* and more with the logits of all tokens */
+    for (int i = 0; i < N_LIMITS; i++) {
+        limits[i] = whole_bytes * (uint64_t)(i + N_LIMITS / 2) / 16;
+    }
+    hypura_verify_report report;
+    gpu_verify((hypura_verify_options){.path = options.path,
+                                       .gpu = STANDIN_NAME,
+                                       .vram_bytes = limits,
+                                       .n_vram = N_LIMITS,
+                                       .prompt_tokens = &prompt,
+                                       .n_prompts = 1},
+               N_LIMITS, &report);
+    int n_split = 0;
+    for (int i = 0; i < report.n_cases; i++) {
+        const hypura_verify_case *c = &report.cases[i];
+        const bool over_gpu = c->gpus[0] != '\0';
+        assert_int_equal(c->form, over_gpu ? HYPURA_FORM_FILE : HYPURA_FORM_REPACKED);
+        n_split += over_gpu && strcmp(c->io_engine, "pool") == 0; /* layers in RAM passed through the pager */
+    }
+    assert_true(n_split > 0);
+    hypura_verify_report_clear(&report);
+}
+
 /* ---- what is told of it -------------------------------------------------------- */
 
 /* Of several the one with the most free memory, which is not the first here. */
@@ -393,6 +426,7 @@ int main(void)
         MIXTURE_TEST(slots_give_way_to_prompts),
         MIXTURE_TEST(small_buffers_are_several_pools),
         MIXTURE_TEST(dense_layers_are_split),
+        MIXTURE_TEST(dense_layers_in_ram_keep_the_form_of_the_file),
         MIXTURE_TEST(without_a_name_it_is_the_largest),
         MIXTURE_TEST(a_card_of_two_drivers_is_one_gpu),
         MIXTURE_TEST(an_unknown_gpu_is_refused_with_those_there_are),
