@@ -456,6 +456,13 @@ enum ggml_status gpu_walk_ahead(const gpu_walk *walk)
 {
     const gpu_pieces *pieces = &walk->instance->pieces;
     int place = 0;
+    if (hypura_vram_has_batches(walk->vram)) { /* the prompt's last layers: the first ids come after them anyway */
+        ggml_backend_synchronize(walk->instance->inner);
+        hypura_vram_settled(walk->vram);
+        if (hypura_vram_keep_all(walk->vram) != HYPURA_OK) {
+            return GGML_STATUS_FAILED;
+        }
+    }
     walk->instance->foresees = gpu_may_foresee(walk);
     if (walk->instance->gpu->select) {
         give_ids(walk);

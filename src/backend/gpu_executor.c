@@ -149,7 +149,7 @@ static enum ggml_status read_ids(const gpu_walk *walk, const gpu_cut *cut)
     hypura_vram_settled(walk->vram);
     memset(instance->stage_used, 0, sizeof(instance->stage_used));
     hypura_pager_add_readback(instance->gpu->pager, instance->cut_us - begin_us);
-    return GGML_STATUS_SUCCESS;
+    return hypura_vram_keep_all(walk->vram) == HYPURA_OK ? GGML_STATUS_SUCCESS : GGML_STATUS_FAILED;
 }
 
 int gpu_find_distinct(gpu_instance *instance, const int32_t *values, size_t n, uint32_t n_experts)
@@ -197,22 +197,43 @@ static enum ggml_status through_slots(const gpu_walk *walk, const gpu_cut *cut, 
 }
 
 /* A stage whose last user has been computed. */
-static int free_stage(const gpu_walk *walk)
+static enum ggml_status free_stage(const gpu_walk *walk, int *set)
 {
     gpu_instance *instance = walk->instance;
-    const int     set = instance->next_stage;
-    instance->next_stage = (set + 1) % hypura_vram_n_stages(walk->vram);
-    if (instance->stage_used[set]) {
-        if (instance->stage_done[set]) {
-            ggml_backend_event_synchronize(instance->stage_done[set]);
-            hypura_vram_stage_settled(walk->vram, set);
+    *set = instance->next_stage;
+    instance->next_stage = (*set + 1) % hypura_vram_n_stages(walk->vram);
+    if (instance->stage_used[*set]) {
+        if (instance->stage_done[*set]) {
+            ggml_backend_event_synchronize(instance->stage_done[*set]);
+            hypura_vram_stage_settled(walk->vram, *set);
         } else {
             ggml_backend_synchronize(instance->inner);
             hypura_vram_settled(walk->vram);
         }
     }
-    instance->stage_used[set] = true;
-    return set;
+    instance->stage_used[*set] = true;
+    return hypura_vram_keep(walk->vram, *set) == HYPURA_OK ? GGML_STATUS_SUCCESS : GGML_STATUS_FAILED;
+}
+
+/* values: the ids where they have been read; NULL: they are on the device alone. */
+static void note_batch(const gpu_walk *walk, const gpu_cut *cut, int set, const int32_t *values)
+{
+    const hypura_gpu *gpu = walk->instance->gpu;
+    const int         bundle = cut->weight->bundle;
+    const uint32_t    n_used = (uint32_t)cut->ids->ne[0];
+    const uint32_t    n_tokens = (uint32_t)cut->ids->ne[1];
+    if (!values && !gpu->select) {
+        hypura_vram_note_batch(walk->vram, bundle, set, cut->ids);
+        return;
+    }
+    /* Ids from elsewhere than the router may name what a stage of those that it selected lacks. */
+    int32_t *given = hypura_vram_give_batch(walk->vram, bundle, set, n_used, n_tokens, !values || !gpu->select);
+    if (given && values) {
+        memcpy(given, values, (size_t)n_used * n_tokens * sizeof(*given));
+    }
+    if (given && gpu->select) {
+        gpu->select(gpu->select_user, hypura_pager_map(gpu->pager)->bundles[bundle].layer, given, n_used, n_tokens);
+    }
 }
 
 static enum ggml_status through_stage(const gpu_walk *walk, const gpu_cut *cut, int end, int *set)
@@ -221,25 +242,31 @@ static enum ggml_status through_stage(const gpu_walk *walk, const gpu_cut *cut, 
     const int      bundle = cut->weight->bundle;
     const uint32_t n_experts = (uint32_t)hypura_pager_map(instance->gpu->pager)->bundles[bundle].n_experts;
     const size_t   n = (size_t)(cut->ids->ne[0] * cut->ids->ne[1]);
+    const int32_t *values = NULL;
     int            n_distinct = (int)n_experts;
+    enum ggml_status status;
     if (n < (size_t)ALL_PAIRS_PER_EXPERT * n_experts) {
-        const enum ggml_status status = read_ids(walk, cut);
+        status = read_ids(walk, cut);
         if (status != GGML_STATUS_SUCCESS) {
             return status;
         }
         const bool few = n <= hypura_vram_max_pairs(walk->vram, bundle);
-        n_distinct = gpu_find_distinct(instance, few ? hypura_vram_id_values(walk->vram, bundle) : instance->ids, n,
-                                       n_experts);
+        values = few ? hypura_vram_id_values(walk->vram, bundle) : instance->ids;
+        n_distinct = gpu_find_distinct(instance, values, n, n_experts);
     } else {
         for (uint32_t e = 0; e < n_experts; e++) {
             instance->experts[e] = e;
         }
     }
-    *set = free_stage(walk);
+    status = free_stage(walk, set);
+    if (status != GGML_STATUS_SUCCESS) {
+        return status;
+    }
     if (n_distinct < 0 || hypura_vram_fill_stage(walk->vram, bundle, *set, instance->experts, (uint32_t)n_distinct) !=
                               HYPURA_OK) {
         return GGML_STATUS_FAILED;
     }
+    note_batch(walk, cut, *set, values);
     return gpu_swap_products(walk, cut, end, NULL, *set);
 }
 

@@ -225,6 +225,17 @@ uint32_t hypura_cache_insert(hypura_cache *cache, uint32_t key, uint32_t *evicte
     return slot;
 }
 
+bool hypura_cache_prefers(hypura_cache *cache, uint32_t key)
+{
+    assert(hypura_cache_find(cache, key) == HYPURA_CACHE_NONE);
+    if (cache->first_free != HYPURA_CACHE_NONE || hypura_cache_evictable(cache) == 0) {
+        return cache->first_free != HYPURA_CACHE_NONE;
+    }
+    const uint32_t group = cache->past.group_of[key];
+    const uint32_t last = ranking_last(&cache->held, group);
+    return ranking_next_use(&cache->held, key, group) < ranking_next_use(&cache->held, last, group);
+}
+
 void hypura_cache_remove(hypura_cache *cache, uint32_t slot)
 {
     assert(hypura_cache_key(cache, slot) != HYPURA_CACHE_NONE);

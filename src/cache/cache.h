@@ -58,6 +58,10 @@ uint32_t hypura_cache_key(const hypura_cache *cache, uint32_t slot);
  * key read ahead of its use is worth what its history says. */
 uint32_t hypura_cache_insert(hypura_cache *cache, uint32_t key, uint32_t *evicted);
 
+/* Whether key (absent) is expected sooner than what insert would evict for it, or a slot is EMPTY: it is
+ * at hand, and may be kept in place of another one. */
+bool hypura_cache_prefers(hypura_cache *cache, uint32_t key);
+
 /* The slot loses its key (its read failed, or the pool shrinks) and becomes EMPTY:
  * now, or, when it is pinned, with its last unpin. */
 void hypura_cache_remove(hypura_cache *cache, uint32_t slot);

@@ -99,3 +99,10 @@ uint32_t ranking_last(ranking *held, uint32_t group)
     }
     return last;
 }
+
+double ranking_next_use(const ranking *held, uint32_t key, uint32_t group)
+{
+    const history *past = held->past;
+    const uint32_t passed = (past->group_of[key] + past->n_groups - group) % past->n_groups;
+    return held->policy->next_use(past, held->policy->worth(past, key), passed > 0 ? passed : past->n_groups);
+}

@@ -33,4 +33,7 @@ void ranking_set_policy(ranking *held, const hypura_policy *policy);
  * key is HELD. The set stays as it is. */
 uint32_t ranking_last(ranking *held, uint32_t group);
 
+/* When the policy expects a key, held or not, in visits from one of this group on. */
+double ranking_next_use(const ranking *held, uint32_t key, uint32_t group);
+
 #endif

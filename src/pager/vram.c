@@ -64,7 +64,7 @@ void hypura_vram_settle(hypura_vram *vram)
 }
 
 /* What is queued next comes after the uploads so far. */
-static void join_uploads(hypura_vram *vram)
+void vram_join_uploads(hypura_vram *vram)
 {
     if (vram->uploader) {
         ggml_backend_event_record(vram->uploaded, vram->uploader);
@@ -159,7 +159,7 @@ static void send_late(hypura_vram *vram, int late, uint32_t from)
  * from pending[from] on, later. */
 static void join_part(hypura_vram *vram, bool to_slots, int late, uint32_t from)
 {
-    join_uploads(vram);
+    vram_join_uploads(vram);
     vram->slots_changed |= to_slots;
     if (late >= 0) {
         send_late(vram, late, from);
@@ -225,7 +225,7 @@ hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *expe
             }
             if (hypura_pager_wait_expert(pager, bundle, vram->ram_slots[i], UINT32_MAX) != HYPURA_OK) {
                 release_rest(vram, bundle, n);
-                join_uploads(vram);
+                vram_join_uploads(vram);
                 return HYPURA_ERR_IO;
             }
             vram_send_experts(vram, late, take(vram, bundle, set, experts, indices, i, pass), 1);
@@ -273,14 +273,16 @@ void vram_count(hypura_vram *vram, int bundle, uint32_t n_needed, uint32_t n_hit
 
 /* ---- slots ---------------------------------------------------------------------- */
 
-static void visit(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n, uint32_t n_tokens)
+void vram_visit(hypura_vram *vram, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n,
+                const uint32_t *n_uses, const uint32_t *ages)
 {
     const vram_bundle *place = &vram->bundles[bundle];
     uint32_t           keys[MAX_EXPERTS];
     for (uint32_t i = 0; i < n; i++) {
         keys[i] = place->first_key + experts[i];
     }
-    const hypura_cache_visited visited = {.group = (uint32_t)bundle, .n_tokens = n_tokens, .n = n, .keys = keys};
+    const hypura_cache_visited visited = {
+        .group = (uint32_t)bundle, .n_tokens = n_tokens, .n = n, .keys = keys, .n_uses = n_uses, .ages = ages};
     hypura_cache_visit(vram->pools[place->pool].cache, &visited);
 }
 
@@ -308,6 +310,7 @@ void vram_close_slots(hypura_vram *vram, vram_pool *pool)
         return;
     }
     hypura_vram_settle(vram);
+    vram->in_use.n = 0;
     for (uint32_t slot = pool->n_lasting; slot < pool->n_open; slot++) {
         pool->n_full -= hypura_cache_key(pool->cache, slot) != HYPURA_CACHE_NONE;
     }
@@ -334,7 +337,7 @@ hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens,
     uint32_t      indices[MAX_EXPERTS];
     uint32_t      n_missing = 0;
     vram_open_slots(vram, pool);
-    visit(vram, bundle, experts, n, n_tokens);
+    vram_visit(vram, bundle, n_tokens, experts, n, NULL, NULL);
     for (uint32_t i = 0; i < n; i++) {
         slots[i] = hypura_cache_find(cache, place->first_key + experts[i]);
         if (slots[i] != HYPURA_CACHE_NONE) {

@@ -4,7 +4,8 @@
  * from the pager's pools in RAM, which read what they lack from the drive:
  *
  *     slot or stage  <---upload---  slot in RAM  <---read---  file
- *           ^---------copy on the GPU---- slot
+ *         ^      ^
+ *         '------'-- copies on the GPU: what slots hold, and what of a prompt is to stay
  *
  * A slot holds all matrices of one expert under one index: the matrices of a pool
  * of slots are tensors [ne0, ne1, n_slots] of the same number of slots, so that a
@@ -115,5 +116,17 @@ hypura_status hypura_vram_expect(hypura_vram *vram, int bundle, const uint32_t *
 
 /* The same as load, in a stage, at the expert's own index. */
 hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, const uint32_t *experts, uint32_t n);
+
+/* What a batch selects of the bundle in a stage: begins the copy of its ids [n_used, n_tokens] to
+ * the host; or a place for them, one token's behind the other's, NULL where there is no room.
+ * stays: all that these ids name is in the stage. */
+void     hypura_vram_note_batch(hypura_vram *vram, int bundle, int set, const struct ggml_tensor *ids);
+int32_t *hypura_vram_give_batch(hypura_vram *vram, int bundle, int set, uint32_t n_used, uint32_t n_tokens, bool stays);
+bool     hypura_vram_has_batches(const hypura_vram *vram);
+/* The caller has waited for the last use of a stage, or of all: what was selected there and is
+ * expected sooner than what slots hold stays, in these. forget: nothing does. */
+hypura_status hypura_vram_keep(hypura_vram *vram, int set);
+hypura_status hypura_vram_keep_all(hypura_vram *vram);
+void          hypura_vram_forget_batches(hypura_vram *vram);
 
 #endif

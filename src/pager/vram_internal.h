@@ -5,6 +5,7 @@
  *     vram.c       slots, and what is uploaded to them and to stages
  *     vram_send.c  the copies of an upload, in few calls
  *     vram_stage.c   stages
+ *     vram_keep.c    what a prompt selected most stays in slots
  *     vram_expect.c  what is uploaded before it is asked for
  *     vram_ids.c   ids on the device and on the host, tables from experts to slots
  */
@@ -63,6 +64,16 @@ typedef struct vram_held {
     uint32_t slots[MAX_EXPERTS];
 } vram_held;
 
+/* What passed through a stage last, and what of it was selected. */
+typedef struct vram_batch {
+    int      bundle; /* -1: nothing that is to be noted */
+    uint32_t n_tokens;
+    uint32_t n_used;
+    uint32_t row; /* numbers from one token's ids to the next one's */
+    bool     stays; /* what is selected most; else it is noted alone */
+    int32_t *ids; /* on the host, when the stage has been read */
+} vram_batch;
+
 /* Slots of one pool. */
 typedef struct vram_slots {
     uint32_t pool;
@@ -98,6 +109,10 @@ struct hypura_vram {
     vram_pool                  pools[HYPURA_MAX_VRAM_POOLS];
     vram_bundle               *bundles;
     ggml_backend_buffer_t      stages[HYPURA_MAX_STAGES][HYPURA_MAX_BUNDLE]; /* as those of a pool */
+    vram_batch                 batches[HYPURA_MAX_STAGES];
+    ggml_backend_buffer_t      batch_ids;
+    size_t                     batch_bytes; /* of each */
+    int                        kept_bundle; /* of the keys of `held`, which are about to be copied; -1: none */
     ggml_backend_buffer_t      ids[N_IDS];
     ggml_backend_buffer_t      values[N_HOST_IDS]; /* pinned where the driver gives that */
     struct ggml_tensor         all_given;
@@ -126,6 +141,18 @@ hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *expe
  * matrix (-1: there is none); one matrix of them. */
 void vram_send_experts(hypura_vram *vram, int late, const vram_lease *leases, uint32_t n);
 void vram_send_matrix(hypura_vram *vram, int matrix, const vram_lease *leases, uint32_t n);
+/* vram.c: notes what was selected of a bundle. n_uses, ages: as in cache.h, or NULL. */
+void vram_visit(hypura_vram *vram, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n,
+                const uint32_t *n_uses, const uint32_t *ages);
+/* vram.c: what is queued next comes after the uploads so far. */
+void vram_join_uploads(hypura_vram *vram);
+/* vram_stage.c: copies experts from slots to a stage at their own index, or back, on the device. */
+hypura_status vram_copy(hypura_vram *vram, int bundle, int set, const vram_held *held, bool to_slots);
+/* vram_stage.c: RAM cannot hold all experts of this size. */
+bool          vram_ram_is_short(const hypura_vram *vram, int bundle);
+bool          vram_can_copy(const hypura_vram *vram, int bundle);
+/* vram_keep.c: the host's memory for ids of batches. */
+hypura_status vram_open_batches(hypura_vram *vram, hypura_error *error);
 /* vram_expect.c: compares what was expected of a bundle with what it selected. */
 void vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n);
 /* Statistics of what was needed of a bundle. */

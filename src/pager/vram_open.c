@@ -331,6 +331,10 @@ hypura_status hypura_vram_open(hypura_pager *pager, void *device, int gpu, hypur
     vram->gpu = gpu;
     vram->foreseen_bundle = -1;
     vram->late_matrix = -1;
+    vram->kept_bundle = -1;
+    for (int s = 0; s < HYPURA_MAX_STAGES; s++) {
+        vram->batches[s].bundle = -1;
+    }
     vram->type = ggml_backend_dev_buffer_type(device);
     vram->manners = manners_of(device);
     open_copiers(vram);
@@ -340,7 +344,7 @@ hypura_status hypura_vram_open(hypura_pager *pager, void *device, int gpu, hypur
         hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the places of %d expert bundles", pager->map->n_bundles);
     }
     if (!vram->bundles || open_pools(vram, error) || open_stages(vram, error) || vram_open_ids(vram, error) ||
-        open_copies(vram, error)) {
+        vram_open_batches(vram, error) || open_copies(vram, error)) {
         hypura_vram_close(vram);
         return error->status;
     }
@@ -366,6 +370,7 @@ void hypura_vram_close(hypura_vram *vram)
         }
     }
     vram_close_ids(vram);
+    ggml_backend_buffer_free(vram->batch_ids);
     ggml_free(vram->copies);
     free(vram->bundles);
     free(vram);

@@ -22,7 +22,7 @@
 #define LEAST_GATHERED 4 /* one in so many */
 
 /* Rows of floats: every backend copies those. */
-static bool can_copy(const hypura_vram *vram, int bundle)
+bool vram_can_copy(const hypura_vram *vram, int bundle)
 {
     const vram_bundle *place = &vram->bundles[bundle];
     for (int i = 0; i < vram->pager->map->bundles[bundle].n_tensors; i++) {
@@ -43,13 +43,15 @@ static struct ggml_tensor *rows_of(hypura_vram *vram, const struct ggml_tensor *
     return rows;
 }
 
-static void add_copies(hypura_vram *vram, struct ggml_cgraph *graph, int bundle, int set, const vram_held *held)
+static void add_copies(hypura_vram *vram, struct ggml_cgraph *graph, int bundle, int set, const vram_held *held,
+                       bool to_slots)
 {
     vram_bundle *place = &vram->bundles[bundle];
     for (uint32_t e = 0; e < held->n; e++) {
         for (int i = 0; i < vram->pager->map->bundles[bundle].n_tensors; i++) {
-            struct ggml_tensor *copy = ggml_cpy(vram->copies, rows_of(vram, &place->slots[i], held->slots[e], 1),
-                                                rows_of(vram, &place->stages[set][i], held->experts[e], 1));
+            struct ggml_tensor *slot = rows_of(vram, &place->slots[i], held->slots[e], 1);
+            struct ggml_tensor *staged = rows_of(vram, &place->stages[set][i], held->experts[e], 1);
+            struct ggml_tensor *copy = ggml_cpy(vram->copies, to_slots ? staged : slot, to_slots ? slot : staged);
             (void)ggml_backend_view_init(copy);
             ggml_build_forward_expand(graph, copy);
         }
@@ -95,13 +97,13 @@ static void join_slots(hypura_vram *vram)
     vram->slots_changed = false;
 }
 
-static hypura_status copy_held(hypura_vram *vram, int bundle, int set, const vram_held *held)
+hypura_status vram_copy(hypura_vram *vram, int bundle, int set, const vram_held *held, bool to_slots)
 {
     const uint32_t      n_experts = (uint32_t)vram->pager->map->bundles[bundle].n_experts;
     struct ggml_cgraph *graph = new_graph(vram);
-    if (!vram->reader || held->n * LEAST_GATHERED < n_experts || !add_lookups(vram, graph, bundle, set)) {
+    if (to_slots || !vram->reader || held->n * LEAST_GATHERED < n_experts || !add_lookups(vram, graph, bundle, set)) {
         graph = new_graph(vram);
-        add_copies(vram, graph, bundle, set, held);
+        add_copies(vram, graph, bundle, set, held, to_slots);
     }
     join_slots(vram);
     if (ggml_backend_graph_compute_async(vram->reader ? vram->reader : vram->backend, graph) != GGML_STATUS_SUCCESS) {
@@ -117,7 +119,7 @@ static hypura_status copy_held(hypura_vram *vram, int bundle, int set, const vra
 
 /* Where RAM cannot hold all experts it holds others than the slots that a prompt fills:
  * RAM is asked for none of these as long as they are there. */
-static bool ram_is_short(const hypura_vram *vram, int bundle)
+bool vram_ram_is_short(const hypura_vram *vram, int bundle)
 {
     const hypura_pool_plan *pool = &vram->pager->plan->pools[vram->pager->bundles[bundle].pool];
     return pool->n_slots < pool->n_units;
@@ -129,7 +131,7 @@ hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, con
 {
     const vram_bundle *place = &vram->bundles[bundle];
     vram_pool         *pool = &vram->pools[place->pool];
-    const bool         copies = can_copy(vram, bundle);
+    const bool         copies = vram_can_copy(vram, bundle);
     vram_held         *held = &vram->held;
     uint32_t           kept[MAX_EXPERTS], slots[MAX_EXPERTS], inserted[MAX_EXPERTS], indices[MAX_EXPERTS];
     uint32_t           n_kept = 0;
@@ -156,10 +158,10 @@ hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, con
     vram_count(vram, bundle, n, held->n - n_kept, true);
     hypura_status status = HYPURA_OK;
     if (n_kept > 0) {
-        status = vram_upload(vram, bundle, -1, kept, slots, n_kept, ram_is_short(vram, bundle));
+        status = vram_upload(vram, bundle, -1, kept, slots, n_kept, vram_ram_is_short(vram, bundle));
     }
     if (status == HYPURA_OK && held->n > 0) {
-        status = copy_held(vram, bundle, set, held);
+        status = vram_copy(vram, bundle, set, held, false);
     }
     if (status == HYPURA_OK && n_missing > 0) {
         status = vram_upload(vram, bundle, set, vram->missing, indices, n_missing, false);

@@ -218,6 +218,32 @@ static void test_what_earlier_runs_used_less_goes_first(void **state)
     hypura_cache_close(cache);
 }
 
+static void test_what_is_at_hand_is_preferred_where_it_is_expected_sooner(void **state)
+{
+    (void)state;
+    static const uint32_t used[] = {2, 3};
+    hypura_cache *cache = open_cache(2, 8, "lfu");
+    assert_true(hypura_cache_prefers(cache, 7)); /* an empty slot */
+    hypura_cache_recall(cache, 0, 0.5f);
+    hypura_cache_recall(cache, 1, 0.1f);
+    insert(cache, 0, NONE);
+    insert(cache, 1, NONE);
+    assert_false(hypura_cache_prefers(cache, 2));
+    hypura_cache_visit(cache, &(hypura_cache_visited){.n_tokens = 20, .n = 2, .keys = used, .n_uses = (const uint32_t[]){20, 1}});
+    assert_true(hypura_cache_prefers(cache, 2)); /* to 1 */
+    assert_false(hypura_cache_prefers(cache, 3));
+    hypura_cache_pin(cache, 1);
+    assert_false(hypura_cache_prefers(cache, 2)); /* 0 is the one that would go */
+    hypura_cache_unpin(cache, 1);
+    assert_int_equal(hypura_cache_find(cache, 1), 1); /* asking changes nothing */
+    insert(cache, 2, 1);
+    assert_false(hypura_cache_prefers(cache, 3));
+    hypura_cache_pin(cache, 0);
+    hypura_cache_pin(cache, 1);
+    assert_false(hypura_cache_prefers(cache, 1)); /* nothing can go */
+    hypura_cache_close(cache);
+}
+
 /* Keys of a batch are used by some of its tokens: that says nothing of what the next token uses. */
 static void test_chances_are_learned_from_single_tokens(void **state)
 {
@@ -468,6 +494,7 @@ int main(void)
         cmocka_unit_test(test_pinned_slot_that_is_removed_waits_for_its_last_unpin),
         cmocka_unit_test(test_closed_slots_are_left_at_once_or_with_their_last_unpin),
         cmocka_unit_test(test_what_earlier_runs_used_less_goes_first),
+        cmocka_unit_test(test_what_is_at_hand_is_preferred_where_it_is_expected_sooner),
         cmocka_unit_test(test_chances_are_learned_from_single_tokens),
         cmocka_unit_test(test_bad_options_are_named),
         cmocka_unit_test(test_the_table_of_policies),

@@ -1,0 +1,172 @@
+/*
+ * test_keep.c - what a prompt selected is in a GPU's slots when the tokens behind it ask for
+ * it, whatever was there before, and the numbers are those of plain libllama.
+ */
+#include "gpu_fixture.h"
+
+#include "engine/gpu.h"
+#include "engine/replay.h"
+#include "pager/vram_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { N_EXPERTS = 16, N_LAYERS = 12, N_USED = 4, N_PART = 32, N_PROMPT = 2 * N_PART, N_STEPS = 4 };
+
+/* So much of the experts beyond the floor. */
+static hypura_model_options options_of(uint32_t percent)
+{
+    hypura_model_options options = gpu_options(gpu_mixture(), STANDIN_NAME);
+    options.n_context = 2 * (N_PROMPT + N_STEPS);
+    options.n_ubatch = N_PART;
+    const hypura_plan plan = gpu_plan_of(&options);
+    options.vram_bytes = hypura_plan_vram_at(&plan, percent);
+    return options;
+}
+
+/* The same experts of a layer for every token; others with another turn. */
+static void select_them(void *user, int layer, int32_t *experts, uint32_t n_used, uint32_t n_tokens)
+{
+    const uint32_t turn = *(const uint32_t *)user;
+    for (uint32_t i = 0; i < n_used * n_tokens; i++) {
+        experts[i] = (int32_t)((i % n_used * 4 + (uint32_t)layer + turn) % N_EXPERTS);
+    }
+}
+
+/* A prompt in parts, with logits for its last token alone, and tokens behind it. */
+static void decode(hypura_model *model, const llama_token *tokens)
+{
+    hypura_error error;
+    for (int i = 0; i < N_PROMPT; i += N_PART) {
+        fixture_ok(hypura_model_decode_part(model, tokens + i, N_PART, i + N_PART == N_PROMPT, &error), &error);
+    }
+    hypura_model_reset_statistics(model);
+    for (int i = 0; i < N_STEPS; i++) {
+        fixture_ok(hypura_model_decode(model, &tokens[N_PROMPT + i], 1, false, &error), &error);
+    }
+}
+
+static size_t logits_bytes;
+
+static float *logits_of(const hypura_model *model)
+{
+    logits_bytes = (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama)) * sizeof(float);
+    float *logits = malloc(logits_bytes);
+    assert_non_null(logits);
+    memcpy(logits, llama_get_logits_ith(model->ctx, -1), logits_bytes);
+    return logits;
+}
+
+enum { N_TURNS = 4 };
+
+/* Turns of other experts each; what the last token of each puts out. */
+static void run_turns(uint32_t percent, float *logits[N_TURNS], hypura_statistics statistics[N_TURNS])
+{
+    const hypura_model_options options = options_of(percent);
+    hypura_model *model = NULL;
+    hypura_error error;
+    llama_token tokens[N_PROMPT + N_STEPS];
+    fixture_ok(hypura_model_open_with(&options, &(hypura_model_extras){0}, &model, &error), &error);
+    hypura_replay_fill(tokens, N_PROMPT + N_STEPS, (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama)));
+    const vram_pool *pool = &model->pager->vrams[0]->pools[0];
+    assert_true(pool->n_lasting >= N_LAYERS * N_USED);
+    assert_true(percent == 100 || pool->n_lasting <= N_LAYERS * N_EXPERTS * 2 / 3); /* not all layers as they come */
+    uint32_t turn = 0;
+    hypura_gpu_set_select(model->gpus.list[0], select_them, &turn);
+    for (; turn < N_TURNS; turn++) {
+        llama_memory_clear(llama_get_memory(model->ctx), true);
+        decode(model, tokens);
+        logits[turn] = logits_of(model);
+        hypura_model_statistics(model, &statistics[turn]);
+    }
+    hypura_model_close(model);
+}
+
+static void the_first_tokens_find_what_the_prompt_used(void **state)
+{
+    (void)state;
+    float *expected[N_TURNS], *logits[N_TURNS];
+    hypura_statistics all[N_TURNS], some[N_TURNS];
+    run_turns(100, expected, all);
+    run_turns(80, logits, some);
+    for (int turn = 0; turn < N_TURNS; turn++) {
+        assert_true(some[turn].vram_bytes_needed > 0);
+        assert_int_equal(some[turn].vram_bytes_hit, some[turn].vram_bytes_needed);
+        assert_int_equal(some[turn].bytes_uploaded, 0);
+        assert_memory_equal(expected[turn], logits[turn], logits_bytes);
+        free(expected[turn]);
+        free(logits[turn]);
+    }
+}
+
+/* Where logits of one token are wanted, the last layer of a part reads slots while the next part
+ * changes them. */
+static void slots_change_under_nobody(void **state)
+{
+    (void)state;
+    llama_token tokens[N_PROMPT + N_STEPS];
+    float *expected = NULL;
+    for (int percent = -1; percent <= 75; percent += percent < 0 ? 11 : 65) { /* plain, 10, 75 */
+        hypura_model_options options = options_of(percent < 0 ? 0 : (uint32_t)percent);
+        hypura_model *model = NULL;
+        hypura_error error;
+        options.plain = percent < 0;
+        options.force_paging = !options.plain;
+        options.vram_bytes = options.plain ? 0 : options.vram_bytes;
+        fixture_ok(hypura_model_open_with(&options, &(hypura_model_extras){0}, &model, &error), &error);
+        const size_t n_vocab = (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama));
+        hypura_replay_fill(tokens, N_PROMPT + N_STEPS, n_vocab);
+        for (int round = 0; round < (options.plain ? 1 : 3); round++) {
+            llama_memory_clear(llama_get_memory(model->ctx), true);
+            decode(model, tokens);
+            float *logits = logits_of(model);
+            if (options.plain) {
+                expected = logits;
+            } else {
+                assert_memory_equal(expected, logits, logits_bytes);
+                free(logits);
+            }
+        }
+        hypura_statistics s;
+        hypura_model_statistics(model, &s);
+        assert_true(options.plain || s.vram_bytes_needed > 0);
+        hypura_model_close(model);
+    }
+    free(expected);
+}
+
+/* RAM that is short may lack what would go: it is noted, and slots stay as they are. */
+static void short_ram_loses_nothing(void **state)
+{
+    (void)state;
+    hypura_model_options options = options_of(50);
+    hypura_model *model = NULL;
+    hypura_error error;
+    llama_token tokens[N_PROMPT + N_STEPS];
+    const hypura_plan all = gpu_plan_of(&options);
+    options.weights_bytes = all.floor_weights_bytes + (all.weights_bytes - all.floor_weights_bytes) / 3;
+    fixture_ok(hypura_model_open_with(&options, &(hypura_model_extras){0}, &model, &error), &error);
+    hypura_replay_fill(tokens, N_PROMPT + N_STEPS, (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama)));
+    const vram_pool *pool = &model->pager->vrams[0]->pools[0];
+    uint32_t held[N_LAYERS * N_EXPERTS];
+    decode(model, tokens);
+    for (uint32_t slot = 0; slot < pool->n_lasting; slot++) {
+        held[slot] = hypura_cache_key(pool->cache, slot);
+    }
+    llama_memory_clear(llama_get_memory(model->ctx), true);
+    fixture_ok(hypura_model_decode_part(model, tokens, N_PART, true, &error), &error);
+    for (uint32_t slot = 0; slot < pool->n_lasting; slot++) {
+        assert_true(held[slot] == HYPURA_CACHE_NONE || hypura_cache_key(pool->cache, slot) == held[slot]);
+    }
+    hypura_model_close(model);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(the_first_tokens_find_what_the_prompt_used, gpu_no_faults),
+        cmocka_unit_test_teardown(slots_change_under_nobody, gpu_no_faults),
+        cmocka_unit_test_teardown(short_ram_loses_nothing, gpu_no_faults),
+    };
+    return cmocka_run_group_tests(tests, gpu_setup, fixture_teardown);
+}
