@@ -362,12 +362,13 @@ typedef struct hypura_plan {
     double      plain_prompt_tok_s;
 } hypura_plan;
 
-/* Whether the next layer's router is asked while a layer is decoded, to read what it
- * will probably select while the drive is idle. */
+/* Whether a layer's experts are guessed and read ahead while the layer before is decoded: by
+ * its router, or, where that is in vain, by what the layers before selected (not over a GPU). */
 typedef enum hypura_foresight {
     HYPURA_FORESIGHT_AUTO = 0, /* as long as tokens are measured to be faster with it */
     HYPURA_FORESIGHT_ON,
     HYPURA_FORESIGHT_OFF,
+    HYPURA_FORESIGHT_COACTIVATION, /* by earlier selections alone; over a GPU an error */
 } hypura_foresight;
 
 typedef struct hypura_model_options {
@@ -461,7 +462,8 @@ typedef struct hypura_statistics {
     uint32_t n_policy_changes;     /* since open */
     uint64_t ahead_bytes_read;   /* of bytes_read: of experts not asked for yet */
     uint64_t ahead_bytes_useful; /* of these, asked for by the layer they were read for */
-    char     foresight[8];       /* routers asked a layer ahead while decoding: "trying", "on", "off" */
+    char     foresight[8];       /* "trying", "on", "off" */
+    char     foresight_by[16];   /* who guesses: "routers", "co-activation" */
     double   foresight_gain;     /* share of a token's time that it saved when last tried */
     char     io_engine[16];
     bool     direct_io;

@@ -5,6 +5,7 @@
  * decoding that takes one small product, right after this layer's own reads were asked
  * for. In a wide batch each token votes for its own selection, and experts are named by
  * their votes: one that no token wants is not read, and one that many want is there first.
+ * A token's next layer may also be guessed from what layers before selected (pager/guess.c).
  * Where no router can be asked, a wide batch will need nearly all experts: all are named.
  * Either way this layer leaves room for them.
  *
@@ -31,7 +32,7 @@ static void expect_all(hypura_pager *pager, int bundle, uint32_t *experts)
     for (uint32_t i = 0; i < n; i++) {
         experts[i] = i;
     }
-    hypura_pager_expect_experts(pager, bundle, experts, n, true);
+    hypura_pager_expect_experts(pager, bundle, experts, n, HYPURA_CERTAIN);
 }
 
 /* The rows of a chain's first product, where there is one for each token and a router can read them. */
@@ -107,7 +108,7 @@ static bool expect_voted(backend_instance *instance, const backend_chain *chain,
             }
         }
         hypura_candidates_pick(votes, n_experts, experts, n);
-        hypura_pager_expect_experts(pager, next, experts, n, true);
+        hypura_pager_expect_experts(pager, next, experts, n, HYPURA_CERTAIN);
     }
     instance->indices.used = mark;
     return can;
@@ -131,7 +132,11 @@ void backend_foresee(backend_instance *instance, const backend_chain *chain, uin
     const int                 next = chain->weight->bundle + 1;
     const hypura_router      *router = hypura_pager_router(pager, next);
     const struct ggml_tensor *input = router && chain->n_tokens == 1 ? token_rows(chain, router) : NULL;
-    if (!input || !hypura_pager_foresees(pager)) {
+    const hypura_guesser guesser = chain->n_tokens == 1 ? hypura_pager_guesser(pager) : HYPURA_GUESS_NOBODY;
+    if (guesser == HYPURA_GUESS_COACTIVATION && next < hypura_pager_map(pager)->n_bundles) {
+        hypura_pager_expect_companions(pager, next);
+    }
+    if (!input || guesser != HYPURA_GUESS_ROUTERS) {
         return;
     }
     const uint32_t wanted = (uint32_t)chain->n_used + HYPURA_MORE_CANDIDATES;
@@ -141,6 +146,6 @@ void backend_foresee(backend_instance *instance, const backend_chain *chain, uin
         if (!hypura_pager_foretell(pager, next, 0, (uint32_t)chain->n_used, experts, n)) {
             hypura_candidates_pick(scores, router->n_experts, experts, n);
         }
-        hypura_pager_expect_experts(pager, next, experts, n, false);
+        hypura_pager_expect_experts(pager, next, experts, n, HYPURA_LIKELY);
     }
 }

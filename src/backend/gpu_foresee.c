@@ -23,7 +23,7 @@ bool gpu_may_foresee(const gpu_walk *walk)
 {
     const hypura_gpu *gpu = walk->instance->gpu;
     return gpu->foresight != HYPURA_FORESIGHT_OFF && hypura_vram_uploads_beside(walk->vram) &&
-           hypura_pager_foresees(gpu->pager);
+           hypura_pager_guesser(gpu->pager) == HYPURA_GUESS_ROUTERS;
 }
 
 /* What the router of the piece behind this one would read, where it can; else NULL. */

@@ -333,6 +333,16 @@ bool hypura_cache_has_empty(const hypura_cache *cache)
     return cache->first_free != HYPURA_CACHE_NONE;
 }
 
+void hypura_cache_outlook(const hypura_cache *cache, uint32_t first_key, uint32_t n, float *chances,
+                          float *frequencies)
+{
+    assert((uint64_t)first_key + n <= cache->n_keys);
+    for (uint32_t i = 0; i < n; i++) {
+        chances[i] = history_chance(&cache->past, first_key + i);
+        frequencies[i] = cache->past.keys[first_key + i].frequency;
+    }
+}
+
 void hypura_cache_recall(hypura_cache *cache, uint32_t key, float frequency)
 {
     assert(key < cache->n_keys);

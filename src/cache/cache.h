@@ -85,6 +85,11 @@ uint32_t hypura_cache_closing(const hypura_cache *cache);
 const char *hypura_cache_policy(const hypura_cache *cache);
 uint32_t    hypura_cache_policy_changes(const hypura_cache *cache);
 
+/* Of n keys from this one on: the chance that the next token uses each, by its own past
+ * alone, and the share of the tokens that did of late. */
+void hypura_cache_outlook(const hypura_cache *cache, uint32_t first_key, uint32_t n, float *chances,
+                          float *frequencies);
+
 /* How many tokens selected the key since open: to be kept across runs. recall is for
  * a key not visited yet: which share of the tokens did in earlier runs. */
 uint32_t hypura_cache_uses(const hypura_cache *cache, uint32_t key);

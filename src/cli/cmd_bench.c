@@ -51,7 +51,7 @@ typedef struct bench_arguments {
 } bench_arguments;
 
 /* In the order of hypura_foresight. */
-static const char *const foresights[] = {"auto", "on", "off", NULL};
+static const char *const foresights[] = {"auto", "on", "off", "co-activation", NULL};
 
 static hypura_foresight foresight_of(const char *name)
 {
@@ -178,7 +178,7 @@ int hypura_command_bench(const hypura_environment *environment, int argc, char *
          .to.string = &arguments.io_limit},
         {"io-engine", "NAME", "what reads: uring or pool (default: the faster one)", HYPURA_OPTION_CHOICE,
          .to.string = &wanted->io_engine, .choices = hypura_io_engines},
-        {"foresight", "WHEN", "read or run ahead on a guess: auto, on, off (default: auto)", HYPURA_OPTION_CHOICE,
+        {"foresight", "WHEN", "read or run ahead on a guess: auto, on, off, co-activation (default: auto)", HYPURA_OPTION_CHOICE,
          .to.string = &arguments.foresight, .choices = foresights},
         hypura_option_json(&arguments.json),
         {"report", "FILE", "write a page of plots (HTML) too", HYPURA_OPTION_STRING, .to.string = &arguments.report},

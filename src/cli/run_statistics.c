@@ -112,16 +112,19 @@ static json_t *gpus_json(const hypura_plan *plan, const hypura_statistics *stati
     return gpus;
 }
 
-/* Whether routers are asked ahead, and what came of the last time that it was tried. */
+/* Whether experts are guessed, by what, and what came of the last time that it was tried. */
 static const char *foresight_text(const hypura_statistics *statistics)
 {
-    static char text[96];
+    static char text[128];
+    const bool off = strcmp(statistics->foresight, "off") == 0;
+    const char *by = off ? "" : " by ";
+    const char *who = off ? "" : statistics->foresight_by;
     const double percent = 100.0 * statistics->foresight_gain;
     if (percent == 0.0) {
-        (void)snprintf(text, sizeof text, "%s", statistics->foresight);
+        (void)snprintf(text, sizeof text, "%s%s%s", statistics->foresight, by, who);
     } else {
-        (void)snprintf(text, sizeof text, "%s (when last tried it %s %.1f %% of a token's time)", statistics->foresight,
-                       percent > 0.0 ? "saved" : "cost", percent > 0.0 ? percent : -percent);
+        (void)snprintf(text, sizeof text, "%s%s%s (when last tried it %s %.1f %% of a token's time)", statistics->foresight, by,
+                       who, percent > 0.0 ? "saved" : "cost", percent > 0.0 ? percent : -percent);
     }
     return text;
 }
@@ -160,7 +163,7 @@ void hypura_run_statistics_print(const hypura_run_report *report)
         hypura_output_note("hits       %.1f %% of the bytes needed were in memory, %llu evictions",
                            100.0 * hit_rate_bytes(&statistics), (unsigned long long)statistics.n_evictions);
         if (statistics.cache_policy[0] != '\0') {
-            hypura_output_note("policy     %s; routers asked ahead: %s, %s read ahead, %.0f %% of it needed",
+            hypura_output_note("policy     %s; foresight: %s, %s read ahead, %.0f %% of it needed",
                                statistics.cache_policy, foresight_text(&statistics),
                                hypura_output_size(statistics.ahead_bytes_read),
                                100.0 * ratio((double)statistics.ahead_bytes_useful, (double)statistics.ahead_bytes_read));
@@ -173,7 +176,7 @@ void hypura_run_statistics_print(const hypura_run_report *report)
                            100.0 * ratio((double)statistics.vram_bytes_hit, (double)statistics.vram_bytes_needed),
                            hypura_output_size(statistics.bytes_uploaded), hypura_output_size(statistics.bytes_copied));
         if (statistics.foreseen_bytes_uploaded > 0) {
-            hypura_output_note("foresight  %s uploaded before it was asked for, %.0f %% of it needed; routers asked ahead: %s",
+            hypura_output_note("foresight  %s uploaded before it was asked for, %.0f %% of it needed; %s",
                                hypura_output_size(statistics.foreseen_bytes_uploaded),
                                100.0 * ratio((double)statistics.foreseen_bytes_useful,
                                              (double)statistics.foreseen_bytes_uploaded),
@@ -243,6 +246,7 @@ hypura_status hypura_run_statistics_write(const hypura_run_report *report, const
     hypura_json_real(&object, "read_bytes_per_s", ratio((double)statistics.bytes_read, statistics.device_busy_s));
     hypura_json_text(&object, "cache_policy", statistics.cache_policy);
     hypura_json_text(&object, "foresight", statistics.foresight);
+    hypura_json_text(&object, "foresight_by", statistics.foresight_by);
     hypura_json_real(&object, "foresight_gain", statistics.foresight_gain);
     hypura_json_integer(&object, "ahead_bytes_read", statistics.ahead_bytes_read);
     hypura_json_integer(&object, "ahead_bytes_useful", statistics.ahead_bytes_useful);

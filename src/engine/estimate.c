@@ -297,7 +297,7 @@ static hypura_status solve(const demand *asked, const hypura_survey *survey, uin
     const hypura_gpus_found *found = &asked->found;
     const uint64_t overhead_bytes =
         FIXED_OVERHEAD_BYTES + more_bytes + TENSOR_OVERHEAD_BYTES * (uint64_t)prepared->map->n_tensors +
-        hypura_pager_router_bytes(prepared->map);
+        hypura_pager_router_bytes(prepared->map) + hypura_pager_coactivation_bytes(prepared->map);
     const hypura_form form = form_asked(options, found->n > 0);
     hypura_rates rates;
     hypura_lessons lessons;

@@ -223,6 +223,8 @@ static hypura_status prepare(verification *v, hypura_error *error)
 static hypura_model_options options_of(const verification *v, uint32_t n_ubatch, const verify_limits *limits,
                                        const char *engine)
 {
+    /* either guess is compared, each with one of the engines */
+    const bool by_coactivation = engine && strcmp(engine, "pool") == 0 && !v->over_gpus;
     hypura_model_options options = {.path = v->options->path,
                                     .weights_bytes = limits->weights_bytes,
                                     .gpu = v->options->gpu,
@@ -233,7 +235,7 @@ static hypura_model_options options_of(const verification *v, uint32_t n_ubatch,
                                     .force_paging = engine != NULL,
                                     .plain = engine == NULL,
                                     .io_engine = engine,
-                                    .foresight = HYPURA_FORESIGHT_ON};
+                                    .foresight = by_coactivation ? HYPURA_FORESIGHT_COACTIVATION : HYPURA_FORESIGHT_ON};
     hypura_prepare_in_form(&options, v->setup.form);
     if (limits->gpu_vram_bytes) {
         memcpy(options.gpu_vram_bytes, limits->gpu_vram_bytes, sizeof(options.gpu_vram_bytes));

@@ -24,13 +24,8 @@
 #include "base/status.h"
 #include "predict/candidates.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
-/* Of guesses that were read one in so many has to be right: fewer cost more than they can
- * give. A dozen and some tell, as those of routers are right in more than half of all cases. */
-#define GUESSES_TO_JUDGE 16
-#define LEAST_RIGHT      6
 #define PROMPT_TOKENS    32 /* a batch of fewer is likely of conversations, each of which wants its logits */
 
 hypura_status pager_open_ahead(hypura_pager *pager, uint32_t most_experts, hypura_error *error)
@@ -98,22 +93,13 @@ bool pager_start_ahead(hypura_pager *pager)
         uint32_t       evicted;
         const uint32_t slot = hypura_cache_insert(pool->cache, key, &evicted);
         pager->statistics.n_evictions += evicted != HYPURA_CACHE_NONE;
-        const uint64_t n_now = ahead->certain ? ahead->n - ahead->next + 1 : 1;
+        const uint64_t n_now = ahead->certainty == HYPURA_CERTAIN ? ahead->n - ahead->next + 1 : 1;
         const uint64_t cut = pager_cut_bytes(pager, n_now * pager->map->bundles[ahead->bundle].expert_bytes);
         pager->statistics.ahead_bytes_read += pager_read_expert(pager, PAGER_AHEAD, ahead->bundle, expert, slot, cut);
         hold(pager, slot, true);
         return true;
     }
     return false;
-}
-
-/* In the middle of a token, as one alone can cost more than a trial may. */
-static void refuse_bad_guesses(hypura_pager *pager)
-{
-    const pager_ahead *ahead = &pager->ahead;
-    if (ahead->n_read >= GUESSES_TO_JUDGE && ahead->n_right * LEAST_RIGHT < ahead->n_read) {
-        hypura_brake_refuse(&pager->brake);
-    }
 }
 
 void pager_settle(hypura_pager *pager, const uint32_t *selected, uint32_t n)
@@ -131,42 +117,19 @@ void pager_settle(hypura_pager *pager, const uint32_t *selected, uint32_t n)
         if (!right && ahead->held[i].read) {
             pager_drop_ahead(pager, pager->bundles[ahead->bundle].pool, slot);
         }
-        ahead->n_read += ahead->held[i].read;
+        pager->guess.n_read += ahead->held[i].read;
         if (ahead->held[i].read && right) {
             pager->statistics.ahead_bytes_useful += expert_bytes;
-            ahead->n_right++;
+            pager->guess.n_right++;
         }
         pool->slots[slot].expected = false;
         pager_unpin(pager, pool, slot);
     }
-    if (!ahead->certain) {
-        refuse_bad_guesses(pager);
+    if (ahead->certainty != HYPURA_CERTAIN) {
+        pager_judge_guesses(pager);
     }
     ahead->n_held = 0;
     ahead->bundle = -1;
-}
-
-/* Where tokens without guesses hardly wait for reads, none can win anything. */
-static void refuse_idle_guesses(hypura_pager *pager, bool with_guesses, uint64_t token_us)
-{
-    pager_ahead *ahead = &pager->ahead;
-    if (!with_guesses) {
-        ahead->plain_us += token_us;
-        ahead->plain_waited_us += pager->waited_us - pager->token_waited_us;
-    }
-    if (!hypura_brake_is_on(&pager->brake)) {
-        ahead->n_read = 0;
-        ahead->n_right = 0;
-        return;
-    }
-    /* What a GPU waits for is uploads, and they are not counted here. */
-    const bool hardly_waits = pager->plan->n_vram_pools == 0 &&
-                              (double)ahead->plain_waited_us < BRAKE_GAIN * (double)ahead->plain_us;
-    ahead->plain_us = 0;
-    ahead->plain_waited_us = 0;
-    if (hardly_waits) {
-        hypura_brake_refuse(&pager->brake);
-    }
 }
 
 /* A token begins when the layers begin anew, and so does a batch. */
@@ -186,9 +149,7 @@ void hypura_pager_begin_layer(hypura_pager *pager, int bundle, uint32_t n_tokens
     } else if (begins) {
         const uint64_t now_us = hypura_clock_us();
         if (pager->token_begin_us > 0) {
-            const bool with_guesses = hypura_brake_is_on(&pager->brake);
-            hypura_brake_token(&pager->brake, (double)(now_us - pager->token_begin_us));
-            refuse_idle_guesses(pager, with_guesses, now_us - pager->token_begin_us);
+            pager_end_token(pager, now_us - pager->token_begin_us);
         }
         pager->token_begin_us = now_us;
         pager->token_waited_us = pager->waited_us;
@@ -203,29 +164,6 @@ void hypura_pager_settle_experts(hypura_pager *pager, const uint32_t *experts, u
     pthread_mutex_unlock(&pager->lock);
 }
 
-static bool foresees(const hypura_pager *pager)
-{
-    return pager->foresight == HYPURA_FORESIGHT_ON ||
-           (pager->foresight == HYPURA_FORESIGHT_AUTO && hypura_brake_is_on(&pager->brake));
-}
-
-bool hypura_pager_foresees(hypura_pager *pager)
-{
-    pthread_mutex_lock(&pager->lock);
-    const bool now = foresees(pager);
-    pthread_mutex_unlock(&pager->lock);
-    return now;
-}
-
-bool hypura_pager_foretell(const hypura_pager *pager, int bundle, uint32_t token, uint32_t n_used, uint32_t *experts,
-                           uint32_t n)
-{
-    if (pager->foretell) {
-        pager->foretell(pager->foretell_user, pager->map->bundles[bundle].layer, token, n_used, experts, n);
-    }
-    return pager->foretell != NULL;
-}
-
 uint32_t hypura_pager_tokens_that_reach(hypura_pager *pager, int bundle, uint32_t n_tokens)
 {
     pthread_mutex_lock(&pager->lock);
@@ -234,15 +172,8 @@ uint32_t hypura_pager_tokens_that_reach(hypura_pager *pager, int bundle, uint32_
     return n < n_tokens ? n : n_tokens;
 }
 
-void pager_tell_foresight(const hypura_pager *pager, hypura_statistics *statistics)
-{
-    const bool by_brake = pager->foresight == HYPURA_FORESIGHT_AUTO;
-    snprintf(statistics->foresight, sizeof(statistics->foresight), "%s",
-             by_brake ? hypura_brake_name(&pager->brake) : foresees(pager) ? "on" : "off");
-    statistics->foresight_gain = by_brake ? pager->brake.gain : 0.0;
-}
-
-void hypura_pager_expect_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n, bool certain)
+void hypura_pager_expect_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n,
+                                 hypura_certainty certainty)
 {
     pager_ahead *ahead = &pager->ahead;
     pthread_mutex_lock(&pager->lock);
@@ -250,7 +181,7 @@ void hypura_pager_expect_experts(hypura_pager *pager, int bundle, const uint32_t
     ahead->bundle = bundle;
     ahead->n = n < ahead->capacity ? n : ahead->capacity;
     ahead->next = 0;
-    ahead->certain = certain;
+    ahead->certainty = certainty;
     pager_pool *pool = expected_pool(pager);
     for (uint32_t i = 0; i < ahead->n; i++) {
         ahead->experts[i] = experts[i];

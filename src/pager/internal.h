@@ -186,15 +186,25 @@ typedef struct pager_ahead {
     uint32_t    capacity;
     uint32_t    n;
     uint32_t    next; /* of experts, not looked at yet */
-    uint32_t    n_read;  /* guesses of this trial of the brake that were read */
-    uint32_t    n_right; /* of them */
-    uint64_t    plain_us;        /* of tokens of this trial without guesses */
-    uint64_t    plain_waited_us; /* of that, waited for reads */
-    bool        certain; /* nearly all will be selected */
+    hypura_certainty certainty; /* of what is expected */
     uint32_t   *experts;
     uint32_t    n_held;
     pager_held *held;
 } pager_ahead;
+
+/* Who guesses what layers will select (guess.c). */
+typedef struct pager_guess {
+    bool         has_routers; /* that can be asked */
+    hypura_brake by_routers;      /* decide where that is AUTO */
+    hypura_brake by_coactivation; /* counts while routers are OFF */
+    uint32_t     n_read;  /* guesses of this trial of a brake that were read */
+    uint32_t     n_right; /* of them */
+    uint64_t     plain_us;        /* of tokens of this trial without guesses */
+    uint64_t     plain_waited_us; /* of that, waited for reads */
+    struct hypura_coactivation *seen; /* of the computing thread; NULL: only routers are asked */
+    float       *chances; /* room for one layer, with its frequencies and scores */
+    uint32_t    *experts; /* the same */
+} pager_guess;
 
 /* What was used in earlier runs, to fill empty slots with. */
 typedef struct pager_warm {
@@ -274,7 +284,7 @@ struct hypura_pager {
     hypura_router  *routers; /* by bundle; rows NULL: none */
     char           *router_memory;
     hypura_foresight foresight;
-    hypura_brake    brake; /* decides when that is AUTO */
+    pager_guess     guess;
     uint64_t        token_begin_us; /* of the token being decoded; 0: unknown */
     uint64_t        token_waited_us; /* `waited_us` when it began */
     uint64_t        waited_us;       /* for reads, ever */
@@ -386,8 +396,14 @@ void pager_close_warm(hypura_pager *pager);
 bool pager_start_warm(hypura_pager *pager);
 /* With the lock held: experts are expected and could be read, given a slot. */
 bool pager_waits_ahead(const hypura_pager *pager);
-/* With the lock held: whether routers are asked ahead, for the statistics. */
-void pager_tell_foresight(const hypura_pager *pager, hypura_statistics *statistics);
+/* guess.c; after pager_open_ahead and pager_open_routers. */
+hypura_status pager_open_guess(hypura_pager *pager, hypura_error *error);
+void          pager_close_guess(hypura_pager *pager);
+/* With the lock held: some guesses were settled; a token is over. */
+void pager_judge_guesses(hypura_pager *pager);
+void pager_end_token(hypura_pager *pager, uint64_t token_us);
+/* With the lock held: who guesses, for the statistics. */
+void pager_tell_foresight(hypura_pager *pager, hypura_statistics *statistics);
 /* With the lock held: ends the expectation, given what its layer selected. */
 void pager_settle(hypura_pager *pager, const uint32_t *selected, uint32_t n);
 

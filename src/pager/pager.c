@@ -254,7 +254,6 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pager->on_selection_user = options->on_selection_user;
     pager->foretell = options->foretell;
     pager->foretell_user = options->foretell_user;
-    hypura_brake_open(&pager->brake);
     pager->last_bundle = -1;
     pager->gpu = options->n_gpus > 0 ? options->gpus[0] : NULL;
     pthread_mutex_init(&pager->executor, NULL);
@@ -275,7 +274,7 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     }
     pager_open_source(pager);
     if (pager_open_helpers(pager, error) || pager_open_experts(pager, error) || pager_open_dense(pager, error) ||
-        pager_open_routers(pager, error) ||
+        pager_open_routers(pager, error) || pager_open_guess(pager, error) ||
         open_vrams(pager, options, error) || start_threads(pager, error)) {
         hypura_pager_close(pager);
         return error->status;
@@ -308,6 +307,7 @@ void hypura_pager_close(hypura_pager *pager)
     pager_close_dense(pager);
     pager_close_helpers(pager);
     pager_close_routers(pager);
+    pager_close_guess(pager);
     pager_close_queues(pager);
     free(pager->layers);
     pthread_cond_destroy(&pager->jobs_changed);
@@ -345,13 +345,6 @@ void hypura_pager_enter(hypura_pager *pager)
 void hypura_pager_leave(hypura_pager *pager)
 {
     pthread_mutex_unlock(&pager->executor);
-}
-
-void hypura_pager_note_selection(const hypura_pager *pager, const hypura_selection *selection)
-{
-    if (pager->on_selection) {
-        pager->on_selection(pager->on_selection_user, selection);
-    }
 }
 
 /* ---- loading what stays -------------------------------------------------- */

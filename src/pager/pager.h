@@ -167,8 +167,9 @@ typedef struct hypura_slots {
 
 hypura_slots hypura_pager_slots(const hypura_pager *pager, int bundle, int index);
 
-/* Tells whoever records routes. A selection may be told of more than once. */
-void hypura_pager_note_selection(const hypura_pager *pager, const hypura_selection *selection);
+/* Tells whoever records routes, and learns what is selected together. A selection may be
+ * told of more than once. Its ids are valid. */
+void hypura_pager_note_selection(hypura_pager *pager, const hypura_selection *selection);
 
 /* A layer begins, of a batch of which so many tokens reach it. Tells when a token begins, and
  * with it how long the last one took. Before its visit; where GPUs hold all experts of a layer,
@@ -214,14 +215,34 @@ bool hypura_pager_foretell(const hypura_pager *pager, int bundle, uint32_t token
  * a prompt the last layer has to do with those alone whose logits are wanted. */
 uint32_t hypura_pager_tokens_that_reach(hypura_pager *pager, int bundle, uint32_t n_tokens);
 
-/* Whether it pays at present to ask routers while decoding (predict/brake.h). */
-bool hypura_pager_foresees(hypura_pager *pager);
+/* By what the next layer's selection is to be guessed at present while decoding, as long
+ * as it pays (predict/brake.h). */
+typedef enum hypura_guesser {
+    HYPURA_GUESS_NOBODY,
+    HYPURA_GUESS_ROUTERS,
+    HYPURA_GUESS_COACTIVATION, /* by hypura_pager_expect_companions */
+} hypura_guesser;
+
+hypura_guesser hypura_pager_guesser(hypura_pager *pager);
+
+/* Expects what is likely by what the layers before selected. By the computing thread, with
+ * the selection of the layer before told. */
+void hypura_pager_expect_companions(hypura_pager *pager, int bundle);
+/* Memory that what is noted for that takes, to be charged to the budget. */
+uint64_t hypura_pager_coactivation_bytes(const hypura_map *map);
+
+/* How much of what is expected will be needed, and how busy the drive is kept with it. */
+typedef enum hypura_certainty {
+    HYPURA_DOUBTFUL, /* half of it: one request at a time, and none while anything else is read */
+    HYPURA_LIKELY,   /* most of it: so little that a demand hardly waits for it */
+    HYPURA_CERTAIN,  /* nearly all: as busy as with demands */
+} hypura_certainty;
 
 /* What a layer that comes later will probably select, most likely first. Those absent
  * are read while no demand waits; those present stay. Until that layer's visit, or the
- * next expectation. certain: nearly all of it will be needed, so the drive is kept as
- * busy with it as with demands; else so little that a demand hardly waits for it. */
-void hypura_pager_expect_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n, bool certain);
+ * next expectation. */
+void hypura_pager_expect_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n,
+                                 hypura_certainty certainty);
 
 /* True when these matrices (as below) of a leased slot are present; does not wait. */
 bool hypura_pager_expert_ready(hypura_pager *pager, int bundle, uint32_t slot, uint32_t matrices);

@@ -8,9 +8,10 @@
  * Reads are cut into requests when they go to the drive, the begin of the first one
  * first: what was asked for first is there first, and is repacked and computed with
  * while the rest is still being read. A request under way cannot be called back; it
- * is what a demand may have to wait for behind it. So half of what the drive takes
- * is left free by guesses, and what is left of one can be dropped between two
- * requests, or moved to the demands when somebody asks for it.
+ * is what a demand may have to wait for behind it. So half of what the drive takes is
+ * left free by likely guesses, and all but one request by doubtful ones; what is left of
+ * a guess can be dropped between two requests, or moved to the demands when somebody asks
+ * for it.
  */
 #include "pager/internal.h"
 
@@ -163,8 +164,16 @@ uint64_t hypura_pager_pending_us(hypura_pager *pager)
 
 bool pager_may_read_ahead(const hypura_pager *pager)
 {
-    const bool certain = pager->ahead.bundle >= 0 && pager->ahead.certain;
-    return pager->outstanding_bytes < (certain ? pager->window_bytes : pager->window_bytes / 2);
+    const hypura_certainty certainty = pager->ahead.bundle >= 0 ? pager->ahead.certainty : HYPURA_LIKELY;
+    switch (certainty) {
+    case HYPURA_DOUBTFUL:
+        return pager->outstanding_bytes == 0;
+    case HYPURA_LIKELY:
+        return pager->outstanding_bytes < pager->window_bytes / 2;
+    case HYPURA_CERTAIN:
+        break;
+    }
+    return pager->outstanding_bytes < pager->window_bytes;
 }
 
 static uint32_t take_requests(hypura_pager *pager, hypura_io_read *batch)

@@ -93,7 +93,7 @@ hypura_status hypura_vram_expect(hypura_vram *vram, int bundle, const uint32_t *
     unpin_all(pool->cache, present, n_present);
     unpin_all(in_use, vram->in_use.list, vram->in_use.n);
     if (status == HYPURA_OK && n_absent > 0) {
-        hypura_pager_expect_experts(vram->pager, bundle, absent, n_absent, false);
+        hypura_pager_expect_experts(vram->pager, bundle, absent, n_absent, HYPURA_LIKELY);
         vram->told_ram = true;
     }
     return status;
@@ -118,7 +118,7 @@ void vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts
     pthread_mutex_lock(&pager->lock);
     pager->statistics.foreseen_bytes_uploaded += vram->n_foreseen * bytes;
     pager->statistics.foreseen_bytes_useful += n_right * bytes;
-    pager->ahead.n_read += vram->n_foreseen;
-    pager->ahead.n_right += n_right;
+    pager->guess.n_read += vram->n_foreseen;
+    pager->guess.n_right += n_right;
     pthread_mutex_unlock(&pager->lock);
 }

@@ -111,7 +111,7 @@ static void test_run_statistics(void **state)
                       "model mode memory_bytes weights_bytes pool_bytes form form_by held_bytes resizes budget peak_rss_bytes "
                       "ubatch prompt_tokens prompt_tok_s "
                       "tokens decode_tok_s bytes_read bytes_read_per_token hit_rate_bytes read_bytes_per_s cache_policy "
-                      "foresight foresight_gain ahead_bytes_read ahead_bytes_useful io_engine direct_io records reads text");
+                      "foresight foresight_by foresight_gain ahead_bytes_read ahead_bytes_useful io_engine direct_io records reads text");
     assert_string_equal(driver_string(object, "model"), "moe.gguf");
     assert_int_equal(driver_integer(object, "weights_bytes"), 1 << 29);
     assert_int_equal(driver_integer(object, "pool_bytes"), 4608);

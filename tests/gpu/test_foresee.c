@@ -120,6 +120,18 @@ static void what_is_foretold_wrongly_comes_late(void **state)
     assert_int_equal(wrong.foreseen_bytes_useful, 0);
 }
 
+/* Co-activation has nothing to say over a GPU, and that is told. */
+static void other_guesses_are_refused(void **state)
+{
+    (void)state;
+    hypura_model *model = NULL;
+    hypura_error error;
+    hypura_model_options options = options_of();
+    options.foresight = HYPURA_FORESIGHT_COACTIVATION;
+    assert_int_equal(hypura_model_open(&options, &model, &error), HYPURA_ERR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "co-activation"));
+}
+
 /* The routers' own guesses, of what they then select. */
 static void routers_are_asked_ahead(void **state)
 {
@@ -151,6 +163,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(what_is_foretold_is_there, gpu_no_faults),
         cmocka_unit_test_teardown(what_is_foretold_wrongly_comes_late, gpu_no_faults),
+        cmocka_unit_test_teardown(other_guesses_are_refused, gpu_no_faults),
         cmocka_unit_test_teardown(routers_are_asked_ahead, gpu_no_faults),
         cmocka_unit_test_teardown(what_ram_lacks_is_read_ahead, gpu_no_faults),
     };

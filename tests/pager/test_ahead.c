@@ -91,7 +91,7 @@ static void a_right_guess_is_a_hit(void **state)
         const uint32_t guess[] = {3, 14, 7};
         const uint32_t selected[] = {7, 3};
         hypura_pager_enter(pager);
-        hypura_pager_expect_experts(pager, 1, guess, 3, false);
+        hypura_pager_expect_experts(pager, 1, guess, 3, HYPURA_LIKELY);
         wait_bytes(pager, 3 * EXPERT_BYTES);
         const hypura_statistics before = statistics_of(pager);
         assert_int_equal(before.ahead_bytes_read, 3 * EXPERT_BYTES);
@@ -137,7 +137,8 @@ static void guesses_change_no_byte(void **state)
                 selected[i] = rand() % 2 ? guess[i] : i * 4 + (uint32_t)rand() % 4;
             }
             if (rand() % 4 > 0) {
-                hypura_pager_expect_experts(pager, bundle, guess, 1 + (uint32_t)rand() % 4, rand() % 2 == 0);
+                hypura_pager_expect_experts(pager, bundle, guess, 1 + (uint32_t)rand() % 4,
+                                            (hypura_certainty)(rand() % 3));
             }
             if (rand() % 2) {
                 usleep((useconds_t)(rand() % 300));
@@ -169,7 +170,7 @@ static void an_expectation_leaves_half_of_the_slots(void **state)
         experts[i] = i;
     }
     hypura_pager_enter(pager);
-    hypura_pager_expect_experts(pager, 1, experts, FIXTURE_EXPERTS, true);
+    hypura_pager_expect_experts(pager, 1, experts, FIXTURE_EXPERTS, HYPURA_CERTAIN);
     wait_bytes(pager, 4 * EXPERT_BYTES);
     assert_int_equal(statistics_of(pager).ahead_bytes_read, 4 * EXPERT_BYTES);
     assert_int_equal(hypura_pager_lease_experts(pager, 0, experts, FIXTURE_EXPERTS, slots), 4);
@@ -202,10 +203,57 @@ static void one_slot_is_never_held(void **state)
     hypura_pager_enter(pager);
     for (uint32_t round = 0; round < 4; round++) {
         assert_int_equal(compute(&f, pager, 1, &experts[round], 1), 1);
-        hypura_pager_expect_experts(pager, 1, experts, FIXTURE_EXPERTS, true);
+        hypura_pager_expect_experts(pager, 1, experts, FIXTURE_EXPERTS, HYPURA_CERTAIN);
         assert_int_equal(compute(&f, pager, 0, experts, 2), 1);
     }
     assert_int_equal(statistics_of(pager).ahead_bytes_read, 0);
+    hypura_pager_leave(pager);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
+/* Every expert of a layer is followed by the same one of the next: what comes next is read before it is
+ * asked for, and no other byte is. */
+static void what_came_together_before_is_read_ahead(void **state)
+{
+    (void)state;
+    fixture f;
+    hypura_pager *pager = NULL;
+    hypura_error  error = {0};
+    fixture_open(&f, &shape);
+    f.map.n_experts_used = 1;
+    f.plan.io_block_bytes = 4096;
+    const hypura_pager_options options = {.map = &f.map, .plan = &f.plan, .foresight = HYPURA_FORESIGHT_COACTIVATION};
+    if (hypura_pager_open(&options, &pager, &error) != HYPURA_OK) {
+        fail_msg("%s", error.message);
+    }
+    hypura_pager_enter(pager);
+    uint64_t useful = 0;
+    for (uint32_t token = 0; token < 64; token++) {
+        for (int bundle = 0; bundle < FIXTURE_LAYERS; bundle++) {
+            const uint32_t selected = (token * 5 + (uint32_t)bundle * 3) % FIXTURE_EXPERTS;
+            const int32_t  id = (int32_t)selected;
+            const hypura_selection selection = {.bundle = bundle,
+                                                .n_used = 1,
+                                                .n_tokens = 1,
+                                                .ids = (const char *)&id,
+                                                .rank_stride_bytes = sizeof(id),
+                                                .token_stride_bytes = sizeof(id)};
+            hypura_pager_note_selection(pager, &selection);
+            assert_int_equal(compute(&f, pager, bundle, &selected, 1), 1);
+            assert_int_equal(hypura_pager_guesser(pager), HYPURA_GUESS_COACTIVATION);
+            if (token >= 48 && bundle + 1 < FIXTURE_LAYERS) {
+                hypura_pager_expect_companions(pager, bundle + 1);
+                wait_bytes(pager, 0);
+            }
+        }
+        useful = token == 47 ? statistics_of(pager).ahead_bytes_useful : useful;
+    }
+    const hypura_statistics after = statistics_of(pager);
+    assert_string_equal(after.foresight_by, "co-activation");
+    assert_int_equal(useful, 0);
+    assert_true(after.ahead_bytes_useful >= 16 * EXPERT_BYTES); /* of 32, of which some are there */
+    assert_int_equal(after.ahead_bytes_useful, after.ahead_bytes_read);
     hypura_pager_leave(pager);
     hypura_pager_close(pager);
     fixture_close(&f);
@@ -220,7 +268,7 @@ static void wrong_guesses_end_a_trial(void **state)
     hypura_pager *pager = open_pager(&f, NULL, NULL, NULL);
     hypura_pager_enter(pager);
     uint32_t at = 0;
-    for (int token = 0; !hypura_pager_foresees(pager); token++) {
+    for (int token = 0; hypura_pager_guesser(pager) == HYPURA_GUESS_NOBODY; token++) {
         assert_true(token < 8); /* the trial begins without guesses */
         for (int bundle = 0; bundle < FIXTURE_LAYERS; bundle++) {
             const uint32_t selected[] = {at % 16, (at + 1) % 16, (at + 2) % 16};
@@ -232,12 +280,12 @@ static void wrong_guesses_end_a_trial(void **state)
     const uint32_t others[] = {8, 9, 10, 11, 7, 6, 5, 4}; /* of another layer, in all slots */
     assert_int_equal(compute(&f, pager, 2, others, 8), 8);
     int n_guessed = 0;
-    for (; hypura_pager_foresees(pager); n_guessed++) {
+    for (; hypura_pager_guesser(pager) != HYPURA_GUESS_NOBODY; n_guessed++) {
         const uint32_t guess[] = {12, 13, 14, 15};
         const uint32_t selected[] = {(uint32_t)n_guessed % 8};
         const uint64_t read = statistics_of(pager).bytes_read;
         assert_true(n_guessed < 8);
-        hypura_pager_expect_experts(pager, 1, guess, 4, false);
+        hypura_pager_expect_experts(pager, 1, guess, 4, HYPURA_LIKELY);
         wait_bytes(pager, read + 4 * EXPERT_BYTES);
         assert_int_equal(compute(&f, pager, 1, selected, 1), 1);
         assert_int_equal(compute(&f, pager, 2, others, 8), 8);
@@ -280,7 +328,7 @@ static void a_guess_that_cannot_be_read_fails_nobody(void **state)
         hypura_pager_enter(pager);
         const unsigned seen = atomic_load(&d.n_seen);
         atomic_store(&d.fail, true);
-        hypura_pager_expect_experts(pager, 1, guess, 3, false);
+        hypura_pager_expect_experts(pager, 1, guess, 3, HYPURA_LIKELY);
         while (atomic_load(&d.n_seen) < seen + 3) {
             usleep(200);
         }
@@ -310,7 +358,7 @@ static void a_wrong_guess_is_dropped(void **state)
         hypura_pager_enter(pager);
         const unsigned seen = atomic_load(&d.n_seen);
         atomic_store(&d.delay_us, 2000);
-        hypura_pager_expect_experts(pager, 1, guess, 4, false);
+        hypura_pager_expect_experts(pager, 1, guess, 4, HYPURA_LIKELY);
         while (atomic_load(&d.n_seen) == seen) {
             usleep(100);
         }
@@ -362,7 +410,7 @@ static void closing_with_a_guess_under_way(void **state)
         hypura_pager  *pager = open_pager(&f, engines[i % 2], NULL, NULL);
         const uint32_t guess[] = {0, 5, 9};
         hypura_pager_enter(pager);
-        hypura_pager_expect_experts(pager, 2, guess, 3, false);
+        hypura_pager_expect_experts(pager, 2, guess, 3, HYPURA_LIKELY);
         usleep((useconds_t)(i * 7));
         hypura_pager_leave(pager);
         hypura_pager_close(pager);
@@ -380,6 +428,7 @@ int main(void)
         cmocka_unit_test(wrong_guesses_end_a_trial),
         cmocka_unit_test(a_guess_that_cannot_be_read_fails_nobody),
         cmocka_unit_test(a_wrong_guess_is_dropped),
+        cmocka_unit_test(what_came_together_before_is_read_ahead),
         cmocka_unit_test(few_tokens_of_a_prompt_reach_the_last_layer),
         cmocka_unit_test(closing_with_a_guess_under_way),
     };

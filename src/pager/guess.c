@@ -1,0 +1,221 @@
+/*
+ * guess.c - who guesses what the next layer will select while tokens are decoded, and
+ * whether that pays.
+ *
+ * The next layer's router, asked a layer early, is right in most cases, and costs a small
+ * product. What layers before selected (predict/coactivation.h) says less and costs next to
+ * nothing. So routers are tried first, and the other where they are found to be of no use,
+ * or cannot be asked. Each has a brake of its own:
+ *
+ *     routers TRYING or ON  ----------------->  they guess
+ *     routers OFF, or none: co-activation TRYING or ON  ---->  it guesses
+ *                           both OFF  ------------------->  nobody, until one tries again
+ *
+ * By the computing thread, with the lock held where brakes are looked at.
+ */
+#include "pager/internal.h"
+
+#include "base/status.h"
+#include "predict/candidates.h"
+#include "predict/coactivation.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Of guesses that were read one in so many has to be right: fewer cost more than they can
+ * give. A dozen and some tell, as good ones are right in half of all cases and more. */
+#define GUESSES_TO_JUDGE 16
+#define LEAST_RIGHT      6
+
+/* ---- opening ----------------------------------------------------------------- */
+
+/* Experts of each bundle; n_bundles of them. NULL when memory is short. */
+static uint32_t *experts_of(const hypura_map *map)
+{
+    uint32_t *n_experts = calloc((size_t)map->n_bundles + 1, sizeof(*n_experts));
+    for (int b = 0; n_experts && b < map->n_bundles; b++) {
+        n_experts[b] = (uint32_t)map->bundles[b].n_experts;
+    }
+    return n_experts;
+}
+
+uint64_t hypura_pager_coactivation_bytes(const hypura_map *map)
+{
+    uint32_t *n_experts = experts_of(map);
+    const uint64_t bytes =
+        n_experts ? hypura_coactivation_bytes((uint32_t)map->n_bundles, n_experts, (uint32_t)map->n_experts_used) : 0;
+    free(n_experts);
+    return map->n_bundles > 1 ? bytes : 0;
+}
+
+hypura_status pager_open_guess(hypura_pager *pager, hypura_error *error)
+{
+    const hypura_map *map = pager->map;
+    pager_guess      *guess = &pager->guess;
+    for (int b = 1; b < map->n_bundles; b++) {
+        guess->has_routers = guess->has_routers || hypura_pager_router(pager, b) != NULL;
+    }
+    hypura_brake_open(&guess->by_routers);
+    hypura_brake_open(&guess->by_coactivation);
+    if (pager->gpu && pager->foresight == HYPURA_FORESIGHT_COACTIVATION) {
+        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "experts over a GPU are foreseen by routers alone, not by "
+                                                          "co-activation: choose auto, on or off");
+    }
+    if (pager->n_pools == 0 || pager->gpu || map->n_bundles < 2 || pager->foresight == HYPURA_FORESIGHT_OFF) {
+        return HYPURA_OK;
+    }
+    uint32_t *n_experts = experts_of(map);
+    guess->seen = n_experts ? hypura_coactivation_open((uint32_t)map->n_bundles, n_experts, (uint32_t)map->n_experts_used)
+                            : NULL;
+    free(n_experts);
+    guess->chances = calloc(3 * (size_t)pager->ahead.capacity, sizeof(float));
+    guess->experts = calloc(pager->ahead.capacity, sizeof(*guess->experts));
+    return guess->seen && guess->chances && guess->experts
+               ? HYPURA_OK
+               : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to note what %d layers select", map->n_bundles);
+}
+
+void pager_close_guess(hypura_pager *pager)
+{
+    hypura_coactivation_close(pager->guess.seen);
+    free(pager->guess.chances);
+    free(pager->guess.experts);
+}
+
+/* ---- who guesses ------------------------------------------------------------- */
+
+/* Whose brake decides; never NOBODY. */
+static hypura_guesser guesser_tried(const hypura_pager *pager)
+{
+    const pager_guess *guess = &pager->guess;
+    if (!guess->seen) {
+        return HYPURA_GUESS_ROUTERS;
+    }
+    if (!guess->has_routers || pager->foresight == HYPURA_FORESIGHT_COACTIVATION) {
+        return HYPURA_GUESS_COACTIVATION;
+    }
+    const bool in_vain = pager->foresight == HYPURA_FORESIGHT_AUTO && guess->by_routers.state == HYPURA_BRAKE_OFF;
+    return in_vain ? HYPURA_GUESS_COACTIVATION : HYPURA_GUESS_ROUTERS;
+}
+
+static hypura_brake *brake_now(hypura_pager *pager)
+{
+    return guesser_tried(pager) == HYPURA_GUESS_ROUTERS ? &pager->guess.by_routers : &pager->guess.by_coactivation;
+}
+
+static bool guesses(hypura_pager *pager)
+{
+    return pager->foresight == HYPURA_FORESIGHT_AUTO ? hypura_brake_is_on(brake_now(pager))
+                                                     : pager->foresight != HYPURA_FORESIGHT_OFF;
+}
+
+hypura_guesser hypura_pager_guesser(hypura_pager *pager)
+{
+    pthread_mutex_lock(&pager->lock);
+    const hypura_guesser guesser = guesses(pager) ? guesser_tried(pager) : HYPURA_GUESS_NOBODY;
+    pthread_mutex_unlock(&pager->lock);
+    return guesser;
+}
+
+/* In the middle of a token, as one alone can cost more than a trial may. */
+void pager_judge_guesses(hypura_pager *pager)
+{
+    const pager_guess *guess = &pager->guess;
+    if (guess->n_read >= GUESSES_TO_JUDGE && guess->n_right * LEAST_RIGHT < guess->n_read) {
+        hypura_brake_refuse(brake_now(pager));
+    }
+}
+
+/* Where tokens without guesses hardly wait for reads, none can win anything. */
+static void refuse_idle_guesses(hypura_pager *pager, bool with_guesses, uint64_t token_us)
+{
+    pager_guess *guess = &pager->guess;
+    if (!with_guesses) {
+        guess->plain_us += token_us;
+        guess->plain_waited_us += pager->waited_us - pager->token_waited_us;
+    }
+    if (!hypura_brake_is_on(brake_now(pager))) {
+        guess->n_read = 0;
+        guess->n_right = 0;
+        return;
+    }
+    /* What a GPU waits for is uploads, and they are not counted here. */
+    const bool hardly_waits = pager->plan->n_vram_pools == 0 &&
+                              (double)guess->plain_waited_us < BRAKE_GAIN * (double)guess->plain_us;
+    guess->plain_us = 0;
+    guess->plain_waited_us = 0;
+    if (hardly_waits) {
+        hypura_brake_refuse(brake_now(pager));
+    }
+}
+
+void pager_end_token(hypura_pager *pager, uint64_t token_us)
+{
+    hypura_brake *brake = brake_now(pager);
+    const bool with_guesses = hypura_brake_is_on(brake);
+    hypura_brake_token(brake, (double)token_us);
+    if (brake == &pager->guess.by_coactivation) {
+        hypura_brake_token(&pager->guess.by_routers, (double)token_us); /* OFF: nearer to its next trial */
+    }
+    refuse_idle_guesses(pager, with_guesses, token_us);
+}
+
+void pager_tell_foresight(hypura_pager *pager, hypura_statistics *statistics)
+{
+    const bool by_brake = pager->foresight == HYPURA_FORESIGHT_AUTO;
+    const hypura_brake *brake = brake_now(pager);
+    snprintf(statistics->foresight, sizeof(statistics->foresight), "%s",
+             by_brake ? hypura_brake_name(brake) : guesses(pager) ? "on" : "off");
+    snprintf(statistics->foresight_by, sizeof(statistics->foresight_by), "%s",
+             guesser_tried(pager) == HYPURA_GUESS_ROUTERS ? "routers" : "co-activation");
+    statistics->foresight_gain = by_brake ? brake->gain : 0.0;
+}
+
+/* ---- what is guessed --------------------------------------------------------- */
+
+bool hypura_pager_foretell(const hypura_pager *pager, int bundle, uint32_t token, uint32_t n_used, uint32_t *experts,
+                           uint32_t n)
+{
+    if (pager->foretell) {
+        pager->foretell(pager->foretell_user, pager->map->bundles[bundle].layer, token, n_used, experts, n);
+    }
+    return pager->foretell != NULL;
+}
+
+void hypura_pager_note_selection(hypura_pager *pager, const hypura_selection *selection)
+{
+    if (pager->on_selection) {
+        pager->on_selection(pager->on_selection_user, selection);
+    }
+    if (pager->guess.seen) {
+        const hypura_selected selected = {.n_used = selection->n_used,
+                                          .n_tokens = selection->n_tokens,
+                                          .ids = selection->ids,
+                                          .rank_stride_bytes = selection->rank_stride_bytes,
+                                          .token_stride_bytes = selection->token_stride_bytes};
+        hypura_coactivation_note(pager->guess.seen, (uint32_t)selection->bundle, &selected);
+    }
+}
+
+void hypura_pager_expect_companions(hypura_pager *pager, int bundle)
+{
+    pager_guess *guess = &pager->guess;
+    if (!guess->seen || !hypura_coactivation_knows(guess->seen, (uint32_t)bundle)) {
+        return;
+    }
+    const uint32_t n_experts = (uint32_t)pager->map->bundles[bundle].n_experts;
+    float *chances = guess->chances;
+    float *frequencies = chances + pager->ahead.capacity;
+    float *scores = frequencies + pager->ahead.capacity;
+    const pager_bundle *place = &pager->bundles[bundle];
+    uint32_t n = 0;
+    pthread_mutex_lock(&pager->lock);
+    hypura_cache_outlook(pager->pools[place->pool].cache, place->first_key, n_experts, chances, frequencies);
+    pthread_mutex_unlock(&pager->lock);
+    hypura_coactivation_score(guess->seen, (uint32_t)bundle, chances, frequencies, scores);
+    for (uint32_t e = 0; e < n_experts; e++) {
+        n += scores[e] >= HYPURA_COACTIVATION_LEAST;
+    }
+    hypura_candidates_pick(scores, n_experts, guess->experts, n);
+    hypura_pager_expect_experts(pager, bundle, guess->experts, n, HYPURA_DOUBTFUL);
+}
