@@ -5,10 +5,8 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "hw/probe.h"
-#include "hw/store.h"
-#include "os/os.h"
 
-#include "hw_fixture.h"
+#include "invented.h"
 
 #include <time.h>
 
@@ -50,24 +48,6 @@ hypura_status __wrap_hypura_probe_memory(int n_threads, double *bytes_per_s, hyp
     return machine.fails ? hypura_fail(error, HYPURA_ERR_IO, "no drive") : HYPURA_OK;
 }
 
-/* A drive with these rates. */
-static hypura_profile drive_of(double bytes_per_s)
-{
-    hypura_profile p = {.version = HYPURA_PROFILE_VERSION,
-                        .memory_bytes_per_s = bytes_per_s,
-                        .storage_path = "/invented",
-                        .io_engine = "pool",
-                        .io_align_offset_bytes = 1,
-                        .io_align_memory_bytes = 1,
-                        .io_block_bytes = 1 << 16,
-                        .io_depth = 3,
-                        .direct_bytes_per_s = bytes_per_s,
-                        .read_latency_us = 9};
-    hypura_os_cpu_name(p.cpu, sizeof p.cpu);
-    p.n_cpus = hypura_os_cpu_count();
-    return p;
-}
-
 hypura_status __wrap_hypura_probe_storage(const char *path, hypura_progress_fn progress, void *progress_user,
                                           hypura_profile *profile, hypura_error *error)
 {
@@ -75,7 +55,7 @@ hypura_status __wrap_hypura_probe_storage(const char *path, hypura_progress_fn p
     (void)progress_user;
     (void)error;
     assert_string_equal(path, fixture_folder);
-    *profile = drive_of(machine.bytes_per_s);
+    *profile = invented_profile(machine.bytes_per_s);
     return HYPURA_OK;
 }
 
@@ -103,12 +83,9 @@ static hypura_profile get(bool force)
 
 static void store(double bytes_per_s, int n_disturbed)
 {
-    hypura_os_drive drive;
-    hypura_error error;
-    hypura_profile p = drive_of(bytes_per_s);
+    hypura_profile p = invented_profile(bytes_per_s);
     p.n_disturbed = n_disturbed;
-    assert_int_equal(hypura_os_drive_read(fixture_folder, &drive, &error), HYPURA_OK);
-    assert_int_equal(hypura_store_save(fixture_folder, drive.id, &p, &error), HYPURA_OK);
+    invented_store(&p);
 }
 
 /* What is used, and whether the next one finds the same. */

@@ -1,40 +1,12 @@
 /* The whole profile on the machine that runs the tests. Figures are checked for
  * sense, never for speed. */
 #include "hw/probe.h"
-#include "hw/store.h"
-#include "os/os.h"
 
-#include "hw_fixture.h"
+#include "invented.h"
 
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/resource.h>
-
-/* A drive and processor that are this machine's, with invented rates. */
-static hypura_profile invented(void)
-{
-    hypura_profile p = {.version = HYPURA_PROFILE_VERSION,
-                        .memory_bytes_per_s = 1e9,
-                        .storage_path = "/invented",
-                        .io_engine = "pool",
-                        .io_align_offset_bytes = 1,
-                        .io_align_memory_bytes = 1,
-                        .io_block_bytes = 1 << 16,
-                        .io_depth = 3,
-                        .direct_bytes_per_s = 12345678,
-                        .read_latency_us = 9,
-                        .n_devices = 1,
-                        .devices = {{.name = "Elsewhere0",
-                                     .description = "a GPU that is not here",
-                                     .kind = "gpu",
-                                     .upload_bytes_per_s = 1e9,
-                                     .upload_pageable_bytes_per_s = 1e9,
-                                     .device_memory_bytes_per_s = 1e9,
-                                     .round_trip_us = 10}}};
-    hypura_os_cpu_name(p.cpu, sizeof p.cpu);
-    p.n_cpus = hypura_os_cpu_count();
-    return p;
-}
 
 static bool must_not_measure(void *user, const char *what, uint64_t done, uint64_t total)
 {
@@ -47,11 +19,16 @@ static bool must_not_measure(void *user, const char *what, uint64_t done, uint64
 
 static void store_invented(void)
 {
-    hypura_os_drive drive;
-    hypura_error error;
-    hypura_profile p = invented();
-    assert_int_equal(hypura_os_drive_read(fixture_folder, &drive, &error), HYPURA_OK);
-    assert_int_equal(hypura_store_save(fixture_folder, drive.id, &p, &error), HYPURA_OK);
+    hypura_profile p = invented_profile(12345678);
+    p.n_devices = 1;
+    p.devices[0] = (hypura_device){.name = "Elsewhere0",
+                                   .description = "a GPU that is not here",
+                                   .kind = "gpu",
+                                   .upload_bytes_per_s = 1e9,
+                                   .upload_pageable_bytes_per_s = 1e9,
+                                   .device_memory_bytes_per_s = 1e9,
+                                   .round_trip_us = 10};
+    invented_store(&p);
 }
 
 static void a_stored_profile_is_used_with_memory_of_now(void **state)

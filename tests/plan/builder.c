@@ -87,20 +87,34 @@ int builder_experts(builder *b, int layer, int n_experts, int n_matrices, const 
     return index;
 }
 
+void builder_dense(builder *b, int n_layers, uint64_t n_rows, uint64_t row_bytes)
+{
+    builder_fixed(b, 1000);
+    for (int layer = 0; layer < n_layers; layer++) {
+        builder_ffn(b, layer, n_rows, row_bytes);
+    }
+}
+
 hypura_status builder_solve(const builder *b, const hypura_plan_options *options, hypura_plan **plan,
                             hypura_error *error)
 {
     return hypura_plan_solve(&b->map, &b->survey, &b->profile, options, plan, error);
 }
 
-static hypura_plan *solve_weights(const builder *b, uint64_t weights_bytes, bool force_paging)
+hypura_plan *builder_wanted(const builder *b, const hypura_plan_options *options)
 {
-    hypura_plan_options options = {.weights_bytes = weights_bytes, .force_paging = force_paging};
     hypura_plan *plan = NULL;
     hypura_error error = {0};
-    if (builder_solve(b, &options, &plan, &error)) {
-        fail_msg("no plan within %llu bytes: %s", (unsigned long long)weights_bytes, error.message);
+    if (builder_solve(b, options, &plan, &error)) {
+        fail_msg("%s", error.message);
     }
+    return plan;
+}
+
+static hypura_plan *solve_weights(const builder *b, uint64_t weights_bytes, bool force_paging)
+{
+    const hypura_plan_options options = {.weights_bytes = weights_bytes, .force_paging = force_paging};
+    hypura_plan *plan = builder_wanted(b, &options);
     builder_check(b, plan, weights_bytes);
     return plan;
 }

@@ -29,8 +29,13 @@ int builder_ffn(builder *b, int layer, uint64_t n_rows, uint64_t row_bytes);
 int builder_attention(builder *b, int layer, uint64_t n_rows, uint64_t row_bytes);
 int builder_experts(builder *b, int layer, int n_experts, int n_matrices, const uint64_t *matrix_bytes);
 
+/* So many layers of an FFN weight of these rows, and 1000 bytes that stay. */
+void builder_dense(builder *b, int n_layers, uint64_t n_rows, uint64_t row_bytes);
+
 hypura_status builder_solve(const builder *b, const hypura_plan_options *options, hypura_plan **plan,
                             hypura_error *error);
+/* Fails the test when there is no plan. */
+hypura_plan *builder_wanted(const builder *b, const hypura_plan_options *options);
 /* With a limit on weights alone; fails the test when there is no plan. */
 hypura_plan *builder_plan(const builder *b, uint64_t weights_bytes);
 /* The same, paging forced. */

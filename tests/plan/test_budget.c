@@ -1,5 +1,5 @@
 /*
- * test_budget.c - limits, floors, refusals and the forecast.
+ * test_budget.c - limits, floors and refusals.
  */
 #include "builder.h"
 
@@ -27,14 +27,6 @@ static int setup(void **state)
     return 0;
 }
 
-static void make_dense(int n_layers, uint64_t n_rows, uint64_t row_bytes)
-{
-    builder_fixed(&b, 1000);
-    for (int layer = 0; layer < n_layers; layer++) {
-        builder_ffn(&b, layer, n_rows, row_bytes);
-    }
-}
-
 static void expect_error(const hypura_plan_options *options, hypura_status expected, const char *part)
 {
     hypura_plan *plan = (hypura_plan *)&b;
@@ -45,16 +37,6 @@ static void expect_error(const hypura_plan_options *options, hypura_status expec
         fail_msg("\"%s\" does not say \"%s\"", error.message, part);
     }
     assert_int_equal(builder_solve(&b, options, &plan, NULL), expected);
-}
-
-static hypura_plan *expect_plan(const hypura_plan_options *options)
-{
-    hypura_plan *plan = NULL;
-    hypura_error error = {0};
-    if (builder_solve(&b, options, &plan, &error)) {
-        fail_msg("%s", error.message);
-    }
-    return plan;
 }
 
 static void test_mode_names(void **state)
@@ -71,7 +53,7 @@ static void test_mode_names(void **state)
 static void test_the_floor_of_a_dense_model(void **state)
 {
     (void)state;
-    make_dense(16, 1024, 1000);
+    builder_dense(&b, 16, 1024, 1000);
     assert_int_equal(builder_floor(&b, false), 1000 + 3 * (32768 + 8192));
 }
 
@@ -104,7 +86,7 @@ static void test_the_floor_is_never_above_the_model(void **state)
 static void test_a_ring_grows_before_rows_are_pinned(void **state)
 {
     (void)state;
-    make_dense(8, 4096, 8192); /* 256 MiB */
+    builder_dense(&b, 8, 4096, 8192); /* 256 MiB */
     uint64_t floor_bytes = builder_floor(&b, false);
     uint32_t last_slots = 3;
     uint64_t last_slot_bytes = 0, last_pinned_bytes = 0;
@@ -128,8 +110,8 @@ static void test_a_ring_grows_before_rows_are_pinned(void **state)
 static void test_a_weight_that_fits_a_slot_is_one_chunk(void **state)
 {
     (void)state;
-    make_dense(1, 8192, 8192);
-    make_dense(3, 64, 10000);
+    builder_dense(&b, 1, 8192, 8192);
+    builder_dense(&b, 3, 64, 10000);
     hypura_plan *plan = builder_plan(&b, 8 * MIB);
     assert_int_equal(plan->placements[2].chunk_rows % 32, 0);
     assert_int_equal(plan->placements[2].pinned_rows, 0);
@@ -140,12 +122,12 @@ static void test_a_weight_that_fits_a_slot_is_one_chunk(void **state)
 static void test_the_floor_counts_context_and_overhead(void **state)
 {
     (void)state;
-    make_dense(16, 1024, 1000);
+    builder_dense(&b, 16, 1024, 1000);
     b.survey.kv_bytes = 7 * MIB;
     b.survey.compute_bytes = 3 * MIB;
     uint64_t floor_bytes = 1000 + 3 * (32768 + 8192);
     hypura_plan_options options = {.memory_bytes = floor_bytes + 15 * MIB, .overhead_bytes = 5 * MIB};
-    hypura_plan *plan = expect_plan(&options);
+    hypura_plan *plan = builder_wanted(&b, &options);
     assert_int_equal(plan->floor_weights_bytes, floor_bytes);
     assert_int_equal(plan->floor_memory_bytes, floor_bytes + 15 * MIB);
     assert_int_equal(plan->memory_bytes, options.memory_bytes);
@@ -169,7 +151,7 @@ static void test_the_floor_counts_context_and_overhead(void **state)
 static void test_a_small_ring_takes_what_there_is(void **state)
 {
     (void)state;
-    make_dense(16, 1024, 1000);
+    builder_dense(&b, 16, 1024, 1000);
     hypura_plan *plan = builder_plan(&b, 1000 + 3 * (131072 + 8192) + 100);
     assert_int_equal(plan->n_ring_slots, 3);
     assert_int_equal(plan->ring_slot_bytes, 131072 + 8192);
@@ -194,7 +176,7 @@ static void test_slots_are_shared_to_the_last_byte(void **state)
 static void test_enough_is_in_flight(void **state)
 {
     (void)state;
-    make_dense(16, 1024, 1000);
+    builder_dense(&b, 16, 1024, 1000);
     static const struct {
         uint64_t block_bytes;
         uint32_t depth;
@@ -212,15 +194,15 @@ static void test_enough_is_in_flight(void **state)
 static void test_of_two_limits_the_smaller_counts(void **state)
 {
     (void)state;
-    make_dense(64, 1024, 1000);
+    builder_dense(&b, 64, 1024, 1000);
     hypura_plan_options options = {.memory_bytes = 60 * MIB, .weights_bytes = 20 * MIB};
-    hypura_plan *plan = expect_plan(&options);
+    hypura_plan *plan = builder_wanted(&b, &options);
     assert_true(plan->weights_bytes <= 20 * MIB && plan->weights_bytes > 19 * MIB);
     hypura_plan_free(plan);
 
     options.weights_bytes = 50 * MIB;
     b.survey.kv_bytes = 30 * MIB;
-    plan = expect_plan(&options);
+    plan = builder_wanted(&b, &options);
     assert_true(plan->weights_bytes <= 30 * MIB && plan->weights_bytes > 29 * MIB);
     hypura_plan_free(plan);
 
@@ -234,16 +216,16 @@ static void test_of_two_limits_the_smaller_counts(void **state)
 static void test_without_limits_free_memory_decides(void **state)
 {
     (void)state;
-    make_dense(64, 1024, 1 * MIB / 16); /* 4 GiB */
+    builder_dense(&b, 64, 1024, 1 * MIB / 16); /* 4 GiB */
     hypura_plan_options options = {.overhead_bytes = 10 * MIB};
     b.profile.ram_available_bytes = 64 * GIB;
-    hypura_plan *plan = expect_plan(&options);
+    hypura_plan *plan = builder_wanted(&b, &options);
     assert_int_equal(plan->mode, HYPURA_MODE_RESIDENT);
     assert_int_equal(plan->memory_bytes, b.map.tensor_bytes + 10 * MIB);
     hypura_plan_free(plan);
 
     b.profile.ram_available_bytes = 3 * GIB;
-    plan = expect_plan(&options);
+    plan = builder_wanted(&b, &options);
     assert_int_equal(plan->mode, HYPURA_MODE_DENSE);
     assert_int_equal(plan->memory_bytes, plan->weights_bytes + 10 * MIB);
     const uint64_t left = 3 * GIB - hypura_knee_first_reserve(3 * GIB);
@@ -253,13 +235,13 @@ static void test_without_limits_free_memory_decides(void **state)
 
     /* it fits, but could not give anything back when others come */
     b.profile.ram_available_bytes = 5 * GIB;
-    plan = expect_plan(&options);
+    plan = builder_wanted(&b, &options);
     assert_int_equal(plan->mode, HYPURA_MODE_DENSE);
     assert_true(plan->n_ring_slots > 0);
     assert_true(plan->nvme_bytes < 20 * MIB);
     hypura_plan_free(plan);
     options.memory_bytes = 5 * GIB; /* asked for, it is for good */
-    plan = expect_plan(&options);
+    plan = builder_wanted(&b, &options);
     assert_int_equal(plan->mode, HYPURA_MODE_RESIDENT);
     hypura_plan_free(plan);
     options.memory_bytes = 0;
@@ -269,7 +251,7 @@ static void test_without_limits_free_memory_decides(void **state)
     b.profile.ram_available_bytes = 0;
     expect_error(&options, HYPURA_ERR_BUDGET, "free");
     options.weights_bytes = GIB;
-    plan = expect_plan(&options);
+    plan = builder_wanted(&b, &options);
     assert_int_equal(plan->memory_bytes, 0);
     hypura_plan_free(plan);
 }
@@ -297,7 +279,7 @@ static void test_a_model_of_hundreds_of_gigabytes(void **state)
 static void test_the_ring_follows_drive_and_model(void **state)
 {
     (void)state;
-    make_dense(64, 4096, 8192); /* 2 GiB */
+    builder_dense(&b, 64, 4096, 8192); /* 2 GiB */
     hypura_plan *plan = builder_plan(&b, GIB);
     uint64_t slow = plan->ring_bytes;
     assert_true(slow >= 8 * MIB && slow < 32 * MIB);
@@ -309,7 +291,7 @@ static void test_the_ring_follows_drive_and_model(void **state)
     hypura_plan_free(plan);
 
     builder_init(&b);
-    make_dense(30, 1536, 360); /* 16 MiB */
+    builder_dense(&b, 30, 1536, 360); /* 16 MiB */
     plan = builder_plan(&b, 8 * MIB);
     assert_true(plan->ring_bytes < 4 * MIB);
     assert_true(plan->pinned_bytes > 4 * MIB);
@@ -338,7 +320,7 @@ static void test_an_empty_model(void **state)
 static void test_bad_input_is_refused(void **state)
 {
     (void)state;
-    make_dense(4, 1024, 1000);
+    builder_dense(&b, 4, 1024, 1000);
     hypura_plan_options options = {.weights_bytes = MIB};
     b.survey.n_uses--;
     expect_error(&options, HYPURA_ERR_USAGE, "4 tensors, the model has 5");
@@ -356,213 +338,10 @@ static void test_bad_input_is_refused(void **state)
     expect_error(&options, HYPURA_ERR_FORMAT, "tensor tensor");
 }
 
-/* ---- forecast ----------------------------------------------------------- */
-
-static bool near(double value, double expected)
-{
-    return fabs(value - expected) <= 1e-6 * fabs(expected);
-}
-
-static void test_resident_models_are_bound_by_memory(void **state)
-{
-    (void)state;
-    make_dense(10, 1000, 99900); /* 999 MB, and 1000 bytes */
-    builder_tensor(&b, HYPURA_ROLE_EMBEDDING, -1, 100000, 1000, HYPURA_USE_GET_ROWS);
-    builder_tensor(&b, HYPURA_ROLE_MTP, -1, 1000, 10000, 0);
-    hypura_plan *plan = builder_plan(&b, 8 * GIB);
-    assert_true(near(plan->bound_tok_s, 100e9 / (999e6 + 1000 + 1000)));
-    assert_true(near(plan->decode_tok_s, plan->bound_tok_s));
-    assert_string_equal(plan->bound_by, "compute");
-    hypura_plan_free(plan);
-}
-
-static void test_dense_models_are_bound_by_what_is_not_pinned(void **state)
-{
-    (void)state;
-    make_dense(64, 4096, 8192); /* 2 GiB */
-    hypura_plan *plan = builder_plan(&b, GIB);
-    double unpinned = (double)b.map.tensor_bytes - 1000.0 - (double)plan->pinned_bytes;
-    assert_true(near(plan->read_bytes_per_token, unpinned));
-    assert_true(near(plan->bound_tok_s, 2e9 / unpinned));
-    assert_true(plan->decode_tok_s < plan->bound_tok_s && plan->decode_tok_s > 0.8 * plan->bound_tok_s);
-    assert_true(near(plan->hit_rate, (double)plan->pinned_bytes / (2.0 * (double)GIB)));
-    assert_string_equal(plan->bound_by, "storage");
-    hypura_plan_free(plan);
-}
-
-/* 16 layers of 64 experts, top-8: the shape of a trace that was replayed with the pager's
- * own cache (docs/notes/0010-which-experts-to-keep.md). */
-static void test_expert_hits_follow_the_measured_curve(void **state)
-{
-    (void)state;
-    uint64_t matrices[1] = {1000000};
-    for (int layer = 0; layer < 16; layer++) {
-        builder_experts(&b, layer, 64, 1, matrices);
-    }
-    b.map.n_experts_used = 8;
-    static const struct {
-        uint32_t n_slots;
-        double hit_rate;
-    } cases[] = {{8, 0.0}, {64, 0.275}, {128, 0.448}, {256, 0.618}, {384, 0.733}, {512, 0.822}, {768, 0.946}, {1024, 1.0}};
-    uint64_t stride_bytes = (1000000 + 4095) / 4096 * 4096 + 8192;
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        hypura_plan *plan = builder_forced(&b, cases[i].n_slots * stride_bytes);
-        assert_int_equal(plan->pools[0].n_slots, cases[i].n_slots);
-        assert_true(fabs(plan->hit_rate - cases[i].hit_rate) < 0.05);
-        assert_true(near(plan->read_bytes_per_token + 1.0, 128e6 * (1.0 - plan->hit_rate) + 1.0));
-        hypura_plan_free(plan);
-    }
-}
-
-static void test_unknown_rates_give_no_forecast(void **state)
-{
-    (void)state;
-    make_dense(64, 1024, 1000);
-    b.profile.direct_bytes_per_s = 0;
-    hypura_plan *plan = builder_plan(&b, 20 * MIB);
-    assert_true(plan->bound_tok_s == 0.0 && plan->decode_tok_s == 0.0);
-    assert_true(plan->read_bytes_per_token > 0.0);
-    assert_string_equal(plan->bound_by, "storage");
-    hypura_plan_free(plan);
-
-    plan = builder_plan(&b, GIB);
-    assert_true(plan->bound_tok_s > 0.0);
-    hypura_plan_free(plan);
-
-    b.profile.memory_bytes_per_s = 0;
-    plan = builder_plan(&b, GIB);
-    assert_true(plan->bound_tok_s == 0.0 && plan->decode_tok_s == 0.0);
-    hypura_plan_free(plan);
-}
-
-/* Rates of types, and what is measured beside them, take the place of memory's rate. */
-static void test_measured_rates_count(void **state)
-{
-    (void)state;
-    make_dense(10, 1000, 99900); /* 999 MB, and a row of 1000 bytes */
-    const hypura_rates rates = {.n = 1, .by_type = {{b.tensors[1].type, false, 0, 1e9, 0.05}}, .others_s = 1.0};
-    const hypura_plan_options options = {.weights_bytes = 8 * GIB, .rates = &rates};
-    hypura_plan *plan = expect_plan(&options);
-    assert_true(fabs(plan->compute_s - (0.999 + 10 * 0.05 + 1.0)) < 1e-3);
-    assert_true(near(plan->decode_tok_s, 1.0 / plan->compute_s));
-    assert_false(plan->learned);
-    hypura_plan_free(plan);
-}
-
-/* Weights that stream are computed with like those that stay. */
-static void test_streamed_weights_are_computed_with(void **state)
-{
-    (void)state;
-    make_dense(64, 4096, 8192); /* 2 GiB */
-    const hypura_rates rates = {.n = 1, .by_type = {{b.tensors[1].type, false, 0, 1e9}}};
-    const hypura_plan_options options = {.weights_bytes = 300 * MIB, .rates = &rates};
-    hypura_plan *plan = expect_plan(&options);
-    assert_int_equal(plan->mode, HYPURA_MODE_DENSE);
-    assert_true(fabs(plan->compute_s - 2.147) < 1e-2);
-    for (int t = 0; t < plan->n_placements; t++) {
-        assert_int_equal(plan->placements[t].gpu, -1);
-        assert_int_equal(plan->placements[t].vram_pool, -1);
-    }
-    hypura_plan_free(plan);
-}
-
-/* What a dense model reads is known: of runs it takes computing and how slow reading was. */
-static void test_earlier_runs_of_dense_weights_count(void **state)
-{
-    (void)state;
-    make_dense(64, 4096, 8192); /* 2 GiB; the drive gives 2e9 bytes a second */
-    const double all = (double)b.map.tensor_bytes;
-    const hypura_lessons lessons = {.n = 1, .items = {{0.5, 0.25, 4e9, 1.5}}};
-    const hypura_plan_options options = {.weights_bytes = (uint64_t)(all * 0.5), .lessons = &lessons};
-    hypura_plan *plan = expect_plan(&options);
-    assert_true(plan->learned && near(plan->compute_s, 0.25));
-    assert_true(fabs(plan->read_bytes_per_token - 0.5 * all) < 0.02 * all);
-    assert_true(near(plan->decode_tok_s, 1.0 / (1.5 * plan->read_bytes_per_token / 2e9 + (1.0 - plan->overlap) * 0.25)));
-    assert_true(plan->overlap > 0.9 && plan->overlap < 1.0);
-    hypura_plan_free(plan);
-}
-
-/* Half held: as it was in that run. More held: what is missed shrinks, and with it what it cost to compute
- * beside. Between two: in between, with the curve's shape. */
-static void test_earlier_runs_count(void **state)
-{
-    (void)state;
-    const uint64_t matrix_bytes = MIB;
-    b.map.n_experts_used = 4;
-    builder_fixed(&b, 1000);
-    for (int layer = 0; layer < 32; layer++) {
-        builder_experts(&b, layer, 64, 1, &matrix_bytes); /* 2 GiB; the drive gives 2e9 bytes a second */
-    }
-    const double all = (double)b.map.tensor_bytes;
-    const double used = 128.0 * (double)MIB;
-    const hypura_rates rates = {.n = 1, .by_type = {{b.tensors[1].type, true, 0, 1e9}}, .others_s = 0.1};
-    hypura_plan_options options = {.weights_bytes = (uint64_t)(all * 0.5), .rates = &rates};
-    hypura_plan *plan = expect_plan(&options);
-    const double clean_s = plan->compute_s;
-    const double expected = plan->read_bytes_per_token;
-    assert_false(plan->learned);
-    hypura_plan_free(plan);
-
-    const double read = 2.0 * expected;
-    hypura_lessons lessons = {.n = 1, .items = {{0.5, 1.0, read, 0.75}}};
-    options.lessons = &lessons;
-    plan = expect_plan(&options);
-    assert_true(plan->learned && fabs(plan->compute_s - 1.0) < 1e-3);
-    assert_true(fabs(plan->read_bytes_per_token - read) < 0.01 * read);
-    assert_true(fabs(plan->hit_rate - (1.0 - read / used)) < 0.01);
-    /* one after the other */
-    assert_true(near(plan->decode_tok_s, 1.0 / (plan->compute_s + 0.75 * plan->read_bytes_per_token / 2e9)));
-    hypura_plan_free(plan);
-
-    options.weights_bytes = (uint64_t)(all * 0.8);
-    plan = expect_plan(&options);
-    const double at_much = plan->read_bytes_per_token;
-    assert_true(at_much < 0.5 * read);
-    assert_true(fabs(plan->compute_s - (clean_s + (1.0 - clean_s) * at_much / read)) < 1e-6);
-    hypura_plan_free(plan);
-    options.rates = NULL; /* what nothing missed would take is not known then */
-    plan = expect_plan(&options);
-    assert_true(near(plan->compute_s, 1.0));
-    hypura_plan_free(plan);
-
-    lessons.n = 2;
-    lessons.items[1] = (hypura_lesson){0.9, 0.5, 0.1 * expected, 0.0}; /* hidden: nothing known of reading */
-    options.weights_bytes = (uint64_t)(all * 0.7);
-    plan = expect_plan(&options);
-    assert_true(plan->read_bytes_per_token < read && plan->read_bytes_per_token > 0.1 * expected);
-    const double part = (plan->read_bytes_per_token - 0.1 * expected) / (read - 0.1 * expected);
-    assert_true(fabs(plan->compute_s - (0.5 + 0.5 * part)) < 1e-6);
-    assert_true(near(plan->decode_tok_s, 1.0 / (plan->compute_s + 0.75 * plan->read_bytes_per_token / 2e9)));
-    hypura_plan_free(plan);
-}
-
-/* What a run teaches of reading gives back how long it took. */
-static void test_read_factors_are_those_of_the_run(void **state)
-{
-    (void)state;
-    static const struct {
-        double overlap, compute_s, storage_s, factor;
-    } cases[] = {{0.0, 1.0, 0.5, 1.5}, {0.0, 1.0, 3.0, 0.75}, {0.95, 1.0, 2.0, 1.25}, {0.5, 0.25, 1.0, 2.0}, {0.2, 2.0, 1.0, 1.5}};
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        const hypura_plan plan = {.overlap = cases[i].overlap};
-        const double read_s = cases[i].factor * cases[i].storage_s;
-        const double longer = read_s > cases[i].compute_s ? read_s : cases[i].compute_s;
-        const double seconds = longer + (1.0 - plan.overlap) * (read_s + cases[i].compute_s - longer);
-        const double found = hypura_plan_read_factor(&plan, seconds, cases[i].compute_s, cases[i].storage_s);
-        assert_true(fabs(found - cases[i].factor) < 1e-9);
-    }
-    const hypura_plan hides = {.overlap = 0.95};
-    assert_true(hypura_plan_read_factor(&hides, 1.01, 1.0, 0.5) == 0.0); /* hidden by computing */
-    assert_true(hypura_plan_read_factor(&hides, 1.0, 0.5, 0.0) == 0.0);  /* nothing read */
-    assert_true(hypura_plan_read_factor(&hides, 100.0, 0.5, 0.5) <= 4.0);
-    assert_true(near(hypura_plan_mix_factors(1.0, 2.0, 0.25), 1.25));
-    assert_true(near(hypura_plan_mix_factors(0.0, 2.0, 0.25), 2.0) && near(hypura_plan_mix_factors(1.0, 0.0, 0.75), 1.0));
-}
-
 static void test_reads_follow_the_profile(void **state)
 {
     (void)state;
-    make_dense(4, 1024, 1000);
+    builder_dense(&b, 4, 1024, 1000);
     b.profile.io_block_bytes = 524288;
     b.profile.io_depth = 12;
     hypura_plan *plan = builder_plan(&b, GIB);
@@ -600,15 +379,6 @@ int main(void)
         TEST(test_nothing_to_page),
         TEST(test_an_empty_model),
         TEST(test_bad_input_is_refused),
-        TEST(test_resident_models_are_bound_by_memory),
-        TEST(test_dense_models_are_bound_by_what_is_not_pinned),
-        TEST(test_expert_hits_follow_the_measured_curve),
-        TEST(test_unknown_rates_give_no_forecast),
-        TEST(test_measured_rates_count),
-        TEST(test_streamed_weights_are_computed_with),
-        TEST(test_earlier_runs_of_dense_weights_count),
-        TEST(test_earlier_runs_count),
-        TEST(test_read_factors_are_those_of_the_run),
         TEST(test_reads_follow_the_profile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
