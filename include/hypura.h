@@ -551,7 +551,7 @@ typedef struct hypura_result {
     uint32_t prompt_tokens;
     uint32_t tokens;
     double   prompt_s;
-    double   decode_s;
+    double   decode_s; /* without the time that on_text took */
     char    *text; /* whole answer; free with hypura_result_clear */
     bool     stopped_by_user;
     bool     context_full;

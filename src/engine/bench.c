@@ -202,9 +202,12 @@ static void conclude(bench *b, hypura_bench_cell *cell)
     }
 }
 
-/* The forecast of later runs rests on what Hypura's series came to. */
+/* The forecast of later runs rests on what Hypura's series came to. What guesses that nobody made spared teaches nothing. */
 static void learn(const bench *b, const hypura_bench_cell *cell)
 {
+    if (b->options->route_recall > 0) {
+        return;
+    }
     const hypura_spread *metrics = cell->series[0].metrics;
     const double limit = (double)b->report->io_limit_bytes_per_s;
     const double direct = b->report->profile.direct_bytes_per_s;

@@ -30,13 +30,13 @@
 static int resolve_threads(int asked, int n_cpus)
 {
     if (asked > 0) {
-        return asked < GGML_MAX_N_THREADS ? asked : GGML_MAX_N_THREADS;
+        return asked;
     }
     int n = hypura_shim_n_cores();
     if (n_cpus > 0 && n > n_cpus) {
         n = n_cpus;
     }
-    return n > 0 ? n : 1;
+    return n <= 0 ? 1 : n < GGML_MAX_N_THREADS ? n : GGML_MAX_N_THREADS;
 }
 
 /* Without a limit a plain model is held whole, whatever the machine: what stock
@@ -56,9 +56,9 @@ static hypura_status check_options(const hypura_model_options *options, hypura_e
         return hypura_fail(error, HYPURA_ERR_USAGE,
                            "plain llama.cpp holds the whole model: a budget or forced paging contradicts it");
     }
-    if (options->n_threads < 0) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "%d threads: pass 1 or more, or 0 for one per core",
-                           options->n_threads);
+    if (options->n_threads < 0 || options->n_threads > GGML_MAX_N_THREADS) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%d threads: pass 1 to %d, or 0 for one per core",
+                           options->n_threads, GGML_MAX_N_THREADS);
     }
     return HYPURA_OK;
 }
@@ -521,6 +521,11 @@ static hypura_status prepare(demand *wanted, const hypura_profile *given, uint32
     if (status == HYPURA_OK) {
         status = hypura_load_sizes(prepared->map, hypura_gpus_are_discrete(&wanted->found), &context->n_context,
                                    &context->n_ubatch, error);
+    }
+    if (status == HYPURA_OK && (uint64_t)context->n_context * n_sequences > INT32_MAX) {
+        status = hypura_fail(error, HYPURA_ERR_USAGE,
+                             "%u conversations of %u tokens are more than can be counted: ask for fewer, or a shorter context",
+                             n_sequences, context->n_context);
     }
     if (status == HYPURA_OK) {
         context->n_sequences = n_sequences;

@@ -205,19 +205,29 @@ static hypura_status decode_prompt(hypura_model *model, llama_token *tokens, uin
 
 /* ---- the answer --------------------------------------------------------- */
 
-static bool pass_on(const hypura_generate_options *options, const hypura_text *text, size_t *passed)
+/* Of the answer: how much was passed on, and how long the caller had it. */
+typedef struct handed {
+    size_t bytes;
+    uint64_t us;
+} handed;
+
+static bool pass_on(const hypura_generate_options *options, const hypura_text *text, handed *passed)
 {
-    const size_t from = *passed;
-    *passed = text->whole.bytes;
-    return from == text->whole.bytes || !options->on_text ||
-           options->on_text(options->on_text_user, text->whole.data + from, text->whole.bytes - from);
+    const size_t from = passed->bytes;
+    passed->bytes = text->whole.bytes;
+    if (from == text->whole.bytes || !options->on_text) {
+        return true;
+    }
+    const uint64_t begin_us = hypura_clock_us();
+    const bool goes_on = options->on_text(options->on_text_user, text->whole.data + from, text->whole.bytes - from);
+    passed->us += hypura_clock_us() - begin_us;
+    return goes_on;
 }
 
 static hypura_status answer(hypura_model *model, const hypura_generate_options *options, struct llama_sampler *sampler,
-                            hypura_text *text, hypura_result *result, hypura_error *error)
+                            hypura_text *text, handed *passed, hypura_result *result, hypura_error *error)
 {
     const struct llama_vocab *vocab = llama_model_get_vocab(model->llama);
-    size_t passed = 0;
     char piece[MAX_PIECE_BYTES];
 
     while (options->max_tokens == 0 || result->tokens < options->max_tokens) {
@@ -237,7 +247,7 @@ static hypura_status answer(hypura_model *model, const hypura_generate_options *
             return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for an answer of %zu bytes", text->whole.bytes);
         }
         result->tokens++;
-        if (!pass_on(options, text, &passed)) {
+        if (!pass_on(options, text, passed)) {
             result->stopped_by_user = true;
             break;
         }
@@ -252,7 +262,7 @@ static hypura_status answer(hypura_model *model, const hypura_generate_options *
     if (!hypura_text_finish(text)) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for an answer of %zu bytes", text->whole.bytes);
     }
-    if (!result->stopped_by_user && !pass_on(options, text, &passed)) {
+    if (!result->stopped_by_user && !pass_on(options, text, passed)) {
         result->stopped_by_user = true;
     }
     return HYPURA_OK;
@@ -340,10 +350,12 @@ static hypura_status run(hypura_model *model, const hypura_generate_options *opt
         sampler = open_sampler(llama_model_get_vocab(model->llama), &options->sampling);
         hypura_statistics before;
         hypura_model_statistics(model, &before);
+        handed passed = {0};
         const uint64_t start = hypura_clock_us();
-        status = sampler ? answer(model, options, sampler, text, result, error)
+        status = sampler ? answer(model, options, sampler, text, &passed, result, error)
                          : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the tokens that must not be put out");
-        result->decode_s = (double)(hypura_clock_us() - start) * 1e-6;
+        /* A terminal that stands still, or who reads slowly, is not the model's time. */
+        result->decode_s = (double)(hypura_clock_us() - start - passed.us) * 1e-6;
         if (status == HYPURA_OK) {
             learn(model, result, &before);
         }

@@ -86,8 +86,8 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
     if (status == HYPURA_OK) {
         status = hypura_pager_check_files(model->pager, true, error);
     }
-    if (status == HYPURA_OK && model->hot_dir) {
-        status = hypura_hot_load(model->hot_dir, p->map, model->pager, error);
+    if (status == HYPURA_OK && model->cache_dir) {
+        status = hypura_hot_load(model->cache_dir, p->map, model->pager, error);
     }
     if (status == HYPURA_OK && options->memory_bytes == 0 && options->weights_bytes == 0) {
         status = hypura_prepare_keep(p, model->pager, error);
@@ -126,12 +126,6 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a model");
     }
     hypura_status status = hypura_prepare(options, extras->profile, extras->all_logits, &model->prepared, error);
-    if (status == HYPURA_OK && options->cache_dir) {
-        model->hot_dir = strdup(options->cache_dir);
-        if (!model->hot_dir) {
-            status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a path");
-        }
-    }
     if (status == HYPURA_OK && options->plain && extras->gpus) {
         model->prepared.gpus = *extras->gpus;
     }
@@ -185,13 +179,12 @@ void hypura_model_close(hypura_model *model)
         return;
     }
     hypura_error unsaved; /* what earlier runs used stays as it was: nothing depends on it */
-    if (model->pager && model->hot_dir) {
-        (void)hypura_hot_save(model->hot_dir, model->prepared.map, model->pager, &unsaved);
+    if (model->pager && model->cache_dir) {
+        (void)hypura_hot_save(model->cache_dir, model->prepared.map, model->pager, &unsaved);
     }
     if (model->lost) {
         return; /* CUDA's backend ends the process where it cannot free: the process is to tell why first */
     }
-    free(model->hot_dir);
     hypura_conversation_close(model->conversation);
     llama_free(model->ctx);
     llama_model_free(model->llama);

@@ -18,9 +18,8 @@ struct hypura_model {
     struct llama_model *llama;
     struct llama_context *ctx;
     ggml_threadpool_t threadpool;
-    char *cache_dir;     /* where runs are learned from; NULL: nowhere */
+    char *cache_dir;     /* where runs are learned from, and the experts used are kept; NULL: nowhere */
     hypura_trace *trace; /* NULL: routes are not recorded */
-    char *hot_dir;       /* where the experts used are kept; NULL: nowhere */
     int8_t *every_token; /* n_ubatch ones: logits wanted for all */
     uint64_t trunk_bytes;
     bool lost;           /* a GPU that it lies on is */

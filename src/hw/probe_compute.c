@@ -51,14 +51,15 @@ static hypura_status fill_weights(timed_graph *g, struct ggml_tensor **weights, 
     const size_t stride = (ggml_backend_buft_get_alloc_size(type, weights[0]) + align - 1) / align * align;
     char *base = ggml_backend_buffer_get_base(g->weights);
     void *zeros = calloc(1, bytes);
-    for (int i = 0; zeros && i < n; i++) {
-        if (ggml_backend_tensor_alloc(g->weights, weights[i], base + (size_t)i * stride) != GGML_STATUS_SUCCESS) {
-            break;
+    bool filled = zeros != NULL;
+    for (int i = 0; filled && i < n; i++) {
+        filled = ggml_backend_tensor_alloc(g->weights, weights[i], base + (size_t)i * stride) == GGML_STATUS_SUCCESS;
+        if (filled) {
+            ggml_backend_tensor_set(weights[i], zeros, 0, bytes);
         }
-        ggml_backend_tensor_set(weights[i], zeros, 0, bytes);
     }
     free(zeros);
-    return zeros ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a weight of %zu bytes", bytes);
+    return filled ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a weight of %zu bytes", bytes);
 }
 
 static hypura_status build_products(timed_graph *g, const hypura_product_shape *shape, int n, hypura_error *error)

@@ -3,6 +3,7 @@
 #include "engine_fixture.h"
 
 #include "engine/bench.h"
+#include "engine/experience.h"
 #include "engine/route.h"
 
 #include "ggml-alloc.h"
@@ -10,6 +11,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -308,7 +310,7 @@ static hypura_bench_report bench_of(hypura_bench_options options)
     options.prompt_tokens = 5;
     options.runs = 2;
     options.n_threads = 1;
-    options.cache_dir = fixture_cache_dir();
+    options.cache_dir = options.cache_dir ? options.cache_dir : fixture_cache_dir();
     if (hypura_bench(&options, &report, &error) != HYPURA_OK) {
         fail_msg("%s", error.message);
     }
@@ -341,6 +343,43 @@ static void cells_and_series_are_measured(void **state)
     assert_int_equal(cell->series[1].limit_bytes, 0);
     assert_non_null(strstr(cell->series[1].note, "no limit"));
     hypura_bench_report_clear(&report);
+}
+
+/* Only what a run could do by itself. */
+static void made_up_guesses_teach_nothing(void **state)
+{
+    (void)state;
+    static const char trace[] = "0 0 1 2\n0 1 3 0\n1 0 2 0\n";
+    const uint64_t weights = UINT64_C(1) << 40;
+    char route[1024];
+    char cache[1024];
+    char path[1100];
+    size_t n;
+    snprintf(route, sizeof(route), "%s", fixture_path("trace"));
+    fixture_write(route, trace, sizeof(trace) - 1);
+    snprintf(cache, sizeof(cache), "%s", fixture_path("."));
+    snprintf(path, sizeof(path), "%s/profile.json", fixture_cache_dir());
+    char *profile = fixture_read(path, &n);
+    fixture_write(fixture_path("profile.json"), profile, n);
+    free(profile);
+    hypura_bench_options options = {.path = fixture_arch("qwen3moe-moe.gguf"),
+                                    .weights_bytes = &weights,
+                                    .n_weights = 1,
+                                    .route = route,
+                                    .route_recall = 0.5f,
+                                    .cache_dir = cache};
+    for (int learns = 0; learns < 2; learns++) {
+        hypura_bench_report report = bench_of(options);
+        hypura_map *map = NULL;
+        hypura_lessons lessons;
+        hypura_error error;
+        fixture_ok(hypura_map_open(options.path, &map, &error), &error);
+        hypura_experience_lessons(cache, map, 1, report.cells[0].series[0].form, &lessons);
+        assert_int_equal(lessons.n, learns);
+        hypura_map_close(map);
+        hypura_bench_report_clear(&report);
+        options.route_recall = 0;
+    }
 }
 
 static void resident_is_compared_out_of_the_path_and_in_pools(void **state)
@@ -428,6 +467,7 @@ int main(void)
         cmocka_unit_test(what_is_no_route_is_refused),
         cmocka_unit_test(selections_are_overwritten_and_nothing_else),
         cmocka_unit_test(cells_and_series_are_measured),
+        cmocka_unit_test(made_up_guesses_teach_nothing),
         cmocka_unit_test(resident_is_compared_out_of_the_path_and_in_pools),
         cmocka_unit_test(what_cannot_be_measured_is_refused),
     };

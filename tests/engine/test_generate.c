@@ -4,6 +4,8 @@
  */
 #include "engine_fixture.h"
 
+#include "base/clock.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,6 +99,39 @@ static void text_arrives_whole(void **state)
     assert_true(result.stopped_by_user);
     assert_int_equal(h.calls, 3);
     assert_string_equal(h.text, result.text);
+    hypura_result_clear(&result);
+    hypura_model_close(model);
+}
+
+typedef struct slow_reader {
+    uint64_t us; /* so long it had text for itself */
+} slow_reader;
+
+static bool read_slowly(void *user, const char *text, size_t n)
+{
+    static const struct timespec pause = {0, 50000000};
+    slow_reader *reader = user;
+    const uint64_t begin_us = hypura_clock_us();
+    (void)text;
+    (void)n;
+    (void)nanosleep(&pause, NULL);
+    reader->us += hypura_clock_us() - begin_us;
+    return true;
+}
+
+/* Figures, and what is learned from them, are the model's. */
+static void a_slow_reader_is_not_a_slow_model(void **state)
+{
+    (void)state;
+    hypura_model *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
+    slow_reader reader = {.us = 0};
+    hypura_generate_options wanted = {
+        .prompt = PARIS, .raw = true, .max_tokens = 8, .on_text = read_slowly, .on_text_user = &reader};
+    const uint64_t begin_us = hypura_clock_us();
+    hypura_result result = generate(model, &wanted);
+    const uint64_t us = hypura_clock_us() - begin_us;
+    assert_true(result.tokens > 1 && reader.us >= 100000);
+    assert_true(result.decode_s > 0 && (result.prompt_s + result.decode_s) * 1e6 <= (double)(us - reader.us));
     hypura_result_clear(&result);
     hypura_model_close(model);
 }
@@ -354,6 +389,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_answer_paged_and_plain),
         cmocka_unit_test(text_arrives_whole),
+        cmocka_unit_test(a_slow_reader_is_not_a_slow_model),
         cmocka_unit_test(whatever_is_computed_can_be_stopped),
         cmocka_unit_test(a_stopped_prompt_leaves_the_conversation_as_it_was),
         cmocka_unit_test(conversation_goes_on),

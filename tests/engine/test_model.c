@@ -280,6 +280,8 @@ static void contradicting_options(void **state)
     fixture_fails(HYPURA_ERR_USAGE, hypura_model_open(&none, &model, &error), &error, "no model");
     hypura_model_options threads = {.path = path, .n_threads = -1};
     fixture_fails(HYPURA_ERR_USAGE, hypura_model_open(&threads, &model, &error), &error, "-1 threads");
+    threads.n_threads = 513;
+    fixture_fails(HYPURA_ERR_USAGE, hypura_model_open(&threads, &model, &error), &error, "513 threads: pass 1 to 512");
     hypura_model_options context = {.path = path, .plain = true, .n_context = 1000};
     fixture_fails(HYPURA_ERR_USAGE, hypura_model_open(&context, &model, &error), &error, "1000 tokens");
     hypura_model_options small = {
@@ -482,6 +484,27 @@ static void experts_used_are_there_in_the_next_run(void **state)
     assert_int_equal(rmdir(folder), 0);
 }
 
+/* Of all conversations together, which is no number that wraps. */
+static void contexts_that_cannot_be_counted(void **state)
+{
+    (void)state;
+    const uint32_t context = 1 << 27;
+    const char *key = "llama.context_length";
+    size_t n = 0;
+    char *bytes = fixture_read(fixture_arch("llama-dense.gguf"), &n);
+    char *at = memmem(bytes, n, key, strlen(key));
+    assert_non_null(at);
+    memcpy(at + strlen(key) + 4, &context, sizeof(context));
+    const char *path = fixture_path("long.gguf");
+    fixture_write(path, bytes, n);
+    free(bytes);
+    hypura_preparation prepared;
+    hypura_error error;
+    const hypura_model_options options = {.path = path, .n_context = context, .n_threads = 1, .cache_dir = fixture_cache_dir()};
+    fixture_fails(HYPURA_ERR_USAGE, hypura_prepare_shared(&options, 32, 0, &prepared, &error), &error,
+                  "32 conversations of 134217728 tokens");
+}
+
 static uint64_t shared_memory(const char *name, uint64_t memory_bytes, uint32_t n_sequences, uint32_t *n_checkpoints)
 {
     hypura_preparation prepared;
@@ -535,6 +558,7 @@ int main(void)
         cmocka_unit_test(no_weight_stays_in_page_cache),
         cmocka_unit_test(models_do_not_mix),
         cmocka_unit_test(experts_used_are_there_in_the_next_run),
+        cmocka_unit_test(contexts_that_cannot_be_counted),
         cmocka_unit_test(copies_of_windows_and_states_are_planned_for),
     };
     return cmocka_run_group_tests_name("engine model", tests, fixture_setup, fixture_teardown);
