@@ -528,6 +528,7 @@ typedef struct hypura_sampling {
     float    min_p;       /* 0: off */
     int      top_k;       /* 0: off */
     uint32_t seed;
+    float    repeat_penalty; /* of the last 64 tokens; 0 and 1: off */
 } hypura_sampling;
 
 /* Called for each piece of text as it is generated (UTF-8, whole characters).
@@ -537,6 +538,12 @@ typedef bool (*hypura_text_fn)(void *user, const char *text, size_t text_bytes);
 typedef struct hypura_generate_options {
     const char     *prompt;
     bool            raw; /* no chat template */
+    /* Of the conversation that this prompt begins; later ones' do not count. */
+    const char     *system;        /* NULL: none */
+    const char     *chat_template; /* Jinja, in place of the model's own; NULL: that */
+    /* What the answer has to be, to its end; one of them. */
+    const char     *grammar;     /* GBNF, from its rule "root"; NULL: none */
+    const char     *json_schema; /* NULL: none */
     uint32_t        max_tokens; /* 0: until the model ends or the context is full */
     hypura_sampling sampling;
     hypura_text_fn  on_text;

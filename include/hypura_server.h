@@ -115,7 +115,9 @@ typedef struct hypura_client hypura_client;
 HYPURA_API hypura_status hypura_client_open(const char *url, const char *api_key, const char *model,
                                             hypura_client **client, hypura_error *error);
 HYPURA_API void          hypura_client_close(hypura_client *client);
-/* As hypura_generate. prompt_s is the time until the first text came. HYPURA_ERR_USAGE: the server refused the request. */
+/* Begins a new conversation. */
+HYPURA_API void          hypura_client_reset(hypura_client *client);
+/* As hypura_generate, but for options->chat_template, which is the server's. prompt_s is the time until the first text came. HYPURA_ERR_USAGE: the server refused the request. */
 HYPURA_API hypura_status hypura_client_generate(hypura_client *client, const hypura_generate_options *options,
                                                 hypura_result *result, hypura_error *error);
 

@@ -42,6 +42,7 @@ typedef struct run_arguments {
     hypura_client *client; /* of the server */
     hypura_vram_limit vram;
     const char *prompt_file;
+    const char *template_file;
     const char *stats_file;
     bool interactive;
     bool seed_given;
@@ -60,6 +61,9 @@ static hypura_status check_arguments(const run_arguments *run, hypura_error *err
         {run->generate.prompt && run->prompt_file, "--prompt and --prompt-file"},
         {run->generate.prompt && run->interactive, "--prompt and --interactive"},
         {run->prompt_file && run->interactive, "--prompt-file and --interactive"},
+        {run->generate.raw && run->generate.system, "--raw and --system"},
+        {run->generate.raw && run->template_file, "--raw and --template"},
+        {run->generate.grammar && run->generate.json_schema, "--grammar and --json-schema"},
         {run->model.plain && run->model.memory_bytes > 0, "--plain and --memory"},
         {run->model.plain && (run->weights.bytes > 0 || run->weights.percent > 0), "--plain and --weights"},
         {run->model.plain && run->model.force_paging, "--plain and --force-paging"},
@@ -70,6 +74,7 @@ static hypura_status check_arguments(const run_arguments *run, hypura_error *err
         {run->server && run->model.n_context > 0, "--server and --context"},
         {run->server && run->stats_file, "--server and --stats-json"},
         {run->server && run->model.trace, "--server and --trace"},
+        {run->server && run->template_file, "--server and --template"},
         {run->server && run->model.gpu, "--server and --gpu"},
         {run->server && (vram->bytes > 0 || vram->percent > 0 || run->vram.each[0] > 0), "--server and --vram"},
         {run->server && run->model.n_threads > 0, "--server and --threads"},
@@ -197,6 +202,26 @@ static void print_prompt(const hypura_environment *environment)
     }
 }
 
+/* A line that a person types for the program, not for the model. True when it was one. */
+static bool take_command(hypura_model *model, const run_arguments *run, const char *line, bool *ended)
+{
+    if (strcmp(line, "/bye") == 0 || strcmp(line, "/exit") == 0) {
+        *ended = true;
+    } else if (strcmp(line, "/clear") == 0) {
+        if (model) {
+            hypura_model_reset(model);
+        } else {
+            hypura_client_reset(run->client);
+        }
+        hypura_output_note("(a new conversation)");
+    } else if (strcmp(line, "/?") == 0 || strcmp(line, "/help") == 0) {
+        hypura_output_note("/clear begins a new conversation, /bye or Ctrl-D ends the program, Ctrl-C an answer");
+    } else {
+        return false;
+    }
+    return true;
+}
+
 static hypura_status converse(hypura_model *model, const run_arguments *run, const hypura_environment *environment,
                               hypura_run_totals *totals, hypura_error *error)
 {
@@ -210,7 +235,8 @@ static hypura_status converse(hypura_model *model, const run_arguments *run, con
         switch (hypura_lines_next(&lines, &line, error)) {
         case HYPURA_LINE:
             warned = false;
-            if (line[strspn(line, " \t\r")] != '\0') {
+            if (line[strspn(line, " \t\r")] != '\0' &&
+                !(environment->terminal_in && take_command(model, run, line, &ended))) {
                 status = answer_line(model, run, line, totals, error);
             }
             break;
@@ -334,10 +360,30 @@ static hypura_status ask_server(run_arguments *run, const char *name, const hypu
     return status;
 }
 
+static hypura_status run_limited(run_arguments *run, const hypura_environment *environment, hypura_error *error)
+{
+    hypura_status status = hypura_budgets_resolve(&run->weights, 1, run->path, &run->model.weights_bytes, error);
+    if (status == HYPURA_OK) {
+        run->model.path = run->path;
+        run->model.cache_dir = hypura_command_cache_dir(environment);
+        status = hypura_vram_apply(&run->vram, &run->model, error);
+    }
+    return status == HYPURA_OK ? run_model(run, environment, error) : status;
+}
+
+/* *owned: to be freed. */
+static hypura_status read_template(run_arguments *run, char **owned, hypura_error *error)
+{
+    const hypura_status status = run->template_file ? hypura_prompt_read(run->template_file, owned, error) : HYPURA_OK;
+    run->generate.chat_template = *owned;
+    return status;
+}
+
 static hypura_status run_checked(run_arguments *run, const char *name, const hypura_environment *environment,
                                  hypura_error *error)
 {
     char *prompt = NULL;
+    char *template = NULL;
     hypura_status status = check_arguments(run, error);
     if (status == HYPURA_OK && run->stats_file) {
         status = hypura_output_check(run->stats_file, error);
@@ -352,24 +398,15 @@ static hypura_status run_checked(run_arguments *run, const char *name, const hyp
         status = choose_seed(run, error);
     }
     if (status == HYPURA_OK) {
+        status = read_template(run, &template, error);
+    }
+    if (status == HYPURA_OK) {
         status = find_prompt(run, environment, &prompt, error);
     }
-    if (status == HYPURA_OK && run->server) {
-        status = ask_server(run, name, environment, error);
-        free(prompt);
-        return status;
-    }
     if (status == HYPURA_OK) {
-        status = hypura_budgets_resolve(&run->weights, 1, run->path, &run->model.weights_bytes, error);
+        status = run->server ? ask_server(run, name, environment, error) : run_limited(run, environment, error);
     }
-    if (status == HYPURA_OK) {
-        run->model.path = run->path;
-        run->model.cache_dir = hypura_command_cache_dir(environment);
-        status = hypura_vram_apply(&run->vram, &run->model, error);
-    }
-    if (status == HYPURA_OK) {
-        status = run_model(run, environment, error);
-    }
+    free(template);
     free(prompt);
     return status;
 }
@@ -382,14 +419,24 @@ int hypura_command_run(const hypura_environment *environment, int argc, char *co
     };
     hypura_sampling *sampling = &run.generate.sampling;
     const hypura_option options[] = {
-        {"prompt", "TEXT", "the prompt", HYPURA_OPTION_STRING, .to.string = &run.generate.prompt},
+        {"prompt", "TEXT", "the prompt", HYPURA_OPTION_STRING, .to.string = &run.generate.prompt, .also = "-p"},
         {"prompt-file", "FILE", "read the prompt from FILE (-: standard input)", HYPURA_OPTION_STRING,
-         .to.string = &run.prompt_file},
-        {"interactive", NULL, "hold a conversation, line by line", HYPURA_OPTION_FLAG, .to.flag = &run.interactive},
+         .to.string = &run.prompt_file, .also = "-f --file"},
+        {"system", "TEXT", "what the model is told before the first prompt", HYPURA_OPTION_STRING,
+         .to.string = &run.generate.system, .also = "-sys --system-prompt"},
+        {"interactive", NULL, "hold a conversation, line by line", HYPURA_OPTION_FLAG, .to.flag = &run.interactive,
+         .also = "-i -cnv --conversation"},
         {"raw", NULL, "continue the prompt as it is, without the chat template", HYPURA_OPTION_FLAG,
-         .to.flag = &run.generate.raw},
+         .to.flag = &run.generate.raw, .also = "-no-cnv --no-conversation"},
+        {"template", "FILE", "chat template in Jinja in place of the model's own", HYPURA_OPTION_STRING,
+         .to.string = &run.template_file, .also = "--chat-template-file"},
+        {"json-schema", "JSON", "the answer is JSON of this schema; {}: any JSON", HYPURA_OPTION_STRING,
+         .to.string = &run.generate.json_schema, .also = "-j"},
+        {"grammar", "GBNF", "the answer is of this grammar, from its rule root", HYPURA_OPTION_STRING,
+         .to.string = &run.generate.grammar},
         {"max-tokens", "N", "tokens of an answer at most (0: no limit)", HYPURA_OPTION_UNSIGNED,
-         .to.unsigned_integer = &run.generate.max_tokens, .min = 0, .max = INT32_MAX},
+         .to.unsigned_integer = &run.generate.max_tokens, .min = 0, .max = INT32_MAX,
+         .also = "-n --predict --n-predict"},
         hypura_option_context(&run.model.n_context),
         hypura_option_memory(&run.model.memory_bytes),
         hypura_option_weights(&run.weights),
@@ -398,15 +445,18 @@ int hypura_command_run(const hypura_environment *environment, int argc, char *co
         hypura_option_threads(&run.model.n_threads),
         hypura_option_ubatch(&run.model.n_ubatch),
         {"temp", "F", "temperature, 0: the most likely token (default: 0.8)", HYPURA_OPTION_FLOAT,
-         .to.real = &sampling->temperature, .min = 0, .max = 100},
+         .to.real = &sampling->temperature, .min = 0, .max = 100, .also = "--temperature"},
         {"top-p", "F", "tokens that make up F of the probability (default: 0.95)", HYPURA_OPTION_FLOAT,
          .to.real = &sampling->top_p, .min = 0, .max = 1},
         {"top-k", "N", "the N most likely tokens, 0: all (default: 40)", HYPURA_OPTION_INT,
          .to.integer = &sampling->top_k, .min = 0, .max = INT32_MAX},
         {"min-p", "F", "tokens with F of the best one's probability (default: 0.05)", HYPURA_OPTION_FLOAT,
          .to.real = &sampling->min_p, .min = 0, .max = 1},
+        {"repeat-penalty", "F", "makes the last 64 tokens less likely (default: 1, off)", HYPURA_OPTION_FLOAT,
+         .to.real = &sampling->repeat_penalty, .min = 1, .max = 100},
         {"seed", "N", "seed of the sampling (default: random)", HYPURA_OPTION_UNSIGNED,
-         .to.unsigned_integer = &sampling->seed, .min = 0, .max = UINT32_MAX, .given = &run.seed_given},
+         .to.unsigned_integer = &sampling->seed, .min = 0, .max = UINT32_MAX, .given = &run.seed_given,
+         .also = "-s"},
         {"server", "URL", "ask a running server, by its name for the model", HYPURA_OPTION_STRING,
          .to.string = &run.server},
         {"api-key", "KEY", "the server's key", HYPURA_OPTION_STRING, .to.string = &run.api_key},
@@ -431,7 +481,9 @@ int hypura_command_run(const hypura_environment *environment, int argc, char *co
         .n_options = sizeof options / sizeof *options,
         .notes = "SIZE is a number of bytes, or a number with K, M or G (powers of 1024).\n"
                  "--memory and --weights exclude each other.\n"
+                 "llama.cpp's -p -f -n -c -t -s -sys -j are understood as well.\n"
                  "\n"
+                 "On a terminal /clear begins a conversation anew, /bye ends it and /? tells both.\n"
                  "Ctrl-C ends the answer and prints the statistics; the exit code is then 1. In a\n"
                  "conversation it ends the answer alone, and at the prompt, twice, the conversation,\n"
                  "as Ctrl-D does.\n",

@@ -80,7 +80,8 @@ hypura_option hypura_option_context(uint32_t *n_context)
                            HYPURA_OPTION_UNSIGNED,
                            .to.unsigned_integer = n_context,
                            .min = 1,
-                           .max = INT32_MAX};
+                           .max = INT32_MAX,
+                           .also = "-c --ctx-size"};
 }
 
 hypura_option hypura_option_ubatch(uint32_t *n_ubatch)
@@ -91,7 +92,8 @@ hypura_option hypura_option_ubatch(uint32_t *n_ubatch)
                            HYPURA_OPTION_UNSIGNED,
                            .to.unsigned_integer = n_ubatch,
                            .min = 1,
-                           .max = 65536};
+                           .max = 65536,
+                           .also = "-ub --ubatch-size"};
 }
 
 hypura_option hypura_option_gpu(const char **gpu)
@@ -114,7 +116,8 @@ hypura_option hypura_option_threads(int *n_threads)
                            HYPURA_OPTION_INT,
                            .to.integer = n_threads,
                            .min = 1,
-                           .max = 512};
+                           .max = 512,
+                           .also = "-t"};
 }
 
 hypura_option hypura_option_models(const char **folder)

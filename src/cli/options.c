@@ -337,19 +337,52 @@ static const take_fn take[] = {
 
 /* ---- the command line ---------------------------------------------------- */
 
-static const hypura_option *find_option(const hypura_syntax *syntax, const char *name, size_t length)
+static bool is_among(const char *names, const char *word, size_t length)
+{
+    while (names && *names) {
+        const size_t n = strcspn(names, " ");
+        if (n == length && memcmp(names, word, length) == 0) {
+            return true;
+        }
+        names += n + strspn(names + n, " ");
+    }
+    return false;
+}
+
+/* word: with its dashes. */
+static const hypura_option *find_option(const hypura_syntax *syntax, const char *word, size_t length)
 {
     for (int i = 0; i < syntax->n_options; i++) {
         const hypura_option *option = &syntax->options[i];
-        if (strlen(option->name) == length && memcmp(option->name, name, length) == 0) {
+        const bool named = length > 2 && memcmp(word, "--", 2) == 0 && strlen(option->name) == length - 2 &&
+                           memcmp(option->name, word + 2, length - 2) == 0;
+        if (named || is_among(option->also, word, length)) {
             return option;
         }
     }
     return NULL;
 }
 
+/* What users of llama.cpp and Ollama look for, and what there is. */
+static const struct {
+    const char *names;
+    const char *hint;
+} foreign[] = {
+    {"-m --model", "MODEL is given without an option"},
+    {"-hf -hfr --hf-repo -mu --model-url -hff --hf-file", "hypura pull hf.co/USER/REPOSITORY:TYPE fetches a model"},
+    {"-ngl --gpu-layers --n-gpu-layers -ncmoe --n-cpu-moe -cmoe --cpu-moe -ot --override-tensor -fit --fit",
+     "--memory, --vram and --gpu say what may be used, and all else follows"},
+    {"--mmap --no-mmap --mlock --direct-io -dio", "weights are read directly, as many as --memory lets stay"},
+    {"-mm --mmproj --image --audio --lora -md --model-draft", "not there yet; to a model with a projector, hypura serve shows images"},
+};
+
 static hypura_status unknown_option(const hypura_syntax *syntax, const char *word, size_t length, hypura_error *error)
 {
+    for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++) {
+        if (is_among(foreign[i].names, word, length)) {
+            return hypura_fail(error, HYPURA_ERR_USAGE, "unknown option %.*s (%s)", (int)length, word, foreign[i].hint);
+        }
+    }
     const char *names[64] = {"help"};
     int n = 1;
     for (int i = 0; i < syntax->n_options && n < 64; i++) {
@@ -379,7 +412,7 @@ static hypura_status parse_option(const hypura_syntax *syntax, int argc, char *c
     if (length > INT_MAX / 2) {
         length = INT_MAX / 2;
     }
-    const hypura_option *option = strncmp(word, "--", 2) == 0 ? find_option(syntax, word + 2, length - 2) : NULL;
+    const hypura_option *option = find_option(syntax, word, length);
     if (!option) {
         return unknown_option(syntax, word, length, error);
     }

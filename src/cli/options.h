@@ -96,6 +96,7 @@ typedef struct hypura_option {
     bool zero;                  /* SIZE: 0 means none, and may be given */
     const char *const *choices; /* CHOICE, CHOICES: ends with NULL */
     bool *given;                /* set when the option occurs; NULL: not told */
+    const char *also;           /* what others call it, dashes included, parted by spaces; NULL: nothing else */
 } hypura_option;
 
 /* What a command accepts. `--help` and `-h` are understood everywhere. */

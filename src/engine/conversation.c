@@ -23,6 +23,7 @@ struct hypura_conversation {
     const struct llama_model *model;
     struct llama_context *ctx;
     hypura_shim_chat *chat; /* opened by the first render */
+    char *template;         /* NULL: the model's own */
     message *messages;
     size_t n_messages;
     size_t capacity;
@@ -59,6 +60,7 @@ void hypura_conversation_close(hypura_conversation *c)
         hypura_conversation_pop(c);
     }
     hypura_shim_chat_close(c->chat);
+    free(c->template);
     free(c->messages);
     free(c->tokens);
     free(c);
@@ -96,18 +98,41 @@ void hypura_conversation_pop(hypura_conversation *c)
     free(c->messages[--c->n_messages].text);
 }
 
+size_t hypura_conversation_messages(const hypura_conversation *c)
+{
+    return c->n_messages;
+}
+
+hypura_status hypura_conversation_choose_template(hypura_conversation *c, const char *text, hypura_error *error)
+{
+    const bool same = text && c->template ? strcmp(text, c->template) == 0 : !text && !c->template;
+    if (same) {
+        return HYPURA_OK;
+    }
+    char *copy = text ? strdup(text) : NULL;
+    if (text && !copy) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a chat template of %zu bytes", strlen(text));
+    }
+    hypura_shim_chat_close(c->chat);
+    free(c->template);
+    c->chat = NULL;
+    c->template = copy;
+    return HYPURA_OK;
+}
+
 hypura_status hypura_conversation_render(hypura_conversation *c, char **text, hypura_error *error)
 {
     char reason[256];
     *text = NULL;
     if (!c->chat) {
-        c->chat = hypura_shim_chat_open(c->model, reason, sizeof(reason));
+        c->chat = hypura_shim_chat_open(c->model, c->template, reason, sizeof(reason));
         if (!c->chat && reason[0] == '\0') {
             return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
-                               "this model has no chat template: give it the text to continue as a raw prompt");
+                               "this model has no chat template: give one (template), or the text to continue (raw)");
         }
         if (!c->chat) {
-            return hypura_fail(error, HYPURA_ERR_FORMAT, "the model's chat template cannot be used: %s", reason);
+            return hypura_fail(error, HYPURA_ERR_FORMAT, "%s chat template cannot be used: %s",
+                               c->template ? "the given" : "the model's", reason);
         }
     }
     const char **parts = malloc(2 * c->n_messages * sizeof(*parts));
@@ -121,7 +146,7 @@ hypura_status hypura_conversation_render(hypura_conversation *c, char **text, hy
     *text = hypura_shim_chat_apply(c->chat, parts, parts + c->n_messages, c->n_messages, reason, sizeof(reason));
     free(parts);
     if (!*text) {
-        return hypura_fail(error, HYPURA_ERR_FORMAT, "the model's chat template rejects the conversation: %s", reason);
+        return hypura_fail(error, HYPURA_ERR_FORMAT, "the chat template rejects the conversation: %s", reason);
     }
     return HYPURA_OK;
 }

@@ -19,6 +19,11 @@ void hypura_conversation_clear(hypura_conversation *conversation);
 
 /* ---- messages ----------------------------------------------------------- */
 
+/* A template in Jinja in place of the model's own; NULL: the model's. Before the first render. */
+hypura_status hypura_conversation_choose_template(hypura_conversation *conversation, const char *text,
+                                                  hypura_error *error);
+size_t hypura_conversation_messages(const hypura_conversation *conversation);
+
 /* Adds a message (its text is copied) and takes the last one back. */
 hypura_status hypura_conversation_push(hypura_conversation *conversation, const char *role, const char *text,
                                        hypura_error *error);

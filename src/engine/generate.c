@@ -12,81 +12,15 @@
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "engine/sampler.h"
 #include "engine/text.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
     MAX_PIECE_BYTES = 4096, /* text of one token */
 };
-
-/* ---- sampling ----------------------------------------------------------- */
-
-static hypura_status check_sampling(const hypura_sampling *s, hypura_error *error)
-{
-    if (!(s->temperature >= 0.0f) || isinf(s->temperature)) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "temperature %g: pass 0 (greedy) or more", (double)s->temperature);
-    }
-    if (!(s->top_p >= 0.0f && s->top_p <= 1.0f)) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "top_p %g: pass 0 to 1 (off)", (double)s->top_p);
-    }
-    if (!(s->min_p >= 0.0f && s->min_p <= 1.0f)) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "min_p %g: pass 0 (off) to 1", (double)s->min_p);
-    }
-    if (s->top_k < 0) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "top_k %d: pass 0 (off) or more", s->top_k);
-    }
-    return HYPURA_OK;
-}
-
-/* Tokens that the model's file forbids as output get no chance. False when memory
- * ran out. */
-static bool suppress(const struct llama_vocab *vocab, struct llama_sampler *chain)
-{
-    int32_t n = 0;
-    const llama_token *tokens = llama_vocab_get_suppress_tokens(vocab, &n);
-    if (n <= 0) {
-        return true;
-    }
-    llama_logit_bias *bias = malloc((size_t)n * sizeof(*bias));
-    if (!bias) {
-        return false;
-    }
-    for (int32_t i = 0; i < n; i++) {
-        bias[i] = (llama_logit_bias){tokens[i], -INFINITY};
-    }
-    llama_sampler_chain_add(chain, llama_sampler_init_logit_bias(llama_vocab_n_tokens(vocab), n, bias));
-    free(bias);
-    return true;
-}
-
-/* NULL when memory ran out. */
-static struct llama_sampler *open_sampler(const struct llama_vocab *vocab, const hypura_sampling *s)
-{
-    struct llama_sampler *chain = llama_sampler_chain_init((struct llama_sampler_chain_params){.no_perf = true});
-    if (!suppress(vocab, chain)) {
-        llama_sampler_free(chain);
-        return NULL;
-    }
-    if (!(s->temperature > 0.0f)) {
-        llama_sampler_chain_add(chain, llama_sampler_init_greedy());
-        return chain;
-    }
-    if (s->top_k > 0) {
-        llama_sampler_chain_add(chain, llama_sampler_init_top_k(s->top_k));
-    }
-    if (s->top_p < 1.0f) {
-        llama_sampler_chain_add(chain, llama_sampler_init_top_p(s->top_p, 1));
-    }
-    if (s->min_p > 0.0f) {
-        llama_sampler_chain_add(chain, llama_sampler_init_min_p(s->min_p, 1));
-    }
-    llama_sampler_chain_add(chain, llama_sampler_init_temp(s->temperature));
-    llama_sampler_chain_add(chain, llama_sampler_init_dist(s->seed));
-    return chain;
-}
 
 /* ---- the prompt --------------------------------------------------------- */
 
@@ -137,7 +71,7 @@ static hypura_status encode_prompt(hypura_model *model, llama_token *tokens, uin
     const uint32_t limit = model->prepared.context.n_ubatch;
     if (*n > limit) {
         return hypura_fail(error, HYPURA_ERR_USAGE,
-                           "the encoder takes at most %u tokens at once, the prompt has %u: pass a larger n_ubatch",
+                           "the encoder takes at most %u tokens at once, the prompt has %u: give a larger ubatch",
                            limit, *n);
     }
     hypura_conversation_empty(model->conversation);
@@ -181,7 +115,7 @@ static hypura_status decode_prompt(hypura_model *model, llama_token *tokens, uin
     }
     if (n > context->n_context) {
         return hypura_fail(error, HYPURA_ERR_USAGE,
-                           "the prompt takes %u tokens and the context holds %u: pass a larger n_context, "
+                           "the prompt takes %u tokens and the context holds %u: give a larger context, "
                            "or start a new conversation",
                            n, context->n_context);
     }
@@ -224,7 +158,7 @@ static bool pass_on(const hypura_generate_options *options, const hypura_text *t
     return goes_on;
 }
 
-static hypura_status answer(hypura_model *model, const hypura_generate_options *options, struct llama_sampler *sampler,
+static hypura_status answer(hypura_model *model, const hypura_generate_options *options, hypura_sampler *sampler,
                             hypura_text *text, handed *passed, hypura_result *result, hypura_error *error)
 {
     const struct llama_vocab *vocab = llama_model_get_vocab(model->llama);
@@ -235,7 +169,11 @@ static hypura_status answer(hypura_model *model, const hypura_generate_options *
             result->context_full = true;
             break;
         }
-        llama_token token = llama_sampler_sample(sampler, model->ctx, -1);
+        llama_token token = 0;
+        hypura_status sampled = hypura_sampler_next(sampler, model->ctx, &token, error);
+        if (sampled != HYPURA_OK) {
+            return sampled;
+        }
         if (llama_vocab_is_eog(vocab, token)) {
             break;
         }
@@ -334,9 +272,12 @@ static hypura_status run(hypura_model *model, const hypura_generate_options *opt
 {
     brake_wire wire = {.options = options};
     llama_token *tokens = NULL;
-    struct llama_sampler *sampler = NULL;
+    hypura_sampler *sampler = NULL;
     uint32_t n = 0;
     hypura_status status = prompt_tokens(model, options, &tokens, &n, error);
+    if (status == HYPURA_OK) {
+        status = hypura_sampler_open(llama_model_get_vocab(model->llama), options, tokens, n, &sampler, error);
+    }
     llama_set_abort_callback(model->ctx, options->progress ? is_pulled : NULL, &wire);
     if (status == HYPURA_OK) {
         const uint64_t start = hypura_clock_us();
@@ -347,13 +288,11 @@ static hypura_status run(hypura_model *model, const hypura_generate_options *opt
         }
     }
     if (status == HYPURA_OK) {
-        sampler = open_sampler(llama_model_get_vocab(model->llama), &options->sampling);
         hypura_statistics before;
         hypura_model_statistics(model, &before);
         handed passed = {0};
         const uint64_t start = hypura_clock_us();
-        status = sampler ? answer(model, options, sampler, text, &passed, result, error)
-                         : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the tokens that must not be put out");
+        status = answer(model, options, sampler, text, &passed, result, error);
         /* A terminal that stands still, or who reads slowly, is not the model's time. */
         result->decode_s = (double)(hypura_clock_us() - start - passed.us) * 1e-6;
         if (status == HYPURA_OK) {
@@ -367,9 +306,23 @@ static hypura_status run(hypura_model *model, const hypura_generate_options *opt
     if (status == HYPURA_ERR_CANCELLED && wire.pulled) {
         status = stop(model, text, result, error);
     }
-    llama_sampler_free(sampler);
+    hypura_sampler_close(sampler);
     free(tokens);
     return status;
+}
+
+/* The prompt as a message, after the system text where it is the first. */
+static hypura_status ask(hypura_model *model, const hypura_generate_options *options, hypura_error *error)
+{
+    hypura_conversation *conversation = model->conversation;
+    hypura_status status = HYPURA_OK;
+    if (hypura_conversation_messages(conversation) == 0) {
+        status = hypura_conversation_choose_template(conversation, options->chat_template, error);
+        if (status == HYPURA_OK && options->system) {
+            status = hypura_conversation_push(conversation, "system", options->system, error);
+        }
+    }
+    return status == HYPURA_OK ? hypura_conversation_push(conversation, "user", options->prompt, error) : status;
 }
 
 hypura_status hypura_generate(hypura_model *model, const hypura_generate_options *options, hypura_result *result,
@@ -381,25 +334,26 @@ hypura_status hypura_generate(hypura_model *model, const hypura_generate_options
     if (!options->prompt) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "there is no prompt");
     }
-    hypura_status status = check_sampling(&options->sampling, error);
+    hypura_status status = hypura_sampler_check(options, error);
     if (status == HYPURA_OK) {
         status = check_model(model, error);
     }
     if (status != HYPURA_OK) {
         return status;
     }
+    const size_t n_before = hypura_conversation_messages(model->conversation);
     if (!options->raw) {
-        status = hypura_conversation_push(model->conversation, "user", options->prompt, error);
+        status = ask(model, options, error);
     }
     if (status == HYPURA_OK) {
         status = run(model, options, &text, result, error);
-        const bool answered = !result->stopped_by_user || text.whole.bytes > 0;
-        if (!options->raw && status == HYPURA_OK && answered) {
-            status = hypura_conversation_push(model->conversation, "assistant", text.whole.data, error);
-        }
-        if (!options->raw && (status != HYPURA_OK || !answered)) {
-            hypura_conversation_pop(model->conversation);
-        }
+    }
+    const bool answered = status == HYPURA_OK && (!result->stopped_by_user || text.whole.bytes > 0);
+    if (!options->raw && answered) {
+        status = hypura_conversation_push(model->conversation, "assistant", text.whole.data, error);
+    }
+    while (!(answered && status == HYPURA_OK) && hypura_conversation_messages(model->conversation) > n_before) {
+        hypura_conversation_pop(model->conversation);
     }
     result->text = text.whole.data;
     return status;

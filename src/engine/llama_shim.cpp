@@ -6,6 +6,7 @@
 #include "chat.h"
 #include "common.h"
 #include "ggml-impl.h"
+#include "json-schema-to-grammar.h"
 #include "llama-context.h"
 #include "llama-ext.h"
 #include "llama-kv-cache-iswa.h"
@@ -263,11 +264,12 @@ struct hypura_shim_chat {
     common_chat_templates_ptr templates;
 };
 
-hypura_shim_chat *hypura_shim_chat_open(const struct llama_model *model, char *error, size_t error_bytes)
+hypura_shim_chat *hypura_shim_chat_open(const struct llama_model *model, const char *text, char *error,
+                                        size_t error_bytes)
 {
     fill(error, error_bytes, "");
     try {
-        common_chat_templates_ptr templates = common_chat_templates_init(model, "");
+        common_chat_templates_ptr templates = common_chat_templates_init(model, text ? text : "");
         if (!common_chat_templates_was_explicit(templates.get())) {
             return nullptr;
         }
@@ -306,5 +308,32 @@ char *hypura_shim_chat_apply(const hypura_shim_chat *chat, const char *const *ro
     } catch (const std::exception &e) {
         fill(error, error_bytes, e.what());
         return nullptr;
+    }
+}
+
+struct llama_sampler *hypura_shim_grammar_open(const struct llama_vocab *vocab, const char *grammar,
+                                               const char *json_schema, char *error, size_t error_bytes)
+{
+    fill(error, error_bytes, "");
+    try {
+        const std::string text = json_schema ? json_schema_to_grammar(common_json::parse(json_schema)) : grammar;
+        struct llama_sampler *sampler = llama_sampler_init_grammar(vocab, text.c_str(), "root");
+        if (!sampler) {
+            fill(error, error_bytes, "it does not parse, or has no rule named root");
+        }
+        return sampler;
+    } catch (const std::exception &e) {
+        fill(error, error_bytes, e.what());
+        return nullptr;
+    }
+}
+
+bool hypura_shim_grammar_accept(struct llama_sampler *grammar, llama_token token)
+{
+    try {
+        llama_sampler_accept(grammar, token);
+        return true;
+    } catch (const std::exception &) {
+        return false;
     }
 }

@@ -71,15 +71,26 @@ int hypura_shim_n_cores(void);
 
 typedef struct hypura_shim_chat hypura_shim_chat;
 
-/* The template of the model. NULL when it has none (error stays empty) or when
- * it does not parse (error tells). */
-hypura_shim_chat *hypura_shim_chat_open(const struct llama_model *model, char *error, size_t error_bytes);
+/* text, in Jinja, or where that is NULL the template of the model. NULL when it has
+ * none (error stays empty) or when it does not parse (error tells). */
+hypura_shim_chat *hypura_shim_chat_open(const struct llama_model *model, const char *text, char *error,
+                                        size_t error_bytes);
 void hypura_shim_chat_close(hypura_shim_chat *chat);
 
 /* Renders n messages, then the opening of the assistant's answer. Returns text
  * to be freed with free(), or NULL with error filled. */
 char *hypura_shim_chat_apply(const hypura_shim_chat *chat, const char *const *roles, const char *const *contents,
                              size_t n, char *error, size_t error_bytes);
+
+/* ---- grammars ----------------------------------------------------------- */
+
+/* A sampler that rules out what does not go on with text of a grammar in GBNF, or of one
+ * made of a JSON schema; the other is NULL. NULL with error filled when it cannot be understood:
+ * llama.cpp itself then prints what it read last. */
+struct llama_sampler *hypura_shim_grammar_open(const struct llama_vocab *vocab, const char *grammar,
+                                               const char *json_schema, char *error, size_t error_bytes);
+/* False when the token does not go on with the text: no more can be sampled. */
+bool hypura_shim_grammar_accept(struct llama_sampler *grammar, llama_token token);
 
 #ifdef __cplusplus
 }

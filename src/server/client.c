@@ -26,6 +26,8 @@ struct hypura_client {
 typedef struct answering {
     hypura_text_fn on_text;
     void *user;
+    hypura_progress_fn progress;
+    void *progress_user;
     sse_reader events;
     hypura_result *result;
     hypura_buffer text;
@@ -85,6 +87,17 @@ static bool on_event(void *user, const char *data, size_t bytes)
     return go_on;
 }
 
+static int on_progress(void *user, curl_off_t down_total, curl_off_t down, curl_off_t up_total, curl_off_t up)
+{
+    answering *to = user;
+    (void)down_total;
+    (void)down;
+    (void)up_total;
+    (void)up;
+    to->stopped = to->stopped || (to->progress && !to->progress(to->progress_user, "waiting for the server", 0, 0));
+    return to->stopped;
+}
+
 static size_t on_data(char *data, size_t size, size_t n, void *user)
 {
     answering *to = user;
@@ -107,6 +120,15 @@ static json_t *make_body(const hypura_client *client, const hypura_generate_opti
                   "min_p", (double)sampling->min_p, "top_k", sampling->top_k, "seed", (json_int_t)sampling->seed);
     if (options->max_tokens > 0) {
         json_object_set_new(body, "max_tokens", json_integer(options->max_tokens));
+    }
+    if (sampling->repeat_penalty > 0.0f) {
+        json_object_set_new(body, "repeat_penalty", json_real((double)sampling->repeat_penalty));
+    }
+    if (options->grammar) {
+        json_object_set_new(body, "grammar", json_string(options->grammar));
+    }
+    if (options->json_schema) {
+        json_object_set_new(body, "json_schema", json_loads(options->json_schema, 0, NULL));
     }
     if (prompt) {
         json_object_set_new(body, "prompt", prompt);
@@ -159,6 +181,9 @@ static hypura_status run(hypura_client *client, const char *path, const char *bo
     curl_easy_setopt(client->curl, CURLOPT_POSTFIELDS, body);
     curl_easy_setopt(client->curl, CURLOPT_WRITEFUNCTION, on_data);
     curl_easy_setopt(client->curl, CURLOPT_WRITEDATA, a);
+    curl_easy_setopt(client->curl, CURLOPT_XFERINFOFUNCTION, on_progress);
+    curl_easy_setopt(client->curl, CURLOPT_XFERINFODATA, a);
+    curl_easy_setopt(client->curl, CURLOPT_NOPROGRESS, 0L);
     a->curl = client->curl;
     a->begin_us = hypura_clock_us();
     const CURLcode code = curl_easy_perform(client->curl);
@@ -166,19 +191,69 @@ static hypura_status run(hypura_client *client, const char *path, const char *bo
     return tell(a, client, code, error);
 }
 
+static hypura_status check(const hypura_generate_options *options, hypura_error *error)
+{
+    json_error_t reason;
+    json_t *schema = options->json_schema ? json_loads(options->json_schema, 0, &reason) : json_null();
+    hypura_status status = HYPURA_OK;
+    if (!schema) {
+        status = hypura_fail(error, HYPURA_ERR_USAGE, "the JSON schema cannot be used: %s", reason.text);
+    }
+    json_decref(schema);
+    json_t *system = json_string(options->system ? options->system : "");
+    json_t *grammar = json_string(options->grammar ? options->grammar : "");
+    if (!system || !grammar) {
+        status = hypura_fail(error, HYPURA_ERR_USAGE, "the %s is no UTF-8", system ? "grammar" : "system text");
+    }
+    json_decref(system);
+    json_decref(grammar);
+    return status;
+}
+
+/* Takes text over. */
+static bool add_message(hypura_client *client, const char *role, json_t *text)
+{
+    json_t *message = json_pack("{s:s, s:o}", "role", role, "content", text);
+    return message && json_array_append_new(client->messages, message) == 0;
+}
+
+static void drop_messages(hypura_client *client, size_t n_left)
+{
+    while (json_array_size(client->messages) > n_left) {
+        json_array_remove(client->messages, json_array_size(client->messages) - 1);
+    }
+}
+
+void hypura_client_reset(hypura_client *client)
+{
+    json_array_clear(client->messages);
+}
+
 hypura_status hypura_client_generate(hypura_client *client, const hypura_generate_options *options,
                                      hypura_result *result, hypura_error *error)
 {
-    answering a = {.on_text = options->on_text, .user = options->on_text_user, .result = result};
+    answering a = {.on_text = options->on_text,
+                   .user = options->on_text_user,
+                   .progress = options->progress,
+                   .progress_user = options->progress_user,
+                   .result = result};
     memset(result, 0, sizeof(*result));
     hypura_error_clear(error);
-    json_t *prompt = options->raw ? json_string(options->prompt)
-                                  : json_pack("{s:s, s:s}", "role", "user", "content", options->prompt);
-    if (!prompt) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "the prompt is no UTF-8");
+    const hypura_status checked = check(options, error);
+    const size_t n_before = json_array_size(client->messages);
+    json_t *prompt = json_string(options->prompt);
+    if (checked != HYPURA_OK || !prompt) {
+        json_decref(prompt);
+        return checked != HYPURA_OK ? checked : hypura_fail(error, HYPURA_ERR_USAGE, "the prompt is no UTF-8");
     }
-    if (!options->raw && json_array_append_new(client->messages, prompt) != 0) {
-        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for another message");
+    if (!options->raw) {
+        const bool first = n_before == 0 && options->system;
+        const bool added = (!first || add_message(client, "system", json_string(options->system))) &&
+                           add_message(client, "user", prompt);
+        if (!added) {
+            drop_messages(client, n_before);
+            return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for another message");
+        }
     }
     json_t *body = make_body(client, options, options->raw ? prompt : NULL);
     char *text = json_dumps(body, JSON_COMPACT);
@@ -198,10 +273,9 @@ hypura_status hypura_client_generate(hypura_client *client, const hypura_generat
         status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the answer");
     }
     result->text = a.text.data;
-    if (!options->raw && status == HYPURA_OK) {
-        json_array_append_new(client->messages, json_pack("{s:s, s:s}", "role", "assistant", "content", result->text));
-    } else if (!options->raw) {
-        json_array_remove(client->messages, json_array_size(client->messages) - 1);
+    const bool answered = status == HYPURA_OK && (!a.stopped || a.text.bytes > 0);
+    if (!options->raw && !(answered && add_message(client, "assistant", json_string(result->text)))) {
+        drop_messages(client, n_before);
     }
     return status;
 }

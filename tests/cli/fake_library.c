@@ -363,6 +363,11 @@ hypura_status hypura_generate(hypura_model *model, const hypura_generate_options
         return hypura_fail(error, HYPURA_ERR_IO, "reading expert 3 of layer 1 failed");
     }
     if (strcmp(prompt, "options") == 0) {
+        if (options->system || options->grammar || options->json_schema || options->chat_template) {
+            snprintf(text, sizeof text, "system %s grammar %s schema %s template %s ", options->system, options->grammar,
+                     options->json_schema, options->chat_template);
+            emit(&to, text);
+        }
         snprintf(text, sizeof text, "temp %.2f top_p %.2f min_p %.2f top_k %d seed %s max %u raw %d",
                  (double)sampling->temperature, (double)sampling->top_p, (double)sampling->min_p, sampling->top_k,
                  sampling->seed == 7 ? "7" : "other", options->max_tokens, options->raw);
@@ -385,6 +390,11 @@ hypura_status hypura_generate(hypura_model *model, const hypura_generate_options
         (void)(emit(&to, text) && emit(&to, prompt));
     }
     return HYPURA_OK;
+}
+
+void hypura_model_reset(hypura_model *model)
+{
+    model->n_turns = 0;
 }
 
 void hypura_result_clear(hypura_result *result)
@@ -484,6 +494,11 @@ hypura_status hypura_client_generate(hypura_client *client, const hypura_generat
     (void)options;
     (void)result;
     return hypura_fail(error, HYPURA_ERR_IO, "the fake library reaches nobody");
+}
+
+void hypura_client_reset(hypura_client *client)
+{
+    (void)client;
 }
 
 void hypura_client_close(hypura_client *client)

@@ -29,7 +29,13 @@ static void test_run_hands_over_options(void **state)
         {{NULL}, "temp 0.80 top_p 0.95 min_p 0.05 top_k 40 seed other max 0 raw 0\n"},
         {{"--temp", "0", "--top-p=1", "--min-p=0", "--top-k=0", "--seed=7", "--raw", "--max-tokens", "9"},
          "temp 0.00 top_p 1.00 min_p 0.00 top_k 0 seed 7 max 9 raw 1\n"},
+        {{"-n", "9", "-s=7", "--temperature", "0"},
+         "temp 0.00 top_p 0.95 min_p 0.05 top_k 40 seed 7 max 9 raw 0\n"},
+        {{"-sys", "Be brief.", "-j", "{}", "--chat-template-file", "template"},
+         "system Be brief. grammar (null) schema {} template {{ messages }} temp 0.80 top_p 0.95 min_p 0.05 top_k 40 seed "
+         "other max 0 raw 0\n"},
     };
+    driver_write("template", "{{ messages }}\n", 15);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const char *words[DRIVER_MAX_WORDS] = {"run", "moe.gguf", "--prompt", "options"};
         memcpy(words + 4, cases[i].words, sizeof cases[i].words);
@@ -283,16 +289,27 @@ static void test_conversation_on_a_terminal(void **state)
     assert_true(terminal_expect(&on, "[3] again\r\n> ", from));
 
     from = on.used;
+    terminal_type(&on, "/?\n/clear\nanew\n");
+    assert_true(terminal_expect(&on, "/bye or Ctrl-D ends", from));
+    assert_true(terminal_expect(&on, "[1] anew\r\n> ", from));
+
+    from = on.used;
     terminal_type(&on, "\003");
     assert_true(terminal_expect(&on, "to leave)\r\n> ", from));
     terminal_type(&on, "\003");
     assert_int_equal(terminal_wait(&on), 0);
-    assert_non_null(strstr(on.screen + from, "prompt     9 tokens")); /* three answers of 3 */
+    assert_non_null(strstr(on.screen + from, "prompt     12 tokens")); /* four answers of 3 */
     terminal_close(&on);
 
     terminal_open(&on, (const char *[]){driver_program, "run", "moe.gguf", "--interactive", NULL});
     assert_true(terminal_expect(&on, "> ", 0));
     terminal_type(&on, "\004"); /* Ctrl-D */
+    assert_int_equal(terminal_wait(&on), 0);
+    terminal_close(&on);
+
+    terminal_open(&on, (const char *[]){driver_program, "run", "moe.gguf", NULL});
+    assert_true(terminal_expect(&on, "> ", 0));
+    terminal_type(&on, "/bye\n");
     assert_int_equal(terminal_wait(&on), 0);
     terminal_close(&on);
 }

@@ -270,6 +270,113 @@ static void seeds_decide(void **state)
     hypura_model_close(model);
 }
 
+/* The system text comes before the first prompt, and once; a template given takes the model's place. */
+static void conversations_begin_as_they_are_told(void **state)
+{
+    (void)state;
+    static const char template[] =
+        "{% for m in messages %}{{ m['role'] }}={{ m['content'] }};{% endfor %}{% if add_generation_prompt %}a={% endif %}";
+    hypura_model *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
+    hypura_generate_options wanted = {
+        .prompt = "Name a colour.", .system = "Be brief.", .chat_template = template, .max_tokens = 5};
+    hypura_result first = generate(model, &wanted);
+    wanted.prompt = "Another one.";
+    wanted.system = "Be long.";
+    hypura_result second = generate(model, &wanted);
+
+    char text[1024];
+    hypura_model_reset(model);
+    hypura_generate_options raw = {.prompt = "system=Be brief.;user=Name a colour.;a=", .raw = true, .max_tokens = 5};
+    hypura_result expected = generate(model, &raw);
+    assert_string_equal(first.text, expected.text);
+    snprintf(text, sizeof(text), "system=Be brief.;user=Name a colour.;assistant=%s;user=Another one.;a=", first.text);
+    hypura_result_clear(&expected);
+    raw.prompt = text;
+    expected = generate(model, &raw);
+    assert_string_equal(second.text, expected.text);
+
+    /* A template that cannot be used leaves nothing behind. */
+    hypura_model_reset(model);
+    hypura_result result;
+    hypura_error error;
+    wanted.chat_template = "{% if %}";
+    fixture_fails(HYPURA_ERR_FORMAT, hypura_generate(model, &wanted, &result, &error), &error, "the given chat template");
+    wanted = (hypura_generate_options){
+        .prompt = "Name a colour.", .system = "Be brief.", .chat_template = template, .max_tokens = 5};
+    hypura_result again = generate(model, &wanted);
+    assert_string_equal(again.text, first.text);
+    hypura_result_clear(&first);
+    hypura_result_clear(&second);
+    hypura_result_clear(&expected);
+    hypura_result_clear(&again);
+    hypura_model_close(model);
+}
+
+static void an_answer_is_of_its_grammar(void **state)
+{
+    (void)state;
+    hypura_model *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
+    hypura_generate_options wanted = {.prompt = "What is the capital of France?", .max_tokens = 40};
+    const hypura_sampling samplings[] = {{.temperature = 0}, {.temperature = 1.0f, .top_p = 0.9f, .top_k = 40, .seed = 3}};
+    for (size_t i = 0; i < sizeof(samplings) / sizeof(*samplings); i++) {
+        wanted.sampling = samplings[i];
+        hypura_result free_text = generate(model, &wanted);
+        hypura_model_reset(model);
+        wanted.grammar = "root ::= \"yes\" | \"perhaps\"";
+        hypura_result result = generate(model, &wanted);
+        assert_true(strcmp(result.text, "yes") == 0 || strcmp(result.text, "perhaps") == 0);
+        hypura_result_clear(&result);
+        hypura_model_reset(model);
+        /* One that forbids nothing changes nothing. */
+        wanted.grammar = "root ::= .*\n";
+        result = generate(model, &wanted);
+        assert_string_equal(result.text, free_text.text);
+        hypura_result_clear(&result);
+        hypura_model_reset(model);
+        wanted.grammar = NULL;
+        wanted.json_schema = "{\"type\":\"object\",\"properties\":{\"city\":{\"enum\":[\"Rome\",\"Paris\"]}},"
+                             "\"required\":[\"city\"],\"additionalProperties\":false}";
+        result = generate(model, &wanted);
+        char city[8] = "";
+        assert_int_equal(sscanf(result.text, " { \"city\" : \"%7[a-zA-Z]\"", city), 1);
+        assert_true(strcmp(city, "Rome") == 0 || strcmp(city, "Paris") == 0);
+        assert_int_equal(result.text[strlen(result.text) - 1], '}');
+        hypura_result_clear(&result);
+        hypura_result_clear(&free_text);
+        hypura_model_reset(model);
+        wanted.json_schema = NULL;
+    }
+    hypura_result result;
+    hypura_error error;
+    wanted.grammar = "root ::= (";
+    fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "the grammar cannot be used");
+    wanted.json_schema = "{}";
+    fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "exclude each other");
+    wanted.grammar = NULL;
+    wanted.json_schema = "{\"type\":";
+    fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "the JSON schema cannot");
+    hypura_model_close(model);
+}
+
+static void repeating_costs(void **state)
+{
+    (void)state;
+    hypura_model *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
+    hypura_generate_options wanted = {.prompt = "the cat the cat the cat the cat the", .raw = true, .max_tokens = 8};
+    hypura_result plain = generate(model, &wanted);
+    assert_non_null(strstr(plain.text, "cat the cat"));
+    wanted.sampling.repeat_penalty = 1.0f;
+    hypura_result off = generate(model, &wanted);
+    assert_string_equal(off.text, plain.text);
+    wanted.sampling.repeat_penalty = 3.0f; /* of the prompt's tokens too */
+    hypura_result punished = generate(model, &wanted);
+    assert_null(strstr(punished.text, " cat"));
+    hypura_result_clear(&plain);
+    hypura_result_clear(&off);
+    hypura_result_clear(&punished);
+    hypura_model_close(model);
+}
+
 static void context_ends(void **state)
 {
     (void)state;
@@ -306,6 +413,10 @@ static void what_cannot_be_asked(void **state)
     fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "min_p");
     wanted.sampling = (hypura_sampling){.temperature = 1, .top_k = -1};
     fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "top_k");
+    wanted.sampling = (hypura_sampling){.repeat_penalty = -1};
+    fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "repeat_penalty");
+    wanted = (hypura_generate_options){.prompt = "0001", .raw = true, .system = "x"};
+    fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "no system text");
     wanted = (hypura_generate_options){.prompt = "", .raw = true};
     fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "empty");
     wanted = (hypura_generate_options){.prompt = "0001"}; /* these models have no chat template */
@@ -394,6 +505,9 @@ int main(void)
         cmocka_unit_test(a_stopped_prompt_leaves_the_conversation_as_it_was),
         cmocka_unit_test(conversation_goes_on),
         cmocka_unit_test(seeds_decide),
+        cmocka_unit_test(conversations_begin_as_they_are_told),
+        cmocka_unit_test(an_answer_is_of_its_grammar),
+        cmocka_unit_test(repeating_costs),
         cmocka_unit_test(context_ends),
         cmocka_unit_test(what_cannot_be_asked),
         cmocka_unit_test(no_vocabulary),

@@ -8,6 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <arpa/inet.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 /* Nobody listens there: who asks gets HYPURA_ERR_IO. */
 #define NOBODY "http://127.0.0.1:9"
@@ -54,6 +57,56 @@ static void what_is_no_address_or_key_is_refused(void **state)
     assert_null(client);
 }
 
+static bool give_up(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    (void)what;
+    (void)done;
+    (void)total;
+    return ++*(int *)user < 2;
+}
+
+/* A server that takes the connection and says nothing. */
+static void waiting_can_be_given_up(void **state)
+{
+    (void)state;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t bytes = sizeof address;
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, bytes), 0);
+    assert_int_equal(listen(fd, 1), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &bytes), 0);
+    char url[64];
+    snprintf(url, sizeof url, "http://127.0.0.1:%u", ntohs(address.sin_port));
+    hypura_client *client = NULL;
+    hypura_error error;
+    hypura_result result;
+    int asked = 0;
+    assert_int_equal(hypura_client_open(url, NULL, "model", &client, &error), HYPURA_OK);
+    const hypura_generate_options options = {.prompt = "Hello.", .progress = give_up, .progress_user = &asked};
+    assert_int_equal(hypura_client_generate(client, &options, &result, &error), HYPURA_OK);
+    assert_true(result.stopped_by_user);
+    assert_string_equal(result.text, "");
+    hypura_result_clear(&result);
+    hypura_client_close(client);
+    (void)close(fd);
+}
+
+static void what_is_no_schema_is_not_sent(void **state)
+{
+    (void)state;
+    hypura_client *client = NULL;
+    hypura_error error;
+    hypura_result result;
+    assert_int_equal(hypura_client_open(NOBODY, NULL, "model", &client, &error), HYPURA_OK);
+    hypura_generate_options options = {.prompt = "Hello.", .json_schema = "{"};
+    assert_int_equal(hypura_client_generate(client, &options, &result, &error), HYPURA_ERR_USAGE);
+    assert_non_null(strstr(error.message, "the JSON schema cannot be used"));
+    options = (hypura_generate_options){.prompt = "Hello.", .system = "\xff"};
+    assert_int_equal(hypura_client_generate(client, &options, &result, &error), HYPURA_ERR_USAGE);
+    assert_non_null(strstr(error.message, "the system text is no UTF-8"));
+    hypura_client_close(client);
+}
+
 /* A server in this process, on a port that was free. */
 static void a_server_tells_where_it_listens(void **state)
 {
@@ -82,6 +135,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_no_text_is_not_sent),
         cmocka_unit_test(what_is_no_address_or_key_is_refused),
+        cmocka_unit_test(waiting_can_be_given_up),
+        cmocka_unit_test(what_is_no_schema_is_not_sent),
         cmocka_unit_test(a_server_tells_where_it_listens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

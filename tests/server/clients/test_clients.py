@@ -300,6 +300,14 @@ class Run(unittest.TestCase):
         talk = subprocess.run([harness.HYPURA, "run", DENSE, "--server", server.url, "--interactive", "--temp", "0",
                                "--max-tokens", "8"], input="Hello.\nAnd you?\n", capture_output=True, text=True, check=True)
         self.assertEqual(len(talk.stdout.splitlines()), 2)
+        # What it is told first, and what its answer has to be, say the same here and there.
+        words = [DENSE, "--prompt", "Are you well?", "--system", "You are a parrot.", "--json-schema",
+                 '{"type":"object","properties":{"word":{"enum":["yes","no"]}},"required":["word"]}', "--temp", "0"]
+        asked = subprocess.run([harness.HYPURA, "run", *words, "--server", server.url], capture_output=True, text=True, check=True)
+        self.assertIn(json.loads(asked.stdout)["word"], ("yes", "no"))
+        alone = subprocess.run([harness.HYPURA, "run", harness.model_path(DENSE), *words[1:], "--threads", "1"],
+                               capture_output=True, text=True, check=True)
+        self.assertEqual(json.loads(asked.stdout), json.loads(alone.stdout))
         failed = subprocess.run([harness.HYPURA, "run", "nobody", "--server", server.url, "--prompt", "hi"],
                                 capture_output=True, text=True)
         self.assertEqual(failed.returncode, 2)
