@@ -301,6 +301,8 @@ typedef struct hypura_replay_row {
     double   lru;
     double   ours;   /* what the pager does */
     double   belady; /* the most that any policy without reading ahead could hit */
+    double   foreseen;       /* share of what then misses that co-activation names a layer ahead */
+    double   foreseen_right; /* share of the absent experts named that are used */
 } hypura_replay_row;
 
 typedef struct hypura_replay_report {

@@ -50,7 +50,8 @@ static uint32_t take_step(hypura_cache *cache, const uint32_t *keys, const hypur
 }
 
 hypura_status hypura_cache_replay(const hypura_cache_trace *trace, const char *policy, uint32_t n_slots,
-                                  uint64_t *n_hits, hypura_error *error)
+                                  hypura_cache_watch_fn watch, void *watch_user, uint64_t *n_hits,
+                                  hypura_error *error)
 {
     uint32_t widest = 1;
     for (uint32_t s = 0; s < trace->n_steps; s++) {
@@ -66,7 +67,11 @@ hypura_status hypura_cache_replay(const hypura_cache_trace *trace, const char *p
                                : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to replay steps of %u keys", widest);
     *n_hits = 0;
     for (uint32_t s = 0; status == HYPURA_OK && s < trace->n_steps; s++) {
-        *n_hits += take_step(cache, trace->uses + trace->steps[s].first, &trace->steps[s], slots, present);
+        const uint32_t *keys = trace->uses + trace->steps[s].first;
+        if (watch) {
+            watch(watch_user, cache, &trace->steps[s], keys);
+        }
+        *n_hits += take_step(cache, keys, &trace->steps[s], slots, present);
     }
     for (uint32_t at = 0; status == HYPURA_OK && trace->n_steps == 0 && at < trace->n_uses; at++) {
         const uint32_t group = trace->uses[at] / (trace->n_keys / trace->n_groups);

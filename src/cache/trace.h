@@ -11,7 +11,7 @@
 #ifndef HYPURA_CACHE_TRACE_H
 #define HYPURA_CACHE_TRACE_H
 
-#include "hypura.h"
+#include "cache/cache.h"
 
 typedef struct hypura_cache_step {
     uint32_t first; /* uses[first .. first + n), distinct keys */
@@ -28,9 +28,15 @@ typedef struct hypura_cache_trace {
     uint32_t n_groups;
 } hypura_cache_trace;
 
-/* Uses that a cache of that policy (as in hypura_cache_options) hits, from empty. */
+/* Told of each step before it, with the cache as it is then, and the step's keys. */
+typedef void (*hypura_cache_watch_fn)(void *user, const hypura_cache *cache, const hypura_cache_step *step,
+                                      const uint32_t *keys);
+
+/* Uses that a cache of that policy (as in hypura_cache_options) hits, from empty. watch
+ * NULL: nobody is told. */
 hypura_status hypura_cache_replay(const hypura_cache_trace *trace, const char *policy, uint32_t n_slots,
-                                  uint64_t *n_hits, hypura_error *error);
+                                  hypura_cache_watch_fn watch, void *watch_user, uint64_t *n_hits,
+                                  hypura_error *error);
 
 /* The most that any policy could hit which reads a key only when it is needed, uses
  * taken one by one: what leaves is what is needed last from now on (Belady, "A study

@@ -19,6 +19,8 @@ static json_t *report_json(const hypura_replay_report *report)
         hypura_json_real(&entry, "lru", row->lru);
         hypura_json_real(&entry, "ours", row->ours);
         hypura_json_real(&entry, "belady", row->belady);
+        hypura_json_real(&entry, "foreseen", row->foreseen);
+        hypura_json_real(&entry, "foreseen_right", row->foreseen_right);
         hypura_json_append(&rows, entry);
     }
     hypura_json_integer(&object, "tokens", report->n_tokens);
@@ -32,14 +34,14 @@ static json_t *report_json(const hypura_replay_report *report)
 
 static hypura_status print_report(const hypura_replay_report *report, hypura_error *error)
 {
-    static const char *const titles[] = {"slots", "of all", "tokens' worth", "LRU", "ours", "Belady", "of the way"};
+    static const char *const titles[] = {"slots", "of all", "tokens' worth", "LRU", "ours", "Belady", "of the way", "foreseen", "right"};
     const double n_all = (double)report->n_layers * report->n_experts;
     const double per_token = (double)report->n_uses / report->n_tokens;
     hypura_table table;
     hypura_output_printf("%u tokens, %u layers of %u experts; a token uses %.0f of them, all tokens %.0f %%\n\n",
                          report->n_tokens, report->n_layers, report->n_experts, per_token,
                          100.0 * (double)report->n_distinct / n_all);
-    hypura_table_open(&table, "rrrrrrr");
+    hypura_table_open(&table, "rrrrrrrrr");
     for (size_t i = 0; i < sizeof titles / sizeof *titles; i++) {
         hypura_table_cell(&table, "%s", titles[i]);
     }
@@ -56,6 +58,8 @@ static hypura_status print_report(const hypura_replay_report *report, hypura_err
         } else {
             hypura_table_cell(&table, "-");
         }
+        hypura_table_cell(&table, "%.0f %%", 100.0 * row->foreseen);
+        hypura_table_cell(&table, "%.0f %%", 100.0 * row->foreseen_right);
     }
     hypura_status status = hypura_table_print(&table, error);
     hypura_table_close(&table);
@@ -99,7 +103,9 @@ int hypura_command_replay(const hypura_environment *environment, int argc, char 
         .n_operands = 1,
         .about = "Takes a recorded route (lines \"token layer expert ...\", as run --trace writes them)\n"
                  "through an empty cache of expert slots, and tells which share of the uses hits: with\n"
-                 "LRU, with what the pager does, and at best, knowing the future (Belady).\n",
+                 "LRU, with what the pager does, and at best, knowing the future (Belady); and which share\n"
+                 "of what misses is foreseen a layer ahead by what earlier layers selected, and how many of\n"
+                 "these guesses are right.\n",
         .options = options,
         .n_options = sizeof options / sizeof *options,
     };

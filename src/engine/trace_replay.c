@@ -7,6 +7,7 @@
  */
 #include "cache/trace.h"
 #include "engine/route.h"
+#include "engine/trace_guess.h"
 
 #include "base/status.h"
 #include "hypura_measure.h"
@@ -134,9 +135,13 @@ static hypura_status fill_row(const hypura_cache_trace *trace, hypura_replay_row
     uint64_t lru = 0;
     uint64_t ours = 0;
     uint64_t belady = 0;
-    hypura_status status = hypura_cache_replay(&singles, "lru", n_slots, &lru, error);
+    hypura_status status = hypura_cache_replay(&singles, "lru", n_slots, NULL, NULL, &lru, error);
+    trace_guess guess = {0};
     if (status == HYPURA_OK) {
-        status = hypura_cache_replay(trace, NULL, n_slots, &ours, error);
+        status = trace_guess_open(&guess, trace, error);
+    }
+    if (status == HYPURA_OK) {
+        status = hypura_cache_replay(trace, NULL, n_slots, trace_guess_watch, &guess, &ours, error);
     }
     if (status == HYPURA_OK) {
         status = hypura_cache_belady(&singles, n_slots, &belady, error);
@@ -144,6 +149,9 @@ static hypura_status fill_row(const hypura_cache_trace *trace, hypura_replay_row
     row->lru = (double)lru / n_uses;
     row->ours = (double)ours / n_uses;
     row->belady = (double)belady / n_uses;
+    row->foreseen = guess.n_missed > 0 ? (double)guess.n_foreseen / (double)guess.n_missed : 0.0;
+    row->foreseen_right = guess.n_named > 0 ? (double)guess.n_foreseen / (double)guess.n_named : 0.0;
+    trace_guess_close(&guess);
     return status;
 }
 

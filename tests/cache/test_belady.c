@@ -107,7 +107,7 @@ static void test_every_policy_stays_below(void **state)
             assert_int_equal(hypura_cache_belady(&t.trace, n_slots, &most, NULL), HYPURA_OK);
             for (uint32_t p = 0; hypura_policy_at(p); p++) {
                 uint64_t n_hits = 0;
-                assert_int_equal(hypura_cache_replay(&t.trace, hypura_policy_at(p)->name, n_slots, &n_hits, NULL),
+                assert_int_equal(hypura_cache_replay(&t.trace, hypura_policy_at(p)->name, n_slots, NULL, NULL, &n_hits, NULL),
                                  HYPURA_OK);
                 assert_true(n_hits <= most);
             }
@@ -124,14 +124,14 @@ static void test_lru_by_hand(void **state)
         .uses = uses, .steps = steps, .n_uses = 8, .n_steps = 4, .n_keys = 4, .n_groups = 1};
     uint64_t n_hits = 0;
     /* 0 1 2 miss; 0 hits, 3 misses and 1 leaves; 2 hits; of 1 and 0 the latter hits first, 1 misses */
-    assert_int_equal(hypura_cache_replay(&trace, "lru", 3, &n_hits, NULL), HYPURA_OK);
+    assert_int_equal(hypura_cache_replay(&trace, "lru", 3, NULL, NULL, &n_hits, NULL), HYPURA_OK);
     assert_int_equal(n_hits, 3);
     /* one by one, 1 misses first and 0 leaves for it */
     hypura_cache_trace singles = trace;
     singles.n_steps = 0;
-    assert_int_equal(hypura_cache_replay(&singles, "lru", 3, &n_hits, NULL), HYPURA_OK);
+    assert_int_equal(hypura_cache_replay(&singles, "lru", 3, NULL, NULL, &n_hits, NULL), HYPURA_OK);
     assert_int_equal(n_hits, 2);
-    assert_int_equal(hypura_cache_replay(&trace, "no such policy", 3, &n_hits, NULL), HYPURA_ERR_USAGE);
+    assert_int_equal(hypura_cache_replay(&trace, "no such policy", 3, NULL, NULL, &n_hits, NULL), HYPURA_ERR_USAGE);
     assert_int_equal(hypura_cache_belady(&trace, 0, &n_hits, NULL), HYPURA_ERR_USAGE);
 }
 

@@ -39,7 +39,7 @@ hypura_status hypura_replay(const hypura_replay_options *options, hypura_replay_
     for (int i = 0; i < options->n_slots; i++) {
         const hypura_slot_count *slots = &options->slots[i];
         const uint32_t n = slots->percent > 0.0 ? (uint32_t)(16.0 * slots->percent / 100.0) : slots->count;
-        report->rows[i] = (hypura_replay_row){n, n / 32.0, n / 24.0, n / 16.0};
+        report->rows[i] = (hypura_replay_row){n, n / 32.0, n / 24.0, n / 16.0, n / 64.0, n / 48.0};
     }
     return HYPURA_OK;
 }

@@ -398,15 +398,16 @@ static void test_replay_json(void **state)
     assert_int_equal(driver_integer(json_array_get(shown, 0), "slots"), 6);
     assert_int_equal(driver_integer(json_array_get(shown, 1), "slots"), 8); /* of 16 */
     char *one = json_dumps(json_array_get(shown, 1), JSON_COMPACT);
-    json_t *row = driver_object(one, "slots lru ours belady");
+    json_t *row = driver_object(one, "slots lru ours belady foreseen foreseen_right");
     assert_true(driver_real(row, "lru") == 0.25 && driver_real(row, "belady") == 0.5);
+    assert_true(driver_real(row, "foreseen") == 0.125 && driver_real(row, "foreseen_right") > 0.16);
     json_decref(row);
     free(one);
     json_decref(object);
     driver_clear(&run);
 
     run = RUN("replay", "moe.gguf", "--slots", "8");
-    driver_expect(&run, 0, " 8  50.0 %           2.00  25.0 %  33.3 %  50.0 %        33 %\n", NULL);
+    driver_expect(&run, 0, " 8  50.0 %           2.00  25.0 %  33.3 %  50.0 %        33 %      12 %   17 %\n", NULL);
     driver_clear(&run);
     run = RUN("replay", "moe.gguf", "--slots", "101%");
     driver_expect(&run, 2, NULL, "--slots: 101% is out of range");

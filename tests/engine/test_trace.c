@@ -55,6 +55,28 @@ static void rows_follow_from_the_route(void **state)
     hypura_replay_report_clear(&report);
 }
 
+/* Each expert of the first layer brings one of the second: after a while all of these are foreseen. */
+static void what_follows_is_foreseen(void **state)
+{
+    (void)state;
+    enum { N_TOKENS = 160, N_EXPERTS = 16, LINE = 24 };
+    static char route[2 * N_TOKENS * LINE];
+    size_t at = 0;
+    for (int t = 0; t < N_TOKENS; t++) {
+        const int first = t * 5 % N_EXPERTS;
+        at += (size_t)snprintf(route + at, sizeof(route) - at, "%d 0 %d\n%d 1 %d\n", t, first, t, (first + 3) % N_EXPERTS);
+    }
+    write_route(route);
+    const hypura_slot_count slots[] = {{.count = 2}, {.count = 2 * N_EXPERTS}};
+    const hypura_replay_options options = {.path = path, .slots = slots, .n_slots = 2};
+    hypura_replay_report report;
+    assert_int_equal(hypura_replay(&options, &report, NULL), HYPURA_OK);
+    assert_true(report.rows[0].foreseen > 0.4 && report.rows[0].foreseen <= 0.5); /* nothing foretells the first layer */
+    assert_true(report.rows[0].foreseen_right > 0.95);
+    assert_true(report.rows[1].foreseen == 0.0); /* first uses alone are missed */
+    hypura_replay_report_clear(&report);
+}
+
 static void slots_are_chosen_where_none_are_given(void **state)
 {
     (void)state;
@@ -98,6 +120,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_follow_from_the_route),
+        cmocka_unit_test(what_follows_is_foreseen),
         cmocka_unit_test(slots_are_chosen_where_none_are_given),
         cmocka_unit_test(what_is_no_route_is_refused),
     };
