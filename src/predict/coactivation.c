@@ -13,8 +13,8 @@
 
 #define ROW_MOST  250
 #define SHRINK    2.0f   /* uses worth of belief that an expert is as likely as usual */
-#define LEAST     0.001f /* frequency, of one never seen */
-#define FOLD      16     /* factors before a product becomes a logarithm: each is below 3e5 */
+#define LEAST     0.5f   /* frequency, of one hardly seen, in those of one that is selected as often as any other */
+#define FOLD      16     /* factors before a product becomes a logarithm: each is below 1e6 */
 
 /* Of the log odds; fitted. */
 #define BIAS      0.7
@@ -216,8 +216,9 @@ void hypura_coactivation_score(const hypura_coactivation *seen, uint32_t layer, 
         then[before - 1] = earlier(seen, layer, 1, before);
         of_all[before - 1] = then[before - 1] ? log_uses(counts, before, then[before - 1]) : 0.0;
     }
+    const float least = LEAST * (float)then[0]->n_used / (float)counts->n_experts;
     for (uint32_t e = 0; e < counts->n_experts; e++) {
-        const double usual = frequencies[e] > LEAST ? frequencies[e] : LEAST;
+        const double usual = frequencies[e] > least ? frequencies[e] : least;
         double score = BIAS + OF_CHANCE * log_odds(chances[e]);
         double lift = 0.0; /* where there is no layer further before, that of the nearest stands for it */
         for (uint32_t before = 1; before <= HYPURA_COACTIVATION_LAYERS; before++) {
