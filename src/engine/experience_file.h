@@ -3,11 +3,12 @@
  * rates (experience_rates.c) and lessons (experience.c).
  *
  *     {"version":3, "cpu":"..", "rates":[{"type","columns","rows","used","batch","threads","repack","bytes_per_s",
- *     "disturbed"}], "others":[{"model","filled","threads","seconds","disturbed"}], "repacking":[{"type","bytes_per_s"}],
+ *     "disturbed","measured_unix_s"}], "others":[{"model","filled","threads","seconds","disturbed","measured_unix_s"}],
+ *     "repacking":[{"type","bytes_per_s"}],
  *      "models":[{"model":"..","threads","repack","lessons":[{..}]}]} (repack: enum hypura_form)
  *
- * `disturbed` counts the measurements that found no moment without other work on the machine;
- * 0: one did.
+ * `disturbed` counts the measurements, minutes apart, that found no moment without other work on the
+ * machine; 0: one did. measured_unix_s: the last one.
  *
  * What always holds stands in experience.h. Any thread; nothing is kept between calls.
  */

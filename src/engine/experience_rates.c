@@ -3,6 +3,7 @@
  * them: measured once, and kept. What other work on the machine disturbed is measured again in
  * later runs, a few times, and the best of it is kept. See experience.h.
  */
+#include "base/clock.h"
 #include "base/status.h"
 #include "engine/experience.h"
 #include "engine/experience_file.h"
@@ -10,9 +11,17 @@
 
 #include <math.h>
 #include <string.h>
+#include <time.h>
 
-/* A machine that is busy for good is measured so often, as each start waits for it. */
-enum { MAX_STORED_RATES = 256, MOST_DISTURBED = 3 };
+/* A machine that is busy for good is measured so often, as each start waits for it; and not again at once, as who is at work
+ * now still is a moment later. */
+enum { MAX_STORED_RATES = 256, MOST_DISTURBED = 3, AGAIN_S = 600 };
+
+/* How long a measurement waits for a moment without other work; and when it has come to so much together that
+ * it goes without saying that there is none. */
+#define PATIENCE_US       1000000u
+#define SHORT_PATIENCE_US 100000u
+#define LONG_US           3000000u
 
 /* Of a prompt's product, tokens and rows of the weight; more of them change little. */
 #define MOST_PROMPT_TOKENS 256
@@ -70,6 +79,7 @@ static int find_types(const hypura_map *map, const hypura_survey *survey, bool r
 typedef struct known {
     json_t *root;
     json_t *measured;
+    uint64_t begin_us; /* when this did */
 } known;
 
 /* What entries are told apart by. */
@@ -81,6 +91,7 @@ static bool open_known(const char *cache_dir, known *k)
 {
     k->root = experience_load(cache_dir);
     k->measured = json_array();
+    k->begin_us = hypura_clock_us();
     return k->root && k->measured;
 }
 
@@ -97,16 +108,30 @@ static json_t *rate_key(const hypura_product_shape *shape, int n_threads)
                      "repack", (int)shape->repack);
 }
 
-static bool is_settled(const json_t *entry)
+static uint64_t patience_us(const known *k)
 {
-    const double n_disturbed = experience_number(entry, "disturbed");
-    return n_disturbed <= 0.0 || n_disturbed >= MOST_DISTURBED;
+    return hypura_clock_us() - k->begin_us < LONG_US ? PATIENCE_US : SHORT_PATIENCE_US;
 }
 
-/* How often it was disturbed, when it was measured once more. */
-static int count_disturbed(const json_t *entry, bool disturbed)
+static double count_disturbed(const json_t *entry)
 {
-    return disturbed ? (int)experience_number(entry, "disturbed") + 1 : 0;
+    return fmin(fmax(experience_number(entry, "disturbed"), 0.0), MOST_DISTURBED);
+}
+
+/* Whether it is to be taken as it is. A clock may have been set back since. */
+static bool is_settled(const json_t *entry)
+{
+    const double n = count_disturbed(entry);
+    const bool lately = fabs((double)time(NULL) - experience_number(entry, "measured_unix_s")) < AGAIN_S;
+    return n <= 0.0 || n >= MOST_DISTURBED || lately;
+}
+
+/* It was measured once more. */
+static void note_measured(json_t *entry, bool disturbed)
+{
+    const double n = disturbed ? count_disturbed(entry) + 1.0 : 0.0;
+    (void)json_object_set_new(entry, "disturbed", json_integer((json_int_t)n));
+    (void)json_object_set_new(entry, "measured_unix_s", json_integer((json_int_t)time(NULL)));
 }
 
 /* ---- storing --------------------------------------------------------------------- */
@@ -123,8 +148,8 @@ static void merge(json_t *array, const char *const *keys, const json_t *measured
             experience_append(array, json_incref(entry), MAX_STORED_RATES);
             continue;
         }
-        const double n_stored = experience_number(stored, "disturbed");
-        const double n = experience_number(entry, "disturbed");
+        const double n_stored = count_disturbed(stored);
+        const double n = count_disturbed(entry);
         const double seconds = experience_number(stored, "seconds");
         const double rate = experience_number(stored, "bytes_per_s");
         if (rate > experience_number(entry, "bytes_per_s")) {
@@ -168,19 +193,13 @@ static void store_measured(const known *k, const char *cache_dir, experience_cha
 
 /* ---- products --------------------------------------------------------------------- */
 
-static hypura_status probe(const hypura_model_options *options, const hypura_product_shape *shape, int n_threads,
-                           double *bytes_per_s, bool *disturbed, hypura_error *error)
+static hypura_status probe(const known *k, const hypura_model_options *options, const hypura_product_shape *shape,
+                           int n_threads, double *bytes_per_s, bool *disturbed, hypura_error *error)
 {
     if (options->progress && !options->progress(options->progress_user, "measuring the processor", 0, 0)) {
         return hypura_fail(error, HYPURA_ERR_CANCELLED, "measuring the processor was stopped");
     }
-    return hypura_probe_products(shape, n_threads, bytes_per_s, disturbed, error);
-}
-
-static void keep_rate(json_t *entry, double bytes_per_s, bool disturbed)
-{
-    (void)json_object_set_new(entry, "bytes_per_s", json_real(bytes_per_s));
-    (void)json_object_set_new(entry, "disturbed", json_integer(count_disturbed(entry, disturbed)));
+    return hypura_probe_products(shape, n_threads, patience_us(k), bytes_per_s, disturbed, error);
 }
 
 /* *is_new: it was measured now. */
@@ -197,7 +216,7 @@ static hypura_status find_rate(known *k, const hypura_model_options *options, co
     *bytes_per_s = stored;
     *is_new = measure && (stored <= 0.0 || !is_settled(entry));
     if (*is_new) {
-        status = probe(options, shape, n_threads, &now, &disturbed, error);
+        status = probe(k, options, shape, n_threads, &now, &disturbed, error);
     }
     if (*is_new && status == HYPURA_OK) {
         *bytes_per_s = fmax(stored, now);
@@ -205,7 +224,8 @@ static hypura_status find_rate(known *k, const hypura_model_options *options, co
             entry = key;
             experience_append(rates, json_incref(key), MAX_STORED_RATES);
         }
-        keep_rate(entry, *bytes_per_s, disturbed);
+        (void)json_object_set_new(entry, "bytes_per_s", json_real(*bytes_per_s));
+        note_measured(entry, disturbed);
         (void)json_array_append(k->measured, entry);
     }
     json_decref(key);
@@ -239,12 +259,15 @@ static hypura_status look_again(known *k, const hypura_model_options *options, c
     bool disturbed = false;
     json_t *key = rate_key(shape, n_threads);
     json_t *entry = experience_find(k->measured, key, RATE_KEYS);
-    const hypura_status status = probe(options, shape, n_threads, &again, &disturbed, error);
+    const hypura_status status = probe(k, options, shape, n_threads, &again, &disturbed, error);
     if (status == HYPURA_OK) {
         *bytes_per_s = fmax(*bytes_per_s, again);
-        if (!disturbed || !is_settled(entry)) {
-            keep_rate(entry, *bytes_per_s, disturbed);
-        }
+    }
+    if (status == HYPURA_OK && (!disturbed || count_disturbed(entry) > 0.0)) {
+        (void)json_object_set_new(entry, "bytes_per_s", json_real(*bytes_per_s));
+    }
+    if (status == HYPURA_OK && !disturbed) {
+        note_measured(entry, false);
     }
     json_decref(key);
     return status;
@@ -299,12 +322,13 @@ hypura_status hypura_experience_others(const char *cache_dir, const hypura_map *
     double now = 0.0;
     bool disturbed = false;
     if (status == HYPURA_OK && others && (stored <= 0.0 || !is_settled(entry))) {
-        status = hypura_probe_nodes(others, n_threads, &now, &disturbed, error);
+        status = hypura_probe_nodes(others, n_threads, patience_us(&k), &now, &disturbed, error);
     }
     rates->others_s = now <= 0.0 || (stored > 0.0 && stored < now) ? stored : now;
     if (status == HYPURA_OK && now > 0.0) {
         (void)json_object_set_new(key, "seconds", json_real(rates->others_s));
-        (void)json_object_set_new(key, "disturbed", json_integer(count_disturbed(entry, disturbed)));
+        (void)json_object_set(key, "disturbed", json_object_get(entry, "disturbed"));
+        note_measured(key, disturbed);
         (void)json_array_append(k.measured, key);
         store_measured(&k, cache_dir, store_others);
     }

@@ -258,7 +258,7 @@ static hypura_status compute_failed(hypura_model *model, int code, const char *w
     }
     if (code == 1) {
         return hypura_fail(error, HYPURA_ERR_USAGE,
-                           "the context of %u tokens has no room for %u more: pass a larger n_context",
+                           "the context of %u tokens has no room for %u more: give it a larger one",
                            model->prepared.context.n_context, n);
     }
     hypura_status status = code == GGML_STATUS_ALLOC_FAILED ? HYPURA_ERR_MEMORY : HYPURA_ERR_BACKEND;

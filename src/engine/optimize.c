@@ -217,7 +217,7 @@ static hypura_status open_partial(optimizer *o)
     if (o->fd < 0) {
         return fail_writing(o, errno);
     }
-    if (flock(o->fd, LOCK_EX | LOCK_NB) != 0) {
+    if (flock(o->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) { /* some file systems have no locks */
         return hypura_fail(o->error, HYPURA_ERR_IO, "%s is being written by another process", o->partial);
     }
     if (hypura_records_match(o->records, o->partial, why, sizeof why) && read_table(o)) {

@@ -138,8 +138,8 @@ double hypura_product_bytes(const hypura_product_shape *shape)
     return (double)ggml_row_size((enum ggml_type)shape->type, shape->columns) * (double)(shape->rows * n_matrices);
 }
 
-hypura_status hypura_probe_products(const hypura_product_shape *shape, int n_threads, double *bytes_per_s,
-                                    bool *disturbed, hypura_error *error)
+hypura_status hypura_probe_products(const hypura_product_shape *shape, int n_threads, uint64_t most_us,
+                                    double *bytes_per_s, bool *disturbed, hypura_error *error)
 {
     timed_graph g;
     double seconds = 1.0;
@@ -157,7 +157,7 @@ hypura_status hypura_probe_products(const hypura_product_shape *shape, int n_thr
     }
     status = build_products(&g, shape, n, error);
     if (status == HYPURA_OK) {
-        status = timed_graph_run(&g, &seconds, disturbed, error);
+        status = timed_graph_run(&g, most_us, &seconds, disturbed, error);
     }
     timed_graph_close(&g);
     *bytes_per_s = (double)bytes * n * shape->n_rows / seconds;

@@ -22,9 +22,9 @@ double hypura_product_bytes(const hypura_product_shape *shape);
 
 /* Bytes of weights per second, of each row of activations anew; with one row they come
  * from memory, not from a processor's cache. disturbed: other work took processors all the
- * while, so it may be more. */
-hypura_status hypura_probe_products(const hypura_product_shape *shape, int n_threads, double *bytes_per_s,
-                                    bool *disturbed, hypura_error *error);
+ * while, so it may be more; for a moment without it is waited as long as most_us. */
+hypura_status hypura_probe_products(const hypura_product_shape *shape, int n_threads, uint64_t most_us,
+                                    double *bytes_per_s, bool *disturbed, hypura_error *error);
 
 /* Bytes of weights per second that one thread brings into the processor's own layout;
  * 0 where the type has none. */

@@ -257,7 +257,7 @@ static int make_copies(hypura_nodes *nodes, copies *all)
     return n_times < most_times ? n_times : most_times;
 }
 
-hypura_status hypura_probe_nodes(hypura_nodes *nodes, int n_threads, double *seconds, bool *disturbed,
+hypura_status hypura_probe_nodes(hypura_nodes *nodes, int n_threads, uint64_t most_us, double *seconds, bool *disturbed,
                                  hypura_error *error)
 {
     timed_graph g;
@@ -284,7 +284,7 @@ hypura_status hypura_probe_nodes(hypura_nodes *nodes, int n_threads, double *sec
         }
     }
     if (status == HYPURA_OK && ggml_graph_n_nodes(g.graph) > 0) {
-        status = timed_graph_run(&g, seconds, disturbed, error);
+        status = timed_graph_run(&g, most_us, seconds, disturbed, error);
         *seconds /= n_times;
     }
     timed_graph_close(&g);

@@ -18,6 +18,9 @@
 
 enum { PATH_BYTES = 4096, MAX_PROFILES = 64 };
 
+/* Four times what is ever tried (probe_storage.c): more is memory that nobody asked for. */
+#define MOST_FLIGHT_BYTES (UINT64_C(64) << 20)
+
 static bool file_path(const char *cache_dir, char *path, size_t capacity)
 {
     int n = snprintf(path, capacity, "%s/profile.json", cache_dir);
@@ -139,6 +142,7 @@ static bool decode(const json_t *entry, hypura_profile *profile)
               get_rate(entry, "memory_bytes_per_s", &p.memory_bytes_per_s) &&
               get_rate(entry, "direct_bytes_per_s", &p.direct_bytes_per_s) &&
               get_rate(entry, "read_latency_us", &p.read_latency_us) && decode_io_rates(entry, &p);
+    ok = ok && (uint64_t)block * (uint64_t)depth <= MOST_FLIGHT_BYTES;
     if (!ok || !is_power_of_two(align_offset) || !is_power_of_two(align_memory) || !is_power_of_two(block)) {
         return false;
     }

@@ -21,10 +21,6 @@ enum { N_RUNS = 5, MOST_RUNS = 50 };
 /* What takes less is run more often: a disturbance can last some hundredths of a second. */
 #define LEAST_US 60000u
 
-/* What takes longer is not repeated any more: on a busy machine a run takes 20 times as
- * long, and somebody waits for the model. */
-#define MOST_US 1000000u
-
 void timed_graph_close(timed_graph *g)
 {
     ggml_backend_buffer_free(g->values);
@@ -73,9 +69,9 @@ static uint64_t processor_us(void)
 
 /* The median of the runs that were not disturbed, after one that is not counted; where
  * there was none of these, the fastest. A thread that has to wait for its processor holds
- * all up, and what is measured is kept, so on a busy machine more runs are made until one
- * was not disturbed, for a second; threads that wait for others spin. */
-hypura_status timed_graph_run(timed_graph *g, double *seconds, bool *disturbed, hypura_error *error)
+ * all up, and what is measured is kept, so on a busy machine, where a run takes 20 times as long,
+ * more runs are made until one was not disturbed; threads that wait for others spin. */
+hypura_status timed_graph_run(timed_graph *g, uint64_t most_us, double *seconds, bool *disturbed, hypura_error *error)
 {
     double calm_us[MOST_RUNS];
     double best_us = 0.0;
@@ -93,7 +89,7 @@ hypura_status timed_graph_run(timed_graph *g, double *seconds, bool *disturbed, 
             calm_us[n_calm++] = us;
         }
         best_us = i <= 0 || us < best_us ? us : best_us;
-        if (hypura_clock_us() - first_us >= MOST_US) {
+        if (hypura_clock_us() - first_us >= most_us) {
             break;
         }
     }

@@ -31,7 +31,7 @@ void timed_graph_close(timed_graph *g);
 hypura_status timed_graph_give_values(timed_graph *g, struct ggml_context *context, hypura_error *error);
 
 /* Seconds that computing it once takes, and whether no run was free of other work on its processors: then it may take
- * less. */
-hypura_status timed_graph_run(timed_graph *g, double *seconds, bool *disturbed, hypura_error *error);
+ * less. One that is free of it is waited for as long as most_us, or a run. */
+hypura_status timed_graph_run(timed_graph *g, uint64_t most_us, double *seconds, bool *disturbed, hypura_error *error);
 
 #endif

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static char cache_dir[1024];
@@ -184,8 +185,9 @@ static bool stop_at_once(void *user, const char *what, uint64_t done, uint64_t t
     return false;
 }
 
-/* Says of all that is stored how often it was disturbed, and of rates what they are, unless that is 0. */
-static void rewrite_rates(int n_disturbed, double bytes_per_s)
+/* Says of all that is stored how often it was disturbed, when it was measured, and of rates what they are, unless that
+ * is 0. */
+static void rewrite_rates_of(int64_t measured_unix_s, int n_disturbed, double bytes_per_s)
 {
     json_t *root = json_load_file(stored, 0, NULL);
     json_t *entry;
@@ -194,12 +196,18 @@ static void rewrite_rates(int n_disturbed, double bytes_per_s)
     json_array_foreach(json_object_get(root, "rates"), i, entry)
     {
         assert_int_equal(json_object_set_new(entry, "disturbed", json_integer(n_disturbed)), 0);
+        assert_int_equal(json_object_set_new(entry, "measured_unix_s", json_integer(measured_unix_s)), 0);
         if (bytes_per_s > 0.0) {
             assert_int_equal(json_object_set_new(entry, "bytes_per_s", json_real(bytes_per_s)), 0);
         }
     }
     assert_int_equal(json_dump_file(root, stored, 0), 0);
     json_decref(root);
+}
+
+static void rewrite_rates(int n_disturbed, double bytes_per_s)
+{
+    rewrite_rates_of(0, n_disturbed, bytes_per_s);
 }
 
 static void rates_are_measured_once(void **state)
@@ -251,7 +259,16 @@ static void rates_are_measured_once(void **state)
     rewrite_rates(2, 1e18);
     fixture_ok(hypura_experience_rates(&options, &small, &survey, 1, true, true, &rates, &error), &error);
     assert_true(rates.by_type[0].bytes_per_s == 1e18);
-    rewrite_rates(3, 1.0); /* but not for ever */
+    json_t *root = json_load_file(stored, 0, NULL); /* looked at twice, and counted once */
+    const json_t *first = json_array_get(json_object_get(root, "rates"), 0);
+    const json_int_t n_disturbed = json_integer_value(json_object_get(first, "disturbed"));
+    assert_true(n_disturbed == 0 || n_disturbed == 3);
+    assert_true(json_integer_value(json_object_get(first, "measured_unix_s")) > 0);
+    json_decref(root);
+    rewrite_rates_of((int64_t)time(NULL), 1, 1.0); /* but not at once, */
+    fixture_ok(hypura_experience_rates(&stopped, &small, &survey, 1, true, true, &rates, &error), &error);
+    assert_true(n_asked == 1 && rates.by_type[0].bytes_per_s == 1.0);
+    rewrite_rates(3, 1.0); /* nor for ever */
     fixture_ok(hypura_experience_rates(&stopped, &small, &survey, 1, true, true, &rates, &error), &error);
     assert_true(n_asked == 1 && rates.by_type[0].bytes_per_s == 1.0);
 }
@@ -320,7 +337,7 @@ static void a_busy_processor_is_told(void **state)
     double bytes_per_s;
     bool disturbed = false;
     hypura_error error;
-    fixture_ok(hypura_probe_products(&shape, n_threads < 512 ? n_threads : 512, &bytes_per_s, &disturbed, &error), &error);
+    fixture_ok(hypura_probe_products(&shape, n_threads < 512 ? n_threads : 512, 1000000, &bytes_per_s, &disturbed, &error), &error);
     assert_true(disturbed && bytes_per_s > 0.0);
 }
 

@@ -29,7 +29,7 @@ static double seconds_of(hypura_nodes *nodes)
 {
     hypura_error error;
     double seconds = -1.0;
-    const hypura_status status = hypura_probe_nodes(nodes, 2, &seconds, &(bool){false}, &error);
+    const hypura_status status = hypura_probe_nodes(nodes, 2, 1000000, &seconds, &(bool){false}, &error);
     if (status != HYPURA_OK) {
         fail_msg("%s", error.message);
     }

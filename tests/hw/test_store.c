@@ -238,6 +238,7 @@ static void values_without_sense_are_refused(void **state)
         {"\"io_depth\": 8", "\"io_depth\": 1e3"},
         {"\"io_depth\": 8", "\"io_depth\": 99999999999"},
         {"\"io_depth\": 8,", ""},
+        {"\"io_depth\": 8", "\"io_depth\": 65"}, /* of 1 MiB each */
         {"\"io_rates\"", "\"rates\""},
         {"\"depth\": 32", "\"depth\": 0"},
         {"\"bytes_per_s\": 3000000000.0", "\"bytes_per_s\": -1"},
