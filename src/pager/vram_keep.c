@@ -25,6 +25,9 @@
 
 /* ---- ids of batches ------------------------------------------------------------ */
 
+/* For each stage: enough for 2,048 tokens of 128 experts. Of more the last ones are noted. */
+#define MOST_IDS_BYTES ((size_t)1 << 20)
+
 /* Rows of all experts, of which the first are those selected: a router's come sorted. */
 hypura_status vram_open_batches(hypura_vram *vram, hypura_error *error)
 {
@@ -32,6 +35,7 @@ hypura_status vram_open_batches(hypura_vram *vram, hypura_error *error)
     ggml_backend_buffer_type_t host = ggml_backend_dev_host_buffer_type(vram->device);
     const int                  n_stages = hypura_vram_n_stages(vram);
     vram->batch_bytes = (size_t)vram->pager->plan->n_ubatch * (size_t)map->n_experts * sizeof(int32_t);
+    vram->batch_bytes = vram->batch_bytes < MOST_IDS_BYTES ? vram->batch_bytes : MOST_IDS_BYTES;
     if (vram->batch_bytes == 0 || n_stages == 0) {
         return HYPURA_OK;
     }
@@ -60,10 +64,11 @@ bool hypura_vram_has_batches(const hypura_vram *vram)
 static vram_batch *describe(hypura_vram *vram, int bundle, int set, int64_t n_used, int64_t n_tokens, size_t row_bytes,
                             bool stays)
 {
-    vram_batch *batch = &vram->batches[set];
-    const bool  fits = (size_t)n_tokens * row_bytes <= vram->batch_bytes && vram_can_copy(vram, bundle);
+    vram_batch   *batch = &vram->batches[set];
+    const int64_t most = (int64_t)(vram->batch_bytes / row_bytes);
+    const bool    fits = most > 0 && vram_can_copy(vram, bundle);
     batch->bundle = fits ? bundle : -1;
-    batch->n_tokens = (uint32_t)n_tokens;
+    batch->n_tokens = (uint32_t)(n_tokens < most ? n_tokens : most);
     batch->n_used = (uint32_t)n_used;
     batch->row = (uint32_t)(row_bytes / sizeof(int32_t));
     batch->stays = stays;
@@ -75,14 +80,19 @@ void hypura_vram_note_batch(hypura_vram *vram, int bundle, int set, const struct
 {
     const vram_batch *batch = describe(vram, bundle, set, ids->ne[0], ids->ne[1], ids->nb[1], true);
     if (batch) {
-        ggml_backend_tensor_get_async(vram->backend, ids, batch->ids, 0, ggml_nbytes(ids));
+        const size_t before = (size_t)(ids->ne[1] - batch->n_tokens) * ids->nb[1];
+        ggml_backend_tensor_get_async(vram->backend, ids, batch->ids, before, ggml_nbytes(ids) - before);
     }
 }
 
 int32_t *hypura_vram_give_batch(hypura_vram *vram, int bundle, int set, uint32_t n_used, uint32_t n_tokens,
                                 bool stays)
 {
-    const vram_batch *batch = describe(vram, bundle, set, n_used, n_tokens, n_used * sizeof(int32_t), stays);
+    vram_batch *batch = describe(vram, bundle, set, n_used, n_tokens, n_used * sizeof(int32_t), stays);
+    if (batch && batch->n_tokens < n_tokens) {
+        batch->bundle = -1;
+        return NULL;
+    }
     return batch ? batch->ids : NULL;
 }
 

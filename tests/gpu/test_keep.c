@@ -135,6 +135,49 @@ static void slots_change_under_nobody(void **state)
     free(expected);
 }
 
+/* How often each expert was selected, as the slots' history has it, by a prompt in parts of n tokens. Returns of how many
+ * layers that is: others are whole on the GPU, and the last one sees the last token of each part alone. */
+static uint32_t count_uses(uint32_t n, uint32_t *n_uses)
+{
+    const hypura_model_options options = options_of(80);
+    hypura_model *model = NULL;
+    hypura_error error;
+    llama_token tokens[N_PROMPT + 1];
+    fixture_ok(hypura_model_open_with(&options, &(hypura_model_extras){0}, &model, &error), &error);
+    hypura_replay_fill(tokens, N_PROMPT + 1, (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama)));
+    for (uint32_t i = 0; i < N_PROMPT; i += n) {
+        fixture_ok(hypura_model_decode_part(model, tokens + i, n, i + n == N_PROMPT, &error), &error);
+    }
+    fixture_ok(hypura_model_decode(model, &tokens[N_PROMPT], 1, false, &error), &error); /* the last layers' are noted then */
+    const hypura_vram *vram = model->pager->vrams[0];
+    uint32_t n_layers = 0;
+    for (int b = 0; b < N_LAYERS - 1; b++) {
+        for (uint32_t e = 0; vram->bundles[b].paged && e < N_EXPERTS; e++) {
+            n_uses[n_layers * N_EXPERTS + e] = hypura_cache_uses(vram->pools[0].cache, vram->bundles[b].first_key + e);
+        }
+        n_layers += vram->bundles[b].paged;
+    }
+    hypura_model_close(model);
+    return n_layers;
+}
+
+/* Ids that nobody waits for, of large parts, against those that are read before their layer, of small ones. */
+static void what_a_prompt_selects_is_noted(void **state)
+{
+    (void)state;
+    uint32_t unread[N_LAYERS * N_EXPERTS], known[N_LAYERS * N_EXPERTS];
+    const uint32_t n_layers = count_uses(N_PART, unread);
+    assert_true(n_layers > 0);
+    assert_int_equal(count_uses(N_PART / 2, known), n_layers);
+    uint32_t n_all = 0, n_other = 0;
+    for (uint32_t key = 0; key < n_layers * N_EXPERTS; key++) {
+        n_all += known[key];
+        n_other += (uint32_t)abs((int)known[key] - (int)unread[key]);
+    }
+    assert_int_equal(n_all, (N_PROMPT + 1) * N_USED * n_layers);
+    assert_in_range(n_other, 0, n_all / 50); /* parts of other lengths are rounded in other places */
+}
+
 /* RAM that is short may lack what would go: it is noted, and slots stay as they are. */
 static void short_ram_loses_nothing(void **state)
 {
@@ -166,6 +209,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(the_first_tokens_find_what_the_prompt_used, gpu_no_faults),
         cmocka_unit_test_teardown(slots_change_under_nobody, gpu_no_faults),
+        cmocka_unit_test_teardown(what_a_prompt_selects_is_noted, gpu_no_faults),
         cmocka_unit_test_teardown(short_ram_loses_nothing, gpu_no_faults),
     };
     return cmocka_run_group_tests(tests, gpu_setup, fixture_teardown);
