@@ -17,10 +17,11 @@
 #   RUNS     (default: 3)   PLAIN_RUNS of fit and ncmoe (default: as RUNS)
 #   VARIANTS how Hypura runs (default: auto). FORESIGHT as `hypura bench` takes it; FORESIGHT/compute: copies by the queue
 #            that computes instead of the GPU's copy engine, of Vulkan; FORESIGHT/0.85: emulates a guess of the next layer
-#            of which so much comes true
+#            of which so much comes true; FORESIGHT/own: without the route, what the model's routers select
 #
 # llama.cpp reads a prompt of PROMPT tokens behind nothing, and decodes behind PROMPT + TOKENS, as Hypura's second window does.
-# Its model is mapped and in the page cache; Hypura reads past it. What all put out is kept in OUT.
+# Its model is mapped and in the page cache; Hypura reads past it: on a slow drive most of the time is that, and a MODEL in
+# memory (mount -t tmpfs) spares it where none is to be limited. What all put out is kept in OUT.
 set -u
 model=${1:?gpu.sh MODEL TRACE} trace=${2:?gpu.sh MODEL TRACE}
 bin=${BIN:-build} vram=${VRAM:-50%,25%,75%} ncmoe=${NCMOE:-24,12,36,48} tokens=${TOKENS:-64} prompt=${PROMPT:-2048} runs=${RUNS:-3} plain_runs=${PLAIN_RUNS:-${RUNS:-3}}
@@ -31,6 +32,13 @@ gpu=(${GPU:+--gpu "$GPU"})
 ubatch=(${UBATCH:+--ubatch "$UBATCH"})
 dev=(${GPU:+-dev "${GPU//,//}"}) # llama.cpp divides by layers over these
 
+# The module that llama-bench loads: hypura finds it by itself.
+for module in cuda hip vulkan; do
+    if [ -z "${GGML_BACKEND_PATH:-}" ] && [ -f "$bin/libggml-$module.so" ]; then
+        export GGML_BACKEND_PATH="$bin/libggml-$module.so"
+    fi
+done
+
 # Without the GPU llama.cpp would compute on the processor, and say nothing.
 devices=$("$bin/llama-bench" --list-devices 2>&1)
 if ! grep -q "${GPU:+$(printf '%s' "${GPU%%,*}"):.*}MiB free" <<<"$devices"; then
@@ -40,21 +48,22 @@ fi
 
 row() { printf '%-48s %17s %19s  %s\n' "$@"; }
 
-# "median (least-most)" of one test of llama-bench
-plain_rate() {
+# "ubatch|median (least-most)" of each test of one llama-bench
+plain_rates() {
     "$bin/llama-bench" -m "$model" "${dev[@]}" -ngl 99 -r "$plain_runs" -o json "$@" 2>>"$out/llama-bench.log" | tee -a "$out/llama-bench.json" |
         python3 -c 'import json,statistics,sys
-rates = sorted(json.load(sys.stdin)[0]["samples_ts"])
-print("%.1f (%.1f-%.1f)" % (statistics.median(rates), rates[0], rates[-1]))'
+for test in json.load(sys.stdin):
+    rates = sorted(test["samples_ts"])
+    print("%d|%.1f (%.1f-%.1f)" % (test["n_ubatch"], statistics.median(rates), rates[0], rates[-1]))'
 }
 plain_row() {
-    local name=$1 ub decode=
+    local name=$1 ub rate decode
     shift
-    for ub in ${UBATCH:-2048 512}; do
-        decode=${decode:-$(plain_rate -p 0 -n "$tokens" -d $((prompt + tokens)) "$@")}
-        row "$name, ubatch $ub" "$(plain_rate -p "$prompt" -n 0 -b "$((ub > 2048 ? ub : 2048))" -ub "$ub" "$@")" "$decode" ""
+    decode=$(plain_rates -p 0 -n "$tokens" -d $((prompt + tokens)) "$@")
+    while IFS='|' read -r ub rate; do
+        row "$name, ubatch $ub" "$rate" "${decode#*|}" ""
         decode=-
-    done
+    done < <(plain_rates -p "$prompt" -n 0 -b "$((${UBATCH:-0} > 2048 ? UBATCH : 2048))" -ub "${UBATCH:-2048,512}" "$@")
 }
 
 # Hypura's rows, one for each cell of the options. A route is for where experts are paged: it would cut every graph else.
@@ -71,9 +80,9 @@ for cell in json.load(open(sys.argv[1]))["cells"]:
     m = lambda name: h.get(name) or 0.0
     spread = lambda name: "%.1f (%.1f-%.1f)" % (m(name), h["min"].get(name) or 0.0, h["max"].get(name) or 0.0)
     n = m("readbacks_per_token") or 1
-    print("%-48s %17s %19s  hit %.3f, up %.1f MB (%.1f foreseen, %.2f right), read %.1f MB, cpu %.1f ms; %d cuts (%.1f ahead, %.1f again): wait %.0f us, submit %.0f us"
+    print("%-48s %17s %19s  behind the prompt %.1f; hit %.3f, up %.1f MB (%.1f foreseen, %.2f right), read %.1f MB, cpu %.1f ms; %d cuts (%.1f ahead, %.1f again): wait %.0f us, submit %.0f us"
           % ("%s, %.2f GB, ubatch %d" % (sys.argv[2], cell.get("vram_bytes", 0) / 1e9, cell["ubatch"]), spread("prefill_tok_s"), spread("decode_tok_s"),
-             m("vram_hit_rate_bytes"), m("uploaded_bytes_per_token") / 1e6, m("foreseen_bytes_per_token") / 1e6, m("foreseen_useful"),
+             m("decode_cold_tok_s"), m("vram_hit_rate_bytes"), m("uploaded_bytes_per_token") / 1e6, m("foreseen_bytes_per_token") / 1e6, m("foreseen_useful"),
              m("bytes_per_token") / 1e6, 1e3 * m("cpu_s"),
              m("readbacks_per_token"), m("ahead_per_token"), m("repeated_per_token"),
              1e6 * m("readback_s") / n, 1e6 * m("submit_s") / n))
@@ -97,12 +106,14 @@ for step in $steps; do
         for variant in $variants; do
             transfers=1
             recall=()
+            route=(--route "$trace")
             case $variant in
             */compute) transfers=0 ;;
+            */own) route=() ;;
             */*) recall=(--route-recall "${variant#*/}") ;;
             esac
             export GGML_VK_ASYNC_USE_TRANSFER_QUEUE=$transfers
-            hypura_rows "hypura $variant" --route "$trace" --vram "$vram" ${MEMORY:+--memory "$MEMORY"} --foresight "${variant%%/*}" "${recall[@]}" \
+            hypura_rows "hypura $variant" "${route[@]}" --vram "$vram" ${MEMORY:+--memory "$MEMORY"} --foresight "${variant%%/*}" "${recall[@]}" \
                 --timeline "$out/timeline-${variant/\//-}.txt"
             unset GGML_VK_ASYNC_USE_TRANSFER_QUEUE
         done
