@@ -476,7 +476,7 @@ typedef struct hypura_statistics {
     uint64_t vram_bytes_needed; /* of experts, by computing */
     uint64_t vram_bytes_hit;    /* of these, present in the memory of the GPU that asked */
     uint64_t bytes_uploaded;
-    uint64_t bytes_copied;      /* within the GPU's memory, from slots to stages */
+    uint64_t bytes_copied;      /* within the GPU's memory, from slots to stages and back */
     uint64_t n_readbacks;       /* of selected experts */
     double   readback_s;        /* waiting for them: the GPU computing what leads to them included */
     double   submit_s;          /* from there until the GPU had its next work: it stood still */
