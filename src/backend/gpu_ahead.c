@@ -29,6 +29,7 @@
 #include "backend/gpu_internal.h"
 
 #include "base/clock.h"
+#include "base/thread.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -285,15 +286,6 @@ static bool have_arrived(const int32_t *landing, size_t n)
     return true;
 }
 
-static void relax(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 static const int32_t *wait_ids(const gpu_walk *walk, const gpu_piece *piece, int place)
 {
     gpu_instance *instance = walk->instance;
@@ -303,7 +295,7 @@ static const int32_t *wait_ids(const gpu_walk *walk, const gpu_piece *piece, int
     const uint64_t most_us = instance->n_poll_failures < POLL_FAILURES ? POLL_US : 0;
     bool arrived = have_arrived(landing, n);
     for (unsigned spins = 1; !arrived && (spins % 64 != 0 || hypura_clock_us() - begin_us < most_us); spins++) {
-        relax();
+        hypura_thread_relax();
         arrived = have_arrived(landing, n);
     }
     if (!arrived) {

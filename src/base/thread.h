@@ -52,6 +52,16 @@ static inline bool hypura_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex
 #endif
 }
 
+/* For a thread that looks for something again and again: lets the other one of its core go ahead. */
+static inline void hypura_thread_relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 /* Ends a thread that runs until *stop, which the lock guards; it and others may wait for
  * `changed` meanwhile. The caller does not hold the lock. */
 static inline void hypura_thread_end(pthread_t thread, pthread_mutex_t *lock, pthread_cond_t *changed, bool *stop)
