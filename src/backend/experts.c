@@ -260,10 +260,12 @@ static bool is_one_absent(const chain_work *work)
     return false;
 }
 
-/* Of one token, what is present while the rest is read: by this thread, if it is done with it in time. */
+/* Of one token, what is present while the rest is read: by this thread, if it is done with it in time. Where
+ * all look for what they wait for they are awake soon, and all compute it. */
 static bool is_for_one_thread(chain_work *work, const row_group *group, uint64_t bytes)
 {
-    return work->chain->n_tokens == 1 && !group->waits && work->instance->n_threads > 1 && is_one_absent(work) &&
+    return work->chain->n_tokens == 1 && !group->waits && work->instance->n_threads > 1 &&
+           !hypura_pager_is_looked_for(work->pager) && is_one_absent(work) &&
            hypura_alone_fits(&work->instance->alone, bytes, hypura_pager_pending_us(work->pager));
 }
 

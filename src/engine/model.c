@@ -51,6 +51,7 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
                                           .gpus = p->gpus.devices,
                                           .n_repack_threads = hypura_pager_repack_threads(p->context.n_threads),
                                           .gives_way = hypura_pager_gives_way(p->context.n_threads),
+                                          .looks = hypura_pager_looks(p->context.n_threads, p->plan->form),
                                           .io_limit_bytes_per_s = options->io_limit_bytes_per_s,
                                           .foresight = options->foresight,
                                           .hook = extras->io_hook,

@@ -17,7 +17,7 @@
 
 #include <stdlib.h>
 
-static uint8_t all_matrices(const hypura_pager *pager, int bundle)
+uint8_t pager_all_matrices(const hypura_pager *pager, int bundle)
 {
     return (uint8_t)((1u << pager->map->bundles[bundle].n_tensors) - 1u);
 }
@@ -296,7 +296,7 @@ uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint3
 
 bool hypura_pager_expert_ready(hypura_pager *pager, int bundle, uint32_t slot, uint32_t matrices)
 {
-    matrices &= all_matrices(pager, bundle);
+    matrices &= pager_all_matrices(pager, bundle);
     pthread_mutex_lock(&pager->lock);
     const uint32_t present = pager->pools[pager->bundles[bundle].pool].slots[slot].ready & matrices;
     pthread_mutex_unlock(&pager->lock);
@@ -307,50 +307,12 @@ bool hypura_pager_holds_expert(hypura_pager *pager, int bundle, uint32_t expert)
 {
     const pager_bundle *place = &pager->bundles[bundle];
     const pager_pool   *pool = &pager->pools[place->pool];
-    const uint32_t      all = all_matrices(pager, bundle);
+    const uint32_t      all = pager_all_matrices(pager, bundle);
     pthread_mutex_lock(&pager->lock);
     const uint32_t slot = hypura_cache_find(pool->cache, place->first_key + expert);
     const bool     holds = slot != HYPURA_CACHE_NONE && (pool->slots[slot].ready & all) == all;
     pthread_mutex_unlock(&pager->lock);
     return holds;
-}
-
-hypura_status hypura_pager_wait_expert(hypura_pager *pager, int bundle, uint32_t slot, uint32_t matrices)
-{
-    pager_slot *state = &pager->pools[pager->bundles[bundle].pool].slots[slot];
-    matrices &= all_matrices(pager, bundle);
-    pthread_mutex_lock(&pager->lock);
-    while (!pager_has_matrices(state, matrices)) {
-        pager_wait(pager);
-    }
-    const bool failed = state->failed;
-    pthread_mutex_unlock(&pager->lock);
-    return failed ? HYPURA_ERR_IO : HYPURA_OK;
-}
-
-void hypura_pager_follow_wait(hypura_pager *pager, int bundle, uint32_t slot, uint32_t matrices)
-{
-    const pager_slot *state = &pager->pools[pager->bundles[bundle].pool].slots[slot];
-    matrices &= all_matrices(pager, bundle);
-    pthread_mutex_lock(&pager->lock);
-    pager->followed = state;
-    pager->followed_matrices = (uint8_t)matrices;
-    pager->n_following++;
-    while (!pager_has_matrices(state, matrices)) {
-        pthread_cond_wait(&pager->arrived, &pager->lock);
-    }
-    pager->n_following--;
-    pthread_mutex_unlock(&pager->lock);
-}
-
-void hypura_pager_wait_slot(hypura_pager *pager, int bundle)
-{
-    pager_pool *pool = &pager->pools[pager->bundles[bundle].pool];
-    pthread_mutex_lock(&pager->lock);
-    while (hypura_cache_evictable(pool->cache) == 0) {
-        pager_wait(pager);
-    }
-    pthread_mutex_unlock(&pager->lock);
 }
 
 /* A slot whose read failed is given up by whoever drops the last pin; one that was

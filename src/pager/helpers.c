@@ -10,6 +10,7 @@
 
 #include "base/status.h"
 #include "os/os.h"
+#include "predict/look.h"
 
 #include <stdlib.h>
 
@@ -79,6 +80,12 @@ int hypura_pager_repack_threads(int n_compute_threads)
 bool hypura_pager_gives_way(int n_compute_threads)
 {
     return n_compute_threads >= hypura_os_cpu_count();
+}
+
+bool hypura_pager_looks(int n_compute_threads, hypura_form form)
+{
+    const int n_helpers = form == HYPURA_FORM_FILE ? 0 : hypura_pager_repack_threads(n_compute_threads);
+    return hypura_look_has_room(hypura_os_cpu_count(), n_compute_threads, n_helpers + 1);
 }
 
 hypura_status pager_open_helpers(hypura_pager *pager, hypura_error *error)

@@ -3,7 +3,8 @@
  *
  *     pager.c    open and close, the thread, statistics
  *     schedule.c the queues of reads, and which goes to the drive next
- *     experts.c  slots of experts: lease, wait, release
+ *     experts.c  slots of experts: lease, release
+ *     waits.c    threads that compute wait for these, and are told
  *     expert_reads.c  their matrices on the way: asked for, arrived, given up
  *     records.c  the same from the sidecar, one read for each expert
  *     parts.h    how a matrix is read in parts, and which rows are whole then
@@ -273,9 +274,11 @@ struct hypura_pager {
     uint32_t        n_waiting;
     pthread_cond_t  arrived; /* what threads that follow a wait want is there, or never comes */
     uint32_t        n_following;
-    const pager_slot *followed; /* by all of them: one graph is computed at a time */
+    const pager_slot *followed; /* by all of them: one graph is computed at a time. NULL: it is there */
     uint8_t         followed_matrices;
+    atomic_uint     n_arrivals; /* of what was followed: what threads that look see change */
     bool            gives_way;
+    bool            looks;
     uint32_t        n_passes; /* of the pager's thread through the queues */
     bool            news; /* something changed that a waiting thread may look for */
     bool            stop;
@@ -366,6 +369,9 @@ void pager_drop_ahead(hypura_pager *pager, uint32_t pool, uint32_t slot);
  * many are under way together from now on that the drive gives its rate. */
 uint64_t pager_cut_bytes(hypura_pager *pager, uint64_t bytes);
 
+/* With the lock held: hypura_pager_pending_us. */
+uint64_t pager_pending_us(const hypura_pager *pager);
+
 /* With the lock held: the drive has room for what nobody waits for. */
 bool pager_may_read_ahead(const hypura_pager *pager);
 
@@ -374,6 +380,9 @@ void pager_wait(hypura_pager *pager);
 
 /* With the lock held: wakes those that wait, if there is news; who follows a wait, at its end. */
 void pager_tell(hypura_pager *pager);
+
+/* The bits of all matrices of a bundle. */
+uint8_t pager_all_matrices(const hypura_pager *pager, int bundle);
 
 /* With the lock held: notes a failure unless one is waiting to be taken. */
 void pager_note_failure(hypura_pager *pager, const hypura_io_completion *completion, int tensor, const char *part);

@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "base/thread.h"
 #include "os/os.h"
 
 #include <stdio.h>
@@ -70,28 +71,6 @@ static void *thread_main(void *argument)
     }
     pthread_mutex_unlock(&pager->lock);
     return NULL;
-}
-
-void pager_wait(hypura_pager *pager)
-{
-    const uint64_t begin_us = hypura_clock_us();
-    pager->n_waiting++;
-    pthread_cond_wait(&pager->changed, &pager->lock);
-    pager->n_waiting--;
-    const uint64_t waited_us = hypura_clock_us() - begin_us;
-    pager->waited_us += waited_us;
-    pager->statistics.read_wait_s += (double)waited_us * 1e-6;
-}
-
-void pager_tell(hypura_pager *pager)
-{
-    if (pager->news && pager->n_waiting > 0) {
-        pthread_cond_broadcast(&pager->changed);
-    }
-    if (pager->news && pager->n_following > 0 && pager_has_matrices(pager->followed, pager->followed_matrices)) {
-        pthread_cond_broadcast(&pager->arrived);
-    }
-    pager->news = false;
 }
 
 /* ---- failures ------------------------------------------------------------ */
@@ -247,6 +226,7 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pager->form = options->form;
     pager->n_helpers_wanted = options->n_repack_threads > 0 ? options->n_repack_threads : 1;
     pager->gives_way = options->gives_way;
+    pager->looks = options->looks && options->n_gpus == 0;
     pager->foresight = options->foresight;
     pager->hook = options->hook;
     pager->hook_user = options->hook_user;
@@ -261,7 +241,7 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pthread_mutex_init(&pager->resizing, NULL);
     pthread_mutex_init(&pager->lock, NULL);
     pthread_cond_init(&pager->changed, NULL);
-    pthread_cond_init(&pager->arrived, NULL);
+    hypura_cond_init(&pager->arrived);
     pthread_cond_init(&pager->jobs_changed, NULL);
     pager->layers = calloc((size_t)pager->map->n_layers + 1, sizeof(*pager->layers));
     if (!pager->layers) {

@@ -56,6 +56,7 @@ typedef struct hypura_pager_options {
     hypura_form        form;             /* in which weights are held: repacked as libllama does it (repack.h) */
     int                n_repack_threads; /* 0: one */
     bool               gives_way; /* computing takes every processor: a lease lets the pager's thread in first */
+    bool               looks; /* processors are to spare: threads that wait look for the end (predict/look.h) */
     uint64_t           io_limit_bytes_per_s; /* see io.h; loading what stays is not limited */
     hypura_foresight   foresight;
     hypura_io_hook     hook; /* test instrument, see io.h; by the thread that loads, then by the pager's */
@@ -76,6 +77,10 @@ int hypura_pager_repack_threads(int n_compute_threads);
 
 /* Whether so many leave no processor to the pager's own thread. */
 bool hypura_pager_gives_way(int n_compute_threads);
+
+/* Whether so many leave enough processors to others that they may look for what they wait for. Not over a
+ * GPU, where one thread waits. */
+bool hypura_pager_looks(int n_compute_threads, hypura_form form);
 
 /* Takes all memory, reads the pinned rows, starts the thread. */
 hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_pager **pager, hypura_error *error);
@@ -255,8 +260,11 @@ void hypura_pager_wait_slot(hypura_pager *pager, int bundle);
  * leased slot. HYPURA_ERR_IO when a read of it failed. */
 hypura_status hypura_pager_wait_expert(hypura_pager *pager, int bundle, uint32_t slot, uint32_t matrices);
 /* The same wait for threads that compute together with the one that has called this: they
- * are woken at its end, and with it, not by it. Whether it failed that one is told. */
+ * see its end with it, not by it. Whether it failed that one is told. */
 void hypura_pager_follow_wait(hypura_pager *pager, int bundle, uint32_t slot, uint32_t matrices);
+
+/* Whether threads look for the end of such a wait, once it is near. */
+bool hypura_pager_is_looked_for(const hypura_pager *pager);
 
 /* In what time all is there that was asked for, at the rate of all reads so far; 0: there
  * is nothing under way, or no rate yet. */

@@ -152,14 +152,20 @@ uint64_t pager_cut_bytes(hypura_pager *pager, uint64_t bytes)
     return cut.block_bytes;
 }
 
-uint64_t hypura_pager_pending_us(hypura_pager *pager)
+uint64_t pager_pending_us(const hypura_pager *pager)
 {
     hypura_io_counters counters;
     hypura_io_read_counters(pager->io, &counters);
-    pthread_mutex_lock(&pager->lock);
     const uint64_t bytes = pager->outstanding_bytes + pager->demanded_bytes;
-    pthread_mutex_unlock(&pager->lock);
     return counters.bytes_read > 0 ? (uint64_t)((double)bytes * (double)counters.busy_us / (double)counters.bytes_read) : 0;
+}
+
+uint64_t hypura_pager_pending_us(hypura_pager *pager)
+{
+    pthread_mutex_lock(&pager->lock);
+    const uint64_t pending_us = pager_pending_us(pager);
+    pthread_mutex_unlock(&pager->lock);
+    return pending_us;
 }
 
 bool pager_may_read_ahead(const hypura_pager *pager)

@@ -3,7 +3,8 @@
  * and lets the others of its team sleep. Pure: it is told how long that took.
  *
  * Waking a team costs 0.1 to 0.5 ms, and what is computed before the last read has come
- * need not be done soon: one thread that is done with it by then is as good as all.
+ * need not be done soon: one thread that is done with it by then is as good as all. Where
+ * the team looks for what it waits for (look.h) it computes together.
  */
 #ifndef HYPURA_PREDICT_ALONE_H
 #define HYPURA_PREDICT_ALONE_H

@@ -80,6 +80,7 @@ static hypura_status load_paged(hypura_worker_model *model, struct llama_model *
                                                 .gpus = p->gpus.devices,
                                                 .n_repack_threads = hypura_pager_repack_threads(p->context.n_threads),
                                                 .gives_way = hypura_pager_gives_way(p->context.n_threads),
+                                                .looks = hypura_pager_looks(p->context.n_threads, p->plan->form),
                                                 .io_limit_bytes_per_s = options->io_limit_bytes_per_s};
     hypura_status status = hypura_pager_open(&pager_options, &pager, error);
     if (status == HYPURA_OK) {

@@ -1,0 +1,146 @@
+/*
+ * test_waits.c - a team waits for an expert: asleep, or looking for its end. All of it see
+ * the bytes when they return, however long reading takes, and all return when it fails.
+ */
+#include "fixture.h"
+
+#include "pager/pager.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <unistd.h>
+
+static const fixture_options shape = {
+    .expert_bytes = {8192, 16384, 12320}, .n_slots = 8, .n_ring_slots = 3, .pinned_rows = 0};
+
+enum { TEAM = 4, ROUNDS = 24 };
+
+typedef struct slow {
+    atomic_uint us; /* of each request */
+    atomic_bool fails;
+} slow;
+
+static int64_t be_slow(void *user, uint64_t nth, int64_t result)
+{
+    slow *how = user;
+    (void)nth;
+    (void)usleep(atomic_load(&how->us));
+    return atomic_load(&how->fails) ? -EIO : result;
+}
+
+typedef struct member {
+    fixture      *f;
+    hypura_pager *pager;
+    uint32_t      expert;
+    uint32_t      slot;
+    bool          right;
+} member;
+
+static void *follow(void *argument)
+{
+    member *m = argument;
+    hypura_pager_follow_wait(m->pager, 0, m->slot, UINT32_MAX);
+    m->right = fixture_expert_is_right(m->f, m->pager, 0, m->expert, m->slot);
+    return NULL;
+}
+
+/* The first of the team is the one that is told. */
+static hypura_status wait_together(fixture *f, hypura_pager *pager, uint32_t expert, uint32_t slot, bool *right)
+{
+    pthread_t threads[TEAM - 1];
+    member    members[TEAM - 1];
+    for (int i = 0; i < TEAM - 1; i++) {
+        members[i] = (member){.f = f, .pager = pager, .expert = expert, .slot = slot};
+        assert_int_equal(pthread_create(&threads[i], NULL, follow, &members[i]), 0);
+    }
+    const hypura_status status = hypura_pager_wait_expert(pager, 0, slot, UINT32_MAX);
+    *right = status == HYPURA_OK && fixture_expert_is_right(f, pager, 0, expert, slot);
+    for (int i = 0; i < TEAM - 1; i++) {
+        pthread_join(threads[i], NULL);
+        *right = *right && members[i].right;
+    }
+    return status;
+}
+
+static hypura_pager *open_pager(fixture *f, bool looks, slow *how)
+{
+    hypura_pager *pager = NULL;
+    hypura_error  error = {0};
+    const hypura_pager_options options = {
+        .map = &f->map, .plan = &f->plan, .hook = be_slow, .hook_user = how, .looks = looks};
+    if (hypura_pager_open(&options, &pager, &error) != HYPURA_OK) {
+        fail_msg("%s", error.message);
+    }
+    return pager;
+}
+
+/* Shorter than a look, about as long, and longer than one. */
+static void all_see_the_bytes(void **state)
+{
+    (void)state;
+    const unsigned times_us[] = {0, 100, 900, 3000};
+    for (int looks = 0; looks < 2; looks++) {
+        slow how = {.us = 0};
+        fixture f;
+        fixture_open(&f, &shape);
+        hypura_pager *pager = open_pager(&f, looks, &how);
+        hypura_pager_enter(pager);
+        for (uint32_t round = 0; round < ROUNDS; round++) {
+            const uint32_t expert = round * 5 % FIXTURE_EXPERTS;
+            uint32_t slot;
+            bool right;
+            atomic_store(&how.us, times_us[round % 4]);
+            assert_int_equal(hypura_pager_lease_experts(pager, 0, &expert, 1, &slot), 1);
+            assert_int_equal(wait_together(&f, pager, expert, slot, &right), HYPURA_OK);
+            assert_true(right);
+            hypura_pager_release_expert(pager, 0, slot);
+        }
+        hypura_statistics statistics;
+        hypura_pager_statistics(pager, &statistics);
+        assert_true(statistics.read_wait_s > 0);
+        hypura_pager_leave(pager);
+        hypura_pager_close(pager);
+        fixture_close(&f);
+    }
+}
+
+static void all_return_when_it_fails(void **state)
+{
+    (void)state;
+    for (int looks = 0; looks < 2; looks++) {
+        slow how = {.us = 300, .fails = true};
+        fixture f;
+        fixture_open(&f, &shape);
+        hypura_pager *pager = open_pager(&f, looks, &how);
+        hypura_pager_enter(pager);
+        for (uint32_t round = 0; round < 4; round++) {
+            const uint32_t expert = round;
+            uint32_t slot;
+            bool right;
+            const bool fails = round % 2 == 0;
+            atomic_store(&how.fails, fails);
+            assert_int_equal(hypura_pager_lease_experts(pager, 0, &expert, 1, &slot), 1);
+            const hypura_status status = wait_together(&f, pager, expert, slot, &right);
+            assert_int_equal(status, fails ? HYPURA_ERR_IO : HYPURA_OK);
+            assert_true(right == !fails);
+            hypura_pager_release_expert(pager, 0, slot);
+        }
+        hypura_pager_leave(pager);
+        hypura_pager_close(pager);
+        fixture_close(&f);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(all_see_the_bytes),
+        cmocka_unit_test(all_return_when_it_fails),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
