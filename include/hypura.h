@@ -571,37 +571,6 @@ HYPURA_API hypura_status hypura_generate(hypura_model *model, const hypura_gener
 HYPURA_API void          hypura_result_clear(hypura_result *result);
 HYPURA_API void          hypura_model_reset(hypura_model *model);
 
-/* ---- experts as records -------------------------------------------------- */
-
-typedef struct hypura_optimize_options {
-    const char        *path;
-    bool               force;     /* without measuring whether it would help */
-    const char        *cache_dir; /* for the profile; NULL: measured and not stored */
-    hypura_progress_fn progress;
-    void              *progress_user;
-} hypura_optimize_options;
-
-typedef struct hypura_optimize_report {
-    char     path[1024]; /* of the sidecar: the model's first file with ".records" behind its name */
-    uint64_t bytes;
-    uint64_t n_records;  /* experts of all layers */
-    uint64_t n_resumed;  /* of these, written by an earlier run that was stopped */
-    bool     existed;    /* it was complete before, and was verified now */
-    double   matrix_bytes; /* of an expert, on average: what one read is without the sidecar */
-    double   record_bytes; /* and with it */
-    double   matrix_bytes_per_s; /* what the drive gives for such reads now */
-    double   record_bytes_per_s;
-    double   gain; /* how much faster experts are read with the sidecar; NaN: not measured */
-} hypura_optimize_report;
-
-/* Writes each expert's matrices as one record to a file beside the model, reads it
- * back and compares checksums. The model stays as it is; from then on it is read from
- * the sidecar as long as both match. HYPURA_ERR_UNSUPPORTED, with the predicted gain,
- * where that is below 5 %. When it is stopped, or the disk is full, a file with
- * ".partial" behind the name stays, and the next call goes on with it. */
-HYPURA_API hypura_status hypura_optimize(const hypura_optimize_options *options, hypura_optimize_report *report,
-                                         hypura_error *error);
-
 #ifdef __cplusplus
 }
 #endif

@@ -1,6 +1,6 @@
 /*
  * hypura_measure.h - what is proved and measured: that no bit of the output differs, how fast decoding and drives are,
- * what caches would hit.
+ * what caches would hit; and the sidecar of experts, which is written where it is measured to help.
  *
  * The rules of hypura.h hold here too.
  */
@@ -319,6 +319,37 @@ typedef struct hypura_replay_report {
 HYPURA_API hypura_status hypura_replay(const hypura_replay_options *options, hypura_replay_report *report,
                                        hypura_error *error);
 HYPURA_API void          hypura_replay_report_clear(hypura_replay_report *report);
+
+/* ---- experts as records -------------------------------------------------- */
+
+typedef struct hypura_optimize_options {
+    const char        *path;
+    bool               force;     /* without measuring whether it would help */
+    const char        *cache_dir; /* for the profile; NULL: measured and not stored */
+    hypura_progress_fn progress;
+    void              *progress_user;
+} hypura_optimize_options;
+
+typedef struct hypura_optimize_report {
+    char     path[1024]; /* of the sidecar: the model's first file with ".records" behind its name */
+    uint64_t bytes;
+    uint64_t n_records;  /* experts of all layers */
+    uint64_t n_resumed;  /* of these, written by an earlier run that was stopped */
+    bool     existed;    /* it was complete before, and was verified now */
+    double   matrix_bytes; /* of an expert, on average: what one read is without the sidecar */
+    double   record_bytes; /* and with it */
+    double   matrix_bytes_per_s; /* what the drive gives for such reads now */
+    double   record_bytes_per_s;
+    double   gain; /* how much faster experts are read with the sidecar; NaN: not measured */
+} hypura_optimize_report;
+
+/* Writes each expert's matrices as one record to a file beside the model, reads it
+ * back and compares checksums. The model stays as it is; from then on it is read from
+ * the sidecar as long as both match. HYPURA_ERR_UNSUPPORTED, with the predicted gain,
+ * where that is below 5 %. When it is stopped, or the disk is full, a file with
+ * ".partial" behind the name stays, and the next call goes on with it. */
+HYPURA_API hypura_status hypura_optimize(const hypura_optimize_options *options, hypura_optimize_report *report,
+                                         hypura_error *error);
 
 #ifdef __cplusplus
 }

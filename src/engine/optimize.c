@@ -11,7 +11,7 @@
  * file. In a partial one a checksum is written after its record is on the drive, so
  * that what an earlier run wrote, however it ended, can be told from what it did not.
  */
-#include "hypura.h"
+#include "hypura_measure.h"
 
 #include "base/median.h"
 #include "base/size.h"
