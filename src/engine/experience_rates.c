@@ -50,6 +50,9 @@ static int find_types(const hypura_map *map, const hypura_survey *survey, bool r
         }
         const int n_used = !experts ? 0 : map->n_experts_used > 0 ? map->n_experts_used : 1;
         const double bytes = experts ? (double)tensor->expert_bytes * n_used : (double)tensor->bytes;
+        if (bytes <= 0.0) {
+            continue; /* experts that the map does not know as such */
+        }
         int at = 0;
         while (at < n && (types[at].shape.type != tensor->type || (types[at].shape.n_used > 0) != experts ||
                           (experts && types[at].shape.columns != tensor->ne[0]))) {

@@ -307,8 +307,9 @@ static void share_stages(const filling *f, hypura_vram_pool_plan *pool)
 }
 
 /* One class: its bundles are dealt to as many pools as keep every tensor of slots
- * within that. `share` is the part of its experts that fits. */
-static void place_class(const filling *f, int first, double share)
+ * within that. `share` is the part of its experts that fits; n_after classes follow, and
+ * need a pool each. */
+static void place_class(const filling *f, int first, double share, int n_after)
 {
     const planner *p = f->p;
     hypura_plan *plan = f->plan;
@@ -328,7 +329,8 @@ static void place_class(const filling *f, int first, double share)
     uint32_t n_pools = most > 0 ? (uint32_t)((n_slots + most - 1) / most) : n_bundles;
     n_pools = n_pools > n_bundles ? n_bundles : n_pools;
     /* What the GPUs before this one may have left of their parts is not counted on. */
-    const uint32_t room = (uint32_t)(HYPURA_MAX_VRAM_POOLS * (f->g + 1) / plan->n_gpus - plan->n_vram_pools);
+    const uint32_t room =
+        (uint32_t)(HYPURA_MAX_VRAM_POOLS * (f->g + 1) / plan->n_gpus - plan->n_vram_pools - n_after);
     n_pools = n_pools > room ? room : n_pools;
     n_pools = n_pools > n_slots / n_floor ? n_slots / n_floor : n_pools;
     put_stages_behind(f, like, most, &n_slots);
@@ -387,9 +389,10 @@ static void place_experts(const filling *f, uint64_t bytes)
     const uint64_t whole = last_bundles_bytes(f, r);
     hold_last_bundles(f, r);
     const double share = (double)(bytes - whole) / (double)(need->expert_bytes - whole);
+    int n_after = need->n_classes;
     for (int b = 0; b < f->p->map->n_bundles; b++) {
         if (is_paged_in(f->p, f->layers, b) && is_first_of_class(f->p, f->layers, b)) {
-            place_class(f, b, share);
+            place_class(f, b, share, --n_after);
         }
     }
 }

@@ -219,14 +219,16 @@ static void rates_are_measured_once(void **state)
     hypura_tensor tensors[] = {{.name = "a", .type = 0, .ne = {64, 32, 1, 1}, .bytes = 8192},
                                {.name = "b", .type = 0, .ne = {64, 64, 1, 1}, .bytes = 16384},
                                {.name = "c", .type = 1, .ne = {64, 64, 1, 1}, .bytes = 8192},
-                               {.name = "d", .type = 0, .ne = {64, 64, 4, 1}, .bytes = 65536, .expert_bytes = 16384}};
+                               {.name = "d", .type = 0, .ne = {64, 64, 4, 1}, .bytes = 65536, .expert_bytes = 16384},
+                               {.name = "no expert's name", .type = 1, .ne = {64, 64, 4, 1}, .bytes = 32768}};
     hypura_use uses[] = {{.flags = HYPURA_USE_MUL_MAT},
                          {.flags = HYPURA_USE_MUL_MAT},
                          {.flags = HYPURA_USE_GET_ROWS},
+                         {.flags = HYPURA_USE_MUL_MAT_ID},
                          {.flags = HYPURA_USE_MUL_MAT_ID}};
     const hypura_map small = {
-        .arch = "a", .name = "n", .n_experts = 4, .n_experts_used = 2, .n_tensors = 4, .tensors = tensors};
-    const hypura_survey survey = {.n_uses = 4, .uses = uses, .n_ubatch = 8};
+        .arch = "a", .name = "n", .n_experts = 4, .n_experts_used = 2, .n_tensors = 5, .tensors = tensors};
+    const hypura_survey survey = {.n_uses = 5, .uses = uses, .n_ubatch = 8};
     hypura_rates rates;
     hypura_rates again;
     hypura_error error;

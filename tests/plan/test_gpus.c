@@ -354,6 +354,42 @@ static void any_gpus_make_a_plan(void **state)
     }
 }
 
+/* Each has a pool at least, however many another one could use. */
+static void classes_leave_pools_to_each_other(void **state)
+{
+    enum { MANY = 48 };
+    static const uint64_t most[] = {256 * KIB, 256 * KIB, 256 * KIB};
+    static const uint64_t last[] = {256 * KIB, 256 * KIB, 128 * KIB};
+    (void)state;
+    builder_init(&b);
+    for (int layer = 0; layer < MANY; layer++) {
+        builder_attention(&b, layer, 512, 4 * KIB);
+        builder_experts(&b, layer, EXPERTS, 3, layer % 16 == 15 ? last : most);
+    }
+    b.map.n_layers = MANY;
+    b.map.n_experts = EXPERTS;
+    b.map.n_experts_used = USED;
+    gpus = (hypura_plan_gpus){.named = true};
+    add_gpu(520 * MIB);
+    add_gpu(40 * MIB);
+    add_gpu(40 * MIB);
+    add_gpu(40 * MIB);
+    for (int g = 0; g < gpus.n; g++) {
+        gpus.list[g].max_buffer_bytes = 256 * KIB; /* of one tensor: a slot each */
+        gpus.list[g].round_trip_us = 0.001;        /* so that no layer is held whole */
+    }
+    const hypura_plan_options options = {.weights_bytes = 8 * GIB, .gpus = &gpus};
+    hypura_plan *plan = builder_wanted(&b, &options);
+    int n_of[2] = {0};
+    assert_true(plan->gpus[0].n_layers > 32 && plan->n_vram_pools <= HYPURA_MAX_VRAM_POOLS);
+    for (int i = 0; i < plan->n_vram_pools; i++) {
+        assert_true(plan->vram_pools[i].n_slots >= USED && plan->vram_pools[i].n_units > 0);
+        n_of[plan->vram_pools[i].slot_bytes == 640 * KIB] += plan->vram_pools[i].gpu == 0;
+    }
+    assert_true(n_of[0] > 0 && n_of[1] > 0);
+    hypura_plan_free(plan);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -367,6 +403,7 @@ int main(void)
         cmocka_unit_test_setup(one_that_is_too_small_first_is_left_out, make_mixture),
         cmocka_unit_test_setup(dense_layers_fill_all, make_dense),
         cmocka_unit_test_setup(any_gpus_make_a_plan, make_mixture),
+        cmocka_unit_test(classes_leave_pools_to_each_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
