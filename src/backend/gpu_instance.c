@@ -32,7 +32,7 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
     gpu_swap_back(instance);
     if (status != GGML_STATUS_SUCCESS) {
         (void)gpu_guard(settle, &walk); /* what was queued must not arrive later */
-        hypura_vram_forget_batches(walk.vram);
+        hypura_vram_failed(walk.vram);
     }
     hypura_pager_leave(pager);
     return status;

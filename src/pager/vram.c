@@ -168,13 +168,14 @@ static void join_part(hypura_vram *vram, bool to_slots, int late, uint32_t from)
     }
 }
 
-static void release_rest(hypura_vram *vram, int bundle, uint32_t n)
+static void release_rest(hypura_vram *vram)
 {
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; vram->leased_bundle >= 0 && i < vram->n_leased; i++) {
         if (vram->ram_slots[i] != HYPURA_CACHE_NONE) {
-            hypura_pager_release_expert(vram->pager, bundle, vram->ram_slots[i]);
+            hypura_pager_release_expert(vram->pager, vram->leased_bundle, vram->ram_slots[i]);
         }
     }
+    vram->leased_bundle = -1;
 }
 
 /* The i-th of those asked for is about to be sent: its lease is RAM's until that has ended. */
@@ -212,6 +213,8 @@ hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *expe
             }
             continue;
         }
+        vram->leased_bundle = bundle;
+        vram->n_leased = n;
         for (uint32_t i = 0; i < n; i++) {
             if (vram->ram_slots[i] != HYPURA_CACHE_NONE &&
                 hypura_pager_expert_ready(pager, bundle, vram->ram_slots[i], UINT32_MAX)) {
@@ -224,12 +227,13 @@ hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *expe
                 continue;
             }
             if (hypura_pager_wait_expert(pager, bundle, vram->ram_slots[i], UINT32_MAX) != HYPURA_OK) {
-                release_rest(vram, bundle, n);
+                release_rest(vram);
                 vram_join_uploads(vram);
                 return HYPURA_ERR_IO;
             }
             vram_send_experts(vram, late, take(vram, bundle, set, experts, indices, i, pass), 1);
         }
+        vram->leased_bundle = -1; /* all of them are pending now */
         n_sent += vram->n_pending - from;
         uint32_t left = 0;
         for (uint32_t i = 0; i < n; i++) {
@@ -294,12 +298,33 @@ uint32_t vram_insert(vram_pool *pool, uint32_t key)
     return slot;
 }
 
-void vram_take_back(vram_pool *pool, const uint32_t *slots, uint32_t n)
+void vram_doubt_keys(hypura_vram *vram, int bundle, const uint32_t *slots, uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        hypura_cache_remove(pool->cache, slots[i]);
+    vram->doubt.pool = vram->bundles[bundle].pool;
+    vram->doubt.n = n;
+    memcpy(vram->doubt.slots, slots, n * sizeof(*slots));
+}
+
+void vram_end_doubt(hypura_vram *vram, bool queued)
+{
+    vram_pool *pool = &vram->pools[vram->doubt.pool];
+    for (uint32_t i = 0; !queued && i < vram->doubt.n; i++) {
+        hypura_cache_remove(pool->cache, vram->doubt.slots[i]);
+        pool->n_full--;
     }
-    pool->n_full -= n;
+    vram->doubt.n = 0;
+}
+
+void hypura_vram_failed(hypura_vram *vram)
+{
+    vram_end_doubt(vram, false);
+    release_rest(vram);
+    for (int s = 0; s < HYPURA_MAX_STAGES; s++) {
+        vram->batches[s].bundle = -1;
+    }
+    vram->in_use.n = 0;
+    vram->early = false;
+    vram->foreseen_bundle = -1;
 }
 
 /* What was queued may still read them. */
@@ -352,17 +377,14 @@ hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens,
             indices[n_missing++] = slots[i];
         }
     }
-    hypura_status status = HYPURA_OK;
-    if (n_missing > 0) {
-        uint32_t inserted[MAX_EXPERTS];
-        memcpy(inserted, indices, n_missing * sizeof(*inserted));
-        status = vram_upload(vram, bundle, -1, vram->missing, indices, n_missing, false);
-        if (status != HYPURA_OK) {
-            vram_take_back(pool, inserted, n_missing);
-        }
-    }
     for (uint32_t i = 0; i < n; i++) {
         hypura_cache_unpin(cache, slots[i]);
+    }
+    hypura_status status = HYPURA_OK;
+    if (n_missing > 0) {
+        vram_doubt_keys(vram, bundle, indices, n_missing);
+        status = vram_upload(vram, bundle, -1, vram->missing, indices, n_missing, false);
+        vram_end_doubt(vram, status == HYPURA_OK);
     }
     vram->in_use.pool = place->pool;
     vram->in_use.n = status == HYPURA_OK ? n : 0;

@@ -30,7 +30,8 @@
  *  2. A slot in RAM stays leased until the upload from it has ended.
  *  3. All memory of slots and stages is zero before its first use: kernels may read
  *     past the end of an expert, and must not meet NaN there.
- *  4. A failed read takes back every key that its call had inserted.
+ *  4. Whatever fails, or throws, takes back every key that its call had inserted and every lease of
+ *     RAM that nothing was sent from.
  */
 #ifndef HYPURA_PAGER_VRAM_H
 #define HYPURA_PAGER_VRAM_H
@@ -124,9 +125,12 @@ void     hypura_vram_note_batch(hypura_vram *vram, int bundle, int set, const st
 int32_t *hypura_vram_give_batch(hypura_vram *vram, int bundle, int set, uint32_t n_used, uint32_t n_tokens, bool stays);
 bool     hypura_vram_has_batches(const hypura_vram *vram);
 /* The caller has waited for the last use of a stage, or of all: what was selected there and is
- * expected sooner than what slots hold stays, in these. forget: nothing does. */
+ * expected sooner than what slots hold stays, in these. */
 hypura_status hypura_vram_keep(hypura_vram *vram, int set);
 hypura_status hypura_vram_keep_all(hypura_vram *vram);
-void          hypura_vram_forget_batches(hypura_vram *vram);
+
+/* A graph failed, perhaps in the midst of a call above, out of which something was thrown: what it
+ * was about to make present is not. */
+void hypura_vram_failed(hypura_vram *vram);
 
 #endif

@@ -29,7 +29,7 @@ static void unpin_all(hypura_cache *cache, const uint32_t *slots, uint32_t n)
     }
 }
 
-/* Slots for those that RAM can give at once, which stay pinned; absent: what it has to read. */
+/* Slots for those that RAM can give at once; absent: what it has to read. */
 static uint32_t take_slots(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n, uint32_t *indices,
                            uint32_t *absent, uint32_t *n_absent)
 {
@@ -50,23 +50,21 @@ static uint32_t take_slots(hypura_vram *vram, int bundle, const uint32_t *expert
         vram->missing[n_taken] = experts[i];
         indices[n_taken++] = slot;
     }
+    unpin_all(pool->cache, indices, n_taken);
     return n_taken;
 }
 
 static hypura_status upload_early(hypura_vram *vram, int bundle, uint32_t *indices, uint32_t n)
 {
-    vram_pool *pool = &vram->pools[vram->bundles[bundle].pool];
-    uint32_t   inserted[MAX_EXPERTS];
-    memcpy(inserted, indices, n * sizeof(*inserted));
-    memcpy(vram->foreseen, vram->missing, n * sizeof(*inserted));
+    vram_doubt_keys(vram, bundle, indices, n);
+    memcpy(vram->foreseen, vram->missing, n * sizeof(*vram->foreseen));
     vram->foreseen_bundle = bundle;
     vram->n_foreseen = n;
     vram->early = true;
     const hypura_status status = vram_upload(vram, bundle, -1, vram->missing, indices, n, false);
     vram->early = false;
-    unpin_all(pool->cache, inserted, n);
+    vram_end_doubt(vram, status == HYPURA_OK);
     if (status != HYPURA_OK) {
-        vram_take_back(pool, inserted, n);
         vram->foreseen_bundle = -1;
     }
     return status;
@@ -88,10 +86,10 @@ hypura_status hypura_vram_expect(hypura_vram *vram, int bundle, const uint32_t *
             present[n_present++] = slot;
         }
     }
-    const uint32_t      n_early = take_slots(vram, bundle, experts, n, indices, absent, &n_absent);
-    const hypura_status status = n_early > 0 ? upload_early(vram, bundle, indices, n_early) : HYPURA_OK;
+    const uint32_t n_early = take_slots(vram, bundle, experts, n, indices, absent, &n_absent);
     unpin_all(pool->cache, present, n_present);
     unpin_all(in_use, vram->in_use.list, vram->in_use.n);
+    const hypura_status status = n_early > 0 ? upload_early(vram, bundle, indices, n_early) : HYPURA_OK;
     if (status == HYPURA_OK && n_absent > 0) {
         hypura_pager_expect_experts(vram->pager, bundle, absent, n_absent, HYPURA_LIKELY);
         vram->told_ram = true;

@@ -64,6 +64,13 @@ typedef struct vram_held {
     uint32_t slots[MAX_EXPERTS];
 } vram_held;
 
+/* Keys that were inserted for bytes which are on their way: not to be believed in should that fail, or throw. */
+typedef struct vram_doubt {
+    uint32_t pool;
+    uint32_t n; /* 0: there are none */
+    uint32_t slots[MAX_EXPERTS];
+} vram_doubt;
+
 /* What passed through a stage last, and what of it was selected. */
 typedef struct vram_batch {
     int      bundle; /* -1: nothing that is to be noted */
@@ -112,7 +119,6 @@ struct hypura_vram {
     vram_batch                 batches[HYPURA_MAX_STAGES];
     ggml_backend_buffer_t      batch_ids;
     size_t                     batch_bytes; /* of each */
-    int                        kept_bundle; /* of the keys of `held`, which are about to be copied; -1: none */
     ggml_backend_buffer_t      ids[N_IDS];
     ggml_backend_buffer_t      values[N_HOST_IDS]; /* pinned where the driver gives that */
     struct ggml_tensor         all_given;
@@ -130,6 +136,9 @@ struct hypura_vram {
     ggml_backend_buffer_t      state_buffer;
     vram_held                  held;
     uint32_t                   missing[MAX_EXPERTS];
+    vram_doubt                 doubt;
+    int                        leased_bundle; /* of ram_slots that are leased and not sent from; -1: there are none */
+    uint32_t                   n_leased;
     uint32_t                   ram_slots[MAX_EXPERTS];
 };
 
@@ -157,9 +166,11 @@ hypura_status vram_open_batches(hypura_vram *vram, hypura_error *error);
 void vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n);
 /* Statistics of what was needed of a bundle. */
 void          vram_count(hypura_vram *vram, int bundle, uint32_t n_needed, uint32_t n_hit, bool copied);
-/* A slot for a key, and what such a call inserted in vain. */
+/* A slot for a key; from doubt on all that were inserted so far without bytes, until these are queued, or
+ * the keys are taken back. */
 uint32_t      vram_insert(vram_pool *pool, uint32_t key);
-void          vram_take_back(vram_pool *pool, const uint32_t *slots, uint32_t n);
+void          vram_doubt_keys(hypura_vram *vram, int bundle, const uint32_t *slots, uint32_t n);
+void          vram_end_doubt(hypura_vram *vram, bool queued);
 /* Slots give way to stages that lie there, and come back, without keys. */
 void          vram_close_slots(hypura_vram *vram, vram_pool *pool);
 void          vram_open_slots(hypura_vram *vram, vram_pool *pool);

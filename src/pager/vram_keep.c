@@ -185,12 +185,12 @@ static void take_slots(hypura_vram *vram, int bundle, const selection *selected,
     pin_all(in_use, vram->in_use.list, vram->in_use.n, false);
 }
 
-/* Their keys are in the cache already: they go should this fail, or throw. */
 static hypura_status copy_taken(hypura_vram *vram, int bundle, int set, const vram_held *taken)
 {
     hypura_pager *pager = vram->pager;
-    vram->kept_bundle = bundle;
+    vram_doubt_keys(vram, bundle, taken->slots, taken->n);
     if (vram_copy(vram, bundle, set, taken, true) != HYPURA_OK) {
+        vram_end_doubt(vram, false);
         return HYPURA_ERR_BACKEND;
     }
     for (uint32_t i = 0; i < taken->n; i++) {
@@ -198,24 +198,13 @@ static hypura_status copy_taken(hypura_vram *vram, int bundle, int set, const vr
     }
     vram_send_table(vram, bundle);
     vram_join_uploads(vram);
-    vram->kept_bundle = -1;
+    vram_end_doubt(vram, true);
     vram->slots_changed = true;
     vram_order_copies(vram);
     pthread_mutex_lock(&pager->lock);
     pager->statistics.bytes_copied += taken->n * pager->map->bundles[bundle].expert_bytes;
     pthread_mutex_unlock(&pager->lock);
     return HYPURA_OK;
-}
-
-void hypura_vram_forget_batches(hypura_vram *vram)
-{
-    for (int s = 0; s < HYPURA_MAX_STAGES; s++) {
-        vram->batches[s].bundle = -1;
-    }
-    if (vram->kept_bundle >= 0) {
-        vram_take_back(&vram->pools[vram->bundles[vram->kept_bundle].pool], vram->held.slots, vram->held.n);
-        vram->kept_bundle = -1;
-    }
 }
 
 hypura_status hypura_vram_keep(hypura_vram *vram, int set)

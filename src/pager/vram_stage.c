@@ -157,6 +157,7 @@ hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, con
     }
     vram_count(vram, bundle, n, held->n - n_kept, true);
     hypura_status status = HYPURA_OK;
+    vram_doubt_keys(vram, bundle, inserted, n_kept);
     if (n_kept > 0) {
         status = vram_upload(vram, bundle, -1, kept, slots, n_kept, vram_ram_is_short(vram, bundle));
     }
@@ -166,8 +167,6 @@ hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, con
     if (status == HYPURA_OK && n_missing > 0) {
         status = vram_upload(vram, bundle, set, vram->missing, indices, n_missing, false);
     }
-    if (status != HYPURA_OK) {
-        vram_take_back(pool, inserted, n_kept);
-    }
+    vram_end_doubt(vram, status == HYPURA_OK);
     return status;
 }

@@ -56,9 +56,18 @@ static void instance_free(ggml_backend_t backend)
     free(backend);
 }
 
+/* As where a copy needs memory of the device by itself. */
+static void begin_copy(void)
+{
+    if (standin_wrong.copy_throws_after > 0 && --standin_wrong.copy_throws_after == 0) {
+        standin_throw("standin: no memory for a copy on purpose");
+    }
+}
+
 static void instance_set(ggml_backend_t backend, struct ggml_tensor *tensor, const void *data, size_t offset,
                          size_t size)
 {
+    begin_copy();
     add_copy(backend->context, (char *)tensor->data + offset, data, size);
     standin_counted.bytes_to_device += size;
     standin_counted.n_copies_to_device++;
@@ -71,6 +80,7 @@ static void instance_set_2d(ggml_backend_t backend, struct ggml_tensor *tensor, 
     if (stride_tensor < size || stride_data < size || stride_tensor > INT32_MAX || stride_data > INT32_MAX) {
         GGML_ABORT("standin: rows of %zu bytes, %zu and %zu apart", size, stride_tensor, stride_data);
     }
+    begin_copy();
     for (size_t i = 0; i < n_copies; i++) {
         add_copy(backend->context, (char *)tensor->data + offset + i * stride_tensor,
                  (const char *)data + i * stride_data, size);

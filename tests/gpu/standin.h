@@ -37,6 +37,7 @@ typedef struct standin_faults {
     int      event_fails;     /* events until one cannot be made; 0: never */
     bool     single_rows;     /* instances made from now on copy one row a call */
     int      fail_after;      /* graphs until one fails; 0: never */
+    int      copy_throws_after; /* copies to the device until one throws; 0: never */
     int      lose_after;      /* graphs until a device is lost, which throws; 0: never */
     int      lost_device;     /* which: 0 or 1; its own graphs alone are counted */
     bool     stays_lost;      /* then whoever waits for it, or frees what lies there, ends the process, as with CUDA */

@@ -25,6 +25,33 @@ static void a_failed_graph_is_an_error(void **state)
     hypura_model_close(model);
 }
 
+/* In the midst of what makes experts present: none counts as there whose bytes never came, and RAM has its slots back. */
+static void a_copy_that_throws_is_an_error(void **state)
+{
+    (void)state;
+    hypura_model_options options = options_of(mixture.path, mixture.least_bytes);
+    for (int short_ram = 0; short_ram < 2; short_ram++) {
+        if (short_ram) {
+            options.weights_bytes = gpu_plan_of(&options).floor_weights_bytes;
+        }
+        hypura_model *model = open_model(&options);
+        hypura_error error;
+        uint64_t differing;
+        int n_failed = 0;
+        for (int copy = 1; copy <= 120; copy += copy < 12 ? 1 : 9) {
+            standin_set_faults(&(standin_faults){.copy_throws_after = copy});
+            if (hypura_script_follow(model, &mixture.script, &differing, &error) != HYPURA_OK) {
+                assert_non_null(strstr(error.message, "no memory for a copy"));
+                n_failed++;
+            }
+            standin_set_faults(&(standin_faults){0});
+            assert_same(model);
+        }
+        assert_true(n_failed > 10);
+        hypura_model_close(model);
+    }
+}
+
 static void a_lost_device_is_an_error(void **state)
 {
     (void)state;
@@ -142,6 +169,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         MIXTURE_TEST(a_failed_graph_is_an_error),
+        MIXTURE_TEST(a_copy_that_throws_is_an_error),
         MIXTURE_TEST(a_lost_device_is_an_error),
         MIXTURE_TEST(a_device_that_stays_lost_is_an_error),
         MIXTURE_TEST(an_abort_is_an_error),
