@@ -26,6 +26,21 @@ struct hypura_live {
     _Atomic uint64_t words[N_WORDS];
 };
 
+/* With bytes of its own on the disk: writing to a mapped hole when that is full ends the process. */
+static bool fill_file(int fd)
+{
+    static const char zeros[4096];
+    size_t left = sizeof(hypura_live);
+    while (left > 0) {
+        const ssize_t n = write(fd, zeros, left < sizeof(zeros) ? left : sizeof(zeros));
+        if (n < 0 && errno != EINTR) {
+            return false;
+        }
+        left -= n > 0 ? (size_t)n : 0;
+    }
+    return true;
+}
+
 static hypura_status map_file(const char *path, int flags, hypura_live **live, hypura_error *error)
 {
     *live = NULL;
@@ -35,8 +50,8 @@ static hypura_status map_file(const char *path, int flags, hypura_live **live, h
     }
     struct stat about;
     hypura_status status = HYPURA_OK;
-    if ((flags & O_CREAT) && ftruncate(fd, sizeof(**live)) != 0) {
-        status = hypura_fail_errno(error, errno, "%s cannot be made", path);
+    if ((flags & O_CREAT) && !fill_file(fd)) {
+        status = hypura_fail_errno(error, errno, "%s cannot be written, of %zu bytes", path, sizeof(**live));
     } else if (fstat(fd, &about) != 0 || about.st_size != (off_t)sizeof(**live)) {
         status = hypura_fail(error, HYPURA_ERR_FORMAT, "%s was made by another version of Hypura", path);
     } else {

@@ -31,24 +31,24 @@ def path(*words):
     return os.path.join(top, *words)
 
 
-def start(*words, stdout, prepare=None, stdin=None, stderr=None):
+def start(*words, stdout, prepare=None, stdin=None, stderr=None, cache=None):
     child = subprocess.Popen(words, stdin=stdin, stdout=stdout, stderr=stderr, preexec_fn=prepare, text=True,
-                             env={**os.environ, "OMP_WAIT_POLICY": "passive", "HYPURA_CACHE_DIR": path("cache")})
+                             env={**os.environ, "OMP_WAIT_POLICY": "passive", "HYPURA_CACHE_DIR": cache or path("cache")})
     started.append(child)
     return child
 
 
 class Server:
-    """hypura serve over a models folder; most_bytes limits what a file may grow to."""
+    """hypura serve over a models folder; most_bytes limits what a file may grow to. before: words that start it."""
 
-    def __init__(self, models, *options, most_bytes=None):
+    def __init__(self, models, *options, most_bytes=None, before=(), cache=None):
         def limit():
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             if most_bytes:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
         self.log = open(path("server.log"), "w+", encoding="utf-8")
-        self.process = start(HYPURA, "serve", "--port", "0", "--models", models, "--no-ollama", "--memory", "700M", "--context",
-                             "256", "--threads", "1", *options, stdout=self.log, stderr=self.log, prepare=limit)
+        self.process = start(*before, HYPURA, "serve", "--port", "0", "--models", models, "--no-ollama", "--memory", "700M", "--context",
+                             "256", "--threads", "1", *options, stdout=self.log, stderr=self.log, prepare=limit, cache=cache)
         for _ in range(3000):
             self.log.seek(0)
             if found := re.search(r"http://[0-9.]+:[0-9]+", self.log.read()):
@@ -191,6 +191,34 @@ def engine_that_says_much():
     server.stop()
 
 
+def full_folder_of_sockets():
+    """Nothing more can be written to /tmp, where engines have their sockets: a request fails, and the server goes on."""
+    if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/tmp"], capture_output=True).returncode != 0:
+        print("no right to mount: the full /tmp is left out")
+        return
+    own = tempfile.mkdtemp(prefix="hypura-faults-", dir=os.getcwd()) # /tmp is another one for the server
+    try:
+        shutil.copy(path("models", "tiny.gguf"), own)
+        shutil.copytree(path("cache"), os.path.join(own, "cache"))
+        server = Server(own, before=["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=64k tmpfs /tmp && exec "$@"', "sh"],
+                        cache=os.path.join(own, "cache"))
+        full = f"/proc/{server.process.pid}/root/tmp/full"
+        with open(full, "wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError:
+                pass
+        code, text = server.chat("tiny")
+        assert code == 500 and "No space left" in text and "/tmp/" in text, (code, text)
+        os.unlink(full)
+        code, text = server.chat("tiny")
+        assert code == 200, (code, text)
+        server.stop()
+    finally:
+        shutil.rmtree(own)
+
+
 def file_deleted_while_serving():
     models = path("models")
     shutil.copy(path("models", "tiny.gguf"), path("models", "gone.gguf"))
@@ -238,7 +266,7 @@ try:
     os.makedirs(path("cache"))
     shutil.copy(os.path.join(CACHE, "profile.json"), path("cache"))
     subprocess.run([MKMODEL, "shape", "llama-tiny", path("models", "tiny.gguf")], check=True, stdout=subprocess.DEVNULL)
-    for check in (full_disk, state_on_a_full_disk, engine_that_says_much, file_deleted_while_serving):
+    for check in (full_disk, state_on_a_full_disk, full_folder_of_sockets, engine_that_says_much, file_deleted_while_serving):
         begin = time.time()
         check()
         print(f"{check.__name__}: ok, {time.time() - begin:.1f} s", flush=True)
