@@ -222,6 +222,20 @@ static hypura_status read_number(const opening *o, const char *suffix, uint64_t 
 }
 
 /* *n_main is the number of layers in front of those that predict further tokens. */
+/* Adapters and projectors say what they are. */
+static hypura_status fail_no_layers(const opening *o)
+{
+    const char *type = NULL;
+    const hypura_gguf *head = &o->parts[0];
+    if (hypura_gguf_text(head, "general.type", &type, NULL) != HYPURA_OK || type == NULL ||
+        !hypura_gguf_is_printable(type, strlen(type))) {
+        type = "";
+    }
+    return hypura_fail(o->error, HYPURA_ERR_FORMAT,
+                       "%s: key '%s.block_count' is missing or 0: it is no language model%s%.40s%s", head->path,
+                       o->owned->map.arch, type[0] ? " (general.type is '" : "", type, type[0] ? "')" : "");
+}
+
 static hypura_status read_numbers(opening *o, int *n_main)
 {
     hypura_map *map = &o->owned->map;
@@ -249,9 +263,7 @@ static hypura_status read_numbers(opening *o, int *n_main)
         }
     }
     if (layers == 0) {
-        return hypura_fail(o->error, HYPURA_ERR_FORMAT,
-                           "%s: key '%s.block_count' is missing or 0: it is no language model", o->parts[0].path,
-                           map->arch);
+        return fail_no_layers(o);
     }
     if (nextn > layers) {
         return hypura_fail(o->error, HYPURA_ERR_FORMAT,

@@ -217,6 +217,23 @@ static void test_duplicates(void **state)
     expect_words(&file, "m.gguf: key 'llama.block_count' occurs twice");
 }
 
+/* Adapters and projectors are GGUFs too. */
+static void test_other_files(void **state)
+{
+    (void)state;
+    static const char *const types[] = {"adapter", "mmproj", "\x1b[31m"};
+    static const char *const words[] = {"it is no language model (general.type is 'adapter')",
+                                        "it is no language model (general.type is 'mmproj')", "it is no language model"};
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        gguf_file file;
+        gguf_begin(&file, 3);
+        gguf_key_text(&file, "general.architecture", "llama");
+        gguf_key_text(&file, "general.type", types[i]);
+        gguf_tensor(&file, "a", GGUF_FILE_F32, GGUF_SHAPE(1));
+        expect_words(&file, words[i]);
+    }
+}
+
 /* Keys that a map asks for have to be what they are asked for as. */
 static void test_types_of_keys(void **state)
 {
@@ -350,6 +367,7 @@ int main(void)
         cmocka_unit_test(test_mutations),
         cmocka_unit_test(test_duplicates),
         cmocka_unit_test(test_types_of_keys),
+        cmocka_unit_test(test_other_files),
         cmocka_unit_test(test_shapes_of_experts),
         cmocka_unit_test(test_truncation),
         cmocka_unit_test(test_flipped_bytes),
