@@ -244,7 +244,7 @@ static void end_stream(http_exchange *exchange, json_t *value)
     char *text = json_dumps(value, JSON_COMPACT);
     const bool lines = strncmp(exchange->content_type, "application/x-ndjson", 20) == 0;
     const bool events = strncmp(exchange->content_type, "text/event-stream", 17) == 0;
-    const char *before = lines                                                     ? ""
+    const char *before = lines                                                ? ""
                          : http_error_style(exchange) == HTTP_STYLE_ANTHROPIC ? "event: error\ndata: "
                                                                               : "data: ";
     json_decref(value);

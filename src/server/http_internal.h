@@ -1,6 +1,6 @@
 /*
- * http_internal.h - an exchange, as http.c (requests and answers), http_answer.c (answers on their way) and
- * http_daemon.c (sockets) share it.
+ * http_internal.h - an exchange, as http.c (what handlers see of it), http_request.c (as it comes in), http_answer.c
+ * (as it goes out) and http_daemon.c (sockets) share it.
  *
  * Two hold an exchange: the connection, until libmicrohttpd says that the request has ended, and the handler, until it
  * returns. The connection is set aside ("suspended") while it waits for the handler, and taken up again by whoever adds
@@ -12,10 +12,17 @@
 #include "base/buffer.h"
 #include "base/list.h"
 #include "server/http.h"
+#include "server/http_links.h"
+#include "server/jobs.h"
 #include "server/routes.h"
 
 #include <microhttpd.h>
 #include <pthread.h>
+#include <stdatomic.h>
+
+#define HTTP_SECOND_US      UINT64_C(1000000)
+#define HTTP_OTHER_REQUESTS 64 /* that compute nothing: these at the same time at most */
+#define HTTP_MAX_ADDRESSES  8
 
 typedef struct http_pair {
     char *name;
@@ -51,8 +58,8 @@ struct http_exchange {
     pthread_cond_t room; /* out has room, an upload goes on, or the client is gone */
     int n_holders;
     bool suspended;
-    bool gone;    /* the connection has ended */
-    bool give_up; /* the connection is to be broken off */
+    bool gone;      /* the connection has ended */
+    bool give_up;   /* the connection is to be broken off */
     bool cancelled; /* the server ends: the handler shall too, and what the client was told still goes out */
 
     /* the answer */
@@ -67,6 +74,39 @@ struct http_exchange {
     hypura_buffer out; /* not yet taken by the connection */
     uint64_t n_sent;
 };
+
+/* A thread of libmicrohttpd for each address to listen on. */
+typedef struct http_listener {
+    struct MHD_Daemon *mhd;
+    int quiesced_fd; /* the listening socket after draining began; -1 before */
+} http_listener;
+
+struct http_daemon {
+    http_options options;
+    hypura_server *server;
+    http_listener listeners[HTTP_MAX_ADDRESSES];
+    size_t n_listeners;
+    uint16_t port;
+    server_jobs *jobs;
+    http_links *links;
+    atomic_bool draining;
+
+    pthread_mutex_t lock; /* of the list and the counts */
+    pthread_cond_t changed;
+    hypura_list exchanges;
+    uint32_t n_active; /* handlers of routes that compute */
+    uint32_t n_other;  /* of others */
+};
+
+/* libmicrohttpd's callbacks; user is the daemon. */
+void http_on_connection(void *user, struct MHD_Connection *connection, void **socket_context,
+                        enum MHD_ConnectionNotificationCode what);
+/* What it returns becomes the context of the next two. */
+void *http_on_request_line(void *user, const char *uri, struct MHD_Connection *connection);
+enum MHD_Result http_on_request(void *user, struct MHD_Connection *connection, const char *path, const char *method,
+                                const char *version, const char *upload, size_t *upload_bytes, void **context);
+void http_on_completed(void *user, struct MHD_Connection *connection, void **context,
+                       enum MHD_RequestTerminationCode why);
 
 /* False when memory ran out. */
 bool http_pairs_add(http_pairs *pairs, const char *name, const char *value);
