@@ -106,6 +106,10 @@ HYPURA_API hypura_status hypura_local_pull(const hypura_local_options *options, 
                                            hypura_progress_fn progress, void *progress_user, char *path,
                                            size_t path_bytes, hypura_error *error);
 
+/* Removes a model of the folder, by its whole name: its files and settings. HYPURA_ERR_USAGE: there is none;
+ * HYPURA_ERR_UNSUPPORTED: it is Ollama's, or another name stands for it. */
+HYPURA_API hypura_status hypura_local_remove(const hypura_local_options *options, const char *name, hypura_error *error);
+
 /* ---- asking a running server -------------------------------------------- */
 
 /* A conversation with a model of a server; one thread. */

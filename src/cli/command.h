@@ -31,6 +31,7 @@ int hypura_command_list(const hypura_environment *environment, int argc, char *c
 int hypura_command_optimize(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_profile(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_pull(const hypura_environment *environment, int argc, char *const *argv);
+int hypura_command_remove(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_replay(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_run(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_serve(const hypura_environment *environment, int argc, char *const *argv);

@@ -22,6 +22,7 @@ static const hypura_command commands[] = {
     {"serve", "answer Ollama's, OpenAI's and Anthropic's clients over HTTP", hypura_command_serve, false},
     {"pull", "fetch a model from Hugging Face or Ollama's registry", hypura_command_pull, false},
     {"list", "list the models that are known by name", hypura_command_list, false},
+    {"remove", "remove a model from the models folder", hypura_command_remove, false},
     {"estimate", "tell how a model would be placed and how fast it would run", hypura_command_estimate, true},
     {"inspect", "list what a model file is made of", hypura_command_inspect, true},
     {"profile", "measure this machine", hypura_command_profile, false},
@@ -45,8 +46,31 @@ static const hypura_command *find_command(const char *name)
     return NULL;
 }
 
+/* What users of Ollama and llama.cpp look for, and what there is. */
+static const struct {
+    const char *name;
+    const char *hint;
+} foreign[] = {
+    {"rm", "hypura remove NAME"},
+    {"ls", "hypura list"},
+    {"show", "hypura inspect MODEL"},
+    {"chat", "hypura run MODEL, without a prompt"},
+    {"server", "hypura serve"},
+    {"ps", "/api/ps of a running server tells that"},
+    {"stop", "a server unloads what nobody uses: --keep-alive"},
+    {"create", "/api/create of a running server makes models"},
+    {"cp", "/api/copy of a running server copies models"},
+    {"quantize", "llama.cpp's llama-quantize does that"},
+};
+
 static int unknown_command(const char *name)
 {
+    for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++) {
+        if (strcmp(foreign[i].name, name) == 0) {
+            hypura_output_error("unknown command '%s' (%s)", name, foreign[i].hint);
+            return HYPURA_EXIT_USAGE;
+        }
+    }
     const char *names[N_COMMANDS];
     int n_names = 0;
     for (int i = 0; i < N_COMMANDS; i++) {
@@ -122,7 +146,7 @@ static int run_command(const hypura_command *command, const hypura_environment *
     if (strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
         return help_command(environment, argc - 2, argv + 2);
     }
-    if (strcmp(word, "--version") == 0) {
+    if (strcmp(word, "--version") == 0 || strcmp(word, "version") == 0) {
         printf("hypura %s\n", hypura_version());
         return HYPURA_EXIT_SUCCESS;
     }

@@ -373,7 +373,8 @@ static const struct {
     {"-ngl --gpu-layers --n-gpu-layers -ncmoe --n-cpu-moe -cmoe --cpu-moe -ot --override-tensor -fit --fit",
      "--memory, --vram and --gpu say what may be used, and all else follows"},
     {"--mmap --no-mmap --mlock --direct-io -dio", "weights are read directly, as many as --memory lets stay"},
-    {"-mm --mmproj --image --audio --lora -md --model-draft", "not there yet; to a model with a projector, hypura serve shows images"},
+    {"-mm --mmproj --image --audio --lora -md --model-draft",
+     "not there yet; to a model with a projector, hypura serve shows images"},
 };
 
 static hypura_status unknown_option(const hypura_syntax *syntax, const char *word, size_t length, hypura_error *error)

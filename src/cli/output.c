@@ -116,39 +116,55 @@ void hypura_table_close(hypura_table *table)
     *table = (hypura_table){.align = NULL};
 }
 
-static void add_cell(hypura_table *table, const char *text)
+/* Takes text over; NULL counts as out of memory. */
+static void add_cell(hypura_table *table, char *text)
 {
-    if (table->n_cells == table->capacity) {
+    if (text && table->n_cells == table->capacity) {
         size_t capacity = table->capacity ? 2 * table->capacity : 64;
         char **cells = capacity > SIZE_MAX / sizeof *cells ? NULL : realloc(table->cells, capacity * sizeof *cells);
         if (!cells) {
+            free(text);
             table->failed = true;
             return;
         }
         table->cells = cells;
         table->capacity = capacity;
     }
-    char *copy = strdup(text);
-    if (!copy) {
+    if (!text) {
         table->failed = true;
         return;
     }
-    table->cells[table->n_cells++] = copy;
+    table->cells[table->n_cells++] = text;
 }
 
 void hypura_table_cell(hypura_table *table, const char *format, ...)
 {
-    char text[512];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
+    const int length = vsnprintf(NULL, 0, format, arguments);
     va_end(arguments);
+    char *text = length >= 0 ? malloc((size_t)length + 1) : NULL;
+    if (text) {
+        va_start(arguments, format);
+        vsnprintf(text, (size_t)length + 1, format, arguments);
+        va_end(arguments);
+    }
     add_cell(table, text);
 }
 
 void hypura_table_size(hypura_table *table, uint64_t bytes)
 {
-    add_cell(table, bytes ? hypura_output_size(bytes) : "-");
+    add_cell(table, strdup(bytes ? hypura_output_size(bytes) : "-"));
+}
+
+/* Characters of UTF-8: most terminals give each a column. */
+static int text_width(const char *text)
+{
+    int n = 0;
+    for (; *text; text++) {
+        n += ((unsigned char)*text & 0xc0) != 0x80;
+    }
+    return n;
 }
 
 hypura_status hypura_table_print(const hypura_table *table, hypura_error *error)
@@ -159,18 +175,16 @@ hypura_status hypura_table_print(const hypura_table *table, hypura_error *error)
         return hypura_fail(error, HYPURA_ERR_MEMORY, "out of memory while writing a table");
     }
     for (size_t i = 0; i < table->n_cells; i++) {
-        int length = (int)strlen(table->cells[i]);
+        int length = text_width(table->cells[i]);
         int *widest = &width[i % n_columns];
         *widest = length > *widest ? length : *widest;
     }
     for (size_t i = 0; i < table->n_cells; i++) {
         size_t column = i % n_columns;
         bool last = column + 1 == n_columns;
-        if (table->align[column] == 'r') {
-            hypura_output_printf("%*s", width[column], table->cells[i]);
-        } else {
-            hypura_output_printf("%-*s", last ? 0 : width[column], table->cells[i]);
-        }
+        const int space = width[column] - text_width(table->cells[i]);
+        const bool right = table->align[column] == 'r';
+        hypura_output_printf("%*s%s%*s", right ? space : 0, "", table->cells[i], right || last ? 0 : space, "");
         hypura_output_write(last ? "\n" : "  ", last ? 1 : 2);
     }
     return HYPURA_OK;

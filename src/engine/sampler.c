@@ -41,7 +41,8 @@ hypura_status hypura_sampler_check(const hypura_generate_options *options, hypur
         return hypura_fail(error, HYPURA_ERR_USAGE, "top_k %d: pass 0 (off) or more", s->top_k);
     }
     if (!(s->repeat_penalty >= 0.0f) || isinf(s->repeat_penalty)) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "repeat_penalty %g: pass 1 (off) or more", (double)s->repeat_penalty);
+        return hypura_fail(error, HYPURA_ERR_USAGE, "repeat_penalty %g: pass 1 (off) or more",
+                           (double)s->repeat_penalty);
     }
     if (options->grammar && options->json_schema) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "a grammar and a JSON schema exclude each other");

@@ -134,6 +134,7 @@ static json_t *make_body(const hypura_client *client, const hypura_generate_opti
         json_object_set_new(body, "prompt", prompt);
     } else {
         json_object_set(body, "messages", client->messages);
+        json_object_set_new(body, "reasoning_format", json_string("none")); /* thoughts are text, as without a server */
     }
     return body;
 }

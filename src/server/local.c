@@ -76,6 +76,25 @@ hypura_status hypura_local_list(const hypura_local_options *options, hypura_loca
     return status;
 }
 
+hypura_status hypura_local_remove(const hypura_local_options *options, const char *name, hypura_error *error)
+{
+    hypura_models *models = NULL;
+    const hypura_model_entry *entry = NULL;
+    hypura_status status = open_models(options, &models, error);
+    if (status == HYPURA_OK) {
+        status = hypura_models_find(models, name, HYPURA_FIND_EXACT, &entry, error);
+    }
+    if (status == HYPURA_OK && !entry) {
+        status = hypura_fail(error, HYPURA_ERR_USAGE, "there is no model '%.200s'", name);
+    }
+    if (status == HYPURA_OK) {
+        status = hypura_models_remove(models, entry, error);
+    }
+    hypura_model_entry_release(entry);
+    hypura_models_close(models);
+    return status;
+}
+
 /* ---- pulling --------------------------------------------------------------------- */
 
 typedef struct reporting {

@@ -432,12 +432,28 @@ hypura_status hypura_local_list(const hypura_local_options *options, hypura_loca
         {"other:latest", "/m/other.gguf", 1024, "qwen3", "", "", "2025-01-02T00:00:00.000000000Z"},
     };
     hypura_error_clear(error);
-    if (options->models_folder && strcmp(options->models_folder, "/empty") == 0) {
+    const char *folder = options->models_folder ? options->models_folder : "";
+    if (strcmp(folder, "/empty") == 0) {
+        return HYPURA_OK;
+    }
+    if (strcmp(folder, "/long") == 0) {
+        char path[1024];
+        snprintf(path, sizeof path, "/%0900d/end.gguf", 0);
+        (void)visit(user, &(hypura_local_model){"l\xc3\xb6ng:latest", path, 1, "llama", "", "", ""});
+        (void)visit(user, &(hypura_local_model){"long:latest", path, 1, "llama", "", "", ""});
         return HYPURA_OK;
     }
     for (size_t i = 0; i < sizeof models / sizeof *models && visit(user, &models[i]); i++) {
     }
     return HYPURA_OK;
+}
+
+hypura_status hypura_local_remove(const hypura_local_options *options, const char *name, hypura_error *error)
+{
+    (void)options;
+    hypura_error_clear(error);
+    return strcmp(name, "known:tag") == 0 ? HYPURA_OK
+                                          : hypura_fail(error, HYPURA_ERR_USAGE, "there is no model '%s'", name);
 }
 
 hypura_status hypura_local_pull(const hypura_local_options *options, const char *name, hypura_progress_fn progress,

@@ -410,6 +410,12 @@ static void programs_that_serve_nobody_pull_too(void **state)
     assert_string_equal(path, fixture_path("models/hf.co/user/repo.gguf"));
     assert_int_equal(hypura_local_list(&places, count_models, &n, &error), HYPURA_OK);
     assert_int_equal(n, 1);
+    assert_int_equal(hypura_local_remove(&places, "hf.co/user/rep", &error), HYPURA_ERR_USAGE);
+    assert_true(fixture_exists("models/hf.co/user/repo.gguf"));
+    assert_int_equal(hypura_local_remove(&places, "hf.co/user/repo", &error), HYPURA_OK);
+    assert_false(fixture_exists("models/hf.co/user/repo.gguf"));
+    assert_false(fixture_exists("models/hf.co/user/repo.json"));
+    assert_int_equal(hypura_local_remove(&places, "hf.co/user/repo", &error), HYPURA_ERR_USAGE);
     assert_int_equal(hypura_local_pull(&places, "hf.co/user/none", NULL, NULL, path, sizeof path, &error),
                      HYPURA_ERR_USAGE);
     assert_string_equal(path, "");
