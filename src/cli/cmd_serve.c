@@ -11,6 +11,7 @@
 #include "cli/output.h"
 #include "hypura_server.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,6 +104,15 @@ static hypura_status complete(serve_arguments *serve, const hypura_environment *
         }
         server->state_folder = serve->state;
         server->state_bytes = serve->state_bytes;
+    }
+    if (server->child_log) {
+        const hypura_status status = hypura_output_check(server->child_log, error);
+        if (status != HYPURA_OK) {
+            return status;
+        }
+    }
+    if (server->engine && access(server->engine, X_OK) != 0) {
+        return hypura_fail_errno(error, errno, "option --engine: %s cannot be run", server->engine);
     }
     if (!server->engine) {
         server->engine = serve->engine;

@@ -84,6 +84,33 @@ static hypura_status open_parts(hypura_server *server, hypura_error *error)
     return status == HYPURA_OK ? http_open(&http, server, &server->http, error) : status;
 }
 
+/* Where it is, and what there is. */
+static void greet(const hypura_server *server)
+{
+    const hypura_server_options *options = &server->options;
+    const char *hosts = options->host;
+    char host[GUARD_HOST_BYTES];
+    char memory[HYPURA_SIZE_TEXT];
+    hypura_model_list list;
+    while (guard_next_host(&hosts, host)) {
+        const bool v6 = strchr(host, ':') != NULL;
+        server_log(LOG_INFO, "listening on http://%s%s%s:%u", v6 ? "[" : "", host, v6 ? "]" : "",
+                   http_port(server->http));
+    }
+    (void)hypura_size_format(options->memory_bytes, memory, sizeof memory);
+    if (hypura_models_list(server->models, &list, NULL) != HYPURA_OK) {
+        return;
+    }
+    if (list.n > 0) {
+        server_log(LOG_INFO, "%zu model%s, which may use %s together", list.n, list.n == 1 ? "" : "s", memory);
+    } else {
+        server_log(LOG_INFO, "no models in %s%s%s: /api/pull and hypura pull fetch some; they may use %s together",
+                   options->models_folder ? options->models_folder : "any folder",
+                   options->ollama_folder ? " and " : "", options->ollama_folder ? options->ollama_folder : "", memory);
+    }
+    hypura_model_list_clear(&list);
+}
+
 hypura_status hypura_server_open(const hypura_server_options *options, hypura_server **opened, hypura_error *error)
 {
     hypura_server *server = calloc(1, sizeof(*server));
@@ -110,9 +137,7 @@ hypura_status hypura_server_open(const hypura_server_options *options, hypura_se
         hypura_server_close(server);
         return status;
     }
-    char memory[HYPURA_SIZE_TEXT];
-    server_log(LOG_INFO, "listening on http://%s:%u, models may use %s", server->options.host, http_port(server->http),
-               hypura_size_format(server->options.memory_bytes, memory, sizeof memory));
+    greet(server);
     *opened = server;
     return HYPURA_OK;
 }

@@ -111,6 +111,8 @@ static const struct {
      "prompts    1024 tokens together\n",
      NULL},
     {{"inspect", "moe.gguf", "--ubatch", "8", "--json"}, 0, "\"ubatch\": 8,", NULL},
+    {{"serve", "--engine", "/no/such"}, 1, NULL, "option --engine: /no/such cannot be run: No such file"},
+    {{"serve", "--child-log", "/no/such/log"}, 1, NULL, "cannot write /no/such/log: No such file"},
     {{"serve", "--ubatch", "0"}, 2, NULL, "option --ubatch: 0 is out of range"},
     {{"estimate", "moe.gguf", "--weights", "17G"}, 0, "more than the 16 GiB that this machine", NULL},
     {{"estimate", "moe.gguf", "--vram", "2M"}, 0, "tokens/s", "none computes here: there is none, or"},

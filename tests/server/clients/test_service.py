@@ -254,7 +254,10 @@ class Addresses(unittest.TestCase):
     def test_several_are_listened_on(self):
         hosts = ["127.0.0.1", "127.0.0.2"] + ["::1"] * has_v6()
         with harness.Server("--host", ",".join(hosts), "--memory", "1G", models=[DENSE]) as server:
+            harness.wait_until(lambda: any("1 model, which may use 1 GiB together" in line for line in server.lines))
             for host in hosts:
+                url = f"listening on http://[{host}]:{server.port}" if ":" in host else f"listening on http://{host}:{server.port}"
+                self.assertTrue(any(line.endswith(url + "\n") for line in server.lines), server.lines)
                 connection = http.client.HTTPConnection(host, server.port, timeout=60)
                 connection.request("GET", "/api/version")
                 self.assertEqual(connection.getresponse().status, 200)
