@@ -303,7 +303,9 @@ static bool can_all(http_exchange *exchange, const json_t *body, const char *mod
         http_fail(exchange, 400, "%s takes no images: it has no projector", entry->name);
         return false;
     }
-    return (!thinks || can(exchange, model, entry, "thinking")) && (!inserts || can(exchange, model, entry, "insert"));
+    const bool calls = json_array_size(json_object_get(body, "tools")) > 0;
+    return (!thinks || can(exchange, model, entry, "thinking")) &&
+           (!inserts || can(exchange, model, entry, "insert")) && (!calls || can(exchange, model, entry, "tools"));
 }
 
 static void handle(http_exchange *exchange, ollama_kind kind)

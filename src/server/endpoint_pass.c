@@ -1,7 +1,8 @@
 /*
  * endpoint_pass.c - requests that the model's own server answers: passed on as they are, and its answer passed back as
- * it comes, byte for byte. Of the request only the model's name is looked at; where that model was made with a system
- * text or messages of its own, these are put before the request's.
+ * it comes, byte for byte. Of the request the model's name is looked at; where that model was made with a system text or
+ * messages of its own, these are put before the request's. What that server passes over without a word is told it in
+ * other words (the format of /v1/responses), or refused.
  *
  * An engine that dies is an error: of the status line while there is none yet, else the last event of a stream. An
  * error that is the request's fault is told as one (refusal.h), and one for Anthropic's clients in their form; therefore
@@ -133,14 +134,62 @@ static void pass(http_exchange *exchange, server_target *target, const json_t *b
     free(path);
 }
 
+/* What /v1/completions has at OpenAI, and llama.cpp's server takes no notice of. False when it was answered. */
+static bool is_served(http_exchange *exchange, const json_t *body)
+{
+    const char *what = NULL;
+    if (strcmp(http_path(exchange), "/v1/completions") != 0) {
+        return true;
+    }
+    if (json_is_true(json_object_get(body, "echo"))) {
+        what = "echo is";
+    } else if (json_string_length(json_object_get(body, "suffix")) > 0) {
+        what = "suffix is";
+    } else if (json_integer_value(json_object_get(body, "best_of")) > 1) {
+        what = "more than one best_of is";
+    }
+    if (what) {
+        http_fail(exchange, 400, "%s not served here%s", what, what[0] == 's' ? " (/infill puts text in between)" : "");
+    }
+    return what == NULL;
+}
+
+/* The format of an answer of /v1/responses ("text": {"format": ..}) as /v1/chat/completions has it, which the model's
+ * server makes of such a request. NULL: it says none. */
+static json_t *chat_format(const char *path, const json_t *body)
+{
+    const json_t *format = json_object_get(json_object_get(body, "text"), "format");
+    const char *type = json_string_value(json_object_get(format, "type"));
+    const bool responses = strcmp(path, "/v1/responses") == 0 || strcmp(path, "/responses") == 0;
+    if (!responses || !type || json_object_get(body, "response_format")) {
+        return NULL;
+    }
+    if (strcmp(type, "json_schema") == 0) {
+        return json_pack("{s:s, s:O}", "type", type, "json_schema", format);
+    }
+    return strcmp(type, "json_object") == 0 ? json_pack("{s:s}", "type", type) : NULL;
+}
+
+/* The body in place of the request's own; a new reference, NULL: that one goes as it is. */
+static json_t *make_body(const char *path, const json_t *body, const json_t *settings)
+{
+    json_t *made = ollama_add_own(path, body, settings);
+    json_t *format = chat_format(path, body);
+    if (format) {
+        made = made ? made : json_copy((json_t *)(uintptr_t)body);
+        json_object_set_new(made, "response_format", format);
+    }
+    return made;
+}
+
 void endpoint_pass(http_exchange *exchange)
 {
     json_t *body;
     char *name = named_model(exchange, &body);
-    const hypura_model_entry *entry = name ? target_find_or_default(exchange, name) : NULL;
+    const hypura_model_entry *entry = name && is_served(exchange, body) ? target_find_or_default(exchange, name) : NULL;
     const fleet_settings settings = settings_for(http_path(exchange));
     server_target target;
-    json_t *made = entry ? ollama_add_own(http_path(exchange), body, entry->settings) : NULL;
+    json_t *made = entry ? make_body(http_path(exchange), body, entry->settings) : NULL;
     char *text = made ? json_dumps(made, JSON_COMPACT) : NULL;
     if (entry && target_open(exchange, entry, &settings, &target)) {
         pass(exchange, &target, text ? made : body, text);

@@ -135,6 +135,12 @@ class Ollama(unittest.TestCase):
             self.assertEqual([c.function.name for c in calls], ["get_weather"])
             self.assertEqual(calls[0].function.arguments, {"city": "Paris"})
 
+        # A model whose template has no place for them is not asked in vain.
+        with self.assertRaises(ollama.ResponseError) as refused:
+            self.client.chat(DENSE, messages, tools=[WEATHER])
+        self.assertEqual(refused.exception.status_code, 400)
+        self.assertIn("does not support tools", refused.exception.error)
+
     def test_logprobs(self):
         answer = self.client.chat(DENSE, user("hi"), logprobs=True, top_logprobs=2, options={"num_predict": 2})
         self.assertEqual(len(answer.logprobs), 2)
@@ -358,6 +364,15 @@ class OpenAI(unittest.TestCase):
         events = [event.type for event in self.client.responses.create(
             model=DENSE, input=QUESTION, temperature=0, max_output_tokens=8, stream=True)]
         self.assertEqual((events[0], events[-1]), ("response.created", "response.completed"))
+        answer = self.client.responses.create(model=DENSE, input="Describe a person.", temperature=0, max_output_tokens=100,
+                                              text={"format": {"type": "json_schema", "name": "person", "schema": PERSON}})
+        self.assertEqual(set(json.loads(answer.output_text)), {"name", "age"})
+        answer = self.client.responses.create(model=DENSE, input="Write one short JSON object.", max_output_tokens=24,
+                                              temperature=0, text={"format": {"type": "json_object"}})
+        self.assertTrue(answer.output_text.lstrip().startswith("{"))
+        for wanted in {"echo": True}, {"suffix": "the end"}, {"best_of": 2}:
+            with self.assertRaisesRegex(openai.BadRequestError, "not served here"):
+                self.client.completions.create(model=DENSE, prompt="One", max_tokens=2, **wanted)
 
     def test_tools_and_formats(self):
         messages = []
