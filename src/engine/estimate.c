@@ -295,9 +295,11 @@ static hypura_status solve(const demand *asked, const hypura_survey *survey, uin
     const hypura_model_options *options = asked->options;
     const hypura_profile *profile = &asked->profile;
     const hypura_gpus_found *found = &asked->found;
+    const bool counts_pairs = options->foresight != HYPURA_FORESIGHT_OFF && found->n == 0;
     const uint64_t overhead_bytes =
         FIXED_OVERHEAD_BYTES + more_bytes + TENSOR_OVERHEAD_BYTES * (uint64_t)prepared->map->n_tensors +
-        hypura_pager_router_bytes(prepared->map) + hypura_pager_coactivation_bytes(prepared->map);
+        hypura_pager_router_bytes(prepared->map) +
+        (counts_pairs ? hypura_pager_coactivation_bytes(prepared->map) : 0);
     const hypura_form form = form_asked(options, found->n > 0);
     hypura_rates rates;
     hypura_lessons lessons;
