@@ -126,7 +126,7 @@ hypura_local_options hypura_environment_places(const hypura_environment *environ
     };
 }
 
-/* As a file of the models folder. */
+/* As a file of the models folder, or of one below it. */
 static bool find_file(const hypura_environment *environment, const char *model, char *path)
 {
     static const char *const endings[] = {"", ".gguf"};
@@ -151,7 +151,7 @@ hypura_status hypura_environment_find_model(const hypura_environment *environmen
         return HYPURA_OK;
     }
     const hypura_local_options places = hypura_environment_places(environment);
-    if (!strchr(model, '/') && find_file(environment, model, path)) {
+    if (find_file(environment, model, path)) {
         return HYPURA_OK;
     }
     const hypura_status status = hypura_local_find(&places, model, path, HYPURA_PATH_BYTES, error);

@@ -547,6 +547,11 @@ static void test_folders(void **state)
                        driver_program);
     driver_expect(&run, 0, "data/hypura/models/other.gguf", NULL);
     driver_clear(&run);
+    run = driver_shell("mkdir -p data/hypura/models/hf.co/a && touch data/hypura/models/hf.co/a/b@Q4_0.gguf && "
+                       "env -u HYPURA_MODELS XDG_DATA_HOME=$PWD/data %s inspect hf.co/a/b@Q4_0 --json",
+                       driver_program);
+    driver_expect(&run, 0, "data/hypura/models/hf.co/a/b@Q4_0.gguf", NULL);
+    driver_clear(&run);
     run = driver_shell("HYPURA_MODELS=/no/such %s inspect other", driver_program);
     driver_expect(&run, 1, NULL, "no model of that name in /no/such or ");
     driver_clear(&run);
