@@ -23,6 +23,7 @@
 #define HTTP_SECOND_US      UINT64_C(1000000)
 #define HTTP_OTHER_REQUESTS 64 /* that compute nothing: these at the same time at most */
 #define HTTP_MAX_ADDRESSES  8
+#define HTTP_MAX_BODIES     8 /* of the largest size, that are kept at the same time */
 
 typedef struct http_pair {
     char *name;
@@ -50,8 +51,9 @@ struct http_exchange {
     http_pairs headers;
     hypura_buffer body; /* of an upload, what its handler has not read yet */
     bool body_too_large;
+    bool no_room;          /* for the body, beside those of others */
     bool body_ended;       /* of an upload */
-    uint64_t n_body_bytes; /* the same: that have come */
+    uint64_t n_body_bytes; /* that have come and were taken */
     char *allowed_origin;  /* for the answer; NULL: no web page's request */
 
     pthread_mutex_t lock;
@@ -90,6 +92,7 @@ struct http_daemon {
     server_jobs *jobs;
     http_links *links;
     atomic_bool draining;
+    _Atomic uint64_t n_body_bytes; /* of all requests that are not answered */
 
     pthread_mutex_t lock; /* of the list and the counts */
     pthread_cond_t changed;

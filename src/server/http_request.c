@@ -75,9 +75,17 @@ static http_exchange *exchange_open(http_daemon *daemon, struct MHD_Connection *
     return exchange;
 }
 
+static bool is_upload(const http_exchange *exchange)
+{
+    return exchange->route && (exchange->route->flags & ROUTE_UPLOAD) != 0;
+}
+
 static void exchange_free(http_exchange *exchange)
 {
     http_daemon *daemon = exchange->daemon;
+    if (!is_upload(exchange)) {
+        atomic_fetch_sub(&daemon->n_body_bytes, exchange->n_body_bytes);
+    }
     pthread_mutex_lock(&daemon->lock);
     hypura_list_remove(&daemon->exchanges, &exchange->link);
     pthread_cond_broadcast(&daemon->changed);
@@ -111,11 +119,6 @@ static void exchange_release(http_exchange *exchange)
 static bool is_quick(const http_exchange *exchange)
 {
     return (exchange->route->flags & ROUTE_QUICK) != 0;
-}
-
-static bool is_upload(const http_exchange *exchange)
-{
-    return exchange->route && (exchange->route->flags & ROUTE_UPLOAD) != 0;
 }
 
 static uint32_t *count_of(http_exchange *exchange)
@@ -253,10 +256,22 @@ static enum MHD_Result take_head(http_exchange *exchange, const char *path, cons
 
 static void take_body(http_exchange *exchange, const char *data, size_t bytes)
 {
-    if (exchange->begun || exchange->body_too_large ||
-        exchange->body.bytes + bytes > exchange->daemon->options.max_body_bytes ||
-        !hypura_buffer_add(&exchange->body, data, bytes)) {
-        exchange->body_too_large = true; /* the rest is dropped as it comes */
+    http_daemon *daemon = exchange->daemon;
+    const size_t limit = daemon->options.max_body_bytes;
+    if (exchange->begun || exchange->body_too_large || exchange->no_room) {
+        return; /* the rest is dropped as it comes */
+    }
+    exchange->body_too_large = exchange->body.bytes + bytes > limit;
+    if (exchange->body_too_large) {
+        return;
+    }
+    exchange->n_body_bytes += bytes;
+    exchange->no_room = atomic_fetch_add(&daemon->n_body_bytes, bytes) + bytes > (uint64_t)limit * HTTP_MAX_BODIES ||
+                        !hypura_buffer_add(&exchange->body, data, bytes);
+    if (exchange->no_room) {
+        hypura_buffer_clear(&exchange->body);
+        atomic_fetch_sub(&daemon->n_body_bytes, exchange->n_body_bytes);
+        exchange->n_body_bytes = 0;
     }
 }
 
@@ -308,6 +323,8 @@ static enum MHD_Result take_whole(http_exchange *exchange)
     http_link_deadline(daemon->links, link_of(exchange->connection), 0);
     if (exchange->body_too_large) {
         http_fail(exchange, 413, "the request is too large: %zu bytes are taken", daemon->options.max_body_bytes);
+    } else if (exchange->no_room) {
+        http_fail(exchange, 429, "too much is sent at the same time: try again in a moment");
     } else if (is_quick(exchange) && !atomic_load(&daemon->draining)) {
         exchange->route->handle(exchange);
     } else if (hand_over(exchange)) {

@@ -14,6 +14,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #define DEFAULT_REQUESTS   128
 #define DEFAULT_BODY_BYTES (UINT64_C(64) << 20)
@@ -84,6 +85,17 @@ static hypura_status open_parts(hypura_server *server, hypura_error *error)
     return status == HYPURA_OK ? http_open(&http, server, &server->http, error) : status;
 }
 
+/* Each connection is a descriptor, and engines need some beside them. What is not permitted, or not known, stays. */
+static void allow_descriptors(void)
+{
+    struct rlimit limit;
+    const rlim_t wanted = 2 * MAX_CONNECTIONS;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < wanted && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
 /* Where it is, and what there is. */
 static void greet(const hypura_server *server)
 {
@@ -132,6 +144,7 @@ hypura_status hypura_server_open(const hypura_server_options *options, hypura_se
         free(server);
         return status;
     }
+    allow_descriptors();
     status = open_parts(server, error);
     if (status != HYPURA_OK) {
         hypura_server_close(server);

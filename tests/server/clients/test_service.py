@@ -3,6 +3,7 @@ import hashlib
 import http.client
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -178,6 +179,24 @@ class Service(unittest.TestCase):
                 pass
             self.assertIn(b" 413 ", sender.recv(65536))
 
+    def test_bodies_of_many_are_not_all_kept(self):
+        size = 900000 # of 1 MiB that one may have: eight such are kept
+        body = b'{"model":"' + b"x" * size + b'"}'
+        head = f"POST /api/show HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        senders = [socket.create_connection(("127.0.0.1", self.server.port)) for _ in range(12)]
+        for sender in senders:
+            sender.sendall(head + body[:-1])
+        for sender in senders:
+            sender.sendall(body[-1:])
+        codes = sorted(sender.recv(12).split()[1] for sender in senders)
+        self.assertEqual(set(codes), {b"404", b"429"})
+        self.assertGreaterEqual(codes.count(b"404"), 8)
+        for sender in senders:
+            sender.close()
+        # They are given back.
+        status, _, data = self.client.ask("POST", "/api/show", body)
+        self.assertEqual(status, 404, data)
+
     def test_files_are_taken_as_they_come(self):
         """Beyond the limit of bodies, by length and in pieces; what is broken off or not as announced leaves nothing."""
         data = os.urandom(1 << 20) * 8
@@ -215,6 +234,22 @@ class Service(unittest.TestCase):
         def descriptors():
             return len(os.listdir(f"/proc/{self.server.process.pid}/fd"))
         harness.wait_until(lambda: descriptors() < 100)
+
+
+class Descriptors(unittest.TestCase):
+    def test_as_many_as_there_may_be(self):
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, before[1]))
+            server = harness.Server("--memory", "1G", "--threads", "1", models=[DENSE])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        with server:
+            resting = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
+            status, _, data = Client(server).ask("POST", "/api/chat", SHORT)
+            self.assertEqual(status, 200, data)
+            for connection in resting:
+                connection.close()
 
 
 class Keys(unittest.TestCase):
