@@ -120,6 +120,7 @@ void pager_settle(hypura_pager *pager, const uint32_t *selected, uint32_t n)
         pager->guess.n_read += ahead->held[i].read;
         if (ahead->held[i].read && right) {
             pager->statistics.ahead_bytes_useful += expert_bytes;
+            pager->guess.lacked_bytes += expert_bytes;
             pager->guess.n_right++;
         }
         pool->slots[slot].expected = false;
@@ -153,6 +154,7 @@ void hypura_pager_begin_layer(hypura_pager *pager, int bundle, uint32_t n_tokens
         }
         pager->token_begin_us = now_us;
         pager->token_waited_us = pager->waited_us;
+        pager->guess.lacked_bytes = 0;
     }
     pthread_mutex_unlock(&pager->lock);
 }

@@ -209,6 +209,9 @@ void hypura_pager_visit_experts(hypura_pager *pager, int bundle, uint32_t n_toke
     }
     for (uint32_t i = 0; i < n; i++) {
         pager->visit_keys[i] = place->first_key + experts[i];
+        if (hypura_cache_find(pager->pools[place->pool].cache, pager->visit_keys[i]) == HYPURA_CACHE_NONE) {
+            pager->guess.lacked_bytes += pager->map->bundles[bundle].expert_bytes;
+        }
     }
     const hypura_cache_visited visit = {
         .group = (uint32_t)bundle,

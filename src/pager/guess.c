@@ -149,13 +149,24 @@ static void refuse_idle_guesses(hypura_pager *pager, bool with_guesses, uint64_t
     }
 }
 
+/* Of what the token lacked when its layers selected, had nothing been read ahead. What a GPU
+ * lacks is uploads, which are not counted here. */
+static double reading_us(const hypura_pager *pager)
+{
+    hypura_io_counters counters;
+    hypura_io_read_counters(pager->io, &counters);
+    const bool known = counters.bytes_read > 0 && pager->plan->n_vram_pools == 0;
+    const double us_per_byte = known ? (double)counters.busy_us / (double)counters.bytes_read : 0.0;
+    return us_per_byte * (double)pager->guess.lacked_bytes;
+}
+
 void pager_end_token(hypura_pager *pager, uint64_t token_us)
 {
     hypura_brake *brake = brake_now(pager);
     const bool with_guesses = hypura_brake_is_on(brake);
-    hypura_brake_token(brake, (double)token_us);
+    hypura_brake_token(brake, (double)token_us, reading_us(pager));
     if (brake == &pager->guess.by_coactivation) {
-        hypura_brake_token(&pager->guess.by_routers, (double)token_us); /* OFF: nearer to its next trial */
+        hypura_brake_token(&pager->guess.by_routers, (double)token_us, 0.0); /* OFF: nearer to its next trial */
     }
     refuse_idle_guesses(pager, with_guesses, token_us);
 }

@@ -200,6 +200,7 @@ typedef struct pager_guess {
     hypura_brake by_coactivation; /* counts while routers are OFF */
     uint32_t     n_read;  /* guesses of this trial of a brake that were read */
     uint32_t     n_right; /* of them */
+    uint64_t     lacked_bytes;    /* by this token: experts absent, or there because they were guessed */
     uint64_t     plain_us;        /* of tokens of this trial without guesses */
     uint64_t     plain_waited_us; /* of that, waited for reads */
     struct hypura_coactivation *seen; /* of the computing thread; NULL: only routers are asked */

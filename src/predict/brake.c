@@ -54,7 +54,7 @@ static void judge(hypura_brake *brake)
     const double without = hypura_median(brake->samples_us[0], (int)brake->n_samples[0]);
     const double with = hypura_median(brake->samples_us[1], (int)brake->n_samples[1]);
     const bool clear = without - with > spread_without_us && without - with > spread_with_us;
-    brake->gain = 1.0 - with / without;
+    brake->gain = (without - with) / hypura_median(brake->plain_us, BRAKE_SAMPLES);
     if (brake->gain >= BRAKE_GAIN && !clear) {
         brake->gain = 0.0;
         if (brake->n_repeats++ < BRAKE_REPEATS) {
@@ -71,25 +71,28 @@ static void judge(hypura_brake *brake)
     }
 }
 
-static void try_token(hypura_brake *brake, double token_us)
+static void try_token(hypura_brake *brake, double token_us, double reading_us)
 {
     const bool with = block_is_on(brake->token);
     if (brake->token++ % BRAKE_BLOCK_TOKENS != 0) {
-        brake->samples_us[with][brake->n_samples[with]++] = token_us;
+        if (!with) {
+            brake->plain_us[brake->n_samples[0]] = token_us;
+        }
+        brake->samples_us[with][brake->n_samples[with]++] = token_us - reading_us;
     }
     if (brake->token == BRAKE_BLOCK_TOKENS * BRAKE_BLOCKS) {
         judge(brake);
     }
 }
 
-void hypura_brake_token(hypura_brake *brake, double token_us)
+void hypura_brake_token(hypura_brake *brake, double token_us, double reading_us)
 {
     if (token_us <= 0) {
         return;
     }
     switch (brake->state) {
     case HYPURA_BRAKE_TRYING:
-        try_token(brake, token_us);
+        try_token(brake, token_us, reading_us);
         break;
     case HYPURA_BRAKE_ON:
         if (++brake->token == BRAKE_ON_TOKENS) {

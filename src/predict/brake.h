@@ -11,6 +11,10 @@
  *
  * A trial takes BRAKE_BLOCKS blocks of tokens, half of them with it: what a trial costs at
  * worst is that part of its loss, and as OFF doubles, soon none of any weight.
+ *
+ * Tokens differ most by what they lack, which is chance and the same for both kinds. So what
+ * reading that takes by itself is taken off each: a control variate (Glasserman, "Monte Carlo
+ * Methods in Financial Engineering", 2003, section 4.1) with the slope that the drive's rate is.
  */
 #ifndef HYPURA_PREDICT_BRAKE_H
 #define HYPURA_PREDICT_BRAKE_H
@@ -35,7 +39,8 @@ typedef struct hypura_brake {
     uint32_t off_for;   /* tokens, the next time */
     uint32_t n_repeats; /* of this trial */
     uint32_t n_samples[2]; /* without, with */
-    double samples_us[2][BRAKE_SAMPLES];
+    double samples_us[2][BRAKE_SAMPLES]; /* less reading what each lacked */
+    double plain_us[BRAKE_SAMPLES];      /* the whole of those without */
     double gain;        /* that the last trial saw, as a share of a token's time */
 } hypura_brake;
 
@@ -44,8 +49,9 @@ void hypura_brake_open(hypura_brake *brake);
 /* Whether the token that comes is with it. */
 bool hypura_brake_is_on(const hypura_brake *brake);
 
-/* A token of this many microseconds is over; <= 0: one that cannot be compared. */
-void hypura_brake_token(hypura_brake *brake, double token_us);
+/* A token of this many microseconds is over; <= 0: one that cannot be compared. Reading what it
+ * lacked, early or not, takes so many by itself: to be the same whether the token was with it. */
+void hypura_brake_token(hypura_brake *brake, double token_us, double reading_us);
 
 /* It is known to be of no use: a trial ends here. */
 void hypura_brake_refuse(hypura_brake *brake);

@@ -27,7 +27,7 @@ static double pass(hypura_brake *brake, course *c, uint32_t n)
         const double noise = (c->seed >> 24) % 7 == 0 ? c->noise_us * ((c->seed >> 16) % 8) : 0.0;
         const double token_us = (hypura_brake_is_on(brake) ? c->with_us : c->without_us) + noise;
         total += token_us - noise;
-        hypura_brake_token(brake, token_us);
+        hypura_brake_token(brake, token_us, 0);
     }
     return total;
 }
@@ -71,6 +71,31 @@ static void test_trials_in_vain_become_rare(void **state)
         pass(&brake, &c, 1);
     }
     assert_int_equal(n_trials, 7);
+}
+
+/* What tokens lack differs by more than is won: nothing tells so but what reading it takes. */
+static void test_what_tokens_lack_hides_no_gain(void **state)
+{
+    (void)state;
+    int n_on[2] = {0};
+    uint32_t seed = 1;
+    for (int trial = 0; trial < 200; trial++) {
+        for (int told = 0; told < 2; told++) {
+            hypura_brake brake;
+            hypura_brake_open(&brake);
+            while (brake.state == HYPURA_BRAKE_TRYING) {
+                seed = seed * 1664525u + 1013904223u;
+                const double reading_us = 1000.0 * ((seed >> 24) % 7); /* none to six experts */
+                const double rest_us = hypura_brake_is_on(&brake) ? 1600 : 2000;
+                const double hidden = reading_us > 400 ? 1.0 : 0.0; /* nothing is won where nothing is lacked */
+                const double token_us = 0.9 * reading_us + (hidden > 0 ? rest_us : 2000);
+                hypura_brake_token(&brake, token_us, told ? reading_us : 0);
+            }
+            n_on[told] += brake.state == HYPURA_BRAKE_ON;
+        }
+    }
+    assert_true(n_on[1] >= 160);
+    assert_true(n_on[0] <= n_on[1] / 2);
 }
 
 /* No difference: off, as what does not help may still wear the drive. */
@@ -135,7 +160,7 @@ static void test_what_others_take_is_no_gain(void **state)
             course calm = {.without_us = 1000, .with_us = 1010};
             hypura_brake_open(&brake);
             for (uint32_t i = 0; i < trial; i++) {
-                hypura_brake_token(&brake, i >= first && i < first + n ? 2200 : 1000);
+                hypura_brake_token(&brake, i >= first && i < first + n ? 2200 : 1000, 0);
             }
             if (brake.state == HYPURA_BRAKE_ON || brake.gain >= BRAKE_GAIN) {
                 fail_msg("tokens %u to %u took longer: a gain of %.2f", first, first + n - 1, brake.gain);
@@ -156,7 +181,7 @@ static void test_trials_that_tell_nothing_end(void **state)
     for (uint32_t i = 0; i < (1 + BRAKE_REPEATS) * trial; i++) {
         assert_int_equal(brake.state, HYPURA_BRAKE_TRYING);
         const uint32_t at = i % trial;
-        hypura_brake_token(&brake, at >= trial * 3 / 8 && at < trial * 5 / 8 ? 2200 : 1000); /* two blocks without */
+        hypura_brake_token(&brake, at >= trial * 3 / 8 && at < trial * 5 / 8 ? 2200 : 1000, 0); /* two blocks without */
     }
     assert_int_equal(brake.state, HYPURA_BRAKE_OFF);
     assert_true(brake.gain == 0.0);
@@ -171,7 +196,7 @@ static void test_what_cannot_be_compared_is_no_token(void **state)
     hypura_brake brake;
     hypura_brake_open(&brake);
     for (int i = 0; i < 1000; i++) {
-        hypura_brake_token(&brake, 0);
+        hypura_brake_token(&brake, 0, 0);
     }
     assert_int_equal(brake.state, HYPURA_BRAKE_TRYING);
     assert_int_equal(brake.token, 0);
@@ -199,6 +224,7 @@ int main(void)
         cmocka_unit_test(test_a_gain_is_kept),
         cmocka_unit_test(test_a_loss_costs_less_than_a_hundredth),
         cmocka_unit_test(test_trials_in_vain_become_rare),
+        cmocka_unit_test(test_what_tokens_lack_hides_no_gain),
         cmocka_unit_test(test_no_gain_is_none),
         cmocka_unit_test(test_what_changes_is_seen),
         cmocka_unit_test(test_stray_tokens_do_not_count),
