@@ -8,6 +8,9 @@
 
 #include <string.h>
 
+#define TELLS   0.5 /* of the differences of tokens, that reading has to explain: less is left as it is */
+#define UNUSUAL 1.5 /* fold of a token's usual time, beside what it reads */
+
 void hypura_brake_open(hypura_brake *brake)
 {
     *brake = (hypura_brake){.state = HYPURA_BRAKE_TRYING, .off_for = BRAKE_OFF_TOKENS};
@@ -47,14 +50,56 @@ static double spread_us(const double samples_us[BRAKE_SAMPLES])
     return medians_us[N_BLOCKS - 2] - medians_us[1];
 }
 
+/* How much longer tokens of one kind take for each us of reading what they lacked, from 0 (reads
+ * hide behind computing, or something else makes most of the difference) to 1. Tokens that took
+ * much longer than usual, which others' work does, say nothing of it. */
+static double slope_of_reading(const hypura_brake *brake)
+{
+    double together = 0.0, alone = 0.0, all = 0.0;
+    for (int with = 0; with < 2; with++) {
+        double sorted_us[BRAKE_SAMPLES];
+        memcpy(sorted_us, brake->samples_us[with], sizeof(sorted_us));
+        const double usual_us = hypura_median(sorted_us, BRAKE_SAMPLES);
+        double n = 0.0, token_us = 0.0, reading_us = 0.0;
+        for (int pass = 0; pass < 2; pass++) {
+            for (int i = 0; i < BRAKE_SAMPLES; i++) {
+                const double token = brake->samples_us[with][i];
+                const double reading = brake->reading_us[with][i];
+                if (token > UNUSUAL * usual_us + reading) {
+                    continue;
+                }
+                if (pass == 0) {
+                    n += 1.0;
+                    token_us += token;
+                    reading_us += reading;
+                } else {
+                    together += (token - token_us / n) * (reading - reading_us / n);
+                    alone += (reading - reading_us / n) * (reading - reading_us / n);
+                    all += (token - token_us / n) * (token - token_us / n);
+                }
+            }
+        }
+    }
+    const bool tells = together > 0.0 && together * together >= TELLS * alone * all;
+    return !tells ? 0.0 : together > alone ? 1.0 : together / alone;
+}
+
 static void judge(hypura_brake *brake)
 {
+    double plain_us[BRAKE_SAMPLES];
+    memcpy(plain_us, brake->samples_us[0], sizeof(plain_us));
+    const double token_us = hypura_median(plain_us, BRAKE_SAMPLES);
+    const double slope = slope_of_reading(brake);
+    for (int i = 0; i < BRAKE_SAMPLES; i++) {
+        brake->samples_us[0][i] -= slope * brake->reading_us[0][i];
+        brake->samples_us[1][i] -= slope * brake->reading_us[1][i];
+    }
     const double spread_without_us = spread_us(brake->samples_us[0]);
     const double spread_with_us = spread_us(brake->samples_us[1]);
     const double without = hypura_median(brake->samples_us[0], (int)brake->n_samples[0]);
     const double with = hypura_median(brake->samples_us[1], (int)brake->n_samples[1]);
     const bool clear = without - with > spread_without_us && without - with > spread_with_us;
-    brake->gain = (without - with) / hypura_median(brake->plain_us, BRAKE_SAMPLES);
+    brake->gain = (without - with) / token_us;
     if (brake->gain >= BRAKE_GAIN && !clear) {
         brake->gain = 0.0;
         if (brake->n_repeats++ < BRAKE_REPEATS) {
@@ -75,10 +120,8 @@ static void try_token(hypura_brake *brake, double token_us, double reading_us)
 {
     const bool with = block_is_on(brake->token);
     if (brake->token++ % BRAKE_BLOCK_TOKENS != 0) {
-        if (!with) {
-            brake->plain_us[brake->n_samples[0]] = token_us;
-        }
-        brake->samples_us[with][brake->n_samples[with]++] = token_us - reading_us;
+        brake->reading_us[with][brake->n_samples[with]] = reading_us;
+        brake->samples_us[with][brake->n_samples[with]++] = token_us;
     }
     if (brake->token == BRAKE_BLOCK_TOKENS * BRAKE_BLOCKS) {
         judge(brake);

@@ -12,9 +12,10 @@
  * A trial takes BRAKE_BLOCKS blocks of tokens, half of them with it: what a trial costs at
  * worst is that part of its loss, and as OFF doubles, soon none of any weight.
  *
- * Tokens differ most by what they lack, which is chance and the same for both kinds. So what
- * reading that takes by itself is taken off each: a control variate (Glasserman, "Monte Carlo
- * Methods in Financial Engineering", 2003, section 4.1) with the slope that the drive's rate is.
+ * Tokens differ most by what they lack, which is chance and the same for both kinds. So of what
+ * reading that takes by itself as much is taken off each as tokens of one kind are seen to differ
+ * by it: a control variate (Glasserman, "Monte Carlo Methods in Financial Engineering", 2003,
+ * section 4.1).
  */
 #ifndef HYPURA_PREDICT_BRAKE_H
 #define HYPURA_PREDICT_BRAKE_H
@@ -39,8 +40,8 @@ typedef struct hypura_brake {
     uint32_t off_for;   /* tokens, the next time */
     uint32_t n_repeats; /* of this trial */
     uint32_t n_samples[2]; /* without, with */
-    double samples_us[2][BRAKE_SAMPLES]; /* less reading what each lacked */
-    double plain_us[BRAKE_SAMPLES];      /* the whole of those without */
+    double samples_us[2][BRAKE_SAMPLES];
+    double reading_us[2][BRAKE_SAMPLES]; /* of what each lacked */
     double gain;        /* that the last trial saw, as a share of a token's time */
 } hypura_brake;
 
