@@ -225,7 +225,7 @@ static void what_is_no_route_is_refused(void **state)
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
         is_no_route(rows[i].text, strlen(rows[i].text), rows[i].message);
     }
-    char wide[5 + 257 * 2] = "0 0";
+    char wide[4 + 257 * 2] = "0 0";
     for (size_t i = 3; i < sizeof(wide) - 1; i += 2) {
         memcpy(wide + i, " 7", 2);
     }
