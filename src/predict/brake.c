@@ -50,38 +50,46 @@ static double spread_us(const double samples_us[BRAKE_SAMPLES])
     return medians_us[N_BLOCKS - 2] - medians_us[1];
 }
 
-/* How much longer tokens of one kind take for each us of reading what they lacked, from 0 (reads
- * hide behind computing, or something else makes most of the difference) to 1. Tokens that took
- * much longer than usual, which others' work does, say nothing of it. */
-static double slope_of_reading(const hypura_brake *brake)
+/* Sums of squares and products around the means, of tokens of one kind at a time. */
+typedef struct moments {
+    double together; /* of a token's time and of reading what it lacked */
+    double alone;    /* of that reading */
+    double all;      /* of the token's time */
+} moments;
+
+/* Tokens that took much longer than usual, which others' work does, are left out. */
+static void add_moments(moments *sums, const double token_us[BRAKE_SAMPLES], const double reading_us[BRAKE_SAMPLES])
 {
-    double together = 0.0, alone = 0.0, all = 0.0;
-    for (int with = 0; with < 2; with++) {
-        double sorted_us[BRAKE_SAMPLES];
-        memcpy(sorted_us, brake->samples_us[with], sizeof(sorted_us));
-        const double usual_us = hypura_median(sorted_us, BRAKE_SAMPLES);
-        double n = 0.0, token_us = 0.0, reading_us = 0.0;
-        for (int pass = 0; pass < 2; pass++) {
-            for (int i = 0; i < BRAKE_SAMPLES; i++) {
-                const double token = brake->samples_us[with][i];
-                const double reading = brake->reading_us[with][i];
-                if (token > UNUSUAL * usual_us + reading) {
-                    continue;
-                }
-                if (pass == 0) {
-                    n += 1.0;
-                    token_us += token;
-                    reading_us += reading;
-                } else {
-                    together += (token - token_us / n) * (reading - reading_us / n);
-                    alone += (reading - reading_us / n) * (reading - reading_us / n);
-                    all += (token - token_us / n) * (token - token_us / n);
-                }
-            }
+    int usual[BRAKE_SAMPLES];
+    int n = 0;
+    double sorted_us[BRAKE_SAMPLES], mean_token_us = 0.0, mean_reading_us = 0.0;
+    memcpy(sorted_us, token_us, sizeof(sorted_us));
+    const double most_us = UNUSUAL * hypura_median(sorted_us, BRAKE_SAMPLES);
+    for (int i = 0; i < BRAKE_SAMPLES; i++) {
+        if (token_us[i] <= most_us + reading_us[i]) {
+            mean_token_us += token_us[i];
+            mean_reading_us += reading_us[i];
+            usual[n++] = i;
         }
     }
-    const bool tells = together > 0.0 && together * together >= TELLS * alone * all;
-    return !tells ? 0.0 : together > alone ? 1.0 : together / alone;
+    for (int i = 0; i < n; i++) { /* the median is among them: n > 0 */
+        const double token = token_us[usual[i]] - mean_token_us / n;
+        const double reading = reading_us[usual[i]] - mean_reading_us / n;
+        sums->together += token * reading;
+        sums->alone += reading * reading;
+        sums->all += token * token;
+    }
+}
+
+/* How much longer tokens of one kind take for each us of reading what they lacked, from 0 (reads
+ * hide behind computing, or something else makes most of the difference) to 1. */
+static double slope_of_reading(const hypura_brake *brake)
+{
+    moments sums = {0};
+    add_moments(&sums, brake->samples_us[0], brake->reading_us[0]);
+    add_moments(&sums, brake->samples_us[1], brake->reading_us[1]);
+    const bool tells = sums.together > 0.0 && sums.together * sums.together >= TELLS * sums.alone * sums.all;
+    return !tells ? 0.0 : sums.together > sums.alone ? 1.0 : sums.together / sums.alone;
 }
 
 static void judge(hypura_brake *brake)
