@@ -4,6 +4,7 @@
 #include "engine/trace_guess.h"
 
 #include "base/status.h"
+#include "predict/candidates.h"
 
 #include <stdlib.h>
 
@@ -35,16 +36,6 @@ void trace_guess_close(trace_guess *guess)
     free(guess->ids);
 }
 
-static bool is_in(const hypura_cache_step *step, const uint32_t *keys, uint32_t key)
-{
-    for (uint32_t i = 0; i < step->n; i++) {
-        if (keys[i] == key) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static void judge(trace_guess *guess, const hypura_cache *cache, const hypura_cache_step *step, const uint32_t *keys)
 {
     const uint32_t first_key = step->group * guess->n_experts;
@@ -55,7 +46,7 @@ static void judge(trace_guess *guess, const hypura_cache *cache, const hypura_ca
     for (uint32_t e = 0; e < guess->n_experts; e++) {
         if (scores[e] >= HYPURA_COACTIVATION_LEAST && hypura_cache_find(cache, first_key + e) == HYPURA_CACHE_NONE) {
             guess->n_named++;
-            guess->n_foreseen += is_in(step, keys, first_key + e);
+            guess->n_foreseen += hypura_candidates_contain(keys, step->n, first_key + e);
         }
     }
 }
