@@ -317,11 +317,11 @@ static void note_selection(const chain_work *work)
 {
     const struct ggml_tensor *ids = work->chain->ids;
     const hypura_selection selection = {.bundle = work->bundle,
-                                        .n_used = (uint32_t)work->chain->n_used,
-                                        .n_tokens = (uint32_t)work->chain->n_tokens,
-                                        .ids = ids->data,
-                                        .rank_stride_bytes = ids->nb[0],
-                                        .token_stride_bytes = ids->nb[1]};
+                                        .selected = {.n_used = (uint32_t)work->chain->n_used,
+                                                     .n_tokens = (uint32_t)work->chain->n_tokens,
+                                                     .ids = ids->data,
+                                                     .rank_stride_bytes = ids->nb[0],
+                                                     .token_stride_bytes = ids->nb[1]}};
     hypura_pager_note_selection(work->pager, &selection);
 }
 

@@ -178,11 +178,12 @@ void hypura_trace_on_selection(void *user, const hypura_selection *selection)
     if (layer < 0 || (uint32_t)layer >= trace->n_layers || trace->bundle_of[layer] != selection->bundle) {
         return;
     }
-    int32_t *rows = rows_of(trace, (uint32_t)layer, selection->n_used, selection->n_tokens);
-    for (uint32_t token = 0; rows && token < selection->n_tokens; token++) {
-        const char *from = selection->ids + token * selection->token_stride_bytes;
-        for (uint32_t rank = 0; rank < selection->n_used; rank++) {
-            memcpy(&rows[token * trace->width + rank], from + rank * selection->rank_stride_bytes, sizeof(*rows));
+    const hypura_selected *selected = &selection->selected;
+    int32_t *rows = rows_of(trace, (uint32_t)layer, selected->n_used, selected->n_tokens);
+    for (uint32_t token = 0; rows && token < selected->n_tokens; token++) {
+        const char *from = selected->ids + token * selected->token_stride_bytes;
+        for (uint32_t rank = 0; rank < selected->n_used; rank++) {
+            memcpy(&rows[token * trace->width + rank], from + rank * selected->rank_stride_bytes, sizeof(*rows));
         }
     }
 }

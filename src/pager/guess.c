@@ -149,22 +149,13 @@ static void refuse_idle_guesses(hypura_pager *pager, bool with_guesses, uint64_t
     }
 }
 
-/* Of what the token lacked when its layers selected, had nothing been read ahead. What a GPU
- * lacks is uploads, which are not counted here. */
-static double reading_us(const hypura_pager *pager)
-{
-    hypura_io_counters counters;
-    hypura_io_read_counters(pager->io, &counters);
-    const bool known = counters.bytes_read > 0 && pager->plan->n_vram_pools == 0;
-    const double us_per_byte = known ? (double)counters.busy_us / (double)counters.bytes_read : 0.0;
-    return us_per_byte * (double)pager->guess.lacked_bytes;
-}
-
 void pager_end_token(hypura_pager *pager, uint64_t token_us)
 {
     hypura_brake *brake = brake_now(pager);
     const bool with_guesses = hypura_brake_is_on(brake);
-    hypura_brake_token(brake, (double)token_us, reading_us(pager));
+    /* What a GPU lacks is uploads, which are not counted. */
+    const double lacked_us = pager->plan->n_vram_pools == 0 ? pager_reading_us(pager, pager->guess.lacked_bytes) : 0.0;
+    hypura_brake_token(brake, (double)token_us, lacked_us);
     if (brake == &pager->guess.by_coactivation) {
         hypura_brake_token(&pager->guess.by_routers, (double)token_us, 0.0); /* OFF: nearer to its next trial */
     }
@@ -199,12 +190,7 @@ void hypura_pager_note_selection(hypura_pager *pager, const hypura_selection *se
         pager->on_selection(pager->on_selection_user, selection);
     }
     if (pager->guess.seen) {
-        const hypura_selected selected = {.n_used = selection->n_used,
-                                          .n_tokens = selection->n_tokens,
-                                          .ids = selection->ids,
-                                          .rank_stride_bytes = selection->rank_stride_bytes,
-                                          .token_stride_bytes = selection->token_stride_bytes};
-        hypura_coactivation_note(pager->guess.seen, (uint32_t)selection->bundle, &selected);
+        hypura_coactivation_note(pager->guess.seen, (uint32_t)selection->bundle, &selection->selected);
     }
 }
 

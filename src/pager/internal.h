@@ -370,6 +370,9 @@ void pager_drop_ahead(hypura_pager *pager, uint32_t pool, uint32_t slot);
  * many are under way together from now on that the drive gives its rate. */
 uint64_t pager_cut_bytes(hypura_pager *pager, uint64_t bytes);
 
+/* What reading so many bytes takes at the rate of all reads so far; 0: nothing was read yet. */
+double pager_reading_us(const hypura_pager *pager, uint64_t bytes);
+
 /* With the lock held: hypura_pager_pending_us. */
 uint64_t pager_pending_us(const hypura_pager *pager);
 

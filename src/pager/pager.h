@@ -29,17 +29,14 @@
 #include "hypura.h"
 #include "io/io.h"
 #include "pager/repack.h"
+#include "predict/coactivation.h"
 
 typedef struct hypura_pager hypura_pager;
 
-/* What a router selected for n_tokens tokens: ids, n_used for each. */
+/* What a router selected. */
 typedef struct hypura_selection {
-    int         bundle;
-    uint32_t    n_used;
-    uint32_t    n_tokens;
-    const char *ids; /* int32_t, strides in bytes */
-    size_t      rank_stride_bytes;
-    size_t      token_stride_bytes;
+    int             bundle;
+    hypura_selected selected;
 } hypura_selection;
 
 typedef void (*hypura_selection_fn)(void *user, const hypura_selection *selection);

@@ -152,12 +152,16 @@ uint64_t pager_cut_bytes(hypura_pager *pager, uint64_t bytes)
     return cut.block_bytes;
 }
 
-uint64_t pager_pending_us(const hypura_pager *pager)
+double pager_reading_us(const hypura_pager *pager, uint64_t bytes)
 {
     hypura_io_counters counters;
     hypura_io_read_counters(pager->io, &counters);
-    const uint64_t bytes = pager->outstanding_bytes + pager->demanded_bytes;
-    return counters.bytes_read > 0 ? (uint64_t)((double)bytes * (double)counters.busy_us / (double)counters.bytes_read) : 0;
+    return counters.bytes_read > 0 ? (double)bytes * (double)counters.busy_us / (double)counters.bytes_read : 0.0;
+}
+
+uint64_t pager_pending_us(const hypura_pager *pager)
+{
+    return (uint64_t)pager_reading_us(pager, pager->outstanding_bytes + pager->demanded_bytes);
 }
 
 uint64_t hypura_pager_pending_us(hypura_pager *pager)

@@ -234,11 +234,11 @@ static void what_came_together_before_is_read_ahead(void **state)
             const uint32_t selected = (token * 5 + (uint32_t)bundle * 3) % FIXTURE_EXPERTS;
             const int32_t  id = (int32_t)selected;
             const hypura_selection selection = {.bundle = bundle,
-                                                .n_used = 1,
-                                                .n_tokens = 1,
-                                                .ids = (const char *)&id,
-                                                .rank_stride_bytes = sizeof(id),
-                                                .token_stride_bytes = sizeof(id)};
+                                                .selected = {.n_used = 1,
+                                                             .n_tokens = 1,
+                                                             .ids = (const char *)&id,
+                                                             .rank_stride_bytes = sizeof(id),
+                                                             .token_stride_bytes = sizeof(id)}};
             hypura_pager_note_selection(pager, &selection);
             assert_int_equal(compute(&f, pager, bundle, &selected, 1), 1);
             assert_int_equal(hypura_pager_guesser(pager), HYPURA_GUESS_COACTIVATION);
