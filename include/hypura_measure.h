@@ -159,6 +159,7 @@ typedef struct hypura_bench_report {
     uint64_t           model_bytes;
     uint32_t           tokens;
     uint32_t           prompt_tokens;
+    uint32_t           parallel; /* sequences decoded together */
     uint32_t           ubatch;
     uint32_t           runs;
     int                n_threads;
@@ -203,6 +204,11 @@ typedef struct hypura_bench_options {
     const char *timeline;
     uint32_t    tokens;        /* of each window; 0: 64 */
     uint32_t    prompt_tokens; /* 0: 512 */
+    /* So many sequences, each with a prompt and windows of its own, are decoded together, a
+     * token of each at a time, as a server does with as many clients. Prompts come one after
+     * the other. Speeds are of all together, and what is given for a token is for one of them.
+     * On a route they begin evenly spread. 0: 1. */
+    uint32_t    parallel;
     uint32_t    ubatch;        /* tokens of it computed together; 0: see hypura_model_options */
     uint32_t    runs;          /* of each series, interleaved; 0: 3 */
     int         n_threads;

@@ -151,6 +151,7 @@ json_t *hypura_bench_json(const hypura_bench_report *report)
     hypura_json_integer(&object, "model_bytes", report->model_bytes);
     hypura_json_integer(&object, "tokens", report->tokens);
     hypura_json_integer(&object, "prompt_tokens", report->prompt_tokens);
+    hypura_json_integer(&object, "parallel", report->parallel);
     hypura_json_integer(&object, "ubatch", report->ubatch);
     hypura_json_integer(&object, "runs", report->runs);
     hypura_json_integer(&object, "threads", (uint64_t)report->n_threads);
@@ -277,6 +278,11 @@ static void print_notes(const hypura_bench_report *report)
                                      cell->series[s].note);
             }
         }
+    }
+    if (report->parallel > 1) {
+        hypura_output_printf("%u sequences were decoded together: speeds are of all of them, and what is given for a token is "
+                             "a part of that of one of each\n",
+                             report->parallel);
     }
     if (report->route) {
         hypura_output_printf("experts were forced by a recorded route, which cuts every graph at its routers, in all "

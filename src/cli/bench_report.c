@@ -250,6 +250,10 @@ static void put_head(page *p)
         fprintf(p->to, "<p>Hypura's reads were slowed down to %.2f GB/s; llama.cpp's were not.</p>\n",
                 (double)r->io_limit_bytes_per_s / 1e9);
     }
+    if (r->parallel > 1) {
+        fprintf(p->to, "<p>%u sequences were decoded together: speeds are of all of them, and what is given for a token is "
+                       "a part of that of one of each.</p>\n", r->parallel);
+    }
     if (r->route) {
         fputs("<p>Experts were forced by a recorded route, which cuts every graph at its routers, in all series "
               "alike.</p>\n",

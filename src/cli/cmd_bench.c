@@ -170,6 +170,8 @@ int hypura_command_bench(const hypura_environment *environment, int argc, char *
          .to.unsigned_integer = &wanted->tokens, .min = 1, .max = 1 << 24},
         {"prompt-tokens", "N", "length of the prompt (default: 512)", HYPURA_OPTION_UNSIGNED,
          .to.unsigned_integer = &wanted->prompt_tokens, .min = 1, .max = 1 << 24},
+        {"parallel", "N", "sequences decoded together, a token of each at a time (default: 1)",
+         HYPURA_OPTION_UNSIGNED, .to.unsigned_integer = &wanted->parallel, .min = 1, .max = 256},
         hypura_option_ubatch(&wanted->ubatch),
         {"runs", "N", "runs of each variant, interleaved (default: 3)", HYPURA_OPTION_UNSIGNED,
          .to.unsigned_integer = &wanted->runs, .min = 1, .max = 1000},

@@ -31,6 +31,7 @@ enum {
     DEFAULT_PROMPT = 512,
     DEFAULT_RUNS = 3,
     MAX_RUNS = 1000,
+    MAX_PARALLEL = 256, /* libllama's own limit on sequences */
     MAX_TOKENS = 1 << 24,
     SMALL_READ_AHEAD_KB = 128, /* the kernel's own default, and what random faults want */
 };
@@ -202,10 +203,11 @@ static void conclude(bench *b, hypura_bench_cell *cell)
     }
 }
 
-/* The forecast of later runs rests on what Hypura's series came to. What guesses that nobody made spared teaches nothing. */
+/* The forecast of later runs rests on what Hypura's series came to. What guesses that nobody made spared teaches nothing,
+ * and it is of one sequence. */
 static void learn(const bench *b, const hypura_bench_cell *cell)
 {
-    if (b->options->route_recall > 0) {
+    if (b->options->route_recall > 0 || b->report->parallel > 1) {
         return;
     }
     const hypura_spread *metrics = cell->series[0].metrics;
@@ -256,6 +258,7 @@ static hypura_bench_task base_task(const bench *b)
     hypura_bench_task task = {.io_limit_bytes_per_s = o->io_limit_bytes_per_s,
                               .foresight = o->foresight,
                               .route_recall = o->route_recall,
+                              .n_parallel = b->report->parallel,
                               .n_prompt = b->report->prompt_tokens,
                               .n_ubatch = b->report->ubatch,
                               .n_tokens = b->report->tokens,
@@ -328,7 +331,7 @@ static hypura_status plan_cell(bench *b, hypura_bench_cell *cell, const hypura_m
     wanted.gpu = b->options->gpu;
     wanted.io_limit_bytes_per_s = b->options->io_limit_bytes_per_s;
     wanted.cache_dir = b->options->cache_dir; /* of what the form of weights is chosen by */
-    hypura_status status = hypura_prepare(&wanted, &b->report->profile, false, &prepared, error);
+    hypura_status status = hypura_prepare_sequences(&wanted, &b->report->profile, b->report->parallel, &prepared, error);
     if (status != HYPURA_OK) {
         return status;
     }
@@ -419,6 +422,7 @@ static hypura_status prepare(bench *b, hypura_error *error)
     const bool limited = o->n_memory > 0 || o->n_weights > 0 || o->n_vram > 0;
     r->tokens = or_default(o->tokens, DEFAULT_TOKENS);
     r->prompt_tokens = or_default(o->prompt_tokens, DEFAULT_PROMPT);
+    r->parallel = or_default(o->parallel, 1);
     r->runs = or_default(o->runs, DEFAULT_RUNS);
     r->ubatch = o->ubatch;
     r->n_threads = o->n_threads;
@@ -432,6 +436,14 @@ static hypura_status prepare(bench *b, hypura_error *error)
     if (r->tokens > MAX_TOKENS || r->prompt_tokens > MAX_TOKENS || r->runs > MAX_RUNS) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "%u tokens after a prompt of %u, %u times, is out of range",
                            r->tokens, r->prompt_tokens, r->runs);
+    }
+    const uint32_t n_each = r->prompt_tokens + 2 * r->tokens;
+    const uint32_t most = o->ubatch > 0 && o->ubatch < MAX_PARALLEL ? o->ubatch : MAX_PARALLEL;
+    if (r->parallel > most || r->parallel > n_each) {
+        return hypura_fail(error, HYPURA_ERR_USAGE,
+                           "%u sequences cannot be decoded together: %u at most, in a ubatch of as many tokens, which is no "
+                           "longer than the %u of a prompt and its windows",
+                           r->parallel, MAX_PARALLEL, n_each);
     }
     if (o->route_recall != 0 && (!o->route || !(o->route_recall > 0 && o->route_recall <= 1))) {
         return hypura_fail(error, HYPURA_ERR_USAGE,

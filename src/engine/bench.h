@@ -33,7 +33,8 @@ typedef struct hypura_bench_task {
     uint64_t io_limit_bytes_per_s;
     hypura_foresight foresight;
     double route_recall; /* 0: no guess is emulated */
-    uint32_t n_prompt;
+    uint32_t n_parallel; /* sequences decoded together */
+    uint32_t n_prompt;   /* of each, as are the windows */
     uint32_t n_ubatch;
     uint32_t n_tokens; /* of each window */
     int n_threads;
@@ -41,7 +42,7 @@ typedef struct hypura_bench_task {
 } hypura_bench_task;
 
 typedef struct hypura_bench_window {
-    uint32_t n_tokens;
+    uint32_t n_tokens; /* of all sequences */
     double seconds;
     double cpu_seconds; /* of all threads of the process */
     hypura_statistics statistics; /* of this window alone; all 0 without a pager */

@@ -33,9 +33,12 @@
 typedef struct run {
     hypura_model *model;
     hypura_route_forcing forcing; /* route NULL: none */
-    llama_token *tokens;          /* prompt, then both windows */
+    uint32_t n_sequences;         /* decoded together */
+    uint32_t n_each;              /* tokens of a sequence: prompt, then both windows */
+    llama_token *tokens;          /* of one sequence after the other */
+    struct llama_batch batch;     /* room for a ubatch */
     hypura_timeline *timeline;    /* NULL: none */
-    uint32_t done;
+    uint32_t done;                /* of each sequence */
 } run;
 
 static double cpu_seconds(void)
@@ -45,28 +48,88 @@ static double cpu_seconds(void)
     return (double)spent.tv_sec + (double)spent.tv_nsec * 1e-9;
 }
 
-/* Decodes n tokens, up to step at a time, and tells what that took. */
+/* From where one sequence is on the route to where the next one is. */
+static uint64_t route_stride(const run *r)
+{
+    uint32_t n_tokens = 0;
+    uint32_t n_layers;
+    uint32_t n_experts;
+    if (r->forcing.route) {
+        hypura_route_sizes(r->forcing.route, &n_tokens, &n_layers, &n_experts);
+    }
+    return n_tokens > r->n_sequences ? n_tokens / r->n_sequences : 1;
+}
+
+static void add_token(run *r, uint32_t sequence, uint32_t position, bool with_logits)
+{
+    struct llama_batch *batch = &r->batch;
+    const int32_t i = batch->n_tokens++;
+    batch->token[i] = r->tokens[(size_t)sequence * r->n_each + position];
+    batch->pos[i] = (llama_pos)position;
+    batch->n_seq_id[i] = 1;
+    batch->seq_id[i][0] = (llama_seq_id)sequence;
+    batch->logits[i] = with_logits;
+}
+
+static hypura_status decode_batch(run *r, uint64_t position, uint64_t stride, bool last, hypura_error *error)
+{
+    r->forcing.position = position;
+    r->forcing.stride = stride;
+    r->forcing.n_tokens = (uint64_t)r->batch.n_tokens;
+    if (r->timeline) {
+        hypura_timeline_begin(r->timeline);
+    }
+    return hypura_model_decode_batch(r->model, &r->batch, last, error);
+}
+
+/* The n tokens of a sequence that come next, up to step of them at a time. */
+static hypura_status decode_prompt(run *r, uint32_t sequence, uint32_t n, uint32_t step, hypura_error *error)
+{
+    hypura_status status = HYPURA_OK;
+    for (uint32_t i = 0; i < n && status == HYPURA_OK; i += (uint32_t)r->batch.n_tokens) {
+        const uint32_t piece = n - i < step ? n - i : step;
+        r->batch.n_tokens = 0;
+        for (uint32_t t = 0; t < piece; t++) {
+            add_token(r, sequence, r->done + i + t, t + 1 == piece);
+        }
+        status = decode_batch(r, sequence * route_stride(r) + r->done + i, 1, i + piece == n, error);
+    }
+    return status;
+}
+
+/* The n tokens of every sequence that come next, one of each at a time. */
+static hypura_status decode_together(run *r, uint32_t n, hypura_error *error)
+{
+    hypura_status status = HYPURA_OK;
+    for (uint32_t i = 0; i < n && status == HYPURA_OK; i++) {
+        r->batch.n_tokens = 0;
+        for (uint32_t s = 0; s < r->n_sequences; s++) {
+            add_token(r, s, r->done + i, true);
+        }
+        status = decode_batch(r, r->done + i, route_stride(r), true, error);
+    }
+    return status;
+}
+
+/* Decodes n tokens of each sequence, those of a prompt up to step at a time (0: of all sequences together), and tells
+ * what that took. */
 static hypura_status decode_window(run *r, uint32_t n, uint32_t step, hypura_bench_window *window, hypura_error *error)
 {
     hypura_status status = HYPURA_OK;
     uint64_t drive_begin = 0;
     uint64_t drive_end = 0;
-    window->n_tokens = n;
+    window->n_tokens = n * r->n_sequences;
     hypura_model_reset_statistics(r->model);
     const bool drive_known = hypura_os_drive_bytes(&drive_begin);
     const double cpu_begin = cpu_seconds();
     const uint64_t begin_us = hypura_clock_us();
-    for (uint32_t i = 0; i < n && status == HYPURA_OK;) {
-        const uint32_t piece = n - i < step ? n - i : step;
-        r->forcing.position = r->done;
-        r->forcing.n_tokens = piece;
-        if (r->timeline) {
-            hypura_timeline_begin(r->timeline);
-        }
-        status = hypura_model_decode_part(r->model, r->tokens + r->done, piece, step == 1 || i + piece == n, error);
-        r->done += piece;
-        i += piece;
+    if (step == 0) {
+        status = decode_together(r, n, error);
     }
+    for (uint32_t s = 0; step > 0 && s < r->n_sequences && status == HYPURA_OK; s++) {
+        status = decode_prompt(r, s, n, step, error);
+    }
+    r->done += n;
     window->seconds = (double)(hypura_clock_us() - begin_us) * 1e-6;
     window->cpu_seconds = cpu_seconds() - cpu_begin;
     if (drive_known && hypura_os_drive_bytes(&drive_end)) {
@@ -79,18 +142,20 @@ static hypura_status decode_window(run *r, uint32_t n, uint32_t step, hypura_ben
 static hypura_status decode_all(run *r, const hypura_bench_task *task, hypura_bench_sample *sample, hypura_error *error)
 {
     const hypura_model *model = r->model;
-    const uint32_t n = task->n_prompt + 2 * task->n_tokens;
     const size_t n_vocab = (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama));
     if (!llama_get_memory(model->ctx) || llama_model_has_encoder(model->llama)) {
         return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
                            "%s does not decode token by token: there is nothing to measure", task->path);
     }
+    const uint32_t n_ubatch = model->prepared.context.n_ubatch;
+    r->n_each = task->n_prompt + 2 * task->n_tokens;
+    const uint32_t n = r->n_each * r->n_sequences;
     r->tokens = malloc((size_t)n * sizeof(*r->tokens));
+    r->batch = llama_batch_init((int32_t)n_ubatch, 0, 1);
     if (!r->tokens || n_vocab == 0) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %u tokens of a vocabulary of %zu", n, n_vocab);
     }
     hypura_replay_fill(r->tokens, n, n_vocab);
-    const uint32_t n_ubatch = model->prepared.context.n_ubatch;
     hypura_status status = HYPURA_OK;
     if (task->warm_up) {
         status = decode_window(r, task->n_prompt, n_ubatch, &sample->prefill, error);
@@ -102,10 +167,10 @@ static hypura_status decode_all(run *r, const hypura_bench_task *task, hypura_be
         status = decode_window(r, task->n_prompt, n_ubatch, &sample->prefill, error);
     }
     if (status == HYPURA_OK) {
-        status = decode_window(r, task->n_tokens, 1, &sample->cold, error);
+        status = decode_window(r, task->n_tokens, 0, &sample->cold, error);
     }
     if (status == HYPURA_OK) {
-        status = decode_window(r, task->n_tokens, 1, &sample->warm, error);
+        status = decode_window(r, task->n_tokens, 0, &sample->warm, error);
         hypura_model_layer_hits(r->model, sample->layers, HYPURA_MAX_BENCH_LAYERS);
     }
     if (status == HYPURA_OK && r->timeline) {
@@ -134,7 +199,7 @@ static hypura_status find_drive(const hypura_bench_task *task, const hypura_mode
                                 hypura_error *error)
 {
     hypura_preparation prepared;
-    hypura_status status = hypura_prepare(options, &task->profile, false, &prepared, error);
+    hypura_status status = hypura_prepare_sequences(options, &task->profile, task->n_parallel, &prepared, error);
     if (status != HYPURA_OK) {
         return status;
     }
@@ -187,7 +252,7 @@ static hypura_status watch(run *r, hypura_error *error)
 
 hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sample *sample, hypura_error *error)
 {
-    run r = {.model = NULL};
+    run r = {.n_sequences = task->n_parallel};
     hypura_route *route = NULL;
     drive d = {.paged = false};
     hypura_model_options options = {.path = task->path,
@@ -205,7 +270,7 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
                                           .foresight = task->foresight};
     hypura_prepare_in_form(&options, task->form);
     memcpy(options.gpu_vram_bytes, task->gpu_vram_bytes, sizeof(options.gpu_vram_bytes));
-    hypura_model_extras extras = {.profile = &task->profile};
+    hypura_model_extras extras = {.profile = &task->profile, .n_sequences = task->n_parallel};
     *sample = (hypura_bench_sample){.paged = false};
     hypura_error_clear(error);
 
@@ -240,6 +305,7 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
     hypura_model_close(r.model);
     hypura_route_close(route);
     free(r.tokens);
+    llama_batch_free(r.batch);
     free(r.timeline);
     if (status == HYPURA_OK && d.paged) {
         status = measure_drive(task, &d, sample, error);

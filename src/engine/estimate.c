@@ -553,6 +553,13 @@ hypura_status hypura_prepare(const hypura_model_options *options, const hypura_p
     return prepare(&wanted, given, 1, all_logits ? UINT32_MAX : 1, prepared, error);
 }
 
+hypura_status hypura_prepare_sequences(const hypura_model_options *options, const hypura_profile *given,
+                                       uint32_t n_sequences, hypura_preparation *prepared, hypura_error *error)
+{
+    demand wanted = {.options = options};
+    return prepare(&wanted, given, n_sequences, n_sequences, prepared, error);
+}
+
 hypura_status hypura_prepare_shared(const hypura_model_options *options, uint32_t n_sequences, uint64_t reserve_bytes,
                                     hypura_preparation *prepared, hypura_error *error)
 {

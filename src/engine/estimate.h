@@ -21,6 +21,9 @@ typedef struct hypura_preparation {
 /* profile: already measured, or NULL. all_logits: as hypura_model_extras. */
 hypura_status hypura_prepare(const hypura_model_options *options, const hypura_profile *profile, bool all_logits,
                              hypura_preparation *prepared, hypura_error *error);
+/* The same for n_sequences of n_context tokens each, computed together, with logits of one token of each. */
+hypura_status hypura_prepare_sequences(const hypura_model_options *options, const hypura_profile *profile,
+                                       uint32_t n_sequences, hypura_preparation *prepared, hypura_error *error);
 
 /* For a server: n_sequences conversations of n_context tokens each, computed together, and reserve_bytes of memory
  * for what the server keeps beside the model. prepared->context.n_context is that of all of them. Where a model has

@@ -126,7 +126,10 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
     if (!model) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a model");
     }
-    hypura_status status = hypura_prepare(options, extras->profile, extras->all_logits, &model->prepared, error);
+    hypura_preparation *prepared = &model->prepared;
+    hypura_status status =
+        extras->n_sequences > 1 ? hypura_prepare_sequences(options, extras->profile, extras->n_sequences, prepared, error)
+                                : hypura_prepare(options, extras->profile, extras->all_logits, prepared, error);
     if (status == HYPURA_OK && options->plain && extras->gpus) {
         model->prepared.gpus = *extras->gpus;
     }
@@ -291,12 +294,12 @@ static struct llama_batch batch_of(const hypura_model *model, const llama_token 
                                 .logits = all_logits ? model->every_token : NULL};
 }
 
-static hypura_status decode(hypura_model *model, const llama_token *tokens, uint32_t n, bool all_logits, bool more,
-                            hypura_error *error)
+static hypura_status decode(hypura_model *model, const struct llama_batch *batch, bool more, hypura_error *error)
 {
+    const uint32_t n = (uint32_t)batch->n_tokens;
     hypura_log_clear();
     hypura_trace_begin(model->trace, n);
-    int code = hypura_shim_decode(model->ctx, batch_of(model, tokens, n, all_logits), more);
+    int code = hypura_shim_decode(model->ctx, *batch, more);
     hypura_status status = compute_ended(model, code, "decode", n, error);
     hypura_status traced = hypura_trace_end(model->trace, status == HYPURA_OK, status == HYPURA_OK ? error : NULL);
     return status == HYPURA_OK ? traced : status;
@@ -305,13 +308,21 @@ static hypura_status decode(hypura_model *model, const llama_token *tokens, uint
 hypura_status hypura_model_decode(hypura_model *model, const llama_token *tokens, uint32_t n, bool all_logits,
                                   hypura_error *error)
 {
-    return decode(model, tokens, n, all_logits, false, error);
+    const struct llama_batch batch = batch_of(model, tokens, n, all_logits);
+    return decode(model, &batch, false, error);
 }
 
 hypura_status hypura_model_decode_part(hypura_model *model, const llama_token *tokens, uint32_t n, bool last,
                                        hypura_error *error)
 {
-    return decode(model, tokens, n, false, !last, error);
+    const struct llama_batch batch = batch_of(model, tokens, n, false);
+    return decode(model, &batch, !last, error);
+}
+
+hypura_status hypura_model_decode_batch(hypura_model *model, const struct llama_batch *batch, bool last,
+                                        hypura_error *error)
+{
+    return decode(model, batch, !last, error);
 }
 
 hypura_status hypura_model_encode(hypura_model *model, const llama_token *tokens, uint32_t n, hypura_error *error)

@@ -30,6 +30,7 @@ struct hypura_model {
 typedef struct hypura_model_extras {
     const hypura_profile *profile; /* already measured; NULL: measured or loaded */
     bool all_logits;               /* rows for every token of a ubatch, not one */
+    uint32_t n_sequences;          /* that are decoded together, without all_logits; 0: 1 */
     hypura_io_hook io_hook;        /* test instrument, see io.h: sees every read of a weight */
     void *io_hook_user;
     hypura_foretell_fn foretell; /* see pager.h */
@@ -52,6 +53,9 @@ hypura_status hypura_model_decode(hypura_model *model, const llama_token *tokens
  * may still compute it when this returns, so that the next one is prepared meanwhile. */
 hypura_status hypura_model_decode_part(hypura_model *model, const llama_token *tokens, uint32_t n, bool last,
                                        hypura_error *error);
+/* The same for a batch that says by itself where its tokens belong and whose logits are wanted. */
+hypura_status hypura_model_decode_batch(hypura_model *model, const struct llama_batch *batch, bool last,
+                                        hypura_error *error);
 /* As decode, for the encoder of a model; every token is an output. */
 hypura_status hypura_model_encode(hypura_model *model, const llama_token *tokens, uint32_t n, hypura_error *error);
 

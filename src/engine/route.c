@@ -239,6 +239,12 @@ void hypura_route_pick(const hypura_route *route, uint64_t token, uint32_t layer
 
 /* ---- forcing ------------------------------------------------------------- */
 
+/* Where on the route a token of the batch at hand is. */
+static uint64_t place_of(const hypura_route_forcing *forcing, uint64_t token)
+{
+    return forcing->position + token * (forcing->stride > 0 ? forcing->stride : 1);
+}
+
 static const char topk_name[] = "ffn_moe_topk-";
 
 bool hypura_route_force(struct ggml_tensor *tensor, bool ask, void *user)
@@ -259,9 +265,9 @@ bool hypura_route_force(struct ggml_tensor *tensor, bool ask, void *user)
         return true; /* n_forced tells that nothing was forced here */
     }
     /* The last layer may compute the last tokens alone: those whose output is wanted. */
-    const uint64_t first = forcing->position + forcing->n_tokens - n_rows;
+    const uint64_t first = forcing->n_tokens - n_rows;
     for (uint64_t row = 0; row < n_rows; row++) {
-        hypura_route_pick(forcing->route, first + row, layer, forcing->n_experts, experts, n_used);
+        hypura_route_pick(forcing->route, place_of(forcing, first + row), layer, forcing->n_experts, experts, n_used);
         ggml_backend_tensor_set(tensor, experts, row * tensor->nb[1], n_used * sizeof(*experts));
     }
     forcing->n_forced += n_rows;
@@ -274,9 +280,9 @@ void hypura_route_select(void *user, int layer, int32_t *experts, uint32_t n_use
     if (n_used > MAX_EXPERTS || n_used > forcing->n_experts || n_tokens > forcing->n_tokens) {
         return; /* n_forced tells that nothing was forced here */
     }
-    const uint64_t first = forcing->position + forcing->n_tokens - n_tokens;
+    const uint64_t first = forcing->n_tokens - n_tokens;
     for (uint32_t row = 0; row < n_tokens; row++) {
-        hypura_route_pick(forcing->route, first + row, (uint32_t)layer, forcing->n_experts,
+        hypura_route_pick(forcing->route, place_of(forcing, first + row), (uint32_t)layer, forcing->n_experts,
                           (uint32_t *)experts + (size_t)row * n_used, n_used);
     }
     forcing->n_forced += n_tokens;
@@ -305,7 +311,7 @@ static uint32_t any_of_layer(const hypura_route_forcing *forcing, uint32_t layer
 void hypura_route_foretell(void *user, int layer, uint32_t token, uint32_t n_used, uint32_t *experts, uint32_t n)
 {
     const hypura_route_forcing *forcing = user;
-    const uint64_t position = forcing->position + token;
+    const uint64_t position = place_of(forcing, token);
     const uint32_t n_experts = forcing->n_experts;
     uint32_t selected[MAX_EXPERTS];
     if (n_used > n || n > MAX_EXPERTS || n > n_experts) {

@@ -37,6 +37,7 @@ typedef struct hypura_route_forcing {
     uint32_t n_experts;
     uint64_t position; /* tokens decoded before */
     uint64_t n_tokens; /* decoded now, in one ubatch */
+    uint64_t stride;   /* from one of these to the next on the route; 0: 1 */
     uint64_t n_forced; /* selections overwritten so far */
     double recall;     /* of hypura_route_foretell */
 } hypura_route_forcing;

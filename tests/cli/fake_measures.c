@@ -142,6 +142,7 @@ hypura_status hypura_bench(const hypura_bench_options *options, hypura_bench_rep
                                     .model_bytes = 20000000,
                                     .tokens = options->tokens ? options->tokens : 64,
                                     .prompt_tokens = options->prompt_tokens ? options->prompt_tokens : 512,
+                                    .parallel = options->parallel ? options->parallel : 1,
                                     .ubatch = options->ubatch ? options->ubatch : 512,
                                     .runs = options->runs ? options->runs : 3,
                                     .n_threads = options->n_threads,

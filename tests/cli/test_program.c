@@ -183,12 +183,13 @@ static void test_bench_json(void **state)
 {
     (void)state;
     process run = RUN("bench", "moe.gguf", "--memory", "2M", "--weights", "4M,1M", "--baseline", "--tokens=7",
-                      "--ubatch=9", "--io-engine=pool", "--json");
+                      "--parallel=5", "--ubatch=9", "--io-engine=pool", "--json");
     driver_expect(&run, 0, NULL, NULL);
-    json_t *object = driver_object(run.output, "machine model model_bytes tokens prompt_tokens ubatch runs threads "
+    json_t *object = driver_object(run.output, "machine model model_bytes tokens prompt_tokens parallel ubatch runs threads "
                                                "io_engine io_limit_bytes_per_s route emulated_recall cells");
     assert_string_equal(driver_string(object, "io_engine"), "pool");
     assert_int_equal(driver_integer(object, "tokens"), 7);
+    assert_int_equal(driver_integer(object, "parallel"), 5);
     assert_int_equal(driver_integer(object, "ubatch"), 9);
     const json_t *cells = json_object_get(object, "cells");
     static const int64_t limits[] = {2 << 20, 4 << 20, 1 << 20};

@@ -295,6 +295,14 @@ static void selections_are_overwritten_and_nothing_else(void **state)
     assert_memory_equal(data, expected, sizeof(expected)); /* tokens 10, 11, 12 of a route of three */
     assert_int_equal(data[18], -1);
     assert_int_equal(forcing.n_forced, 3);
+
+    /* Of sequences decoded together each is elsewhere on the route; the last two have a result. */
+    forcing = (hypura_route_forcing){.route = route, .n_experts = 8, .position = 10, .n_tokens = 4, .stride = 2};
+    assert_true(hypura_route_force(top, false, &forcing));
+    const int32_t places[] = {5, 3, 2, 6, 1, 0}; /* tokens 12, 14, 16 */
+    for (int row = 0; row < 3; row++) {
+        assert_memory_equal(data + 8 * row, places + 2 * row, 2 * sizeof(*places));
+    }
     ggml_backend_buffer_free(buffer);
     ggml_free(ctx);
     hypura_route_close(route);
@@ -407,6 +415,40 @@ static void resident_is_compared_out_of_the_path_and_in_pools(void **state)
     hypura_bench_report_clear(&report);
 }
 
+/* Three sequences take as many passes as one, each of which needs both experts of a layer, and are three times the
+ * tokens. */
+static void sequences_are_decoded_together(void **state)
+{
+    (void)state;
+    hypura_bench_options options = {.path = fixture_arch("qwen3moe-moe.gguf"), .resident = true};
+    hypura_bench_report alone = bench_of(options);
+    options.parallel = 3;
+    hypura_bench_report together = bench_of(options);
+    assert_int_equal(alone.parallel, 1);
+    assert_int_equal(together.parallel, 3);
+    for (int l = 0; l < 2; l++) {
+        const hypura_layer_hits *one = &alone.cells[1].series[0].layers[l];
+        assert_true(one->bytes_needed > 0);
+        assert_int_equal(together.cells[1].series[0].layers[l].bytes_needed, one->bytes_needed);
+    }
+    hypura_bench_task task = {.weights_bytes = UINT64_C(1) << 60,
+                              .force_paging = true,
+                              .n_parallel = 3,
+                              .n_prompt = 5,
+                              .n_tokens = 4,
+                              .n_threads = 1,
+                              .profile = together.profile};
+    hypura_bench_sample sample;
+    hypura_error error;
+    snprintf(task.path, sizeof(task.path), "%s", options.path);
+    fixture_ok(hypura_bench_run(&task, &sample, &error), &error);
+    assert_int_equal(sample.prefill.n_tokens, 15);
+    assert_int_equal(sample.cold.n_tokens, 12);
+    assert_int_equal(sample.warm.n_tokens, 12);
+    hypura_bench_report_clear(&alone);
+    hypura_bench_report_clear(&together);
+}
+
 static void what_cannot_be_measured_is_refused(void **state)
 {
     (void)state;
@@ -448,6 +490,18 @@ static void what_cannot_be_measured_is_refused(void **state)
     options.resident = true;
     assert_int_equal(hypura_bench(&options, &report, &error), HYPURA_ERR_USAGE);
     hypura_bench_report_clear(&report);
+    options.resident = false;
+    static const struct {
+        uint32_t parallel, prompt_tokens, ubatch;
+    } too_many[] = {{257, 300, 0}, {12, 5, 0}, {9, 300, 8}};
+    for (size_t i = 0; i < sizeof(too_many) / sizeof(*too_many); i++) {
+        options.parallel = too_many[i].parallel;
+        options.prompt_tokens = too_many[i].prompt_tokens;
+        options.ubatch = too_many[i].ubatch;
+        assert_int_equal(hypura_bench(&options, &report, &error), HYPURA_ERR_USAGE);
+        assert_non_null(strstr(error.message, "together"));
+        hypura_bench_report_clear(&report);
+    }
     options = (hypura_bench_options){.cache_dir = fixture_cache_dir()};
     assert_int_equal(hypura_bench(&options, &report, &error), HYPURA_ERR_USAGE);
     assert_null(report.cells);
@@ -469,6 +523,7 @@ int main(void)
         cmocka_unit_test(cells_and_series_are_measured),
         cmocka_unit_test(made_up_guesses_teach_nothing),
         cmocka_unit_test(resident_is_compared_out_of_the_path_and_in_pools),
+        cmocka_unit_test(sequences_are_decoded_together),
         cmocka_unit_test(what_cannot_be_measured_is_refused),
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
