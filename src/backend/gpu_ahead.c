@@ -44,6 +44,10 @@
 /* A device that let so many waits in a row pass is not polled any more. */
 #define POLL_FAILURES 16
 
+/* CUDA's backend records each part of a piece as a graph of its own, which takes as long as
+ * parts save in some fifty repetitions (docs/notes/0051). */
+#define PARTS_FROM 32
+
 #define NOT_ARRIVED (-1)
 
 /* ---- pieces ---------------------------------------------------------------------- */
@@ -373,6 +377,22 @@ static bool pays(const gpu_walk *walk, const gpu_piece *piece)
             instance->odds[piece->cut.weight->bundle] >= LEAST_ODDS);
 }
 
+/* Whether what is uploaded for a piece comes in two parts, of which the first is computed while the
+ * second is on its way. On: the ways that a piece may take are all taken. */
+static bool comes_in_parts(const gpu_walk *walk, const gpu_piece *piece)
+{
+    const gpu_instance *instance = walk->instance;
+    return instance->gpu->foresight == HYPURA_FORESIGHT_ON ||
+           (instance->n_late && instance->n_late[piece->cut.weight->bundle] >= PARTS_FROM);
+}
+
+static void note_late(const gpu_walk *walk, const gpu_piece *piece, uint32_t n_uploaded)
+{
+    if (n_uploaded > 1 && walk->instance->n_late) {
+        walk->instance->n_late[piece->cut.weight->bundle]++;
+    }
+}
+
 /* How a piece reaches the GPU: before its ids are known, after, or a second time. */
 typedef enum run_when { RUN_AHEAD, RUN_KNOWN, RUN_AGAIN } run_when;
 
@@ -418,10 +438,11 @@ static enum ggml_status compute_piece(const gpu_walk *walk, const gpu_piece *pie
     struct ggml_tensor *lookup = lookup_of(walk, piece, HYPURA_LEADS_WHOLE, &slots);
     uint32_t n_missing = 0;
     const bool ahead = pays(walk, piece);
-    hypura_vram_defer(walk->vram, piece->late_matrix);
+    hypura_vram_defer(walk->vram, comes_in_parts(walk, piece) ? piece->late_matrix : -1);
     if (instance->foresees && gpu_foresee(walk, piece) != HYPURA_OK) {
         return GGML_STATUS_FAILED;
     }
+    note_late(walk, piece, hypura_vram_n_expected(walk->vram, piece->cut.weight->bundle));
     enum ggml_status status = gpu_swap_products(walk, &piece->cut, piece->end, slots, -1);
     if (status == GGML_STATUS_SUCCESS) {
         status = ahead ? run_piece(walk, piece, lookup, RUN_AHEAD, 0)
@@ -430,6 +451,7 @@ static enum ggml_status compute_piece(const gpu_walk *walk, const gpu_piece *pie
     if (status == GGML_STATUS_SUCCESS) {
         status = make_present(walk, piece, wait_ids(walk, piece, *place), &n_missing);
     }
+    note_late(walk, piece, n_missing);
     if (ahead) {
         hypura_pager_add_ahead(instance->gpu->pager, n_missing > 0);
     }

@@ -67,6 +67,7 @@ static void instance_free(ggml_backend_t backend)
     free(instance->pieces.list);
     free(instance->pieces.nodes);
     free(instance->odds);
+    free(instance->n_late);
     free(instance->row);
     free(instance);
     free(backend);
@@ -157,6 +158,7 @@ ggml_backend_t gpu_new_instance(hypura_gpu *gpu)
     instance->inner = inner;
     ggml_backend_synchronize(inner); /* takes what it needs of the device's memory now, not when it fails */
     instance->odds = calloc((size_t)hypura_pager_map(gpu->pager)->n_bundles + 1, sizeof(*instance->odds));
+    instance->n_late = calloc((size_t)hypura_pager_map(gpu->pager)->n_bundles + 1, sizeof(*instance->n_late));
     instance->row = calloc((size_t)hypura_pager_map(gpu->pager)->embedding_length + 1, sizeof(*instance->row));
     for (int s = 0; inner->iface.event_record && s < HYPURA_MAX_STAGES; s++) {
         instance->stage_done[s] = ggml_backend_event_new(gpu->inner);

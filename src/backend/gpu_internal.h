@@ -93,6 +93,7 @@ typedef struct gpu_instance {
     float                scores[GPU_MAX_EXPERTS];
     uint32_t             foreseen[GPU_MAX_EXPERTS];
     float               *odds;   /* of each bundle: that a selection has nothing missing; NULL: no memory */
+    uint32_t            *n_late; /* of each bundle: how often several experts came late; NULL: no memory */
 } gpu_instance;
 
 typedef struct gpu_walk {

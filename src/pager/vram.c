@@ -196,7 +196,7 @@ hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *expe
                           bool pass)
 {
     hypura_pager *pager = vram->pager;
-    const int     late = set < 0 ? vram->late_matrix : -1;
+    const int     late = set < 0 && n > 1 ? vram->late_matrix : -1; /* one expert is there before it is waited for */
     uint64_t      n_sent = 0;
     uint32_t      from = vram->n_pending;
     hypura_vram_join(vram); /* there is one event for what is deferred */

@@ -60,8 +60,8 @@ void hypura_vram_settle(hypura_vram *vram);
 void hypura_vram_settled(hypura_vram *vram);
 void hypura_vram_stage_settled(hypura_vram *vram, int set);
 
-/* From now on uploads to slots bring this matrix of a bundle after all others, and what is
- * queued waits for it from the next join on; -1: what is queued waits for all. */
+/* From now on uploads of several experts to slots bring this matrix of a bundle after all others, and
+ * what is queued waits for it from the next join on; -1: what is queued waits for all. */
 void hypura_vram_defer(hypura_vram *vram, int matrix);
 bool hypura_vram_has_deferred(const hypura_vram *vram);
 void hypura_vram_join(hypura_vram *vram);
@@ -114,6 +114,8 @@ hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens,
  * that RAM holds come into slots, and what is queued next comes after their uploads; what
  * was queued before goes on. Those that it lacks are read from the drive. */
 hypura_status hypura_vram_expect(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n);
+/* How many came for a bundle that was not asked for since. */
+uint32_t      hypura_vram_n_expected(const hypura_vram *vram, int bundle);
 
 /* The same as load, in a stage, at the expert's own index. */
 hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, const uint32_t *experts, uint32_t n);

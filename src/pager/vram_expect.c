@@ -97,6 +97,11 @@ hypura_status hypura_vram_expect(hypura_vram *vram, int bundle, const uint32_t *
     return status;
 }
 
+uint32_t hypura_vram_n_expected(const hypura_vram *vram, int bundle)
+{
+    return vram->foreseen_bundle == bundle ? vram->n_foreseen : 0;
+}
+
 void vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n)
 {
     hypura_pager *pager = vram->pager;

@@ -158,6 +158,82 @@ static void what_ram_lacks_is_read_ahead(void **state)
     assert_true(right.ahead_bytes_read > 0);
 }
 
+/* ---- parts ----------------------------------------------------------------------- */
+
+/* What a layer selects: what it did in the prompt, but for the first n_new ranks, which each step replaces. */
+typedef struct renewed {
+    uint32_t step;
+    uint32_t n_new;
+} renewed;
+
+static void select_renewed(void *user, int layer, int32_t *experts, uint32_t n_used, uint32_t n_tokens)
+{
+    const renewed *r = user;
+    for (uint32_t i = 0; i < n_used * n_tokens; i++) {
+        const uint32_t rank = i % n_used;
+        const uint32_t turn = rank < r->n_new ? r->step : 0;
+        experts[i] = (int32_t)((rank + (uint32_t)layer + turn * n_used) % N_EXPERTS);
+    }
+}
+
+/* Graphs of the device in these steps behind a prompt, but for those that they take with nothing
+ * missing; so many of them were pieces again. */
+static uint64_t count_more_graphs(hypura_model_options options, uint32_t n_new, uint32_t n_steps, uint64_t *n_again)
+{
+    enum { MOST_STEPS = 80 };
+    hypura_model *model = NULL;
+    hypura_error error;
+    hypura_statistics s;
+    llama_token tokens[N_PROMPT + MOST_STEPS];
+    renewed r = {.n_new = n_new};
+    options.n_context = N_PROMPT + MOST_STEPS;
+    fixture_ok(hypura_model_open(&options, &model, &error), &error);
+    hypura_replay_fill(tokens, N_PROMPT + n_steps, (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama)));
+    hypura_gpu_set_select(model->gpus.list[0], select_renewed, &r);
+    fixture_ok(hypura_model_decode_part(model, tokens, N_PROMPT, true, &error), &error);
+    hypura_model_reset_statistics(model);
+    const uint64_t first = standin_read_counts().n_graphs;
+    for (r.step = 1; r.step <= n_steps; r.step++) {
+        fixture_ok(hypura_model_decode(model, &tokens[N_PROMPT + r.step - 1], 1, false, &error), &error);
+    }
+    const uint64_t n_graphs = standin_read_counts().n_graphs - first;
+    hypura_model_statistics(model, &s);
+    hypura_model_close(model);
+    *n_again = s.n_repeated;
+    return n_graphs - n_steps - s.n_readbacks;
+}
+
+/* Several experts come in two parts, each a graph of its own; one comes whole. */
+static void several_experts_come_in_parts(void **state)
+{
+    (void)state;
+    uint64_t n_again[2];
+    hypura_model_options options = options_of();
+    options.foresight = HYPURA_FORESIGHT_ON;
+    const uint64_t one = count_more_graphs(options, 1, N_STEPS, &n_again[0]);
+    const uint64_t two = count_more_graphs(options, 2, N_STEPS, &n_again[1]);
+    assert_true(n_again[0] > 0);
+    assert_int_equal(n_again[0], n_again[1]);
+    assert_int_equal(two, one + n_again[1]);
+}
+
+/* Where a backend records graphs, parts are worth that in layers that lack several experts again
+ * and again. */
+static void parts_come_where_they_pay(void **state)
+{
+    (void)state;
+    enum { FEW = 24, MANY = 72, PARTS_FROM = 32 }; /* of gpu_ahead.c */
+    uint64_t n_again;
+    hypura_model_options options = options_of();
+    options.vram_bytes = gpu_plan_of(&options).floor_vram_bytes;
+    const uint64_t few = count_more_graphs(options, 2, FEW, &n_again);
+    assert_int_equal(n_again, FEW * N_LAYERS);
+    assert_int_equal(few, n_again);
+    const uint64_t many = count_more_graphs(options, 2, MANY, &n_again);
+    assert_int_equal(n_again, MANY * N_LAYERS);
+    assert_int_equal(many, n_again + (MANY - PARTS_FROM) * N_LAYERS);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -166,6 +242,8 @@ int main(void)
         cmocka_unit_test_teardown(other_guesses_are_refused, gpu_no_faults),
         cmocka_unit_test_teardown(routers_are_asked_ahead, gpu_no_faults),
         cmocka_unit_test_teardown(what_ram_lacks_is_read_ahead, gpu_no_faults),
+        cmocka_unit_test_teardown(several_experts_come_in_parts, gpu_no_faults),
+        cmocka_unit_test_teardown(parts_come_where_they_pay, gpu_no_faults),
     };
     return cmocka_run_group_tests(tests, gpu_setup, fixture_teardown);
 }
