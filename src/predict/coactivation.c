@@ -21,6 +21,8 @@
 #define OF_CHANCE 1.1
 static const double of_lift[HYPURA_COACTIVATION_LAYERS] = {1.5, 0.8}; /* nearest layer first */
 
+#define LEAST_CHANCE 1e-6f /* that no token of a batch selects an expert: odds stay finite */
+
 #define NO_LAYER UINT32_MAX
 
 typedef struct layer_counts {
@@ -170,7 +172,8 @@ void hypura_coactivation_note(hypura_coactivation *seen, uint32_t layer, const h
 bool hypura_coactivation_knows(const hypura_coactivation *seen, uint32_t layer)
 {
     const selection *last = &seen->last[0];
-    return layer > 0 && layer < seen->n_layers && last->layer == layer - 1 && last->n_batch == 1 && last->n_used > 0;
+    return layer > 0 && layer < seen->n_layers && last->layer == layer - 1 && last->n_batch == last->n_tokens &&
+           last->n_used > 0;
 }
 
 static double log_odds(double chance)
@@ -179,25 +182,35 @@ static double log_odds(double chance)
     return log(inside / (1.0 - inside));
 }
 
+/* What one token selected in an earlier layer. */
+typedef struct row_of_ids {
+    const uint16_t *ids; /* NULL: that layer was not told */
+    uint32_t        n;
+} row_of_ids;
+
+static row_of_ids token_row(const selection *then, uint32_t token)
+{
+    return then ? (row_of_ids){then->ids + (size_t)token * then->n_used, then->n_used} : (row_of_ids){NULL, 0};
+}
+
 /* Of the rows of one earlier layer: how much each of its experts was used, as a sum of logarithms. */
-static double log_uses(const layer_counts *counts, uint32_t before, const selection *then)
+static double log_uses(const layer_counts *counts, uint32_t before, row_of_ids then)
 {
     double sum = 0.0;
-    for (uint32_t k = 0; k < then->n_used; k++) {
-        sum += log(counts->uses[before - 1][then->ids[k]] + SHRINK);
+    for (uint32_t k = 0; k < then.n; k++) {
+        sum += log(counts->uses[before - 1][then.ids[k]] + SHRINK);
     }
     return sum;
 }
 
 /* The same of what came with them: (uses with the expert + belief) / how usual it is. */
-static double log_uses_with(const layer_counts *counts, uint32_t before, const selection *then, uint32_t expert,
-                            double usual)
+static double log_uses_with(const layer_counts *counts, uint32_t before, row_of_ids then, uint32_t expert, double usual)
 {
     const uint8_t *column = counts->rows[before - 1] + expert;
     double product = 1.0;
     double sum = 0.0;
-    for (uint32_t k = 0; k < then->n_used; k++) {
-        product *= column[(size_t)then->ids[k] * counts->n_experts] / usual + SHRINK;
+    for (uint32_t k = 0; k < then.n; k++) {
+        product *= column[(size_t)then.ids[k] * counts->n_experts] / usual + SHRINK;
         if (k % FOLD == FOLD - 1) {
             sum += log(product);
             product = 1.0;
@@ -206,28 +219,43 @@ static double log_uses_with(const layer_counts *counts, uint32_t before, const s
     return sum + log(product);
 }
 
-void hypura_coactivation_score(const hypura_coactivation *seen, uint32_t layer, const float *chances,
-                               const float *frequencies, float *scores)
+/* Log odds of every expert for one token of the batch; where there are more, the chance that none of those up to
+ * this one selects it. */
+static void score_token(const hypura_coactivation *seen, uint32_t layer, uint32_t token, const float *chances,
+                        const float *frequencies, float *scores)
 {
     const layer_counts *counts = &seen->layers[layer];
-    const selection *then[HYPURA_COACTIVATION_LAYERS];
+    const uint32_t n_batch = seen->last[0].n_batch;
+    row_of_ids then[HYPURA_COACTIVATION_LAYERS];
     double of_all[HYPURA_COACTIVATION_LAYERS];
     for (uint32_t before = 1; before <= HYPURA_COACTIVATION_LAYERS; before++) {
-        then[before - 1] = earlier(seen, layer, 1, before);
-        of_all[before - 1] = then[before - 1] ? log_uses(counts, before, then[before - 1]) : 0.0;
+        then[before - 1] = token_row(earlier(seen, layer, n_batch, before), token);
+        of_all[before - 1] = log_uses(counts, before, then[before - 1]);
     }
-    const float least = LEAST * (float)then[0]->n_used / (float)counts->n_experts;
+    const float least = LEAST * (float)then[0].n / (float)counts->n_experts;
     for (uint32_t e = 0; e < counts->n_experts; e++) {
         const double usual = frequencies[e] > least ? frequencies[e] : least;
         double score = BIAS + OF_CHANCE * log_odds(chances[e]);
         double lift = 0.0; /* where there is no layer further before, that of the nearest stands for it */
         for (uint32_t before = 1; before <= HYPURA_COACTIVATION_LAYERS; before++) {
-            const selection *from = then[before - 1];
-            if (from) {
-                lift = (log_uses_with(counts, before, from, e, usual) - of_all[before - 1]) / from->n_used;
+            const row_of_ids from = then[before - 1];
+            if (from.ids) {
+                lift = (log_uses_with(counts, before, from, e, usual) - of_all[before - 1]) / from.n;
             }
             score += of_lift[before - 1] * lift;
         }
-        scores[e] = (float)score;
+        scores[e] = (float)(n_batch == 1 ? score : (token == 0 ? 1.0 : scores[e]) / (1.0 + exp(score)));
+    }
+}
+
+void hypura_coactivation_score(const hypura_coactivation *seen, uint32_t layer, const float *chances,
+                               const float *frequencies, float *scores)
+{
+    const uint32_t n_tokens = seen->last[0].n_tokens;
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        score_token(seen, layer, t, chances, frequencies, scores);
+    }
+    for (uint32_t e = 0; n_tokens > 1 && e < seen->layers[layer].n_experts; e++) {
+        scores[e] = logf((1.0f - scores[e] + LEAST_CHANCE) / (scores[e] + LEAST_CHANCE));
     }
 }

@@ -46,11 +46,11 @@ typedef struct hypura_selected {
 /* Learns from it. A layer told again before another one came is told for nothing. */
 void hypura_coactivation_note(hypura_coactivation *seen, uint32_t layer, const hypura_selected *selected);
 
-/* Whether the layers before were told, for one token, so that `layer` can be guessed. */
+/* Whether the layers before were told, for a batch of which all tokens are kept, so that `layer` can be guessed. */
 bool hypura_coactivation_knows(const hypura_coactivation *seen, uint32_t layer);
 
-/* Log odds that the layer selects each of its experts for that token. chances and
- * frequencies: of each, by its own past alone, as in cache/cache.h. */
+/* Log odds that the layer selects each of its experts for that token, or for any token of
+ * the batch. chances and frequencies: of each, by its own past alone, as in cache/cache.h. */
 void hypura_coactivation_score(const hypura_coactivation *seen, uint32_t layer, const float *chances,
                                const float *frequencies, float *scores);
 

@@ -132,6 +132,41 @@ static void test_a_batch_teaches_as_its_tokens_do(void **state)
     hypura_coactivation_close(all);
 }
 
+/* What any of its tokens selects: each is guessed for by what it selected itself. */
+static void test_a_batch_is_guessed_for_by_each_of_its_tokens(void **state)
+{
+    (void)state;
+    static const int32_t tokens[3][N_USED] = {{3, 20}, {9, 27}, {14, 30}};
+    hypura_coactivation *alone[3], *together = open_all();
+    double none[N_EXPERTS];
+    for (int e = 0; e < N_EXPERTS; e++) {
+        none[e] = 1.0;
+    }
+    for (int s = 0; s < 4; s++) {
+        hypura_coactivation *seen = s < 3 ? (alone[s] = open_all()) : together;
+        for (int32_t t = 0; t < 200; t++) {
+            pass(seen, t % N_EXPERTS, (t * 5 + 1) % N_EXPERTS, N_LAYERS);
+        }
+        for (uint32_t l = 0; l < 2; l++) {
+            int32_t ids[3][N_USED];
+            for (int t = 0; t < 3; t++) {
+                ids[t][0] = (tokens[t][0] + (int32_t)l) % N_EXPERTS;
+                ids[t][1] = (tokens[t][1] + (int32_t)l) % N_EXPERTS;
+            }
+            note(seen, l, s < 3 ? ids[s] : ids[0], s < 3 ? 1 : 3);
+        }
+        float scores[N_EXPERTS];
+        assert_true(hypura_coactivation_knows(seen, 2));
+        score(seen, 2, scores);
+        for (int e = 0; e < N_EXPERTS; e++) {
+            const double chance = 1.0 / (1.0 + exp(-scores[e]));
+            none[e] *= s < 3 ? 1.0 - chance : 1.0;
+            assert_true(s < 3 || fabs(chance - (1.0 - none[e])) < 1e-4);
+        }
+        hypura_coactivation_close(seen);
+    }
+}
+
 /* Of other tokens nothing is learned, and nothing is known. */
 static void test_layers_of_other_batches_are_not_taken_together(void **state)
 {
@@ -178,6 +213,7 @@ int main(void)
         cmocka_unit_test(test_what_always_follows_is_named_first),
         cmocka_unit_test(test_odds_of_a_few_uses),
         cmocka_unit_test(test_a_batch_teaches_as_its_tokens_do),
+        cmocka_unit_test(test_a_batch_is_guessed_for_by_each_of_its_tokens),
         cmocka_unit_test(test_layers_of_other_batches_are_not_taken_together),
         cmocka_unit_test(test_many_uses_do_not_overflow),
     };
