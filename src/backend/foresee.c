@@ -3,9 +3,9 @@
  *
  * The next layer's router is asked with the rows that this layer's experts read. While
  * decoding that takes one small product, right after this layer's own reads were asked
- * for. In a wide batch each token votes for its own selection, and experts are named by
- * their votes: one that no token wants is not read, and one that many want is there first.
- * A token's next layer may also be guessed from what layers before selected (pager/guess.c).
+ * for. Each token votes for its own selection, and experts are named by their votes: one
+ * that no token wants is not read, and one that many want is there first. What one token or
+ * a few select next may also be guessed from what layers before selected (pager/guess.c).
  * Where no router can be asked, a wide batch will need nearly all experts: all are named.
  * Either way this layer leaves room for them.
  *
@@ -19,6 +19,7 @@
 
 #define WIDE  2   /* a batch that selects as many times all experts will need nearly all of them */
 #define ASKED 128 /* tokens of a batch, evenly spread: that many name nearly every expert of it */
+#define LAST_LESS 0.5f /* of a vote: what a token wants last it is least sure of */
 
 /* Scores of each token that is asked for, and votes. */
 size_t backend_foresee_bytes(const backend_chain *chain)
@@ -79,7 +80,7 @@ static bool score(backend_instance *instance, const hypura_router *router, const
 
 /* What the tokens of a batch that reach the layer will probably select, by votes. False when that cannot be told. */
 static bool expect_voted(backend_instance *instance, const backend_chain *chain, const hypura_router *router,
-                         uint32_t *experts)
+                         hypura_certainty certainty, uint32_t *experts)
 {
     hypura_pager *pager = chain->weight->pager;
     const int next = chain->weight->bundle + 1;
@@ -89,7 +90,8 @@ static bool expect_voted(backend_instance *instance, const backend_chain *chain,
     const uint32_t n_tokens = hypura_pager_tokens_that_reach(pager, next, n_batch);
     const uint32_t step = (n_tokens + ASKED - 1) / ASKED;
     const asked_rows asked = {.first = n_batch - n_tokens, .step = step, .n = (n_tokens + step - 1) / step};
-    const uint32_t n_each = (uint32_t)chain->n_used < n_experts ? (uint32_t)chain->n_used : n_experts;
+    const uint32_t n_wanted = (uint32_t)chain->n_used + (n_batch == 1 ? HYPURA_MORE_CANDIDATES : 0);
+    const uint32_t n_each = n_wanted < n_experts ? n_wanted : n_experts;
     const size_t mark = instance->indices.used; /* what is taken here is given back */
     float *scores = arena_take(&instance->indices, (size_t)n_experts * asked.n * sizeof(*scores));
     float *votes = arena_take(&instance->indices, n_experts * sizeof(*votes));
@@ -99,16 +101,16 @@ static bool expect_voted(backend_instance *instance, const backend_chain *chain,
         uint32_t n = 0;
         memset(votes, 0, n_experts * sizeof(*votes));
         for (uint32_t t = 0; t < asked.n; t++) {
-            if (!hypura_pager_foretell(pager, next, asked.first + t * step, n_each, picked, n_each)) {
+            if (!hypura_pager_foretell(pager, next, asked.first + t * step, (uint32_t)chain->n_used, picked, n_each)) {
                 hypura_candidates_pick(scores + (size_t)t * n_experts, n_experts, picked, n_each);
             }
             for (uint32_t i = 0; i < n_each; i++) {
                 n += votes[picked[i]] == 0.0f;
-                votes[picked[i]] += 1.0f;
+                votes[picked[i]] += 1.0f - LAST_LESS * (float)i / (float)n_each;
             }
         }
         hypura_candidates_pick(votes, n_experts, experts, n);
-        hypura_pager_expect_experts(pager, next, experts, n, HYPURA_CERTAIN);
+        hypura_pager_expect_experts(pager, next, experts, n, certainty);
     }
     instance->indices.used = mark;
     return can;
@@ -120,7 +122,7 @@ bool backend_foresee_batch(backend_instance *instance, const backend_chain *chai
     const int            next = chain->weight->bundle + 1;
     const hypura_router *router = hypura_pager_router(pager, next);
     const bool wide = router && (uint64_t)chain->n_tokens * (uint32_t)chain->n_used >= (uint64_t)WIDE * router->n_experts;
-    if (wide && !expect_voted(instance, chain, router, experts)) {
+    if (wide && !expect_voted(instance, chain, router, HYPURA_CERTAIN, experts)) {
         expect_all(pager, next, experts);
     }
     return wide;
@@ -128,24 +130,19 @@ bool backend_foresee_batch(backend_instance *instance, const backend_chain *chai
 
 void backend_foresee(backend_instance *instance, const backend_chain *chain, uint32_t *experts)
 {
-    hypura_pager             *pager = chain->weight->pager;
-    const int                 next = chain->weight->bundle + 1;
-    const hypura_router      *router = hypura_pager_router(pager, next);
-    const struct ggml_tensor *input = router && chain->n_tokens == 1 ? token_rows(chain, router) : NULL;
-    const hypura_guesser guesser = chain->n_tokens == 1 ? hypura_pager_guesser(pager) : HYPURA_GUESS_NOBODY;
-    if (guesser == HYPURA_GUESS_COACTIVATION && next < hypura_pager_map(pager)->n_bundles) {
-        hypura_pager_expect_companions(pager, next);
-    }
-    if (!input || guesser != HYPURA_GUESS_ROUTERS) {
-        return;
-    }
-    const uint32_t wanted = (uint32_t)chain->n_used + HYPURA_MORE_CANDIDATES;
-    const uint32_t n = wanted < router->n_experts ? wanted : router->n_experts;
-    float         *scores = arena_take(&instance->indices, router->n_experts * sizeof(*scores));
-    if (scores && score(instance, router, input, (asked_rows){.step = 1, .n = 1}, scores)) {
-        if (!hypura_pager_foretell(pager, next, 0, (uint32_t)chain->n_used, experts, n)) {
-            hypura_candidates_pick(scores, router->n_experts, experts, n);
+    hypura_pager        *pager = chain->weight->pager;
+    const int            next = chain->weight->bundle + 1;
+    const hypura_router *router = hypura_pager_router(pager, next);
+    switch (next < hypura_pager_map(pager)->n_bundles ? hypura_pager_guesser(pager) : HYPURA_GUESS_NOBODY) {
+    case HYPURA_GUESS_ROUTERS:
+        if (router) {
+            (void)expect_voted(instance, chain, router, HYPURA_LIKELY, experts);
         }
-        hypura_pager_expect_experts(pager, next, experts, n, HYPURA_LIKELY);
+        break;
+    case HYPURA_GUESS_COACTIVATION:
+        hypura_pager_expect_companions(pager, next);
+        break;
+    case HYPURA_GUESS_NOBODY:
+        break;
     }
 }

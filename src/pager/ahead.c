@@ -20,13 +20,10 @@
  */
 #include "pager/internal.h"
 
-#include "base/clock.h"
 #include "base/status.h"
 #include "predict/candidates.h"
 
 #include <stdlib.h>
-
-#define PROMPT_TOKENS    32 /* a batch of fewer is likely of conversations, each of which wants its logits */
 
 hypura_status pager_open_ahead(hypura_pager *pager, uint32_t most_experts, hypura_error *error)
 {
@@ -109,6 +106,7 @@ void pager_settle(hypura_pager *pager, const uint32_t *selected, uint32_t n)
         return;
     }
     pager_pool    *pool = expected_pool(pager);
+    pager_trials  *trials = pager_trials_now(pager);
     const uint32_t first_key = pager->bundles[ahead->bundle].first_key;
     const uint64_t expert_bytes = pager->map->bundles[ahead->bundle].expert_bytes;
     for (uint32_t i = 0; i < ahead->n_held; i++) {
@@ -117,11 +115,11 @@ void pager_settle(hypura_pager *pager, const uint32_t *selected, uint32_t n)
         if (!right && ahead->held[i].read) {
             pager_drop_ahead(pager, pager->bundles[ahead->bundle].pool, slot);
         }
-        pager->guess.n_read += ahead->held[i].read;
+        trials->n_read += ahead->held[i].read;
         if (ahead->held[i].read && right) {
             pager->statistics.ahead_bytes_useful += expert_bytes;
             pager->guess.lacked_bytes += expert_bytes;
-            pager->guess.n_right++;
+            trials->n_right++;
         }
         pool->slots[slot].expected = false;
         pager_unpin(pager, pool, slot);
@@ -133,28 +131,18 @@ void pager_settle(hypura_pager *pager, const uint32_t *selected, uint32_t n)
     ahead->bundle = -1;
 }
 
-/* A token begins when the layers begin anew, and so does a batch. */
+/* A batch begins when the layers begin anew. */
 void hypura_pager_begin_layer(hypura_pager *pager, int bundle, uint32_t n_tokens)
 {
     pthread_mutex_lock(&pager->lock);
     const bool begins = bundle <= pager->last_bundle || pager->last_bundle < 0;
     pager->last_bundle = bundle;
     if (begins) {
+        pager_begin_pass(pager, n_tokens);
         pager->batch_tokens = n_tokens;
     }
-    if (pager->batch_tokens >= PROMPT_TOKENS) {
+    if (pager->batch_tokens >= PAGER_PROMPT_TOKENS) {
         pager->bundles[bundle].prompt_tokens = n_tokens < pager->batch_tokens ? n_tokens : UINT32_MAX;
-    }
-    if (n_tokens != 1) {
-        pager->token_begin_us = 0;
-    } else if (begins) {
-        const uint64_t now_us = hypura_clock_us();
-        if (pager->token_begin_us > 0) {
-            pager_end_token(pager, now_us - pager->token_begin_us);
-        }
-        pager->token_begin_us = now_us;
-        pager->token_waited_us = pager->waited_us;
-        pager->guess.lacked_bytes = 0;
     }
     pthread_mutex_unlock(&pager->lock);
 }
@@ -169,7 +157,7 @@ void hypura_pager_settle_experts(hypura_pager *pager, const uint32_t *experts, u
 uint32_t hypura_pager_tokens_that_reach(hypura_pager *pager, int bundle, uint32_t n_tokens)
 {
     pthread_mutex_lock(&pager->lock);
-    const uint32_t n = n_tokens < PROMPT_TOKENS ? n_tokens : pager->bundles[bundle].prompt_tokens;
+    const uint32_t n = n_tokens < PAGER_PROMPT_TOKENS ? n_tokens : pager->bundles[bundle].prompt_tokens;
     pthread_mutex_unlock(&pager->lock);
     return n < n_tokens ? n : n_tokens;
 }

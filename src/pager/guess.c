@@ -1,11 +1,12 @@
 /*
- * guess.c - who guesses what the next layer will select while tokens are decoded, and
- * whether that pays.
+ * guess.c - who guesses what the next layer will select while one token or a few are
+ * decoded, and whether that pays.
  *
  * The next layer's router, asked a layer early, is right in most cases, and costs a small
  * product. What layers before selected (predict/coactivation.h) says less and costs next to
  * nothing. So routers are tried first, and the other where they are found to be of no use,
- * or cannot be asked. Each has a brake of its own:
+ * or cannot be asked. Each has a brake of its own for each number of tokens that pass
+ * through the layers together:
  *
  *     routers TRYING or ON  ----------------->  they guess
  *     routers OFF, or none: co-activation TRYING or ON  ---->  it guesses
@@ -15,6 +16,7 @@
  */
 #include "pager/internal.h"
 
+#include "base/clock.h"
 #include "base/status.h"
 #include "predict/candidates.h"
 #include "predict/coactivation.h"
@@ -55,8 +57,11 @@ hypura_status pager_open_guess(hypura_pager *pager, hypura_error *error)
     for (int b = 1; b < map->n_bundles; b++) {
         guess->has_routers = guess->has_routers || hypura_pager_router(pager, b) != NULL;
     }
-    hypura_brake_open(&guess->by_routers);
-    hypura_brake_open(&guess->by_coactivation);
+    guess->n_tokens = 1;
+    for (uint32_t n = 0; n < PAGER_PROMPT_TOKENS; n++) {
+        hypura_brake_open(&guess->trials[n].by_routers);
+        hypura_brake_open(&guess->trials[n].by_coactivation);
+    }
     if (pager->gpu && pager->foresight == HYPURA_FORESIGHT_COACTIVATION) {
         return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "experts over a GPU are foreseen by routers alone, not by "
                                                           "co-activation: choose auto, on or off");
@@ -85,7 +90,7 @@ void pager_close_guess(hypura_pager *pager)
 /* ---- who guesses ------------------------------------------------------------- */
 
 /* Whose brake decides; never NOBODY. */
-static hypura_guesser guesser_tried(const hypura_pager *pager)
+static hypura_guesser guesser_tried(hypura_pager *pager)
 {
     const pager_guess *guess = &pager->guess;
     if (!guess->seen) {
@@ -94,13 +99,14 @@ static hypura_guesser guesser_tried(const hypura_pager *pager)
     if (!guess->has_routers || pager->foresight == HYPURA_FORESIGHT_COACTIVATION) {
         return HYPURA_GUESS_COACTIVATION;
     }
-    const bool in_vain = pager->foresight == HYPURA_FORESIGHT_AUTO && guess->by_routers.state == HYPURA_BRAKE_OFF;
+    const bool in_vain = pager->foresight == HYPURA_FORESIGHT_AUTO && pager_trials_now(pager)->by_routers.state == HYPURA_BRAKE_OFF;
     return in_vain ? HYPURA_GUESS_COACTIVATION : HYPURA_GUESS_ROUTERS;
 }
 
 static hypura_brake *brake_now(hypura_pager *pager)
 {
-    return guesser_tried(pager) == HYPURA_GUESS_ROUTERS ? &pager->guess.by_routers : &pager->guess.by_coactivation;
+    pager_trials *trials = pager_trials_now(pager);
+    return guesser_tried(pager) == HYPURA_GUESS_ROUTERS ? &trials->by_routers : &trials->by_coactivation;
 }
 
 static bool guesses(hypura_pager *pager)
@@ -112,54 +118,73 @@ static bool guesses(hypura_pager *pager)
 hypura_guesser hypura_pager_guesser(hypura_pager *pager)
 {
     pthread_mutex_lock(&pager->lock);
-    const hypura_guesser guesser = guesses(pager) ? guesser_tried(pager) : HYPURA_GUESS_NOBODY;
+    const bool guessed_for = pager->pass_begin_us > 0;
+    const hypura_guesser guesser = guessed_for && guesses(pager) ? guesser_tried(pager) : HYPURA_GUESS_NOBODY;
     pthread_mutex_unlock(&pager->lock);
     return guesser;
 }
 
-/* In the middle of a token, as one alone can cost more than a trial may. */
+/* In the middle of a pass, as one alone can cost more than a trial may. */
 void pager_judge_guesses(hypura_pager *pager)
 {
-    const pager_guess *guess = &pager->guess;
-    if (guess->n_read >= GUESSES_TO_JUDGE && guess->n_right * LEAST_RIGHT < guess->n_read) {
+    const pager_trials *trials = pager_trials_now(pager);
+    if (trials->n_read >= GUESSES_TO_JUDGE && trials->n_right * LEAST_RIGHT < trials->n_read) {
         hypura_brake_refuse(brake_now(pager));
     }
 }
 
-/* Where tokens without guesses hardly wait for reads, none can win anything. */
-static void refuse_idle_guesses(hypura_pager *pager, bool with_guesses, uint64_t token_us)
+/* Where passes without guesses hardly wait for reads, none can win anything. */
+static void refuse_idle_guesses(hypura_pager *pager, bool with_guesses, uint64_t pass_us)
 {
-    pager_guess *guess = &pager->guess;
+    pager_trials *trials = pager_trials_now(pager);
     if (!with_guesses) {
-        guess->plain_us += token_us;
-        guess->plain_waited_us += pager->waited_us - pager->token_waited_us;
+        trials->plain_us += pass_us;
+        trials->plain_waited_us += pager->waited_us - pager->pass_waited_us;
     }
     if (!hypura_brake_is_on(brake_now(pager))) {
-        guess->n_read = 0;
-        guess->n_right = 0;
+        trials->n_read = 0;
+        trials->n_right = 0;
         return;
     }
     /* What a GPU waits for is uploads, and they are not counted here. */
     const bool hardly_waits = pager->plan->n_vram_pools == 0 &&
-                              (double)guess->plain_waited_us < BRAKE_GAIN * (double)guess->plain_us;
-    guess->plain_us = 0;
-    guess->plain_waited_us = 0;
+                              (double)trials->plain_waited_us < BRAKE_GAIN * (double)trials->plain_us;
+    trials->plain_us = 0;
+    trials->plain_waited_us = 0;
     if (hardly_waits) {
         hypura_brake_refuse(brake_now(pager));
     }
 }
 
-void pager_end_token(hypura_pager *pager, uint64_t token_us)
+static void end_pass(hypura_pager *pager, uint64_t pass_us)
 {
     hypura_brake *brake = brake_now(pager);
     const bool with_guesses = hypura_brake_is_on(brake);
     /* What a GPU lacks is uploads, which are not counted. */
     const double lacked_us = pager->plan->n_vram_pools == 0 ? pager_reading_us(pager, pager->guess.lacked_bytes) : 0.0;
-    hypura_brake_token(brake, (double)token_us, lacked_us);
-    if (brake == &pager->guess.by_coactivation) {
-        hypura_brake_token(&pager->guess.by_routers, (double)token_us, 0.0); /* OFF: nearer to its next trial */
+    pager_trials *trials = pager_trials_now(pager);
+    hypura_brake_token(brake, (double)pass_us, lacked_us);
+    if (brake == &trials->by_coactivation) {
+        hypura_brake_token(&trials->by_routers, (double)pass_us, 0.0); /* OFF: nearer to its next trial */
     }
-    refuse_idle_guesses(pager, with_guesses, token_us);
+    refuse_idle_guesses(pager, with_guesses, pass_us);
+}
+
+/* A pass takes until the next one begins, if that is of as many tokens: else somebody may have thought in between. Over a
+ * GPU nothing is guessed for several tokens. */
+void pager_begin_pass(hypura_pager *pager, uint32_t n_tokens)
+{
+    const uint64_t now_us = hypura_clock_us();
+    if (pager->pass_begin_us > 0 && n_tokens == pager->batch_tokens) {
+        end_pass(pager, now_us - pager->pass_begin_us);
+    }
+    pager->pass_begin_us = 0;
+    if (n_tokens < (pager->gpu ? 2 : PAGER_PROMPT_TOKENS)) {
+        pager->guess.n_tokens = n_tokens;
+        pager->guess.lacked_bytes = 0;
+        pager->pass_begin_us = now_us;
+        pager->pass_waited_us = pager->waited_us;
+    }
 }
 
 void pager_tell_foresight(hypura_pager *pager, hypura_statistics *statistics)

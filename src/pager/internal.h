@@ -193,16 +193,26 @@ typedef struct pager_ahead {
     pager_held *held;
 } pager_ahead;
 
-/* Who guesses what layers will select (guess.c). */
-typedef struct pager_guess {
-    bool         has_routers; /* that can be asked */
+/* A batch of fewer tokens is likely of conversations, or of tokens that are tried, and passes like it follow; of more, of
+ * a prompt. */
+#define PAGER_PROMPT_TOKENS 32
+
+/* Whether guesses pay in passes of one number of tokens: what one pass takes cannot be compared with what another does. */
+typedef struct pager_trials {
     hypura_brake by_routers;      /* decide where that is AUTO */
     hypura_brake by_coactivation; /* counts while routers are OFF */
     uint32_t     n_read;  /* guesses of this trial of a brake that were read */
     uint32_t     n_right; /* of them */
-    uint64_t     lacked_bytes;    /* by this token: experts absent, or there because they were guessed */
-    uint64_t     plain_us;        /* of tokens of this trial without guesses */
+    uint64_t     plain_us;        /* of passes of this trial without guesses */
     uint64_t     plain_waited_us; /* of that, waited for reads */
+} pager_trials;
+
+/* Who guesses what layers will select (guess.c). */
+typedef struct pager_guess {
+    bool         has_routers; /* that can be asked */
+    pager_trials trials[PAGER_PROMPT_TOKENS]; /* by the tokens of a pass; of 0: none */
+    uint32_t     n_tokens;     /* of the last pass that was guessed for, or could have been */
+    uint64_t     lacked_bytes; /* by this pass: experts absent, or there because they were guessed */
     struct hypura_coactivation *seen; /* of the computing thread; NULL: only routers are asked */
     float       *chances; /* room for one layer, with its frequencies and scores */
     uint32_t    *experts; /* the same */
@@ -289,8 +299,8 @@ struct hypura_pager {
     char           *router_memory;
     hypura_foresight foresight;
     pager_guess     guess;
-    uint64_t        token_begin_us; /* of the token being decoded; 0: unknown */
-    uint64_t        token_waited_us; /* `waited_us` when it began */
+    uint64_t        pass_begin_us;  /* of the few tokens that pass through the layers; 0: a prompt does, or nothing */
+    uint64_t        pass_waited_us; /* `waited_us` when it began */
     uint64_t        waited_us;       /* for reads, ever */
     int             last_bundle;    /* visited last */
     uint32_t        batch_tokens;   /* of the batch under way, in the first of its layers */
@@ -332,6 +342,12 @@ struct hypura_pager {
 static inline bool pager_has_matrices(const pager_slot *slot, uint32_t matrices)
 {
     return (slot->ready & matrices) == matrices || slot->failed;
+}
+
+/* With the lock held: those of passes like the last one. */
+static inline pager_trials *pager_trials_now(hypura_pager *pager)
+{
+    return &pager->guess.trials[pager->guess.n_tokens];
 }
 
 /* With the lock held: computing needed bytes of this layer's weights (-1: of no layer),
@@ -412,9 +428,9 @@ bool pager_waits_ahead(const hypura_pager *pager);
 /* guess.c; after pager_open_ahead and pager_open_routers. */
 hypura_status pager_open_guess(hypura_pager *pager, hypura_error *error);
 void          pager_close_guess(hypura_pager *pager);
-/* With the lock held: some guesses were settled; a token is over. */
+/* With the lock held: some guesses were settled; so many tokens begin to pass through the layers. */
 void pager_judge_guesses(hypura_pager *pager);
-void pager_end_token(hypura_pager *pager, uint64_t token_us);
+void pager_begin_pass(hypura_pager *pager, uint32_t n_tokens);
 /* With the lock held: who guesses, for the statistics. */
 void pager_tell_foresight(hypura_pager *pager, hypura_statistics *statistics);
 /* With the lock held: ends the expectation, given what its layer selected. */

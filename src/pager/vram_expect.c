@@ -121,7 +121,7 @@ void vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts
     pthread_mutex_lock(&pager->lock);
     pager->statistics.foreseen_bytes_uploaded += vram->n_foreseen * bytes;
     pager->statistics.foreseen_bytes_useful += n_right * bytes;
-    pager->guess.n_read += vram->n_foreseen;
-    pager->guess.n_right += n_right;
+    pager_trials_now(pager)->n_read += vram->n_foreseen;
+    pager_trials_now(pager)->n_right += n_right;
     pthread_mutex_unlock(&pager->lock);
 }

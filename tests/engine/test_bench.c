@@ -449,6 +449,39 @@ static void sequences_are_decoded_together(void **state)
     hypura_bench_report_clear(&together);
 }
 
+/* Three tokens of four experts each select few of sixteen twice: what they will select is asked of the next layer's
+ * router, or guessed from what they selected before. */
+static void experts_of_several_sequences_are_read_ahead(void **state)
+{
+    (void)state;
+    static const hypura_foresight ways[] = {HYPURA_FORESIGHT_OFF, HYPURA_FORESIGHT_ON, HYPURA_FORESIGHT_COACTIVATION};
+    static const char *const by[] = {"", "routers", "co-activation"};
+    char command[2048];
+    hypura_error error;
+    hypura_map *map = NULL;
+    hypura_bench_report whole =
+        bench_of((hypura_bench_options){.path = fixture_arch("qwen3moe-moe.gguf"), .resident = true});
+    hypura_bench_task task = {
+        .force_paging = true, .n_parallel = 3, .n_prompt = 4, .n_tokens = 32, .n_threads = 1, .profile = whole.profile};
+    hypura_bench_report_clear(&whole);
+    const char *path = fixture_path("tiny.gguf");
+    snprintf(task.path, sizeof(task.path), "%s", path);
+    snprintf(command, sizeof command, "'%s' shape qwen3-tiny '%s' --type q4_0", HYPURA_TEST_MKMODEL, path);
+    assert_int_equal(system(command), 0);
+    fixture_ok(hypura_map_open(path, &map, &error), &error);
+    task.weights_bytes = map->tensor_bytes / 10 * 6;
+    hypura_map_close(map);
+    for (int i = 0; i < 3; i++) {
+        hypura_bench_sample sample;
+        task.foresight = ways[i];
+        fixture_ok(hypura_bench_run(&task, &sample, &error), &error);
+        const hypura_statistics *statistics = &sample.warm.statistics;
+        assert_true(statistics->bytes_hit < statistics->bytes_needed);
+        assert_int_equal(statistics->ahead_bytes_read > 0, i > 0);
+        assert_true(i == 0 || strcmp(statistics->foresight_by, by[i]) == 0);
+    }
+}
+
 static void what_cannot_be_measured_is_refused(void **state)
 {
     (void)state;
@@ -524,6 +557,7 @@ int main(void)
         cmocka_unit_test(made_up_guesses_teach_nothing),
         cmocka_unit_test(resident_is_compared_out_of_the_path_and_in_pools),
         cmocka_unit_test(sequences_are_decoded_together),
+        cmocka_unit_test(experts_of_several_sequences_are_read_ahead),
         cmocka_unit_test(what_cannot_be_measured_is_refused),
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);

@@ -35,22 +35,29 @@ static hypura_pager *open_pager(fixture *f, const char *engine, hypura_io_hook h
     return pager;
 }
 
-static void visit(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n)
+/* Of so many tokens, each of the experts selected by one. */
+static void visit_by(hypura_pager *pager, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n)
 {
     uint32_t n_uses[FIXTURE_EXPERTS];
     uint32_t ages[FIXTURE_EXPERTS] = {0};
     for (uint32_t i = 0; i < n; i++) {
         n_uses[i] = 1;
     }
-    hypura_pager_begin_layer(pager, bundle, 1);
-    hypura_pager_visit_experts(pager, bundle, 1, experts, n, n_uses, ages);
+    hypura_pager_begin_layer(pager, bundle, n_tokens);
+    hypura_pager_visit_experts(pager, bundle, n_tokens, experts, n, n_uses, ages);
+}
+
+static void visit(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n)
+{
+    visit_by(pager, bundle, 1, experts, n);
 }
 
 /* What the executor does with a selection. Returns how many had a slot. */
-static uint32_t compute(fixture *f, hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n)
+static uint32_t compute_by(fixture *f, hypura_pager *pager, int bundle, uint32_t n_tokens, const uint32_t *experts,
+                           uint32_t n)
 {
     uint32_t slots[FIXTURE_EXPERTS];
-    visit(pager, bundle, experts, n);
+    visit_by(pager, bundle, n_tokens, experts, n);
     const uint32_t leased = hypura_pager_lease_experts(pager, bundle, experts, n, slots);
     for (uint32_t i = 0; i < n; i++) {
         if (slots[i] != UINT32_MAX) {
@@ -60,6 +67,11 @@ static uint32_t compute(fixture *f, hypura_pager *pager, int bundle, const uint3
         }
     }
     return leased;
+}
+
+static uint32_t compute(fixture *f, hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n)
+{
+    return compute_by(f, pager, bundle, 1, experts, n);
 }
 
 static hypura_statistics statistics_of(hypura_pager *pager)
@@ -213,10 +225,9 @@ static void one_slot_is_never_held(void **state)
 }
 
 /* Every expert of a layer is followed by the same one of the next: what comes next is read before it is
- * asked for, and no other byte is. */
-static void what_came_together_before_is_read_ahead(void **state)
+ * asked for, for each of the tokens, and no other byte is. */
+static void read_what_came_together(uint32_t n_tokens)
 {
-    (void)state;
     fixture f;
     hypura_pager *pager = NULL;
     hypura_error  error = {0};
@@ -231,16 +242,20 @@ static void what_came_together_before_is_read_ahead(void **state)
     uint64_t useful = 0;
     for (uint32_t token = 0; token < 64; token++) {
         for (int bundle = 0; bundle < FIXTURE_LAYERS; bundle++) {
-            const uint32_t selected = (token * 5 + (uint32_t)bundle * 3) % FIXTURE_EXPERTS;
-            const int32_t  id = (int32_t)selected;
+            uint32_t selected[2];
+            int32_t  ids[2];
+            for (uint32_t t = 0; t < n_tokens; t++) {
+                selected[t] = (token * 5 + t * 7 + (uint32_t)bundle * 3) % FIXTURE_EXPERTS;
+                ids[t] = (int32_t)selected[t];
+            }
             const hypura_selection selection = {.bundle = bundle,
                                                 .selected = {.n_used = 1,
-                                                             .n_tokens = 1,
-                                                             .ids = (const char *)&id,
-                                                             .rank_stride_bytes = sizeof(id),
-                                                             .token_stride_bytes = sizeof(id)}};
+                                                             .n_tokens = n_tokens,
+                                                             .ids = (const char *)ids,
+                                                             .rank_stride_bytes = sizeof(*ids),
+                                                             .token_stride_bytes = sizeof(*ids)}};
             hypura_pager_note_selection(pager, &selection);
-            assert_int_equal(compute(&f, pager, bundle, &selected, 1), 1);
+            assert_int_equal(compute_by(&f, pager, bundle, n_tokens, selected, n_tokens), n_tokens);
             assert_int_equal(hypura_pager_guesser(pager), HYPURA_GUESS_COACTIVATION);
             if (token >= 48 && bundle + 1 < FIXTURE_LAYERS) {
                 hypura_pager_expect_companions(pager, bundle + 1);
@@ -252,8 +267,56 @@ static void what_came_together_before_is_read_ahead(void **state)
     const hypura_statistics after = statistics_of(pager);
     assert_string_equal(after.foresight_by, "co-activation");
     assert_int_equal(useful, 0);
-    assert_true(after.ahead_bytes_useful >= 16 * EXPERT_BYTES); /* of 32, of which some are there */
+    assert_true(after.ahead_bytes_useful >= n_tokens * 16 * EXPERT_BYTES); /* of 32 each, of which some are there */
     assert_int_equal(after.ahead_bytes_useful, after.ahead_bytes_read);
+    hypura_pager_leave(pager);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
+static void what_came_together_before_is_read_ahead(void **state)
+{
+    (void)state;
+    read_what_came_together(1);
+    read_what_came_together(2);
+}
+
+static void pass_of(fixture *f, hypura_pager *pager, uint32_t n_tokens)
+{
+    for (int bundle = 0; bundle < FIXTURE_LAYERS; bundle++) {
+        const uint32_t selected = (uint32_t)rand() % FIXTURE_EXPERTS;
+        assert_int_equal(compute_by(f, pager, bundle, n_tokens, &selected, 1), 1);
+    }
+}
+
+/* Passes of as many tokens are compared with one another, and a prompt with nothing. A trial begins with four without. */
+static void each_number_of_tokens_has_a_trial_of_its_own(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_open(&f, &shape);
+    hypura_pager *pager = open_pager(&f, NULL, NULL, NULL);
+    srand(5);
+    hypura_pager_enter(pager);
+    assert_int_equal(hypura_pager_guesser(pager), HYPURA_GUESS_NOBODY);
+    static const uint32_t sizes[] = {8, 31, 1, 2};
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+        for (int n = 0; n < 4; n++) {
+            pass_of(&f, pager, sizes[i]);
+            assert_int_equal(hypura_pager_guesser(pager), HYPURA_GUESS_NOBODY);
+        }
+        pass_of(&f, pager, sizes[i]); /* its begin is the fourth one's end */
+        assert_int_equal(hypura_pager_guesser(pager), HYPURA_GUESS_COACTIVATION);
+    }
+    pass_of(&f, pager, 40);
+    assert_int_equal(hypura_pager_guesser(pager), HYPURA_GUESS_NOBODY);
+    pass_of(&f, pager, 8);
+    assert_int_equal(hypura_pager_guesser(pager), HYPURA_GUESS_COACTIVATION);
+    for (int n = 0; n < 12; n++) { /* of those that take turns no time is known */
+        pass_of(&f, pager, 3 + (uint32_t)n % 2);
+        assert_int_equal(hypura_pager_guesser(pager), HYPURA_GUESS_NOBODY);
+    }
+    assert_string_equal(statistics_of(pager).foresight, "trying");
     hypura_pager_leave(pager);
     hypura_pager_close(pager);
     fixture_close(&f);
@@ -429,6 +492,7 @@ int main(void)
         cmocka_unit_test(a_guess_that_cannot_be_read_fails_nobody),
         cmocka_unit_test(a_wrong_guess_is_dropped),
         cmocka_unit_test(what_came_together_before_is_read_ahead),
+        cmocka_unit_test(each_number_of_tokens_has_a_trial_of_its_own),
         cmocka_unit_test(few_tokens_of_a_prompt_reach_the_last_layer),
         cmocka_unit_test(closing_with_a_guess_under_way),
     };
