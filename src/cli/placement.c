@@ -105,8 +105,11 @@ void hypura_placement_describe(const hypura_plan *plan, void (*print)(const char
     say_size(&line, plan->kv_bytes, "KV cache");
     say_size(&line, plan->compute_bytes, "compute");
     say_size(&line, plan->overhead_bytes, "overhead");
+    const uint64_t shared_bytes = plan->unified ? plan->vram_bytes : 0;
+    say_size(&line, shared_bytes, "for the GPU");
     print(line.text);
-    const uint64_t all_bytes = plan->weights_bytes + plan->kv_bytes + plan->compute_bytes + plan->overhead_bytes;
+    const uint64_t all_bytes =
+        plan->weights_bytes + plan->kv_bytes + plan->compute_bytes + plan->overhead_bytes + shared_bytes;
     if (plan->ram_limit_bytes > 0 && all_bytes > plan->ram_limit_bytes) {
         line = (sentence){.used = 0};
         say(&line, "limit      that is more than the %s that this machine, or its control group, lets it use: it may be killed",
@@ -223,6 +226,7 @@ json_t *hypura_placement_json(const char *path, const hypura_plan *plan)
         hypura_json_text(&object, "gpu", plan->gpu);
         hypura_json_integer(&object, "gpu_layers", (uint64_t)plan->n_gpu_layers);
         hypura_json_integer(&object, "vram_bytes", plan->vram_bytes);
+        hypura_json_bool(&object, "unified", plan->unified);
         hypura_json_integer(&object, "vram_resident_bytes", plan->vram_resident_bytes);
         hypura_json_integer(&object, "vram_slot_bytes", plan->vram_slot_bytes);
         hypura_json_integer(&object, "vram_stage_bytes", plan->vram_stage_bytes);

@@ -34,9 +34,9 @@ static size_t free_bytes_of(ggml_backend_dev_t device)
  * free. About as much says nothing. */
 static bool is_better(ggml_backend_dev_t one, ggml_backend_dev_t than)
 {
-    const bool own = ggml_backend_dev_type(one) == GGML_BACKEND_DEVICE_TYPE_GPU;
-    if (own != (ggml_backend_dev_type(than) == GGML_BACKEND_DEVICE_TYPE_GPU)) {
-        return own;
+    const bool unified = hypura_modules_is_unified(one);
+    if (unified != hypura_modules_is_unified(than)) {
+        return !unified;
     }
     return free_bytes_of(one) / 9 > free_bytes_of(than) / 8;
 }
@@ -136,7 +136,7 @@ bool hypura_gpus_are_discrete(const hypura_gpus_found *found)
 {
     bool discrete = found->n > 0;
     for (int g = 0; g < found->n; g++) {
-        discrete = discrete && ggml_backend_dev_type(found->devices[g]) == GGML_BACKEND_DEVICE_TYPE_GPU;
+        discrete = discrete && !hypura_modules_is_unified(found->devices[g]);
     }
     return discrete;
 }
@@ -153,6 +153,7 @@ static void describe(ggml_backend_dev_t device, const hypura_profile *profile, u
         .name = ggml_backend_dev_name(device),
         .bytes = limit_bytes > 0 ? limit_bytes : usable,
         .max_buffer_bytes = most < SIZE_MAX ? most : 0,
+        .unified = hypura_modules_is_unified(device),
     };
     const char *listed = ggml_backend_dev_name(hypura_modules_first_of(device));
     for (int i = 0; i < profile->n_devices; i++) {

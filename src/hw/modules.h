@@ -9,6 +9,8 @@
 #ifndef HYPURA_HW_MODULES_H
 #define HYPURA_HW_MODULES_H
 
+#include <stdbool.h>
+
 struct ggml_backend_device;
 
 /* Loads what lies in folder; NULL: in the folder of this library (of the program
@@ -26,5 +28,10 @@ void hypura_modules_load_present(void);
 /* The same GPU as ggml lists it first: the device itself, or an earlier one of another
  * backend that says to be at the same place of the machine (its PCI address). */
 struct ggml_backend_device *hypura_modules_first_of(struct ggml_backend_device *device);
+
+/* Whether a GPU's memory is the host's, so that what it takes the host lacks. Backends call such
+ * a GPU integrated, but for Metal's: it is one that can use the host's memory as it is, and
+ * has no private memory by default. */
+bool hypura_modules_is_unified(struct ggml_backend_device *device);
 
 #endif

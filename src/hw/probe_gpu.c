@@ -9,6 +9,7 @@
 #include "hw/probe.h"
 
 #include "base/clock.h"
+#include "hw/modules.h"
 
 #include <ggml-alloc.h>
 #include <ggml-backend.h>
@@ -139,7 +140,7 @@ void hypura_probe_gpu(const char *name, hypura_device *measured)
 {
     ggml_backend_dev_t device = ggml_backend_dev_by_name(name);
     gpu_probe probe;
-    measured->unified = device && ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_IGPU;
+    measured->unified = device && hypura_modules_is_unified(device);
     if (!device) {
         return;
     }

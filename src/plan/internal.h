@@ -71,6 +71,8 @@ typedef struct planner {
     uint64_t compute_bytes;
     hypura_plan_gpus gpus; /* those that are used, once that is decided: as in the plan */
     uint64_t sent_bytes; /* of a GPU's memory: for weights that the host holds and prompts send there, one at a time */
+    uint64_t shared_bytes; /* of the host's memory, what GPUs hold that have none of their own */
+    uint64_t host_bytes;   /* at least as much of it stays with the host */
     bool has_slots; /* GPUs have slots for experts, for which pools stand behind them */
 
     plan_kind *kinds;    /* by tensor */

@@ -21,6 +21,9 @@
  *     the same without experts --------------------------> DENSE
  *     nothing fits --------------------------------------> refused, with the floor
  *
+ * A GPU without memory of its own has what the host does not need of it: the limit is
+ * one on both, experts pass through a few slots of the host, and are kept by the GPU.
+ *
  * What always holds:
  *  1. resident + pinned + pools + ring = weights_bytes <= W.
  *  2. With W at the floor there is a plan, one byte below there is none.
@@ -41,6 +44,13 @@
 #define SPARE_BYTES (UINT64_C(4) << 30)
 #define SPARE_PART  4 /* or this part of what was free */
 
+/* Slots of a host whose GPU has the same memory: experts pass through them alone. */
+#define TRANSIT_FLOORS 3  /* as often the fewest, beside those */
+#define TRANSIT_SHARE  16 /* or this part of everything */
+
+/* What the host needs depends on what the GPU holds, and the other way round. */
+#define MAX_ATTEMPTS 8
+
 #define MAX_TENSOR_BYTES    (UINT64_C(1) << 60) /* sums with padding stay within 64 bits */
 #define DEFAULT_BLOCK_BYTES (UINT64_C(1) << 20)
 #define DEFAULT_DEPTH       8
@@ -50,7 +60,7 @@
 #define MIN_IN_FLIGHT_BYTES (UINT64_C(4) << 20)
 
 typedef struct plan_budget {
-    uint64_t fixed_bytes;  /* KV, compute, overhead */
+    uint64_t fixed_bytes;  /* KV, compute, overhead, what a GPU holds of the same memory */
     uint64_t memory_bytes; /* 0: none */
     uint64_t weights_bytes;
     bool memory_binds;     /* it, and not a limit on weights, says how many these are */
@@ -88,7 +98,8 @@ static hypura_status find_budget(const planner *p, const hypura_plan_options *op
 {
     uint64_t fixed;
     if (!hypura_size_add(p->kv_bytes, p->compute_bytes, &fixed) ||
-        !hypura_size_add(fixed, options->overhead_bytes, &fixed) || fixed > MAX_TENSOR_BYTES) {
+        !hypura_size_add(fixed, options->overhead_bytes, &fixed) ||
+        !hypura_size_add(fixed, p->shared_bytes, &fixed) || fixed > MAX_TENSOR_BYTES) {
         return hypura_fail(error, HYPURA_ERR_USAGE,
                            "a context of %u tokens takes more memory than can be counted: give a shorter one",
                            p->survey->n_context);
@@ -321,18 +332,88 @@ static hypura_plan *plan_open(const planner *p)
     return plan;
 }
 
+/* ---- memory that host and GPU share ----------------------------------------- */
+
+/* What a machine keeps for others where nobody gave a limit. */
+static uint64_t spare_bytes(uint64_t available_bytes)
+{
+    const uint64_t part = available_bytes / SPARE_PART;
+    return part < SPARE_BYTES ? part : SPARE_BYTES;
+}
+
+static bool is_unified(const planner *p)
+{
+    bool unified = false;
+    for (int g = 0; g < p->gpus.n; g++) {
+        unified = unified || p->gpus.list[g].unified;
+    }
+    return unified;
+}
+
+/* What host and GPU may take together. A GPU gives nothing back while a model is used, so
+ * that more is left to others than where the host alone has slots. */
+static uint64_t both_may_take(const planner *p, const hypura_plan_options *options)
+{
+    const uint64_t available = p->profile->ram_available_bytes;
+    const uint64_t reserve = hypura_knee_first_reserve(available);
+    const uint64_t spare = spare_bytes(available);
+    const uint64_t left = reserve > spare ? reserve : spare;
+    return options->memory_bytes > 0 ? options->memory_bytes : available > left ? available - left : 0;
+}
+
+static void limit_unified(planner *p, const hypura_plan_options *options)
+{
+    const uint64_t both = both_may_take(p, options);
+    uint64_t own = 0;
+    for (int g = 0; g < p->gpus.n; g++) {
+        own += p->gpus.list[g].bytes;
+    }
+    own = p->gpus.total_bytes > 0 ? p->gpus.total_bytes : own;
+    const uint64_t most = both > p->host_bytes ? both - p->host_bytes : 0;
+    p->gpus.total_bytes = most < own ? most : own;
+    p->gpus.n = p->gpus.total_bytes > 0 ? p->gpus.n : 0;
+}
+
+/* What the host needs for weights: with fewer slots than these, reads would wait for uploads. */
+static uint64_t host_weights(const planner *p, const hypura_plan_options *options, const hypura_plan *plan)
+{
+    const uint64_t slots = TRANSIT_FLOORS * p->pool_floor_bytes;
+    const uint64_t most = both_may_take(p, options) / TRANSIT_SHARE;
+    return plan->floor_weights_bytes + (slots < most ? slots : most);
+}
+
+static uint64_t host_need(const planner *p, const hypura_plan_options *options, const hypura_plan *plan)
+{
+    return p->kv_bytes + p->compute_bytes + options->overhead_bytes + host_weights(p, options, plan);
+}
+
+/* More slots than for what the GPU lacks would hold copies alone. */
+static void drop_copies(const planner *p, const hypura_plan_options *options, const hypura_plan *plan,
+                        plan_budget *budget)
+{
+    const uint64_t lacked = p->paged_bytes > plan->vram_slot_bytes ? p->paged_bytes - plan->vram_slot_bytes : 0;
+    const uint64_t most = host_weights(p, options, plan) + lacked;
+    if (p->has_slots && budget->weights_bytes > most) {
+        budget->weights_bytes = most;
+    }
+}
+
 /* What the host may spend on weights, near enough to decide about GPUs. */
 static uint64_t host_budget(const planner *p, const hypura_plan_options *options)
 {
     const uint64_t fixed = p->kv_bytes + p->compute_bytes + options->overhead_bytes;
     const uint64_t memory = options->memory_bytes > 0 ? options->memory_bytes : p->profile->ram_available_bytes;
-    const uint64_t left = memory > fixed ? memory - fixed : 0;
+    const uint64_t taken = is_unified(p) ? fixed + p->gpus.total_bytes : fixed;
+    const uint64_t left = memory > taken ? memory - taken : 0;
     return options->weights_bytes > 0 && options->weights_bytes < left ? options->weights_bytes : left;
 }
 
 static void analyse(planner *p, const hypura_plan_options *options, hypura_plan *plan)
 {
     plan_find_streamable(p);
+    if (is_unified(p)) {
+        limit_unified(p, options);
+    }
     if (p->gpus.n > 0) {
         plan_place_on_gpus(p, plan, host_budget(p, options));
     }
@@ -349,8 +430,7 @@ static void analyse(planner *p, const hypura_plan_options *options, hypura_plan 
  * all of it is paged then, although it fits. */
 static bool has_to_give_back(const planner *p, const plan_budget *budget)
 {
-    const uint64_t part = budget->available_bytes / SPARE_PART;
-    const uint64_t spare = part < SPARE_BYTES ? part : SPARE_BYTES;
+    const uint64_t spare = spare_bytes(budget->available_bytes);
     const uint64_t taken = budget->fixed_bytes + p->tensor_bytes;
     return budget->available_bytes > 0 && (p->paged_bytes > 0 || p->n_dense > 0) &&
            taken <= budget->available_bytes && budget->available_bytes - taken < spare;
@@ -358,7 +438,10 @@ static bool has_to_give_back(const planner *p, const plan_budget *budget)
 
 static hypura_status solve(planner *p, const hypura_plan_options *options, hypura_plan *plan, hypura_error *error)
 {
+    const bool unified = is_unified(p);
     analyse(p, options, plan);
+    plan->unified = unified && plan->n_gpus > 0;
+    p->shared_bytes = plan->unified ? plan->vram_bytes : 0;
     if (plan->gpu[0] && p->paged_bytes == 0 && p->n_dense == 0) {
         p->force_paging = false; /* GPUs hold all that could be paged */
     }
@@ -380,13 +463,19 @@ static hypura_status solve(planner *p, const hypura_plan_options *options, hypur
     if (budget.weights_bytes < plan->floor_weights_bytes) {
         return refuse(p, &budget, plan->floor_weights_bytes, error);
     }
+    if (plan->unified) {
+        drop_copies(p, options, plan, &budget);
+    }
     if (p->force_paging || p->has_slots || p->tensor_bytes > budget.weights_bytes) {
         place(p, budget.weights_bytes, plan);
     }
     plan->kv_bytes = p->kv_bytes;
     plan->compute_bytes = p->compute_bytes;
     plan->overhead_bytes = options->overhead_bytes;
-    plan->floor_memory_bytes = plan->floor_weights_bytes + budget.fixed_bytes;
+    plan->floor_memory_bytes = plan->floor_weights_bytes + budget.fixed_bytes - p->shared_bytes;
+    if (plan->unified) {
+        plan->floor_memory_bytes += plan->floor_vram_bytes < p->shared_bytes ? plan->floor_vram_bytes : p->shared_bytes;
+    }
     plan->io_block_bytes = p->profile->io_block_bytes > 0 ? p->profile->io_block_bytes : DEFAULT_BLOCK_BYTES;
     plan->io_depth = p->profile->io_depth > 0 ? p->profile->io_depth : DEFAULT_DEPTH;
     const uint64_t blocks_in_flight = MIN_IN_FLIGHT_BYTES / plan->io_block_bytes;
@@ -398,6 +487,30 @@ static hypura_status solve(planner *p, const hypura_plan_options *options, hypur
     plan->slot_align_bytes = p->slot_align_bytes;
     total(p, &budget, plan);
     plan_forecast(p, plan);
+    return HYPURA_OK;
+}
+
+/* *host_bytes: what stays with the host of memory that it shares with a GPU; then what it needs
+ * beside what this plan has placed there. */
+static hypura_status attempt(const planner *asked, const hypura_plan_options *options, uint64_t *host_bytes,
+                             hypura_plan **plan, hypura_error *error)
+{
+    planner p = *asked;
+    p.host_bytes = *host_bytes;
+    hypura_plan *solved = planner_open(&p) ? plan_open(&p) : NULL;
+    hypura_status status = HYPURA_OK;
+    if (!solved) {
+        status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to plan %d tensors", p.map->n_tensors);
+    } else {
+        status = solve(&p, options, solved, error);
+        *host_bytes = solved->unified ? host_need(&p, options, solved) : 0;
+    }
+    planner_close(&p);
+    if (status) {
+        hypura_plan_free(solved);
+        return status;
+    }
+    *plan = solved;
     return HYPURA_OK;
 }
 
@@ -415,20 +528,15 @@ hypura_status hypura_plan_solve(const hypura_map *map, const hypura_survey *surv
                  .compute_bytes = survey->compute_bytes + survey->device_compute_bytes,
                  .gpus = options->gpus ? *options->gpus : (hypura_plan_gpus){.n = 0}};
     hypura_status status = check_input(map, survey, &p.tensor_bytes, error);
-    if (status) {
-        return status;
+    uint64_t needed_bytes = 0;
+    bool enough = status != HYPURA_OK;
+    for (int i = 0; !enough && i < MAX_ATTEMPTS; i++) {
+        const uint64_t host_bytes = needed_bytes;
+        hypura_plan_free(*plan);
+        *plan = NULL;
+        hypura_error_clear(error);
+        status = attempt(&p, options, &needed_bytes, plan, error);
+        enough = needed_bytes <= host_bytes;
     }
-    hypura_plan *solved = planner_open(&p) ? plan_open(&p) : NULL;
-    if (!solved) {
-        status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to plan %d tensors", map->n_tensors);
-    } else {
-        status = solve(&p, options, solved, error);
-    }
-    planner_close(&p);
-    if (status) {
-        hypura_plan_free(solved);
-        return status;
-    }
-    *plan = solved;
-    return HYPURA_OK;
+    return status;
 }

@@ -253,7 +253,7 @@ static void twin_memory(ggml_backend_dev_t device, size_t *free_bytes, size_t *t
 static enum ggml_backend_dev_type device_kind(ggml_backend_dev_t device)
 {
     (void)device;
-    return GGML_BACKEND_DEVICE_TYPE_GPU;
+    return standin_wrong.unified ? GGML_BACKEND_DEVICE_TYPE_IGPU : GGML_BACKEND_DEVICE_TYPE_GPU;
 }
 
 static void device_props(ggml_backend_dev_t device, struct ggml_backend_dev_props *props)

@@ -34,6 +34,7 @@ typedef struct standin_faults {
     uint64_t max_buffer_bytes; /* of one buffer; 0: no limit */
     bool     no_pinned;       /* host buffers are refused */
     bool     no_events;
+    bool     unified;         /* integrated, as they say of themselves: the host's memory is theirs */
     int      event_fails;     /* events until one cannot be made; 0: never */
     bool     single_rows;     /* instances made from now on copy one row a call */
     int      fail_after;      /* graphs until one fails; 0: never */
