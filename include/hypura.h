@@ -266,6 +266,7 @@ typedef struct hypura_vram_pool_plan {
 /* A GPU that is used: neighbouring layers, and what it holds of them. */
 typedef struct hypura_gpu_plan {
     char     name[64];       /* ggml's name of the device */
+    bool     addressable;    /* the host may write where its tensors lie, at their address */
     int      first_layer;    /* that it computes; the output counts as the layer after the last */
     int      n_layers;
     uint64_t vram_bytes;     /* taken of its memory: the sum of the five below */
@@ -477,6 +478,7 @@ typedef struct hypura_statistics {
     uint64_t vram_bytes_needed; /* of experts, by computing */
     uint64_t vram_bytes_hit;    /* of these, present in the memory of the GPU that asked */
     uint64_t bytes_uploaded;
+    uint64_t bytes_landed;      /* read straight into slots there: memory that host and GPU share */
     uint64_t bytes_copied;      /* within the GPU's memory, from slots to stages and back */
     uint64_t n_readbacks;       /* of selected experts */
     double   readback_s;        /* waiting for them: the GPU computing what leads to them included */

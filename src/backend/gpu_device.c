@@ -52,6 +52,7 @@ static void device_props(ggml_backend_dev_t device, struct ggml_backend_dev_prop
     ggml_backend_dev_get_props(inner_of(device), props);
     props->name = device_name(device);
     props->type = device_type(device);
+    props->caps.buffer_from_host_ptr = false;
 }
 
 static ggml_backend_t device_init(ggml_backend_dev_t device, const char *params)
@@ -62,18 +63,13 @@ static ggml_backend_t device_init(ggml_backend_dev_t device, const char *params)
 
 static ggml_backend_buffer_type_t device_buffer_type(ggml_backend_dev_t device)
 {
-    return ggml_backend_dev_buffer_type(inner_of(device));
+    hypura_gpu *gpu = gpu_of(device);
+    return gpu->memory.device ? &gpu->memory : ggml_backend_dev_buffer_type(gpu->inner);
 }
 
 static ggml_backend_buffer_type_t device_host_buffer_type(ggml_backend_dev_t device)
 {
     return ggml_backend_dev_host_buffer_type(inner_of(device));
-}
-
-static ggml_backend_buffer_t device_buffer_from_host(ggml_backend_dev_t device, void *memory, size_t bytes,
-                                                     size_t max_tensor_bytes)
-{
-    return ggml_backend_dev_buffer_from_host_ptr(inner_of(device), memory, bytes, max_tensor_bytes);
 }
 
 static bool reads_experts(const hypura_gpu *gpu, const struct ggml_tensor *op)
@@ -105,7 +101,8 @@ static bool device_supports_op(ggml_backend_dev_t device, const struct ggml_tens
 
 static bool device_supports_buffer_type(ggml_backend_dev_t device, ggml_backend_buffer_type_t type)
 {
-    return type == &gpu_of(device)->experts || ggml_backend_dev_supports_buft(inner_of(device), type);
+    const hypura_gpu *gpu = gpu_of(device);
+    return type == &gpu->experts || type == &gpu->memory || ggml_backend_dev_supports_buft(inner_of(device), type);
 }
 
 static bool device_offload_op(ggml_backend_dev_t device, const struct ggml_tensor *op)
@@ -224,6 +221,68 @@ static size_t experts_alignment(ggml_backend_buffer_type_t type)
     return ggml_backend_buft_get_alignment(ggml_backend_dev_buffer_type(((hypura_gpu *)type->context)->inner));
 }
 
+/* ---- the GPU's memory by another name ------------------------------------------------ */
+
+/*
+ * libllama gives a GPU that can use the host's memory as it is the mapping of the file, from
+ * the first to the last of its weights. What is paged lies between them, and Metal keeps all of
+ * it in memory. It asks the device of the buffer type: over such a GPU this one, which is ours
+ * and cannot. Its buffers are the GPU's own.
+ */
+static ggml_backend_buffer_type_t inner_type(ggml_backend_buffer_type_t type)
+{
+    return ggml_backend_dev_buffer_type(((hypura_gpu *)type->context)->inner);
+}
+
+static const char *memory_name(ggml_backend_buffer_type_t type)
+{
+    return ggml_backend_buft_name(inner_type(type));
+}
+
+static ggml_backend_buffer_t memory_alloc(ggml_backend_buffer_type_t type, size_t bytes)
+{
+    return ggml_backend_buft_alloc_buffer(inner_type(type), bytes);
+}
+
+static size_t memory_alignment(ggml_backend_buffer_type_t type)
+{
+    return ggml_backend_buft_get_alignment(inner_type(type));
+}
+
+static size_t memory_max_size(ggml_backend_buffer_type_t type)
+{
+    return ggml_backend_buft_get_max_size(inner_type(type));
+}
+
+static size_t memory_alloc_size(ggml_backend_buffer_type_t type, const struct ggml_tensor *tensor)
+{
+    return ggml_backend_buft_get_alloc_size(inner_type(type), tensor);
+}
+
+static bool memory_is_host(ggml_backend_buffer_type_t type)
+{
+    return ggml_backend_buft_is_host(inner_type(type));
+}
+
+static void rename_memory(hypura_gpu *gpu)
+{
+    gpu->memory = (struct ggml_backend_buffer_type){
+        .iface =
+            {
+                .get_name = memory_name,
+                .alloc_buffer = memory_alloc,
+                .get_alignment = memory_alignment,
+                .get_max_size = memory_max_size,
+                .get_alloc_size = memory_alloc_size,
+                .is_host = memory_is_host,
+            },
+        .device = &gpu->device,
+        .context = gpu,
+    };
+}
+
+/* ---- open and close -------------------------------------------------------------------- */
+
 /* Whether the GPU can turn ids into slots: rows of one number from a table of numbers. */
 static bool can_look_up(ggml_backend_dev_t device)
 {
@@ -239,8 +298,6 @@ static bool can_look_up(ggml_backend_dev_t device)
     lookup.src[1] = &ids;
     return ggml_backend_dev_supports_op(device, &lookup);
 }
-
-/* ---- open and close -------------------------------------------------------------------- */
 
 hypura_status hypura_gpu_open(void *device, int index, hypura_pager *pager, hypura_gpu **out, hypura_error *error)
 {
@@ -278,7 +335,6 @@ hypura_status hypura_gpu_open(void *device, int index, hypura_pager *pager, hypu
                 .init_backend = device_init,
                 .get_buffer_type = device_buffer_type,
                 .get_host_buffer_type = has->get_host_buffer_type ? device_host_buffer_type : NULL,
-                .buffer_from_host_ptr = has->buffer_from_host_ptr ? device_buffer_from_host : NULL,
                 .supports_op = device_supports_op,
                 .supports_buft = device_supports_buffer_type,
                 .offload_op = has->offload_op ? device_offload_op : NULL,
@@ -300,6 +356,9 @@ hypura_status hypura_gpu_open(void *device, int index, hypura_pager *pager, hypu
         .device = &gpu->device,
         .context = gpu,
     };
+    if (hypura_pager_plan(pager)->gpus[index].addressable) {
+        rename_memory(gpu);
+    }
     *out = gpu;
     return HYPURA_OK;
 }

@@ -20,6 +20,7 @@ struct hypura_gpu {
     struct ggml_backend_device      device; /* context is this structure */
     struct ggml_backend_reg         registry;
     struct ggml_backend_buffer_type experts;
+    struct ggml_backend_buffer_type memory; /* the GPU's own by another name; see gpu_device.c */
     ggml_backend_dev_t              inner;
     int                             index; /* among the plan's GPUs */
     hypura_pager                   *pager;

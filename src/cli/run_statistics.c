@@ -175,6 +175,9 @@ void hypura_run_statistics_print(const hypura_run_report *report)
         hypura_output_note("GPU        %.1f %% of the experts needed were in GPU memory, %s uploaded, %s copied within",
                            100.0 * ratio((double)statistics.vram_bytes_hit, (double)statistics.vram_bytes_needed),
                            hypura_output_size(statistics.bytes_uploaded), hypura_output_size(statistics.bytes_copied));
+        if (statistics.bytes_landed > 0) {
+            hypura_output_note("           %s read straight into it", hypura_output_size(statistics.bytes_landed));
+        }
         if (statistics.foreseen_bytes_uploaded > 0) {
             hypura_output_note("foresight  %s uploaded before it was asked for, %.0f %% of it needed; %s",
                                hypura_output_size(statistics.foreseen_bytes_uploaded),
@@ -231,6 +234,7 @@ hypura_status hypura_run_statistics_write(const hypura_run_report *report, const
         hypura_json_integer(&object, "vram_bytes_needed", statistics.vram_bytes_needed);
         hypura_json_integer(&object, "vram_bytes_hit", statistics.vram_bytes_hit);
         hypura_json_integer(&object, "bytes_uploaded", statistics.bytes_uploaded);
+        hypura_json_integer(&object, "bytes_read_into_gpu", statistics.bytes_landed);
         hypura_json_integer(&object, "bytes_copied_on_gpu", statistics.bytes_copied);
         hypura_json_integer(&object, "bytes_pinned", statistics.locked_bytes);
         hypura_json_integer(&object, "readbacks", statistics.n_readbacks);

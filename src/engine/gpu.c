@@ -136,7 +136,8 @@ bool hypura_gpus_are_discrete(const hypura_gpus_found *found)
 {
     bool discrete = found->n > 0;
     for (int g = 0; g < found->n; g++) {
-        discrete = discrete && !hypura_modules_is_unified(found->devices[g]);
+        discrete = discrete && ggml_backend_dev_type(found->devices[g]) == GGML_BACKEND_DEVICE_TYPE_GPU &&
+                   !hypura_modules_is_unified(found->devices[g]);
     }
     return discrete;
 }
@@ -153,6 +154,7 @@ static void describe(ggml_backend_dev_t device, const hypura_profile *profile, u
         .name = ggml_backend_dev_name(device),
         .bytes = limit_bytes > 0 ? limit_bytes : usable,
         .max_buffer_bytes = most < SIZE_MAX ? most : 0,
+        .addressable = hypura_modules_is_addressable(device),
         .unified = hypura_modules_is_unified(device),
     };
     const char *listed = ggml_backend_dev_name(hypura_modules_first_of(device));
@@ -336,6 +338,16 @@ static hypura_status open_devices(const hypura_preparation *prepared, hypura_pag
     return status;
 }
 
+/* Where GPUs have slots; and where one takes the host's memory as it is, which ours does not say of itself. */
+static bool need_devices(const hypura_preparation *prepared)
+{
+    bool needed = prepared->plan->n_vram_pools > 0;
+    for (int g = 0; g < prepared->gpus.n; g++) {
+        needed = needed || prepared->plan->gpus[g].addressable;
+    }
+    return needed;
+}
+
 /* Streamed, the output is the pager's. */
 static hypura_form form_held(const hypura_preparation *prepared)
 {
@@ -357,7 +369,7 @@ hypura_status hypura_gpus_load_paged(const hypura_preparation *prepared, hypura_
     struct llama_model_tensor_buft_override *overrides = NULL;
     hypura_load_gpu target = prepared->gpus;
     gpus->n = 0;
-    if (prepared->plan->n_vram_pools > 0) {
+    if (need_devices(prepared)) {
         hypura_status status = open_devices(prepared, pager, gpus, &target, error);
         if (status != HYPURA_OK) {
             return status;

@@ -101,11 +101,15 @@ struct ggml_backend_device *hypura_modules_first_of(struct ggml_backend_device *
     return device;
 }
 
-bool hypura_modules_is_unified(struct ggml_backend_device *device)
+bool hypura_modules_is_addressable(struct ggml_backend_device *device)
 {
     struct ggml_backend_dev_props props = {0};
     ggml_backend_dev_get_props(device, &props);
-    const bool private_memory = strstr(ggml_backend_buft_name(ggml_backend_dev_buffer_type(device)), "_Private");
-    return props.type == GGML_BACKEND_DEVICE_TYPE_IGPU ||
-           (props.type == GGML_BACKEND_DEVICE_TYPE_GPU && props.caps.buffer_from_host_ptr && !private_memory);
+    return props.type == GGML_BACKEND_DEVICE_TYPE_GPU && props.caps.buffer_from_host_ptr &&
+           !strstr(ggml_backend_buft_name(ggml_backend_dev_buffer_type(device)), "_Private");
+}
+
+bool hypura_modules_is_unified(struct ggml_backend_device *device)
+{
+    return ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_IGPU || hypura_modules_is_addressable(device);
 }

@@ -33,5 +33,7 @@ struct ggml_backend_device *hypura_modules_first_of(struct ggml_backend_device *
  * a GPU integrated, but for Metal's: it is one that can use the host's memory as it is, and
  * has no private memory by default. */
 bool hypura_modules_is_unified(struct ggml_backend_device *device);
+/* Whether the host may write where that GPU's tensors lie, at their address: Metal's. */
+bool hypura_modules_is_addressable(struct ggml_backend_device *device);
 
 #endif

@@ -92,7 +92,7 @@ bool pager_start_ahead(hypura_pager *pager)
         pager->statistics.n_evictions += evicted != HYPURA_CACHE_NONE;
         const uint64_t n_now = ahead->certainty == HYPURA_CERTAIN ? ahead->n - ahead->next + 1 : 1;
         const uint64_t cut = pager_cut_bytes(pager, n_now * pager->map->bundles[ahead->bundle].expert_bytes);
-        pager->statistics.ahead_bytes_read += pager_read_expert(pager, PAGER_AHEAD, ahead->bundle, expert, slot, cut);
+        pager->statistics.ahead_bytes_read += pager_read_expert(pager, PAGER_AHEAD, ahead->bundle, expert, slot, cut, NULL);
         hold(pager, slot, true);
         return true;
     }

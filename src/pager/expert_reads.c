@@ -22,7 +22,7 @@ static uint64_t read_record(hypura_pager *pager, enum pager_priority priority, i
 }
 
 uint64_t pager_read_expert(hypura_pager *pager, enum pager_priority priority, int bundle, uint32_t expert, uint32_t slot,
-                           uint64_t cut_bytes)
+                           uint64_t cut_bytes, char *const *to)
 {
     if (pager->records) {
         return read_record(pager, priority, bundle, expert, slot, cut_bytes);
@@ -31,17 +31,20 @@ uint64_t pager_read_expert(hypura_pager *pager, enum pager_priority priority, in
     const pager_bundle  *place = &pager->bundles[bundle];
     pager_pool          *pool = &pager->pools[place->pool];
     char                *base = pager_slot_memory(pool, slot);
-    pool->slots[slot] = (pager_slot){.filling = (uint8_t)shape->n_tensors, .cut_bytes = (uint32_t)cut_bytes};
+    pool->slots[slot] =
+        (pager_slot){.filling = (uint8_t)shape->n_tensors, .cut_bytes = (uint32_t)cut_bytes, .lands = to != NULL};
     hypura_cache_pin(pool->cache, slot);
     for (int i = 0; i < shape->n_tensors; i++) {
         const hypura_tensor *tensor = pager_matrix(pager, bundle, i);
+        const uint64_t head_slack = place->data_offset[i] - place->region_begin[i];
+        const uint64_t tail_slack = place->region_end[i] - place->data_offset[i] - tensor->expert_bytes;
         const hypura_io_read read = {
             .file = (uint16_t)tensor->file,
-            .head_slack = (uint16_t)(place->data_offset[i] - place->region_begin[i]),
-            .tail_slack = (uint16_t)(place->region_end[i] - place->data_offset[i] - tensor->expert_bytes),
+            .head_slack = to ? 0 : (uint16_t)head_slack,
+            .tail_slack = to ? 0 : (uint16_t)tail_slack,
             .offset = tensor->offset + (uint64_t)expert * tensor->expert_bytes,
             .bytes = tensor->expert_bytes,
-            .dst = base + place->data_offset[i],
+            .dst = to ? to[i] : base + place->data_offset[i],
             .user = pager_user(OWNER_EXPERT, place->pool, (uint32_t)i, slot),
         };
         pool->slots[slot].n_requests[i] = 1;

@@ -239,12 +239,19 @@ static void give_way(hypura_pager *pager)
 uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n,
                                     uint32_t *slots)
 {
+    return hypura_pager_lease_landing(pager, bundle, experts, n, NULL, slots);
+}
+
+uint32_t hypura_pager_lease_landing(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n,
+                                    const hypura_landing *landing, uint32_t *slots)
+{
     const pager_bundle *place = &pager->bundles[bundle];
     pager_pool         *pool = &pager->pools[place->pool];
     const uint64_t      expert_bytes = pager->map->bundles[bundle].expert_bytes;
     const int           layer = pager->map->bundles[bundle].layer;
     uint32_t            n_leased = 0;
     bool                started = false;
+    char               *to[HYPURA_MAX_BUNDLE];
 
     pthread_mutex_lock(&pager->lock);
     const bool drive_idles = pager->outstanding_bytes + pager->demanded_bytes == 0;
@@ -281,7 +288,10 @@ uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint3
         pager->statistics.n_evictions += evicted != HYPURA_CACHE_NONE;
         pager_count(pager, layer, expert_bytes, 0);
         hypura_cache_pin(pool->cache, slots[i]);
-        pager_read_expert(pager, PAGER_DEMAND, bundle, experts[i], slots[i], cut_bytes);
+        for (int m = 0; landing && m < pager->map->bundles[bundle].n_tensors; m++) {
+            to[m] = landing->at(landing->user, i, m);
+        }
+        pager_read_expert(pager, PAGER_DEMAND, bundle, experts[i], slots[i], cut_bytes, landing ? to : NULL);
         started = true;
         n_leased++;
     }
@@ -356,4 +366,23 @@ void hypura_pager_pass_expert(hypura_pager *pager, int bundle, uint32_t slot)
     }
     pthread_mutex_unlock(&pager->lock);
     hypura_pager_release_expert(pager, bundle, slot);
+}
+
+bool hypura_pager_is_landing(hypura_pager *pager, int bundle, uint32_t slot)
+{
+    pthread_mutex_lock(&pager->lock);
+    const bool lands = pager->pools[pager->bundles[bundle].pool].slots[slot].lands;
+    pthread_mutex_unlock(&pager->lock);
+    return lands;
+}
+
+void hypura_pager_end_landing(hypura_pager *pager, int bundle, uint32_t slot)
+{
+    pager_pool *pool = &pager->pools[pager->bundles[bundle].pool];
+    pthread_mutex_lock(&pager->lock);
+    while (pool->slots[slot].filling > 0) {
+        pager_wait(pager);
+    }
+    pthread_mutex_unlock(&pager->lock);
+    hypura_pager_pass_expert(pager, bundle, slot);
 }

@@ -88,6 +88,7 @@ typedef struct pager_slot {
     uint8_t  filling; /* matrices being read; they hold one pin together */
     bool     failed;
     bool     expected; /* one pin is that of an expectation */
+    bool     lands;    /* elsewhere: it has none of these bytes itself */
     uint32_t cut_bytes; /* a part of a matrix is at least this long */
     uint16_t n_requests[HYPURA_MAX_BUNDLE]; /* of each matrix: waiting, under way, or being repacked */
     uint64_t arrived[HYPURA_MAX_BUNDLE];    /* bit per part of each matrix that is repacked */
@@ -451,10 +452,10 @@ void          pager_unpin(hypura_pager *pager, pager_pool *pool, uint32_t slot);
 
 /* expert_reads.c */
 void pager_complete_expert(hypura_pager *pager, const hypura_io_completion *completion);
-/* With the lock held: queues the reads of an expert into its slot, and pins it. Returns
- * how many bytes they take. cut_bytes: of a request, from pager_cut_bytes. */
+/* With the lock held: queues the reads of an expert into its slot, or of each matrix to where `to` says,
+ * and pins the slot. Returns how many bytes they take. cut_bytes: of a request, from pager_cut_bytes. */
 uint64_t pager_read_expert(hypura_pager *pager, enum pager_priority priority, int bundle, uint32_t expert, uint32_t slot,
-                           uint64_t cut_bytes);
+                           uint64_t cut_bytes, char *const *to);
 /* With the lock held: how much of a queued read is to be its next request; then, what
  * the rest of it carries as `user`. */
 uint64_t pager_request_bytes(const hypura_pager *pager, const hypura_io_read *rest);

@@ -194,6 +194,21 @@ const char *hypura_pager_expert_data(const hypura_pager *pager, int bundle, uint
 uint32_t hypura_pager_lease_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n,
                                     uint32_t *slots);
 
+/* Memory elsewhere for what would be read into slots: `at` gives the place of a matrix of experts[i], which
+ * belongs to the reads until hypura_pager_end_landing. The same lease, but that a slot stands for what is read
+ * there and holds none of it. Where experts are read as records they come into slots all the same. */
+typedef struct hypura_landing {
+    char *(*at)(void *user, uint32_t i, int matrix);
+    void *user;
+} hypura_landing;
+
+uint32_t hypura_pager_lease_landing(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n,
+                                    const hypura_landing *landing, uint32_t *slots);
+/* Whether the bytes of a leased slot go elsewhere. */
+bool hypura_pager_is_landing(hypura_pager *pager, int bundle, uint32_t slot);
+/* Ends the lease of one whose bytes do, in place of release: waits until none of its reads is under way. */
+void hypura_pager_end_landing(hypura_pager *pager, int bundle, uint32_t slot);
+
 /* A copy of the router of a bundle's layer, to be multiplied with what the experts of
  * the bundle before it read; bundle > 0. NULL where there is none. */
 typedef struct hypura_router {

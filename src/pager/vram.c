@@ -171,11 +171,27 @@ static void join_part(hypura_vram *vram, bool to_slots, int late, uint32_t from)
 static void release_rest(hypura_vram *vram)
 {
     for (uint32_t i = 0; vram->leased_bundle >= 0 && i < vram->n_leased; i++) {
-        if (vram->ram_slots[i] != HYPURA_CACHE_NONE) {
-            hypura_pager_release_expert(vram->pager, vram->leased_bundle, vram->ram_slots[i]);
+        const uint32_t slot = vram->ram_slots[i];
+        if (slot != HYPURA_CACHE_NONE && vram_is_landing(vram, vram->leased_bundle, slot)) {
+            hypura_pager_end_landing(vram->pager, vram->leased_bundle, slot);
+        } else if (slot != HYPURA_CACHE_NONE) {
+            hypura_pager_release_expert(vram->pager, vram->leased_bundle, slot);
         }
     }
     vram->leased_bundle = -1;
+    vram->landing = false;
+}
+
+/* The i-th of those asked for, whose bytes have come straight to where they go. */
+static bool has_landed(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t *indices, uint32_t i)
+{
+    if (!vram_is_landing(vram, bundle, vram->ram_slots[i])) {
+        return false;
+    }
+    vram_landed(vram, bundle, experts[i], indices[i], vram->ram_slots[i]);
+    vram->ram_slots[i] = HYPURA_CACHE_NONE;
+    indices[i] = HYPURA_CACHE_NONE;
+    return true;
 }
 
 /* The i-th of those asked for is about to be sent: its lease is RAM's until that has ended. */
@@ -207,7 +223,7 @@ hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *expe
             hypura_vram_settle(vram);
         }
         from = vram->n_pending;
-        if (hypura_pager_lease_experts(pager, bundle, experts, n, vram->ram_slots) == 0) {
+        if (vram_lease_experts(vram, bundle, experts, indices, n) == 0) {
             if (!settle_all(pager)) { /* slots that uploads still read from */
                 hypura_pager_wait_slot(pager, bundle);
             }
@@ -217,7 +233,8 @@ hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *expe
         vram->n_leased = n;
         for (uint32_t i = 0; i < n; i++) {
             if (vram->ram_slots[i] != HYPURA_CACHE_NONE &&
-                hypura_pager_expert_ready(pager, bundle, vram->ram_slots[i], UINT32_MAX)) {
+                hypura_pager_expert_ready(pager, bundle, vram->ram_slots[i], UINT32_MAX) &&
+                !has_landed(vram, bundle, experts, indices, i)) {
                 take(vram, bundle, set, experts, indices, i, pass);
             }
         }
@@ -231,7 +248,9 @@ hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *expe
                 vram_join_uploads(vram);
                 return HYPURA_ERR_IO;
             }
-            vram_send_experts(vram, late, take(vram, bundle, set, experts, indices, i, pass), 1);
+            if (!has_landed(vram, bundle, experts, indices, i)) {
+                vram_send_experts(vram, late, take(vram, bundle, set, experts, indices, i, pass), 1);
+            }
         }
         vram->leased_bundle = -1; /* all of them are pending now */
         n_sent += vram->n_pending - from;
@@ -383,7 +402,9 @@ hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens,
     hypura_status status = HYPURA_OK;
     if (n_missing > 0) {
         vram_doubt_keys(vram, bundle, indices, n_missing);
+        vram->landing = vram->can_land;
         status = vram_upload(vram, bundle, -1, vram->missing, indices, n_missing, false);
+        vram->landing = false;
         vram_end_doubt(vram, status == HYPURA_OK);
     }
     vram->in_use.pool = place->pool;

@@ -7,6 +7,7 @@
  *     vram_stage.c   stages
  *     vram_keep.c    what a prompt selected most stays in slots
  *     vram_expect.c  what is uploaded before it is asked for
+ *     vram_land.c    what is read straight into slots, where the host may write there
  *     vram_ids.c   ids on the device and on the host, tables from experts to slots
  */
 #ifndef HYPURA_PAGER_VRAM_INTERNAL_H
@@ -128,6 +129,8 @@ struct hypura_vram {
     vram_slots                 in_use; /* that the layer loaded last reads */
     bool                       staged; /* stages were used since begin */
     bool                       early;    /* uploads now are of what was not asked for */
+    bool                       can_land; /* see vram_land.c */
+    bool                       landing;  /* what is read now goes straight to slots */
     bool                       told_ram; /* RAM reads ahead what was expected and is not there */
     int                        foreseen_bundle; /* what was uploaded before it was asked for; -1: nothing */
     uint32_t                   n_foreseen;
@@ -162,6 +165,12 @@ bool          vram_ram_is_short(const hypura_vram *vram, int bundle);
 bool          vram_can_copy(const hypura_vram *vram, int bundle);
 /* vram_keep.c: the host's memory for ids of batches. */
 hypura_status vram_open_batches(hypura_vram *vram, hypura_error *error);
+/* vram_land.c: leases experts in RAM, into vram->ram_slots; those that RAM lacks are read into these slots of
+ * the GPU where vram->landing says so. landed: such a one is there. */
+bool          vram_can_land(const hypura_vram *vram);
+uint32_t      vram_lease_experts(hypura_vram *vram, int bundle, const uint32_t *experts, const uint32_t *indices, uint32_t n);
+bool          vram_is_landing(const hypura_vram *vram, int bundle, uint32_t ram_slot);
+void          vram_landed(hypura_vram *vram, int bundle, uint32_t expert, uint32_t index, uint32_t ram_slot);
 /* vram_expect.c: compares what was expected of a bundle with what it selected. */
 void vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n);
 /* Statistics of what was needed of a bundle. */

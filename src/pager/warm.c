@@ -55,7 +55,7 @@ bool pager_start_warm(hypura_pager *pager)
         if (hypura_cache_has_empty(pool->cache) && hypura_cache_find(pool->cache, key) == HYPURA_CACHE_NONE) {
             uint32_t       evicted;
             const uint32_t slot = hypura_cache_insert(pool->cache, key, &evicted);
-            pager_read_expert(pager, PAGER_AHEAD, hot->bundle, hot->expert, slot, pager->plan->io_block_bytes);
+            pager_read_expert(pager, PAGER_AHEAD, hot->bundle, hot->expert, slot, pager->plan->io_block_bytes, NULL);
             return true;
         }
     }

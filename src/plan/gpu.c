@@ -419,6 +419,7 @@ void plan_fill_gpu(planner *p, hypura_plan *plan, int g, plan_layers layers, con
     const filling f = {.p = p, .plan = plan, .g = g, .layers = layers, .need = &need, .in_ram = fill->in_ram};
     const bool paged = fill->pages && need.n_paged > 0;
     (void)snprintf(gpu->name, sizeof(gpu->name), "%s", p->gpus.list[g].name);
+    gpu->addressable = p->gpus.list[g].addressable;
     gpu->first_layer = layers.first;
     gpu->n_layers = layers.end - layers.first;
     gpu->floor_bytes = plan_gpu_floor_bytes(&need);

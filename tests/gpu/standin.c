@@ -265,6 +265,7 @@ static void device_props(ggml_backend_dev_t device, struct ggml_backend_dev_prop
     props->device_id = device->iface.get_memory == small_memory ? NULL : standin_index(device) == 0 ? "0000:5a:00.0" : "0000:5b:00.0";
     ggml_backend_dev_memory(device, &props->memory_free, &props->memory_total);
     props->caps = (struct ggml_backend_dev_caps){.async = true, .host_buffer = true, .events = true, .mmap_support = true};
+    props->caps.buffer_from_host_ptr = standin_wrong.addressable;
 }
 
 static bool device_supports_op(ggml_backend_dev_t device, const struct ggml_tensor *op)
@@ -357,6 +358,7 @@ static struct ggml_backend_device device = {
             .init_backend = device_init,
             .get_buffer_type = standin_buffers,
             .get_host_buffer_type = standin_host_buffers,
+            .buffer_from_host_ptr = standin_map,
             .supports_op = device_supports_op,
             .supports_buft = device_supports_type,
             .event_new = device_event_new,
@@ -427,6 +429,7 @@ void standin_register(void)
 void standin_set_faults(const standin_faults *wanted)
 {
     standin_wrong = *wanted;
+    standin_open_memory(wanted->addressable);
 }
 
 standin_counts standin_read_counts(void)

@@ -35,6 +35,7 @@ typedef struct standin_faults {
     bool     no_pinned;       /* host buffers are refused */
     bool     no_events;
     bool     unified;         /* integrated, as they say of themselves: the host's memory is theirs */
+    bool     addressable;     /* the same, as Metal says it: the host may write into theirs */
     int      event_fails;     /* events until one cannot be made; 0: never */
     bool     single_rows;     /* instances made from now on copy one row a call */
     int      fail_after;      /* graphs until one fails; 0: never */
@@ -54,6 +55,7 @@ typedef struct standin_counts {
     uint64_t n_graphs_of[STANDIN_N];
     uint64_t n_optimized;
     uint64_t bytes_used; /* now, of the device's memory */
+    uint64_t bytes_mapped; /* of the host's memory, ever */
 } standin_counts;
 
 standin_counts standin_read_counts(void);

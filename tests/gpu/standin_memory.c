@@ -219,6 +219,36 @@ ggml_backend_buffer_type_t standin_buffers(ggml_backend_dev_t device)
     return type;
 }
 
+void standin_open_memory(bool open)
+{
+    if (open_arena()) {
+        (void)mprotect(shown, ARENA_BYTES, open ? PROT_READ | PROT_WRITE : PROT_NONE);
+    }
+}
+
+static void mapped_free(ggml_backend_buffer_t buffer)
+{
+    (void)buffer;
+}
+
+static void *mapped_base(ggml_backend_buffer_t buffer)
+{
+    return buffer->context;
+}
+
+ggml_backend_buffer_t standin_map(ggml_backend_dev_t device, void *memory, size_t bytes, size_t max_tensor_bytes)
+{
+    static const struct ggml_backend_buffer_i interface = {
+        .free_buffer = mapped_free,
+        .get_base = mapped_base,
+        .set_tensor = buffer_set,
+        .get_tensor = buffer_get,
+    };
+    (void)max_tensor_bytes;
+    standin_counted.bytes_mapped += bytes;
+    return ggml_backend_buffer_init(standin_buffers(device), interface, memory, bytes);
+}
+
 void standin_check_memory(const struct ggml_cgraph *graph, int device)
 {
     for (int i = 0; i < graph->n_nodes; i++) {

@@ -26,6 +26,10 @@ void standin_move_all(struct ggml_cgraph *graph, bool to_device);
 void standin_check_memory(const struct ggml_cgraph *graph, int device);
 
 ggml_backend_buffer_type_t standin_buffers(ggml_backend_dev_t device);
+/* Whether the host may use their memory too. */
+void standin_open_memory(bool open);
+/* Memory of the host that a device uses as it is. */
+ggml_backend_buffer_t standin_map(ggml_backend_dev_t device, void *memory, size_t bytes, size_t max_tensor_bytes);
 /* Pinned memory of the host. */
 ggml_backend_buffer_type_t standin_host_buffers(ggml_backend_dev_t device);
 

@@ -7,10 +7,20 @@
 
 #include "hw/modules.h"
 
+#include <errno.h>
+
 static int integrated(void **state)
 {
     const int result = use_mixture(state);
     standin_set_faults(&(standin_faults){.unified = true});
+    return result;
+}
+
+/* As on a Mac: copies are queued behind what is computed. */
+static int of_metal(void **state)
+{
+    const int result = use_mixture(state);
+    standin_set_faults(&(standin_faults){.addressable = true, .no_events = true});
     return result;
 }
 
@@ -73,12 +83,99 @@ static void experts_are_held_once(void **state)
     assert_true(all.pools[0].n_slots <= 5 * all.pools[0].n_floor);
 }
 
+static hypura_model_options tight_options(void)
+{
+    hypura_model_options options = gpu_options(gpu_mixture(), STANDIN_NAME);
+    options.memory_bytes = UINT64_C(8) << 30;
+    const hypura_plan all = gpu_plan_of(&options);
+    options.memory_bytes = taken_bytes(&all) - (all.vram_bytes - all.floor_vram_bytes) * 3 / 4;
+    return options;
+}
+
+/* What decoding lacks is read where it is computed with; of prompts it passes through the host. */
+static void reads_land_where_the_host_may_write(void **state)
+{
+    (void)state;
+    const hypura_model_options options = tight_options();
+    const uint64_t mapped_before = standin_read_counts().bytes_mapped;
+    const hypura_statistics lands = run_same(&options);
+    assert_true(lands.bytes_landed > 0);
+    assert_int_equal(standin_read_counts().bytes_mapped, mapped_before); /* a mapping would hold what is paged, too */
+    standin_set_faults(&(standin_faults){.unified = true, .no_events = true});
+    const hypura_statistics copies = run_same(&options);
+    assert_int_equal(copies.bytes_landed, 0);
+    assert_int_equal(copies.bytes_uploaded, lands.bytes_uploaded + lands.bytes_landed);
+}
+
+static int64_t fail_once(void *user, uint64_t nth, int64_t result)
+{
+    return nth == *(const uint64_t *)user ? -EIO : result;
+}
+
+/* Whichever read fails: an error, and what else was to land with it is not taken for what is meant later. */
+static void a_drive_that_fails_spoils_nothing(void **state)
+{
+    (void)state;
+    const hypura_model_options options = tight_options();
+    uint64_t n_failed = 0;
+    for (uint64_t nth = 20; nth < 600; nth += 11) {
+        const hypura_model_extras extras = {.all_logits = true, .io_hook = fail_once, .io_hook_user = &nth};
+        hypura_model *model = NULL;
+        hypura_error error;
+        hypura_status status = hypura_model_open_with(&options, &extras, &model, &error);
+        if (status == HYPURA_OK) {
+            uint64_t differing = 0;
+            status = hypura_script_follow(model, &mixture.script, &differing, &error);
+            n_failed += status != HYPURA_OK;
+            llama_memory_clear(llama_get_memory(model->ctx), true);
+            assert_same(model);
+        }
+        hypura_model_close(model);
+    }
+    assert_true(n_failed > 20);
+}
+
+/* A model whose last layers are the GPU's: no mapping of the whole file there either. */
+static void dense_layers_are_not_mapped(void **state)
+{
+    (void)state;
+    hypura_model_options options = gpu_options(HYPURA_TINY "/dense-f32.gguf", STANDIN_NAME);
+    options.memory_bytes = UINT64_C(8) << 30;
+    const hypura_plan all = gpu_plan_of(&options);
+    options.memory_bytes = taken_bytes(&all) - all.vram_resident_bytes / 8;
+    const hypura_plan plan = gpu_plan_of(&options);
+    assert_true(plan.unified && plan.n_gpu_layers > 0 && plan.mode != HYPURA_MODE_RESIDENT);
+    hypura_model_options plain = options;
+    plain.plain = true;
+    plain.force_paging = false;
+    plain.memory_bytes = 0;
+    plain.n_gpu_layers = plan.n_gpu_layers;
+    hypura_script script;
+    uint64_t budget = 1 << 20;
+    uint64_t differing = 1;
+    hypura_error error;
+    hypura_model *model = open_model(&plain);
+    fixture_ok(hypura_script_write(model, 20, 4, &budget, &script, &error), &error);
+    hypura_model_close(model);
+    const uint64_t mapped_before = standin_read_counts().bytes_mapped;
+    assert_true(mapped_before > 0); /* plain libllama does */
+    model = open_model(&options);
+    assert_int_equal(standin_read_counts().bytes_mapped, mapped_before);
+    fixture_ok(hypura_script_follow(model, &script, &differing, &error), &error);
+    assert_int_equal(differing, 0);
+    hypura_model_close(model);
+    hypura_script_clear(&script);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(it_is_known_by_what_it_says, integrated, gpu_no_faults),
         cmocka_unit_test_setup_teardown(every_limit_gives_the_same_bits, integrated, gpu_no_faults),
         cmocka_unit_test_setup_teardown(experts_are_held_once, integrated, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(reads_land_where_the_host_may_write, of_metal, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(a_drive_that_fails_spoils_nothing, of_metal, gpu_no_faults),
+        cmocka_unit_test_setup_teardown(dense_layers_are_not_mapped, of_metal, gpu_no_faults),
     };
     return cmocka_run_group_tests(tests, gpu_setup, fixture_teardown);
 }
