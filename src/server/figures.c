@@ -57,6 +57,8 @@ static const figure figures_of_model[] = {
      "Of these, in their memory when selected."},
     {"gpu", "bytes_uploaded", OF(paging.bytes_uploaded), UNSIGNED_64, "gpu_uploaded_bytes_total", NULL, "counter",
      "Weights uploaded to GPUs."},
+    {"gpu", "bytes_landed", OF(paging.bytes_landed), UNSIGNED_64, "gpu_landed_bytes_total", NULL, "counter",
+     "Weights read straight into slots of GPUs whose memory is the host's."},
     {"gpu", "readbacks", OF(paging.n_readbacks), UNSIGNED_64, "gpu_readbacks_total", NULL, "counter",
      "Selections read back from GPUs."},
     {"gpu", "run_ahead", OF(paging.n_ahead), UNSIGNED_64, "gpu_run_ahead_total", NULL, "counter",

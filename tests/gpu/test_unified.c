@@ -52,17 +52,16 @@ static void every_limit_gives_the_same_bits(void **state)
     assert_int_equal(all.n_ubatch, options.n_context);
     const uint64_t most = taken_bytes(&all);
     const uint64_t least = most - (all.vram_bytes - all.floor_vram_bytes);
-    hypura_statistics before = {.bytes_read = UINT64_MAX};
+    uint64_t read_bytes[N_LIMITS];
     for (uint64_t i = 0; i < N_LIMITS; i++) {
         options.memory_bytes = least + (most - least) * i / (N_LIMITS - 1) + (UINT64_C(1) << 20);
         const hypura_plan plan = gpu_plan_of(&options);
         assert_true(plan.unified && plan.n_gpu_layers == all.n_gpu_layers);
         assert_true(taken_bytes(&plan) <= options.memory_bytes);
-        const hypura_statistics now = run_same(&options);
+        read_bytes[i] = run_same(&options).bytes_read;
         assert_true(standin_read_counts().bytes_used <= plan.vram_bytes + (UINT64_C(1) << 20));
-        assert_true(now.bytes_read <= before.bytes_read);
-        before = now;
     }
+    assert_true(read_bytes[N_LIMITS - 1] < read_bytes[0] / 2);
 }
 
 /* The host keeps a few slots, for experts on their way. */
@@ -118,7 +117,7 @@ static void a_drive_that_fails_spoils_nothing(void **state)
     (void)state;
     const hypura_model_options options = tight_options();
     uint64_t n_failed = 0;
-    for (uint64_t nth = 20; nth < 600; nth += 11) {
+    for (uint64_t nth = 20; nth < 500; nth += 19) {
         const hypura_model_extras extras = {.all_logits = true, .io_hook = fail_once, .io_hook_user = &nth};
         hypura_model *model = NULL;
         hypura_error error;
@@ -132,7 +131,7 @@ static void a_drive_that_fails_spoils_nothing(void **state)
         }
         hypura_model_close(model);
     }
-    assert_true(n_failed > 20);
+    assert_true(n_failed > 10);
 }
 
 /* A model whose last layers are the GPU's: no mapping of the whole file there either. */

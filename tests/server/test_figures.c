@@ -31,6 +31,7 @@ static const hypura_figures_model models[] = {
                 .bytes_needed = 100,
                 .bytes_hit = 23,
                 .bytes_uploaded = 31,
+                .bytes_landed = 17,
                 .gpus = {{.bytes_needed = 50}, {.bytes_needed = 40, .bytes_hit = 30, .bytes_uploaded = 19}},
                 .read_wait_s = 0.5,
                 .compute_s = NAN,
@@ -78,6 +79,7 @@ static void json_has_every_group(void **state)
     const json_t *gpu = json_object_get(model, "gpu");
     assert_int_equal(json_integer_value(json_object_get(gpu, "slot_bytes")), 13);
     assert_int_equal(json_integer_value(json_object_get(gpu, "bytes_uploaded")), 31);
+    assert_int_equal(json_integer_value(json_object_get(gpu, "bytes_landed")), 17);
     const json_t *devices = json_object_get(gpu, "devices");
     assert_int_equal(json_array_size(devices), 2);
     assert_string_equal(json_string_value(json_object_get(json_array_get(devices, 1), "name")), "Vulkan1");
