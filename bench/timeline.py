@@ -8,8 +8,9 @@ libllama's: the graph's input, the part before the first selection, the output.
 import sys
 
 WIDTH, ROW, LEFT, TOP = 1000, 46, 60, 44
-COLOURS = {"hand-over": "#4878a8", "repeat": "#c85a3c", "present": "#7a9a4c", "foresee": "#b08a3a", "wait": "#d8d8d8"}
+COLOURS = {"hand-over": "#4878a8", "repeat": "#c85a3c", "present": "#7a9a4c", "foresee": "#b08a3a", "compute": "#8a5aa8", "wait": "#d8d8d8"}
 NAMES = {"hand-over": "hands a piece over", "repeat": "again, experts were missing", "present": "looks up, uploads",
+         "compute": "computes what is missing",
          "foresee": "asks a router ahead, uploads",
          "wait": "waits for ids"}
 

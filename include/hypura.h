@@ -373,6 +373,12 @@ typedef enum hypura_foresight {
     HYPURA_FORESIGHT_COACTIVATION, /* by earlier selections alone; over a GPU an error */
 } hypura_foresight;
 
+/* What computes the experts of a token that the memory of their GPU lacks. */
+typedef enum hypura_gpu_misses {
+    HYPURA_GPU_MISSES_UPLOAD = 0, /* the GPU, once they were uploaded: bits do not depend on what it holds */
+    HYPURA_GPU_MISSES_CPU,        /* the CPU, from RAM: bits differ with what the GPU holds, see docs/cli.md */
+} hypura_gpu_misses;
+
 typedef struct hypura_model_options {
     const char *path;
     uint64_t    memory_bytes;  /* limit on everything; 0: chosen from what is free */
@@ -385,6 +391,7 @@ typedef struct hypura_model_options {
     const char *gpu;           /* ggml's names of the GPUs to use, "Vulkan0,Vulkan1"; "none": none; NULL: see below */
     uint64_t    vram_bytes;    /* limit on the memory of GPUs, all of them together; 0: what is free there */
     uint64_t    gpu_vram_bytes[HYPURA_MAX_GPUS]; /* limit on each of those named, in their order; all 0: none */
+    hypura_gpu_misses gpu_misses;
     int         n_gpu_layers;  /* plain alone: layers on the GPU; 0: all */
     bool        no_repack;     /* keep weights in the file's own layout; the default is the CPU's fastest form */
     bool        repack_output; /* with no_repack: all but the output matrix, see HYPURA_FORM_OUTPUT */
@@ -487,6 +494,13 @@ typedef struct hypura_statistics {
     uint64_t n_repeated;        /* of these, where an expert was missing: computed again */
     uint64_t foreseen_bytes_uploaded; /* of bytes_uploaded: of experts not asked for yet */
     uint64_t foreseen_bytes_useful;   /* of these, then asked for */
+    /* with HYPURA_GPU_MISSES_CPU */
+    uint64_t n_cpu_rows;      /* of a token and an expert, that the CPU computed */
+    uint64_t n_cpu_layers;    /* in so many passes through a layer */
+    double   cpu_rows_s;      /* for them */
+    uint64_t n_not_cpu_chain; /* passes that lacked experts and had them uploaded all the same: operations it may not know */
+    uint64_t n_not_cpu_ram;   /* or RAM has no room for what is missing at once */
+    uint64_t beside_bytes_uploaded; /* of bytes_uploaded: for later tokens, nobody waited */
     hypura_gpu_statistics gpus[HYPURA_MAX_GPUS]; /* the three above of each, in the plan's order */
 } hypura_statistics;
 

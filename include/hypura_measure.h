@@ -32,6 +32,8 @@ typedef struct hypura_verify_case {
     uint64_t bytes_uploaded;
     uint64_t n_ahead;    /* layers over a GPU handed over before it was known that their experts are there */
     uint64_t n_repeated; /* and of these, computed again */
+    double   most_differing; /* the largest difference of two logits; NAN: not known, as only sums were kept */
+    uint64_t n_cpu_rows;     /* with gpu_misses, see hypura_statistics */
 } hypura_verify_case;
 
 typedef struct hypura_verify_report {
@@ -58,6 +60,7 @@ typedef struct hypura_verify_options {
     bool            no_repack; /* HYPURA_FORM_FILE on both sides; of these three at most one */
     bool            repack;    /* HYPURA_FORM_REPACKED; none: the form that a model is opened with at that budget, */
     bool            repack_output; /* HYPURA_FORM_OUTPUT; by rates in cache_dir, see hypura_model_options */
+    hypura_gpu_misses gpu_misses; /* CPU: logits are expected to differ, by how much is told */
     bool            resize; /* what is held changes at random all the time, up to the budget */
     int             n_threads;
     const char     *cache_dir;
@@ -111,6 +114,11 @@ typedef enum hypura_metric {
     HYPURA_METRIC_FORESEEN_USEFUL,          /* part of these that then was */
     HYPURA_METRIC_AHEAD_PER_TOKEN,    /* read-backs during which the GPU went on computing */
     HYPURA_METRIC_REPEATED_PER_TOKEN, /* of these, in vain */
+    HYPURA_METRIC_CPU_ROWS_PER_TOKEN, /* with HYPURA_GPU_MISSES_CPU: see hypura_statistics */
+    HYPURA_METRIC_CPU_LAYERS_PER_TOKEN,
+    HYPURA_METRIC_CPU_ROWS_S,
+    HYPURA_METRIC_NOT_CPU_PER_TOKEN, /* layers whose missing experts were uploaded all the same */
+    HYPURA_METRIC_BESIDE_BYTES_PER_TOKEN,
     HYPURA_METRIC_PREFILL_UPLOADED_BYTES_PER_TOKEN,
     HYPURA_N_METRICS,
 } hypura_metric;
@@ -214,6 +222,7 @@ typedef struct hypura_bench_options {
     int         n_threads;
     uint64_t    io_limit_bytes_per_s; /* as in hypura_model_options; the baseline is not limited */
     hypura_foresight foresight;
+    hypura_gpu_misses gpu_misses;
     const char *io_engine; /* as in hypura_model_options */
     const char *cache_dir;
     /* A command, ended by NULL, that calls hypura_bench_worker with its standard

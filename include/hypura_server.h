@@ -48,6 +48,7 @@ typedef struct hypura_server_options {
     const char *gpu;        /* ggml's names of the GPUs to use; "none": none; NULL: as in hypura_model_options */
     uint64_t vram_bytes;    /* each model may take of their memory, of all together; 0: what is free there */
     uint64_t gpu_vram_bytes[HYPURA_MAX_GPUS]; /* and of each of those named; all 0: no such limit */
+    hypura_gpu_misses gpu_misses; /* of each model, as in hypura_model_options */
     const char *io_engine;  /* NULL: the profile's choice */
     uint64_t io_limit_bytes_per_s;
     double keep_alive_s;      /* a model that nobody uses is unloaded after this; below 0: never */

@@ -20,11 +20,8 @@ static const char *instance_name(ggml_backend_t backend)
     return "Hypura";
 }
 
-static void free_instance(backend_instance *instance)
+void backend_close_worker(backend_instance *instance)
 {
-    if (!instance) {
-        return;
-    }
     ggml_backend_free(instance->inner);
     ggml_backend_buffer_free(instance->host);
     if (instance->threadpool) {
@@ -35,12 +32,12 @@ static void free_instance(backend_instance *instance)
     arena_free(&instance->converted);
     free(instance->tensors);
     free(instance->nodes);
-    free(instance);
 }
 
 static void instance_free(ggml_backend_t backend)
 {
-    free_instance(backend->context);
+    backend_close_worker(backend->context);
+    free(backend->context);
     free(backend);
 }
 
@@ -139,7 +136,7 @@ static bool ends_here(void *user)
     return instance->read_failed || (instance->abort && instance->abort(instance->abort_user));
 }
 
-static bool open_instance(backend_instance *instance)
+bool backend_open_worker(backend_instance *instance)
 {
     /* A host buffer needs an address, aligned as tensors are; shadow tensors bring their own. */
     static _Alignas(64) char   host_anchor[64];
@@ -161,8 +158,11 @@ ggml_backend_t backend_new_instance(ggml_backend_dev_t device)
 {
     backend_instance *instance = calloc(1, sizeof(*instance));
     ggml_backend_t    backend = calloc(1, sizeof(*backend));
-    if (!instance || !backend || !open_instance(instance)) {
-        free_instance(instance);
+    if (!instance || !backend || !backend_open_worker(instance)) {
+        if (instance) {
+            backend_close_worker(instance);
+        }
+        free(instance);
         free(backend);
         return NULL;
     }
@@ -183,9 +183,8 @@ ggml_backend_t backend_new_instance(ggml_backend_dev_t device)
 /* ---- functions that libllama asks for by name -------------------------------- */
 
 /* Without a pool of its own the CPU backend would make one for every graph. */
-static void set_n_threads(ggml_backend_t backend, int n_threads)
+void backend_set_worker_threads(backend_instance *instance, int n_threads)
 {
-    backend_instance *instance = backend->context;
     if (instance->threadpool_threads < n_threads) {
         struct ggml_threadpool_params params = ggml_threadpool_params_default(n_threads);
         struct ggml_threadpool       *pool = ggml_threadpool_new(&params);
@@ -198,6 +197,11 @@ static void set_n_threads(ggml_backend_t backend, int n_threads)
     }
     instance->n_threads = n_threads;
     ggml_backend_cpu_set_n_threads(instance->inner, n_threads);
+}
+
+static void set_n_threads(ggml_backend_t backend, int n_threads)
+{
+    backend_set_worker_threads(backend->context, n_threads);
 }
 
 static void set_abort_callback(ggml_backend_t backend, ggml_abort_callback callback, void *user)

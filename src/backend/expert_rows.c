@@ -34,7 +34,7 @@ struct ggml_tensor *expert_weights(const chain_work *work, const chain_node *pro
 {
     const hypura_slots  slots = hypura_pager_slots(work->pager, work->bundle, product->matrix);
     struct ggml_tensor *weights = shadow_copy(work->instance, product->node->src[0]);
-    weights->data = slots.data + first * slots.stride_bytes;
+    weights->data = (char *)(uintptr_t)hypura_pager_expert_data(work->pager, work->bundle, first, product->matrix);
     weights->ne[2] = n;
     weights->nb[2] = slots.stride_bytes;
     weights->nb[3] = slots.stride_bytes * n;
@@ -328,7 +328,7 @@ enum ggml_status expert_rows_run(chain_work *work, row_group *group)
             expert_ids[row] = (int32_t)expert->expert;
         }
     }
-    if (!work->batched && (uint64_t)n_slots * group->n_rows <= REMAP_MAX_SCRATCH) {
+    if (!work->batched && !work->scattered && (uint64_t)n_slots * group->n_rows <= REMAP_MAX_SCRATCH) {
         group->slot_ids = group_tensor(work, group, GGML_TYPE_I32, 0, slot_ids);
     }
     group->expert_ids = group_tensor(work, group, GGML_TYPE_I32, 0, expert_ids);
@@ -411,7 +411,7 @@ static bool copy_source(chain_work *work, const struct ggml_tensor *source)
     return true;
 }
 
-static size_t row_width(const backend_chain *work)
+size_t expert_rows_width(const backend_chain *work)
 {
     size_t width = 0;
     for (int i = 0; i < work->n; i++) {
@@ -425,7 +425,7 @@ static size_t row_width(const backend_chain *work)
 bool expert_rows_begin(chain_work *work)
 {
     work->group_rows = work->group_rows < work->n_pairs ? work->group_rows : work->n_pairs;
-    const size_t row_bytes = row_width(work->chain) * sizeof(float);
+    const size_t row_bytes = expert_rows_width(work->chain) * sizeof(float);
     const size_t rows_bytes = (work->group_rows + EXPERT_BATCH_ROWS - 1) * row_bytes + 64 * 2 * CHAIN_MAX_NODES;
     if (!arena_reserve(&work->instance->rows, copies_bytes(work->chain) + rows_bytes)) {
         return false;

@@ -34,6 +34,7 @@ typedef struct chain_work {
     uint32_t         *ages;
     uint32_t         *foreseen; /* experts of the next layer */
     uint32_t          group_rows; /* most rows gathered at once */
+    bool              scattered; /* slots have no common distance: no node takes several */
     uint32_t          batched; /* bit for each product of the chain that expert_batch.c computes */
     /* sources whose memory a result of the chain shares, copied before the first group */
     int                       n_copies;
@@ -98,6 +99,9 @@ struct ggml_tensor *expert_weights(const chain_work *work, const chain_node *pro
 
 /* The slots that hold the experts of those members, or of all n when members is NULL. */
 void expert_slot_range(const chain_work *work, const uint32_t *members, uint32_t n, uint32_t *first, uint32_t *count);
+
+/* Numbers of one row of all that a chain puts out and reads. */
+size_t expert_rows_width(const backend_chain *chain);
 
 /* Memory for the rows of the largest group and for the sources that its results would
  * overwrite, which are copied; before the first group. False when memory runs out. */

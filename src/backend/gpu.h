@@ -24,6 +24,9 @@ hypura_status hypura_gpu_open(void *device, int index, hypura_pager *pager, hypu
 /* Whether pieces are computed before it is known that their experts are there: AUTO
  * at first. */
 void          hypura_gpu_set_foresight(hypura_gpu *gpu, hypura_foresight foresight);
+/* Whether the processor computes what slots lack, with so many threads: not at first. The pager was
+ * opened for the same. Before the first context is made. */
+void          hypura_gpu_set_misses(hypura_gpu *gpu, hypura_gpu_misses misses, int n_threads);
 void          hypura_gpu_close(hypura_gpu *gpu);
 
 /* The ggml_backend_dev_t to give to libllama in place of the GPU's own, and the
@@ -44,6 +47,7 @@ typedef enum hypura_gpu_work {
     HYPURA_GPU_WAIT,      /* for the ids that a router selected */
     HYPURA_GPU_FORESEE,   /* asks a router ahead, hands over uploads of what it names */
     HYPURA_GPU_PRESENT,   /* looks experts up, hands over uploads of those that are missing */
+    HYPURA_GPU_COMPUTE,   /* those that are missing, by the processor */
 } hypura_gpu_work;
 
 /* Measurements: told of each such stretch of time, on the clock of base/clock.h. The

@@ -72,19 +72,37 @@ static bool is_computed_in(const struct ggml_cgraph *graph, int first, int last,
     return false;
 }
 
+/* What nodes [first, last) read of others stays until their end. */
+static void keep_sources(struct ggml_cgraph *graph, int first, int last, struct ggml_backend_graph_optimize_params *params)
+{
+    for (int i = first; i < last; i++) {
+        for (int s = 0; s < GGML_MAX_SRC; s++) {
+            struct ggml_tensor *source = graph->nodes[i]->src[s] ? owner_of(graph->nodes[i]->src[s]) : NULL;
+            if (source && !source->buffer && !source->data && !is_computed_in(graph, first, last, source)) {
+                params->add_alloc_dep(params->user_data, source, graph->nodes[last - 1]);
+            }
+        }
+    }
+}
+
+/* What follows a chain may be computed a second time alone, with what the chain put out. */
+static void keep_inputs_behind_chain(struct ggml_cgraph *graph, const gpu_cut *cut, int end,
+                                     struct ggml_backend_graph_optimize_params *params)
+{
+    backend_chain chain;
+    chain_find(graph, cut->at, &chain);
+    keep_sources(graph, cut->at + chain.n, end, params);
+}
+
 void gpu_keep_inputs(const gpu_instance *instance, struct ggml_cgraph *graph,
                      struct ggml_backend_graph_optimize_params *params)
 {
     gpu_cut cut = gpu_next_cut(instance, graph, 0, NULL);
     while (cut.at < graph->n_nodes && cut.ids->ne[1] == 1) {
         const gpu_cut next = gpu_next_cut(instance, graph, cut.at + 1, &cut);
-        for (int i = cut.at; i < next.at; i++) {
-            for (int s = 0; s < GGML_MAX_SRC; s++) {
-                struct ggml_tensor *source = graph->nodes[i]->src[s] ? owner_of(graph->nodes[i]->src[s]) : NULL;
-                if (source && !source->buffer && !source->data && !is_computed_in(graph, cut.at, next.at, source)) {
-                    params->add_alloc_dep(params->user_data, source, graph->nodes[next.at - 1]);
-                }
-            }
+        keep_sources(graph, cut.at, next.at, params);
+        if (instance->hybrid) {
+            keep_inputs_behind_chain(graph, &cut, next.at, params);
         }
         cut = next;
     }
@@ -222,6 +240,20 @@ static void find_middle(const gpu_walk *walk, gpu_piece *piece)
     piece->rest_uid = ggml_graph_next_uid();
 }
 
+/* What the processor may compute of a piece; the GPU then computes the chain and what follows apart. */
+static void find_chain(const gpu_walk *walk, gpu_piece *piece)
+{
+    gpu_find_chain(walk, &piece->cut, piece->end, &piece->chain);
+    if (piece->chain.known) {
+        piece->chain.known = is_repeatable(walk->graph, piece->cut.at, piece->chain.end);
+        piece->rest_repeatable = is_repeatable(walk->graph, piece->chain.end, piece->end);
+    }
+    if (piece->chain.known) {
+        piece->middle = piece->chain.end;
+        piece->late_matrix = -1;
+    }
+}
+
 /* The pieces of a graph that was not seen last. */
 static bool find_pieces(const gpu_walk *walk)
 {
@@ -239,6 +271,7 @@ static bool find_pieces(const gpu_walk *walk)
                            .uid = ggml_graph_next_uid(),
                            .repeatable = is_repeatable(walk->graph, cut.at, next.at)};
         find_middle(walk, &piece);
+        find_chain(walk, &piece);
         if (!add_piece(pieces, &piece)) {
             return false;
         }
@@ -265,6 +298,12 @@ bool gpu_runs_ahead(const gpu_walk *walk)
 
 /* ---- ids ------------------------------------------------------------------------- */
 
+/* Layers that follow each other read from different memory. */
+static int turn_of(const gpu_walk *walk, const gpu_piece *piece)
+{
+    return (int)((piece - walk->instance->pieces.list) & 1);
+}
+
 /* Has the ids of a piece copied to the host, with whatever is handed over next. */
 static void ask(const gpu_walk *walk, const gpu_piece *piece, int place)
 {
@@ -277,6 +316,7 @@ static void ask(const gpu_walk *walk, const gpu_piece *piece, int place)
     if (walk->instance->foresees) {
         gpu_fetch_row(walk, piece);
     }
+    gpu_fetch_input(walk, &piece->chain, turn_of(walk, piece));
     hypura_vram_fetch(walk->vram, piece->cut.ids, landing, n * sizeof(*landing));
 }
 
@@ -349,9 +389,10 @@ static enum ggml_status look_up(const gpu_walk *walk, struct ggml_tensor *lookup
 
 /* ---- one piece ------------------------------------------------------------------- */
 
-/* *n_missing of the experts selected were in no slot, and are on their way now. */
+/* *n_missing of the experts selected were in no slot, and are on their way now; or, with *computes, the processor
+ * has them in RAM. */
 static enum ggml_status make_present(const gpu_walk *walk, const gpu_piece *piece, const int32_t *ids,
-                                     uint32_t *n_missing)
+                                     uint32_t *n_missing, bool *computes)
 {
     gpu_instance *instance = walk->instance;
     const uint64_t begin_us = gpu_begin(walk);
@@ -359,8 +400,11 @@ static enum ggml_status make_present(const gpu_walk *walk, const gpu_piece *piec
     const uint32_t n_experts = (uint32_t)hypura_pager_map(instance->gpu->pager)->bundles[bundle].n_experts;
     const int32_t *selected = instance->gpu->select ? hypura_vram_given_values(walk->vram, bundle) : ids;
     const int n = gpu_find_distinct(instance, selected, (size_t)piece->cut.ids->ne[0], n_experts);
-    if (n < 0 || hypura_vram_load(walk->vram, bundle, 1, instance->experts, (uint32_t)n, instance->slots, n_missing) !=
-                     HYPURA_OK) {
+    *computes = n >= 0 && gpu_take_missing(walk, &piece->chain, &piece->cut, (uint32_t)n, selected);
+    if (*computes) {
+        *n_missing = gpu_n_missing(walk);
+    } else if (n < 0 || hypura_vram_load(walk->vram, bundle, 1, instance->experts, (uint32_t)n, instance->slots,
+                                         n_missing) != HYPURA_OK) {
         return GGML_STATUS_FAILED;
     }
     float *odds = &instance->odds[bundle];
@@ -369,11 +413,13 @@ static enum ggml_status make_present(const gpu_walk *walk, const gpu_piece *piec
     return GGML_STATUS_SUCCESS;
 }
 
+/* With a known chain the GPU has work in either case: more of it, which may be in vain. */
 static bool pays(const gpu_walk *walk, const gpu_piece *piece)
 {
     const gpu_instance *instance = walk->instance;
-    return piece->repeatable &&
-           (instance->gpu->foresight == HYPURA_FORESIGHT_ON || hypura_vram_uploads_beside(walk->vram) ||
+    const bool is_idle = !piece->chain.known && hypura_vram_uploads_beside(walk->vram);
+    return piece->repeatable && (!piece->chain.known || piece->rest_repeatable) &&
+           (instance->gpu->foresight == HYPURA_FORESIGHT_ON || is_idle ||
             instance->odds[piece->cut.weight->bundle] >= LEAST_ODDS);
 }
 
@@ -411,7 +457,7 @@ static enum ggml_status run_piece(const gpu_walk *walk, const gpu_piece *piece, 
 {
     const uint64_t begin_us = gpu_begin(walk);
     enum ggml_status status;
-    const bool in_parts = lookup && hypura_vram_has_deferred(walk->vram);
+    const bool in_parts = lookup && hypura_vram_has_deferred(walk->vram) && !piece->chain.known;
     if (!in_parts) {
         hypura_vram_join(walk->vram);
     }
@@ -430,6 +476,70 @@ static enum ggml_status run_piece(const gpu_walk *walk, const gpu_piece *piece, 
     return status;
 }
 
+/* What follows the chain, and with it the ids of the next piece. */
+static enum ggml_status run_rest(const gpu_walk *walk, const gpu_piece *piece, int next_place)
+{
+    const uint64_t begin_us = gpu_begin(walk);
+    gpu_forget_portions(walk);
+    const enum ggml_status status = gpu_run(walk, NULL, piece->middle, piece->end, piece->rest_uid);
+    if (status == GGML_STATUS_SUCCESS && piece->end < walk->graph->n_nodes) {
+        ask(walk, piece + 1, next_place);
+    }
+    gpu_done(walk, HYPURA_GPU_HAND_OVER, &piece->cut, begin_us);
+    return status;
+}
+
+/* Alone, where what follows waits for the ids. */
+static enum ggml_status run_chain(const gpu_walk *walk, const gpu_piece *piece)
+{
+    const uint64_t begin_us = gpu_begin(walk);
+    struct ggml_tensor *slots;
+    struct ggml_tensor *lookup = lookup_of(walk, piece, HYPURA_LEADS_PART, &slots);
+    hypura_vram_join(walk->vram);
+    gpu_forget_portions(walk);
+    const enum ggml_status status = gpu_run(walk, lookup, piece->cut.at, piece->middle, piece->first_uid);
+    gpu_done(walk, HYPURA_GPU_HAND_OVER, &piece->cut, begin_us);
+    return status;
+}
+
+/* A piece of which the processor may compute what slots lack: its chain is handed over in any
+ * case, and with it what follows where that is hardly in vain. */
+static enum ggml_status compute_known_piece(const gpu_walk *walk, const gpu_piece *piece, int *place)
+{
+    gpu_instance *instance = walk->instance;
+    struct ggml_tensor *slots;
+    struct ggml_tensor *lookup = lookup_of(walk, piece, HYPURA_LEADS_WHOLE, &slots);
+    const bool ahead = pays(walk, piece);
+    uint32_t n_missing = 0;
+    bool computes = false;
+    enum ggml_status status = gpu_swap_products(walk, &piece->cut, piece->end, slots, -1);
+    if (status == GGML_STATUS_SUCCESS) {
+        status = ahead ? run_piece(walk, piece, lookup, RUN_AHEAD, 0) : run_chain(walk, piece);
+    }
+    const int32_t *ids = wait_ids(walk, piece, *place);
+    if (status == GGML_STATUS_SUCCESS) {
+        status = make_present(walk, piece, ids, &n_missing, &computes);
+    }
+    if (ahead) {
+        hypura_pager_add_ahead(instance->gpu->pager, n_missing > 0);
+    }
+    *place = ahead && n_missing > 0;
+    if (status != GGML_STATUS_SUCCESS) {
+        return status;
+    }
+    if (n_missing == 0) {
+        instance->cut_us = ahead ? 0 : instance->cut_us;
+        return ahead ? status : run_rest(walk, piece, 0);
+    }
+    if (!computes) { /* they are uploaded */
+        lookup = lookup_of(walk, piece, HYPURA_LEADS_WHOLE, &slots);
+        return run_piece(walk, piece, lookup, RUN_AGAIN, *place);
+    }
+    status = gpu_compute_missing(walk, &piece->chain, &piece->cut, turn_of(walk, piece));
+    status = status == GGML_STATUS_SUCCESS ? run_rest(walk, piece, *place) : status;
+    return status == GGML_STATUS_SUCCESS ? gpu_send_missing(walk, &piece->cut) : status;
+}
+
 /* Its ids arrive at *place, and those of the next piece at what it is set to. */
 static enum ggml_status compute_piece(const gpu_walk *walk, const gpu_piece *piece, int *place)
 {
@@ -437,10 +547,15 @@ static enum ggml_status compute_piece(const gpu_walk *walk, const gpu_piece *pie
     struct ggml_tensor *slots;
     struct ggml_tensor *lookup = lookup_of(walk, piece, HYPURA_LEADS_WHOLE, &slots);
     uint32_t n_missing = 0;
+    bool computes = false;
     const bool ahead = pays(walk, piece);
+    hypura_vram_settle_beside(walk->vram, piece->cut.weight->bundle);
     hypura_vram_defer(walk->vram, comes_in_parts(walk, piece) ? piece->late_matrix : -1);
     if (instance->foresees && gpu_foresee(walk, piece) != HYPURA_OK) {
         return GGML_STATUS_FAILED;
+    }
+    if (piece->chain.known) {
+        return compute_known_piece(walk, piece, place);
     }
     note_late(walk, piece, hypura_vram_n_expected(walk->vram, piece->cut.weight->bundle));
     enum ggml_status status = gpu_swap_products(walk, &piece->cut, piece->end, slots, -1);
@@ -449,7 +564,7 @@ static enum ggml_status compute_piece(const gpu_walk *walk, const gpu_piece *pie
                        : look_up(walk, lookup_of(walk, piece, HYPURA_LEADS_NONE, &slots));
     }
     if (status == GGML_STATUS_SUCCESS) {
-        status = make_present(walk, piece, wait_ids(walk, piece, *place), &n_missing);
+        status = make_present(walk, piece, wait_ids(walk, piece, *place), &n_missing, &computes);
     }
     note_late(walk, piece, n_missing);
     if (ahead) {

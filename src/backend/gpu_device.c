@@ -368,6 +368,12 @@ void hypura_gpu_set_foresight(hypura_gpu *gpu, hypura_foresight foresight)
     gpu->foresight = foresight;
 }
 
+void hypura_gpu_set_misses(hypura_gpu *gpu, hypura_gpu_misses misses, int n_threads)
+{
+    gpu->misses = misses;
+    gpu->n_threads = n_threads;
+}
+
 void hypura_gpu_close(hypura_gpu *gpu)
 {
     free(gpu);

@@ -120,7 +120,8 @@ void gpu_done(const gpu_walk *walk, hypura_gpu_work work, const gpu_cut *cut, ui
 
 /* ---- selections --------------------------------------------------------------------- */
 
-static enum ggml_status read_ids(const gpu_walk *walk, const gpu_cut *cut)
+/* chain: NULL, or its rows come with the ids. */
+static enum ggml_status read_ids(const gpu_walk *walk, const gpu_cut *cut, const gpu_chain *chain)
 {
     gpu_instance *instance = walk->instance;
     const size_t  n_used = (size_t)cut->ids->ne[0];
@@ -138,11 +139,18 @@ static enum ggml_status read_ids(const gpu_walk *walk, const gpu_cut *cut)
         instance->max_ids = n_used * n_tokens;
     }
     const uint64_t begin_us = hypura_clock_us();
+    if (chain && chain->known) {
+        hypura_vram_begin_fetch(walk->vram);
+        gpu_fetch_input(walk, chain, 0);
+    }
     if (n_tokens == 1) {
         ggml_backend_tensor_get_async(instance->inner, cut->ids, values, 0, row_bytes);
     } else {
         ggml_backend_tensor_get_2d_async(instance->inner, cut->ids, values, 0, row_bytes, n_tokens, cut->ids->nb[1],
                                          row_bytes);
+    }
+    if (chain && chain->known) {
+        hypura_vram_fetched(walk->vram);
     }
     ggml_backend_synchronize(instance->inner);
     instance->cut_us = hypura_clock_us();
@@ -169,7 +177,9 @@ int gpu_find_distinct(gpu_instance *instance, const int32_t *values, size_t n, u
     return n_distinct;
 }
 
-static enum ggml_status through_slots(const gpu_walk *walk, const gpu_cut *cut, int end)
+/* *computes: the processor will compute what slots lack. */
+static enum ggml_status through_slots(const gpu_walk *walk, const gpu_cut *cut, int end, const gpu_chain *chain,
+                                      bool *computes)
 {
     gpu_instance       *instance = walk->instance;
     const int           bundle = cut->weight->bundle;
@@ -182,12 +192,15 @@ static enum ggml_status through_slots(const gpu_walk *walk, const gpu_cut *cut, 
                               (uint32_t)cut->ids->ne[1]);
     }
     const int n_distinct = gpu_find_distinct(instance, values, n, (uint32_t)shape->n_experts);
-    if (n_distinct < 0 || hypura_vram_load(walk->vram, bundle, (uint32_t)cut->ids->ne[1], instance->experts,
-                                           (uint32_t)n_distinct, instance->slots, &n_missing) != HYPURA_OK) {
+    hypura_vram_settle_beside(walk->vram, bundle);
+    *computes = n_distinct >= 0 && gpu_take_missing(walk, chain, cut, (uint32_t)n_distinct, values);
+    if (n_distinct < 0 ||
+        (!*computes && hypura_vram_load(walk->vram, bundle, (uint32_t)cut->ids->ne[1], instance->experts,
+                                        (uint32_t)n_distinct, instance->slots, &n_missing) != HYPURA_OK)) {
         return GGML_STATUS_FAILED;
     }
-    for (int i = 0; i < n_distinct; i++) {
-        instance->slot_of[instance->experts[i]] = instance->slots[i];
+    for (int i = 0; i < n_distinct; i++) { /* what is missing is read from any slot, in vain */
+        instance->slot_of[instance->experts[i]] = instance->slots[i] == UINT32_MAX ? 0 : instance->slots[i];
     }
     for (size_t i = 0; i < n; i++) {
         values[i] = (int32_t)instance->slot_of[values[i]];
@@ -246,7 +259,7 @@ static enum ggml_status through_stage(const gpu_walk *walk, const gpu_cut *cut, 
     int            n_distinct = (int)n_experts;
     enum ggml_status status;
     if (n < (size_t)ALL_PAIRS_PER_EXPERT * n_experts) {
-        status = read_ids(walk, cut);
+        status = read_ids(walk, cut, NULL);
         if (status != GGML_STATUS_SUCCESS) {
             return status;
         }
@@ -330,6 +343,19 @@ enum ggml_status gpu_run_cut(const gpu_walk *walk, struct ggml_tensor *lead, int
     return status;
 }
 
+/* The chain with junk in place of what slots lack, which the processor computes; then the rest. */
+static enum ggml_status run_with_computed(const gpu_walk *walk, const gpu_cut *cut, int end, const gpu_chain *chain)
+{
+    enum ggml_status status = gpu_run(walk, NULL, cut->at, chain->end, 0);
+    if (status == GGML_STATUS_SUCCESS) {
+        status = gpu_compute_missing(walk, chain, cut, 0);
+    }
+    if (status == GGML_STATUS_SUCCESS) {
+        status = gpu_run(walk, NULL, chain->end, end, 0);
+    }
+    return status == GGML_STATUS_SUCCESS ? gpu_send_missing(walk, cut) : status;
+}
+
 enum ggml_status gpu_walk_graph(void *user)
 {
     const gpu_walk *walk = user;
@@ -340,23 +366,29 @@ enum ggml_status gpu_walk_graph(void *user)
     if (gpu_runs_ahead(walk)) {
         return gpu_walk_ahead(walk);
     }
+    hypura_vram_settle_beside(walk->vram, -1);
     enum ggml_status status = gpu_run(walk, NULL, 0, cut.at, 0);
     while (cut.at < walk->graph->n_nodes && status == GGML_STATUS_SUCCESS) {
         const gpu_cut next = gpu_next_cut(instance, walk->graph, cut.at + 1, &cut);
         const int64_t n_pairs = cut.ids->ne[0] * cut.ids->ne[1];
         int           set = -1;
+        gpu_chain     chain;
+        bool          computes = false;
         uint64_t      begin_us = gpu_begin(walk);
         if (n_pairs <= (int64_t)hypura_vram_max_pairs(walk->vram, cut.weight->bundle)) {
-            status = read_ids(walk, &cut);
+            gpu_find_chain(walk, &cut, next.at, &chain);
+            status = read_ids(walk, &cut, &chain);
             gpu_done(walk, HYPURA_GPU_WAIT, &cut, begin_us);
             begin_us = gpu_begin(walk);
-            status = status == GGML_STATUS_SUCCESS ? through_slots(walk, &cut, next.at) : status;
+            status = status == GGML_STATUS_SUCCESS ? through_slots(walk, &cut, next.at, &chain, &computes) : status;
         } else {
             status = through_stage(walk, &cut, next.at, &set);
         }
         gpu_done(walk, HYPURA_GPU_PRESENT, &cut, begin_us);
         begin_us = gpu_begin(walk);
-        if (status == GGML_STATUS_SUCCESS) {
+        if (status == GGML_STATUS_SUCCESS && computes) {
+            status = run_with_computed(walk, &cut, next.at, &chain);
+        } else if (status == GGML_STATUS_SUCCESS) {
             status = gpu_run_cut(walk, NULL, cut.at, next.at, 0, set < 0);
         }
         gpu_done(walk, HYPURA_GPU_HAND_OVER, &cut, begin_us);

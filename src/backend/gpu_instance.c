@@ -69,6 +69,7 @@ static void instance_free(ggml_backend_t backend)
     free(instance->odds);
     free(instance->n_late);
     free(instance->row);
+    gpu_close_hybrid(instance->hybrid);
     free(instance);
     free(backend);
 }
@@ -149,6 +150,15 @@ ggml_backend_t gpu_new_instance(hypura_gpu *gpu)
     ggml_backend_t backend = calloc(1, sizeof(*backend));
     ggml_backend_t inner = ggml_backend_dev_init(gpu->inner, NULL);
     if (!instance || !backend || !inner) {
+        free(instance);
+        free(backend);
+        ggml_backend_free(inner);
+        return NULL;
+    }
+    const bool computes = gpu->misses == HYPURA_GPU_MISSES_CPU && hypura_pager_vram(gpu->pager, gpu->index);
+    instance->hybrid = computes ? gpu_open_hybrid(gpu) : NULL;
+    if (computes && !instance->hybrid) {
+        GGML_LOG_ERROR("hypura: no memory for the processor to compute what %s lacks: upload it instead\n", gpu->name);
         free(instance);
         free(backend);
         ggml_backend_free(inner);

@@ -6,6 +6,7 @@
  *     gpu_executor.c  cuts a graph where experts are selected, makes them present
  *     gpu_ahead.c     one token: runs past a cut before the selection is known
  *     gpu_foresee.c   one token: asks routers a layer ahead
+ *     gpu_hybrid.c    experts that slots lack, computed by the processor
  *     gpu_guard.cpp   calls of the GPU's backend that may throw
  */
 #ifndef HYPURA_BACKEND_GPU_INTERNAL_H
@@ -28,6 +29,8 @@ struct hypura_gpu {
     char                            experts_name[80];
     bool                            records_late; /* ggml-vulkan: see gpu_executor.c */
     hypura_foresight                foresight;    /* AUTO: runs ahead where that pays */
+    hypura_gpu_misses               misses;
+    int                             n_threads;    /* with which the processor computes them */
     bool                            can_look_up;  /* the device has rows of numbers looked up */
     hypura_gpu_select_fn            select;
     void                           *select_user;
@@ -44,6 +47,16 @@ typedef struct gpu_cut {
     struct ggml_tensor   *ids;
 } gpu_cut;
 
+/* What the processor may compute of the nodes behind a cut, see gpu_hybrid.c. */
+typedef struct gpu_chain {
+    bool                known; /* it can */
+    int                 end;   /* node after the last product */
+    struct ggml_tensor *input; /* that the first ones read */
+    backend_chain       found;
+} gpu_chain;
+
+typedef struct gpu_hybrid gpu_hybrid;
+
 /* All cuts of a graph, and what was found out about the pieces between them. */
 typedef struct gpu_piece {
     gpu_cut cut;
@@ -54,6 +67,8 @@ typedef struct gpu_piece {
     uint64_t first_uid; /* of those before the middle with the lookup in front */
     uint64_t rest_uid;
     bool    repeatable; /* computing it a second time gives the same */
+    gpu_chain chain;    /* known: `middle` is its end, and there is no late matrix */
+    bool    rest_repeatable; /* what follows the chain, with what it put out left as it is */
 } gpu_piece;
 
 typedef struct gpu_pieces {
@@ -93,6 +108,7 @@ typedef struct gpu_instance {
     float               *row;      /* the row that a router reads, in the form that it does */
     float                scores[GPU_MAX_EXPERTS];
     uint32_t             foreseen[GPU_MAX_EXPERTS];
+    gpu_hybrid          *hybrid; /* NULL: what slots lack is uploaded */
     float               *odds;   /* of each bundle: that a selection has nothing missing; NULL: no memory */
     uint32_t            *n_late; /* of each bundle: how often several experts came late; NULL: no memory */
 } gpu_instance;
@@ -147,6 +163,26 @@ void gpu_fetch_row(const gpu_walk *walk, const gpu_piece *piece);
 /* Before a piece is handed over, and when the ids of the one before have arrived: what it
  * will probably select is uploaded. */
 hypura_status gpu_foresee(const gpu_walk *walk, const gpu_piece *piece);
+
+/* ---- gpu_hybrid.c ---------------------------------------------------------------- */
+
+/* With all memory that it will need; NULL: there is too little. */
+gpu_hybrid *gpu_open_hybrid(const hypura_gpu *gpu);
+void        gpu_close_hybrid(gpu_hybrid *hybrid);
+/* Whether, and what the processor could compute of nodes [cut, end), before sources are exchanged. */
+void gpu_find_chain(const gpu_walk *walk, const gpu_cut *cut, int end, gpu_chain *chain);
+/* Has the rows fetched that a known chain reads; turn: 0 or 1, those of the layer before the other. */
+void gpu_fetch_input(const gpu_walk *walk, const gpu_chain *chain, int turn);
+/* True: of the n distinct experts (instance->experts) slots lack some, which the processor will compute: from
+ * RAM, where they are leased until send. ids: what the layer selected, one token's behind the other's.
+ * instance->slots: of the others, else HYPURA_CACHE_NONE. Else nothing has changed. */
+bool     gpu_take_missing(const gpu_walk *walk, const gpu_chain *chain, const gpu_cut *cut, uint32_t n,
+                          const int32_t *ids);
+uint32_t gpu_n_missing(const gpu_walk *walk);
+/* Computes them, with the chain handed over, and hands over the copy of their rows. */
+enum ggml_status gpu_compute_missing(const gpu_walk *walk, const gpu_chain *chain, const gpu_cut *cut, int turn);
+/* With what follows handed over: those worth it are sent to slots for later tokens. */
+enum ggml_status gpu_send_missing(const gpu_walk *walk, const gpu_cut *cut);
 
 /* ---- gpu_instance.c ------------------------------------------------------------- */
 

@@ -122,6 +122,11 @@ typedef struct backend_instance {
     int                   n_batches;
 } backend_instance;
 
+/* executor.c: what of it computes, without a backend around it; closed also where opening it failed. */
+bool backend_open_worker(backend_instance *instance);
+void backend_close_worker(backend_instance *instance);
+void backend_set_worker_threads(backend_instance *instance, int n_threads);
+
 /* ---- shadow.c: tensors and graphs for one call ----------------------------- */
 
 void shadow_begin(backend_instance *instance);

@@ -47,6 +47,7 @@ typedef struct bench_arguments {
     const char *report;
     const char *io_limit;
     const char *foresight;
+    const char *gpu_misses;
     bool json;
 } bench_arguments;
 
@@ -123,6 +124,7 @@ static hypura_status bench(bench_arguments *arguments, const hypura_environment 
     }
     hypura_progress_open(&progress, environment);
     wanted->foresight = foresight_of(arguments->foresight);
+    wanted->gpu_misses = hypura_gpu_misses_of(arguments->gpu_misses);
     wanted->memory_bytes = memory;
     wanted->n_memory = arguments->memory.n;
     wanted->weights_bytes = weights;
@@ -156,6 +158,7 @@ int hypura_command_bench(const hypura_environment *environment, int argc, char *
         hypura_option_gpu(&wanted->gpu),
         {"vram", "SIZE,...", "limits on GPU memory; also N% of the experts, or 4G+8G: of each GPU", HYPURA_OPTION_VRAMS,
          .to.vrams = &arguments.vram},
+        hypura_option_gpu_misses(&arguments.gpu_misses),
         {"baseline", NULL, "also plain llama.cpp, mapping the file, under the same limit", HYPURA_OPTION_FLAG,
          .to.flag = &wanted->baseline},
         {"resident", NULL, "what Hypura costs where everything fits, against plain llama.cpp", HYPURA_OPTION_FLAG,

@@ -41,6 +41,7 @@ typedef struct run_arguments {
     const char *api_key;
     hypura_client *client; /* of the server */
     hypura_vram_limit vram;
+    const char *gpu_misses;
     const char *prompt_file;
     const char *template_file;
     const char *stats_file;
@@ -77,6 +78,7 @@ static hypura_status check_arguments(const run_arguments *run, hypura_error *err
         {run->server && run->template_file, "--server and --template"},
         {run->server && run->model.gpu, "--server and --gpu"},
         {run->server && (vram->bytes > 0 || vram->percent > 0 || run->vram.each[0] > 0), "--server and --vram"},
+        {run->server && run->gpu_misses, "--server and --gpu-misses"},
         {run->server && run->model.n_threads > 0, "--server and --threads"},
         {run->server && run->model.n_ubatch > 0, "--server and --ubatch"},
         {run->server && run->model.io_engine, "--server and --io-engine"},
@@ -328,7 +330,8 @@ static hypura_status run_model(run_arguments *run, const hypura_environment *env
         if (status == HYPURA_OK || totals.n_answers > 0) {
             hypura_error ignored;
             bool ended_well = status == HYPURA_OK;
-            hypura_run_report report = {model, &totals, run->path, run->model.plain};
+            hypura_run_report report = {model, &totals, run->path, run->model.plain,
+                                        run->model.gpu_misses == HYPURA_GPU_MISSES_CPU};
             hypura_status reported = report_run(&report, run->stats_file, ended_well ? error : &ignored);
             if (!ended_well && reported != HYPURA_OK) {
                 hypura_output_error("%s", ignored.message);
@@ -365,6 +368,7 @@ static hypura_status run_limited(run_arguments *run, const hypura_environment *e
     hypura_status status = hypura_budgets_resolve(&run->weights, 1, run->path, &run->model.weights_bytes, error);
     if (status == HYPURA_OK) {
         run->model.path = run->path;
+        run->model.gpu_misses = hypura_gpu_misses_of(run->gpu_misses);
         run->model.cache_dir = hypura_command_cache_dir(environment);
         status = hypura_vram_apply(&run->vram, &run->model, error);
     }
@@ -442,6 +446,7 @@ int hypura_command_run(const hypura_environment *environment, int argc, char *co
         hypura_option_weights(&run.weights),
         hypura_option_gpu(&run.model.gpu),
         hypura_option_vram(&run.vram),
+        hypura_option_gpu_misses(&run.gpu_misses),
         hypura_option_threads(&run.model.n_threads),
         hypura_option_ubatch(&run.model.n_ubatch),
         {"temp", "F", "temperature, 0: the most likely token (default: 0.8)", HYPURA_OPTION_FLOAT,

@@ -23,6 +23,7 @@ typedef struct serve_arguments {
     hypura_server_options server;
     hypura_budget weights;
     hypura_vram_limit vram;
+    const char *gpu_misses;
     const char *models;
     const char *origin_list;
     uint32_t port;
@@ -88,6 +89,7 @@ static hypura_status complete(serve_arguments *serve, const hypura_environment *
         return hypura_fail(error, HYPURA_ERR_USAGE, "option --vram: a server takes a size, for all its models");
     }
     server->vram_bytes = serve->vram.all.bytes;
+    server->gpu_misses = hypura_gpu_misses_of(serve->gpu_misses);
     memcpy(server->gpu_vram_bytes, serve->vram.each, sizeof server->gpu_vram_bytes);
     server->cache_dir = hypura_command_cache_dir(environment);
     server->models_folder = serve->models ? serve->models : environment->models_dir[0] ? environment->models_dir : NULL;
@@ -190,6 +192,7 @@ int hypura_command_serve(const hypura_environment *environment, int argc, char *
         hypura_option_gpu(&server->gpu),
         {"vram", "SIZE", "limit of each model on GPU memory, or 4G+8G: of each GPU (default: what is free)",
          HYPURA_OPTION_VRAM, .to.vram = &serve.vram},
+        hypura_option_gpu_misses(&serve.gpu_misses),
         {"keep-alive", "SECONDS", "an unused model stays this long, below 0: for ever (default: 300)",
          HYPURA_OPTION_FLOAT, .to.real = &serve.keep_alive_s, .min = -1, .max = 1e9},
         {"state-limit", "SIZE", "disk for conversations to be continued later, 0: none (default: 4G)",

@@ -10,6 +10,7 @@
 #include "cli/output.h"
 #include "cli/progress.h"
 
+#include <math.h>
 #include <string.h>
 
 static json_t *report_json(const hypura_verify_report *report)
@@ -28,6 +29,10 @@ static json_t *report_json(const hypura_verify_report *report)
         hypura_json_text(&entry, "form", hypura_form_name(one->form));
         hypura_json_text(&entry, "io_engine", one->io_engine);
         hypura_json_integer(&entry, "differing", one->differing);
+        if (!isnan(one->most_differing)) { /* else hashes were compared */
+            hypura_json_real(&entry, "most_differing", one->most_differing);
+        }
+        hypura_json_integer(&entry, "cpu_rows", one->n_cpu_rows);
         hypura_json_integer(&entry, "bytes_read", one->bytes_read);
         hypura_json_integer(&entry, "bytes_uploaded", one->bytes_uploaded);
         hypura_json_integer(&entry, "resizes", one->n_resizes);
@@ -56,6 +61,8 @@ static hypura_status print_report(const hypura_verify_report *report, hypura_err
     hypura_table table;
     uint64_t n_ahead = 0;
     uint64_t n_repeated = 0;
+    uint64_t n_rows = 0;
+    double most = 0.0;
     hypura_table_open(&table, "rrrrrllrrr");
     for (size_t i = 0; i < sizeof titles / sizeof *titles; i++) {
         hypura_table_cell(&table, "%s", titles[i]);
@@ -72,6 +79,8 @@ static hypura_status print_report(const hypura_verify_report *report, hypura_err
         hypura_table_size(&table, one->bytes_read);
         hypura_table_size(&table, one->bytes_uploaded);
         hypura_table_cell(&table, "%llu", (unsigned long long)one->differing);
+        n_rows += one->n_cpu_rows;
+        most = isnan(one->most_differing) || one->most_differing > most ? one->most_differing : most;
         n_ahead += one->n_ahead;
         n_repeated += one->n_repeated;
     }
@@ -86,6 +95,12 @@ static hypura_status print_report(const hypura_verify_report *report, hypura_err
     if (status == HYPURA_OK && n_ahead > 0) {
         hypura_output_printf("\n%llu layers ran ahead of their selections, %llu of them again\n",
                              (unsigned long long)n_ahead, (unsigned long long)n_repeated);
+    }
+    if (status == HYPURA_OK && n_rows > 0) {
+        hypura_output_printf("\n%llu rows of experts were computed by the CPU, as --gpu-misses cpu says: differing bits are "
+                             "expected;\nthe largest difference of two logits is ",
+                             (unsigned long long)n_rows);
+        hypura_output_printf(isnan(most) ? "not known: only their hashes fit in memory\n" : "%.3g\n", most);
     }
     if (status == HYPURA_OK && report->identical) {
         hypura_output_printf("\nidentical: every logit of %d cases has the bits of plain llama.cpp\n", report->n_cases);
@@ -154,6 +169,7 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
     hypura_unsigned_list prompts = {.n = 0};
     hypura_unsigned_list ubatches = {.n = 0};
     hypura_choice_list engines = {.n = 0};
+    const char *gpu_misses = NULL;
     bool json = false;
     const hypura_option options[] = {
         {"weights", "SIZE,...", "limits on the weights; also N% of the file (default: floor, 25, 50, 100%)",
@@ -161,6 +177,7 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
         hypura_option_gpu(&wanted.gpu),
         {"vram", "SIZE,...", "limits on GPU memory; also N% of the experts, or 4G+8G: of each GPU",
          HYPURA_OPTION_VRAMS, .to.vrams = &vram},
+        hypura_option_gpu_misses(&gpu_misses),
         {"prompt-tokens", "N,...", "lengths of the prompts (default: 1,7,64)", HYPURA_OPTION_UNSIGNEDS,
          .to.unsigneds = &prompts, .min = 1, .max = INT32_MAX},
         {"ubatch", "N,...", "tokens computed together at most (default: as run does)", HYPURA_OPTION_UNSIGNEDS,
@@ -198,6 +215,7 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
     }
     bool identical = false;
     wanted.path = path;
+    wanted.gpu_misses = hypura_gpu_misses_of(gpu_misses);
     wanted.prompt_tokens = prompts.n > 0 ? prompts.items : NULL;
     wanted.n_prompts = prompts.n;
     wanted.ubatches = ubatches.n > 0 ? ubatches.items : NULL;

@@ -102,6 +102,20 @@ hypura_option hypura_option_gpu(const char **gpu)
                            HYPURA_OPTION_STRING, .to.string = gpu};
 }
 
+/* In the order of hypura_gpu_misses. */
+static const char *const miss_computers[] = {"upload", "cpu", NULL};
+
+hypura_option hypura_option_gpu_misses(const char **who)
+{
+    return (hypura_option){"gpu-misses", "HOW", "experts GPU memory lacks: upload, or cpu: other bits (default: upload)",
+                           HYPURA_OPTION_CHOICE, .to.string = who, .choices = miss_computers};
+}
+
+hypura_gpu_misses hypura_gpu_misses_of(const char *who)
+{
+    return who && strcmp(who, miss_computers[HYPURA_GPU_MISSES_CPU]) == 0 ? HYPURA_GPU_MISSES_CPU : HYPURA_GPU_MISSES_UPLOAD;
+}
+
 hypura_option hypura_option_vram(hypura_vram_limit *limit)
 {
     return (hypura_option){"vram", "SIZE", "limit on GPU memory; also N% of the experts, or 4G+8G: of each GPU",

@@ -60,6 +60,8 @@ hypura_option hypura_option_weights(hypura_budget *budget);
 hypura_option hypura_option_context(uint32_t *n_context);
 hypura_option hypura_option_ubatch(uint32_t *n_ubatch);
 hypura_option hypura_option_gpu(const char **gpu);
+hypura_option hypura_option_gpu_misses(const char **who);
+hypura_gpu_misses hypura_gpu_misses_of(const char *who);
 hypura_option hypura_option_vram(hypura_vram_limit *limit);
 hypura_option hypura_option_threads(int *n_threads);
 hypura_option hypura_option_models(const char **folder);

@@ -97,6 +97,25 @@ static void note_gpus(const hypura_plan *plan, const hypura_statistics *statisti
     }
 }
 
+/* What the CPU computed in place of a GPU, and what it left. */
+static void note_computed(const hypura_statistics *statistics)
+{
+    const uint64_t n_left = statistics->n_not_cpu_chain + statistics->n_not_cpu_ram;
+    if (statistics->n_cpu_rows + n_left == 0) {
+        return;
+    }
+    hypura_output_note("CPU        %llu rows of missing experts in %llu layers, %.0f us each layer; %s uploaded beside; bits depend "
+                       "on what was in GPU memory",
+                       (unsigned long long)statistics->n_cpu_rows, (unsigned long long)statistics->n_cpu_layers,
+                       1e6 * ratio(statistics->cpu_rows_s, (double)statistics->n_cpu_layers),
+                       hypura_output_size(statistics->beside_bytes_uploaded));
+    if (n_left > 0) {
+        hypura_output_note("           missing experts uploaded all the same in %llu layers of operations it does not know, "
+                           "%llu for which RAM had no room",
+                           (unsigned long long)statistics->n_not_cpu_chain, (unsigned long long)statistics->n_not_cpu_ram);
+    }
+}
+
 static json_t *gpus_json(const hypura_plan *plan, const hypura_statistics *statistics)
 {
     json_t *gpus = json_array();
@@ -185,6 +204,7 @@ void hypura_run_statistics_print(const hypura_run_report *report)
                                              (double)statistics.foreseen_bytes_uploaded),
                                foresight_text(&statistics));
         }
+        note_computed(&statistics);
         note_gpus(hypura_model_plan(report->model), &statistics);
         hypura_output_note("selections %llu read back, %llu while the GPU went on, of which %llu in vain; %.0f us each, "
                            "%.0f us more until the GPU went on; %s pinned",
@@ -244,6 +264,13 @@ hypura_status hypura_run_statistics_write(const hypura_run_report *report, const
         hypura_json_integer(&object, "repeated", statistics.n_repeated);
         hypura_json_integer(&object, "foreseen_bytes_uploaded", statistics.foreseen_bytes_uploaded);
         hypura_json_integer(&object, "foreseen_bytes_useful", statistics.foreseen_bytes_useful);
+        hypura_json_text(&object, "gpu_misses", report->computes_misses ? "cpu" : "upload");
+        hypura_json_integer(&object, "cpu_rows", statistics.n_cpu_rows);
+        hypura_json_integer(&object, "cpu_layers", statistics.n_cpu_layers);
+        hypura_json_real(&object, "cpu_rows_s", statistics.cpu_rows_s);
+        hypura_json_integer(&object, "not_cpu_chain", statistics.n_not_cpu_chain);
+        hypura_json_integer(&object, "not_cpu_ram", statistics.n_not_cpu_ram);
+        hypura_json_integer(&object, "beside_bytes_uploaded", statistics.beside_bytes_uploaded);
     }
     hypura_json_real(&object, "bytes_read_per_token", ratio((double)statistics.bytes_read, (double)totals->tokens));
     hypura_json_real(&object, "hit_rate_bytes", hit_rate_bytes(&statistics));

@@ -28,6 +28,7 @@ typedef struct hypura_run_report {
     const hypura_run_totals *totals;
     const char *path;
     bool plain; /* plain llama.cpp ran */
+    bool computes_misses; /* the CPU, what GPUs lack */
 } hypura_run_report;
 
 void hypura_run_statistics_print(const hypura_run_report *report);

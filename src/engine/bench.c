@@ -257,6 +257,7 @@ static hypura_bench_task base_task(const bench *b)
     const hypura_bench_options *o = b->options;
     hypura_bench_task task = {.io_limit_bytes_per_s = o->io_limit_bytes_per_s,
                               .foresight = o->foresight,
+                              .gpu_misses = o->gpu_misses,
                               .route_recall = o->route_recall,
                               .n_parallel = b->report->parallel,
                               .n_prompt = b->report->prompt_tokens,

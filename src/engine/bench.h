@@ -32,6 +32,7 @@ typedef struct hypura_bench_task {
     uint64_t weights_bytes;
     uint64_t io_limit_bytes_per_s;
     hypura_foresight foresight;
+    hypura_gpu_misses gpu_misses;
     double route_recall; /* 0: no guess is emulated */
     uint32_t n_parallel; /* sequences decoded together */
     uint32_t n_prompt;   /* of each, as are the windows */

@@ -48,6 +48,11 @@ static const char *const names[HYPURA_N_METRICS] = {
     [HYPURA_METRIC_FORESEEN_USEFUL] = "foreseen_useful",
     [HYPURA_METRIC_AHEAD_PER_TOKEN] = "ahead_per_token",
     [HYPURA_METRIC_REPEATED_PER_TOKEN] = "repeated_per_token",
+    [HYPURA_METRIC_CPU_ROWS_PER_TOKEN] = "cpu_rows_per_token",
+    [HYPURA_METRIC_CPU_LAYERS_PER_TOKEN] = "cpu_layers_per_token",
+    [HYPURA_METRIC_CPU_ROWS_S] = "cpu_rows_s",
+    [HYPURA_METRIC_NOT_CPU_PER_TOKEN] = "not_cpu_layers_per_token",
+    [HYPURA_METRIC_BESIDE_BYTES_PER_TOKEN] = "beside_bytes_per_token",
     [HYPURA_METRIC_PREFILL_UPLOADED_BYTES_PER_TOKEN] = "prefill_uploaded_bytes_per_token",
 };
 
@@ -122,6 +127,11 @@ static void evaluate_gpu(const hypura_bench_sample *sample, double *values)
     values[HYPURA_METRIC_FORESEEN_USEFUL] = ratio((double)s->foreseen_bytes_useful, (double)s->foreseen_bytes_uploaded);
     values[HYPURA_METRIC_AHEAD_PER_TOKEN] = ratio((double)s->n_ahead, n);
     values[HYPURA_METRIC_REPEATED_PER_TOKEN] = ratio((double)s->n_repeated, n);
+    values[HYPURA_METRIC_CPU_ROWS_PER_TOKEN] = ratio((double)s->n_cpu_rows, n);
+    values[HYPURA_METRIC_CPU_LAYERS_PER_TOKEN] = ratio((double)s->n_cpu_layers, n);
+    values[HYPURA_METRIC_CPU_ROWS_S] = ratio(s->cpu_rows_s, n);
+    values[HYPURA_METRIC_NOT_CPU_PER_TOKEN] = ratio((double)(s->n_not_cpu_chain + s->n_not_cpu_ram), n);
+    values[HYPURA_METRIC_BESIDE_BYTES_PER_TOKEN] = ratio((double)s->beside_bytes_uploaded, n);
     values[HYPURA_METRIC_PREFILL_UPLOADED_BYTES_PER_TOKEN] =
         ratio((double)prefill->bytes_uploaded, over_gpu ? sample->prefill.n_tokens : 0.0);
 }

@@ -267,7 +267,8 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
                                           .vram_bytes = task->vram_bytes,
                                           .io_engine = task->io_engine[0] ? task->io_engine : NULL,
                                           .io_limit_bytes_per_s = task->io_limit_bytes_per_s,
-                                          .foresight = task->foresight};
+                                          .foresight = task->foresight,
+                                          .gpu_misses = task->gpu_misses};
     hypura_prepare_in_form(&options, task->form);
     memcpy(options.gpu_vram_bytes, task->gpu_vram_bytes, sizeof(options.gpu_vram_bytes));
     hypura_model_extras extras = {.profile = &task->profile, .n_sequences = task->n_parallel};

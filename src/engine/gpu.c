@@ -363,8 +363,8 @@ static hypura_form form_held(const hypura_preparation *prepared)
 }
 
 hypura_status hypura_gpus_load_paged(const hypura_preparation *prepared, hypura_pager *pager,
-                                     hypura_foresight foresight, hypura_gpus *gpus, struct llama_model **model,
-                                     hypura_error *error)
+                                     const hypura_model_options *options, hypura_gpus *gpus,
+                                     struct llama_model **model, hypura_error *error)
 {
     struct llama_model_tensor_buft_override *overrides = NULL;
     hypura_load_gpu target = prepared->gpus;
@@ -375,7 +375,8 @@ hypura_status hypura_gpus_load_paged(const hypura_preparation *prepared, hypura_
             return status;
         }
         for (int g = 0; g < gpus->n; g++) {
-            hypura_gpu_set_foresight(gpus->list[g], foresight);
+            hypura_gpu_set_foresight(gpus->list[g], options->foresight);
+            hypura_gpu_set_misses(gpus->list[g], options->gpu_misses, prepared->context.n_threads);
         }
         overrides = make_overrides(prepared->map, prepared->plan, gpus);
         if (!overrides) {

@@ -46,8 +46,8 @@ typedef struct hypura_gpus {
 /* With the load lock held: loads a model whose weights the pager streams. Close *gpus
  * after the model, also when this fails. */
 hypura_status hypura_gpus_load_paged(const hypura_preparation *prepared, hypura_pager *pager,
-                                     hypura_foresight foresight, hypura_gpus *gpus, struct llama_model **model,
-                                     hypura_error *error);
+                                     const hypura_model_options *options, hypura_gpus *gpus,
+                                     struct llama_model **model, hypura_error *error);
 void          hypura_gpus_close(hypura_gpus *gpus);
 
 #endif

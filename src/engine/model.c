@@ -49,6 +49,7 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
                                           .form = p->plan->form,
                                           .n_gpus = p->plan->n_vram_pools > 0 ? p->gpus.n : 0,
                                           .gpus = p->gpus.devices,
+                                          .gpu_misses = options->gpu_misses,
                                           .n_repack_threads = hypura_pager_repack_threads(p->context.n_threads),
                                           .gives_way = hypura_pager_gives_way(p->context.n_threads),
                                           .looks = hypura_pager_looks(p->context.n_threads, p->plan->form),
@@ -69,8 +70,7 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
     hypura_load_lock();
     status = hypura_backend_attach(model->pager, error);
     if (status == HYPURA_OK) {
-        status = hypura_gpus_load_paged(p, model->pager, options->foresight, &model->gpus,
-                                        &model->llama, error);
+        status = hypura_gpus_load_paged(p, model->pager, options, &model->gpus, &model->llama, error);
         if (status == HYPURA_OK) {
             status = hypura_trunk_load(model->llama, p->map, p->plan, model->pager, options->progress,
                                        options->progress_user, &model->trunk_bytes, error);

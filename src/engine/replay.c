@@ -10,6 +10,7 @@
 
 #include "base/status.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -200,7 +201,7 @@ hypura_status hypura_script_write(hypura_model *model, uint32_t n_prompt, uint32
 
 typedef struct comparison {
     const hypura_script *script;
-    uint64_t differing;
+    hypura_difference found;
 } comparison;
 
 static void compare_row(void *user, uint32_t row, const float *values, size_t n)
@@ -208,7 +209,9 @@ static void compare_row(void *user, uint32_t row, const float *values, size_t n)
     comparison *c = user;
     const hypura_script *s = c->script;
     if (!s->rows) {
-        c->differing += s->hashes[row] == hash_row(values, n) ? 0 : n;
+        const bool same = s->hashes[row] == hash_row(values, n);
+        c->found.differing += same ? 0 : n;
+        c->found.largest = same ? c->found.largest : (double)NAN;
         return;
     }
     const float *kept = s->rows + (size_t)row * s->row_floats;
@@ -216,17 +219,28 @@ static void compare_row(void *user, uint32_t row, const float *values, size_t n)
         return;
     }
     for (size_t i = 0; i < n; i++) {
-        c->differing += memcmp(&kept[i], &values[i], sizeof(*values)) != 0;
+        const double difference = fabs((double)kept[i] - (double)values[i]);
+        c->found.differing += memcmp(&kept[i], &values[i], sizeof(*values)) != 0;
+        c->found.largest = difference > c->found.largest ? difference : c->found.largest;
     }
+}
+
+hypura_status hypura_script_compare(hypura_model *model, const hypura_script *script, hypura_difference *difference,
+                                    hypura_error *error)
+{
+    comparison c = {.script = script};
+    player p = {.model = model, .on_row = compare_row, .user = &c};
+    hypura_status status = play(&p, script, error);
+    *difference = c.found;
+    return status;
 }
 
 hypura_status hypura_script_follow(hypura_model *model, const hypura_script *script, uint64_t *differing,
                                    hypura_error *error)
 {
-    comparison c = {.script = script};
-    player p = {.model = model, .on_row = compare_row, .user = &c};
-    hypura_status status = play(&p, script, error);
-    *differing = c.differing;
+    hypura_difference difference;
+    const hypura_status status = hypura_script_compare(model, script, &difference, error);
+    *differing = difference.differing;
     return status;
 }
 

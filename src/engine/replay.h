@@ -27,8 +27,15 @@ typedef struct hypura_script {
 hypura_status hypura_script_write(hypura_model *model, uint32_t n_prompt, uint32_t n_steps, uint64_t *budget_bytes,
                                   hypura_script *script, hypura_error *error);
 
-/* Plays the script and counts the floats whose bits differ. Where only a hash is
- * kept, all floats of a differing row count. */
+typedef struct hypura_difference {
+    uint64_t differing; /* floats whose bits differ; where only a hash is kept, all of a differing row */
+    double   largest;   /* of all differences; NAN where a hash differed */
+} hypura_difference;
+
+/* Plays the script and compares. */
+hypura_status hypura_script_compare(hypura_model *model, const hypura_script *script, hypura_difference *difference,
+                                    hypura_error *error);
+/* The same, for the number of those that differ alone. */
 hypura_status hypura_script_follow(hypura_model *model, const hypura_script *script, uint64_t *differing,
                                    hypura_error *error);
 

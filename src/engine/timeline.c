@@ -16,6 +16,7 @@ static const char *const names[] = {
     [HYPURA_GPU_WAIT] = "wait",
     [HYPURA_GPU_FORESEE] = "foresee",
     [HYPURA_GPU_PRESENT] = "present",
+    [HYPURA_GPU_COMPUTE] = "compute",
 };
 
 void hypura_timeline_begin(hypura_timeline *timeline)

@@ -235,7 +235,8 @@ static hypura_model_options options_of(const verification *v, uint32_t n_ubatch,
                                     .force_paging = engine != NULL,
                                     .plain = engine == NULL,
                                     .io_engine = engine,
-                                    .foresight = by_coactivation ? HYPURA_FORESIGHT_COACTIVATION : HYPURA_FORESIGHT_ON};
+                                    .foresight = by_coactivation ? HYPURA_FORESIGHT_COACTIVATION : HYPURA_FORESIGHT_ON,
+                                    .gpu_misses = v->options->gpu_misses};
     hypura_prepare_in_form(&options, v->setup.form);
     if (limits->gpu_vram_bytes) {
         memcpy(options.gpu_vram_bytes, limits->gpu_vram_bytes, sizeof(options.gpu_vram_bytes));
@@ -372,7 +373,10 @@ static hypura_status follow_scripts(verification *v, uint32_t n_ubatch, const ve
             status = hypura_unrest_begin(model, &unrest, error);
         }
         if (status == HYPURA_OK) {
-            status = hypura_script_follow(model, script, &c->differing, error);
+            hypura_difference difference;
+            status = hypura_script_compare(model, script, &difference, error);
+            c->differing = difference.differing;
+            c->most_differing = difference.largest;
         }
         c->n_resizes = hypura_unrest_end(unrest);
         if (status == HYPURA_OK) {
@@ -381,6 +385,7 @@ static hypura_status follow_scripts(verification *v, uint32_t n_ubatch, const ve
             c->bytes_uploaded = statistics.bytes_uploaded;
             c->n_ahead = statistics.n_ahead;
             c->n_repeated = statistics.n_repeated;
+            c->n_cpu_rows = statistics.n_cpu_rows;
             snprintf(c->io_engine, sizeof(c->io_engine), "%s", model->pager ? statistics.io_engine : "none");
             v->report->identical = v->report->identical && c->differing == 0;
             v->report->n_cases++;

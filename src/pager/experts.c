@@ -165,7 +165,7 @@ hypura_slots hypura_pager_slots(const hypura_pager *pager, int bundle, int index
 {
     const pager_pool *pool = &pager->pools[pager->bundles[bundle].pool];
     return (hypura_slots){
-        .data = pool->memory + pager->bundles[bundle].data_offset[index],
+        .data = pool->memory ? pool->memory + pager->bundles[bundle].data_offset[index] : NULL,
         .stride_bytes = pool->stride_bytes,
         .n_slots = pool->n_slots,
     };

@@ -261,6 +261,7 @@ struct hypura_pager {
     hypura_foretell_fn  foretell;
     void               *foretell_user;
     struct ggml_backend_device *gpu; /* the first one; NULL: none */
+    bool                computes_misses; /* the processor what GPUs lack */
 
     hypura_io      *io;
     uint32_t        io_max_reads;

@@ -236,6 +236,7 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pager->foretell_user = options->foretell_user;
     pager->last_bundle = -1;
     pager->gpu = options->n_gpus > 0 ? options->gpus[0] : NULL;
+    pager->computes_misses = options->gpu_misses == HYPURA_GPU_MISSES_CPU;
     pthread_mutex_init(&pager->executor, NULL);
     pthread_mutex_init(&pager->gate, NULL);
     pthread_mutex_init(&pager->resizing, NULL);
@@ -410,6 +411,23 @@ void hypura_pager_add_ahead(hypura_pager *pager, bool again)
     pthread_mutex_lock(&pager->lock);
     pager->statistics.n_ahead++;
     pager->statistics.n_repeated += again;
+    pthread_mutex_unlock(&pager->lock);
+}
+
+void hypura_pager_add_computed(hypura_pager *pager, uint32_t n_rows, uint64_t us)
+{
+    pthread_mutex_lock(&pager->lock);
+    pager->statistics.n_cpu_layers++;
+    pager->statistics.n_cpu_rows += n_rows;
+    pager->statistics.cpu_rows_s += (double)us * 1e-6;
+    pthread_mutex_unlock(&pager->lock);
+}
+
+void hypura_pager_add_not_computed(hypura_pager *pager, hypura_not_computed why)
+{
+    pthread_mutex_lock(&pager->lock);
+    pager->statistics.n_not_cpu_chain += why == HYPURA_UNKNOWN_CHAIN;
+    pager->statistics.n_not_cpu_ram += why == HYPURA_NO_ROOM_IN_RAM;
     pthread_mutex_unlock(&pager->lock);
 }
 

@@ -66,6 +66,7 @@ typedef struct hypura_pager_options {
      * its slots in their memory: see vram.h. None: the CPU reads the pools in place. */
     int                n_gpus;
     struct ggml_backend_device *const *gpus;
+    hypura_gpu_misses  gpu_misses;
 } hypura_pager_options;
 
 /* How many threads should repack beside so many that compute: processors that would be
@@ -160,7 +161,8 @@ void hypura_pager_leave(hypura_pager *pager);
 const hypura_repack *hypura_pager_repack(const hypura_pager *pager, int tensor);
 
 /* Where matrix `index` of a bundle lies in slot 0 of its pool, the distance to
- * the next slot, and how many slots there are. Not over a GPU. */
+ * the next slot, and how many slots there are. Over a GPU, where pieces of a pool have that distance
+ * each, data is NULL. */
 typedef struct hypura_slots {
     char    *data;
     uint64_t stride_bytes;
@@ -321,5 +323,10 @@ void hypura_pager_add_submit(hypura_pager *pager, uint64_t submit_us);
 /* Work was handed over before its experts were known; when they were not all there it is
  * done again. */
 void hypura_pager_add_ahead(hypura_pager *pager, bool again);
+/* The processor computed so many rows in place of the GPU; or did not, as it may not know the
+ * operations, or as RAM has no room. */
+typedef enum hypura_not_computed { HYPURA_UNKNOWN_CHAIN, HYPURA_NO_ROOM_IN_RAM } hypura_not_computed;
+void hypura_pager_add_computed(hypura_pager *pager, uint32_t n_rows, uint64_t us);
+void hypura_pager_add_not_computed(hypura_pager *pager, hypura_not_computed why);
 
 #endif

@@ -61,6 +61,7 @@ void hypura_vram_settle(hypura_vram *vram)
     }
     hypura_vram_fetched(vram);
     hypura_vram_settled(vram);
+    vram_beside_ended(vram);
 }
 
 /* What is queued next comes after the uploads so far. */
@@ -97,6 +98,7 @@ void hypura_vram_begin(hypura_vram *vram, struct ggml_backend *backend)
     }
     vram->backend = backend;
     vram->staged = false;
+    vram->beside.one_sent = false;
     vram->late_matrix = -1;
     hypura_vram_join(vram); /* left by a graph that failed */
 }
@@ -116,6 +118,11 @@ bool hypura_vram_uploads_beside(const hypura_vram *vram)
 
 /* ---- tensors ------------------------------------------------------------------- */
 
+bool hypura_vram_has_slots(const hypura_vram *vram, int bundle)
+{
+    return vram->bundles[bundle].paged;
+}
+
 struct ggml_tensor *hypura_vram_slots(hypura_vram *vram, int bundle, int index)
 {
     return &vram->bundles[bundle].slots[index];
@@ -133,13 +140,12 @@ int hypura_vram_n_stages(const hypura_vram *vram)
 
 /* ---- uploads ------------------------------------------------------------------- */
 
-/* Ends the uploads of all GPUs, so that slots in RAM are free again; false when there were none. */
-static bool settle_all(const hypura_pager *pager)
+bool vram_settle_all(const hypura_pager *pager)
 {
     bool any = false;
     for (int g = 0; g < HYPURA_MAX_GPUS; g++) {
         hypura_vram *vram = pager->vrams[g];
-        if (vram && vram->n_pending > 0) {
+        if (vram && vram->n_pending + vram->beside.n > 0) {
             hypura_vram_settle(vram);
             any = true;
         }
@@ -168,7 +174,7 @@ static void join_part(hypura_vram *vram, bool to_slots, int late, uint32_t from)
     }
 }
 
-static void release_rest(hypura_vram *vram)
+void vram_release_leased(hypura_vram *vram)
 {
     for (uint32_t i = 0; vram->leased_bundle >= 0 && i < vram->n_leased; i++) {
         const uint32_t slot = vram->ram_slots[i];
@@ -217,14 +223,17 @@ hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *expe
     uint32_t      from = vram->n_pending;
     hypura_vram_join(vram); /* there is one event for what is deferred */
     /* RAM keeps what the GPU's memory lacks: what it holds is no use of RAM's copy. */
-    hypura_pager_visit_experts(pager, bundle, 1, experts, n, NULL, NULL);
+    if (!vram->visited_ram) {
+        hypura_pager_visit_experts(pager, bundle, 1, experts, n, NULL, NULL);
+    }
+    vram->visited_ram = false;
     while (n > 0) {
         if (vram->n_pending + n > MAX_PENDING) {
             hypura_vram_settle(vram);
         }
         from = vram->n_pending;
         if (vram_lease_experts(vram, bundle, experts, indices, n) == 0) {
-            if (!settle_all(pager)) { /* slots that uploads still read from */
+            if (!vram_settle_all(pager)) { /* slots that uploads still read from */
                 hypura_pager_wait_slot(pager, bundle);
             }
             continue;
@@ -244,7 +253,7 @@ hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *expe
                 continue;
             }
             if (hypura_pager_wait_expert(pager, bundle, vram->ram_slots[i], UINT32_MAX) != HYPURA_OK) {
-                release_rest(vram);
+                vram_release_leased(vram);
                 vram_join_uploads(vram);
                 return HYPURA_ERR_IO;
             }
@@ -337,7 +346,9 @@ void vram_end_doubt(hypura_vram *vram, bool queued)
 void hypura_vram_failed(hypura_vram *vram)
 {
     vram_end_doubt(vram, false);
-    release_rest(vram);
+    vram_release_leased(vram);
+    vram_drop_beside(vram);
+    vram->visited_ram = false;
     for (int s = 0; s < HYPURA_MAX_STAGES; s++) {
         vram->batches[s].bundle = -1;
     }

@@ -69,6 +69,8 @@ void hypura_vram_join(hypura_vram *vram);
 /* Whether uploads begin while what was queued before is computed. */
 bool hypura_vram_uploads_beside(const hypura_vram *vram);
 
+/* Whether a bundle's experts pass through slots here. */
+bool hypura_vram_has_slots(const hypura_vram *vram, int bundle);
 /* Tensors of matrix `index` of a bundle. Slots: ne[2] is the number of slots, or more. */
 struct ggml_tensor *hypura_vram_slots(hypura_vram *vram, int bundle, int index);
 struct ggml_tensor *hypura_vram_stage(hypura_vram *vram, int bundle, int index, int set);
@@ -116,6 +118,32 @@ hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens,
 hypura_status hypura_vram_expect(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n);
 /* How many came for a bundle that was not asked for since. */
 uint32_t      hypura_vram_n_expected(const hypura_vram *vram, int bundle);
+
+/* Where the processor computes what slots lack (gpu_misses of the pager's options), in place of
+ * load. Which of experts[0..n) that is; nothing changes. */
+uint32_t hypura_vram_find_missing(const hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n,
+                                  uint32_t *missing);
+/* Slots in RAM for all of them, of which some may still be read; false, and no lease, where RAM
+ * has no room for all: load will do. Until release, or send_beside. */
+bool hypura_vram_lease(hypura_vram *vram, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n,
+                       uint32_t *ram_slots);
+void hypura_vram_release(hypura_vram *vram);
+/* The layer computes with what slots hold alone: slots[i], else HYPURA_CACHE_NONE. Returns how many. */
+uint32_t hypura_vram_pass(hypura_vram *vram, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n,
+                          uint32_t *slots);
+/* Of those leased, what is expected sooner than what slots hold comes into slots for later
+ * tokens; what is queued does not wait for it. Ends the leases. */
+hypura_status hypura_vram_send_beside(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n);
+/* Before anything of a bundle is queued, or of any (-1): such uploads to it have ended. */
+void hypura_vram_settle_beside(hypura_vram *vram, int bundle);
+/* Host memory for rows that its products read, of layers in turn, and that it puts out; how many
+ * numbers fit. send_rows: n of the latter over rows of a tensor, from the same one on, for what is queued
+ * next; sent: these were all. */
+typedef enum hypura_vram_row_sets { HYPURA_ROWS_READ, HYPURA_ROWS_READ_NEXT, HYPURA_ROWS_COMPUTED } hypura_vram_row_sets;
+size_t hypura_vram_row_floats(const hypura_vram *vram);
+float *hypura_vram_rows(hypura_vram *vram, int which);
+void   hypura_vram_send_rows(hypura_vram *vram, struct ggml_tensor *tensor, size_t first, size_t n);
+void   hypura_vram_rows_sent(hypura_vram *vram);
 
 /* The same as load, in a stage, at the expert's own index. */
 hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, const uint32_t *experts, uint32_t n);

@@ -8,6 +8,7 @@
  *     vram_keep.c    what a prompt selected most stays in slots
  *     vram_expect.c  what is uploaded before it is asked for
  *     vram_land.c    what is read straight into slots, where the host may write there
+ *     vram_beside.c  what the processor computes
  *     vram_ids.c   ids on the device and on the host, tables from experts to slots
  */
 #ifndef HYPURA_PAGER_VRAM_INTERNAL_H
@@ -21,6 +22,7 @@
 
 #define MAX_PENDING  4096
 #define MAX_EXPERTS  1024
+#define MAX_BESIDE   512
 
 /* Small tensors of a bundle on the device, and the host's memory for and beside them. */
 enum { IDS_SLOTS, IDS_TABLE, IDS_GIVEN, N_IDS };
@@ -89,6 +91,21 @@ typedef struct vram_slots {
     uint32_t list[MAX_EXPERTS];
 } vram_slots;
 
+enum { N_BESIDE_ROWS = HYPURA_ROWS_COMPUTED + 1 };
+
+/* What the processor computes in place of the GPU, where that is wanted. */
+typedef struct vram_beside {
+    ggml_backend_buffer_t buffer; /* pinned where the driver gives that; NULL: it computes none */
+    size_t                n_floats; /* of each of: */
+    float                *rows[N_BESIDE_ROWS];
+    ggml_backend_event_t *sent; /* of each bundle: its last upload has ended; NULL: there are none */
+    uint32_t              n; /* uploads that may not have ended */
+    uint32_t              allowed; /* of these */
+    bool                  one_sent; /* in this graph, where uploads are in the way of what is computed */
+    vram_lease            leases[MAX_BESIDE];
+    uint32_t              keys[MAX_BESIDE];
+} vram_beside;
+
 /* What has to be known of one of ggml's backends, see vram_open.c. */
 typedef struct vram_manners {
     const char *backend;
@@ -126,6 +143,8 @@ struct hypura_vram {
     uint32_t                   n_pending;
     vram_lease                 pending[MAX_PENDING];
     struct ggml_context       *copies; /* nodes that copy slots to a stage, made anew for each */
+    vram_beside                beside;
+    bool                       visited_ram; /* RAM was told of what is uploaded next */
     vram_slots                 in_use; /* that the layer loaded last reads */
     bool                       staged; /* stages were used since begin */
     bool                       early;    /* uploads now are of what was not asked for */
@@ -171,6 +190,16 @@ bool          vram_can_land(const hypura_vram *vram);
 uint32_t      vram_lease_experts(hypura_vram *vram, int bundle, const uint32_t *experts, const uint32_t *indices, uint32_t n);
 bool          vram_is_landing(const hypura_vram *vram, int bundle, uint32_t ram_slot);
 void          vram_landed(hypura_vram *vram, int bundle, uint32_t expert, uint32_t index, uint32_t ram_slot);
+/* vram_beside.c: memory for it; its uploads have all ended; or failed, perhaps. */
+hypura_status vram_open_beside(hypura_vram *vram, hypura_error *error);
+void          vram_close_beside(hypura_vram *vram);
+void          vram_close_events(hypura_vram *vram);
+void          vram_beside_ended(hypura_vram *vram);
+void          vram_drop_beside(hypura_vram *vram);
+/* vram.c: ends the uploads of all GPUs, so that slots in RAM are free again; false when there were none. */
+bool          vram_settle_all(const hypura_pager *pager);
+/* vram.c: gives back leases of RAM that nothing was sent from. */
+void          vram_release_leased(hypura_vram *vram);
 /* vram_expect.c: compares what was expected of a bundle with what it selected. */
 void vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n);
 /* Statistics of what was needed of a bundle. */

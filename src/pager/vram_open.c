@@ -345,7 +345,7 @@ hypura_status hypura_vram_open(hypura_pager *pager, void *device, int gpu, hypur
         hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the places of %d expert bundles", pager->map->n_bundles);
     }
     if (!vram->bundles || open_pools(vram, error) || open_stages(vram, error) || vram_open_ids(vram, error) ||
-        vram_open_batches(vram, error) || open_copies(vram, error)) {
+        vram_open_batches(vram, error) || open_copies(vram, error) || vram_open_beside(vram, error)) {
         hypura_vram_close(vram);
         return error->status;
     }
@@ -371,6 +371,7 @@ void hypura_vram_close(hypura_vram *vram)
         }
     }
     vram_close_ids(vram);
+    vram_close_beside(vram);
     ggml_backend_buffer_free(vram->batch_ids);
     ggml_free(vram->copies);
     free(vram->bundles);

@@ -105,6 +105,7 @@ hypura_status vram_copy(hypura_vram *vram, int bundle, int set, const vram_held 
         graph = new_graph(vram);
         add_copies(vram, graph, bundle, set, held, to_slots);
     }
+    hypura_vram_settle_beside(vram, -1);
     join_slots(vram);
     if (ggml_backend_graph_compute_async(vram->reader ? vram->reader : vram->backend, graph) != GGML_STATUS_SUCCESS) {
         return HYPURA_ERR_BACKEND;

@@ -106,6 +106,7 @@ static void common_words(const engine_options *options, words *to)
     add_text(to, "--gpu", options->gpu);
     add_number(to, "--vram", options->vram_bytes);
     add_sizes(to, "--vram", options->gpu_vram_bytes, HYPURA_MAX_GPUS);
+    add_text(to, "--gpu-misses", options->gpu_misses == HYPURA_GPU_MISSES_CPU ? "cpu" : NULL);
     add_text(to, "--io-engine", options->io_engine);
     add_text(to, "--cache-dir", options->cache_dir);
 }

@@ -32,6 +32,7 @@ typedef struct engine_options {
     uint64_t reserve_bytes;
     uint64_t vram_bytes;
     uint64_t gpu_vram_bytes[HYPURA_MAX_GPUS];
+    hypura_gpu_misses gpu_misses;
     uint64_t io_limit_bytes_per_s;
     uint32_t n_context;
     uint32_t n_batch; /* 0: the default */

@@ -92,6 +92,9 @@ static bool take(int option, const char *value, hypura_worker_arguments *to)
         return true;
     case 'V':
         return take_vram(value, &to->model);
+    case 'G':
+        to->model.gpu_misses = strcmp(value, "cpu") == 0 ? HYPURA_GPU_MISSES_CPU : HYPURA_GPU_MISSES_UPLOAD;
+        return strcmp(value, "cpu") == 0 || strcmp(value, "upload") == 0;
     case 'R':
         return hypura_size_parse(value, &to->reserve_bytes);
     case 'c':
@@ -137,6 +140,7 @@ hypura_status hypura_worker_parse(int argc, char **argv, hypura_worker_arguments
         {"io-engine", required_argument, NULL, 'i'},
         {"gpu", required_argument, NULL, 'g'},
         {"vram", required_argument, NULL, 'V'},
+        {"gpu-misses", required_argument, NULL, 'G'},
         {"cache-dir", required_argument, NULL, 'd'},
         {"memory", required_argument, NULL, 'M'},
         {"weights", required_argument, NULL, 'W'},

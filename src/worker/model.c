@@ -78,6 +78,7 @@ static hypura_status load_paged(hypura_worker_model *model, struct llama_model *
                                                 .form = p->plan->form,
                                                 .n_gpus = p->plan->n_vram_pools > 0 ? p->gpus.n : 0,
                                                 .gpus = p->gpus.devices,
+                                                .gpu_misses = options->gpu_misses,
                                                 .n_repack_threads = hypura_pager_repack_threads(p->context.n_threads),
                                                 .gives_way = hypura_pager_gives_way(p->context.n_threads),
                                                 .looks = hypura_pager_looks(p->context.n_threads, p->plan->form),
@@ -86,8 +87,7 @@ static hypura_status load_paged(hypura_worker_model *model, struct llama_model *
     if (status == HYPURA_OK) {
         status = hypura_backend_attach(pager, error);
         if (status == HYPURA_OK) {
-            status = hypura_gpus_load_paged(p, pager, options->foresight, &model->gpus, llama,
-                                            error);
+            status = hypura_gpus_load_paged(p, pager, options, &model->gpus, llama, error);
             if (status == HYPURA_OK) {
                 status = hypura_trunk_load(*llama, p->map, p->plan, pager, model->progress, model->progress_user,
                                            &trunk_bytes, error);

@@ -76,6 +76,8 @@ hypura_status hypura_verify(const hypura_verify_options *options, hypura_verify_
         one->ubatch = options->n_ubatches ? options->ubatches[ubatch % n_ubatches] : 512;
         one->tokens = options->tokens ? options->tokens : 16;
         one->differing = differs && i == 0 ? 5 : 0;
+        one->most_differing = differs && i == 0 ? 0.25 : 0.0;
+        one->n_cpu_rows = options->gpu_misses == HYPURA_GPU_MISSES_CPU ? 40 : 0;
         one->bytes_read = 123;
         snprintf(one->io_engine, sizeof one->io_engine, "%s",
                  options->n_io_engines ? options->io_engines[i % n_engines] : "uring");

@@ -383,7 +383,7 @@ static void test_verify_json(void **state)
     assert_string_equal(driver_string(last, "io_engine"), "uring");
     char *one = json_dumps(first, JSON_COMPACT);
     json_decref(driver_object(one, "weights_bytes vram_bytes gpus prompt_tokens tokens ubatch form io_engine differing "
-                                   "bytes_read bytes_uploaded resizes ahead repeated"));
+                                   "most_differing cpu_rows bytes_read bytes_uploaded resizes ahead repeated"));
     free(one);
     json_decref(object);
     driver_clear(&run);
