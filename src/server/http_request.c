@@ -23,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define MIN_BODY_BYTES_PER_S (64 * 1024)
 #define UPLOAD_BYTES         ((size_t)1 << 20) /* of one that its handler has not read: no more is taken then */
@@ -203,9 +204,27 @@ static enum MHD_Result collect_pair(void *user, enum MHD_ValueKind kind, const c
     return http_pairs_add(user, name, value) ? MHD_YES : MHD_NO;
 }
 
+/* A proxy before this server may take another of two lengths, or the length where this takes the pieces, and what
+ * follows for the next request (RFC 9112, 6.3). */
+static bool has_one_end(const http_exchange *exchange)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < exchange->headers.n; i++) {
+        const char *name = exchange->headers.items[i].name;
+        n += strcasecmp(name, MHD_HTTP_HEADER_CONTENT_LENGTH) == 0 ||
+             strcasecmp(name, MHD_HTTP_HEADER_TRANSFER_ENCODING) == 0;
+    }
+    return n <= 1;
+}
+
 static bool check_length(http_exchange *exchange, uint64_t *seconds)
 {
     const http_options *options = &exchange->daemon->options;
+    if (!has_one_end(exchange)) {
+        http_set_header(exchange, MHD_HTTP_HEADER_CONNECTION, "close");
+        http_fail(exchange, 400, "the request says more than once how long it is");
+        return false;
+    }
     const char *length = http_header(exchange, MHD_HTTP_HEADER_CONTENT_LENGTH);
     const unsigned long long bytes = length ? strtoull(length, NULL, 10) : options->max_body_bytes;
     if (is_upload(exchange)) {
@@ -234,12 +253,20 @@ void *http_on_request_line(void *user, const char *uri, struct MHD_Connection *c
     return exchange;
 }
 
+/* What follows the host in "http://host/path", which every server has to take (RFC 9112, 3.2.2). */
+static const char *path_of(const char *target)
+{
+    const char *scheme_end = strncasecmp(target, "http", 4) == 0 ? strstr(target, "://") : NULL;
+    const char *path = scheme_end ? strchr(scheme_end + 3, '/') : NULL;
+    return path ? path : scheme_end ? "/" : target;
+}
+
 static enum MHD_Result take_head(http_exchange *exchange, const char *path, const char *method)
 {
     http_daemon *daemon = exchange->daemon;
     http_link *link = link_of(exchange->connection);
     exchange->method = strdup(method);
-    exchange->path = strdup(path);
+    exchange->path = strdup(path_of(path));
     if (!exchange->method || !exchange->path || !exchange->query) {
         return MHD_NO;
     }

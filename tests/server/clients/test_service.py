@@ -168,6 +168,29 @@ class Service(unittest.TestCase):
             got, _, data = self.client.ask(method, path, body)
             self.assertEqual(got, status, (method, path[:40], data[:200]))
 
+    def first_line(self, request):
+        with socket.create_connection(("127.0.0.1", self.server.port)) as sender:
+            sender.sendall(request)
+            answer = b""
+            while b"\r\n" not in answer:
+                more = sender.recv(65536)
+                if not more:
+                    break
+                answer += more
+            return answer.split(b"\r\n")[0]
+
+    def test_a_request_has_one_length(self):
+        head = b"POST /api/show HTTP/1.1\r\nHost: localhost\r\n"
+        for lengths in (b"Content-Length: 2\r\nContent-Length: 40\r\n", b"Content-Length: 2\r\ncontent-length: 2\r\n",
+                        b"Content-Length: 40\r\nTransfer-Encoding: chunked\r\n"):
+            self.assertIn(b" 400 ", self.first_line(head + lengths + b"\r\n{}"), lengths)
+        self.assertIn(b" 400 ", self.first_line(head + b"Content-Length: 2\r\n\r\n{}"))  # no model: it was read
+
+    def test_targets_with_a_host(self):
+        for target in (b"http://localhost/api/version", b"HTTP://localhost:1/api/version?a=1"):
+            self.assertIn(b" 200 ", self.first_line(b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"), target)
+        self.assertIn(b" 404 ", self.first_line(b"GET http://localhost/nothing HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+
     def test_a_body_that_grows_beyond_the_limit(self):
         with socket.create_connection(("127.0.0.1", self.server.port)) as sender:
             sender.sendall(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
