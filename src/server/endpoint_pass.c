@@ -134,22 +134,21 @@ static void pass(http_exchange *exchange, server_target *target, const json_t *b
     free(path);
 }
 
-/* What /v1/completions has at OpenAI, and llama.cpp's server takes no notice of. False when it was answered. */
+/* What OpenAI's routes have, and llama.cpp's server takes no notice of. False when it was answered. */
 static bool is_served(http_exchange *exchange, const json_t *body)
 {
     const char *what = NULL;
-    if (strcmp(http_path(exchange), "/v1/completions") != 0) {
-        return true;
-    }
-    if (json_is_true(json_object_get(body, "echo"))) {
-        what = "echo is";
-    } else if (json_string_length(json_object_get(body, "suffix")) > 0) {
-        what = "suffix is";
-    } else if (json_integer_value(json_object_get(body, "best_of")) > 1) {
-        what = "more than one best_of is";
+    if (strcmp(http_path(exchange), "/v1/embeddings") == 0) {
+        const json_t *dimensions = json_object_get(body, "dimensions");
+        what = dimensions && !json_is_null(dimensions) ? "dimensions are not served here (/api/embed takes them)" : NULL;
+    } else if (strcmp(http_path(exchange), "/v1/completions") == 0) {
+        what = json_is_true(json_object_get(body, "echo"))                ? "echo is not served here"
+               : json_string_length(json_object_get(body, "suffix")) > 0   ? "suffix is not served here (/infill puts text in between)"
+               : json_integer_value(json_object_get(body, "best_of")) > 1  ? "more than one best_of is not served here"
+                                                                           : NULL;
     }
     if (what) {
-        http_fail(exchange, 400, "%s not served here%s", what, what[0] == 's' ? " (/infill puts text in between)" : "");
+        http_fail(exchange, 400, "%s", what);
     }
     return what == NULL;
 }

@@ -373,6 +373,8 @@ class OpenAI(unittest.TestCase):
         for wanted in {"echo": True}, {"suffix": "the end"}, {"best_of": 2}:
             with self.assertRaisesRegex(openai.BadRequestError, "not served here"):
                 self.client.completions.create(model=DENSE, prompt="One", max_tokens=2, **wanted)
+        with self.assertRaisesRegex(openai.BadRequestError, "not served here"):
+            self.client.embeddings.create(model=DENSE, input="One", dimensions=8)
 
     def test_tools_and_formats(self):
         messages = []
