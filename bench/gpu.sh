@@ -14,10 +14,12 @@
 #   NCMOE    (default: 24,12,36,48)   TOKENS decoded in each window (default: 64)   PROMPT (default: 2048)
 #   UBATCH   tokens of the prompt computed together, on both sides (default: what Hypura takes by itself, and for plain
 #            llama.cpp 2048 and 512, a row for each)
+#   THREADS  that compute on the processor, on both sides (default: one for each core)
 #   RUNS     (default: 3)   PLAIN_RUNS of fit and ncmoe (default: as RUNS)
 #   VARIANTS how Hypura runs (default: auto). FORESIGHT as `hypura bench` takes it; FORESIGHT/compute: copies by the queue
 #            that computes instead of the GPU's copy engine, of Vulkan; FORESIGHT/0.85: emulates a guess of the next layer
-#            of which so much comes true; FORESIGHT/own: without the route, what the model's routers select
+#            of which so much comes true; FORESIGHT/own: without the route, what the model's routers select;
+#            FORESIGHT/cpu: the processor computes what the GPU's memory lacks
 #
 # llama.cpp reads a prompt of PROMPT tokens behind nothing, and decodes behind PROMPT + TOKENS, as Hypura's second window does.
 # Its model is mapped and in the page cache; Hypura reads past it: on a slow drive most of the time is that, and a MODEL in
@@ -30,6 +32,7 @@ out=${OUT:-$(mktemp -d)}
 context=$((prompt + 2 * tokens))
 gpu=(${GPU:+--gpu "$GPU"})
 ubatch=(${UBATCH:+--ubatch "$UBATCH"})
+threads=(${THREADS:+--threads "$THREADS"})
 dev=(${GPU:+-dev "${GPU//,//}"}) # llama.cpp divides by layers over these
 
 # The module that llama-bench loads: hypura finds it by itself.
@@ -50,7 +53,7 @@ row() { printf '%-48s %17s %19s  %s\n' "$@"; }
 
 # "ubatch|median (least-most)" of each test of one llama-bench
 plain_rates() {
-    "$bin/llama-bench" -m "$model" "${dev[@]}" -ngl 99 -r "$plain_runs" -o json "$@" 2>>"$out/llama-bench.log" | tee -a "$out/llama-bench.json" |
+    "$bin/llama-bench" -m "$model" "${dev[@]}" ${THREADS:+-t "$THREADS"} -ngl 99 -r "$plain_runs" -o json "$@" 2>>"$out/llama-bench.log" | tee -a "$out/llama-bench.json" |
         python3 -c 'import json,statistics,sys
 for test in json.load(sys.stdin):
     rates = sorted(test["samples_ts"])
@@ -80,12 +83,15 @@ for cell in json.load(open(sys.argv[1]))["cells"]:
     m = lambda name: h.get(name) or 0.0
     spread = lambda name: "%.1f (%.1f-%.1f)" % (m(name), h["min"].get(name) or 0.0, h["max"].get(name) or 0.0)
     n = m("readbacks_per_token") or 1
-    print("%-48s %17s %19s  behind the prompt %.1f; hit %.3f, up %.1f MB (%.1f foreseen, %.2f right), read %.1f MB, cpu %.1f ms; %d cuts (%.1f ahead, %.1f again): wait %.0f us, submit %.0f us"
+    computed = "; %.1f rows by the CPU in %.1f layers, %.0f us each, %.1f layers uploaded, %.1f MB beside" % (
+        m("cpu_rows_per_token"), m("cpu_layers_per_token"), 1e6 * m("cpu_rows_s") / (m("cpu_layers_per_token") or 1),
+        m("not_cpu_layers_per_token"), m("beside_bytes_per_token") / 1e6) if m("cpu_rows_per_token") else ""
+    print("%-48s %17s %19s  behind the prompt %.1f; hit %.3f, up %.1f MB (%.1f foreseen, %.2f right), read %.1f MB, cpu %.1f ms; %d cuts (%.1f ahead, %.1f again): wait %.0f us, submit %.0f us%s"
           % ("%s, %.2f GB, ubatch %d" % (sys.argv[2], cell.get("vram_bytes", 0) / 1e9, cell["ubatch"]), spread("prefill_tok_s"), spread("decode_tok_s"),
              m("decode_cold_tok_s"), m("vram_hit_rate_bytes"), m("uploaded_bytes_per_token") / 1e6, m("foreseen_bytes_per_token") / 1e6, m("foreseen_useful"),
              m("bytes_per_token") / 1e6, 1e3 * m("cpu_s"),
              m("readbacks_per_token"), m("ahead_per_token"), m("repeated_per_token"),
-             1e6 * m("readback_s") / n, 1e6 * m("submit_s") / n))
+             1e6 * m("readback_s") / n, 1e6 * m("submit_s") / n, computed))
 PY
 }
 
@@ -106,14 +112,16 @@ for step in $steps; do
         for variant in $variants; do
             transfers=1
             recall=()
+            misses=()
             route=(--route "$trace")
             case $variant in
             */compute) transfers=0 ;;
             */own) route=() ;;
+            */cpu) misses=(--gpu-misses cpu) ;;
             */*) recall=(--route-recall "${variant#*/}") ;;
             esac
             export GGML_VK_ASYNC_USE_TRANSFER_QUEUE=$transfers
-            hypura_rows "hypura $variant" "${route[@]}" --vram "$vram" ${MEMORY:+--memory "$MEMORY"} --foresight "${variant%%/*}" "${recall[@]}" \
+            hypura_rows "hypura $variant" "${threads[@]}" "${route[@]}" --vram "$vram" ${MEMORY:+--memory "$MEMORY"} --foresight "${variant%%/*}" "${recall[@]}" "${misses[@]}" \
                 --timeline "$out/timeline-${variant/\//-}.txt"
             unset GGML_VK_ASYNC_USE_TRANSFER_QUEUE
         done

@@ -366,7 +366,6 @@ enum ggml_status gpu_walk_graph(void *user)
     if (gpu_runs_ahead(walk)) {
         return gpu_walk_ahead(walk);
     }
-    hypura_vram_settle_beside(walk->vram, -1);
     enum ggml_status status = gpu_run(walk, NULL, 0, cut.at, 0);
     while (cut.at < walk->graph->n_nodes && status == GGML_STATUS_SUCCESS) {
         const gpu_cut next = gpu_next_cut(instance, walk->graph, cut.at + 1, &cut);

@@ -5,6 +5,8 @@
  */
 #include "mixture_fixture.h"
 
+#include "engine/gpu.h"
+
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -40,6 +42,9 @@ static void the_processor_computes_misses(void **state)
         const hypura_statistics s = run_same(&options);
         assert_computed(&s, gpu_plan_of(&options).vram_pools[0].slot_bytes);
         assert_true(s.beside_bytes_uploaded > 0);
+        if (options.foresight == HYPURA_FORESIGHT_ON) { /* what follows ran ahead too, some of it in vain */
+            assert_true(s.n_repeated > 0 && s.n_repeated <= s.n_ahead);
+        }
     }
 }
 
@@ -74,6 +79,49 @@ static void few_tokens_are_the_same(void **state)
             assert_computed(&s, hypura_model_plan(model)->vram_pools[0].slot_bytes);
             assert_true(s.n_cpu_rows > s.n_cpu_layers);
         }
+        hypura_model_close(model);
+    }
+    assert_memory_equal(logits[0], logits[1], N_TOKENS * bytes);
+    free(logits[0]);
+    free(logits[1]);
+}
+
+/* Others in each turn, and with each token. */
+static void select_them(void *user, int layer, int32_t *experts, uint32_t n_used, uint32_t n_tokens)
+{
+    uint32_t *turn = user;
+    for (uint32_t i = 0; i < n_used * n_tokens; i++) {
+        experts[i] = (int32_t)((i % n_used * 4 + (uint32_t)layer * *turn + i / n_used) % 16);
+    }
+    *turn += layer == 0;
+}
+
+/* Those of a recorded route are computed, not what a router selected; with as many threads as there are. */
+static void a_route_is_followed(void **state)
+{
+    (void)state;
+    enum { N_TOKENS = 24 };
+    float *logits[2] = {NULL, NULL};
+    size_t bytes = 0;
+    for (int computes = 0; computes < 2; computes++) {
+        hypura_model_options options = computing(mixture.half_bytes);
+        options.gpu_misses = computes ? HYPURA_GPU_MISSES_CPU : HYPURA_GPU_MISSES_UPLOAD;
+        options.n_threads = 2;
+        hypura_model *model = open_model(&options);
+        hypura_error error;
+        hypura_statistics s;
+        uint32_t turn = 1;
+        bytes = (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama)) * sizeof(float);
+        logits[computes] = malloc(N_TOKENS * bytes);
+        assert_non_null(logits[computes]);
+        hypura_gpu_set_select(model->gpus.list[0], select_them, &turn);
+        for (llama_token token = 0; token < N_TOKENS; token++) {
+            fixture_ok(hypura_model_decode(model, &token, 1, false, &error), &error);
+            memcpy((char *)logits[computes] + (size_t)token * bytes, llama_get_logits_ith(model->ctx, -1), bytes);
+        }
+        assert_int_equal(turn, N_TOKENS + 1);
+        hypura_model_statistics(model, &s);
+        assert_true(!computes || s.n_cpu_rows > N_TOKENS);
         hypura_model_close(model);
     }
     assert_memory_equal(logits[0], logits[1], N_TOKENS * bytes);
@@ -327,6 +375,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         MIXTURE_TEST(the_processor_computes_misses),
         MIXTURE_TEST(few_tokens_are_the_same),
+        MIXTURE_TEST(a_route_is_followed),
         MIXTURE_TEST(what_was_computed_is_kept),
         MIXTURE_TEST(ram_may_be_short),
         MIXTURE_TEST(a_chain_that_is_not_known_is_uploaded),
