@@ -11,10 +11,10 @@
  * the GPU: bits then depend on what slots hold.
  *
  * The processor computes a chain (chain.c) with the nodes that it has without a GPU
- * (expert_rows.c), between rows in memory that both reach. A chain whose values somebody
- * else reads before the last product, which reads weights that lie on the GPU, or rows from
- * more than one place, is not known here: its experts are uploaded, as are those for whose
- * matrices RAM has no room; both are counted.
+ * (expert_rows.c), between rows in memory that both reach. A chain that ends before the last
+ * product, as where each expert has a scale, one whose values somebody else reads before
+ * that, or which reads rows from more than one place, is not known here: its experts are
+ * uploaded, as are those for whose matrices RAM has no room; both are counted.
  *
  * What always holds:
  *  1. Rows arrive on the GPU behind the product whose junk they replace, and before what
@@ -31,6 +31,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define MOST_BIASES (HYPURA_N_ROW_SETS - HYPURA_ROWS_BIASES) /* operations of a chain that add them */
+
 struct gpu_hybrid {
     backend_instance   worker;
     uint32_t           n_missing; /* of the layer at hand */
@@ -46,6 +48,7 @@ struct gpu_hybrid {
     backend_chain      chain; /* the layer's, in the host's memory */
     struct ggml_tensor nodes[CHAIN_MAX_NODES];
     struct ggml_tensor input;
+    struct ggml_tensor biases[MOST_BIASES];
 };
 
 /* ---- open and close -------------------------------------------------------------- */
@@ -101,9 +104,22 @@ gpu_hybrid *gpu_open_hybrid(const hypura_gpu *gpu)
 
 /* ---- what the processor knows ------------------------------------------------------ */
 
-static bool reads_the_gpu(const chain_node *entry)
+/* Rows of biases, one for each expert, are read from the GPU when they are needed. */
+static bool can_read_biases(const backend_chain *found, size_t floats)
 {
-    return entry->node->op == GGML_OP_ADD_ID;
+    int n = 0;
+    for (int i = 0; i < found->n; i++) {
+        const struct ggml_tensor *node = found->nodes[i].node;
+        if (node->op == GGML_OP_ADD_ID) {
+            const struct ggml_tensor *biases = node->src[1];
+            const int64_t             most = biases->ne[1] < found->n_used * found->n_tokens ? biases->ne[1] : found->n_used * found->n_tokens;
+            if (++n > MOST_BIASES || biases->type != GGML_TYPE_F32 || !ggml_is_contiguous(biases) ||
+                (size_t)(biases->ne[0] * most) > floats) {
+                return false;
+            }
+        }
+    }
+    return true;
 }
 
 /* The one source of all products that read from outside; NULL: there are several. */
@@ -132,7 +148,7 @@ static bool is_known(const gpu_instance *instance, const gpu_walk *walk, const g
     }
     for (int i = 0; i < found->n; i++) {
         const bool last = i == found->n - 1;
-        if (found->nodes[i].keep != last || reads_the_gpu(&found->nodes[i])) {
+        if (found->nodes[i].keep != last) {
             return false;
         }
     }
@@ -143,7 +159,7 @@ static bool is_known(const gpu_instance *instance, const gpu_walk *walk, const g
     }
     const struct ggml_tensor *output = found->nodes[found->n - 1].node;
     const size_t              floats = hypura_vram_row_floats(walk->vram);
-    return ggml_is_contiguous(output) && ggml_is_contiguous(chain->input) &&
+    return can_read_biases(found, floats) && ggml_is_contiguous(output) && ggml_is_contiguous(chain->input) &&
            (size_t)ggml_nelements(output) <= floats && (size_t)ggml_nelements(chain->input) <= floats &&
            (expert_rows_width(found) * (n_pairs + EXPERT_BATCH_ROWS) + 64 * CHAIN_MAX_NODES) * sizeof(float) <=
                hybrid->rows_bytes;
@@ -176,9 +192,9 @@ static void sort_pairs(gpu_hybrid *hybrid, const int32_t *ids, uint32_t n_pairs)
     memset(hybrid->computed, 0, n_pairs * sizeof(*hybrid->computed));
     for (uint32_t e = 0; e < hybrid->n_missing; e++) {
         expert_rows *rows = &hybrid->rows[e];
-        *rows = (expert_rows){.expert = hybrid->missing[e], .slot = hybrid->slots[e], .first = n};
+        *rows = (expert_rows){.expert = e, .slot = hybrid->slots[e], .first = n}; /* as biases are numbered below */
         for (uint32_t p = 0; p < n_pairs; p++) {
-            if ((uint32_t)ids[p] == rows->expert) {
+            if ((uint32_t)ids[p] == hybrid->missing[e]) {
                 hybrid->pairs[n++] = (int32_t)p;
                 hybrid->computed[p] = true;
             }
@@ -229,9 +245,22 @@ static void move_to_host(gpu_hybrid *hybrid, struct ggml_tensor *tensor, float *
     tensor->extra = NULL;
 }
 
+/* Those of the missing experts alone. */
+static void mirror_biases(gpu_hybrid *hybrid, const gpu_walk *walk, struct ggml_tensor *node, int which)
+{
+    struct ggml_tensor *biases = &hybrid->biases[which];
+    *biases = *node->src[1];
+    hypura_vram_read_weights(walk->vram, biases, hybrid->missing, hybrid->n_missing, HYPURA_ROWS_BIASES + which);
+    biases->ne[1] = hybrid->n_missing;
+    biases->nb[2] = biases->nb[3] = biases->nb[1] * hybrid->n_missing;
+    move_to_host(hybrid, biases, hypura_vram_rows(walk->vram, HYPURA_ROWS_BIASES + which));
+    node->src[1] = biases;
+}
+
 /* The chain with what it reads and puts out in the host's memory. */
 static void mirror(gpu_hybrid *hybrid, const gpu_walk *walk, const gpu_chain *chain, int turn)
 {
+    int n_biases = 0;
     hybrid->chain = chain->found;
     hybrid->input = *chain->input;
     move_to_host(hybrid, &hybrid->input, hypura_vram_rows(walk->vram, turn));
@@ -241,6 +270,8 @@ static void mirror(gpu_hybrid *hybrid, const gpu_walk *walk, const gpu_chain *ch
         entry->node = &hybrid->nodes[i];
         if (entry->kind == CHAIN_PRODUCT && entry->src[1] < 0) {
             entry->node->src[1] = &hybrid->input;
+        } else if (entry->node->op == GGML_OP_ADD_ID) {
+            mirror_biases(hybrid, walk, entry->node, n_biases++);
         }
     }
     move_to_host(hybrid, &hybrid->nodes[hybrid->chain.n - 1], hypura_vram_rows(walk->vram, HYPURA_ROWS_COMPUTED));

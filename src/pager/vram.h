@@ -139,11 +139,22 @@ void hypura_vram_settle_beside(hypura_vram *vram, int bundle);
 /* Host memory for rows that its products read, of layers in turn, and that it puts out; how many
  * numbers fit. send_rows: n of the latter over rows of a tensor, from the same one on, for what is queued
  * next; sent: these were all. */
-typedef enum hypura_vram_row_sets { HYPURA_ROWS_READ, HYPURA_ROWS_READ_NEXT, HYPURA_ROWS_COMPUTED } hypura_vram_row_sets;
+typedef enum hypura_vram_row_sets {
+    HYPURA_ROWS_READ,
+    HYPURA_ROWS_READ_NEXT,
+    HYPURA_ROWS_COMPUTED,
+    HYPURA_ROWS_BIASES, /* of the experts it computes, for each of two operations that add them */
+    HYPURA_ROWS_BIASES_NEXT,
+    HYPURA_N_ROW_SETS,
+} hypura_vram_row_sets;
 size_t hypura_vram_row_floats(const hypura_vram *vram);
 float *hypura_vram_rows(hypura_vram *vram, int which);
 void   hypura_vram_send_rows(hypura_vram *vram, struct ggml_tensor *tensor, size_t first, size_t n);
 void   hypura_vram_rows_sent(hypura_vram *vram);
+/* Rows of a weight on the GPU, one behind the other, to one of these sets; waited for, but not what is queued
+ * where the device copies beside it. */
+void   hypura_vram_read_weights(hypura_vram *vram, const struct ggml_tensor *weights, const uint32_t *rows, uint32_t n,
+                                int which);
 
 /* The same as load, in a stage, at the expert's own index. */
 hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, const uint32_t *experts, uint32_t n);

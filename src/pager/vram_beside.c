@@ -43,14 +43,14 @@ static hypura_status open_rows(hypura_vram *vram, hypura_error *error)
             beside->n_floats = floats > beside->n_floats ? floats : beside->n_floats;
         }
     }
-    const size_t bytes = (N_BESIDE_ROWS * beside->n_floats + 1) * sizeof(float);
+    const size_t bytes = (HYPURA_N_ROW_SETS * beside->n_floats + 1) * sizeof(float);
     beside->buffer = ggml_backend_buft_alloc_buffer(host ? host : ggml_backend_cpu_buffer_type(), bytes);
     if (!beside->buffer) {
         return hypura_fail(error, HYPURA_ERR_MEMORY,
                            "%s: no memory for %zu bytes of rows that the processor computes: upload misses instead",
                            ggml_backend_dev_name(vram->device), bytes);
     }
-    for (int i = 0; i < N_BESIDE_ROWS; i++) {
+    for (int i = 0; i < HYPURA_N_ROW_SETS; i++) {
         beside->rows[i] = (float *)ggml_backend_buffer_get_base(beside->buffer) + (size_t)i * beside->n_floats;
     }
     return HYPURA_OK;
@@ -112,6 +112,17 @@ void hypura_vram_send_rows(hypura_vram *vram, struct ggml_tensor *tensor, size_t
 {
     const float *rows = vram->beside.rows[HYPURA_ROWS_COMPUTED] + first * (size_t)tensor->ne[0];
     ggml_backend_tensor_set_async(vram->backend, tensor, rows, first * tensor->nb[1], n * tensor->nb[1]);
+}
+
+void hypura_vram_read_weights(hypura_vram *vram, const struct ggml_tensor *weights, const uint32_t *rows, uint32_t n,
+                              int which)
+{
+    const ggml_backend_t through = vram->reader ? vram->reader : vram->backend;
+    for (uint32_t i = 0; i < n; i++) {
+        ggml_backend_tensor_get_async(through, weights, vram->beside.rows[which] + i * (size_t)weights->ne[0],
+                                      rows[i] * weights->nb[1], weights->nb[1]);
+    }
+    ggml_backend_synchronize(through);
 }
 
 void hypura_vram_rows_sent(hypura_vram *vram)

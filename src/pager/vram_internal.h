@@ -91,13 +91,11 @@ typedef struct vram_slots {
     uint32_t list[MAX_EXPERTS];
 } vram_slots;
 
-enum { N_BESIDE_ROWS = HYPURA_ROWS_COMPUTED + 1 };
-
 /* What the processor computes in place of the GPU, where that is wanted. */
 typedef struct vram_beside {
     ggml_backend_buffer_t buffer; /* pinned where the driver gives that; NULL: it computes none */
     size_t                n_floats; /* of each of: */
-    float                *rows[N_BESIDE_ROWS];
+    float                *rows[HYPURA_N_ROW_SETS];
     ggml_backend_event_t *sent; /* of each bundle: its last upload has ended; NULL: there are none */
     uint32_t              n; /* uploads that may not have ended */
     uint32_t              allowed; /* of these */

@@ -168,11 +168,12 @@ static void ram_may_be_short(void **state)
     assert_true(s.n_cpu_rows > 0 && s.bytes_read > 0);
 }
 
-/* Biases lie in the GPU's memory: the processor does not know such a layer, and says so. */
+/* Experts with a scale each are not taken through their products at once: the processor does not know such a layer,
+ * and says so. */
 static void a_chain_that_is_not_known_is_uploaded(void **state)
 {
     (void)state;
-    hypura_model_options options = options_of(fixture_arch("gpt-oss-moe.gguf"), 0);
+    hypura_model_options options = options_of(fixture_arch("qwen3moe-moe.gguf"), 0);
     const hypura_plan plan = gpu_plan_of(&options);
     options.vram_bytes = hypura_plan_vram_at(&plan, 10);
     options.gpu_misses = HYPURA_GPU_MISSES_CPU;
@@ -228,7 +229,7 @@ static void what_fails_on_the_gpu_is_an_error(void **state)
         hypura_error error;
         uint64_t differing;
         int n_failed = 0;
-        for (int nth = 1; nth <= 160; nth += nth < 12 ? 1 : 7) {
+        for (int nth = 1; nth <= 130; nth += nth < 12 ? 1 : 11) {
             const standin_faults faults[] = {{.copy_throws_after = nth}, {.fail_after = nth}, {.lose_after = nth}};
             for (int f = 0; f < 3; f++) {
                 standin_set_faults(&faults[f]);
@@ -237,7 +238,7 @@ static void what_fails_on_the_gpu_is_an_error(void **state)
                 assert_same(model);
             }
         }
-        assert_true(n_failed > 60);
+        assert_true(n_failed > 50);
         hypura_model_close(model);
     }
 }
