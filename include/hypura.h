@@ -300,7 +300,8 @@ typedef struct hypura_plan {
     uint64_t weights_bytes; /* all weights held at once: resident + pinned + pools + ring */
     uint64_t kv_bytes;
     uint64_t compute_bytes;
-    uint64_t overhead_bytes; /* vocabulary, queues, staging */
+    uint64_t overhead_bytes; /* vocabulary, queues, staging, and a draft model */
+    uint64_t draft_bytes;    /* of these, for speculation: see hypura_speculation */
     /* tiers */
     uint64_t resident_bytes;
     uint64_t pinned_bytes; /* pinned rows of streamed dense weights */
@@ -379,6 +380,20 @@ typedef enum hypura_gpu_misses {
     HYPURA_GPU_MISSES_CPU,        /* the CPU, from RAM: bits differ with what the GPU holds, see docs/cli.md */
 } hypura_gpu_misses;
 
+/* Speculative decoding, with llama.cpp's own code: tokens are guessed and then computed together, which reads the
+ * weights once; those are kept that the model itself would have chosen. Batches are rounded in other places than single
+ * tokens: an answer has the bits of the same run with everything in memory, not those of one without speculation. */
+typedef struct hypura_speculation {
+    const char *draft; /* GGUF of a small model of the same vocabulary, which guesses; held whole, on the CPU; NULL: none */
+    const char *types; /* llama.cpp's names, by comma: hypura_speculation_types; NULL: draft-simple if there is a draft */
+    uint32_t    n_max; /* tokens guessed at once at most; 0: 8 of a draft model, of others as llama.cpp does */
+    float       p_min; /* a draft ends before a token to which its model gives less; 0: at n_max alone */
+} hypura_speculation;
+
+/* Names of what can guess, ends with NULL: "draft-simple" is a draft model, the others look for what was said before in the
+ * text itself. They are asked in this order, the draft model last. */
+HYPURA_API const char *const *hypura_speculation_types(void);
+
 typedef struct hypura_model_options {
     const char *path;
     uint64_t    memory_bytes;  /* limit on everything; 0: chosen from what is free */
@@ -398,6 +413,7 @@ typedef struct hypura_model_options {
     const char *io_engine;     /* "uring", "pool"; NULL: the profile's choice */
     uint64_t    io_limit_bytes_per_s; /* emulates a drive of this rate for paged reads; 0: none */
     hypura_foresight foresight;
+    hypura_speculation speculation;
     const char *trace; /* a file to which the selected experts are written, see "recorded routes"; NULL: none */
     const char *cache_dir;     /* for the profile, and which experts were used; NULL: nothing is stored */
     hypura_progress_fn progress;
@@ -576,6 +592,12 @@ typedef struct hypura_result {
     uint32_t tokens;
     double   prompt_s;
     double   decode_s; /* without the time that on_text took */
+    uint64_t bytes_read; /* of weights, while the answer was computed */
+    /* with speculation */
+    uint32_t n_passes; /* through the model: each reads weights once */
+    uint32_t n_drafted;  /* tokens guessed, and of these those that came to be */
+    uint32_t n_accepted;
+    double   draft_s; /* of decode_s, guessing */
     char    *text; /* whole answer; free with hypura_result_clear */
     bool     stopped_by_user;
     bool     context_full;

@@ -185,6 +185,11 @@ uint32_t hypura_conversation_length(const hypura_conversation *c)
     return c->n_tokens;
 }
 
+const llama_token *hypura_conversation_tokens(const hypura_conversation *c)
+{
+    return c->tokens;
+}
+
 void hypura_conversation_empty(hypura_conversation *c)
 {
     llama_memory_t memory = llama_get_memory(c->ctx);

@@ -42,8 +42,9 @@ uint32_t hypura_conversation_reuse(hypura_conversation *conversation, const llam
 /* n more tokens were decoded. */
 void hypura_conversation_extend(hypura_conversation *conversation, const llama_token *tokens, uint32_t n);
 
-/* How many tokens the context holds. */
+/* How many tokens the context holds, and which. */
 uint32_t hypura_conversation_length(const hypura_conversation *conversation);
+const llama_token *hypura_conversation_tokens(const hypura_conversation *conversation);
 
 /* Decoding failed: what the context holds is unknown, so it is emptied. */
 void hypura_conversation_empty(hypura_conversation *conversation);

@@ -4,11 +4,13 @@
 #include "engine/estimate.h"
 
 #include "base/clock.h"
+#include "base/size.h"
 #include "base/status.h"
 #include "engine/experience.h"
 #include "engine/gpu.h"
 #include "engine/llama_shim.h"
 #include "engine/output.h"
+#include "engine/speculation.h"
 #include "engine/survey.h"
 #include "os/os.h"
 #include "pager/pager.h"
@@ -60,7 +62,9 @@ static hypura_status check_options(const hypura_model_options *options, hypura_e
         return hypura_fail(error, HYPURA_ERR_USAGE, "%d threads: pass 1 to %d, or 0 for one per core",
                            options->n_threads, GGML_MAX_N_THREADS);
     }
-    return HYPURA_OK;
+    return hypura_speculation_wanted(&options->speculation)
+               ? hypura_speculation_check(&options->speculation, options->path, error)
+               : HYPURA_OK;
 }
 
 static hypura_status get_profile(const hypura_model_options *options, const hypura_profile *given,
@@ -279,6 +283,7 @@ typedef struct demand {
     bool has_profile;
     hypura_gpus_found found;
     uint64_t reserve_bytes;
+    hypura_speculation_needs speculation; /* beside reserve_bytes */
     bool serves; /* for a server, see hypura_prepare_shared */
     bool measure;
     hypura_nodes *others; /* where it is to be measured */
@@ -381,10 +386,12 @@ static hypura_status take_survey(demand *wanted, hypura_preparation *prepared, h
 static hypura_status solve_survey(const demand *wanted, const hypura_survey *survey, uint64_t vocab_bytes,
                                   hypura_preparation *prepared, hypura_error *error)
 {
-    uint64_t more_bytes = vocab_bytes + wanted->reserve_bytes;
+    uint64_t more_bytes = vocab_bytes + wanted->reserve_bytes + wanted->speculation.bytes;
     if (wanted->serves) {
         prepared->n_checkpoints = count_checkpoints(survey, wanted->options->memory_bytes);
         more_bytes += prepared->n_checkpoints * survey->checkpoint_bytes;
+        /* One of each conversation before what is guessed. */
+        more_bytes += wanted->speculation.n_most > 0 ? prepared->context.n_sequences * survey->checkpoint_bytes : 0;
     }
     return solve(wanted, survey, more_bytes, prepared, error);
 }
@@ -502,6 +509,31 @@ static hypura_status prepare_ubatch(demand *wanted, const hypura_profile *given,
     return status;
 }
 
+static hypura_status plan_speculation(demand *wanted, uint32_t *n_outputs, hypura_preparation *prepared,
+                                      hypura_error *error)
+{
+    const hypura_speculation *speculation = &wanted->options->speculation;
+    if (!hypura_speculation_wanted(speculation)) {
+        return HYPURA_OK;
+    }
+    const hypura_status status =
+        hypura_speculation_plan(speculation, prepared->map, &prepared->context, &wanted->speculation, error);
+    prepared->n_guessed = wanted->speculation.n_most;
+    if (*n_outputs < UINT32_MAX / (1 + prepared->n_guessed)) {
+        *n_outputs *= 1 + prepared->n_guessed; /* a row for each */
+    }
+    return status;
+}
+
+static void blame_draft(const demand *wanted, hypura_error *error)
+{
+    char bytes[HYPURA_SIZE_TEXT];
+    if (error && error->status == HYPURA_ERR_BUDGET && wanted->speculation.draft_bytes > 0) {
+        hypura_fail_prefix(error, "with %s as draft, which takes %s", wanted->options->speculation.draft,
+                           hypura_size_format(wanted->speculation.draft_bytes, bytes, sizeof(bytes)));
+    }
+}
+
 static hypura_status prepare(demand *wanted, const hypura_profile *given, uint32_t n_sequences, uint32_t n_outputs,
                              hypura_preparation *prepared, hypura_error *error)
 {
@@ -532,9 +564,14 @@ static hypura_status prepare(demand *wanted, const hypura_profile *given, uint32
     if (status == HYPURA_OK) {
         context->n_sequences = n_sequences;
         context->n_context *= n_sequences;
-        status = prepare_ubatch(wanted, given, n_outputs, prepared, error);
+        status = plan_speculation(wanted, &n_outputs, prepared, error);
     }
     if (status == HYPURA_OK) {
+        status = prepare_ubatch(wanted, given, n_outputs, prepared, error);
+        blame_draft(wanted, error);
+    }
+    if (status == HYPURA_OK) {
+        prepared->plan->draft_bytes = wanted->speculation.draft_bytes;
         prepared->plan->ram_limit_bytes = wanted->profile.ram_limit_bytes;
         memcpy(prepared->plan->not_stored, wanted->profile.not_stored, sizeof(prepared->plan->not_stored));
     }

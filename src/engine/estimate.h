@@ -15,6 +15,7 @@ typedef struct hypura_preparation {
     char io_engine[16]; /* "uring", "pool", or empty for the best there is */
     double direct_bytes_per_s; /* that the forecast took: the profile's, or an emulated drive's */
     uint32_t n_checkpoints; /* of a server's conversations, that their memory was planned with; see below */
+    uint32_t n_guessed;     /* tokens that speculation guesses at once at most; 0: there is none */
     hypura_load_gpu gpus; /* those used, without overrides */
 } hypura_preparation;
 

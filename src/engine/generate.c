@@ -120,12 +120,19 @@ static hypura_status decode_prompt(hypura_model *model, llama_token *tokens, uin
                            n, context->n_context);
     }
     uint32_t done = hypura_conversation_reuse(model->conversation, tokens, n);
+    if (model->drafting && !hypura_drafting_reuse(model->drafting, done) && done > 0) {
+        hypura_conversation_empty(model->conversation);
+        done = 0;
+    }
     wire->n_prompt = n - done;
     while (done < n) {
         uint32_t piece = n - done < context->n_ubatch ? n - done : context->n_ubatch;
         hypura_status status = is_pulled(wire)
                                    ? hypura_fail(error, HYPURA_ERR_CANCELLED, "reading the prompt was stopped")
                                    : hypura_model_decode_part(model, tokens + done, piece, done + piece == n, error);
+        if (status == HYPURA_OK && model->drafting) {
+            status = hypura_drafting_read(model->drafting, tokens + done, piece, done, error);
+        }
         if (status != HYPURA_OK) {
             return status;
         }
@@ -158,6 +165,22 @@ static bool pass_on(const hypura_generate_options *options, const hypura_text *t
     return goes_on;
 }
 
+/* The last token is computed too: the next turn then finds the whole answer in the context, and as many tokens were
+ * computed as are counted. */
+static hypura_status compute_token(hypura_model *model, llama_token token, uint32_t n_more, hypura_result *result,
+                                   hypura_error *error)
+{
+    if (model->drafting) {
+        return hypura_drafting_next(model->drafting, token, n_more, error);
+    }
+    const hypura_status status = hypura_model_decode(model, &token, 1, false, error);
+    if (status == HYPURA_OK) {
+        hypura_conversation_extend(model->conversation, &token, 1);
+        result->n_passes++;
+    }
+    return status;
+}
+
 static hypura_status answer(hypura_model *model, const hypura_generate_options *options, hypura_sampler *sampler,
                             hypura_text *text, handed *passed, hypura_result *result, hypura_error *error)
 {
@@ -170,7 +193,8 @@ static hypura_status answer(hypura_model *model, const hypura_generate_options *
             break;
         }
         llama_token token = 0;
-        hypura_status sampled = hypura_sampler_next(sampler, model->ctx, &token, error);
+        const int32_t row = model->drafting ? hypura_drafting_row(model->drafting) : -1;
+        hypura_status sampled = hypura_sampler_next(sampler, model->ctx, row, &token, error);
         if (sampled != HYPURA_OK) {
             return sampled;
         }
@@ -189,13 +213,11 @@ static hypura_status answer(hypura_model *model, const hypura_generate_options *
             result->stopped_by_user = true;
             break;
         }
-        /* The last token is decoded too: the next turn then finds the whole answer
-         * in the context, and as many tokens were computed as are counted. */
-        hypura_status status = hypura_model_decode(model, &token, 1, false, error);
+        const uint32_t n_more = options->max_tokens > 0 ? options->max_tokens - result->tokens : UINT32_MAX;
+        hypura_status status = compute_token(model, token, n_more > 0 ? n_more - 1 : 0, result, error);
         if (status != HYPURA_OK) {
             return status;
         }
-        hypura_conversation_extend(model->conversation, &token, 1);
     }
     if (!hypura_text_finish(text)) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for an answer of %zu bytes", text->whole.bytes);
@@ -237,13 +259,14 @@ static uint64_t held_bytes(const hypura_model *model, const hypura_statistics *b
 }
 
 /* `before`: statistics when decoding began. */
-static void learn(const hypura_model *model, const hypura_result *result, const hypura_statistics *before)
+static void learn(const hypura_model *model, hypura_result *result, const hypura_statistics *before)
 {
     hypura_statistics after;
-    if (!model->cache_dir || model->trace || result->tokens < LEAST_TOKENS) {
+    hypura_model_statistics(model, &after);
+    result->bytes_read = after.bytes_read - before->bytes_read;
+    if (!model->cache_dir || model->trace || model->drafting || result->tokens < LEAST_TOKENS) {
         return;
     }
-    hypura_model_statistics(model, &after);
     const double n = result->tokens;
     const hypura_run_costs costs = {
         .held_bytes = held_bytes(model, before, &after),
@@ -287,12 +310,19 @@ static hypura_status run(hypura_model *model, const hypura_generate_options *opt
             hypura_conversation_empty(model->conversation);
         }
     }
+    if (status == HYPURA_OK && model->drafting) {
+        status = hypura_drafting_begin(model->drafting, error);
+    }
     if (status == HYPURA_OK) {
         hypura_statistics before;
         hypura_model_statistics(model, &before);
         handed passed = {0};
         const uint64_t start = hypura_clock_us();
         status = answer(model, options, sampler, text, &passed, result, error);
+        if (model->drafting) {
+            hypura_drafting_end(model->drafting);
+            hypura_drafting_tell(model->drafting, result);
+        }
         /* A terminal that stands still, or who reads slowly, is not the model's time. */
         result->decode_s = (double)(hypura_clock_us() - start - passed.us) * 1e-6;
         if (status == HYPURA_OK) {

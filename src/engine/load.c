@@ -105,6 +105,11 @@ hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, co
         params.no_alloc = true;
         params.use_extra_bufts = false;
         break;
+    case HYPURA_LOAD_VOCAB:
+        params.load_mode = LLAMA_LOAD_MODE_NONE;
+        params.lazy_mode = LLAMA_LAZY_MODE_OFF;
+        params.vocab_only = true;
+        break;
     case HYPURA_LOAD_PLAIN:
         params.use_extra_bufts = repack;
         break;

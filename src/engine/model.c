@@ -148,12 +148,18 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
     if (status == HYPURA_OK && options->trace) {
         status = open_trace(model, options, error);
     }
+    if (status == HYPURA_OK && model->prepared.n_guessed > 0) {
+        status = hypura_drafting_open(&options->speculation, model->prepared.n_guessed, &model->drafting, error);
+    }
     if (status == HYPURA_OK) {
         const bool resident = options->plain || model->prepared.plan->mode == HYPURA_MODE_RESIDENT;
         status = resident ? open_unpaged(model, options, error) : open_paged(model, options, extras, error);
     }
     if (status == HYPURA_OK) {
         status = attach_threads(model, error);
+    }
+    if (status == HYPURA_OK && model->drafting) {
+        status = hypura_drafting_attach(model->drafting, model, error);
     }
     if (status == HYPURA_OK) {
         const uint32_t n_ubatch = model->prepared.context.n_ubatch;
@@ -189,6 +195,7 @@ void hypura_model_close(hypura_model *model)
     if (model->lost) {
         return; /* CUDA's backend ends the process where it cannot free: the process is to tell why first */
     }
+    hypura_drafting_close(model->drafting);
     hypura_conversation_close(model->conversation);
     llama_free(model->ctx);
     llama_model_free(model->llama);

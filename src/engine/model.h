@@ -5,6 +5,7 @@
 #define HYPURA_ENGINE_MODEL_H
 
 #include "engine/conversation.h"
+#include "engine/drafting.h"
 #include "engine/estimate.h"
 #include "engine/gpu.h"
 #include "engine/llama_shim.h"
@@ -24,6 +25,7 @@ struct hypura_model {
     uint64_t trunk_bytes;
     bool lost;           /* a GPU that it lies on is */
     hypura_conversation *conversation; /* NULL until the first answer */
+    hypura_drafting *drafting;         /* NULL: nothing is guessed */
 };
 
 /* What hypura_model_open does not offer its callers. */

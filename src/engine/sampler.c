@@ -160,9 +160,9 @@ void hypura_sampler_close(hypura_sampler *sampler)
 /* ---- with a grammar ---------------------------------------------------------- */
 
 /* Of all tokens; of those that go on with the grammar's text where strict. */
-static llama_token_data choose(const hypura_sampler *sampler, struct llama_context *ctx, bool strict)
+static llama_token_data choose(const hypura_sampler *sampler, struct llama_context *ctx, int32_t row, bool strict)
 {
-    const float *logits = llama_get_logits_ith(ctx, -1);
+    const float *logits = llama_get_logits_ith(ctx, row);
     llama_token_data_array all = {sampler->candidates, (size_t)sampler->n_vocab, -1, false};
     for (int32_t i = 0; i < sampler->n_vocab; i++) {
         sampler->candidates[i] = (llama_token_data){i, logits[i], 0.0f};
@@ -182,16 +182,16 @@ static bool goes_on(const hypura_sampler *sampler, llama_token token)
     return !isinf(one.logit);
 }
 
-hypura_status hypura_sampler_next(hypura_sampler *sampler, struct llama_context *ctx, llama_token *token,
+hypura_status hypura_sampler_next(hypura_sampler *sampler, struct llama_context *ctx, int32_t row, llama_token *token,
                                   hypura_error *error)
 {
     if (!sampler->grammar) {
-        *token = llama_sampler_sample(sampler->chain, ctx, -1);
+        *token = llama_sampler_sample(sampler->chain, ctx, row);
         return HYPURA_OK;
     }
-    *token = choose(sampler, ctx, false).id;
+    *token = choose(sampler, ctx, row, false).id;
     if (!goes_on(sampler, *token)) {
-        *token = choose(sampler, ctx, true).id;
+        *token = choose(sampler, ctx, row, true).id;
     }
     if (!goes_on(sampler, *token) || !hypura_shim_grammar_accept(sampler->grammar, *token)) {
         return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,

@@ -20,8 +20,8 @@ hypura_status hypura_sampler_open(const struct llama_vocab *vocab, const hypura_
                                   const llama_token *tokens, uint32_t n, hypura_sampler **sampler, hypura_error *error);
 void hypura_sampler_close(hypura_sampler *sampler);
 
-/* Of the logits that the last decode left. */
-hypura_status hypura_sampler_next(hypura_sampler *sampler, struct llama_context *ctx, llama_token *token,
+/* Of a row of the logits that the last decode left; -1: the last one. */
+hypura_status hypura_sampler_next(hypura_sampler *sampler, struct llama_context *ctx, int32_t row, llama_token *token,
                                   hypura_error *error);
 
 #endif

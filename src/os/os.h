@@ -123,6 +123,9 @@ typedef struct hypura_os_drive {
 /* The drive that an existing file or folder lies on. */
 hypura_status hypura_os_drive_read(const char *path, hypura_os_drive *drive, hypura_error *error);
 
+/* Whether two paths lead to one file, which is there. */
+bool hypura_os_same_file(const char *a, const char *b);
+
 /* A pipe whose ends no program that this one starts inherits. False with errno
  * set, and both ends -1. */
 bool hypura_os_pipe(int ends[2]);

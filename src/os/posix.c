@@ -19,6 +19,13 @@
 #define MODIFIED(st) ((st)->st_mtim)
 #endif
 
+bool hypura_os_same_file(const char *a, const char *b)
+{
+    struct stat one;
+    struct stat other;
+    return stat(a, &one) == 0 && stat(b, &other) == 0 && one.st_dev == other.st_dev && one.st_ino == other.st_ino;
+}
+
 /* ---- anonymous memory --------------------------------------------------- */
 
 size_t hypura_os_page_bytes(void)
