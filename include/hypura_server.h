@@ -44,6 +44,8 @@ typedef struct hypura_server_options {
     uint32_t n_ubatch;      /* tokens of a prompt computed together at most; 0: as in hypura_model_options */
     uint32_t n_parallel;    /* conversations that a model computes together; 0: 4 */
     int n_threads;          /* 0: one for each core */
+    /* Of every model that writes text; the draft, a file or a name, of those alone that it fits. */
+    hypura_speculation speculation;
     bool context_shift;     /* an answer that reaches the end of its context goes on without what is oldest */
     const char *gpu;        /* ggml's names of the GPUs to use; "none": none; NULL: as in hypura_model_options */
     uint64_t vram_bytes;    /* each model may take of their memory, of all together; 0: what is free there */

@@ -43,7 +43,7 @@ static bool on_copied(void *user, const char *what, uint64_t done, uint64_t tota
 /* What the request says about the model, as the store keeps it. */
 static json_t *settings_of(const json_t *body, const char *from)
 {
-    static const char *const keys[] = {"parameters", "system", "template", "license", "messages"};
+    static const char *const keys[] = {"parameters", "system", "template", "license", "messages", "draft"};
     json_t *settings = json_object();
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         json_t *value = json_object_get(body, keys[i]);
@@ -82,7 +82,7 @@ static bool check(http_exchange *exchange, const json_t *body)
         if (value && !json_is_null(value) && !(json_is_string(value) && json_string_length(value) == 0)) {
             http_fail(exchange, 400,
                       "'%s' is not served: models are made with from, files, parameters, system, "
-                      "template, license and messages",
+                      "template, license, messages and draft",
                       refused[i]);
             return false;
         }

@@ -147,6 +147,7 @@ static void show(http_exchange *exchange, const hypura_model_entry *entry, bool 
     set_if(shown, "system", json_object_get(entry->settings, "system"));
     set_if(shown, "license", json_object_get(entry->settings, "license"));
     set_if(shown, "messages", json_object_get(entry->settings, "messages"));
+    set_if(shown, "draft", json_object_get(entry->settings, "draft"));
     set_if(shown, "model_info", json_object_get(described, "model_info"));
     set_if(shown, "projector_info", json_object_get(described, "projector_info"));
     set_if(shown, "tensors", json_object_get(described, "tensors"));

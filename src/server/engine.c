@@ -26,7 +26,7 @@
 
 extern char **environ;
 
-#define MAX_WORDS    64
+#define MAX_WORDS    80
 #define FOLDER_BYTES 80 /* the path of a socket has 108 bytes at most */
 #define POLL_US      (UINT64_C(20) * 1000)
 #define END_US       (UINT64_C(10) * 1000 * 1000)
@@ -59,6 +59,7 @@ typedef struct words {
     int n;
     const char *items[MAX_WORDS + 1];
     char numbers[16][24];
+    char share[24];
     int n_numbers;
     char sizes[HYPURA_MAX_GPUS * 24]; /* joined by + */
 } words;
@@ -90,6 +91,17 @@ static void add_sizes(words *to, const char *option, const uint64_t *values, int
     add_text(to, option, used > 0 ? to->sizes : NULL);
 }
 
+static void add_speculation(words *to, const hypura_speculation *speculation)
+{
+    add_text(to, "--draft", speculation->draft);
+    add_text(to, "--spec-type", speculation->types);
+    add_number(to, "--draft-max", speculation->n_max);
+    if (speculation->p_min > 0.0f) {
+        snprintf(to->share, sizeof(to->share), "%.9g", (double)speculation->p_min);
+        add_text(to, "--draft-p-min", to->share);
+    }
+}
+
 static void common_words(const engine_options *options, words *to)
 {
     memset(to, 0, sizeof(*to));
@@ -109,6 +121,7 @@ static void common_words(const engine_options *options, words *to)
     add_text(to, "--gpu-misses", options->gpu_misses == HYPURA_GPU_MISSES_CPU ? "cpu" : NULL);
     add_text(to, "--io-engine", options->io_engine);
     add_text(to, "--cache-dir", options->cache_dir);
+    add_speculation(to, &options->speculation);
 }
 
 /* Ours, but for variables of llama.cpp, which would change what was planned, and with how threads wait. */
@@ -222,10 +235,11 @@ hypura_status engine_estimate_get(const engine_options *options, engine_estimate
     int n_parallel;
     int code;
     const char *reason;
-    if (wait_status == 0 && json_unpack(told, "{s:I, s:I, s:i}", "memory_bytes", &memory, "floor_memory_bytes", &floor,
-                                        "n_sequences", &n_parallel) == 0) {
+    if (wait_status == 0 && json_unpack(told, "{s:I, s:I, s:i, s:s}", "memory_bytes", &memory, "floor_memory_bytes",
+                                        &floor, "n_sequences", &n_parallel, "draft_unfit", &reason) == 0) {
         *estimate = (engine_estimate){
             .memory_bytes = (uint64_t)memory, .floor_bytes = (uint64_t)floor, .n_parallel = (uint32_t)n_parallel};
+        snprintf(estimate->draft_unfit, sizeof(estimate->draft_unfit), "%s", reason);
     } else if (json_unpack(told, "{s:i, s:s}", "status", &code, "message", &reason) == 0) {
         status = hypura_fail(error, (hypura_status)code, "%s", reason);
     } else {

@@ -38,6 +38,7 @@ typedef struct engine_options {
     uint32_t n_batch; /* 0: the default */
     uint32_t n_parallel;
     int n_threads;
+    hypura_speculation speculation;
     bool context_shift;
     bool embeddings;
     bool reranking;
@@ -48,6 +49,7 @@ typedef struct engine_estimate {
     uint64_t memory_bytes; /* with everything held, or with all that the limits allow */
     uint64_t floor_bytes;  /* least that can run */
     uint32_t n_parallel;   /* of the conversations asked for, those that fit */
+    char draft_unfit[512]; /* why the draft model cannot be this one's: that is what it takes without; "": it can, or none was asked for */
 } engine_estimate;
 
 hypura_status engine_estimate_get(const engine_options *options, engine_estimate *estimate, hypura_error *error);

@@ -32,7 +32,7 @@ typedef struct figure {
 #define VRAM(purpose)   "gpu_memory_bytes", "purpose=\"" purpose "\"", "gauge", "Memory of GPUs."
 #define SECONDS(what)                                                                                                  \
     "seconds_total", "spent=\"" what "\"", "counter", "Time inside paged nodes, by what it was spent on."
-#define TOKENS(what) "tokens_total", "kind=\"" what "\"", "counter", "Tokens read and generated."
+#define TOKENS(what) "tokens_total", "kind=\"" what "\"", "counter", "Tokens read, generated, guessed, guessed right."
 
 /* Figures of one metric stand together. */
 static const figure figures_of_model[] = {
@@ -48,6 +48,7 @@ static const figure figures_of_model[] = {
     {"tiers", "kv_bytes", OF(kv_bytes), UNSIGNED_64, MEMORY("kv")},
     {"tiers", "compute_bytes", OF(compute_bytes), UNSIGNED_64, MEMORY("compute")},
     {"tiers", "overhead_bytes", OF(overhead_bytes), UNSIGNED_64, MEMORY("overhead")},
+    {"tiers", "draft_bytes", OF(draft_bytes), UNSIGNED_64, MEMORY("draft")},
     {"gpu", "weight_bytes", OF(vram_weight_bytes), UNSIGNED_64, VRAM("weights")},
     {"gpu", "slot_bytes", OF(vram_slot_bytes), UNSIGNED_64, VRAM("slots")},
     {"gpu", "other_bytes", OF(vram_other_bytes), UNSIGNED_64, VRAM("other")},
@@ -77,6 +78,8 @@ static const figure figures_of_model[] = {
     {"experts", "experts", OF(n_experts), UNSIGNED_32, "experts", NULL, "gauge", "Experts that share the slots."},
     {"counters", "prompt_tokens", OF(prompt_tokens), UNSIGNED_64, TOKENS("prompt")},
     {"counters", "generated_tokens", OF(generated_tokens), UNSIGNED_64, TOKENS("generated")},
+    {"counters", "drafted_tokens", OF(drafted_tokens), UNSIGNED_64, TOKENS("drafted")},
+    {"counters", "accepted_tokens", OF(accepted_tokens), UNSIGNED_64, TOKENS("accepted")},
     {"counters", "bytes_read", OF(paging.bytes_read), UNSIGNED_64, "read_bytes_total", NULL, "counter",
      "Weights read from the drive."},
     {"counters", "bytes_needed", OF(paging.bytes_needed), UNSIGNED_64, "needed_bytes_total", NULL, "counter",
@@ -187,6 +190,8 @@ static json_t *model_json(const hypura_figures_model *model)
         (void)json_object_set_new(group, f->key, value_of(model, f));
     }
     (void)json_object_set_new(json_object_get(object, "gpu"), "devices", gpus_json(model));
+    const bool guesses = model->speculation && model->speculation[0] != '\0';
+    (void)json_object_set_new(object, "speculation", guesses ? json_string(model->speculation) : json_null());
     (void)json_object_set_new(object, "io_engine", json_string(model->paging.io_engine));
     (void)json_object_set_new(object, "direct_io", json_boolean(model->paging.direct_io));
     return object;

@@ -26,6 +26,7 @@ typedef struct hypura_figures_model {
     const char *name;
     const char *state; /* "loading", "ready", "stopping", "failed" */
     const char *mode;  /* hypura_mode_name; "" until it is known */
+    const char *speculation; /* what guesses, hypura_speculation_types; "" or NULL: nothing */
     int64_t     pid;   /* of the child; 0: none */
     double      load_share; /* of loading, 0 to 1 */
     int64_t     expires_unix_s; /* when it is unloaded if nobody asks; 0: never */
@@ -41,7 +42,8 @@ typedef struct hypura_figures_model {
     uint64_t drive_bytes; /* weights that are on the drive alone */
     uint64_t kv_bytes;
     uint64_t compute_bytes;
-    uint64_t overhead_bytes;
+    uint64_t overhead_bytes; /* without draft_bytes */
+    uint64_t draft_bytes;
     uint64_t vram_weight_bytes; /* of the GPUs' memory: weights that stay there, slots for experts, and the rest */
     uint64_t vram_slot_bytes;
     uint64_t vram_other_bytes;
@@ -52,6 +54,8 @@ typedef struct hypura_figures_model {
     /* counters, since the child started */
     uint64_t          prompt_tokens;
     uint64_t          generated_tokens;
+    uint64_t          drafted_tokens;  /* guessed, and of these */
+    uint64_t          accepted_tokens; /* those that came to be */
     hypura_statistics paging;
 } hypura_figures_model;
 

@@ -126,13 +126,14 @@ static void fill_options(const server_fleet *fleet, const fleet_member *member, 
 
 /* With the lock held, given up meanwhile. member is in the list, LOADING. */
 static hypura_status load_as(server_fleet *fleet, fleet_member *member, const char *defaults,
-                             bool (*cancelled)(void *user), void *user, hypura_error *error)
+                             const hypura_speculation *speculation, bool (*cancelled)(void *user), void *user, hypura_error *error)
 {
     engine_options options;
     engine_estimate estimate;
     char states[4096];
     fill_options(fleet, member, &options);
     options.defaults = defaults;
+    options.speculation = *speculation;
     pthread_mutex_unlock(&fleet->lock);
     const char *root = fleet->options.state_folder;
     if (root && prefix_folder(root, member->entry, states, sizeof states)) {
@@ -141,9 +142,13 @@ static hypura_status load_as(server_fleet *fleet, fleet_member *member, const ch
         server_log(LOG_WARN, "no folder for conversations can be made in %s: none are kept", root);
     }
     hypura_status status = engine_estimate_get(&options, &estimate, error);
+    if (status == HYPURA_OK) {
+        status = fleet_check_draft(member, &estimate, &options.speculation, error);
+    }
     pthread_mutex_lock(&fleet->lock);
     if (status == HYPURA_OK) {
         member->wanted_bytes = estimate.memory_bytes;
+
         status = fleet_make_room(fleet, member, &estimate, cancelled, user, error);
     } else if (status == HYPURA_ERR_BUDGET) {
         char reason[sizeof(error->message)] = "";
@@ -174,10 +179,13 @@ static hypura_status load_as(server_fleet *fleet, fleet_member *member, const ch
         member->engine = started;
         member->memory_bytes = fleet_taken_bytes(started, member->memory_bytes);
         fleet->n_loads++;
+        fleet_describe_speculation(&options.speculation, member->speculation, sizeof(member->speculation));
         char memory[HYPURA_SIZE_TEXT];
-        server_log(LOG_INFO, "%s: loaded in %.2f s, %s of memory", member->entry->name,
+        server_log(LOG_INFO, "%s: loaded in %.2f s, %s of memory%s%s%s%s", member->entry->name,
                    (double)(hypura_clock_us() - begin_us) / 1e6,
-                   hypura_size_format(member->memory_bytes, memory, sizeof memory));
+                   hypura_size_format(member->memory_bytes, memory, sizeof memory),
+                   member->speculation[0] ? ", speculation: " : "", member->speculation,
+                   options.speculation.draft ? " " : "", options.speculation.draft ? options.speculation.draft : "");
     }
     return status;
 }
@@ -185,14 +193,24 @@ static hypura_status load_as(server_fleet *fleet, fleet_member *member, const ch
 static hypura_status load(server_fleet *fleet, fleet_member *member, bool (*cancelled)(void *user), void *user,
                           hypura_error *error)
 {
+    const hypura_model_entry *draft = NULL;
+    hypura_speculation speculation;
     json_t *defaults = NULL;
+    pthread_mutex_unlock(&fleet->lock);
     hypura_status status = ollama_defaults(member->entry->settings, &defaults, error);
-    char *text = defaults ? json_dumps(defaults, JSON_COMPACT) : NULL;
     if (status == HYPURA_OK) {
-        status = load_as(fleet, member, text, cancelled, user, error);
+        status = fleet_choose_speculation(fleet, member, &speculation, &draft, error);
+    }
+    char *text = defaults ? json_dumps(defaults, JSON_COMPACT) : NULL;
+    pthread_mutex_lock(&fleet->lock);
+    if (status == HYPURA_OK) {
+        status = load_as(fleet, member, text, &speculation, cancelled, user, error);
     }
     free(text);
     json_decref(defaults);
+    if (draft) {
+        hypura_model_entry_release(draft);
+    }
     return status;
 }
 
@@ -404,6 +422,7 @@ size_t fleet_list(server_fleet *fleet, fleet_info **infos)
                              .ready = member->state == MEMBER_READY,
                              .n_users = member->n_users,
                              .memory_bytes = member->memory_bytes};
+        snprintf(info->speculation, sizeof info->speculation, "%s", member->speculation);
         info->expires_s = member->n_users > 0 || !info->ready ? (double)NAN
                           : member->expires_us == UINT64_MAX  ? -1
                           : member->expires_us > now_us       ? (double)(member->expires_us - now_us) / 1e6
@@ -439,7 +458,8 @@ void fleet_count(server_fleet *fleet, fleet_counts *counts)
 
 /* ---- opening and closing ------------------------------------------------------------------------ */
 
-hypura_status fleet_open(const hypura_server_options *options, server_fleet **opened, hypura_error *error)
+hypura_status fleet_open(const hypura_server_options *options, hypura_models *models, server_fleet **opened,
+                         hypura_error *error)
 {
     server_fleet *fleet = calloc(1, sizeof(*fleet));
     *opened = NULL;
@@ -447,6 +467,7 @@ hypura_status fleet_open(const hypura_server_options *options, server_fleet **op
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a server");
     }
     fleet->options = *options;
+    fleet->models = models;
     fleet->memory_bytes = options->memory_bytes;
     pthread_mutex_init(&fleet->lock, NULL);
     hypura_cond_init(&fleet->changed);

@@ -26,7 +26,9 @@
 typedef struct server_fleet server_fleet;
 typedef struct fleet_member fleet_member;
 
-hypura_status fleet_open(const hypura_server_options *options, server_fleet **opened, hypura_error *error);
+/* models: in which names of drafts are looked up. */
+hypura_status fleet_open(const hypura_server_options *options, hypura_models *models, server_fleet **opened,
+                         hypura_error *error);
 /* Ends all engines. Nothing is in use any more. */
 void fleet_close(server_fleet *fleet);
 
@@ -70,6 +72,7 @@ typedef struct fleet_info {
     uint64_t memory_bytes;
     double expires_s; /* from now; below 0: never; NAN: in use */
     int pid;
+    char speculation[128]; /* what guesses, as hypura_speculation_types names it, by comma; "": nothing */
     char socket[108]; /* of its engine; "" while there is none */
     bool has_live;
     hypura_live_record live;

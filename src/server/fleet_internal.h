@@ -29,6 +29,7 @@ struct fleet_member {
     bool ended;    /* its process is no more */
     bool retiring; /* to end with its last use */
     fleet_settings settings; /* as asked for */
+    char speculation[128];   /* once it is loaded: what guesses */
     uint32_t n_users;
     uint64_t memory_bytes;
     uint64_t wanted_bytes; /* with all of its weights held */
@@ -38,6 +39,7 @@ struct fleet_member {
 
 struct server_fleet {
     hypura_server_options options;
+    hypura_models *models;
     run_folder run_folder;
     uint64_t memory_bytes;
     pthread_mutex_t lock;
@@ -74,5 +76,15 @@ hypura_status fleet_fail_too_large(const server_fleet *fleet, const fleet_member
 /* Memory that nobody waits for goes to a member that was loaded or left with less than it wants. Gives up the lock
  * meanwhile. False when there is none that grew. */
 bool fleet_grow_one(server_fleet *fleet);
+
+/* ---- fleet_speculation.c: without the lock, of a member that is LOADING -------------- */
+
+/* What the model and the server ask for. *draft: holds the model's own, whose path chosen points to; or NULL. */
+hypura_status fleet_choose_speculation(server_fleet *fleet, const fleet_member *member, hypura_speculation *chosen,
+                                       const hypura_model_entry **draft, hypura_error *error);
+/* Leaves the draft out where it is not for this model, unless it is the model's own: HYPURA_ERR_UNSUPPORTED. */
+hypura_status fleet_check_draft(const fleet_member *member, const engine_estimate *estimate, hypura_speculation *chosen,
+                                hypura_error *error);
+void fleet_describe_speculation(const hypura_speculation *chosen, char *text, size_t capacity);
 
 #endif

@@ -25,6 +25,8 @@ typedef struct engine_tokens {
     bool settled; /* read while nobody used it: nothing has changed unless somebody does */
     uint64_t prompt;
     uint64_t generated;
+    uint64_t drafted; /* of requests that have ended */
+    uint64_t accepted;
 } engine_tokens;
 
 struct server_meter {
@@ -153,6 +155,8 @@ static bool ask_tokens(const char *socket, engine_tokens *tokens)
     if (ok) {
         tokens->prompt = metric(a->text, "prompt_tokens_total");
         tokens->generated = metric(a->text, "tokens_predicted_total");
+        tokens->drafted = metric(a->text, "spec_decode_num_draft_tokens_total");
+        tokens->accepted = metric(a->text, "spec_decode_num_accepted_tokens_total");
         ok = ask(a, socket, "/slots");
     }
     if (ok) {
@@ -201,7 +205,8 @@ static void fill_plan(hypura_figures_model *model, const hypura_live_record *liv
     model->drive_bytes = plan->nvme_bytes;
     model->kv_bytes = plan->kv_bytes;
     model->compute_bytes = plan->compute_bytes;
-    model->overhead_bytes = plan->overhead_bytes;
+    model->overhead_bytes = plan->overhead_bytes - plan->draft_bytes;
+    model->draft_bytes = plan->draft_bytes;
     model->vram_weight_bytes = plan->vram_resident_bytes;
     model->vram_slot_bytes = plan->vram_slot_bytes;
     model->vram_other_bytes = plan->vram_bytes - plan->vram_resident_bytes - plan->vram_slot_bytes;
@@ -224,6 +229,7 @@ static void fill_model(server_meter *meter, const fleet_info *info, hypura_figur
     *model = (hypura_figures_model){.name = info->entry->name,
                                     .state = info->ready ? "ready" : "loading",
                                     .mode = "",
+                                    .speculation = info->speculation,
                                     .pid = info->pid,
                                     .load_share = info->ready ? 1.0 : 0.0};
     if (!isnan(info->expires_s) && info->expires_s >= 0) {
@@ -247,6 +253,8 @@ static void fill_model(server_meter *meter, const fleet_info *info, hypura_figur
         const engine_tokens tokens = tokens_of(meter, info);
         model->prompt_tokens = tokens.prompt;
         model->generated_tokens = tokens.generated;
+        model->drafted_tokens = tokens.drafted;
+        model->accepted_tokens = tokens.accepted;
     }
 }
 

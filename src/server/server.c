@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #define DEFAULT_REQUESTS   128
 #define DEFAULT_BODY_BYTES (UINT64_C(64) << 20)
@@ -57,6 +58,24 @@ static hypura_status choose_memory(hypura_server_options *options, hypura_error 
     return status;
 }
 
+/* A draft is a file, or the name of a model. */
+static hypura_status find_draft(hypura_server *server, hypura_error *error)
+{
+    hypura_speculation *speculation = &server->options.speculation;
+    if (!speculation->draft || access(speculation->draft, R_OK) == 0) {
+        return HYPURA_OK;
+    }
+    const hypura_status status =
+        hypura_models_find(server->models, speculation->draft, HYPURA_FIND_TYPED, &server->draft, error);
+    if (status == HYPURA_OK && !server->draft) {
+        return hypura_fail(error, HYPURA_ERR_USAGE,
+                           "the draft '%s' is neither a file nor a model that is there: pull it, or name its file",
+                           speculation->draft);
+    }
+    speculation->draft = status == HYPURA_OK ? server->draft->path : NULL;
+    return status;
+}
+
 static hypura_status open_parts(hypura_server *server, hypura_error *error)
 {
     const hypura_server_options *options = &server->options;
@@ -76,11 +95,14 @@ static hypura_status open_parts(hypura_server *server, hypura_error *error)
                                .write_s = WRITE_S};
     hypura_status status = hypura_models_open(&models, &server->models, error);
     if (status == HYPURA_OK) {
+        status = find_draft(server, error);
+    }
+    if (status == HYPURA_OK) {
         server->meter = meter_open();
         status = server->meter ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a server");
     }
     if (status == HYPURA_OK) {
-        status = fleet_open(options, &server->fleet, error);
+        status = fleet_open(options, server->models, &server->fleet, error);
     }
     return status == HYPURA_OK ? http_open(&http, server, &server->http, error) : status;
 }
@@ -180,6 +202,9 @@ void hypura_server_close(hypura_server *server)
     }
     http_close(server->http);
     fleet_close(server->fleet);
+    if (server->draft) {
+        hypura_model_entry_release(server->draft);
+    }
     hypura_models_close(server->models);
     meter_close(server->meter);
     upstream_end();

@@ -16,6 +16,7 @@
 struct hypura_server {
     hypura_server_options options;
     hypura_models *models;
+    const hypura_model_entry *draft; /* held: the server's draft model, where it was named and no file; or NULL */
     server_fleet *fleet;
     http_daemon *http;
     struct server_meter *meter;

@@ -12,7 +12,7 @@
  * In the folder, hf.co/user/repo:Q4_K_M is hf.co/user/repo@Q4_K_M.gguf (or its
  * parts, @Q4_K_M-00001-of-00003.gguf ...), mario:latest is mario.gguf; beside it
  *
- *     STEM.json            settings: parameters, system, template, license, messages
+ *     STEM.json            settings: parameters, system, template, license, messages, draft
  *     STEM.mmproj.gguf     projector; one whose own name fits is found as well
  *
  * What always holds:
@@ -79,7 +79,7 @@ typedef struct hypura_model_entry {
     uint64_t    n_parameters;
     int64_t     context_length;
     /* Object with any of: parameters (object), system, template (strings), license
-     * (string or array), messages (array), from (string). Empty when there are none. */
+     * (string or array), messages (array), from, draft (strings). Empty when there are none. */
     json_t *settings;
 } hypura_model_entry;
 

@@ -38,6 +38,7 @@ static const struct {
     {"parameters", JSON_OBJECT, JSON_OBJECT}, {"system", JSON_STRING, JSON_STRING},
     {"template", JSON_STRING, JSON_STRING},   {"license", JSON_STRING, JSON_ARRAY},
     {"messages", JSON_ARRAY, JSON_ARRAY},     {"from", JSON_STRING, JSON_STRING},
+    {"draft", JSON_STRING, JSON_STRING},
 };
 
 static hypura_status check_settings(const json_t *settings, hypura_error *error)

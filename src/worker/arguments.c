@@ -5,6 +5,8 @@
 
 #include "base/size.h"
 #include "base/status.h"
+#include "engine/speculation.h"
+#include "engine/speculation_shim.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -14,7 +16,7 @@
 #include <string.h>
 
 #define SERVER_BATCH 2048 /* tokens that llama.cpp's server hands over at once, unless it is told */
-#define MAX_CONTEXTS 10 /* an answer takes that many at most, unless its request says how long it may be */
+#define MAX_CONTEXTS 10   /* an answer takes that many at most, unless its request says how long it may be */
 
 static bool parse_unsigned(const char *text, uint32_t *value)
 {
@@ -23,6 +25,14 @@ static bool parse_unsigned(const char *text, uint32_t *value)
     const unsigned long parsed = strtoul(text, &end, 10);
     *value = (uint32_t)parsed;
     return text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0 && parsed <= INT32_MAX;
+}
+
+static bool parse_share(const char *text, float *value)
+{
+    char *end;
+    errno = 0;
+    *value = strtof(text, &end);
+    return text[0] != '\0' && *end == '\0' && errno == 0 && *value >= 0.0f && *value <= 1.0f;
 }
 
 /* On all GPUs, or on each: 4G+8G. */
@@ -106,6 +116,16 @@ static bool take(int option, const char *value, hypura_worker_arguments *to)
     case 't':
         to->model.n_threads = parse_unsigned(value, &number) ? (int)number : -1;
         return to->model.n_threads >= 0;
+    case 'a':
+        to->model.speculation.draft = value;
+        return true;
+    case 'A':
+        to->model.speculation.types = value;
+        return true;
+    case 'x':
+        return parse_unsigned(value, &to->model.speculation.n_max) && to->model.speculation.n_max > 0;
+    case 'y':
+        return parse_share(value, &to->model.speculation.p_min);
     case 'S':
         to->context_shift = true;
         return true;
@@ -150,6 +170,10 @@ hypura_status hypura_worker_parse(int argc, char **argv, hypura_worker_arguments
         {"batch", required_argument, NULL, 'b'},
         {"parallel", required_argument, NULL, 'P'},
         {"threads", required_argument, NULL, 't'},
+        {"draft", required_argument, NULL, 'a'},
+        {"spec-type", required_argument, NULL, 'A'},
+        {"draft-max", required_argument, NULL, 'x'},
+        {"draft-p-min", required_argument, NULL, 'y'},
         {"context-shift", no_argument, NULL, 'S'},
         {"embeddings", no_argument, NULL, 'e'},
         {"reranking", no_argument, NULL, 'r'},
@@ -213,6 +237,11 @@ static void add_number(hypura_worker_words *words, const char *option, uint64_t 
     hypura_worker_add_copy(words, option, text);
 }
 
+static void add_speculation(void *user, const char *option, const char *value)
+{
+    hypura_worker_add_copy(user, option, value);
+}
+
 void hypura_worker_server_words(const hypura_worker_arguments *arguments, const hypura_preparation *prepared,
                                 hypura_worker_words *words)
 {
@@ -262,6 +291,9 @@ void hypura_worker_server_words(const hypura_worker_arguments *arguments, const 
         add(words, "--context-shift");
         /* As Ollama: a model that never ends would go on for ever. */
         add_number(words, "--predict", (uint64_t)context->n_context / context->n_sequences * MAX_CONTEXTS);
+    }
+    if (hypura_speculation_wanted(&arguments->model.speculation)) {
+        hypura_shim_speculation_words(&arguments->model.speculation, add_speculation, words);
     }
     if (arguments->reranking) {
         add(words, "--reranking");

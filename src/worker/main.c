@@ -39,13 +39,14 @@ static int fail(const hypura_error *error)
     return error->status == HYPURA_ERR_USAGE ? 2 : 1;
 }
 
-static int print_estimate(const hypura_worker_model *model)
+/* unfit: why the model goes without the draft that was asked for, or "". */
+static int print_estimate(const hypura_worker_model *model, const char *unfit)
 {
     const hypura_plan *plan = model->prepared.plan;
     const uint64_t other = plan->kv_bytes + plan->compute_bytes + plan->overhead_bytes;
-    json_t *estimate = json_pack("{s:I, s:I, s:I, s:i}", "memory_bytes", (json_int_t)(plan->weights_bytes + other),
+    json_t *estimate = json_pack("{s:I, s:I, s:I, s:i, s:s}", "memory_bytes", (json_int_t)(plan->weights_bytes + other),
                                  "floor_memory_bytes", (json_int_t)plan->floor_memory_bytes, "kv_bytes",
-                                 (json_int_t)plan->kv_bytes, "n_sequences", (int)model->prepared.context.n_sequences);
+                                 (json_int_t)plan->kv_bytes, "n_sequences", (int)model->prepared.context.n_sequences, "draft_unfit", unfit);
     const int failed = estimate ? json_dumpf(estimate, stdout, JSON_COMPACT) : -1;
     json_decref(estimate);
     printf("\n");
@@ -102,11 +103,15 @@ int main(int argc, char **argv)
     hypura_worker_model model;
     hypura_live *live = NULL;
     hypura_error error = {0};
+    hypura_error unfit = {0};
     if (hypura_worker_parse(argc, argv, &arguments, &error) != HYPURA_OK) {
         return fail(&error);
     }
     if (!arguments.estimate && hypura_live_open(arguments.live, &live, &error) != HYPURA_OK) {
         return fail(&error);
+    }
+    if (arguments.estimate && arguments.model.speculation.draft) {
+        (void)hypura_worker_model_takes_draft(&arguments, &unfit);
     }
     if (hypura_worker_model_prepare(&arguments, &model, &error) != HYPURA_OK) {
         if (live) {
@@ -114,7 +119,7 @@ int main(int argc, char **argv)
         }
         return arguments.estimate ? fail_estimate(&error) : fail(&error);
     }
-    const int code = arguments.estimate ? print_estimate(&model) : serve(&arguments, &model, live);
+    const int code = arguments.estimate ? print_estimate(&model, unfit.message) : serve(&arguments, &model, live);
     hypura_worker_model_close(&model);
     return code;
 }

@@ -6,6 +6,7 @@
 #include "backend/backend.h"
 #include "base/status.h"
 #include "engine/llama_log.h"
+#include "engine/speculation.h"
 #include "engine/trunk.h"
 
 #include "llama.h"
@@ -50,6 +51,30 @@ hypura_status hypura_worker_model_prepare(const hypura_worker_arguments *argumen
     }
 }
 
+bool hypura_worker_model_takes_draft(hypura_worker_arguments *arguments, hypura_error *error)
+{
+    hypura_speculation *speculation = &arguments->model.speculation;
+    hypura_speculation_needs needs;
+    hypura_map *map = NULL;
+    hypura_context_options context = {
+        .n_context = arguments->model.n_context, .n_ubatch = 1, .n_sequences = 1, .n_threads = 1};
+    hypura_status status = hypura_speculation_check(speculation, arguments->model.path, error);
+    if (status == HYPURA_OK) {
+        status = hypura_map_open(arguments->model.path, &map, error);
+    }
+    if (status == HYPURA_OK) {
+        status = hypura_load_sizes(map, false, &context.n_context, &context.n_ubatch, error);
+    }
+    if (status == HYPURA_OK) {
+        status = hypura_speculation_plan(speculation, map, &context, &needs, error);
+    }
+    hypura_map_close(map);
+    if (status != HYPURA_OK) {
+        speculation->draft = NULL;
+    }
+    return status == HYPURA_OK;
+}
+
 void hypura_worker_model_offer(hypura_worker_model *model)
 {
     offered = model;
@@ -58,6 +83,8 @@ void hypura_worker_model_offer(hypura_worker_model *model)
 void hypura_worker_model_close(hypura_worker_model *model)
 {
     offered = NULL;
+    llama_model_free(model->draft);
+    model->draft = NULL;
     hypura_gpus_close(&model->gpus);
     hypura_pager_close(model->pager);
     model->pager = NULL;
@@ -121,13 +148,15 @@ static struct llama_model *load_offered(hypura_worker_model *model)
 {
     const hypura_preparation *p = &model->prepared;
     const bool resident = p->plan->mode == HYPURA_MODE_RESIDENT;
+    const char *draft = model->arguments->model.speculation.draft;
     struct llama_model *llama = NULL;
     hypura_load_lock();
-    const hypura_status status =
-        resident
-            ? hypura_load_model(p->map, HYPURA_LOAD_RESIDENT, &p->gpus, p->plan->form,
-                                model->progress, model->progress_user, &llama, &model->error)
-            : load_paged(model, &llama, &model->error);
+    hypura_status status = draft ? hypura_speculation_load(draft, &model->draft, &model->error) : HYPURA_OK;
+    if (status == HYPURA_OK) {
+        status = resident ? hypura_load_model(p->map, HYPURA_LOAD_RESIDENT, &p->gpus, p->plan->form, model->progress,
+                                              model->progress_user, &llama, &model->error)
+                          : load_paged(model, &llama, &model->error);
+    }
     if (status == HYPURA_OK && resident) {
         hypura_trunk_collapse(llama);
     }
@@ -142,6 +171,11 @@ __attribute__((visibility("default"))) struct llama_model *llama_model_load_from
 {
     if (offered && strcmp(path, offered->arguments->model.path) == 0) {
         return load_offered(offered);
+    }
+    if (offered && offered->draft && strcmp(path, offered->arguments->model.speculation.draft) == 0) {
+        struct llama_model *draft = offered->draft;
+        offered->draft = NULL;
+        return draft;
     }
     return llama_model_load_from_splits(&path, 1, params);
 }

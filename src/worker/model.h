@@ -5,7 +5,8 @@
  * The server loads through llama_model_load_from_file. This program defines that
  * function, and so takes libllama's place for that call (the dynamic linker prefers
  * the program's): the same placement as in `hypura run`, with nothing of the server
- * changed. Other files, a draft model perhaps, are loaded as they always are.
+ * changed. A draft model is loaded before it: what is read later then finds its memory
+ * taken. Other files are loaded as they always are.
  */
 #ifndef HYPURA_WORKER_MODEL_H
 #define HYPURA_WORKER_MODEL_H
@@ -23,6 +24,7 @@ typedef struct hypura_worker_model {
     hypura_preparation prepared;
     _Atomic(hypura_pager *) pager; /* NULL until loaded, and where nothing is paged */
     hypura_gpus gpus;              /* none where no experts are paged over them */
+    struct llama_model *draft;   /* loaded, and not asked for by the server yet; NULL: none */
     atomic_bool loaded;
     hypura_error error;          /* why loading failed; for the thread that runs the server */
     hypura_progress_fn progress; /* of loading; by the thread that loads */
@@ -33,7 +35,9 @@ typedef struct hypura_worker_model {
  * a quarter of the memory. */
 hypura_status hypura_worker_model_prepare(const hypura_worker_arguments *arguments, hypura_worker_model *model,
                                           hypura_error *error);
-/* From here on llama_model_load_from_file on this model's path loads it as planned. model lives as long as the process.
+/* Whether its draft model fits it; where not, error tells why, and the model is planned without. For an estimate. */
+bool hypura_worker_model_takes_draft(hypura_worker_arguments *arguments, hypura_error *error);
+/* From here on llama_model_load_from_file on this model's path loads it as planned, and on its draft's. model lives as long as the process.
  */
 void hypura_worker_model_offer(hypura_worker_model *model);
 /* After the server has ended. */

@@ -26,6 +26,10 @@ static const hypura_figures_model models[] = {
      .n_expert_slots = 5,
      .n_experts = 9,
      .generated_tokens = 123,
+     .speculation = "draft-simple",
+     .draft_bytes = 98,
+     .drafted_tokens = 30,
+     .accepted_tokens = 20,
      .expires_unix_s = 1000000000,
      .paging = {.bytes_read = 77,
                 .bytes_needed = 100,
@@ -76,6 +80,10 @@ static void json_has_every_group(void **state)
     assert_true(json_integer_value(json_object_get(tiers, "drive_bytes")) == INT64_MAX);
     const json_t *counters = json_object_get(model, "counters");
     assert_int_equal(json_integer_value(json_object_get(counters, "bytes_hit")), 23);
+    assert_int_equal(json_integer_value(json_object_get(counters, "drafted_tokens")), 30);
+    assert_int_equal(json_integer_value(json_object_get(counters, "accepted_tokens")), 20);
+    assert_int_equal(json_integer_value(json_object_get(tiers, "draft_bytes")), 98);
+    assert_string_equal(json_string_value(json_object_get(model, "speculation")), "draft-simple");
     const json_t *gpu = json_object_get(model, "gpu");
     assert_int_equal(json_integer_value(json_object_get(gpu, "slot_bytes")), 13);
     assert_int_equal(json_integer_value(json_object_get(gpu, "bytes_uploaded")), 31);
@@ -88,6 +96,7 @@ static void json_has_every_group(void **state)
     assert_true(json_real_value(json_object_get(counters, "compute_s")) == 0.0); /* JSON has no NaN */
     const json_t *second = json_array_get(json_object_get(root, "models"), 1);
     assert_true(json_is_null(json_object_get(second, "expires_at")));
+    assert_true(json_is_null(json_object_get(second, "speculation")));
     free(text);
     json_decref(back);
     json_decref(root);

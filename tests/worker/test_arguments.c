@@ -47,6 +47,48 @@ static void what_the_front_says_is_taken(void **state)
     assert_int_equal(arguments.n_sequences, 2);
 }
 
+static const char *word_after(const hypura_worker_words *words, const char *option)
+{
+    for (int i = 0; i + 1 < words->n; i++) {
+        if (strcmp(words->words[i], option) == 0) {
+            return words->words[i + 1];
+        }
+    }
+    return NULL;
+}
+
+/* What guesses is llama.cpp's server's to run, and is told in its words; it looks for a GPU for the draft otherwise. */
+static void guesses_are_told_the_server(void **state)
+{
+    (void)state;
+    hypura_worker_arguments arguments;
+    hypura_error error = {0};
+    hypura_preparation prepared = {.context = {.n_context = 64, .n_sequences = 1, .n_ubatch = 32, .n_threads = 1}};
+    static hypura_worker_words words;
+    const char *const draft[] = {NEEDED, "--draft=d.gguf", "--draft-max=6", "--draft-p-min=0.25", "--spec-type=ngram-mod", NULL};
+    assert_int_equal(parse(draft, &arguments, &error), HYPURA_OK);
+    hypura_worker_server_words(&arguments, &prepared, &words);
+    assert_string_equal(word_after(&words, "--spec-type"), "ngram-mod,draft-simple");
+    assert_string_equal(word_after(&words, "--spec-draft-model"), "d.gguf");
+    assert_string_equal(word_after(&words, "--spec-draft-n-max"), "6");
+    assert_string_equal(word_after(&words, "--spec-draft-p-min"), "0.25");
+    assert_string_equal(word_after(&words, "--spec-draft-device"), "none");
+    assert_string_equal(word_after(&words, "--spec-ngram-mod-n-max"), "6");
+    assert_null(word_after(&words, "--spec-ngram-simple-size-m"));
+
+    const char *const text[] = {NEEDED, "--spec-type=ngram-simple", NULL};
+    assert_int_equal(parse(text, &arguments, &error), HYPURA_OK);
+    hypura_worker_server_words(&arguments, &prepared, &words);
+    assert_string_equal(word_after(&words, "--spec-type"), "ngram-simple");
+    assert_string_equal(word_after(&words, "--spec-ngram-simple-size-m"), "48");
+    assert_null(word_after(&words, "--spec-draft-model"));
+
+    const char *const none[] = {NEEDED, NULL};
+    assert_int_equal(parse(none, &arguments, &error), HYPURA_OK);
+    hypura_worker_server_words(&arguments, &prepared, &words);
+    assert_null(word_after(&words, "--spec-type"));
+}
+
 static void what_is_wrong_is_named(void **state)
 {
     (void)state;
@@ -58,6 +100,8 @@ static void what_is_wrong_is_named(void **state)
                 {{NEEDED, "--memory=much", NULL}, "--memory much cannot"},
                 {{NEEDED, "--parallel=0", NULL}, "--parallel 0 cannot"},
                 {{NEEDED, "--threads=-1", NULL}, "--threads -1 cannot"},
+                {{NEEDED, "--draft-max=0", NULL}, "--draft-max 0 cannot"},
+                {{NEEDED, "--draft-p-min=2", NULL}, "--draft-p-min 2 cannot"},
                 {{NEEDED, "--context=2147483648", NULL}, "--context 2147483648 cannot"},
                 {{NEEDED, "--vram=1G+", NULL}, "--vram 1G+ cannot"},
                 {{NEEDED, "--vram=1G+1G+1G+1G+1G+1G+1G+1G+1G+1G+1G+1G+1G+1G+1G+1G+1G", NULL}, "cannot be understood"}};
@@ -130,6 +174,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_the_front_says_is_taken),
+        cmocka_unit_test(guesses_are_told_the_server),
         cmocka_unit_test(what_is_wrong_is_named),
         cmocka_unit_test(parameters_become_options),
         cmocka_unit_test(parameters_that_no_option_takes_are_named),
