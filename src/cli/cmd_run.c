@@ -42,6 +42,7 @@ typedef struct run_arguments {
     hypura_client *client; /* of the server */
     hypura_vram_limit vram;
     const char *gpu_misses;
+    hypura_speculation_arguments speculation;
     const char *prompt_file;
     const char *template_file;
     const char *stats_file;
@@ -76,6 +77,8 @@ static hypura_status check_arguments(const run_arguments *run, hypura_error *err
         {run->server && run->stats_file, "--server and --stats-json"},
         {run->server && run->model.trace, "--server and --trace"},
         {run->server && run->template_file, "--server and --template"},
+        {run->server && run->speculation.draft, "--server and --draft"},
+        {run->server && run->speculation.types.n > 0, "--server and --spec-type"},
         {run->server && run->model.gpu, "--server and --gpu"},
         {run->server && (vram->bytes > 0 || vram->percent > 0 || run->vram.each[0] > 0), "--server and --vram"},
         {run->server && run->gpu_misses, "--server and --gpu-misses"},
@@ -294,6 +297,13 @@ static void describe_run(const hypura_model *model, const run_arguments *run)
     } else {
         hypura_output_note("sampling   the most likely token");
     }
+    if (run->model.speculation.draft) {
+        hypura_output_note("draft      %s, %s of memory", run->model.speculation.draft,
+                           hypura_output_size(hypura_model_plan(model)->draft_bytes));
+    }
+    if (run->model.speculation.types) {
+        hypura_output_note("guesses    %s", run->model.speculation.types);
+    }
     hypura_output_note("%s", "");
 }
 
@@ -398,6 +408,9 @@ static hypura_status run_checked(run_arguments *run, const char *name, const hyp
     if (status == HYPURA_OK && !run->server) {
         status = hypura_environment_find_model(environment, name, run->path, error);
     }
+    if (status == HYPURA_OK && !run->server) {
+        status = hypura_speculation_resolve(environment, &run->speculation, &run->model.speculation, error);
+    }
     if (status == HYPURA_OK) {
         status = choose_seed(run, error);
     }
@@ -449,6 +462,10 @@ int hypura_command_run(const hypura_environment *environment, int argc, char *co
         hypura_option_gpu_misses(&run.gpu_misses),
         hypura_option_threads(&run.model.n_threads),
         hypura_option_ubatch(&run.model.n_ubatch),
+        hypura_option_draft(&run.speculation),
+        hypura_option_spec_type(&run.speculation),
+        hypura_option_draft_max(&run.speculation),
+        hypura_option_draft_p_min(&run.speculation),
         {"temp", "F", "temperature, 0: the most likely token (default: 0.8)", HYPURA_OPTION_FLOAT,
          .to.real = &sampling->temperature, .min = 0, .max = 100, .also = "--temperature"},
         {"top-p", "F", "tokens that make up F of the probability (default: 0.95)", HYPURA_OPTION_FLOAT,

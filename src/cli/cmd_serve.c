@@ -24,6 +24,7 @@ typedef struct serve_arguments {
     hypura_budget weights;
     hypura_vram_limit vram;
     const char *gpu_misses;
+    hypura_speculation_arguments speculation;
     const char *models;
     const char *origin_list;
     uint32_t port;
@@ -91,6 +92,10 @@ static hypura_status complete(serve_arguments *serve, const hypura_environment *
     server->vram_bytes = serve->vram.all.bytes;
     server->gpu_misses = hypura_gpu_misses_of(serve->gpu_misses);
     memcpy(server->gpu_vram_bytes, serve->vram.each, sizeof server->gpu_vram_bytes);
+    hypura_status status = hypura_speculation_resolve(NULL, &serve->speculation, &server->speculation, error);
+    if (status != HYPURA_OK) {
+        return status;
+    }
     server->cache_dir = hypura_command_cache_dir(environment);
     server->models_folder = serve->models ? serve->models : environment->models_dir[0] ? environment->models_dir : NULL;
     if (!server->hub_url) {
@@ -108,7 +113,7 @@ static hypura_status complete(serve_arguments *serve, const hypura_environment *
         server->state_bytes = serve->state_bytes;
     }
     if (server->child_log) {
-        const hypura_status status = hypura_output_check(server->child_log, error);
+        status = hypura_output_check(server->child_log, error);
         if (status != HYPURA_OK) {
             return status;
         }
@@ -118,7 +123,7 @@ static hypura_status complete(serve_arguments *serve, const hypura_environment *
     }
     if (!server->engine) {
         server->engine = serve->engine;
-        hypura_status status = find_engine(serve->engine, error);
+        status = find_engine(serve->engine, error);
         if (status != HYPURA_OK) {
             return status;
         }
@@ -184,6 +189,10 @@ int hypura_command_serve(const hypura_environment *environment, int argc, char *
         hypura_option_weights(&serve.weights),
         hypura_option_context(&server->n_context),
         hypura_option_ubatch(&server->n_ubatch),
+        hypura_option_draft(&serve.speculation),
+        hypura_option_spec_type(&serve.speculation),
+        hypura_option_draft_max(&serve.speculation),
+        hypura_option_draft_p_min(&serve.speculation),
         {"context-shift", NULL, "answers go on beyond their context, without what is oldest", HYPURA_OPTION_FLAG,
          .to.flag = &server->context_shift},
         {"parallel", "N", "conversations that a model computes together (default: 4)", HYPURA_OPTION_UNSIGNED,

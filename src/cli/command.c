@@ -152,6 +152,85 @@ hypura_option hypura_option_registry(const char **url)
                            HYPURA_OPTION_STRING, .to.string = url};
 }
 
+hypura_option hypura_option_draft(hypura_speculation_arguments *arguments)
+{
+    return (hypura_option){"draft",
+                           "MODEL",
+                           "small model of the same vocabulary that guesses tokens, see --draft-max",
+                           HYPURA_OPTION_STRING,
+                           .to.string = &arguments->draft,
+                           .also = "-md --model-draft --spec-draft-model"};
+}
+
+hypura_option hypura_option_spec_type(hypura_speculation_arguments *arguments)
+{
+    return (hypura_option){"spec-type",
+                           "LIST",
+                           "guess from the text itself: ngram-simple, -map-k, -map-k4v, -mod, -cache",
+                           HYPURA_OPTION_CHOICES,
+                           .to.choice_list = &arguments->types,
+                           .choices = hypura_speculation_types()};
+}
+
+hypura_option hypura_option_draft_max(hypura_speculation_arguments *arguments)
+{
+    return (hypura_option){"draft-max",
+                           "N",
+                           "tokens guessed at once at most (default: 8 of a draft, 48 from the text)",
+                           HYPURA_OPTION_UNSIGNED,
+                           .to.unsigned_integer = &arguments->n_max,
+                           .min = 1,
+                           .max = 1024,
+                           .also = "--spec-draft-n-max"};
+}
+
+hypura_option hypura_option_draft_p_min(hypura_speculation_arguments *arguments)
+{
+    return (hypura_option){"draft-p-min",
+                           "F",
+                           "a draft ends before a token less likely than this (default: 0)",
+                           HYPURA_OPTION_FLOAT,
+                           .to.real = &arguments->p_min,
+                           .min = 0,
+                           .max = 1,
+                           .also = "--spec-draft-p-min"};
+}
+
+static const char draft_simple[] = "draft-simple"; /* what --draft means by itself */
+
+hypura_status hypura_speculation_resolve(const hypura_environment *environment, hypura_speculation_arguments *arguments,
+                                         hypura_speculation *speculation, hypura_error *error)
+{
+    size_t used = 0;
+    for (int i = 0; i < arguments->types.n; i++) {
+        const char *name = arguments->types.items[i];
+        if (strcmp(name, draft_simple) == 0) {
+            if (!arguments->draft) {
+                return hypura_fail(error, HYPURA_ERR_USAGE, "option --spec-type: %s needs a --draft", draft_simple);
+            }
+        } else if (used + strlen(name) + 2 <= sizeof arguments->names) {
+            used += (size_t)snprintf(arguments->names + used, sizeof arguments->names - used, "%s%s", used ? "," : "", name);
+        }
+    }
+    if (!arguments->draft && arguments->types.n == 0 && (arguments->n_max > 0 || arguments->p_min > 0.0f)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "--%s is of a --draft or a --spec-type, and there is none",
+                           arguments->n_max > 0 ? "draft-max" : "draft-p-min");
+    }
+    *speculation = (hypura_speculation){.types = used > 0 ? arguments->names : NULL,
+                                        .n_max = arguments->n_max,
+                                        .p_min = arguments->p_min};
+    if (!arguments->draft || !environment) {
+        speculation->draft = arguments->draft;
+        return HYPURA_OK;
+    }
+    speculation->draft = arguments->path;
+    hypura_status status = hypura_environment_find_model(environment, arguments->draft, arguments->path, error);
+    if (status != HYPURA_OK) {
+        hypura_fail_prefix(error, "option --draft");
+    }
+    return status;
+}
+
 hypura_status hypura_limits_check(uint64_t memory_bytes, const hypura_budget *weights, hypura_error *error)
 {
     return memory_bytes > 0 && (weights->bytes > 0 || weights->percent > 0)

@@ -68,6 +68,24 @@ hypura_option hypura_option_models(const char **folder);
 hypura_option hypura_option_hub(const char **url);
 hypura_option hypura_option_registry(const char **url);
 
+/* What the four options of speculation say; resolve turns it into what the library takes. */
+typedef struct hypura_speculation_arguments {
+    const char *draft; /* a model, as commands take them */
+    hypura_choice_list types;
+    uint32_t n_max;
+    float p_min;
+    char path[HYPURA_PATH_BYTES];
+    char names[128];
+} hypura_speculation_arguments;
+
+hypura_option hypura_option_draft(hypura_speculation_arguments *arguments);
+hypura_option hypura_option_spec_type(hypura_speculation_arguments *arguments);
+hypura_option hypura_option_draft_max(hypura_speculation_arguments *arguments);
+hypura_option hypura_option_draft_p_min(hypura_speculation_arguments *arguments);
+/* The result points into arguments. environment NULL: whoever gets it knows the models. */
+hypura_status hypura_speculation_resolve(const hypura_environment *environment, hypura_speculation_arguments *arguments,
+                                         hypura_speculation *speculation, hypura_error *error);
+
 /* What SIZE means, for the notes of a syntax. */
 extern const char hypura_size_notes[];
 

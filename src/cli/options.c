@@ -372,8 +372,10 @@ static const struct {
     {"-hf -hfr --hf-repo -mu --model-url -hff --hf-file", "hypura pull hf.co/USER/REPOSITORY:TYPE fetches a model"},
     {"-ngl --gpu-layers --n-gpu-layers -ncmoe --n-cpu-moe -cmoe --cpu-moe -ot --override-tensor -fit --fit",
      "--memory, --vram and --gpu say what may be used, and all else follows"},
+    {"-hfd -hfrd --hf-repo-draft --spec-draft-hf", "hypura pull hf.co/USER/REPOSITORY:TYPE fetches it, --draft names it"},
+    {"-md --model-draft --spec-draft-model --spec-type", "run and serve take --draft and --spec-type"},
     {"--mmap --no-mmap --mlock --direct-io -dio", "weights are read directly, as many as --memory lets stay"},
-    {"-mm --mmproj --image --audio --lora -md --model-draft",
+    {"-mm --mmproj --image --audio --lora",
      "not there yet; to a model with a projector, hypura serve shows images"},
 };
 

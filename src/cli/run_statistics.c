@@ -32,6 +32,11 @@ hypura_status hypura_run_totals_add(hypura_run_totals *totals, const hypura_resu
     totals->tokens += result->tokens;
     totals->prompt_s += result->prompt_s;
     totals->decode_s += result->decode_s;
+    totals->bytes_read += result->bytes_read;
+    totals->n_passes += result->n_passes;
+    totals->n_drafted += result->n_drafted;
+    totals->n_accepted += result->n_accepted;
+    totals->draft_s += result->draft_s;
     return HYPURA_OK;
 }
 
@@ -160,6 +165,18 @@ static void note_rate(const char *what, uint64_t tokens, double seconds)
     }
 }
 
+/* Of passes, whether anything was to be guessed or not: each token may have had one. */
+static void note_speculation(const hypura_run_totals *totals)
+{
+    if (totals->n_passes > 0 && (totals->n_drafted > 0 || totals->n_passes < totals->tokens)) {
+        hypura_output_note("guessed    %llu tokens, %llu of them right (%.0f %%); %llu passes, %.2f tokens each; %.2f s guessing",
+                           (unsigned long long)totals->n_drafted, (unsigned long long)totals->n_accepted,
+                           100.0 * ratio((double)totals->n_accepted, (double)totals->n_drafted),
+                           (unsigned long long)totals->n_passes,
+                           ratio((double)totals->tokens, (double)totals->n_passes), totals->draft_s);
+    }
+}
+
 void hypura_run_statistics_print(const hypura_run_report *report)
 {
     const hypura_run_totals *totals = report->totals;
@@ -167,6 +184,7 @@ void hypura_run_statistics_print(const hypura_run_report *report)
     hypura_model_statistics(report->model, &statistics);
     note_rate("prompt", totals->prompt_tokens, totals->prompt_s);
     note_rate("answer", totals->tokens, totals->decode_s);
+    note_speculation(totals);
     if (statistics.n_reads > 0) {
         hypura_output_note("read       %s at %s (%s, %s), %s for each token", hypura_output_size(statistics.bytes_read),
                            hypura_output_rate(ratio((double)statistics.bytes_read, statistics.device_busy_s)),
@@ -248,6 +266,13 @@ hypura_status hypura_run_statistics_write(const hypura_run_report *report, const
     hypura_json_real(&object, "prompt_tok_s", ratio((double)totals->prompt_tokens, totals->prompt_s));
     hypura_json_integer(&object, "tokens", totals->tokens);
     hypura_json_real(&object, "decode_tok_s", ratio((double)totals->tokens, totals->decode_s));
+    hypura_json_integer(&object, "passes", totals->n_passes);
+    hypura_json_real(&object, "tokens_per_pass", ratio((double)totals->tokens, (double)totals->n_passes));
+    hypura_json_integer(&object, "drafted_tokens", totals->n_drafted);
+    hypura_json_integer(&object, "accepted_tokens", totals->n_accepted);
+    hypura_json_real(&object, "draft_s", totals->draft_s);
+    hypura_json_integer(&object, "draft_bytes", plan->draft_bytes);
+    hypura_json_real(&object, "answer_bytes_read_per_token", ratio((double)totals->bytes_read, (double)totals->tokens));
     hypura_json_integer(&object, "bytes_read", statistics.bytes_read);
     if (statistics.vram_bytes_needed > 0) {
         hypura_json_set(&object, "gpus", gpus_json(plan, &statistics));

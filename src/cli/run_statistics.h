@@ -14,6 +14,11 @@ typedef struct hypura_run_totals {
     uint64_t tokens;
     double prompt_s;
     double decode_s;
+    uint64_t bytes_read; /* for answers */
+    uint64_t n_passes;
+    uint64_t n_drafted;
+    uint64_t n_accepted;
+    double draft_s;
     char *text; /* the answers, a newline between two of them; NULL: none yet */
     size_t text_bytes;
 } hypura_run_totals;

@@ -37,6 +37,7 @@ struct hypura_model {
     hypura_plan *plan;
     const char *file;
     uint64_t file_bytes;
+    hypura_speculation speculation;
     int n_turns;
 };
 
@@ -57,6 +58,12 @@ const char *hypura_form_name(hypura_form form)
 {
     static const char *const names[] = {"file", "repacked", "output"};
     return names[form];
+}
+
+const char *const *hypura_speculation_types(void)
+{
+    static const char *const types[] = {"ngram-simple", "ngram-mod", "draft-simple", NULL};
+    return types;
 }
 
 const char *hypura_budget_reason_name(hypura_budget_reason reason)
@@ -290,6 +297,7 @@ hypura_status hypura_model_open(const hypura_model_options *options, hypura_mode
         *model = calloc(1, sizeof **model);
         (*model)->map = *map;
         (*model)->plan = plan;
+        (*model)->speculation = options->speculation;
         free(map); /* what it points to is the model's now */
     } else {
         hypura_plan_free(plan);
@@ -366,6 +374,12 @@ hypura_status hypura_generate(hypura_model *model, const hypura_generate_options
         if (options->system || options->grammar || options->json_schema || options->chat_template) {
             snprintf(text, sizeof text, "system %s grammar %s schema %s template %s ", options->system, options->grammar,
                      options->json_schema, options->chat_template);
+            emit(&to, text);
+        }
+        const hypura_speculation *guesses = &model->speculation;
+        if (guesses->draft || guesses->types) {
+            snprintf(text, sizeof text, "guesses %s %s %u %.2f ", guesses->draft, guesses->types, guesses->n_max,
+                     (double)guesses->p_min);
             emit(&to, text);
         }
         snprintf(text, sizeof text, "temp %.2f top_p %.2f min_p %.2f top_k %d seed %s max %u raw %d",

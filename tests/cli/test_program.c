@@ -47,6 +47,12 @@ static const struct {
     {{"run", "moe.gguf", "-ngl=99"}, 2, NULL, "unknown option -ngl (--memory, --vram and --gpu say"},
     {{"run", "moe.gguf", "-x"}, 2, NULL, "unknown option -x (see hypura run --help)"},
     {{"run", "moe.gguf", "-p"}, 2, NULL, "option --prompt needs a value"},
+    {{"run", "moe.gguf", "--draft", "nowhere.gguf"}, 1, NULL, "option --draft: "},
+    {{"run", "moe.gguf", "--draft-max", "4"}, 2, NULL, "--draft-max is of a --draft or a --spec-type"},
+    {{"run", "moe.gguf", "--spec-type", "guess"}, 2, NULL, "'guess' is not one of ngram-simple"},
+    {{"run", "moe.gguf", "--spec-type", "draft-simple"}, 2, NULL, "draft-simple needs a --draft"},
+    {{"run", "moe.gguf", "--server", "http://x", "--draft", "moe.gguf"}, 2, NULL, "--server and --draft exclude"},
+    {{"bench", "moe.gguf", "-md", "moe.gguf"}, 2, NULL, "(run and serve take --draft and --spec-type)"},
     {{"run", "moe.gguf", "--raw", "--system", "x"}, 2, NULL, "--raw and --system exclude"},
     {{"run", "moe.gguf", "-j", "{}", "--grammar=x"}, 2, NULL, "--grammar and --json-schema exclude"},
     {{"run", "moe", "--server=http://x", "--chat-template-file=t"}, 2, NULL, "--server and --template"},
@@ -347,7 +353,7 @@ static void test_estimate_json(void **state)
     process run = RUN("estimate", "moe.gguf", "--memory", "3G", "--context", "128", "--json");
     driver_expect(&run, 0, NULL, NULL);
     json_t *object = driver_object(
-        run.output, "model mode memory_bytes weights_bytes kv_bytes compute_bytes ubatch best_ubatch overhead_bytes resident_bytes "
+        run.output, "model mode memory_bytes weights_bytes kv_bytes compute_bytes ubatch best_ubatch overhead_bytes draft_bytes resident_bytes "
                     "pinned_bytes pool_bytes ring_bytes nvme_bytes floor_weights_bytes floor_memory_bytes "
                     "ring_slot_bytes ring_slots prefetch_depth io_block_bytes io_depth pools decode_tok_s "
                     "bound_tok_s bound_by hit_rate read_bytes_per_token compute_s learned");

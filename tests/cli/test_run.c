@@ -34,6 +34,8 @@ static void test_run_hands_over_options(void **state)
         {{"-sys", "Be brief.", "-j", "{}", "--chat-template-file", "template"},
          "system Be brief. grammar (null) schema {} template {{ messages }} temp 0.80 top_p 0.95 min_p 0.05 top_k 40 seed "
          "other max 0 raw 0\n"},
+        {{"-md", "moe.gguf", "--spec-type", "ngram-simple,draft-simple", "--spec-draft-n-max=5", "--draft-p-min=0.5"},
+         "guesses moe.gguf ngram-simple 5 0.50 temp 0.80 top_p 0.95 min_p 0.05 top_k 40 seed other max 0 raw 0\n"},
     };
     driver_write("template", "{{ messages }}\n", 15);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -116,7 +118,8 @@ static void test_run_statistics(void **state)
         driver_object(driver_read("stats.json"),
                       "model mode memory_bytes weights_bytes pool_bytes form form_by held_bytes resizes budget peak_rss_bytes "
                       "ubatch prompt_tokens prompt_tok_s "
-                      "tokens decode_tok_s bytes_read bytes_read_per_token hit_rate_bytes read_bytes_per_s cache_policy "
+                      "tokens decode_tok_s passes tokens_per_pass drafted_tokens accepted_tokens draft_s draft_bytes "
+                      "answer_bytes_read_per_token bytes_read bytes_read_per_token hit_rate_bytes read_bytes_per_s cache_policy "
                       "foresight foresight_by foresight_gain ahead_bytes_read ahead_bytes_useful io_engine direct_io records reads text");
     assert_string_equal(driver_string(object, "model"), "moe.gguf");
     assert_int_equal(driver_integer(object, "weights_bytes"), 1 << 29);
