@@ -15,6 +15,8 @@
 static const mk_command commands[] = {
     {"upcycle", "SRC OUT --experts N --top-k K [--seed S] [--type T] [--progress]",
      "a mixture of experts from the dense llama model SRC, that talks like it", mk_upcycle},
+    {"widen", "SRC OUT --hidden N [--type T] [--progress]",
+     "the dense llama model SRC with N hidden units, which says what SRC says", mk_widen},
     {"shape",
      "NAME OUT [--layers N] [--type T] [--seed S] [--parts N] [--vocab-from GGUF | --no-vocab]\n"
      "      [--progress]",

@@ -17,17 +17,14 @@
  *
  * Orders depend on (seed, layer, expert) alone and differ within a layer.
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "dense_source.h"
 #include "filler.h"
 #include "gguf_out.h"
 #include "mkmodel.h"
@@ -53,15 +50,12 @@ typedef struct part {
 } part;
 
 typedef struct upcycle {
-    const char *source_path;
     const char *out_path;
     uint64_t n_experts;
     uint64_t top_k;
     uint64_t seed;
-    enum ggml_type type; /* of the layers' matrices; GGML_TYPE_COUNT: the source's */
     bool progress;
-    int fd;
-    struct gguf_context *source;
+    dense_source source;
     struct gguf_context *target;
     part *parts;
     size_t n_parts;
@@ -72,172 +66,42 @@ typedef struct upcycle {
     gguf_out out;
 } upcycle;
 
-/* ---- reading the source ---- */
-
-static int open_source(upcycle *u)
-{
-    u->fd = open(u->source_path, O_RDONLY | O_CLOEXEC);
-    if (u->fd < 0) {
-        return mk_fail("cannot open '%s': %s", u->source_path, strerror(errno));
-    }
-    struct stat file;
-    if (fstat(u->fd, &file) != 0 || !S_ISREG(file.st_mode)) {
-        return mk_fail("'%s' is not a regular file", u->source_path);
-    }
-    u->source = gguf_init_from_file(u->source_path, (struct gguf_init_params){.no_alloc = true});
-    if (!u->source) {
-        return mk_fail("'%s' is not a valid GGUF file", u->source_path);
-    }
-    for (int64_t i = 0; i < gguf_get_n_tensors(u->source); i++) {
-        uint64_t end =
-            gguf_get_data_offset(u->source) + gguf_get_tensor_offset(u->source, i) + gguf_get_tensor_size(u->source, i);
-        if (end > (uint64_t)file.st_size) {
-            return mk_fail("'%s' is truncated: tensor '%s' ends at byte %" PRIu64 " of %" PRIu64, u->source_path,
-                           gguf_get_tensor_name(u->source, i), end, (uint64_t)file.st_size);
-        }
-    }
-    return MK_OK;
-}
-
-static int find_u32(const upcycle *u, const char *key, uint32_t *value)
-{
-    int64_t id = gguf_find_key(u->source, key);
-    if (id < 0 || gguf_get_kv_type(u->source, id) != GGUF_TYPE_UINT32) {
-        return mk_fail("'%s' has no 32-bit number %s", u->source_path, key);
-    }
-    *value = gguf_get_val_u32(u->source, id);
-    return MK_OK;
-}
-
-static int check_source(const upcycle *u)
-{
-    int64_t id = gguf_find_key(u->source, "general.architecture");
-    if (id < 0 || gguf_get_kv_type(u->source, id) != GGUF_TYPE_STRING ||
-        strcmp(gguf_get_val_str(u->source, id), "llama") != 0) {
-        return mk_fail("'%s' is not of the llama architecture", u->source_path);
-    }
-    if (gguf_find_key(u->source, "llama.expert_count") >= 0) {
-        return mk_fail("'%s' is a mixture of experts already", u->source_path);
-    }
-    if (gguf_find_key(u->source, "split.count") >= 0) {
-        return mk_fail("'%s' is one part of a split model; merge it first", u->source_path);
-    }
-    return MK_OK;
-}
-
-/* The matrices of layers get the type asked for; embeddings, and what is in full precision, keep theirs. */
-static enum ggml_type type_of(const upcycle *u, int64_t id)
-{
-    const enum ggml_type own = gguf_get_tensor_type(u->source, id);
-    const bool is_layers = strncmp(gguf_get_tensor_name(u->source, id), "blk.", 4) == 0;
-    return u->type != GGML_TYPE_COUNT && is_layers && own != GGML_TYPE_F32 ? u->type : own;
-}
-
-static size_t bytes_of(const upcycle *u, int64_t id)
-{
-    const int64_t *ne = gguf_get_tensor_ne(u->source, id);
-    return ggml_row_size(type_of(u, id), ne[0]) * (size_t)(ne[1] * ne[2] * ne[3]);
-}
-
-/* The whole tensor, freed by the caller; NULL after printing. */
-static uint8_t *read_own(const upcycle *u, int64_t id)
-{
-    size_t bytes = gguf_get_tensor_size(u->source, id);
-    uint64_t offset = gguf_get_data_offset(u->source) + gguf_get_tensor_offset(u->source, id);
-    uint8_t *data = malloc(bytes > 0 ? bytes : 1);
-    if (!data) {
-        mk_fail("out of memory (%zu bytes for tensor '%s')", bytes, gguf_get_tensor_name(u->source, id));
-        return NULL;
-    }
-    for (size_t done = 0; done < bytes;) {
-        ssize_t n = pread(u->fd, data + done, bytes - done, (off_t)(offset + done));
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n <= 0) {
-            mk_fail("cannot read tensor '%s' of '%s': %s", gguf_get_tensor_name(u->source, id), u->source_path,
-                    n == 0 ? "the file ended" : strerror(errno));
-            free(data);
-            return NULL;
-        }
-        done += (size_t)n;
-    }
-    return data;
-}
-
-/* The same in the type that the result has. */
-static uint8_t *read_tensor(const upcycle *u, int64_t id)
-{
-    const enum ggml_type own = gguf_get_tensor_type(u->source, id);
-    const enum ggml_type type = type_of(u, id);
-    const int64_t *ne = gguf_get_tensor_ne(u->source, id);
-    uint8_t *data = read_own(u, id);
-    if (!data || type == own) {
-        return data;
-    }
-    const size_t n = (size_t)(ne[0] * ne[1] * ne[2] * ne[3]);
-    float *values = malloc(n * sizeof *values);
-    uint8_t *converted = malloc(bytes_of(u, id));
-    if (values && converted) {
-        ggml_get_type_traits(own)->to_float(data, values, (int64_t)n);
-        ggml_quantize_chunk(type, values, converted, 0, ne[1] * ne[2] * ne[3], ne[0], NULL);
-    } else {
-        free(converted);
-        converted = NULL;
-        mk_fail("out of memory (%zu values of tensor '%s')", n, gguf_get_tensor_name(u->source, id));
-    }
-    free(values);
-    free(data);
-    return converted;
-}
-
 /* ---- the header of the result ---- */
-
-static int64_t find_layer_tensor(const upcycle *u, int layer, const char *suffix)
-{
-    char name[GGML_MAX_NAME];
-    snprintf(name, sizeof name, "blk.%d.%s", layer, suffix);
-    int64_t id = gguf_find_tensor(u->source, name);
-    if (id < 0) {
-        mk_fail("'%s' has no tensor '%s'", u->source_path, name);
-    }
-    return id;
-}
 
 static int check_layer(const upcycle *u, int layer)
 {
-    int64_t gate = find_layer_tensor(u, layer, "ffn_gate.weight");
-    int64_t up = find_layer_tensor(u, layer, "ffn_up.weight");
-    int64_t down = find_layer_tensor(u, layer, "ffn_down.weight");
-    int64_t norm = find_layer_tensor(u, layer, "ffn_norm.weight");
+    int64_t gate = dense_source_layer_tensor(&u->source, layer, "ffn_gate.weight");
+    int64_t up = dense_source_layer_tensor(&u->source, layer, "ffn_up.weight");
+    int64_t down = dense_source_layer_tensor(&u->source, layer, "ffn_down.weight");
+    int64_t norm = dense_source_layer_tensor(&u->source, layer, "ffn_norm.weight");
     if (gate < 0 || up < 0 || down < 0 || norm < 0) {
         return MK_FAILURE;
     }
-    int64_t n_ff = gguf_get_tensor_ne(u->source, down)[0];
-    int64_t n_embd = gguf_get_tensor_ne(u->source, down)[1];
-    enum ggml_type down_type = type_of(u, down);
-    if (u->type != GGML_TYPE_COUNT && n_embd % ggml_blck_size(u->type) != 0) {
-        return mk_fail("'%s': rows of %" PRId64 " values are not whole %s blocks of %" PRId64, u->source_path, n_embd,
-                       ggml_type_name(u->type), ggml_blck_size(u->type));
+    int64_t n_ff = gguf_get_tensor_ne(u->source.gguf, down)[0];
+    int64_t n_embd = gguf_get_tensor_ne(u->source.gguf, down)[1];
+    enum ggml_type down_type = dense_source_type(&u->source, down);
+    if (u->source.type != GGML_TYPE_COUNT && n_embd % ggml_blck_size(u->source.type) != 0) {
+        return mk_fail("'%s': rows of %" PRId64 " values are not whole %s blocks of %" PRId64, u->source.path, n_embd,
+                       ggml_type_name(u->source.type), ggml_blck_size(u->source.type));
     }
     if (n_ff % ggml_blck_size(down_type) != 0) {
-        return mk_fail("'%s': %" PRId64 " hidden units of layer %d are not whole %s blocks of %" PRId64, u->source_path,
+        return mk_fail("'%s': %" PRId64 " hidden units of layer %d are not whole %s blocks of %" PRId64, u->source.path,
                        n_ff, layer, ggml_type_name(down_type), ggml_blck_size(down_type));
     }
-    const int64_t *gate_ne = gguf_get_tensor_ne(u->source, gate);
-    const int64_t *up_ne = gguf_get_tensor_ne(u->source, up);
+    const int64_t *gate_ne = gguf_get_tensor_ne(u->source.gguf, gate);
+    const int64_t *up_ne = gguf_get_tensor_ne(u->source.gguf, up);
     if (gate_ne[0] != n_embd || up_ne[0] != n_embd || gate_ne[1] != n_ff || up_ne[1] != n_ff) {
-        return mk_fail("'%s': gate, up and down of layer %d do not fit each other", u->source_path, layer);
+        return mk_fail("'%s': gate, up and down of layer %d do not fit each other", u->source.path, layer);
     }
-    if (gguf_get_tensor_type(u->source, norm) != GGML_TYPE_F32 || gguf_get_tensor_ne(u->source, norm)[0] != n_embd) {
-        return mk_fail("'%s': ffn_norm of layer %d is not %" PRId64 " values of F32", u->source_path, layer, n_embd);
+    if (gguf_get_tensor_type(u->source.gguf, norm) != GGML_TYPE_F32 || gguf_get_tensor_ne(u->source.gguf, norm)[0] != n_embd) {
+        return mk_fail("'%s': ffn_norm of layer %d is not %" PRId64 " values of F32", u->source.path, layer, n_embd);
     }
     static const char *const biases[] = {"ffn_gate.bias", "ffn_up.bias", "ffn_down.bias"};
     for (size_t i = 0; i < sizeof biases / sizeof biases[0]; i++) {
         char name[GGML_MAX_NAME];
         snprintf(name, sizeof name, "blk.%d.%s", layer, biases[i]);
-        if (gguf_find_tensor(u->source, name) >= 0) {
-            return mk_fail("'%s': tensor '%s' has no counterpart among experts", u->source_path, name);
+        if (gguf_find_tensor(u->source.gguf, name) >= 0) {
+            return mk_fail("'%s': tensor '%s' has no counterpart among experts", u->source.path, name);
         }
     }
     return MK_OK;
@@ -246,7 +110,7 @@ static int check_layer(const upcycle *u, int layer)
 static int add_part(upcycle *u, struct ggml_context *shapes, part p, enum ggml_type type, int n_dims, const int64_t *ne)
 {
     if (gguf_find_tensor(u->target, p.name) >= 0) {
-        return mk_fail("'%s' has a tensor '%s', which is a mixture of experts' own", u->source_path, p.name);
+        return mk_fail("'%s' has a tensor '%s', which is a mixture of experts' own", u->source.path, p.name);
     }
     struct ggml_tensor *tensor = ggml_new_tensor(shapes, type, n_dims, ne);
     ggml_set_name(tensor, p.name);
@@ -258,9 +122,9 @@ static int add_part(upcycle *u, struct ggml_context *shapes, part p, enum ggml_t
 /* The source's tensor, or what stands in its place, at the end of the header. */
 static int plan_tensor(upcycle *u, struct ggml_context *shapes, int64_t id, uint32_t n_layers)
 {
-    const char *name = gguf_get_tensor_name(u->source, id);
-    const int64_t *from = gguf_get_tensor_ne(u->source, id);
-    enum ggml_type type = type_of(u, id);
+    const char *name = gguf_get_tensor_name(u->source.gguf, id);
+    const int64_t *from = gguf_get_tensor_ne(u->source.gguf, id);
+    enum ggml_type type = dense_source_type(&u->source, id);
     int64_t n_experts = (int64_t)u->n_experts;
     int layer = -1;
     char matrix[8] = "";
@@ -284,7 +148,7 @@ static int plan_tensor(upcycle *u, struct ggml_context *shapes, int64_t id, uint
     if (is_gate) {
         part router = {.kind = PART_ROUTER, .layer = layer};
         int64_t ne[2] = {from[0], n_experts};
-        router.source = find_layer_tensor(u, layer, "ffn_norm.weight");
+        router.source = dense_source_layer_tensor(&u->source, layer, "ffn_norm.weight");
         snprintf(router.name, sizeof router.name, "blk.%d.ffn_gate_inp.weight", layer);
         int rc = add_part(u, shapes, router, GGML_TYPE_F32, 2, ne);
         if (rc != MK_OK) {
@@ -299,15 +163,15 @@ static int plan_tensor(upcycle *u, struct ggml_context *shapes, int64_t id, uint
 
 static void set_metadata(upcycle *u)
 {
-    gguf_set_kv(u->target, u->source);
+    gguf_set_kv(u->target, u->source.gguf);
     /* the result is laid out with the default alignment */
     gguf_remove_key(u->target, GGUF_KEY_GENERAL_ALIGNMENT);
     gguf_set_val_u32(u->target, "llama.expert_count", (uint32_t)u->n_experts);
     gguf_set_val_u32(u->target, "llama.expert_used_count", (uint32_t)u->top_k);
-    int64_t id = gguf_find_key(u->source, "general.name");
-    if (id >= 0 && gguf_get_kv_type(u->source, id) == GGUF_TYPE_STRING) {
+    int64_t id = gguf_find_key(u->source.gguf, "general.name");
+    if (id >= 0 && gguf_get_kv_type(u->source.gguf, id) == GGUF_TYPE_STRING) {
         char name[256];
-        snprintf(name, sizeof name, "%.200s upcycled to %" PRIu64 " experts", gguf_get_val_str(u->source, id),
+        snprintf(name, sizeof name, "%.200s upcycled to %" PRIu64 " experts", gguf_get_val_str(u->source.gguf, id),
                  u->n_experts);
         gguf_set_val_str(u->target, "general.name", name);
     }
@@ -316,9 +180,9 @@ static void set_metadata(upcycle *u)
 static int plan_target(upcycle *u)
 {
     uint32_t n_layers = 0;
-    int rc = find_u32(u, "llama.block_count", &n_layers);
-    if (rc == MK_OK && (int64_t)n_layers > gguf_get_n_tensors(u->source)) {
-        rc = mk_fail("'%s' names %" PRIu32 " layers and has fewer tensors", u->source_path, n_layers);
+    int rc = dense_source_u32(&u->source, "llama.block_count", &n_layers);
+    if (rc == MK_OK && (int64_t)n_layers > gguf_get_n_tensors(u->source.gguf)) {
+        rc = mk_fail("'%s' names %" PRIu32 " layers and has fewer tensors", u->source.path, n_layers);
     }
     for (uint32_t i = 0; rc == MK_OK && i < n_layers; i++) {
         rc = check_layer(u, (int)i);
@@ -326,7 +190,7 @@ static int plan_target(upcycle *u)
     if (rc != MK_OK) {
         return rc;
     }
-    size_t n_max = (size_t)gguf_get_n_tensors(u->source) + n_layers;
+    size_t n_max = (size_t)gguf_get_n_tensors(u->source.gguf) + n_layers;
     struct ggml_context *shapes =
         ggml_init((struct ggml_init_params){.mem_size = (n_max + 1) * ggml_tensor_overhead(), .no_alloc = true});
     u->target = gguf_init_empty();
@@ -335,7 +199,7 @@ static int plan_target(upcycle *u)
         rc = mk_fail("out of memory for the header of '%s'", u->out_path);
     } else {
         set_metadata(u);
-        for (int64_t i = 0; rc == MK_OK && i < gguf_get_n_tensors(u->source); i++) {
+        for (int64_t i = 0; rc == MK_OK && i < gguf_get_n_tensors(u->source.gguf); i++) {
             rc = plan_tensor(u, shapes, i, n_layers);
         }
     }
@@ -376,17 +240,17 @@ static int draw_orders(upcycle *u, int layer)
     if (u->orders_layer == layer) {
         return MK_OK;
     }
-    int64_t down = find_layer_tensor(u, layer, "ffn_down.weight");
+    int64_t down = dense_source_layer_tensor(&u->source, layer, "ffn_down.weight");
     u->orders_layer = -1;
-    u->block_rows = (uint64_t)ggml_blck_size(type_of(u, down));
-    u->n_blocks = (uint64_t)gguf_get_tensor_ne(u->source, down)[0] / u->block_rows;
+    u->block_rows = (uint64_t)ggml_blck_size(dense_source_type(&u->source, down));
+    u->n_blocks = (uint64_t)gguf_get_tensor_ne(u->source.gguf, down)[0] / u->block_rows;
     uint64_t n_orders = 1;
     for (uint64_t i = 2; i <= u->n_blocks && n_orders < u->n_experts; i++) {
         n_orders *= i;
     }
     if (n_orders < u->n_experts) {
         return mk_fail("'%s': %" PRIu64 " blocks in layer %d can be put in %" PRIu64 " orders only, not %" PRIu64,
-                       u->source_path, u->n_blocks, layer, n_orders, u->n_experts);
+                       u->source.path, u->n_blocks, layer, n_orders, u->n_experts);
     }
     free(u->orders);
     u->orders = calloc((size_t)u->n_experts, (size_t)u->n_blocks * sizeof *u->orders);
@@ -407,7 +271,7 @@ static int draw_orders(upcycle *u, int layer)
 
 static int write_rows(upcycle *u, const part *p, const uint8_t *dense)
 {
-    size_t group_bytes = bytes_of(u, p->source) / u->n_blocks;
+    size_t group_bytes = dense_source_bytes(&u->source, p->source) / u->n_blocks;
     for (uint64_t i = 0; i < u->n_experts * u->n_blocks; i++) {
         int rc = gguf_out_write(&u->out, dense + u->orders[i] * group_bytes, group_bytes);
         if (rc != MK_OK) {
@@ -419,9 +283,9 @@ static int write_rows(upcycle *u, const part *p, const uint8_t *dense)
 
 static int write_columns(upcycle *u, const part *p, const uint8_t *dense)
 {
-    size_t block_bytes = ggml_type_size(type_of(u, p->source));
+    size_t block_bytes = ggml_type_size(dense_source_type(&u->source, p->source));
     size_t row_bytes = u->n_blocks * block_bytes;
-    size_t n_rows = bytes_of(u, p->source) / row_bytes;
+    size_t n_rows = dense_source_bytes(&u->source, p->source) / row_bytes;
     uint8_t *row = malloc(row_bytes);
     if (!row) {
         return mk_fail("out of memory (%zu bytes)", row_bytes);
@@ -444,7 +308,7 @@ static int write_columns(upcycle *u, const part *p, const uint8_t *dense)
  * length of those gives logits of the wanted deviation. */
 static int write_router(upcycle *u, const part *p, const uint8_t *norm)
 {
-    size_t n_embd = (size_t)gguf_get_tensor_ne(u->source, p->source)[0];
+    size_t n_embd = (size_t)gguf_get_tensor_ne(u->source.gguf, p->source)[0];
     double length = 0.0;
     for (size_t i = 0; i < n_embd; i++) {
         float weight = 0.0f;
@@ -476,7 +340,7 @@ static int write_part(upcycle *u, const part *p)
             return rc;
         }
     }
-    uint8_t *data = read_tensor(u, p->source);
+    uint8_t *data = dense_source_read(&u->source, p->source);
     if (!data) {
         return MK_FAILURE;
     }
@@ -484,7 +348,7 @@ static int write_part(upcycle *u, const part *p)
     if (rc == MK_OK) {
         switch (p->kind) {
         case PART_COPY:
-            rc = gguf_out_write(&u->out, data, bytes_of(u, p->source));
+            rc = gguf_out_write(&u->out, data, dense_source_bytes(&u->source, p->source));
             break;
         case PART_ROUTER:
             rc = write_router(u, p, data);
@@ -543,8 +407,8 @@ static int parse(upcycle *u, int argc, char **argv)
             rc = mk_parse_u64("--seed", optarg, 0, UINT64_MAX, &u->seed);
             break;
         case 't':
-            u->type = filler_parse_type(optarg);
-            if (u->type == GGML_TYPE_COUNT || ggml_quantize_requires_imatrix(u->type)) {
+            u->source.type = filler_parse_type(optarg);
+            if (u->source.type == GGML_TYPE_COUNT || ggml_quantize_requires_imatrix(u->source.type)) {
                 rc = mk_usage_error("--type: '%s' is no type that matrices can be converted to, such as q4_0", optarg);
             }
             break;
@@ -567,20 +431,17 @@ static int parse(upcycle *u, int argc, char **argv)
     if (u->top_k > u->n_experts) {
         return mk_usage_error("upcycle: --top-k %" PRIu64 " of --experts %" PRIu64, u->top_k, u->n_experts);
     }
-    u->source_path = argv[optind];
+    u->source.path = argv[optind];
     u->out_path = argv[optind + 1];
     return MK_OK;
 }
 
 int mk_upcycle(int argc, char **argv)
 {
-    upcycle u = {.fd = -1, .orders_layer = -1, .seed = 1, .type = GGML_TYPE_COUNT};
+    upcycle u = {.source = {.fd = -1, .type = GGML_TYPE_COUNT}, .orders_layer = -1, .seed = 1};
     int rc = parse(&u, argc, argv);
     if (rc == MK_OK) {
-        rc = open_source(&u);
-    }
-    if (rc == MK_OK) {
-        rc = check_source(&u);
+        rc = dense_source_open(&u.source);
     }
     if (rc == MK_OK) {
         rc = plan_target(&u);
@@ -588,12 +449,9 @@ int mk_upcycle(int argc, char **argv)
     if (rc == MK_OK) {
         rc = write_target(&u);
     }
-    if (u.fd >= 0) {
-        close(u.fd);
-    }
     free(u.orders);
     free(u.parts);
-    gguf_free(u.source);
+    dense_source_close(&u.source);
     gguf_free(u.target);
     return rc;
 }
