@@ -386,7 +386,7 @@ typedef enum hypura_gpu_misses {
 typedef struct hypura_speculation {
     const char *draft; /* GGUF of a small model of the same vocabulary, which guesses; held whole, on the CPU; NULL: none */
     const char *types; /* llama.cpp's names, by comma: hypura_speculation_types; NULL: draft-simple if there is a draft */
-    uint32_t    n_max; /* tokens guessed at once at most; 0: 8 of a draft model, of others as llama.cpp does */
+    uint32_t    n_max; /* tokens guessed at once at most; 0: 8 (ngram-cache: always 8) */
     float       p_min; /* a draft ends before a token to which its model gives less; 0: at n_max alone */
 } hypura_speculation;
 

@@ -176,7 +176,7 @@ hypura_option hypura_option_draft_max(hypura_speculation_arguments *arguments)
 {
     return (hypura_option){"draft-max",
                            "N",
-                           "tokens guessed at once at most (default: 8 of a draft, 48 from the text)",
+                           "tokens guessed at once at most (default: 8)",
                            HYPURA_OPTION_UNSIGNED,
                            .to.unsigned_integer = &arguments->n_max,
                            .min = 1,

@@ -606,9 +606,11 @@ hypura_status hypura_prepare_shared(const hypura_model_options *options, uint32_
 
 hypura_status hypura_prepare_keep(const hypura_preparation *prepared, hypura_pager *pager, hypura_error *error)
 {
-    /* What overhead is for was touched by now, or never is. */
+    /* What overhead is for was touched by now, or never is, but for a draft's contexts. */
     const hypura_plan *plan = prepared->plan;
-    return hypura_pager_keep(pager, plan->resident_bytes + plan->ring_bytes + plan->kv_bytes + plan->compute_bytes,
+    return hypura_pager_keep(pager,
+                             plan->resident_bytes + plan->ring_bytes + plan->kv_bytes + plan->compute_bytes +
+                                 plan->draft_bytes,
                              error);
 }
 

@@ -16,7 +16,8 @@
 namespace
 {
 
-enum { DRAFT_TOKENS = 8 }; /* of a draft model, unless it is told: see docs/notes/0064 */
+/* Unless it is told: a pass over so many takes hardly longer than one over a single token. */
+enum { GUESSED_TOKENS = 8 };
 
 /* Looked for are keys of so many tokens at most: with longer ones than what is guessed llama.cpp's never find any. */
 void limit(common_params_speculative_ngram_map &map, uint32_t n)
@@ -40,16 +41,14 @@ common_params_speculative params_of(const hypura_speculation *options)
     if (options->draft) {
         params.draft.mparams.path = options->draft;
     }
-    params.draft.n_max = DRAFT_TOKENS;
+    const uint32_t n_max = options->n_max > 0 ? options->n_max : GUESSED_TOKENS;
+    params.draft.n_max = (int32_t)n_max;
     params.draft.p_min = options->p_min;
-    if (options->n_max > 0) {
-        params.draft.n_max = (int32_t)options->n_max;
-        limit(params.ngram_simple, options->n_max);
-        limit(params.ngram_map_k, options->n_max);
-        limit(params.ngram_map_k4v, options->n_max);
-        params.ngram_mod.n_max = (int32_t)options->n_max;
-        params.ngram_mod.n_min = std::min(params.ngram_mod.n_min, params.ngram_mod.n_max);
-    }
+    limit(params.ngram_simple, n_max);
+    limit(params.ngram_map_k, n_max);
+    limit(params.ngram_map_k4v, n_max);
+    params.ngram_mod.n_max = (int32_t)n_max;
+    params.ngram_mod.n_min = std::min(params.ngram_mod.n_min, params.ngram_mod.n_max);
     return params;
 }
 

@@ -80,7 +80,7 @@ static void guesses_are_told_the_server(void **state)
     assert_int_equal(parse(text, &arguments, &error), HYPURA_OK);
     hypura_worker_server_words(&arguments, &prepared, &words);
     assert_string_equal(word_after(&words, "--spec-type"), "ngram-simple");
-    assert_string_equal(word_after(&words, "--spec-ngram-simple-size-m"), "48");
+    assert_string_equal(word_after(&words, "--spec-ngram-simple-size-m"), "8");
     assert_null(word_after(&words, "--spec-draft-model"));
 
     const char *const none[] = {NEEDED, NULL};
