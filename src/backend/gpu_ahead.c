@@ -46,7 +46,7 @@
 
 /* CUDA's backend records each part of a piece as a graph of its own, which takes as long as
  * parts save in some fifty repetitions (docs/notes/0051). */
-#define PARTS_FROM 32
+#define PARTS_FROM 24
 
 #define NOT_ARRIVED (-1)
 
@@ -313,7 +313,7 @@ static void ask(const gpu_walk *walk, const gpu_piece *piece, int place)
         landing[i] = NOT_ARRIVED;
     }
     hypura_vram_begin_fetch(walk->vram);
-    if (walk->instance->foresees) {
+    if (walk->instance->guesser == HYPURA_GUESS_ROUTERS) {
         gpu_fetch_row(walk, piece);
     }
     gpu_fetch_input(walk, &piece->chain, turn_of(walk, piece));
@@ -407,6 +407,7 @@ static enum ggml_status make_present(const gpu_walk *walk, const gpu_piece *piec
                                          n_missing) != HYPURA_OK) {
         return GGML_STATUS_FAILED;
     }
+    gpu_note_selection(walk, &piece->cut, selected);
     float *odds = &instance->odds[bundle];
     *odds += ODDS_WEIGHT * ((*n_missing == 0 ? 1.0F : 0.0F) - *odds);
     gpu_done(walk, HYPURA_GPU_PRESENT, &piece->cut, begin_us);
@@ -419,7 +420,7 @@ static bool pays(const gpu_walk *walk, const gpu_piece *piece)
     const gpu_instance *instance = walk->instance;
     const bool is_idle = !piece->chain.known && hypura_vram_uploads_beside(walk->vram);
     return piece->repeatable && (!piece->chain.known || piece->rest_repeatable) &&
-           (instance->gpu->foresight == HYPURA_FORESIGHT_ON || is_idle ||
+           (instance->gpu->foresight != HYPURA_FORESIGHT_AUTO || is_idle ||
             instance->odds[piece->cut.weight->bundle] >= LEAST_ODDS);
 }
 
@@ -551,7 +552,7 @@ static enum ggml_status compute_piece(const gpu_walk *walk, const gpu_piece *pie
     const bool ahead = pays(walk, piece);
     hypura_vram_settle_beside(walk->vram, piece->cut.weight->bundle);
     hypura_vram_defer(walk->vram, comes_in_parts(walk, piece) ? piece->late_matrix : -1);
-    if (instance->foresees && gpu_foresee(walk, piece) != HYPURA_OK) {
+    if (instance->guesser != HYPURA_GUESS_NOBODY && gpu_foresee(walk, piece) != HYPURA_OK) {
         return GGML_STATUS_FAILED;
     }
     if (piece->chain.known) {
@@ -592,7 +593,7 @@ enum ggml_status gpu_walk_ahead(const gpu_walk *walk)
             return GGML_STATUS_FAILED;
         }
     }
-    walk->instance->foresees = gpu_may_foresee(walk);
+    walk->instance->guesser = gpu_find_guesser(walk);
     if (walk->instance->gpu->select) {
         give_ids(walk);
     }

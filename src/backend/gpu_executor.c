@@ -199,6 +199,7 @@ static enum ggml_status through_slots(const gpu_walk *walk, const gpu_cut *cut, 
                                         (uint32_t)n_distinct, instance->slots, &n_missing) != HYPURA_OK)) {
         return GGML_STATUS_FAILED;
     }
+    gpu_note_selection(walk, cut, values);
     for (int i = 0; i < n_distinct; i++) { /* what is missing is read from any slot, in vain */
         instance->slot_of[instance->experts[i]] = instance->slots[i] == UINT32_MAX ? 0 : instance->slots[i];
     }

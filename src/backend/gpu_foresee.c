@@ -4,7 +4,8 @@
  *
  * The host asks the next layer's router with the row that this layer's experts read: it
  * arrives with this layer's ids, while these experts are computed, so the uploads begin a
- * layer earlier. The copy of a router that it asks is the one of pager/routers.c.
+ * layer earlier. The copy of a router that it asks is the one of pager/routers.c. Where that
+ * is of no use, or none can be asked, what layers before selected says less (pager/guess.c).
  *
  * The guess decides only what is uploaded early. No result depends on it.
  */
@@ -19,11 +20,22 @@ static int bundle_of(const gpu_piece *piece)
     return piece->cut.weight->bundle;
 }
 
-bool gpu_may_foresee(const gpu_walk *walk)
+hypura_guesser gpu_find_guesser(const gpu_walk *walk)
 {
     const hypura_gpu *gpu = walk->instance->gpu;
-    return gpu->foresight != HYPURA_FORESIGHT_OFF && hypura_vram_uploads_beside(walk->vram) &&
-           hypura_pager_guesser(gpu->pager) == HYPURA_GUESS_ROUTERS;
+    return gpu->foresight != HYPURA_FORESIGHT_OFF && hypura_vram_uploads_beside(walk->vram) ? hypura_pager_guesser(gpu->pager)
+                                                                                            : HYPURA_GUESS_NOBODY;
+}
+
+void gpu_note_selection(const gpu_walk *walk, const gpu_cut *cut, const int32_t *ids)
+{
+    const hypura_selection selection = {.bundle = cut->weight->bundle,
+                                        .selected = {.n_used = (uint32_t)cut->ids->ne[0],
+                                                     .n_tokens = (uint32_t)cut->ids->ne[1],
+                                                     .ids = (const char *)ids,
+                                                     .rank_stride_bytes = sizeof(*ids),
+                                                     .token_stride_bytes = (uint64_t)cut->ids->ne[0] * sizeof(*ids)}};
+    hypura_pager_note_selection(walk->instance->gpu->pager, &selection);
 }
 
 /* What the router of the piece behind this one would read, where it can; else NULL. */
@@ -72,17 +84,16 @@ static const float *score(const gpu_walk *walk, const hypura_router *router, con
     return instance->scores;
 }
 
-hypura_status gpu_foresee(const gpu_walk *walk, const gpu_piece *piece)
+static hypura_status ask_router(const gpu_walk *walk, const gpu_piece *piece)
 {
     gpu_instance        *instance = walk->instance;
     hypura_pager        *pager = instance->gpu->pager;
     const int            bundle = bundle_of(piece);
     const hypura_router *router = hypura_pager_router(pager, bundle);
     const uint32_t       n = (uint32_t)piece->cut.ids->ne[0];
-    if (piece == instance->pieces.list || bundle_of(piece - 1) != bundle - 1 || !router || n > router->n_experts) {
+    if (!router || n > router->n_experts) {
         return HYPURA_OK;
     }
-    const uint64_t begin_us = gpu_begin(walk);
     if (!hypura_pager_foretell(pager, bundle, 0, n, instance->foreseen, n)) {
         const float *scores = instance->gpu->select || !row_of(walk, piece - 1)
                                   ? NULL
@@ -92,7 +103,19 @@ hypura_status gpu_foresee(const gpu_walk *walk, const gpu_piece *piece)
         }
         hypura_candidates_pick(scores, router->n_experts, instance->foreseen, n);
     }
-    const hypura_status status = hypura_vram_expect(walk->vram, bundle, instance->foreseen, n);
+    return hypura_vram_expect(walk->vram, bundle, instance->foreseen, n);
+}
+
+hypura_status gpu_foresee(const gpu_walk *walk, const gpu_piece *piece)
+{
+    const gpu_instance *instance = walk->instance;
+    if (piece == instance->pieces.list || bundle_of(piece - 1) != bundle_of(piece) - 1) {
+        return HYPURA_OK;
+    }
+    const uint64_t      begin_us = gpu_begin(walk);
+    const hypura_status status = instance->guesser == HYPURA_GUESS_ROUTERS
+                                     ? ask_router(walk, piece)
+                                     : hypura_vram_expect_companion(walk->vram, bundle_of(piece));
     gpu_done(walk, HYPURA_GPU_FORESEE, &piece->cut, begin_us);
     return status;
 }

@@ -5,7 +5,7 @@
  *     gpu_instance.c  one instance of it for each context: forwards what is asked of it
  *     gpu_executor.c  cuts a graph where experts are selected, makes them present
  *     gpu_ahead.c     one token: runs past a cut before the selection is known
- *     gpu_foresee.c   one token: asks routers a layer ahead
+ *     gpu_foresee.c   one token: guesses what the next layer selects
  *     gpu_hybrid.c    experts that slots lack, computed by the processor
  *     gpu_guard.cpp   calls of the GPU's backend that may throw
  */
@@ -104,7 +104,7 @@ typedef struct gpu_instance {
     uint32_t             slot_of[GPU_MAX_EXPERTS];
     int                  n_poll_failures; /* in a row */
     gpu_pieces           pieces; /* of the last graph that was run ahead */
-    bool                 foresees; /* routers are asked ahead for the token that is computed */
+    hypura_guesser       guesser; /* for the token that is computed */
     float               *row;      /* the row that a router reads, in the form that it does */
     float                scores[GPU_MAX_EXPERTS];
     uint32_t             foreseen[GPU_MAX_EXPERTS];
@@ -156,10 +156,12 @@ enum ggml_status gpu_walk_ahead(const gpu_walk *walk);
 
 /* ---- gpu_foresee.c -------------------------------------------------------------- */
 
-/* Whether routers may be asked ahead now. */
-bool gpu_may_foresee(const gpu_walk *walk);
+/* By what the layers of a token are guessed now. */
+hypura_guesser gpu_find_guesser(const gpu_walk *walk);
 /* Has the row fetched that a piece's experts read, before its ids. */
 void gpu_fetch_row(const gpu_walk *walk, const gpu_piece *piece);
+/* What few tokens selected: n_used of each, one behind the other. */
+void gpu_note_selection(const gpu_walk *walk, const gpu_cut *cut, const int32_t *ids);
 /* Before a piece is handed over, and when the ids of the one before have arrived: what it
  * will probably select is uploaded. */
 hypura_status gpu_foresee(const gpu_walk *walk, const gpu_piece *piece);

@@ -300,7 +300,7 @@ static hypura_status solve(const demand *asked, const hypura_survey *survey, uin
     const hypura_model_options *options = asked->options;
     const hypura_profile *profile = &asked->profile;
     const hypura_gpus_found *found = &asked->found;
-    const bool counts_pairs = options->foresight != HYPURA_FORESIGHT_OFF && found->n == 0;
+    const bool counts_pairs = options->foresight != HYPURA_FORESIGHT_OFF;
     const uint64_t overhead_bytes =
         FIXED_OVERHEAD_BYTES + more_bytes + TENSOR_OVERHEAD_BYTES * (uint64_t)prepared->map->n_tensors +
         hypura_pager_router_bytes(prepared->map) +

@@ -224,7 +224,7 @@ static hypura_model_options options_of(const verification *v, uint32_t n_ubatch,
                                        const char *engine)
 {
     /* either guess is compared, each with one of the engines */
-    const bool by_coactivation = engine && strcmp(engine, "pool") == 0 && !v->over_gpus;
+    const bool by_coactivation = engine && strcmp(engine, "pool") == 0;
     hypura_model_options options = {.path = v->options->path,
                                     .weights_bytes = limits->weights_bytes,
                                     .gpu = v->options->gpu,

@@ -62,11 +62,7 @@ hypura_status pager_open_guess(hypura_pager *pager, hypura_error *error)
         hypura_brake_open(&guess->trials[n].by_routers);
         hypura_brake_open(&guess->trials[n].by_coactivation);
     }
-    if (pager->gpu && pager->foresight == HYPURA_FORESIGHT_COACTIVATION) {
-        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "experts over a GPU are foreseen by routers alone, not by "
-                                                          "co-activation: choose auto, on or off");
-    }
-    if (pager->n_pools == 0 || pager->gpu || map->n_bundles < 2 || pager->foresight == HYPURA_FORESIGHT_OFF) {
+    if (pager->n_pools == 0 || map->n_bundles < 2 || pager->foresight == HYPURA_FORESIGHT_OFF) {
         return HYPURA_OK;
     }
     uint32_t *n_experts = experts_of(map);
@@ -219,25 +215,37 @@ void hypura_pager_note_selection(hypura_pager *pager, const hypura_selection *se
     }
 }
 
-void hypura_pager_expect_companions(hypura_pager *pager, int bundle)
+bool pager_knows_companions(const hypura_pager *pager, int bundle)
 {
-    pager_guess *guess = &pager->guess;
-    if (!guess->seen || !hypura_coactivation_knows(guess->seen, (uint32_t)bundle)) {
-        return;
-    }
+    const pager_guess *guess = &pager->guess;
+    return guess->seen && hypura_coactivation_knows(guess->seen, (uint32_t)bundle);
+}
+
+uint32_t pager_pick_companions(hypura_pager *pager, const hypura_cache *cache, int bundle, uint32_t first_key, double least)
+{
+    pager_guess   *guess = &pager->guess;
     const uint32_t n_experts = (uint32_t)pager->map->bundles[bundle].n_experts;
-    float *chances = guess->chances;
-    float *frequencies = chances + pager->ahead.capacity;
-    float *scores = frequencies + pager->ahead.capacity;
-    const pager_bundle *place = &pager->bundles[bundle];
-    uint32_t n = 0;
+    float         *chances = guess->chances;
+    float         *frequencies = chances + pager->ahead.capacity;
+    float         *scores = frequencies + pager->ahead.capacity;
+    uint32_t       n = 0;
     pthread_mutex_lock(&pager->lock);
-    hypura_cache_outlook(pager->pools[place->pool].cache, place->first_key, n_experts, chances, frequencies);
+    hypura_cache_outlook(cache, first_key, n_experts, chances, frequencies);
     pthread_mutex_unlock(&pager->lock);
     hypura_coactivation_score(guess->seen, (uint32_t)bundle, chances, frequencies, scores);
     for (uint32_t e = 0; e < n_experts; e++) {
-        n += scores[e] >= HYPURA_COACTIVATION_LEAST;
+        n += scores[e] >= least;
     }
     hypura_candidates_pick(scores, n_experts, guess->experts, n);
-    hypura_pager_expect_experts(pager, bundle, guess->experts, n, HYPURA_DOUBTFUL);
+    return n;
+}
+
+void hypura_pager_expect_companions(hypura_pager *pager, int bundle)
+{
+    if (pager_knows_companions(pager, bundle)) {
+        const pager_bundle *place = &pager->bundles[bundle];
+        const uint32_t n = pager_pick_companions(pager, pager->pools[place->pool].cache, bundle, place->first_key,
+                                                 HYPURA_COACTIVATION_LEAST);
+        hypura_pager_expect_experts(pager, bundle, pager->guess.experts, n, HYPURA_DOUBTFUL);
+    }
 }

@@ -214,7 +214,7 @@ typedef struct pager_guess {
     pager_trials trials[PAGER_PROMPT_TOKENS]; /* by the tokens of a pass; of 0: none */
     uint32_t     n_tokens;     /* of the last pass that was guessed for, or could have been */
     uint64_t     lacked_bytes; /* by this pass: experts absent, or there because they were guessed */
-    struct hypura_coactivation *seen; /* of the computing thread; NULL: only routers are asked */
+    struct hypura_coactivation *seen; /* of the computing thread; NULL: nothing is foreseen, or of one layer alone */
     float       *chances; /* room for one layer, with its frequencies and scores */
     uint32_t    *experts; /* the same */
 } pager_guess;
@@ -433,6 +433,10 @@ void          pager_close_guess(hypura_pager *pager);
 /* With the lock held: some guesses were settled; so many tokens begin to pass through the layers. */
 void pager_judge_guesses(hypura_pager *pager);
 void pager_begin_pass(hypura_pager *pager, uint32_t n_tokens);
+/* Whether a layer can be guessed by what those before selected; then its experts with log odds of
+ * `least` and more, the likeliest first, in guess.experts. cache: what holds them or not. */
+bool     pager_knows_companions(const hypura_pager *pager, int bundle);
+uint32_t pager_pick_companions(hypura_pager *pager, const hypura_cache *cache, int bundle, uint32_t first_key, double least);
 /* With the lock held: who guesses, for the statistics. */
 void pager_tell_foresight(hypura_pager *pager, hypura_statistics *statistics);
 /* With the lock held: ends the expectation, given what its layer selected. */

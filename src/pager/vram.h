@@ -116,6 +116,9 @@ hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens,
  * that RAM holds come into slots, and what is queued next comes after their uploads; what
  * was queued before goes on. Those that it lacks are read from the drive. */
 hypura_status hypura_vram_expect(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n);
+/* The same of the likeliest one by what the layers before selected, where no slot holds it: one upload
+ * hardly takes longer than a layer is computed, and a wrong one costs next to nothing then. */
+hypura_status hypura_vram_expect_companion(hypura_vram *vram, int bundle);
 /* How many came for a bundle that was not asked for since. */
 uint32_t      hypura_vram_n_expected(const hypura_vram *vram, int bundle);
 

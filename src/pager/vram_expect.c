@@ -15,6 +15,9 @@
 
 #include <string.h>
 
+/* Log odds that are worth an upload on an idle link: a chance of an eighth. */
+#define LEAST_COMPANION -2.0
+
 static void pin_all(hypura_cache *cache, const uint32_t *slots, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
@@ -70,7 +73,7 @@ static hypura_status upload_early(hypura_vram *vram, int bundle, uint32_t *indic
     return status;
 }
 
-hypura_status hypura_vram_expect(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n)
+static hypura_status expect(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n, hypura_certainty certainty)
 {
     const vram_bundle *place = &vram->bundles[bundle];
     vram_pool         *pool = &vram->pools[place->pool];
@@ -91,10 +94,32 @@ hypura_status hypura_vram_expect(hypura_vram *vram, int bundle, const uint32_t *
     unpin_all(in_use, vram->in_use.list, vram->in_use.n);
     const hypura_status status = n_early > 0 ? upload_early(vram, bundle, indices, n_early) : HYPURA_OK;
     if (status == HYPURA_OK && n_absent > 0) {
-        hypura_pager_expect_experts(vram->pager, bundle, absent, n_absent, HYPURA_LIKELY);
+        hypura_pager_expect_experts(vram->pager, bundle, absent, n_absent, certainty);
         vram->told_ram = true;
     }
     return status;
+}
+
+hypura_status hypura_vram_expect(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n)
+{
+    return expect(vram, bundle, experts, n, HYPURA_LIKELY);
+}
+
+hypura_status hypura_vram_expect_companion(hypura_vram *vram, int bundle)
+{
+    const vram_bundle  *place = &vram->bundles[bundle];
+    const hypura_cache *cache = vram->pools[place->pool].cache;
+    if (!pager_knows_companions(vram->pager, bundle)) {
+        return HYPURA_OK;
+    }
+    const uint32_t *likely = vram->pager->guess.experts;
+    const uint32_t  n = pager_pick_companions(vram->pager, cache, bundle, place->first_key, LEAST_COMPANION);
+    uint32_t        n_named = 0; /* those that are there already stay */
+    bool            found = false;
+    while (n_named < n && !found) {
+        found = hypura_cache_find(cache, place->first_key + likely[n_named++]) == HYPURA_CACHE_NONE;
+    }
+    return found ? expect(vram, bundle, likely, n_named, HYPURA_DOUBTFUL) : HYPURA_OK;
 }
 
 uint32_t hypura_vram_n_expected(const hypura_vram *vram, int bundle)

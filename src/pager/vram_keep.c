@@ -207,6 +207,18 @@ static hypura_status copy_taken(hypura_vram *vram, int bundle, int set, const vr
     return HYPURA_OK;
 }
 
+/* For whoever guesses by what is selected together. */
+static void note(const hypura_vram *vram, int bundle, const vram_batch *batch)
+{
+    const hypura_selection noted = {.bundle = bundle,
+                                    .selected = {.n_used = batch->n_used,
+                                                 .n_tokens = batch->n_tokens,
+                                                 .ids = (const char *)batch->ids,
+                                                 .rank_stride_bytes = sizeof(*batch->ids),
+                                                 .token_stride_bytes = batch->row * sizeof(*batch->ids)}};
+    hypura_pager_note_selection(vram->pager, &noted);
+}
+
 hypura_status hypura_vram_keep(hypura_vram *vram, int set)
 {
     vram_batch *batch = &vram->batches[set];
@@ -216,6 +228,7 @@ hypura_status hypura_vram_keep(hypura_vram *vram, int set)
     if (bundle < 0 || !count(batch, (uint32_t)vram->pager->map->bundles[bundle].n_experts, &selected)) {
         return HYPURA_OK;
     }
+    note(vram, bundle, batch);
     vram_visit(vram, bundle, batch->n_tokens, selected.experts, selected.n, selected.n_uses, selected.ages);
     if (!batch->stays || vram_ram_is_short(vram, bundle)) { /* RAM may have nothing of what would go */
         return HYPURA_OK;
