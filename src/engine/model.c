@@ -90,6 +90,9 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
     if (status == HYPURA_OK && model->cache_dir) {
         status = hypura_hot_load(model->cache_dir, p->map, model->pager, error);
     }
+    if (status == HYPURA_OK && p->plan->n_vram_pools > 0) {
+        hypura_pager_fill(model->pager);
+    }
     if (status == HYPURA_OK && options->memory_bytes == 0 && options->weights_bytes == 0) {
         status = hypura_prepare_keep(p, model->pager, error);
     }

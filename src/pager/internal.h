@@ -224,6 +224,9 @@ typedef struct pager_warm {
     hypura_hot_expert *experts;
     uint32_t           n;
     uint32_t           next;
+    bool               fills;  /* with all others too; from these on */
+    int                bundle;
+    uint32_t           expert;
 } pager_warm;
 
 #define PAGER_MAX_HELPERS 4

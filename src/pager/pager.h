@@ -148,6 +148,9 @@ typedef struct hypura_hot_expert {
  * that are empty are filled with it while the drive is idle. Once. */
 hypura_status hypura_pager_warm(hypura_pager *pager, const hypura_hot_expert *experts, uint32_t n, hypura_error *error);
 
+/* The same, and then with all others, where there are slots for all. */
+void hypura_pager_fill(hypura_pager *pager);
+
 /* How many tokens selected the expert since open. Any thread. */
 uint32_t hypura_pager_uses(hypura_pager *pager, int bundle, uint32_t expert);
 

@@ -4,6 +4,7 @@
  */
 #include "mixture_fixture.h"
 
+#include "base/thread.h"
 #include "engine/gpu.h"
 #include "engine/timeline.h"
 #include "pager/vram_internal.h"
@@ -150,6 +151,38 @@ static void what_ram_lacks_comes_from_the_drive(void **state)
     hypura_model *model = NULL;
     hypura_error error;
     fixture_fails(HYPURA_ERR_BUDGET, hypura_model_open(&options, &model, &error), &error, "floor");
+}
+
+/* Nothing is being read, and nothing is left to fill slots with. */
+static bool is_filled(hypura_pager *pager)
+{
+    pthread_mutex_lock(&pager->lock);
+    const bool filled = pager->warm.bundle == pager->map->n_bundles && pager->outstanding_bytes == 0;
+    pthread_mutex_unlock(&pager->lock);
+    return filled;
+}
+
+/* Where RAM has room for all experts it has them before they are asked for, and no step reads any. */
+static void ram_is_filled_where_it_has_room(void **state)
+{
+    (void)state;
+    const hypura_model_options options = options_of(mixture.path, mixture.least_bytes);
+    hypura_model *model = open_model(&options);
+    hypura_statistics s;
+    while (!is_filled(model->pager)) {
+        hypura_thread_relax();
+    }
+    hypura_model_statistics(model, &s);
+    const hypura_pool_plan *pool = &hypura_model_plan(model)->pools[0];
+    const uint64_t filled = s.bytes_read;
+    assert_true(filled >= pool->n_units * pool->slot_bytes);
+    assert_int_equal(s.bytes_needed, 0);
+    assert_same(model);
+    hypura_model_statistics(model, &s);
+    assert_int_equal(s.bytes_read, filled);
+    assert_true(s.bytes_needed > 0);
+    assert_int_equal(s.bytes_hit, s.bytes_needed);
+    hypura_model_close(model);
 }
 
 /* RAM cannot hold all experts: it holds others than a prompt left in the GPU's memory, and they
@@ -418,6 +451,7 @@ int main(void)
         MIXTURE_TEST(statistics_tell_of_the_tier),
         MIXTURE_TEST(running_ahead_changes_no_bit),
         MIXTURE_TEST(a_prompt_in_parts_is_the_same),
+        MIXTURE_TEST(ram_is_filled_where_it_has_room),
         MIXTURE_TEST(a_device_without_events_will_do),
         MIXTURE_TEST(a_device_that_is_short_of_events_will_do),
         MIXTURE_TEST(experts_come_in_few_calls),
