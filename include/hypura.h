@@ -366,12 +366,12 @@ typedef struct hypura_plan {
 } hypura_plan;
 
 /* Whether a layer's experts are guessed and read ahead while the layer before is decoded: by
- * its router, or, where that is in vain, by what the layers before selected (not over a GPU). */
+ * its router, or, where that is in vain, by what the layers before selected. */
 typedef enum hypura_foresight {
     HYPURA_FORESIGHT_AUTO = 0, /* as long as tokens are measured to be faster with it */
     HYPURA_FORESIGHT_ON,
     HYPURA_FORESIGHT_OFF,
-    HYPURA_FORESIGHT_COACTIVATION, /* by earlier selections alone; over a GPU an error */
+    HYPURA_FORESIGHT_COACTIVATION, /* by earlier selections alone */
 } hypura_foresight;
 
 /* What computes the experts of a token that the memory of their GPU lacks. */

@@ -239,9 +239,21 @@ static void select_renewed(void *user, int layer, int32_t *experts, uint32_t n_u
     }
 }
 
+static void foretell_renewed(void *user, int layer, uint32_t token, uint32_t n_used, uint32_t *experts, uint32_t n)
+{
+    int32_t named[N_EXPERTS];
+    (void)token;
+    assert_true(n_used <= n && n_used <= N_EXPERTS);
+    select_renewed(user, layer, named, n_used, 1);
+    for (uint32_t i = 0; i < n; i++) {
+        experts[i] = (uint32_t)named[i % n_used];
+    }
+}
+
 /* Graphs of the device in these steps behind a prompt, but for those that they take with nothing
  * missing; so many of them were pieces again. */
-static uint64_t count_more_graphs(hypura_model_options options, uint32_t n_new, uint32_t n_steps, uint64_t *n_again)
+static uint64_t count_more_graphs(hypura_model_options options, bool foretold, uint32_t n_new, uint32_t n_steps,
+                                  uint64_t *n_again)
 {
     enum { MOST_STEPS = 80 };
     hypura_model *model = NULL;
@@ -249,8 +261,9 @@ static uint64_t count_more_graphs(hypura_model_options options, uint32_t n_new, 
     hypura_statistics s;
     llama_token tokens[N_PROMPT + MOST_STEPS];
     renewed r = {.n_new = n_new};
+    const hypura_model_extras extras = {.foretell = foretold ? foretell_renewed : NULL, .foretell_user = &r};
     options.n_context = N_PROMPT + MOST_STEPS;
-    fixture_ok(hypura_model_open(&options, &model, &error), &error);
+    fixture_ok(hypura_model_open_with(&options, &extras, &model, &error), &error);
     hypura_replay_fill(tokens, N_PROMPT + n_steps, (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama)));
     hypura_gpu_set_select(model->gpus.list[0], select_renewed, &r);
     fixture_ok(hypura_model_decode_part(model, tokens, N_PROMPT, true, &error), &error);
@@ -273,8 +286,8 @@ static void several_experts_come_in_parts(void **state)
     uint64_t n_again[2];
     hypura_model_options options = options_of();
     options.foresight = HYPURA_FORESIGHT_ON;
-    const uint64_t one = count_more_graphs(options, 1, N_STEPS, &n_again[0]);
-    const uint64_t two = count_more_graphs(options, 2, N_STEPS, &n_again[1]);
+    const uint64_t one = count_more_graphs(options, false, 1, N_STEPS, &n_again[0]);
+    const uint64_t two = count_more_graphs(options, false, 2, N_STEPS, &n_again[1]);
     assert_true(n_again[0] > 0);
     assert_int_equal(n_again[0], n_again[1]);
     assert_int_equal(two, one + n_again[1]);
@@ -289,12 +302,15 @@ static void parts_come_where_they_pay(void **state)
     uint64_t n_again;
     hypura_model_options options = options_of();
     options.vram_bytes = gpu_plan_of(&options).floor_vram_bytes;
-    const uint64_t few = count_more_graphs(options, 2, FEW, &n_again);
+    const uint64_t few = count_more_graphs(options, false, 2, FEW, &n_again);
     assert_int_equal(n_again, FEW * N_LAYERS);
     assert_int_equal(few, n_again);
-    const uint64_t many = count_more_graphs(options, 2, MANY, &n_again);
+    const uint64_t many = count_more_graphs(options, false, 2, MANY, &n_again);
     assert_int_equal(n_again, MANY * N_LAYERS);
     assert_int_equal(many, n_again + (MANY - PARTS_FROM) * N_LAYERS);
+    const uint64_t foretold = count_more_graphs(options, true, 2, MANY, &n_again);
+    assert_true(n_again < MANY * N_LAYERS); /* what came ahead counts as well */
+    assert_int_equal(foretold, n_again + (MANY - PARTS_FROM) * N_LAYERS);
 }
 
 int main(void)
