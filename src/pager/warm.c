@@ -99,7 +99,7 @@ bool pager_start_warm(hypura_pager *pager)
             return true;
         }
     }
-    return start_rest(pager);
+    return pager->outstanding_bytes == 0 && start_rest(pager); /* one at a time: a demand hardly waits for it */
 }
 
 uint32_t hypura_pager_uses(hypura_pager *pager, int bundle, uint32_t expert)
