@@ -489,7 +489,7 @@ typedef struct hypura_statistics {
     uint64_t ahead_bytes_useful; /* of these, asked for by the layer they were read for */
     char     foresight[8];       /* "trying", "on", "off" */
     char     foresight_by[16];   /* who guesses: "routers", "co-activation" */
-    double   foresight_gain;     /* share of a token's time that it saved when last tried */
+    double   foresight_gain;     /* share of the time of a pass through the layers that it saved when last tried */
     char     io_engine[16];
     bool     direct_io;
     hypura_reads reads;
