@@ -10,8 +10,9 @@
 
 extern char **environ;
 
-/* A number that nobody else would choose: by it a bench knows that no user said so. */
+/* Numbers that nobody else would choose: by them a bench knows that no user said so. */
 static char spin_count[] = "GOMP_SPINCOUNT=1021";
+static char long_spin_count[] = "GOMP_SPINCOUNT=40009";
 
 static char *const names[] = {"GOMP_SPINCOUNT=", "OMP_WAIT_POLICY="};
 
@@ -27,8 +28,8 @@ static bool say_how_to_wait(char *const *variables)
     return false;
 }
 
-/* Room for one more; n is how many were kept. */
-static char **copy_without(char *const *variables, const char *unwanted, size_t *n)
+/* Room for one more; n is how many were kept. ours: without what was added here. */
+static char **copy_variables(char *const *variables, bool ours, size_t *n)
 {
     size_t n_all = 0;
     while (variables[n_all]) {
@@ -37,19 +38,19 @@ static char **copy_without(char *const *variables, const char *unwanted, size_t 
     char **kept = calloc(n_all + 2, sizeof(*kept));
     *n = 0;
     for (size_t i = 0; kept && i < n_all; i++) {
-        if (!unwanted || strcmp(variables[i], unwanted) != 0) {
+        if (ours || (strcmp(variables[i], spin_count) != 0 && strcmp(variables[i], long_spin_count) != 0)) {
             kept[(*n)++] = variables[i];
         }
     }
     return kept;
 }
 
-char **hypura_waiting_environment(char *const *variables)
+char **hypura_waiting_environment(char *const *variables, bool often)
 {
     size_t n = 0;
-    char **made = copy_without(variables, NULL, &n);
+    char **made = copy_variables(variables, true, &n);
     if (made && !say_how_to_wait(variables)) {
-        made[n] = spin_count;
+        made[n] = often ? long_spin_count : spin_count;
     }
     return made;
 }
@@ -57,10 +58,10 @@ char **hypura_waiting_environment(char *const *variables)
 char **hypura_waiting_plain_environment(char *const *variables)
 {
     size_t n;
-    return copy_without(variables, spin_count, &n);
+    return copy_variables(variables, false, &n);
 }
 
-void hypura_waiting_restart(char *const *argv)
+void hypura_waiting_restart(char *const *argv, bool often)
 {
 #ifdef __linux__
     char path[4096]; /* by its name, which lists of processes show */
@@ -69,12 +70,12 @@ void hypura_waiting_restart(char *const *argv)
         return;
     }
     path[n] = '\0';
-    char **variables = hypura_waiting_environment(environ);
+    char **variables = hypura_waiting_environment(environ, often);
     if (variables) {
         (void)execve(path, argv, variables);
     }
     free(variables);
 #else
-    (void)argv;
+    (void)argv, (void)often;
 #endif
 }

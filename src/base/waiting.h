@@ -12,16 +12,18 @@
 #ifndef HYPURA_BASE_WAITING_H
 #define HYPURA_BASE_WAITING_H
 
-/* The environment for a program that computes: `variables`, and how to wait unless they say so. The strings stay the
- * caller's, the list is to be freed. NULL: no memory. */
-char **hypura_waiting_environment(char *const *variables);
+#include <stdbool.h>
+
+/* The environment for a program that computes: `variables`, and how to wait unless they say so. often: computing begins
+ * anew every 100 us or so, and threads look for it for one or two milliseconds. The strings stay the caller's, the list is
+ * to be freed. NULL: no memory. */
+char **hypura_waiting_environment(char *const *variables, bool often);
 
 /* The same for plain llama.cpp, which is measured as it is: without what was added above. What a user says stays. */
 char **hypura_waiting_plain_environment(char *const *variables);
 
-/* Starts this program again, with the same words, where its environment does not say how to wait. Returns when it does,
- * when it cannot be started again, and on systems whose compilers do not come with GNU's OpenMP. To be called before
+/* Starts this program again, with the same words, where its environment does not say how to wait. Returns when it does, when it cannot be started again, and on systems whose compilers do not come with GNU's OpenMP. To be called before
  * anything was opened or started. */
-void hypura_waiting_restart(char *const *argv);
+void hypura_waiting_restart(char *const *argv, bool often);
 
 #endif

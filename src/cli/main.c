@@ -169,13 +169,24 @@ static void occupy_standard_streams(void)
     }
 }
 
+/* Before options are read: threads of the CPU then have work in many layers of each token. */
+static bool computes_misses(int argc, char **argv)
+{
+    bool found = false;
+    for (int i = 2; i < argc && !found; i++) {
+        found = strcmp(argv[i], "--gpu-misses=cpu") == 0 ||
+                (strcmp(argv[i], "cpu") == 0 && strcmp(argv[i - 1], "--gpu-misses") == 0);
+    }
+    return found;
+}
+
 int main(int argc, char **argv)
 {
     hypura_environment environment;
     hypura_error error;
     const hypura_command *command = argc > 1 ? find_command(argv[1]) : NULL;
     if (command && command->computes) {
-        hypura_waiting_restart(argv);
+        hypura_waiting_restart(argv, computes_misses(argc, argv));
     }
     occupy_standard_streams();
     hypura_interrupt_ignore_pipe();

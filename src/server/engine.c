@@ -125,9 +125,13 @@ static void common_words(const engine_options *options, words *to)
 }
 
 /* Ours, but for variables of llama.cpp, which would change what was planned, and with how threads wait. */
-static char **engine_environment(void)
+static char **engine_environment(const words *line)
 {
-    char **variables = hypura_waiting_environment(environ);
+    bool often = false;
+    for (int i = 0; i < line->n; i++) {
+        often = often || strcmp(line->items[i], "--gpu-misses") == 0; /* is given for the CPU alone */
+    }
+    char **variables = hypura_waiting_environment(environ, often);
     size_t n_kept = 0;
     for (size_t i = 0; variables && variables[i]; i++) {
         if (strncmp(variables[i], "LLAMA_", 6) != 0 && strncmp(variables[i], "AIP_", 4) != 0) {
@@ -147,7 +151,7 @@ static hypura_status spawn(const words *line, int in, int out, int error_to, pid
     posix_spawnattr_t attributes;
     sigset_t none;
     sigset_t defaults;
-    char **environment = engine_environment();
+    char **environment = engine_environment(line);
     if (!environment) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to start an engine");
     }

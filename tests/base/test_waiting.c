@@ -1,4 +1,4 @@
-/* What is added to an environment, and a program that starts itself again: this one, with the word "child". */
+/* What is added to an environment, and a program that starts itself again: this one, with two words. */
 #include "base/waiting.h"
 
 #include <setjmp.h>
@@ -34,28 +34,29 @@ static void it_is_added_unless_said(void **state)
     (void)state;
     char home[] = "HOME=/", passive[] = "OMP_WAIT_POLICY=passive", five[] = "GOMP_SPINCOUNT=5",
          near[] = "GOMP_SPINCOUNTS=1";
-    expect(hypura_waiting_environment((char *[]){NULL}), (const char *[]){OURS, NULL});
-    expect(hypura_waiting_environment((char *[]){home, near, NULL}), (const char *[]){home, near, OURS, NULL});
-    expect(hypura_waiting_environment((char *[]){passive, home, NULL}), (const char *[]){passive, home, NULL});
-    expect(hypura_waiting_environment((char *[]){home, five, NULL}), (const char *[]){home, five, NULL});
+    expect(hypura_waiting_environment((char *[]){NULL}, false), (const char *[]){OURS, NULL});
+    expect(hypura_waiting_environment((char *[]){home, near, NULL}, false), (const char *[]){home, near, OURS, NULL});
+    expect(hypura_waiting_environment((char *[]){passive, home, NULL}, true), (const char *[]){passive, home, NULL});
+    expect(hypura_waiting_environment((char *[]){home, NULL}, true), (const char *[]){home, "GOMP_SPINCOUNT=40009", NULL});
+    expect(hypura_waiting_environment((char *[]){home, five, NULL}, true), (const char *[]){home, five, NULL});
 }
 
 static void plain_llama_is_as_the_user_has_it(void **state)
 {
     (void)state;
-    char home[] = "HOME=/", ours[] = OURS, five[] = "GOMP_SPINCOUNT=5";
-    expect(hypura_waiting_plain_environment((char *[]){ours, home, NULL}), (const char *[]){home, NULL});
+    char home[] = "HOME=/", ours[] = OURS, often[] = "GOMP_SPINCOUNT=40009", five[] = "GOMP_SPINCOUNT=5";
+    expect(hypura_waiting_plain_environment((char *[]){ours, home, often, NULL}), (const char *[]){home, NULL});
     expect(hypura_waiting_plain_environment((char *[]){five, home, NULL}), (const char *[]){five, home, NULL});
 }
 
 /* What the program has when it began with these variables: its words and how to wait. */
-static void run_child(char *const *variables, char *answer, size_t capacity)
+static void run_child(char *word, char *const *variables, char *answer, size_t capacity)
 {
     int ends[2];
     assert_int_equal(pipe(ends), 0);
     const pid_t pid = fork();
     if (pid == 0) {
-        char word[] = "child", other[] = "two words";
+        char other[] = "two words";
         char *words[] = {program, word, other, NULL};
         (void)dup2(ends[1], STDOUT_FILENO);
         (void)execve(program, words, variables);
@@ -78,18 +79,24 @@ static void a_program_starts_itself_again_once(void **state)
 {
     (void)state;
 #ifdef __linux__
-    const char *added = "1021";
+    const char *added = "1021", *added_often = "40009";
 #else
-    const char *added = "-";
+    const char *added = "-", *added_often = "-";
 #endif
-    char home[] = "HOME=/", passive[] = "OMP_WAIT_POLICY=passive", five[] = "GOMP_SPINCOUNT=5";
+    char home[] = "HOME=/", passive[] = "OMP_WAIT_POLICY=passive", five[] = "GOMP_SPINCOUNT=5", child[] = "child",
+         often[] = "often";
     char answer[256], wanted[256];
-    run_child((char *[]){home, NULL}, answer, sizeof answer);
+    run_child(child, (char *[]){home, NULL}, answer, sizeof answer);
     (void)snprintf(wanted, sizeof wanted, "%s, - of test_waiting: two words", added);
     assert_string_equal(answer, wanted);
-    run_child((char *[]){home, passive, NULL}, answer, sizeof answer);
+    run_child(often, (char *[]){home, NULL}, answer, sizeof answer);
+    (void)snprintf(wanted, sizeof wanted, "%s, - of test_waiting: two words", added_often);
+    assert_string_equal(answer, wanted);
+    run_child(often, (char *[]){five, NULL}, answer, sizeof answer);
+    assert_string_equal(answer, "5, - of test_waiting: two words");
+    run_child(child, (char *[]){home, passive, NULL}, answer, sizeof answer);
     assert_string_equal(answer, "-, passive of test_waiting: two words");
-    run_child((char *[]){five, NULL}, answer, sizeof answer);
+    run_child(child, (char *[]){five, NULL}, answer, sizeof answer);
     assert_string_equal(answer, "5, - of test_waiting: two words");
 }
 
@@ -115,8 +122,8 @@ static int be_child(char **argv)
 
 int main(int argc, char **argv)
 {
-    if (argc > 2 && strcmp(argv[1], "child") == 0) {
-        hypura_waiting_restart(argv);
+    if (argc > 2) {
+        hypura_waiting_restart(argv, strcmp(argv[1], "often") == 0);
         return be_child(argv);
     }
     program = argv[0];
