@@ -301,6 +301,9 @@ void hypura_vram_note(const hypura_model_options *model, const hypura_plan *plan
     if (limited && plan->gpu[0] == '\0') {
         hypura_output_note("GPU        none computes here: there is none, or --vram is less than it needs at least");
     }
+    if (model->gpu_misses == HYPURA_GPU_MISSES_CPU && plan->n_vram_pools == 0) {
+        hypura_output_note("GPU        --gpu-misses is of no use here: no experts are paged over one");
+    }
 }
 
 hypura_status hypura_vram_apply(const hypura_vram_limit *limit, hypura_model_options *model, hypura_error *error)

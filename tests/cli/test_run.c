@@ -106,6 +106,17 @@ static void test_run_keeps_bytes(void **state)
     json_decref(object);
 }
 
+static void test_misses_without_a_gpu(void **state)
+{
+    (void)state;
+    process run = RUN("run", "moe.gguf", "--prompt", "hi", "--weights", "50%", "--gpu-misses", "cpu");
+    driver_expect(&run, 0, "[1] hi\n", "--gpu-misses is of no use here");
+    driver_clear(&run);
+    run = RUN("run", "moe.gguf", "--prompt", "hi", "--gpu-misses", "gpu");
+    driver_expect(&run, 2, NULL, "upload");
+    driver_clear(&run);
+}
+
 static void test_run_statistics(void **state)
 {
     (void)state;
@@ -376,6 +387,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_run_seed_is_random_and_told),
         cmocka_unit_test(test_run_prompt_sources),
         cmocka_unit_test(test_run_keeps_bytes),
+        cmocka_unit_test(test_misses_without_a_gpu),
         cmocka_unit_test(test_run_statistics),
         cmocka_unit_test(test_run_statistics_file),
         cmocka_unit_test(test_conversation_from_a_pipe),
