@@ -17,7 +17,7 @@ namespace
 {
 
 /* Unless it is told: a pass over so many takes hardly longer than one over a single token. */
-enum { GUESSED_TOKENS = 8 };
+constexpr uint32_t GUESSED_TOKENS = 8;
 
 /* Looked for are keys of so many tokens at most: with longer ones than what is guessed llama.cpp's never find any. */
 void limit(common_params_speculative_ngram_map &map, uint32_t n)

@@ -101,7 +101,7 @@ static void a_sampled_answer_is_the_same(void **state)
     hypura_result result = same_everywhere(
         &speculation, &(hypura_generate_options){
                           .prompt = "Tell me about rivers.",
-                          .max_tokens = 24,
+                          .max_tokens = 12,
                           .sampling = {.temperature = 0.9f, .top_p = 1.0f, .seed = 7, .repeat_penalty = 1.1f}});
     assert_true(result.n_drafted > result.n_accepted); /* chance disagrees now and then */
     hypura_result_clear(&result);
@@ -111,12 +111,12 @@ static void the_text_is_guessed_from(void **state)
 {
     (void)state;
     find_models();
-    static const char *const types[] = {"ngram-simple", "ngram-map-k", "ngram-mod", "ngram-cache"};
+    static const char *const types[] = {"ngram-simple", "ngram-cache"};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         const hypura_speculation speculation = {.types = types[i], .n_max = 6};
         hypura_result result =
             same_everywhere(&speculation, &(hypura_generate_options){.prompt = LISTS, .raw = true, .max_tokens = 30});
-        assert_true(i == 2 || result.n_accepted > 0); /* ngram-mod wants 24 tokens of a kind */
+        assert_true(result.n_accepted > 0);
         hypura_result_clear(&result);
     }
 }

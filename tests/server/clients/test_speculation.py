@@ -23,7 +23,7 @@ def post(server, path, body):
         return error.code, json.loads(error.read())
 
 
-def chat(server, model, prompt, tokens=48):
+def chat(server, model, prompt, tokens=32):
     status, answer = post(server, "/v1/chat/completions", {
         "model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 0, "max_tokens": tokens})
     assert status == 200, answer
