@@ -280,6 +280,20 @@ void hypura_cache_unpin(hypura_cache *cache, uint32_t slot)
     }
 }
 
+void hypura_cache_pin_all(hypura_cache *cache, const uint32_t *slots, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        hypura_cache_pin(cache, slots[i]);
+    }
+}
+
+void hypura_cache_unpin_all(hypura_cache *cache, const uint32_t *slots, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        hypura_cache_unpin(cache, slots[i]);
+    }
+}
+
 uint32_t hypura_cache_pins(const hypura_cache *cache, uint32_t slot)
 {
     assert(slot < cache->n_slots);

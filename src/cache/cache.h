@@ -69,6 +69,8 @@ void hypura_cache_remove(hypura_cache *cache, uint32_t slot);
 /* Pins nest. Only a slot that holds a key may be pinned. */
 void     hypura_cache_pin(hypura_cache *cache, uint32_t slot);
 void     hypura_cache_unpin(hypura_cache *cache, uint32_t slot);
+void     hypura_cache_pin_all(hypura_cache *cache, const uint32_t *slots, uint32_t n);
+void     hypura_cache_unpin_all(hypura_cache *cache, const uint32_t *slots, uint32_t n);
 uint32_t hypura_cache_pins(const hypura_cache *cache, uint32_t slot);
 
 /* How many open slots are not pinned; insert succeeds while this is not 0. */

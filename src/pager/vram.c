@@ -407,9 +407,7 @@ hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens,
             indices[n_missing++] = slots[i];
         }
     }
-    for (uint32_t i = 0; i < n; i++) {
-        hypura_cache_unpin(cache, slots[i]);
-    }
+    hypura_cache_unpin_all(cache, slots, n);
     hypura_status status = HYPURA_OK;
     if (n_missing > 0) {
         vram_doubt_keys(vram, bundle, indices, n_missing);

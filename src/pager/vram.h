@@ -127,10 +127,9 @@ uint32_t      hypura_vram_n_expected(const hypura_vram *vram, int bundle);
 uint32_t hypura_vram_find_missing(const hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n,
                                   uint32_t *missing);
 /* Slots in RAM for all of them, of which some may still be read; false, and no lease, where RAM
- * has no room for all: load will do. Until release, or send_beside. */
+ * has no room for all: load will do. Until send_beside. */
 bool hypura_vram_lease(hypura_vram *vram, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n,
                        uint32_t *ram_slots);
-void hypura_vram_release(hypura_vram *vram);
 /* The layer computes with what slots hold alone: slots[i], else HYPURA_CACHE_NONE. Returns how many. */
 uint32_t hypura_vram_pass(hypura_vram *vram, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n,
                           uint32_t *slots);

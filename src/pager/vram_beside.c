@@ -170,11 +170,6 @@ bool hypura_vram_lease(hypura_vram *vram, int bundle, uint32_t n_tokens, const u
     return leased;
 }
 
-void hypura_vram_release(hypura_vram *vram)
-{
-    vram_release_leased(vram);
-}
-
 uint32_t hypura_vram_pass(hypura_vram *vram, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n,
                           uint32_t *slots)
 {
@@ -208,20 +203,6 @@ static void count_sent(hypura_vram *vram, uint64_t bytes, uint64_t beside_bytes)
     pthread_mutex_unlock(&pager->lock);
 }
 
-static void pin_in_use(hypura_vram *vram)
-{
-    for (uint32_t i = 0; i < vram->in_use.n; i++) {
-        hypura_cache_pin(vram->pools[vram->in_use.pool].cache, vram->in_use.list[i]);
-    }
-}
-
-static void unpin_in_use(hypura_vram *vram)
-{
-    for (uint32_t i = 0; i < vram->in_use.n; i++) {
-        hypura_cache_unpin(vram->pools[vram->in_use.pool].cache, vram->in_use.list[i]);
-    }
-}
-
 static bool is_worth_a_slot(hypura_vram *vram, int bundle, uint32_t expert)
 {
     const vram_bundle *place = &vram->bundles[bundle];
@@ -246,7 +227,7 @@ static uint32_t take(hypura_vram *vram, int bundle, const uint32_t *experts, uin
     vram_beside       *beside = &vram->beside;
     const uint32_t     most = room(vram, bundle);
     uint32_t           n_taken = 0;
-    pin_in_use(vram);
+    hypura_cache_pin_all(vram->pools[vram->in_use.pool].cache, vram->in_use.list, vram->in_use.n);
     for (uint32_t i = 0; i < n && n_taken < most; i++) {
         if (!is_worth_a_slot(vram, bundle, experts[i])) {
             continue;
@@ -260,10 +241,8 @@ static uint32_t take(hypura_vram *vram, int bundle, const uint32_t *experts, uin
         beside->leases[beside->n++] = (vram_lease){.bundle = bundle, .slot = vram->ram_slots[i], .set = -1, .index = slot};
         vram->ram_slots[i] = HYPURA_CACHE_NONE;
     }
-    for (uint32_t i = 0; i < n_taken; i++) {
-        hypura_cache_unpin(pool->cache, indices[i]);
-    }
-    unpin_in_use(vram);
+    hypura_cache_unpin_all(pool->cache, indices, n_taken);
+    hypura_cache_unpin_all(vram->pools[vram->in_use.pool].cache, vram->in_use.list, vram->in_use.n);
     return n_taken;
 }
 
@@ -273,14 +252,14 @@ static hypura_status send_one(hypura_vram *vram, int bundle, const uint32_t *exp
     vram_pool *pool = &vram->pools[vram->bundles[bundle].pool];
     uint32_t   expert = 0;
     uint32_t   index = HYPURA_CACHE_NONE;
-    pin_in_use(vram);
+    hypura_cache_pin_all(vram->pools[vram->in_use.pool].cache, vram->in_use.list, vram->in_use.n);
     for (uint32_t i = 0; i < n && index == HYPURA_CACHE_NONE && !vram->beside.one_sent; i++) {
         if (is_worth_a_slot(vram, bundle, experts[i])) {
             expert = experts[i];
             index = vram_insert(pool, vram->bundles[bundle].first_key + expert);
         }
     }
-    unpin_in_use(vram);
+    hypura_cache_unpin_all(vram->pools[vram->in_use.pool].cache, vram->in_use.list, vram->in_use.n);
     if (index == HYPURA_CACHE_NONE) {
         return HYPURA_OK;
     }

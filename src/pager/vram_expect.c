@@ -18,20 +18,6 @@
 /* Log odds that are worth an upload on an idle link: a chance of an eighth. */
 #define LEAST_COMPANION -2.0
 
-static void pin_all(hypura_cache *cache, const uint32_t *slots, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        hypura_cache_pin(cache, slots[i]);
-    }
-}
-
-static void unpin_all(hypura_cache *cache, const uint32_t *slots, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        hypura_cache_unpin(cache, slots[i]);
-    }
-}
-
 /* Slots for those that RAM can give at once; absent: what it has to read. */
 static uint32_t take_slots(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n, uint32_t *indices,
                            uint32_t *absent, uint32_t *n_absent)
@@ -53,7 +39,7 @@ static uint32_t take_slots(hypura_vram *vram, int bundle, const uint32_t *expert
         vram->missing[n_taken] = experts[i];
         indices[n_taken++] = slot;
     }
-    unpin_all(pool->cache, indices, n_taken);
+    hypura_cache_unpin_all(pool->cache, indices, n_taken);
     return n_taken;
 }
 
@@ -81,7 +67,7 @@ static hypura_status expect(hypura_vram *vram, int bundle, const uint32_t *exper
     uint32_t           indices[MAX_EXPERTS], present[MAX_EXPERTS], absent[MAX_EXPERTS];
     uint32_t           n_present = 0;
     uint32_t           n_absent = 0;
-    pin_all(in_use, vram->in_use.list, vram->in_use.n);
+    hypura_cache_pin_all(in_use, vram->in_use.list, vram->in_use.n);
     for (uint32_t i = 0; i < n; i++) {
         const uint32_t slot = hypura_cache_find(pool->cache, place->first_key + experts[i]);
         if (slot != HYPURA_CACHE_NONE) {
@@ -90,8 +76,8 @@ static hypura_status expect(hypura_vram *vram, int bundle, const uint32_t *exper
         }
     }
     const uint32_t n_early = take_slots(vram, bundle, experts, n, indices, absent, &n_absent);
-    unpin_all(pool->cache, present, n_present);
-    unpin_all(in_use, vram->in_use.list, vram->in_use.n);
+    hypura_cache_unpin_all(pool->cache, present, n_present);
+    hypura_cache_unpin_all(in_use, vram->in_use.list, vram->in_use.n);
     const hypura_status status = n_early > 0 ? upload_early(vram, bundle, indices, n_early) : HYPURA_OK;
     if (status == HYPURA_OK && n_absent > 0) {
         hypura_pager_expect_experts(vram->pager, bundle, absent, n_absent, certainty);

@@ -144,17 +144,6 @@ static int by_uses(const void *a, const void *b)
     return x->n_uses != y->n_uses ? (x->n_uses > y->n_uses ? -1 : 1) : x->expert < y->expert ? -1 : 1;
 }
 
-static void pin_all(hypura_cache *cache, const uint32_t *slots, uint32_t n, bool pinned)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        if (pinned) {
-            hypura_cache_pin(cache, slots[i]);
-        } else {
-            hypura_cache_unpin(cache, slots[i]);
-        }
-    }
-}
-
 /* Slots for those that no slot holds and that are worth one, the most used first; none of them
  * gives way to another one, nor does what the layer before reads. */
 static void take_slots(hypura_vram *vram, int bundle, const selection *selected, vram_held *taken)
@@ -170,7 +159,7 @@ static void take_slots(hypura_vram *vram, int bundle, const selection *selected,
         }
     }
     qsort(wishes, n, sizeof(*wishes), by_uses);
-    pin_all(in_use, vram->in_use.list, vram->in_use.n, true);
+    hypura_cache_pin_all(in_use, vram->in_use.list, vram->in_use.n);
     taken->n = 0;
     for (uint32_t i = 0; i < n; i++) {
         const uint32_t key = place->first_key + wishes[i].expert;
@@ -181,8 +170,8 @@ static void take_slots(hypura_vram *vram, int bundle, const selection *selected,
             taken->slots[taken->n++] = slot;
         }
     }
-    pin_all(pool->cache, taken->slots, taken->n, false);
-    pin_all(in_use, vram->in_use.list, vram->in_use.n, false);
+    hypura_cache_unpin_all(pool->cache, taken->slots, taken->n);
+    hypura_cache_unpin_all(in_use, vram->in_use.list, vram->in_use.n);
 }
 
 static hypura_status copy_taken(hypura_vram *vram, int bundle, int set, const vram_held *taken)
