@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "filler.h"
 #include "mkmodel.h"
 
 static int open_file(dense_source *s)
@@ -53,6 +54,14 @@ static int check(const dense_source *s)
         return mk_fail("'%s' is one part of a split model; merge it first", s->path);
     }
     return MK_OK;
+}
+
+int dense_source_parse_type(dense_source *source, const char *text)
+{
+    source->type = filler_parse_type(text);
+    return source->type == GGML_TYPE_COUNT || ggml_quantize_requires_imatrix(source->type)
+               ? mk_usage_error("--type: '%s' is no type that matrices can be converted to, such as q4_0", text)
+               : MK_OK;
 }
 
 int dense_source_open(dense_source *s)

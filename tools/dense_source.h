@@ -19,6 +19,9 @@ typedef struct dense_source {
     enum ggml_type type; /* that the layers' matrices are converted to; GGML_TYPE_COUNT: they keep theirs */
 } dense_source;
 
+/* --type of a command. */
+int dense_source_parse_type(dense_source *source, const char *text);
+
 /* path and type are set and fd -1. Close in any case. */
 int dense_source_open(dense_source *source);
 void dense_source_close(dense_source *source);

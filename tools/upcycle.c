@@ -407,10 +407,7 @@ static int parse(upcycle *u, int argc, char **argv)
             rc = mk_parse_u64("--seed", optarg, 0, UINT64_MAX, &u->seed);
             break;
         case 't':
-            u->source.type = filler_parse_type(optarg);
-            if (u->source.type == GGML_TYPE_COUNT || ggml_quantize_requires_imatrix(u->source.type)) {
-                rc = mk_usage_error("--type: '%s' is no type that matrices can be converted to, such as q4_0", optarg);
-            }
+            rc = dense_source_parse_type(&u->source, optarg);
             break;
         case 'p':
             u->progress = true;

@@ -186,10 +186,7 @@ static int parse(widen *w, int argc, char **argv)
             rc = mk_parse_u64("--hidden", optarg, 1, MAX_HIDDEN, &w->n_hidden);
             break;
         case 't':
-            w->source.type = filler_parse_type(optarg);
-            if (w->source.type == GGML_TYPE_COUNT || ggml_quantize_requires_imatrix(w->source.type)) {
-                rc = mk_usage_error("--type: '%s' is no type that matrices can be converted to, such as q4_0", optarg);
-            }
+            rc = dense_source_parse_type(&w->source, optarg);
             break;
         case 'p':
             w->progress = true;

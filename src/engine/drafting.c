@@ -126,8 +126,8 @@ bool hypura_drafting_reuse(hypura_drafting *d, uint32_t n)
     return held && (n > 0 || !d->ctx);
 }
 
-static hypura_status tell_draft(hypura_drafting *d, const llama_token *tokens, uint32_t n, uint32_t first,
-                                hypura_error *error)
+hypura_status hypura_drafting_read(hypura_drafting *d, const llama_token *tokens, uint32_t n, uint32_t first,
+                                   hypura_error *error)
 {
     const uint64_t begin_us = hypura_clock_us();
     const bool told = hypura_shim_speculator_decoded(d->speculator, tokens, n, first);
@@ -135,12 +135,6 @@ static hypura_status tell_draft(hypura_drafting *d, const llama_token *tokens, u
     return told ? HYPURA_OK
                 : hypura_fail(error, HYPURA_ERR_BACKEND, "the draft model %s failed to decode %u tokens",
                               d->speculation.draft, n);
-}
-
-hypura_status hypura_drafting_read(hypura_drafting *d, const llama_token *tokens, uint32_t n, uint32_t first,
-                                   hypura_error *error)
-{
-    return tell_draft(d, tokens, n, first, error);
 }
 
 hypura_status hypura_drafting_begin(hypura_drafting *d, hypura_error *error)
@@ -200,7 +194,7 @@ static hypura_status compute(hypura_drafting *d, llama_token token, uint32_t n_m
     d->told.draft_s += (double)(hypura_clock_us() - begin_us) * 1e-6;
     hypura_status status = hypura_model_decode(d->model, d->batch, 1 + n, true, error);
     if (status == HYPURA_OK) {
-        status = tell_draft(d, d->batch, 1 + n, held, error);
+        status = hypura_drafting_read(d, d->batch, 1 + n, held, error);
     }
     if (status != HYPURA_OK) {
         return status;

@@ -29,7 +29,7 @@ void hypura_drafting_close(hypura_drafting *drafting);
 /* The draft model goes back to the first n tokens of the conversation. False where it must read all of them again: so
  * must the model. */
 bool hypura_drafting_reuse(hypura_drafting *drafting, uint32_t n);
-/* The model has computed n tokens of a prompt, after the first `first` of the conversation. */
+/* The model has computed n tokens, after the first `first` of the conversation. */
 hypura_status hypura_drafting_read(hypura_drafting *drafting, const llama_token *tokens, uint32_t n, uint32_t first,
                                    hypura_error *error);
 /* The whole prompt is read. */
