@@ -7,14 +7,13 @@
 #include "base/size.h"
 #include "base/status.h"
 #include "engine/experience.h"
+#include "engine/form_choice.h"
 #include "engine/gpu.h"
 #include "engine/llama_shim.h"
-#include "engine/output.h"
 #include "engine/speculation.h"
 #include "engine/survey.h"
 #include "os/os.h"
 #include "pager/pager.h"
-#include "plan/form.h"
 #include "plan/plan.h"
 
 #include <limits.h>
@@ -85,197 +84,6 @@ static hypura_status get_profile(const hypura_model_options *options, const hypu
     return hypura_profile_get(&wanted, profile, error);
 }
 
-/* ---- the form of weights -------------------------------------------------- */
-
-/* Measuring takes weights of its own. */
-#define ROOM_TO_MEASURE_BYTES (UINT64_C(1) << 30)
-
-typedef struct form_choice {
-    const hypura_profile *profile;
-    const hypura_survey *survey;
-    const hypura_plan_options *wanted;
-    hypura_rates rates[2]; /* plain, repacked */
-    hypura_form plain_form; /* FILE or OUTPUT */
-    hypura_form_costs costs;
-} form_choice;
-
-/* What is computed beside products, as far as it is known. */
-static double others_s(const form_choice *c)
-{
-    return c->wanted->rates ? c->wanted->rates->others_s : 0.0;
-}
-
-/* Lessons of runs are left out, and what is computed beside products, which is measured
- * for estimates alone: the same model with the same budget is to be computed with in the
- * same form every time. */
-static hypura_status find_costs(const hypura_map *map, form_choice *c, hypura_error *error)
-{
-    double compute_s[2];
-    double prompt_s[2];
-    for (int form = 0; form < 2; form++) {
-        hypura_plan *plan = NULL;
-        hypura_plan_options options = *c->wanted;
-        options.rates = &c->rates[form];
-        options.lessons = NULL;
-        const hypura_status status = hypura_plan_solve(map, c->survey, c->profile, &options, &plan, error);
-        if (status != HYPURA_OK) {
-            return status;
-        }
-        compute_s[form] = plan->compute_s;
-        prompt_s[form] = plan->prompt_compute_s;
-        c->costs.decode.read_bytes = plan->read_bytes_per_token;
-        c->costs.prompt.read_bytes = (double)plan->nvme_bytes / c->survey->n_ubatch;
-        hypura_plan_free(plan);
-    }
-    c->costs.decode.plain_compute_s = compute_s[0];
-    c->costs.decode.repacked_compute_s = compute_s[1];
-    c->costs.prompt.plain_compute_s = prompt_s[0];
-    c->costs.prompt.repacked_compute_s = prompt_s[1];
-    return HYPURA_OK;
-}
-
-static hypura_status find_rates(const hypura_model_options *options, const hypura_map *map, form_choice *c,
-                                hypura_error *error)
-{
-    hypura_status status =
-        hypura_experience_repack_rate(options->cache_dir, map, c->survey, &c->costs.repack_bytes_per_s, error);
-    for (int form = 0; form < 2 && status == HYPURA_OK && c->costs.repack_bytes_per_s > 0; form++) {
-        status = hypura_experience_rates(options, map, c->survey, c->costs.n_threads, form == 1, true,
-                                         &c->rates[form], error);
-        if (status == HYPURA_OK) {
-            status = hypura_experience_prompt_rates(options, map, c->survey, c->costs.n_threads, form == 1,
-                                                    &c->rates[form], error);
-        }
-    }
-    return status;
-}
-
-static int find_dense_rate(const hypura_rates *rates, int type)
-{
-    for (int i = 0; i < rates->n; i++) {
-        if (rates->by_type[i].type == type && !rates->by_type[i].experts) {
-            return i;
-        }
-    }
-    return -1;
-}
-
-/* Weights stay as in the file for the sake of prompts, with which the output has next to nothing to do. */
-static void choose_output(const hypura_map *map, form_choice *c)
-{
-    const int output = hypura_output_find(map, c->survey);
-    const int plain = output >= 0 ? find_dense_rate(&c->rates[0], map->tensors[output].type) : -1;
-    const int repacked = output >= 0 ? find_dense_rate(&c->rates[1], map->tensors[output].type) : -1;
-    if (plain >= 0 && repacked >= 0 &&
-        hypura_form_repacks_output(c->rates[0].by_type[plain].bytes_per_s, c->rates[1].by_type[repacked].bytes_per_s)) {
-        c->plain_form = HYPURA_FORM_OUTPUT;
-        c->rates[0].output_bytes_per_s = c->rates[1].by_type[repacked].bytes_per_s;
-        c->rates[0].output_product_s = c->rates[1].by_type[repacked].product_s;
-    }
-}
-
-static hypura_status take_plain(const hypura_model_options *options, form_choice *c, hypura_preparation *prepared,
-                                hypura_error *error)
-{
-    hypura_lessons lessons;
-    hypura_plan_options wanted = *c->wanted;
-    hypura_experience_lessons(options->cache_dir, prepared->map, c->costs.n_threads, c->plain_form, &lessons);
-    c->rates[0].others_s = others_s(c);
-    wanted.rates = &c->rates[0];
-    wanted.lessons = &lessons;
-    hypura_plan_free(prepared->plan);
-    prepared->plan = NULL;
-    return hypura_plan_solve(prepared->map, c->survey, c->profile, &wanted, &prepared->plan, error);
-}
-
-static double per_second(double seconds)
-{
-    return seconds > 0 ? 1.0 / seconds : 0.0;
-}
-
-static void tell_form(const form_choice *c, hypura_plan *plan)
-{
-    const hypura_form_costs *costs = &c->costs;
-    hypura_form_work decode = costs->decode;
-    decode.repacked_compute_s += others_s(c);
-    decode.plain_compute_s += others_s(c);
-    plan->form_measured = true;
-    plan->repacked_tok_s = per_second(hypura_form_repacked_s(costs, &decode));
-    plan->plain_tok_s = per_second(hypura_form_plain_s(costs, &decode));
-    plan->repacked_prompt_tok_s = per_second(hypura_form_repacked_s(costs, &costs->prompt));
-    plan->plain_prompt_tok_s = per_second(hypura_form_plain_s(costs, &costs->prompt));
-}
-
-/* Without measurement. Beside a GPU libllama puts the host's weights into memory that the GPU's
- * driver pins, as they lie in the file, also where repacked ones are asked for: what streams is
- * computed with in the same form, or bits would depend on how much of it is held. */
-static hypura_form form_asked(const hypura_model_options *options, bool over_gpus)
-{
-    if (over_gpus && !options->plain && !options->repack_output) {
-        return HYPURA_FORM_FILE;
-    }
-    return !options->no_repack ? HYPURA_FORM_REPACKED : options->repack_output ? HYPURA_FORM_OUTPUT : HYPURA_FORM_FILE;
-}
-
-void hypura_prepare_in_form(hypura_model_options *options, hypura_form form)
-{
-    options->no_repack = form != HYPURA_FORM_REPACKED;
-    options->repack_output = form == HYPURA_FORM_OUTPUT;
-}
-
-static hypura_status check_output(const hypura_model_options *options, const hypura_map *map,
-                                  const hypura_survey *survey, bool over_gpus, hypura_error *error)
-{
-    if (form_asked(options, over_gpus) != HYPURA_FORM_OUTPUT) {
-        return HYPURA_OK;
-    }
-    if (over_gpus) {
-        return hypura_fail(error, HYPURA_ERR_USAGE,
-                           "the output matrix is to be repacked for the CPU, and is computed with on a GPU: use none");
-    }
-    if (hypura_output_find(map, survey) < 0) {
-        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
-                           "%s: no output matrix to repack: it has none of its own, or of a type that is not repacked here",
-                           map->path);
-    }
-    return HYPURA_OK;
-}
-
-/* The plan is that of repacked weights. Where the file's form is clearly faster, as
- * measured on this processor (once for each type, then it is stored), its plan is
- * taken instead. */
-static hypura_status choose_form(const hypura_model_options *options, form_choice *c, hypura_preparation *prepared,
-                                 hypura_error *error)
-{
-    const hypura_plan *plan = prepared->plan;
-    prepared->plan->form = form_asked(options, plan->n_gpus > 0);
-    if (options->no_repack || options->plain || !options->cache_dir || c->wanted->gpus ||
-        plan->mode == HYPURA_MODE_RESIDENT || plan->read_bytes_per_token <= 0 ||
-        c->profile->ram_available_bytes < ROOM_TO_MEASURE_BYTES) {
-        return HYPURA_OK;
-    }
-    c->costs = (hypura_form_costs){.read_bytes_per_s = c->profile->direct_bytes_per_s,
-                                   .n_threads = prepared->context.n_threads,
-                                   .n_cpus = c->profile->n_cpus};
-    hypura_status status = find_rates(options, prepared->map, c, error);
-    if (status != HYPURA_OK || c->costs.repack_bytes_per_s <= 0) {
-        return status;
-    }
-    choose_output(prepared->map, c);
-    status = find_costs(prepared->map, c, error);
-    const bool plain = status == HYPURA_OK && hypura_form_prefers_plain(&c->costs);
-    if (plain) {
-        status = take_plain(options, c, prepared, error);
-    }
-    if (status == HYPURA_OK) {
-        prepared->plan->form = plain ? c->plain_form : HYPURA_FORM_REPACKED;
-        tell_form(c, prepared->plan);
-    }
-    return status;
-}
-
-/* ---- the plan ------------------------------------------------------------- */
-
 /* What is asked for, beside the options. */
 typedef struct demand {
     const hypura_model_options *options;
@@ -305,11 +113,11 @@ static hypura_status solve(const demand *asked, const hypura_survey *survey, uin
         FIXED_OVERHEAD_BYTES + more_bytes + TENSOR_OVERHEAD_BYTES * (uint64_t)prepared->map->n_tensors +
         hypura_pager_router_bytes(prepared->map) +
         (counts_pairs ? hypura_pager_coactivation_bytes(prepared->map) : 0);
-    const hypura_form form = form_asked(options, found->n > 0);
+    const hypura_form form = hypura_form_asked(options, found->n > 0);
     hypura_rates rates;
     hypura_lessons lessons;
     hypura_plan_gpus gpus = {.n = 0};
-    const hypura_status asked_well = check_output(options, prepared->map, survey, found->n > 0, error);
+    const hypura_status asked_well = hypura_form_check(options, prepared->map, survey, found->n > 0, error);
     if (asked_well != HYPURA_OK) {
         return asked_well;
     }
@@ -345,8 +153,13 @@ static hypura_status solve(const demand *asked, const hypura_survey *survey, uin
              options->io_engine ? options->io_engine : profile->io_engine);
     hypura_status status = hypura_plan_solve(prepared->map, survey, profile, &wanted, &prepared->plan, error);
     if (status == HYPURA_OK) {
-        form_choice choice = {.profile = profile, .survey = survey, .wanted = &wanted};
-        status = choose_form(options, &choice, prepared, error);
+        const hypura_form_question question = {.options = options,
+                                               .map = prepared->map,
+                                               .survey = survey,
+                                               .profile = profile,
+                                               .wanted = &wanted,
+                                               .n_threads = n_threads};
+        status = hypura_form_choose(&question, &prepared->plan, error);
     }
     if (status == HYPURA_OK && options->plain) {
         const uint64_t bytes = prepared->map->tensor_bytes + survey->device_kv_bytes + survey->device_compute_bytes;
@@ -612,6 +425,12 @@ hypura_status hypura_prepare_keep(const hypura_preparation *prepared, hypura_pag
                              plan->resident_bytes + plan->ring_bytes + plan->kv_bytes + plan->compute_bytes +
                                  plan->draft_bytes,
                              error);
+}
+
+void hypura_prepare_in_form(hypura_model_options *options, hypura_form form)
+{
+    options->no_repack = form != HYPURA_FORM_REPACKED;
+    options->repack_output = form == HYPURA_FORM_OUTPUT;
 }
 
 void hypura_prepare_clear(hypura_preparation *prepared)
