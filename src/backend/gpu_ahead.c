@@ -44,6 +44,13 @@
 /* A device that let so many waits in a row pass is not polled any more. */
 #define POLL_FAILURES 16
 
+static uint64_t poll_us = POLL_US;
+
+void backend_set_poll(bool on)
+{
+    poll_us = on ? POLL_US : 0;
+}
+
 /* CUDA's backend records each part of a piece as a graph of its own, which takes as long as
  * parts save in some fifty repetitions (docs/notes/0051). */
 #define PARTS_FROM 24
@@ -336,7 +343,7 @@ static const int32_t *wait_ids(const gpu_walk *walk, const gpu_piece *piece, int
     const size_t n = (size_t)piece->cut.ids->ne[0];
     const int32_t *landing = hypura_vram_landing(walk->vram, piece->cut.weight->bundle, place);
     const uint64_t begin_us = hypura_clock_us();
-    const uint64_t most_us = instance->n_poll_failures < POLL_FAILURES ? POLL_US : 0;
+    const uint64_t most_us = instance->n_poll_failures < POLL_FAILURES ? poll_us : 0;
     bool arrived = have_arrived(landing, n);
     for (unsigned spins = 1; !arrived && (spins % 64 != 0 || hypura_clock_us() - begin_us < most_us); spins++) {
         hypura_thread_relax();

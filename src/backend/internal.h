@@ -51,6 +51,10 @@ typedef struct backend_instrument {
  * otherwise depends on when reads end happens in every graph. */
 void backend_set_single_groups(bool on);
 
+/* Test instrument, on at first. Off: what a GPU selected is waited for without polling, which is in vain where nothing
+ * arrives by itself. */
+void backend_set_poll(bool on);
+
 /* Test instrument: kinds of expert weights that were tried for computing several rows together, and rows that were. */
 void backend_count_batches(uint64_t *n_tried, uint64_t *n_rows);
 

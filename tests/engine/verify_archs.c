@@ -266,8 +266,13 @@ static bool take_profile(const char *from, const char *folder)
         perror(cache_dir);
         return false;
     }
-    if (hypura_profile_get(&options, &profile, &error) != HYPURA_OK ||
-        hypura_os_drive_read(folder, &drive, &error) != HYPURA_OK ||
+    const hypura_status status = hypura_profile_get(&options, &profile, &error);
+#ifdef HYPURA_TEST_GPU
+    standin_set_rates(&profile, 1.0);
+    standin_register();
+    backend_set_poll(false); /* the stand-ins copy when they are waited for */
+#endif
+    if (status != HYPURA_OK || hypura_os_drive_read(folder, &drive, &error) != HYPURA_OK ||
         hypura_store_save(cache_dir, drive.id, &profile, &error) != HYPURA_OK) {
         printf("no profile of this machine: %s\n", error.message);
         return false;
@@ -284,9 +289,6 @@ int main(int argc, char **argv)
     if (!take_profile(argv[2], argv[1])) {
         return 1;
     }
-#ifdef HYPURA_TEST_GPU
-    standin_register();
-#endif
     run_all();
 
     const bool computes = HYPURA_TEST_MISSES == HYPURA_GPU_MISSES_CPU;

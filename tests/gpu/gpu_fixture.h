@@ -5,6 +5,7 @@
 
 #include "../engine/engine_fixture.h"
 
+#include "backend/internal.h"
 #include "hw/kept.h"
 #include "hw/store.h"
 #include "hypura_measure.h"
@@ -35,36 +36,33 @@ static inline hypura_model_options gpu_options(const char *path, const char *gpu
                                   .cache_dir = gpu_cache_dir};
 }
 
-/* A profile of this machine with the rates of no machine: the second GPU's link is so many
- * times slower than the first one's, and all else of them the same. path: a model on the drive. */
-static inline void gpu_store_rates(const char *path, double slower)
+static hypura_profile gpu_profile; /* of this machine, without GPUs */
+
+/* What runs from now on has a second GPU whose link is so many times slower than the first one's. */
+static inline void gpu_store_rates(double slower)
 {
-    static hypura_profile profile;
     hypura_os_drive drive;
     hypura_error error;
-    const hypura_profile_options where = {.cache_dir = fixture_cache_dir(), .storage_path = path};
-    fixture_ok(hypura_profile_get(&where, &profile, &error), &error);
-    profile.n_disturbed = 0; /* or it would be measured */
-    profile.memory_bytes_per_s = 50e9;
-    profile.direct_bytes_per_s = 4e9;
-    for (int i = 0; i < profile.n_devices; i++) {
-        hypura_device *device = &profile.devices[i];
-        device->upload_bytes_per_s = strcmp(device->name, STANDIN_SECOND) == 0 ? 8e9 / slower : 8e9;
-        device->device_memory_bytes_per_s = 100e9;
-        device->round_trip_us = 20.0;
-    }
-    snprintf(gpu_cache_dir, sizeof(gpu_cache_dir), "%s", fixture_path("cache"));
-    fixture_ok(hypura_kept_make_folder(gpu_cache_dir, &error), &error);
-    fixture_ok(hypura_os_drive_read(path, &drive, &error), &error);
-    fixture_ok(hypura_store_save(gpu_cache_dir, drive.id, &profile, &error), &error);
+    standin_set_rates(&gpu_profile, slower);
+    fixture_ok(hypura_os_drive_read(gpu_mixture(), &drive, &error), &error);
+    fixture_ok(hypura_store_save(gpu_cache_dir, drive.id, &gpu_profile, &error), &error);
 }
 
 /* Of a group of tests over the stand-ins. */
 static inline int gpu_setup(void **state)
 {
-    standin_register();
     const int result = fixture_setup(state);
-    gpu_store_rates(gpu_mixture(), 1.0);
+    const hypura_profile_options where = {.cache_dir = fixture_cache_dir(), .storage_path = gpu_mixture()};
+    hypura_error error;
+    fixture_ok(hypura_profile_get(&where, &gpu_profile, &error), &error);
+    gpu_profile.n_disturbed = 0; /* or it would be measured */
+    gpu_profile.memory_bytes_per_s = 50e9;
+    gpu_profile.direct_bytes_per_s = 4e9;
+    snprintf(gpu_cache_dir, sizeof(gpu_cache_dir), "%s", fixture_path("cache"));
+    fixture_ok(hypura_kept_make_folder(gpu_cache_dir, &error), &error);
+    gpu_store_rates(1.0);
+    standin_register();
+    backend_set_poll(false); /* the stand-ins copy when they are waited for */
     return result;
 }
 

@@ -7,8 +7,11 @@
 #include "ggml-cpu.h"
 #include "ggml-impl.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define DESCRIPTION "the CPU behind memory of its own"
 
 enum { MAX_COPIES = 65536 };
 
@@ -202,7 +205,7 @@ static const char *device_name(ggml_backend_dev_t device)
 static const char *device_description(ggml_backend_dev_t device)
 {
     (void)device;
-    return "the CPU behind memory of its own";
+    return DESCRIPTION;
 }
 
 static void device_memory(ggml_backend_dev_t device, size_t *free_bytes, size_t *total_bytes)
@@ -423,6 +426,23 @@ void standin_register(void)
         ggml_backend_register(&registry);
         ggml_backend_register(&twin_registry);
         registered = true;
+    }
+}
+
+void standin_set_rates(hypura_profile *profile, double slower)
+{
+    static const char *const names[] = {STANDIN_NAME, STANDIN_SECOND, STANDIN_SMALL, STANDIN_TWIN};
+    profile->n_devices = sizeof(names) / sizeof(*names);
+    for (int i = 0; i < profile->n_devices; i++) {
+        hypura_device *known = &profile->devices[i];
+        const double link = strcmp(names[i], STANDIN_SECOND) == 0 ? 8e9 / slower : 8e9;
+        *known = (hypura_device){.kind = "gpu",
+                                 .upload_bytes_per_s = link,
+                                 .upload_pageable_bytes_per_s = link,
+                                 .device_memory_bytes_per_s = 100e9,
+                                 .round_trip_us = 20.0};
+        (void)snprintf(known->name, sizeof(known->name), "%s", names[i]);
+        (void)snprintf(known->description, sizeof(known->description), "%s", DESCRIPTION);
     }
 }
 

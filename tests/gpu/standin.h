@@ -7,6 +7,8 @@
 #ifndef HYPURA_TEST_GPU_STANDIN_H
 #define HYPURA_TEST_GPU_STANDIN_H
 
+#include "hypura.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -26,6 +28,10 @@ extern "C" {
 
 /* Makes ggml know the devices; once a process. */
 void standin_register(void);
+
+/* Makes them the devices of a profile, with rates of no machine, as what is measured of them is noise: the second one's
+ * link is so many times slower than the first one's, and all else of them the same. */
+void standin_set_rates(hypura_profile *profile, double slower);
 
 /* What goes wrong from now on. Zeroed: nothing. */
 typedef struct standin_faults {

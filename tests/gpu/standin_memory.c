@@ -31,6 +31,7 @@ static char  *shown;
 static char  *real;
 static size_t high; /* no buffer lies above */
 static region regions[MAX_REGIONS];
+static int    n_regions; /* none behind these was ever taken */
 
 static bool open_arena(void)
 {
@@ -63,7 +64,7 @@ static void give_region(region *r)
     madvise(real + r->at, r->bytes, MADV_REMOVE);
     *r = (region){0};
     high = 0;
-    for (int i = 0; i < MAX_REGIONS; i++) {
+    for (int i = 0; i < n_regions; i++) {
         const size_t end = regions[i].at + regions[i].bytes;
         high = end > high ? end : high;
     }
@@ -188,6 +189,7 @@ static ggml_backend_buffer_t type_alloc(ggml_backend_buffer_type_t type, size_t 
         return NULL;
     }
     regions[at].device = device;
+    n_regions = at < n_regions ? n_regions : at + 1;
     standin_counted.bytes_used += bytes;
     bytes_used[device] += bytes;
     return ggml_backend_buffer_init(type, interface, &regions[at], size);
@@ -256,7 +258,7 @@ void standin_check_memory(const struct ggml_cgraph *graph, int device)
             const struct ggml_tensor *tensor = s < 0 ? graph->nodes[i] : graph->nodes[i]->src[s];
             if (tensor && is_in(shown, tensor->data)) {
                 const size_t at = (size_t)((const char *)tensor->data - shown);
-                for (int r = 0; r < MAX_REGIONS; r++) {
+                for (int r = 0; r < n_regions; r++) {
                     if (at >= regions[r].at && at < regions[r].at + regions[r].bytes && regions[r].device != device) {
                         GGML_ABORT("%s of node %s lies in another device's memory", tensor->name, graph->nodes[i]->name);
                     }

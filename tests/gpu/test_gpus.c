@@ -183,12 +183,12 @@ static void a_slow_link_has_fewer_layers(void **state)
         options.gpu_vram_bytes[g] = (whole.gpus[g].floor_bytes + whole.gpus[g].full_bytes) / 2;
     }
     const hypura_plan even = gpu_plan_of(&options);
-    gpu_store_rates(gpu_mixture(), 20.0);
+    gpu_store_rates(20.0);
     const hypura_plan slow = gpu_plan_of(&options);
     assert_int_equal(slow.n_gpus, 2);
     assert_true(slow.gpus[1].n_layers < even.gpus[1].n_layers);
     (void)run_same(&options);
-    gpu_store_rates(gpu_mixture(), 1.0);
+    gpu_store_rates(1.0);
 }
 
 /* RAM's slots serve both: those that one GPU still copies from are waited for by the other. */
