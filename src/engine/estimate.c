@@ -377,6 +377,8 @@ static hypura_status prepare(demand *wanted, const hypura_profile *given, uint32
     if (status == HYPURA_OK) {
         context->n_sequences = n_sequences;
         context->n_context *= n_sequences;
+        /* A batch has room for a token of each. */
+        context->n_ubatch = context->n_ubatch < n_sequences ? n_sequences : context->n_ubatch;
         status = plan_speculation(wanted, &n_outputs, prepared, error);
     }
     if (status == HYPURA_OK) {

@@ -289,6 +289,8 @@ class Ollama(unittest.TestCase):
         # What is not asked for stays as it is.
         self.assertEqual(self.engine_of(MOE), first)
         self.assertEqual(self.engine_of(MOE, num_thread=2), first)
+        # A token of each conversation that may be computed together has room.
+        self.assertNotEqual(self.engine_of(MOE, num_batch=1), first)
         self.assertNotEqual(self.engine_of(MOE, num_thread=1, num_batch=512), first)
 
     def engine_of(self, name, **options):
