@@ -280,19 +280,6 @@ static void serve(http_exchange *exchange, ollama_kind kind, const json_t *body,
     ollama_request_clear(&request);
 }
 
-/* False when it was answered: the model cannot do that. */
-static bool can(http_exchange *exchange, const char *model, const hypura_model_entry *entry, const char *capability)
-{
-    hypura_error error = {0};
-    bool able;
-    if (hypura_models_can(http_server(exchange)->models, entry, capability, &able, &error) != HYPURA_OK) {
-        http_fail_error(exchange, &error);
-    } else if (!able) {
-        http_fail(exchange, 400, "\"%.200s\" does not support %s", model, capability);
-    }
-    return able;
-}
-
 /* Before anything is loaded. False when it was answered: the request wants what this model cannot do. */
 static bool can_all(http_exchange *exchange, const json_t *body, const char *model, const hypura_model_entry *entry)
 {
@@ -304,8 +291,8 @@ static bool can_all(http_exchange *exchange, const json_t *body, const char *mod
         return false;
     }
     const bool calls = json_array_size(json_object_get(body, "tools")) > 0;
-    return (!thinks || can(exchange, model, entry, "thinking")) &&
-           (!inserts || can(exchange, model, entry, "insert")) && (!calls || can(exchange, model, entry, "tools"));
+    return (!thinks || target_can(exchange, entry, model, "thinking")) &&
+           (!inserts || target_can(exchange, entry, model, "insert")) && (!calls || target_can(exchange, entry, model, "tools"));
 }
 
 static void handle(http_exchange *exchange, ollama_kind kind)

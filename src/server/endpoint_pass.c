@@ -2,13 +2,14 @@
  * endpoint_pass.c - requests that the model's own server answers: passed on as they are, and its answer passed back as
  * it comes, byte for byte. Of the request the model's name is looked at; where that model was made with a system text or
  * messages of its own, these are put before the request's. What that server passes over without a word is told it in
- * other words (the format of /v1/responses), or refused.
+ * other words, or refused (overlooked.h).
  *
  * An engine that dies is an error: of the status line while there is none yet, else the last event of a stream. An
  * error that is the request's fault is told as one (refusal.h), and one for Anthropic's clients in their form; therefore
  * errors are held until they are whole.
  */
 #include "server/ollama.h"
+#include "server/overlooked.h"
 #include "server/refusal.h"
 #include "server/routes.h"
 #include "server/server.h"
@@ -76,7 +77,7 @@ static bool client_gone(void *user)
     return http_gone(((passing *)user)->exchange);
 }
 
-/* The "model" of a JSON body; a copy, "" when it names none. NULL when it was answered: it is no JSON. */
+/* The "model" of a JSON body; a copy, "" when it names none. NULL when it was answered. */
 static char *named_model(http_exchange *exchange, json_t **body)
 {
     size_t bytes;
@@ -89,8 +90,12 @@ static char *named_model(http_exchange *exchange, json_t **body)
         if (!*body) {
             return NULL;
         }
-        const char *named = json_string_value(json_object_get(*body, "model"));
-        asked = named ? named : asked;
+        const json_t *named = json_object_get(*body, "model");
+        if (named && !json_is_null(named) && !json_is_string(named)) {
+            http_fail(exchange, 400, "model is no text");
+            return NULL;
+        }
+        asked = json_is_string(named) ? json_string_value(named) : asked;
     }
     return strdup(asked ? asked : "");
 }
@@ -134,61 +139,40 @@ static void pass(http_exchange *exchange, server_target *target, const json_t *b
     free(path);
 }
 
-/* What OpenAI's routes have, and llama.cpp's server takes no notice of. False when it was answered. */
-static bool is_served(http_exchange *exchange, const json_t *body)
+/* *told: what goes in place of the body, a new reference; NULL: it goes as it is. False when it was answered. */
+static bool translate(http_exchange *exchange, const json_t *body, json_t **told)
 {
-    const char *what = NULL;
-    if (strcmp(http_path(exchange), "/v1/embeddings") == 0) {
-        const json_t *dimensions = json_object_get(body, "dimensions");
-        what = dimensions && !json_is_null(dimensions) ? "dimensions are not served here (/api/embed takes them)" : NULL;
-    } else if (strcmp(http_path(exchange), "/v1/completions") == 0) {
-        what = json_is_true(json_object_get(body, "echo"))                ? "echo is not served here"
-               : json_string_length(json_object_get(body, "suffix")) > 0   ? "suffix is not served here (/infill puts text in between)"
-               : json_integer_value(json_object_get(body, "best_of")) > 1  ? "more than one best_of is not served here"
-                                                                           : NULL;
+    hypura_error error = {0};
+    if (overlooked_translate(http_path(exchange), body, told, &error) != HYPURA_OK) {
+        http_fail_error(exchange, &error);
+        return false;
     }
-    if (what) {
-        http_fail(exchange, 400, "%s", what);
-    }
-    return what == NULL;
+    return true;
 }
 
-/* The format of an answer of /v1/responses ("text": {"format": ..}) as /v1/chat/completions has it, which the model's
- * server makes of such a request. NULL: it says none. */
-static json_t *chat_format(const char *path, const json_t *body)
+/* The model that is named; NULL when it was answered: there is none, or its template has no place for tools, which
+ * llama.cpp's server leaves out then. */
+static const hypura_model_entry *find_able(http_exchange *exchange, const char *name, const json_t *body)
 {
-    const json_t *format = json_object_get(json_object_get(body, "text"), "format");
-    const char *type = json_string_value(json_object_get(format, "type"));
-    const bool responses = strcmp(path, "/v1/responses") == 0 || strcmp(path, "/responses") == 0;
-    if (!responses || !type || json_object_get(body, "response_format")) {
+    const hypura_model_entry *entry = target_find_or_default(exchange, name);
+    if (entry && overlooked_calls_tools(http_path(exchange), body) && !target_can(exchange, entry, entry->name, "tools")) {
+        hypura_model_entry_release(entry);
         return NULL;
     }
-    if (strcmp(type, "json_schema") == 0) {
-        return json_pack("{s:s, s:O}", "type", type, "json_schema", format);
-    }
-    return strcmp(type, "json_object") == 0 ? json_pack("{s:s}", "type", type) : NULL;
-}
-
-/* The body in place of the request's own; a new reference, NULL: that one goes as it is. */
-static json_t *make_body(const char *path, const json_t *body, const json_t *settings)
-{
-    json_t *made = ollama_add_own(path, body, settings);
-    json_t *format = chat_format(path, body);
-    if (format) {
-        made = made ? made : json_copy((json_t *)(uintptr_t)body);
-        json_object_set_new(made, "response_format", format);
-    }
-    return made;
+    return entry;
 }
 
 void endpoint_pass(http_exchange *exchange)
 {
     json_t *body;
+    json_t *told = NULL;
     char *name = named_model(exchange, &body);
-    const hypura_model_entry *entry = name && is_served(exchange, body) ? target_find_or_default(exchange, name) : NULL;
+    const hypura_model_entry *entry =
+        name && translate(exchange, body, &told) ? find_able(exchange, name, told ? told : body) : NULL;
     const fleet_settings settings = settings_for(http_path(exchange));
     server_target target;
-    json_t *made = entry ? make_body(http_path(exchange), body, entry->settings) : NULL;
+    json_t *made = entry ? ollama_add_own(http_path(exchange), told ? told : body, entry->settings) : NULL;
+    made = made ? made : json_incref(told);
     char *text = made ? json_dumps(made, JSON_COMPACT) : NULL;
     if (entry && target_open(exchange, entry, &settings, &target)) {
         pass(exchange, &target, text ? made : body, text);
@@ -196,6 +180,7 @@ void endpoint_pass(http_exchange *exchange)
     }
     free(text);
     json_decref(made);
+    json_decref(told);
     json_decref(body);
     free(name);
 }

@@ -30,6 +30,7 @@ static const char *const not_understood[] = {
     "image input is not supported",
     "audio input is not supported",
     "video input is not supported",
+    "vector::_M_range_check:", /* tokens that are none, to /detokenize */
     "input (",
     "the question and its options (",
 };

@@ -76,6 +76,20 @@ const hypura_model_entry *target_find_or_default(http_exchange *exchange, const 
     return entry ? entry : target_find(exchange, other);
 }
 
+bool target_can(http_exchange *exchange, const hypura_model_entry *entry, const char *name, const char *capability)
+{
+    hypura_error error = {0};
+    bool able;
+    if (hypura_models_can(http_server(exchange)->models, entry, capability, &able, &error) != HYPURA_OK) {
+        http_fail_error(exchange, &error);
+        return false;
+    }
+    if (!able) {
+        http_fail(exchange, 400, "\"%.200s\" does not support %s", name, capability);
+    }
+    return able;
+}
+
 bool target_open(http_exchange *exchange, const hypura_model_entry *entry, const fleet_settings *settings,
                  server_target *opened)
 {

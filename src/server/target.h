@@ -23,6 +23,10 @@ const hypura_model_entry *target_find(http_exchange *exchange, const char *name)
  * model of theirs name it as they like. */
 const hypura_model_entry *target_find_or_default(http_exchange *exchange, const char *name);
 
+/* Whether it can do that ("tools", "thinking", "insert"). False when it was answered, with the name that the client
+ * has for it. */
+bool target_can(http_exchange *exchange, const hypura_model_entry *entry, const char *name, const char *capability);
+
 /* Blocks until the model is loaded. Takes the entry over. Answers and returns false when it cannot be. */
 bool target_open(http_exchange *exchange, const hypura_model_entry *entry, const fleet_settings *settings,
                  server_target *opened);

@@ -392,6 +392,20 @@ class OpenAI(unittest.TestCase):
         call = answer.choices[0].message.tool_calls[0]
         self.assertEqual((answer.choices[0].finish_reason, call.function.name), ("tool_calls", "get_weather"))
         self.assertIsInstance(json.loads(call.function.arguments)["city"], str)
+        # One that is named is called, although all examples are of another.
+        clock = {"type": "function", "function": dict(WEATHER["function"], name="get_time")}
+        named = {"type": "function", "function": {"name": "get_time"}}
+        for choice in named, {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [named]}}:
+            answer = self.client.chat.completions.create(
+                model=TOOLS, messages=messages + user("What is the weather in Paris?"), tools=[WEATHER, clock],
+                tool_choice=choice, temperature=0, max_tokens=100)
+            self.assertEqual([call.function.name for call in answer.choices[0].message.tool_calls], ["get_time"])
+        # A model whose template has no place for them is not asked in vain, but for an answer without them.
+        options = dict(model=DENSE, messages=user("hi"), tools=[WEATHER], max_tokens=1)
+        for choice in "auto", "required", named:
+            with self.assertRaisesRegex(openai.BadRequestError, "does not support tools|not among the tools"):
+                self.client.chat.completions.create(tool_choice=choice, **options)
+        self.client.chat.completions.create(tool_choice="none", **options)
         answer = self.client.chat.completions.create(
             model=DENSE, messages=user("Describe a person."), temperature=0, max_tokens=100,
             response_format={"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON}})
@@ -438,6 +452,13 @@ class Anthropic(unittest.TestCase):
         used = [block for block in answer.content if block.type == "tool_use"]
         self.assertEqual([block.name for block in used], ["get_weather"])
         self.assertIsInstance(used[0].input["city"], str)
+        tools = [{"name": name, "input_schema": WEATHER["function"]["parameters"]} for name in ("get_weather", "get_time")]
+        options = dict(model=TOOLS, messages=messages + user("What is the weather in Paris?"), max_tokens=100, tools=tools,
+                       extra_body={"temperature": 0})
+        answer = self.client.messages.create(tool_choice={"type": "tool", "name": "get_time"}, **options)
+        self.assertEqual([block.name for block in answer.content if block.type == "tool_use"], ["get_time"])
+        answer = self.client.messages.create(tool_choice={"type": "none"}, **options)
+        self.assertEqual({block.type for block in answer.content}, {"text"})
 
     def test_errors(self):
         with self.assertRaises(anthropic.NotFoundError):
