@@ -31,6 +31,10 @@ bool http_check_head(http_exchange *exchange)
         http_fail(exchange, 403, "pages of %.200s may not use this server (--origins allows some)", origin);
         return false;
     }
+    if (exchange->path_is_cut) {
+        http_fail(exchange, 400, "the path has a zero byte in it");
+        return false;
+    }
     exchange->allowed_origin = origin ? strdup(origin) : NULL;
     if (strcmp(exchange->method, "OPTIONS") == 0) {
         answer_preflight(exchange);

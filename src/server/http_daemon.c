@@ -75,7 +75,7 @@ static hypura_status start_mhd(http_daemon *daemon, const char *host, hypura_err
         MHD_OPTION_CONNECTION_TIMEOUT, options->write_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
         (size_t)CONNECTION_MEMORY_BYTES, MHD_OPTION_NOTIFY_CONNECTION, http_on_connection, daemon,
         MHD_OPTION_NOTIFY_COMPLETED, http_on_completed, daemon, MHD_OPTION_URI_LOG_CALLBACK, http_on_request_line,
-        daemon, MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u, MHD_OPTION_END);
+        daemon, MHD_OPTION_END); /* not LISTENING_ADDRESS_REUSE: two servers would share an address, and its requests */
     if (!mhd) {
         return hypura_fail_errno(error, errno ? errno : EIO, "cannot listen on %s port %u", host, daemon->port);
     }
@@ -153,7 +153,10 @@ bool http_drain(http_daemon *daemon, uint64_t timeout_us)
     atomic_store(&daemon->draining, true);
     for (size_t i = 0; i < daemon->n_listeners; i++) {
         http_listener *l = &daemon->listeners[i];
-        l->quiesced_fd = l->quiesced_fd < 0 ? MHD_quiesce_daemon(l->mhd) : l->quiesced_fd;
+        if (l->quiesced_fd < 0) {
+            l->quiesced_fd = MHD_quiesce_daemon(l->mhd);
+            (void)shutdown(l->quiesced_fd, SHUT_RDWR); /* who comes now is refused, and does not wait in vain */
+        }
     }
     pthread_mutex_lock(&daemon->lock);
     for (;;) {

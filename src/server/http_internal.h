@@ -46,6 +46,7 @@ struct http_exchange {
     const http_route *route;
     char *method;
     char *path;
+    bool path_is_cut; /* at a zero byte in it */
     char *query;
     http_pairs arguments;
     http_pairs headers;

@@ -24,8 +24,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 #define MIN_BODY_BYTES_PER_S (64 * 1024)
+#define MAX_TARGET_BYTES     8192 /* of the line that a request begins with */
+#define MAX_ARGUMENTS        100
 #define UPLOAD_BYTES         ((size_t)1 << 20) /* of one that its handler has not read: no more is taken then */
 
 /* ---- links --------------------------------------------------------------------------- */
@@ -217,12 +220,34 @@ static bool has_one_end(const http_exchange *exchange)
     return n <= 1;
 }
 
+/* Of another coding than pieces nobody here knows where it ends. */
+static bool has_known_end(const http_exchange *exchange)
+{
+    const char *coding = http_header(exchange, MHD_HTTP_HEADER_TRANSFER_ENCODING);
+    return !coding || strcasecmp(coding, "chunked") == 0;
+}
+
+static bool is_as_it_is(const http_exchange *exchange)
+{
+    const char *coding = http_header(exchange, MHD_HTTP_HEADER_CONTENT_ENCODING);
+    return !coding || coding[0] == '\0' || strcasecmp(coding, "identity") == 0;
+}
+
 static bool check_length(http_exchange *exchange, uint64_t *seconds)
 {
     const http_options *options = &exchange->daemon->options;
     if (!has_one_end(exchange)) {
         http_set_header(exchange, MHD_HTTP_HEADER_CONNECTION, "close");
         http_fail(exchange, 400, "the request says more than once how long it is");
+        return false;
+    }
+    if (!has_known_end(exchange)) {
+        http_set_header(exchange, MHD_HTTP_HEADER_CONNECTION, "close");
+        http_fail(exchange, 501, "the Transfer-Encoding of the request is not served here (chunked is)");
+        return false;
+    }
+    if (!is_as_it_is(exchange)) {
+        http_fail(exchange, 415, "the body of the request is compressed: send it as it is");
         return false;
     }
     const char *length = http_header(exchange, MHD_HTTP_HEADER_CONTENT_LENGTH);
@@ -242,13 +267,44 @@ static bool check_length(http_exchange *exchange, uint64_t *seconds)
 
 /* ---- libmicrohttpd's callbacks ------------------------------------------------------- */
 
+static bool is_long(const char *uri)
+{
+    size_t n = 0;
+    for (const char *at = strchr(uri, '&'); at; at = strchr(at + 1, '&')) {
+        n++;
+    }
+    return n >= MAX_ARGUMENTS || strlen(uri) > MAX_TARGET_BYTES;
+}
+
+/* Where a connection's memory does not hold all arguments beside the line, libmicrohttpd (0.9.75) neither answers nor
+ * closes. What came before on the connection has been answered. */
+static void refuse_long(int fd)
+{
+    static const char body[] =
+        "{\"error\":{\"code\":414,\"message\":\"the URL is too long\",\"type\":\"invalid_request_error\"}}";
+    char answer[256];
+    const int n = snprintf(answer, sizeof answer,
+                           "HTTP/1.1 414 URI Too Long\r\nConnection: close\r\nContent-Type: application/json\r\n"
+                           "Content-Length: %zu\r\n\r\n%s",
+                           sizeof body - 1, body);
+    (void)send(fd, answer, (size_t)n, MSG_DONTWAIT);
+    (void)shutdown(fd, SHUT_RDWR);
+}
+
 /* What it returns becomes the context of http_on_request. */
 void *http_on_request_line(void *user, const char *uri, struct MHD_Connection *connection)
 {
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    if (info && is_long(uri)) {
+        refuse_long(info->connect_fd);
+        return NULL;
+    }
     http_exchange *exchange = link_of(connection) ? exchange_open(user, connection) : NULL;
     if (exchange) {
         const char *mark = strchr(uri, '?');
+        const char *zero = strstr(uri, "%00");
         exchange->query = strdup(mark ? mark + 1 : "");
+        exchange->path_is_cut = zero && (!mark || zero < mark);
     }
     return exchange;
 }
@@ -277,8 +333,9 @@ static enum MHD_Result take_head(http_exchange *exchange, const char *path, cons
         http_check_head(exchange) && check_length(exchange, &seconds) && (!is_upload(exchange) || hand_over(exchange));
     http_link_deadline(daemon->links, link, seconds);
     /* A refusal waits for the rest of the request, which is dropped as it comes: a connection that is closed on a
-     * sender takes the answer with it. Who asks before sending is told at once. */
-    return good || !http_header(exchange, MHD_HTTP_HEADER_EXPECT) ? MHD_YES : http_answer(exchange);
+     * sender takes the answer with it. Who asks before sending is told at once, and who sends without an end. */
+    const bool waits = !http_header(exchange, MHD_HTTP_HEADER_EXPECT) && has_known_end(exchange);
+    return good || waits ? MHD_YES : http_answer(exchange);
 }
 
 static void take_body(http_exchange *exchange, const char *data, size_t bytes)

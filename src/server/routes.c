@@ -13,7 +13,6 @@
 static const http_route routes[] = {
     /* the server itself */
     {"GET", "/", endpoint_root, ROUTE_QUICK | ROUTE_PUBLIC, OPENAI},
-    {"HEAD", "/", endpoint_root, ROUTE_QUICK | ROUTE_PUBLIC, OPENAI},
     {"GET", "/health", endpoint_health, ROUTE_QUICK | ROUTE_PUBLIC, OPENAI},
     {"GET", "/v1/health", endpoint_health, ROUTE_QUICK | ROUTE_PUBLIC, OPENAI},
     {"GET", "/healthz", endpoint_health, ROUTE_QUICK | ROUTE_PUBLIC, OPENAI},
@@ -23,9 +22,7 @@ static const http_route routes[] = {
 
     /* Ollama's API */
     {"GET", "/api/version", endpoint_version, ROUTE_QUICK, OLLAMA},
-    {"HEAD", "/api/version", endpoint_version, ROUTE_QUICK, OLLAMA},
     {"GET", "/api/tags", endpoint_ollama_tags, 0, OLLAMA},
-    {"HEAD", "/api/tags", endpoint_ollama_tags, 0, OLLAMA},
     {"GET", "/api/ps", endpoint_ollama_ps, 0, OLLAMA},
     {"POST", "/api/show", endpoint_ollama_show, 0, OLLAMA},
     {"POST", "/api/copy", endpoint_ollama_copy, 0, OLLAMA},
@@ -83,13 +80,20 @@ static bool path_fits(const char *pattern, const char *path)
     return pattern[length - 1] == '*' ? strncmp(pattern, path, length - 1) == 0 : strcmp(pattern, path) == 0;
 }
 
+/* What GET answers, HEAD does, without the body; but nothing is computed for it. */
+static bool takes(const http_route *route, const char *method)
+{
+    const bool by_get = (route->flags & ROUTE_MODEL) == 0 && strcmp(method, "HEAD") == 0 && strcmp(route->method, "GET") == 0;
+    return by_get || strcmp(route->method, method) == 0;
+}
+
 const http_route *route_find(const char *method, const char *path, bool *known_path)
 {
     *known_path = false;
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
         if (path_fits(routes[i].path, path)) {
             *known_path = true;
-            if (strcmp(routes[i].method, method) == 0) {
+            if (takes(&routes[i], method)) {
                 return &routes[i];
             }
         }
@@ -102,9 +106,9 @@ void route_methods(const char *path, char *text, size_t capacity)
     size_t n = 0;
     text[0] = '\0';
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
-        const char *method = routes[i].method;
-        if (path_fits(routes[i].path, path) && !strstr(text, method) && n + strlen(method) + 3 < capacity) {
-            n += (size_t)snprintf(text + n, capacity - n, "%s%s", n > 0 ? ", " : "", method);
+        const char *methods = takes(&routes[i], "HEAD") && routes[i].method[0] == 'G' ? "GET, HEAD" : routes[i].method;
+        if (path_fits(routes[i].path, path) && !strstr(text, methods) && n + strlen(methods) + 3 < capacity) {
+            n += (size_t)snprintf(text + n, capacity - n, "%s%s", n > 0 ? ", " : "", methods);
         }
     }
 }

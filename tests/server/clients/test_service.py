@@ -162,11 +162,35 @@ class Service(unittest.TestCase):
             ("GET", "/api/../../etc/passwd", None, 404),
             ("GET", "/nothing", None, 404),
             ("GET", "/api/chat", None, 405),
+            ("HEAD", "/v1/chat/completions", None, 405),
+            ("HEAD", "/props", None, 405),
+            ("GET", "/api/version%00", None, 400),
+            ("GET", "/v1/models/%00", None, 400),
+            ("POST", "/v1/completions", '{"model":5,"prompt":"a"}', 400),
+            ("POST", "/detokenize", '{"tokens":[99999999]}', 400),
             ("POST", "/api/chat", "x" * 2000000, 413),
+            ("GET", "/" + "x" * 8200, None, 414),
+            ("GET", "/" + "x" * 32700, None, 414),
             ("GET", "/" + "x" * 40000, None, 414),
+            ("GET", "/api/version?" + "a&" * 100, None, 414),
+            ("GET", "/api/version?" + "&".join(f"a{i}=1" for i in range(600)), None, 414),
+            ("GET", "/api/version?" + "x" * 7900 + "&a" * 99, None, 200),
         ):
             got, _, data = self.client.ask(method, path, body)
             self.assertEqual(got, status, (method, path[:40], data[:200]))
+
+    def test_head_is_get_without_the_body(self):
+        for path in "/", "/health", "/v1/models", "/api/version", "/api/tags", "/api/ps", "/metrics":
+            (status, headers, body), (_, _, whole) = (self.client.ask(method, path) for method in ("HEAD", "GET"))
+            self.assertEqual((status, body), (200, b""), path)
+            if path not in ("/api/ps", "/metrics"):
+                self.assertEqual(int(headers["Content-Length"]), len(whole), path)
+
+    def test_codings_that_are_not_served(self):
+        for coding, status in ((b"Transfer-Encoding: gzip", b"501"), (b"Content-Encoding: gzip\r\nContent-Length: 2", b"415"),
+                               (b"Content-Encoding: identity\r\nContent-Length: 2", b"400")):
+            head = b"POST /api/show HTTP/1.1\r\nHost: localhost\r\n" + coding + b"\r\n\r\n{}"
+            self.assertEqual(self.first_line(head).split()[1], status, coding)
 
     def first_line(self, request):
         with socket.create_connection(("127.0.0.1", self.server.port)) as sender:
@@ -327,6 +351,11 @@ class Addresses(unittest.TestCase):
                 except ConnectionResetError:
                     pass # it was not taken yet when the listening socket went
 
+    def test_one_server_for_an_address(self):
+        with harness.Server("--memory", "1G", models=[DENSE]) as server:
+            with self.assertRaisesRegex(RuntimeError, "in use"):
+                harness.Server("--port", str(server.port), "--memory", "1G", models=[DENSE])
+
     def test_each_is_looked_at(self):
         for hosts, message in (("127.0.0.1,0.0.0.0", "--api-key"), ("127.0.0.1,nowhere", "--api-key"), ("", "no address")):
             with self.assertRaisesRegex(RuntimeError, message):
@@ -334,6 +363,22 @@ class Addresses(unittest.TestCase):
 
 
 class End(unittest.TestCase):
+    def test_who_comes_while_it_ends_is_refused(self):
+        with harness.Server("--memory", "1G", "--drain", "60", models=[DENSE]) as server:
+            connection, answer, _ = Client(server).stream(STORY)
+            server.process.send_signal(signal.SIGTERM)
+            def refused():
+                try:
+                    socket.create_connection(("127.0.0.1", server.port), timeout=10).close()
+                    return False
+                except ConnectionRefusedError:
+                    return True
+            harness.wait_until(refused)
+            # Another one may take its place at once.
+            with harness.Server("--port", str(server.port), "--memory", "1G", models=[DENSE]) as other:
+                self.assertEqual(Client(other).ask("GET", "/api/version")[0], 200)
+            connection.close()
+
     def test_what_runs_may_end(self):
         server = harness.Server("--memory", "1G", "--threads", "1", models=[DENSE])
         client = Client(server)
