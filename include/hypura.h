@@ -295,6 +295,7 @@ HYPURA_API const char *hypura_form_name(hypura_form form);
 
 typedef struct hypura_plan {
     hypura_mode mode;
+    int         n_threads; /* that compute on the host */
     /* the budget, and how it is spent */
     uint64_t memory_bytes;  /* limit on everything the model takes; 0 when only weights were limited */
     uint64_t weights_bytes; /* all weights held at once: resident + pinned + pools + ring */
@@ -400,7 +401,7 @@ typedef struct hypura_model_options {
     uint64_t    weights_bytes; /* limit on weights alone; 0: none */
     uint32_t    n_context;     /* 0: 4096 or the model's own, whichever is less */
     uint32_t    n_ubatch;      /* tokens computed together at most; 0: 512, or 2048 for experts over a GPU */
-    int         n_threads;     /* 0: one per physical core */
+    int         n_threads;     /* 0: one for each core */
     bool        force_paging;  /* page even where all weights fit (tests, benchmarks) */
     bool        plain;         /* plain llama.cpp, Hypura out of the path (comparisons) */
     const char *gpu;           /* ggml's names of the GPUs to use, "Vulkan0,Vulkan1"; "none": none; NULL: see below */

@@ -118,6 +118,12 @@ void hypura_placement_describe(const hypura_plan *plan, void (*print)(const char
         print(line.text);
     }
 
+    if (plan->n_threads > 0) {
+        line = (sentence){.used = 0};
+        say(&line, "threads    %d", plan->n_threads);
+        print(line.text);
+    }
+
     line = (sentence){.used = 0};
     say(&line, "weights    ");
     say_size(&line, plan->resident_bytes, "resident");
@@ -216,6 +222,7 @@ json_t *hypura_placement_json(const char *path, const hypura_plan *plan)
     hypura_json_integer(&object, "kv_bytes", plan->kv_bytes);
     hypura_json_integer(&object, "compute_bytes", plan->compute_bytes);
     hypura_json_integer(&object, "ubatch", plan->n_ubatch);
+    hypura_json_integer(&object, "threads", (uint64_t)plan->n_threads);
     hypura_json_integer(&object, "best_ubatch", plan->best_ubatch);
     hypura_json_integer(&object, "overhead_bytes", plan->overhead_bytes);
     hypura_json_integer(&object, "draft_bytes", plan->draft_bytes);

@@ -161,6 +161,9 @@ static hypura_status solve(const demand *asked, const hypura_survey *survey, uin
                                                .n_threads = n_threads};
         status = hypura_form_choose(&question, &prepared->plan, error);
     }
+    if (status == HYPURA_OK) {
+        prepared->plan->n_threads = n_threads;
+    }
     if (status == HYPURA_OK && options->plain) {
         const uint64_t bytes = prepared->map->tensor_bytes + survey->device_kv_bytes + survey->device_compute_bytes;
         hypura_gpus_take_plain(found, bytes, &prepared->gpus);

@@ -247,6 +247,7 @@ hypura_status hypura_estimate(const hypura_model_options *options, hypura_plan *
         .pool_bytes = 4608,
         .n_ubatch = options->n_ubatch ? options->n_ubatch : 512,
         .best_ubatch = 1024,
+        .n_threads = options->n_threads ? options->n_threads : 14,
         .floor_weights_bytes = FAKE_FLOOR_BYTES,
         .n_pools = 1,
         .pools = {{1152, 4096, 4, 16, 2}},

@@ -353,12 +353,13 @@ static void test_estimate_json(void **state)
     process run = RUN("estimate", "moe.gguf", "--memory", "3G", "--context", "128", "--json");
     driver_expect(&run, 0, NULL, NULL);
     json_t *object = driver_object(
-        run.output, "model mode memory_bytes weights_bytes kv_bytes compute_bytes ubatch best_ubatch overhead_bytes draft_bytes resident_bytes "
+        run.output, "model mode memory_bytes weights_bytes kv_bytes compute_bytes ubatch threads best_ubatch overhead_bytes draft_bytes resident_bytes "
                     "pinned_bytes pool_bytes ring_bytes nvme_bytes floor_weights_bytes floor_memory_bytes "
                     "ring_slot_bytes ring_slots prefetch_depth io_block_bytes io_depth pools decode_tok_s "
                     "bound_tok_s bound_by hit_rate read_bytes_per_token compute_s learned");
     assert_string_equal(driver_string(object, "mode"), "experts");
     assert_true(driver_integer(object, "memory_bytes") == (int64_t)3 << 30);
+    assert_int_equal(driver_integer(object, "threads"), 14);
     assert_int_equal(driver_integer(object, "kv_bytes"), 128 * 1024);
     assert_true(driver_real(object, "decode_tok_s") == 12.5);
     assert_string_equal(driver_string(object, "bound_by"), "storage");
