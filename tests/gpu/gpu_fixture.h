@@ -6,6 +6,7 @@
 #include "../engine/engine_fixture.h"
 
 #include "backend/internal.h"
+#include "engine/estimate.h"
 #include "hw/kept.h"
 #include "hw/store.h"
 #include "hypura_measure.h"
@@ -69,11 +70,11 @@ static inline int gpu_setup(void **state)
 /* What the plan says, without its lists. */
 static inline hypura_plan gpu_plan_of(const hypura_model_options *options)
 {
-    hypura_plan *solved = NULL;
+    hypura_preparation prepared; /* an estimate would measure the processor */
     hypura_error error;
-    fixture_ok(hypura_estimate(options, &solved, &error), &error);
-    hypura_plan plan = *solved;
-    hypura_plan_free(solved);
+    fixture_ok(hypura_prepare(options, NULL, true, &prepared, &error), &error);
+    hypura_plan plan = *prepared.plan;
+    hypura_prepare_clear(&prepared);
     plan.placements = NULL;
     plan.order = NULL;
     return plan;

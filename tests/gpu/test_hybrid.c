@@ -325,23 +325,36 @@ void *__wrap_mmap(void *address, size_t bytes, int protection, int flags, int fd
     return __real_mmap(address, bytes, protection, flags, fd, offset);
 }
 
+/* Of a model with few layers, as each layer asks for the same. */
 static void memory_that_is_refused_is_an_error(void **state)
 {
     (void)state;
-    const hypura_model_options options = computing(mixture.least_bytes);
+    hypura_model_options options = options_of(HYPURA_TINY "/moe-q8_0.gguf", 0);
+    const hypura_plan plan = gpu_plan_of(&options);
+    options.vram_bytes = hypura_plan_vram_at(&plan, 10);
+    options.gpu_misses = HYPURA_GPU_MISSES_CPU;
     const hypura_model_extras extras = {.all_logits = true};
+    hypura_script script;
+    hypura_error error;
+    uint64_t budget = 1 << 22;
+    hypura_model *model = open_model(&options);
+    hypura_statistics s;
+    fixture_ok(hypura_script_write(model, 20, 4, &budget, &script, &error), &error);
+    hypura_model_statistics(model, &s);
+    assert_true(s.n_cpu_rows > 0);
+    hypura_model_close(model);
     int n_failed = 0;
     bool hit = true;
     for (unsigned long nth = 1; hit; nth++) {
-        hypura_model *model = NULL;
-        hypura_error error;
         atomic_store(&n_asked, 0);
         atomic_store(&refused, nth);
         const hypura_status status = hypura_model_open_with(&options, &extras, &model, &error);
         hit = atomic_load(&n_asked) >= nth;
         atomic_store(&refused, 0);
         if (status == HYPURA_OK) {
-            assert_same(model);
+            uint64_t differing = 1;
+            fixture_ok(hypura_script_follow(model, &script, &differing, &error), &error);
+            assert_int_equal(differing, 0);
             hypura_model_close(model);
         } else {
             assert_true(hit);
@@ -350,6 +363,7 @@ static void memory_that_is_refused_is_an_error(void **state)
         }
     }
     assert_true(n_failed > 60);
+    hypura_script_clear(&script);
 }
 
 static void decoding_asks_for_none(void **state)
