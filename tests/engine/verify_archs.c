@@ -39,6 +39,8 @@
 
 enum {
     MAX_MODELS = 512,
+    LONGEST_PROMPT = 40,
+    N_TOKENS = 3,
     SKIPPED = 77,
 };
 
@@ -119,28 +121,64 @@ static void judge(const hypura_verify_report *report, const char *how, verdict *
     }
 }
 
+/* What a model is limited to: the least that it needs, all of it, and one of two parts, in turn. Of GPU memory where there is
+ * a GPU, otherwise of weights in RAM. */
+typedef struct limits {
+    uint64_t bytes[3];
+    int n;
+    uint64_t least_weights_bytes;
+    bool has_experts; /* that are paged */
+} limits;
+
+static bool find_limits(const char *path, int index, limits *l)
+{
+    const hypura_model_options wanted = {.path = path,
+                                         .gpu = GPUS,
+                                         .n_context = LONGEST_PROMPT + N_TOKENS,
+                                         .n_threads = 1,
+                                         .force_paging = true,
+                                         .cache_dir = cache_dir};
+    const bool fewer = index / 2 % 2 != 0;
+    hypura_preparation prepared; /* an estimate would measure the processor, for longer than all else takes */
+    hypura_error error;
+    if (hypura_prepare(&wanted, NULL, true, &prepared, &error) != HYPURA_OK) {
+        return false;
+    }
+    const hypura_plan *plan = prepared.plan;
+#ifdef HYPURA_TEST_GPU
+    const uint64_t bytes[] = {hypura_plan_vram_at(plan, 0), hypura_plan_vram_at(plan, fewer ? 25 : 50),
+                              hypura_plan_vram_at(plan, 100)};
+#else
+    const uint64_t all = prepared.map->tensor_bytes;
+    const uint64_t bytes[] = {plan->floor_weights_bytes, all / (fewer ? 4 : 2), all};
+#endif
+    *l = (limits){.least_weights_bytes = plan->floor_weights_bytes, .has_experts = plan->n_pools > 0};
+    for (int i = 0; i < 3; i++) {
+        if (bytes[i] > (l->n > 0 ? l->bytes[l->n - 1] : 0)) {
+            l->bytes[l->n++] = bytes[i];
+        }
+    }
+    hypura_prepare_clear(&prepared);
+    return l->n > 0;
+}
+
 /* Experts under the conditions that the first pass meets by chance: each in a group of
  * its own, which otherwise depends on when reads end; over a GPU, with the fewest slots
  * in RAM as well, so that most of what its memory lacks comes from the drive. */
-static void verify_again(const char *path, hypura_verify_options *options, verdict *v)
+static void verify_again(const limits *l, hypura_verify_options *options, verdict *v)
 {
-    uint64_t weights_bytes = UINT64_C(1) << 40;
     hypura_verify_report report;
     hypura_error error;
 #ifdef HYPURA_TEST_GPU
     const char *how = ", fewest slots in RAM";
-    const hypura_model_options wanted = {
-        .path = path, .gpu = GPUS, .n_context = 64, .n_threads = 1, .force_paging = true, .cache_dir = cache_dir};
-    hypura_preparation prepared; /* an estimate would measure the processor, for longer than all else takes */
-    const bool paged = hypura_prepare(&wanted, NULL, true, &prepared, &error) == HYPURA_OK && prepared.plan->n_pools > 0;
-    weights_bytes = paged ? prepared.plan->floor_weights_bytes : 0;
-    hypura_prepare_clear(&prepared);
-    if (!paged) {
+    const uint64_t weights_bytes = l->least_weights_bytes;
+    if (!l->has_experts) {
         return; /* dense in spite of its name */
     }
 #else
     const char *how = ", experts one by one";
-    (void)path;
+    const uint64_t weights_bytes = UINT64_C(1) << 40;
+    (void)l;
     backend_set_single_groups(true);
 #endif
     options->weights_bytes = &weights_bytes;
@@ -159,7 +197,7 @@ static void verify_again(const char *path, hypura_verify_options *options, verdi
 static verdict verify_one(const char *path, int index)
 {
     static const char *const engines[] = {"uring", "pool"};
-    static const uint32_t prompts[] = {1, 9, 40};
+    static const uint32_t prompts[] = {1, 9, LONGEST_PROMPT};
     const char *engine = engines[index % 2];
     hypura_verify_options options = {.path = path,
                                      .gpu = GPUS,
@@ -168,10 +206,20 @@ static verdict verify_one(const char *path, int index)
                                      .n_prompts = 3,
                                      .io_engines = &engine,
                                      .n_io_engines = 1,
-                                     .tokens = 4,
+                                     .tokens = N_TOKENS,
                                      .no_repack = true,
                                      .n_threads = 1,
                                      .cache_dir = cache_dir};
+    limits found = {.n = 0};
+    if (find_limits(path, index, &found)) {
+#ifdef HYPURA_TEST_GPU
+        options.vram_bytes = found.bytes;
+        options.n_vram = found.n;
+#else
+        options.weights_bytes = found.bytes;
+        options.n_weights = found.n;
+#endif
+    }
     hypura_verify_report report;
     hypura_error error;
     verdict v = {.outcome = IDENTICAL};
@@ -188,7 +236,7 @@ static verdict verify_one(const char *path, int index)
     judge(&report, "", &v);
     hypura_verify_report_clear(&report);
     if (v.outcome == IDENTICAL && strstr(path, "-moe") != NULL) {
-        verify_again(path, &options, &v);
+        verify_again(&found, &options, &v);
     }
     return v;
 }
