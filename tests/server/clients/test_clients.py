@@ -279,19 +279,19 @@ class Ollama(unittest.TestCase):
         self.assertEqual(self.client.chat(DENSE, user("hi"), think=False, options={"num_predict": 1}).eval_count, 1)
 
     def test_threads_and_batch_are_chosen_when_it_is_loaded(self):
-        with open(f"/proc/{self.engine_of(MOE)}/cmdline") as file:
+        with open(f"/proc/{self.engine_of(DENSE)}/cmdline") as file:
             self.assertIn("--threads\0001\0", file.read())
-        first = self.engine_of(MOE, num_thread=2, num_batch=64)
+        first = self.engine_of(DENSE, num_thread=2, num_batch=64)
         with open(f"/proc/{first}/cmdline") as file:
             line = file.read()
         self.assertIn("--threads\0002\0", line)
         self.assertIn("--batch\00064\0", line)
         # What is not asked for stays as it is.
-        self.assertEqual(self.engine_of(MOE), first)
-        self.assertEqual(self.engine_of(MOE, num_thread=2), first)
+        self.assertEqual(self.engine_of(DENSE), first)
+        self.assertEqual(self.engine_of(DENSE, num_thread=2), first)
         # A token of each conversation that may be computed together has room.
-        self.assertNotEqual(self.engine_of(MOE, num_batch=1), first)
-        self.assertNotEqual(self.engine_of(MOE, num_thread=1, num_batch=512), first)
+        self.assertNotEqual(self.engine_of(DENSE, num_batch=1), first)
+        self.assertNotEqual(self.engine_of(DENSE, num_thread=1, num_batch=512), first)
 
     def engine_of(self, name, **options):
         """The process that answers for a model."""

@@ -109,7 +109,8 @@ class Speculation(unittest.TestCase):
 
     def test_own(self):
         """A model is made with a draft of its own, or with none where the server has one."""
-        with harness.Server("--memory", "2G", "--parallel", "1", "--context", "1024", "--draft", harness.model_path(DENSE)) as server:
+        with harness.Server("--memory", "2G", "--weights", "60%", "--parallel", "1", "--context", "1024", "--threads", "1",
+                            "--draft", harness.model_path(DENSE)) as server:
             for name, draft in ("with", DENSE), ("without", ""):
                 status, answer = post(server, "/api/create", {"model": name, "from": MOE, "draft": draft, "stream": False})
                 self.assertEqual(status, 200, answer)
