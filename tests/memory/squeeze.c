@@ -3,6 +3,7 @@
  * the middle and gives it back at the end.
  *
  *     squeeze MODEL SECONDS [--memory BYTES] [--thief BYTES RATE_BYTES_PER_S BEGIN_S HOLD_S] [--threads N]
+ *             [--tokens N]
  *
  * Answers the same prompt again and again, for so many seconds or, with 0, until the
  * thief has taken all; every answer has to be the same. The thief's time begins when
@@ -26,6 +27,7 @@
 
 typedef struct arguments {
     hypura_model_options model;
+    uint32_t tokens; /* of an answer */
     double seconds;
     size_t thief_bytes;
     double thief_rate;
@@ -155,7 +157,7 @@ static int answer_all(hypura_model *model, const arguments *a, int taken)
     for (int n_after = 0; a->seconds > 0 ? now_s() < a->seconds : n_after < 2; n_answers++) {
         answer to = {.hash = UINT64_C(0xCBF29CE484222325), .until_s = a->seconds};
         const hypura_generate_options options = {
-            .prompt = "w1 w2 w3", .raw = true, .max_tokens = 64, .on_text = take_text, .on_text_user = &to};
+            .prompt = "w1 w2 w3", .raw = true, .max_tokens = a->tokens, .on_text = take_text, .on_text_user = &to};
         hypura_result result;
         const bool done = thief_is_done(taken);
         const hypura_status status = hypura_generate(model, &options, &result, &error);
@@ -181,12 +183,14 @@ static bool parse(int argc, char **argv, arguments *a)
     if (argc < 3) {
         return false;
     }
-    *a = (arguments){.model = {.path = argv[1], .n_context = 2048}, .seconds = atof(argv[2])};
+    *a = (arguments){.model = {.path = argv[1], .n_context = 2048}, .tokens = 64, .seconds = atof(argv[2])};
     for (int i = 3; i < argc; i++) {
         if (strcmp(argv[i], "--memory") == 0 && i + 1 < argc) {
             a->model.memory_bytes = strtoull(argv[++i], NULL, 10);
         } else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc) {
             a->model.n_threads = atoi(argv[++i]);
+        } else if (strcmp(argv[i], "--tokens") == 0 && i + 1 < argc) {
+            a->tokens = (uint32_t)strtoul(argv[++i], NULL, 10);
         } else if (strcmp(argv[i], "--thief") == 0 && i + 4 < argc) {
             a->thief_bytes = strtoull(argv[++i], NULL, 10);
             a->thief_rate = atof(argv[++i]);
@@ -203,7 +207,7 @@ int main(int argc, char **argv)
 {
     arguments a;
     if (!parse(argc, argv, &a)) {
-        fputs("usage: squeeze MODEL SECONDS [--memory BYTES] [--thief BYTES RATE BEGIN_S HOLD_S] [--threads N]\n", stderr);
+        fputs("usage: squeeze MODEL SECONDS [--memory BYTES] [--thief BYTES RATE BEGIN_S HOLD_S] [--threads N] [--tokens N]\n", stderr);
         return 2;
     }
     hypura_model *model = NULL;
