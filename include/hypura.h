@@ -431,6 +431,9 @@ typedef struct hypura_model_options {
 HYPURA_API hypura_status hypura_estimate(const hypura_model_options *options, hypura_plan **plan,
                                          hypura_error *error);
 HYPURA_API void          hypura_plan_free(hypura_plan *plan);
+/* True where it is beyond doubt, from headers and free memory alone, that the model will be held whole and computed by many
+ * processors that nothing else of it needs: a program may then let threads wait for each other as llama.cpp's do. */
+HYPURA_API bool hypura_computes_alone(const hypura_model_options *options);
 /* A limit on the memory of all GPUs: the floor and this part of what lies between it and full. */
 HYPURA_API uint64_t hypura_plan_vram_at(const hypura_plan *plan, uint32_t percent);
 

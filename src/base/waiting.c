@@ -28,8 +28,8 @@ static bool say_how_to_wait(char *const *variables)
     return false;
 }
 
-/* Room for one more; n is how many were kept. ours: without what was added here. */
-static char **copy_variables(char *const *variables, bool ours, size_t *n)
+/* Room for one more; n is how many were kept. Without what is in left_out: strings that were added here; NULL ends them. */
+static char **copy_variables(char *const *variables, char *const *left_out, size_t *n)
 {
     size_t n_all = 0;
     while (variables[n_all]) {
@@ -38,44 +38,54 @@ static char **copy_variables(char *const *variables, bool ours, size_t *n)
     char **kept = calloc(n_all + 2, sizeof(*kept));
     *n = 0;
     for (size_t i = 0; kept && i < n_all; i++) {
-        if (ours || (strcmp(variables[i], spin_count) != 0 && strcmp(variables[i], long_spin_count) != 0)) {
+        bool keep = true;
+        for (size_t o = 0; left_out[o]; o++) {
+            keep = keep && strcmp(variables[i], left_out[o]) != 0;
+        }
+        if (keep) {
             kept[(*n)++] = variables[i];
         }
     }
     return kept;
 }
 
-char **hypura_waiting_environment(char *const *variables, bool often)
+char **hypura_waiting_environment(char *const *variables, bool longer)
 {
+    char *const shorter[] = {longer ? spin_count : NULL, NULL};
     size_t n = 0;
-    char **made = copy_variables(variables, true, &n);
-    if (made && !say_how_to_wait(variables)) {
-        made[n] = often ? long_spin_count : spin_count;
+    char **made = copy_variables(variables, shorter, &n);
+    if (made && !say_how_to_wait(made)) {
+        made[n] = longer ? long_spin_count : spin_count;
     }
     return made;
 }
 
 char **hypura_waiting_plain_environment(char *const *variables)
 {
+    char *const ours[] = {spin_count, long_spin_count, NULL};
     size_t n;
-    return copy_variables(variables, false, &n);
+    return copy_variables(variables, ours, &n);
 }
 
-void hypura_waiting_restart(char *const *argv, bool often)
+void hypura_waiting_restart(char *const *argv, bool longer)
 {
 #ifdef __linux__
     char path[4096]; /* by its name, which lists of processes show */
     const ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
-    if (n <= 0 || say_how_to_wait(environ)) {
+    if (n <= 0) {
         return;
     }
     path[n] = '\0';
-    char **variables = hypura_waiting_environment(environ, often);
-    if (variables) {
+    char **variables = hypura_waiting_environment(environ, longer);
+    size_t i = 0;
+    while (variables && variables[i] && variables[i] == environ[i]) { /* strings are not copied */
+        i++;
+    }
+    if (variables && variables[i] != environ[i]) {
         (void)execve(path, argv, variables);
     }
     free(variables);
 #else
-    (void)argv, (void)often;
+    (void)argv, (void)longer;
 #endif
 }

@@ -15,6 +15,7 @@
 #include "cli/command.h"
 
 #include "base/status.h"
+#include "base/waiting.h"
 #include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/placement.h"
@@ -393,6 +394,16 @@ static hypura_status read_template(run_arguments *run, char **owned, hypura_erro
     return status;
 }
 
+/* Before the prompt is read, which would be gone. What it costs, headers read twice, is less than what a token gains. */
+static void choose_waiting(run_arguments *run, const hypura_environment *environment)
+{
+    const bool limited = run->weights.bytes > 0 || run->weights.percent > 0;
+    run->model.path = run->path;
+    if (!limited && hypura_computes_alone(&run->model)) {
+        hypura_waiting_restart(environment->words, true);
+    }
+}
+
 static hypura_status run_checked(run_arguments *run, const char *name, const hypura_environment *environment,
                                  hypura_error *error)
 {
@@ -410,6 +421,9 @@ static hypura_status run_checked(run_arguments *run, const char *name, const hyp
     }
     if (status == HYPURA_OK && !run->server) {
         status = hypura_speculation_resolve(environment, &run->speculation, &run->model.speculation, error);
+    }
+    if (status == HYPURA_OK && !run->server) {
+        choose_waiting(run, environment);
     }
     if (status == HYPURA_OK) {
         status = choose_seed(run, error);

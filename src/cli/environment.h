@@ -10,6 +10,7 @@
 #define HYPURA_PATH_BYTES 4096
 
 typedef struct hypura_environment {
+    char *const *words;                 /* of the whole command line, as the program was started with */
     char cache_dir[HYPURA_PATH_BYTES];  /* HYPURA_CACHE_DIR or the user's cache folder; "" when there is none */
     char models_dir[HYPURA_PATH_BYTES]; /* HYPURA_MODELS or the user's data folder; "" when there is none */
     char ollama_dir[HYPURA_PATH_BYTES]; /* OLLAMA_MODELS or ~/.ollama/models; "" without a home */

@@ -193,6 +193,7 @@ int main(int argc, char **argv)
     if (hypura_environment_read(&environment, &error) != HYPURA_OK) {
         return hypura_command_fail(&error);
     }
+    environment.words = argv;
     hypura_output_color(environment.color);
     int code = run_command(command, &environment, argc, argv);
     hypura_output_flush();

@@ -127,11 +127,11 @@ static void common_words(const engine_options *options, words *to)
 /* Ours, but for variables of llama.cpp, which would change what was planned, and with how threads wait. */
 static char **engine_environment(const words *line)
 {
-    bool often = false;
+    bool longer = false;
     for (int i = 0; i < line->n; i++) {
-        often = often || strcmp(line->items[i], "--gpu-misses") == 0; /* is given for the CPU alone */
+        longer = longer || strcmp(line->items[i], "--gpu-misses") == 0; /* is given for the CPU alone */
     }
-    char **variables = hypura_waiting_environment(environ, often);
+    char **variables = hypura_waiting_environment(environ, longer);
     size_t n_kept = 0;
     for (size_t i = 0; variables && variables[i]; i++) {
         if (strncmp(variables[i], "LLAMA_", 6) != 0 && strncmp(variables[i], "AIP_", 4) != 0) {

@@ -39,6 +39,11 @@ static void it_is_added_unless_said(void **state)
     expect(hypura_waiting_environment((char *[]){passive, home, NULL}, true), (const char *[]){passive, home, NULL});
     expect(hypura_waiting_environment((char *[]){home, NULL}, true), (const char *[]){home, "GOMP_SPINCOUNT=40009", NULL});
     expect(hypura_waiting_environment((char *[]){home, five, NULL}, true), (const char *[]){home, five, NULL});
+    char ours[] = OURS, longer[] = "GOMP_SPINCOUNT=40009";
+    expect(hypura_waiting_environment((char *[]){ours, home, NULL}, false), (const char *[]){ours, home, NULL});
+    expect(hypura_waiting_environment((char *[]){ours, home, NULL}, true), (const char *[]){home, longer, NULL});
+    expect(hypura_waiting_environment((char *[]){longer, home, NULL}, false), (const char *[]){longer, home, NULL});
+    expect(hypura_waiting_environment((char *[]){longer, home, NULL}, true), (const char *[]){longer, home, NULL});
 }
 
 static void plain_llama_is_as_the_user_has_it(void **state)
@@ -92,6 +97,12 @@ static void a_program_starts_itself_again_once(void **state)
     run_child(often, (char *[]){home, NULL}, answer, sizeof answer);
     (void)snprintf(wanted, sizeof wanted, "%s, - of test_waiting: two words", added_often);
     assert_string_equal(answer, wanted);
+    char ours[] = OURS, longer[] = "GOMP_SPINCOUNT=40009";
+    run_child(often, (char *[]){home, ours, NULL}, answer, sizeof answer);
+    (void)snprintf(wanted, sizeof wanted, "%s, - of test_waiting: two words", strcmp(added, "-") == 0 ? "1021" : "40009");
+    assert_string_equal(answer, wanted);
+    run_child(child, (char *[]){home, longer, NULL}, answer, sizeof answer);
+    assert_string_equal(answer, "40009, - of test_waiting: two words");
     run_child(often, (char *[]){five, NULL}, answer, sizeof answer);
     assert_string_equal(answer, "5, - of test_waiting: two words");
     run_child(child, (char *[]){home, passive, NULL}, answer, sizeof answer);

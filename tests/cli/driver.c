@@ -279,7 +279,7 @@ int driver_setup(void **state)
 {
     (void)state;
     static const char *const models[] = {"moe.gguf", "slow.gguf", "endless.gguf", "broken.gguf", "differs.gguf",
-                                         "stops.gguf"};
+                                         "stops.gguf", "alone.gguf"};
     if (!mkdtemp(driver_folder) || chdir(driver_folder) != 0) {
         return -1;
     }

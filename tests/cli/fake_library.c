@@ -278,11 +278,31 @@ void hypura_plan_free(hypura_plan *plan)
 
 /* ---- model ----------------------------------------------------------------- */
 
+bool hypura_computes_alone(const hypura_model_options *options)
+{
+    return fake_named(options->path, "alone.gguf") && options->memory_bytes == 0;
+}
+
+/* As those of a model that computes alone do, and no others, unless a user says how. */
+static hypura_status check_waits(const hypura_model_options *options, hypura_error *error)
+{
+#ifdef __linux__
+    const char *looks = getenv("GOMP_SPINCOUNT");
+    const bool longer = looks && strcmp(looks, "40009") == 0;
+    if (!getenv("OMP_WAIT_POLICY") && (!looks || longer != hypura_computes_alone(options))) {
+        return hypura_fail(error, HYPURA_ERR_BACKEND, "threads look %s times", looks ? looks : "any number of");
+    }
+#endif
+    (void)options, (void)error;
+    return HYPURA_OK;
+}
+
 hypura_status hypura_model_open(const hypura_model_options *options, hypura_model **model, hypura_error *error)
 {
     hypura_map *map = NULL;
     hypura_plan *plan = NULL;
-    hypura_status status = hypura_map_open(options->path, &map, error);
+    hypura_status status = check_waits(options, error);
+    status = status == HYPURA_OK ? hypura_map_open(options->path, &map, error) : status;
     if (status == HYPURA_OK) {
         status = hypura_estimate(options, &plan, error);
     }

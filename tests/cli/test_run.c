@@ -60,6 +60,27 @@ static void test_run_seed_is_random_and_told(void **state)
     driver_clear(&second);
 }
 
+/* The program starts itself again where threads are to wait longer, before it reads what to answer. */
+static void test_waiting_is_chosen_before_the_prompt(void **state)
+{
+    (void)state;
+    char *policy = getenv("OMP_WAIT_POLICY") ? strdup(getenv("OMP_WAIT_POLICY")) : NULL;
+    unsetenv("OMP_WAIT_POLICY"); /* as a user says it, of all tests */
+    process run = RUN_INPUT("kept", "run", "alone.gguf");
+    driver_expect(&run, 0, "[1] kept\n", NULL);
+    driver_clear(&run);
+    run = RUN_INPUT("limited", "run", "alone.gguf", "--memory=3G");
+    driver_expect(&run, 0, "[1] limited\n", NULL);
+    driver_clear(&run);
+    run = RUN_INPUT("other", "run", "moe.gguf");
+    driver_expect(&run, 0, "[1] other\n", NULL);
+    driver_clear(&run);
+    if (policy) {
+        setenv("OMP_WAIT_POLICY", policy, 1);
+    }
+    free(policy);
+}
+
 static void test_run_prompt_sources(void **state)
 {
     (void)state;
@@ -386,6 +407,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_run_hands_over_options),
         cmocka_unit_test(test_run_seed_is_random_and_told),
         cmocka_unit_test(test_run_prompt_sources),
+        cmocka_unit_test(test_waiting_is_chosen_before_the_prompt),
         cmocka_unit_test(test_run_keeps_bytes),
         cmocka_unit_test(test_misses_without_a_gpu),
         cmocka_unit_test(test_run_statistics),
