@@ -2,104 +2,16 @@
  * test_allocations.c - every allocation, mapping and thread that our code asks for
  * is refused in turn: always a clean error, nothing left behind (the sanitizers
  * watch), and the next attempt works. And decoding asks for none.
- *
- * The linker's --wrap catches the calls of our own objects; llama.cpp is another
- * library and is not disturbed.
  */
 #include "faults_fixture.h"
+#include "refusal.h"
 
 #include "hw/store.h"
 #include "os/os.h"
 
-#include <errno.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-
-static _Atomic uint64_t n_calls;
-static _Atomic uint64_t refused; /* this call, counted from 1; 0: none */
-
-static bool refuse(void)
-{
-    return ++n_calls == refused;
-}
-
-/* ---- what is wrapped ------------------------------------------------------ */
-
-void *__real_malloc(size_t bytes);
-void *__real_calloc(size_t n, size_t bytes);
-void *__real_realloc(void *old, size_t bytes);
-void *__real_aligned_alloc(size_t align, size_t bytes);
-int __real_posix_memalign(void **memory, size_t align, size_t bytes);
-char *__real_strdup(const char *text);
-void *__real_mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset);
-void *__real_mmap64(void *address, size_t bytes, int protection, int flags, int fd, off_t offset);
-int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t n, size_t bytes);
-void *__wrap_realloc(void *old, size_t bytes);
-void *__wrap_aligned_alloc(size_t align, size_t bytes);
-int __wrap_posix_memalign(void **memory, size_t align, size_t bytes);
-char *__wrap_strdup(const char *text);
-void *__wrap_mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset);
-void *__wrap_mmap64(void *address, size_t bytes, int protection, int flags, int fd, off_t offset);
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
-
-void *__wrap_malloc(size_t bytes)
-{
-    return refuse() ? NULL : __real_malloc(bytes);
-}
-
-void *__wrap_calloc(size_t n, size_t bytes)
-{
-    return refuse() ? NULL : __real_calloc(n, bytes);
-}
-
-void *__wrap_realloc(void *old, size_t bytes)
-{
-    return refuse() ? NULL : __real_realloc(old, bytes);
-}
-
-void *__wrap_aligned_alloc(size_t align, size_t bytes)
-{
-    return refuse() ? NULL : __real_aligned_alloc(align, bytes);
-}
-
-int __wrap_posix_memalign(void **memory, size_t align, size_t bytes)
-{
-    return refuse() ? ENOMEM : __real_posix_memalign(memory, align, bytes);
-}
-
-char *__wrap_strdup(const char *text)
-{
-    return refuse() ? NULL : __real_strdup(text);
-}
-
-/* Not that of a file, which takes no memory: the pager looks every few seconds whether the page cache has the model. */
-static bool refuse_mapping(int fd)
-{
-    const bool now = fd < 0 && refuse();
-    errno = now ? ENOMEM : errno;
-    return now;
-}
-
-void *__wrap_mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
-{
-    return refuse_mapping(fd) ? MAP_FAILED : __real_mmap(address, bytes, protection, flags, fd, offset);
-}
-
-void *__wrap_mmap64(void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
-{
-    return refuse_mapping(fd) ? MAP_FAILED : __real_mmap64(address, bytes, protection, flags, fd, offset);
-}
-
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
-{
-    return refuse() ? EAGAIN : __real_pthread_create(thread, attributes, run, argument);
-}
 
 /* ---- each in turn ----------------------------------------------------------- */
 
@@ -122,11 +34,9 @@ static void refuse_each(attempt try, const void *what, uint64_t least)
 {
     for (uint64_t nth = 1;; nth++) {
         hypura_error error = {.status = HYPURA_OK};
-        n_calls = 0;
-        refused = nth;
+        refusal_begin(nth);
         const hypura_status status = try(what, &error);
-        const bool hit = n_calls >= nth;
-        refused = 0;
+        const bool hit = refusal_end() >= nth;
         if (!hit) {
             assert_int_equal(status, HYPURA_OK);
             assert_true(nth > least);
@@ -213,7 +123,7 @@ static hypura_status try_run(const void *what, hypura_error *error)
         uint64_t differing = 0;
         status = hypura_script_follow(model, &r->script, &differing, error);
         assert_int_equal(differing, 0);
-        refused = 0;
+        (void)refusal_end();
         faults_expect_right(model, &r->script);
     }
     hypura_model_close(model);
@@ -286,11 +196,11 @@ static void decoding_asks_for_nothing(void **state)
             hypura_model *model =
                 faults_open(&fault_cases[i], faults_model(fault_cases[i].file), fault_engines[e], NULL, NULL);
             faults_expect_right(model, &script);
-            n_calls = 0;
+            refusal_begin(0);
             for (int round = 0; round < 10; round++) {
                 faults_expect_right(model, &script); /* a prompt of one piece, and one token */
             }
-            assert_int_equal(n_calls, 0);
+            assert_int_equal(refusal_end(), 0);
             hypura_model_close(model);
             hypura_script_clear(&script);
         }

@@ -5,13 +5,13 @@
  */
 #include "mixture_fixture.h"
 
+#include "../faults/refusal.h"
 #include "engine/gpu.h"
 
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 static hypura_model_options computing(uint64_t vram_bytes)
 {
@@ -284,47 +284,6 @@ static void a_read_that_fails_is_an_error(void **state)
 
 /* ---- memory --------------------------------------------------------------------- */
 
-static atomic_ulong n_asked;
-static atomic_ulong refused; /* this one, counted from 1; 0: none */
-
-void *__real_malloc(size_t bytes);
-void *__real_calloc(size_t n, size_t bytes);
-void *__real_realloc(void *old, size_t bytes);
-void *__real_mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t n, size_t bytes);
-void *__wrap_realloc(void *old, size_t bytes);
-void *__wrap_mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset);
-
-static bool refuse(void)
-{
-    return atomic_fetch_add(&n_asked, 1) + 1 == refused;
-}
-
-void *__wrap_malloc(size_t bytes)
-{
-    return refuse() ? NULL : __real_malloc(bytes);
-}
-
-void *__wrap_calloc(size_t n, size_t bytes)
-{
-    return refuse() ? NULL : __real_calloc(n, bytes);
-}
-
-void *__wrap_realloc(void *old, size_t bytes)
-{
-    return refuse() ? NULL : __real_realloc(old, bytes);
-}
-
-void *__wrap_mmap(void *address, size_t bytes, int protection, int flags, int fd, off_t offset)
-{
-    if (fd < 0 && refuse()) { /* those of files take none */
-        errno = ENOMEM;
-        return MAP_FAILED;
-    }
-    return __real_mmap(address, bytes, protection, flags, fd, offset);
-}
-
 /* Of a model with few layers, as each layer asks for the same. */
 static void memory_that_is_refused_is_an_error(void **state)
 {
@@ -345,12 +304,10 @@ static void memory_that_is_refused_is_an_error(void **state)
     hypura_model_close(model);
     int n_failed = 0;
     bool hit = true;
-    for (unsigned long nth = 1; hit; nth++) {
-        atomic_store(&n_asked, 0);
-        atomic_store(&refused, nth);
+    for (uint64_t nth = 1; hit; nth++) {
+        refusal_begin(nth);
         const hypura_status status = hypura_model_open_with(&options, &extras, &model, &error);
-        hit = atomic_load(&n_asked) >= nth;
-        atomic_store(&refused, 0);
+        hit = refusal_end() >= nth;
         if (status == HYPURA_OK) {
             uint64_t differing = 1;
             fixture_ok(hypura_script_follow(model, &script, &differing, &error), &error);
@@ -374,11 +331,11 @@ static void decoding_asks_for_none(void **state)
     hypura_error error;
     llama_token token = 1;
     fixture_ok(hypura_model_decode(model, &token, 1, false, &error), &error);
-    atomic_store(&n_asked, 0);
+    refusal_begin(0);
     for (token = 2; token < 40; token++) {
         fixture_ok(hypura_model_decode(model, &token, 1, false, &error), &error);
     }
-    assert_int_equal(atomic_load(&n_asked), 0);
+    assert_int_equal(refusal_end(), 0);
     hypura_statistics s;
     hypura_model_statistics(model, &s);
     assert_computed(&s, hypura_model_plan(model)->vram_pools[0].slot_bytes);

@@ -1,45 +1,7 @@
 /* Allocations: none after open, and each of those at open may fail. */
 #include "io_fixture.h"
 
-#include <stdatomic.h>
-
-/* The linker's --wrap sends every call of the objects under test here. */
-static _Atomic uint64_t n_calls;
-static _Atomic uint64_t fail_at; /* this call, counted from 1, fails; 0: none */
-
-void *__real_malloc(size_t bytes);
-void *__real_calloc(size_t n, size_t bytes);
-void *__real_realloc(void *old, size_t bytes);
-int __real_posix_memalign(void **memory, size_t align, size_t bytes);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t n, size_t bytes);
-void *__wrap_realloc(void *old, size_t bytes);
-int __wrap_posix_memalign(void **memory, size_t align, size_t bytes);
-
-static bool fails(void)
-{
-    return ++n_calls == fail_at;
-}
-
-void *__wrap_malloc(size_t bytes)
-{
-    return fails() ? NULL : __real_malloc(bytes);
-}
-
-void *__wrap_calloc(size_t n, size_t bytes)
-{
-    return fails() ? NULL : __real_calloc(n, bytes);
-}
-
-void *__wrap_realloc(void *old, size_t bytes)
-{
-    return fails() ? NULL : __real_realloc(old, bytes);
-}
-
-int __wrap_posix_memalign(void **memory, size_t align, size_t bytes)
-{
-    return fails() ? 12 : __real_posix_memalign(memory, align, bytes);
-}
+#include "../faults/refusal.h"
 
 static void reading_allocates_nothing(void **state)
 {
@@ -49,7 +11,7 @@ static void reading_allocates_nothing(void **state)
     for (uint32_t i = 0; i < 8; i++) {
         reads[i] = (hypura_io_read){.offset = i * 300001, .bytes = sizeof arena[i], .dst = arena[i], .user = i};
     }
-    n_calls = 0;
+    refusal_begin(0);
     uint32_t left = 0;
     for (int round = 0; round < 10; round++) {
         left += hypura_io_submit(io, reads, 8);
@@ -60,7 +22,7 @@ static void reading_allocates_nothing(void **state)
             left -= reaped;
         }
     }
-    assert_int_equal(n_calls, 0);
+    assert_int_equal(refusal_end(), 0);
     hypura_io_close(io);
     for (uint32_t i = 0; i < 8; i++) {
         assert_true(fixture_matches(arena[i], reads[i].offset, reads[i].bytes));
@@ -77,11 +39,9 @@ static void every_failing_allocation_of_open_is_an_error(void **state)
     for (uint64_t nth = 1;; nth++) {
         hypura_io *io = NULL;
         hypura_error error;
-        n_calls = 0;
-        fail_at = nth;
+        refusal_begin(nth);
         hypura_status status = hypura_io_open(&options, &io, &error);
-        bool hit = n_calls >= nth;
-        fail_at = 0;
+        bool hit = refusal_end() >= nth;
         if (status == HYPURA_OK) {
             assert_non_null(io);
             hypura_io_close(io);
