@@ -95,6 +95,27 @@ void builder_dense(builder *b, int n_layers, uint64_t n_rows, uint64_t row_bytes
     }
 }
 
+void builder_layers(builder *b, bool mixture)
+{
+    static const uint64_t matrices[] = {256 << 10, 256 << 10, 256 << 10};
+    builder_init(b);
+    builder_tensor(b, HYPURA_ROLE_EMBEDDING, -1, 2048, 4096, HYPURA_USE_GET_ROWS);
+    for (int layer = 0; layer < BUILDER_LAYERS; layer++) {
+        builder_attention(b, layer, 512, 4096);
+        if (mixture) {
+            builder_experts(b, layer, 32, 3, matrices);
+        } else {
+            builder_ffn(b, layer, 2048, 4096);
+        }
+    }
+    builder_tensor(b, HYPURA_ROLE_OUTPUT, -1, 2048, 4096, HYPURA_USE_MUL_MAT);
+    b->map.n_layers = BUILDER_LAYERS;
+    b->map.n_experts = mixture ? 32 : 0;
+    b->map.n_experts_used = mixture ? 4 : 0;
+    b->survey.device_kv_bytes = BUILDER_LAYERS << 20;
+    b->survey.device_compute_bytes = 4 << 20;
+}
+
 hypura_status builder_solve(const builder *b, const hypura_plan_options *options, hypura_plan **plan,
                             hypura_error *error)
 {

@@ -32,6 +32,11 @@ int builder_experts(builder *b, int layer, int n_experts, int n_matrices, const 
 /* So many layers of an FFN weight of these rows, and 1000 bytes that stay. */
 void builder_dense(builder *b, int n_layers, uint64_t n_rows, uint64_t row_bytes);
 
+/* An embedding and an output of 8 MiB, and twelve layers of 2 MiB attention and an FFN of 8 MiB or 32 experts of 768 KiB, of
+ * which a token uses four. On a GPU 1 MiB of cache for each layer, and 4 MiB to compute in. */
+#define BUILDER_LAYERS 12
+void builder_layers(builder *b, bool mixture);
+
 hypura_status builder_solve(const builder *b, const hypura_plan_options *options, hypura_plan **plan,
                             hypura_error *error);
 /* Fails the test when there is no plan. */

@@ -18,28 +18,15 @@
 #define MIB (1024 * KIB)
 #define GIB (1024 * MIB)
 
-enum { LAYERS = 12, EXPERTS = 32, USED = 4 };
+enum { LAYERS = BUILDER_LAYERS, EXPERTS = 32, USED = 4 };
 
 static builder b;
 static hypura_plan_gpus gpus;
 
-/* Twelve layers of 2 MiB attention, 1 MiB cache and 24 MiB experts; an output of 8 MiB. */
 static int make_mixture(void **state)
 {
-    static const uint64_t matrices[] = {256 * KIB, 256 * KIB, 256 * KIB};
     (void)state;
-    builder_init(&b);
-    builder_tensor(&b, HYPURA_ROLE_EMBEDDING, -1, 2048, 4 * KIB, HYPURA_USE_GET_ROWS);
-    for (int layer = 0; layer < LAYERS; layer++) {
-        builder_attention(&b, layer, 512, 4 * KIB);
-        builder_experts(&b, layer, EXPERTS, 3, matrices);
-    }
-    builder_tensor(&b, HYPURA_ROLE_OUTPUT, -1, 2048, 4 * KIB, HYPURA_USE_MUL_MAT);
-    b.map.n_layers = LAYERS;
-    b.map.n_experts = EXPERTS;
-    b.map.n_experts_used = USED;
-    b.survey.device_kv_bytes = LAYERS * MIB;
-    b.survey.device_compute_bytes = 4 * MIB;
+    builder_layers(&b, true);
     gpus = (hypura_plan_gpus){.n = 0};
     return 0;
 }
@@ -47,15 +34,7 @@ static int make_mixture(void **state)
 static int make_dense(void **state)
 {
     (void)state;
-    builder_init(&b);
-    for (int layer = 0; layer < LAYERS; layer++) {
-        builder_attention(&b, layer, 512, 4 * KIB);
-        builder_ffn(&b, layer, 2048, 4 * KIB);
-    }
-    builder_tensor(&b, HYPURA_ROLE_OUTPUT, -1, 2048, 4 * KIB, HYPURA_USE_MUL_MAT);
-    b.map.n_layers = LAYERS;
-    b.survey.device_kv_bytes = LAYERS * MIB;
-    b.survey.device_compute_bytes = 4 * MIB;
+    builder_layers(&b, false);
     gpus = (hypura_plan_gpus){.n = 0};
     return 0;
 }
@@ -87,13 +66,19 @@ static void check(const hypura_plan *plan)
             assert_true(strcmp(gpu->name, gpus.list[i].name) != 0 || gpu->vram_bytes <= gpus.list[i].bytes);
         }
         sum.vram_bytes += gpu->vram_bytes;
+        sum.resident_bytes += gpu->resident_bytes;
         sum.slot_bytes += gpu->slot_bytes;
+        sum.stage_bytes += gpu->stage_bytes;
         sum.kv_bytes += gpu->kv_bytes;
+        sum.compute_bytes += gpu->compute_bytes;
     }
     assert_int_equal(next, LAYERS + 1);
     assert_int_equal(sum.vram_bytes, plan->vram_bytes);
+    assert_int_equal(sum.resident_bytes, plan->vram_resident_bytes);
     assert_int_equal(sum.slot_bytes, plan->vram_slot_bytes);
+    assert_int_equal(sum.stage_bytes, plan->vram_stage_bytes);
     assert_int_equal(sum.kv_bytes, plan->vram_kv_bytes);
+    assert_int_equal(sum.compute_bytes, plan->vram_compute_bytes);
     assert_true(gpus.total_bytes == 0 || plan->vram_bytes <= gpus.total_bytes);
     for (int t = 0; t < b.map.n_tensors; t++) { /* with the GPU of its layer, or with the host */
         const hypura_placement *placement = &plan->placements[t];
@@ -390,6 +375,49 @@ static void classes_leave_pools_to_each_other(void **state)
     hypura_plan_free(plan);
 }
 
+/* ---- what a token takes ---------------------------------------------------------------- */
+
+/* Its weights at the rate of the GPU's memory, and a round trip at each cut and from each GPU to the next. */
+static void computing_is_forecast(void **state)
+{
+    (void)state;
+    const double mib = (double)MIB;
+    add_gpu(GIB);
+    hypura_plan *plan = solve(false);
+    /* a row of the embedding stays with the host, which looks it up */
+    const double held_s = (LAYERS * (2 + 3) + 8) * mib / 500e9;
+    assert_int_equal(plan->n_vram_pools, 0);
+    assert_true(fabs(plan->compute_s - held_s) < 1e-7);
+    hypura_plan_free(plan);
+
+    gpus.list[0].bytes = 200 * MIB;
+    plan = solve(false);
+    assert_true(plan->n_vram_pools > 0);
+    assert_true(fabs(plan->compute_s - held_s - LAYERS * 20e-6) < 1e-7);
+    assert_true(plan->decode_tok_s > 0.0);
+    hypura_plan_free(plan);
+
+    gpus.list[0].memory_bytes_per_s = 0.0; /* not measured: nothing is claimed */
+    plan = solve(false);
+    assert_true(plan->decode_tok_s == 0.0 && plan->bound_tok_s == 0.0);
+    hypura_plan_free(plan);
+}
+
+static void what_one_hands_to_the_next_is_forecast(void **state)
+{
+    (void)state;
+    add_gpu(GIB);
+    hypura_plan *plan = solve(false);
+    const double alone_s = plan->compute_s;
+    hypura_plan_free(plan);
+    add_gpu(GIB);
+    gpus.named = true;
+    plan = solve(false);
+    assert_int_equal(plan->n_gpus, 2);
+    assert_true(fabs(plan->compute_s - alone_s - 20e-6) < 1e-7);
+    hypura_plan_free(plan);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -404,6 +432,8 @@ int main(void)
         cmocka_unit_test_setup(dense_layers_fill_all, make_dense),
         cmocka_unit_test_setup(any_gpus_make_a_plan, make_mixture),
         cmocka_unit_test(classes_leave_pools_to_each_other),
+        cmocka_unit_test_setup(computing_is_forecast, make_mixture),
+        cmocka_unit_test_setup(what_one_hands_to_the_next_is_forecast, make_dense),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,32 +16,14 @@
 #define MIB (1024 * KIB)
 #define GIB (1024 * MIB)
 
-enum { LAYERS = 12, EXPERTS = 32, USED = 4 };
+enum { LAYERS = BUILDER_LAYERS };
 
 static builder b;
 static hypura_plan_gpus gpus;
 
-/* Twelve layers of 2 MiB attention and 24 MiB experts, or of an 8 MiB FFN; 1 MiB of cache
- * each, an output and an embedding of 8 MiB. */
 static void make(bool mixture)
 {
-    static const uint64_t matrices[] = {256 * KIB, 256 * KIB, 256 * KIB};
-    builder_init(&b);
-    builder_tensor(&b, HYPURA_ROLE_EMBEDDING, -1, 2048, 4 * KIB, HYPURA_USE_GET_ROWS);
-    for (int layer = 0; layer < LAYERS; layer++) {
-        builder_attention(&b, layer, 512, 4 * KIB);
-        if (mixture) {
-            builder_experts(&b, layer, EXPERTS, 3, matrices);
-        } else {
-            builder_ffn(&b, layer, 2048, 4 * KIB);
-        }
-    }
-    builder_tensor(&b, HYPURA_ROLE_OUTPUT, -1, 2048, 4 * KIB, HYPURA_USE_MUL_MAT);
-    b.map.n_layers = LAYERS;
-    b.map.n_experts = mixture ? EXPERTS : 0;
-    b.map.n_experts_used = mixture ? USED : 0;
-    b.survey.device_kv_bytes = LAYERS * MIB;
-    b.survey.device_compute_bytes = 4 * MIB;
+    builder_layers(&b, mixture);
     b.survey.compute_bytes = 1 * MIB;
     gpus = (hypura_plan_gpus){.n = 1,
                               .list = {{.name = "A",
