@@ -221,7 +221,6 @@ static hypura_status read_number(const opening *o, const char *suffix, uint64_t 
     return hypura_gguf_greatest(&o->parts[0], key, fallback, max, value, o->error);
 }
 
-/* *n_main is the number of layers in front of those that predict further tokens. */
 /* Adapters and projectors say what they are. */
 static hypura_status fail_no_layers(const opening *o)
 {
@@ -236,6 +235,7 @@ static hypura_status fail_no_layers(const opening *o)
                        o->owned->map.arch, type[0] ? " (general.type is '" : "", type, type[0] ? "')" : "");
 }
 
+/* *n_main is the number of layers in front of those that predict further tokens. */
 static hypura_status read_numbers(opening *o, int *n_main)
 {
     hypura_map *map = &o->owned->map;
