@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/median.h"
 #include "base/status.h"
+#include "os/os.h"
 
 #include "ggml-alloc.h"
 #include "ggml-cpu.h"
@@ -13,7 +14,8 @@
 #include <string.h>
 #include <time.h>
 
-/* A run in which the threads had a processor for less of the time was disturbed. */
+/* A run in which the threads had a processor for less of the time was disturbed, or they had nothing to do and slept: then
+ * none of them waited for one. */
 #define CALM_SHARE 0.9
 
 enum { N_RUNS = 5, MOST_RUNS = 50 };
@@ -67,16 +69,41 @@ static uint64_t processor_us(void)
     return (uint64_t)spent.tv_sec * 1000000u + (uint64_t)spent.tv_nsec / 1000u;
 }
 
+/* What threads had waited for a processor, and when that was. */
+typedef struct waiting {
+    bool     known;
+    uint64_t waited_us;
+    uint64_t at_us;
+} waiting;
+
+static waiting look_at_waiting(void)
+{
+    waiting now = {.at_us = hypura_clock_us()};
+    now.known = hypura_os_waited_us(&now.waited_us);
+    return now;
+}
+
+/* Threads had a processor whenever they had work, since *then, which becomes now. */
+static bool none_waited(waiting *then, int n_threads)
+{
+    const waiting now = look_at_waiting();
+    const double most_us = (1.0 - CALM_SHARE) * (double)(now.at_us - then->at_us) * n_threads;
+    const bool none = then->known && now.known && (double)now.waited_us - (double)then->waited_us <= most_us;
+    *then = now;
+    return none;
+}
+
 /* The median of the runs that were not disturbed, after one that is not counted; where
  * there was none of these, the fastest. A thread that has to wait for its processor holds
  * all up, and what is measured is kept, so on a busy machine, where a run takes 20 times as long,
- * more runs are made until one was not disturbed; threads that wait for others spin. */
+ * more runs are made until one was not disturbed. */
 hypura_status timed_graph_run(timed_graph *g, uint64_t most_us, double *seconds, bool *disturbed, hypura_error *error)
 {
     double calm_us[MOST_RUNS];
     double best_us = 0.0;
     int n_calm = 0;
     const uint64_t first_us = hypura_clock_us();
+    waiting before = look_at_waiting();
     for (int i = -1; i < N_RUNS || ((n_calm == 0 || hypura_clock_us() - first_us < LEAST_US) && i < MOST_RUNS); i++) {
         const uint64_t spent_us = processor_us();
         const uint64_t begin_us = hypura_clock_us();
@@ -84,7 +111,8 @@ hypura_status timed_graph_run(timed_graph *g, uint64_t most_us, double *seconds,
             return hypura_fail(error, HYPURA_ERR_BACKEND, "the CPU backend failed to compute what is to be measured");
         }
         const double us = (double)(hypura_clock_us() - begin_us + 1);
-        const bool calm = (double)(processor_us() - spent_us) >= CALM_SHARE * us * g->n_threads;
+        const bool calm = (double)(processor_us() - spent_us) >= CALM_SHARE * us * g->n_threads ||
+                          none_waited(&before, g->n_threads);
         if (i >= 0 && calm && n_calm < MOST_RUNS) {
             calm_us[n_calm++] = us;
         }

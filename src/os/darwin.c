@@ -192,6 +192,12 @@ bool hypura_os_others_us(uint64_t *us)
     return hypura_posix_others(ticks * 1000000u / (uint64_t)ticks_per_s, us);
 }
 
+bool hypura_os_waited_us(uint64_t *us)
+{
+    *us = 0;
+    return false;
+}
+
 uint64_t hypura_os_shared_cache_bytes(void)
 {
     uint64_t bytes = 0;

@@ -359,6 +359,29 @@ bool hypura_os_others_us(uint64_t *us)
     return hypura_posix_others(all_us, us) && read;
 }
 
+bool hypura_os_waited_us(uint64_t *us)
+{
+    uint64_t all_ns = 0;
+    bool known = false;
+    DIR *tasks = opendir("/proc/self/task");
+    for (const struct dirent *task; tasks != NULL && (task = readdir(tasks)) != NULL;) {
+        char path[sizeof "/proc/self/task//schedstat" + sizeof task->d_name];
+        uint64_t waited_ns = 0;
+        (void)snprintf(path, sizeof path, "/proc/self/task/%s/schedstat", task->d_name);
+        FILE *file = task->d_name[0] != '.' ? fopen(path, "re") : NULL;
+        if (file != NULL) {
+            known = fscanf(file, "%*u %" SCNu64, &waited_ns) == 1 || known;
+            all_ns += waited_ns;
+            (void)fclose(file);
+        }
+    }
+    if (tasks != NULL) {
+        (void)closedir(tasks);
+    }
+    *us = all_ns / 1000;
+    return known;
+}
+
 /* As of sched_setattr(2), which libc has no declaration of. */
 struct scheduling {
     uint32_t size;

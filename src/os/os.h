@@ -139,6 +139,10 @@ int hypura_os_cpu_count(void);
  * for it; since some moment, so only differences mean anything, of tenths of a second or more. False: not known. */
 bool hypura_os_others_us(uint64_t *us);
 
+/* How long threads of this process that had work waited for a processor, of all that there are now together; since some
+ * moment, so only differences mean anything. False: not known. */
+bool hypura_os_waited_us(uint64_t *us);
+
 /* The third-level cache that a processor shares with others; 0: none is known. */
 uint64_t hypura_os_shared_cache_bytes(void);
 
