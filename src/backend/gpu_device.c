@@ -393,6 +393,7 @@ void hypura_gpu_set_select(hypura_gpu *gpu, hypura_gpu_select_fn select, void *u
 {
     gpu->select = select;
     gpu->select_user = user;
+    hypura_pager_give_selections(gpu->pager, select != NULL);
 }
 
 void hypura_gpu_set_watch(hypura_gpu *gpu, hypura_gpu_watch_fn watch, void *user)

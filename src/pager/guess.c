@@ -92,7 +92,8 @@ static hypura_guesser guesser_tried(hypura_pager *pager)
     if (!guess->seen) {
         return HYPURA_GUESS_ROUTERS;
     }
-    if (!guess->has_routers || pager->foresight == HYPURA_FORESIGHT_COACTIVATION) {
+    const bool can_ask = guess->has_routers && (!guess->given || pager->foretell);
+    if (!can_ask || pager->foresight == HYPURA_FORESIGHT_COACTIVATION) {
         return HYPURA_GUESS_COACTIVATION;
     }
     const bool in_vain = pager->foresight == HYPURA_FORESIGHT_AUTO && pager_trials_now(pager)->by_routers.state == HYPURA_BRAKE_OFF;
@@ -118,6 +119,13 @@ hypura_guesser hypura_pager_guesser(hypura_pager *pager)
     const hypura_guesser guesser = guessed_for && guesses(pager) ? guesser_tried(pager) : HYPURA_GUESS_NOBODY;
     pthread_mutex_unlock(&pager->lock);
     return guesser;
+}
+
+void hypura_pager_give_selections(hypura_pager *pager, bool given)
+{
+    pthread_mutex_lock(&pager->lock);
+    pager->guess.given = given;
+    pthread_mutex_unlock(&pager->lock);
 }
 
 /* In the middle of a pass, as one alone can cost more than a trial may. */

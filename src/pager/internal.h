@@ -211,6 +211,7 @@ typedef struct pager_trials {
 /* Who guesses what layers will select (guess.c). */
 typedef struct pager_guess {
     bool         has_routers; /* that can be asked */
+    bool         given;       /* selections are not theirs */
     pager_trials trials[PAGER_PROMPT_TOKENS]; /* by the tokens of a pass; of 0: none */
     uint32_t     n_tokens;     /* of the last pass that was guessed for, or could have been */
     uint64_t     lacked_bytes; /* by this pass: experts absent, or there because they were guessed */

@@ -247,6 +247,10 @@ typedef enum hypura_guesser {
 
 hypura_guesser hypura_pager_guesser(hypura_pager *pager);
 
+/* Selections are given from now on: what routers would say of them is not asked, unless somebody
+ * foretells in their place. */
+void hypura_pager_give_selections(hypura_pager *pager, bool given);
+
 /* Expects what is likely by what the layers before selected. By the computing thread, with
  * the selection of the layer before told. */
 void hypura_pager_expect_companions(hypura_pager *pager, int bundle);

@@ -185,6 +185,17 @@ static void companions_are_foreseen(void **state)
     assert_true(guessed.n_repeated < guessed.n_ahead);
 }
 
+/* Routers say nothing of what is selected in their place, so they are not tried first. */
+static void given_selections_ask_no_router(void **state)
+{
+    (void)state;
+    enum { OF_A_TRIAL = 32 };
+    hypura_statistics guessed;
+    free(run_ways(HYPURA_FORESIGHT_AUTO, N_PROMPT, OF_A_TRIAL, &guessed));
+    assert_string_equal(guessed.foresight_by, "co-activation");
+    assert_true(guessed.foreseen_bytes_uploaded > 0);
+}
+
 /* A prompt has shown it already. */
 static void companions_are_learned_from_prompts(void **state)
 {
@@ -252,7 +263,7 @@ static void foretell_renewed(void *user, int layer, uint32_t token, uint32_t n_u
 
 /* Graphs of the device in these steps behind a prompt, but for those that they take with nothing
  * missing; so many of them were pieces again. */
-static uint64_t count_more_graphs(hypura_model_options options, bool foretold, uint32_t n_new, uint32_t n_steps,
+static uint64_t count_more_graphs(hypura_model_options options, hypura_foretell_fn foretell, uint32_t n_new, uint32_t n_steps,
                                   uint64_t *n_again)
 {
     enum { MOST_STEPS = 80 };
@@ -261,7 +272,7 @@ static uint64_t count_more_graphs(hypura_model_options options, bool foretold, u
     hypura_statistics s;
     llama_token tokens[N_PROMPT + MOST_STEPS];
     renewed r = {.n_new = n_new};
-    const hypura_model_extras extras = {.foretell = foretold ? foretell_renewed : NULL, .foretell_user = &r};
+    const hypura_model_extras extras = {.foretell = foretell, .foretell_user = &r};
     options.n_context = N_PROMPT + MOST_STEPS;
     fixture_ok(hypura_model_open_with(&options, &extras, &model, &error), &error);
     hypura_replay_fill(tokens, N_PROMPT + n_steps, (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama)));
@@ -279,6 +290,20 @@ static uint64_t count_more_graphs(hypura_model_options options, bool foretold, u
     return n_graphs - n_steps - s.n_readbacks;
 }
 
+/* Names what is there already. */
+static void foretell_old(void *user, int layer, uint32_t token, uint32_t n_used, uint32_t *experts, uint32_t n)
+{
+    const renewed old = {.step = 0, .n_new = 0};
+    int32_t named[N_EXPERTS];
+    (void)user;
+    (void)token;
+    assert_true(n_used <= N_EXPERTS);
+    select_renewed((void *)(uintptr_t)&old, layer, named, n_used, 1);
+    for (uint32_t i = 0; i < n; i++) {
+        experts[i] = (uint32_t)named[n_used - 1];
+    }
+}
+
 /* Several experts come in two parts, each a graph of its own; one comes whole. */
 static void several_experts_come_in_parts(void **state)
 {
@@ -286,8 +311,8 @@ static void several_experts_come_in_parts(void **state)
     uint64_t n_again[2];
     hypura_model_options options = options_of();
     options.foresight = HYPURA_FORESIGHT_ON;
-    const uint64_t one = count_more_graphs(options, false, 1, N_STEPS, &n_again[0]);
-    const uint64_t two = count_more_graphs(options, false, 2, N_STEPS, &n_again[1]);
+    const uint64_t one = count_more_graphs(options, NULL, 1, N_STEPS, &n_again[0]);
+    const uint64_t two = count_more_graphs(options, NULL, 2, N_STEPS, &n_again[1]);
     assert_true(n_again[0] > 0);
     assert_int_equal(n_again[0], n_again[1]);
     assert_int_equal(two, one + n_again[1]);
@@ -298,17 +323,17 @@ static void several_experts_come_in_parts(void **state)
 static void parts_come_where_they_pay(void **state)
 {
     (void)state;
-    enum { FEW = 20, MANY = 30, PARTS_FROM = 24 }; /* of gpu_ahead.c; within a trial of routers, which cannot be asked */
+    enum { FEW = 20, MANY = 30, PARTS_FROM = 24 }; /* of gpu_ahead.c; within a trial of guesses, of which few change anything */
     uint64_t n_again;
     hypura_model_options options = options_of();
     options.vram_bytes = gpu_plan_of(&options).floor_vram_bytes;
-    const uint64_t few = count_more_graphs(options, false, 2, FEW, &n_again);
+    const uint64_t few = count_more_graphs(options, foretell_old, 2, FEW, &n_again);
     assert_int_equal(n_again, FEW * N_LAYERS);
     assert_int_equal(few, n_again);
-    const uint64_t many = count_more_graphs(options, false, 2, MANY, &n_again);
+    const uint64_t many = count_more_graphs(options, foretell_old, 2, MANY, &n_again);
     assert_int_equal(n_again, MANY * N_LAYERS);
     assert_int_equal(many, n_again + (MANY - PARTS_FROM) * N_LAYERS);
-    const uint64_t foretold = count_more_graphs(options, true, 2, MANY, &n_again);
+    const uint64_t foretold = count_more_graphs(options, foretell_renewed, 2, MANY, &n_again);
     assert_true(n_again < MANY * N_LAYERS); /* what came ahead counts as well */
     assert_int_equal(foretold, n_again + (MANY - PARTS_FROM) * N_LAYERS);
 }
@@ -319,6 +344,7 @@ int main(void)
         cmocka_unit_test_teardown(what_is_foretold_is_there, gpu_no_faults),
         cmocka_unit_test_teardown(what_is_foretold_wrongly_comes_late, gpu_no_faults),
         cmocka_unit_test_teardown(companions_are_foreseen, gpu_no_faults),
+        cmocka_unit_test_teardown(given_selections_ask_no_router, gpu_no_faults),
         cmocka_unit_test_teardown(companions_are_learned_from_prompts, gpu_no_faults),
         cmocka_unit_test_teardown(routers_are_asked_ahead, gpu_no_faults),
         cmocka_unit_test_teardown(what_ram_lacks_is_read_ahead, gpu_no_faults),
