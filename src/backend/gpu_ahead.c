@@ -524,6 +524,7 @@ static enum ggml_status compute_known_piece(const gpu_walk *walk, const gpu_piec
     if (status == GGML_STATUS_SUCCESS) {
         status = ahead ? run_piece(walk, piece, lookup, RUN_AHEAD, 0) : run_chain(walk, piece);
     }
+    hypura_vram_tell(walk->vram);
     const int32_t *ids = wait_ids(walk, piece, *place);
     if (status == GGML_STATUS_SUCCESS) {
         status = make_present(walk, piece, ids, &n_missing, &computes);
@@ -571,6 +572,7 @@ static enum ggml_status compute_piece(const gpu_walk *walk, const gpu_piece *pie
         status = ahead ? run_piece(walk, piece, lookup, RUN_AHEAD, 0)
                        : look_up(walk, lookup_of(walk, piece, HYPURA_LEADS_NONE, &slots));
     }
+    hypura_vram_tell(walk->vram);
     if (status == GGML_STATUS_SUCCESS) {
         status = make_present(walk, piece, wait_ids(walk, piece, *place), &n_missing, &computes);
     }

@@ -34,6 +34,7 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
         (void)gpu_guard(settle, &walk); /* what was queued must not arrive later */
         hypura_vram_failed(walk.vram);
     }
+    hypura_vram_tell(walk.vram);
     hypura_pager_leave(pager);
     return status;
 }

@@ -214,6 +214,15 @@ static const vram_lease *take(hypura_vram *vram, int bundle, int set, const uint
     return lease;
 }
 
+static bool holds_all(const hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n)
+{
+    bool all = true;
+    for (uint32_t i = 0; i < n && all; i++) {
+        all = hypura_pager_holds_expert(vram->pager, bundle, experts[i]);
+    }
+    return all;
+}
+
 hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *experts, uint32_t *indices, uint32_t n,
                           bool pass)
 {
@@ -222,9 +231,14 @@ hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *expe
     uint64_t      n_sent = 0;
     uint32_t      from = vram->n_pending;
     hypura_vram_join(vram); /* there is one event for what is deferred */
-    /* RAM keeps what the GPU's memory lacks: what it holds is no use of RAM's copy. */
-    if (!vram->visited_ram) {
-        hypura_pager_visit_experts(pager, bundle, 1, experts, n, NULL, NULL);
+    /* RAM keeps what the GPU's memory lacks: what it holds is no use of RAM's copy. Where nothing has to
+     * give way in RAM it is told behind the uploads, which somebody waits for. */
+    uint32_t       visited[MAX_EXPERTS];
+    const uint32_t n_visited = vram->visited_ram ? 0 : n;
+    const bool     tell_late = holds_all(vram, bundle, experts, n);
+    memcpy(visited, experts, n_visited * sizeof(*visited));
+    if (n_visited > 0 && !tell_late) {
+        hypura_pager_visit_experts(pager, bundle, 1, visited, n_visited, NULL, NULL);
     }
     vram->visited_ram = false;
     while (n > 0) {
@@ -280,6 +294,9 @@ hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *expe
     }
     join_part(vram, set < 0, late, from);
     vram_order_copies(vram);
+    if (n_visited > 0 && tell_late) {
+        hypura_pager_visit_experts(pager, bundle, 1, visited, n_visited, NULL, NULL);
+    }
     pthread_mutex_lock(&pager->lock);
     pager->statistics.bytes_uploaded += n_sent * pager->map->bundles[bundle].expert_bytes;
     pager->statistics.gpus[vram->gpu].bytes_uploaded += n_sent * pager->map->bundles[bundle].expert_bytes;
@@ -305,8 +322,8 @@ void vram_count(hypura_vram *vram, int bundle, uint32_t n_needed, uint32_t n_hit
 
 /* ---- slots ---------------------------------------------------------------------- */
 
-void vram_visit(hypura_vram *vram, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n,
-                const uint32_t *n_uses, const uint32_t *ages)
+static void visit(hypura_vram *vram, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n,
+                  const uint32_t *n_uses, const uint32_t *ages)
 {
     const vram_bundle *place = &vram->bundles[bundle];
     uint32_t           keys[MAX_EXPERTS];
@@ -316,6 +333,34 @@ void vram_visit(hypura_vram *vram, int bundle, uint32_t n_tokens, const uint32_t
     const hypura_cache_visited visited = {
         .group = (uint32_t)bundle, .n_tokens = n_tokens, .n = n, .keys = keys, .n_uses = n_uses, .ages = ages};
     hypura_cache_visit(vram->pools[place->pool].cache, &visited);
+}
+
+void hypura_vram_tell(hypura_vram *vram)
+{
+    if (vram->untold.bundle >= 0) {
+        visit(vram, vram->untold.bundle, 1, vram->untold.experts, vram->untold.n, NULL, NULL);
+        vram->untold.bundle = -1;
+    }
+}
+
+void vram_visit(hypura_vram *vram, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n,
+                const uint32_t *n_uses, const uint32_t *ages)
+{
+    hypura_vram_tell(vram); /* in their order */
+    visit(vram, bundle, n_tokens, experts, n, n_uses, ages);
+}
+
+/* Of one token, for which a GPU waits: later. */
+static void note_selected(hypura_vram *vram, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n)
+{
+    if (n_tokens > 1) {
+        vram_visit(vram, bundle, n_tokens, experts, n, NULL, NULL);
+        return;
+    }
+    hypura_vram_tell(vram);
+    vram->untold.bundle = bundle;
+    vram->untold.n = n;
+    memcpy(vram->untold.experts, experts, n * sizeof(*experts));
 }
 
 uint32_t vram_insert(vram_pool *pool, uint32_t key)
@@ -349,6 +394,7 @@ void hypura_vram_failed(hypura_vram *vram)
     vram_release_leased(vram);
     vram_drop_beside(vram);
     vram->visited_ram = false;
+    vram->untold.bundle = -1;
     for (int s = 0; s < HYPURA_MAX_STAGES; s++) {
         vram->batches[s].bundle = -1;
     }
@@ -392,7 +438,7 @@ hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens,
     uint32_t      indices[MAX_EXPERTS];
     uint32_t      n_missing = 0;
     vram_open_slots(vram, pool);
-    vram_visit(vram, bundle, n_tokens, experts, n, NULL, NULL);
+    note_selected(vram, bundle, n_tokens, experts, n);
     for (uint32_t i = 0; i < n; i++) {
         slots[i] = hypura_cache_find(cache, place->first_key + experts[i]);
         if (slots[i] != HYPURA_CACHE_NONE) {

@@ -104,6 +104,13 @@ typedef struct vram_beside {
     uint32_t              keys[MAX_BESIDE];
 } vram_beside;
 
+/* What one token selected last; its cache is told when the host has time. */
+typedef struct vram_untold {
+    int      bundle; /* -1: nothing */
+    uint32_t n;
+    uint32_t experts[MAX_EXPERTS];
+} vram_untold;
+
 /* What has to be known of one of ggml's backends, see vram_open.c. */
 typedef struct vram_manners {
     const char *backend;
@@ -143,6 +150,7 @@ struct hypura_vram {
     struct ggml_context       *copies; /* nodes that copy slots to a stage, made anew for each */
     vram_beside                beside;
     bool                       visited_ram; /* RAM was told of what is uploaded next */
+    vram_untold                untold;
     vram_slots                 in_use; /* that the layer loaded last reads */
     bool                       staged; /* stages were used since begin */
     bool                       early;    /* uploads now are of what was not asked for */

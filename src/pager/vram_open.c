@@ -332,6 +332,7 @@ hypura_status hypura_vram_open(hypura_pager *pager, void *device, int gpu, hypur
     vram->foreseen_bundle = -1;
     vram->late_matrix = -1;
     vram->leased_bundle = -1;
+    vram->untold.bundle = -1;
     for (int s = 0; s < HYPURA_MAX_STAGES; s++) {
         vram->batches[s].bundle = -1;
     }
