@@ -53,7 +53,7 @@ void gpu_fetch_row(const gpu_walk *walk, const gpu_piece *piece)
 {
     const gpu_pieces *pieces = &walk->instance->pieces;
     const bool has_next = piece + 1 < pieces->list + pieces->n && bundle_of(piece + 1) == bundle_of(piece) + 1;
-    const struct ggml_tensor *row = has_next && !walk->instance->gpu->select ? row_of(walk, piece) : NULL;
+    const struct ggml_tensor *row = has_next ? row_of(walk, piece) : NULL;
     if (row) {
         hypura_vram_fetch(walk->vram, row, hypura_vram_state(walk->vram, bundle_of(piece)), ggml_nbytes(row));
     }
@@ -94,10 +94,9 @@ static hypura_status ask_router(const gpu_walk *walk, const gpu_piece *piece)
     if (!router || n > router->n_experts) {
         return HYPURA_OK;
     }
+    /* Asked in any case, so that who foretells in its place saves no time. */
+    const float *scores = row_of(walk, piece - 1) ? score(walk, router, hypura_vram_state(walk->vram, bundle - 1)) : NULL;
     if (!hypura_pager_foretell(pager, bundle, 0, n, instance->foreseen, n)) {
-        const float *scores = instance->gpu->select || !row_of(walk, piece - 1)
-                                  ? NULL
-                                  : score(walk, router, hypura_vram_state(walk->vram, bundle - 1));
         if (!scores) {
             return HYPURA_OK;
         }
