@@ -82,6 +82,8 @@ typedef struct hypura_device {
     double   upload_pageable_bytes_per_s;  /* from any other */
     double   device_memory_bytes_per_s;    /* copies within its memory, bytes read */
     double   round_trip_us;                /* a small piece of work, its result read back */
+    double   hand_over_us;                 /* a small graph behind others that were queued */
+    double   operation_us;                 /* a small operation in a graph, behind one that it depends on */
 } hypura_device;
 
 /* What a drive gives to random direct reads of one size, so many at once. */
@@ -281,6 +283,7 @@ typedef struct hypura_gpu_plan {
     bool     stages_in_slots; /* behind the lasting ones of the one pool */
     double   hit_rate;       /* of its slots, assumed */
     double   upload_bytes_per_token;
+    uint32_t most_foreseen;  /* experts that are uploaded for the next layer before it selects, at most; 0: any number */
 } hypura_gpu_plan;
 
 /* The layout in which weights are computed with. One model keeps one form, so that its results keep their bits. */

@@ -26,6 +26,8 @@ static json_t *device_json(const hypura_device *device)
         hypura_json_real(&object, "upload_pageable_bytes_per_s", device->upload_pageable_bytes_per_s);
         hypura_json_real(&object, "device_memory_bytes_per_s", device->device_memory_bytes_per_s);
         hypura_json_real(&object, "round_trip_us", device->round_trip_us);
+        hypura_json_real(&object, "hand_over_us", device->hand_over_us);
+        hypura_json_real(&object, "operation_us", device->operation_us);
     }
     return object;
 }
@@ -114,11 +116,12 @@ static hypura_status print_profile(const hypura_profile *profile, hypura_error *
         const hypura_device *device = &profile->devices[i];
         if (device->upload_bytes_per_s > 0.0) {
             hypura_output_printf("%s: %s from pinned memory, %s from other, %s within its own%s; a result is back in "
-                                 "%.0f us\n",
+                                 "%.0f us, a graph behind others in %.0f, an operation in %.1f\n",
                                  device->name, hypura_output_rate(device->upload_bytes_per_s),
                                  hypura_output_rate(device->upload_pageable_bytes_per_s),
                                  hypura_output_rate(device->device_memory_bytes_per_s),
-                                 device->unified ? " (the host's)" : "", device->round_trip_us);
+                                 device->unified ? " (the host's)" : "", device->round_trip_us, device->hand_over_us,
+                                 device->operation_us);
         }
     }
     return status;

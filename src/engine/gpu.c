@@ -164,6 +164,8 @@ static void describe(ggml_backend_dev_t device, const hypura_profile *profile, u
             described->upload_bytes_per_s = measured->upload_bytes_per_s;
             described->memory_bytes_per_s = measured->device_memory_bytes_per_s;
             described->round_trip_us = measured->round_trip_us;
+            described->hand_over_us = measured->hand_over_us;
+            described->operation_us = measured->operation_us;
         }
     }
 }

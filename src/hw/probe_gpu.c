@@ -1,7 +1,8 @@
 /*
  * probe_gpu.c - what a GPU's link and memory give, through ggml alone: copies from
- * memory that its driver pinned and from any other, copies within its memory, and the
- * time until the result of a small piece of work is back.
+ * memory that its driver pinned and from any other, copies within its memory, the time
+ * until the result of a small piece of work is back, and what small graphs and small
+ * operations take that follow each other.
  *
  * What always holds: less than 200 MB of its memory are taken, for a fraction of a
  * second; what cannot be measured stays 0.
@@ -20,6 +21,8 @@
 #define PIECE_BYTES  ((size_t)1 << 20) /* about a matrix of an expert: drivers take their time for each copy */
 #define MEASURE_US   30000u
 #define ROUND_TRIPS  50
+#define QUEUED       16 /* graphs, before they are waited for */
+#define CHAIN        64 /* operations in one */
 
 typedef struct gpu_probe {
     ggml_backend_t backend;
@@ -30,6 +33,7 @@ typedef struct gpu_probe {
     struct ggml_cgraph *copy; /* a to b */
     struct ggml_cgraph *tiny; /* one row doubled */
     struct ggml_tensor *result;
+    struct ggml_cgraph *chain; /* the same, again and again */
 } gpu_probe;
 
 static void close_probe(gpu_probe *p)
@@ -42,7 +46,7 @@ static void close_probe(gpu_probe *p)
 static bool open_probe(gpu_probe *p, ggml_backend_dev_t device)
 {
     const struct ggml_init_params params = {
-        .mem_size = 16 * ggml_tensor_overhead() + 2 * ggml_graph_overhead(), .no_alloc = true};
+        .mem_size = (16 + CHAIN) * ggml_tensor_overhead() + 3 * ggml_graph_overhead(), .no_alloc = true};
     *p = (gpu_probe){.backend = ggml_backend_dev_init(device, NULL), .ctx = ggml_init(params)};
     if (!p->backend || !p->ctx) {
         return false;
@@ -55,6 +59,12 @@ static bool open_probe(gpu_probe *p, ggml_backend_dev_t device)
     ggml_build_forward_expand(p->copy, ggml_cpy(p->ctx, p->a, p->b));
     p->result = ggml_scale(p->ctx, row, 2.0f);
     ggml_build_forward_expand(p->tiny, p->result);
+    struct ggml_tensor *last = row;
+    for (int i = 0; i < CHAIN; i++) {
+        last = ggml_scale(p->ctx, last, i % 2 ? 0.5f : 2.0f);
+    }
+    p->chain = ggml_new_graph(p->ctx);
+    ggml_build_forward_expand(p->chain, last);
     p->memory = ggml_backend_alloc_ctx_tensors(p->ctx, p->backend);
     if (p->memory) {
         ggml_backend_buffer_clear(p->memory, 0);
@@ -116,6 +126,36 @@ static double round_trip_us(const gpu_probe *p, void *back)
     return (double)(hypura_clock_us() - begin_us) / ROUND_TRIPS;
 }
 
+/* One of many that are handed over without waiting. */
+static double queued_us(const gpu_probe *p, struct ggml_cgraph *graph)
+{
+    uint64_t n = 0;
+    uint64_t begin_us = hypura_clock_us();
+    uint64_t now_us = begin_us;
+    for (int round = 0; round == 0 || now_us - begin_us < MEASURE_US; round++) {
+        if (round == 1) { /* the first ones build what they need */
+            begin_us = now_us;
+            n = 0;
+        }
+        for (int i = 0; i < QUEUED; i++, n++) {
+            if (ggml_backend_graph_compute_async(p->backend, graph) != GGML_STATUS_SUCCESS) {
+                return 0.0;
+            }
+        }
+        ggml_backend_synchronize(p->backend);
+        now_us = hypura_clock_us();
+    }
+    return (double)(now_us - begin_us) / (double)n;
+}
+
+static void measure_small_work(const gpu_probe *p, hypura_device *measured)
+{
+    const double chain_us = queued_us(p, p->chain);
+    measured->hand_over_us = queued_us(p, p->tiny);
+    measured->operation_us =
+        chain_us > measured->hand_over_us ? (chain_us - measured->hand_over_us) / (CHAIN - 1) : chain_us / CHAIN;
+}
+
 static void measure(const gpu_probe *p, ggml_backend_dev_t device, hypura_device *measured)
 {
     char *pageable = calloc(1, BLOCK_BYTES);
@@ -129,6 +169,7 @@ static void measure(const gpu_probe *p, ggml_backend_dev_t device, hypura_device
         memset(block, 0, BLOCK_BYTES);
         measured->upload_bytes_per_s = pinned ? upload_rate(p, block) : measured->upload_pageable_bytes_per_s;
         measured->round_trip_us = round_trip_us(p, block);
+        measure_small_work(p, measured);
     }
     measured->device_memory_bytes_per_s = copy_rate(p);
     ggml_backend_synchronize(p->backend);

@@ -104,6 +104,8 @@ static bool rate_gpus(hypura_profile *profile, const hypura_profile *stored)
             device->upload_pageable_bytes_per_s = known->upload_pageable_bytes_per_s;
             device->device_memory_bytes_per_s = known->device_memory_bytes_per_s;
             device->round_trip_us = known->round_trip_us;
+            device->hand_over_us = known->hand_over_us;
+            device->operation_us = known->operation_us;
         } else {
             hypura_probe_gpu(device->name, device);
             measured = true;

@@ -96,7 +96,8 @@ static void decode_gpus(const json_t *entry, hypura_profile *profile)
             get_rate(gpu, "upload_bytes_per_s", &device.upload_bytes_per_s) &&
             get_rate(gpu, "upload_pageable_bytes_per_s", &device.upload_pageable_bytes_per_s) &&
             get_rate(gpu, "device_memory_bytes_per_s", &device.device_memory_bytes_per_s) &&
-            get_rate(gpu, "round_trip_us", &device.round_trip_us)) {
+            get_rate(gpu, "round_trip_us", &device.round_trip_us) && get_rate(gpu, "hand_over_us", &device.hand_over_us) &&
+            get_rate(gpu, "operation_us", &device.operation_us)) {
             profile->devices[profile->n_devices++] = device;
         }
     }
@@ -185,11 +186,11 @@ static json_t *encode_gpus(const hypura_profile *p)
         const hypura_device *d = &p->devices[i];
         if (d->upload_bytes_per_s > 0) {
             (void)json_array_append_new(
-                list, json_pack("{s:s, s:s, s:b, s:f, s:f, s:f, s:f}", "name", d->name, "description", d->description,
+                list, json_pack("{s:s, s:s, s:b, s:f, s:f, s:f, s:f, s:f, s:f}", "name", d->name, "description", d->description,
                                 "unified", (int)d->unified, "upload_bytes_per_s", d->upload_bytes_per_s,
                                 "upload_pageable_bytes_per_s", d->upload_pageable_bytes_per_s,
                                 "device_memory_bytes_per_s", d->device_memory_bytes_per_s, "round_trip_us",
-                                d->round_trip_us));
+                                d->round_trip_us, "hand_over_us", d->hand_over_us, "operation_us", d->operation_us));
         }
     }
     return list;

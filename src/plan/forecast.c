@@ -33,8 +33,11 @@
  * looked for in their slots first, and what these lack comes over the link; one computes
  * after the other:
  *
- *     compute = host bytes / memory bandwidth + sum of GPU bytes / its own + cuts * round trip
+ *     compute = host bytes / memory bandwidth + sum of GPU bytes / its own + cuts * handing over
+ *               + products * operations around each * a small one
  *     upload  = sum of bytes missed in a GPU's slots / its link
+ *
+ * A cut waits for nothing: the next piece is handed over before its selection is known.
  *
  * Runs of the model, where there were some, know better (recall.h).
  *
@@ -53,6 +56,9 @@
 #define OVERLAP_EXPERTS 0.0
 #define FACTOR_DENSE    1.2
 #define FACTOR_EXPERTS  1.4
+/* What a GPU takes of a token beside its bytes, by products: 59 us of a layer of 8 on an H200,
+ * where a small operation takes 0.61 (docs/notes/0051). */
+#define PRODUCT_OPERATIONS 12.0
 
 typedef struct traffic {
     double paged_bytes;   /* that computing reads through slots or ring */
@@ -64,6 +70,7 @@ typedef struct traffic {
         double slot_bytes;   /* of these, experts in slots */
         double upload_bytes; /* of these, missed there */
         int    n_cuts;       /* layers with slots */
+        double n_products;
     } gpus[HYPURA_MAX_GPUS];
 } traffic;
 
@@ -169,6 +176,7 @@ static void add_tensor(const planner *p, const hypura_plan *plan, int t, traffic
     }
     if (placement->gpu >= 0) {
         sum->gpus[placement->gpu].bytes += used_bytes(p, t);
+        sum->gpus[placement->gpu].n_products += (flags & HYPURA_USE_MUL_MAT_ID) != 0 ? 1 : p->survey->uses[t].n_mul_mat;
     }
     bool by_rows = (flags & HYPURA_USE_GET_ROWS) != 0;
     if (by_rows && (placement->place == HYPURA_PLACE_ROWS || placement->place == HYPURA_PLACE_DENSE)) {
@@ -310,6 +318,22 @@ static double tell_slots(const traffic *sum, hypura_plan *plan)
     return lacking;
 }
 
+/* What its link carries while it computes a layer: the next one waits for all that was sent on a
+ * guess, right or wrong. One at least, which takes hardly longer where it takes longer at all. */
+static uint32_t most_foreseen(const hypura_plan *plan, int g, double computing_s, double link_bytes_per_s)
+{
+    uint64_t expert_bytes = 0;
+    for (int i = 0; i < plan->n_vram_pools; i++) {
+        const hypura_vram_pool_plan *pool = &plan->vram_pools[i];
+        expert_bytes = pool->gpu == g && pool->slot_bytes > expert_bytes ? pool->slot_bytes : expert_bytes;
+    }
+    if (expert_bytes == 0 || link_bytes_per_s <= 0.0 || computing_s <= 0.0) {
+        return 0;
+    }
+    const double n = computing_s / plan->gpus[g].n_layers * link_bytes_per_s / (double)expert_bytes;
+    return n < 1.0 ? 1 : (uint32_t)fmin(n, UINT32_MAX);
+}
+
 /* What they do with a token is handed from one to the next. True when the rate of one
  * is not known. */
 static bool add_gpus(const planner *p, const traffic *sum, hypura_plan *plan, double *upload_s)
@@ -317,8 +341,11 @@ static bool add_gpus(const planner *p, const traffic *sum, hypura_plan *plan, do
     bool unknown = false;
     for (int g = 0; g < plan->n_gpus; g++) {
         const hypura_plan_gpu *gpu = &p->gpus.list[g];
-        const int n_trips = sum->gpus[g].n_cuts + (g > 0);
-        plan->compute_s += seconds(sum->gpus[g].bytes, gpu->memory_bytes_per_s) + n_trips * gpu->round_trip_us * 1e-6;
+        const double small_us = sum->gpus[g].n_cuts * plan_cut_us(gpu) + (g > 0 ? gpu->round_trip_us : 0.0) +
+                                sum->gpus[g].n_products * PRODUCT_OPERATIONS * gpu->operation_us;
+        const double computing_s = seconds(sum->gpus[g].bytes, gpu->memory_bytes_per_s) + small_us * 1e-6;
+        plan->gpus[g].most_foreseen = most_foreseen(plan, g, computing_s, gpu->upload_bytes_per_s);
+        plan->compute_s += computing_s;
         *upload_s += seconds(sum->gpus[g].upload_bytes, gpu->upload_bytes_per_s);
         unknown = unknown || (sum->gpus[g].bytes > 0.0 && gpu->memory_bytes_per_s <= 0.0);
     }

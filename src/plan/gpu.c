@@ -7,8 +7,7 @@
  *                                                        pays, slots get the rest
  *
  * A layer whose experts are all there costs nothing beyond computing. One whose experts
- * are in slots costs a cut of the graph (the GPU waits while its selection is read back)
- * and the uploads of what the slots lack:
+ * are in slots costs a cut of the graph (one more piece is handed over) and the uploads of what the slots lack:
  *
  *     cost(r) = (n - r) * (cut + top-k * miss(slots / experts left) * expert / link)
  *
@@ -23,8 +22,8 @@
 
 #include <stdio.h>
 
-#define DEFAULT_ROUND_TRIP_US 50.0
-#define DEFAULT_UPLOAD        12e9
+#define DEFAULT_CUT_US 50.0
+#define DEFAULT_UPLOAD 12e9
 /* A second stage lets one fill while the other is used; it must not starve the slots. */
 #define SECOND_STAGE_SHARE 8
 
@@ -188,6 +187,11 @@ static uint64_t last_bundles_bytes(const filling *f, int r)
     return bytes;
 }
 
+double plan_cut_us(const hypura_plan_gpu *gpu)
+{
+    return gpu->hand_over_us > 0.0 ? gpu->hand_over_us : gpu->round_trip_us;
+}
+
 static double cost_of(const filling *f, int r, uint64_t slot_bytes)
 {
     const planner *p = f->p;
@@ -195,7 +199,8 @@ static double cost_of(const filling *f, int r, uint64_t slot_bytes)
     const double left = (double)(f->need->expert_bytes - last_bundles_bytes(f, r));
     const double used = (double)p->map->n_experts_used / (double)(p->map->n_experts > 0 ? p->map->n_experts : 1);
     const double link = gpu->upload_bytes_per_s > 0.0 ? gpu->upload_bytes_per_s : DEFAULT_UPLOAD;
-    const double cut_s = (gpu->round_trip_us > 0.0 ? gpu->round_trip_us : DEFAULT_ROUND_TRIP_US) * 1e-6;
+    const double cut_us = plan_cut_us(gpu);
+    const double cut_s = (cut_us > 0.0 ? cut_us : DEFAULT_CUT_US) * 1e-6;
     double per_byte_s = 1.0 / link;
     if (p->profile->direct_bytes_per_s > 0.0) {
         per_byte_s += (1.0 - f->in_ram) / p->profile->direct_bytes_per_s;

@@ -131,6 +131,8 @@ plan_gpu_need plan_find_gpu_need(const planner *p, plan_layers layers);
 uint64_t plan_gpu_whole_bytes(const plan_gpu_need *need);
 uint64_t plan_gpu_floor_bytes(const plan_gpu_need *need);
 uint64_t plan_gpu_full_bytes(const plan_gpu_need *need);
+/* What a cut of a graph costs there; 0: not known. */
+double plan_cut_us(const hypura_plan_gpu *gpu);
 
 typedef struct plan_gpu_fill {
     bool     pages;  /* experts go to slots; else all weights are held */

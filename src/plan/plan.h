@@ -44,6 +44,8 @@ typedef struct hypura_plan_gpu {
     double      upload_bytes_per_s;
     double      memory_bytes_per_s;
     double      round_trip_us;
+    double      hand_over_us;
+    double      operation_us;
     bool        addressable; /* the host may write there, at the address of its tensors */
     bool        unified; /* its memory is the host's: what is placed there counts against the same limit */
 } hypura_plan_gpu;

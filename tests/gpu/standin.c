@@ -440,7 +440,9 @@ void standin_set_rates(hypura_profile *profile, double slower)
                                  .upload_bytes_per_s = link,
                                  .upload_pageable_bytes_per_s = link,
                                  .device_memory_bytes_per_s = 100e9,
-                                 .round_trip_us = 20.0};
+                                 .round_trip_us = 20.0,
+                                 .hand_over_us = 5.0,
+                                 .operation_us = 1.0};
         (void)snprintf(known->name, sizeof(known->name), "%s", names[i]);
         (void)snprintf(known->description, sizeof(known->description), "%s", DESCRIPTION);
     }

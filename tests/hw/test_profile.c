@@ -27,7 +27,9 @@ static void store_invented(void)
                                    .upload_bytes_per_s = 1e9,
                                    .upload_pageable_bytes_per_s = 1e9,
                                    .device_memory_bytes_per_s = 1e9,
-                                   .round_trip_us = 10};
+                                   .round_trip_us = 10,
+                                   .hand_over_us = 5,
+                                   .operation_us = 1};
     invented_store(&p);
 }
 

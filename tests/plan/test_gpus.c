@@ -158,6 +158,59 @@ static void layers_follow_memory(void **state)
     hypura_plan_free(plan);
 }
 
+/* A token takes the longer the longer an operation does, and a cut what handing over does, not a result's way back. */
+static void small_work_takes_its_time(void **state)
+{
+    (void)state;
+    add_gpu(130 * MIB);
+    hypura_plan *plan = solve(true);
+    const double bytes_s = plan->compute_s;
+    hypura_plan_free(plan);
+    gpus.list[0].operation_us = 1.0;
+    plan = solve(true);
+    const double longer_s = plan->compute_s;
+    hypura_plan_free(plan);
+    gpus.list[0].operation_us = 2.0;
+    plan = solve(true);
+    assert_true(longer_s > bytes_s);
+    assert_true(fabs(plan->compute_s - longer_s - (longer_s - bytes_s)) < 1e-9);
+    hypura_plan_free(plan);
+    gpus.list[0].operation_us = 0.0;
+    gpus.list[0].hand_over_us = gpus.list[0].round_trip_us;
+    gpus.list[0].round_trip_us = 1e6;
+    plan = solve(true);
+    assert_true(fabs(plan->compute_s - bytes_s) < 1e-9);
+    hypura_plan_free(plan);
+}
+
+/* Of what is named ahead as many are sent as the link carries while a layer is computed, and one in any case. */
+static void guesses_fit_the_link(void **state)
+{
+    (void)state;
+    add_gpu(130 * MIB);
+    gpus.list[0].operation_us = 1.0;
+    hypura_plan *plan = solve(true);
+    const double layer_s = plan->compute_s / plan->gpus[0].n_layers;
+    const double expert_bytes = (double)plan->vram_pools[0].slot_bytes;
+    assert_int_equal(plan->n_vram_pools, 1);
+    hypura_plan_free(plan);
+    const uint32_t fit[] = {1, 2, 5};
+    for (size_t i = 0; i < sizeof fit / sizeof *fit; i++) {
+        gpus.list[0].upload_bytes_per_s = (fit[i] + 0.5) * expert_bytes / layer_s;
+        plan = solve(true);
+        assert_int_equal(plan->gpus[0].most_foreseen, fit[i]);
+        hypura_plan_free(plan);
+    }
+    gpus.list[0].upload_bytes_per_s = 0.1 * expert_bytes / layer_s;
+    plan = solve(true);
+    assert_int_equal(plan->gpus[0].most_foreseen, 1);
+    hypura_plan_free(plan);
+    gpus.list[0].upload_bytes_per_s = 0.0; /* not known */
+    plan = solve(true);
+    assert_int_equal(plan->gpus[0].most_foreseen, 0);
+    hypura_plan_free(plan);
+}
+
 /* Links alike within what measuring twice gives move nothing; of one that is much slower
  * fewer layers are behind it, with more of their experts there, and a token gains. A limit
  * on all moves none of them. */
@@ -424,6 +477,8 @@ int main(void)
         cmocka_unit_test_setup(one_gpu_that_holds_the_model_is_enough, make_mixture),
         cmocka_unit_test_setup(no_more_are_taken_than_it_takes, make_mixture),
         cmocka_unit_test_setup(layers_follow_memory, make_mixture),
+        cmocka_unit_test_setup(small_work_takes_its_time, make_mixture),
+        cmocka_unit_test_setup(guesses_fit_the_link, make_mixture),
         cmocka_unit_test_setup(a_slow_link_has_fewer_layers, make_mixture),
         cmocka_unit_test_setup(slow_memory_has_fewer_layers, make_mixture),
         cmocka_unit_test_setup(a_limit_on_all_moves_no_layer, make_mixture),
