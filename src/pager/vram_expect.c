@@ -8,6 +8,7 @@
  * What always holds:
  *  1. Slots that the layer before reads stay as they are: it is computed meanwhile.
  *  2. What RAM lacks is no reason to wait: it is read ahead, and uploaded when asked for.
+ *  3. Of those named the likeliest are sent, as many as the plan allows.
  */
 #include "pager/vram_internal.h"
 
@@ -24,6 +25,7 @@ static uint32_t take_slots(hypura_vram *vram, int bundle, const uint32_t *expert
 {
     const vram_bundle *place = &vram->bundles[bundle];
     vram_pool         *pool = &vram->pools[place->pool];
+    const uint32_t     most = vram->pager->plan->gpus[vram->gpu].most_foreseen;
     uint32_t           n_taken = 0;
     *n_absent = 0;
     for (uint32_t i = 0; i < n && hypura_cache_evictable(pool->cache) > 0; i++) {
@@ -32,6 +34,9 @@ static uint32_t take_slots(hypura_vram *vram, int bundle, const uint32_t *expert
         }
         if (!hypura_pager_holds_expert(vram->pager, bundle, experts[i])) {
             absent[(*n_absent)++] = experts[i];
+            continue;
+        }
+        if (most > 0 && n_taken == most) {
             continue;
         }
         const uint32_t slot = vram_insert(pool, place->first_key + experts[i]);

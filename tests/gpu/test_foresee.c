@@ -51,6 +51,7 @@ static void foretell_them(void *user, int layer, uint32_t token, uint32_t n_used
 }
 
 static size_t logits_bytes;
+static uint32_t most_foreseen; /* 0: as planned */
 
 /* A prompt, after which RAM holds everything, and steps; the last one's logits. */
 static float *run(const hypura_model_options *options, selected *s, bool forced, bool foretold, hypura_statistics *statistics)
@@ -62,6 +63,9 @@ static float *run(const hypura_model_options *options, selected *s, bool forced,
     fixture_ok(hypura_model_open_with(options, &extras, &model, &error), &error);
     const size_t n_vocab = (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama));
     hypura_replay_fill(tokens, N_PROMPT + N_STEPS, n_vocab);
+    if (most_foreseen > 0) {
+        model->prepared.plan->gpus[0].most_foreseen = most_foreseen;
+    }
     if (forced) {
         hypura_gpu_set_select(model->gpus.list[0], select_them, s);
     }
@@ -107,6 +111,22 @@ static void what_is_foretold_is_there(void **state)
     assert_true(right.foreseen_bytes_uploaded > 0);
     assert_int_equal(right.foreseen_bytes_useful, right.foreseen_bytes_uploaded);
     assert_true(right.bytes_uploaded >= right.foreseen_bytes_uploaded);
+}
+
+/* Where the link is slow, or experts are large, the likeliest alone is sent: the others come late. */
+static void a_slow_link_is_not_filled_with_guesses(void **state)
+{
+    (void)state;
+    selected s = {.right = true};
+    hypura_statistics none, all, one;
+    run_both(options_of(), &s, true, &none, &all);
+    most_foreseen = 1;
+    run_both(options_of(), &s, true, &none, &one);
+    most_foreseen = 0;
+    assert_true(one.foreseen_bytes_uploaded > 0);
+    assert_true(one.foreseen_bytes_uploaded < all.foreseen_bytes_uploaded);
+    assert_int_equal(one.foreseen_bytes_useful, one.foreseen_bytes_uploaded);
+    assert_true(one.n_repeated > all.n_repeated);
 }
 
 static void what_is_foretold_wrongly_comes_late(void **state)
@@ -342,6 +362,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(what_is_foretold_is_there, gpu_no_faults),
+        cmocka_unit_test_teardown(a_slow_link_is_not_filled_with_guesses, gpu_no_faults),
         cmocka_unit_test_teardown(what_is_foretold_wrongly_comes_late, gpu_no_faults),
         cmocka_unit_test_teardown(companions_are_foreseen, gpu_no_faults),
         cmocka_unit_test_teardown(given_selections_ask_no_router, gpu_no_faults),
