@@ -217,6 +217,10 @@ static void check_dense(const builder *b, const hypura_plan *plan, int t, uint64
         assert_int_equal(placement->pinned_rows % 4, 0);
         assert_int_equal(placement->chunk_rows % 4, 0);
     }
+    if (cut && tensor->ne[1] % 8 == 0) { /* rows that repacked forms interleave */
+        assert_int_equal(placement->pinned_rows % 8, 0);
+        assert_int_equal(placement->chunk_rows % 8, 0);
+    }
     if (cut && tensor->ne[1] >= 64) {
         assert_int_equal(placement->pinned_rows % 32, 0);
         assert_true(placement->chunk_rows % 32 == 0 || placement->chunk_rows == tensor->ne[1]);

@@ -371,6 +371,28 @@ static void dense_layers_fill_all(void **state)
     hypura_plan_free(plan);
 }
 
+/* One limit on both of a dense model: parts in proportion to what each has. */
+static void dense_layers_share_a_limit(void **state)
+{
+    (void)state;
+    int last = 0;
+    gpus.named = true;
+    add_gpu(GIB);
+    add_gpu(GIB);
+    for (gpus.total_bytes = 16 * MIB; gpus.total_bytes <= 192 * MIB; gpus.total_bytes += 4 * MIB) {
+        hypura_plan *plan = solve(false);
+        assert_true(plan->n_gpu_layers + 1 >= last); /* a GPU's first layer comes with buffers of its own */
+        last = plan->n_gpu_layers;
+        if (plan->n_gpus == 2) { /* the last one has the output as well */
+            assert_in_range(plan->gpus[0].n_layers + 1 - plan->gpus[1].n_layers, 0, 2);
+        } else {
+            assert_true(gpus.total_bytes < 80 * MIB);
+        }
+        hypura_plan_free(plan);
+    }
+    assert_int_equal(last, LAYERS + 1);
+}
+
 /* Whatever the GPUs: check() holds, and a single one is as if it were alone. */
 static void any_gpus_make_a_plan(void **state)
 {
@@ -485,6 +507,7 @@ int main(void)
         cmocka_unit_test_setup(a_gpu_with_room_for_its_floor_alone, make_mixture),
         cmocka_unit_test_setup(one_that_is_too_small_first_is_left_out, make_mixture),
         cmocka_unit_test_setup(dense_layers_fill_all, make_dense),
+        cmocka_unit_test_setup(dense_layers_share_a_limit, make_dense),
         cmocka_unit_test_setup(any_gpus_make_a_plan, make_mixture),
         cmocka_unit_test(classes_leave_pools_to_each_other),
         cmocka_unit_test_setup(computing_is_forecast, make_mixture),
