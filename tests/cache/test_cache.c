@@ -104,6 +104,25 @@ static void test_lru_evicts_the_least_recently_used(void **state)
     hypura_cache_close(cache);
 }
 
+/* Of a batch's tokens each used what it did so many tokens ago. */
+static void test_lru_knows_when_in_a_batch(void **state)
+{
+    (void)state;
+    for (uint32_t older = 0; older < 2; older++) {
+        hypura_cache *cache = open_cache(2, 10, "lru");
+        const uint32_t keys[] = {0, 1};
+        const uint32_t n_uses[] = {1, 1};
+        const uint32_t ages[] = {older == 0 ? 3 : 0, older == 1 ? 3 : 0};
+        const hypura_cache_visited visit = {
+            .group = 0, .n_tokens = 4, .n = 2, .keys = keys, .n_uses = n_uses, .ages = ages};
+        insert(cache, 0, NONE);
+        insert(cache, 1, NONE);
+        hypura_cache_visit(cache, &visit);
+        insert(cache, 2, older);
+        hypura_cache_close(cache);
+    }
+}
+
 static void test_finding_is_not_using(void **state)
 {
     (void)state;
@@ -488,6 +507,7 @@ int main(void)
         cmocka_unit_test(test_starts_empty),
         cmocka_unit_test(test_empty_slots_are_filled_in_address_order),
         cmocka_unit_test(test_lru_evicts_the_least_recently_used),
+        cmocka_unit_test(test_lru_knows_when_in_a_batch),
         cmocka_unit_test(test_finding_is_not_using),
         cmocka_unit_test(test_pinned_slots_stay),
         cmocka_unit_test(test_removed_slot_is_used_before_a_victim),

@@ -340,6 +340,56 @@ static void test_the_choice_changes_for_an_advantage_alone(void **state)
     history_close(&past);
 }
 
+/* Favourites and experts that drift: frequency alone is ahead for a while. */
+static void favourites_and_drift(uint32_t *keys, uint32_t token, uint32_t layer, uint32_t n_experts, uint32_t *seed)
+{
+    for (uint32_t n = 0; n < 4;) {
+        *seed = *seed * 1664525u + 1013904223u;
+        const bool favourite = (*seed >> 8) % 10 < 7;
+        *seed = *seed * 1664525u + 1013904223u;
+        const uint32_t expert = favourite ? (*seed >> 8) % 8 : (token * 3 + (*seed >> 8) % 10) % n_experts;
+        const uint32_t key = layer * n_experts + expert;
+        bool twice = false;
+        for (uint32_t i = 0; i < n; i++) {
+            twice = twice || keys[i] == key;
+        }
+        keys[n] = key;
+        n += !twice;
+    }
+}
+
+/* The policy whose name is told is another one after each change. */
+static void test_a_change_takes_force(void **state)
+{
+    enum { LAYERS = 8, EXPERTS = 64, SLOTS = 64, TOKENS = 2000 };
+    (void)state;
+    const hypura_cache_options options = {.n_slots = SLOTS, .n_keys = LAYERS * EXPERTS, .n_groups = LAYERS};
+    hypura_cache *cache = NULL;
+    hypura_error error;
+    assert_int_equal(hypura_cache_open(&options, &cache, &error), HYPURA_OK);
+    const char *name = hypura_cache_policy(cache);
+    uint32_t seed = 5;
+    uint32_t n_changes = 0;
+    for (uint32_t visit = 0; visit < TOKENS * LAYERS; visit++) {
+        uint32_t keys[4];
+        const uint32_t layer = visit % LAYERS;
+        favourites_and_drift(keys, visit / LAYERS, layer, EXPERTS, &seed);
+        hypura_cache_visit(cache, &(hypura_cache_visited){.group = layer, .n_tokens = 1, .n = 4, .keys = keys});
+        const bool changed = hypura_cache_policy_changes(cache) != n_changes;
+        assert_int_equal(strcmp(hypura_cache_policy(cache), name) != 0, changed);
+        name = hypura_cache_policy(cache);
+        n_changes = hypura_cache_policy_changes(cache);
+        for (uint32_t i = 0; i < 4; i++) {
+            uint32_t evicted;
+            if (hypura_cache_find(cache, keys[i]) == HYPURA_CACHE_NONE) {
+                assert_int_not_equal(hypura_cache_insert(cache, keys[i], &evicted), HYPURA_CACHE_NONE);
+            }
+        }
+    }
+    assert_true(n_changes > 0);
+    hypura_cache_close(cache);
+}
+
 /* Ghosts that see every layer and all slots hit what the cache itself does. */
 static void test_a_ghost_hits_what_its_policy_does(void **state)
 {
@@ -465,6 +515,7 @@ int main(void)
         cmocka_unit_test(test_reuse_does_not_collapse),
         cmocka_unit_test(test_the_choice_is_close_to_the_best),
         cmocka_unit_test(test_the_choice_changes_for_an_advantage_alone),
+        cmocka_unit_test(test_a_change_takes_force),
         cmocka_unit_test(test_a_ghost_hits_what_its_policy_does),
         cmocka_unit_test(test_a_batch_leaves_what_comes_next),
         cmocka_unit_test(test_what_was_frequent_in_another_run_is_known),

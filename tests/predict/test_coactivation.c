@@ -78,24 +78,59 @@ static void test_what_always_follows_is_named_first(void **state)
     hypura_coactivation_close(seen);
 }
 
+/* Layer 0 selects the first n experts and layer 1 the n from `from` on, n_times; then what layer 1 is expected to. */
+static void odds_behind(int32_t n, int32_t from, int n_times, float *scores)
+{
+    hypura_coactivation *seen = hypura_coactivation_open(2, n_experts, (uint32_t)n);
+    assert_non_null(seen);
+    int32_t ids[2][N_EXPERTS];
+    float chances[N_EXPERTS], frequencies[N_EXPERTS];
+    for (int32_t e = 0; e < N_EXPERTS; e++) {
+        ids[0][e] = e;
+        ids[1][e] = from + e;
+        chances[e] = frequencies[e] = (float)n / N_EXPERTS;
+    }
+    for (int t = 0; t < 2 * n_times + 1; t++) {
+        const hypura_selected selected = {.n_used = (uint32_t)n,
+                                          .n_tokens = 1,
+                                          .ids = (const char *)ids[t % 2],
+                                          .rank_stride_bytes = sizeof(**ids),
+                                          .token_stride_bytes = sizeof(*ids)};
+        hypura_coactivation_note(seen, (uint32_t)t % 2, &selected);
+    }
+    hypura_coactivation_score(seen, 1, chances, frequencies, scores);
+    hypura_coactivation_close(seen);
+}
+
+/* Behind each alike: (uses with it / usual + 2) / (uses + 2); no layer further before. */
+static void expect_odds(int32_t n, int32_t from, int n_times, int n_counted)
+{
+    float scores[N_EXPERTS + 1] = {[N_EXPERTS] = 42.0F};
+    odds_behind(n, from, n_times, scores);
+    const double usual = (double)n / N_EXPERTS;
+    const double own = 0.7 + 1.1 * log(usual / (1.0 - usual));
+    for (int32_t e = 0; e < N_EXPERTS; e++) {
+        const int with = e >= from && e < from + n ? n_counted : 0;
+        assert_true(fabs(scores[e] - (own + 2.3 * log((with / usual + 2) / (n_counted + 2)))) < 1e-4);
+    }
+    assert_true(scores[N_EXPERTS] == 42.0F);
+}
+
 static void test_odds_of_a_few_uses(void **state)
 {
     (void)state;
-    hypura_coactivation *seen = open_all();
-    const int32_t first[N_USED] = {4, 5}, then[N_USED] = {8, 9};
-    for (int t = 0; t < 3; t++) {
-        note(seen, 0, first, 1);
-        note(seen, 1, then, 1);
-    }
-    note(seen, 0, first, 1);
-    float scores[N_EXPERTS];
-    score(seen, 1, scores);
-    /* behind 4 and behind 5 alike: (3 uses / usual + 2) / (3 + 2), against 2 / (3 + 2); no layer further before */
-    const double usual = (double)N_USED / N_EXPERTS;
-    const double own = 0.7 + 1.1 * log(usual / (1.0 - usual));
-    assert_true(fabs(scores[8] - (own + 2.3 * log((3 / usual + 2) / 5))) < 1e-4);
-    assert_true(fabs(scores[10] - (own + 2.3 * log(2.0 / 5))) < 1e-4);
-    hypura_coactivation_close(seen);
+    expect_odds(N_USED, 8, 3, 3);
+    expect_odds(20, 10, 3, 3); /* more factors than a product holds */
+}
+
+/* Counts are bytes: those of 250 uses are halved before the next. */
+static void test_odds_of_many_uses(void **state)
+{
+    (void)state;
+    expect_odds(N_USED, 8, 250, 250);
+    expect_odds(N_USED, 8, 251, 126);
+    expect_odds(N_USED, 8, 251 + 124, 250);
+    expect_odds(N_USED, 8, 251 + 125, 126);
 }
 
 /* A prompt teaches what its tokens would one by one, the last of them at least. */
@@ -155,9 +190,10 @@ static void test_a_batch_is_guessed_for_by_each_of_its_tokens(void **state)
             }
             note(seen, l, s < 3 ? ids[s] : ids[0], s < 3 ? 1 : 3);
         }
-        float scores[N_EXPERTS];
+        float scores[N_EXPERTS + 1] = {[N_EXPERTS] = 42.0F};
         assert_true(hypura_coactivation_knows(seen, 2));
         score(seen, 2, scores);
+        assert_true(scores[N_EXPERTS] == 42.0F);
         for (int e = 0; e < N_EXPERTS; e++) {
             const double chance = 1.0 / (1.0 + exp(-scores[e]));
             none[e] *= s < 3 ? 1.0 - chance : 1.0;
@@ -212,6 +248,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_always_follows_is_named_first),
         cmocka_unit_test(test_odds_of_a_few_uses),
+        cmocka_unit_test(test_odds_of_many_uses),
         cmocka_unit_test(test_a_batch_teaches_as_its_tokens_do),
         cmocka_unit_test(test_a_batch_is_guessed_for_by_each_of_its_tokens),
         cmocka_unit_test(test_layers_of_other_batches_are_not_taken_together),
