@@ -28,7 +28,8 @@ hypura_status hypura_gguf_sort_keys(hypura_gguf *gguf, hypura_error *error)
     return HYPURA_OK;
 }
 
-const hypura_gguf_key *hypura_gguf_find_key(const hypura_gguf *gguf, const char *name)
+/* NULL when the file has no such key. */
+static const hypura_gguf_key *find_key(const hypura_gguf *gguf, const char *name)
 {
     if (gguf->n_keys == 0) {
         return NULL;
@@ -51,7 +52,7 @@ static hypura_status fail_type(const hypura_gguf *gguf, const hypura_gguf_key *k
 hypura_status hypura_gguf_greatest(const hypura_gguf *gguf, const char *name, uint64_t fallback, uint64_t max,
                                    uint64_t *value, hypura_error *error)
 {
-    const hypura_gguf_key *key = hypura_gguf_find_key(gguf, name);
+    const hypura_gguf_key *key = find_key(gguf, name);
     if (key == NULL) {
         *value = fallback;
         return HYPURA_OK;
@@ -73,7 +74,7 @@ hypura_status hypura_gguf_greatest(const hypura_gguf *gguf, const char *name, ui
 hypura_status hypura_gguf_integer(const hypura_gguf *gguf, const char *name, uint64_t fallback, uint64_t max,
                                   uint64_t *value, hypura_error *error)
 {
-    const hypura_gguf_key *key = hypura_gguf_find_key(gguf, name);
+    const hypura_gguf_key *key = find_key(gguf, name);
     if (key != NULL && key->type == HYPURA_GGUF_ARRAY) {
         return fail_type(gguf, key, "an integer", error);
     }
@@ -82,7 +83,7 @@ hypura_status hypura_gguf_integer(const hypura_gguf *gguf, const char *name, uin
 
 hypura_status hypura_gguf_text(const hypura_gguf *gguf, const char *name, const char **text, hypura_error *error)
 {
-    const hypura_gguf_key *key = hypura_gguf_find_key(gguf, name);
+    const hypura_gguf_key *key = find_key(gguf, name);
     *text = NULL;
     if (key == NULL) {
         return HYPURA_OK;

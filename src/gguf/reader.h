@@ -66,9 +66,6 @@ const char *hypura_gguf_type_name(hypura_gguf_type type);
 /* Puts the keys in order and refuses duplicates. */
 hypura_status hypura_gguf_sort_keys(hypura_gguf *gguf, hypura_error *error);
 
-/* NULL when the file has no such key. */
-const hypura_gguf_key *hypura_gguf_find_key(const hypura_gguf *gguf, const char *name);
-
 /* The value of an integer key, fallback when it is missing. Fails on another
  * type, below zero, and above max. */
 hypura_status hypura_gguf_integer(const hypura_gguf *gguf, const char *name, uint64_t fallback, uint64_t max,

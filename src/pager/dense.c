@@ -165,7 +165,8 @@ static void read_chunk(hypura_pager *pager, uint32_t index, uint32_t chunk)
     pager_push(pager, PAGER_DEMAND, &read);
 }
 
-void pager_top_up(hypura_pager *pager)
+/* With the lock held: fills free slots with the chunks that come next. */
+static void top_up(hypura_pager *pager)
 {
     pager_ring *ring = &pager->ring;
     while (ring->count < ring->n_slots && ring->n_copied < ring->n_chunks) {
@@ -201,7 +202,7 @@ static void seek(hypura_pager *pager, uint32_t chunk)
     if (!found) {
         ring->next = chunk;
     }
-    pager_top_up(pager);
+    top_up(pager);
 }
 
 /* With the lock held: empties the ring, to read on from this chunk. */
@@ -255,7 +256,7 @@ void hypura_pager_release_chunk(hypura_pager *pager)
     pager_keep_chunk(pager, pager->ring.tensor_of[slot->chunk], slot->chunk, slot->data);
     pthread_mutex_lock(&pager->lock);
     drop_head(&pager->ring);
-    pager_top_up(pager);
+    top_up(pager);
     pthread_mutex_unlock(&pager->lock);
     hypura_io_wake(pager->io);
 }

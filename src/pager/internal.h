@@ -531,7 +531,5 @@ void          pager_complete_chunk(hypura_pager *pager, const hypura_io_completi
 void          pager_repack_chunk(hypura_pager *pager, const pager_job *job, char *scratch);
 void          pager_finish_chunk(hypura_pager *pager, uint64_t user);
 void          pager_complete_row(hypura_pager *pager, const hypura_io_completion *completion);
-/* With the lock held: fills free ring slots with the chunks that come next. */
-void          pager_top_up(hypura_pager *pager);
 
 #endif

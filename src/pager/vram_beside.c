@@ -56,6 +56,16 @@ static hypura_status open_rows(hypura_vram *vram, hypura_error *error)
     return HYPURA_OK;
 }
 
+static void close_events(hypura_vram *vram)
+{
+    vram_beside *beside = &vram->beside;
+    for (int b = 0; beside->sent && b < vram->pager->map->n_bundles; b++) {
+        ggml_backend_event_free(beside->sent[b]);
+    }
+    free(beside->sent);
+    beside->sent = NULL;
+}
+
 /* All of them or none: without, nothing is uploaded beside. */
 static void open_events(hypura_vram *vram)
 {
@@ -65,19 +75,9 @@ static void open_events(hypura_vram *vram)
     for (int b = 0; beside->sent && b < n; b++) {
         beside->sent[b] = ggml_backend_event_new(vram->device);
         if (!beside->sent[b]) {
-            vram_close_events(vram);
+            close_events(vram);
         }
     }
-}
-
-void vram_close_events(hypura_vram *vram)
-{
-    vram_beside *beside = &vram->beside;
-    for (int b = 0; beside->sent && b < vram->pager->map->n_bundles; b++) {
-        ggml_backend_event_free(beside->sent[b]);
-    }
-    free(beside->sent);
-    beside->sent = NULL;
 }
 
 hypura_status vram_open_beside(hypura_vram *vram, hypura_error *error)
@@ -92,7 +92,7 @@ hypura_status vram_open_beside(hypura_vram *vram, hypura_error *error)
 
 void vram_close_beside(hypura_vram *vram)
 {
-    vram_close_events(vram);
+    close_events(vram);
     ggml_backend_buffer_free(vram->beside.buffer);
 }
 

@@ -199,7 +199,6 @@ void          vram_landed(hypura_vram *vram, int bundle, uint32_t expert, uint32
 /* vram_beside.c: memory for it; its uploads have all ended; or failed, perhaps. */
 hypura_status vram_open_beside(hypura_vram *vram, hypura_error *error);
 void          vram_close_beside(hypura_vram *vram);
-void          vram_close_events(hypura_vram *vram);
 void          vram_beside_ended(hypura_vram *vram);
 void          vram_drop_beside(hypura_vram *vram);
 /* vram.c: ends the uploads of all GPUs, so that slots in RAM are free again; false when there were none. */
