@@ -11,6 +11,7 @@
  */
 #include "pager/internal.h"
 
+#include "base/clock.h"
 #include "base/status.h"
 #include "os/os.h"
 #include "plan/layout.h"
@@ -349,6 +350,9 @@ void hypura_pager_release_expert(hypura_pager *pager, int bundle, uint32_t slot)
 {
     pthread_mutex_lock(&pager->lock);
     pager_unpin(pager, &pager->pools[pager->bundles[bundle].pool], slot);
+    if (pager->pass_begin_us > 0) { /* the last one counts: which layers a graph has is not known */
+        pager->pass_end_us = hypura_clock_us();
+    }
     const bool go_on = pager_waits_ahead(pager); /* for a slot, perhaps this one */
     pthread_mutex_unlock(&pager->lock);
     if (go_on) {

@@ -174,15 +174,19 @@ static void end_pass(hypura_pager *pager, uint64_t pass_us)
     refuse_idle_guesses(pager, with_guesses, pass_us);
 }
 
-/* A pass takes until the next one begins, if that is of as many tokens: else somebody may have thought in between. Over a
- * GPU nothing is guessed for several tokens. */
+/* One token takes until the next one begins: what follows is a prompt else, about which somebody may have thought. Several
+ * take until the last layer is done: tokens that are tried together are as many as were guessed, another number each time,
+ * and guessing takes its time. Over a GPU nothing is guessed for several tokens. */
 void pager_begin_pass(hypura_pager *pager, uint32_t n_tokens)
 {
     const uint64_t now_us = hypura_clock_us();
-    if (pager->pass_begin_us > 0 && n_tokens == pager->batch_tokens) {
-        end_pass(pager, now_us - pager->pass_begin_us);
+    const bool one = pager->guess.n_tokens == 1;
+    const uint64_t end_us = one ? (n_tokens == 1 ? now_us : 0) : pager->pass_end_us;
+    if (pager->pass_begin_us > 0 && end_us > pager->pass_begin_us) {
+        end_pass(pager, end_us - pager->pass_begin_us);
     }
     pager->pass_begin_us = 0;
+    pager->pass_end_us = 0;
     if (n_tokens < (pager->gpu ? 2 : PAGER_PROMPT_TOKENS)) {
         pager->guess.n_tokens = n_tokens;
         pager->guess.lacked_bytes = 0;

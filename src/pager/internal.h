@@ -307,6 +307,7 @@ struct hypura_pager {
     pager_guess     guess;
     uint64_t        pass_begin_us;  /* of the few tokens that pass through the layers; 0: a prompt does, or nothing */
     uint64_t        pass_waited_us; /* `waited_us` when it began */
+    uint64_t        pass_end_us;    /* when an expert was last given back; 0: none yet */
     uint64_t        waited_us;       /* for reads, ever */
     int             last_bundle;    /* visited last */
     uint32_t        batch_tokens;   /* of the batch under way, in the first of its layers */
