@@ -94,6 +94,9 @@ static hypura_status check_arguments(const run_arguments *run, hypura_error *err
             return hypura_fail(error, HYPURA_ERR_USAGE, "%s exclude each other", contradictions[i].names);
         }
     }
+    if (run->generate.grammar && run->generate.grammar[0] == '\0') {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "option --grammar: it is empty");
+    }
     return hypura_limits_check(run->model.memory_bytes, &run->weights, error);
 }
 
@@ -208,6 +211,24 @@ static void print_prompt(const hypura_environment *environment)
     }
 }
 
+/* Bytes of a line that a terminal hands over; what follows on it is lost, without a word. */
+#ifdef __APPLE__
+#define TERMINAL_LINE_BYTES 1023
+#else
+#define TERMINAL_LINE_BYTES 4095
+#endif
+
+static bool is_cut(const hypura_environment *environment, const char *line)
+{
+    const bool cut = environment->terminal_in && strlen(line) == TERMINAL_LINE_BYTES;
+    if (cut) {
+        hypura_output_error("the line is longer than the %d bytes that a terminal hands over, and was cut: not sent "
+                            "(--prompt-file FILE takes more, and so does a pipe with --interactive)",
+                            TERMINAL_LINE_BYTES);
+    }
+    return cut;
+}
+
 /* A line that a person types for the program, not for the model. True when it was one. */
 static bool take_command(hypura_model *model, const run_arguments *run, const char *line, bool *ended)
 {
@@ -241,7 +262,7 @@ static hypura_status converse(hypura_model *model, const run_arguments *run, con
         switch (hypura_lines_next(&lines, &line, error)) {
         case HYPURA_LINE:
             warned = false;
-            if (line[strspn(line, " \t\r")] != '\0' &&
+            if (line[strspn(line, " \t\r")] != '\0' && !is_cut(environment, line) &&
                 !(environment->terminal_in && take_command(model, run, line, &ended))) {
                 status = answer_line(model, run, line, totals, error);
             }
@@ -341,8 +362,12 @@ static hypura_status run_model(run_arguments *run, const hypura_environment *env
         if (status == HYPURA_OK || totals.n_answers > 0) {
             hypura_error ignored;
             bool ended_well = status == HYPURA_OK;
-            hypura_run_report report = {model, &totals, run->path, run->model.plain,
-                                        run->model.gpu_misses == HYPURA_GPU_MISSES_CPU};
+            hypura_run_report report = {.model = model,
+                                        .totals = &totals,
+                                        .path = run->path,
+                                        .plain = run->model.plain,
+                                        .speculates = run->model.speculation.draft || run->model.speculation.types,
+                                        .computes_misses = run->model.gpu_misses == HYPURA_GPU_MISSES_CPU};
             hypura_status reported = report_run(&report, run->stats_file, ended_well ? error : &ignored);
             if (!ended_well && reported != HYPURA_OK) {
                 hypura_output_error("%s", ignored.message);
@@ -390,6 +415,9 @@ static hypura_status run_limited(run_arguments *run, const hypura_environment *e
 static hypura_status read_template(run_arguments *run, char **owned, hypura_error *error)
 {
     const hypura_status status = run->template_file ? hypura_prompt_read(run->template_file, owned, error) : HYPURA_OK;
+    if (status == HYPURA_OK && *owned && (*owned)[0] == '\0') {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "option --template: %s is empty", run->template_file);
+    }
     run->generate.chat_template = *owned;
     return status;
 }

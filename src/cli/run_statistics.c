@@ -168,7 +168,7 @@ static void note_rate(const char *what, uint64_t tokens, double seconds)
 /* Of passes, whether anything was to be guessed or not: each token may have had one. */
 static void note_speculation(const hypura_run_totals *totals)
 {
-    if (totals->n_passes > 0 && (totals->n_drafted > 0 || totals->n_passes < totals->tokens)) {
+    if (totals->n_passes > 0) {
         hypura_output_note("guessed    %llu tokens, %llu of them right (%.0f %%); %llu passes, %.2f tokens each; %.2f s guessing",
                            (unsigned long long)totals->n_drafted, (unsigned long long)totals->n_accepted,
                            100.0 * ratio((double)totals->n_accepted, (double)totals->n_drafted),
@@ -184,7 +184,9 @@ void hypura_run_statistics_print(const hypura_run_report *report)
     hypura_model_statistics(report->model, &statistics);
     note_rate("prompt", totals->prompt_tokens, totals->prompt_s);
     note_rate("answer", totals->tokens, totals->decode_s);
-    note_speculation(totals);
+    if (report->speculates) {
+        note_speculation(totals);
+    }
     if (statistics.n_reads > 0) {
         hypura_output_note("read       %s at %s (%s, %s), %s for each token", hypura_output_size(statistics.bytes_read),
                            hypura_output_rate(ratio((double)statistics.bytes_read, statistics.device_busy_s)),

@@ -32,7 +32,8 @@ typedef struct hypura_run_report {
     const hypura_model *model;
     const hypura_run_totals *totals;
     const char *path;
-    bool plain; /* plain llama.cpp ran */
+    bool plain;           /* plain llama.cpp ran */
+    bool speculates;      /* tokens were guessed, or tried to be */
     bool computes_misses; /* the CPU, what GPUs lack */
 } hypura_run_report;
 

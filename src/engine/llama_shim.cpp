@@ -264,6 +264,14 @@ struct hypura_shim_chat {
     common_chat_templates_ptr templates;
 };
 
+/* Why no template can be made of it: llama.cpp throws that on as std::exception, which says nothing. */
+static const char *why_no_template(const std::exception &e)
+{
+    return std::string(e.what()) == "std::exception"
+               ? "it is no Jinja: is a {% for %}, {% if %} or {{ not closed, or a word between them unknown?"
+               : e.what();
+}
+
 hypura_shim_chat *hypura_shim_chat_open(const struct llama_model *model, const char *text, char *error,
                                         size_t error_bytes)
 {
@@ -275,7 +283,7 @@ hypura_shim_chat *hypura_shim_chat_open(const struct llama_model *model, const c
         }
         return new hypura_shim_chat{std::move(templates)};
     } catch (const std::exception &e) {
-        fill(error, error_bytes, e.what());
+        fill(error, error_bytes, why_no_template(e));
         return nullptr;
     }
 }

@@ -47,6 +47,9 @@ hypura_status hypura_sampler_check(const hypura_generate_options *options, hypur
     if (options->grammar && options->json_schema) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "a grammar and a JSON schema exclude each other");
     }
+    if (options->grammar && options->grammar[0] == '\0') { /* which llama.cpp takes for none */
+        return hypura_fail(error, HYPURA_ERR_USAGE, "the grammar is empty");
+    }
     if (options->raw && (options->system || options->chat_template)) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "a raw prompt has no system text and no chat template");
     }

@@ -61,6 +61,8 @@ static const struct {
     {{"run", "moe.gguf", "--memory", "lots"}, 2, NULL, "option --memory: 'lots' is not a size"},
     {{"run", "moe.gguf", "--prompt", "a", "--prompt-file", "b"}, 2, NULL, "--prompt and --prompt-file exclude"},
     {{"run", "moe.gguf", "--memory=1G", "--weights=1G"}, 2, NULL, "--memory and --weights exclude"},
+    {{"run", "moe.gguf", "--prompt=a", "--grammar="}, 2, NULL, "option --grammar: it is empty"},
+    {{"run", "moe.gguf", "--prompt=a", "--template=/dev/null"}, 2, NULL, "option --template: /dev/null is empty"},
     {{"run", "moe.gguf", "--plain", "--weights=50%"}, 2, NULL, "--plain and --weights exclude"},
     {{"run", "moe", "--server=http://x", "--trace=t"}, 2, NULL, "--server and --trace exclude"},
     {{"run", "moe", "--server=http://x", "--gpu=none"}, 2, NULL, "--server and --gpu exclude"},

@@ -323,6 +323,15 @@ static void test_conversation_on_a_terminal(void **state)
     terminal_type(&on, "again\n");
     assert_true(terminal_expect(&on, "[3] again\r\n> ", from));
 
+    /* What a terminal does not hand over is not left out without a word. */
+    char line[5002];
+    memset(line, 'x', sizeof line - 2);
+    strcpy(line + sizeof line - 2, "\n");
+    from = on.used;
+    terminal_type(&on, line);
+    assert_true(terminal_expect(&on, "was cut: not sent", from));
+    assert_null(strstr(on.screen + from, "[4]"));
+
     from = on.used;
     terminal_type(&on, "/?\n/clear\nanew\n");
     assert_true(terminal_expect(&on, "/bye or Ctrl-D ends", from));
@@ -334,6 +343,7 @@ static void test_conversation_on_a_terminal(void **state)
     terminal_type(&on, "\003");
     assert_int_equal(terminal_wait(&on), 0);
     assert_non_null(strstr(on.screen + from, "prompt     12 tokens")); /* four answers of 3 */
+    assert_null(strstr(on.screen, "guessed"));
     terminal_close(&on);
 
     terminal_open(&on, (const char *[]){driver_program, "run", "moe.gguf", "--interactive", NULL});
