@@ -4,6 +4,7 @@
  */
 #include "server/go_template.h"
 #include "server/library.h"
+#include "server/ollama.h"
 #include "server/routes.h"
 #include "server/server.h"
 #include "server/target.h"
@@ -73,6 +74,28 @@ static const char **digests_of(const json_t *files, int *n)
     return digests;
 }
 
+/* Those that no request could be answered with; false when it was answered. */
+static bool check_parameters(http_exchange *exchange, const json_t *body)
+{
+    ollama_common common;
+    hypura_error error = {0};
+    json_t *parameters = json_object_get(body, "parameters");
+    json_t *settings = json_is_object(parameters) ? json_pack("{s:O}", "parameters", parameters) : json_object();
+    json_t *nothing = json_object();
+    json_t *defaults = NULL;
+    hypura_status status = ollama_defaults(settings, &defaults, &error);
+    if (status == HYPURA_OK) {
+        status = ollama_read_common(nothing, settings, &common, &error);
+    }
+    if (status != HYPURA_OK) {
+        http_fail_error(exchange, &error);
+    }
+    json_decref(defaults);
+    json_decref(nothing);
+    json_decref(settings);
+    return status == HYPURA_OK;
+}
+
 /* Answers and returns false for what is not served. */
 static bool check(http_exchange *exchange, const json_t *body)
 {
@@ -94,7 +117,7 @@ static bool check(http_exchange *exchange, const json_t *body)
         http_fail_error(exchange, &error);
         return false;
     }
-    return true;
+    return check_parameters(exchange, body);
 }
 
 static void create(http_exchange *exchange, const json_t *body, const char *name)

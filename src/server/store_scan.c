@@ -184,6 +184,10 @@ static void read_settings(const hypura_models *models, hypura_entry *entry)
                     hypura_store_is_within(models->folder, link, path);
     json_t *root = is_there ? hypura_store_read_json(path) : NULL;
     json_t *settings = json_object_get(root, "settings");
+    if (is_there && (root == NULL || (settings != NULL && !json_is_object(settings)))) {
+        /* Without them its answers would be another model's. */
+        entry->problem = "its settings cannot be read: the file .json beside it is no JSON object with an object \"settings\"";
+    }
     if (json_is_object(settings)) {
         json_decref(entry->is.settings);
         entry->is.settings = json_incref(settings);

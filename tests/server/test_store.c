@@ -96,6 +96,26 @@ static void a_digest_changes_with_its_model(void **state)
     hypura_models_close(models);
 }
 
+static void settings_that_cannot_be_read_are_told(void **state)
+{
+    (void)state;
+    static const char *const broken[] = {"{\"settings\":", "[]", "", "{\"settings\": [1]}"};
+    for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
+        fixture_write_gguf("models/a.gguf", &(fixture_gguf){0});
+        fixture_write_text("models/a.json", broken[i]);
+        hypura_models *models = fixture_open();
+        const hypura_model_entry *entry = NULL;
+        hypura_error error;
+        assert_int_equal(hypura_models_find(models, "a", HYPURA_FIND_TYPED, &entry, &error), HYPURA_ERR_FORMAT);
+        assert_non_null(strstr(error.message, "its settings cannot be read"));
+        fixture_write_text("models/a.json", "{\"of\": \"another program\"}");
+        entry = fixture_find(models, "a");
+        assert_int_equal(json_object_size(entry->settings), 0);
+        hypura_model_entry_release(entry);
+        hypura_models_close(models);
+    }
+}
+
 static void folders_are_part_of_the_name(void **state)
 {
     (void)state;
@@ -482,6 +502,7 @@ int main(void)
         IN_FOLDER(a_beginning_that_several_have_is_refused_with_their_names),
         IN_FOLDER(an_entry_outlives_its_file_and_the_store),
         IN_FOLDER(a_digest_changes_with_its_model),
+        IN_FOLDER(settings_that_cannot_be_read_are_told),
         IN_FOLDER(folders_are_part_of_the_name),
         IN_FOLDER(a_split_model_is_one_and_whole),
         IN_FOLDER(a_damaged_file_is_not_listed_and_says_why),

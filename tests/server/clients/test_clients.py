@@ -220,6 +220,9 @@ class Ollama(unittest.TestCase):
         with self.assertRaises(ollama.ResponseError) as failed:
             self.client.create("wario", template="{{ range .Messages }}", **made)
         self.assertEqual(failed.exception.status_code, 400)
+        for parameters in {"temperature": "hot"}, {"num_ctx": -5}, {"stop": 5}:
+            with self.assertRaisesRegex(ollama.ResponseError, "option"):
+                self.client.create("wario", from_=DENSE, parameters=parameters)
         for name in "mario", "luigi":
             self.client.delete(name)
 
@@ -248,7 +251,10 @@ class Ollama(unittest.TestCase):
         settings = json.loads(test_service.Client(server).ask("GET", "/props?model=peach")[2])["default_generation_settings"]
         self.assertEqual(settings["params"]["seed"], 7)
         self.client.delete("peach")
-        self.client.create("toad", from_=DENSE, parameters={"seed": "seven"}, stream=False)
+        # What was written beside a model by hand is looked at when it is used.
+        self.client.create("toad", from_=DENSE, stream=False)
+        with open(f"{server.models}/toad.json", "w") as file:
+            json.dump({"settings": {"parameters": {"seed": "seven"}}}, file)
         with self.assertRaises(openai.BadRequestError):
             others.chat.completions.create(model="toad", messages=user(QUESTION))
         self.client.delete("toad")
