@@ -11,10 +11,13 @@ import shutil
 import sys
 
 SERVE = {"--port": "--port", "--host": "--host", "--threads": "--threads", "--api-key": "--api-key"}
+SPECULATION = {"--model-draft": "--draft", "--spec-type": "--spec-type", "--spec-draft-n-max": "--draft-max",
+               "--spec-draft-p-min": "--draft-p-min"}
 # What hypura serve does anyway, decides itself, or has its own way of.
 IGNORED = {"--offline", "--cont-batching", "--metrics", "--slots", "--no-slots", "--embedding", "--no-ui", "--kv-unified",
            "--jinja", "--no-jinja", "--no-mmproj", "--reranking"}
-IGNORED_WITH_VALUE = {"--alias", "--batch-size", "--ubatch-size", "-fa", "--n-gpu-layers"}
+# Shorter drafts than --spec-draft-n-min are not asked for: they change no answer.
+IGNORED_WITH_VALUE = {"--alias", "--batch-size", "--ubatch-size", "-fa", "--n-gpu-layers", "--spec-draft-n-min"}
 # The model's own parameters, as Ollama calls them.
 PARAMETERS = {"--seed": ("seed", int), "--temp": ("temperature", float), "--n-predict": ("num_predict", int)}
 # What is as the front has it anyway.
@@ -32,6 +35,7 @@ context = slots = 0
 model = None
 origins = "*"  # stock's default
 settings = {}
+speculation = {}
 while argv:
     option = argv.pop(0)
     if option in SERVE:
@@ -45,6 +49,8 @@ while argv:
         settings.setdefault("parameters", {})[key] = kind(argv.pop(0))
     elif option in IGNORED_WITH_VALUE or (argv and (option, argv[0]) in SAME):
         argv.pop(0)
+    elif option in SPECULATION:
+        speculation[SPECULATION[option]] = argv.pop(0)
     elif option == "--model":
         model = argv.pop(0)
     elif option == "--ctx-size":
@@ -85,6 +91,8 @@ if settings and model:  # a server without one has nothing that they are of
         json.dump({"settings": settings}, file)
 if origins != "localhost":  # our default
     words += ["--origins", origins]
+if "--draft" in speculation or "--spec-type" in speculation:  # else they have nothing that they are of
+    words += [word for pair in speculation.items() for word in pair]
 slots = slots or 4
 # Their context is shared by the slots, ours is each one's.
 if context:

@@ -1,8 +1,9 @@
 """A pytest plugin for llama.cpp's own server tests: every preset runs on models that are here, nothing is downloaded.
 
-HYPURA_UPSTREAM_MODEL is a GGUF for all presets; HYPURA_UPSTREAM_PROJECTOR, for those that take pictures, one with random
-weights. A test that asserts what another model says fails then, through any server: run.sh runs the tests through stock
-llama-server as well, and what fails there, too, says nothing about ours.
+HYPURA_UPSTREAM_MODEL is a GGUF for all presets, HYPURA_UPSTREAM_DRAFT one of its vocabulary that guesses for it;
+HYPURA_UPSTREAM_PROJECTOR, for those that take pictures, one with random weights. A test that asserts what another model says
+fails then, through any server: run.sh runs the tests through stock llama-server as well, and what fails there, too, says
+nothing about ours.
 """
 import base64
 import os
@@ -28,8 +29,8 @@ def start(self, timeout_seconds=60):
         if not os.path.exists(self.model_file):
             os.symlink(MODEL, self.model_file)
         self.model_hf_repo = self.model_hf_file = self.model_url = None
-    if self.model_draft or self.lora_files or self.mmproj_url:
-        pytest.skip("needs a draft model, an adapter or a projector that is not here")
+    if self.lora_files or self.mmproj_url:
+        pytest.skip("needs an adapter or a projector that is not here")
     if self.n_threads is None:
         self.n_threads = 2
     os.environ.pop("LLAMA_ARG_MMPROJ", None)
@@ -60,9 +61,11 @@ utils.ServerPreset.load_all = staticmethod(lambda: None)
 requests.get = get
 
 
-def no_download(url, output_file_path=None):
+def download(url, output_file_path=None):
+    if url.endswith("/stories15M-q4_0.gguf"): # the one that drafts
+        return os.environ["HYPURA_UPSTREAM_DRAFT"]
     pytest.skip("would download " + url)
 
 
-utils.download_file = no_download
+utils.download_file = download
 shutil.rmtree("tmp", ignore_errors=True)

@@ -20,9 +20,11 @@ venv=$("$root/scripts/venv.sh" "$here/requirements.txt")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export HYPURA=$build/hypura HYPURA_BUILD=$build HYPURA_UPSTREAM_MODEL=$model HYPURA_UPSTREAM_PROJECTOR=$work/random.mmproj.gguf
+export HYPURA_UPSTREAM_DRAFT=$work/draft.gguf
 export OMP_WAIT_POLICY=passive PORT=${PORT:-18490} PYTHONPATH=$here:$here/../server/clients:$work/tools/server/tests
 mkdir -p "$work/tools/server"
 ln -s "$source/models" "$work/models" # templates that the tests name by "../../../models"
+cp --reflink=auto "$model" "$HYPURA_UPSTREAM_DRAFT" # no model is its own draft
 # As wide as SmolLM2-135M and its mixture.
 "$venv/bin/python" -c 'import harness, sys; harness.write_projector(sys.argv[1], 576)' "$HYPURA_UPSTREAM_PROJECTOR"
 for server in stock front; do
