@@ -116,9 +116,13 @@ bool hypura_os_identity_of_path(const char *path, hypura_os_identity *identity)
 int hypura_posix_open(const char *path, int flags)
 {
     int fd;
-    do {
-        fd = open(path, flags | O_RDONLY | O_CLOEXEC);
+    do { /* a FIFO would wait for a writer */
+        fd = open(path, flags | O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     } while (fd < 0 && errno == EINTR);
+    if (fd >= 0) { /* which io_uring takes for a wish not to wait for the drive */
+        const int set = fcntl(fd, F_GETFL);
+        (void)fcntl(fd, F_SETFL, set & ~O_NONBLOCK);
+    }
     return fd;
 }
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -159,6 +160,7 @@ static void opened_files_tell_their_alignment(void **state)
         char *block = hypura_os_memory_map(64 * 1024, 0);
         assert_int_equal(pread(file.fd, block, file.offset_align, file.offset_align), file.offset_align);
         assert_int_equal(block[0], 'x');
+        assert_int_equal(fcntl(file.fd, F_GETFL) & O_NONBLOCK, 0);
         hypura_os_memory_unmap(block, 64 * 1024);
         hypura_os_file_close(&file);
         assert_int_equal(file.fd, -1);
@@ -174,6 +176,10 @@ static void refused_files_are_named(void **state)
     assert_non_null(strstr(error.message, "/no/such/file"));
     assert_int_equal(hypura_os_file_open("/", true, &file, &error), HYPURA_ERR_IO);
     assert_non_null(strstr(error.message, "not a regular file"));
+    assert_int_equal(mkfifo("./hypura-fifo", 0600), 0); /* nobody writes to it: it is not waited for */
+    assert_int_equal(hypura_os_file_open("./hypura-fifo", true, &file, &error), HYPURA_ERR_IO);
+    assert_non_null(strstr(error.message, "not a regular file"));
+    assert_int_equal(unlink("./hypura-fifo"), 0);
     assert_int_equal(file.fd, -1);
 }
 
