@@ -4,6 +4,7 @@
  *     gpu_device.c    the device that stands for a GPU, its buffer type for experts
  *     gpu_instance.c  one instance of it for each context: forwards what is asked of it
  *     gpu_executor.c  cuts a graph where experts are selected, makes them present
+ *     gpu_pieces.c    one token: what lies between cuts, and may be computed twice
  *     gpu_ahead.c     one token: runs past a cut before the selection is known
  *     gpu_foresee.c   one token: guesses what the next layer selects
  *     gpu_hybrid.c    experts that slots lack, computed by the processor
@@ -145,11 +146,16 @@ void gpu_forget_portions(const gpu_walk *walk);
 uint64_t gpu_begin(const gpu_walk *walk);
 void     gpu_done(const gpu_walk *walk, hypura_gpu_work work, const gpu_cut *cut, uint64_t begin_us);
 
-/* ---- gpu_ahead.c ---------------------------------------------------------------- */
+/* ---- gpu_pieces.c --------------------------------------------------------------- */
 
 /* Before memory is given to a graph: what a piece reads stays while it may be repeated. */
 void gpu_keep_inputs(const gpu_instance *instance, struct ggml_cgraph *graph,
                      struct ggml_backend_graph_optimize_params *params);
+/* Those of the walk's graph, in its instance; false: it is not one token's, or memory is short. */
+bool gpu_find_pieces(const gpu_walk *walk);
+
+/* ---- gpu_ahead.c ---------------------------------------------------------------- */
+
 /* Whether the graph is one token's, and may be walked this way; then does. */
 bool             gpu_runs_ahead(const gpu_walk *walk);
 enum ggml_status gpu_walk_ahead(const gpu_walk *walk);
