@@ -100,7 +100,7 @@ static const int32_t *wait_ids(const gpu_walk *walk, const gpu_piece *piece, int
         arrived = have_arrived(landing, n);
     }
     if (!arrived) {
-        hypura_vram_fetched(walk->vram);
+        hypura_vram_await_fetch(walk->vram);
         instance->n_poll_failures += most_us > 0;
     } else if (most_us > 0) {
         instance->n_poll_failures = 0;

@@ -94,10 +94,11 @@ struct ggml_tensor *hypura_vram_lookup(hypura_vram *vram, int bundle, hypura_vra
 /* Where the ids that a router selected arrive on the host; there are two such places. */
 int32_t *hypura_vram_landing(hypura_vram *vram, int bundle, int place);
 /* Copies to the host, in their order, of what has been queued so far when the first of them
- * is begun with begin; beside what is queued next where the device can. fetched: waits for
- * all of them and for all that is queued. */
+ * is begun with begin; beside what is queued next where the device can. await_fetch: waits
+ * for all of them; fetched: and for all that is queued. */
 void hypura_vram_begin_fetch(hypura_vram *vram);
 void hypura_vram_fetch(hypura_vram *vram, const struct ggml_tensor *tensor, void *to, size_t bytes);
+void hypura_vram_await_fetch(hypura_vram *vram);
 void hypura_vram_fetched(hypura_vram *vram);
 /* Host memory for a hidden state: two of them, which take turns. */
 float *hypura_vram_state(hypura_vram *vram, int turn);

@@ -200,6 +200,11 @@ float *hypura_vram_state(hypura_vram *vram, int turn)
     return vram->states[turn & 1];
 }
 
+void hypura_vram_await_fetch(hypura_vram *vram)
+{
+    ggml_backend_synchronize(vram->reader ? vram->reader : vram->backend);
+}
+
 void hypura_vram_fetched(hypura_vram *vram)
 {
     ggml_backend_synchronize(vram->backend);

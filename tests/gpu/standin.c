@@ -3,6 +3,7 @@
  * these tests: nothing here is locked.
  */
 #include "standin_memory.h"
+#include "standin_queue.h"
 
 #include "ggml-cpu.h"
 #include "ggml-impl.h"
@@ -13,36 +14,32 @@
 
 #define DESCRIPTION "the CPU behind memory of its own"
 
-enum { MAX_COPIES = 65536 };
-
 /* ---- one instance ------------------------------------------------------------------ */
-
-typedef struct late_copy {
-    void       *to;
-    const void *from;
-    size_t      bytes;
-} late_copy;
 
 typedef struct standin {
     ggml_backend_t cpu;
-    int            n_copies;
-    late_copy      copies[MAX_COPIES];
+    standin_queue *queue;
 } standin;
 
+typedef struct standin_event {
+    struct ggml_backend_event event; /* first: it is freed by its address */
+    standin_mark              mark;
+} standin_event;
+
+/* All that it was asked for so far. */
 static void flush(standin *s)
 {
-    for (int i = 0; i < s->n_copies; i++) {
-        memcpy(standin_seen(s->copies[i].to), standin_seen(s->copies[i].from), s->copies[i].bytes);
-    }
-    s->n_copies = 0;
+    standin_queue_run(standin_queue_end(s->queue));
 }
 
+/* Where computing is late, what waits for nothing of it is early. */
 static void add_copy(standin *s, void *to, const void *from, size_t bytes)
 {
-    if (s->n_copies == MAX_COPIES) {
+    const bool at_once = standin_wrong.computes_late && standin_queue_is_empty(s->queue);
+    standin_queue_copy(s->queue, to, from, bytes);
+    if (at_once) {
         flush(s);
     }
-    s->copies[s->n_copies++] = (late_copy){.to = to, .from = from, .bytes = bytes};
 }
 
 static const char *instance_name(ggml_backend_t backend)
@@ -53,7 +50,7 @@ static const char *instance_name(ggml_backend_t backend)
 static void instance_free(ggml_backend_t backend)
 {
     standin *s = backend->context;
-    flush(s);
+    standin_queue_close(s->queue);
     ggml_backend_free(s->cpu);
     free(s);
     free(backend);
@@ -118,7 +115,9 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
 {
     standin *s = backend->context;
     standin_counted.n_graphs++;
-    flush(s);
+    if (!standin_wrong.computes_late) {
+        flush(s);
+    }
     if (standin_wrong.fail_after > 0 && --standin_wrong.fail_after == 0) {
         GGML_LOG_ERROR("standin: a graph fails on purpose\n");
         return GGML_STATUS_FAILED;
@@ -132,6 +131,10 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
     if (standin_wrong.abort_after > 0 && --standin_wrong.abort_after == 0) {
         GGML_ABORT("standin: out of memory on purpose");
     }
+    if (standin_wrong.computes_late) {
+        standin_queue_graph(s->queue, graph);
+        return GGML_STATUS_SUCCESS;
+    }
     standin_move_all(graph, true);
     const enum ggml_status status = ggml_backend_graph_compute(s->cpu, graph);
     standin_move_all(graph, false);
@@ -140,14 +143,16 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
 
 static void instance_event_record(ggml_backend_t backend, ggml_backend_event_t event)
 {
-    event->context = backend->context;
+    *(standin_mark *)event->context = standin_queue_end(((standin *)backend->context)->queue);
 }
 
 static void instance_event_wait(ggml_backend_t backend, ggml_backend_event_t event)
 {
-    (void)backend;
-    if (event->context) {
-        flush(event->context);
+    const standin_mark mark = *(standin_mark *)event->context;
+    if (standin_wrong.computes_late) {
+        standin_queue_wait(((standin *)backend->context)->queue, mark);
+    } else {
+        standin_queue_run(mark);
     }
 }
 
@@ -167,7 +172,10 @@ static ggml_backend_t device_init(ggml_backend_dev_t device, const char *params)
     standin        *s = calloc(1, sizeof(*s));
     ggml_backend_t  backend = calloc(1, sizeof(*backend));
     (void)params;
-    if (!s || !backend || !(s->cpu = ggml_backend_cpu_init())) {
+    if (!s || !backend || !(s->cpu = ggml_backend_cpu_init()) || !(s->queue = standin_queue_open(s->cpu))) {
+        if (s) {
+            ggml_backend_free(s->cpu);
+        }
         free(s);
         free(backend);
         return NULL;
@@ -285,11 +293,12 @@ static bool device_supports_type(ggml_backend_dev_t device, ggml_backend_buffer_
 static ggml_backend_event_t device_event_new(ggml_backend_dev_t device)
 {
     const bool fails = standin_wrong.no_events || (standin_wrong.event_fails > 0 && --standin_wrong.event_fails == 0);
-    ggml_backend_event_t event = fails ? NULL : calloc(1, sizeof(*event));
-    if (event) {
-        event->device = device;
+    standin_event *made = fails ? NULL : calloc(1, sizeof(*made));
+    if (!made) {
+        return NULL;
     }
-    return event;
+    made->event = (struct ggml_backend_event){.device = device, .context = &made->mark};
+    return &made->event;
 }
 
 static void device_event_free(ggml_backend_dev_t device, ggml_backend_event_t event)
@@ -301,9 +310,7 @@ static void device_event_free(ggml_backend_dev_t device, ggml_backend_event_t ev
 static void device_event_synchronize(ggml_backend_dev_t device, ggml_backend_event_t event)
 {
     (void)device;
-    if (event->context) {
-        flush(event->context);
-    }
+    standin_queue_run(*(standin_mark *)event->context);
 }
 
 static const char *registry_name(ggml_backend_reg_t registry)

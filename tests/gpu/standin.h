@@ -2,7 +2,8 @@
  * standin.h - two devices of type GPU for tests on machines without one: the CPU backend
  * with memory of its own. That memory allows no access except while the device itself
  * works, so that a host pointer into it ends the test. Copies that were asked for as
- * asynchronous happen as late as they may, so that what was reused too early shows.
+ * asynchronous happen as late as they may, so that what was reused too early shows; or, on
+ * demand, graphs are computed as late as they may be, so that what they still read shows.
  */
 #ifndef HYPURA_TEST_GPU_STANDIN_H
 #define HYPURA_TEST_GPU_STANDIN_H
@@ -45,6 +46,7 @@ typedef struct standin_faults {
     int      event_fails;     /* events until one cannot be made; 0: never */
     bool     single_rows;     /* instances made from now on copy one row a call */
     int      fail_after;      /* graphs until one fails; 0: never */
+    bool     computes_late;   /* graphs wait as long as nobody waits for them, and copies that wait for no graph do not */
     int      copy_throws_after; /* copies to the device until one throws; 0: never */
     int      lose_after;      /* graphs until a device is lost, which throws; 0: never */
     int      lost_device;     /* which: 0 or 1; its own graphs alone are counted */

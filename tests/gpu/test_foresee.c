@@ -252,6 +252,30 @@ static void what_ram_lacks_is_read_ahead(void **state)
     assert_true(right.ahead_bytes_read > 0);
 }
 
+/* A device that computes as late as it may, and copies as soon as it may: what is sent on a guess would change what the
+ * layer before still reads. */
+static void what_is_read_later_stays(void **state)
+{
+    (void)state;
+    const standin_faults late = {.computes_late = true};
+    for (int right = 0; right < 2; right++) {
+        selected s = {.right = right > 0};
+        hypura_model_options options = options_of();
+        options.vram_bytes = gpu_plan_of(&options).floor_vram_bytes;
+        hypura_statistics none, foreseen;
+        options.foresight = HYPURA_FORESIGHT_OFF;
+        float *expected = run(&options, &s, true, false, &none);
+        options.foresight = HYPURA_FORESIGHT_ON;
+        standin_set_faults(&late);
+        float *logits = run(&options, &s, true, true, &foreseen);
+        gpu_no_faults(NULL);
+        assert_memory_equal(expected, logits, logits_bytes);
+        assert_true(foreseen.foreseen_bytes_uploaded > 0);
+        free(expected);
+        free(logits);
+    }
+}
+
 /* ---- parts ----------------------------------------------------------------------- */
 
 /* What a layer selects: what it did in the prompt, but for the first n_new ranks, which each step replaces. */
@@ -369,6 +393,7 @@ int main(void)
         cmocka_unit_test_teardown(companions_are_learned_from_prompts, gpu_no_faults),
         cmocka_unit_test_teardown(routers_are_asked_ahead, gpu_no_faults),
         cmocka_unit_test_teardown(what_ram_lacks_is_read_ahead, gpu_no_faults),
+        cmocka_unit_test_teardown(what_is_read_later_stays, gpu_no_faults),
         cmocka_unit_test_teardown(several_experts_come_in_parts, gpu_no_faults),
         cmocka_unit_test_teardown(parts_come_where_they_pay, gpu_no_faults),
     };

@@ -129,6 +129,59 @@ static void a_route_is_followed(void **state)
     free(logits[1]);
 }
 
+/* Some experts often, others once in a while: of a layer that lacks the former, the latter lie in slots. */
+static void select_unevenly(void *user, int layer, int32_t *experts, uint32_t n_used, uint32_t n_tokens)
+{
+    const uint32_t token = *(const uint32_t *)user;
+    uint32_t drawn = (token * 97 + (uint32_t)layer * 31) * 2654435761u;
+    for (uint32_t i = 0; i < n_used * n_tokens; i++) {
+        bool taken = true;
+        while (taken) {
+            drawn = drawn * 1664525u + 1013904223u;
+            experts[i] = (int32_t)((drawn >> 16) % ((drawn >> 28) > 3 ? n_used + 2 : 16));
+            taken = false;
+            for (uint32_t k = i - i % n_used; k < i && !taken; k++) {
+                taken = experts[k] == experts[i];
+            }
+        }
+    }
+}
+
+/* A device that computes as late as it may, and copies as soon as it may: what is uploaded for later tokens, and rows
+ * that the processor computes, would change what a layer still reads. */
+static void what_is_read_later_stays(void **state)
+{
+    (void)state;
+    enum { N_TOKENS = 120 };
+    float *logits[2] = {NULL, NULL};
+    size_t bytes = 0;
+    for (int computes = 0; computes < 2; computes++) {
+        hypura_model_options options = computing(mixture.half_bytes);
+        options.gpu_misses = computes ? HYPURA_GPU_MISSES_CPU : HYPURA_GPU_MISSES_UPLOAD;
+        options.foresight = HYPURA_FORESIGHT_ON;
+        standin_set_faults(&(standin_faults){.computes_late = computes > 0});
+        hypura_model *model = open_model(&options);
+        hypura_error error;
+        hypura_statistics s;
+        uint32_t turn = 0;
+        bytes = (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama)) * sizeof(float);
+        logits[computes] = malloc(N_TOKENS * bytes);
+        assert_non_null(logits[computes]);
+        hypura_gpu_set_select(model->gpus.list[0], select_unevenly, &turn);
+        for (; turn < N_TOKENS; turn++) {
+            const llama_token token = (llama_token)turn;
+            fixture_ok(hypura_model_decode(model, &token, 1, false, &error), &error);
+            memcpy((char *)logits[computes] + turn * bytes, llama_get_logits_ith(model->ctx, -1), bytes);
+        }
+        hypura_model_statistics(model, &s);
+        assert_true(!computes || s.beside_bytes_uploaded > 0);
+        hypura_model_close(model);
+    }
+    assert_memory_equal(logits[0], logits[1], N_TOKENS * bytes);
+    free(logits[0]);
+    free(logits[1]);
+}
+
 /* What was missing is there for later tokens: the same token again lacks nothing. */
 static void what_was_computed_is_kept(void **state)
 {
@@ -346,6 +399,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         MIXTURE_TEST(the_processor_computes_misses),
+        MIXTURE_TEST(what_is_read_later_stays),
         MIXTURE_TEST(few_tokens_are_the_same),
         MIXTURE_TEST(a_route_is_followed),
         MIXTURE_TEST(what_was_computed_is_kept),
