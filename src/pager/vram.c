@@ -214,6 +214,15 @@ static const vram_lease *take(hypura_vram *vram, int bundle, int set, const uint
     return lease;
 }
 
+static void tell_ram(hypura_vram *vram)
+{
+    const vram_untold *untold = &vram->untold_ram;
+    if (untold->bundle >= 0) {
+        hypura_pager_visit_experts(vram->pager, untold->bundle, 1, untold->experts, untold->n, NULL, NULL);
+        vram->untold_ram.bundle = -1;
+    }
+}
+
 static bool holds_all(const hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n)
 {
     bool all = true;
@@ -238,6 +247,7 @@ hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *expe
     const bool     tell_late = holds_all(vram, bundle, experts, n);
     memcpy(visited, experts, n_visited * sizeof(*visited));
     if (n_visited > 0 && !tell_late) {
+        tell_ram(vram);
         hypura_pager_visit_experts(pager, bundle, 1, visited, n_visited, NULL, NULL);
     }
     vram->visited_ram = false;
@@ -295,7 +305,10 @@ hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *expe
     join_part(vram, set < 0, late, from);
     vram_order_copies(vram);
     if (n_visited > 0 && tell_late) {
-        hypura_pager_visit_experts(pager, bundle, 1, visited, n_visited, NULL, NULL);
+        tell_ram(vram);
+        vram->untold_ram.bundle = bundle;
+        vram->untold_ram.n = n_visited;
+        memcpy(vram->untold_ram.experts, visited, n_visited * sizeof(*visited));
     }
     pthread_mutex_lock(&pager->lock);
     pager->statistics.bytes_uploaded += n_sent * pager->map->bundles[bundle].expert_bytes;
@@ -337,6 +350,7 @@ static void visit(hypura_vram *vram, int bundle, uint32_t n_tokens, const uint32
 
 void hypura_vram_tell(hypura_vram *vram)
 {
+    tell_ram(vram);
     if (vram->untold.bundle >= 0) {
         visit(vram, vram->untold.bundle, 1, vram->untold.experts, vram->untold.n, NULL, NULL);
         vram->untold.bundle = -1;
@@ -395,6 +409,7 @@ void hypura_vram_failed(hypura_vram *vram)
     vram_drop_beside(vram);
     vram->visited_ram = false;
     vram->untold.bundle = -1;
+    vram->untold_ram.bundle = -1;
     for (int s = 0; s < HYPURA_MAX_STAGES; s++) {
         vram->batches[s].bundle = -1;
     }

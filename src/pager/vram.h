@@ -108,8 +108,8 @@ int32_t            *hypura_vram_given_values(hypura_vram *vram, int bundle);
 struct ggml_tensor *hypura_vram_given(hypura_vram *vram, int bundle);
 void                hypura_vram_send_given(hypura_vram *vram);
 
-/* Tells the cache what one token selected last, which takes longer than looking it up: when a GPU has something to
- * compute. Else it is told of it before the next selection. */
+/* Tells the caches what one token selected last and had uploaded, which takes longer than looking it up: when a GPU has
+ * something to compute. Else they are told before the next selection, or upload. */
 void hypura_vram_tell(hypura_vram *vram);
 /* Makes experts[0..n), distinct and at most as many as slots, present in slots. They
  * are what n_tokens selected together. *n_missing of them were not there before. */

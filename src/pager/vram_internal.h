@@ -104,7 +104,7 @@ typedef struct vram_beside {
     uint32_t              keys[MAX_BESIDE];
 } vram_beside;
 
-/* What one token selected last; its cache is told when the host has time. */
+/* What one token selected last, or had uploaded: a cache is told of it when the host has time. */
 typedef struct vram_untold {
     int      bundle; /* -1: nothing */
     uint32_t n;
@@ -150,7 +150,8 @@ struct hypura_vram {
     struct ggml_context       *copies; /* nodes that copy slots to a stage, made anew for each */
     vram_beside                beside;
     bool                       visited_ram; /* RAM was told of what is uploaded next */
-    vram_untold                untold;
+    vram_untold                untold;     /* slots */
+    vram_untold                untold_ram;
     vram_slots                 in_use; /* that the layer loaded last reads */
     bool                       staged; /* stages were used since begin */
     bool                       early;    /* uploads now are of what was not asked for */

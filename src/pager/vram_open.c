@@ -333,6 +333,7 @@ hypura_status hypura_vram_open(hypura_pager *pager, void *device, int gpu, hypur
     vram->late_matrix = -1;
     vram->leased_bundle = -1;
     vram->untold.bundle = -1;
+    vram->untold_ram.bundle = -1;
     for (int s = 0; s < HYPURA_MAX_STAGES; s++) {
         vram->batches[s].bundle = -1;
     }
