@@ -9,7 +9,6 @@
 #include "base/clock.h"
 #include "os/os.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define ARENA_ALIGN 64

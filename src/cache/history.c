@@ -8,7 +8,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define AGE_MAX      UINT16_MAX
 #define CLASS_NEVER  (HISTORY_CLASSES - 1)

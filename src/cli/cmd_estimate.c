@@ -4,7 +4,6 @@
  */
 #include "cli/command.h"
 
-#include "base/status.h"
 #include "cli/interrupt.h"
 #include "cli/json.h"
 #include "cli/output.h"

@@ -3,12 +3,9 @@
  */
 #include "cli/command.h"
 
-#include "base/status.h"
 #include "cli/json.h"
 #include "cli/output.h"
 #include "hypura_server.h"
-
-#include <stdio.h>
 
 typedef struct listing {
     hypura_table table;

@@ -3,7 +3,6 @@
  */
 #include "cli/command.h"
 
-#include "base/status.h"
 #include "cli/output.h"
 #include "hypura_server.h"
 

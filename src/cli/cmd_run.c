@@ -25,12 +25,10 @@
 #include "hypura_server.h"
 
 #include <errno.h>
-#include <float.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <unistd.h>
 
 /* What the command line says; the library's options are the destinations. */
 typedef struct run_arguments {

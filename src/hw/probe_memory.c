@@ -11,7 +11,6 @@
 #include "base/status.h"
 #include "os/os.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>

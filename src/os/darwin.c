@@ -20,7 +20,6 @@
 #include <sys/mount.h>
 #include <sys/param.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/sysctl.h>
 #include <unistd.h>
 

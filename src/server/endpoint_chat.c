@@ -18,7 +18,6 @@
 #include "base/clock.h"
 #include "base/status.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -2,7 +2,6 @@
  * endpoint_library.c - Ollama's routes about the models there are: list, show, copy, delete.
  */
 #include "server/library.h"
-#include "server/ollama.h"
 #include "server/routes.h"
 #include "server/server.h"
 #include "server/target.h"

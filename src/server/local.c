@@ -5,7 +5,6 @@
 #include "hypura_server.h"
 
 #include "base/status.h"
-#include "server/name.h"
 #include "server/pull.h"
 
 #include <stdio.h>

@@ -8,9 +8,7 @@
 #include "base/status.h"
 #include "gguf/split.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* The progress of several files as that of one. */

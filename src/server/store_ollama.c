@@ -10,7 +10,6 @@
  */
 #include "server/store_internal.h"
 
-#include "base/status.h"
 #include "server/layer.h"
 
 #include <stdio.h>

@@ -8,7 +8,6 @@
  */
 #include "server/store_internal.h"
 
-#include "base/status.h"
 #include "gguf/split.h"
 #include "os/os.h"
 

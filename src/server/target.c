@@ -7,8 +7,6 @@
 #include "server/server.h"
 
 #include <math.h>
-#include <stdio.h>
-#include <string.h>
 
 #define DEATH_US 500000
 

@@ -14,14 +14,11 @@
 #include "worker/model.h"
 #include "worker/shim.h"
 
-#include "base/status.h"
-
 #include "gguf.h"
 
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 /* An estimate that fails says so where it would have been printed. */
 static int fail_estimate(const hypura_error *error)

@@ -4,8 +4,6 @@
 #include "worker/model.h"
 
 #include "backend/backend.h"
-#include "base/status.h"
-#include "engine/llama_log.h"
 #include "engine/speculation.h"
 #include "engine/trunk.h"
 

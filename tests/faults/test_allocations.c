@@ -9,8 +9,6 @@
 #include "hw/store.h"
 #include "os/os.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* ---- each in turn ----------------------------------------------------------- */

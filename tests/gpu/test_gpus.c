@@ -7,7 +7,6 @@
 
 #include "engine/replay.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define MARGIN_BYTES (UINT64_C(768) << 20) /* that is left to drivers where nobody gave a limit */

@@ -6,7 +6,6 @@
 #include "server/pull_internal.h"
 #include "server/store_internal.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>

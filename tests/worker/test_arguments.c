@@ -10,7 +10,6 @@
 #include <stdint.h>
 #include <getopt.h>
 #include <jansson.h>
-#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>

@@ -10,7 +10,6 @@
 #include <stddef.h>
 #include <cmocka.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
