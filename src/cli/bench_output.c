@@ -75,6 +75,7 @@ static json_t *series_json(const hypura_bench_series *series)
     hypura_json_integer(&object, "read_ahead_kb", series->read_ahead_kb);
     hypura_json_integer(&object, "limit_bytes", series->limit_bytes);
     hypura_json_text(&object, "form", hypura_form_name(series->form));
+    hypura_json_bool(&object, "waits_longer", series->waits_longer);
     if (series->note[0]) {
         hypura_json_text(&object, "note", series->note);
     }

@@ -237,6 +237,9 @@ static hypura_status run_cell(bench *b, hypura_bench_cell *cell, hypura_error *e
     for (size_t i = 0; i < n_values; i++) {
         b->values[i] = NAN;
     }
+    for (int i = 0; i < cell->n_series; i++) { /* a process that runs several was told when it began */
+        cell->series[i].waits_longer = b->options->worker && b->series[i].task.waits_longer && !b->series[i].task.plain;
+    }
     hypura_status status = HYPURA_OK;
     for (uint32_t round = 0; round < runs && status == HYPURA_OK; round++) {
         for (int i = 0; i < cell->n_series && status == HYPURA_OK; i++) {

@@ -177,6 +177,7 @@ hypura_status hypura_bench(const hypura_bench_options *options, hypura_bench_rep
         }
         fake_series(&cell->series[1], "llama.cpp", (1.0 + (double)bytes * 1e-6) / 2, false);
         snprintf(cell->series[1].note, sizeof cell->series[1].note, "no limit: a fake one");
+        cell->series[0].waits_longer = true;
     }
     if (fake_named(options->path, "stops.gguf")) {
         report->n_cells = 1;

@@ -214,6 +214,8 @@ static void test_bench_json(void **state)
         assert_true(json_real_value(json_array_get(rates, 2)) == 0.5); /* in the GPU's memory */
         assert_true(driver_real(baseline, "prefill_tok_s") > 0.0);
         assert_int_equal(driver_integer(baseline, "read_ahead_kb"), 128);
+        assert_true(json_is_true(json_object_get(hypura, "waits_longer")));
+        assert_true(json_is_false(json_object_get(baseline, "waits_longer")));
         assert_null(json_object_get(baseline, "bound_tok_s")); /* what does not exist is left out */
         assert_true(driver_real(json_object_get(cell, "decode_ratio"), "median") == 2.0);
     }
