@@ -90,6 +90,43 @@ static void leases_stop_at_the_last_slot(void **state)
     fixture_close(&f);
 }
 
+/* Of what was before a reset nothing is told. */
+static void statistics_begin_anew(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_open(&f, &fixture_defaults);
+    hypura_pager     *pager = fixture_open_pager(&f, NULL, NULL, NULL);
+    const uint32_t    experts[2] = {1, 2};
+    hypura_statistics s;
+    hypura_layer_hits layers[FIXTURE_LAYERS];
+    uint64_t          bytes = 0;
+    for (int m = 0; m < FIXTURE_MATRICES; m++) {
+        bytes += fixture_defaults.expert_bytes[m];
+    }
+    hypura_pager_enter(pager);
+    assert_int_equal(fixture_use_experts(&f, pager, 0, experts, 2), 2);
+    hypura_pager_statistics(pager, &s);
+    assert_true(s.bytes_read >= 2 * bytes && s.n_reads > 0 && s.bytes_needed == 2 * bytes);
+    hypura_pager_reset_statistics(pager);
+    hypura_pager_statistics(pager, &s);
+    hypura_pager_layer_hits(pager, layers, FIXTURE_LAYERS);
+    assert_true(s.bytes_read == 0 && s.n_reads == 0 && s.bytes_needed == 0 && s.bytes_hit == 0);
+    assert_true(s.device_busy_s == 0.0 && s.read_wait_s == 0.0);
+    assert_int_equal(layers[0].bytes_needed, 0);
+    assert_int_equal(fixture_use_experts(&f, pager, 0, experts, 1), 1); /* there since */
+    assert_int_equal(fixture_use_experts(&f, pager, 1, experts, 1), 1);
+    hypura_pager_statistics(pager, &s);
+    hypura_pager_layer_hits(pager, layers, FIXTURE_LAYERS);
+    assert_in_range(s.bytes_read, bytes, bytes + FIXTURE_MATRICES * 2 * 4096); /* whole blocks of the drive */
+    assert_int_equal(s.bytes_needed, 2 * bytes);
+    assert_int_equal(s.bytes_hit, bytes);
+    assert_true(layers[0].bytes_hit == bytes && layers[1].bytes_hit == 0 && layers[1].bytes_needed == bytes);
+    hypura_pager_leave(pager);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
 static void ring_follows_and_recovers_the_order(void **state)
 {
     (void)state;
@@ -396,6 +433,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(leases_hold_the_right_bytes),
         cmocka_unit_test(leases_stop_at_the_last_slot),
+        cmocka_unit_test(statistics_begin_anew),
         cmocka_unit_test(ring_follows_and_recovers_the_order),
         cmocka_unit_test(in_order_every_chunk_is_read_once),
         cmocka_unit_test(rows_come_in_the_order_asked_for),
