@@ -66,7 +66,7 @@ static bool take_text(answering *to, const json_t *text)
 static bool on_event(void *user, const char *data, size_t bytes)
 {
     answering *to = user;
-    json_t *event = json_loadb(data, bytes, 0, NULL); /* the last one, [DONE], is none */
+    json_t *event = json_loadb(data, bytes, JSON_ALLOW_NUL, NULL); /* the last one, [DONE], is none */
     const json_t *choice = json_array_get(json_object_get(event, "choices"), 0);
     const json_t *delta = json_object_get(choice, "delta");
     const json_t *usage = json_object_get(event, "usage");
@@ -283,6 +283,18 @@ hypura_status hypura_client_generate(hypura_client *client, const hypura_generat
 
 /* ---- opening and closing ------------------------------------------------------------- */
 
+/* Whether the text ended so: it does no more. */
+static bool cut_end(char *text, const char *end)
+{
+    const size_t bytes = strlen(end);
+    bool cut = false;
+    for (size_t n = strlen(text); n >= bytes && strcmp(text + n - bytes, end) == 0; n -= bytes) {
+        text[n - bytes] = '\0';
+        cut = true;
+    }
+    return cut;
+}
+
 hypura_status hypura_client_open(const char *url, const char *api_key, const char *model, hypura_client **opened,
                                  hypura_error *error)
 {
@@ -313,8 +325,9 @@ hypura_status hypura_client_open(const char *url, const char *api_key, const cha
         hypura_client_close(client);
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a client");
     }
-    for (size_t n = strlen(client->url); n > 0 && client->url[n - 1] == '/'; n--) {
-        client->url[n - 1] = '\0';
+    cut_end(client->url, "/");
+    if (cut_end(client->url, "/v1")) { /* as clients of OpenAI write it */
+        cut_end(client->url, "/");
     }
     *opened = client;
     return HYPURA_OK;

@@ -135,7 +135,10 @@ json_t *http_json(http_exchange *exchange)
     size_t bytes;
     const char *body = http_body(exchange, &bytes);
     json_t *value = json_loadb(body, bytes, JSON_REJECT_DUPLICATES, &reason);
-    if (!value) {
+    if (!value && json_error_code(&reason) == json_error_null_character) {
+        http_fail(exchange, 400, "the request has a zero character (\\u0000) in it, which is not served (byte %d)",
+                  reason.position);
+    } else if (!value) {
         http_fail(exchange, 400, "the request body is no JSON: %s (byte %d)", reason.text, reason.position);
     } else if (!json_is_object(value)) {
         json_decref(value);

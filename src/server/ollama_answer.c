@@ -151,7 +151,7 @@ static json_t *make_calls(const json_t *tools)
     json_array_foreach(tools, i, tool)
     {
         json_t *text = join(json_object_get(tool, "arguments"));
-        json_t *arguments = json_loads(json_string_value(text) ? json_string_value(text) : "", 0, NULL);
+        json_t *arguments = json_loads(json_string_value(text) ? json_string_value(text) : "", JSON_ALLOW_NUL, NULL);
         if (!json_is_object(arguments)) {
             json_decref(arguments);
             arguments = json_object();
@@ -235,7 +235,7 @@ static json_t *take_completion(ollama_answer *answer, const json_t *event)
 void ollama_answer_take(ollama_answer *answer, const char *event, size_t bytes, json_t **line)
 {
     *line = NULL;
-    json_t *value = json_loadb(event, bytes, 0, NULL); /* the last one, [DONE], is none */
+    json_t *value = json_loadb(event, bytes, JSON_ALLOW_NUL, NULL); /* the last one, [DONE], is none */
     if (!json_is_object(value)) {
         json_decref(value);
         return;

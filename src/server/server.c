@@ -143,6 +143,13 @@ static void greet(const hypura_server *server)
                    options->ollama_folder ? " and " : "", options->ollama_folder ? options->ollama_folder : "", memory);
     }
     hypura_model_list_clear(&list);
+    const hypura_model_entry *entry = NULL;
+    hypura_error error = {0};
+    if (options->default_model &&
+        (hypura_models_find(server->models, options->default_model, HYPURA_FIND_TYPED, &entry, &error) != HYPURA_OK || !entry)) {
+        server_log(LOG_WARN, "--default %s: no model has that name now", options->default_model);
+    }
+    hypura_model_entry_release(entry);
 }
 
 hypura_status hypura_server_open(const hypura_server_options *options, hypura_server **opened, hypura_error *error)

@@ -424,6 +424,21 @@ static void feed(receiver *to, const char *text, size_t piece)
     sse_clear(&reader);
 }
 
+static void zero_characters_are_text(void **state)
+{
+    (void)state;
+    receiver to = {.lines = json_array()};
+    assert_true(ollama_answer_open(&to.answer, OLLAMA_GENERATE, "m", true));
+    feed(&to, "data: {\"choices\":[{\"delta\":{\"content\":\"a\\u0000b\"}}]}\n\ndata: [DONE]\n\n", 1000);
+    assert_int_equal(json_array_size(to.lines), 1);
+    assert_int_equal(json_string_length(json_object_get(json_array_get(to.lines, 0), "response")), 3);
+    json_t *text = ollama_answer_text(&to.answer);
+    assert_int_equal(json_string_length(text), 3);
+    json_decref(text);
+    ollama_answer_clear(&to.answer);
+    json_decref(to.lines);
+}
+
 static void calls_come_with_an_answer_in_one_piece(void **state)
 {
     (void)state;
@@ -590,6 +605,7 @@ int main(void)
         cmocka_unit_test(what_cannot_be_meant_is_refused),
         cmocka_unit_test(a_stream_becomes_lines_wherever_it_is_cut),
         cmocka_unit_test(an_answer_in_one_piece_holds_all_of_it),
+        cmocka_unit_test(zero_characters_are_text),
         cmocka_unit_test(calls_come_with_an_answer_in_one_piece),
         cmocka_unit_test(completions_are_understood_as_well),
         cmocka_unit_test(an_error_in_the_middle_is_kept),

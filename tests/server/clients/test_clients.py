@@ -311,7 +311,7 @@ class Run(unittest.TestCase):
         answer = subprocess.run([harness.HYPURA, "run", MOE, "--server", server.url, "--prompt", QUESTION, "--temp", "0",
                                  "--max-tokens", "24"], capture_output=True, text=True, check=True)
         self.assertEqual(answer.stdout, harness.greedy(MOE, QUESTION, 24) + "\n")
-        talk = subprocess.run([harness.HYPURA, "run", DENSE, "--server", server.url, "--interactive", "--temp", "0",
+        talk = subprocess.run([harness.HYPURA, "run", DENSE, "--server", server.url + "/v1/", "--interactive", "--temp", "0",
                                "--max-tokens", "8"], input="Hello.\nAnd you?\n", capture_output=True, text=True, check=True)
         self.assertEqual(len(talk.stdout.splitlines()), 2)
         # What it is told first, and what its answer has to be, say the same here and there.
