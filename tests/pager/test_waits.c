@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <cmocka.h>
 #include <unistd.h>
 
@@ -137,11 +138,60 @@ static void all_return_when_it_fails(void **state)
     }
 }
 
+typedef struct one_fails {
+    atomic_uint n_results;
+} one_fails;
+
+/* The first result fails; the others come one by one. */
+static int64_t fail_first(void *user, uint64_t nth, int64_t result)
+{
+    one_fails *how = user;
+    (void)nth;
+    const bool first = atomic_load(&how->n_results) == 0;
+    (void)usleep(first ? 0 : 20000);
+    atomic_fetch_add(&how->n_results, 1);
+    return first ? -EIO : result;
+}
+
+static char *place_elsewhere(void *user, uint32_t i, int matrix)
+{
+    (void)i;
+    return (char *)user + (size_t)matrix * 32768;
+}
+
+/* What is read elsewhere than into slots: when the lease of an expert of which a part failed has ended, nothing writes there
+ * any more, however long its other parts take. */
+static void a_place_elsewhere_is_left_alone_then(void **state)
+{
+    (void)state;
+    one_fails     how = {.n_results = 0};
+    char         *memory = aligned_alloc(4096, FIXTURE_MATRICES * 32768);
+    fixture       f;
+    const uint32_t expert = 3;
+    uint32_t      slot;
+    assert_non_null(memory);
+    fixture_open(&f, &shape);
+    hypura_pager        *pager = fixture_open_pager(&f, "pool", fail_first, &how);
+    const hypura_landing landing = {place_elsewhere, memory};
+    hypura_pager_enter(pager);
+    assert_int_equal(hypura_pager_lease_landing(pager, 0, &expert, 1, &landing, &slot), 1);
+    assert_true(hypura_pager_is_landing(pager, 0, slot));
+    assert_int_equal(hypura_pager_wait_expert(pager, 0, slot, UINT32_MAX), HYPURA_ERR_IO);
+    hypura_pager_end_landing(pager, 0, slot);
+    const unsigned n_results = atomic_load(&how.n_results);
+    hypura_pager_leave(pager);
+    hypura_pager_close(pager);
+    assert_int_equal(atomic_load(&how.n_results), n_results);
+    fixture_close(&f);
+    free(memory);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_see_the_bytes),
         cmocka_unit_test(all_return_when_it_fails),
+        cmocka_unit_test(a_place_elsewhere_is_left_alone_then),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
