@@ -226,6 +226,16 @@ static uint32_t end_of_context(http_exchange *exchange, const json_t *body, cons
                : 0;
 }
 
+/* The text of a last message that is the assistant's: the model goes on from it. NULL: it is another's. */
+static const char *given_of(const json_t *body)
+{
+    const json_t *messages = json_object_get(body, "messages");
+    const size_t n = json_array_size(messages);
+    const json_t *last = n > 0 ? json_array_get(messages, n - 1) : NULL;
+    const char *role = json_string_value(json_object_get(last, "role"));
+    return role && strcmp(role, "assistant") == 0 ? json_string_value(json_object_get(last, "content")) : NULL;
+}
+
 /* Attempts until an answer is given. request: of body, translated; a shorter one in its place afterwards. */
 static void converse(http_exchange *exchange, ollama_kind kind, const json_t *body, const char *model,
                      const ollama_common *common, ollama_request *request, server_target *target, uint64_t begin_us)
@@ -236,7 +246,9 @@ static void converse(http_exchange *exchange, ollama_kind kind, const json_t *bo
     while (again) {
         talk t = {.exchange = exchange, .target = target, .n_context = end_of_context(exchange, body, target)};
         again = false;
-        if (!ollama_answer_open(&t.answer, kind, model, common->stream)) {
+        const bool opened = ollama_answer_open(&t.answer, kind, model, common->stream);
+        t.answer.given = given_of(body);
+        if (!opened) {
             http_fail(exchange, 500, "out of memory");
         } else if (hold_talk(&t, request, messages, begin_us)) {
             ollama_request_clear(request);

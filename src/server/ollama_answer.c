@@ -200,6 +200,20 @@ static json_t *pass_text(ollama_answer *answer, const json_t *content, const jso
     return line;
 }
 
+/* Without what the client gave the answer to begin with: the server's begins with it. A new reference. */
+static json_t *without_given(ollama_answer *answer, const json_t *content)
+{
+    const size_t n = answer->given ? strlen(answer->given) : 0;
+    const size_t bytes = json_string_length(content);
+    if (bytes == 0 || n == 0) {
+        return json_incref((json_t *)(uintptr_t)content);
+    }
+    const char *text = json_string_value(content);
+    const bool begins = bytes >= n && memcmp(text, answer->given, n) == 0;
+    answer->given = NULL;
+    return begins ? json_stringn(text + n, bytes - n) : json_incref((json_t *)(uintptr_t)content);
+}
+
 /* An event of /v1/chat/completions. */
 static json_t *take_chat(ollama_answer *answer, const json_t *event)
 {
@@ -215,8 +229,11 @@ static json_t *take_chat(ollama_answer *answer, const json_t *event)
         snprintf(answer->done_reason, sizeof(answer->done_reason), "%s",
                  strcmp(finish, "length") == 0 ? "length" : "stop");
     }
-    return pass_text(answer, json_object_get(delta, "content"), json_object_get(delta, "reasoning_content"),
-                     json_object_get(json_object_get(choice, "logprobs"), "content"), calls);
+    json_t *content = without_given(answer, json_object_get(delta, "content"));
+    json_t *line = pass_text(answer, content, json_object_get(delta, "reasoning_content"),
+                             json_object_get(json_object_get(choice, "logprobs"), "content"), calls);
+    json_decref(content);
+    return line;
 }
 
 /* An event of /completion and /infill. */

@@ -521,12 +521,29 @@ json_t *ollama_request_conversation(const ollama_request *request, const char *a
     return parts;
 }
 
+static hypura_status check_types(const json_t *body, hypura_error *error)
+{
+    static const char *const texts[] = {"prompt", "suffix", "system", "template"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        const json_t *value = json_object_get(body, texts[i]);
+        if (value && !json_is_string(value) && !json_is_null(value)) {
+            return hypura_fail(error, HYPURA_ERR_USAGE, "%s is no text", texts[i]);
+        }
+    }
+    const json_t *tools = json_object_get(body, "tools");
+    return !tools || json_is_array(tools) || json_is_null(tools) ? HYPURA_OK
+                                                                 : hypura_fail(error, HYPURA_ERR_USAGE, "tools is no array");
+}
+
 hypura_status ollama_translate(ollama_kind kind, const json_t *body, const json_t *settings, ollama_request *request,
                                hypura_error *error)
 {
     *request = (ollama_request){0};
-    const hypura_status status = kind == OLLAMA_CHAT ? translate_chat(body, settings, request, error)
-                                                     : translate_generate(body, settings, request, error);
+    hypura_status status = check_types(body, error);
+    if (status == HYPURA_OK) {
+        status = kind == OLLAMA_CHAT ? translate_chat(body, settings, request, error)
+                                     : translate_generate(body, settings, request, error);
+    }
     if (status != HYPURA_OK) {
         ollama_request_clear(request);
     }

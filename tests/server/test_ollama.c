@@ -439,6 +439,30 @@ static void zero_characters_are_text(void **state)
     json_decref(to.lines);
 }
 
+static void what_was_given_is_no_part_of_the_answer(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *given;
+        const char *wanted;
+    } cases[] = {{"The capital", " is Paris. The capital"}, {"Another", "The capital is Paris. The capital"},
+                 {"The capital is Paris, and", "The capital is Paris. The capital"}, {"", "The capital is Paris. The capital"},
+                 {NULL, "The capital is Paris. The capital"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        receiver to = {.lines = json_array()};
+        assert_true(ollama_answer_open(&to.answer, OLLAMA_CHAT, "m", false));
+        to.answer.given = cases[i].given;
+        feed(&to, "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":null}}]}\n\n"
+                  "data: {\"choices\":[{\"delta\":{\"content\":\"The capital is Paris.\"}}]}\n\n"
+                  "data: {\"choices\":[{\"delta\":{\"content\":\" The capital\"}}]}\n\n", 1000);
+        json_t *whole = ollama_answer_end(&to.answer, 0, 0);
+        assert_string_equal(json_string_value(json_object_get(json_object_get(whole, "message"), "content")), cases[i].wanted);
+        json_decref(whole);
+        ollama_answer_clear(&to.answer);
+        json_decref(to.lines);
+    }
+}
+
 static void calls_come_with_an_answer_in_one_piece(void **state)
 {
     (void)state;
@@ -606,6 +630,7 @@ int main(void)
         cmocka_unit_test(a_stream_becomes_lines_wherever_it_is_cut),
         cmocka_unit_test(an_answer_in_one_piece_holds_all_of_it),
         cmocka_unit_test(zero_characters_are_text),
+        cmocka_unit_test(what_was_given_is_no_part_of_the_answer),
         cmocka_unit_test(calls_come_with_an_answer_in_one_piece),
         cmocka_unit_test(completions_are_understood_as_well),
         cmocka_unit_test(an_error_in_the_middle_is_kept),

@@ -68,6 +68,13 @@ class Ollama(unittest.TestCase):
             self.assertEqual(answer.message.content, wanted)
             self.assertEqual(self.client.generate(name, QUESTION, options=GREEDY).response, wanted)
 
+    def test_an_answer_goes_on_from_what_is_given(self):
+        given = {"role": "assistant", "content": "The capital of France is"}
+        for stream in False, True:
+            answer = self.client.chat(DENSE, user(QUESTION) + [given], options=dict(GREEDY, num_predict=4), stream=stream)
+            text = "".join(piece.message.content for piece in answer) if stream else answer.message.content
+            self.assertTrue(text.startswith(" Paris"), text)
+
     def test_chat_streams(self):
         lines = list(self.client.chat(MOE, user(QUESTION), options=GREEDY, stream=True))
         self.assertGreater(len(lines), 10)

@@ -166,6 +166,8 @@ class Service(unittest.TestCase):
             ("HEAD", "/props", None, 405),
             ("GET", "/api/version%00", None, 400),
             ("GET", "/v1/models/%00", None, 400),
+            ("POST", "/api/generate", json.dumps({"model": DENSE, "prompt": 5}), 400),
+            ("POST", "/api/chat", json.dumps(dict(SHORT, tools="f")), 400),
             ("POST", "/v1/completions", '{"model":5,"prompt":"a"}', 400),
             ("POST", "/detokenize", '{"tokens":[99999999]}', 400),
             ("POST", "/api/chat", "x" * 2000000, 413),
