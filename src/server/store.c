@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -321,6 +322,16 @@ static char *copy_path(const char *path)
     return absolute != NULL ? absolute : strdup(path != NULL ? path : "");
 }
 
+/* Before the first model there need not be one. */
+static hypura_status check_folder(const char *path, hypura_error *error)
+{
+    struct stat st;
+    if (path[0] != '\0' && stat(path, &st) == 0 && !S_ISDIR(st.st_mode)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%s: a folder of models is wanted, and this is none", path);
+    }
+    return HYPURA_OK;
+}
+
 hypura_status hypura_models_open(const hypura_models_options *options, hypura_models **models, hypura_error *error)
 {
     hypura_models *m = calloc(1, sizeof *m);
@@ -336,6 +347,8 @@ hypura_status hypura_models_open(const hypura_models_options *options, hypura_mo
     m->names = calloc((size_t)options->n_paths + 1, sizeof *m->names);
     if (m->folder == NULL || m->ollama == NULL || m->import == NULL || m->paths == NULL || m->names == NULL) {
         status = hypura_store_out_of_memory(error);
+    } else {
+        status = check_folder(m->folder, error);
     }
     for (int i = 0; status == HYPURA_OK && i < options->n_paths; i++) {
         m->paths[i] = copy_path(options->paths[i]);

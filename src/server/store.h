@@ -44,7 +44,7 @@ typedef struct hypura_models_options {
     int                n_paths;
 } hypura_models_options;
 
-/* Copies the options. A path that is no model fails; folders may be missing. */
+/* Copies the options. A path that is no model fails, and a file in place of folder; folders may be missing. */
 hypura_status hypura_models_open(const hypura_models_options *options, hypura_models **models, hypura_error *error);
 /* No other call is under way. Entries stay valid. */
 void hypura_models_close(hypura_models *models);

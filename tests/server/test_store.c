@@ -306,6 +306,22 @@ static void files_of_the_command_line_come_first(void **state)
     assert_non_null(strstr(error.message, "none.gguf"));
 }
 
+static void a_file_is_no_folder_and_a_missing_folder_is_empty(void **state)
+{
+    (void)state;
+    fixture_write_gguf("elsewhere/a.gguf", &(fixture_gguf){.name = "first"});
+    hypura_models_options options = {.folder = fixture_path("elsewhere/a.gguf")};
+    hypura_models *models;
+    hypura_error error;
+    assert_int_equal(hypura_models_open(&options, &models, &error), HYPURA_ERR_USAGE);
+    assert_non_null(strstr(error.message, "a.gguf"));
+    assert_null(models);
+    options.folder = fixture_path("missing");
+    assert_int_equal(hypura_models_open(&options, &models, &error), HYPURA_OK);
+    assert_int_equal(count(models), 0);
+    hypura_models_close(models);
+}
+
 static void ollamas_store_is_read_in_place(void **state)
 {
     (void)state;
@@ -510,6 +526,7 @@ int main(void)
         IN_FOLDER(links_out_of_the_folder_are_not_there),
         IN_FOLDER(hostile_names_find_nothing),
         IN_FOLDER(files_of_the_command_line_come_first),
+        IN_FOLDER(a_file_is_no_folder_and_a_missing_folder_is_empty),
         IN_FOLDER(ollamas_store_is_read_in_place),
         IN_FOLDER(a_model_with_an_adapter_is_not_run_without_it),
         IN_FOLDER(no_manifest_leads_out_of_ollamas_store),
