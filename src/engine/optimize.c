@@ -401,9 +401,20 @@ static hypura_status take_name(const optimizer *o)
     return HYPURA_OK;
 }
 
+/* What would be in the way is told before all the work. */
+static hypura_status check_place(const optimizer *o)
+{
+    struct stat there;
+    const bool folder = stat(o->records->path, &there) == 0 && S_ISDIR(there.st_mode);
+    return folder ? hypura_fail_errno(o->error, EISDIR, "cannot write %s", o->records->path) : HYPURA_OK;
+}
+
 static hypura_status make(optimizer *o)
 {
-    hypura_status status = check_worth(o);
+    hypura_status status = check_place(o);
+    if (status == HYPURA_OK) {
+        status = check_worth(o);
+    }
     if (status == HYPURA_OK) {
         status = open_partial(o);
     }

@@ -298,6 +298,19 @@ static void a_full_disk_is_told_and_gone_on_from(void **state)
     fixture_ok(optimize(NULL, NULL, &report, &error), &error);
 }
 
+static void a_folder_in_its_place_is_told_before_anything_is_written(void **state)
+{
+    (void)state;
+    hypura_optimize_report report;
+    hypura_error error;
+    assert_int_equal(mkdir(sidecar, 0755), 0);
+    assert_int_equal(optimize(NULL, NULL, &report, &error), HYPURA_ERR_IO);
+    assert_int_equal(rmdir(sidecar), 0);
+    assert_non_null(strstr(error.message, sidecar));
+    assert_null(strstr(error.message, ".partial"));
+    assert_int_equal(access(partial, F_OK), -1);
+}
+
 static void a_dense_model_has_no_records(void **state)
 {
     (void)state;
@@ -410,6 +423,7 @@ int main(void)
         TEST(one_that_does_not_match_is_not_used),
         TEST(one_that_is_damaged_does_not_verify),
         TEST(a_full_disk_is_told_and_gone_on_from),
+        TEST(a_folder_in_its_place_is_told_before_anything_is_written),
         TEST(a_dense_model_has_no_records),
         TEST(records_change_no_bit),
         TEST(one_that_does_not_match_is_told_of),
