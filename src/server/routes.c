@@ -81,10 +81,14 @@ static bool path_fits(const char *pattern, const char *path)
 }
 
 /* What GET answers, HEAD does, without the body; but nothing is computed for it. */
+static bool answers_head(const http_route *route)
+{
+    return strcmp(route->method, "GET") == 0 && (route->flags & ROUTE_MODEL) == 0;
+}
+
 static bool takes(const http_route *route, const char *method)
 {
-    const bool by_get = (route->flags & ROUTE_MODEL) == 0 && strcmp(method, "HEAD") == 0 && strcmp(route->method, "GET") == 0;
-    return by_get || strcmp(route->method, method) == 0;
+    return strcmp(route->method, method) == 0 || (strcmp(method, "HEAD") == 0 && answers_head(route));
 }
 
 const http_route *route_find(const char *method, const char *path, bool *known_path)
@@ -106,7 +110,7 @@ void route_methods(const char *path, char *text, size_t capacity)
     size_t n = 0;
     text[0] = '\0';
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
-        const char *methods = takes(&routes[i], "HEAD") && routes[i].method[0] == 'G' ? "GET, HEAD" : routes[i].method;
+        const char *methods = answers_head(&routes[i]) ? "GET, HEAD" : routes[i].method;
         if (path_fits(routes[i].path, path) && !strstr(text, methods) && n + strlen(methods) + 3 < capacity) {
             n += (size_t)snprintf(text + n, capacity - n, "%s%s", n > 0 ? ", " : "", methods);
         }
