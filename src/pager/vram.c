@@ -214,6 +214,14 @@ static const vram_lease *take(hypura_vram *vram, int bundle, int set, const uint
     return lease;
 }
 
+/* What came before has been told. */
+static void put_off(vram_untold *untold, int bundle, const uint32_t *experts, uint32_t n)
+{
+    untold->bundle = bundle;
+    untold->n = n;
+    memcpy(untold->experts, experts, n * sizeof(*experts));
+}
+
 static void tell_ram(hypura_vram *vram)
 {
     const vram_untold *untold = &vram->untold_ram;
@@ -244,7 +252,7 @@ hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *expe
      * give way in RAM it is told behind the uploads, which somebody waits for. */
     uint32_t       visited[MAX_EXPERTS];
     const uint32_t n_visited = vram->visited_ram ? 0 : n;
-    const bool     tell_late = holds_all(vram, bundle, experts, n);
+    const bool     tell_late = n_visited > 0 && holds_all(vram, bundle, experts, n);
     memcpy(visited, experts, n_visited * sizeof(*visited));
     if (n_visited > 0 && !tell_late) {
         tell_ram(vram);
@@ -304,11 +312,9 @@ hypura_status vram_upload(hypura_vram *vram, int bundle, int set, uint32_t *expe
     }
     join_part(vram, set < 0, late, from);
     vram_order_copies(vram);
-    if (n_visited > 0 && tell_late) {
+    if (tell_late) {
         tell_ram(vram);
-        vram->untold_ram.bundle = bundle;
-        vram->untold_ram.n = n_visited;
-        memcpy(vram->untold_ram.experts, visited, n_visited * sizeof(*visited));
+        put_off(&vram->untold_ram, bundle, visited, n_visited);
     }
     pthread_mutex_lock(&pager->lock);
     pager->statistics.bytes_uploaded += n_sent * pager->map->bundles[bundle].expert_bytes;
@@ -372,9 +378,7 @@ static void note_selected(hypura_vram *vram, int bundle, uint32_t n_tokens, cons
         return;
     }
     hypura_vram_tell(vram);
-    vram->untold.bundle = bundle;
-    vram->untold.n = n;
-    memcpy(vram->untold.experts, experts, n * sizeof(*experts));
+    put_off(&vram->untold, bundle, experts, n);
 }
 
 uint32_t vram_insert(vram_pool *pool, uint32_t key)
