@@ -144,7 +144,7 @@ typedef struct hypura_bench_series {
     uint32_t      read_ahead_kb; /* of the drive during the runs; 0: not known */
     uint64_t      limit_bytes;   /* of memory, by a control group; 0: none */
     hypura_form   form;
-    bool          waits_longer;  /* its threads for each other, as nothing else needs their processors */
+    bool          waits_longer;  /* its threads for each other: nothing else needs their processors, or a GPU waits for them */
     char          note[256];     /* what did not go as asked for, or "" */
     hypura_layer_hits layers[HYPURA_MAX_BENCH_LAYERS]; /* while decoding (warm), all runs together */
 } hypura_bench_series;

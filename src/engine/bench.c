@@ -284,7 +284,8 @@ static series *add_series(bench *b, hypura_bench_cell *cell, const char *label, 
     series *s = &b->series[cell->n_series++];
     *s = (series){.task = base_task(b)};
     s->task.form = form;
-    s->task.waits_longer = hypura_plan_computes_alone(&cell->plan, b->report->profile.n_cpus);
+    s->task.waits_longer = s->task.gpu_misses == HYPURA_GPU_MISSES_CPU ||
+                           hypura_plan_computes_alone(&cell->plan, b->report->profile.n_cpus);
     *told = (hypura_bench_series){.read_ahead_kb = b->read_ahead_kb, .form = form};
     snprintf(told->label, sizeof(told->label), "%s", label);
     return s;

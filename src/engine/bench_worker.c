@@ -221,8 +221,8 @@ hypura_status hypura_bench_run_apart(const hypura_bench_task *task, const char *
 
     hypura_status status;
     reply *answer = calloc(1, sizeof(*answer));
-    const bool longer = task->waits_longer || task->gpu_misses == HYPURA_GPU_MISSES_CPU;
-    char **variables = task->plain ? hypura_waiting_plain_environment(environ) : hypura_waiting_environment(environ, longer);
+    char **variables = task->plain ? hypura_waiting_plain_environment(environ)
+                                   : hypura_waiting_environment(environ, task->waits_longer);
     const pid_t pid = answer && variables ? fork() : -1;
     if (pid == 0) {
         become_worker(command, variables, ends[1], &group, limit_bytes > 0);
