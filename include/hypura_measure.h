@@ -157,7 +157,9 @@ typedef struct hypura_bench_cell {
     hypura_plan plan;          /* figures only: placements and order are NULL */
     int         n_series;
     hypura_bench_series series[HYPURA_MAX_SERIES]; /* Hypura first */
-    int           baseline; /* the series that the first is compared with; -1: none */
+    /* The series that the first is compared with, in decoding and in prompts the better one each; -1: none. */
+    int           decode_baseline;
+    int           prefill_baseline;
     hypura_spread decode_ratio;  /* first series / baseline, round by round */
     hypura_spread prefill_ratio;
 } hypura_bench_cell;

@@ -8,6 +8,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 /* ---- JSON ------------------------------------------------------------------ */
 
@@ -33,11 +34,13 @@ static json_t *layers_json(const hypura_bench_series *series)
     return array;
 }
 
-/* All metrics of a series through one reading of a spread. */
-static void add_metrics(json_t **object, const hypura_bench_series *series, double (*pick)(const hypura_spread *))
+/* All metrics of a series through one reading of a spread; those of prompts are another series'. */
+static void add_metrics(json_t **object, const hypura_bench_series *series, const hypura_bench_series *prompts,
+                        double (*pick)(const hypura_spread *))
 {
     for (int m = 0; m < HYPURA_N_METRICS; m++) {
-        const double value = pick(&series->metrics[m]);
+        const bool of_prompts = strncmp(hypura_metric_name((hypura_metric)m), "prefill_", strlen("prefill_")) == 0;
+        const double value = pick(&(of_prompts ? prompts : series)->metrics[m]);
         if (!isnan(value)) {
             hypura_json_real(object, hypura_metric_name((hypura_metric)m), value);
         }
@@ -59,20 +62,23 @@ static double pick_max(const hypura_spread *spread)
     return spread->max;
 }
 
-static json_t *series_json(const hypura_bench_series *series)
+static json_t *series_json(const hypura_bench_series *series, const hypura_bench_series *prompts)
 {
     json_t *object = json_object();
     json_t *min = json_object();
     json_t *max = json_object();
-    add_metrics(&object, series, pick_median);
-    add_metrics(&min, series, pick_min);
-    add_metrics(&max, series, pick_max);
+    add_metrics(&object, series, prompts, pick_median);
+    add_metrics(&min, series, prompts, pick_min);
+    add_metrics(&max, series, prompts, pick_max);
     if (series->bound_by) {
         hypura_json_text(&object, "bound_by", series->bound_by);
     }
     hypura_json_text(&object, "label", series->label);
     hypura_json_integer(&object, "runs", series->n_runs);
     hypura_json_integer(&object, "read_ahead_kb", series->read_ahead_kb);
+    if (prompts != series) {
+        hypura_json_integer(&object, "prefill_read_ahead_kb", prompts->read_ahead_kb);
+    }
     hypura_json_integer(&object, "limit_bytes", series->limit_bytes);
     hypura_json_text(&object, "form", hypura_form_name(series->form));
     hypura_json_bool(&object, "waits_longer", series->waits_longer);
@@ -83,6 +89,12 @@ static json_t *series_json(const hypura_bench_series *series)
     hypura_json_set(&object, "min", min);
     hypura_json_set(&object, "max", max);
     return object;
+}
+
+/* Decoding's where no prompt was measured. */
+static const hypura_bench_series *prefill_baseline(const hypura_bench_cell *cell)
+{
+    return &cell->series[cell->prefill_baseline > 0 ? cell->prefill_baseline : cell->decode_baseline];
 }
 
 static json_t *spread_json(const hypura_spread *spread)
@@ -97,7 +109,7 @@ static json_t *spread_json(const hypura_spread *spread)
 static json_t *cell_json(const hypura_bench_cell *cell)
 {
     json_t *object = json_object();
-    json_t *others = json_array();
+    json_t *baselines = json_array();
     hypura_json_integer(&object, "weights_bytes", cell->weights_bytes);
     hypura_json_integer(&object, "memory_bytes", cell->memory_bytes);
     hypura_json_text(&object, "mode", hypura_mode_name(cell->plan.mode));
@@ -111,18 +123,16 @@ static json_t *cell_json(const hypura_bench_cell *cell)
         hypura_json_integer(&object, "vram_stage_bytes", cell->plan.vram_stage_bytes);
         hypura_json_set(&object, "gpus", hypura_placement_gpus(&cell->plan));
     }
-    hypura_json_set(&object, "hypura", series_json(&cell->series[0]));
+    hypura_json_set(&object, "hypura", series_json(&cell->series[0], &cell->series[0]));
     for (int i = 1; i < cell->n_series; i++) {
-        if (i != cell->baseline) {
-            hypura_json_append(&others, series_json(&cell->series[i]));
-        }
+        hypura_json_append(&baselines, series_json(&cell->series[i], &cell->series[i]));
     }
-    if (cell->baseline > 0) {
-        hypura_json_set(&object, "baseline", series_json(&cell->series[cell->baseline]));
+    if (cell->decode_baseline > 0) {
+        hypura_json_set(&object, "baseline", series_json(&cell->series[cell->decode_baseline], prefill_baseline(cell)));
         hypura_json_set(&object, "decode_ratio", spread_json(&cell->decode_ratio));
         hypura_json_set(&object, "prefill_ratio", spread_json(&cell->prefill_ratio));
     }
-    hypura_json_set(&object, "other_baselines", others);
+    hypura_json_set(&object, "baselines", baselines);
     return object;
 }
 
@@ -205,7 +215,7 @@ static void add_row(hypura_table *table, const hypura_bench_cell *cell, int inde
     } else {
         hypura_table_cell(table, "%s", "");
     }
-    hypura_table_cell(table, "%s%s", series->label, index > 0 && index == cell->baseline ? " *" : "");
+    hypura_table_cell(table, "%s", series->label);
     cell_spread(table, &metrics[HYPURA_METRIC_DECODE_TOK_S]);
     cell_median(table, &metrics[HYPURA_METRIC_DECODE_COLD_TOK_S]);
     cell_spread(table, &metrics[HYPURA_METRIC_PREFILL_TOK_S]);
@@ -221,13 +231,16 @@ static void add_row(hypura_table *table, const hypura_bench_cell *cell, int inde
 
 static void print_ratio(const hypura_bench_cell *cell)
 {
-    if (cell->baseline <= 0) {
+    if (cell->decode_baseline <= 0) {
         return;
     }
-    hypura_output_printf("%s: %.3fx decode (%.3f-%.3f), %.3fx prefill (%.3f-%.3f), against %s\n",
+    const char *decode = cell->series[cell->decode_baseline].label;
+    const char *prefill = prefill_baseline(cell)->label;
+    const bool same = prefill == decode;
+    hypura_output_printf("%s: %.3fx decode (%.3f-%.3f)%s%s, %.3fx prefill (%.3f-%.3f), against %s\n",
                          hypura_output_size(cell->weights_bytes), cell->decode_ratio.median, cell->decode_ratio.min,
-                         cell->decode_ratio.max, cell->prefill_ratio.median, cell->prefill_ratio.min,
-                         cell->prefill_ratio.max, cell->series[cell->baseline].label);
+                         cell->decode_ratio.max, same ? "" : " against ", same ? "" : decode, cell->prefill_ratio.median,
+                         cell->prefill_ratio.min, cell->prefill_ratio.max, prefill);
 }
 
 static double or_none(const hypura_spread *spread)

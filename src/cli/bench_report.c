@@ -20,7 +20,8 @@
 /* One for each cell, in the order of memory. */
 typedef struct row {
     const hypura_bench_cell *cell;
-    const hypura_bench_series *baseline; /* NULL: none */
+    const hypura_bench_series *decode_baseline; /* NULL: none */
+    const hypura_bench_series *prefill_baseline;
     char label[64];
 } row;
 
@@ -117,9 +118,9 @@ static void put_speed(page *p, const char *title, hypura_metric speed, hypura_me
     for (int i = 0; i < p->n; i++) {
         const row *r = &p->rows[i];
         p->spreads[0][i] = *metric_of(&r->cell->series[0], speed);
-        p->spreads[1][i] = *metric_of(r->baseline, speed);
+        p->spreads[1][i] = *metric_of(speed == HYPURA_METRIC_PREFILL_TOK_S ? r->prefill_baseline : r->decode_baseline, speed);
         p->spreads[2][i] = *metric_of(&r->cell->series[0], bound);
-        any_baseline = any_baseline || r->baseline;
+        any_baseline = any_baseline || r->decode_baseline;
     }
     plot.lines[plot.n_lines++] = (hypura_plot_line){"bound", "c", p->spreads[2]};
     if (any_baseline) {
@@ -341,7 +342,8 @@ static bool fill_rows(page *p)
     for (int i = 0; i < p->n && ok; i++) {
         const hypura_bench_cell *cell = &p->report->cells[i];
         p->rows[i].cell = cell;
-        p->rows[i].baseline = cell->baseline > 0 ? &cell->series[cell->baseline] : NULL;
+        p->rows[i].decode_baseline = cell->decode_baseline > 0 ? &cell->series[cell->decode_baseline] : NULL;
+        p->rows[i].prefill_baseline = cell->prefill_baseline > 0 ? &cell->series[cell->prefill_baseline] : NULL;
     }
     if (ok) {
         qsort(p->rows, (size_t)p->n, sizeof *p->rows, compare_rows);

@@ -161,8 +161,9 @@ hypura_status hypura_bench(const hypura_bench_options *options, hypura_bench_rep
         cell->weights_bytes = bytes;
         cell->memory_bytes = memory ? bytes : bytes + 1000;
         cell->plan = (hypura_plan){.mode = HYPURA_MODE_EXPERTS, .resident_bytes = bytes / 4, .pool_bytes = bytes / 2};
-        cell->n_series = options->baseline ? 2 : 1;
-        cell->baseline = options->baseline ? 1 : -1;
+        cell->n_series = options->baseline ? 3 : 1;
+        cell->decode_baseline = options->baseline ? 1 : -1;
+        cell->prefill_baseline = options->baseline ? 2 : -1;
         cell->decode_ratio = cell->prefill_ratio = (hypura_spread){2.0, 1.5, 2.5};
         fake_series(&cell->series[0], "hypura", 1.0 + (double)bytes * 1e-6, true);
         if (options->gpu) {
@@ -177,6 +178,9 @@ hypura_status hypura_bench(const hypura_bench_options *options, hypura_bench_rep
         }
         fake_series(&cell->series[1], "llama.cpp", (1.0 + (double)bytes * 1e-6) / 2, false);
         snprintf(cell->series[1].note, sizeof cell->series[1].note, "no limit: a fake one");
+        fake_series(&cell->series[2], "llama.cpp, larger", (1.0 + (double)bytes * 1e-6) / 4, false);
+        cell->series[2].metrics[HYPURA_METRIC_PREFILL_TOK_S] = (hypura_spread){77.0, 77.0, 77.0};
+        cell->series[2].read_ahead_kb = 4096;
         cell->series[0].waits_longer = true;
     }
     if (fake_named(options->path, "stops.gguf")) {

@@ -130,7 +130,7 @@ static const struct {
     {{"estimate", "moe.gguf", "--weights", "0.00001%"}, 1, NULL, "the budget of 107 bytes is below the floor"},
     {{"verify", "moe.gguf"}, 0, "identical", NULL},
     {{"bench", "--help"}, 0, "--io-limit BYTES/S", NULL},
-    {{"bench", "moe.gguf", "--weights", "1M", "--baseline"}, 0, "2.000x decode", NULL},
+    {{"bench", "moe.gguf", "--weights", "1M", "--baseline"}, 0, "2.000x decode (1.500-2.500) against llama.cpp, 2.000x prefill", NULL},
     {{"bench", "moe.gguf", "--weights", "1M", "--gpu", "A"},
      0,
      "A holds 1 MiB of weights, 2 MiB of expert slots; 25.0 % of the experts needed were there, 3 MiB uploaded for each "
@@ -212,8 +212,13 @@ static void test_bench_json(void **state)
         assert_true(json_is_null(json_array_get(rates, 0))); /* nothing of it is paged */
         assert_true(json_real_value(json_array_get(rates, 1)) == 0.75);
         assert_true(json_real_value(json_array_get(rates, 2)) == 0.5); /* in the GPU's memory */
-        assert_true(driver_real(baseline, "prefill_tok_s") > 0.0);
+        const json_t *each = json_object_get(cell, "baselines");
+        assert_int_equal(json_array_size(each), 2);
+        assert_true(driver_real(baseline, "decode_tok_s") == driver_real(json_array_get(each, 0), "decode_tok_s"));
+        assert_true(driver_real(baseline, "prefill_tok_s") == 77.0); /* the other one has the faster prompts */
+        assert_true(driver_real(json_object_get(baseline, "max"), "prefill_tok_s") == 77.0);
         assert_int_equal(driver_integer(baseline, "read_ahead_kb"), 128);
+        assert_int_equal(driver_integer(baseline, "prefill_read_ahead_kb"), 4096);
         assert_true(json_is_true(json_object_get(hypura, "waits_longer")));
         assert_true(json_is_false(json_object_get(baseline, "waits_longer")));
         assert_null(json_object_get(baseline, "bound_tok_s")); /* what does not exist is left out */
@@ -244,7 +249,7 @@ static void test_bench_report(void **state)
     assert_int_equal(count(run.output, "<svg"), 6);
     assert_non_null(strstr(run.output, "Hit rate by layer, in the GPU's memory"));
     assert_int_equal(count(run.output, "layer 1: 75.0 %"), 2); /* in each cell */
-    assert_int_equal(count(run.output, "<tr>"), 1 + 4); /* titles, two series of two cells */
+    assert_int_equal(count(run.output, "<tr>"), 1 + 6); /* titles, three series of two cells */
     assert_non_null(strstr(run.output, "Fake &lt;MoE&gt;"));
     assert_non_null(strstr(run.output, "recorded route"));
     assert_null(strstr(run.output, "nan"));
@@ -267,6 +272,7 @@ static void test_bench_report(void **state)
     assert_int_equal(count(run.output, "<svg"), 6);
     assert_int_equal(count(run.output, "polyline"), 0);
     assert_int_equal(count(run.output, "<title>llama.cpp: 2.5"), 2); /* decode of two cells */
+    assert_int_equal(count(run.output, "<title>llama.cpp: 77"), 2);  /* the better prompts, of the other read-ahead */
     driver_clear(&run);
     run = RUN("bench", "moe.gguf", "--weights", "1M", "--report", "no/such/folder/page.html");
     driver_expect(&run, 1, NULL, "no/such/folder/page.html");

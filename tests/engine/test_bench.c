@@ -341,7 +341,15 @@ static void cells_and_series_are_measured(void **state)
     assert_int_equal(report.n_cells, 1);
     const hypura_bench_cell *cell = &report.cells[0];
     assert_true(cell->n_series >= 2);
-    assert_true(cell->baseline >= 1 && cell->baseline < cell->n_series);
+    assert_true(cell->decode_baseline >= 1 && cell->decode_baseline < cell->n_series);
+    assert_true(cell->prefill_baseline >= 1 && cell->prefill_baseline < cell->n_series);
+    for (int s = 1; s < cell->n_series; s++) {
+        const hypura_spread *metrics = cell->series[s].metrics;
+        assert_true(metrics[HYPURA_METRIC_DECODE_TOK_S].median <=
+                    cell->series[cell->decode_baseline].metrics[HYPURA_METRIC_DECODE_TOK_S].median);
+        assert_true(metrics[HYPURA_METRIC_PREFILL_TOK_S].median <=
+                    cell->series[cell->prefill_baseline].metrics[HYPURA_METRIC_PREFILL_TOK_S].median);
+    }
     for (int s = 0; s < cell->n_series; s++) {
         assert_int_equal(cell->series[s].n_runs, 2);
         const hypura_spread *speed = &cell->series[s].metrics[HYPURA_METRIC_DECODE_TOK_S];
