@@ -7,6 +7,7 @@
 #include "cli/json.h"
 #include "cli/output.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -207,8 +208,10 @@ void hypura_run_statistics_print(const hypura_run_report *report)
                                hypura_output_size(statistics.ahead_bytes_read),
                                100.0 * ratio((double)statistics.ahead_bytes_useful, (double)statistics.ahead_bytes_read));
         }
+        const double others_s = statistics.read_wait_s + statistics.overhead_s;
         hypura_output_note("time       %.2f s waiting for reads, %.2f s computing, %.2f s overhead",
-                           statistics.read_wait_s, statistics.compute_s, statistics.overhead_s);
+                           statistics.read_wait_s, fmax(totals->prompt_s + totals->decode_s - others_s, 0.0),
+                           statistics.overhead_s);
     }
     if (statistics.vram_bytes_needed > 0) {
         hypura_output_note("GPU        %.1f %% of the experts needed were in GPU memory, %s uploaded, %s copied within",
