@@ -7,6 +7,7 @@
  * conversation that is longer than the model's context goes without its oldest messages, as Ollama's clients expect it
  * ("truncate": false: it is refused); the engine tells how long it is.
  */
+#include "server/given.h"
 #include "server/ollama.h"
 #include "server/refusal.h"
 #include "server/routes.h"
@@ -226,28 +227,19 @@ static uint32_t end_of_context(http_exchange *exchange, const json_t *body, cons
                : 0;
 }
 
-/* The text of a last message that is the assistant's: the model goes on from it. NULL: it is another's. */
-static const char *given_of(const json_t *body)
-{
-    const json_t *messages = json_object_get(body, "messages");
-    const size_t n = json_array_size(messages);
-    const json_t *last = n > 0 ? json_array_get(messages, n - 1) : NULL;
-    const char *role = json_string_value(json_object_get(last, "role"));
-    return role && strcmp(role, "assistant") == 0 ? json_string_value(json_object_get(last, "content")) : NULL;
-}
-
 /* Attempts until an answer is given. request: of body, translated; a shorter one in its place afterwards. */
 static void converse(http_exchange *exchange, ollama_kind kind, const json_t *body, const char *model,
                      const ollama_common *common, ollama_request *request, server_target *target, uint64_t begin_us)
 {
     hypura_error error = {0};
     json_t *messages = json_is_false(json_object_get(body, "truncate")) ? NULL : json_object_get(body, "messages");
+    given_parts given = given_of_messages(json_object_get(body, "messages"));
     bool again = true;
     while (again) {
         talk t = {.exchange = exchange, .target = target, .n_context = end_of_context(exchange, body, target)};
         again = false;
         const bool opened = ollama_answer_open(&t.answer, kind, model, common->stream);
-        t.answer.given = given_of(body);
+        t.answer.given = given.text;
         if (!opened) {
             http_fail(exchange, 500, "out of memory");
         } else if (hold_talk(&t, request, messages, begin_us)) {
@@ -261,6 +253,7 @@ static void converse(http_exchange *exchange, ollama_kind kind, const json_t *bo
         ollama_answer_clear(&t.answer);
         hypura_buffer_clear(&t.refusal);
     }
+    given_clear(&given);
 }
 
 static void serve(http_exchange *exchange, ollama_kind kind, const json_t *body, const char *model,

@@ -2,17 +2,20 @@
  * endpoint_pass.c - requests that the model's own server answers: passed on as they are, and its answer passed back as
  * it comes, byte for byte. Of the request the model's name is looked at; where that model was made with a system text or
  * messages of its own, these are put before the request's. What that server passes over without a word is told it in
- * other words, or refused (overlooked.h).
+ * other words, or refused (overlooked.h). Where its answer is not what the API's own would be, it is amended (amend.h):
+ * event by event, or whole.
  *
  * An engine that dies is an error: of the status line while there is none yet, else the last event of a stream. An
  * error that is the request's fault is told as one (refusal.h), and one for Anthropic's clients in their form; therefore
  * errors are held until they are whole.
  */
+#include "server/amend.h"
 #include "server/ollama.h"
 #include "server/overlooked.h"
 #include "server/refusal.h"
 #include "server/routes.h"
 #include "server/server.h"
+#include "server/sse.h"
 #include "server/target.h"
 #include "server/upstream.h"
 
@@ -22,21 +25,23 @@
 
 typedef struct passing {
     http_exchange *exchange;
-    bool events;   /* the answer is a stream of events */
-    int held;      /* the status of an answer that is an error, kept here; 0: it is none */
-    char type[96]; /* of an error */
-    hypura_buffer refusal;
+    server_amendment *amendment; /* NULL: the answer goes as it comes */
+    bool events;                 /* it is a stream of events */
+    int held;                    /* the status of an answer that is kept here until it is whole; 0: it is not */
+    char type[96];               /* of that */
+    hypura_buffer kept;
+    sse_reader reader;
 } passing;
 
 static bool pass_head(void *user, int code, const char *content_type)
 {
     passing *pass = user;
-    if (code >= 400) {
+    pass->events = strncmp(content_type, "text/event-stream", 17) == 0;
+    if (code >= 400 || (pass->amendment && !pass->events)) {
         pass->held = code;
         snprintf(pass->type, sizeof pass->type, "%s", content_type);
         return true;
     }
-    pass->events = strncmp(content_type, "text/event-stream", 17) == 0;
     if (pass->events) {
         http_set_header(pass->exchange, "Cache-Control", "no-cache");
         http_set_header(pass->exchange, "X-Accel-Buffering", "no"); /* proxies in front of us shall not hold it back */
@@ -45,14 +50,69 @@ static bool pass_head(void *user, int code, const char *content_type)
     return true;
 }
 
+/* The name of an event is its type. */
+static bool write_event(passing *pass, const json_t *event)
+{
+    const char *type = json_string_value(json_object_get(event, "type"));
+    char *data = json_dumps(event, JSON_COMPACT);
+    hypura_buffer text = {0};
+    const bool made =
+        data && (!type || (hypura_buffer_add(&text, "event: ", 7) && hypura_buffer_add(&text, type, strlen(type)) &&
+                           hypura_buffer_add(&text, "\n", 1))) &&
+        hypura_buffer_add(&text, "data: ", 6) && hypura_buffer_add(&text, data, strlen(data)) &&
+        hypura_buffer_add(&text, "\n\n", 2);
+    const bool written = made && http_write(pass->exchange, text.data, text.bytes);
+    hypura_buffer_clear(&text);
+    free(data);
+    return written;
+}
+
+static bool amend_data(void *user, const char *data, size_t bytes)
+{
+    passing *pass = user;
+    json_t *event = json_loadb(data, bytes, JSON_ALLOW_NUL, NULL);
+    if (!json_is_object(event)) { /* [DONE] */
+        json_decref(event);
+        return http_write(pass->exchange, "data: ", 6) && http_write(pass->exchange, data, bytes) &&
+               http_write(pass->exchange, "\n\n", 2);
+    }
+    json_t *events = amend_event(pass->amendment, event);
+    bool written = events != NULL;
+    size_t i;
+    const json_t *amended;
+    json_array_foreach(events, i, amended)
+    {
+        written = written && write_event(pass, amended);
+    }
+    json_decref(events);
+    json_decref(event);
+    return written;
+}
+
 static bool pass_data(void *user, const char *data, size_t bytes)
 {
     passing *pass = user;
-    if (!pass->held) {
-        return http_write(pass->exchange, data, bytes);
+    if (pass->held >= 400) {
+        refusal_add(&pass->kept, data, bytes);
+        return true;
     }
-    refusal_add(&pass->refusal, data, bytes);
-    return true;
+    if (pass->held) {
+        return hypura_buffer_add(&pass->kept, data, bytes);
+    }
+    return pass->amendment ? sse_feed(&pass->reader, data, bytes, amend_data, pass)
+                           : http_write(pass->exchange, data, bytes);
+}
+
+static void finish_whole(passing *pass)
+{
+    json_t *answer = json_loadb(hypura_buffer_text(&pass->kept), pass->kept.bytes, JSON_ALLOW_NUL, NULL);
+    if (json_is_object(answer)) {
+        amend_whole(pass->amendment, answer);
+        http_reply_json(pass->exchange, pass->held, answer);
+    } else {
+        json_decref(answer);
+        http_reply(pass->exchange, pass->held, pass->type, hypura_buffer_text(&pass->kept), pass->kept.bytes);
+    }
 }
 
 static void finish(passing *pass)
@@ -62,13 +122,17 @@ static void finish(passing *pass)
         http_end(pass->exchange, true);
         return;
     }
-    const int code = refusal_read(pass->held, &pass->refusal, message, sizeof message);
-    if (pass->refusal.bytes == 0) {
+    if (pass->held < 400) {
+        finish_whole(pass);
+        return;
+    }
+    const int code = refusal_read(pass->held, &pass->kept, message, sizeof message);
+    if (pass->kept.bytes == 0) {
         http_fail(pass->exchange, code, "the model's own server takes no such request, and does not say why");
     } else if (message[0] != '\0' && (code != pass->held || http_error_style(pass->exchange) != HTTP_STYLE_OPENAI)) {
         http_fail(pass->exchange, code, "%s", message);
     } else {
-        http_reply(pass->exchange, code, pass->type, hypura_buffer_text(&pass->refusal), pass->refusal.bytes);
+        http_reply(pass->exchange, code, pass->type, hypura_buffer_text(&pass->kept), pass->kept.bytes);
     }
 }
 
@@ -105,10 +169,25 @@ static fleet_settings settings_for(const char *path)
     return (fleet_settings){.embeddings = strstr(path, "embedding") != NULL, .reranking = strstr(path, "rerank") != NULL};
 }
 
-/* text: of made, where that takes the place of the request's own body. */
-static void pass(http_exchange *exchange, server_target *target, const json_t *body, const char *text)
+static server_amendment *open_amendment(http_exchange *exchange, const server_target *target, const json_t *asked,
+                                        const json_t *sent)
 {
-    passing state = {.exchange = exchange};
+    hypura_live_record record;
+    const json_t *parameters = json_object_get(target->entry->settings, "parameters");
+    const json_int_t n_predict = json_integer_value(json_object_get(parameters, "num_predict"));
+    const bool goes_on = http_server(exchange)->options.context_shift;
+    const amend_about about = {
+        .model = target->entry->name,
+        .n_predict = n_predict > 0 ? n_predict : 0,
+        .n_context = !goes_on && engine_live(target->lease.engine, &record) ? (int64_t)record.n_context : 0};
+    return amend_open(http_path(exchange), asked, sent, &about);
+}
+
+/* sent: asked, or what goes in its place; then text is it. */
+static void pass(http_exchange *exchange, server_target *target, const json_t *asked, const json_t *sent,
+                 const char *text)
+{
+    passing state = {.exchange = exchange, .amendment = open_amendment(exchange, target, asked, sent)};
     hypura_error error = {0};
     const char *query = http_query_text(exchange);
     const size_t room = strlen(http_path(exchange)) + strlen(query) + 2;
@@ -120,6 +199,7 @@ static void pass(http_exchange *exchange, server_target *target, const json_t *b
                           .gone = client_gone,
                           .user = &state};
     if (!path) {
+        amend_close(state.amendment);
         http_fail(exchange, 500, "out of memory");
         return;
     }
@@ -130,12 +210,14 @@ static void pass(http_exchange *exchange, server_target *target, const json_t *b
         call.body = text;
         call.body_bytes = strlen(text);
     }
-    if (target_run(exchange, target, &call, body, &error) == HYPURA_OK) {
+    if (target_run(exchange, target, &call, sent, &error) == HYPURA_OK) {
         finish(&state);
     } else if (error.status != HYPURA_ERR_CANCELLED) {
         http_fail(exchange, 502, "%s", error.message);
     }
-    hypura_buffer_clear(&state.refusal);
+    amend_close(state.amendment);
+    sse_clear(&state.reader);
+    hypura_buffer_clear(&state.kept);
     free(path);
 }
 
@@ -175,7 +257,7 @@ void endpoint_pass(http_exchange *exchange)
     made = made ? made : json_incref(told);
     char *text = made ? json_dumps(made, JSON_COMPACT) : NULL;
     if (entry && target_open(exchange, entry, &settings, &target)) {
-        pass(exchange, &target, text ? made : body, text);
+        pass(exchange, &target, body, text ? made : body, text);
         target_close(exchange, &target);
     }
     free(text);

@@ -3,6 +3,8 @@
  */
 #include "server/ollama.h"
 
+#include "server/given.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -200,18 +202,12 @@ static json_t *pass_text(ollama_answer *answer, const json_t *content, const jso
     return line;
 }
 
-/* Without what the client gave the answer to begin with: the server's begins with it. A new reference. */
+/* Without what the client gave the answer to begin with (given.h). A new reference. */
 static json_t *without_given(ollama_answer *answer, const json_t *content)
 {
-    const size_t n = answer->given ? strlen(answer->given) : 0;
-    const size_t bytes = json_string_length(content);
-    if (bytes == 0 || n == 0) {
-        return json_incref((json_t *)(uintptr_t)content);
-    }
-    const char *text = json_string_value(content);
-    const bool begins = bytes >= n && memcmp(text, answer->given, n) == 0;
-    answer->given = NULL;
-    return begins ? json_stringn(text + n, bytes - n) : json_incref((json_t *)(uintptr_t)content);
+    const json_t *given = json_string_length(content) > 0 ? answer->given : NULL;
+    answer->given = given ? NULL : answer->given;
+    return given_skip(given, content);
 }
 
 /* An event of /v1/chat/completions. */

@@ -451,13 +451,15 @@ static void what_was_given_is_no_part_of_the_answer(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         receiver to = {.lines = json_array()};
         assert_true(ollama_answer_open(&to.answer, OLLAMA_CHAT, "m", false));
-        to.answer.given = cases[i].given;
+        json_t *given = json_string(cases[i].given);
+        to.answer.given = given;
         feed(&to, "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":null}}]}\n\n"
                   "data: {\"choices\":[{\"delta\":{\"content\":\"The capital is Paris.\"}}]}\n\n"
                   "data: {\"choices\":[{\"delta\":{\"content\":\" The capital\"}}]}\n\n", 1000);
         json_t *whole = ollama_answer_end(&to.answer, 0, 0);
         assert_string_equal(json_string_value(json_object_get(json_object_get(whole, "message"), "content")), cases[i].wanted);
         json_decref(whole);
+        json_decref(given);
         ollama_answer_clear(&to.answer);
         json_decref(to.lines);
     }

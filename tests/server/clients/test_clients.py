@@ -378,7 +378,7 @@ class OpenAI(unittest.TestCase):
         self.assertIn("Paris", answer.output_text)
         events = [event.type for event in self.client.responses.create(
             model=DENSE, input=QUESTION, temperature=0, max_output_tokens=8, stream=True)]
-        self.assertEqual((events[0], events[-1]), ("response.created", "response.completed"))
+        self.assertEqual((events[0], events[-1]), ("response.created", "response.incomplete"))
         answer = self.client.responses.create(model=DENSE, input="Describe a person.", temperature=0, max_output_tokens=100,
                                               text={"format": {"type": "json_schema", "name": "person", "schema": PERSON}})
         self.assertEqual(set(json.loads(answer.output_text)), {"name", "age"})
@@ -390,6 +390,38 @@ class OpenAI(unittest.TestCase):
                 self.client.completions.create(model=DENSE, prompt="One", max_tokens=2, **wanted)
         with self.assertRaisesRegex(openai.BadRequestError, "not served here"):
             self.client.embeddings.create(model=DENSE, input="One", dimensions=8)
+
+    def test_an_answer_goes_on_from_what_is_given(self):
+        given = {"role": "assistant", "content": "The capital of France is"}
+        for more in {}, {"continue_final_message": True, "add_generation_prompt": False}:
+            options = dict(model=DENSE, messages=user(QUESTION) + [given], temperature=0, max_tokens=4, extra_body=more)
+            whole = self.client.chat.completions.create(**options).choices[0].message.content
+            pieces = [c.choices[0].delta.content or "" for c in self.client.chat.completions.create(stream=True, **options)]
+            self.assertTrue(whole.startswith(" Paris"), whole)
+            self.assertEqual("".join(pieces), whole)
+        options = dict(model=DENSE, input=user(QUESTION) + [dict(given, type="message")], temperature=0, max_output_tokens=4)
+        self.assertEqual(self.client.responses.create(**options).output_text, whole)
+        pieces = [e.delta for e in self.client.responses.create(stream=True, **options) if e.type == "response.output_text.delta"]
+        self.assertEqual("".join(pieces), whole)
+
+    def test_a_response_that_is_cut_is_incomplete(self):
+        options = dict(model=DENSE, input=QUESTION, temperature=0)
+        answer = self.client.responses.create(max_output_tokens=8, **options)
+        self.assertEqual((answer.status, answer.incomplete_details.reason), ("incomplete", "max_output_tokens"))
+        self.assertEqual((answer.output[0].status, answer.usage.output_tokens), ("incomplete", 8))
+        self.assertEqual((answer.max_output_tokens, answer.tools, answer.tool_choice), (8, [], "auto"))
+        last = list(self.client.responses.create(max_output_tokens=8, stream=True, **options))[-1]
+        self.assertEqual((last.type, last.response.status), ("response.incomplete", "incomplete"))
+        self.assertEqual(last.response.incomplete_details.reason, "max_output_tokens")
+        # The client's own reader of streams puts the answer together, by indexes of its parts. The first token is no whole letter.
+        with self.client.responses.stream(extra_body={"grammar": 'root ::= "\U0001f600 is it."'}, max_output_tokens=50,
+                                          **options) as stream:
+            events = list(stream)
+            answer = stream.get_final_response()
+        self.assertEqual((answer.status, answer.incomplete_details), ("completed", None))
+        self.assertEqual(answer.output_text, "\U0001f600 is it.")
+        self.assertEqual([event.sequence_number for event in events], list(range(len(events))))
+        self.assertEqual([event.type for event in events].count("response.created"), 1)
 
     def test_tools_and_formats(self):
         messages = []
@@ -450,6 +482,21 @@ class Anthropic(unittest.TestCase):
             self.assertEqual("".join(stream.text_stream), wanted)
         self.assertEqual(self.client.messages.count_tokens(model=MOE, messages=user(QUESTION)).input_tokens,
                          answer.usage.input_tokens + (answer.usage.cache_read_input_tokens or 0))
+
+    def test_an_answer_goes_on_from_what_is_given(self):
+        given = {"role": "assistant", "content": [{"type": "text", "text": "The capital of France is"}]}
+        options = dict(model=DENSE, messages=user(QUESTION) + [given], max_tokens=4, extra_body={"temperature": 0})
+        whole = self.client.messages.create(**options).content[0].text
+        self.assertTrue(whole.startswith(" Paris"), whole)
+        with self.client.messages.stream(**options) as stream:
+            self.assertEqual("".join(stream.text_stream), whole)
+
+    def test_what_stops_an_answer_is_told(self):
+        options = dict(model=DENSE, messages=user(QUESTION), max_tokens=24, extra_body={"temperature": 0})
+        answer = self.client.messages.create(stop_sequences=["Paris"], **options)
+        self.assertEqual((answer.stop_reason, answer.stop_sequence), ("stop_sequence", "Paris"))
+        with self.client.messages.stream(stop_sequences=["Paris"], **options) as stream:
+            self.assertEqual(stream.get_final_message().stop_reason, "stop_sequence")
 
     def test_tools(self):
         messages = []

@@ -1,0 +1,55 @@
+/*
+ * amend_internal.h - an amendment, as its files share it.
+ */
+#ifndef HYPURA_SERVER_AMEND_INTERNAL_H
+#define HYPURA_SERVER_AMEND_INTERNAL_H
+
+#include "server/amend.h"
+#include "server/given.h"
+
+#include <stdbool.h>
+
+typedef struct amend_form {
+    const char *path;
+    const char *messages; /* the key of the conversation */
+    bool always;          /* also where nothing was given */
+    void (*whole)(server_amendment *amendment, json_t *answer);
+    void (*event)(server_amendment *amendment, json_t *event, json_t *to);
+} amend_form;
+
+struct server_amendment {
+    const amend_form *form;
+    amend_about about;
+    char *model;
+    json_t *asked;
+    json_t *sent;
+    given_parts given;
+    /* of a stream */
+    uint64_t text_begun; /* by choice: its first text has come */
+    uint64_t thought_begun;
+    /* of /v1/messages */
+    bool begun;
+    bool thinks;      /* the open block is a thought */
+    json_int_t block; /* that is open; -1: none */
+    uint64_t blocks;  /* that have begun */
+    /* of /v1/responses */
+    json_int_t created_s;
+    json_int_t n_events;
+    json_t *items;     /* the ids of those that have begun */
+    json_t *held;      /* events, until it is known how the answer ended */
+    size_t text_bytes; /* of its text, passed on */
+};
+
+/* object[key] without what was given. */
+void amend_skip(const json_t *given, json_t *object, const char *key);
+/* The same of the pieces of a stream. begun: whether its first piece has come. */
+void amend_skip_first(const json_t *given, uint64_t *begun, json_int_t choice, json_t *object, const char *key);
+/* Whether object[key] is this text. */
+bool amend_says(const json_t *object, const char *key, const char *text);
+
+void amend_messages_whole(server_amendment *amendment, json_t *answer);
+void amend_messages_event(server_amendment *amendment, json_t *event, json_t *to);
+void amend_responses_whole(server_amendment *amendment, json_t *answer);
+void amend_responses_event(server_amendment *amendment, json_t *event, json_t *to);
+
+#endif

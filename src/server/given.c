@@ -1,0 +1,112 @@
+/*
+ * given.c - see given.h.
+ */
+#include "server/given.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+size_t given_bytes(const json_t *given, const json_t *text)
+{
+    const size_t n = json_string_length(given);
+    const size_t bytes = json_string_length(text);
+    const char *begin = json_string_value(given);
+    size_t space = 0;
+    while (space < n && strchr(" \t\r\n", begin[space])) {
+        space++;
+    }
+    if (n > 0 && bytes >= n && memcmp(json_string_value(text), begin, n) == 0) {
+        return n;
+    }
+    const size_t rest = n - space; /* templates may leave out the space */
+    return rest > 0 && bytes >= rest && memcmp(json_string_value(text), begin + space, rest) == 0 ? rest : 0;
+}
+
+json_t *given_skip(const json_t *given, const json_t *text)
+{
+    const size_t n = given_bytes(given, text);
+    return n > 0 ? json_stringn(json_string_value(text) + n, json_string_length(text) - n)
+                 : json_incref((json_t *)(uintptr_t)text);
+}
+
+/* *joined: with more after it. between: what stands between two. */
+static void join(json_t **joined, const char *between, const json_t *more)
+{
+    if (json_string_length(more) == 0) {
+        return;
+    }
+    json_t *both = *joined ? json_sprintf("%s%s%s", json_string_value(*joined), between, json_string_value(more))
+                           : json_incref((json_t *)(uintptr_t)more);
+    json_decref(*joined);
+    *joined = both;
+}
+
+static bool has_type(const json_t *value, const char *type)
+{
+    const char *own = json_string_value(json_object_get(value, "type"));
+    return own && strcmp(own, type) == 0;
+}
+
+static bool is_assistant(const json_t *message)
+{
+    const char *role = json_string_value(json_object_get(message, "role"));
+    return role && strcmp(role, "assistant") == 0;
+}
+
+/* Text is in parts as llama.cpp's server joins them. */
+static void add_content(given_parts *given, const json_t *content)
+{
+    size_t i;
+    const json_t *part;
+    if (json_is_string(content)) {
+        join(&given->text, "\n\n", content);
+    }
+    json_array_foreach(content, i, part)
+    {
+        if (has_type(part, "thinking")) {
+            join(&given->thought, "", json_object_get(part, "thinking"));
+        } else {
+            join(&given->text, "\n\n", json_object_get(part, "text"));
+        }
+    }
+}
+
+given_parts given_of_messages(const json_t *messages)
+{
+    given_parts given = {0};
+    const size_t n = json_array_size(messages);
+    const json_t *last = n > 0 ? json_array_get(messages, n - 1) : NULL;
+    if (is_assistant(last)) {
+        add_content(&given, json_object_get(last, "content"));
+        join(&given.thought, "", json_object_get(last, "reasoning_content"));
+    }
+    return given;
+}
+
+given_parts given_of_input(const json_t *input)
+{
+    given_parts given = {0};
+    const size_t n = json_array_size(input);
+    size_t first = n;
+    while (first > 0 && (is_assistant(json_array_get(input, first - 1)) ||
+                         has_type(json_array_get(input, first - 1), "reasoning"))) {
+        first--;
+    }
+    for (size_t i = first; i < n; i++) {
+        const json_t *item = json_array_get(input, i);
+        if (is_assistant(item)) {
+            add_content(&given, json_object_get(item, "content"));
+        } else {
+            join(&given.thought, "", json_object_get(json_array_get(json_object_get(item, "content"), 0), "text"));
+        }
+    }
+    return given;
+}
+
+void given_clear(given_parts *given)
+{
+    json_decref(given->text);
+    json_decref(given->thought);
+    *given = (given_parts){0};
+}
