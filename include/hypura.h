@@ -304,8 +304,9 @@ typedef struct hypura_plan {
     uint64_t weights_bytes; /* all weights held at once: resident + pinned + pools + ring */
     uint64_t kv_bytes;
     uint64_t compute_bytes;
-    uint64_t overhead_bytes; /* vocabulary, queues, staging, and a draft model */
+    uint64_t overhead_bytes; /* vocabulary, queues, staging, a draft model, adapters */
     uint64_t draft_bytes;    /* of these, for speculation: see hypura_speculation */
+    uint64_t adapter_bytes;  /* and for adapters; those of layers on a GPU count in its vram_compute_bytes as well */
     /* tiers */
     uint64_t resident_bytes;
     uint64_t pinned_bytes; /* pinned rows of streamed dense weights */
@@ -398,8 +399,20 @@ typedef struct hypura_speculation {
  * text itself. They are asked in this order, the draft model last. */
 HYPURA_API const char *const *hypura_speculation_types(void);
 
+/* A LoRA adapter in a GGUF, as llama.cpp's convert_lora_to_gguf.py makes them: what its matrices make of a weight's input is
+ * added to what the weight makes of it, times scale (and the adapter's own alpha by its rank). The weights stay as they are,
+ * so that they are paged as ever; adapters are held whole, beside them. */
+typedef struct hypura_adapter {
+    const char *path;
+    float       scale; /* 1: as it was trained; 0: it changes nothing */
+} hypura_adapter;
+
+#define HYPURA_MAX_ADAPTERS 8
+
 typedef struct hypura_model_options {
     const char *path;
+    const hypura_adapter *adapters; /* all applied, one after the other */
+    int         n_adapters;
     uint64_t    memory_bytes;  /* limit on everything; 0: chosen from what is free */
     uint64_t    weights_bytes; /* limit on weights alone; 0: none */
     uint32_t    n_context;     /* 0: 4096 or the model's own, whichever is less */

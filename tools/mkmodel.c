@@ -17,6 +17,8 @@ static const mk_command commands[] = {
      "a mixture of experts from the dense llama model SRC, that talks like it", mk_upcycle},
     {"widen", "SRC OUT --hidden N [--type T] [--progress]",
      "the dense llama model SRC with N hidden units, which says what SRC says", mk_widen},
+    {"lora", "BASE OUT [--rank R] [--seed S] [--type f32|f16] [--embeddings]",
+     "a LoRA adapter of random weights for the model BASE", mk_lora},
     {"shape",
      "NAME OUT [--layers N] [--type T] [--seed S] [--parts N] [--vocab-from GGUF | --no-vocab]\n"
      "      [--progress]",

@@ -29,6 +29,7 @@ typedef struct mk_command {
 
 int mk_upcycle(int argc, char **argv);
 int mk_widen(int argc, char **argv);
+int mk_lora(int argc, char **argv);
 int mk_shape(int argc, char **argv);
 int mk_tiny(int argc, char **argv);
 int mk_list(int argc, char **argv);

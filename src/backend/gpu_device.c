@@ -211,8 +211,14 @@ static ggml_backend_buffer_t experts_alloc(ggml_backend_buffer_type_t type, size
     return bytes == 0 ? backend_alloc_weights(type, ((hypura_gpu *)type->context)->pager, NULL, 0) : NULL;
 }
 
+/* Adapters lie where libllama put the weights that they are for, and are no weights of the file: they get memory of the GPU. */
 static ggml_backend_buffer_t experts_alloc_n(ggml_backend_buffer_type_t type, struct ggml_tensor **tensors, int n)
 {
+    const hypura_gpu *gpu = type->context;
+    backend_weight    first;
+    if (n > 0 && !backend_describe_weight(gpu->pager, tensors[0]->name, &first)) {
+        return ggml_backend_buft_alloc_buffer_n(ggml_backend_dev_buffer_type(gpu->inner), tensors, n);
+    }
     return backend_alloc_weights(type, ((hypura_gpu *)type->context)->pager, tensors, n);
 }
 

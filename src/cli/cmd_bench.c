@@ -44,6 +44,7 @@ typedef struct bench_arguments {
     hypura_budget_list memory;
     hypura_budget_list weights;
     hypura_vram_list vram;
+    hypura_adapter_list adapters;
     const char *report;
     const char *io_limit;
     const char *foresight;
@@ -115,8 +116,12 @@ static hypura_status bench(bench_arguments *arguments, const hypura_environment 
         status = hypura_budgets_resolve(arguments->weights.items, arguments->weights.n, wanted->path, weights, error);
     }
     if (status == HYPURA_OK) {
-        const hypura_model_options model = {
-            .path = wanted->path, .gpu = wanted->gpu, .n_ubatch = wanted->ubatch, .cache_dir = wanted->cache_dir};
+        const hypura_model_options model = {.path = wanted->path,
+                                            .adapters = wanted->adapters,
+                                            .n_adapters = wanted->n_adapters,
+                                            .gpu = wanted->gpu,
+                                            .n_ubatch = wanted->ubatch,
+                                            .cache_dir = wanted->cache_dir};
         status = hypura_vram_resolve(arguments->vram.items, arguments->vram.n, &model, vram, gpu_vram, error);
     }
     if (status != HYPURA_OK) {
@@ -159,6 +164,7 @@ int hypura_command_bench(const hypura_environment *environment, int argc, char *
         {"vram", "SIZE,...", "limits on GPU memory; also N% of the experts, or 4G+8G: of each GPU", HYPURA_OPTION_VRAMS,
          .to.vrams = &arguments.vram},
         hypura_option_gpu_misses(&arguments.gpu_misses),
+        hypura_option_lora(&arguments.adapters),
         {"baseline", NULL, "also plain llama.cpp, mapping the file, under the same limit", HYPURA_OPTION_FLAG,
          .to.flag = &wanted->baseline},
         {"resident", NULL, "what Hypura costs where everything fits, against plain llama.cpp", HYPURA_OPTION_FLAG,
@@ -208,5 +214,7 @@ int hypura_command_bench(const hypura_environment *environment, int argc, char *
         return code;
     }
     wanted->path = path;
+    wanted->adapters = arguments.adapters.items;
+    wanted->n_adapters = arguments.adapters.n;
     return bench(&arguments, environment, &error) == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
 }

@@ -49,12 +49,14 @@ int hypura_command_estimate(const hypura_environment *environment, int argc, cha
     hypura_model_options wanted = {.cache_dir = hypura_command_cache_dir(environment)};
     hypura_budget weights = {0};
     hypura_vram_limit vram = {0};
+    hypura_adapter_list adapters = {.n = 0};
     bool json = false;
     const hypura_option options[] = {
         hypura_option_memory(&wanted.memory_bytes),
         hypura_option_weights(&weights),
         hypura_option_gpu(&wanted.gpu),
         hypura_option_vram(&vram),
+        hypura_option_lora(&adapters),
         hypura_option_context(&wanted.n_context),
         hypura_option_ubatch(&wanted.n_ubatch),
         hypura_option_threads(&wanted.n_threads),
@@ -83,6 +85,8 @@ int hypura_command_estimate(const hypura_environment *environment, int argc, cha
     wanted.progress = hypura_progress_update;
     wanted.progress_user = &progress;
     wanted.path = path;
+    wanted.adapters = adapters.items;
+    wanted.n_adapters = adapters.n;
     hypura_status status = hypura_limits_check(wanted.memory_bytes, &weights, &error);
     if (status == HYPURA_OK) {
         status = hypura_interrupt_open(&error);

@@ -42,6 +42,7 @@ typedef struct run_arguments {
     hypura_vram_limit vram;
     const char *gpu_misses;
     hypura_speculation_arguments speculation;
+    hypura_adapter_list adapters;
     const char *prompt_file;
     const char *template_file;
     const char *stats_file;
@@ -78,6 +79,7 @@ static hypura_status check_arguments(const run_arguments *run, hypura_error *err
         {run->server && run->template_file, "--server and --template"},
         {run->server && run->speculation.draft, "--server and --draft"},
         {run->server && run->speculation.types.n > 0, "--server and --spec-type"},
+        {run->server && run->adapters.n > 0, "--server and --lora"},
         {run->server && run->model.gpu, "--server and --gpu"},
         {run->server && (vram->bytes > 0 || vram->percent > 0 || run->vram.each[0] > 0), "--server and --vram"},
         {run->server && run->gpu_misses, "--server and --gpu-misses"},
@@ -317,6 +319,9 @@ static void describe_run(const hypura_model *model, const run_arguments *run)
     } else {
         hypura_output_note("sampling   the most likely token");
     }
+    for (int i = 0; i < run->adapters.n; i++) {
+        hypura_output_note("adapter    %s, scale %g", run->adapters.items[i].path, (double)run->adapters.items[i].scale);
+    }
     if (run->model.speculation.draft) {
         hypura_output_note("draft      %s, %s of memory", run->model.speculation.draft,
                            hypura_output_size(hypura_model_plan(model)->draft_bytes));
@@ -425,6 +430,8 @@ static void choose_waiting(run_arguments *run, const hypura_environment *environ
 {
     const bool limited = run->weights.bytes > 0 || run->weights.percent > 0;
     run->model.path = run->path;
+    run->model.adapters = run->adapters.items;
+    run->model.n_adapters = run->adapters.n;
     if (!limited && hypura_computes_alone(&run->model)) {
         hypura_waiting_restart(environment->words, true);
     }
@@ -502,6 +509,7 @@ int hypura_command_run(const hypura_environment *environment, int argc, char *co
         hypura_option_gpu_misses(&run.gpu_misses),
         hypura_option_threads(&run.model.n_threads),
         hypura_option_ubatch(&run.model.n_ubatch),
+        hypura_option_lora(&run.adapters),
         hypura_option_draft(&run.speculation),
         hypura_option_spec_type(&run.speculation),
         hypura_option_draft_max(&run.speculation),

@@ -124,7 +124,10 @@ static hypura_status verify(hypura_verify_options *wanted, const hypura_budget_l
     uint64_t bytes[HYPURA_MAX_LIST];
     uint64_t vram_bytes[HYPURA_MAX_LIST];
     uint64_t gpu_vram_bytes[HYPURA_MAX_LIST][HYPURA_MAX_GPUS];
-    const hypura_model_options model = {.path = wanted->path, .gpu = wanted->gpu, .cache_dir = wanted->cache_dir};
+    const hypura_model_options model = {.path = wanted->path,
+                                        .adapters = wanted->adapters,
+                                        .n_adapters = wanted->n_adapters,
+                                        .gpu = wanted->gpu, .cache_dir = wanted->cache_dir};
     hypura_verify_report report = {.identical = false};
     hypura_progress progress;
     hypura_status status = hypura_interrupt_open(error);
@@ -168,6 +171,7 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
     hypura_unsigned_list prompts = {.n = 0};
     hypura_unsigned_list ubatches = {.n = 0};
     hypura_choice_list engines = {.n = 0};
+    hypura_adapter_list adapters = {.n = 0};
     const char *gpu_misses = NULL;
     bool json = false;
     const hypura_option options[] = {
@@ -177,6 +181,7 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
         {"vram", "SIZE,...", "limits on GPU memory; also N% of the experts, or 4G+8G: of each GPU",
          HYPURA_OPTION_VRAMS, .to.vrams = &vram},
         hypura_option_gpu_misses(&gpu_misses),
+        hypura_option_lora(&adapters),
         {"prompt-tokens", "N,...", "lengths of the prompts (default: 1,7,64)", HYPURA_OPTION_UNSIGNEDS,
          .to.unsigneds = &prompts, .min = 1, .max = INT32_MAX},
         {"ubatch", "N,...", "tokens computed together at most (default: as run does)", HYPURA_OPTION_UNSIGNEDS,
@@ -214,6 +219,8 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
     }
     bool identical = false;
     wanted.path = path;
+    wanted.adapters = adapters.items;
+    wanted.n_adapters = adapters.n;
     wanted.gpu_misses = hypura_gpu_misses_of(gpu_misses);
     wanted.prompt_tokens = prompts.n > 0 ? prompts.items : NULL;
     wanted.n_prompts = prompts.n;

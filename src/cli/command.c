@@ -96,6 +96,16 @@ hypura_option hypura_option_ubatch(uint32_t *n_ubatch)
                            .also = "-ub --ubatch-size"};
 }
 
+hypura_option hypura_option_lora(hypura_adapter_list *adapters)
+{
+    return (hypura_option){"lora",
+                           "FILE[:SCALE]",
+                           "apply this LoRA adapter (GGUF); again, or by comma: more of them",
+                           HYPURA_OPTION_ADAPTERS,
+                           .to.adapters = adapters,
+                           .also = "--lora-scaled"};
+}
+
 hypura_option hypura_option_gpu(const char **gpu)
 {
     return (hypura_option){"gpu", "NAME,...", "GPUs to use, as profile lists them, or none (default: as many as help)",

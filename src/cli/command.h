@@ -59,6 +59,7 @@ hypura_option hypura_option_memory(uint64_t *bytes);
 hypura_option hypura_option_weights(hypura_budget *budget);
 hypura_option hypura_option_context(uint32_t *n_context);
 hypura_option hypura_option_ubatch(uint32_t *n_ubatch);
+hypura_option hypura_option_lora(hypura_adapter_list *adapters);
 hypura_option hypura_option_gpu(const char **gpu);
 hypura_option hypura_option_gpu_misses(const char **who);
 hypura_gpu_misses hypura_gpu_misses_of(const char *who);

@@ -54,6 +54,15 @@ typedef struct hypura_choice_list {
     const char *items[HYPURA_MAX_LIST]; /* literals of the option's choices */
 } hypura_choice_list;
 
+#define HYPURA_ADAPTER_PATH_BYTES 4096
+
+/* Of FILE, FILE:SCALE. Items point into paths: it is not to be copied. */
+typedef struct hypura_adapter_list {
+    int n;
+    hypura_adapter items[HYPURA_MAX_ADAPTERS];
+    char paths[HYPURA_MAX_ADAPTERS][HYPURA_ADAPTER_PATH_BYTES];
+} hypura_adapter_list;
+
 typedef enum hypura_option_kind {
     HYPURA_OPTION_FLAG,     /* no argument; to.flag becomes true */
     HYPURA_OPTION_SIZE,     /* bytes or K, M, G (1024); never 0 */
@@ -69,6 +78,7 @@ typedef enum hypura_option_kind {
     HYPURA_OPTION_VRAMS,
     HYPURA_OPTION_UNSIGNEDS, /* each within min..max */
     HYPURA_OPTION_CHOICES,   /* each one of `choices` */
+    HYPURA_OPTION_ADAPTERS,  /* files, each with a number behind a colon or without; given again, more of them */
 } hypura_option_kind;
 
 typedef struct hypura_option {
@@ -90,6 +100,7 @@ typedef struct hypura_option {
         hypura_vram_list *vrams;
         hypura_unsigned_list *unsigneds;
         hypura_choice_list *choice_list;
+        hypura_adapter_list *adapters;
     } to;
     double min; /* inclusive; UNSIGNED, INT, FLOAT, UNSIGNEDS, COUNTS */
     double max;
@@ -119,7 +130,7 @@ typedef struct hypura_arguments {
 
 /* Reads argv[0..argc-1], the words after the command's name. `--opt=value` and
  * `--opt value` are the same; a lone `--` ends the options; of an option given
- * twice the last counts. Fails with HYPURA_ERR_USAGE. */
+ * twice the last counts, but of adapters all. Fails with HYPURA_ERR_USAGE. */
 hypura_status hypura_options_parse(const hypura_syntax *syntax, int argc, char *const *argv,
                                    hypura_arguments *arguments, hypura_error *error);
 

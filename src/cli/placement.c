@@ -105,7 +105,8 @@ void hypura_placement_describe(const hypura_plan *plan, void (*print)(const char
     say_size(&line, plan->kv_bytes, "KV cache");
     say_size(&line, plan->compute_bytes, "compute");
     say_size(&line, plan->draft_bytes, "draft");
-    say_size(&line, plan->overhead_bytes - plan->draft_bytes, "overhead");
+    say_size(&line, plan->adapter_bytes, "adapters");
+    say_size(&line, plan->overhead_bytes - plan->draft_bytes - plan->adapter_bytes, "overhead");
     const uint64_t shared_bytes = plan->unified ? plan->vram_bytes : 0;
     say_size(&line, shared_bytes, "for the GPU");
     print(line.text);
@@ -226,6 +227,7 @@ json_t *hypura_placement_json(const char *path, const hypura_plan *plan)
     hypura_json_integer(&object, "best_ubatch", plan->best_ubatch);
     hypura_json_integer(&object, "overhead_bytes", plan->overhead_bytes);
     hypura_json_integer(&object, "draft_bytes", plan->draft_bytes);
+    hypura_json_integer(&object, "adapter_bytes", plan->adapter_bytes);
     hypura_json_integer(&object, "resident_bytes", plan->resident_bytes);
     hypura_json_integer(&object, "pinned_bytes", plan->pinned_bytes);
     hypura_json_integer(&object, "pool_bytes", plan->pool_bytes);

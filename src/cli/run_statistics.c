@@ -278,6 +278,7 @@ hypura_status hypura_run_statistics_write(const hypura_run_report *report, const
     hypura_json_integer(&object, "accepted_tokens", totals->n_accepted);
     hypura_json_real(&object, "draft_s", totals->draft_s);
     hypura_json_integer(&object, "draft_bytes", plan->draft_bytes);
+    hypura_json_integer(&object, "adapter_bytes", plan->adapter_bytes);
     hypura_json_real(&object, "answer_bytes_read_per_token", ratio((double)totals->bytes_read, (double)totals->tokens));
     hypura_json_integer(&object, "bytes_read", statistics.bytes_read);
     if (statistics.vram_bytes_needed > 0) {

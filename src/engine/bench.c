@@ -280,6 +280,11 @@ static hypura_bench_task base_task(const bench *b)
     snprintf(task.timeline, sizeof(task.timeline), "%s", o->timeline ? o->timeline : "");
     snprintf(task.io_engine, sizeof(task.io_engine), "%s", o->io_engine ? o->io_engine : "");
     snprintf(task.gpu, sizeof(task.gpu), "%s", o->gpu ? o->gpu : "");
+    for (int i = 0; i < o->n_adapters; i++) {
+        snprintf(task.adapters[i], sizeof(task.adapters[i]), "%s", o->adapters[i].path);
+        task.adapter_scales[i] = o->adapters[i].scale;
+    }
+    task.n_adapters = o->n_adapters;
     return task;
 }
 
@@ -336,6 +341,8 @@ static hypura_status plan_cell(bench *b, hypura_bench_cell *cell, const hypura_m
     hypura_preparation prepared;
     hypura_model_options wanted = *limits;
     wanted.path = b->options->path;
+    wanted.adapters = b->options->adapters; /* checked with the first cell */
+    wanted.n_adapters = b->options->n_adapters;
     wanted.n_context = b->report->prompt_tokens + 2 * b->report->tokens;
     wanted.n_ubatch = b->options->ubatch;
     wanted.n_threads = b->options->n_threads;

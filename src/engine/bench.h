@@ -20,6 +20,9 @@ typedef struct hypura_bench_task {
     char route[HYPURA_BENCH_PATH]; /* "": none */
     char io_engine[16];            /* "": the profile's */
     char gpu[256];                 /* "": as many as it takes */
+    char adapters[HYPURA_MAX_ADAPTERS][HYPURA_BENCH_PATH];
+    float adapter_scales[HYPURA_MAX_ADAPTERS];
+    int n_adapters;
     char timeline[HYPURA_BENCH_PATH]; /* file for that of the last token; "": none */
     uint64_t vram_bytes;
     uint64_t gpu_vram_bytes[HYPURA_MAX_GPUS];

@@ -269,6 +269,12 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
                                           .io_limit_bytes_per_s = task->io_limit_bytes_per_s,
                                           .foresight = task->foresight,
                                           .gpu_misses = task->gpu_misses};
+    hypura_adapter adapters[HYPURA_MAX_ADAPTERS];
+    for (int i = 0; i < task->n_adapters; i++) {
+        adapters[i] = (hypura_adapter){.path = task->adapters[i], .scale = task->adapter_scales[i]};
+    }
+    options.adapters = adapters;
+    options.n_adapters = task->n_adapters;
     hypura_prepare_in_form(&options, task->form);
     memcpy(options.gpu_vram_bytes, task->gpu_vram_bytes, sizeof(options.gpu_vram_bytes));
     hypura_model_extras extras = {.profile = &task->profile, .n_sequences = task->n_parallel};

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/size.h"
 #include "base/status.h"
+#include "engine/adapters.h"
 #include "engine/experience.h"
 #include "engine/form_choice.h"
 #include "engine/gpu.h"
@@ -60,6 +61,10 @@ static hypura_status check_options(const hypura_model_options *options, hypura_e
     if (options->n_threads < 0 || options->n_threads > GGML_MAX_N_THREADS) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "%d threads: pass 1 to %d, or 0 for one per core",
                            options->n_threads, GGML_MAX_N_THREADS);
+    }
+    const hypura_status status = hypura_adapters_check(options->adapters, options->n_adapters, error);
+    if (status != HYPURA_OK) {
+        return status;
     }
     return hypura_speculation_wanted(&options->speculation)
                ? hypura_speculation_check(&options->speculation, options->path, error)
@@ -163,6 +168,7 @@ static hypura_status solve(const demand *asked, const hypura_survey *survey, uin
     }
     if (status == HYPURA_OK) {
         prepared->plan->n_threads = n_threads;
+        prepared->plan->adapter_bytes = survey->adapter_bytes;
     }
     if (status == HYPURA_OK && options->plain) {
         const uint64_t bytes = prepared->map->tensor_bytes + survey->device_kv_bytes + survey->device_compute_bytes;
@@ -202,7 +208,7 @@ static hypura_status take_survey(demand *wanted, hypura_preparation *prepared, h
 static hypura_status solve_survey(const demand *wanted, const hypura_survey *survey, uint64_t vocab_bytes,
                                   hypura_preparation *prepared, hypura_error *error)
 {
-    uint64_t more_bytes = vocab_bytes + wanted->reserve_bytes + wanted->speculation.bytes;
+    uint64_t more_bytes = vocab_bytes + wanted->reserve_bytes + wanted->speculation.bytes + survey->adapter_bytes;
     if (wanted->serves) {
         prepared->n_checkpoints = count_checkpoints(survey, wanted->options->memory_bytes);
         more_bytes += prepared->n_checkpoints * survey->checkpoint_bytes;
@@ -363,8 +369,15 @@ static hypura_status prepare(demand *wanted, const hypura_profile *given, uint32
 
     hypura_context_options *context = &prepared->context;
     *context = (hypura_context_options){
-        .n_context = options->n_context, .n_ubatch = options->n_ubatch, .n_threads = 1 /* until the profile tells */};
+        .n_context = options->n_context,
+        .n_ubatch = options->n_ubatch,
+        .n_threads = 1 /* until the profile tells */,
+        .adapters = options->adapters,
+        .n_adapters = options->n_adapters};
     status = hypura_map_open(options->path, &prepared->map, error);
+    if (status == HYPURA_OK) {
+        status = hypura_adapters_check_files(options->adapters, options->n_adapters, prepared->map, error);
+    }
     if (status == HYPURA_OK) {
         status = hypura_gpus_find(options->gpu, &wanted->found, error);
     }

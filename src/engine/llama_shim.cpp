@@ -7,6 +7,7 @@
 #include "common.h"
 #include "ggml-impl.h"
 #include "json-schema-to-grammar.h"
+#include "llama-adapter.h"
 #include "llama-context.h"
 #include "llama-ext.h"
 #include "llama-kv-cache-iswa.h"
@@ -161,6 +162,51 @@ bool hypura_shim_context_bytes(const struct llama_context *ctx, hypura_shim_byte
         return true;
     } catch (const std::exception &) {
         return false;
+    }
+}
+
+bool hypura_shim_apply_adapters(struct llama_context *ctx, struct llama_adapter_lora **adapters, int n, float *scales)
+{
+    bool applied = false;
+    hypura_shim_guard_begin();
+    try {
+        applied = llama_set_adapters_lora(ctx, adapters, (size_t)n, scales) == 0;
+        ctx->sched_reserve();
+    } catch (const std::exception &e) {
+        ggml_log_internal(GGML_LOG_LEVEL_ERROR, "%s\n", e.what());
+        applied = false;
+    }
+    hypura_shim_guard_end();
+    return applied;
+}
+
+bool hypura_shim_adapters_in_order(struct llama_adapter_lora *const *adapters, int n)
+{
+    try {
+        llama_adapter_loras kept;
+        for (int i = 0; i < n; i++) {
+            kept.insert({adapters[i], 1.0f});
+        }
+        int last = n;
+        for (const auto &[adapter, scale] : kept) {
+            if (adapter != adapters[--last]) {
+                return false;
+            }
+        }
+        return last == 0;
+    } catch (const std::exception &) {
+        return false;
+    }
+}
+
+void hypura_shim_adapter_bytes(const struct llama_model *model, uint64_t *host_bytes, uint64_t *device_bytes)
+{
+    *host_bytes = *device_bytes = 0;
+    for (const llama_adapter_lora *adapter : model->loras) {
+        for (const auto &buffer : adapter->bufs) {
+            const bool host = ggml_backend_buffer_is_host(buffer.get());
+            *(host ? host_bytes : device_bytes) += ggml_backend_buffer_get_size(buffer.get());
+        }
     }
 }
 

@@ -45,6 +45,17 @@ typedef struct hypura_shim_bytes {
 /* False when libllama threw. */
 bool hypura_shim_context_bytes(const struct llama_context *ctx, hypura_shim_bytes *bytes);
 
+/* Applies them to all that the context computes from now on, and reserves memory for it, where llama.cpp would only do so
+ * with the first batch. False when libllama threw, or an assertion failed (see guard_begin). */
+bool hypura_shim_apply_adapters(struct llama_context *ctx, struct llama_adapter_lora **adapters, int n, float *scales);
+
+/* Whether llama.cpp would add the adapters in the reverse of this order. It keeps them by address, so that three or more
+ * may come in any, and sums of floats depend on it. */
+bool hypura_shim_adapters_in_order(struct llama_adapter_lora *const *adapters, int n);
+
+/* What the adapters of a model take: in the host's memory, and in that of devices. */
+void hypura_shim_adapter_bytes(const struct llama_model *model, uint64_t *host_bytes, uint64_t *device_bytes);
+
 /* llama_decode and llama_encode, returning when everything has been computed. A GPU
  * that fails while computing makes its backend throw: then GGML_STATUS_FAILED, and
  * the reason is in the log. more: another batch follows at once, which a GPU need not

@@ -7,6 +7,7 @@
 #include "engine/load.h"
 
 #include "base/status.h"
+#include "engine/adapters.h"
 #include "engine/llama_shim.h"
 #include "engine/llama_log.h"
 #include "os/os.h"
@@ -169,6 +170,11 @@ hypura_status hypura_load_context(struct llama_model *model, const hypura_contex
     params.cb_eval = options->on_node;
     params.cb_eval_user_data = options->on_node_user;
 
+    struct llama_adapter_lora *loaded[HYPURA_MAX_ADAPTERS];
+    hypura_status status = hypura_adapters_load(options->adapters, options->n_adapters, model, loaded, error);
+    if (status != HYPURA_OK) {
+        return status;
+    }
     hypura_log_clear();
     hypura_shim_guard_begin();
     *ctx = llama_init_from_model(model, params);
@@ -178,7 +184,12 @@ hypura_status hypura_load_context(struct llama_model *model, const hypura_contex
                                "llama.cpp cannot create a context of %u tokens in pieces of %u", options->n_context,
                                options->n_ubatch);
     }
-    return HYPURA_OK;
+    status = hypura_adapters_apply(options->adapters, options->n_adapters, loaded, *ctx, error);
+    if (status != HYPURA_OK) {
+        llama_free(*ctx);
+        *ctx = NULL;
+    }
+    return status;
 }
 
 /* By the kinds of model and device alone: sums of a prompt are rounded in other places where its parts are others, and

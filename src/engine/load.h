@@ -49,9 +49,11 @@ typedef struct hypura_context_options {
     bool sends_weights; /* prompts of layers that the host holds are computed on a GPU: other bits than without */
     ggml_backend_sched_eval_callback on_node; /* NULL: none; one makes libllama cut its graphs */
     void *on_node_user;
+    const hypura_adapter *adapters; /* that the context's graphs have */
+    int n_adapters;
 } hypura_context_options;
 
-/* With the lock held. */
+/* With the lock held. Adapters are loaded first; they belong to the model. */
 hypura_status hypura_load_context(struct llama_model *model, const hypura_context_options *options,
                                   struct llama_context **ctx, hypura_error *error);
 

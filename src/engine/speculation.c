@@ -133,6 +133,7 @@ static hypura_status survey_draft(const hypura_map *draft, const hypura_context_
     }
     hypura_context_options options = *context;
     options.n_outputs = context->n_sequences;
+    options.n_adapters = 0; /* they are the model's */
     hypura_status status = hypura_survey_take(draft, &options, &none, NULL, &survey, &vocab_bytes, error);
     if (status == HYPURA_OK && survey->kv_bytes == 0) {
         status = hypura_fail(error, HYPURA_ERR_UNSUPPORTED,

@@ -218,7 +218,11 @@ static hypura_status take(const hypura_map *map, const hypura_context_options *o
     survey->compute_bytes = bytes.compute;
     survey->checkpoint_bytes = bytes.checkpoint;
     survey->device_kv_bytes = bytes.device_kv;
-    survey->device_compute_bytes = bytes.device_compute;
+    uint64_t host_bytes;
+    uint64_t device_bytes;
+    hypura_shim_adapter_bytes(model, &host_bytes, &device_bytes);
+    survey->adapter_bytes = host_bytes + device_bytes;
+    survey->device_compute_bytes = bytes.device_compute + device_bytes;
     if (ok && (graph = hypura_shim_graph(ctx, n_sequences, n_sequences, n_sequences)) != NULL) {
         walk(&index, graph, true, others, survey);
     }

@@ -81,7 +81,8 @@ static hypura_status step(verification *v, hypura_error *error)
 {
     const hypura_verify_options *o = v->options;
     const uint64_t n_budgets = (uint64_t)v->n_budgets * (uint64_t)v->n_vram;
-    uint64_t total = (uint64_t)v->n_ubatches * (1 + n_budgets * (uint64_t)v->n_engines);
+    const uint64_t n_plain = o->n_adapters > 0 ? 2 : 1;
+    uint64_t total = (uint64_t)v->n_ubatches * (n_plain + n_budgets * (uint64_t)v->n_engines);
     total = total > v->opened ? total : v->opened + 1; /* plain more often than once */
     if (o->progress && !o->progress(o->progress_user, "verifying", v->opened, total)) {
         return hypura_fail(error, HYPURA_ERR_CANCELLED, "verification was stopped");
@@ -130,6 +131,8 @@ static hypura_status choose_budgets(verification *v, hypura_error *error)
 {
     const hypura_verify_options *o = v->options;
     const hypura_model_options wanted = {.path = o->path,
+                                         .adapters = o->adapters,
+                                         .n_adapters = o->n_adapters,
                                          .gpu = o->gpu,
                                          .n_context = v->n_context,
                                          .n_ubatch = v->ubatches[0],
@@ -226,6 +229,8 @@ static hypura_model_options options_of(const verification *v, uint32_t n_ubatch,
     /* either guess is compared, each with one of the engines */
     const bool by_coactivation = engine && strcmp(engine, "pool") == 0;
     hypura_model_options options = {.path = v->options->path,
+                                    .adapters = v->options->adapters,
+                                    .n_adapters = v->options->n_adapters,
                                     .weights_bytes = limits->weights_bytes,
                                     .gpu = v->options->gpu,
                                     .vram_bytes = limits->vram_bytes,
@@ -244,14 +249,41 @@ static hypura_model_options options_of(const verification *v, uint32_t n_ubatch,
     return options;
 }
 
+static hypura_status open_with(verification *v, const hypura_model_options *options, hypura_model **model,
+                               hypura_error *error)
+{
+    const hypura_model_extras extras = {
+        .profile = &v->profile, .all_logits = true, .gpus = v->over_gpus ? &v->setup.gpus : NULL};
+    hypura_status status = step(v, error);
+    return status == HYPURA_OK ? hypura_model_open_with(options, &extras, model, error) : status;
+}
+
 static hypura_status open_model(verification *v, uint32_t n_ubatch, const verify_limits *limits, const char *engine,
                                 hypura_model **model, hypura_error *error)
 {
     const hypura_model_options options = options_of(v, n_ubatch, limits, engine);
-    const hypura_model_extras extras = {
-        .profile = &v->profile, .all_logits = true, .gpus = v->over_gpus ? &v->setup.gpus : NULL};
-    hypura_status status = step(v, error);
-    return status == HYPURA_OK ? hypura_model_open_with(&options, &extras, model, error) : status;
+    return open_with(v, &options, model, error);
+}
+
+/* Plain libllama without the adapters puts out something else, or nothing would be compared that has to do with them. */
+static hypura_status check_adapters(verification *v, uint32_t n_ubatch, hypura_error *error)
+{
+    const verify_limits none = {.weights_bytes = 0};
+    hypura_model_options options = options_of(v, n_ubatch, &none, NULL);
+    hypura_model *model = NULL;
+    uint64_t differing = 0;
+    options.n_adapters = 0;
+    hypura_status status = open_with(v, &options, &model, error);
+    if (status == HYPURA_OK) {
+        status = hypura_script_follow(model, &v->scripts[0], &differing, error);
+    }
+    hypura_model_close(model);
+    if (status == HYPURA_OK && differing == 0) {
+        status = hypura_fail(error, HYPURA_ERR_USAGE,
+                             "no logit of a prompt of %u tokens changes with %s: there is nothing of it to verify",
+                             v->prompts[0], v->options->adapters[0].path);
+    }
+    return status;
 }
 
 /* Opens plain libllama and writes the scripts. *n_ubatch grows where the model
@@ -273,6 +305,9 @@ static hypura_status write_scripts(verification *v, uint32_t *n_ubatch, hypura_e
         status = hypura_script_write(model, v->prompts[i], v->n_steps, &budget, &v->scripts[i], error);
     }
     hypura_model_close(model);
+    if (status == HYPURA_OK && v->options->n_adapters > 0) {
+        status = check_adapters(v, *n_ubatch, error);
+    }
     return status == HYPURA_OK ? status : hypura_fail_prefix(error, "plain llama.cpp");
 }
 

@@ -30,8 +30,9 @@ typedef struct hypura_survey {
     uint64_t    kv_bytes; /* in the host's memory */
     uint64_t    compute_bytes;
     uint64_t    checkpoint_bytes; /* a copy of what no conversation can take back token by token; of all of them */
+    uint64_t    adapter_bytes; /* of all adapters, wherever they lie */
     uint64_t    device_kv_bytes; /* in that of the one GPU that the survey was taken with, all layers on it */
-    uint64_t    device_compute_bytes;
+    uint64_t    device_compute_bytes; /* with the adapters that lie there */
     uint32_t    n_context;
     uint32_t    n_ubatch;
 } hypura_survey;

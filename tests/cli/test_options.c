@@ -30,6 +30,7 @@ typedef struct values {
     hypura_budget_list budgets;
     hypura_unsigned_list counts;
     hypura_choice_list engines;
+    hypura_adapter_list adapters;
 } values;
 
 static const char *const engines[] = {"uring", "pool", NULL};
@@ -51,6 +52,7 @@ static hypura_status parse(const char *const *words, values *to, hypura_argument
         {"budgets", "SIZE,...", "budgets", HYPURA_OPTION_BUDGETS, .to.budgets = &to->budgets},
         {"counts", "N,...", "counts", HYPURA_OPTION_UNSIGNEDS, .to.unsigneds = &to->counts, .min = 1, .max = 100},
         {"engines", "NAME,...", "choices", HYPURA_OPTION_CHOICES, .to.choice_list = &to->engines, .choices = engines},
+        {"adapters", "FILE,...", "adapters", HYPURA_OPTION_ADAPTERS, .to.adapters = &to->adapters},
     };
     const hypura_syntax syntax = {"test", "MODEL", 1, "About.\n", options, sizeof options / sizeof *options, NULL, 0};
     char *argv[MAX_WORDS];
@@ -125,6 +127,37 @@ static void test_lists(void **state)
                      HYPURA_OK);
     assert_int_equal(to.counts.n, 1);
     assert_int_equal(to.counts.items[0], 9);
+}
+
+static void expect_adapter(const values *to, int i, const char *path, float scale)
+{
+    assert_true(i < to->adapters.n);
+    assert_string_equal(to->adapters.items[i].path, path);
+    assert_true(to->adapters.items[i].scale == scale);
+}
+
+static void test_adapters_add_up(void **state)
+{
+    (void)state;
+    static const char *const wrong[] = {"",     ":1",     "a,",     ",a",       "a:",        "a:x",  "a:1x",
+                                        "a: 1", "a:0x10", "a:nan",  "a:inf",    "a:1e999",   "a:1,", "a:1e39",
+                                        "a:--1", "1,2,3,4,5,6,7,8,9"};
+    values to;
+    hypura_arguments arguments;
+    hypura_error error;
+    assert_int_equal(parse((const char *[]){"m", "--adapters", "a.gguf,b:0.5", "--adapters=d:e/c:d:-2e-1", "--adapters", "x:/y", NULL},
+                           &to, &arguments, &error),
+                     HYPURA_OK);
+    assert_int_equal(to.adapters.n, 4);
+    expect_adapter(&to, 0, "a.gguf", 1.0f);
+    expect_adapter(&to, 1, "b", 0.5f);
+    expect_adapter(&to, 2, "d:e/c:d", -0.2f);
+    expect_adapter(&to, 3, "x:/y", 1.0f);
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        if (parse((const char *[]){"m", "--adapters", wrong[i], NULL}, &to, &arguments, &error) != HYPURA_ERR_USAGE) {
+            fail_msg("'%s' was taken", wrong[i]);
+        }
+    }
 }
 
 static void test_list_is_bounded(void **state)
@@ -301,6 +334,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_size_that_may_be_none),
         cmocka_unit_test(test_every_kind),        cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_adapters_add_up),
         cmocka_unit_test(test_list_is_bounded),   cmocka_unit_test(test_dashes),
         cmocka_unit_test(test_refused),           cmocka_unit_test(test_help_text),
         cmocka_unit_test(test_help_is_met_first), cmocka_unit_test(test_nearest_name),

@@ -49,6 +49,9 @@ static const struct {
     {{"run", "moe.gguf", "--spec-type", "draft-simple"}, 2, NULL, "draft-simple needs a --draft"},
     {{"run", "moe.gguf", "--server", "http://x", "--draft", "moe.gguf"}, 2, NULL, "--server and --draft exclude"},
     {{"bench", "moe.gguf", "-md", "moe.gguf"}, 2, NULL, "(run and serve take --draft and --spec-type)"},
+    {{"run", "moe", "--server", "http://x", "--lora", "a.gguf"}, 2, NULL, "--server and --lora exclude"},
+    {{"run", "moe.gguf", "--lora", "a.gguf:half"}, 2, NULL, "option --lora: 'half' is not a number"},
+    {{"run", "moe.gguf", "-p", "hello", "--lora", "a.gguf:0.5"}, 0, "[1] hello\n", "adapter    a.gguf, scale 0.5"},
     {{"run", "moe.gguf", "--raw", "--system", "x"}, 2, NULL, "--raw and --system exclude"},
     {{"run", "moe.gguf", "-j", "{}", "--grammar=x"}, 2, NULL, "--grammar and --json-schema exclude"},
     {{"run", "moe", "--server=http://x", "--chat-template-file=t"}, 2, NULL, "--server and --template"},
@@ -359,7 +362,7 @@ static void test_estimate_json(void **state)
     process run = RUN("estimate", "moe.gguf", "--memory", "3G", "--context", "128", "--json");
     driver_expect(&run, 0, NULL, NULL);
     json_t *object = driver_object(
-        run.output, "model mode memory_bytes weights_bytes kv_bytes compute_bytes ubatch threads best_ubatch overhead_bytes draft_bytes resident_bytes "
+        run.output, "model mode memory_bytes weights_bytes kv_bytes compute_bytes ubatch threads best_ubatch overhead_bytes draft_bytes adapter_bytes resident_bytes "
                     "pinned_bytes pool_bytes ring_bytes nvme_bytes floor_weights_bytes floor_memory_bytes "
                     "ring_slot_bytes ring_slots prefetch_depth io_block_bytes io_depth pools decode_tok_s "
                     "bound_tok_s bound_by hit_rate read_bytes_per_token compute_s learned");
