@@ -19,6 +19,11 @@ const int n_fault_cases = (int)(sizeof(fault_cases) / sizeof(fault_cases[0]));
 
 const char *const fault_engines[2] = {"uring", "pool"};
 
+const char *faults_engine(int number)
+{
+    return fault_engines[number % 2 == 0 && hypura_io_engine_available(fault_engines[0]) ? 0 : 1];
+}
+
 static char folder[] = "/tmp/hypura-faults-XXXXXX";
 
 const char *faults_model(const char *file)

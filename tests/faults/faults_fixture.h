@@ -27,7 +27,9 @@ typedef struct fault_case {
 extern const fault_case fault_cases[];
 extern const int n_fault_cases;
 
-extern const char *const fault_engines[2];
+extern const char *const fault_engines[2]; /* the first one may be forbidden here */
+/* The first one where the number is even and the kernel allows it, else the second. */
+const char *faults_engine(int number);
 
 /* The model's own file, which tests leave alone, and a new copy of it, all its parts,
  * in the folder of this process. Valid until the next call. */

@@ -106,7 +106,7 @@ static void between_decodes(void **state)
         hypura_script script;
         faults_script(c, &script);
         for (int k = 0; k < N_CHANGES; k++) {
-            hypura_model *model = faults_open(c, faults_copy(c->file), fault_engines[k % 2], NULL, NULL);
+            hypura_model *model = faults_open(c, faults_copy(c->file), faults_engine(k), NULL, NULL);
             hypura_error error;
             uint64_t differing = 0;
             faults_expect_right(model, &script);
@@ -174,7 +174,7 @@ static void while_it_opens(void **state)
             hypura_error error;
             snprintf(path, sizeof(path), "%s", faults_copy(c->file));
             trap t = {.apply = changes[k].apply, .path = path};
-            const hypura_status status = faults_try_open(c, path, fault_engines[k % 2], spring, &t, &model, &error);
+            const hypura_status status = faults_try_open(c, path, faults_engine(k), spring, &t, &model, &error);
             assert_null(t.apply);
             assert_null(model);
             faults_expect(HYPURA_ERR_IO, status, &error, path);

@@ -100,14 +100,19 @@ static inline bool fixture_untouched(const unsigned char *data, size_t bytes)
     return true;
 }
 
-/* Opens the fixture with this engine, or skips the test where the engine does
- * not work. */
-static inline hypura_io *fixture_open(hypura_io_options options, const char *engine)
+/* Skips the test where the engine does not work. */
+static inline void fixture_require(const char *engine)
 {
     if (!hypura_io_engine_available(engine)) {
         print_message("engine %s does not work here\n", engine);
         skip();
     }
+}
+
+/* Opens the fixture with this engine, or skips the test. */
+static inline hypura_io *fixture_open(hypura_io_options options, const char *engine)
+{
+    fixture_require(engine);
     const char *const paths[] = {fixture_path};
     options.engine = engine;
     options.paths = paths;

@@ -141,6 +141,7 @@ static void copy_fixture(char *path)
 
 static void a_file_cut_while_open_says_so(void **state)
 {
+    fixture_require(*state);
     for (int buffered = 0; buffered < 2; buffered++) {
         char path[] = "./hypura-io-cut-XXXXXX";
         copy_fixture(path);
@@ -172,6 +173,7 @@ static void a_file_cut_while_open_says_so(void **state)
 
 static void a_removed_file_is_read_to_its_end(void **state)
 {
+    fixture_require(*state);
     char path[] = "./hypura-io-gone-XXXXXX";
     copy_fixture(path);
     const char *const paths[] = {path};

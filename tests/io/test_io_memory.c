@@ -31,9 +31,7 @@ static void reading_allocates_nothing(void **state)
 
 static void every_failing_allocation_of_open_is_an_error(void **state)
 {
-    if (!hypura_io_engine_available(*state)) {
-        skip();
-    }
+    fixture_require(*state);
     const char *const paths[] = {fixture_path, fixture_path};
     hypura_io_options options = {.engine = *state, .paths = paths, .n_paths = 2, .depth = 4};
     for (uint64_t nth = 1;; nth++) {

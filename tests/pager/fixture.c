@@ -181,6 +181,11 @@ bool fixture_expert_is_right(const fixture *f, hypura_pager *pager, int bundle, 
     return true;
 }
 
+const char *fixture_engine(size_t number)
+{
+    return number % 2 == 0 && hypura_io_engine_available("uring") ? "uring" : "pool";
+}
+
 hypura_pager *fixture_open_pager(fixture *f, const char *engine, hypura_io_hook hook, void *user)
 {
     hypura_pager              *pager = NULL;

@@ -49,6 +49,9 @@ bool fixture_is(const char *bytes, uint64_t offset, uint64_t n);
 /* True when every matrix of the expert lies in this slot as in the file. */
 bool fixture_expert_is_right(const fixture *f, hypura_pager *pager, int bundle, uint32_t expert, uint32_t slot);
 
+/* io_uring where the number is even and the kernel allows it, else the pool. */
+const char *fixture_engine(size_t number);
+
 /* A pager over the fixture; engine NULL: the best there is. Fails the test when it cannot be opened. */
 hypura_pager *fixture_open_pager(fixture *f, const char *engine, hypura_io_hook hook, void *user);
 

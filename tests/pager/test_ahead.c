@@ -15,8 +15,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static const char *const engines[] = {"uring", "pool"};
-
 /* Requests of 4096 bytes: a matrix takes several. */
 static const fixture_options shape = {
     .expert_bytes = {8192, 16384, 12320}, .n_slots = 8, .n_ring_slots = 3, .pinned_rows = 0};
@@ -99,7 +97,7 @@ static void a_right_guess_is_a_hit(void **state)
     for (size_t e = 0; e < 2; e++) {
         fixture f;
         fixture_open(&f, &shape);
-        hypura_pager *pager = open_pager(&f, engines[e], NULL, NULL);
+        hypura_pager *pager = open_pager(&f, fixture_engine(e), NULL, NULL);
         const uint32_t guess[] = {3, 14, 7};
         const uint32_t selected[] = {7, 3};
         hypura_pager_enter(pager);
@@ -134,7 +132,7 @@ static void guesses_change_no_byte(void **state)
     for (size_t e = 0; e < 2; e++) {
         fixture f;
         fixture_open(&f, &shape);
-        hypura_pager *pager = open_pager(&f, engines[e], NULL, NULL);
+        hypura_pager *pager = open_pager(&f, fixture_engine(e), NULL, NULL);
         srand(11);
         hypura_pager_enter(pager);
         for (int round = 0; round < 240; round++) {
@@ -385,7 +383,7 @@ static void a_guess_that_cannot_be_read_fails_nobody(void **state)
         fixture f;
         fixture_open(&f, &shape);
         disturbance    d = {false};
-        hypura_pager  *pager = open_pager(&f, engines[e], disturb, &d);
+        hypura_pager  *pager = open_pager(&f, fixture_engine(e), disturb, &d);
         const uint32_t guess[] = {3, 14, 7};
         hypura_pager_enter(pager);
         const unsigned seen = atomic_load(&d.n_seen);
@@ -414,7 +412,7 @@ static void a_wrong_guess_is_dropped(void **state)
         fixture f;
         fixture_open(&f, &shape);
         disturbance    d = {false};
-        hypura_pager  *pager = open_pager(&f, engines[e], disturb, &d);
+        hypura_pager  *pager = open_pager(&f, fixture_engine(e), disturb, &d);
         const uint32_t guess[] = {0, 1, 2, 3};
         const uint32_t selected[] = {8, 9};
         hypura_pager_enter(pager);
@@ -448,7 +446,7 @@ static void few_tokens_of_a_prompt_reach_the_last_layer(void **state)
     };
     fixture f;
     fixture_open(&f, &shape);
-    hypura_pager  *pager = open_pager(&f, engines[0], NULL, NULL);
+    hypura_pager  *pager = open_pager(&f, fixture_engine(0), NULL, NULL);
     hypura_pager_enter(pager);
     for (size_t i = 0; i < sizeof(batches) / sizeof(batches[0]); i++) {
         for (int bundle = 0; bundle < FIXTURE_LAYERS && batches[i].n_tokens[bundle] > 0; bundle++) {
@@ -469,7 +467,7 @@ static void closing_with_a_guess_under_way(void **state)
     for (int i = 0; i < 20; i++) {
         fixture f;
         fixture_open(&f, &shape);
-        hypura_pager  *pager = open_pager(&f, engines[i % 2], NULL, NULL);
+        hypura_pager  *pager = open_pager(&f, fixture_engine((size_t)i), NULL, NULL);
         const uint32_t guess[] = {0, 5, 9};
         hypura_pager_enter(pager);
         hypura_pager_expect_experts(pager, 2, guess, 3, HYPURA_LIKELY);

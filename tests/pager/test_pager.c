@@ -16,8 +16,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char *const engines[] = {"uring", "pool"};
-
 static void leases_hold_the_right_bytes(void **state)
 {
     (void)state;
@@ -30,7 +28,7 @@ static void leases_hold_the_right_bytes(void **state)
         for (size_t e = 0; e < 2; e++) {
             fixture f;
             fixture_open(&f, &shapes[s]);
-            hypura_pager *pager = fixture_open_pager(&f, engines[e], NULL, NULL);
+            hypura_pager *pager = fixture_open_pager(&f, fixture_engine(e), NULL, NULL);
             hypura_pager_enter(pager);
             srand(7);
             for (int round = 0; round < 200; round++) {
@@ -47,7 +45,7 @@ static void leases_hold_the_right_bytes(void **state)
             assert_true(statistics.n_evictions > 0);
             assert_true(statistics.bytes_hit > 0);
             assert_true(statistics.bytes_needed > statistics.bytes_hit);
-            assert_string_equal(statistics.io_engine, engines[e]);
+            assert_string_equal(statistics.io_engine, fixture_engine(e));
             hypura_pager_close(pager);
             fixture_close(&f);
         }
@@ -133,7 +131,7 @@ static void ring_follows_and_recovers_the_order(void **state)
     for (size_t e = 0; e < 2; e++) {
         fixture f;
         fixture_open(&f, &fixture_defaults);
-        hypura_pager *pager = fixture_open_pager(&f, engines[e], NULL, NULL);
+        hypura_pager *pager = fixture_open_pager(&f, fixture_engine(e), NULL, NULL);
         hypura_pager_enter(pager);
         for (int token = 0; token < 4; token++) {
             fixture_pass_dense(&f, pager, 0, FIXTURE_DENSE);
@@ -322,7 +320,7 @@ static void every_fault_is_told_or_healed(void **state)
             uint64_t n_reads = 1;
             int      n_failed = 0;
             for (uint64_t nth = 0; nth <= n_reads; nth += nth < 40 ? 1 : 9) {
-                n_failed += disturb(&f, engines[e], fault, nth, &n_reads);
+                n_failed += disturb(&f, fixture_engine(e), fault, nth, &n_reads);
             }
             if (fault == FAULT_FAIL) {
                 assert_true(n_failed > 20);
@@ -414,7 +412,7 @@ static void closing_with_reads_under_way(void **state)
     for (int round = 0; round < 20; round++) {
         fixture f;
         fixture_open(&f, &fixture_defaults);
-        hypura_pager  *pager = fixture_open_pager(&f, engines[round % 2], NULL, NULL);
+        hypura_pager  *pager = fixture_open_pager(&f, fixture_engine((size_t)round), NULL, NULL);
         const uint32_t experts[6] = {0, 1, 2, 3, 4, 5};
         uint32_t       slots[6];
         hypura_pager_enter(pager);

@@ -16,8 +16,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static const char *const engines[] = {"uring", "pool"};
-
 /* How many pages of the slots from `first` on are taken. */
 static size_t pages_taken(const fixture *f, hypura_pager *pager, uint32_t first)
 {
@@ -175,7 +173,7 @@ static void resizing_changes_no_byte(void **state)
         const bool failing = e % 2 == 0;
         fixture    f;
         fixture_open(&f, &fixture_defaults);
-        hypura_pager *pager = fixture_open_pager(&f, engines[e / 2], failing ? fail_some : NULL, NULL);
+        hypura_pager *pager = fixture_open_pager(&f, fixture_engine(e / 2), failing ? fail_some : NULL, NULL);
         uint32_t      n_right = 0;
         resizer       resizers[2];
         pthread_t     threads[2];
