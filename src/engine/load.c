@@ -10,6 +10,7 @@
 #include "engine/adapters.h"
 #include "engine/llama_shim.h"
 #include "engine/llama_log.h"
+#include "io/files.h"
 #include "os/os.h"
 #include "pager/repack.h"
 
@@ -74,6 +75,33 @@ static bool on_progress(float fraction, void *user)
     return !p->cancelled;
 }
 
+static hypura_status load_files(const hypura_map *map, hypura_load_kind kind, struct llama_model_params params,
+                                const load_progress *state, struct llama_model **model, hypura_error *error)
+{
+    const char **paths = malloc((size_t)map->n_files * sizeof(*paths));
+    if (!paths) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "%s: no memory for the list of files", map->path);
+    }
+    for (int i = 0; i < map->n_files; i++) {
+        paths[i] = map->files[i];
+    }
+    hypura_log_clear();
+    hypura_shim_guard_begin();
+    hypura_llama_mmap_prefetch = kind != HYPURA_LOAD_PAGED;
+    *model = llama_model_load_from_splits(paths, (size_t)map->n_files, params);
+    hypura_llama_mmap_prefetch = 1;
+    hypura_shim_guard_end();
+    free(paths);
+
+    if (*model) {
+        return HYPURA_OK;
+    }
+    if (state->cancelled) {
+        return hypura_fail(error, HYPURA_ERR_CANCELLED, "%s: loading was stopped", map->path);
+    }
+    return hypura_log_fail(error, HYPURA_ERR_BACKEND, "%s: llama.cpp cannot load this model", map->path);
+}
+
 hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, const hypura_load_gpu *gpu,
                                 hypura_form form, hypura_progress_fn progress, void *progress_user,
                                 struct llama_model **model, hypura_error *error)
@@ -126,28 +154,20 @@ hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, co
         break;
     }
 
-    const char **paths = malloc((size_t)map->n_files * sizeof(*paths));
-    if (!paths) {
-        return hypura_fail(error, HYPURA_ERR_MEMORY, "%s: no memory for the list of files", map->path);
+    /* libllama reads what stays itself: nobody else would notice a file that is written to meanwhile. */
+    hypura_io_table files;
+    hypura_status status = hypura_io_files_open(&files, map->files, map->n_files, false, error);
+    if (status == HYPURA_OK) {
+        status = load_files(map, kind, params, &state, model, error);
+        hypura_error changed;
+        if (status != HYPURA_ERR_CANCELLED && hypura_io_files_check_paths(&files, &changed) != HYPURA_OK) {
+            llama_model_free(*model);
+            *model = NULL;
+            status = hypura_fail(error, changed.status, "%s", changed.message);
+        }
     }
-    for (int i = 0; i < map->n_files; i++) {
-        paths[i] = map->files[i];
-    }
-    hypura_log_clear();
-    hypura_shim_guard_begin();
-    hypura_llama_mmap_prefetch = kind != HYPURA_LOAD_PAGED;
-    *model = llama_model_load_from_splits(paths, (size_t)map->n_files, params);
-    hypura_llama_mmap_prefetch = 1;
-    hypura_shim_guard_end();
-    free(paths);
-
-    if (*model) {
-        return HYPURA_OK;
-    }
-    if (state.cancelled) {
-        return hypura_fail(error, HYPURA_ERR_CANCELLED, "%s: loading was stopped", map->path);
-    }
-    return hypura_log_fail(error, HYPURA_ERR_BACKEND, "%s: llama.cpp cannot load this model", map->path);
+    hypura_io_files_close(&files);
+    return status;
 }
 
 hypura_status hypura_load_context(struct llama_model *model, const hypura_context_options *options,

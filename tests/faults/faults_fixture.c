@@ -57,6 +57,22 @@ bool faults_foresees(const char *engine)
     return engine && strcmp(engine, "pool") == 0;
 }
 
+typedef struct wire {
+    hypura_io_hook hook;
+    void *user;
+} wire;
+
+static bool on_loading(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    wire *w = user;
+    (void)done;
+    (void)total;
+    if (w->hook && strcmp(what, "loading") == 0) {
+        w->hook(w->user, 0, 0);
+    }
+    return true;
+}
+
 hypura_status faults_try_open(const fault_case *c, const char *path, const char *engine, hypura_io_hook hook,
                               void *user, hypura_model **model, hypura_error *error)
 {
@@ -74,6 +90,7 @@ hypura_status faults_try_open(const fault_case *c, const char *path, const char 
         .direct_bytes_per_s = 1e9,
         .read_latency_us = 100,
     };
+    wire loading = {hook, user};
     const hypura_model_extras extras = {.profile = &profile, .all_logits = true, .io_hook = hook, .io_hook_user = user};
     const hypura_model_options options = {.path = path,
                                           .weights_bytes = c->weights_bytes,
@@ -84,6 +101,8 @@ hypura_status faults_try_open(const fault_case *c, const char *path, const char 
                                           .plain = c->weights_bytes == 0,
                                           .no_repack = !c->repack,
                                           .io_engine = engine,
+                                          .progress = c->mode == HYPURA_MODE_RESIDENT ? on_loading : NULL,
+                                          .progress_user = &loading,
                                           .foresight = faults_foresees(engine) ? HYPURA_FORESIGHT_ON : HYPURA_FORESIGHT_OFF};
     return hypura_model_open_with(&options, &extras, model, error);
 }

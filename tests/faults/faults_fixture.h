@@ -43,7 +43,8 @@ const char *faults_cache_dir(void);
  * is measured would decide otherwise. A guess that fails is no failure of the decode. */
 bool faults_foresees(const char *engine);
 
-/* Opens with a machine's profile made up, so that nothing is measured. */
+/* Opens with a machine's profile made up, so that nothing is measured. The hook sees each read of
+ * the pager, or, where all is held, libllama's progress while it loads. */
 hypura_status faults_try_open(const fault_case *c, const char *path, const char *engine, hypura_io_hook hook,
                               void *user, hypura_model **model, hypura_error *error);
 /* The same, which has to succeed, in the mode of the case. */

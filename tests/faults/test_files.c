@@ -182,12 +182,37 @@ static void while_it_opens(void **state)
     }
 }
 
+/* libllama reads all of it then, and tells nobody when half is from before and half from after. */
+static void while_a_resident_model_opens(void **state)
+{
+    (void)state;
+    const fault_case cases[] = {
+        {.file = "moe-lead-q4_0.gguf", .weights_bytes = 1 << 30, .mode = HYPURA_MODE_RESIDENT},
+        {.file = "moe-lead-q4_0.gguf", .weights_bytes = 1 << 30, .mode = HYPURA_MODE_RESIDENT, .repack = true},
+        {.file = "moe-lead-q4_0.gguf", .mode = HYPURA_MODE_RESIDENT}, /* plain llama.cpp */
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        for (int k = 0; k < N_CHANGES; k++) {
+            char path[1024];
+            hypura_model *model = NULL;
+            hypura_error error;
+            snprintf(path, sizeof(path), "%s", faults_copy(cases[i].file));
+            trap t = {.apply = changes[k].apply, .path = path};
+            const hypura_status status = faults_try_open(&cases[i], path, NULL, spring, &t, &model, &error);
+            assert_null(t.apply);
+            assert_null(model);
+            faults_expect(HYPURA_ERR_IO, status, &error, path);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(between_decodes),
         cmocka_unit_test(of_a_resident_model),
         cmocka_unit_test(while_it_opens),
+        cmocka_unit_test(while_a_resident_model_opens),
     };
     return cmocka_run_group_tests_name("faults files", tests, faults_setup, faults_teardown);
 }
