@@ -476,12 +476,42 @@ static hypura_status place_tensors(cursor *c, hypura_gguf *gguf)
 
 /* ---- the header ---- */
 
+/* Files that get a model's name by mistake, by their first four bytes. */
+static const struct {
+    char begin[5];
+    const char *is;
+} mistaken[] = {
+    {"vers", "it may be a pointer of Git LFS in place of the model: git lfs pull fetches that"},
+    {"<!DO", "it is a web page: fetch the model again, by the link to the file itself"},
+    {"<!do", "it is a web page: fetch the model again, by the link to the file itself"},
+    {"<htm", "it is a web page: fetch the model again, by the link to the file itself"},
+    {"PK\3\4", "it is an archive, or a model of PyTorch: llama.cpp's convert_hf_to_gguf.py makes GGUFs of those"},
+    {"lmgg", "it is a model of an old form of llama.cpp: convert the original again"},
+    {"fmgg", "it is a model of an old form of llama.cpp: convert the original again"},
+    {"tjgg", "it is a model of an old form of llama.cpp: convert the original again"},
+    {"algg", "it is a LoRA adapter of an old form of llama.cpp, no model"},
+};
+
+/* magic: what is there in place of GGUF's. */
+static hypura_status fail_magic(cursor *c, const char *magic)
+{
+    char next[5]; /* safetensors: eight bytes for the length of a header, which is JSON */
+    const char *is = "it is no GGUF model";
+    for (size_t i = 0; i < sizeof(mistaken) / sizeof(*mistaken); i++) {
+        is = memcmp(magic, mistaken[i].begin, 4) == 0 ? mistaken[i].is : is;
+    }
+    if (bytes_left(c) >= sizeof(next) && take(c, next, sizeof(next)) == HYPURA_OK && memcmp(next, "\0\0\0\0{", 5) == 0) {
+        is = "it is a model in safetensors: llama.cpp's convert_hf_to_gguf.py makes GGUFs of those";
+    }
+    return FAIL(c, "the file does not start with 'GGUF': %s", is);
+}
+
 static hypura_status take_version(cursor *c, uint32_t *version)
 {
     char magic[4];
     hypura_status status = take(c, magic, sizeof(magic));
     if (status == HYPURA_OK && memcmp(magic, "GGUF", 4) != 0) {
-        return FAIL(c, "the file does not start with 'GGUF': it is no GGUF model");
+        return fail_magic(c, magic);
     }
     uint64_t number = 0;
     status = status == HYPURA_OK ? take_number(c, 4, &number) : status;
@@ -492,7 +522,8 @@ static hypura_status take_version(cursor *c, uint32_t *version)
         return FAIL(c, "the file is big endian, only little endian is supported: convert the model again");
     }
     if (number < 2 || number > 3) {
-        return FAIL(c, "GGUF version %" PRIu64 " is not supported (2 and 3 are)", number);
+        return FAIL(c, "GGUF version %" PRIu64 " is not supported (2 and 3 are): %s", number,
+                    number < 2 ? "convert the model again" : "the file is newer than this program, or damaged");
     }
     *version = (uint32_t)number;
     return HYPURA_OK;

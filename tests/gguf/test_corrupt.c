@@ -59,7 +59,7 @@ static const mutation mutations[] = {
     {"magic", AT(magic), 0, 'X', 1, {"does not start with 'GGUF'"}},
     {"version 0", AT(version), 0, 0, 4, {"version 0 is not supported"}},
     {"version 1", AT(version), 0, 1, 4, {"version 1 is not supported"}},
-    {"version 4", AT(version), 0, 4, 4, {"version 4 is not supported"}},
+    {"version 4", AT(version), 0, 4, 4, {"version 4 is not supported", "newer than this program"}},
     {"big endian", AT(version), 0, 0x03000000, 4, {"big endian", "little endian"}},
     {"tensor count", AT(n_tensors), 0, UINT64_MAX, 8, {"18446744073709551615 tensors", "truncated or damaged"}},
     {"tensor count that fits a larger file", AT(n_tensors), 0, 100, 8, {"100 tensors cannot fit"}},
@@ -178,6 +178,35 @@ static void test_mutations(void **state)
             fail_msg("%s: %s: %s", m->what, hypura_status_name(status), error.message);
         }
         gguf_file_free(&file);
+    }
+}
+
+/* What people have in a model's place: the message says what it is. */
+static void test_mistaken(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *data;
+        size_t bytes;
+        const char *word;
+    } files[] = {
+#define FILE_OF(text, word) {text, sizeof(text) - 1, word}
+        FILE_OF("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+        FILE_OF("<!DOCTYPE html><html><title>404</title></html>", "a web page"),
+        FILE_OF("<html></html>", "a web page"),
+        FILE_OF("PK\3\4" "archive/data.pkl", "PyTorch"),
+        FILE_OF("\x50\0\0\0\0\0\0\0{\"__metadata__\":{}}", "safetensors"),
+        FILE_OF("tjgg\3\0\0\0", "an old form"),
+        FILE_OF("\x50\0\0\0\0\0\0\1{\"__metadata__\":{}}", "it is no GGUF model"), /* no header is so long */
+        FILE_OF("\x50\0\0\0\0\0\0", "it is no GGUF model"),
+        FILE_OF("abcd", "it is no GGUF model"),
+    };
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        hypura_error error = {0};
+        assert_int_equal(open_bytes(files[i].data, files[i].bytes, &error), HYPURA_ERR_FORMAT);
+        if (!strstr(error.message, files[i].word) || !strstr(error.message, "does not start with 'GGUF'")) {
+            fail_msg("%zu: %s", i, error.message);
+        }
     }
 }
 
@@ -365,6 +394,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sound),
         cmocka_unit_test(test_mutations),
+        cmocka_unit_test(test_mistaken),
         cmocka_unit_test(test_duplicates),
         cmocka_unit_test(test_types_of_keys),
         cmocka_unit_test(test_other_files),
