@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "os/os.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,10 +82,10 @@ hypura_status hypura_io_open(const hypura_io_options *options, hypura_io **opene
         return hypura_fail(error, HYPURA_ERR_USAGE, "there is no I/O engine \"%s\" in this build; try \"%s\"",
                            options->engine == NULL ? "" : options->engine, hypura_io_pool.name);
     }
+    errno = 0;
     if (!engine->available()) {
-        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
-                           "the I/O engine \"%s\" does not work here (kernel too old, or forbidden); try \"%s\"",
-                           engine->name, hypura_io_pool.name);
+        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "the I/O engine \"%s\" does not work here (%s); try \"%s\"",
+                           engine->name, errno != 0 ? strerror(errno) : "the kernel is too old", hypura_io_pool.name);
     }
     if (options->n_paths < 1 || options->n_paths > MAX_FILES || options->depth > MAX_DEPTH ||
         options->max_reads > MAX_READS || options->block_bytes > IO_MAX_BLOCK_BYTES) {

@@ -46,7 +46,9 @@ typedef struct uring {
 static bool uring_available(void)
 {
     struct io_uring ring;
-    if (io_uring_queue_init(2, &ring, 0) != 0) {
+    const int refused = io_uring_queue_init(2, &ring, 0);
+    if (refused != 0) {
+        errno = -refused;
         return false;
     }
     struct io_uring_probe *probe = io_uring_get_probe_ring(&ring);

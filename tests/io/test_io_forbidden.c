@@ -29,6 +29,7 @@ static void the_pool_takes_over_and_uring_is_refused(void **state)
     assert_true(hypura_io_open(&options, &io, &error) != HYPURA_OK);
     assert_null(io);
     assert_non_null(strstr(error.message, "\"uring\""));
+    assert_non_null(strstr(error.message, strerror(EPERM)));
     assert_non_null(strstr(error.message, "\"pool\""));
 }
 
