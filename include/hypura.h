@@ -597,6 +597,8 @@ typedef struct hypura_generate_options {
     /* What the answer has to be, to its end; one of them. */
     const char     *grammar;     /* GBNF, from its rule "root"; NULL: none */
     const char     *json_schema; /* NULL: none */
+    const char *const *stop;     /* texts that end the answer and are no part of it; none is "" */
+    int             n_stop;
     uint32_t        max_tokens; /* 0: until the model ends or the context is full */
     hypura_sampling sampling;
     hypura_text_fn  on_text;

@@ -43,6 +43,7 @@ typedef struct run_arguments {
     const char *gpu_misses;
     hypura_speculation_arguments speculation;
     hypura_adapter_list adapters;
+    hypura_string_list stop;
     const char *prompt_file;
     const char *template_file;
     const char *stats_file;
@@ -498,6 +499,8 @@ int hypura_command_run(const hypura_environment *environment, int argc, char *co
          .to.string = &run.generate.json_schema, .also = "-j"},
         {"grammar", "GBNF", "the answer is of this grammar, from its rule root", HYPURA_OPTION_STRING,
          .to.string = &run.generate.grammar},
+        {"stop", "TEXT", "ends the answer before this text; may be given several times", HYPURA_OPTION_STRINGS,
+         .to.strings = &run.stop, .also = "-r --reverse-prompt"},
         {"max-tokens", "N", "tokens of an answer at most (0: no limit)", HYPURA_OPTION_UNSIGNED,
          .to.unsigned_integer = &run.generate.max_tokens, .min = 0, .max = INT32_MAX,
          .also = "-n --predict --n-predict"},
@@ -551,7 +554,7 @@ int hypura_command_run(const hypura_environment *environment, int argc, char *co
         .n_options = sizeof options / sizeof *options,
         .notes = "SIZE is a number of bytes, or a number with K, M or G (powers of 1024).\n"
                  "--memory and --weights exclude each other.\n"
-                 "llama.cpp's -p -f -n -c -t -s -sys -j are understood as well.\n"
+                 "llama.cpp's -p -f -n -c -t -s -r -sys -j are understood as well.\n"
                  "\n"
                  "On a terminal /clear begins a conversation anew, /bye ends it and /? tells both.\n"
                  "Ctrl-C ends the answer and prints the statistics; the exit code is then 1. In a\n"
@@ -564,6 +567,8 @@ int hypura_command_run(const hypura_environment *environment, int argc, char *co
     if (!hypura_command_begin(&syntax, argc, argv, &arguments, &error, &code)) {
         return code;
     }
+    run.generate.stop = run.stop.items;
+    run.generate.n_stop = run.stop.n;
     hypura_status status = run_checked(&run, arguments.operands[0], environment, &error);
     return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
 }

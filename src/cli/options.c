@@ -205,6 +205,20 @@ static hypura_status take_string(const hypura_option *option, const char *text, 
     return HYPURA_OK;
 }
 
+static hypura_status take_strings(const hypura_option *option, const char *text, hypura_error *error)
+{
+    hypura_string_list *list = option->to.strings;
+    if (text[0] == '\0') {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "option --%s: it is empty", option->name);
+    }
+    if (list->n == HYPURA_MAX_LIST) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "option --%s may be given %d times at most", option->name,
+                           HYPURA_MAX_LIST);
+    }
+    list->items[list->n++] = text;
+    return HYPURA_OK;
+}
+
 static hypura_status take_choice(const hypura_option *option, const char *text, hypura_error *error)
 {
     return parse_choice(option, text, option->to.string, error);
@@ -373,6 +387,7 @@ static const take_fn take[] = {
     [HYPURA_OPTION_INT] = take_int,
     [HYPURA_OPTION_FLOAT] = take_float,
     [HYPURA_OPTION_STRING] = take_string,
+    [HYPURA_OPTION_STRINGS] = take_strings,
     [HYPURA_OPTION_CHOICE] = take_choice,
     [HYPURA_OPTION_BUDGETS] = take_budgets,
     [HYPURA_OPTION_COUNTS] = take_counts,
@@ -422,8 +437,20 @@ static const struct {
     {"-hfd -hfrd --hf-repo-draft --spec-draft-hf", "hypura pull hf.co/USER/REPOSITORY:TYPE fetches it, --draft names it"},
     {"-md --model-draft --spec-draft-model --spec-type", "run and serve take --draft and --spec-type"},
     {"--mmap --no-mmap --mlock --direct-io -dio", "weights are read directly, as many as --memory lets stay"},
-    {"-mm --mmproj --image --audio",
-     "not there yet; to a model with a projector, hypura serve shows images"},
+    {"-mm --mmproj --image --audio", "not there yet; to a model with a projector, hypura serve shows images"},
+    {"--control-vector --control-vector-scaled", "not there yet"},
+    {"-dev --device -mg --main-gpu -ts --tensor-split -sm --split-mode", "--gpu names GPUs, --vram 4G+8G limits each"},
+    {"-fa --flash-attn", "flash attention is used wherever the model and the device have it"},
+    {"-ctk --cache-type-k -ctv --cache-type-v", "the KV cache is of 16 bits; --context N makes it smaller"},
+    {"-b --batch-size", "--ubatch N is how many tokens of a prompt are computed together"},
+    {"-v --verbose --perf", "statistics are always told on standard error, and run --stats-json FILE has all of them"},
+    {"--format", "run --json-schema {} makes answers JSON"},
+    {"--keepalive", "serve takes --keep-alive SECONDS"},
+    {"-co --color --no-display-prompt -st --single-turn --simple-io --no-warmup --log-disable --no-perf --nowordwrap",
+     "not needed: standard output is the answer alone"},
+    {"--presence-penalty --frequency-penalty --typical --typical-p --xtc-probability --dry-multiplier --mirostat "
+     "--samplers --dynatemp-range --top-nsigma",
+     "of the samplers there are --top-k, --top-p, --min-p, --temp and --repeat-penalty"},
 };
 
 static hypura_status unknown_option(const hypura_syntax *syntax, const char *word, size_t length, hypura_error *error)
@@ -440,8 +467,9 @@ static hypura_status unknown_option(const hypura_syntax *syntax, const char *wor
     }
     char bare[ITEM_BYTES] = "";
     const char *near = NULL;
-    if (length > 2 && length - 2 < sizeof bare) {
-        memcpy(bare, word + 2, length - 2);
+    const size_t dashes = strspn(word, "-");
+    if (length > dashes && length - dashes < sizeof bare) {
+        memcpy(bare, word + dashes, length - dashes);
         near = hypura_nearest_name(bare, names, n);
     }
     if (near) {
@@ -590,9 +618,9 @@ const char *hypura_nearest_name(const char *word, const char *const *names, int 
             continue;
         }
         int distance = edit_distance(word, names[i]);
-        /* Up to a third of the letters may differ, and always one may. */
+        /* Up to a third of the letters may differ, and always one may; something of both is the same. */
         int allowed = 1 + (int)strlen(names[i]) / 3;
-        if (distance <= allowed && distance < least) {
+        if (distance <= allowed && distance < least && distance < (int)strlen(word)) {
             least = distance;
             best = names[i];
         }

@@ -63,6 +63,11 @@ typedef struct hypura_adapter_list {
     char paths[HYPURA_MAX_ADAPTERS][HYPURA_ADAPTER_PATH_BYTES];
 } hypura_adapter_list;
 
+typedef struct hypura_string_list {
+    int n;
+    const char *items[HYPURA_MAX_LIST]; /* point into argv */
+} hypura_string_list;
+
 typedef enum hypura_option_kind {
     HYPURA_OPTION_FLAG,     /* no argument; to.flag becomes true */
     HYPURA_OPTION_SIZE,     /* bytes or K, M, G (1024); never 0 */
@@ -73,6 +78,7 @@ typedef enum hypura_option_kind {
     HYPURA_OPTION_STRING,   /* points into argv */
     HYPURA_OPTION_CHOICE,   /* one of `choices` */
     HYPURA_OPTION_VRAM,     /* a budget, or sizes joined by + */
+    HYPURA_OPTION_STRINGS,  /* one more each time that the option occurs; never "" */
     HYPURA_OPTION_BUDGETS,  /* the lists: items parted by commas */
     HYPURA_OPTION_COUNTS,   /* each a number within min..max, or N% */
     HYPURA_OPTION_VRAMS,
@@ -95,6 +101,7 @@ typedef struct hypura_option {
         int *integer;
         float *real;
         const char **string;
+        hypura_string_list *strings;
         hypura_budget_list *budgets;
         hypura_count_list *counts;
         hypura_vram_list *vrams;
@@ -130,7 +137,7 @@ typedef struct hypura_arguments {
 
 /* Reads argv[0..argc-1], the words after the command's name. `--opt=value` and
  * `--opt value` are the same; a lone `--` ends the options; of an option given
- * twice the last counts, but of adapters all. Fails with HYPURA_ERR_USAGE. */
+ * twice the last counts, but of adapters and STRINGS all. Fails with HYPURA_ERR_USAGE. */
 hypura_status hypura_options_parse(const hypura_syntax *syntax, int argc, char *const *argv,
                                    hypura_arguments *arguments, hypura_error *error);
 

@@ -152,15 +152,16 @@ typedef struct handed {
     uint64_t us;
 } handed;
 
-static bool pass_on(const hypura_generate_options *options, const hypura_text *text, handed *passed)
+/* to: so much of the text, from its beginning. */
+static bool pass_on(const hypura_generate_options *options, const hypura_text *text, size_t to, handed *passed)
 {
     const size_t from = passed->bytes;
-    passed->bytes = text->whole.bytes;
-    if (from == text->whole.bytes || !options->on_text) {
+    passed->bytes = to;
+    if (from == to || !options->on_text) {
         return true;
     }
     const uint64_t begin_us = hypura_clock_us();
-    const bool goes_on = options->on_text(options->on_text_user, text->whole.data + from, text->whole.bytes - from);
+    const bool goes_on = options->on_text(options->on_text_user, text->whole.data + from, to - from);
     passed->us += hypura_clock_us() - begin_us;
     return goes_on;
 }
@@ -209,8 +210,14 @@ static hypura_status answer(hypura_model *model, const hypura_generate_options *
             return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for an answer of %zu bytes", text->whole.bytes);
         }
         result->tokens++;
-        if (!pass_on(options, text, passed)) {
+        bool found = false;
+        const size_t before = hypura_text_before(text, passed->bytes, options->stop, options->n_stop, &found);
+        if (!pass_on(options, text, before, passed)) {
             result->stopped_by_user = true;
+            break;
+        }
+        if (found) {
+            hypura_text_cut(text, before);
             break;
         }
         const uint32_t n_more = options->max_tokens > 0 ? options->max_tokens - result->tokens : UINT32_MAX;
@@ -222,7 +229,7 @@ static hypura_status answer(hypura_model *model, const hypura_generate_options *
     if (!hypura_text_finish(text)) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for an answer of %zu bytes", text->whole.bytes);
     }
-    if (!result->stopped_by_user && !pass_on(options, text, passed)) {
+    if (!result->stopped_by_user && !pass_on(options, text, text->whole.bytes, passed)) {
         result->stopped_by_user = true;
     }
     return HYPURA_OK;
@@ -363,6 +370,11 @@ hypura_status hypura_generate(hypura_model *model, const hypura_generate_options
     hypura_error_clear(error);
     if (!options->prompt) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "there is no prompt");
+    }
+    for (int i = 0; i < options->n_stop; i++) {
+        if (options->stop[i][0] == '\0') {
+            return hypura_fail(error, HYPURA_ERR_USAGE, "a text that ends the answer is empty");
+        }
     }
     hypura_status status = hypura_sampler_check(options, error);
     if (status == HYPURA_OK) {

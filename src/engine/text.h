@@ -21,4 +21,11 @@ bool hypura_text_put(hypura_text *text, const char *raw, size_t n);
 /* Ends the text, which is a string then: a character left incomplete becomes U+FFFD. */
 bool hypura_text_finish(hypura_text *text);
 
+/* How much of the text may be passed on when `from` bytes of it were: up to the first of these texts after them, *found
+ * is then true, else up to what may be the beginning of one. From the beginning of the text, and whole characters. */
+size_t hypura_text_before(const hypura_text *text, size_t from, const char *const *stop, int n_stop, bool *found);
+
+/* The text ends after so many bytes, a number that hypura_text_before returned. */
+void hypura_text_cut(hypura_text *text, size_t bytes);
+
 #endif

@@ -130,6 +130,13 @@ static json_t *make_body(const hypura_client *client, const hypura_generate_opti
     if (options->json_schema) {
         json_object_set_new(body, "json_schema", json_loads(options->json_schema, 0, NULL));
     }
+    if (options->n_stop > 0) {
+        json_t *stop = json_array();
+        for (int i = 0; i < options->n_stop; i++) {
+            json_array_append_new(stop, json_string(options->stop[i]));
+        }
+        json_object_set_new(body, "stop", stop);
+    }
     if (prompt) {
         json_object_set_new(body, "prompt", prompt);
     } else {
@@ -208,6 +215,13 @@ static hypura_status check(const hypura_generate_options *options, hypura_error 
     }
     json_decref(system);
     json_decref(grammar);
+    for (int i = 0; i < options->n_stop; i++) {
+        json_t *stop = json_string(options->stop[i]);
+        if (!stop) {
+            status = hypura_fail(error, HYPURA_ERR_USAGE, "a text that ends the answer is no UTF-8");
+        }
+        json_decref(stop);
+    }
     return status;
 }
 

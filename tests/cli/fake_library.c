@@ -397,6 +397,10 @@ hypura_status hypura_generate(hypura_model *model, const hypura_generate_options
                      options->json_schema, options->chat_template);
             emit(&to, text);
         }
+        for (int i = 0; i < options->n_stop; i++) {
+            snprintf(text, sizeof text, "stop '%s' ", options->stop[i]);
+            emit(&to, text);
+        }
         const hypura_speculation *guesses = &model->speculation;
         if (guesses->draft || guesses->types) {
             snprintf(text, sizeof text, "guesses %s %s %u %.2f ", guesses->draft, guesses->types, guesses->n_max,

@@ -27,6 +27,7 @@ typedef struct values {
     float real;
     const char *text;
     const char *engine;
+    hypura_string_list words;
     hypura_budget_list budgets;
     hypura_unsigned_list counts;
     hypura_choice_list engines;
@@ -48,6 +49,7 @@ static hypura_status parse(const char *const *words, values *to, hypura_argument
         {"number", "N", "a number", HYPURA_OPTION_INT, .to.integer = &to->number, .min = -5, .max = 5},
         {"real", "F", "a real", HYPURA_OPTION_FLOAT, .to.real = &to->real, .min = 0, .max = 1},
         {"text", "TEXT", "a text", HYPURA_OPTION_STRING, .to.string = &to->text},
+        {"word", "TEXT", "a word", HYPURA_OPTION_STRINGS, .to.strings = &to->words, .also = "-w"},
         {"engine", "NAME", "a choice", HYPURA_OPTION_CHOICE, .to.string = &to->engine, .choices = engines},
         {"budgets", "SIZE,...", "budgets", HYPURA_OPTION_BUDGETS, .to.budgets = &to->budgets},
         {"counts", "N,...", "counts", HYPURA_OPTION_UNSIGNEDS, .to.unsigneds = &to->counts, .min = 1, .max = 100},
@@ -177,6 +179,34 @@ static void test_list_is_bounded(void **state)
     assert_non_null(strstr(error.message, "--counts takes at most 32 values"));
 }
 
+static void test_words_add_up(void **state)
+{
+    (void)state;
+    values to;
+    hypura_arguments arguments;
+    hypura_error error;
+    assert_int_equal(parse((const char *[]){"m", "--word", "a,b", "-w", "--flag", "--word= ", NULL}, &to, &arguments,
+                           &error),
+                     HYPURA_OK);
+    assert_int_equal(to.words.n, 3);
+    assert_string_equal(to.words.items[0], "a,b");
+    assert_string_equal(to.words.items[1], "--flag");
+    assert_string_equal(to.words.items[2], " ");
+    assert_false(to.flag);
+
+    const hypura_option option = {"word", "TEXT", "a word", HYPURA_OPTION_STRINGS, .to.strings = &to.words};
+    const hypura_syntax syntax = {"test", "", 0, "About.\n", &option, 1, NULL, 0};
+    char *argv[HYPURA_MAX_LIST + 1];
+    for (int i = 0; i <= HYPURA_MAX_LIST; i++) {
+        argv[i] = (char *)(uintptr_t)"--word=x";
+    }
+    to.words.n = 0;
+    assert_int_equal(hypura_options_parse(&syntax, HYPURA_MAX_LIST, argv, &arguments, &error), HYPURA_OK);
+    to.words.n = 0;
+    assert_int_equal(hypura_options_parse(&syntax, HYPURA_MAX_LIST + 1, argv, &arguments, &error), HYPURA_ERR_USAGE);
+    assert_non_null(strstr(error.message, "--word may be given 32 times at most"));
+}
+
 static void test_dashes(void **state)
 {
     (void)state;
@@ -235,6 +265,11 @@ static const struct {
     {{"m", "--xyzzyxyzzy", NULL}, "unknown option --xyzzyxyzzy (see hypura test --help)"},
     {{"m", "--siz", "1", NULL}, "unknown option --siz"},
     {{"m", "-x", NULL}, "unknown option -x"},
+    {{"m", "-fx", NULL}, "unknown option -fx (see"}, /* all of it would have to be another letter */
+    {{"m", "-count", NULL}, "unknown option -count (did you mean --count?)"},
+    {{"m", "-fa", "on", NULL}, "flash attention is used wherever"},
+    {{"m", "--image", "x", NULL}, "hypura serve shows images"},
+    {{"m", "--word=", NULL}, "option --word: it is empty"},
     {{"m", "--=1", NULL}, "unknown option --"},
     {{"m", "--flag=yes", NULL}, "option --flag takes no value, 'yes' given"},
     {{"m", "--size", NULL}, "option --size needs a value (SIZE)"},
@@ -334,7 +369,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_size_that_may_be_none),
         cmocka_unit_test(test_every_kind),        cmocka_unit_test(test_lists),
-        cmocka_unit_test(test_adapters_add_up),
+        cmocka_unit_test(test_adapters_add_up),   cmocka_unit_test(test_words_add_up),
         cmocka_unit_test(test_list_is_bounded),   cmocka_unit_test(test_dashes),
         cmocka_unit_test(test_refused),           cmocka_unit_test(test_help_text),
         cmocka_unit_test(test_help_is_met_first), cmocka_unit_test(test_nearest_name),

@@ -75,6 +75,8 @@ static const struct {
     {{"run", "moe.gguf"}, 2, NULL, "hypura: no prompt: standard input is empty"},
     {{"run", "moe.gguf", "--prompt-file", "missing"}, 1, NULL, "hypura: cannot open missing: No such file"},
     {{"run", "absent", "--prompt", "a"}, 1, NULL, "no model 'absent'"},
+    {{"run", "", "--prompt", "a"}, 2, NULL, "the name of the model is empty"},
+    {{"run", "moe.gguf", "--stop", ""}, 2, NULL, "option --stop: it is empty"},
     {{"run", "./absent", "--prompt", "a"}, 1, NULL, "cannot open ./absent: No such file"},
     {{"run", "broken.gguf", "--prompt", "a"}, 1, NULL, "hypura: broken.gguf is not a GGUF file\n"},
     {{"run", "moe.gguf", "--prompt", "a", "--memory", "1K"}, 1, NULL, "below the floor of 1000000 bytes"},
@@ -557,7 +559,8 @@ static void test_folders(void **state)
     driver_expect(&run, 0, "\"storage_path\": \"/home/me/.cache/hypura\"", NULL);
     driver_clear(&run);
     run = driver_shell("env -u HYPURA_CACHE_DIR -u XDG_CACHE_HOME -u HOME %s profile --json", driver_program);
-    driver_expect(&run, 0, "\"storage_path\": \"(nowhere)\"", NULL);
+    driver_expect(&run, 2, NULL, "set HOME, XDG_CACHE_HOME or HYPURA_CACHE_DIR");
+    assert_string_equal(run.output, "");
     driver_clear(&run);
     run = driver_shell("mkdir -p data/hypura/models && touch data/hypura/models/other.gguf && "
                        "env -u HYPURA_MODELS XDG_DATA_HOME=$PWD/data %s inspect other --json",

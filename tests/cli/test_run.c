@@ -34,6 +34,8 @@ static void test_run_hands_over_options(void **state)
         {{"-sys", "Be brief.", "-j", "{}", "--chat-template-file", "template"},
          "system Be brief. grammar (null) schema {} template {{ messages }} temp 0.80 top_p 0.95 min_p 0.05 top_k 40 seed "
          "other max 0 raw 0\n"},
+        {{"--stop", "a, b", "-r", "\n"},
+         "stop 'a, b' stop '\n' temp 0.80 top_p 0.95 min_p 0.05 top_k 40 seed other max 0 raw 0\n"},
         {{"-md", "moe.gguf", "--spec-type", "ngram-simple,draft-simple", "--spec-draft-n-max=5", "--draft-p-min=0.5"},
          "guesses moe.gguf ngram-simple 5 0.50 temp 0.80 top_p 0.95 min_p 0.05 top_k 40 seed other max 0 raw 0\n"},
     };
@@ -191,6 +193,12 @@ static void test_run_statistics_file(void **state)
         driver_expect(&run, 1, bad[i].output, bad[i].error);
         driver_clear(&run);
     }
+    /* A limit on the size of files is told as well, and ends nothing. */
+    process limited = driver_shell("bash -c 'set -o pipefail; (ulimit -f 0; %s run moe.gguf --prompt hi --stats-json "
+                                   "limited.json) 2>&1 | cat'",
+                                   driver_program);
+    driver_expect(&limited, 1, "hypura: cannot write limited.json: File too large", NULL);
+    driver_clear(&limited);
     struct stat kind;
     assert_int_equal(stat("/dev/full", &kind), 0);
     assert_true(S_ISCHR(kind.st_mode)); /* written to, not replaced */

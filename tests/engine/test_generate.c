@@ -103,6 +103,42 @@ static void text_arrives_whole(void **state)
     hypura_model_close(model);
 }
 
+static void a_text_ends_the_answer(void **state)
+{
+    (void)state;
+    hypura_model *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
+    hypura_generate_options wanted = {.prompt = "What is the capital of France?", .max_tokens = 12};
+    hypura_result whole = generate(model, &wanted);
+    const size_t bytes = strlen(whole.text) / 2; /* from the middle of a token, as likely as not */
+    assert_true(bytes > 8);
+    hypura_model_reset(model);
+
+    const char *const stop[] = {"nowhere", whole.text + bytes};
+    heard h = {.bytes = 0};
+    wanted = (hypura_generate_options){.prompt = "What is the capital of France?", .max_tokens = 12, .stop = stop,
+                                       .n_stop = 2, .on_text = listen, .on_text_user = &h};
+    hypura_result result = generate(model, &wanted);
+    assert_int_equal(strlen(result.text), bytes);
+    assert_memory_equal(result.text, whole.text, bytes);
+    assert_string_equal(h.text, result.text);
+    assert_false(result.stopped_by_user);
+    assert_true(result.tokens <= whole.tokens);
+    hypura_result_clear(&result);
+
+    /* The conversation goes on from there. */
+    wanted = (hypura_generate_options){.prompt = "Why?", .max_tokens = 6};
+    result = generate(model, &wanted);
+    assert_true(result.tokens > 0);
+    hypura_result_clear(&result);
+
+    static const char *const nothing[] = {""};
+    hypura_error error;
+    wanted = (hypura_generate_options){.prompt = "Why?", .stop = nothing, .n_stop = 1};
+    assert_int_equal(hypura_generate(model, &wanted, &result, &error), HYPURA_ERR_USAGE);
+    hypura_result_clear(&whole);
+    hypura_model_close(model);
+}
+
 typedef struct slow_reader {
     uint64_t us; /* so long it had text for itself */
 } slow_reader;
@@ -503,6 +539,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_answer_paged_and_plain),
         cmocka_unit_test(text_arrives_whole),
+        cmocka_unit_test(a_text_ends_the_answer),
         cmocka_unit_test(a_slow_reader_is_not_a_slow_model),
         cmocka_unit_test(whatever_is_computed_can_be_stopped),
         cmocka_unit_test(a_stopped_prompt_leaves_the_conversation_as_it_was),

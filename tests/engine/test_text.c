@@ -103,11 +103,84 @@ static void any_bytes_any_cut(void **state)
     }
 }
 
+/* Puts the bytes in pieces and passes on what may be, as an answer does. True when one of the words ended it. */
+static bool passed_on(const char *raw, size_t piece, const char *const *stop, int n_stop, char *passed)
+{
+    hypura_text text = {0};
+    bool found = false;
+    size_t from = 0;
+    for (size_t i = 0, n = strlen(raw); i < n && !found; i += piece) {
+        assert_true(hypura_text_put(&text, raw + i, n - i < piece ? n - i : piece));
+        const size_t before = hypura_text_before(&text, from, stop, n_stop, &found);
+        assert_true(before >= from && before <= text.whole.bytes);
+        memcpy(passed + from, text.whole.data + from, before - from);
+        from = before;
+        if (found) {
+            hypura_text_cut(&text, before);
+        }
+    }
+    assert_true(hypura_text_finish(&text));
+    memcpy(passed + from, text.whole.data + from, text.whole.bytes - from + 1);
+    assert_string_equal(passed, text.whole.data);
+    hypura_buffer_clear(&text.whole);
+    return found;
+}
+
+static void words_end_a_text(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *raw;
+        const char *stop[2];
+        const char *wanted;
+        bool found;
+    } cases[] = {
+        {"one two three", {"two"}, "one ", true},
+        {"one two three", {"three", "two"}, "one ", true},    /* the first in the text, not in the list */
+        {"one two three", {"one"}, "", true},
+        {"aab", {"ab"}, "a", true},                            /* what was held back begins again */
+        {"abacababac", {"ababac"}, "abac", true},
+        {"one two thr", {"three"}, "one two thr", false},      /* a beginning alone ends nothing */
+        {"one two", {"###", "\n\n"}, "one two", false},
+        {"a\xC3\xA9z", {"\xC3\xA9"}, "a", true},
+        {"a\xC3\xA9z", {"\xA9"}, "a", true},                    /* characters stay whole */
+        {"a\xC3\xA9z", {"\xC3\xA8"}, "a\xC3\xA9z", false},
+        {"a\xC3", {"\xC3\xA9"}, "a\xEF\xBF\xBD", false},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        for (size_t piece = 1; piece < 14; piece++) {
+            char passed[64];
+            const int n_stop = cases[i].stop[1] ? 2 : 1;
+            assert_int_equal(passed_on(cases[i].raw, piece, cases[i].stop, n_stop, passed), cases[i].found);
+            assert_string_equal(passed, cases[i].wanted);
+        }
+    }
+    char passed[64];
+    assert_false(passed_on("nothing to look for", 3, NULL, 0, passed));
+    assert_string_equal(passed, "nothing to look for");
+}
+
+static void what_cannot_be_the_word_is_not_held_back(void **state)
+{
+    (void)state;
+    static const char *const stop[] = {"<end>"};
+    hypura_text text = {0};
+    bool found = true;
+    assert_true(hypura_text_put(&text, "a < b <en", 9));
+    assert_int_equal(hypura_text_before(&text, 0, stop, 1, &found), 6);
+    assert_false(found);
+    assert_true(hypura_text_put(&text, "ough", 4));
+    assert_int_equal(hypura_text_before(&text, 6, stop, 1, &found), 13);
+    assert_false(found);
+    hypura_buffer_clear(&text.whole);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(characters_stay_whole),     cmocka_unit_test(beginning_is_held_back),
-        cmocka_unit_test(broken_bytes_are_replaced), cmocka_unit_test(empty_text_is_a_string),
+        cmocka_unit_test(broken_bytes_are_replaced), cmocka_unit_test(words_end_a_text),
+        cmocka_unit_test(what_cannot_be_the_word_is_not_held_back), cmocka_unit_test(empty_text_is_a_string),
         cmocka_unit_test(any_bytes_any_cut),
     };
     return cmocka_run_group_tests_name("engine text", tests, NULL, NULL);

@@ -104,6 +104,10 @@ static void what_is_no_schema_is_not_sent(void **state)
     options = (hypura_generate_options){.prompt = "Hello.", .system = "\xff"};
     assert_int_equal(hypura_client_generate(client, &options, &result, &error), HYPURA_ERR_USAGE);
     assert_non_null(strstr(error.message, "the system text is no UTF-8"));
+    static const char *const stop[] = {"end", "\xff"};
+    options = (hypura_generate_options){.prompt = "Hello.", .stop = stop, .n_stop = 2};
+    assert_int_equal(hypura_client_generate(client, &options, &result, &error), HYPURA_ERR_USAGE);
+    assert_non_null(strstr(error.message, "a text that ends the answer is no UTF-8"));
     hypura_client_close(client);
 }
 
