@@ -152,6 +152,11 @@ int hypura_command_profile(const hypura_environment *environment, int argc, char
     if (hypura_interrupt_open(&error) != HYPURA_OK) {
         return hypura_command_fail(&error);
     }
+    if (!hypura_command_cache_dir(environment)) {
+        hypura_output_error("there is no folder to measure and to store the result in: set HOME, XDG_CACHE_HOME or "
+                            "HYPURA_CACHE_DIR");
+        return HYPURA_EXIT_USAGE;
+    }
     hypura_progress progress;
     hypura_progress_open(&progress, environment);
     hypura_profile_options measure = {

@@ -142,6 +142,9 @@ static bool find_file(const hypura_environment *environment, const char *model, 
 hypura_status hypura_environment_find_model(const hypura_environment *environment, const char *model, char *path,
                                             hypura_error *error)
 {
+    if (model[0] == '\0') {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "the name of the model is empty");
+    }
     if (!join(path, model, NULL, NULL)) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "the path of the model is too long (more than %d bytes)",
                            HYPURA_PATH_BYTES - 1);

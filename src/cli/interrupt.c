@@ -64,11 +64,12 @@ void hypura_interrupt_watch(const char *path)
     sigaction(SIGBUS, &action, NULL);
 }
 
-void hypura_interrupt_ignore_pipe(void)
+void hypura_interrupt_let_writes_fail(void)
 {
     struct sigaction action = {.sa_handler = SIG_IGN};
     sigemptyset(&action.sa_mask);
     sigaction(SIGPIPE, &action, NULL);
+    sigaction(SIGXFSZ, &action, NULL);
 }
 
 hypura_status hypura_interrupt_open(hypura_error *error)

@@ -16,8 +16,9 @@
 
 #include "hypura.h"
 
-/* Ignores SIGPIPE. The program's first call. */
-void hypura_interrupt_ignore_pipe(void);
+/* Writing to a pipe that nobody reads, or beyond a limit on the size of files, fails from now on
+ * and does not end the program. Its first call; programs that it starts have it from it. */
+void hypura_interrupt_let_writes_fail(void);
 
 /* From here on the signals above set flags instead of ending the program. */
 hypura_status hypura_interrupt_open(hypura_error *error);

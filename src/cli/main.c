@@ -189,7 +189,7 @@ int main(int argc, char **argv)
         hypura_waiting_restart(argv, computes_misses(argc, argv));
     }
     occupy_standard_streams();
-    hypura_interrupt_ignore_pipe();
+    hypura_interrupt_let_writes_fail();
     if (hypura_environment_read(&environment, &error) != HYPURA_OK) {
         return hypura_command_fail(&error);
     }

@@ -356,7 +356,7 @@ hypura_status hypura_models_pull(hypura_models *models, const hypura_pull_option
     hypura_status status = hypura_name_check(options->name, p.name, error);
     if (status == HYPURA_OK && models->folder[0] == '\0') {
         status = hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
-                             "there is no models folder to pull into: start the server with --models DIR");
+                             "there is no models folder to pull into: name one with --models DIR or HYPURA_MODELS");
     }
     status = status == HYPURA_OK ? refuse_fixed(&p, error) : status;
     status = status == HYPURA_OK ? report(&p, "pulling manifest", error) : status;
