@@ -8,7 +8,6 @@
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,13 +111,8 @@ process driver_run(const char *const *words, const char *input, const char *to)
     return run;
 }
 
-process driver_shell(const char *format, ...)
+process driver_shell(const char *line)
 {
-    char line[1024];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(line, sizeof line, format, arguments);
-    va_end(arguments);
     process run = start((const char *[]){"/bin/sh", "-c", line, NULL}, NULL, NULL);
     driver_finish(&run);
     return run;
@@ -271,6 +265,7 @@ bool driver_main(int argc, char **argv)
         return false;
     }
     driver_program = argv[1];
+    setenv("PROGRAM", driver_program, 1);
     signal(SIGPIPE, SIG_DFL);
     return true;
 }
@@ -296,7 +291,8 @@ int driver_setup(void **state)
 int driver_teardown(void **state)
 {
     (void)state;
-    process run = driver_shell("rm -rf %s", driver_folder);
+    process run = start((const char *[]){"/bin/rm", "-rf", driver_folder, NULL}, NULL, NULL);
+    driver_finish(&run);
     driver_clear(&run);
     return 0;
 }

@@ -48,8 +48,8 @@ process driver_run(const char *const *words, const char *input, const char *to);
 #define RUN(...)              driver_run((const char *[]){__VA_ARGS__, NULL}, NULL, NULL)
 #define RUN_INPUT(input, ...) driver_run((const char *[]){__VA_ARGS__, NULL}, input, NULL)
 
-/* Runs a line of shell. */
-process driver_shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Runs a line of shell, to which the program is "$PROGRAM": its path may have blanks. */
+process driver_shell(const char *line);
 
 /* The exit code has to be code, and output and error, where not NULL, have to
  * occur in what was written. */

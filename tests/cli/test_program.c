@@ -534,13 +534,13 @@ static void test_closed_streams(void **state)
     (void)state;
     process run;
     run =
-        driver_shell("{ %s run moe.gguf --prompt long --max-tokens 100000; echo code $? >&2; } | true", driver_program);
+        driver_shell("{ \"$PROGRAM\" run moe.gguf --prompt long --max-tokens 100000; echo code $? >&2; } | true");
     driver_expect(&run, 0, NULL, "hypura: cannot write to standard output: Broken pipe\ncode 1\n");
     driver_clear(&run);
-    run = driver_shell("%s run moe.gguf --prompt hi >&-", driver_program);
+    run = driver_shell("\"$PROGRAM\" run moe.gguf --prompt hi >&-");
     driver_expect(&run, 1, NULL, "hypura: cannot write to standard output: Bad file descriptor");
     driver_clear(&run);
-    run = driver_shell("%s run moe.gguf <&-", driver_program);
+    run = driver_shell("\"$PROGRAM\" run moe.gguf <&-");
     driver_expect(&run, 1, NULL, "hypura: cannot read standard input");
     driver_clear(&run);
 }
@@ -551,28 +551,26 @@ static void test_folders(void **state)
 {
     (void)state;
     process run;
-    run = driver_shell("env -u HYPURA_CACHE_DIR XDG_CACHE_HOME=/xdg %s profile --json", driver_program);
+    run = driver_shell("env -u HYPURA_CACHE_DIR XDG_CACHE_HOME=/xdg \"$PROGRAM\" profile --json");
     driver_expect(&run, 0, "\"storage_path\": \"/xdg/hypura\"", NULL);
     driver_clear(&run);
     run =
-        driver_shell("env -u HYPURA_CACHE_DIR XDG_CACHE_HOME=relative HOME=/home/me %s profile --json", driver_program);
+        driver_shell("env -u HYPURA_CACHE_DIR XDG_CACHE_HOME=relative HOME=/home/me \"$PROGRAM\" profile --json");
     driver_expect(&run, 0, "\"storage_path\": \"/home/me/.cache/hypura\"", NULL);
     driver_clear(&run);
-    run = driver_shell("env -u HYPURA_CACHE_DIR -u XDG_CACHE_HOME -u HOME %s profile --json", driver_program);
+    run = driver_shell("env -u HYPURA_CACHE_DIR -u XDG_CACHE_HOME -u HOME \"$PROGRAM\" profile --json");
     driver_expect(&run, 2, NULL, "set HOME, XDG_CACHE_HOME or HYPURA_CACHE_DIR");
     assert_string_equal(run.output, "");
     driver_clear(&run);
     run = driver_shell("mkdir -p data/hypura/models && touch data/hypura/models/other.gguf && "
-                       "env -u HYPURA_MODELS XDG_DATA_HOME=$PWD/data %s inspect other --json",
-                       driver_program);
+                       "env -u HYPURA_MODELS XDG_DATA_HOME=$PWD/data \"$PROGRAM\" inspect other --json");
     driver_expect(&run, 0, "data/hypura/models/other.gguf", NULL);
     driver_clear(&run);
     run = driver_shell("mkdir -p data/hypura/models/hf.co/a && touch data/hypura/models/hf.co/a/b@Q4_0.gguf && "
-                       "env -u HYPURA_MODELS XDG_DATA_HOME=$PWD/data %s inspect hf.co/a/b@Q4_0 --json",
-                       driver_program);
+                       "env -u HYPURA_MODELS XDG_DATA_HOME=$PWD/data \"$PROGRAM\" inspect hf.co/a/b@Q4_0 --json");
     driver_expect(&run, 0, "data/hypura/models/hf.co/a/b@Q4_0.gguf", NULL);
     driver_clear(&run);
-    run = driver_shell("HYPURA_MODELS=/no/such %s inspect other", driver_program);
+    run = driver_shell("HYPURA_MODELS=/no/such \"$PROGRAM\" inspect other");
     driver_expect(&run, 1, NULL, "no model of that name in /no/such or ");
     driver_clear(&run);
 }

@@ -16,8 +16,6 @@
 
 #include <cmocka.h>
 
-static const char *mkmodel;
-
 static const struct {
     const char *file;
     int experts;
@@ -204,7 +202,7 @@ static void test_verify(void **state)
 static int setup(void **state)
 {
     int failed = driver_setup(state);
-    process run = driver_shell("%s tiny .", mkmodel);
+    process run = driver_shell("\"$MKMODEL\" tiny .");
     failed = failed || run.code != 0;
     driver_clear(&run);
     return failed;
@@ -224,6 +222,6 @@ int main(int argc, char **argv)
     if (argc != 3 || !driver_main(2, argv)) {
         return 2;
     }
-    mkmodel = argv[2];
+    setenv("MKMODEL", argv[2], 1);
     return cmocka_run_group_tests(tests, setup, driver_teardown);
 }

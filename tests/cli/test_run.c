@@ -194,9 +194,8 @@ static void test_run_statistics_file(void **state)
         driver_clear(&run);
     }
     /* A limit on the size of files is told as well, and ends nothing. */
-    process limited = driver_shell("bash -c 'set -o pipefail; (ulimit -f 0; %s run moe.gguf --prompt hi --stats-json "
-                                   "limited.json) 2>&1 | cat'",
-                                   driver_program);
+    process limited = driver_shell("bash -c 'set -o pipefail; (ulimit -f 0; \"$PROGRAM\" run moe.gguf --prompt hi --stats-json "
+                                   "limited.json) 2>&1 | cat'");
     driver_expect(&limited, 1, "hypura: cannot write limited.json: File too large", NULL);
     driver_clear(&limited);
     struct stat kind;
@@ -204,16 +203,14 @@ static void test_run_statistics_file(void **state)
     assert_true(S_ISCHR(kind.st_mode)); /* written to, not replaced */
 
     /* A pipe is opened once: its reader takes a writer that goes for the end. */
-    process piped = driver_shell("bash -c '%s run moe.gguf --prompt hi --stats-json >(cat >piped.json) && sleep 0.3 && "
-                                 "grep -c bytes_read piped.json'",
-                                 driver_program);
+    process piped = driver_shell("bash -c '\"$PROGRAM\" run moe.gguf --prompt hi --stats-json >(cat >piped.json) && sleep 0.3 && "
+                                 "grep -c bytes_read piped.json'");
     driver_expect(&piped, 0, "[1] hi\n", NULL);
     driver_clear(&piped);
 
     /* Standard output is continued, whatever it is. */
-    process both = driver_shell("%s run moe.gguf --prompt hi --stats-json /dev/stdout >both.txt && cat both.txt && "
-                                "%s run moe.gguf --prompt hi --stats-json /dev/stdout | cat",
-                                driver_program, driver_program);
+    process both = driver_shell("\"$PROGRAM\" run moe.gguf --prompt hi --stats-json /dev/stdout >both.txt && cat both.txt && "
+                                "\"$PROGRAM\" run moe.gguf --prompt hi --stats-json /dev/stdout | cat");
     driver_expect(&both, 0, "[1] hi\n{\n", NULL);
     driver_expect(&both, 0, "}\n[1] hi\n{\n", NULL);
     driver_clear(&both);
