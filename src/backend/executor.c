@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "ggml-cpu.h"
+#include "os/os.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +31,7 @@ void backend_close_worker(backend_instance *instance)
     arena_free(&instance->rows);
     arena_free(&instance->indices);
     arena_free(&instance->converted);
+    hypura_os_memory_unmap(instance->sparse, instance->sparse_bytes);
     free(instance->tensors);
     free(instance->nodes);
 }
@@ -130,7 +132,7 @@ static ggml_guid_t instance_guid(void)
 }
 
 /* Between two nodes: a graph ends with the wait whose read failed, or when libllama says so. */
-static bool ends_here(void *user)
+bool backend_ends_here(void *user)
 {
     backend_instance *instance = user;
     return instance->read_failed || (instance->abort && instance->abort(instance->abort_user));
@@ -149,7 +151,7 @@ bool backend_open_worker(backend_instance *instance)
     instance->graph.nodes = instance->nodes;
     instance->graph.size = (int)graph_nodes;
     if (instance->inner) {
-        ggml_backend_cpu_set_abort_callback(instance->inner, ends_here, instance);
+        ggml_backend_cpu_set_abort_callback(instance->inner, backend_ends_here, instance);
     }
     return instance->inner && instance->host && instance->tensors && instance->nodes;
 }

@@ -328,7 +328,7 @@ enum ggml_status expert_rows_run(chain_work *work, row_group *group)
             expert_ids[row] = (int32_t)expert->expert;
         }
     }
-    if (!work->batched && !work->scattered && (uint64_t)n_slots * group->n_rows <= REMAP_MAX_SCRATCH) {
+    if (!work->batched && !work->scattered && (uint64_t)n_slots * group->n_rows <= experts_most_scratch) {
         group->slot_ids = group_tensor(work, group, GGML_TYPE_I32, 0, slot_ids);
     }
     group->expert_ids = group_tensor(work, group, GGML_TYPE_I32, 0, expert_ids);
@@ -357,25 +357,25 @@ static bool overlap(const struct ggml_tensor *a, const struct ggml_tensor *b)
 }
 
 /* The source of a product from outside the chain, when a result that the groups
- * write lies over it. */
-static const struct ggml_tensor *endangered_source(const backend_chain *chain, const chain_node *product)
+ * write, or that any node does, lies over it. */
+static const struct ggml_tensor *endangered_source(const backend_chain *chain, const chain_node *product, bool by_all)
 {
     if (product->kind != CHAIN_PRODUCT || product->src[1] >= 0) {
         return NULL;
     }
     for (int i = 0; i < chain->n; i++) {
-        if (chain->nodes[i].keep && overlap(chain->nodes[i].node, product->node->src[1])) {
+        if ((chain->nodes[i].keep || by_all) && overlap(chain->nodes[i].node, product->node->src[1])) {
             return product->node->src[1];
         }
     }
     return NULL;
 }
 
-static size_t copies_bytes(const backend_chain *chain)
+static size_t copies_bytes(const backend_chain *chain, bool by_all)
 {
     size_t bytes = 0;
     for (int i = 0; i < chain->n; i++) {
-        const struct ggml_tensor *source = endangered_source(chain, &chain->nodes[i]);
+        const struct ggml_tensor *source = endangered_source(chain, &chain->nodes[i], by_all);
         bytes += source ? (size_t)ggml_nelements(source) * sizeof(float) + 64 : 0;
     }
     return bytes;
@@ -422,16 +422,16 @@ size_t expert_rows_width(const backend_chain *work)
     return width;
 }
 
-bool expert_rows_begin(chain_work *work)
+bool expert_rows_begin(chain_work *work, bool nodes_first)
 {
     work->group_rows = work->group_rows < work->n_pairs ? work->group_rows : work->n_pairs;
     const size_t row_bytes = expert_rows_width(work->chain) * sizeof(float);
     const size_t rows_bytes = (work->group_rows + EXPERT_BATCH_ROWS - 1) * row_bytes + 64 * 2 * CHAIN_MAX_NODES;
-    if (!arena_reserve(&work->instance->rows, copies_bytes(work->chain) + rows_bytes)) {
+    if (!arena_reserve(&work->instance->rows, copies_bytes(work->chain, nodes_first) + rows_bytes)) {
         return false;
     }
     for (int i = 0; i < work->chain->n; i++) {
-        const struct ggml_tensor *source = endangered_source(work->chain, &work->chain->nodes[i]);
+        const struct ggml_tensor *source = endangered_source(work->chain, &work->chain->nodes[i], nodes_first);
         if (source && !copy_source(work, source)) {
             return false;
         }

@@ -8,6 +8,8 @@
  *
  *  - Everything present: libllama's nodes as they are, with the slots as weights
  *    and the ids rewritten to slot numbers. No row is copied.
+ *  - Of a batch, three rows in four: the same, with the others' ids rewritten to a slot that
+ *    reads as zeros. Their results are of no use; the groups below overwrite them.
  *  - Otherwise, or where several rows of an expert are computed together
  *    (expert_batch.c), in groups of experts, those present first, while the others load:
  *    the rows of the group's pairs are gathered, taken through the whole chain, and
@@ -24,9 +26,12 @@
 
 #include "ggml-cpu.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 #define GROUP_ROWS 256 /* gathered at once, unless one expert has more */
+#define MOST_SCRATCH 131072
+#define WIDE_ROWS  512 /* of which most may be computed at once while the rest loads */
 
 /* ---- what is needed -------------------------------------------------------- */
 
@@ -161,38 +166,57 @@ static void release_all(chain_work *work)
     }
 }
 
-/* ---- everything present ------------------------------------------------------ */
+/* ---- libllama's nodes as they are -------------------------------------------- */
 
 bool experts_single_groups;
+uint64_t experts_most_scratch = MOST_SCRATCH;
+
+static uint32_t wide_rows = WIDE_ROWS;
+static atomic_uint_fast64_t most_at_once;
 
 void backend_set_single_groups(bool on)
 {
     experts_single_groups = on;
 }
 
-static bool can_run_whole(chain_work *work, uint32_t *first_slot, uint32_t *n_slots)
+void backend_set_wide(bool always)
 {
-    if (work->batched) {
-        return false; /* group by group takes several rows of an expert together */
-    }
-    for (uint32_t i = 0; i < work->n_experts; i++) {
-        if (work->experts[i].slot == UINT32_MAX || !expert_ready(work, &work->experts[i])) {
-            return false;
-        }
-    }
-    expert_slot_range(work, NULL, work->n_experts, first_slot, n_slots);
-    return !experts_single_groups && (uint64_t)*n_slots * work->n_pairs <= REMAP_MAX_SCRATCH;
+    experts_most_scratch = always ? 0 : MOST_SCRATCH;
+    wide_rows = always ? 1 : WIDE_ROWS;
 }
 
-static enum ggml_status run_whole(chain_work *work, uint32_t first_slot, uint32_t n_slots)
+uint64_t backend_count_most(void)
+{
+    return atomic_load(&most_at_once);
+}
+
+/* Finds out which experts are present: their number, of rows too. */
+static uint32_t find_present(chain_work *work, uint32_t *n_rows)
+{
+    uint32_t n = 0;
+    *n_rows = 0;
+    for (uint32_t i = 0; i < work->n_experts; i++) {
+        expert_rows *expert = &work->experts[i];
+        expert->present = expert->slot != UINT32_MAX && expert_ready(work, expert);
+        n += expert->present;
+        *n_rows += expert->present ? expert->n : 0;
+    }
+    return n;
+}
+
+/* Rows of experts that are absent go to the blank slot; what comes of them is overwritten later. False, with nothing
+ * computed, where memory is short. */
+static bool run_nodes(chain_work *work, uint32_t first_slot, uint32_t n_slots, uint32_t n_present, enum ggml_status *status)
 {
     backend_instance *instance = work->instance;
     const backend_chain *chain = work->chain;
+    const uint32_t    blank = hypura_pager_blank_slot(work->pager, work->bundle);
     int32_t          *ids = arena_take(&instance->indices, work->n_pairs * sizeof(*ids));
     for (uint32_t i = 0; i < work->n_experts; i++) {
         const expert_rows *expert = &work->experts[i];
+        const uint32_t slot = expert->present ? expert->slot : blank;
         for (uint32_t r = 0; r < expert->n; r++) {
-            ids[work->pairs[expert->first + r]] = (int32_t)(expert->slot - first_slot);
+            ids[work->pairs[expert->first + r]] = (int32_t)(slot - first_slot);
         }
     }
     struct ggml_tensor *slot_ids =
@@ -207,7 +231,28 @@ static enum ggml_status run_whole(chain_work *work, uint32_t first_slot, uint32_
         }
         shadow_add(instance, node);
     }
-    return shadow_run(instance);
+    if ((uint64_t)n_slots * work->n_pairs > experts_most_scratch) {
+        return shadow_run_sparse(instance, n_present, status);
+    }
+    *status = shadow_run(instance);
+    return true;
+}
+
+static bool can_run_nodes(const chain_work *work)
+{
+    /* Group by group takes several rows of an expert together. */
+    return !work->batched && !experts_single_groups;
+}
+
+/* Everything is present. False: nothing was computed. */
+static bool run_whole(chain_work *work, enum ggml_status *status)
+{
+    uint32_t first_slot, n_slots, n_rows;
+    if (!can_run_nodes(work) || find_present(work, &n_rows) < work->n_experts) {
+        return false;
+    }
+    expert_slot_range(work, NULL, work->n_experts, &first_slot, &n_slots);
+    return run_nodes(work, first_slot, n_slots, work->n_experts, status);
 }
 
 /* ---- in groups ---------------------------------------------------------------- */
@@ -284,33 +329,74 @@ static enum ggml_status run_group(chain_work *work, row_group *group)
     return status;
 }
 
+static void end_expert(chain_work *work, uint32_t index)
+{
+    work->experts[index].done = true;
+    release(work, &work->experts[index]);
+}
+
+/* How many experts are present, where a batch has three rows in four of those; else 0. */
+static uint32_t find_most(chain_work *work)
+{
+    uint32_t n_rows;
+    if (work->n_pairs < wide_rows || !can_run_nodes(work) ||
+        hypura_pager_blank_slot(work->pager, work->bundle) == UINT32_MAX) {
+        return 0;
+    }
+    const uint32_t n = find_present(work, &n_rows);
+    return n_rows >= work->n_pairs / 4 * 3 ? n : 0;
+}
+
+/* Those at once. False: nothing was computed. */
+static bool run_most(chain_work *work, uint32_t n_present, enum ggml_status *status)
+{
+    const uint32_t blank = hypura_pager_blank_slot(work->pager, work->bundle);
+    uint32_t       first_slot = blank;
+    for (uint32_t i = 0; i < work->n_experts; i++) {
+        const expert_rows *expert = &work->experts[i];
+        first_slot = expert->present && expert->slot < first_slot ? expert->slot : first_slot;
+    }
+    if (!run_nodes(work, first_slot, blank - first_slot + 1, n_present, status)) {
+        return false;
+    }
+    atomic_fetch_add_explicit(&most_at_once, 1, memory_order_relaxed);
+    for (uint32_t i = 0; i < work->n_experts; i++) {
+        if (work->experts[i].present) {
+            end_expert(work, i);
+        }
+    }
+    lease_more(work);
+    return true;
+}
+
 static enum ggml_status run_groups(chain_work *work)
 {
     backend_instance *instance = work->instance;
     uint32_t         *members = arena_take(&instance->indices, work->n_experts * sizeof(*members));
-    if (!members || !expert_rows_begin(work)) {
+    const uint32_t    n_most = find_most(work);
+    enum ggml_status  status = GGML_STATUS_SUCCESS;
+    if (!members || !expert_rows_begin(work, n_most > 0)) {
         return GGML_STATUS_ALLOC_FAILED;
     }
+    uint32_t n_done = n_most > 0 && run_most(work, n_most, &status) ? n_most : 0;
     const size_t indices_mark = instance->indices.used;
     const size_t rows_mark = instance->rows.used;
-    for (uint32_t n_done = 0; n_done < work->n_experts;) {
+    while (status == GGML_STATUS_SUCCESS && n_done < work->n_experts) {
         instance->n_tensors = 0;
         instance->rows.used = rows_mark;
         instance->indices.used = indices_mark;
         row_group group = {.members = members};
         pick_group(work, &group);
-        const enum ggml_status status = run_group(work, &group);
-        if (status != GGML_STATUS_SUCCESS) {
-            return status;
-        }
-        for (uint32_t i = 0; i < group.n; i++) {
-            work->experts[members[i]].done = true;
-            release(work, &work->experts[members[i]]);
+        status = run_group(work, &group);
+        for (uint32_t i = 0; status == GGML_STATUS_SUCCESS && i < group.n; i++) {
+            end_expert(work, members[i]);
         }
         n_done += group.n;
-        lease_more(work);
+        if (status == GGML_STATUS_SUCCESS) {
+            lease_more(work);
+        }
     }
-    return GGML_STATUS_SUCCESS;
+    return status;
 }
 
 static void note_selection(const chain_work *work)
@@ -358,8 +444,9 @@ enum ggml_status backend_run_chain(backend_instance *instance, const backend_cha
         backend_foresee(instance, chain, work.foreseen);
     }
     expert_batch_decide(&work);
-    uint32_t first_slot, n_slots;
-    status = can_run_whole(&work, &first_slot, &n_slots) ? run_whole(&work, first_slot, n_slots) : run_groups(&work);
+    if (!run_whole(&work, &status)) {
+        status = run_groups(&work);
+    }
     release_all(&work);
     return status;
 }

@@ -7,7 +7,6 @@
 
 #include "backend/internal.h"
 
-#define REMAP_MAX_SCRATCH 131072 /* slots x rows up to which one node serves a group */
 #define MAX_COPIES 4
 #define EXPERT_BATCH_ROWS 4 /* that kernels for several rows take together; groups have room for as many more */
 
@@ -16,6 +15,7 @@ typedef struct expert_rows {
     uint32_t slot; /* UINT32_MAX: not leased */
     uint32_t first;
     uint32_t n; /* pairs[first .. first + n) */
+    bool     present; /* when that was last looked for */
     bool     done;
 } expert_rows;
 
@@ -72,6 +72,9 @@ typedef struct row_group {
 /* Test instrument, see backend_set_single_groups. */
 extern bool experts_single_groups;
 
+/* Slots x rows up to which one node serves a group, and the backend's own scratch memory is large enough. */
+extern uint64_t experts_most_scratch;
+
 static inline bool expert_ready(const chain_work *work, const expert_rows *expert)
 {
     return hypura_pager_expert_ready(work->pager, work->bundle, expert->slot, UINT32_MAX);
@@ -104,8 +107,9 @@ void expert_slot_range(const chain_work *work, const uint32_t *members, uint32_t
 size_t expert_rows_width(const backend_chain *chain);
 
 /* Memory for the rows of the largest group and for the sources that its results would
- * overwrite, which are copied; before the first group. False when memory runs out. */
-bool expert_rows_begin(chain_work *work);
+ * overwrite, which are copied; before the first group. nodes_first: libllama's nodes run before
+ * it, and write all their results. False when memory runs out. */
+bool expert_rows_begin(chain_work *work, bool nodes_first);
 
 /* Takes a group through the whole chain and writes the rows that libllama keeps to where
  * it keeps them. Waits for the matrices of a group that is still being read. */

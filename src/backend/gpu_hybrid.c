@@ -310,7 +310,7 @@ static enum ggml_status compute_groups(chain_work *work, uint32_t *members)
         shadow_begin(work->instance);
         enum ggml_status status = pick_group(work, &group);
         if (status == GGML_STATUS_SUCCESS) {
-            status = expert_rows_begin(work) ? expert_rows_run(work, &group) : GGML_STATUS_ALLOC_FAILED;
+            status = expert_rows_begin(work, false) ? expert_rows_run(work, &group) : GGML_STATUS_ALLOC_FAILED;
         }
         if (status != GGML_STATUS_SUCCESS) {
             return status;

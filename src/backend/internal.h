@@ -51,6 +51,12 @@ typedef struct backend_instrument {
  * otherwise depends on when reads end happens in every graph. */
 void backend_set_single_groups(bool on);
 
+/* The same: batches of any size are wide, and products take scratch memory of their own whatever they need. */
+void backend_set_wide(bool always);
+
+/* How often most rows of a batch were computed at once while others were waited for, since the start. */
+uint64_t backend_count_most(void);
+
 /* Test instrument, on at first. Off: what a GPU selected is waited for without polling, which is in vain where nothing
  * arrives by itself. */
 void backend_set_poll(bool on);
@@ -117,6 +123,9 @@ typedef struct backend_instance {
     struct ggml_cgraph    graph;
     backend_arena         rows;    /* gathered and computed rows */
     backend_arena         indices; /* ids, row numbers, lists of pairs */
+    char                 *sparse; /* scratch of products over many slots: address space, of which little is touched */
+    size_t                sparse_bytes;
+    uint32_t              sparse_slots; /* that graphs selected there since its pages were given back */
     backend_arena         converted; /* activations of a dense product, as its kernel takes them */
     uint64_t              compute_us; /* of the graph being computed */
     const hypura_pager   *visited_pager; /* the selection whose products came last */
@@ -127,6 +136,7 @@ typedef struct backend_instance {
 } backend_instance;
 
 /* executor.c: what of it computes, without a backend around it; closed also where opening it failed. */
+bool backend_ends_here(void *instance); /* a graph, between two of its nodes */
 bool backend_open_worker(backend_instance *instance);
 void backend_close_worker(backend_instance *instance);
 void backend_set_worker_threads(backend_instance *instance, int n_threads);
@@ -146,6 +156,9 @@ void                shadow_add(backend_instance *instance, struct ggml_tensor *n
 bool                shadow_has_room(const backend_instance *instance, int n_tensors);
 /* Computes what was added and empties the graph; tensors stay until begin. */
 enum ggml_status shadow_run(backend_instance *instance);
+/* The same where products over many slots need much scratch memory, of which they touch a few numbers for each slot that
+ * rows select: n_slots. False, with nothing computed, where there is no address space for it. */
+bool shadow_run_sparse(backend_instance *instance, uint32_t n_slots, enum ggml_status *status);
 
 /* Computes nodes [first, last) of a graph as they are: at once, or after what waits in
  * the shadow graph. */

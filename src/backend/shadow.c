@@ -7,11 +7,13 @@
 #include "backend/internal.h"
 
 #include "base/clock.h"
+#include "ggml-cpu.h"
 #include "os/os.h"
 
 #include <string.h>
 
 #define ARENA_ALIGN 64
+#define SPARSE_SLOTS 2048 /* 8 to 16 MiB */
 
 void shadow_begin(backend_instance *instance)
 {
@@ -94,6 +96,45 @@ enum ggml_status shadow_run(backend_instance *instance)
     const enum ggml_status status = timed_compute(instance, &instance->graph);
     instance->graph.n_nodes = 0;
     return status;
+}
+
+static bool reserve_sparse(backend_instance *instance, size_t bytes)
+{
+    if (bytes <= instance->sparse_bytes) {
+        return true;
+    }
+    hypura_os_memory_unmap(instance->sparse, instance->sparse_bytes);
+    instance->sparse = hypura_os_memory_map(bytes, HYPURA_OS_MAP_NORESERVE | HYPURA_OS_MAP_SMALL);
+    instance->sparse_bytes = instance->sparse ? bytes : 0;
+    instance->sparse_slots = 0;
+    return instance->sparse != NULL;
+}
+
+/* Each slot that rows select takes a page or two, which stay until there are many. */
+static void trim_sparse(backend_instance *instance, uint32_t n_slots)
+{
+    instance->sparse_slots += n_slots;
+    if (instance->sparse_slots > SPARSE_SLOTS) {
+        (void)hypura_os_memory_discard(instance->sparse, instance->sparse_bytes);
+        instance->sparse_slots = 0;
+    }
+}
+
+bool shadow_run_sparse(backend_instance *instance, uint32_t n_slots, enum ggml_status *status)
+{
+    struct ggml_cplan plan = ggml_graph_plan(&instance->graph, instance->n_threads, instance->threadpool);
+    const bool can = reserve_sparse(instance, plan.work_size);
+    if (can) {
+        const uint64_t begin_us = hypura_clock_us();
+        plan.work_data = (uint8_t *)instance->sparse;
+        plan.abort_callback = backend_ends_here;
+        plan.abort_callback_data = instance;
+        *status = ggml_graph_compute(&instance->graph, &plan);
+        instance->compute_us += hypura_clock_us() - begin_us;
+        trim_sparse(instance, n_slots);
+    }
+    instance->graph.n_nodes = 0;
+    return can;
 }
 
 enum ggml_status backend_run_plain(backend_instance *instance, struct ggml_cgraph *graph, int first, int last)

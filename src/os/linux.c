@@ -120,6 +120,9 @@ void *hypura_os_memory_map(size_t bytes, unsigned flags)
         /* Only advice: without huge pages the memory is slower, not wrong. */
         (void)madvise(memory, bytes, MADV_HUGEPAGE);
     }
+    if (flags & HYPURA_OS_MAP_SMALL) {
+        (void)madvise(memory, bytes, MADV_NOHUGEPAGE);
+    }
     return memory;
 }
 

@@ -33,6 +33,7 @@ enum {
     HYPURA_OS_MAP_NORESERVE = 1, /* address space only: not counted against overcommit */
     HYPURA_OS_MAP_HUGE = 2,      /* aligned for huge pages, and advised to use them */
     HYPURA_OS_MAP_NO_ACCESS = 4, /* any access faults, until hypura_os_memory_protect */
+    HYPURA_OS_MAP_SMALL = 8,     /* in the smallest pages: what is touched here and there takes little */
 };
 
 /* Private zeroed memory, page-aligned, bytes rounded up to pages. NULL with

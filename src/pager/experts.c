@@ -12,6 +12,7 @@
 #include "pager/internal.h"
 
 #include "base/clock.h"
+#include "base/size.h"
 #include "base/status.h"
 #include "os/os.h"
 #include "plan/layout.h"
@@ -66,13 +67,22 @@ static hypura_status open_cache(hypura_pager *pager, uint32_t index, hypura_erro
     return status;
 }
 
-/* Address space for every expert, memory for the open slots. */
+/* Where the blank slot begins, on a page of its own: one slot's room beyond the last. */
+static uint64_t blank_begin(const pager_pool *pool)
+{
+    return hypura_round_down(pool->stride_bytes * (pool->n_slots + 1), hypura_os_page_bytes());
+}
+
+/* Address space for every expert, memory for the open slots. The blank slot is never written to: its pages
+ * are those that the system has for zeros. */
 static hypura_status reserve_pool(pager_pool *pool, uint32_t index, hypura_error *error)
 {
-    pool->memory_bytes = pool->stride_bytes * pool->n_slots;
+    pool->memory_bytes = pool->stride_bytes * (pool->n_slots + 2);
     pool->memory = hypura_os_memory_map(pool->memory_bytes, PAGER_POOL_MAPPING | HYPURA_OS_MAP_NO_ACCESS);
     if (!pool->memory ||
-        !hypura_os_memory_protect(pool->memory, pool->stride_bytes * pool->n_open, HYPURA_OS_ACCESS_READ_WRITE)) {
+        !hypura_os_memory_protect(pool->memory, pool->stride_bytes * pool->n_open, HYPURA_OS_ACCESS_READ_WRITE) ||
+        !hypura_os_memory_protect(pool->memory + blank_begin(pool), pool->memory_bytes - blank_begin(pool),
+                                  HYPURA_OS_ACCESS_READ)) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for expert pool %u: %u of %u slots of %llu bytes", index,
                            pool->n_open, pool->n_slots, (unsigned long long)pool->stride_bytes);
     }
@@ -170,6 +180,12 @@ hypura_slots hypura_pager_slots(const hypura_pager *pager, int bundle, int index
         .stride_bytes = pool->stride_bytes,
         .n_slots = pool->n_slots,
     };
+}
+
+uint32_t hypura_pager_blank_slot(const hypura_pager *pager, int bundle)
+{
+    const pager_pool *pool = &pager->pools[pager->bundles[bundle].pool];
+    return pool->memory ? pool->n_slots + 1 : UINT32_MAX;
 }
 
 const char *hypura_pager_expert_data(const hypura_pager *pager, int bundle, uint32_t slot, int index)

@@ -190,6 +190,9 @@ void hypura_pager_visit_experts(hypura_pager *pager, int bundle, uint32_t n_toke
                                 const uint32_t *n_uses, const uint32_t *ages);
 
 /* The bytes of one matrix in a slot: contiguous, whatever pieces a pool has. */
+/* A slot that no expert is ever in, which reads as zeros and takes no memory: for rows whose results are of no use. UINT32_MAX:
+ * this pool has none. */
+uint32_t    hypura_pager_blank_slot(const hypura_pager *pager, int bundle);
 const char *hypura_pager_expert_data(const hypura_pager *pager, int bundle, uint32_t slot, int index);
 
 /* Leases slots for experts[0..n), which are distinct: those present first, then

@@ -197,6 +197,25 @@ static void several_rows_of_an_expert(void **state)
 #endif
 }
 
+/* Most rows of a batch at once, through libllama's nodes, while others are waited for; and all of them. */
+static void most_rows_of_a_batch(void **state)
+{
+    (void)state;
+    const char *path = fixture_path("most.gguf");
+    char command[2048];
+    snprintf(command, sizeof command, "'%s' shape qwen3-tiny '%s' --type q4_K", HYPURA_TEST_MKMODEL, path);
+    assert_int_equal(system(command), 0);
+    const uint64_t before = backend_count_most();
+    backend_set_wide(true);
+    for (unsigned percent = 60; percent <= 95; percent += 5) {
+        verify_part(path, percent, percent == 80, false);
+    }
+    verify_part(path, 75, false, true);
+    verify_part(fixture_arch("olmoe-moe.gguf"), 75, false, false);
+    backend_set_wide(false);
+    assert_true(backend_count_most() > before);
+}
+
 /* ---- the output matrix alone repacked ---------------------------------------- */
 
 static hypura_model *open_in_form(const char *path, uint64_t weights_bytes, bool plain, bool repack_output)
@@ -398,6 +417,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_bit_is_found),        cmocka_unit_test(mixture_at_every_ubatch),
+        cmocka_unit_test(most_rows_of_a_batch),
         cmocka_unit_test(several_rows_of_an_expert),
         cmocka_unit_test(the_output_alone_is_repacked), cmocka_unit_test(outputs_that_cannot_be_repacked),
         cmocka_unit_test(demonstration_dense),     cmocka_unit_test(demonstration_mixture),

@@ -223,6 +223,7 @@ static verdict verify_one(const char *path, int index)
     hypura_verify_report report;
     hypura_error error;
     verdict v = {.outcome = IDENTICAL};
+    backend_set_wide(index % 4 >= 2);
     hypura_status status = hypura_verify(&options, &report, &error);
     if (status == HYPURA_ERR_UNSUPPORTED && index % 2 == 0) {
         engine = engines[1]; /* a kernel without io_uring */
