@@ -112,8 +112,11 @@ static bool check(http_exchange *exchange, const json_t *body)
     }
     hypura_error error = {0};
     const char *template = json_string_value(json_object_get(body, "template"));
-    /* One in Jinja is llama.cpp's to read, when the model is loaded. */
-    if (template && !go_template_is_jinja(template) && go_template_check(template, &error) != HYPURA_OK) {
+    const bool is_jinja = template && go_template_is_jinja(template); /* which llama.cpp reads */
+    const hypura_status status = is_jinja  ? engine_check_template(http_server(exchange)->options.engine, template, &error)
+                                 : template ? go_template_check(template, &error)
+                                            : HYPURA_OK;
+    if (status != HYPURA_OK) {
         http_fail_error(exchange, &error);
         return false;
     }

@@ -6,26 +6,21 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "base/thread.h"
-#include "base/waiting.h"
 #include "os/os.h"
+#include "server/engine_process.h"
 #include "server/log.h"
 #include "server/upstream.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-extern char **environ;
-
-#define MAX_WORDS    80
 #define FOLDER_BYTES 80 /* the path of a socket has 108 bytes at most */
 #define POLL_US      (UINT64_C(20) * 1000)
 #define END_US       (UINT64_C(10) * 1000 * 1000)
@@ -51,207 +46,6 @@ struct server_engine {
     int wait_status;
     char last_line[256]; /* that it printed: often the reason of its end */
 };
-
-/* ---- its command line ------------------------------------------------------------ */
-
-typedef struct words {
-    int n;
-    const char *items[MAX_WORDS + 1];
-    char numbers[16][24];
-    char share[24];
-    int n_numbers;
-    char sizes[HYPURA_MAX_GPUS * 24]; /* joined by + */
-} words;
-
-static void add_text(words *to, const char *option, const char *value)
-{
-    if (value) {
-        to->items[to->n++] = option;
-        to->items[to->n++] = value;
-    }
-}
-
-static void add_number(words *to, const char *option, uint64_t value)
-{
-    if (value > 0) {
-        char *text = to->numbers[to->n_numbers++];
-        snprintf(text, sizeof(to->numbers[0]), "%" PRIu64, value);
-        add_text(to, option, text);
-    }
-}
-
-/* Those before the first 0. */
-static void add_sizes(words *to, const char *option, const uint64_t *values, int n)
-{
-    size_t used = 0;
-    for (int i = 0; i < n && values[i] > 0; i++) {
-        used += (size_t)snprintf(to->sizes + used, sizeof(to->sizes) - used, "%s%" PRIu64, i > 0 ? "+" : "", values[i]);
-    }
-    add_text(to, option, used > 0 ? to->sizes : NULL);
-}
-
-static void add_speculation(words *to, const hypura_speculation *speculation)
-{
-    add_text(to, "--draft", speculation->draft);
-    add_text(to, "--spec-type", speculation->types);
-    add_number(to, "--draft-max", speculation->n_max);
-    if (speculation->p_min > 0.0f) {
-        snprintf(to->share, sizeof(to->share), "%.9g", (double)speculation->p_min);
-        add_text(to, "--draft-p-min", to->share);
-    }
-}
-
-static void common_words(const engine_options *options, words *to)
-{
-    memset(to, 0, sizeof(*to));
-    to->items[to->n++] = options->program;
-    add_text(to, "--model", options->path);
-    add_number(to, "--memory", options->memory_bytes);
-    add_number(to, "--weights", options->weights_bytes);
-    add_number(to, "--reserve", options->reserve_bytes);
-    add_number(to, "--context", options->n_context);
-    add_number(to, "--batch", options->n_batch);
-    add_number(to, "--parallel", options->n_parallel);
-    add_number(to, "--threads", (uint64_t)options->n_threads);
-    add_number(to, "--io-limit", options->io_limit_bytes_per_s);
-    add_text(to, "--gpu", options->gpu);
-    add_number(to, "--vram", options->vram_bytes);
-    add_sizes(to, "--vram", options->gpu_vram_bytes, HYPURA_MAX_GPUS);
-    add_text(to, "--gpu-misses", options->gpu_misses == HYPURA_GPU_MISSES_CPU ? "cpu" : NULL);
-    add_text(to, "--io-engine", options->io_engine);
-    add_text(to, "--cache-dir", options->cache_dir);
-    add_speculation(to, &options->speculation);
-}
-
-/* Ours, but for variables of llama.cpp, which would change what was planned, and with how threads wait. */
-static char **engine_environment(const words *line)
-{
-    bool longer = false;
-    for (int i = 0; i < line->n; i++) {
-        longer = longer || strcmp(line->items[i], "--gpu-misses") == 0; /* is given for the CPU alone */
-    }
-    char **variables = hypura_waiting_environment(environ, longer);
-    size_t n_kept = 0;
-    for (size_t i = 0; variables && variables[i]; i++) {
-        if (strncmp(variables[i], "LLAMA_", 6) != 0 && strncmp(variables[i], "AIP_", 4) != 0) {
-            variables[n_kept++] = variables[i];
-        }
-    }
-    if (variables) {
-        variables[n_kept] = NULL;
-    }
-    return variables;
-}
-
-/* in and out become its standard input and output (and error). */
-static hypura_status spawn(const words *line, int in, int out, int error_to, pid_t *pid, hypura_error *error)
-{
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    sigset_t none;
-    sigset_t defaults;
-    char **environment = engine_environment(line);
-    if (!environment) {
-        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to start an engine");
-    }
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, in, STDIN_FILENO);
-    posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
-    posix_spawn_file_actions_adddup2(&actions, error_to, STDERR_FILENO);
-    posix_spawnattr_init(&attributes);
-    sigemptyset(&none);
-    sigfillset(&defaults);
-    posix_spawnattr_setsigmask(&attributes, &none);
-    posix_spawnattr_setsigdefault(&attributes, &defaults);
-    /* A group of its own: Ctrl-C in a terminal is for the front, which ends its engines in order. */
-    posix_spawnattr_setpgroup(&attributes, 0);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
-    const int code =
-        posix_spawn(pid, line->items[0], &actions, &attributes, (char *const *)(uintptr_t)line->items, environment);
-    posix_spawnattr_destroy(&attributes);
-    posix_spawn_file_actions_destroy(&actions);
-    free(environment);
-    return code == 0 ? HYPURA_OK : hypura_fail_errno(error, code, "%s cannot be started", line->items[0]);
-}
-
-/* ---- estimating --------------------------------------------------------------------- */
-
-/* The end of all that comes, half of the capacity at least: what matters is the last line. */
-static void read_end(int fd, char *text, size_t capacity)
-{
-    size_t used = 0;
-    for (ssize_t n; (n = read(fd, text + used, capacity - 1 - used)) != 0;) {
-        if (n < 0 && errno != EINTR) {
-            break;
-        }
-        used += n > 0 ? (size_t)n : 0;
-        if (used + 1 == capacity) {
-            memmove(text, text + capacity / 2, used - capacity / 2);
-            used -= capacity / 2;
-        }
-    }
-    text[used] = '\0';
-}
-
-/* The message in the last line that the program printed. */
-static const char *last_message(char *text)
-{
-    static const char prefix[] = "hypura-engine: ";
-    size_t n = strlen(text);
-    while (n > 0 && text[n - 1] == '\n') {
-        text[--n] = '\0';
-    }
-    char *line = strrchr(text, '\n');
-    line = line ? line + 1 : text;
-    return strncmp(line, prefix, sizeof(prefix) - 1) == 0 ? line + sizeof(prefix) - 1 : line;
-}
-
-hypura_status engine_estimate_get(const engine_options *options, engine_estimate *estimate, hypura_error *error)
-{
-    words line;
-    char text[4096];
-    int output[2];
-    pid_t pid = -1;
-    common_words(options, &line);
-    line.items[line.n++] = "--estimate";
-    if (!hypura_os_pipe(output)) {
-        return hypura_fail_errno(error, errno, "no pipe to an engine");
-    }
-    const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    hypura_status status = spawn(&line, null, output[1], output[1], &pid, error);
-    close(null);
-    close(output[1]);
-    int wait_status = -1;
-    if (status == HYPURA_OK) {
-        read_end(output[0], text, sizeof text);
-        while (waitpid(pid, &wait_status, 0) < 0 && errno == EINTR) {
-        }
-    }
-    close(output[0]);
-    if (status != HYPURA_OK) {
-        return status;
-    }
-    const char *message = last_message(text);
-    json_t *told = json_loads(message, 0, NULL);
-    json_int_t memory;
-    json_int_t floor;
-    int n_parallel;
-    int code;
-    const char *reason;
-    if (wait_status == 0 && json_unpack(told, "{s:I, s:I, s:i, s:s}", "memory_bytes", &memory, "floor_memory_bytes",
-                                        &floor, "n_sequences", &n_parallel, "draft_unfit", &reason) == 0) {
-        *estimate = (engine_estimate){
-            .memory_bytes = (uint64_t)memory, .floor_bytes = (uint64_t)floor, .n_parallel = (uint32_t)n_parallel};
-        snprintf(estimate->draft_unfit, sizeof(estimate->draft_unfit), "%s", reason);
-    } else if (json_unpack(told, "{s:i, s:s}", "status", &code, "message", &reason) == 0) {
-        status = hypura_fail(error, (hypura_status)code, "%s", reason);
-    } else {
-        status = hypura_fail(error, HYPURA_ERR_BACKEND, "%s cannot be looked at: its engine says: %s", options->name,
-                             message);
-    }
-    json_decref(told);
-    return status;
-}
 
 /* ---- watching ------------------------------------------------------------------------ */
 
@@ -399,15 +193,15 @@ static hypura_status run_program(const engine_options *options, server_engine *e
 {
     int in[2] = {-1, -1};
     int out[2] = {-1, -1};
-    words line;
-    common_words(options, &line);
-    add_text(&line, "--name", options->name);
-    add_text(&line, "--socket", engine->socket);
-    add_text(&line, "--live", engine->live_path);
-    add_text(&line, "--slots", options->slots_folder);
-    add_text(&line, "--projector", options->projector_path);
-    add_text(&line, "--chat-template", options->chat_template ? engine->template_path : NULL);
-    add_text(&line, "--defaults", options->defaults);
+    engine_words line;
+    engine_words_common(options, &line);
+    engine_words_add(&line, "--name", options->name);
+    engine_words_add(&line, "--socket", engine->socket);
+    engine_words_add(&line, "--live", engine->live_path);
+    engine_words_add(&line, "--slots", options->slots_folder);
+    engine_words_add(&line, "--projector", options->projector_path);
+    engine_words_add(&line, "--chat-template", options->chat_template ? engine->template_path : NULL);
+    engine_words_add(&line, "--defaults", options->defaults);
     if (options->context_shift) {
         line.items[line.n++] = "--context-shift";
     }
@@ -434,7 +228,7 @@ static hypura_status run_program(const engine_options *options, server_engine *e
     }
     engine->input = in[1];
     engine->output = out[0];
-    hypura_status status = spawn(&line, in[0], out[1], out[1], &engine->pid, error);
+    hypura_status status = engine_spawn(&line, in[0], out[1], out[1], &engine->pid, error);
     close(in[0]);
     close(out[1]);
     return status;

@@ -54,6 +54,9 @@ typedef struct engine_estimate {
 
 hypura_status engine_estimate_get(const engine_options *options, engine_estimate *estimate, hypura_error *error);
 
+/* Whether llama.cpp can write conversations in a template in Jinja. HYPURA_ERR_USAGE tells where not. */
+hypura_status engine_check_template(const char *program, const char *text, hypura_error *error);
+
 /* on_end is called once, from the engine's own thread, when the process is no more. */
 hypura_status engine_start(const engine_options *options, void (*on_end)(void *user), void *user,
                            server_engine **started, hypura_error *error);

@@ -213,7 +213,8 @@ bool overlooked_calls_tools(const char *path, const json_t *body)
 {
     const api_form api = api_of(path);
     const char *word = json_string_value(json_object_get(body, "tool_choice"));
-    if (api == API_NONE || (word && strcmp(word, "none") == 0)) {
+    const bool shows = strcmp(path, "/apply-template") == 0; /* what the model would be given: tools are seen there, or not */
+    if (api == API_NONE || shows || (word && strcmp(word, "none") == 0)) {
         return false;
     }
     size_t i;

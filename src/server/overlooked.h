@@ -18,7 +18,7 @@
  * goes as it is. HYPURA_ERR_USAGE: it wants what nobody here does. */
 hypura_status overlooked_translate(const char *path, const json_t *body, json_t **made, hypura_error *error);
 
-/* Whether a translated request lets the model call tools. */
+/* Whether a translated request lets the model call tools, or counts them for it. */
 bool overlooked_calls_tools(const char *path, const json_t *body);
 
 #endif

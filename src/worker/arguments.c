@@ -135,6 +135,9 @@ static bool take(int option, const char *value, hypura_worker_arguments *to)
     case 'r':
         to->reranking = true;
         return true;
+    case 'C':
+        to->check_template = true;
+        return true;
     case 'E':
         to->estimate = true;
         return true;
@@ -177,6 +180,7 @@ hypura_status hypura_worker_parse(int argc, char **argv, hypura_worker_arguments
         {"context-shift", no_argument, NULL, 'S'},
         {"embeddings", no_argument, NULL, 'e'},
         {"reranking", no_argument, NULL, 'r'},
+        {"check-template", no_argument, NULL, 'C'},
         {"estimate", no_argument, NULL, 'E'},
         {"verbose", no_argument, NULL, 'v'},
         {NULL, 0, NULL, 0},
@@ -192,6 +196,9 @@ hypura_status hypura_worker_parse(int argc, char **argv, hypura_worker_arguments
         if (!take(option, optarg, arguments)) {
             return hypura_fail(error, HYPURA_ERR_USAGE, "--%s %s cannot be understood", options[index].name, optarg);
         }
+    }
+    if (optind == argc && arguments->check_template) {
+        return HYPURA_OK;
     }
     if (optind < argc || !arguments->model.path ||
         (!arguments->estimate && (!arguments->socket || !arguments->live || !arguments->name))) {

@@ -4,10 +4,12 @@
  *
  *     parse -> plan -> llama.cpp's server (which loads: model.c) -> close
  *
- * With --estimate it prints what the model would take and ends. Diagnostics go to standard error, which the front
+ * With --estimate it prints what the model would take and ends, with --check-template whether the one that its standard
+ * input gives can be used. Diagnostics go to standard error, which the front
  * keeps.
  */
 #include "worker/arguments.h"
+#include "worker/check.h"
 #include "worker/control.h"
 #include "worker/defaults.h"
 #include "worker/live.h"
@@ -20,14 +22,14 @@
 #include <stdio.h>
 #include <string.h>
 
-/* An estimate that fails says so where it would have been printed. */
-static int fail_estimate(const hypura_error *error)
+/* What fails says so where its result would have been printed. */
+static int print_status(const hypura_error *error)
 {
     json_t *failure = json_pack("{s:i, s:s}", "status", (int)error->status, "message", error->message);
     const int failed = failure ? json_dumpf(failure, stdout, JSON_COMPACT) : -1;
     json_decref(failure);
     printf("\n");
-    return failed || fflush(stdout) != 0 ? 2 : 1;
+    return failed || fflush(stdout) != 0 ? 2 : error->status == HYPURA_OK ? 0 : 1;
 }
 
 static int fail(const hypura_error *error)
@@ -104,6 +106,10 @@ int main(int argc, char **argv)
     if (hypura_worker_parse(argc, argv, &arguments, &error) != HYPURA_OK) {
         return fail(&error);
     }
+    if (arguments.check_template) {
+        (void)hypura_worker_check_template(stdin, &error);
+        return print_status(&error);
+    }
     if (!arguments.estimate && hypura_live_open(arguments.live, &live, &error) != HYPURA_OK) {
         return fail(&error);
     }
@@ -114,7 +120,7 @@ int main(int argc, char **argv)
         if (live) {
             hypura_live_write(live, &(hypura_live_record){.state = HYPURA_LIVE_FAILED, .error = error});
         }
-        return arguments.estimate ? fail_estimate(&error) : fail(&error);
+        return arguments.estimate ? print_status(&error) : fail(&error);
     }
     const int code = arguments.estimate ? print_estimate(&model, unfit.message) : serve(&arguments, &model, live);
     hypura_worker_model_close(&model);

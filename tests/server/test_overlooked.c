@@ -138,6 +138,7 @@ static void who_calls_tools(void **state)
         {"/v1/messages/count_tokens", "{" OWN_TOOLS "}", true},
         {"/v1/responses", "{" FLAT_TOOLS "}", true},
         {"/v1/responses", "{'tools':[{'type':'web_search'}]}", false}, /* which llama.cpp's server leaves out */
+        {"/apply-template", "{" CHAT_TOOLS "}", false},
         {"/tokenize", "{" CHAT_TOOLS "}", false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -46,6 +46,19 @@ static void what_the_front_says_is_taken(void **state)
     assert_int_equal(arguments.n_sequences, 2);
 }
 
+/* A template is looked at without a model. */
+static void a_template_needs_nothing_else(void **state)
+{
+    (void)state;
+    hypura_worker_arguments arguments;
+    hypura_error error = {0};
+    const char *const words[] = {"--check-template", NULL};
+    assert_int_equal(parse(words, &arguments, &error), HYPURA_OK);
+    assert_true(arguments.check_template);
+    const char *const more[] = {"--check-template", "file", NULL};
+    assert_int_equal(parse(more, &arguments, &error), HYPURA_ERR_USAGE);
+}
+
 static const char *word_after(const hypura_worker_words *words, const char *option)
 {
     for (int i = 0; i + 1 < words->n; i++) {
@@ -173,6 +186,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_the_front_says_is_taken),
+        cmocka_unit_test(a_template_needs_nothing_else),
         cmocka_unit_test(guesses_are_told_the_server),
         cmocka_unit_test(what_is_wrong_is_named),
         cmocka_unit_test(parameters_become_options),

@@ -226,6 +226,15 @@ class Ollama(unittest.TestCase):
         self.assertEqual((status, json.loads(data)["prompt"]), (200, "[user]"))
         with self.assertRaises(ollama.ResponseError) as failed:
             self.client.create("wario", template="{{ range .Messages }}", **made)
+        # One in Jinja that llama.cpp cannot read, or in which it cannot write a conversation.
+        for template, why in (("{% for m in messages %}{{ m.content }}", "nexpected token.*not closed"),
+                              ("{% for m in messages %}{{ m.content | no_filter }}{% endfor %}", "no_filter"),
+                              ("{{ 'a" + "{% if %}", "lexer"),
+                              ("{% if true %}{{ raise_exception('not this one') }}{% endif %}", "not this one")):
+            with self.assertRaisesRegex(ollama.ResponseError, why) as refused:
+                self.client.create("wario", template=template, **made)
+            self.assertEqual(refused.exception.status_code, 400)
+        self.assertNotIn("wario:latest", [model.model for model in self.client.list().models])
         self.assertEqual(failed.exception.status_code, 400)
         for parameters in {"temperature": "hot"}, {"num_ctx": -5}, {"stop": 5}:
             with self.assertRaisesRegex(ollama.ResponseError, "option"):

@@ -1,0 +1,101 @@
+/*
+ * engine_ask.c - see engine.h: what an engine is asked that serves nothing, in a process of its own. What others sent us,
+ * a file or a template, may make it fail or never end.
+ */
+#include "server/engine.h"
+
+#include "base/status.h"
+#include "server/engine_process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define TEMPLATE_US (UINT64_C(10) * 1000 * 1000)
+
+hypura_status engine_estimate_get(const engine_options *options, engine_estimate *estimate, hypura_error *error)
+{
+    engine_words line;
+    engine_answer answer;
+    engine_words_common(options, &line);
+    line.items[line.n++] = "--estimate";
+    const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    hypura_status status = engine_ask(&line, null, -1, 0, &answer, error);
+    close(null);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    json_t *told = json_loads(answer.message, 0, NULL);
+    json_int_t memory;
+    json_int_t floor;
+    int n_parallel;
+    int code;
+    const char *reason;
+    if (answer.wait_status == 0 && json_unpack(told, "{s:I, s:I, s:i, s:s}", "memory_bytes", &memory, "floor_memory_bytes",
+                                        &floor, "n_sequences", &n_parallel, "draft_unfit", &reason) == 0) {
+        *estimate = (engine_estimate){
+            .memory_bytes = (uint64_t)memory, .floor_bytes = (uint64_t)floor, .n_parallel = (uint32_t)n_parallel};
+        snprintf(estimate->draft_unfit, sizeof(estimate->draft_unfit), "%s", reason);
+    } else if (json_unpack(told, "{s:i, s:s}", "status", &code, "message", &reason) == 0) {
+        status = hypura_fail(error, (hypura_status)code, "%s", reason);
+    } else {
+        status = hypura_fail(error, HYPURA_ERR_BACKEND, "%s cannot be looked at: its engine says: %s", options->name,
+                             answer.message);
+    }
+    json_decref(told);
+    return status;
+}
+
+/* An open file with that text, to be closed; NULL where there is no room for one. */
+static FILE *file_of(const char *text)
+{
+    FILE *file = tmpfile();
+    if (file && (fcntl(fileno(file), F_SETFD, FD_CLOEXEC) != 0 || fputs(text, file) < 0 || fflush(file) != 0 ||
+                 lseek(fileno(file), 0, SEEK_SET) != 0)) {
+        const int code = errno;
+        fclose(file);
+        errno = code;
+        file = NULL;
+    }
+    return file;
+}
+
+/* What the process says of it. */
+static hypura_status read_verdict(const engine_answer *answer, hypura_error *error)
+{
+    int code;
+    const char *reason;
+    hypura_status status;
+    json_t *told = json_loads(answer->message, 0, NULL);
+    if (answer->late) {
+        status = hypura_fail(error, HYPURA_ERR_USAGE, "the template does not come to an end");
+    } else if (json_unpack(told, "{s:i, s:s}", "status", &code, "message", &reason) == 0) {
+        status = code == HYPURA_OK ? HYPURA_OK : hypura_fail(error, (hypura_status)code, "%s", reason);
+    } else if (WIFSIGNALED(answer->wait_status)) {
+        status = hypura_fail(error, HYPURA_ERR_USAGE, "the template cannot be used: its reader was ended by signal %d",
+                             WTERMSIG(answer->wait_status));
+    } else {
+        status = hypura_fail(error, HYPURA_ERR_BACKEND, "the template cannot be looked at: %s", answer->message);
+    }
+    json_decref(told);
+    return status;
+}
+
+hypura_status engine_check_template(const char *program, const char *text, hypura_error *error)
+{
+    engine_words line = {.n = 2, .items = {program, "--check-template"}};
+    engine_answer answer;
+    FILE *file = file_of(text);
+    if (!file) {
+        return hypura_fail_errno(error, errno, "no file for a template");
+    }
+    const int null = open("/dev/null", O_WRONLY | O_CLOEXEC); /* llama.cpp says there what the answer says as well */
+    const hypura_status status = engine_ask(&line, fileno(file), null, TEMPLATE_US, &answer, error);
+    close(null);
+    fclose(file);
+    return status == HYPURA_OK ? read_verdict(&answer, error) : status;
+}

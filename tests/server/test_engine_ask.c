@@ -1,0 +1,104 @@
+/*
+ * test_engine_ask.c - what a program that is asked says, and that it may fail or never end. Scripts stand for hypura-engine.
+ */
+#include "server/engine_process.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static char folder[64];
+static char program[96];
+
+/* A program of these lines of the shell. */
+static const char *script(const char *lines)
+{
+    FILE *file = fopen(program, "we");
+    assert_non_null(file);
+    fprintf(file, "#!/bin/sh\n%s\n", lines);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(chmod(program, 0700), 0);
+    return program;
+}
+
+static int begin(void **state)
+{
+    (void)state;
+    snprintf(folder, sizeof folder, "/tmp/hypura-ask-XXXXXX");
+    if (!mkdtemp(folder)) {
+        return -1;
+    }
+    snprintf(program, sizeof program, "%s/program", folder);
+    return 0;
+}
+
+static int end(void **state)
+{
+    (void)state;
+    unlink(program);
+    return rmdir(folder);
+}
+
+static void the_last_line_is_the_answer(void **state)
+{
+    (void)state;
+    engine_words line = {.n = 2, .items = {script("echo first; cat; echo \"hypura-engine: $1\" >&2; exit 3"), "word"}};
+    engine_answer answer;
+    hypura_error error = {0};
+    assert_int_equal(engine_ask(&line, fileno(tmpfile()), -1, 0, &answer, &error), HYPURA_OK);
+    assert_string_equal(answer.message, "word");
+    assert_int_equal(WEXITSTATUS(answer.wait_status), 3);
+    assert_false(answer.late);
+}
+
+static void one_that_never_ends_is_ended(void **state)
+{
+    (void)state;
+    engine_words line = {.n = 1, .items = {script("echo begun; exec sleep 600")}};
+    engine_answer answer;
+    hypura_error error = {0};
+    assert_int_equal(engine_ask(&line, fileno(tmpfile()), -1, 200 * 1000, &answer, &error), HYPURA_OK);
+    assert_true(answer.late);
+    assert_true(WIFSIGNALED(answer.wait_status));
+}
+
+static void a_template_has_a_verdict(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *script;
+        hypura_status status;
+        const char *why;
+    } cases[] = {
+        {"[ \"$1\" = --check-template ] && [ \"$(cat)\" = text ] && echo '{\"status\":0,\"message\":\"\"}'", HYPURA_OK, ""},
+        {"echo noise; echo '{\"status\":1,\"message\":\"no good\"}'; echo later >&2; exit 1", HYPURA_ERR_USAGE, "no good"},
+        {"kill -SEGV $$", HYPURA_ERR_USAGE, "signal 11"},
+        {"echo nothing; exit 1", HYPURA_ERR_BACKEND, "nothing"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        hypura_error error = {0};
+        assert_int_equal(engine_check_template(script(cases[i].script), "text", &error), cases[i].status);
+        assert_non_null(strstr(error.message, cases[i].why));
+    }
+    hypura_error error = {0};
+    assert_int_not_equal(engine_check_template("/nowhere", "text", &error), HYPURA_OK);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_last_line_is_the_answer),
+        cmocka_unit_test(one_that_never_ends_is_ended),
+        cmocka_unit_test(a_template_has_a_verdict),
+    };
+    return cmocka_run_group_tests(tests, begin, end);
+}
