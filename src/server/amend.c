@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_CHOICES 64
-
 void amend_skip(const json_t *given, json_t *object, const char *key)
 {
     const json_t *text = json_object_get(object, key);
@@ -18,7 +16,7 @@ void amend_skip(const json_t *given, json_t *object, const char *key)
 
 void amend_skip_first(const json_t *given, uint64_t *begun, json_int_t choice, json_t *object, const char *key)
 {
-    const uint64_t bit = choice >= 0 && choice < MAX_CHOICES ? UINT64_C(1) << choice : 0;
+    const uint64_t bit = choice >= 0 && choice < AMEND_MAX_CHOICES ? UINT64_C(1) << choice : 0;
     if (json_string_length(json_object_get(object, key)) > 0 && (*begun & bit) == 0 && bit != 0) {
         *begun |= bit;
         amend_skip(given, object, key);
@@ -68,6 +66,7 @@ static void chat_event(server_amendment *amendment, json_t *event, json_t *to)
 static const amend_form forms[] = {
     {"/v1/chat/completions", "messages", false, chat_whole, chat_event},
     {"/chat/completions", "messages", false, chat_whole, chat_event},
+    {"/v1/completions", NULL, false, amend_completions_whole, amend_completions_event},
     {"/v1/messages", "messages", true, amend_messages_whole, amend_messages_event},
     {"/v1/responses", "input", true, amend_responses_whole, amend_responses_event},
     {"/responses", "input", true, amend_responses_whole, amend_responses_event},
@@ -86,10 +85,10 @@ static const amend_form *form_of(const char *path)
 /* "echo" asks for the message as well. Where the request says itself that it is gone on with, a stream is without it. */
 static given_parts find_given(const amend_form *form, const json_t *sent)
 {
-    const json_t *messages = json_object_get(sent, form->messages);
+    const json_t *messages = form->messages ? json_object_get(sent, form->messages) : NULL;
     const json_t *said = json_object_get(sent, "continue_final_message");
     const bool told = json_is_true(json_object_get(sent, "stream")) && (json_is_true(said) || json_is_string(said));
-    if (json_is_true(json_object_get(sent, "echo")) || (told && strcmp(form->path, "/v1/messages") != 0)) {
+    if (!messages || json_is_true(json_object_get(sent, "echo")) || (told && strcmp(form->path, "/v1/messages") != 0)) {
         return (given_parts){0};
     }
     return strcmp(form->messages, "input") == 0 ? given_of_input(messages) : given_of_messages(messages);
@@ -102,7 +101,8 @@ server_amendment *amend_open(const char *path, const json_t *asked, const json_t
         return NULL;
     }
     given_parts given = find_given(form, sent);
-    if (!form->always && !given.text && !given.thought) {
+    const bool tells = !form->messages && json_is_integer(json_object_get(sent, "logprobs"));
+    if (!form->always && !tells && !given.text && !given.thought) {
         return NULL;
     }
     server_amendment *amendment = calloc(1, sizeof(*amendment));

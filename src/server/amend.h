@@ -1,9 +1,10 @@
 /*
  * amend.h - what llama.cpp's server answers otherwise than the API whose form it writes, put right. Pure.
  *
- *     all three        the answer is what follows the assistant's own last message, without that (given.h)
+ *     conversations    the answer is what follows the assistant's own last message, without that (given.h)
  *     /v1/messages     blocks of a stream one after the other, each begun and ended once; "stop_sequence"
  *     /v1/responses    "incomplete" where it was cut; numbers and indexes of events, and fields that clients count on
+ *     /v1/completions  probabilities in the form that they have there
  *
  * One amendment for one answer: whole, or event by event.
  */

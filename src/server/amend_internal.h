@@ -9,9 +9,11 @@
 
 #include <stdbool.h>
 
+#define AMEND_MAX_CHOICES 64
+
 typedef struct amend_form {
     const char *path;
-    const char *messages; /* the key of the conversation */
+    const char *messages; /* the key of the conversation; NULL: there is none */
     bool always;          /* also where nothing was given */
     void (*whole)(server_amendment *amendment, json_t *answer);
     void (*event)(server_amendment *amendment, json_t *event, json_t *to);
@@ -27,6 +29,8 @@ struct server_amendment {
     /* of a stream */
     uint64_t text_begun; /* by choice: its first text has come */
     uint64_t thought_begun;
+    /* of /v1/completions */
+    json_int_t offsets[AMEND_MAX_CHOICES]; /* characters so far */
     /* of /v1/messages */
     bool begun;
     bool thinks;      /* the open block is a thought */
@@ -47,6 +51,8 @@ void amend_skip_first(const json_t *given, uint64_t *begun, json_int_t choice, j
 /* Whether object[key] is this text. */
 bool amend_says(const json_t *object, const char *key, const char *text);
 
+void amend_completions_whole(server_amendment *amendment, json_t *answer);
+void amend_completions_event(server_amendment *amendment, json_t *event, json_t *to);
 void amend_messages_whole(server_amendment *amendment, json_t *answer);
 void amend_messages_event(server_amendment *amendment, json_t *event, json_t *to);
 void amend_responses_whole(server_amendment *amendment, json_t *answer);

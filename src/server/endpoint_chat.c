@@ -240,6 +240,7 @@ static void converse(http_exchange *exchange, ollama_kind kind, const json_t *bo
         again = false;
         const bool opened = ollama_answer_open(&t.answer, kind, model, common->stream);
         t.answer.given = given.text;
+        t.answer.given_thought = given.thought;
         if (!opened) {
             http_fail(exchange, 500, "out of memory");
         } else if (hold_talk(&t, request, messages, begin_us)) {

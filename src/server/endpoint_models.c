@@ -1,5 +1,5 @@
 /*
- * endpoint_models.c - OpenAI's list of models: all that are known, loaded or not.
+ * endpoint_models.c - OpenAI's list of models, and Anthropic's, in one: all that are known, loaded or not.
  */
 #include "server/routes.h"
 #include "server/server.h"
@@ -7,8 +7,9 @@
 
 static json_t *describe(const hypura_model_entry *entry)
 {
-    return json_pack("{s:s, s:s, s:I, s:s}", "id", entry->name, "object", "model", "created",
-                     (json_int_t)(entry->modified_ns / 1000000000), "owned_by", "library");
+    return json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:s}", "id", entry->name, "object", "model", "created",
+                     (json_int_t)(entry->modified_ns / 1000000000), "owned_by", "library", "type", "model",
+                     "display_name", entry->name, "created_at", entry->modified);
 }
 
 void endpoint_models(http_exchange *exchange)
@@ -29,9 +30,13 @@ void endpoint_models(http_exchange *exchange)
         return;
     }
     json_t *data = json_array();
+    const char *first = list.n > 0 ? list.entries[0]->name : NULL;
+    const char *last = list.n > 0 ? list.entries[list.n - 1]->name : NULL;
+    json_t *answer = json_pack("{s:s, s:o, s:b, s:s?, s:s?}", "object", "list", "data", data, "has_more", 0, "first_id",
+                               first, "last_id", last);
     for (size_t i = 0; i < list.n; i++) {
         json_array_append_new(data, describe(list.entries[i]));
     }
     hypura_model_list_clear(&list);
-    http_reply_json(exchange, 200, json_pack("{s:s, s:o}", "object", "list", "data", data));
+    http_reply_json(exchange, 200, answer);
 }

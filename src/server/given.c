@@ -80,6 +80,7 @@ given_parts given_of_messages(const json_t *messages)
     if (is_assistant(last)) {
         add_content(&given, json_object_get(last, "content"));
         join(&given.thought, "", json_object_get(last, "reasoning_content"));
+        join(&given.thought, "", json_object_get(last, "thinking"));
     }
     return given;
 }

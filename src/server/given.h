@@ -18,7 +18,7 @@ typedef struct given_parts {
     json_t *thought;
 } given_parts;
 
-/* Of the last message of OpenAI's or Anthropic's form; nothing unless it is the assistant's. Clear it. */
+/* Of the last message, as OpenAI, Anthropic or Ollama write them; nothing unless it is the assistant's. Clear it. */
 given_parts given_of_messages(const json_t *messages);
 /* Of the input of /v1/responses: all items at its end that are one message of the assistant's. */
 given_parts given_of_input(const json_t *input);

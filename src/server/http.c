@@ -223,7 +223,8 @@ static const char *error_type(int code)
 http_style http_error_style(const http_exchange *exchange)
 {
     const http_style other = strncmp(exchange->path, "/api/", 5) == 0 ? HTTP_STYLE_OLLAMA : HTTP_STYLE_OPENAI;
-    return exchange->route ? exchange->route->style : other;
+    const http_style style = exchange->route ? exchange->route->style : other;
+    return style == HTTP_STYLE_OPENAI && http_header(exchange, "anthropic-version") ? HTTP_STYLE_ANTHROPIC : style;
 }
 
 /* The error's own JSON; takes text over. */

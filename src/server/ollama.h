@@ -89,7 +89,8 @@ typedef struct ollama_answer {
     ollama_kind kind;
     const char *model; /* as the client named it */
     bool stream;
-    const json_t *given; /* what a conversation ends with (given.h), for its first text; or NULL */
+    const json_t *given; /* what a conversation ends with (given.h), for the answer's first text; or NULL */
+    const json_t *given_thought;
     /* so far, where it is not passed on at once */
     json_t *content; /* strings, to be joined; of OLLAMA_GENERATE also those passed on */
     json_t *thinking;

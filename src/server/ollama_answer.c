@@ -203,11 +203,11 @@ static json_t *pass_text(ollama_answer *answer, const json_t *content, const jso
 }
 
 /* Without what the client gave the answer to begin with (given.h). A new reference. */
-static json_t *without_given(ollama_answer *answer, const json_t *content)
+static json_t *without_given(const json_t **given, const json_t *text)
 {
-    const json_t *given = json_string_length(content) > 0 ? answer->given : NULL;
-    answer->given = given ? NULL : answer->given;
-    return given_skip(given, content);
+    const json_t *begin = json_string_length(text) > 0 ? *given : NULL;
+    *given = begin ? NULL : *given;
+    return given_skip(begin, text);
 }
 
 /* An event of /v1/chat/completions. */
@@ -225,9 +225,11 @@ static json_t *take_chat(ollama_answer *answer, const json_t *event)
         snprintf(answer->done_reason, sizeof(answer->done_reason), "%s",
                  strcmp(finish, "length") == 0 ? "length" : "stop");
     }
-    json_t *content = without_given(answer, json_object_get(delta, "content"));
-    json_t *line = pass_text(answer, content, json_object_get(delta, "reasoning_content"),
-                             json_object_get(json_object_get(choice, "logprobs"), "content"), calls);
+    json_t *content = without_given(&answer->given, json_object_get(delta, "content"));
+    json_t *thought = without_given(&answer->given_thought, json_object_get(delta, "reasoning_content"));
+    json_t *line =
+        pass_text(answer, content, thought, json_object_get(json_object_get(choice, "logprobs"), "content"), calls);
+    json_decref(thought);
     json_decref(content);
     return line;
 }

@@ -1,18 +1,13 @@
 /*
  * overlooked.c - see overlooked.h.
  */
-#include "server/overlooked.h"
+#include "server/overlooked_internal.h"
 
 #include "base/status.h"
 
 #include <string.h>
 
-typedef enum api_form {
-    API_NONE = 0,
-    API_CHAT,
-    API_RESPONSES,
-    API_MESSAGES,
-} api_form;
+/* ---- which API ---------------------------------------------------------------------- */
 
 static const struct {
     const char *path; /* begins so */
@@ -20,7 +15,7 @@ static const struct {
 } paths[] = {{"/v1/chat/completions", API_CHAT}, {"/chat/completions", API_CHAT}, {"/apply-template", API_CHAT},
              {"/v1/responses", API_RESPONSES},   {"/responses", API_RESPONSES},   {"/v1/messages", API_MESSAGES}};
 
-static api_form api_of(const char *path)
+api_form overlooked_api(const char *path)
 {
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         if (strncmp(path, paths[i].path, strlen(paths[i].path)) == 0) {
@@ -28,6 +23,18 @@ static api_form api_of(const char *path)
         }
     }
     return API_NONE;
+}
+
+bool overlooked_is(const json_t *value, const char *type)
+{
+    const char *own = json_string_value(json_object_get(value, "type"));
+    return own && strcmp(own, type) == 0;
+}
+
+json_t *overlooked_own(const json_t *body, json_t **made)
+{
+    *made = *made ? *made : json_copy((json_t *)(uintptr_t)body);
+    return *made;
 }
 
 static bool says(const json_t *body, const char *key)
@@ -38,9 +45,50 @@ static bool says(const json_t *body, const char *key)
 
 /* ---- what is refused ----------------------------------------------------------- */
 
+static bool wants_audio(const json_t *body)
+{
+    size_t i;
+    const json_t *kind;
+    json_array_foreach(json_object_get(body, "modalities"), i, kind)
+    {
+        if (json_is_string(kind) && strcmp(json_string_value(kind), "audio") == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Tools that Anthropic's own service runs, whatever their version: nobody here does. */
+static bool has_hosted_tools(const json_t *body)
+{
+    static const char *const hosted[] = {"web_search", "web_fetch", "code_execution", "tool_search", "mcp_toolset"};
+    size_t i;
+    const json_t *tool;
+    json_array_foreach(json_object_get(body, "tools"), i, tool)
+    {
+        const char *type = json_string_value(json_object_get(tool, "type"));
+        for (size_t k = 0; type && k < sizeof hosted / sizeof *hosted; k++) {
+            if (strncmp(type, hosted[k], strlen(hosted[k])) == 0) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static const char *refusal_of_message(const json_t *body)
+{
+    return says(body, "output_format") || says(json_object_get(body, "output_config"), "format")
+               ? "formats are not served here (/v1/chat/completions takes response_format)"
+           : json_array_size(json_object_get(body, "mcp_servers")) > 0 ? "servers of tools are not asked from here"
+           : says(body, "container")                                   ? "containers are not served here"
+           : has_hosted_tools(body) ? "tools that Anthropic's service runs are not served here"
+                                    : NULL;
+}
+
 static const char *refusal_of(const char *path, const json_t *body)
 {
-    const api_form api = api_of(path);
+    const api_form api = overlooked_api(path);
     if (strcmp(path, "/v1/embeddings") == 0) {
         return says(body, "dimensions") ? "dimensions are not served here (/api/embed takes them)" : NULL;
     }
@@ -51,8 +99,14 @@ static const char *refusal_of(const char *path, const json_t *body)
                : json_integer_value(json_object_get(body, "best_of")) > 1 ? "more than one best_of is not served here"
                                                                           : NULL;
     }
-    if (api == API_CHAT && says(body, "functions")) {
-        return "functions are not served here (tools are)";
+    if (api == API_CHAT) {
+        return says(body, "functions")            ? "functions are not served here (tools are)"
+               : says(body, "web_search_options") ? "searches are not served here"
+               : wants_audio(body)                ? "spoken answers are not served here"
+                                                  : NULL;
+    }
+    if (api == API_MESSAGES) {
+        return refusal_of_message(body);
     }
     if (api == API_RESPONSES) {
         return says(body, "conversation") ? "conversations are not kept here: send what was said as input"
@@ -80,159 +134,57 @@ static json_t *chat_format(api_form api, const json_t *body)
     return strcmp(type, "json_object") == 0 ? json_pack("{s:s}", "type", type) : NULL;
 }
 
-/* ---- tools ----------------------------------------------------------------------- */
+/* ---- small things ----------------------------------------------------------------- */
 
-/* Of a tool, or of what names one; "" where it is none that a model calls. */
-static const char *name_of(api_form api, const json_t *tool)
+/* An empty one would stop the answer before it begins. */
+static void drop_empty_stops(const json_t *body, const char *key, json_t **made)
 {
-    const json_t *holder = api == API_CHAT ? json_object_get(tool, "function") : tool;
-    const char *type = json_string_value(json_object_get(tool, "type"));
-    const char *name = json_string_value(json_object_get(holder, "name"));
-    return name && (api == API_MESSAGES || !type || strcmp(type, "function") == 0) ? name : "";
-}
-
-static const json_t *find_tool(api_form api, const json_t *tools, const char *name)
-{
+    const json_t *stops = json_object_get(body, key);
+    const json_t *stop;
     size_t i;
-    const json_t *tool;
-    json_array_foreach(tools, i, tool)
-    {
-        if (name[0] != '\0' && strcmp(name_of(api, tool), name) == 0) {
-            return tool;
-        }
-    }
-    return NULL;
-}
-
-/* What a choice comes to. */
-typedef struct choice {
-    bool none;
-    bool required;
-    const json_t *one;     /* of the tools, what names the one to call */
-    const json_t *several; /* an array of such */
-} choice;
-
-static hypura_status refuse_choice(hypura_error *error)
-{
-    return hypura_fail(error, HYPURA_ERR_USAGE, "such a tool_choice is not served here");
-}
-
-static hypura_status read_choice(api_form api, const json_t *given, choice *read, hypura_error *error)
-{
-    const char *word = json_string_value(given);
-    const char *type = json_string_value(json_object_get(given, "type"));
-    *read = (choice){.none = false};
-    if (!given || json_is_null(given)) {
-        return HYPURA_OK;
-    }
-    if (api == API_MESSAGES) {
-        read->none = type && strcmp(type, "none") == 0;
-        read->one = type && strcmp(type, "tool") == 0 ? given : NULL;
-        read->required = read->one || (type && strcmp(type, "any") == 0);
-        return read->none || read->required || (type && strcmp(type, "auto") == 0) ? HYPURA_OK : refuse_choice(error);
-    }
-    if (word) { /* others are refused by the model's server */
-        read->none = strcmp(word, "none") == 0;
-        read->required = strcmp(word, "required") == 0;
-        return HYPURA_OK;
-    }
-    if (type && strcmp(type, "function") == 0) {
-        read->one = given;
-        read->required = true;
-        return HYPURA_OK;
-    }
-    if (type && strcmp(type, "allowed_tools") == 0) {
-        const json_t *allowed = api == API_CHAT ? json_object_get(given, type) : given;
-        const char *mode = json_string_value(json_object_get(allowed, "mode"));
-        read->several = json_object_get(allowed, "tools");
-        read->required = mode && strcmp(mode, "required") == 0;
-        return json_array_size(read->several) > 0 ? HYPURA_OK : refuse_choice(error);
-    }
-    return refuse_choice(error);
-}
-
-/* Appends to `kept` the tool that this names. */
-static hypura_status keep_tool(api_form api, const json_t *tools, const json_t *named, json_t *kept, hypura_error *error)
-{
-    const char *name = name_of(api, named);
-    const json_t *tool = find_tool(api, tools, name);
-    if (!tool) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "tool_choice names '%.100s', which is not among the tools", name);
-    }
-    return json_array_append(kept, (json_t *)(uintptr_t)tool) == 0
-               ? HYPURA_OK
-               : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a request");
-}
-
-/* To the tools that the choice allows. */
-static hypura_status choose_tools(api_form api, const json_t *tools, const choice *read, json_t *made, hypura_error *error)
-{
     json_t *kept = json_array();
-    hypura_status status = read->one ? keep_tool(api, tools, read->one, kept, error) : HYPURA_OK;
-    size_t i;
-    const json_t *named;
-    json_array_foreach(read->several, i, named)
+    json_array_foreach(stops, i, stop)
     {
-        if (status == HYPURA_OK) {
-            status = keep_tool(api, tools, named, kept, error);
+        if (!json_is_string(stop) || json_string_length(stop) > 0) {
+            json_array_append(kept, (json_t *)(uintptr_t)stop);
         }
     }
-    json_object_set_new(made, "tools", kept);
-    const char *word = read->required ? "required" : "auto";
-    json_object_set_new(made, "tool_choice",
-                        api == API_MESSAGES ? json_pack("{s:s}", "type", "any") : json_string(word));
-    return status;
+    if ((json_is_array(stops) && json_array_size(kept) < json_array_size(stops)) ||
+        (json_is_string(stops) && json_string_length(stops) == 0)) {
+        json_object_set(overlooked_own(body, made), key, kept);
+    }
+    json_decref(kept);
 }
 
-/* *made: a copy of body, made here where there is none yet. */
-static hypura_status translate_tools(api_form api, const json_t *body, json_t **made, hypura_error *error)
+/* Probabilities without others than the token's own, of which llama.cpp's server tells none at all. */
+static void tell_probabilities(const char *path, const json_t *body, json_t **made)
 {
-    const json_t *tools = json_object_get(body, "tools");
-    choice read;
-    hypura_status status = read_choice(api, json_object_get(body, "tool_choice"), &read, error);
-    if (status != HYPURA_OK) {
-        return status;
+    const bool is_chat = overlooked_api(path) == API_CHAT;
+    const char *key = is_chat ? "top_logprobs" : "logprobs";
+    const json_t *others = json_object_get(body, key);
+    const bool asked = is_chat ? json_is_true(json_object_get(body, "logprobs")) : strcmp(path, "/v1/completions") == 0;
+    if (asked && json_is_integer(others) && json_integer_value(others) == 0) {
+        json_object_set_new(overlooked_own(body, made), key, json_integer(1));
     }
-    if (read.required && json_array_size(tools) == 0) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "tool_choice wants a tool to be called, and there are no tools");
-    }
-    const bool drops = api == API_MESSAGES && read.none;
-    if (!read.one && !read.several && !drops) {
-        return HYPURA_OK;
-    }
-    *made = *made ? *made : json_copy((json_t *)(uintptr_t)body);
-    if (drops) {
-        json_object_del(*made, "tools");
-        json_object_del(*made, "tool_choice");
-        return HYPURA_OK;
-    }
-    return choose_tools(api, tools, &read, *made, error);
 }
 
-bool overlooked_calls_tools(const char *path, const json_t *body)
+static void forbid_thoughts(api_form api, const json_t *body, json_t **made)
 {
-    const api_form api = api_of(path);
-    const char *word = json_string_value(json_object_get(body, "tool_choice"));
-    const bool shows = strcmp(path, "/apply-template") == 0; /* what the model would be given: tools are seen there, or not */
-    if (api == API_NONE || shows || (word && strcmp(word, "none") == 0)) {
-        return false;
+    json_t *said = json_object_get(body, "chat_template_kwargs");
+    if (api != API_MESSAGES || !overlooked_is(json_object_get(body, "thinking"), "disabled") ||
+        json_object_get(said, "enable_thinking")) {
+        return;
     }
-    size_t i;
-    const json_t *tool;
-    json_array_foreach(json_object_get(body, "tools"), i, tool)
-    {
-        if (name_of(api, tool)[0] != '\0') {
-            return true;
-        }
-    }
-    return false;
+    json_t *words = json_is_object(said) ? json_copy(said) : json_object();
+    json_object_set_new(words, "enable_thinking", json_false());
+    json_object_set_new(overlooked_own(body, made), "chat_template_kwargs", words);
 }
 
 /* ---- all of it ---------------------------------------------------------------------- */
 
 hypura_status overlooked_translate(const char *path, const json_t *body, json_t **made, hypura_error *error)
 {
-    const api_form api = api_of(path);
+    const api_form api = overlooked_api(path);
     const char *refusal = refusal_of(path, body);
     *made = NULL;
     if (refusal) {
@@ -240,10 +192,15 @@ hypura_status overlooked_translate(const char *path, const json_t *body, json_t 
     }
     json_t *format = chat_format(api, body);
     if (format) {
-        *made = json_copy((json_t *)(uintptr_t)body);
-        json_object_set_new(*made, "response_format", format);
+        json_object_set_new(overlooked_own(body, made), "response_format", format);
     }
-    const hypura_status status = api != API_NONE ? translate_tools(api, body, made, error) : HYPURA_OK;
+    drop_empty_stops(body, api == API_MESSAGES ? "stop_sequences" : "stop", made);
+    tell_probabilities(path, body, made);
+    forbid_thoughts(api, body, made);
+    hypura_status status = api != API_NONE ? overlooked_tools(api, body, made, error) : HYPURA_OK;
+    if (status == HYPURA_OK && api != API_NONE) {
+        status = overlooked_conversation(api, body, made, error);
+    }
     if (status != HYPURA_OK) {
         json_decref(*made);
         *made = NULL;

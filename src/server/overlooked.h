@@ -2,10 +2,15 @@
  * overlooked.h - what requests of OpenAI's and Anthropic's APIs say and llama.cpp's server passes over without a word:
  * told it in other words, or refused. Pure.
  *
- *     /v1/responses                       "text": {"format"}    "response_format"
- *     all with tools                      "tool_choice": a tool's name, or several: these tools alone, one of which is
- *                                         to be called
- *     /v1/messages                        "tool_choice": none   no tools
+ *     /v1/responses          "text": {"format"}    "response_format"
+ *     all with tools         "tool_choice": a tool's name, or several: these tools alone, one of which is to be called
+ *     all with calls         arguments that are ""    "{}"
+ *     all with stops         one that is ""           left out
+ *     /v1/chat/completions   "top_logprobs": 0        1
+ *     /v1/completions        "logprobs": 0            1
+ *     /v1/messages           "tool_choice": none      no tools
+ *                            "thinking": disabled     a model that could does not think
+ *                            documents of text        text
  */
 #ifndef HYPURA_SERVER_OVERLOOKED_H
 #define HYPURA_SERVER_OVERLOOKED_H

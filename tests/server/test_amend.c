@@ -123,6 +123,34 @@ static void a_chat_is_gone_on_with(void **state)
     amend_close(amendment);
 }
 
+#define TOKEN(text, p) "{'id':5,'token':'" text "','logprob':" p ",'top_logprobs':[{'token':'" text "','logprob':" p "},{'token':'o','logprob':-9}]}"
+
+static void probabilities_of_completions_have_their_form(void **state)
+{
+    (void)state;
+    server_amendment *amendment = open_for("/v1/completions", "{'prompt':'p','logprobs':2}", &about);
+    json_t *answer = parse("{'choices':[{'index':0,'text':'\xc3\xa9t\xc3\xa9 ok','logprobs':{'content':[" TOKEN("\xc3\xa9t\xc3\xa9", "-1.5") ","
+                           TOKEN(" ok", "-2.5") "]}},{'index':1,'logprobs':null}]}");
+    amend_whole(amendment, answer);
+    assert_json(answer, "{'choices':[{'index':0,'text':'\xc3\xa9t\xc3\xa9 ok','logprobs':{'tokens':['\xc3\xa9t\xc3\xa9',' ok'],"
+                        "'token_logprobs':[-1.5,-2.5],'text_offset':[0,3],"
+                        "'top_logprobs':[{'\xc3\xa9t\xc3\xa9':-1.5,'o':-9},{' ok':-2.5,'o':-9}]}},{'index':1,'logprobs':null}]}");
+    static const char *const events[] = {"{'choices':[{'index':0,'logprobs':{'content':[" TOKEN("ab", "-1") "]}}]}",
+                                         "{'choices':[{'index':1,'logprobs':{'content':[" TOKEN("x", "-1") "]}}]}",
+                                         "{'choices':[{'index':0,'logprobs':{'content':[" TOKEN("c", "-2") "]}}]}",
+                                         "{'choices':[{'index':0,'logprobs':null,'finish_reason':'stop'}]}", NULL};
+    json_t *all = amend_all(amendment, events);
+    static const int offsets[] = {0, 0, 2};
+    for (size_t i = 0; i < 3; i++) {
+        const json_t *choice = json_array_get(json_object_get(json_array_get(all, i), "choices"), 0);
+        const json_t *told = json_object_get(json_object_get(choice, "logprobs"), "text_offset");
+        assert_int_equal(json_integer_value(json_array_get(told, 0)), offsets[i]);
+    }
+    json_decref(all);
+    amend_close(amendment);
+    assert_null(open_for("/v1/completions", "{'prompt':'p','logprobs':null}", &about));
+}
+
 /* ---- Anthropic's ------------------------------------------------------------------------ */
 
 static void a_message_is_gone_on_with(void **state)
@@ -360,6 +388,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(other_answers_go_as_they_come),
         cmocka_unit_test(a_chat_is_gone_on_with),
+        cmocka_unit_test(probabilities_of_completions_have_their_form),
         cmocka_unit_test(a_message_is_gone_on_with),
         cmocka_unit_test(a_message_tells_what_stopped_it),
         cmocka_unit_test(blocks_come_one_after_the_other),

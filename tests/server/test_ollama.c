@@ -463,6 +463,19 @@ static void what_was_given_is_no_part_of_the_answer(void **state)
         ollama_answer_clear(&to.answer);
         json_decref(to.lines);
     }
+    /* A thought as well. */
+    receiver to = {.lines = json_array()};
+    json_t *thought = json_string("Hm");
+    assert_true(ollama_answer_open(&to.answer, OLLAMA_CHAT, "m", false));
+    to.answer.given_thought = thought;
+    feed(&to, "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"Hm, so\"}}]}\n\n"
+              "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\" Hm\"}}]}\n\n", 1000);
+    json_t *whole = ollama_answer_end(&to.answer, 0, 0);
+    assert_string_equal(json_string_value(json_object_get(json_object_get(whole, "message"), "thinking")), ", so Hm");
+    json_decref(whole);
+    json_decref(thought);
+    ollama_answer_clear(&to.answer);
+    json_decref(to.lines);
 }
 
 static void calls_come_with_an_answer_in_one_piece(void **state)

@@ -63,6 +63,44 @@ static void what_is_told_in_other_words(void **state)
         {"/v1/messages", "{'y':2," OWN_TOOLS ",'tool_choice':{'type':'none'}}", "{'y':2}"},
         {"/v1/messages", "{" OWN_TOOLS ",'tool_choice':{'type':'any'}}", NULL},
         {"/v1/messages", "{" OWN_TOOLS ",'tool_choice':{'type':'auto'}}", NULL},
+        {"/v1/chat/completions", "{'stop':['','a','']}", "{'stop':['a']}"},
+        {"/v1/completions", "{'stop':''}", "{'stop':[]}"},
+        {"/v1/completions", "{'stop':'a'}", NULL},
+        {"/v1/messages", "{'stop_sequences':['']}", "{'stop_sequences':[]}"},
+        {"/v1/chat/completions", "{'logprobs':true,'top_logprobs':0}", "{'logprobs':true,'top_logprobs':1}"},
+        {"/v1/chat/completions", "{'logprobs':true}", NULL},
+        {"/v1/completions", "{'logprobs':0}", "{'logprobs':1}"},
+        {"/v1/completions", "{'logprobs':null,'top_logprobs':0}", NULL},
+        {"/v1/chat/completions", "{'logprobs':false,'top_logprobs':0,'modalities':['text'],'web_search_options':null}", NULL},
+        {"/v1/chat/completions",
+         "{'messages':[{'role':'user','content':'q'},{'role':'assistant','tool_calls':["
+         "{'id':'1','function':{'name':'a','arguments':'{}'}},{'id':'2','function':{'name':'b','arguments':''}}]}]}",
+         "{'messages':[{'role':'user','content':'q'},{'role':'assistant','tool_calls':["
+         "{'id':'1','function':{'name':'a','arguments':'{}'}},{'id':'2','function':{'name':'b','arguments':'{}'}}]}]}"},
+        {"/v1/responses", "{'input':[{'type':'function_call','call_id':'1','name':'a','arguments':''}]}",
+         "{'input':[{'type':'function_call','call_id':'1','name':'a','arguments':'{}'}]}"},
+        {"/v1/responses", "{'input':'text'}", NULL},
+        {"/v1/responses",
+         "{'input':[{'role':'user','content':'a'},{'role':'assistant','content':'b'},{'type':'reasoning','summary':[]},"
+         "{'type':'reasoning','content':[{'text':'t'}]}]}",
+         "{'input':[{'role':'user','content':'a'},{'role':'assistant','content':'b','type':'message'},"
+         "{'type':'reasoning','content':[{'text':'t'}]}]}"},
+        {"/v1/messages", "{'thinking':{'type':'disabled'}}",
+         "{'thinking':{'type':'disabled'},'chat_template_kwargs':{'enable_thinking':false}}"},
+        {"/v1/messages", "{'thinking':{'type':'disabled'},'chat_template_kwargs':{'enable_thinking':true}}", NULL},
+        {"/v1/messages", "{'thinking':{'type':'enabled','budget_tokens':9},'output_config':{'effort':'low'},'mcp_servers':[]}",
+         NULL},
+        {"/v1/messages",
+         "{'messages':[{'role':'user','content':[{'type':'text','text':'q'},{'type':'document','title':'T','context':null,"
+         "'source':{'type':'text','data':'D'}}]}]}",
+         "{'messages':[{'role':'user','content':[{'type':'text','text':'q'},{'type':'text','text':'T\\n\\nD'}]}]}"},
+        {"/v1/messages",
+         "{'messages':[{'role':'user','content':[{'type':'tool_result','tool_use_id':'1','content':["
+         "{'type':'search_result','source':'S','title':'T','content':[{'type':'text','text':'A'},{'type':'text','text':'B'}]},"
+         "{'type':'document','source':{'type':'content','content':'C'}},{'type':'image'}]}]}]}",
+         "{'messages':[{'role':'user','content':[{'type':'tool_result','tool_use_id':'1','content':["
+         "{'type':'text','text':'T\\n\\nS\\n\\nA\\n\\nB'},{'type':'text','text':'C'},{'type':'image'}]}]}]}"},
+        {"/v1/messages", "{'messages':[{'role':'user','content':[{'type':'tool_result','content':'x'}]},5]}", NULL},
         {"/tokenize", "{'content':'x','tool_choice':5}", NULL},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -108,6 +146,19 @@ static void what_is_refused(void **state)
         {"/v1/messages", "{" OWN_TOOLS ",'tool_choice':{'type':'tool','name':'c'}}", "'c'"},
         {"/v1/messages", "{" OWN_TOOLS ",'tool_choice':'any'}", "not served"},
         {"/v1/messages", "{'tool_choice':{'type':'any'}}", "no tools"},
+        {"/v1/chat/completions", "{'modalities':['text','audio']}", "spoken"},
+        {"/v1/chat/completions", "{'web_search_options':{}}", "searches"},
+        {"/v1/messages", "{'output_format':{'type':'json_schema'}}", "formats"},
+        {"/v1/messages", "{'output_config':{'format':{'type':'json_schema'}}}", "formats"},
+        {"/v1/messages", "{'mcp_servers':[{'url':'u'}]}", "servers of tools"},
+        {"/v1/messages", "{'container':'c'}", "containers"},
+        {"/v1/messages", "{'tools':[{'type':'web_search_20250305','name':'web_search'}]}", "Anthropic's service"},
+        {"/v1/messages",
+         "{'messages':[{'role':'user','content':[{'type':'document','source':{'type':'base64','data':'D'}}]}]}",
+         "documents other than text"},
+        {"/v1/messages",
+         "{'messages':[{'role':'user','content':[{'type':'document','source':{'type':'content','content':[{'type':'image'}]}}]}]}",
+         "anything but text"},
         {"/v1/completions", "{'echo':true}", "echo"},
         {"/v1/embeddings", "{'dimensions':8}", "dimensions"},
     };

@@ -408,10 +408,27 @@ class OpenAI(unittest.TestCase):
             pieces = [c.choices[0].delta.content or "" for c in self.client.chat.completions.create(stream=True, **options)]
             self.assertTrue(whole.startswith(" Paris"), whole)
             self.assertEqual("".join(pieces), whole)
-        options = dict(model=DENSE, input=user(QUESTION) + [dict(given, type="message")], temperature=0, max_output_tokens=4)
+        options = dict(model=DENSE, input=user(QUESTION) + [given], temperature=0, max_output_tokens=4)
         self.assertEqual(self.client.responses.create(**options).output_text, whole)
         pieces = [e.delta for e in self.client.responses.create(stream=True, **options) if e.type == "response.output_text.delta"]
         self.assertEqual("".join(pieces), whole)
+
+    def test_small_things_are_not_passed_over(self):
+        options = dict(model=DENSE, prompt="One, two, three,", temperature=0, max_tokens=3)
+        for n in 0, 2:
+            told = self.client.completions.create(logprobs=n, **options).choices[0].logprobs
+            self.assertEqual(told.tokens, [" four", ",", " five"])
+            self.assertEqual((told.text_offset, len(told.top_logprobs[0])), ([0, 5, 6], max(n, 1)))
+            self.assertEqual(told.top_logprobs[0][" four"], told.token_logprobs[0])
+        pieces = [c.choices[0].logprobs for c in self.client.completions.create(logprobs=2, stream=True, **options)]
+        self.assertEqual([piece.text_offset for piece in pieces if piece], [[0], [5], [6]])
+        options = dict(model=DENSE, messages=user(QUESTION), temperature=0, max_tokens=3)
+        answer = self.client.chat.completions.create(stop=["", "nothing"], logprobs=True, top_logprobs=0, **options)
+        self.assertEqual((answer.usage.completion_tokens, len(answer.choices[0].logprobs.content)), (3, 3))
+        call = {"id": "1", "type": "function", "function": {"name": "get_weather", "arguments": ""}}
+        answer = self.client.chat.completions.create(model=TOOLS, max_tokens=3, messages=user("Weather?") + [
+            {"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "tool", "tool_call_id": "1", "content": "sunny"}])
+        self.assertEqual(answer.usage.completion_tokens, 3)
 
     def test_a_response_that_is_cut_is_incomplete(self):
         options = dict(model=DENSE, input=QUESTION, temperature=0)
@@ -500,6 +517,22 @@ class Anthropic(unittest.TestCase):
         with self.client.messages.stream(**options) as stream:
             self.assertEqual("".join(stream.text_stream), whole)
 
+    def test_documents_are_read(self):
+        document = {"type": "document", "title": "Notes", "source": {"type": "text", "media_type": "text/plain", "data": "It is raining."}}
+        count = lambda *blocks: self.client.messages.count_tokens(
+            model=DENSE, messages=[{"role": "user", "content": [*blocks, {"type": "text", "text": "So?"}]}]).input_tokens
+        self.assertEqual(count(document), count({"type": "text", "text": "Notes\n\nIt is raining."}))
+        options = dict(model=DENSE, max_tokens=3)
+        for more in ({"messages": [{"role": "user", "content": [dict(document, source={"type": "url", "url": "http://localhost/"})]}]},
+                     {"messages": user("hi"), "tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+                     {"messages": user("hi"), "extra_body": {"output_format": {"type": "json_schema", "schema": {}}}}):
+            with self.assertRaisesRegex(anthropic.BadRequestError, "not served here"):
+                self.client.messages.create(**options, **more)
+        # What is no route of theirs is told as they tell it.
+        with self.assertRaisesRegex(anthropic.NotFoundError, "not_found_error") as refused:
+            self.client.messages.batches.list()
+        self.assertEqual(refused.exception.body["type"], "error")
+
     def test_what_stops_an_answer_is_told(self):
         options = dict(model=DENSE, messages=user(QUESTION), max_tokens=24, extra_body={"temperature": 0})
         answer = self.client.messages.create(stop_sequences=["Paris"], **options)
@@ -528,6 +561,16 @@ class Anthropic(unittest.TestCase):
         self.assertEqual([block.name for block in answer.content if block.type == "tool_use"], ["get_time"])
         answer = self.client.messages.create(tool_choice={"type": "none"}, **options)
         self.assertEqual({block.type for block in answer.content}, {"text"})
+
+    def test_models(self):
+        listed = self.client.models.list()
+        self.assertIn(MOE + ":latest", [model.id for model in listed])
+        self.assertFalse(listed.has_more)
+        model = self.client.models.retrieve(MOE)
+        self.assertEqual((model.id, model.type, model.created_at.tzname()), (MOE + ":latest", "model", "UTC"))
+        with self.assertRaises(anthropic.NotFoundError) as refused:
+            self.client.models.retrieve("nobody")
+        self.assertEqual(refused.exception.body["type"], "error")
 
     def test_errors(self):
         with self.assertRaises(anthropic.NotFoundError):

@@ -1,0 +1,25 @@
+/*
+ * overlooked_internal.h - what the files overlooked*.c share.
+ */
+#ifndef HYPURA_SERVER_OVERLOOKED_INTERNAL_H
+#define HYPURA_SERVER_OVERLOOKED_INTERNAL_H
+
+#include "server/overlooked.h"
+
+typedef enum api_form {
+    API_NONE = 0,
+    API_CHAT,
+    API_RESPONSES,
+    API_MESSAGES,
+} api_form;
+
+api_form overlooked_api(const char *path);
+/* Whether value[type] is this. */
+bool overlooked_is(const json_t *value, const char *type);
+/* *made: a copy of body, made here where there is none yet. Returns it. */
+json_t *overlooked_own(const json_t *body, json_t **made);
+
+hypura_status overlooked_tools(api_form api, const json_t *body, json_t **made, hypura_error *error);
+hypura_status overlooked_conversation(api_form api, const json_t *body, json_t **made, hypura_error *error);
+
+#endif
