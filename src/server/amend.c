@@ -82,16 +82,21 @@ static const amend_form *form_of(const char *path)
     return NULL;
 }
 
-/* "echo" asks for the message as well. Where the request says itself that it is gone on with, a stream is without it. */
+/* "echo" asks for the message as well. */
 static given_parts find_given(const amend_form *form, const json_t *sent)
 {
     const json_t *messages = form->messages ? json_object_get(sent, form->messages) : NULL;
-    const json_t *said = json_object_get(sent, "continue_final_message");
-    const bool told = json_is_true(json_object_get(sent, "stream")) && (json_is_true(said) || json_is_string(said));
-    if (!messages || json_is_true(json_object_get(sent, "echo")) || (told && strcmp(form->path, "/v1/messages") != 0)) {
+    if (!messages || json_is_true(json_object_get(sent, "echo"))) {
         return (given_parts){0};
     }
     return strcmp(form->messages, "input") == 0 ? given_of_input(messages) : given_of_messages(messages);
+}
+
+/* Where the request says itself that its last message is gone on with, the pieces of a stream are without it. */
+static bool has_bare_pieces(const json_t *sent)
+{
+    const json_t *said = json_object_get(sent, "continue_final_message");
+    return json_is_true(json_object_get(sent, "stream")) && (json_is_true(said) || json_is_string(said));
 }
 
 server_amendment *amend_open(const char *path, const json_t *asked, const json_t *sent, const amend_about *about)
@@ -105,6 +110,8 @@ server_amendment *amend_open(const char *path, const json_t *asked, const json_t
     if (!form->always && !tells && !given.text && !given.thought) {
         return NULL;
     }
+    /* /v1/messages does not pass that on. */
+    const bool is_bare = has_bare_pieces(sent) && strcmp(form->path, "/v1/messages") != 0;
     server_amendment *amendment = calloc(1, sizeof(*amendment));
     if (!amendment) {
         given_clear(&given);
@@ -116,6 +123,8 @@ server_amendment *amend_open(const char *path, const json_t *asked, const json_t
                                     .asked = json_incref((json_t *)(uintptr_t)asked),
                                     .sent = json_incref((json_t *)(uintptr_t)sent),
                                     .given = given,
+                                    .text_begun = is_bare ? UINT64_MAX : 0,
+                                    .thought_begun = is_bare ? UINT64_MAX : 0,
                                     .block = -1,
                                     .items = json_array(),
                                     .held = json_array()};

@@ -12,6 +12,7 @@
 #include "server/amend.h"
 #include "server/ollama.h"
 #include "server/overlooked.h"
+#include "server/pictures.h"
 #include "server/refusal.h"
 #include "server/routes.h"
 #include "server/server.h"
@@ -244,6 +245,22 @@ static const hypura_model_entry *find_able(http_exchange *exchange, const char *
     return entry;
 }
 
+/* *told: with the pictures that it names by address, for a model that takes any. False when it was answered. */
+static bool put_pictures(http_exchange *exchange, const hypura_model_entry *entry, const json_t *body, json_t **told)
+{
+    hypura_error error = {0};
+    json_t *made = NULL;
+    if (entry->projector_path && pictures_fetch(*told ? *told : body, target_client_gone, exchange, &made, &error) != HYPURA_OK) {
+        http_fail_error(exchange, &error);
+        return false;
+    }
+    if (made) {
+        json_decref(*told);
+        *told = made;
+    }
+    return true;
+}
+
 void endpoint_pass(http_exchange *exchange)
 {
     json_t *body;
@@ -253,6 +270,10 @@ void endpoint_pass(http_exchange *exchange)
         name && translate(exchange, body, &told) ? find_able(exchange, name, told ? told : body) : NULL;
     const fleet_settings settings = settings_for(http_path(exchange));
     server_target target;
+    if (entry && !put_pictures(exchange, entry, body, &told)) {
+        hypura_model_entry_release(entry);
+        entry = NULL;
+    }
     json_t *made = entry ? ollama_add_own(http_path(exchange), told ? told : body, entry->settings) : NULL;
     made = made ? made : json_incref(told);
     char *text = made ? json_dumps(made, JSON_COMPACT) : NULL;

@@ -7,16 +7,11 @@
 #include "base/buffer.h"
 #include "base/status.h"
 #include "server/go_template.h"
+#include "server/pictures.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* The first bytes of an image, in base64, tell what it is; llama.cpp's server looks again. */
-static const char *image_type(const char *base64)
-{
-    return strncmp(base64, "/9j/", 4) == 0 ? "jpeg" : strncmp(base64, "UklGR", 5) == 0 ? "webp" : "png";
-}
 
 /* Text with images: parts, as OpenAI writes them. */
 static hypura_status make_content(const char *text, const json_t *images, json_t **content, hypura_error *error)
@@ -38,7 +33,7 @@ static hypura_status make_content(const char *text, const json_t *images, json_t
             json_decref(parts);
             return hypura_fail(error, HYPURA_ERR_USAGE, "an image is no text in base64");
         }
-        snprintf(url, bytes, "data:image/%s;base64,%s", image_type(base64), base64);
+        snprintf(url, bytes, "data:image/%s;base64,%s", pictures_type(base64), base64);
         json_array_append_new(parts, json_pack("{s:s, s:{s:s}}", "type", "image_url", "image_url", "url", url));
         free(url);
     }

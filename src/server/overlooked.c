@@ -168,6 +168,15 @@ static void tell_probabilities(const char *path, const json_t *body, json_t **ma
     }
 }
 
+/* None at all would be an empty system text, in place of the model's own. */
+static void drop_no_system(api_form api, const json_t *body, json_t **made)
+{
+    const char *key = api == API_RESPONSES ? "instructions" : api == API_MESSAGES ? "system" : "";
+    if (json_is_null(json_object_get(body, key))) {
+        json_object_del(overlooked_own(body, made), key);
+    }
+}
+
 static void forbid_thoughts(api_form api, const json_t *body, json_t **made)
 {
     json_t *said = json_object_get(body, "chat_template_kwargs");
@@ -196,6 +205,7 @@ hypura_status overlooked_translate(const char *path, const json_t *body, json_t 
     }
     drop_empty_stops(body, api == API_MESSAGES ? "stop_sequences" : "stop", made);
     tell_probabilities(path, body, made);
+    drop_no_system(api, body, made);
     forbid_thoughts(api, body, made);
     hypura_status status = api != API_NONE ? overlooked_tools(api, body, made, error) : HYPURA_OK;
     if (status == HYPURA_OK && api != API_NONE) {

@@ -3,6 +3,7 @@
  * told it in other words, or refused. Pure.
  *
  *     /v1/responses          "text": {"format"}    "response_format"
+ *                            "instructions": null     none
  *     all with tools         "tool_choice": a tool's name, or several: these tools alone, one of which is to be called
  *     all with calls         arguments that are ""    "{}"
  *     all with stops         one that is ""           left out

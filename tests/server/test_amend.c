@@ -77,8 +77,6 @@ static void other_answers_go_as_they_come(void **state)
         const char *request;
     } cases[] = {{"/v1/chat/completions", "{'messages':[{'role':'assistant','content':'a'},{'role':'user','content':'q'}]}"},
                  {"/v1/chat/completions", "{'messages':[{'role':'assistant','content':'a'}],'echo':true}"},
-                 {"/v1/chat/completions",
-                  "{'messages':[{'role':'assistant','content':'a'}],'stream':true,'continue_final_message':true}"},
                  {"/v1/chat/completions/input_tokens", GIVEN},
                  {"/v1/messages/count_tokens", GIVEN},
                  {"/apply-template", GIVEN},
@@ -149,6 +147,34 @@ static void probabilities_of_completions_have_their_form(void **state)
     json_decref(all);
     amend_close(amendment);
     assert_null(open_for("/v1/completions", "{'prompt':'p','logprobs':null}", &about));
+}
+
+/* A stream whose request says that the last message is gone on with: its pieces are without that, its end is not. */
+static void pieces_may_be_bare(void **state)
+{
+    (void)state;
+    server_amendment *amendment = open_for(
+        "/v1/chat/completions",
+        "{'messages':[{'role':'assistant','content':'ha'}],'stream':true,'continue_final_message':true}", &about);
+    static const char *const chat[] = {"{'choices':[{'index':0,'delta':{'content':'ha ha'}}]}", NULL};
+    assert_json(amend_all(amendment, chat), "[{'choices':[{'index':0,'delta':{'content':'ha ha'}}]}]");
+    amend_close(amendment);
+    amendment = open_for("/v1/responses",
+                         "{'input':[{'type':'message','role':'assistant','content':'ha'}],'stream':true,"
+                         "'continue_final_message':true}",
+                         &about);
+    static const char *const response[] = {
+        "{'type':'response.created','response':{'id':'x'}}",
+        "{'type':'response.output_item.added','item':{'id':'a','type':'message','content':[]}}",
+        "{'type':'response.output_text.delta','item_id':'a','delta':' ha'}",
+        "{'type':'response.output_text.done','item_id':'a','text':'ha ha'}",
+        "{'type':'response.completed','response':{'output':[],'usage':{'input_tokens':1,'output_tokens':1}}}", NULL};
+    json_t *all = amend_all(amendment, response);
+    assert_int_equal(json_array_size(all), 5);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(all, 2), "delta")), " ha");
+    assert_string_equal(json_string_value(json_object_get(json_array_get(all, 3), "text")), " ha");
+    json_decref(all);
+    amend_close(amendment);
 }
 
 /* ---- Anthropic's ------------------------------------------------------------------------ */
@@ -389,6 +415,7 @@ int main(void)
         cmocka_unit_test(other_answers_go_as_they_come),
         cmocka_unit_test(a_chat_is_gone_on_with),
         cmocka_unit_test(probabilities_of_completions_have_their_form),
+        cmocka_unit_test(pieces_may_be_bare),
         cmocka_unit_test(a_message_is_gone_on_with),
         cmocka_unit_test(a_message_tells_what_stopped_it),
         cmocka_unit_test(blocks_come_one_after_the_other),

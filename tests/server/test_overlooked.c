@@ -80,6 +80,8 @@ static void what_is_told_in_other_words(void **state)
         {"/v1/responses", "{'input':[{'type':'function_call','call_id':'1','name':'a','arguments':''}]}",
          "{'input':[{'type':'function_call','call_id':'1','name':'a','arguments':'{}'}]}"},
         {"/v1/responses", "{'input':'text'}", NULL},
+        {"/v1/responses", "{'input':'text','instructions':null}", "{'input':'text'}"},
+        {"/v1/messages", "{'system':null,'instructions':null}", "{'instructions':null}"},
         {"/v1/responses",
          "{'input':[{'role':'user','content':'a'},{'role':'assistant','content':'b'},{'type':'reasoning','summary':[]},"
          "{'type':'reasoning','content':[{'text':'t'}]}]}",

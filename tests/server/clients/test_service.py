@@ -1,6 +1,8 @@
 """What a server owes besides answers: limits, keys, faults, and an end in order. Plain sockets, SmolLM2 alone."""
+import base64
 import hashlib
 import http.client
+import http.server
 import json
 import os
 import resource
@@ -555,6 +557,46 @@ class Images(unittest.TestCase):
                 self.assertGreaterEqual(one - none, 4, count) # its four tokens, and what the server puts around them
                 self.assertGreaterEqual(two - one, 4, count)
             self.assertIn("vision", ask("/api/show", {"model": DENSE})["capabilities"])
+            # One that is named by its address is fetched by the front, which knows https as well, for all three APIs.
+            agents = []
+
+            class Pictures(http.server.BaseHTTPRequestHandler):
+                def do_GET(self):
+                    agents.append(self.headers["User-Agent"])
+                    self.send_response({"/0.png": 200, "/moved": 302}.get(self.path, 404))
+                    self.send_header("Location", "/0.png")
+                    self.end_headers()
+                    self.wfile.write(base64.b64decode(pictures[0]) if self.path == "/0.png" else b"")
+
+                def log_message(self, *_):
+                    pass
+
+            web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pictures)
+            threading.Thread(target=web.serve_forever, daemon=True).start()
+            self.addCleanup(web.server_close)
+            self.addCleanup(web.shutdown)
+            address = f"http://127.0.0.1:{web.server_port}/"
+
+            def by_address(url):
+                text = {"type": "text", "text": "What is this?"}
+                return [client.ask("POST", path, dict(body, model=DENSE)) for path, body in (
+                    ("/v1/chat/completions", {"max_tokens": 2, "messages": user([{"type": "image_url", "image_url": {"url": url}}, text])}),
+                    ("/v1/responses", {"max_output_tokens": 2, "input": user(
+                        [{"type": "input_image", "image_url": url}, dict(text, type="input_text")])}),
+                    ("/v1/messages", {"max_tokens": 2, "messages": user([{"type": "image", "source": {"type": "url", "url": url}}, text])}))]
+
+            for name in "0.png", "moved":
+                answers = by_address(address + name)
+                self.assertEqual([status for status, _, _ in answers], [200] * 3, answers)
+                usages = [json.loads(data)["usage"] for _, _, data in answers]
+                self.assertEqual(usages[0]["prompt_tokens"], openai(pictures[:1]))
+                self.assertEqual(usages[1]["input_tokens"], usages[0]["prompt_tokens"])
+            self.assertEqual(len(agents), 9)
+            self.assertTrue(all(agent.startswith("hypura/") for agent in agents), agents)
+            for url in address + "nothing", "https://127.0.0.1:1/0.png":
+                for status, _, data in by_address(url):
+                    self.assertEqual(status, 400, data)
+                    self.assertIn("a picture cannot be fetched", data.decode())
             # A model without a projector takes none, and neither does this one what is no picture.
             image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + pictures[0]}}
             for path, body in (("/api/chat", dict(SHORT, model=harness.MOE, messages=[dict(user("hi")[0], images=pictures)])),

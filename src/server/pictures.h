@@ -1,0 +1,20 @@
+/*
+ * pictures.h - pictures that requests of OpenAI's and Anthropic's APIs name by address, put into them: llama.cpp's server
+ * fetches from http alone.
+ */
+#ifndef HYPURA_SERVER_PICTURES_H
+#define HYPURA_SERVER_PICTURES_H
+
+#include "hypura.h"
+
+#include <jansson.h>
+
+/* What a picture is, told by its first bytes, in base64: "png". llama.cpp's server looks again. */
+const char *pictures_type(const char *base64);
+
+/* *made: the body with them in it, a new reference; NULL: it names none. gone: ends it with HYPURA_ERR_CANCELLED. What
+ * cannot be fetched is HYPURA_ERR_USAGE. */
+hypura_status pictures_fetch(const json_t *body, bool (*gone)(void *user), void *user, json_t **made,
+                             hypura_error *error);
+
+#endif
