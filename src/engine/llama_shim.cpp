@@ -310,21 +310,12 @@ struct hypura_shim_chat {
     common_chat_templates_ptr templates;
 };
 
-/* Why no template can be made of it: llama.cpp throws that on as std::exception, which says nothing. What it was is heard
- * by reading the text once more. */
-static std::string why_no_template(const std::exception &e, const char *text)
+/* Why no template can be made of it: llama.cpp throws that on as std::exception, which says nothing. */
+static const char *why_no_template(const std::exception &e)
 {
-    const std::string hint = "is a {% for %}, {% if %} or {{ not closed, or a word between them unknown?";
-    if (std::string(e.what()) != "std::exception") {
-        return e.what();
-    }
-    try {
-        const common_chat_template again(text ? text : "", "", "");
-    } catch (const std::exception &why) {
-        const std::string reason = why.what();
-        return reason.find("source") != std::string::npos ? reason : reason + ": " + hint; /* it shows the place itself */
-    }
-    return "it is no Jinja: " + hint;
+    return std::string(e.what()) == "std::exception"
+               ? "it is no Jinja: is a {% for %}, {% if %} or {{ not closed, or a word between them unknown?"
+               : e.what();
 }
 
 hypura_shim_chat *hypura_shim_chat_open(const struct llama_model *model, const char *text, char *error,
@@ -338,7 +329,7 @@ hypura_shim_chat *hypura_shim_chat_open(const struct llama_model *model, const c
         }
         return new hypura_shim_chat{std::move(templates)};
     } catch (const std::exception &e) {
-        fill(error, error_bytes, why_no_template(e, text).c_str());
+        fill(error, error_bytes, why_no_template(e));
         return nullptr;
     }
 }

@@ -90,6 +90,14 @@ static bool amend_data(void *user, const char *data, size_t bytes)
     return written;
 }
 
+/* While a prompt takes long, comments keep the connection. */
+static bool amend_stream(passing *pass, const char *data, size_t bytes)
+{
+    const unsigned n_before = pass->reader.n_comments;
+    return sse_feed(&pass->reader, data, bytes, amend_data, pass) &&
+           (pass->reader.n_comments == n_before || http_write(pass->exchange, ":\n\n", 3));
+}
+
 static bool pass_data(void *user, const char *data, size_t bytes)
 {
     passing *pass = user;
@@ -100,7 +108,7 @@ static bool pass_data(void *user, const char *data, size_t bytes)
     if (pass->held) {
         return hypura_buffer_add(&pass->kept, data, bytes);
     }
-    return pass->amendment ? sse_feed(&pass->reader, data, bytes, amend_data, pass)
+    return pass->amendment ? amend_stream(pass, data, bytes)
                            : http_write(pass->exchange, data, bytes);
 }
 

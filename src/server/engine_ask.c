@@ -64,9 +64,27 @@ static FILE *file_of(const char *text)
     return file;
 }
 
-/* What the process says of it. */
-static hypura_status read_verdict(const engine_answer *answer, hypura_error *error)
+/* Why llama.cpp does not take it, which it prints and does not tell its caller. False: it printed nothing of the kind. */
+static bool find_reason(FILE *printed, char *reason, size_t capacity)
 {
+    static const char mark[] = "common_chat_templates_init: error: ";
+    char line[512];
+    bool found = false;
+    rewind(printed);
+    while (!found && fgets(line, sizeof line, printed)) {
+        const char *words = strstr(line, mark);
+        found = words != NULL;
+        if (found) {
+            snprintf(reason, capacity, "%.*s", (int)strcspn(words + sizeof mark - 1, "\n"), words + sizeof mark - 1);
+        }
+    }
+    return found;
+}
+
+/* What the process says of it. */
+static hypura_status read_verdict(const engine_answer *answer, FILE *printed, hypura_error *error)
+{
+    char words[384];
     int code;
     const char *reason;
     hypura_status status;
@@ -74,7 +92,10 @@ static hypura_status read_verdict(const engine_answer *answer, hypura_error *err
     if (answer->late) {
         status = hypura_fail(error, HYPURA_ERR_USAGE, "the template does not come to an end");
     } else if (json_unpack(told, "{s:i, s:s}", "status", &code, "message", &reason) == 0) {
-        status = code == HYPURA_OK ? HYPURA_OK : hypura_fail(error, (hypura_status)code, "%s", reason);
+        status = code == HYPURA_OK ? HYPURA_OK
+                 : code == HYPURA_ERR_USAGE && find_reason(printed, words, sizeof words)
+                     ? hypura_fail(error, HYPURA_ERR_USAGE, "%s (%s)", reason, words)
+                     : hypura_fail(error, (hypura_status)code, "%s", reason);
     } else if (WIFSIGNALED(answer->wait_status)) {
         status = hypura_fail(error, HYPURA_ERR_USAGE, "the template cannot be used: its reader was ended by signal %d",
                              WTERMSIG(answer->wait_status));
@@ -89,13 +110,23 @@ hypura_status engine_check_template(const char *program, const char *text, hypur
 {
     engine_words line = {.n = 2, .items = {program, "--check-template"}};
     engine_answer answer;
+    hypura_status status = HYPURA_OK;
     FILE *file = file_of(text);
-    if (!file) {
-        return hypura_fail_errno(error, errno, "no file for a template");
+    FILE *printed = file_of("");
+    if (!file || !printed) {
+        status = hypura_fail_errno(error, errno, "no file for a template");
     }
-    const int null = open("/dev/null", O_WRONLY | O_CLOEXEC); /* llama.cpp says there what the answer says as well */
-    const hypura_status status = engine_ask(&line, fileno(file), null, TEMPLATE_US, &answer, error);
-    close(null);
-    fclose(file);
-    return status == HYPURA_OK ? read_verdict(&answer, error) : status;
+    if (status == HYPURA_OK) {
+        status = engine_ask(&line, fileno(file), fileno(printed), TEMPLATE_US, &answer, error);
+    }
+    if (status == HYPURA_OK) {
+        status = read_verdict(&answer, printed, error);
+    }
+    if (file) {
+        fclose(file);
+    }
+    if (printed) {
+        fclose(printed);
+    }
+    return status;
 }

@@ -1,6 +1,6 @@
 /*
  * sse.c - see sse.h. llama.cpp's server sends each event as one data line, so lines are what matters here; comments
- * and other fields are passed over.
+ * are counted and other fields passed over.
  */
 #include "server/sse.h"
 
@@ -16,6 +16,7 @@ static bool end_line(sse_reader *reader, sse_event_fn on_event, void *user)
     if (bytes > 0 && line[bytes - 1] == '\r') {
         line[--bytes] = '\0';
     }
+    reader->n_comments += bytes > 0 && line[0] == ':';
     if (bytes < n_field || memcmp(line, field, n_field) != 0) {
         return true;
     }

@@ -10,7 +10,8 @@
 #include <stddef.h>
 
 typedef struct sse_reader {
-    hypura_buffer line; /* not yet ended */
+    hypura_buffer line;  /* not yet ended */
+    unsigned n_comments; /* lines that say nothing but that the server is there */
 } sse_reader;
 
 /* Called with the text after "data: " of each line, terminated. false stops. */

@@ -81,6 +81,8 @@ static void a_template_has_a_verdict(void **state)
     } cases[] = {
         {"[ \"$1\" = --check-template ] && [ \"$(cat)\" = text ] && echo '{\"status\":0,\"message\":\"\"}'", HYPURA_OK, ""},
         {"echo noise; echo '{\"status\":1,\"message\":\"no good\"}'; echo later >&2; exit 1", HYPURA_ERR_USAGE, "no good"},
+        {"echo '{\"status\":1,\"message\":\"no good\"}'; echo 'E common_chat_templates_init: error: at line 3' >&2",
+         HYPURA_ERR_USAGE, "no good (at line 3)"},
         {"kill -SEGV $$", HYPURA_ERR_USAGE, "signal 11"},
         {"echo nothing; exit 1", HYPURA_ERR_BACKEND, "nothing"},
     };

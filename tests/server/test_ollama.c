@@ -439,6 +439,26 @@ static void zero_characters_are_text(void **state)
     json_decref(to.lines);
 }
 
+static bool take_none(void *user, const char *data, size_t bytes)
+{
+    (void)user;
+    (void)data;
+    (void)bytes;
+    return true;
+}
+
+static void comments_of_a_stream_are_counted(void **state)
+{
+    (void)state;
+    sse_reader reader = {0};
+    static const char text[] = ":\n\ndata: {\"a\":\":\"}\n\n: x\n\n";
+    for (const char *at = text; *at; at++) {
+        assert_true(sse_feed(&reader, at, 1, take_none, NULL));
+    }
+    assert_int_equal(reader.n_comments, 2);
+    sse_clear(&reader);
+}
+
 static void what_was_given_is_no_part_of_the_answer(void **state)
 {
     (void)state;
@@ -645,6 +665,7 @@ int main(void)
         cmocka_unit_test(a_stream_becomes_lines_wherever_it_is_cut),
         cmocka_unit_test(an_answer_in_one_piece_holds_all_of_it),
         cmocka_unit_test(zero_characters_are_text),
+        cmocka_unit_test(comments_of_a_stream_are_counted),
         cmocka_unit_test(what_was_given_is_no_part_of_the_answer),
         cmocka_unit_test(calls_come_with_an_answer_in_one_piece),
         cmocka_unit_test(completions_are_understood_as_well),

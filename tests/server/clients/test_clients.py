@@ -227,7 +227,7 @@ class Ollama(unittest.TestCase):
         with self.assertRaises(ollama.ResponseError) as failed:
             self.client.create("wario", template="{{ range .Messages }}", **made)
         # One in Jinja that llama.cpp cannot read, or in which it cannot write a conversation.
-        for template, why in (("{% for m in messages %}{{ m.content }}", "nexpected token.*not closed"),
+        for template, why in (("{% for m in messages %}{{ m.content }}", "nexpected token"),
                               ("{% for m in messages %}{{ m.content | no_filter }}{% endfor %}", "no_filter"),
                               ("{{ 'a" + "{% if %}", "lexer"),
                               ("{% if true %}{{ raise_exception('not this one') }}{% endif %}", "not this one")):
