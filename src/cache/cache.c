@@ -31,7 +31,7 @@
  * What always holds:
  *  1. slot_of[k] == s exactly when slots[s].key == k.
  *  2. The ranking knows exactly the keys of HELD slots, and which of them are
- *     pinned; the free list holds exactly the EMPTY ones that are open. A DRAINING
+ *     pinned; n_empty counts the EMPTY ones that are open. A DRAINING
  *     slot (its read failed while someone still waits for it) is in neither: it
  *     holds no key, and nobody can be given it.
  *  3. n_pinned counts the open slots with pins > 0, n_closing those that are not
@@ -39,8 +39,11 @@
  *  4. A slot beyond n_open has pins > 0 or is CLOSED: it holds nothing.
  *
  * find, key, pin, unpin and remove take constant time. A visit passes over the keys
- * of its layer, an insert looks at the layers for its victim, and resize passes over
- * all slots.
+ * of its layer, an insert looks at the layers for its victim or passes over slots for an
+ * EMPTY one, and resize passes over all slots.
+ *
+ * Keys of a group get slots near each other while there are EMPTY ones: a product over the
+ * slots of a layer's selection takes time for all slots from the first to the last.
  */
 #include "cache/cache.h"
 #include "cache/ghost.h"
@@ -53,8 +56,7 @@
 #include <stdlib.h>
 
 typedef struct cache_slot {
-    uint32_t key;       /* NONE when EMPTY or DRAINING */
-    uint32_t next_free; /* EMPTY: next on the free list, NONE at its end */
+    uint32_t key; /* NONE when EMPTY or DRAINING */
 } cache_slot;
 
 struct hypura_cache {
@@ -62,7 +64,7 @@ struct hypura_cache {
     uint32_t n_open;
     uint32_t n_keys;
     uint32_t n_groups;
-    uint32_t first_free;
+    uint32_t n_empty;
     uint32_t n_pinned;
     uint32_t n_closing;
     cache_slot *slots;
@@ -75,20 +77,29 @@ struct hypura_cache {
     uint32_t n_policy_changes;
 };
 
-static void free_list_push(hypura_cache *cache, uint32_t slot)
+static bool is_empty(const hypura_cache *cache, uint32_t slot)
 {
-    cache->slots[slot].next_free = cache->first_free;
-    cache->first_free = slot;
+    return cache->slots[slot].key == HYPURA_CACHE_NONE && cache->pins[slot] == 0;
 }
 
-/* Every slot that is open and EMPTY; from the last to the first, so that slots fill
- * in address order. */
-static void free_list_build(hypura_cache *cache)
+static void count_empty(hypura_cache *cache)
 {
-    cache->first_free = HYPURA_CACHE_NONE;
-    for (uint32_t slot = cache->n_open; slot-- > 0;) {
-        if (cache->slots[slot].key == HYPURA_CACHE_NONE && cache->pins[slot] == 0) {
-            free_list_push(cache, slot);
+    cache->n_empty = 0;
+    for (uint32_t slot = 0; slot < cache->n_open; slot++) {
+        cache->n_empty += is_empty(cache, slot);
+    }
+}
+
+/* The EMPTY slot nearest to where this key would be if slots held keys in their order; there is one. */
+static uint32_t nearest_empty(const hypura_cache *cache, uint32_t key)
+{
+    const uint32_t home = (uint32_t)((uint64_t)key * cache->n_open / cache->n_keys);
+    for (uint32_t away = 0;; away++) {
+        if (home + away < cache->n_open && is_empty(cache, home + away)) {
+            return home + away;
+        }
+        if (away <= home && is_empty(cache, home - away)) {
+            return home - away;
         }
     }
 }
@@ -138,7 +149,7 @@ hypura_status hypura_cache_open(const hypura_cache_options *options, hypura_cach
     for (uint32_t slot = 0; slot < opened->n_slots; slot++) {
         opened->slots[slot].key = HYPURA_CACHE_NONE;
     }
-    free_list_build(opened);
+    count_empty(opened);
     *cache = opened;
     return HYPURA_OK;
 
@@ -208,9 +219,10 @@ uint32_t hypura_cache_insert(hypura_cache *cache, uint32_t key, uint32_t *evicte
     assert(hypura_cache_find(cache, key) == HYPURA_CACHE_NONE);
     *evicted = HYPURA_CACHE_NONE;
 
-    uint32_t slot = cache->first_free;
-    if (slot != HYPURA_CACHE_NONE) {
-        cache->first_free = cache->slots[slot].next_free;
+    uint32_t slot;
+    if (cache->n_empty > 0) {
+        slot = nearest_empty(cache, key);
+        cache->n_empty--;
     } else if (hypura_cache_evictable(cache) == 0) {
         return HYPURA_CACHE_NONE;
     } else {
@@ -228,8 +240,8 @@ uint32_t hypura_cache_insert(hypura_cache *cache, uint32_t key, uint32_t *evicte
 bool hypura_cache_prefers(hypura_cache *cache, uint32_t key)
 {
     assert(hypura_cache_find(cache, key) == HYPURA_CACHE_NONE);
-    if (cache->first_free != HYPURA_CACHE_NONE || hypura_cache_evictable(cache) == 0) {
-        return cache->first_free != HYPURA_CACHE_NONE;
+    if (cache->n_empty > 0 || hypura_cache_evictable(cache) == 0) {
+        return cache->n_empty > 0;
     }
     const uint32_t group = cache->past.group_of[key];
     const uint32_t last = ranking_last(&cache->held, group);
@@ -240,9 +252,7 @@ void hypura_cache_remove(hypura_cache *cache, uint32_t slot)
 {
     assert(hypura_cache_key(cache, slot) != HYPURA_CACHE_NONE);
     release_key(cache, slot);
-    if (cache->pins[slot] == 0) {
-        free_list_push(cache, slot);
-    }
+    cache->n_empty += cache->pins[slot] == 0;
 }
 
 /* The pinned slots on either side of the end. */
@@ -274,7 +284,7 @@ void hypura_cache_unpin(hypura_cache *cache, uint32_t slot)
             release_key(cache, slot);
         }
     } else if (!held) {
-        free_list_push(cache, slot);
+        cache->n_empty++;
     } else {
         ranking_set(&cache->held, cache->slots[slot].key, RANKING_HELD);
     }
@@ -318,7 +328,7 @@ void hypura_cache_resize(hypura_cache *cache, uint32_t n_open)
             release_key(cache, slot);
         }
     }
-    free_list_build(cache);
+    count_empty(cache);
 }
 
 uint32_t hypura_cache_closing(const hypura_cache *cache)
@@ -344,7 +354,7 @@ uint32_t hypura_cache_uses(const hypura_cache *cache, uint32_t key)
 
 bool hypura_cache_has_empty(const hypura_cache *cache)
 {
-    return cache->first_free != HYPURA_CACHE_NONE;
+    return cache->n_empty > 0;
 }
 
 void hypura_cache_outlook(const hypura_cache *cache, uint32_t first_key, uint32_t n, float *chances,

@@ -52,8 +52,8 @@ uint32_t hypura_cache_find(const hypura_cache *cache, uint32_t key);
 /* Key that the slot holds, or NONE. */
 uint32_t hypura_cache_key(const hypura_cache *cache, uint32_t slot);
 
-/* Gives key (absent until now) a slot: an EMPTY one, else that of the key needed
- * last among those unpinned, which is stored in *evicted (NONE when it was empty).
+/* Gives key (absent until now) a slot: an EMPTY one, near others of its group where it can be, else that
+ * of the key needed last among those unpinned, which is stored in *evicted (NONE when it was empty).
  * Returns NONE, changing nothing, when every slot is pinned. An insert is no use: a
  * key read ahead of its use is worth what its history says. */
 uint32_t hypura_cache_insert(hypura_cache *cache, uint32_t key, uint32_t *evicted);

@@ -77,13 +77,37 @@ static void test_starts_empty(void **state)
     hypura_cache_close(NULL);
 }
 
-static void test_empty_slots_are_filled_in_address_order(void **state)
+/* Whatever the order in which they come: 60 slots for 90 keys of groups of 30, 22 and 38, of which two in three come. */
+static void test_groups_get_slots_near_each_other(void **state)
 {
     (void)state;
-    hypura_cache *cache = open_cache(3, 5, "lru");
-    assert_int_equal(insert(cache, 4, NONE), 0);
-    assert_int_equal(insert(cache, 2, NONE), 1);
-    assert_int_equal(insert(cache, 0, NONE), 2);
+    hypura_cache *cache = open_cache(60, 90, "lru");
+    uint32_t first[N_GROUPS] = {NONE, NONE, NONE};
+    uint32_t last[N_GROUPS] = {0};
+    for (uint32_t i = 0; i < 90; i++) {
+        const uint32_t key = i * 37 % 90;
+        if (key % 3 == 1) {
+            continue;
+        }
+        const uint32_t slot = insert(cache, key, NONE);
+        const uint32_t group = group_of(90, key);
+        first[group] = slot < first[group] ? slot : first[group];
+        last[group] = slot > last[group] ? slot : last[group];
+    }
+    assert_false(hypura_cache_has_empty(cache));
+    assert_in_range(last[0] - first[0] + 1, 20, 22);
+    assert_in_range(last[1] - first[1] + 1, 14, 18);
+    assert_in_range(last[2] - first[2] + 1, 24, 28);
+    hypura_cache_close(cache);
+}
+
+static void test_every_key_has_its_place_where_all_fit(void **state)
+{
+    (void)state;
+    hypura_cache *cache = open_cache(7, 7, "lru");
+    for (uint32_t i = 0; i < 7; i++) {
+        assert_int_equal(insert(cache, i * 3 % 7, NONE), i * 3 % 7);
+    }
     hypura_cache_close(cache);
 }
 
@@ -504,7 +528,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_starts_empty),
-        cmocka_unit_test(test_empty_slots_are_filled_in_address_order),
+        cmocka_unit_test(test_groups_get_slots_near_each_other),
+        cmocka_unit_test(test_every_key_has_its_place_where_all_fit),
         cmocka_unit_test(test_lru_evicts_the_least_recently_used),
         cmocka_unit_test(test_lru_knows_when_in_a_batch),
         cmocka_unit_test(test_finding_is_not_using),
