@@ -17,6 +17,7 @@
 #include "base/status.h"
 #include "base/waiting.h"
 #include "cli/interrupt.h"
+#include "cli/message.h"
 #include "cli/output.h"
 #include "cli/placement.h"
 #include "cli/progress.h"
@@ -204,36 +205,41 @@ static hypura_status answer_line(hypura_model *model, const run_arguments *run, 
     return status;
 }
 
-static void print_prompt(const hypura_environment *environment)
+/* Of other programs: what there is. */
+static const struct {
+    const char *name;
+    const char *hint;
+} foreign[] = {
+    {"/set", "options of the command line, such as --system and --temp, are of the whole conversation"},
+    {"/show", "hypura inspect MODEL shows what the file is made of"},
+    {"/save", "--stats-json FILE has the answers"},
+    {"/load", "run MODEL begins with another model"},
+    {"/read", "--prompt-file FILE takes a file"},
+    {"/image", "to a model with a projector, hypura serve shows images"},
+};
+
+/* A line that begins with / and a word: meant for the program, and not for the model. */
+static void tell_unknown(const char *line, size_t bytes)
 {
-    if (environment->terminal_in && environment->terminal_error) {
-        fputs(environment->color ? "\033[1m>\033[0m " : "> ", stderr);
-        fflush(stderr);
+    const char *hint = "/? tells those there are";
+    for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++) {
+        if (strlen(foreign[i].name) == bytes && memcmp(foreign[i].name, line, bytes) == 0) {
+            hint = foreign[i].hint;
+        }
     }
+    hypura_output_error("there is no command %.*s: %s (with a space before it, it is sent to the model)", (int)bytes,
+                        line, hint);
 }
 
-/* Bytes of a line that a terminal hands over; what follows on it is lost, without a word. */
-#ifdef __APPLE__
-#define TERMINAL_LINE_BYTES 1023
-#else
-#define TERMINAL_LINE_BYTES 4095
-#endif
-
-static bool is_cut(const hypura_environment *environment, const char *line)
-{
-    const bool cut = environment->terminal_in && strlen(line) == TERMINAL_LINE_BYTES;
-    if (cut) {
-        hypura_output_error("the line is longer than the %d bytes that a terminal hands over, and was cut: not sent "
-                            "(--prompt-file FILE takes more, and so does a pipe with --interactive)",
-                            TERMINAL_LINE_BYTES);
-    }
-    return cut;
-}
-
-/* A line that a person types for the program, not for the model. True when it was one. */
+/* True when the line was for the program. */
 static bool take_command(hypura_model *model, const run_arguments *run, const char *line, bool *ended)
 {
-    if (strcmp(line, "/bye") == 0 || strcmp(line, "/exit") == 0) {
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz";
+    const size_t bytes = 1 + strspn(line + 1, letters);
+    if (line[0] != '/') {
+        return false;
+    }
+    if (strcmp(line, "/bye") == 0 || strcmp(line, "/exit") == 0 || strcmp(line, "/quit") == 0) {
         *ended = true;
     } else if (strcmp(line, "/clear") == 0) {
         if (model) {
@@ -243,7 +249,10 @@ static bool take_command(hypura_model *model, const run_arguments *run, const ch
         }
         hypura_output_note("(a new conversation)");
     } else if (strcmp(line, "/?") == 0 || strcmp(line, "/help") == 0) {
-        hypura_output_note("/clear begins a new conversation, /bye or Ctrl-D ends the program, Ctrl-C an answer");
+        hypura_output_note("/clear begins a new conversation, /bye or Ctrl-D ends the program, Ctrl-C an answer; "
+                           "\"\"\" begins and ends a message of several lines");
+    } else if (bytes > 1 && (line[bytes] == '\0' || line[bytes] == ' ')) {
+        tell_unknown(line, bytes);
     } else {
         return false;
     }
@@ -253,19 +262,17 @@ static bool take_command(hypura_model *model, const run_arguments *run, const ch
 static hypura_status converse(hypura_model *model, const run_arguments *run, const hypura_environment *environment,
                               hypura_run_totals *totals, hypura_error *error)
 {
-    hypura_lines lines = {.buffer = NULL};
+    hypura_messages messages = {.environment = environment};
     hypura_status status = HYPURA_OK;
     bool warned = false; /* Ctrl-C came at this prompt already */
     bool ended = false;
     while (!ended && status == HYPURA_OK && hypura_output_errno() == 0) {
-        const char *line = NULL;
-        print_prompt(environment);
-        switch (hypura_lines_next(&lines, &line, error)) {
+        const char *message = NULL;
+        switch (hypura_messages_next(&messages, &message, error)) {
         case HYPURA_LINE:
             warned = false;
-            if (line[strspn(line, " \t\r")] != '\0' && !is_cut(environment, line) &&
-                !(environment->terminal_in && take_command(model, run, line, &ended))) {
-                status = answer_line(model, run, line, totals, error);
+            if (messages.quoted || !(environment->terminal_in && take_command(model, run, message, &ended))) {
+                status = answer_line(model, run, message, totals, error);
             }
             break;
         case HYPURA_LINE_END:
@@ -291,7 +298,7 @@ static hypura_status converse(hypura_model *model, const run_arguments *run, con
             status = hypura_fail(error, HYPURA_ERR_CANCELLED, "terminated");
         }
     }
-    hypura_lines_close(&lines);
+    hypura_messages_close(&messages);
     return status;
 }
 
@@ -556,7 +563,8 @@ int hypura_command_run(const hypura_environment *environment, int argc, char *co
                  "--memory and --weights exclude each other.\n"
                  "llama.cpp's -p -f -n -c -t -s -r -sys -j are understood as well.\n"
                  "\n"
-                 "On a terminal /clear begins a conversation anew, /bye ends it and /? tells both.\n"
+                 "On a terminal /clear begins a conversation anew, /bye ends it and /? tells both;\n"
+                 "\"\"\" begins a message of several lines, and ends it.\n"
                  "Ctrl-C ends the answer and prints the statistics; the exit code is then 1. In a\n"
                  "conversation it ends the answer alone, and at the prompt, twice, the conversation,\n"
                  "as Ctrl-D does.\n",

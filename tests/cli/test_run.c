@@ -364,6 +364,73 @@ static void test_conversation_on_a_terminal(void **state)
     terminal_close(&on);
 }
 
+static void test_messages_of_several_lines(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *typed;
+        const char *answer; /* of the fake model: the message */
+    } cases[] = {
+        {"\"\"\"one\ntwo\n\"\"\"\n", "[1] one\r\ntwo\r\n"},
+        {"\"\"\"\none\n\n  two\"\"\" \n", "[1] one\r\n\r\n  two\r\n"},
+        {"\"\"\"one line\"\"\"\n", "[1] one line\r\n"},
+        {"\"\"\"/bye\"\"\"\n", "[1] /bye\r\n"}, /* no command */
+        {"\"\"\"\n\"\"\"\n\"\"\"\"\"\"\nafter nothing\n", "[1] after nothing\r\n"},
+        {"a \"\"\" within\n", "[1] a \"\"\" within\r\n"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        terminal on;
+        terminal_open(&on, (const char *[]){driver_program, "run", "moe.gguf", NULL});
+        assert_true(terminal_expect(&on, "> ", 0));
+        const size_t from = on.used;
+        terminal_type(&on, cases[i].typed);
+        if (!terminal_expect(&on, cases[i].answer, from)) {
+            fail_msg("%zu: %s", i, on.screen + from);
+        }
+        terminal_type(&on, "/quit\n");
+        assert_int_equal(terminal_wait(&on), 0);
+        terminal_close(&on);
+    }
+    terminal on;
+    terminal_open(&on, (const char *[]){driver_program, "run", "moe.gguf", NULL});
+    assert_true(terminal_expect(&on, "> ", 0));
+    terminal_type(&on, "\"\"\"dropped\n");
+    assert_true(terminal_expect(&on, "... ", 0));
+    terminal_type(&on, "\003");
+    assert_true(terminal_expect(&on, "to leave)\r\n> ", 0));
+    terminal_type(&on, "anew\n");
+    assert_true(terminal_expect(&on, "[1] anew\r\n> ", 0));
+    terminal_type(&on, "\"\"\"never\n\004");
+    assert_int_equal(terminal_wait(&on), 0);
+    assert_non_null(strstr(on.screen, "no \"\"\" at its end: not sent"));
+    assert_null(strstr(on.screen, "[2]"));
+    terminal_close(&on);
+}
+
+static void test_what_is_no_command_is_not_sent(void **state)
+{
+    (void)state;
+    terminal on;
+    terminal_open(&on, (const char *[]){driver_program, "run", "moe.gguf", NULL});
+    assert_true(terminal_expect(&on, "> ", 0));
+    terminal_type(&on, "/set temperature 0\n");
+    assert_true(terminal_expect(&on, "there is no command /set: options of the command line", 0));
+    terminal_type(&on, "/frob\n");
+    assert_true(terminal_expect(&on, "there is no command /frob: /? tells", 0));
+    size_t from = on.used;
+    terminal_type(&on, " /frob\n/usr/bin is what?\n");
+    assert_true(terminal_expect(&on, "[1]  /frob\r\n", from));
+    assert_true(terminal_expect(&on, "[2] /usr/bin is what?\r\n", from));
+    terminal_type(&on, "/bye\n");
+    assert_int_equal(terminal_wait(&on), 0);
+    terminal_close(&on);
+
+    /* In a pipe everything is said to the model. */
+    process run = RUN_INPUT("/frob\n\"\"\"a\nb\"\"\"\n", "run", "moe.gguf", "--interactive");
+    driver_expect(&run, 0, "[1] /frob\n[2] \"\"\"a\n[3] b\"\"\"\n", NULL);
+    driver_clear(&run);
+}
+
 static void test_progress(void **state)
 {
     (void)state;
@@ -428,6 +495,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_run_statistics),
         cmocka_unit_test(test_run_statistics_file),
         cmocka_unit_test(test_conversation_from_a_pipe),
+        cmocka_unit_test(test_messages_of_several_lines),
+        cmocka_unit_test(test_what_is_no_command_is_not_sent),
         cmocka_unit_test(test_signal_ends_a_pull),
         cmocka_unit_test(test_signal_ends_the_answer),
         cmocka_unit_test(test_conversation_on_a_terminal),

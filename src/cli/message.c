@@ -1,0 +1,100 @@
+/*
+ * message.c - see message.h.
+ */
+#include "cli/message.h"
+
+#include "base/status.h"
+#include "cli/output.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define QUOTES "\"\"\""
+
+enum { QUOTES_BYTES = sizeof QUOTES - 1 };
+
+/* Bytes of a line that a terminal hands over; what follows on it is lost, without a word. */
+#ifdef __APPLE__
+enum { TERMINAL_LINE_BYTES = 1023 };
+#else
+enum { TERMINAL_LINE_BYTES = 4095 };
+#endif
+
+static void print_prompt(const hypura_environment *environment, const char *prompt)
+{
+    if (environment->terminal_in && environment->terminal_error) {
+        fprintf(stderr, environment->color ? "\033[1m%s\033[0m " : "%s ", prompt);
+        fflush(stderr);
+    }
+}
+
+static bool is_cut(const hypura_environment *environment, const char *line)
+{
+    const bool cut = environment->terminal_in && strlen(line) == TERMINAL_LINE_BYTES;
+    if (cut) {
+        hypura_output_error("the line is longer than the %d bytes that a terminal hands over, and was cut: not sent "
+                            "(--prompt-file FILE takes more, and so does a pipe with --interactive)",
+                            TERMINAL_LINE_BYTES);
+    }
+    return cut;
+}
+
+/* Adds a line of a message in quotes, the first without them. True when it ends the message. */
+static hypura_status add_line(hypura_buffer *text, const char *line, bool *ended, hypura_error *error)
+{
+    size_t bytes = strlen(line);
+    while (bytes > 0 && strchr(" \t\r", line[bytes - 1])) {
+        bytes--;
+    }
+    *ended = bytes >= QUOTES_BYTES && memcmp(line + bytes - QUOTES_BYTES, QUOTES, QUOTES_BYTES) == 0;
+    bytes = *ended ? bytes - QUOTES_BYTES : strlen(line);
+    const bool added = hypura_buffer_add(text, line, bytes) && (*ended || hypura_buffer_add(text, "\n", 1));
+    return added ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a message of %zu bytes", text->bytes);
+}
+
+hypura_line_event hypura_messages_next(hypura_messages *messages, const char **message, hypura_error *error)
+{
+    const hypura_environment *environment = messages->environment;
+    bool inside = false;
+    messages->quoted = false;
+    for (;;) {
+        const char *line = NULL;
+        bool ended = false;
+        print_prompt(environment, inside ? "..." : ">");
+        const hypura_line_event event = hypura_lines_next(&messages->lines, &line, error);
+        if (event != HYPURA_LINE) {
+            if (event == HYPURA_LINE_END && inside) {
+                hypura_output_error("the message has no " QUOTES " at its end: not sent");
+            }
+            return event;
+        }
+        if (is_cut(environment, line)) {
+            inside = false;
+            continue;
+        }
+        const bool begins = !inside && environment->terminal_in && strncmp(line, QUOTES, QUOTES_BYTES) == 0;
+        if (begins) {
+            hypura_buffer_clear(&messages->text);
+            inside = true;
+            line += QUOTES_BYTES;
+        }
+        if (inside && !(begins && line[0] == '\0') &&
+            add_line(&messages->text, line, &ended, error) != HYPURA_OK) {
+            return HYPURA_LINE_FAILED;
+        }
+        if (ended || !inside) {
+            messages->quoted = inside;
+            inside = false;
+            *message = ended ? hypura_buffer_text(&messages->text) : line;
+            if ((*message)[strspn(*message, " \t\r\n")] != '\0') {
+                return HYPURA_LINE;
+            }
+        }
+    }
+}
+
+void hypura_messages_close(hypura_messages *messages)
+{
+    hypura_lines_close(&messages->lines);
+    hypura_buffer_clear(&messages->text);
+}
