@@ -125,8 +125,8 @@ static hypura_pager *discover(const char *weight)
     if (model.map || failed || !limit) {
         return model.map && hypura_map_find(model.map, weight) >= 0 ? model.pager : NULL;
     }
-    if (!hypura_size_parse(limit, &weights_bytes)) {
-        GGML_LOG_ERROR("hypura: HYPURA_MEMORY=%s is not a size; write it as 800M or 4G\n", limit);
+    if (!hypura_size_parse(limit, &weights_bytes) || weights_bytes == 0) {
+        GGML_LOG_ERROR("hypura: HYPURA_MEMORY=%s is not a size; write it as 800M or 4G. Nothing is paged\n", limit);
         failed = true;
         return NULL;
     }
@@ -135,7 +135,7 @@ static hypura_pager *discover(const char *weight)
         return NULL;
     }
     if (open_pager(weights_bytes, &error) != HYPURA_OK) {
-        GGML_LOG_ERROR("hypura: %s: %s\n", model.path, error.message);
+        GGML_LOG_ERROR("hypura: %s: %s. Nothing is paged\n", model.path, error.message);
         failed = true;
         return NULL;
     }

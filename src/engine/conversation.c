@@ -128,7 +128,7 @@ hypura_status hypura_conversation_render(hypura_conversation *c, char **text, hy
         c->chat = hypura_shim_chat_open(c->model, c->template, reason, sizeof(reason));
         if (!c->chat && reason[0] == '\0') {
             return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
-                               "this model has no chat template: give one (template), or the text to continue (raw)");
+                               "this model has no chat template: give one (--template), or the text to continue (--raw)");
         }
         if (!c->chat) {
             return hypura_fail(error, HYPURA_ERR_FORMAT, "%s chat template cannot be used: %s",

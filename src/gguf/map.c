@@ -221,6 +221,14 @@ static hypura_status read_number(const opening *o, const char *suffix, uint64_t 
     return hypura_gguf_greatest(&o->parts[0], key, fallback, max, value, o->error);
 }
 
+/* What else there is in GGUFs, by general.type, and what it is for. */
+static const char *use_of(const char *type)
+{
+    return strcmp(type, "adapter") == 0  ? "; give the model, and this with --lora"
+           : strcmp(type, "mmproj") == 0 ? "; give the model that it makes see: hypura serve takes this beside it"
+                                         : "";
+}
+
 /* Adapters and projectors say what they are. */
 static hypura_status fail_no_layers(const opening *o)
 {
@@ -231,8 +239,9 @@ static hypura_status fail_no_layers(const opening *o)
         type = "";
     }
     return hypura_fail(o->error, HYPURA_ERR_FORMAT,
-                       "%s: key '%s.block_count' is missing or 0: it is no language model%s%.40s%s", head->path,
-                       o->owned->map.arch, type[0] ? " (general.type is '" : "", type, type[0] ? "')" : "");
+                       "%s: key '%s.block_count' is missing or 0: it is no language model%s%.40s%s%s", head->path,
+                       o->owned->map.arch, type[0] ? " (general.type is '" : "", type, type[0] ? "')" : "",
+                       use_of(type));
 }
 
 /* *n_main is the number of layers in front of those that predict further tokens. */

@@ -143,7 +143,7 @@ static hypura_status refuse(const planner *p, const plan_budget *budget, uint64_
     }
     return hypura_fail(error, HYPURA_ERR_BUDGET,
                        "%s for weights is below the floor of %s (%llu bytes), which with context, computing and "
-                       "overhead is %s (%llu bytes) of memory: give at least that, or a shorter context; model %s",
+                       "overhead is %s (%llu bytes) of memory: give at least that; model %s",
                        hypura_size_format(budget->weights_bytes, weights, sizeof(weights)),
                        hypura_size_format(floor_bytes, floor, sizeof(floor)), (unsigned long long)floor_bytes,
                        hypura_size_format(total_bytes, total, sizeof(total)), (unsigned long long)total_bytes,

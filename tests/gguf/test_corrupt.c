@@ -251,8 +251,9 @@ static void test_other_files(void **state)
 {
     (void)state;
     static const char *const types[] = {"adapter", "mmproj", "\x1b[31m"};
-    static const char *const words[] = {"it is no language model (general.type is 'adapter')",
-                                        "it is no language model (general.type is 'mmproj')", "it is no language model"};
+    static const char *const words[] = {"it is no language model (general.type is 'adapter'); give the model, and this with --lora",
+                                        "it is no language model (general.type is 'mmproj'); give the model",
+                                        "it is no language model"};
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
         gguf_file file;
         gguf_begin(&file, 3);

@@ -33,4 +33,8 @@ run
 [ ! -s "$stats" ]
 
 HYPURA_MEMORY=nonsense run -v >"$stats" 2>&1
-grep -q "HYPURA_MEMORY=nonsense is not a size" "$stats"
+grep -q "HYPURA_MEMORY=nonsense is not a size.* Nothing is paged" "$stats"
+HYPURA_MEMORY=0 run -v >"$stats" 2>&1
+grep -q "HYPURA_MEMORY=0 is not a size" "$stats"
+HYPURA_MEMORY=1K run -v >"$stats" 2>&1
+grep -q "below the floor.* Nothing is paged" "$stats"
