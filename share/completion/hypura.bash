@@ -20,8 +20,11 @@ help
     case $before in
     --io-engine) COMPREPLY=($(compgen -W $'uring\npool' -- "$word")) && return ;;
     --log-level) COMPREPLY=($(compgen -W $'error\nwarn\ninfo\ndebug' -- "$word")) && return ;;
+    --gpu-misses) COMPREPLY=($(compgen -W $'upload\ncpu' -- "$word")) && return ;;
+    --foresight) COMPREPLY=($(compgen -W $'auto\non\noff\nco-activation' -- "$word")) && return ;;
+    --spec-type) COMPREPLY=($(compgen -W $'ngram-simple\nngram-map-k\nngram-map-k4v\nngram-mod\nngram-cache' -- "$word")) && return ;;
     --models | --import) COMPREPLY=($(compgen -d -- "$word")) && return ;;
-    --*file | --*json | --report | --route | --trace | --child-log | --engine)
+    --*file | --*json | --template | --history | --report | --route | --trace | --timeline | --child-log | --engine)
         [ "$before" != --json ] && COMPREPLY=($(compgen -f -- "$word")) && return
         ;;
     esac

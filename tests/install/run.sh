@@ -53,6 +53,14 @@ touch "$tmp/models/a/tiny.gguf"
 complete_line hypura ser | grep -qx serve || fail "completion knows no commands"
 complete_line hypura serve --keep | grep -qx -- --keep-alive || fail "completion knows no options"
 complete_line hypura run a/t | grep -qx a/tiny || fail "completion knows no models"
+complete_line hypura run a/tiny --gpu-misses c | grep -qx cpu || fail "completion knows no choices"
+touch "$tmp/models/a/note.txt"
+for command in run serve bench; do
+    for option in $("$tmp/moved/bin/hypura" "$command" --help | awk '/^  --[a-z-]+ FILE /{print $1}'); do
+        complete_line hypura "$command" "$option" "$tmp/models/a/no" | grep -qx "$tmp/models/a/note.txt" ||
+            fail "completion knows no files for $command $option"
+    done
+done
 if [ "$(uname -s)" = Linux ]; then
     unit=$tmp/moved/lib/systemd/user/hypura.service
     grep -qx "ExecStart=$tmp/first/bin/hypura serve \$HYPURA_OPTIONS" "$unit" || fail "the service starts something else"
