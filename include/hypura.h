@@ -588,11 +588,18 @@ typedef struct hypura_sampling {
  * Returning false ends the answer; what was generated so far stays valid. */
 typedef bool (*hypura_text_fn)(void *user, const char *text, size_t text_bytes);
 
+typedef struct hypura_message {
+    const char *role; /* "system", "user" or "assistant" */
+    const char *text;
+} hypura_message;
+
 typedef struct hypura_generate_options {
     const char     *prompt;
     bool            raw; /* no chat template */
     /* Of the conversation that this prompt begins; later ones' do not count. */
     const char     *system;        /* NULL: none */
+    const hypura_message *history; /* said before; the system text is one of them then */
+    int             n_history;
     const char     *chat_template; /* Jinja, in place of the model's own; NULL: that */
     /* What the answer has to be, to its end; one of them. */
     const char     *grammar;     /* GBNF, from its rule "root"; NULL: none */

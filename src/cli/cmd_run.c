@@ -16,6 +16,7 @@
 
 #include "base/status.h"
 #include "base/waiting.h"
+#include "cli/history.h"
 #include "cli/interrupt.h"
 #include "cli/message.h"
 #include "cli/output.h"
@@ -48,6 +49,8 @@ typedef struct run_arguments {
     const char *prompt_file;
     const char *template_file;
     const char *stats_file;
+    const char *history_file;
+    hypura_history *history; /* NULL: it is not kept */
     bool interactive;
     bool seed_given;
     char path[HYPURA_PATH_BYTES];
@@ -67,6 +70,7 @@ static hypura_status check_arguments(const run_arguments *run, hypura_error *err
         {run->prompt_file && run->interactive, "--prompt-file and --interactive"},
         {run->generate.raw && run->generate.system, "--raw and --system"},
         {run->generate.raw && run->template_file, "--raw and --template"},
+        {run->generate.raw && run->history_file, "--raw and --history"},
         {run->generate.grammar && run->generate.json_schema, "--grammar and --json-schema"},
         {run->model.plain && run->model.memory_bytes > 0, "--plain and --memory"},
         {run->model.plain && (run->weights.bytes > 0 || run->weights.percent > 0), "--plain and --weights"},
@@ -167,6 +171,9 @@ static hypura_status answer_prompt(hypura_model *model, const run_arguments *run
     if (status == HYPURA_OK) {
         status = hypura_run_totals_add(totals, &result, error);
     }
+    if (status == HYPURA_OK && run->history && (!result.stopped_by_user || result.text[0] != '\0')) {
+        status = hypura_history_add(run->history, generate.prompt, result.text, error);
+    }
     if (status == HYPURA_OK && result.context_full) {
         hypura_output_note("the context is full: the answer ends here (--context N makes it larger)");
     }
@@ -193,6 +200,7 @@ static hypura_status answer_line(hypura_model *model, const run_arguments *run, 
 {
     hypura_generate_options generate = run->generate;
     generate.prompt = line;
+    generate.n_history = run->history ? run->history->n_said : 0; /* 0 once a new conversation began */
     hypura_status status = answer_prompt(model, run, generate, totals, error);
     if (status == HYPURA_ERR_USAGE) {
         hypura_output_error("%s", error->message);
@@ -205,40 +213,9 @@ static hypura_status answer_line(hypura_model *model, const run_arguments *run, 
     return status;
 }
 
-/* Of other programs: what there is. */
-static const struct {
-    const char *name;
-    const char *hint;
-} foreign[] = {
-    {"/set", "options of the command line, such as --system and --temp, are of the whole conversation"},
-    {"/show", "hypura inspect MODEL shows what the file is made of"},
-    {"/save", "--stats-json FILE has the answers"},
-    {"/load", "run MODEL begins with another model"},
-    {"/read", "--prompt-file FILE takes a file"},
-    {"/image", "to a model with a projector, hypura serve shows images"},
-};
-
-/* A line that begins with / and a word: meant for the program, and not for the model. */
-static void tell_unknown(const char *line, size_t bytes)
-{
-    const char *hint = "/? tells those there are";
-    for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++) {
-        if (strlen(foreign[i].name) == bytes && memcmp(foreign[i].name, line, bytes) == 0) {
-            hint = foreign[i].hint;
-        }
-    }
-    hypura_output_error("there is no command %.*s: %s (with a space before it, it is sent to the model)", (int)bytes,
-                        line, hint);
-}
-
 /* True when the line was for the program. */
 static bool take_command(hypura_model *model, const run_arguments *run, const char *line, bool *ended)
 {
-    static const char letters[] = "abcdefghijklmnopqrstuvwxyz";
-    const size_t bytes = 1 + strspn(line + 1, letters);
-    if (line[0] != '/') {
-        return false;
-    }
     if (strcmp(line, "/bye") == 0 || strcmp(line, "/exit") == 0 || strcmp(line, "/quit") == 0) {
         *ended = true;
     } else if (strcmp(line, "/clear") == 0) {
@@ -247,14 +224,15 @@ static bool take_command(hypura_model *model, const run_arguments *run, const ch
         } else {
             hypura_client_reset(run->client);
         }
+        if (run->history) {
+            hypura_history_clear(run->history);
+        }
         hypura_output_note("(a new conversation)");
     } else if (strcmp(line, "/?") == 0 || strcmp(line, "/help") == 0) {
         hypura_output_note("/clear begins a new conversation, /bye or Ctrl-D ends the program, Ctrl-C an answer; "
                            "\"\"\" begins and ends a message of several lines");
-    } else if (bytes > 1 && (line[bytes] == '\0' || line[bytes] == ' ')) {
-        tell_unknown(line, bytes);
     } else {
-        return false;
+        return hypura_message_refuse(line);
     }
     return true;
 }
@@ -433,6 +411,23 @@ static hypura_status read_template(run_arguments *run, char **owned, hypura_erro
     return status;
 }
 
+static hypura_status read_history(run_arguments *run, hypura_history *history, hypura_error *error)
+{
+    if (!run->history_file) {
+        return HYPURA_OK;
+    }
+    const hypura_status status = hypura_history_open(run->history_file, history, error);
+    if (status == HYPURA_OK && history->n_said > 0 && run->generate.system) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "--system is of a conversation that begins, and %s holds one",
+                           run->history_file);
+    }
+    history->system = run->generate.system;
+    run->generate.history = history->said;
+    run->generate.n_history = history->n_said;
+    run->history = history;
+    return status;
+}
+
 /* Before the prompt is read, which would be gone. What it costs, headers read twice, is less than what a token gains. */
 static void choose_waiting(run_arguments *run, const hypura_environment *environment)
 {
@@ -450,6 +445,7 @@ static hypura_status run_checked(run_arguments *run, const char *name, const hyp
 {
     char *prompt = NULL;
     char *template = NULL;
+    hypura_history history = {.path = NULL};
     hypura_status status = check_arguments(run, error);
     if (status == HYPURA_OK && run->stats_file) {
         status = hypura_output_check(run->stats_file, error);
@@ -473,11 +469,15 @@ static hypura_status run_checked(run_arguments *run, const char *name, const hyp
         status = read_template(run, &template, error);
     }
     if (status == HYPURA_OK) {
+        status = read_history(run, &history, error);
+    }
+    if (status == HYPURA_OK) {
         status = find_prompt(run, environment, &prompt, error);
     }
     if (status == HYPURA_OK) {
         status = run->server ? ask_server(run, name, environment, error) : run_limited(run, environment, error);
     }
+    hypura_history_close(&history);
     free(template);
     free(prompt);
     return status;
@@ -498,6 +498,8 @@ int hypura_command_run(const hypura_environment *environment, int argc, char *co
          .to.string = &run.generate.system, .also = "-sys --system-prompt"},
         {"interactive", NULL, "hold a conversation, line by line", HYPURA_OPTION_FLAG, .to.flag = &run.interactive,
          .also = "-i -cnv --conversation"},
+        {"history", "FILE", "keep the conversation in FILE, and go on with the one there", HYPURA_OPTION_STRING,
+         .to.string = &run.history_file},
         {"raw", NULL, "continue the prompt as it is, without the chat template", HYPURA_OPTION_FLAG,
          .to.flag = &run.generate.raw, .also = "-no-cnv --no-conversation"},
         {"template", "FILE", "chat template in Jinja in place of the model's own", HYPURA_OPTION_STRING,
@@ -552,10 +554,11 @@ int hypura_command_run(const hypura_environment *environment, int argc, char *co
     };
     const hypura_syntax syntax = {
         .command = "run",
-        .operands = "MODEL",
-        .n_operands = 1,
+        .operands = "MODEL [PROMPT]",
+        .n_operands = 2,
+        .n_optional = 1,
         .about = "Answers a prompt with a GGUF model, holding no more of it in memory than allowed.\n"
-                 "Without --prompt or --prompt-file the prompt is standard input; on a terminal a\n"
+                 "Without PROMPT, --prompt or --prompt-file it is standard input; on a terminal a\n"
                  "conversation begins. One newline at the end of a file is not part of the prompt.\n",
         .options = options,
         .n_options = sizeof options / sizeof *options,
@@ -577,6 +580,13 @@ int hypura_command_run(const hypura_environment *environment, int argc, char *co
     }
     run.generate.stop = run.stop.items;
     run.generate.n_stop = run.stop.n;
+    if (run.generate.prompt && arguments.n_operands > 1) {
+        hypura_output_error("a prompt is given twice: '%s' and --prompt", arguments.operands[1]);
+        return HYPURA_EXIT_USAGE;
+    }
+    if (arguments.n_operands > 1) {
+        run.generate.prompt = arguments.operands[1];
+    }
     hypura_status status = run_checked(&run, arguments.operands[0], environment, &error);
     return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
 }

@@ -93,6 +93,36 @@ hypura_line_event hypura_messages_next(hypura_messages *messages, const char **m
     }
 }
 
+/* Commands of other programs, and what there is. */
+static const struct {
+    const char *name;
+    const char *hint;
+} foreign[] = {
+    {"/set", "options of the command line, such as --system and --temp, are of the whole conversation"},
+    {"/show", "hypura inspect MODEL shows what the file is made of"},
+    {"/save", "with --history FILE a conversation is kept, and goes on later"},
+    {"/load", "with --history FILE a conversation is kept, and goes on later"},
+    {"/read", "--prompt-file FILE takes a file"},
+    {"/image", "to a model with a projector, hypura serve shows images"},
+};
+
+bool hypura_message_refuse(const char *line)
+{
+    const size_t bytes = 1 + strspn(line + (line[0] == '/'), "abcdefghijklmnopqrstuvwxyz");
+    if (line[0] != '/' || bytes == 1 || (line[bytes] != '\0' && line[bytes] != ' ')) {
+        return false;
+    }
+    const char *hint = "/? tells those there are";
+    for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++) {
+        if (strlen(foreign[i].name) == bytes && memcmp(foreign[i].name, line, bytes) == 0) {
+            hint = foreign[i].hint;
+        }
+    }
+    hypura_output_error("there is no command %.*s: %s (with a space before it, it is sent to the model)", (int)bytes,
+                        line, hint);
+    return true;
+}
+
 void hypura_messages_close(hypura_messages *messages)
 {
     hypura_lines_close(&messages->lines);

@@ -21,6 +21,10 @@ typedef struct hypura_messages {
  * lines with nothing on them are none. What was typed of a message is dropped when a signal
  * comes, and when a line of it was cut by the terminal. */
 hypura_line_event hypura_messages_next(hypura_messages *messages, const char **message, hypura_error *error);
+/* True, and told, when a line begins with / and a word: it was meant for the program, which has no
+ * such command, and not for the model. */
+bool hypura_message_refuse(const char *line);
+
 void hypura_messages_close(hypura_messages *messages);
 
 #endif

@@ -544,8 +544,8 @@ hypura_status hypura_options_parse(const hypura_syntax *syntax, int argc, char *
         }
     }
     if (arguments->n_operands < syntax->n_operands - syntax->n_optional) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "%s is missing (see hypura %s --help)", syntax->operands,
-                           syntax->command);
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%.*s is missing (see hypura %s --help)",
+                           (int)strcspn(syntax->operands, " "), syntax->operands, syntax->command);
     }
     return HYPURA_OK;
 }

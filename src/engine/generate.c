@@ -348,16 +348,33 @@ static hypura_status run(hypura_model *model, const hypura_generate_options *opt
     return status;
 }
 
-/* The prompt as a message, after the system text where it is the first. */
+static hypura_status begin(hypura_model *model, const hypura_generate_options *options, hypura_error *error)
+{
+    static const char *const roles[] = {"system", "user", "assistant"};
+    hypura_status status = hypura_conversation_choose_template(model->conversation, options->chat_template, error);
+    for (int i = 0; i < options->n_history && status == HYPURA_OK; i++) {
+        const hypura_message *said = &options->history[i];
+        int role = 0;
+        while (role < 3 && strcmp(said->role, roles[role]) != 0) {
+            role++;
+        }
+        status = role < 3 ? hypura_conversation_push(model->conversation, roles[role], said->text, error)
+                          : hypura_fail(error, HYPURA_ERR_USAGE, "message %d is of %s: there are system, user and assistant",
+                                        i + 1, said->role);
+    }
+    if (status == HYPURA_OK && options->system && options->n_history == 0) {
+        status = hypura_conversation_push(model->conversation, "system", options->system, error);
+    }
+    return status;
+}
+
+/* The prompt as a message, after what comes before the first one. */
 static hypura_status ask(hypura_model *model, const hypura_generate_options *options, hypura_error *error)
 {
     hypura_conversation *conversation = model->conversation;
     hypura_status status = HYPURA_OK;
     if (hypura_conversation_messages(conversation) == 0) {
-        status = hypura_conversation_choose_template(conversation, options->chat_template, error);
-        if (status == HYPURA_OK && options->system) {
-            status = hypura_conversation_push(conversation, "system", options->system, error);
-        }
+        status = begin(model, options, error);
     }
     return status == HYPURA_OK ? hypura_conversation_push(conversation, "user", options->prompt, error) : status;
 }

@@ -50,8 +50,8 @@ hypura_status hypura_sampler_check(const hypura_generate_options *options, hypur
     if (options->grammar && options->grammar[0] == '\0') { /* which llama.cpp takes for none */
         return hypura_fail(error, HYPURA_ERR_USAGE, "the grammar is empty");
     }
-    if (options->raw && (options->system || options->chat_template)) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "a raw prompt has no system text and no chat template");
+    if (options->raw && (options->system || options->chat_template || options->n_history > 0)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "a raw prompt has no system text, no chat template and no history");
     }
     return HYPURA_OK;
 }

@@ -48,7 +48,7 @@ hypura_status hypura_os_memory_read(hypura_os_memory *memory, hypura_error *erro
 {
     FILE *file = fopen("/proc/meminfo", "re");
     if (file == NULL) {
-        return hypura_fail_errno(error, errno, "cannot read /proc/meminfo");
+        return hypura_fail_errno(error, errno, "cannot read /proc/meminfo (is /proc mounted?)");
     }
     uint64_t total = 0;
     uint64_t available = 0;

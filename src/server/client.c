@@ -232,6 +232,17 @@ static bool add_message(hypura_client *client, const char *role, json_t *text)
     return message && json_array_append_new(client->messages, message) == 0;
 }
 
+/* What comes before the first prompt. */
+static bool begin(hypura_client *client, const hypura_generate_options *options)
+{
+    bool added = true;
+    for (int i = 0; i < options->n_history && added; i++) {
+        added = add_message(client, options->history[i].role, json_string(options->history[i].text));
+    }
+    return added && (options->n_history > 0 || !options->system ||
+                     add_message(client, "system", json_string(options->system)));
+}
+
 static void drop_messages(hypura_client *client, size_t n_left)
 {
     while (json_array_size(client->messages) > n_left) {
@@ -262,9 +273,7 @@ hypura_status hypura_client_generate(hypura_client *client, const hypura_generat
         return checked != HYPURA_OK ? checked : hypura_fail(error, HYPURA_ERR_USAGE, "the prompt is no UTF-8");
     }
     if (!options->raw) {
-        const bool first = n_before == 0 && options->system;
-        const bool added = (!first || add_message(client, "system", json_string(options->system))) &&
-                           add_message(client, "user", prompt);
+        const bool added = (n_before > 0 || begin(client, options)) && add_message(client, "user", prompt);
         if (!added) {
             drop_messages(client, n_before);
             return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for another message");

@@ -397,6 +397,10 @@ hypura_status hypura_generate(hypura_model *model, const hypura_generate_options
                      options->json_schema, options->chat_template);
             emit(&to, text);
         }
+        for (int i = 0; i < options->n_history; i++) {
+            snprintf(text, sizeof text, "%s: %s; ", options->history[i].role, options->history[i].text);
+            emit(&to, text);
+        }
         for (int i = 0; i < options->n_stop; i++) {
             snprintf(text, sizeof text, "stop '%s' ", options->stop[i]);
             emit(&to, text);

@@ -407,6 +407,95 @@ static void test_messages_of_several_lines(void **state)
     terminal_close(&on);
 }
 
+static void test_a_conversation_is_kept(void **state)
+{
+    (void)state;
+#define KEPT "run", "moe.gguf", "--history", "kept.json"
+    process run = RUN(KEPT, "--system", "Be brief.", "--prompt", "one");
+    driver_expect(&run, 0, "[1] one\n", NULL);
+    driver_clear(&run);
+    json_t *messages = json_loads(driver_read("kept.json"), 0, NULL);
+    json_t *wanted = json_pack("[{ssss}, {ssss}, {ssss}]", "role", "system", "content", "Be brief.", "role", "user",
+                               "content", "one", "role", "assistant", "content", "[1] one");
+    assert_true(json_equal(messages, wanted));
+    json_decref(wanted);
+    json_decref(messages);
+
+    run = RUN(KEPT, "--prompt", "options"); /* the fake model tells what it was given */
+    driver_expect(&run, 0, "system: Be brief.; user: one; assistant: [1] one; temp", NULL);
+    driver_clear(&run);
+    run = RUN(KEPT, "--system", "Be long.", "--prompt", "two");
+    driver_expect(&run, 2, NULL, "--system is of a conversation that begins, and kept.json holds one");
+    driver_clear(&run);
+    run = RUN(KEPT, "--prompt", "fail"); /* no answer: nothing to keep */
+    driver_expect(&run, 1, NULL, NULL);
+    driver_clear(&run);
+    messages = json_loads(driver_read("kept.json"), 0, NULL);
+    assert_int_equal(json_array_size(messages), 5);
+    json_decref(messages);
+
+    run = RUN_INPUT("options\nthree\n", KEPT, "--interactive");
+    driver_expect(&run, 0, "assistant: [1] one; user: options; assistant: system", NULL);
+    driver_clear(&run);
+    messages = json_loads(driver_read("kept.json"), 0, NULL);
+    assert_int_equal(json_array_size(messages), 9);
+    json_decref(messages);
+
+    terminal on;
+    terminal_open(&on, (const char *[]){driver_program, KEPT, NULL});
+    assert_true(terminal_expect(&on, "> ", 0));
+    terminal_type(&on, "/clear\noptions\n");
+    assert_true(terminal_expect(&on, "options\r\n", 0));
+    assert_true(terminal_expect(&on, "temp 0.80", 0));
+    assert_true(terminal_expect(&on, "> ", on.used > 2 ? on.used - 2 : 0));
+    terminal_type(&on, "/bye\n");
+    assert_int_equal(terminal_wait(&on), 0);
+    assert_null(strstr(on.screen, "user: one"));
+    terminal_close(&on);
+    messages = json_loads(driver_read("kept.json"), 0, NULL);
+    assert_int_equal(json_array_size(messages), 2);
+    json_decref(messages);
+
+    driver_write("kept.json", "", 0); /* as mktemp makes one */
+    run = RUN(KEPT, "--prompt", "caf\xe9");
+    driver_expect(&run, 0, NULL, NULL);
+    driver_clear(&run);
+    assert_non_null(strstr(driver_read("kept.json"), "\"content\": \"caf\xef\xbf\xbd\""));
+}
+
+static void test_what_is_no_conversation_is_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        const char *error;
+    } files[] = {
+        {"nonsense", "bad.json is no conversation: line 1:"},
+        {"{}", "bad.json is no conversation: an array of messages is wanted"},
+        {"[1]", "bad.json: message 1 needs"},
+        {"[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"tool\",\"content\":\"a\"}]", "bad.json: message 2 needs"},
+        {"[{\"role\":\"user\",\"content\":[]}]", "bad.json: message 1 needs"},
+        {"[{\"role\":\"user\",\"content\":\"a\\u0000\"}]", "bad.json is no conversation: line 1:"},
+    };
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        driver_write("bad.json", files[i].text, strlen(files[i].text));
+        process run = RUN("run", "moe.gguf", "--history", "bad.json", "--prompt", "one");
+        driver_expect(&run, 1, NULL, files[i].error);
+        assert_string_equal(run.output, "");
+        driver_clear(&run);
+        assert_string_equal(driver_read("bad.json"), files[i].text);
+    }
+    process run = RUN("run", "moe.gguf", "--history", ".", "--prompt", "one");
+    driver_expect(&run, 1, NULL, "cannot write .: Is a directory");
+    driver_clear(&run);
+    run = RUN("run", "moe.gguf", "--history", "no/such.json", "--prompt", "one");
+    driver_expect(&run, 1, NULL, "cannot write no/such.json: No such file");
+    driver_clear(&run);
+    run = RUN("run", "moe.gguf", "--history", "bad.json", "--raw", "--prompt", "one");
+    driver_expect(&run, 2, NULL, "--raw and --history exclude");
+    driver_clear(&run);
+}
+
 static void test_what_is_no_command_is_not_sent(void **state)
 {
     (void)state;
@@ -497,6 +586,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_conversation_from_a_pipe),
         cmocka_unit_test(test_messages_of_several_lines),
         cmocka_unit_test(test_what_is_no_command_is_not_sent),
+        cmocka_unit_test(test_a_conversation_is_kept),
+        cmocka_unit_test(test_what_is_no_conversation_is_refused),
         cmocka_unit_test(test_signal_ends_a_pull),
         cmocka_unit_test(test_signal_ends_the_answer),
         cmocka_unit_test(test_conversation_on_a_terminal),

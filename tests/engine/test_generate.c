@@ -278,6 +278,29 @@ static void conversation_goes_on(void **state)
     wanted.prompt = "And another one?";
     hypura_result same = generate(model, &wanted);
     assert_string_equal(same.text, second.text);
+    hypura_result_clear(&same);
+
+    /* And so is one that is told what was said. */
+    const hypura_message said[] = {{"user", "Name a colour."}, {"assistant", first.text}};
+    hypura_model_reset(model);
+    wanted.history = said;
+    wanted.n_history = 2;
+    same = generate(model, &wanted);
+    assert_string_equal(same.text, second.text);
+    assert_true(same.prompt_tokens > second.prompt_tokens);
+    hypura_result_clear(&same);
+
+    const hypura_message wrong = {"nobody", "Name a colour."};
+    hypura_error error;
+    hypura_model_reset(model);
+    wanted.history = &wrong;
+    wanted.n_history = 1;
+    assert_int_equal(hypura_generate(model, &wanted, &same, &error), HYPURA_ERR_USAGE);
+    assert_non_null(strstr(error.message, "message 1 is of nobody"));
+    wanted.n_history = 0;
+    wanted.prompt = "Name a colour.";
+    same = generate(model, &wanted);
+    assert_string_equal(same.text, first.text);
     hypura_result_clear(&first);
     hypura_result_clear(&second);
     hypura_result_clear(&again);

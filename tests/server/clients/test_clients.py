@@ -1,6 +1,8 @@
 """The official clients of Ollama, OpenAI and Anthropic drive the server: SmolLM2, and the mixture at half its weights."""
 import json
+import os
 import subprocess
+import tempfile
 import unittest
 
 import anthropic
@@ -330,6 +332,17 @@ class Run(unittest.TestCase):
         talk = subprocess.run([harness.HYPURA, "run", DENSE, "--server", server.url + "/v1/", "--interactive", "--temp", "0",
                                "--max-tokens", "8"], input="Hello.\nAnd you?\n", capture_output=True, text=True, check=True)
         self.assertEqual(len(talk.stdout.splitlines()), 2)
+        # A text ends the answer, and what was said before comes from a file.
+        word = answer.stdout.split()[2]
+        cut = subprocess.run([harness.HYPURA, "run", MOE, "--server", server.url, "--prompt", QUESTION, "--temp", "0",
+                              "--max-tokens", "24", "--stop", word], capture_output=True, text=True, check=True)
+        self.assertEqual(cut.stdout, answer.stdout[:answer.stdout.index(word)] + "\n")
+        with tempfile.TemporaryDirectory() as folder:
+            for line in ("Hello.", "And you?"):
+                said = subprocess.run([harness.HYPURA, "run", DENSE, "--server", server.url, "--temp", "0", "--max-tokens", "8",
+                                       "--history", os.path.join(folder, "kept.json"), "--prompt", line],
+                                      capture_output=True, text=True, check=True)
+        self.assertEqual(said.stdout, talk.stdout.splitlines()[1] + "\n")
         # What it is told first, and what its answer has to be, say the same here and there.
         words = [DENSE, "--prompt", "Are you well?", "--system", "You are a parrot.", "--json-schema",
                  '{"type":"object","properties":{"word":{"enum":["yes","no"]}},"required":["word"]}', "--temp", "0"]

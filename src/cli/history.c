@@ -1,0 +1,104 @@
+/*
+ * history.c - see history.h.
+ */
+#include "cli/history.h"
+
+#include "base/status.h"
+#include "cli/output.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static bool is_role(const char *role)
+{
+    return role && (strcmp(role, "system") == 0 || strcmp(role, "user") == 0 || strcmp(role, "assistant") == 0);
+}
+
+/* Of what was read. */
+static hypura_status take_messages(hypura_history *history, hypura_error *error)
+{
+    const size_t n = json_array_size(history->messages);
+    if (!json_is_array(history->messages) || n > INT32_MAX) {
+        return hypura_fail(error, HYPURA_ERR_FORMAT, "%s is no conversation: an array of messages is wanted",
+                           history->path);
+    }
+    history->said = calloc(n + 1, sizeof *history->said);
+    if (!history->said) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %zu messages", n);
+    }
+    for (size_t i = 0; i < n; i++) {
+        const json_t *message = json_array_get(history->messages, i);
+        const char *role = json_string_value(json_object_get(message, "role"));
+        const char *text = json_string_value(json_object_get(message, "content"));
+        if (!is_role(role) || !text) {
+            return hypura_fail(error, HYPURA_ERR_FORMAT,
+                               "%s: message %zu needs a \"role\" (system, user or assistant) and a text as \"content\"",
+                               history->path, i + 1);
+        }
+        history->said[i] = (hypura_message){.role = role, .text = text};
+    }
+    history->n_said = (int)n;
+    return HYPURA_OK;
+}
+
+hypura_status hypura_history_open(const char *path, hypura_history *history, hypura_error *error)
+{
+    const int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    const int problem = errno;
+    json_error_t reason;
+    *history = (hypura_history){.path = path};
+    hypura_status status = hypura_output_check(path, error);
+    if (status == HYPURA_OK && descriptor < 0 && problem != ENOENT) {
+        status = hypura_fail_errno(error, problem, "cannot read %s", path);
+    }
+    if (status == HYPURA_OK) {
+        struct stat file = {.st_size = 0};
+        const bool empty = descriptor < 0 || (fstat(descriptor, &file) == 0 && file.st_size == 0);
+        history->messages = empty ? json_array() : json_loadfd(descriptor, 0, &reason);
+        status = history->messages ? take_messages(history, error)
+                                   : hypura_fail(error, HYPURA_ERR_FORMAT, "%s is no conversation: line %d: %s", path,
+                                                 reason.line, reason.text);
+    }
+    if (descriptor >= 0) {
+        close(descriptor);
+    }
+    if (status != HYPURA_OK) {
+        hypura_history_close(history);
+    }
+    return status;
+}
+
+static void add(json_t **messages, const char *role, const char *text)
+{
+    json_t *message = json_object();
+    hypura_json_text(&message, "role", role);
+    hypura_json_text(&message, "content", text);
+    hypura_json_append(messages, message);
+}
+
+hypura_status hypura_history_add(hypura_history *history, const char *prompt, const char *answer, hypura_error *error)
+{
+    if (history->system && json_array_size(history->messages) == 0) {
+        add(&history->messages, "system", history->system);
+    }
+    add(&history->messages, "user", prompt);
+    add(&history->messages, "assistant", answer);
+    return hypura_json_write(json_incref(history->messages), history->path, error);
+}
+
+void hypura_history_clear(hypura_history *history)
+{
+    history->n_said = 0;
+    (void)json_array_clear(history->messages);
+}
+
+void hypura_history_close(hypura_history *history)
+{
+    json_decref(history->messages);
+    free(history->said);
+    *history = (hypura_history){.path = NULL};
+}

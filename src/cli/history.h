@@ -1,0 +1,32 @@
+/*
+ * history.h - what was said in a conversation, kept in a file: a JSON array of
+ * {"role", "content"}, as requests to servers have it in `messages`.
+ *
+ * What always holds: the file is written whole, after each answer, and holds a system
+ * text at most, then prompts and answers.
+ */
+#ifndef HYPURA_CLI_HISTORY_H
+#define HYPURA_CLI_HISTORY_H
+
+#include "cli/json.h"
+
+/* Zero-initialise; close frees. */
+typedef struct hypura_history {
+    const char *path;
+    json_t *messages;     /* all of them */
+    hypura_message *said; /* those that were in the file; point into messages */
+    int n_said;
+    const char *system;   /* of a conversation that begins; NULL: none */
+} hypura_history;
+
+/* Reads the file, where there is one. Fails naming the file: not readable, not writable, no
+ * conversation. */
+hypura_status hypura_history_open(const char *path, hypura_history *history, hypura_error *error);
+void hypura_history_close(hypura_history *history);
+
+/* A prompt and its answer; writes the file. */
+hypura_status hypura_history_add(hypura_history *history, const char *prompt, const char *answer, hypura_error *error);
+/* A conversation begins; the next answer replaces the file. */
+void hypura_history_clear(hypura_history *history);
+
+#endif
