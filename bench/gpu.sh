@@ -51,12 +51,13 @@ fi
 
 row() { printf '%-48s %17s %19s  %s\n' "$@"; }
 
-# "ubatch|median (least-most)" of each test of one llama-bench
+# "ubatch|median (least-most)" of each test of one llama-bench; without its first sample, in which CUDA's backend records its
+# graph, as Hypura's second warm-up has it
 plain_rates() {
-    "$bin/llama-bench" -m "$model" "${dev[@]}" ${THREADS:+-t "$THREADS"} -ngl 99 -r "$plain_runs" -o json "$@" 2>>"$out/llama-bench.log" | tee -a "$out/llama-bench.json" |
+    "$bin/llama-bench" -m "$model" "${dev[@]}" ${THREADS:+-t "$THREADS"} -ngl 99 -r "$((plain_runs + 1))" -o json "$@" 2>>"$out/llama-bench.log" | tee -a "$out/llama-bench.json" |
         python3 -c 'import json,statistics,sys
 for test in json.load(sys.stdin):
-    rates = sorted(test["samples_ts"])
+    rates = sorted(test["samples_ts"][1:])
     print("%d|%.1f (%.1f-%.1f)" % (test["n_ubatch"], statistics.median(rates), rates[0], rates[-1]))'
 }
 plain_row() {

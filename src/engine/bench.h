@@ -31,7 +31,7 @@ typedef struct hypura_bench_task {
     bool force_paging;
     bool drop_cache; /* the model leaves the page cache first */
     bool waits_longer; /* threads for each other, see base/waiting.h */
-    bool warm_up;    /* the prompt is decoded once before it is timed: pools are full then */
+    uint32_t n_warm_ups; /* so often the prompt is decoded before it is timed: pools are full then */
     uint64_t memory_bytes;
     uint64_t weights_bytes;
     uint64_t io_limit_bytes_per_s;
