@@ -530,6 +530,8 @@ typedef struct hypura_statistics {
     uint64_t n_repeated;        /* of these, where an expert was missing: computed again */
     uint64_t foreseen_bytes_uploaded; /* of bytes_uploaded: of experts not asked for yet */
     uint64_t foreseen_bytes_useful;   /* of these, then asked for */
+    uint64_t n_asked_by_gpu;  /* routers of a next layer that were asked for that: by the GPU itself */
+    uint64_t n_asked_by_host; /* by the host: the GPU lacks an operation, or the router lies elsewhere */
     /* with HYPURA_GPU_MISSES_CPU */
     uint64_t n_cpu_rows;      /* of a token and an expert, that the CPU computed */
     uint64_t n_cpu_layers;    /* in so many passes through a layer */

@@ -115,6 +115,8 @@ typedef enum hypura_metric {
     HYPURA_METRIC_SUBMIT_S,   /* from there until the GPU's next work */
     HYPURA_METRIC_FORESEEN_BYTES_PER_TOKEN, /* uploaded before they were asked for */
     HYPURA_METRIC_FORESEEN_USEFUL,          /* part of these that then was */
+    HYPURA_METRIC_ASKED_BY_GPU_PER_TOKEN,   /* routers of a next layer, for that */
+    HYPURA_METRIC_ASKED_BY_HOST_PER_TOKEN,
     HYPURA_METRIC_AHEAD_PER_TOKEN,    /* read-backs during which the GPU went on computing */
     HYPURA_METRIC_REPEATED_PER_TOKEN, /* of these, in vain */
     HYPURA_METRIC_CPU_ROWS_PER_TOKEN, /* with HYPURA_GPU_MISSES_CPU: see hypura_statistics */

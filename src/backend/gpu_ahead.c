@@ -53,6 +53,8 @@ void backend_set_poll(bool on)
 
 #define NOT_ARRIVED (-1)
 
+#define LINE_BYTES 64 /* of a cache, or less */
+
 /* ---- ids ------------------------------------------------------------------------- */
 
 /* Layers that follow each other read from different memory. */
@@ -61,20 +63,28 @@ static int turn_of(const gpu_walk *walk, const gpu_piece *piece)
     return (int)((piece - walk->instance->pieces.list) & 1);
 }
 
-/* Has the ids of a piece copied to the host, with whatever is handed over next. */
-static void ask(const gpu_walk *walk, const gpu_piece *piece, int place)
+void gpu_expect_numbers(void *numbers, size_t n)
 {
+    int32_t *values = numbers;
+    for (size_t i = 0; i < n; i++) {
+        values[i] = NOT_ARRIVED;
+    }
+}
+
+/* Has the ids of a piece copied to the host, with whatever is handed over next. */
+static enum ggml_status ask(const gpu_walk *walk, const gpu_piece *piece, int place)
+{
+    const bool guesses = walk->instance->guesser == HYPURA_GUESS_ROUTERS;
     const size_t n = (size_t)piece->cut.ids->ne[0];
     int32_t *landing = hypura_vram_landing(walk->vram, piece->cut.weight->bundle, place);
-    for (size_t i = 0; i < n; i++) {
-        landing[i] = NOT_ARRIVED;
-    }
+    gpu_expect_numbers(landing, n);
     hypura_vram_begin_fetch(walk->vram);
-    if (walk->instance->guesser == HYPURA_GUESS_ROUTERS) {
+    if (guesses) {
         gpu_fetch_row(walk, piece);
     }
     gpu_fetch_input(walk, &piece->chain, turn_of(walk, piece));
     hypura_vram_fetch(walk->vram, piece->cut.ids, landing, n * sizeof(*landing));
+    return guesses ? gpu_ask_router(walk, piece, place) : GGML_STATUS_SUCCESS;
 }
 
 static bool have_arrived(const int32_t *landing, size_t n)
@@ -87,24 +97,49 @@ static bool have_arrived(const int32_t *landing, size_t n)
     return true;
 }
 
-static const int32_t *wait_ids(const gpu_walk *walk, const gpu_piece *piece, int place)
+void gpu_await_numbers(const gpu_walk *walk, const void *numbers, size_t n, void (*await)(hypura_vram *))
 {
     gpu_instance *instance = walk->instance;
-    const size_t n = (size_t)piece->cut.ids->ne[0];
-    const int32_t *landing = hypura_vram_landing(walk->vram, piece->cut.weight->bundle, place);
     const uint64_t begin_us = hypura_clock_us();
     const uint64_t most_us = instance->n_poll_failures < POLL_FAILURES ? poll_us : 0;
-    bool arrived = have_arrived(landing, n);
+    bool arrived = have_arrived(numbers, n);
     for (unsigned spins = 1; !arrived && (spins % 64 != 0 || hypura_clock_us() - begin_us < most_us); spins++) {
         hypura_thread_relax();
-        arrived = have_arrived(landing, n);
+        arrived = have_arrived(numbers, n);
     }
     if (!arrived) {
-        hypura_vram_await_fetch(walk->vram);
+        await(walk->vram);
         instance->n_poll_failures += most_us > 0;
     } else if (most_us > 0) {
         instance->n_poll_failures = 0;
     }
+}
+
+/* The copy of the router that the host will ask, of which its caches have next to nothing: it reads that while it waits
+ * anyway (docs/notes/0051). */
+static void read_router(const gpu_walk *walk, const gpu_piece *piece, const int32_t *landing)
+{
+    const gpu_instance  *instance = walk->instance;
+    const bool           host_asks = instance->guesser == HYPURA_GUESS_ROUTERS && piece->row && !piece->gpu_asks;
+    const hypura_router *router =
+        host_asks ? hypura_pager_router(instance->gpu->pager, piece->cut.weight->bundle + 1) : NULL;
+    const size_t row_bytes = router ? ggml_row_size((enum ggml_type)router->type, router->n_inputs) : 0;
+    for (uint32_t e = 0; router && e < router->n_experts && !have_arrived(landing, (size_t)piece->cut.ids->ne[0]); e++) {
+        const volatile char *row = (const char *)router->rows + e * row_bytes;
+        for (size_t at = 0; at < row_bytes; at += LINE_BYTES) {
+            (void)row[at];
+        }
+    }
+}
+
+static const int32_t *wait_ids(const gpu_walk *walk, const gpu_piece *piece, int place)
+{
+    gpu_instance *instance = walk->instance;
+    const int32_t *landing = hypura_vram_landing(walk->vram, piece->cut.weight->bundle, place);
+    const uint64_t begin_us = hypura_clock_us();
+    read_router(walk, piece, landing);
+    gpu_await_numbers(walk, landing, (size_t)piece->cut.ids->ne[0], hypura_vram_await_fetch);
+    instance->landed = place;
     instance->cut_us = hypura_clock_us();
     hypura_vram_arrived(walk->vram);
     memset(instance->stage_used, 0, sizeof(instance->stage_used));
@@ -228,7 +263,7 @@ static enum ggml_status run_piece(const gpu_walk *walk, const gpu_piece *piece, 
         status = gpu_run_cut(walk, lookup, piece->cut.at, piece->end, lookup ? piece->uid : 0, true);
     }
     if (status == GGML_STATUS_SUCCESS && piece->end < walk->graph->n_nodes) {
-        ask(walk, piece + 1, next_place);
+        status = ask(walk, piece + 1, next_place);
     }
     gpu_done(walk, when == RUN_AGAIN ? HYPURA_GPU_REPEAT : HYPURA_GPU_HAND_OVER, &piece->cut, begin_us);
     return status;
@@ -239,9 +274,9 @@ static enum ggml_status run_rest(const gpu_walk *walk, const gpu_piece *piece, i
 {
     const uint64_t begin_us = gpu_begin(walk);
     gpu_forget_portions(walk);
-    const enum ggml_status status = gpu_run(walk, NULL, piece->middle, piece->end, piece->rest_uid);
+    enum ggml_status status = gpu_run(walk, NULL, piece->middle, piece->end, piece->rest_uid);
     if (status == GGML_STATUS_SUCCESS && piece->end < walk->graph->n_nodes) {
-        ask(walk, piece + 1, next_place);
+        status = ask(walk, piece + 1, next_place);
     }
     gpu_done(walk, HYPURA_GPU_HAND_OVER, &piece->cut, begin_us);
     return status;
@@ -368,7 +403,7 @@ enum ggml_status gpu_walk_ahead(const gpu_walk *walk)
     }
     enum ggml_status status = gpu_run(walk, NULL, 0, pieces->list[0].cut.at, 0);
     if (status == GGML_STATUS_SUCCESS) {
-        ask(walk, &pieces->list[0], place);
+        status = ask(walk, &pieces->list[0], place);
     }
     for (int i = 0; i < pieces->n && status == GGML_STATUS_SUCCESS; i++) {
         status = compute_piece(walk, &pieces->list[i], &place);

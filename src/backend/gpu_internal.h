@@ -70,6 +70,8 @@ typedef struct gpu_piece {
     bool    repeatable; /* computing it a second time gives the same */
     gpu_chain chain;    /* known: `middle` is its end, and there is no late matrix */
     bool    rest_repeatable; /* what follows the chain, with what it put out left as it is */
+    struct ggml_tensor *row; /* that its experts read, as the router of the next piece might; NULL: it cannot */
+    bool    gpu_asks;        /* that router; else the host does */
 } gpu_piece;
 
 typedef struct gpu_pieces {
@@ -106,6 +108,7 @@ typedef struct gpu_instance {
     int                  n_poll_failures; /* in a row */
     gpu_pieces           pieces; /* of the last graph that was run ahead */
     hypura_guesser       guesser; /* for the token that is computed */
+    int                  landed;  /* the place where the ids of the last piece arrived */
     float               *row;      /* the row that a router reads, in the form that it does */
     float                scores[GPU_MAX_EXPERTS];
     uint32_t             foreseen[GPU_MAX_EXPERTS];
@@ -159,13 +162,21 @@ bool gpu_find_pieces(const gpu_walk *walk);
 /* Whether the graph is one token's, and may be walked this way; then does. */
 bool             gpu_runs_ahead(const gpu_walk *walk);
 enum ggml_status gpu_walk_ahead(const gpu_walk *walk);
+/* Numbers of 32 bits that are copied to the host, none of which has arrived yet; and until all have: looks for
+ * them, and in the end has await wait. */
+void gpu_expect_numbers(void *numbers, size_t n);
+void gpu_await_numbers(const gpu_walk *walk, const void *numbers, size_t n, void (*await)(hypura_vram *));
 
 /* ---- gpu_foresee.c -------------------------------------------------------------- */
 
 /* By what the layers of a token are guessed now. */
 hypura_guesser gpu_find_guesser(const gpu_walk *walk);
-/* Has the row fetched that a piece's experts read, before its ids. */
-void gpu_fetch_row(const gpu_walk *walk, const gpu_piece *piece);
+/* Who could ask the router of the piece behind this one, which is the next in its list. */
+void gpu_find_router(const gpu_walk *walk, gpu_piece *piece);
+/* Has the row fetched that a piece's experts read, before its ids; or the next router asked with it on the GPU, whose
+ * answer arrives at the same place as the ids. */
+void             gpu_fetch_row(const gpu_walk *walk, const gpu_piece *piece);
+enum ggml_status gpu_ask_router(const gpu_walk *walk, const gpu_piece *piece, int place);
 /* What few tokens selected: n_used of each, one behind the other. */
 void gpu_note_selection(const gpu_walk *walk, const gpu_cut *cut, const int32_t *ids);
 /* Before a piece is handed over, and when the ids of the one before have arrived: what it

@@ -248,6 +248,9 @@ static bool find_pieces(const gpu_walk *walk)
     if (!reserve_nodes(pieces)) {
         return false;
     }
+    for (int i = 0; i + 1 < pieces->n; i++) {
+        gpu_find_router(walk, &pieces->list[i]);
+    }
     pieces->uid = walk->graph->uid;
     pieces->given = walk->instance->gpu->select != NULL;
     return true;

@@ -154,6 +154,20 @@ static const char *foresight_text(const hypura_statistics *statistics)
     return text;
 }
 
+/* Who asked routers over a GPU. */
+static const char *asked_text(const hypura_statistics *statistics)
+{
+    static char text[96];
+    const uint64_t by_gpu = statistics->n_asked_by_gpu;
+    const uint64_t by_host = statistics->n_asked_by_host;
+    if (by_gpu + by_host == 0) {
+        return "";
+    }
+    (void)snprintf(text, sizeof text, ", routers asked by the GPU %llu times, by the host %llu", (unsigned long long)by_gpu,
+                   (unsigned long long)by_host);
+    return text;
+}
+
 /* One token has no rate: it is sampled from what the prompt left. */
 static void note_rate(const char *what, uint64_t tokens, double seconds)
 {
@@ -221,11 +235,11 @@ void hypura_run_statistics_print(const hypura_run_report *report)
             hypura_output_note("           %s read straight into it", hypura_output_size(statistics.bytes_landed));
         }
         if (statistics.foreseen_bytes_uploaded > 0) {
-            hypura_output_note("foresight  %s uploaded before it was asked for, %.0f %% of it needed; %s",
+            hypura_output_note("foresight  %s uploaded before it was asked for, %.0f %% of it needed; %s%s",
                                hypura_output_size(statistics.foreseen_bytes_uploaded),
                                100.0 * ratio((double)statistics.foreseen_bytes_useful,
                                              (double)statistics.foreseen_bytes_uploaded),
-                               foresight_text(&statistics));
+                               foresight_text(&statistics), asked_text(&statistics));
         }
         note_computed(&statistics);
         note_gpus(hypura_model_plan(report->model), &statistics);
@@ -296,6 +310,8 @@ hypura_status hypura_run_statistics_write(const hypura_run_report *report, const
         hypura_json_integer(&object, "repeated", statistics.n_repeated);
         hypura_json_integer(&object, "foreseen_bytes_uploaded", statistics.foreseen_bytes_uploaded);
         hypura_json_integer(&object, "foreseen_bytes_useful", statistics.foreseen_bytes_useful);
+        hypura_json_integer(&object, "asked_by_gpu", statistics.n_asked_by_gpu);
+        hypura_json_integer(&object, "asked_by_host", statistics.n_asked_by_host);
         hypura_json_text(&object, "gpu_misses", report->computes_misses ? "cpu" : "upload");
         hypura_json_integer(&object, "cpu_rows", statistics.n_cpu_rows);
         hypura_json_integer(&object, "cpu_layers", statistics.n_cpu_layers);

@@ -202,7 +202,12 @@ static hypura_status take_survey(demand *wanted, hypura_preparation *prepared, h
     wanted->others = wanted->measure ? hypura_nodes_open(n_context, HYPURA_FORECAST_TOKENS) : NULL;
     const hypura_load_gpu gpu = {
         .n = wanted->found.n > 0, .devices = {wanted->found.devices[0]}, .n_layers = INT_MAX};
-    return hypura_survey_take(prepared->map, &prepared->context, &gpu, wanted->others, survey, vocab_bytes, error);
+    const hypura_status status =
+        hypura_survey_take(prepared->map, &prepared->context, &gpu, wanted->others, survey, vocab_bytes, error);
+    if (status == HYPURA_OK && gpu.n > 0 && wanted->options->foresight != HYPURA_FORESIGHT_OFF) {
+        (*survey)->device_compute_bytes += hypura_vram_router_bytes(prepared->map);
+    }
+    return status;
 }
 
 static hypura_status solve_survey(const demand *wanted, const hypura_survey *survey, uint64_t vocab_bytes,

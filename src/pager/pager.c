@@ -414,6 +414,14 @@ void hypura_pager_add_ahead(hypura_pager *pager, bool again)
     pthread_mutex_unlock(&pager->lock);
 }
 
+void hypura_pager_add_asked(hypura_pager *pager, bool by_gpu)
+{
+    pthread_mutex_lock(&pager->lock);
+    pager->statistics.n_asked_by_gpu += by_gpu;
+    pager->statistics.n_asked_by_host += !by_gpu;
+    pthread_mutex_unlock(&pager->lock);
+}
+
 void hypura_pager_add_computed(hypura_pager *pager, uint32_t n_rows, uint64_t us)
 {
     pthread_mutex_lock(&pager->lock);

@@ -231,6 +231,8 @@ typedef struct hypura_router {
 const hypura_router *hypura_pager_router(const hypura_pager *pager, int bundle);
 /* Memory that all copies of a map's routers take, to be charged to the budget. */
 uint64_t hypura_pager_router_bytes(const hypura_map *map);
+/* And memory of a GPU's that those take which it is given, to be charged to its limit (vram_routers.c). */
+uint64_t hypura_vram_router_bytes(const hypura_map *map);
 
 /* True when somebody else foretells (see the options), and has. */
 bool hypura_pager_foretell(const hypura_pager *pager, int bundle, uint32_t token, uint32_t n_used, uint32_t *experts,
@@ -333,6 +335,8 @@ void hypura_pager_add_submit(hypura_pager *pager, uint64_t submit_us);
 /* Work was handed over before its experts were known; when they were not all there it is
  * done again. */
 void hypura_pager_add_ahead(hypura_pager *pager, bool again);
+/* A router was asked over a GPU: by the GPU itself, or by the host. */
+void hypura_pager_add_asked(hypura_pager *pager, bool by_gpu);
 /* The processor computed so many rows in place of the GPU; or did not, as it may not know the
  * operations, or as RAM has no room. */
 typedef enum hypura_not_computed { HYPURA_UNKNOWN_CHAIN, HYPURA_NO_ROOM_IN_RAM } hypura_not_computed;

@@ -95,11 +95,18 @@ struct ggml_tensor *hypura_vram_lookup(hypura_vram *vram, int bundle, hypura_vra
 int32_t *hypura_vram_landing(hypura_vram *vram, int bundle, int place);
 /* Copies to the host, in their order, of what has been queued so far when the first of them
  * is begun with begin; beside what is queued next where the device can. await_fetch: waits
- * for all of them; fetched: and for all that is queued. */
+ * for all of them; fetched: and for all that is queued, and asked. */
 void hypura_vram_begin_fetch(hypura_vram *vram);
 void hypura_vram_fetch(hypura_vram *vram, const struct ggml_tensor *tensor, void *to, size_t bytes);
 void hypura_vram_await_fetch(hypura_vram *vram);
 void hypura_vram_fetched(hypura_vram *vram);
+/* A bundle's router, asked by the device with what the experts of the bundle before it read: a row of floats there.
+ * can_ask: it can, beside what it computes. ask: for all that a copy begun last waits for; the scores of all experts
+ * arrive at one of two places on the host, in no order with other copies. await_asked: waits for all of them. */
+bool          hypura_vram_can_ask(hypura_vram *vram, int bundle, struct ggml_tensor *row);
+hypura_status hypura_vram_ask(hypura_vram *vram, int bundle, struct ggml_tensor *row, int place);
+float        *hypura_vram_asked(hypura_vram *vram, int bundle, int place);
+void          hypura_vram_await_asked(hypura_vram *vram);
 /* Host memory for a hidden state: two of them, which take turns. */
 float *hypura_vram_state(hypura_vram *vram, int turn);
 /* Ids from elsewhere than a router: host memory for a bundle's, a tensor of them, and the

@@ -22,7 +22,9 @@ static uint32_t n_ids_of(const hypura_vram *vram, int bundle, int which)
     const hypura_map *map = vram->pager->map;
     switch (which) {
     case IDS_SLOTS: return vram->bundles[bundle].max_pairs;
-    case IDS_TABLE: return (uint32_t)map->bundles[bundle].n_experts;
+    case IDS_TABLE:
+    case HOST_ASKED:
+    case HOST_ASKED + 1: return (uint32_t)map->bundles[bundle].n_experts;
     default: return n_used_of(map, bundle);
     }
 }
@@ -211,6 +213,7 @@ void hypura_vram_fetched(hypura_vram *vram)
     if (vram->reader) {
         ggml_backend_synchronize(vram->reader);
     }
+    hypura_vram_await_asked(vram);
 }
 
 int32_t *hypura_vram_given_values(hypura_vram *vram, int bundle)

@@ -9,6 +9,7 @@
  *     vram_expect.c  what is uploaded before it is asked for
  *     vram_land.c    what is read straight into slots, where the host may write there
  *     vram_beside.c  what the processor computes
+ *     vram_routers.c routers asked by the device
  *     vram_ids.c   ids on the device and on the host, tables from experts to slots
  */
 #ifndef HYPURA_PAGER_VRAM_INTERNAL_H
@@ -26,7 +27,8 @@
 
 /* Small tensors of a bundle on the device, and the host's memory for and beside them. */
 enum { IDS_SLOTS, IDS_TABLE, IDS_GIVEN, N_IDS };
-enum { HOST_LANDING = N_IDS, N_LANDINGS = 2, HOST_NOWHERE = HOST_LANDING + N_LANDINGS, N_HOST_IDS };
+enum { N_LANDINGS = 2 };
+enum { HOST_LANDING = N_IDS, HOST_ASKED = HOST_LANDING + N_LANDINGS, HOST_NOWHERE = HOST_ASKED + N_LANDINGS, N_HOST_IDS };
 
 typedef struct vram_pool {
     hypura_cache         *cache;
@@ -161,6 +163,11 @@ struct hypura_vram {
     int                        foreseen_bundle; /* what was uploaded before it was asked for; -1: nothing */
     uint32_t                   n_foreseen;
     uint32_t                   foreseen[MAX_EXPERTS];
+    ggml_backend_t             asker;    /* routers are asked through it; NULL: none is */
+    struct ggml_cgraph       **routers;  /* that ask those of bundles; NULL: such a one is not asked */
+    struct ggml_context       *router_nodes;
+    ggml_backend_buffer_t      router_buffer;
+    size_t                     scores_bytes; /* of each of two places in it, which take turns for each bundle */
     float                     *states[2]; /* on the host */
     ggml_backend_buffer_t      state_buffer;
     vram_held                  held;
@@ -189,6 +196,9 @@ hypura_status vram_copy(hypura_vram *vram, int bundle, int set, const vram_held 
 /* vram_stage.c: RAM cannot hold all experts of this size. */
 bool          vram_ram_is_short(const hypura_vram *vram, int bundle);
 bool          vram_can_copy(const hypura_vram *vram, int bundle);
+/* vram_routers.c: copies of routers on the device, where it has room for them. */
+hypura_status vram_open_routers(hypura_vram *vram, hypura_error *error);
+void          vram_close_routers(hypura_vram *vram);
 /* vram_keep.c: the host's memory for ids of batches. */
 hypura_status vram_open_batches(hypura_vram *vram, hypura_error *error);
 /* vram_land.c: leases experts in RAM, into vram->ram_slots; those that RAM lacks are read into these slots of

@@ -347,7 +347,8 @@ hypura_status hypura_vram_open(hypura_pager *pager, void *device, int gpu, hypur
         hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the places of %d expert bundles", pager->map->n_bundles);
     }
     if (!vram->bundles || open_pools(vram, error) || open_stages(vram, error) || vram_open_ids(vram, error) ||
-        vram_open_batches(vram, error) || open_copies(vram, error) || vram_open_beside(vram, error)) {
+        vram_open_routers(vram, error) || vram_open_batches(vram, error) || open_copies(vram, error) ||
+        vram_open_beside(vram, error)) {
         hypura_vram_close(vram);
         return error->status;
     }
@@ -360,6 +361,7 @@ void hypura_vram_close(hypura_vram *vram)
     if (!vram) {
         return;
     }
+    vram_close_routers(vram);
     close_copiers(vram);
     for (uint32_t p = 0; p < vram->n_pools; p++) {
         hypura_cache_close(vram->pools[p].cache);

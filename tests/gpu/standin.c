@@ -111,10 +111,17 @@ static void instance_synchronize(ggml_backend_t backend)
     flush(backend->context);
 }
 
+/* As pager/vram_routers.c names it. */
+static bool asks_router(const struct ggml_tensor *node)
+{
+    return node->op == GGML_OP_MUL_MAT && strncmp(node->name, "asked-", 6) == 0;
+}
+
 static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgraph *graph)
 {
     standin *s = backend->context;
     standin_counted.n_graphs++;
+    standin_counted.n_asked += graph->n_nodes > 0 && asks_router(graph->nodes[graph->n_nodes - 1]);
     if (!standin_wrong.computes_late) {
         flush(s);
     }
@@ -282,6 +289,9 @@ static void device_props(ggml_backend_dev_t device, struct ggml_backend_dev_prop
 static bool device_supports_op(ggml_backend_dev_t device, const struct ggml_tensor *op)
 {
     (void)device;
+    if (standin_wrong.asks_no_routers && asks_router(op)) {
+        return false;
+    }
     return ggml_backend_dev_supports_op(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU), op);
 }
 

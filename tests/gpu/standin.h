@@ -45,6 +45,7 @@ typedef struct standin_faults {
     bool     addressable;     /* the same, as Metal says it: the host may write into theirs */
     int      event_fails;     /* events until one cannot be made; 0: never */
     bool     single_rows;     /* instances made from now on copy one row a call */
+    bool     asks_no_routers; /* nodes that ask a router ahead of its layer are refused */
     int      fail_after;      /* graphs until one fails; 0: never */
     bool     computes_late;   /* graphs wait as long as nobody waits for them, and copies that wait for no graph do not */
     int      copy_throws_after; /* copies to the device until one throws; 0: never */
@@ -60,6 +61,7 @@ typedef struct standin_counts {
     uint64_t bytes_to_device; /* by copies, asynchronous or not */
     uint64_t n_copies_to_device; /* calls of asynchronous ones */
     uint64_t n_graphs;
+    uint64_t n_asked; /* of these, that ask a router ahead of its layer */
     uint64_t n_graphs_of[STANDIN_N];
     uint64_t n_optimized;
     uint64_t bytes_used; /* now, of the device's memory */

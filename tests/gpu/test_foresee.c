@@ -237,6 +237,40 @@ static void routers_are_asked_ahead(void **state)
     assert_true(asked.foreseen_bytes_useful > 0);
     assert_true(asked.foreseen_bytes_useful <= asked.foreseen_bytes_uploaded);
     assert_string_equal(asked.foresight, "on");
+    assert_true(asked.n_asked_by_gpu > 0 && asked.n_asked_by_gpu <= N_STEPS * (N_LAYERS - 1));
+    assert_int_equal(asked.n_asked_by_gpu % N_STEPS, 0); /* of each token in the same layers */
+    assert_int_equal(asked.n_asked_by_host, 0);
+}
+
+/* The host asks where a device cannot. Both round in other places: they name the same but for a few. */
+static void the_host_asks_where_the_gpu_cannot(void **state)
+{
+    (void)state;
+    const standin_faults cannot = {.asks_no_routers = true};
+    selected s = {.right = true};
+    hypura_statistics none, by_gpu, by_host;
+    run_both(options_of(), &s, false, &none, &by_gpu);
+    standin_set_faults(&cannot);
+    run_both(options_of(), &s, false, &none, &by_host);
+    assert_int_equal(by_host.n_asked_by_host, by_gpu.n_asked_by_gpu);
+    assert_int_equal(by_host.n_asked_by_gpu, 0);
+    assert_true(10 * by_gpu.foreseen_bytes_useful >= 9 * by_host.foreseen_bytes_useful);
+    assert_true(10 * by_host.foreseen_bytes_useful >= 9 * by_gpu.foreseen_bytes_useful);
+}
+
+/* What a device that is asked as late as it may be names is not another layer's, nor that of a piece in vain. */
+static void what_is_asked_late_is_as_right(void **state)
+{
+    (void)state;
+    const standin_faults late = {.computes_late = true};
+    selected s = {.right = true};
+    hypura_statistics none, at_once, asked;
+    run_both(options_of(), &s, false, &none, &at_once);
+    standin_set_faults(&late);
+    run_both(options_of(), &s, false, &none, &asked);
+    assert_int_equal(asked.n_asked_by_gpu, at_once.n_asked_by_gpu);
+    assert_int_equal(asked.foreseen_bytes_useful, at_once.foreseen_bytes_useful);
+    assert_int_equal(asked.foreseen_bytes_uploaded, at_once.foreseen_bytes_uploaded);
 }
 
 /* What RAM lacks cannot be uploaded ahead, and is read ahead. */
@@ -305,7 +339,7 @@ static void foretell_renewed(void *user, int layer, uint32_t token, uint32_t n_u
     }
 }
 
-/* Graphs of the device in these steps behind a prompt, but for those that they take with nothing
+/* Graphs of the device in these steps behind a prompt, but for those that ask routers ahead, or that they take with nothing
  * missing; so many of them were pieces again. */
 static uint64_t count_more_graphs(hypura_model_options options, hypura_foretell_fn foretell, uint32_t n_new, uint32_t n_steps,
                                   uint64_t *n_again)
@@ -323,11 +357,12 @@ static uint64_t count_more_graphs(hypura_model_options options, hypura_foretell_
     hypura_gpu_set_select(model->gpus.list[0], select_renewed, &r);
     fixture_ok(hypura_model_decode_part(model, tokens, N_PROMPT, true, &error), &error);
     hypura_model_reset_statistics(model);
-    const uint64_t first = standin_read_counts().n_graphs;
+    const standin_counts first = standin_read_counts();
     for (r.step = 1; r.step <= n_steps; r.step++) {
         fixture_ok(hypura_model_decode(model, &tokens[N_PROMPT + r.step - 1], 1, false, &error), &error);
     }
-    const uint64_t n_graphs = standin_read_counts().n_graphs - first;
+    const standin_counts last = standin_read_counts();
+    const uint64_t n_graphs = last.n_graphs - last.n_asked - (first.n_graphs - first.n_asked);
     hypura_model_statistics(model, &s);
     hypura_model_close(model);
     *n_again = s.n_repeated;
@@ -392,6 +427,8 @@ int main(void)
         cmocka_unit_test_teardown(given_selections_ask_no_router, gpu_no_faults),
         cmocka_unit_test_teardown(companions_are_learned_from_prompts, gpu_no_faults),
         cmocka_unit_test_teardown(routers_are_asked_ahead, gpu_no_faults),
+        cmocka_unit_test_teardown(the_host_asks_where_the_gpu_cannot, gpu_no_faults),
+        cmocka_unit_test_teardown(what_is_asked_late_is_as_right, gpu_no_faults),
         cmocka_unit_test_teardown(what_ram_lacks_is_read_ahead, gpu_no_faults),
         cmocka_unit_test_teardown(what_is_read_later_stays, gpu_no_faults),
         cmocka_unit_test_teardown(several_experts_come_in_parts, gpu_no_faults),
