@@ -39,6 +39,7 @@ typedef struct engine_options {
     uint32_t n_parallel;
     int n_threads;
     hypura_speculation speculation;
+    bool waits_longer; /* its threads for each other, see base/waiting.h */
     bool context_shift;
     bool embeddings;
     bool reranking;
@@ -49,6 +50,7 @@ typedef struct engine_estimate {
     uint64_t memory_bytes; /* with everything held, or with all that the limits allow */
     uint64_t floor_bytes;  /* least that can run */
     uint32_t n_parallel;   /* of the conversations asked for, those that fit */
+    bool computes_alone;   /* with all that memory: see engine/idle.h */
     char draft_unfit[512]; /* why the draft model cannot be this one's: that is what it takes without; "": it can, or none was asked for */
 } engine_estimate;
 

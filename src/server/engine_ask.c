@@ -33,12 +33,15 @@ hypura_status engine_estimate_get(const engine_options *options, engine_estimate
     json_int_t memory;
     json_int_t floor;
     int n_parallel;
+    int alone = 0;
     int code;
     const char *reason;
-    if (answer.wait_status == 0 && json_unpack(told, "{s:I, s:I, s:i, s:s}", "memory_bytes", &memory, "floor_memory_bytes",
-                                        &floor, "n_sequences", &n_parallel, "draft_unfit", &reason) == 0) {
+    if (answer.wait_status == 0 && json_unpack(told, "{s:I, s:I, s:i, s:b, s:s}", "memory_bytes", &memory, "floor_memory_bytes",
+                                        &floor, "n_sequences", &n_parallel, "computes_alone", &alone, "draft_unfit",
+                                        &reason) == 0) {
         *estimate = (engine_estimate){
-            .memory_bytes = (uint64_t)memory, .floor_bytes = (uint64_t)floor, .n_parallel = (uint32_t)n_parallel};
+            .memory_bytes = (uint64_t)memory, .floor_bytes = (uint64_t)floor, .n_parallel = (uint32_t)n_parallel,
+            .computes_alone = alone != 0};
         snprintf(estimate->draft_unfit, sizeof(estimate->draft_unfit), "%s", reason);
     } else if (json_unpack(told, "{s:i, s:s}", "status", &code, "message", &reason) == 0) {
         status = hypura_fail(error, (hypura_status)code, "%s", reason);

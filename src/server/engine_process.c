@@ -88,7 +88,7 @@ void engine_words_common(const engine_options *options, engine_words *to)
 /* Ours, but for variables of llama.cpp, which would change what was planned, and with how threads wait. */
 static char **engine_environment(const engine_words *line)
 {
-    bool longer = false;
+    bool longer = line->waits_longer;
     for (int i = 0; i < line->n; i++) {
         longer = longer || strcmp(line->items[i], "--gpu-misses") == 0; /* is given for the CPU alone */
     }

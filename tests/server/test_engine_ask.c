@@ -71,6 +71,38 @@ static void one_that_never_ends_is_ended(void **state)
     assert_true(WIFSIGNALED(answer.wait_status));
 }
 
+static void threads_look_for_longer_where_they_may(void **state)
+{
+    (void)state;
+    unsetenv("GOMP_SPINCOUNT");
+    unsetenv("OMP_WAIT_POLICY");
+    engine_words line = {.n = 1, .items = {script("echo $GOMP_SPINCOUNT")}};
+    engine_answer answer;
+    hypura_error error = {0};
+    assert_int_equal(engine_ask(&line, fileno(tmpfile()), -1, 0, &answer, &error), HYPURA_OK);
+    assert_string_equal(answer.message, "1021");
+    line.waits_longer = true;
+    assert_int_equal(engine_ask(&line, fileno(tmpfile()), -1, 0, &answer, &error), HYPURA_OK);
+    assert_string_equal(answer.message, "40009");
+}
+
+static void an_estimate_says_who_computes_alone(void **state)
+{
+    (void)state;
+    for (int alone = 0; alone < 2; alone++) {
+        char lines[256];
+        snprintf(lines, sizeof lines,
+                 "echo '{\"memory_bytes\":9,\"floor_memory_bytes\":3,\"n_sequences\":2,\"computes_alone\":%s,\"draft_unfit\":\"\"}'",
+                 alone ? "true" : "false");
+        const engine_options options = {.program = script(lines), .name = "a", .path = "b"};
+        engine_estimate estimate;
+        hypura_error error = {0};
+        assert_int_equal(engine_estimate_get(&options, &estimate, &error), HYPURA_OK);
+        assert_int_equal(estimate.memory_bytes, 9);
+        assert_int_equal(estimate.computes_alone, alone);
+    }
+}
+
 static void a_template_has_a_verdict(void **state)
 {
     (void)state;
@@ -100,6 +132,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_last_line_is_the_answer),
         cmocka_unit_test(one_that_never_ends_is_ended),
+        cmocka_unit_test(threads_look_for_longer_where_they_may),
+        cmocka_unit_test(an_estimate_says_who_computes_alone),
         cmocka_unit_test(a_template_has_a_verdict),
     };
     return cmocka_run_group_tests(tests, begin, end);
