@@ -13,7 +13,7 @@
 #include <string.h>
 
 #define ARENA_ALIGN 64
-#define SPARSE_SLOTS 2048 /* 8 to 16 MiB */
+#define SPARSE_SLOTS 1024 /* 4 to 8 MiB */
 
 void shadow_begin(backend_instance *instance)
 {

@@ -28,6 +28,9 @@
  * stage a window of 16 MiB at most and a request. */
 #define FIXED_OVERHEAD_BYTES  (UINT64_C(32) << 20)
 #define TENSOR_OVERHEAD_BYTES (UINT64_C(16) << 10)
+/* Graphs' scratch memory, of which llama.cpp takes half a MiB for each thread: that of libllama's layers, of streamed
+ * weights, and of a prompt's experts in one node. */
+#define THREAD_OVERHEAD_BYTES (UINT64_C(3) << 19)
 
 static int resolve_threads(int asked, int n_cpus)
 {
@@ -114,8 +117,10 @@ static hypura_status solve(const demand *asked, const hypura_survey *survey, uin
     const hypura_profile *profile = &asked->profile;
     const hypura_gpus_found *found = &asked->found;
     const bool counts_pairs = options->foresight != HYPURA_FORESIGHT_OFF;
+    const int n_threads = resolve_threads(options->n_threads, profile->n_cpus);
     const uint64_t overhead_bytes =
         FIXED_OVERHEAD_BYTES + more_bytes + TENSOR_OVERHEAD_BYTES * (uint64_t)prepared->map->n_tensors +
+        THREAD_OVERHEAD_BYTES * (uint64_t)n_threads +
         hypura_pager_router_bytes(prepared->map) +
         (counts_pairs ? hypura_pager_coactivation_bytes(prepared->map) : 0);
     const hypura_form form = hypura_form_asked(options, found->n > 0);
@@ -137,7 +142,6 @@ static hypura_status solve(const demand *asked, const hypura_survey *survey, uin
                                   .overhead_bytes = overhead_bytes,
                                   .force_paging = options->force_paging,
                                   .gpus = gpus.n > 0 ? &gpus : NULL};
-    const int n_threads = resolve_threads(options->n_threads, profile->n_cpus);
     prepared->context.n_threads = n_threads;
     prepared->direct_bytes_per_s = profile->direct_bytes_per_s;
     if (!options->plain && (asked->measure || options->cache_dir)) {
