@@ -46,13 +46,13 @@ static void *compute(void *argument)
         all[i] = i;
     }
     hypura_pager_enter(u->pager);
-    for (int layer = 1; layer < FIXTURE_LAYERS; layer++) { /* the first slots, which stay, are others' */
+    for (int layer = 0; layer < FIXTURE_LAYERS - 1; layer++) { /* the first slots, which stay, are others' */
         lease(u->pager, layer, all, FIXTURE_EXPERTS, slots);
         for (uint32_t i = 0; i < FIXTURE_EXPERTS; i++) {
             hypura_pager_release_expert(u->pager, layer, slots[i]);
         }
     }
-    lease(u->pager, 0, all, 2, held);
+    lease(u->pager, FIXTURE_LAYERS - 1, all, 2, held);
     assert_true(held[0] > 0 && held[1] > 0);
     atomic_store(&u->ready, true);
     while (!atomic_load(&u->go)) {
@@ -60,8 +60,8 @@ static void *compute(void *argument)
     }
     usleep(50000); /* only a control that does not wait is done by then */
     atomic_store(&u->released, true);
-    hypura_pager_release_expert(u->pager, 0, held[0]);
-    hypura_pager_release_expert(u->pager, 0, held[1]);
+    hypura_pager_release_expert(u->pager, FIXTURE_LAYERS - 1, held[0]);
+    hypura_pager_release_expert(u->pager, FIXTURE_LAYERS - 1, held[1]);
     hypura_pager_leave(u->pager);
     return NULL;
 }
