@@ -3,7 +3,8 @@
  *
  *     request --> ollama_translate --> the model's server --> events --> ollama_answer_take --> lines
  *
- * An answer that is streamed begins with its first line, so that what fails before has a status of its own. A
+ * An answer that is streamed begins with its first line, so that what fails before has a status of its own; where the
+ * prompt takes half a minute, that line is an empty one. A
  * conversation that is longer than the model's context goes without its oldest messages, as Ollama's clients expect it
  * ("truncate": false: it is refused); the engine tells how long it is.
  */
@@ -53,11 +54,25 @@ static bool on_head(void *user, int code, const char *content_type)
     return true;
 }
 
+/* While a prompt takes long, the engine sends comments: what reads lines gets one that says nothing, or it gives up. */
+static bool feed(talk *t, const char *data, size_t bytes)
+{
+    const unsigned n_before = t->events.n_comments;
+    if (!sse_feed(&t->events, data, bytes, on_event, t)) {
+        return false;
+    }
+    if (t->events.n_comments == n_before || !t->answer.stream) {
+        return true;
+    }
+    http_begin(t->exchange, 200, "application/x-ndjson");
+    return http_write_line(t->exchange, ollama_answer_wait(&t->answer));
+}
+
 static bool on_data(void *user, const char *data, size_t bytes)
 {
     talk *t = user;
     if (t->code == 200) {
-        return sse_feed(&t->events, data, bytes, on_event, t);
+        return feed(t, data, bytes);
     }
     refusal_add(&t->refusal, data, bytes);
     return true;

@@ -113,6 +113,9 @@ void ollama_answer_clear(ollama_answer *answer);
 /* Takes one event of the server's stream. *line: what the client gets for it now, a new reference, or NULL. */
 void ollama_answer_take(ollama_answer *answer, const char *event, size_t bytes, json_t **line);
 
+/* A line for a client that waits while nothing can be told yet: it says nothing. */
+json_t *ollama_answer_wait(const ollama_answer *answer);
+
 /* It ends here, as nothing more fits into the context. */
 void ollama_answer_cut(ollama_answer *answer);
 

@@ -267,6 +267,14 @@ void ollama_answer_take(ollama_answer *answer, const char *event, size_t bytes, 
     json_decref(value);
 }
 
+json_t *ollama_answer_wait(const ollama_answer *answer)
+{
+    json_t *line = begin_line(answer->model);
+    set_text(answer->kind, line, NULL, NULL, NULL);
+    json_object_set_new(line, "done", json_false());
+    return line;
+}
+
 /* ---- the end --------------------------------------------------------------------- */
 
 void ollama_answer_cut(ollama_answer *answer)

@@ -459,6 +459,22 @@ static void comments_of_a_stream_are_counted(void **state)
     sse_clear(&reader);
 }
 
+static void a_line_may_say_nothing(void **state)
+{
+    (void)state;
+    for (int kind = OLLAMA_CHAT; kind <= OLLAMA_GENERATE; kind++) {
+        ollama_answer answer;
+        assert_true(ollama_answer_open(&answer, (ollama_kind)kind, "m", true));
+        json_t *line = ollama_answer_wait(&answer);
+        const json_t *to = kind == OLLAMA_CHAT ? json_object_get(line, "message") : line;
+        assert_string_equal(json_string_value(json_object_get(to, kind == OLLAMA_CHAT ? "content" : "response")), "");
+        assert_true(json_is_false(json_object_get(line, "done")));
+        assert_string_equal(json_string_value(json_object_get(line, "model")), "m");
+        json_decref(line);
+        ollama_answer_clear(&answer);
+    }
+}
+
 static void what_was_given_is_no_part_of_the_answer(void **state)
 {
     (void)state;
@@ -666,6 +682,7 @@ int main(void)
         cmocka_unit_test(an_answer_in_one_piece_holds_all_of_it),
         cmocka_unit_test(zero_characters_are_text),
         cmocka_unit_test(comments_of_a_stream_are_counted),
+        cmocka_unit_test(a_line_may_say_nothing),
         cmocka_unit_test(what_was_given_is_no_part_of_the_answer),
         cmocka_unit_test(calls_come_with_an_answer_in_one_piece),
         cmocka_unit_test(completions_are_understood_as_well),
