@@ -24,8 +24,8 @@ static json_int_t limit_of(const server_amendment *amendment)
     static const char *const keys[] = {"n_predict", "max_output_tokens", "max_tokens", "max_completion_tokens"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const json_t *value = json_object_get(amendment->sent, keys[i]);
-        if (json_is_integer(value)) {
-            return json_integer_value(value) >= 0 ? json_integer_value(value) : 0;
+        if (json_is_number(value)) {
+            return json_number_value(value) >= 0 ? (json_int_t)json_number_value(value) : 0;
         }
     }
     return amendment->about.n_predict;

@@ -134,12 +134,9 @@ static json_t *find_context(talk *t, ollama_request *request)
 /* The share of the conversation that is too much for the context, below 0 when that is not why it was refused. */
 static double excess(const talk *t)
 {
-    json_t *refusal = json_loadb(hypura_buffer_text(&t->refusal), t->refusal.bytes, 0, NULL);
-    const json_t *error = json_object_get(refusal, "error");
-    const double tokens = json_number_value(json_object_get(error, "n_prompt_tokens"));
-    const double context = json_number_value(json_object_get(error, "n_ctx"));
-    json_decref(refusal);
-    return tokens > 0 && context > 0 && tokens >= context ? 1 - context / tokens : -1;
+    int64_t tokens;
+    int64_t context;
+    return refusal_is_too_long(&t->refusal, &tokens, &context) ? 1 - (double)context / (double)tokens : -1;
 }
 
 static void finish(talk *t, ollama_request *request, uint64_t begin_us)

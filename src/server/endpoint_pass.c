@@ -135,8 +135,15 @@ static void finish(passing *pass)
         finish_whole(pass);
         return;
     }
+    int64_t n_prompt;
+    int64_t n_context;
     const int code = refusal_read(pass->held, &pass->kept, message, sizeof message);
-    if (pass->kept.bytes == 0) {
+    if (http_error_style(pass->exchange) == HTTP_STYLE_ANTHROPIC &&
+        refusal_is_too_long(&pass->kept, &n_prompt, &n_context)) {
+        /* In the words by which clients know that they have to shorten a conversation. */
+        http_fail(pass->exchange, 400, "prompt is too long: %lld tokens > %lld maximum", (long long)n_prompt,
+                  (long long)n_context);
+    } else if (pass->kept.bytes == 0) {
         http_fail(pass->exchange, code, "the model's own server takes no such request, and does not say why");
     } else if (message[0] != '\0' && (code != pass->held || http_error_style(pass->exchange) != HTTP_STYLE_OPENAI)) {
         http_fail(pass->exchange, code, "%s", message);

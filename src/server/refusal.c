@@ -60,3 +60,13 @@ int refusal_read(int code, const hypura_buffer *refusal, char *message, size_t c
     json_decref(value);
     return code == 500 && is_not_understood(message) ? 400 : code;
 }
+
+bool refusal_is_too_long(const hypura_buffer *refusal, int64_t *n_prompt, int64_t *n_context)
+{
+    json_t *value = json_loadb(hypura_buffer_text(refusal), refusal->bytes, 0, NULL);
+    const json_t *error = json_object_get(value, "error");
+    *n_prompt = json_integer_value(json_object_get(error, "n_prompt_tokens"));
+    *n_context = json_integer_value(json_object_get(error, "n_ctx"));
+    json_decref(value);
+    return *n_prompt > 0 && *n_context > 0 && *n_prompt >= *n_context;
+}

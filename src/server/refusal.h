@@ -10,11 +10,17 @@
 
 #include "base/buffer.h"
 
+#include <stdbool.h>
+#include <stdint.h>
+
 /* A piece of the body of such an error; of one that is longer than any, the rest is dropped. */
 void refusal_add(hypura_buffer *refusal, const char *data, size_t bytes);
 
 /* A body {"error":{"message":..}} of the engine and its status: the message goes to `message`, "" when there is none.
  * Returns the status that belongs to it. */
 int refusal_read(int code, const hypura_buffer *refusal, char *message, size_t capacity);
+
+/* Whether it was refused as longer than the context; in tokens. */
+bool refusal_is_too_long(const hypura_buffer *refusal, int64_t *n_prompt, int64_t *n_context);
 
 #endif

@@ -69,12 +69,37 @@ static void what_is_longer_than_any_is_cut(void **state)
     assert_string_equal(message, "longer ");
 }
 
+static void what_is_longer_than_the_context_is_told_apart(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *body;
+        bool is;
+    } cases[] = {{"{\"error\":{\"message\":\"m\",\"n_prompt_tokens\":9001,\"n_ctx\":4096}}", true},
+                 {"{\"error\":{\"message\":\"m\",\"n_prompt_tokens\":9,\"n_ctx\":4096}}", false},
+                 {"{\"error\":{\"message\":\"m\"}}", false},
+                 {"no JSON", false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        hypura_buffer refusal = {0};
+        int64_t n_prompt;
+        int64_t n_context;
+        refusal_add(&refusal, cases[i].body, strlen(cases[i].body));
+        assert_int_equal(refusal_is_too_long(&refusal, &n_prompt, &n_context), cases[i].is);
+        if (cases[i].is) {
+            assert_int_equal(n_prompt, 9001);
+            assert_int_equal(n_context, 4096);
+        }
+        hypura_buffer_clear(&refusal);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_a_request_says_is_its_own_fault),
         cmocka_unit_test(what_is_no_refusal_has_no_message),
         cmocka_unit_test(what_is_longer_than_any_is_cut),
+        cmocka_unit_test(what_is_longer_than_the_context_is_told_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -586,6 +586,8 @@ class Anthropic(unittest.TestCase):
         self.assertEqual(refused.exception.body["type"], "error")
 
     def test_errors(self):
+        with self.assertRaisesRegex(anthropic.BadRequestError, r"prompt is too long: \d+ tokens > \d+ maximum"):
+            self.client.messages.create(model=DENSE, max_tokens=5, messages=user("word " * 9000))
         with self.assertRaises(anthropic.NotFoundError):
             self.client.messages.create(model="nobody", max_tokens=5, messages=user("hi"))
 
