@@ -90,6 +90,12 @@ static bool is_listed(const char *name, const char *hosts)
     return found;
 }
 
+/* What containers of this machine call it; nobody else can have these names. */
+static bool is_name_for_containers(const char *name)
+{
+    return strcasecmp(name, "host.docker.internal") == 0 || strcasecmp(name, "host.containers.internal") == 0;
+}
+
 bool guard_host_allowed(const char *host, const char *listen_hosts, bool open)
 {
     char name[MAX_NAME];
@@ -97,7 +103,8 @@ bool guard_host_allowed(const char *host, const char *listen_hosts, bool open)
         return true;
     }
     return take_name(host, name) &&
-           (is_local_name(name) || is_address(name) || (listen_hosts && is_listed(name, listen_hosts)));
+           (is_local_name(name) || is_address(name) || is_name_for_containers(name) ||
+            (listen_hosts && is_listed(name, listen_hosts)));
 }
 
 bool guard_origin_allowed(const char *origin, const char *const *allowed)

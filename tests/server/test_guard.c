@@ -11,9 +11,10 @@ static void hosts_of_this_machine_are_let_in(void **state)
     (void)state;
     static const char *const good[] = {"localhost",      "localhost:8080",   "LOCALHOST:1",
                                        "127.0.0.1:8080", "192.168.1.5:8080", "[::1]:8080",
-                                       "[::1]",          "a.localhost:3000", "localhost."};
+                                       "[::1]",          "a.localhost:3000", "localhost.",
+                                       "host.docker.internal:11434", "host.containers.internal"};
     static const char *const bad[] = {
-        "evil.com", "evil.com:8080",  "localhost.evil.com", "evillocalhost", "localhost:80a",     "localhost/x", "[::1",
+        "x.docker.internal", "host.docker.internal.evil.com", "evil.com", "evil.com:8080",  "localhost.evil.com", "evillocalhost", "localhost:80a",     "localhost/x", "[::1",
         "",         "127.0.0.1.evil", "[::1]evil",          ":8080",         "127.0.0.1@evil.com"};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         if (!guard_host_allowed(good[i], "127.0.0.1", false)) {
@@ -51,6 +52,7 @@ static void origins_are_this_machine_and_those_listed(void **state)
                                       "http://localhost/x"};
     assert_true(guard_origin_allowed(NULL, NULL));
     assert_true(guard_origin_allowed("http://localhost:3000", NULL));
+    assert_false(guard_origin_allowed("http://host.docker.internal:3000", NULL));
     assert_true(guard_origin_allowed("https://127.0.0.1", NULL));
     assert_true(guard_origin_allowed("http://[::1]:5173", NULL));
     assert_true(guard_origin_allowed("https://app.example.com", listed));
