@@ -297,6 +297,11 @@ void hypura_shim_silence_common(void)
     common_log_set_verbosity_thold(-1);
 }
 
+void hypura_shim_flush_common(void)
+{
+    common_log_flush(common_log_main());
+}
+
 int hypura_shim_n_cores(void)
 {
     try {

@@ -74,6 +74,8 @@ struct ggml_cgraph *hypura_shim_graph(struct llama_context *ctx, uint32_t n_toke
 
 /* llama.cpp's common library has a log of its own: it prints nothing from now on. */
 void hypura_shim_silence_common(void);
+/* What it was told before is printed, which a thread of its own does later. */
+void hypura_shim_flush_common(void);
 
 /* Physical cores, or the performance cores where there are two kinds. */
 int hypura_shim_n_cores(void);

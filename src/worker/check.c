@@ -35,5 +35,6 @@ hypura_status hypura_worker_check_template(FILE *from, hypura_error *error)
     }
     status = status == HYPURA_OK ? check(hypura_buffer_text(&text), error) : status;
     hypura_buffer_clear(&text);
+    hypura_shim_flush_common(); /* the front reads there why a template cannot be read */
     return status;
 }
