@@ -136,6 +136,12 @@ static void read_projector(const hypura_gguf *head, uint64_t bytes, hypura_card 
     (void)snprintf(card->family, sizeof card->family, "clip");
 }
 
+static bool is_adapter(const hypura_gguf *head)
+{
+    const char *type = NULL;
+    return hypura_gguf_text(head, "general.type", &type, NULL) == HYPURA_OK && type != NULL && strcmp(type, "adapter") == 0;
+}
+
 void hypura_card_read(const char *path, hypura_card *card)
 {
     hypura_error error;
@@ -152,6 +158,10 @@ void hypura_card_read(const char *path, hypura_card *card)
             status = hypura_gguf_text(&head, "general.architecture", &arch, &error);
             if (status == HYPURA_OK && arch != NULL && strcmp(arch, "clip") == 0) {
                 read_projector(&head, source.bytes, card);
+            } else if (status == HYPURA_OK && is_adapter(&head)) {
+                card->kind = HYPURA_CARD_ADAPTER;
+                card->bytes = source.bytes;
+                card->n_files = 1;
             } else if (status == HYPURA_OK) {
                 status = read_model(path, &head, card, &error);
             }

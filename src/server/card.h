@@ -9,6 +9,7 @@
 typedef enum hypura_card_kind {
     HYPURA_CARD_MODEL = 0,
     HYPURA_CARD_PROJECTOR,
+    HYPURA_CARD_ADAPTER, /* LoRA: of use beside a model alone */
     HYPURA_CARD_BROKEN,
 } hypura_card_kind;
 

@@ -74,6 +74,24 @@ static const char **digests_of(const json_t *files, int *n)
     return digests;
 }
 
+/* The digest of "adapters": {"name.gguf": "sha256:..."}; NULL: there is none. False when it was answered. */
+static bool adapter_of(http_exchange *exchange, const json_t *body, const char **digest)
+{
+    const json_t *adapters = json_object_get(body, "adapters");
+    const json_t *only = json_object_iter_value(json_object_iter((json_t *)(uintptr_t)adapters));
+    *digest = NULL;
+    if (!adapters || json_is_null(adapters) || (json_is_object(adapters) && json_object_size(adapters) == 0)) {
+        return true;
+    }
+    if (!json_is_object(adapters) || json_object_size(adapters) != 1 || !json_is_string(only)) {
+        http_fail(exchange, 400, "adapters is an object of one file and its digest, {\"adapter.gguf\": \"sha256:...\"}: "
+                                 "only one can be applied to a model");
+        return false;
+    }
+    *digest = json_string_value(only);
+    return true;
+}
+
 /* Those that no request could be answered with; false when it was answered. */
 static bool check_parameters(http_exchange *exchange, const json_t *body)
 {
@@ -99,12 +117,12 @@ static bool check_parameters(http_exchange *exchange, const json_t *body)
 /* Answers and returns false for what is not served. */
 static bool check(http_exchange *exchange, const json_t *body)
 {
-    static const char *const refused[] = {"quantize", "quantization", "adapters", "modelfile", "path"};
+    static const char *const refused[] = {"quantize", "quantization", "modelfile", "path"};
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         const json_t *value = json_object_get(body, refused[i]);
         if (value && !json_is_null(value) && !(json_is_string(value) && json_string_length(value) == 0)) {
             http_fail(exchange, 400,
-                      "'%s' is not served: models are made with from, files, parameters, system, "
+                      "'%s' is not served: models are made with from, files, adapters, parameters, system, "
                       "template, license, messages and draft",
                       refused[i]);
             return false;
@@ -132,6 +150,9 @@ static void create(http_exchange *exchange, const json_t *body, const char *name
     hypura_models_create_options options = {.name = name, .progress = on_copied, .progress_user = &c};
     hypura_error error = {0};
     const bool is_path = from && from[0] == '/';
+    if (!adapter_of(exchange, body, &options.adapter)) {
+        return;
+    }
     if (is_path) {
         options.path = from;
     } else if (from && from[0] != '\0') {

@@ -74,6 +74,9 @@ static void print_modelfile(FILE *to, const hypura_model_entry *entry, const jso
     size_t i;
     const json_t *message;
     fprintf(to, "# Modelfile of %s\nFROM %s", entry->name, entry->path);
+    if (entry->adapter_path) {
+        fprintf(to, "\nADAPTER %s", entry->adapter_path);
+    }
     print_text(to, "TEMPLATE", template);
     print_text(to, "SYSTEM", json_object_get(entry->settings, "system"));
     print_parameters(to, json_object_get(entry->settings, "parameters"), "PARAMETER ", 0);

@@ -228,6 +228,8 @@ static void pass(http_exchange *exchange, server_target *target, const json_t *a
     }
     if (target_run(exchange, target, &call, sent, &error) == HYPURA_OK) {
         finish(&state);
+    } else if (error.status == HYPURA_ERR_UNSUPPORTED) {
+        http_fail_error(exchange, &error);
     } else if (error.status != HYPURA_ERR_CANCELLED) {
         http_fail(exchange, 502, "%s", error.message);
     }

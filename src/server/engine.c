@@ -33,6 +33,7 @@ struct server_engine {
     char live_path[FOLDER_BYTES + 16];
     char template_path[FOLDER_BYTES + 16];
     hypura_live *live;
+    adapter_scale *scale; /* of what it computes */
     pid_t pid;
     int input;  /* its standard input */
     int output; /* what it prints */
@@ -142,6 +143,7 @@ void engine_describe_end(server_engine *engine, char *text, size_t capacity)
 
 static void engine_free(server_engine *engine)
 {
+    adapter_scale_close(engine->scale);
     hypura_live_close(engine->live);
     unlink(engine->live_path);
     unlink(engine->socket);
@@ -249,7 +251,9 @@ hypura_status engine_start(const engine_options *options, void (*on_end)(void *u
     snprintf(engine->name, sizeof(engine->name), "%s", options->name);
     pthread_mutex_init(&engine->lock, NULL);
     hypura_cond_init(&engine->changed);
-    hypura_status status = make_folder(options, engine, error);
+    engine->scale = adapter_scale_open();
+    hypura_status status = engine->scale ? make_folder(options, engine, error)
+                                         : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for an engine");
     if (status == HYPURA_OK && options->chat_template) {
         status = write_template(engine, options->chat_template, error);
     }
@@ -328,6 +332,11 @@ const char *engine_socket(const server_engine *engine)
 bool engine_live(const server_engine *engine, hypura_live_record *record)
 {
     return hypura_live_read(engine->live, record);
+}
+
+adapter_scale *engine_adapter_scale(server_engine *engine)
+{
+    return engine->scale;
 }
 
 int engine_pid(const server_engine *engine)

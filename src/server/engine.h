@@ -10,6 +10,7 @@
 #define HYPURA_SERVER_ENGINE_H
 
 #include "hypura.h"
+#include "server/adapter_scale.h"
 #include "worker/live.h"
 
 typedef struct server_engine server_engine;
@@ -20,6 +21,7 @@ typedef struct engine_options {
     const char *name;       /* of the model */
     const char *path;
     const char *projector_path; /* NULL: none */
+    const char *adapter_path;   /* LoRA; NULL: none */
     const char *slots_folder;   /* NULL: none */
     const char *chat_template;  /* Jinja, in place of the file's own; NULL: that one */
     const char *defaults;       /* JSON: of requests, as llama.cpp's server calls them; NULL: none */
@@ -75,6 +77,7 @@ bool engine_ends_within(server_engine *engine, uint64_t timeout_us);
 void engine_describe_end(server_engine *engine, char *text, size_t capacity);
 bool engine_live(const server_engine *engine, hypura_live_record *record);
 int engine_pid(const server_engine *engine);
+adapter_scale *engine_adapter_scale(server_engine *engine);
 /* Makes what it pages hold so many bytes at most (hypura_model_resize). Blocks until that is done; false when the
  * engine has not done it in time. */
 bool engine_resize(server_engine *engine, uint64_t held_bytes);

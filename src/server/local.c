@@ -26,6 +26,11 @@ static hypura_status find(hypura_models *models, const char *name, hypura_find h
     if (entry) {
         status = hypura_model_entry_check(entry, error);
     }
+    if (entry && status == HYPURA_OK && entry->adapter_path && how == HYPURA_FIND_TYPED) {
+        status = hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
+                             "%s has an adapter (LoRA), which serve applies. Here the files are named: %s --lora %s", entry->name,
+                             entry->path, entry->adapter_path);
+    }
     if (entry && status == HYPURA_OK) {
         const int n = snprintf(path, path_bytes, "%s", entry->path);
         if (n < 0 || (size_t)n >= path_bytes) {

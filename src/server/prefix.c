@@ -48,6 +48,7 @@ struct prefix_session {
     uint32_t n_running; /* requests */
     bool dirty;
     bool closing;
+    bool stopped;
     uint64_t used_us;
     size_t n_states;
     state states[MAX_STATES];
@@ -207,7 +208,7 @@ static void adopt(prefix_session *session, const char *temporary)
 {
     char path[PATH_CAPACITY];
     state made = {.in_engine = true};
-    if (!read_state(temporary, &made) || made.n_tokens < MIN_TOKENS) {
+    if (session->stopped || !read_state(temporary, &made) || made.n_tokens < MIN_TOKENS) {
         free(made.tokens);
         unlink(temporary);
         return;
@@ -293,7 +294,7 @@ static void *save_at_rest(void *user)
     pthread_mutex_lock(&session->lock);
     while (!session->closing) {
         const uint64_t rested_us = hypura_clock_us() - session->used_us;
-        if (!session->dirty || session->n_running > 0) {
+        if (session->stopped || !session->dirty || session->n_running > 0) {
             (void)hypura_cond_wait(&session->changed, &session->lock, UINT64_MAX);
         } else if (rested_us < REST_US) {
             (void)hypura_cond_wait(&session->changed, &session->lock, REST_US - rested_us);
@@ -458,7 +459,7 @@ void prefix_restore(prefix_session *session, const char *path, const json_t *bod
     char name[sizeof(session->states[0].name)] = "";
     pthread_mutex_lock(&session->lock);
     session->n_running++;
-    const bool look = has_path(path) && (json_is_array(messages) || prompt) && any_outside(session) &&
+    const bool look = !session->stopped && has_path(path) && (json_is_array(messages) || prompt) && any_outside(session) &&
                       is_new(session, messages, prompt);
     pthread_mutex_unlock(&session->lock);
     if (!look) {
@@ -466,7 +467,7 @@ void prefix_restore(prefix_session *session, const char *path, const json_t *bod
     }
     json_t *tokens = tokens_of(session, body, messages ? NULL : prompt);
     pthread_mutex_lock(&session->lock);
-    state *chosen = tokens ? choose(session, tokens) : NULL;
+    state *chosen = tokens && !session->stopped ? choose(session, tokens) : NULL;
     if (chosen) {
         chosen->in_engine = true;
         memcpy(name, chosen->name, sizeof name);
@@ -475,6 +476,15 @@ void prefix_restore(prefix_session *session, const char *path, const json_t *bod
     json_decref(tokens);
     if (name[0] != '\0') {
         restore(session, name);
+    }
+}
+
+void prefix_stop(prefix_session *session)
+{
+    if (session) {
+        pthread_mutex_lock(&session->lock);
+        session->stopped = true;
+        pthread_mutex_unlock(&session->lock);
     }
 }
 
@@ -527,7 +537,7 @@ void prefix_close(prefix_session *session)
         return;
     }
     hypura_thread_end(session->saver, &session->lock, &session->changed, &session->closing);
-    if (session->dirty) {
+    if (session->dirty && !session->stopped) {
         save_changed(session);
     }
     while (session->n_states > 0) {

@@ -27,6 +27,9 @@ prefix_session *prefix_open(const char *root, uint64_t limit_bytes, const char *
 /* Saves what changed; the engine still runs, or is gone already. NULL is allowed. */
 void prefix_close(prefix_session *session);
 
+/* What slots hold from now on is not to be kept, and nothing is put back any more. */
+void prefix_stop(prefix_session *session);
+
 /* Before a request of the engine: path and body as it will get them, body NULL when it is no JSON. */
 void prefix_restore(prefix_session *session, const char *path, const json_t *body);
 /* After its answer. */

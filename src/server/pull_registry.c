@@ -72,14 +72,15 @@ static hypura_status add_layer(const registry *r, const json_t *layer)
     if (digest == NULL || !hypura_digest_parse(digest, hex) || bytes <= 0) {
         return hypura_fail(r->error, HYPURA_ERR_FORMAT, "%s: its manifest has a layer without a digest", r->base);
     }
-    if (strcmp(kind, "adapter") == 0) {
-        return hypura_fail(r->error, HYPURA_ERR_UNSUPPORTED, "%s: models with an adapter are not pulled", r->base);
-    }
-    if (is_model || is_projector) {
+    bool is_adapter = strcmp(kind, "adapter") == 0;
+    if (is_model || is_projector || is_adapter) {
         char *url = blob_url(r, hex);
         return url == NULL ? hypura_fail(r->error, HYPURA_ERR_MEMORY, "no memory to read a manifest")
                            : hypura_pull_plan_add(r->plan, url, hex, (uint64_t)bytes,
-                                                  is_model ? "model.gguf" : "model.mmproj.gguf", r->error);
+                                                  is_model     ? "model.gguf"
+                                                  : is_adapter ? "model.adapter.gguf"
+                                                               : "model.mmproj.gguf",
+                                                  r->error);
     }
     return hypura_layer_is_setting(kind) ? add_setting(r, kind, hex) : HYPURA_OK;
 }

@@ -70,8 +70,8 @@ static const http_route routes[] = {
     {"POST", "/apply-template", endpoint_pass, ROUTE_MODEL, OPENAI},
     {"GET", "/props", endpoint_pass, ROUTE_MODEL, OPENAI},
     {"GET", "/slots", endpoint_pass, ROUTE_MODEL, OPENAI},
-    {"GET", "/lora-adapters", endpoint_pass, ROUTE_MODEL, OPENAI},
-    {"POST", "/lora-adapters", endpoint_pass, ROUTE_MODEL, OPENAI},
+    {"GET", "/lora-adapters", endpoint_adapters, ROUTE_MODEL, OPENAI},
+    {"POST", "/lora-adapters", endpoint_adapters_set, ROUTE_MODEL, OPENAI},
 };
 
 static bool path_fits(const char *pattern, const char *path)

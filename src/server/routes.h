@@ -30,6 +30,8 @@ void route_methods(const char *path, char *text, size_t capacity);
 /* ---- handlers, each in the file named after it --------------------------------- */
 
 void endpoint_root(http_exchange *exchange);   /* endpoint_page.c */
+void endpoint_adapters(http_exchange *exchange); /* endpoint_adapters.c */
+void endpoint_adapters_set(http_exchange *exchange);
 void endpoint_health(http_exchange *exchange); /* endpoint_basic.c */
 void endpoint_ready(http_exchange *exchange);
 void endpoint_version(http_exchange *exchange);

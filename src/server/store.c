@@ -51,12 +51,10 @@ void hypura_model_entry_release(const hypura_model_entry *entry)
 
 hypura_status hypura_model_entry_check(const hypura_model_entry *entry, hypura_error *error)
 {
-    return entry->adapter_path == NULL
+    return !owner(entry)->several_adapters
                ? HYPURA_OK
                : hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
-                             "%s has an adapter (LoRA), which cannot be applied here: merge it into the model's file, "
-                             "or use the model without it",
-                             entry->name);
+                             "%s has several adapters (LoRA), of which one can be applied: merge them into one", entry->name);
 }
 
 const char *hypura_model_entry_jinja(const hypura_model_entry *entry)
@@ -148,6 +146,11 @@ void hypura_entry_identify(hypura_entry *entry)
         int n = snprintf(text, sizeof text, "%s\n%llu\n%lld\n", entry->is.name, (unsigned long long)entry->is.bytes,
                          (long long)entry->is.modified_ns);
         hypura_digest_add(digest, text, (size_t)n);
+        if (entry->is.adapter_path != NULL) { /* what was computed with one is of no use with another */
+            n = snprintf(text, sizeof text, "adapter\n%llu\n%lld\n%llu\n", (unsigned long long)entry->adapter.bytes,
+                         (long long)entry->adapter.modified_ns, (unsigned long long)entry->adapter.inode);
+            hypura_digest_add(digest, text, (size_t)n);
+        }
         hypura_digest_add(digest, settings != NULL ? settings : "", settings != NULL ? strlen(settings) : 0);
     }
     hypura_digest_end(digest, entry->is.digest);
@@ -218,7 +221,9 @@ hypura_status hypura_entry_fill(hypura_models *models, hypura_entry *entry, cons
     if (card == NULL || entry->is.path == NULL) {
         return hypura_store_out_of_memory(error);
     }
-    const char *problem = card->kind == HYPURA_CARD_PROJECTOR ? "the file is a projector, no model" : card->problem;
+    const char *problem = card->kind == HYPURA_CARD_PROJECTOR ? "the file is a projector, no model"
+                          : card->kind == HYPURA_CARD_ADAPTER ? "the file is an adapter, no model"
+                                                              : card->problem;
     if (card->kind != HYPURA_CARD_MODEL) {
         entry->problem = hypura_arena_text(&entry->arena, problem, strlen(problem));
         return entry->problem == NULL ? hypura_store_out_of_memory(error) : HYPURA_OK;
@@ -234,6 +239,24 @@ hypura_status hypura_entry_fill(hypura_models *models, hypura_entry *entry, cons
     memcpy(entry->is.parameter_size, card->parameter_size, sizeof entry->is.parameter_size);
     memcpy(entry->is.quantization_level, card->quantization_level, sizeof entry->is.quantization_level);
     hypura_entry_set_modified(entry, identity.modified_ns);
+    return HYPURA_OK;
+}
+
+hypura_status hypura_entry_add_adapter(hypura_models *models, hypura_entry *entry, const char *path, hypura_error *error)
+{
+    const hypura_card *card = hypura_store_card(models, path, &entry->adapter);
+    entry->is.adapter_path = hypura_arena_text(&entry->arena, path, strlen(path));
+    if (card == NULL || entry->is.adapter_path == NULL) {
+        return hypura_store_out_of_memory(error);
+    }
+    if (card->kind != HYPURA_CARD_ADAPTER && entry->problem == NULL) {
+        char text[sizeof card->problem + 32];
+        (void)snprintf(text, sizeof text, "its adapter: %s",
+                       card->kind == HYPURA_CARD_BROKEN ? card->problem : "the file is no adapter");
+        entry->problem = hypura_arena_text(&entry->arena, text, strlen(text));
+        return entry->problem == NULL ? hypura_store_out_of_memory(error) : HYPURA_OK;
+    }
+    entry->is.bytes += entry->adapter.bytes;
     return HYPURA_OK;
 }
 
@@ -267,6 +290,8 @@ static hypura_status resolve_alias(const hypura_entries *entries, hypura_entry *
     alias->is.name = was.name;
     alias->is.origin = HYPURA_MODEL_ALIAS;
     alias->is.settings = settings;
+    alias->adapter = target->adapter;
+    alias->several_adapters = target->several_adapters;
     hypura_entry_set_modified(alias, was.modified_ns);
     /* The strings are the target's, which may go before this one does. */
     const char **const texts[] = {&alias->is.path, &alias->is.projector_path, &alias->is.adapter_path,
@@ -360,6 +385,9 @@ hypura_status hypura_models_open(const hypura_models_options *options, hypura_mo
             status = hypura_store_out_of_memory(error);
         } else if (card.kind == HYPURA_CARD_BROKEN) {
             status = hypura_fail(error, HYPURA_ERR_FORMAT, "%s", card.problem);
+        } else if (card.kind == HYPURA_CARD_ADAPTER) {
+            status = hypura_fail(error, HYPURA_ERR_FORMAT, "%s is an adapter, no model: run takes it with --lora, a model's of the "
+                                                           "folder is called NAME.adapter.gguf", options->paths[i]);
         } else if (card.kind == HYPURA_CARD_PROJECTOR) {
             status = hypura_fail(error, HYPURA_ERR_FORMAT,
                                  "%s: is a projector, no model: it is found by itself "

@@ -6,6 +6,7 @@
 #include "server/store_internal.h"
 
 #include "base/status.h"
+#include "gguf/adapter.h"
 #include "gguf/split.h"
 
 #include <stdio.h>
@@ -135,10 +136,20 @@ static hypura_status stage_file(const hypura_staging *staging, const char *from,
     return status;
 }
 
-/* All parts of a model, and its projector if there is one. */
-static hypura_status stage_files(const hypura_staging *staging, const char *path, int n_files, const char *projector,
-                                 copying *copy, bool *linked, hypura_error *error)
+/* A model's files; what there is none of is NULL. */
+typedef struct model_files {
+    const char *path;
+    int n_files;
+    const char *projector;
+    const char *adapter;
+} model_files;
+
+/* All parts of a model, and what goes with it. */
+static hypura_status stage_files(const hypura_staging *staging, const model_files *files, copying *copy, bool *linked,
+                                 hypura_error *error)
 {
+    const char *path = files->path;
+    const int n_files = files->n_files;
     hypura_split_name split;
     hypura_arena arena = {0};
     hypura_status status = HYPURA_OK;
@@ -151,8 +162,11 @@ static hypura_status stage_files(const hypura_staging *staging, const char *path
         status =
             part == NULL ? hypura_store_out_of_memory(error) : stage_file(staging, part, name, copy, linked, error);
     }
-    if (status == HYPURA_OK && *linked && projector != NULL) {
-        status = stage_file(staging, projector, "/model.mmproj.gguf", copy, linked, error);
+    if (status == HYPURA_OK && *linked && files->projector != NULL) {
+        status = stage_file(staging, files->projector, "/model.mmproj.gguf", copy, linked, error);
+    }
+    if (status == HYPURA_OK && *linked && files->adapter != NULL) {
+        status = stage_file(staging, files->adapter, "/model.adapter.gguf", copy, linked, error);
     }
     hypura_arena_free(&arena);
     return status;
@@ -165,19 +179,21 @@ static const hypura_entry *inner(const hypura_model_entry *entry)
     return (const hypura_entry *)entry;
 }
 
-/* The model under another name, with settings over its own. */
+/* The model under another name, with settings over its own; copy: where its files have to be there, linked or not. */
 static hypura_status stage_shared(const hypura_staging *staging, const hypura_model_entry *from, const json_t *settings,
-                                  hypura_error *error)
+                                  copying *copy, hypura_error *error)
 {
     bool linked = false;
-    hypura_status status = HYPURA_OK;
+    const model_files files = {
+        .path = from->path, .n_files = from->n_files, .projector = from->projector_path, .adapter = from->adapter_path};
+    hypura_status status = hypura_model_entry_check(from, error);
+    if (status != HYPURA_OK) {
+        return status;
+    }
     if (inner(from)->problem != NULL) {
         return hypura_fail(error, HYPURA_ERR_FORMAT, "%s cannot be used: %s", from->name, inner(from)->problem);
     }
-    /* An adapter has no place beside a file of the folder: it needs the model it came with. */
-    if (from->adapter_path == NULL) {
-        status = stage_files(staging, from->path, from->n_files, from->projector_path, NULL, &linked, error);
-    }
+    status = stage_files(staging, &files, copy, &linked, error);
     if (status != HYPURA_OK) {
         return status;
     }
@@ -190,6 +206,13 @@ static hypura_status stage_shared(const hypura_staging *staging, const hypura_mo
         char name[64];
         staged_name(i, from->n_files, name, sizeof name);
         if (hypura_store_path(path, "%s%s", staging->path, name)) {
+            (void)remove(path);
+        }
+    }
+    static const char *const beside[] = {"mmproj", "adapter"};
+    for (size_t i = 0; i < sizeof beside / sizeof *beside; i++) {
+        char path[HYPURA_STORE_PATH_BYTES];
+        if (hypura_store_path(path, "%s/model.%s.gguf", staging->path, beside[i])) {
             (void)remove(path);
         }
     }
@@ -214,7 +237,7 @@ hypura_status hypura_models_copy(hypura_models *models, const hypura_model_entry
     hypura_staging staging;
     hypura_status status = begin(models, name, normal, &staging, error);
     if (status == HYPURA_OK && !hypura_name_equal(normal, from->name)) {
-        status = stage_shared(&staging, from, NULL, error);
+        status = stage_shared(&staging, from, NULL, NULL, error);
         status = status == HYPURA_OK ? hypura_staging_install(models, &staging, normal, error) : status;
     }
     hypura_staging_end(&staging);
@@ -260,10 +283,12 @@ static hypura_status stage_path(const hypura_models *models, const hypura_stagin
     hypura_card_read(path, &card);
     if (card.kind != HYPURA_CARD_MODEL) {
         return hypura_fail(error, HYPURA_ERR_FORMAT, "%s",
-                           card.kind == HYPURA_CARD_BROKEN ? card.problem : "a projector is no model");
+                           card.kind == HYPURA_CARD_BROKEN    ? card.problem
+                           : card.kind == HYPURA_CARD_ADAPTER ? "an adapter is no model"
+                                                              : "a projector is no model");
     }
     copying copy = {.progress = options->progress, .user = options->progress_user, .total = card.bytes};
-    return stage_files(staging, path, card.n_files, NULL, &copy, &linked, error);
+    return stage_files(staging, &(model_files){.path = path, .n_files = card.n_files}, &copy, &linked, error);
 }
 
 /* Files that were sent: one model, and at most one projector. */
@@ -286,6 +311,9 @@ static hypura_status stage_blobs(const hypura_models *models, const hypura_stagi
         if (card.kind == HYPURA_CARD_BROKEN) {
             return hypura_fail(error, HYPURA_ERR_FORMAT, "the file sent as sha256:%s: %.300s", hex, card.problem);
         }
+        if (card.kind == HYPURA_CARD_ADAPTER) {
+            return hypura_fail(error, HYPURA_ERR_USAGE, "the file sent as sha256:%s is an adapter: name it in 'adapters'", hex);
+        }
         n_models += card.kind == HYPURA_CARD_MODEL;
         status = stage_file(staging, path, card.kind == HYPURA_CARD_MODEL ? "/model.gguf" : "/model.mmproj.gguf", &copy,
                             &linked, error);
@@ -297,16 +325,55 @@ static hypura_status stage_blobs(const hypura_models *models, const hypura_stagi
     return status;
 }
 
+/* Where a blob lies, or would; false when the digest is none. */
+static bool blob_path(const hypura_models *models, const char *digest, char *path)
+{
+    char hex[HYPURA_DIGEST_BYTES];
+    return hypura_digest_parse(digest, hex) &&
+           hypura_store_path(path, "%s" HYPURA_STORE_BLOBS "/sha256-%s", models->folder, hex);
+}
+
+/* Against the model that is staged already. */
+static hypura_status stage_adapter(const hypura_models *models, const hypura_staging *staging,
+                                   const hypura_models_create_options *options, hypura_error *error)
+{
+    char from[HYPURA_STORE_PATH_BYTES];
+    char model[HYPURA_STORE_PATH_BYTES];
+    const int n_files = options->from != NULL ? options->from->n_files : 1;
+    char name[64];
+    hypura_map *map = NULL;
+    copying copy = {.progress = options->progress, .user = options->progress_user};
+    bool linked;
+    if (options->from != NULL && options->from->adapter_path != NULL) {
+        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "%s has an adapter already, and only one can be applied",
+                           options->from->name);
+    }
+    staged_name(1, n_files, name, sizeof name);
+    if (!blob_path(models, options->adapter, from)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "a digest is not sha256: and 64 hexadecimal digits");
+    }
+    if (!hypura_store_path(model, "%s%s", staging->path, name)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "the path of the models folder is too long");
+    }
+    hypura_status status = hypura_map_open(model, &map, error);
+    if (status == HYPURA_OK) {
+        status = hypura_adapter_check_file(from, map, error);
+    }
+    hypura_map_close(map);
+    return status == HYPURA_OK ? stage_file(staging, from, "/model.adapter.gguf", &copy, &linked, error) : status;
+}
+
 /* What was sent has its name now, and is not kept twice. */
 static void forget_blobs(const hypura_models *models, const hypura_models_create_options *options)
 {
+    char path[HYPURA_STORE_PATH_BYTES];
     for (int i = 0; i < options->n_blobs; i++) {
-        char hex[HYPURA_DIGEST_BYTES];
-        char path[HYPURA_STORE_PATH_BYTES];
-        if (hypura_digest_parse(options->blobs[i], hex) &&
-            hypura_store_path(path, "%s" HYPURA_STORE_BLOBS "/sha256-%s", models->folder, hex)) {
+        if (blob_path(models, options->blobs[i], path)) {
             (void)remove(path);
         }
+    }
+    if (options->adapter != NULL && blob_path(models, options->adapter, path)) {
+        (void)remove(path);
     }
 }
 
@@ -322,7 +389,8 @@ hypura_status hypura_models_create(hypura_models *models, const hypura_models_cr
         return status;
     }
     if (options->from != NULL) {
-        status = stage_shared(&staging, options->from, options->settings, error);
+        copying copy = {.progress = options->progress, .user = options->progress_user, .total = options->from->bytes};
+        status = stage_shared(&staging, options->from, options->settings, options->adapter != NULL ? &copy : NULL, error);
     } else if (options->path == NULL && options->n_blobs == 0) {
         status = hypura_fail(error, HYPURA_ERR_USAGE, "a model is made from another one, a path or files sent before");
     } else {
@@ -331,6 +399,9 @@ hypura_status hypura_models_create(hypura_models *models, const hypura_models_cr
         if (status == HYPURA_OK) {
             status = stage_json(&staging, NULL, merge_settings(NULL, options->settings), error);
         }
+    }
+    if (status == HYPURA_OK && options->adapter != NULL) {
+        status = stage_adapter(models, &staging, options, error);
     }
     status = status == HYPURA_OK ? hypura_staging_install(models, &staging, name, error) : status;
     if (status == HYPURA_OK) {

@@ -19,6 +19,7 @@
 
 static const char gguf_ending[] = ".gguf";
 static const char projector_ending[] = ".mmproj";
+static const char adapter_ending[] = ".adapter";
 
 static bool ends_with(const char *text, const char *ending)
 {
@@ -174,6 +175,17 @@ static hypura_status match_projector(hypura_models *models, hypura_entry *entry,
 
 /* ---- entries --------------------------------------------------------------- */
 
+static hypura_status match_adapter(hypura_models *models, hypura_entry *entry, hypura_error *error)
+{
+    char link[HYPURA_STORE_PATH_BYTES];
+    char path[HYPURA_STORE_PATH_BYTES];
+    if (!hypura_store_path(link, "%s/%s%s%s", models->folder, entry->stem, adapter_ending, gguf_ending) ||
+        !hypura_store_is_within(models->folder, link, path)) {
+        return HYPURA_OK;
+    }
+    return hypura_entry_add_adapter(models, entry, path, error);
+}
+
 /* Settings of STEM.json, if there is one. */
 static void read_settings(const hypura_models *models, hypura_entry *entry)
 {
@@ -230,6 +242,7 @@ static hypura_status add_model(hypura_models *models, hypura_entries *entries, c
         int64_t embedding_length = card != NULL ? card->embedding_length : 0;
         status = match_projector(models, entry, projectors, below, embedding_length, error);
     }
+    status = status == HYPURA_OK ? match_adapter(models, entry, error) : status;
     hypura_entry_identify(entry);
     return status;
 }
@@ -271,7 +284,7 @@ static hypura_status add_alias(const hypura_models *models, hypura_entries *entr
     return status;
 }
 
-/* Moves the GGUFs that are projectors from all to projectors. */
+/* Moves the GGUFs that are projectors from all to projectors; adapters are no models either. */
 static hypura_status part_projectors(hypura_models *models, files *all, files *projectors, hypura_error *error)
 {
     size_t n = 0;
@@ -290,6 +303,8 @@ static hypura_status part_projectors(hypura_models *models, files *all, files *p
         }
         if (card != NULL && card->kind == HYPURA_CARD_PROJECTOR && status == HYPURA_OK) {
             status = gather(projectors, all->below[i], error);
+            free(all->below[i]);
+        } else if (card != NULL && card->kind == HYPURA_CARD_ADAPTER) {
             free(all->below[i]);
         } else {
             all->below[n++] = all->below[i];

@@ -151,6 +151,7 @@ hypura_status hypura_store_unlink(hypura_models *models, const hypura_entry *ent
             status = unlink_below(models, entry->stem, ending, error);
         }
         status = status == HYPURA_OK ? unlink_below(models, entry->stem, ".mmproj.gguf", error) : status;
+        status = status == HYPURA_OK ? unlink_below(models, entry->stem, ".adapter.gguf", error) : status;
     }
     status = status == HYPURA_OK ? unlink_below(models, entry->stem, ".json", error) : status;
     if (status == HYPURA_OK) {

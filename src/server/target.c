@@ -7,6 +7,8 @@
 #include "server/server.h"
 
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
 #define DEATH_US 500000
 
@@ -130,8 +132,15 @@ static bool renew(http_exchange *exchange, server_target *target, hypura_error *
     if (!engine_ends_within(target->lease.engine, DEATH_US)) {
         return false;
     }
+    const float scale = adapter_scale_get(engine_adapter_scale(target->lease.engine));
     fleet_release(fleet, &target->lease, target->keep_alive_s);
-    return fleet_acquire(fleet, &target->wish, target_client_gone, exchange, &target->lease, error) == HYPURA_OK;
+    if (fleet_acquire(fleet, &target->wish, target_client_gone, exchange, &target->lease, error) != HYPURA_OK) {
+        return false;
+    }
+    if (scale != 1.0f) { /* what was said to the one before */
+        adapter_scale_set(engine_adapter_scale(target->lease.engine), scale);
+    }
+    return true;
 }
 
 /* error: NULL where nobody wants to know. */
@@ -143,12 +152,40 @@ static hypura_status finish(const server_target *target, hypura_status status, h
     return status == HYPURA_OK || !error ? status : error->status;
 }
 
-static hypura_status run_once(server_target *target, upstream_call *call, const json_t *body, hypura_error *error)
+static hypura_status run_call(server_target *target, upstream_call *call, const json_t *body, hypura_error *error)
 {
     call->socket = target->lease.socket;
     prefix_restore(target->lease.prefix, call->path, body);
     const hypura_status status = upstream_run(call, error);
     prefix_used(target->lease.prefix);
+    return status;
+}
+
+static hypura_status run_once(server_target *target, upstream_call *call, const json_t *body, hypura_error *error)
+{
+    if (!target->entry->adapter_path) {
+        return run_call(target, call, body, error);
+    }
+    adapter_scale *scale = engine_adapter_scale(target->lease.engine);
+    json_t *made = NULL;
+    hypura_status status = adapter_scale_begin(scale, call->path, body, &made, error);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    if (!made) {
+        status = run_call(target, call, body, error);
+        adapter_scale_end(scale);
+        return status;
+    }
+    upstream_call scaled = *call;
+    char *text = json_dumps(made, JSON_COMPACT);
+    scaled.body = text;
+    scaled.body_bytes = text ? strlen(text) : 0;
+    prefix_stop(target->lease.prefix);
+    status = text ? run_call(target, &scaled, made, error) : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a request");
+    adapter_scale_end(scale);
+    free(text);
+    json_decref(made);
     return status;
 }
 

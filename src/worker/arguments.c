@@ -16,6 +16,7 @@
 #include <string.h>
 
 #define SERVER_BATCH 2048 /* tokens that llama.cpp's server hands over at once, unless it is told */
+#define OPTION_ADAPTER 256
 #define MAX_CONTEXTS 10   /* an answer takes that many at most, unless its request says how long it may be */
 
 static bool parse_unsigned(const char *text, uint32_t *value)
@@ -78,6 +79,11 @@ static bool take(int option, const char *value, hypura_worker_arguments *to)
         return true;
     case 'p':
         to->projector = value;
+        return true;
+    case OPTION_ADAPTER:
+        to->adapter = (hypura_adapter){.path = value, .scale = 1.0f};
+        to->model.adapters = &to->adapter;
+        to->model.n_adapters = 1;
         return true;
     case 'T':
         to->template = value;
@@ -158,6 +164,7 @@ hypura_status hypura_worker_parse(int argc, char **argv, hypura_worker_arguments
         {"live", required_argument, NULL, 'l'},
         {"slots", required_argument, NULL, 'f'},
         {"projector", required_argument, NULL, 'p'},
+        {"adapter", required_argument, NULL, OPTION_ADAPTER},
         {"chat-template", required_argument, NULL, 'T'},
         {"defaults", required_argument, NULL, 'D'},
         {"io-engine", required_argument, NULL, 'i'},
@@ -244,6 +251,27 @@ static void add_number(hypura_worker_words *words, const char *option, uint64_t 
     hypura_worker_add_copy(words, option, text);
 }
 
+/* Where llama.cpp takes several, parted by commas. */
+static void add_path(hypura_worker_words *words, const char *option, const char *path)
+{
+    char *to = words->quoted;
+    const char *end = words->quoted + sizeof(words->quoted) - 4;
+    if (!strpbrk(path, ",\"")) {
+        hypura_worker_add_text(words, option, path);
+        return;
+    }
+    *to++ = '"';
+    for (; *path != '\0' && to < end; path++) {
+        *to++ = *path;
+        if (*path == '"') {
+            *to++ = '"';
+        }
+    }
+    *to++ = '"';
+    *to = '\0';
+    hypura_worker_add_text(words, option, words->quoted);
+}
+
 static void add_speculation(void *user, const char *option, const char *value)
 {
     hypura_worker_add_copy(user, option, value);
@@ -290,6 +318,9 @@ void hypura_worker_server_words(const hypura_worker_arguments *arguments, const 
     }
     if (arguments->projector) {
         hypura_worker_add_text(words, "--mmproj", arguments->projector);
+    }
+    if (arguments->adapter.path) {
+        add_path(words, "--lora", arguments->adapter.path);
     }
     if (arguments->template) {
         hypura_worker_add_text(words, "--chat-template-file", arguments->template);

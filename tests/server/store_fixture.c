@@ -98,6 +98,14 @@ static gguf_file make_gguf(const fixture_gguf *gguf)
     gguf_begin(&file, 3);
     gguf_key_text(&file, "general.architecture", arch);
     gguf_key_text(&file, "general.name", gguf->name != NULL ? gguf->name : "little");
+    if (gguf->adapter) {
+        gguf_key_text(&file, "general.type", "adapter");
+        gguf_key_text(&file, "adapter.type", "lora");
+        gguf_tensor(&file, "blk.0.t0.weight.lora_a", GGUF_FILE_F32, GGUF_SHAPE(width, 2));
+        gguf_tensor(&file, "blk.0.t0.weight.lora_b", GGUF_FILE_F32, GGUF_SHAPE(2, 25));
+        gguf_end(&file);
+        return file;
+    }
     if (gguf->file_type != 0) {
         gguf_key_u32(&file, "general.file_type", gguf->file_type);
     }

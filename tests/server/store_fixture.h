@@ -39,6 +39,7 @@ typedef struct fixture_gguf {
     const char *chat_template;
     int part;    /* from 1; 0: not split */
     int n_parts;
+    bool adapter; /* LoRA for one of this architecture and width */
 } fixture_gguf;
 
 void fixture_write_gguf(const char *below, const fixture_gguf *gguf);

@@ -373,6 +373,17 @@ static void a_registry_has_models_with_settings(void **state)
     hypura_model_entry_release(entry);
 }
 
+static void a_registry_has_models_with_adapters(void **state)
+{
+    (void)state;
+    fixture_write_gguf("hub/library/tuned/7b.gguf", &(fixture_gguf){.arch = "qwen2"});
+    fixture_write_gguf("hub/library/tuned/7b.adapter", &(fixture_gguf){.arch = "qwen2", .adapter = true});
+    check_pull("tuned:7b", NULL);
+    const hypura_model_entry *entry = fixture_find(models, "tuned:7b");
+    assert_string_equal(entry->adapter_path, fixture_path("models/tuned@7b.adapter.gguf"));
+    hypura_model_entry_release(entry);
+}
+
 static bool count_models(void *user, const hypura_local_model *model)
 {
     ++*(int *)user;
@@ -515,6 +526,7 @@ int main(void)
         PULLS(what_cannot_be_had_is_told),
         PULLS(a_token_is_for_the_hub_alone),
         PULLS(a_registry_has_models_with_settings),
+        PULLS(a_registry_has_models_with_adapters),
         PULLS(programs_that_serve_nobody_pull_too),
         PULLS(a_file_that_is_listed_twice_comes_once),
         PULLS(pulls_of_one_model_share_what_comes),

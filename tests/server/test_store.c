@@ -5,8 +5,10 @@
 
 #include "server/card.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
 
 static size_t count(hypura_models *models)
 {
@@ -359,23 +361,40 @@ static void ollamas_store_is_read_in_place(void **state)
     hypura_models_close(models);
 }
 
-static void a_model_with_an_adapter_is_not_run_without_it(void **state)
+static void a_model_of_ollamas_has_its_adapter(void **state)
 {
     (void)state;
-    const fixture_gguf adapter = {.arch = "llama"};
+    const fixture_gguf adapter = {.arch = "qwen2", .adapter = true};
+    const fixture_gguf other = {.arch = "qwen2", .name = "other", .adapter = true};
     fixture_write_manifest("registry.ollama.ai/library/tuned/latest",
                            (const fixture_layer[]){{"model", NULL, &(fixture_gguf){.arch = "qwen2"}},
                                                    {"adapter", NULL, &adapter},
+                                                   {NULL, NULL, NULL}});
+    fixture_write_manifest("registry.ollama.ai/library/twice/latest",
+                           (const fixture_layer[]){{"model", NULL, &(fixture_gguf){.arch = "qwen2"}},
+                                                   {"adapter", NULL, &adapter},
+                                                   {"adapter", NULL, &other},
+                                                   {NULL, NULL, NULL}});
+    fixture_write_manifest("registry.ollama.ai/library/broken/latest",
+                           (const fixture_layer[]){{"model", NULL, &(fixture_gguf){.arch = "qwen2"}},
+                                                   {"adapter", "GGLA", NULL},
                                                    {NULL, NULL, NULL}});
     fixture_write_manifest("registry.ollama.ai/library/plain/latest",
                            (const fixture_layer[]){{"model", NULL, &(fixture_gguf){.arch = "qwen3"}},
                                                    {NULL, NULL, NULL}});
     hypura_models *models = fixture_open();
-    const hypura_model_entry *entry = fixture_find(models, "tuned");
     hypura_error error = {0};
-    assert_int_equal(hypura_model_entry_check(entry, &error), HYPURA_ERR_UNSUPPORTED);
-    assert_non_null(strstr(error.message, "tuned:latest has an adapter"));
+    const hypura_model_entry *entry = fixture_find(models, "tuned");
+    assert_int_equal(hypura_model_entry_check(entry, &error), HYPURA_OK);
+    assert_non_null(strstr(entry->adapter_path, "/ollama/blobs/sha256-"));
+    assert_string_not_equal(entry->adapter_path, entry->path);
     hypura_model_entry_release(entry);
+    entry = fixture_find(models, "twice");
+    assert_int_equal(hypura_model_entry_check(entry, &error), HYPURA_ERR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "twice:latest has several adapters"));
+    hypura_model_entry_release(entry);
+    assert_int_equal(hypura_models_find(models, "broken", HYPURA_FIND_TYPED, &entry, &error), HYPURA_ERR_FORMAT);
+    assert_non_null(strstr(error.message, "its adapter: "));
     hypura_models_close(models);
 
     char path[1024];
@@ -383,11 +402,57 @@ static void a_model_with_an_adapter_is_not_run_without_it(void **state)
     snprintf(folder, sizeof folder, "%s", fixture_path("ollama"));
     const hypura_local_options places = {.ollama_folder = folder};
     assert_int_equal(hypura_local_find(&places, "tuned", path, sizeof path, &error), HYPURA_ERR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "--lora "));
     assert_int_equal(hypura_local_find(&places, "plain", path, sizeof path, &error), HYPURA_OK);
     assert_non_null(strstr(path, "/ollama/blobs/sha256-"));
     assert_int_equal(hypura_local_find(&places, "neither", path, sizeof path, &error), HYPURA_OK);
     assert_string_equal(path, "");
     assert_int_equal(hypura_local_find(&places, "plain", path, 10, &error), HYPURA_ERR_USAGE);
+}
+
+/* Beside its model it is that model's, and anywhere else it is no model. */
+static void adapters_go_with_their_models(void **state)
+{
+    (void)state;
+    const struct timespec times[] = {{1600000000, 1}, {1600000000, 1}};
+    fixture_write_gguf("models/tuned.gguf", &(fixture_gguf){0});
+    fixture_write_gguf("models/lonely.gguf", &(fixture_gguf){.adapter = true});
+    fixture_write_gguf("models/plain.gguf", &(fixture_gguf){0});
+    hypura_models *models = fixture_open();
+    const hypura_model_entry *before = fixture_find(models, "tuned");
+    assert_null(before->adapter_path);
+    hypura_models_close(models);
+    fixture_write_gguf("models/tuned.adapter.gguf", &(fixture_gguf){.adapter = true});
+    assert_int_equal(utimensat(AT_FDCWD, fixture_path("models/tuned.adapter.gguf"), times, 0), 0);
+    models = fixture_open();
+    assert_int_equal(count(models), 2);
+    const hypura_model_entry *entry = fixture_find(models, "tuned");
+    assert_string_equal(entry->adapter_path, fixture_path("models/tuned.adapter.gguf"));
+    assert_true(entry->bytes > before->bytes);
+    assert_string_not_equal(entry->digest, before->digest);
+    hypura_models_close(models);
+
+    /* Another one of the same size and age is another model. */
+    fixture_write_gguf("models/new", &(fixture_gguf){.adapter = true});
+    assert_int_equal(utimensat(AT_FDCWD, fixture_path("models/new"), times, 0), 0);
+    char from[1024];
+    snprintf(from, sizeof from, "%s", fixture_path("models/new"));
+    assert_int_equal(rename(from, fixture_path("models/tuned.adapter.gguf")), 0);
+    models = fixture_open();
+    const hypura_model_entry *other = fixture_find(models, "tuned");
+    assert_int_equal(other->bytes, entry->bytes);
+    assert_string_not_equal(other->digest, entry->digest);
+    hypura_models_close(models);
+    hypura_model_entry_release(other);
+    hypura_model_entry_release(entry);
+    hypura_model_entry_release(before);
+
+    fixture_write_text("models/tuned.adapter.gguf", "no adapter");
+    models = fixture_open();
+    hypura_error error = {0};
+    assert_int_equal(hypura_models_find(models, "tuned", HYPURA_FIND_TYPED, &entry, &error), HYPURA_ERR_FORMAT);
+    assert_non_null(strstr(error.message, "its adapter: "));
+    hypura_models_close(models);
 }
 
 static void no_manifest_leads_out_of_ollamas_store(void **state)
@@ -528,7 +593,8 @@ int main(void)
         IN_FOLDER(files_of_the_command_line_come_first),
         IN_FOLDER(a_file_is_no_folder_and_a_missing_folder_is_empty),
         IN_FOLDER(ollamas_store_is_read_in_place),
-        IN_FOLDER(a_model_with_an_adapter_is_not_run_without_it),
+        IN_FOLDER(a_model_of_ollamas_has_its_adapter),
+        IN_FOLDER(adapters_go_with_their_models),
         IN_FOLDER(no_manifest_leads_out_of_ollamas_store),
         IN_FOLDER(an_alias_follows_its_model),
         cmocka_unit_test(parameters_are_counted_as_ollama_writes_them),

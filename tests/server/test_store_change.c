@@ -392,6 +392,56 @@ static void a_model_is_made_of_files_that_were_sent(void **state)
     hypura_models_close(models);
 }
 
+static void a_model_is_made_with_an_adapter(void **state)
+{
+    (void)state;
+    hypura_error error = {0};
+    char fits[HYPURA_DIGEST_BYTES];
+    char other[HYPURA_DIGEST_BYTES];
+    char model[HYPURA_DIGEST_BYTES];
+    fixture_write_gguf("models/base.gguf", &(fixture_gguf){0});
+    fixture_write_gguf("a.gguf", &(fixture_gguf){.adapter = true});
+    fixture_write_gguf("b.gguf", &(fixture_gguf){.adapter = true, .width = 16});
+    digest_of(fixture_path("models/base.gguf"), model);
+    digest_of(fixture_path("a.gguf"), fits);
+    digest_of(fixture_path("b.gguf"), other);
+    hypura_models *models = fixture_open();
+    check_ok(send_blob(models, fixture_path("a.gguf"), fits, &error), &error);
+    check_ok(send_blob(models, fixture_path("b.gguf"), other, &error), &error);
+    const hypura_model_entry *base = fixture_find(models, "base");
+    hypura_models_create_options create = {.name = "tuned", .from = base, .adapter = other};
+    assert_int_equal(hypura_models_create(models, &create, &error), HYPURA_ERR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "take the model it was made for"));
+    create.adapter = model; /* which was not sent */
+    assert_int_equal(hypura_models_create(models, &create, &error), HYPURA_ERR_IO);
+    create.adapter = "../x";
+    assert_int_equal(hypura_models_create(models, &create, &error), HYPURA_ERR_USAGE);
+    assert_false(fixture_has(models, "tuned"));
+    const char *blob = fits;
+    hypura_models_create_options alone = {.name = "alone", .blobs = &blob, .n_blobs = 1};
+    assert_int_equal(hypura_models_create(models, &alone, &error), HYPURA_ERR_USAGE);
+    assert_non_null(strstr(error.message, "is an adapter"));
+    create.adapter = fits;
+    check_ok(hypura_models_create(models, &create, &error), &error);
+    assert_false(hypura_models_has_blob(models, fits));
+
+    const hypura_model_entry *tuned = fixture_find(models, "tuned");
+    assert_string_equal(tuned->adapter_path, fixture_path("models/tuned.adapter.gguf"));
+    check_ok(hypura_models_copy(models, tuned, "copy", &error), &error);
+    const hypura_model_entry *copy = fixture_find(models, "copy");
+    assert_string_equal(copy->adapter_path, fixture_path("models/copy.adapter.gguf"));
+    create = (hypura_models_create_options){.name = "again", .from = tuned, .adapter = other};
+    assert_int_equal(hypura_models_create(models, &create, &error), HYPURA_ERR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "has an adapter already"));
+    check_ok(hypura_models_remove(models, tuned, &error), &error);
+    assert_false(fixture_exists("models/tuned.adapter.gguf"));
+    assert_true(fixture_exists("models/copy.adapter.gguf"));
+    hypura_model_entry_release(copy);
+    hypura_model_entry_release(tuned);
+    hypura_model_entry_release(base);
+    hypura_models_close(models);
+}
+
 static void a_damaged_model_is_removed_and_not_copied(void **state)
 {
     (void)state;
@@ -478,6 +528,7 @@ int main(void)
         CHANGES(a_copy_of_a_file_is_watched_and_stopped),
         CHANGES(a_full_disk_leaves_what_was_there),
         CHANGES(a_model_is_made_of_files_that_were_sent),
+        CHANGES(a_model_is_made_with_an_adapter),
         CHANGES(a_damaged_model_is_removed_and_not_copied),
         CHANGES(what_a_dead_process_left_is_swept),
         CHANGES(a_model_tells_what_it_is),

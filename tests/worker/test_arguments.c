@@ -101,6 +101,29 @@ static void guesses_are_told_the_server(void **state)
     assert_null(word_after(&words, "--spec-type"));
 }
 
+static void an_adapter_is_told_the_server(void **state)
+{
+    (void)state;
+    hypura_worker_arguments arguments;
+    hypura_error error = {0};
+    hypura_preparation prepared = {.context = {.n_context = 64, .n_sequences = 1, .n_ubatch = 32, .n_threads = 1}};
+    static hypura_worker_words words;
+    static const char *const paths[][2] = {{"--adapter=/a/b:1.gguf", "/a/b:1.gguf"},
+                                           {"--adapter=/a,b/\"c\".gguf", "\"/a,b/\"\"c\"\".gguf\""}};
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+        const char *const given[] = {NEEDED, paths[i][0], NULL};
+        assert_int_equal(parse(given, &arguments, &error), HYPURA_OK);
+        assert_int_equal(arguments.model.n_adapters, 1);
+        assert_true(arguments.model.adapters[0].scale == 1.0f);
+        hypura_worker_server_words(&arguments, &prepared, &words);
+        assert_string_equal(word_after(&words, "--lora"), paths[i][1]);
+    }
+    const char *const none[] = {NEEDED, NULL};
+    assert_int_equal(parse(none, &arguments, &error), HYPURA_OK);
+    hypura_worker_server_words(&arguments, &prepared, &words);
+    assert_null(word_after(&words, "--lora"));
+}
+
 static void what_is_wrong_is_named(void **state)
 {
     (void)state;
@@ -188,6 +211,7 @@ int main(void)
         cmocka_unit_test(what_the_front_says_is_taken),
         cmocka_unit_test(a_template_needs_nothing_else),
         cmocka_unit_test(guesses_are_told_the_server),
+        cmocka_unit_test(an_adapter_is_told_the_server),
         cmocka_unit_test(what_is_wrong_is_named),
         cmocka_unit_test(parameters_become_options),
         cmocka_unit_test(parameters_that_no_option_takes_are_named),

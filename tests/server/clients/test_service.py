@@ -501,29 +501,6 @@ class Contexts(unittest.TestCase):
             self.assertEqual(client.ask("POST", "/api/generate", {"model": DENSE, "prompt": "a", "shift": "no"})[0], 400)
 
 
-class Adapters(unittest.TestCase):
-    def test_a_model_is_not_served_without_its_adapter(self):
-        folder = tempfile.mkdtemp(prefix="hypura-test-")
-        manifests = os.path.join(folder, "manifests", "registry.ollama.ai", "library", "tuned")
-        os.makedirs(manifests)
-        os.makedirs(os.path.join(folder, "blobs"))
-        layers = []
-        for kind, letter in (("model", "a"), ("adapter", "b")):
-            os.link(harness.model_path(DENSE), os.path.join(folder, "blobs", "sha256-" + letter * 64))
-            layers.append({"mediaType": f"application/vnd.ollama.image.{kind}", "digest": "sha256:" + letter * 64})
-        with open(os.path.join(manifests, "latest"), "w") as file:
-            json.dump({"layers": layers}, file)
-        try:
-            with harness.Server("--memory", "1G", "--threads", "1", models=[], ollama=folder) as server:
-                for path in "/api/chat", "/v1/chat/completions", "/v1/messages":
-                    status, _, data = Client(server).ask("POST", path, {
-                        "model": "tuned", "max_tokens": 2, "messages": user("hi"), "stream": False})
-                    self.assertEqual(status, 400, data)
-                    self.assertIn(b"tuned:latest has an adapter", data)
-        finally:
-            shutil.rmtree(folder)
-
-
 class Images(unittest.TestCase):
     """A projector with random weights says nothing about a picture; that it reaches the model shows in the tokens."""
 

@@ -1,0 +1,246 @@
+"""LoRA adapters in the server: made by create, of Ollama's store and in the folder; what they say, and that what was computed
+with one is of use to nobody without it."""
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import unittest
+import urllib.error
+import urllib.request
+
+import harness
+from harness import DENSE, MOE
+
+PROMPT = "Write a short poem about rivers."
+# A prompt that is long enough to be kept on the disk.
+LONG = "Rivers have numbers: " + ", ".join(f"number {i} is the river {i * i}" for i in range(20)) + ". " + PROMPT
+OPTIONS = ("--memory", "2G", "--threads", "1", "--parallel", "1")
+
+
+def ask(server, method, path, body=None):
+    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+    request = urllib.request.Request(server.url + path, data, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=300) as answer:
+            text = answer.read()
+            return answer.status, json.loads(text) if text else None
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read() or b"null")
+
+
+def chat(server, model, prompt=PROMPT, tokens=16, **more):
+    status, answer = ask(server, "POST", "/v1/chat/completions", {
+        "model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 0, "max_tokens": tokens, **more})
+    assert status == 200, answer
+    return answer["choices"][0]["message"]["content"], answer["timings"]
+
+
+def run(model, *options):
+    """What `hypura run` answers."""
+    answer = subprocess.run(
+        [harness.HYPURA, "run", harness.model_path(model), "--prompt", PROMPT, "--max-tokens", "16", "--temp", "0", "--threads", "1",
+         *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True,
+        env=dict(os.environ, OMP_WAIT_POLICY="passive", HYPURA_CACHE_DIR=harness.CACHE))
+    return answer.stdout.decode()[:-1]
+
+
+def digest_of(path):
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+class Adapters(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.mkdtemp(prefix="hypura-test-")
+        cls.paths = {}
+        for name, model, seed in ("dense", DENSE, 1), ("other", DENSE, 2), ("moe", MOE, 3):
+            cls.paths[name] = os.path.join(cls.folder, name + ".gguf")
+            subprocess.run([os.path.join(harness.BUILD, "mkmodel"), "lora", harness.model_path(model), cls.paths[name], "--rank", "8",
+                            "--seed", str(seed)], check=True)
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.folder)
+
+    def put(self, server, path):
+        digest = digest_of(path)
+        with open(path, "rb") as file:
+            self.assertEqual(ask(server, "POST", "/api/blobs/sha256:" + digest, file.read())[0], 201)
+        return digest
+
+    def create(self, server, name, model, path):
+        digest = self.put(server, path)
+        return ask(server, "POST", "/api/create", {
+            "model": name, "from": model, "adapters": {"adapter.gguf": "sha256:" + digest}, "stream": False})
+
+    def test_create(self):
+        """A model made with an adapter says what run says with it, also with its weights paged, also after a restart."""
+        folder = tempfile.mkdtemp(prefix="hypura-test-")
+        try:
+            with harness.Server(*OPTIONS, "--weights", "60%", folder=folder) as server:
+                for name, model in ("dense", DENSE), ("moe", MOE):
+                    status, answer = self.create(server, "my-" + name, model, self.paths[name])
+                    self.assertEqual((status, answer), (200, {"status": "success"}))
+                    wanted = run(model, "--weights", "60%", "--lora", self.paths[name])
+                    self.assertNotEqual(wanted, run(model, "--weights", "60%"))
+                    self.assertEqual(chat(server, "my-" + name)[0], wanted)
+                    status, shown = ask(server, "POST", "/api/show", {"model": "my-" + name})
+                    self.assertIn("\nADAPTER ", shown["modelfile"])
+                status, copied = ask(server, "POST", "/api/copy", {"source": "my-moe", "destination": "copy"})
+                self.assertEqual(status, 200, copied)
+                self.assertEqual(chat(server, "copy")[0], wanted)
+                names = {model["name"] for model in ask(server, "GET", "/api/tags")[1]["models"]}
+                self.assertEqual(names, {name + ":latest" for name in (DENSE, MOE, "my-dense", "my-moe", "copy")})
+                self.assertEqual(ask(server, "DELETE", "/api/delete", {"model": "my-dense"})[0], 200)
+                self.assertFalse(os.path.exists(os.path.join(server.models, "my-dense.adapter.gguf")))
+                self.assertTrue(os.path.exists(os.path.join(server.models, "my-moe.adapter.gguf")))
+            with harness.Server(*OPTIONS, "--weights", "60%", folder=folder) as server:
+                self.assertEqual(chat(server, "my-moe")[0], wanted)
+        finally:
+            shutil.rmtree(folder)
+
+    def test_what_is_not_created(self):
+        with harness.Server(*OPTIONS, models=[DENSE]) as server:
+            digest = self.put(server, self.paths["dense"])
+            body = {"model": "x", "from": DENSE, "stream": False}
+            for adapters in ({"a": digest, "b": digest}, {"a": 7}, [digest], "x", {"a": "sha256:12"}):
+                status, answer = ask(server, "POST", "/api/create", {**body, "adapters": adapters})
+                self.assertEqual(status, 400, answer)
+            status, answer = self.create(server, "x", DENSE, self.paths["moe"])
+            self.assertEqual(status, 400, answer)
+            self.assertIn("take the model it was made for", answer["error"])
+            status, answer = ask(server, "POST", "/api/create", {"model": "x", "files": {"a": "sha256:" + digest}, "stream": False})
+            self.assertIn("is an adapter", answer["error"])
+            self.assertEqual(self.create(server, "y", DENSE, self.paths["dense"])[0], 200)
+            status, answer = self.create(server, "z", "y", self.paths["other"])
+            self.assertEqual(status, 400, answer)
+            self.assertIn("has an adapter already", answer["error"])
+            self.assertEqual({model["name"] for model in ask(server, "GET", "/api/tags")[1]["models"]},
+                             {DENSE + ":latest", "y:latest"})
+
+    def test_ollamas_store(self):
+        folder = tempfile.mkdtemp(prefix="hypura-test-")
+        manifests = os.path.join(folder, "manifests", "registry.ollama.ai", "library", "tuned")
+        os.makedirs(manifests)
+        os.makedirs(os.path.join(folder, "blobs"))
+
+        def write(tag, *adapters):
+            layers = []
+            for kind, path in ("model", harness.model_path(DENSE)), *(("adapter", path) for path in adapters):
+                digest = digest_of(path)
+                blob = os.path.join(folder, "blobs", "sha256-" + digest)
+                if not os.path.exists(blob):
+                    shutil.copy(path, blob)
+                layers.append({"mediaType": f"application/vnd.ollama.image.{kind}", "digest": "sha256:" + digest})
+            with open(os.path.join(manifests, tag), "w") as file:
+                json.dump({"layers": layers}, file)
+
+        write("latest", self.paths["dense"])
+        write("two", self.paths["dense"], self.paths["other"])
+        write("wrong", self.paths["moe"])
+        try:
+            with harness.Server(*OPTIONS, models=[], ollama=folder) as server:
+                self.assertEqual(chat(server, "tuned")[0], run(DENSE, "--lora", self.paths["dense"]))
+                status, answer = ask(server, "POST", "/api/generate", {"model": "tuned:two", "prompt": "hi", "stream": False})
+                self.assertEqual(status, 400)
+                self.assertIn("several adapters", answer["error"])
+                status, answer = ask(server, "POST", "/api/generate", {"model": "tuned:wrong", "prompt": "hi", "stream": False})
+                self.assertGreaterEqual(status, 400)
+                self.assertIn("take the model it was made for", answer["error"])
+            refused = subprocess.run([harness.HYPURA, "run", "tuned", "--prompt", "hi"], stderr=subprocess.PIPE, text=True,
+                                     env=dict(os.environ, OLLAMA_MODELS=folder, HYPURA_CACHE_DIR=harness.CACHE))
+            self.assertEqual(refused.returncode, 1)
+            self.assertIn("--lora", refused.stderr)
+        finally:
+            shutil.rmtree(folder)
+
+    def test_scales(self):
+        """Each request has its own, whatever slots hold; what says nothing has that of /lora-adapters."""
+        path = self.paths["dense"]
+        texts = {scale: run(DENSE, "--lora", f"{path}:{scale}") for scale in (1, 0.5)}
+        texts[0] = run(DENSE)
+        self.assertEqual(len(set(texts.values())), 3)
+        with harness.Server(*OPTIONS, models=[DENSE]) as server:
+            self.assertEqual(self.create(server, "tuned", DENSE, path)[0], 200)
+            query = "/lora-adapters?model=tuned"
+            self.assertEqual(chat(server, "tuned")[0], texts[1])
+            self.assertEqual(chat(server, "tuned", lora=[{"id": 0, "scale": 1}])[0], texts[1])
+            messages = {"model": "tuned", "max_tokens": 2, "messages": [{"role": "user", "content": "hi"}]}
+            self.assertEqual(ask(server, "POST", "/v1/messages", messages)[0], 200)
+            for scale in 0.5, 0, 1, 0.5:
+                self.assertEqual(chat(server, "tuned", lora=[{"id": 0, "scale": scale}])[0], texts[scale])
+                self.assertEqual(chat(server, "tuned")[0], texts[1])
+            status, answer = ask(server, "POST", "/v1/messages", messages)
+            self.assertEqual(status, 400, answer)
+            status, adapters = ask(server, "GET", query)
+            self.assertEqual((status, len(adapters), adapters[0]["id"], adapters[0]["scale"]), (200, 1, 0, 1.0))
+            self.assertEqual(ask(server, "POST", query, [{"id": 0, "scale": 0.5}]), (200, {"success": True}))
+            self.assertEqual(ask(server, "GET", query)[1][0]["scale"], 0.5)
+            self.assertEqual(chat(server, "tuned")[0], texts[0.5])
+            status, answer = ask(server, "POST", "/api/chat", {
+                "model": "tuned", "messages": [{"role": "user", "content": PROMPT}], "stream": False,
+                "options": {"temperature": 0, "num_predict": 16}})
+            self.assertEqual(answer["message"]["content"], texts[0.5])
+            self.assertEqual(chat(server, "tuned", lora=[{"id": 0, "scale": 1}])[0], texts[1])
+            self.assertEqual(ask(server, "POST", query, []), (200, {"success": True}))
+            self.assertEqual(chat(server, "tuned")[0], texts[0])
+            for wrong in {"id": 0}, [{"id": 1, "scale": 1}], [{"id": 0}], [{"id": 0, "scale": "x"}], b"[":
+                self.assertEqual(ask(server, "POST", query, wrong)[0], 400)
+            self.assertEqual(ask(server, "GET", f"/lora-adapters?model={DENSE}"), (200, []))
+            self.assertEqual(ask(server, "POST", f"/lora-adapters?model={DENSE}", [{"id": 0, "scale": 1}])[0], 400)
+
+    def test_states(self):
+        """A conversation that was kept is of the model and the adapter it was computed with."""
+        folder, cache = tempfile.mkdtemp(prefix="hypura-test-"), tempfile.mkdtemp(prefix="hypura-test-")
+        harness.make_cache(cache)
+        options = dict(folder=folder, models=[DENSE], env={"HYPURA_CACHE_DIR": cache})
+        adapter = os.path.join(folder, "models", "tuned.adapter.gguf")
+
+        def turn():
+            """The answer to the long prompt of a server of its own, and how much of the prompt it had."""
+            with harness.Server(*OPTIONS, **options) as server:
+                text, timings = chat(server, "tuned", LONG, 24)
+                return text, timings.get("cache_n", 0)
+
+        def digests():
+            return {name: digest_of(os.path.join(folder, name)) for folder, _, names in os.walk(os.path.join(cache, "conversations"))
+                    for name in names}
+
+        try:
+            os.makedirs(os.path.join(folder, "models"))
+            os.link(harness.model_path(DENSE), os.path.join(folder, "models", "tuned.gguf"))
+            plain = turn()
+            self.assertEqual((turn()[0], plain[1]), (plain[0], 0))
+            shutil.copy(self.paths["dense"], adapter)
+            first = turn()
+            self.assertNotEqual(first[0], plain[0])
+            self.assertEqual(first[1], 0) # nothing of what was computed without
+            again = turn()
+            self.assertEqual(again[0], first[0])
+            self.assertGreater(again[1], 100)
+            times = os.stat(adapter)
+            shutil.copy(self.paths["other"], adapter + ".new")
+            os.utime(adapter + ".new", ns=(times.st_atime_ns, times.st_mtime_ns)) # as large, and as old
+            os.replace(adapter + ".new", adapter)
+            other = turn()
+            self.assertNotEqual(other[0], first[0])
+            self.assertEqual(other[1], 0)
+            kept = turn() # a prompt that is computed in another part is rounded in other places
+            self.assertGreater(kept[1], 100)
+            states = digests()
+            with harness.Server(*OPTIONS, **options) as server: # with another scale none is kept, and none is put back
+                text, timings = chat(server, "tuned", LONG, 24, lora=[{"id": 0, "scale": 0}])
+                self.assertEqual((text, timings.get("cache_n", 0)), (plain[0], 0))
+                chat(server, "tuned", "And now something else: " + LONG, lora=[{"id": 0, "scale": 0}])
+            self.assertEqual(digests(), states)
+            self.assertEqual(turn(), kept)
+        finally:
+            shutil.rmtree(folder)
+            shutil.rmtree(cache)
+
+
+if __name__ == "__main__":
+    unittest.main()
