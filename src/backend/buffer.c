@@ -6,7 +6,7 @@
  *    allow no access, so that an operation we failed to claim stops the program
  *    instead of computing with zeros. set_tensor is told the bytes and ignores
  *    them, since the pager reads the file itself.
- *  - For everything else: ordinary host memory of the CPU backend.
+ *  - For everything else, adapters (LoRA) of such weights included: ordinary host memory of the CPU backend.
  */
 #include "backend/internal.h"
 
@@ -116,6 +116,23 @@ bool backend_find_source(const struct ggml_tensor *node, backend_weight *weight)
         *weight = *record;
     }
     return record != NULL;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    const size_t n = strlen(text);
+    const size_t m = strlen(end);
+    return n > m && strcmp(text + n - m, end) == 0;
+}
+
+bool backend_is_adapter_product(const struct ggml_tensor *node)
+{
+    const struct ggml_tensor *matrix = node->src[0];
+    if ((node->op != GGML_OP_MUL_MAT && node->op != GGML_OP_MUL_MAT_ID) || instrument || !matrix->data || !matrix->buffer ||
+        matrix->buffer->buft != backend_buffer_type() || is_weight_buffer(matrix->buffer)) {
+        return false;
+    }
+    return ends_with(matrix->name, ".lora_a") || ends_with(matrix->name, ".lora_b"); /* as libllama names them */
 }
 
 static const char *type_name(ggml_backend_buffer_type_t type)

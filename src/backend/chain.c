@@ -6,6 +6,8 @@
  *     gate = MUL_MAT_ID(w_gate, x, ids) --+
  *     up   = MUL_MAT_ID(w_up,   x, ids) --+-- GLU --- MUL_MAT_ID(w_down, ., ids)
  *
+ * Products with an adapter (LoRA), whose matrices are in memory, may stand between.
+ *
  * Every node of a chain has one row for each pair (token, selected expert), and
  * rows do not mix. A node that does not fit ends the chain; it then runs whole.
  */
@@ -49,9 +51,28 @@ static bool accept_product(const backend_chain *found, struct ggml_tensor *node,
     return entry->src[1] >= 0 || is_row_source(found, node->src[1]);
 }
 
+/* Its matrices are picked by the same selection as those of the weight that it is for. */
+static bool accept_adapter(const backend_chain *found, struct ggml_tensor *node, chain_node *entry)
+{
+    if (!backend_is_adapter_product(node) || node->src[2] != found->ids || !has_pair_rows(found, node)) {
+        return false;
+    }
+    entry->kind = CHAIN_ADAPTER;
+    entry->src[1] = index_in_chain(found, node->src[1]);
+    return entry->src[1] >= 0 || is_row_source(found, node->src[1]);
+}
+
+/* What an adapter makes is added to what its weight makes. */
+static bool is_adapter_sum(const backend_chain *found, const struct ggml_tensor *node)
+{
+    const int scaled = node->op == GGML_OP_ADD ? index_in_chain(found, node->src[1]) : -1;
+    const int product = scaled >= 0 ? found->nodes[scaled].src[0] : -1;
+    return product >= 0 && found->nodes[product].kind == CHAIN_ADAPTER;
+}
+
 static bool accept_rowwise(const backend_chain *found, struct ggml_tensor *node, chain_node *entry)
 {
-    if (!backend_is_rowwise(node) || !has_pair_rows(found, node)) {
+    if ((!backend_is_rowwise(node) && !is_adapter_sum(found, node)) || !has_pair_rows(found, node)) {
         return false;
     }
     entry->kind = CHAIN_ROWWISE;
@@ -93,7 +114,7 @@ static bool accept(const backend_chain *found, struct ggml_tensor *node, chain_n
         return false;
     }
     if (node->op == GGML_OP_MUL_MAT_ID) {
-        return accept_product(found, node, entry);
+        return accept_product(found, node, entry) || accept_adapter(found, node, entry);
     }
     return accept_view(found, node, entry) || accept_rowwise(found, node, entry);
 }

@@ -5,7 +5,8 @@
  * Claimed: MUL_MAT_ID with streamed experts and the row-wise operations between
  * such products, MUL_MAT and GET_ROWS with streamed dense weights and the row-wise
  * operations between those, and views of these: each change of device starts the
- * threads anew. Nothing else: a claimed norm or flash attention would change where
+ * threads anew. Products with adapters (LoRA) of such weights, and the sums of both, which
+ * stand between them. Nothing else: a claimed norm or flash attention would change where
  * libllama puts the rest of the layer.
  *
  * While a model loads, a weight has a name and an empty buffer of ours, and the
@@ -77,9 +78,17 @@ bool backend_is_rowwise(const struct ggml_tensor *node)
     }
 }
 
+#define MOST_DEPTH (6 + HYPURA_MAX_ADAPTERS) /* operations between products, and sums with adapters */
+
 static bool is_view(const struct ggml_tensor *node)
 {
     return node->op == GGML_OP_VIEW || node->op == GGML_OP_RESHAPE;
+}
+
+/* What an adapter makes, added to what its weight makes. */
+static bool is_adapter_sum(const struct ggml_tensor *node)
+{
+    return node->op == GGML_OP_ADD && node->src[1]->op == GGML_OP_SCALE && backend_is_adapter_product(node->src[1]->src[0]);
 }
 
 /* Computed from a product of ours, by row-wise operations alone. */
@@ -88,6 +97,12 @@ static bool comes_from_product(const struct ggml_tensor *node, int depth)
     backend_weight weight;
     if (!node || depth == 0) {
         return false;
+    }
+    if (is_adapter_sum(node)) {
+        return comes_from_product(node->src[0], depth - 1);
+    }
+    if (backend_is_adapter_product(node)) {
+        return true;
     }
     if (node->op == GGML_OP_MUL_MAT_ID) {
         return backend_find_source(node, &weight) && weight.place == HYPURA_PLACE_EXPERTS;
@@ -111,15 +126,18 @@ static bool device_supports_op(ggml_backend_dev_t device, const struct ggml_tens
     case GGML_OP_NONE:
         return true;
     case GGML_OP_MUL_MAT_ID:
-        return backend_find_source(op, &weight) && weight.place == HYPURA_PLACE_EXPERTS &&
-               op->src[1]->type == GGML_TYPE_F32;
+        return (backend_find_source(op, &weight) && weight.place == HYPURA_PLACE_EXPERTS &&
+                op->src[1]->type == GGML_TYPE_F32) ||
+               backend_is_adapter_product(op);
     case GGML_OP_MUL_MAT:
-        return backend_find_source(op, &weight) && weight.place == HYPURA_PLACE_DENSE;
+        return (backend_find_source(op, &weight) && weight.place == HYPURA_PLACE_DENSE) || backend_is_adapter_product(op);
+    case GGML_OP_ADD:
+        return is_adapter_sum(op) && comes_from_product(op, MOST_DEPTH);
     case GGML_OP_GET_ROWS:
         return backend_find_source(op, &weight) &&
                (weight.place == HYPURA_PLACE_ROWS || weight.place == HYPURA_PLACE_DENSE);
     default:
-        return (backend_is_rowwise(op) || is_view(op)) && comes_from_product(op, 6);
+        return (backend_is_rowwise(op) || is_view(op)) && comes_from_product(op, MOST_DEPTH);
     }
 }
 

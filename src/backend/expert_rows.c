@@ -293,6 +293,15 @@ static bool add_node(chain_work *work, row_group *group, int index)
         return false;
     }
     group->compact[index] = result;
+    if (entry->kind == CHAIN_ADAPTER) {
+        struct ggml_tensor *source =
+            entry->src[1] >= 0 ? group->compact[entry->src[1]] : gather(work, group, entry->node->src[1]);
+        struct ggml_tensor *copy = cut_node(work, entry->node, result);
+        copy->src[1] = source;
+        copy->src[2] = group->expert_ids;
+        shadow_add(work->instance, copy);
+        return source != NULL;
+    }
     if (entry->kind == CHAIN_PRODUCT) {
         struct ggml_tensor *source =
             entry->src[1] >= 0 ? group->compact[entry->src[1]] : gather(work, group, entry->node->src[1]);
@@ -360,7 +369,7 @@ static bool overlap(const struct ggml_tensor *a, const struct ggml_tensor *b)
  * write, or that any node does, lies over it. */
 static const struct ggml_tensor *endangered_source(const backend_chain *chain, const chain_node *product, bool by_all)
 {
-    if (product->kind != CHAIN_PRODUCT || product->src[1] >= 0) {
+    if ((product->kind != CHAIN_PRODUCT && product->kind != CHAIN_ADAPTER) || product->src[1] >= 0) {
         return NULL;
     }
     for (int i = 0; i < chain->n; i++) {
@@ -417,7 +426,7 @@ size_t expert_rows_width(const backend_chain *work)
     for (int i = 0; i < work->n; i++) {
         const chain_node *entry = &work->nodes[i];
         width += entry->kind == CHAIN_VIEW ? 0 : (size_t)entry->node->ne[0];
-        width += entry->kind == CHAIN_PRODUCT && entry->src[1] < 0 ? (size_t)entry->node->src[1]->ne[0] : 0;
+        width += (entry->kind == CHAIN_PRODUCT || entry->kind == CHAIN_ADAPTER) && entry->src[1] < 0 ? (size_t)entry->node->src[1]->ne[0] : 0;
     }
     return width;
 }

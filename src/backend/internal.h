@@ -67,6 +67,9 @@ void backend_count_batches(uint64_t *n_tried, uint64_t *n_rows);
 void backend_set_instrument(const backend_instrument *instrument);
 void backend_begin_graph(void);
 
+/* Whether a node is a product with a matrix of a LoRA adapter for a weight that streams: plain memory of the processor. */
+bool backend_is_adapter_product(const struct ggml_tensor *node);
+
 /* The pager that claims weights of that name now, or NULL. Fills the record. */
 bool backend_find_weight(const char *name, backend_weight *weight);
 
@@ -171,9 +174,10 @@ void  arena_free(backend_arena *arena);
 
 /* ---- chain.c ---------------------------------------------------------------- */
 
-#define CHAIN_MAX_NODES 24
+#define CHAIN_MAX_NODES 32 /* chain_work has a bit for each */
 
-enum chain_kind { CHAIN_PRODUCT, CHAIN_ROWWISE, CHAIN_VIEW };
+/* ADAPTER: a product with selected matrices of an adapter (LoRA), which are there. */
+enum chain_kind { CHAIN_PRODUCT, CHAIN_ADAPTER, CHAIN_ROWWISE, CHAIN_VIEW };
 
 typedef struct chain_node {
     struct ggml_tensor *node;

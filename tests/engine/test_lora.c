@@ -181,6 +181,37 @@ static void each_of_them_matters(void **state)
     }
 }
 
+/* What computing one token after the other asks the pager for. */
+static uint64_t bytes_needed(const char *path, const hypura_adapter *adapters, int n)
+{
+    hypura_script script;
+    hypura_statistics statistics;
+    hypura_error error;
+    uint64_t budget = 1 << 22;
+    hypura_model *model = open_paged(path, adapters, n);
+    hypura_model_reset_statistics(model);
+    fixture_ok(hypura_script_write(model, 1, 6, &budget, &script, &error), &error);
+    hypura_model_statistics(model, &statistics);
+    hypura_model_close(model);
+    hypura_script_clear(&script);
+    assert_true(statistics.bytes_needed > 0);
+    return statistics.bytes_needed;
+}
+
+/* An expert goes through its matrices and the adapter's in one visit: it is not leased for each product anew. */
+static void experts_are_needed_once(void **state)
+{
+    (void)state;
+    static const char *const archs[] = {"olmoe-moe.gguf", "qwen3moe-moe.gguf", "gpt-oss-moe.gguf", "dbrx-moe.gguf"};
+    for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
+        const paths made = make(fixture_arch(archs[i]));
+        const hypura_adapter two[] = {{made.adapters[0], 1.0f}, {made.adapters[1], 1.0f}};
+        const uint64_t without = bytes_needed(made.model, NULL, 0);
+        assert_int_equal(bytes_needed(made.model, two, 1), without);
+        assert_int_equal(bytes_needed(made.model, two, 2), without);
+    }
+}
+
 static void verify_notices_what_changes_nothing(void **state)
 {
     (void)state;
@@ -335,6 +366,7 @@ int main(void)
         cmocka_unit_test(no_bit_differs_while_pools_change),
         cmocka_unit_test(embeddings_are_adapted_too),
         cmocka_unit_test(each_of_them_matters),
+        cmocka_unit_test(experts_are_needed_once),
         cmocka_unit_test(verify_notices_what_changes_nothing),
         cmocka_unit_test(their_memory_is_the_models),
         cmocka_unit_test(what_is_no_adapter_for_a_model_is_refused),
