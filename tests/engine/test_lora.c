@@ -4,6 +4,7 @@
  */
 #include "engine_fixture.h"
 
+#include "backend/internal.h"
 #include "engine/estimate.h"
 #include "engine/replay.h"
 #include "hypura_measure.h"
@@ -111,6 +112,25 @@ static void no_bit_differs_while_pools_change(void **state)
         const hypura_adapter one = {made.adapters[0], 2.0f};
         verify_forms(made.model, &one, 1, false, true);
     }
+}
+
+/* The ways that an expert's rows may take. */
+static void no_bit_differs_whichever_way_rows_go(void **state)
+{
+    (void)state;
+    static const char *const archs[] = {"olmoe-moe.gguf", "gpt-oss-moe.gguf", "dbrx-moe.gguf"};
+    const uint64_t before = backend_count_most();
+    for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
+        const paths made = make(fixture_arch(archs[i]));
+        const hypura_adapter both[] = {{made.adapters[0], 1.0f}, {made.adapters[1], 1.0f}};
+        backend_set_wide(true);
+        verify_forms(made.model, both, 2, false, false);
+        backend_set_wide(false);
+        backend_set_single_groups(true);
+        verify_forms(made.model, both, 2, true, false);
+        backend_set_single_groups(false);
+    }
+    assert_true(backend_count_most() > before);
 }
 
 static void embeddings_are_adapted_too(void **state)
@@ -364,6 +384,7 @@ int main(void)
         cmocka_unit_test(no_bit_differs),
         cmocka_unit_test(several_add_up_in_their_order),
         cmocka_unit_test(no_bit_differs_while_pools_change),
+        cmocka_unit_test(no_bit_differs_whichever_way_rows_go),
         cmocka_unit_test(embeddings_are_adapted_too),
         cmocka_unit_test(each_of_them_matters),
         cmocka_unit_test(experts_are_needed_once),
