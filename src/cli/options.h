@@ -141,6 +141,9 @@ typedef struct hypura_arguments {
 hypura_status hypura_options_parse(const hypura_syntax *syntax, int argc, char *const *argv,
                                    hypura_arguments *arguments, hypura_error *error);
 
+/* option_adapters.c: what ADAPTERS takes. */
+hypura_status hypura_option_take_adapters(const hypura_option *option, const char *text, hypura_error *error);
+
 /* Prints usage, about, options and notes. */
 void hypura_options_help(const hypura_syntax *syntax, FILE *to);
 
