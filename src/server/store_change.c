@@ -11,6 +11,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The progress of several files as that of one. */
 typedef struct copying {
@@ -351,6 +352,9 @@ static hypura_status stage_adapter(const hypura_models *models, const hypura_sta
     staged_name(1, n_files, name, sizeof name);
     if (!blob_path(models, options->adapter, from)) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "a digest is not sha256: and 64 hexadecimal digits");
+    }
+    if (access(from, R_OK) != 0) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "no file was sent as %.80s", options->adapter);
     }
     if (!hypura_store_path(model, "%s%s", staging->path, name)) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "the path of the models folder is too long");

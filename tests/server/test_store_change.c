@@ -413,7 +413,8 @@ static void a_model_is_made_with_an_adapter(void **state)
     assert_int_equal(hypura_models_create(models, &create, &error), HYPURA_ERR_UNSUPPORTED);
     assert_non_null(strstr(error.message, "take the model it was made for"));
     create.adapter = model; /* which was not sent */
-    assert_int_equal(hypura_models_create(models, &create, &error), HYPURA_ERR_IO);
+    assert_int_equal(hypura_models_create(models, &create, &error), HYPURA_ERR_USAGE);
+    assert_non_null(strstr(error.message, "no file was sent"));
     create.adapter = "../x";
     assert_int_equal(hypura_models_create(models, &create, &error), HYPURA_ERR_USAGE);
     assert_false(fixture_has(models, "tuned"));
