@@ -583,7 +583,10 @@ typedef struct hypura_sampling {
     float    min_p;       /* 0: off */
     int      top_k;       /* 0: off */
     uint32_t seed;
-    float    repeat_penalty; /* of the last 64 tokens; 0 and 1: off */
+    /* of the last 64 tokens */
+    float    repeat_penalty;    /* divides what speaks for each of them; 0 and 1: off */
+    float    frequency_penalty; /* taken off it as often as it occurs; 0: off */
+    float    presence_penalty;  /* taken off it once; 0: off */
 } hypura_sampling;
 
 /* Called for each piece of text as it is generated (UTF-8, whole characters).

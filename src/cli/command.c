@@ -88,7 +88,7 @@ hypura_option hypura_option_ubatch(uint32_t *n_ubatch)
 {
     return (hypura_option){"ubatch",
                            "N",
-                           "tokens of a prompt computed together (default: 512; 2048: experts over a GPU)",
+                           "prompt tokens computed together (default: 512; 2048: experts over a GPU)",
                            HYPURA_OPTION_UNSIGNED,
                            .to.unsigned_integer = n_ubatch,
                            .min = 1,

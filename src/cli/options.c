@@ -402,9 +402,8 @@ static const struct {
     {"--keepalive", "serve takes --keep-alive SECONDS"},
     {"-co --color --no-display-prompt -st --single-turn --simple-io --no-warmup --log-disable --no-perf --nowordwrap",
      "not needed: standard output is the answer alone"},
-    {"--presence-penalty --frequency-penalty --typical --typical-p --xtc-probability --dry-multiplier --mirostat "
-     "--samplers --dynatemp-range --top-nsigma",
-     "of the samplers there are --top-k, --top-p, --min-p, --temp and --repeat-penalty"},
+    {"--typical --typical-p --xtc-probability --dry-multiplier --mirostat --samplers --dynatemp-range --top-nsigma",
+     "of the samplers run has --top-k, --top-p, --min-p, --temp and the penalties"},
 };
 
 static hypura_status unknown_option(const hypura_syntax *syntax, const char *word, size_t length, hypura_error *error)

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 
 enum {
-    PENALTY_TOKENS = 64, /* that the repeat penalty looks back */
+    PENALTY_TOKENS = 64, /* that penalties look back */
 };
 
 struct hypura_sampler {
@@ -43,6 +43,10 @@ hypura_status hypura_sampler_check(const hypura_generate_options *options, hypur
     if (!(s->repeat_penalty >= 0.0f) || isinf(s->repeat_penalty)) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "repeat_penalty %g: pass 1 (off) or more",
                            (double)s->repeat_penalty);
+    }
+    if (!isfinite(s->frequency_penalty) || !isfinite(s->presence_penalty)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "frequency_penalty %g, presence_penalty %g: pass numbers, 0 (off)",
+                           (double)s->frequency_penalty, (double)s->presence_penalty);
     }
     if (options->grammar && options->json_schema) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "a grammar and a JSON schema exclude each other");
@@ -77,10 +81,22 @@ static bool suppress(const struct llama_vocab *vocab, struct llama_sampler *chai
     return true;
 }
 
-static void add_penalty(struct llama_sampler *chain, int32_t n_vocab, float penalty, const llama_token *tokens,
-                        uint32_t n)
+/* 0, as whoever leaves it out says it, is 1. */
+static float repeat_of(const hypura_sampling *s)
 {
-    struct llama_sampler *added = llama_sampler_init_penalties(n_vocab, PENALTY_TOKENS, penalty, 0.0f, 0.0f);
+    return s->repeat_penalty > 0.0f ? s->repeat_penalty : 1.0f;
+}
+
+static bool has_penalties(const hypura_sampling *s)
+{
+    return fabsf(repeat_of(s) - 1.0f) > 0.0f || fabsf(s->frequency_penalty) > 0.0f || fabsf(s->presence_penalty) > 0.0f;
+}
+
+static void add_penalties(struct llama_sampler *chain, int32_t n_vocab, const hypura_sampling *s,
+                          const llama_token *tokens, uint32_t n)
+{
+    struct llama_sampler *added = llama_sampler_init_penalties(n_vocab, PENALTY_TOKENS, repeat_of(s), s->frequency_penalty,
+                                                               s->presence_penalty);
     for (uint32_t i = n > PENALTY_TOKENS ? n - PENALTY_TOKENS : 0; i < n; i++) {
         llama_sampler_accept(added, tokens[i]);
     }
@@ -135,8 +151,8 @@ hypura_status hypura_sampler_open(const struct llama_vocab *vocab, const hypura_
         hypura_sampler_close(sampler);
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the tokens that must not be put out");
     }
-    if (s->repeat_penalty > 0.0f && (s->repeat_penalty < 1.0f || s->repeat_penalty > 1.0f)) {
-        add_penalty(sampler->chain, sampler->n_vocab, s->repeat_penalty, tokens, n);
+    if (has_penalties(s)) {
+        add_penalties(sampler->chain, sampler->n_vocab, s, tokens, n);
     }
     add_chances(sampler->chain, s);
     if (options->grammar || options->json_schema) {

@@ -11,6 +11,7 @@
 
 #include <curl/curl.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,6 +124,12 @@ static json_t *make_body(const hypura_client *client, const hypura_generate_opti
     }
     if (sampling->repeat_penalty > 0.0f) {
         json_object_set_new(body, "repeat_penalty", json_real((double)sampling->repeat_penalty));
+    }
+    if (fabsf(sampling->frequency_penalty) > 0.0f) {
+        json_object_set_new(body, "frequency_penalty", json_real((double)sampling->frequency_penalty));
+    }
+    if (fabsf(sampling->presence_penalty) > 0.0f) {
+        json_object_set_new(body, "presence_penalty", json_real((double)sampling->presence_penalty));
     }
     if (options->grammar) {
         json_object_set_new(body, "grammar", json_string(options->grammar));

@@ -401,6 +401,11 @@ hypura_status hypura_generate(hypura_model *model, const hypura_generate_options
             snprintf(text, sizeof text, "%s: %s; ", options->history[i].role, options->history[i].text);
             emit(&to, text);
         }
+        if (sampling->frequency_penalty < 0.0f || sampling->presence_penalty > 0.0f) {
+            snprintf(text, sizeof text, "frequency %.2f presence %.2f ", (double)sampling->frequency_penalty,
+                     (double)sampling->presence_penalty);
+            emit(&to, text);
+        }
         for (int i = 0; i < options->n_stop; i++) {
             snprintf(text, sizeof text, "stop '%s' ", options->stop[i]);
             emit(&to, text);

@@ -34,6 +34,8 @@ static void test_run_hands_over_options(void **state)
         {{"-sys", "Be brief.", "-j", "{}", "--chat-template-file", "template"},
          "system Be brief. grammar (null) schema {} template {{ messages }} temp 0.80 top_p 0.95 min_p 0.05 top_k 40 seed "
          "other max 0 raw 0\n"},
+        {{"--frequency-penalty", "-0.5", "--presence-penalty=1.5"},
+         "frequency -0.50 presence 1.50 temp 0.80 top_p 0.95 min_p 0.05 top_k 40 seed other max 0 raw 0\n"},
         {{"--stop", "a, b", "-r", "\n"},
          "stop 'a, b' stop '\n' temp 0.80 top_p 0.95 min_p 0.05 top_k 40 seed other max 0 raw 0\n"},
         {{"-md", "moe.gguf", "--spec-type", "ngram-simple,draft-simple", "--spec-draft-n-max=5", "--draft-p-min=0.5"},

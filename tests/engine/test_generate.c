@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -433,6 +434,19 @@ static void repeating_costs(void **state)
     wanted.sampling.repeat_penalty = 3.0f; /* of the prompt's tokens too */
     hypura_result punished = generate(model, &wanted);
     assert_null(strstr(punished.text, " cat"));
+    hypura_result_clear(&punished);
+    /* Those that occur more often than once are punished by how often, or not more than others. */
+    wanted.sampling = (hypura_sampling){.frequency_penalty = 2.0f};
+    hypura_result often = generate(model, &wanted);
+    assert_null(strstr(often.text, "cat the cat"));
+    wanted.sampling = (hypura_sampling){.presence_penalty = 2.0f};
+    hypura_result once = generate(model, &wanted);
+    assert_string_not_equal(once.text, often.text);
+    wanted.sampling = (hypura_sampling){.presence_penalty = 100.0f};
+    punished = generate(model, &wanted);
+    assert_null(strstr(punished.text, " cat"));
+    hypura_result_clear(&often);
+    hypura_result_clear(&once);
     hypura_result_clear(&plain);
     hypura_result_clear(&off);
     hypura_result_clear(&punished);
@@ -477,6 +491,10 @@ static void what_cannot_be_asked(void **state)
     fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "top_k");
     wanted.sampling = (hypura_sampling){.repeat_penalty = -1};
     fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "repeat_penalty");
+    wanted.sampling = (hypura_sampling){.presence_penalty = INFINITY};
+    fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "presence_penalty inf");
+    wanted.sampling = (hypura_sampling){.frequency_penalty = NAN};
+    fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "frequency_penalty nan");
     wanted = (hypura_generate_options){.prompt = "0001", .raw = true, .system = "x"};
     fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "no system text");
     wanted = (hypura_generate_options){.prompt = "", .raw = true};
