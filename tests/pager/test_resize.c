@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 /* How many pages of the slots from `first` on are taken. */
@@ -32,6 +33,48 @@ static size_t pages_taken(const fixture *f, hypura_pager *pager, uint32_t first)
         n += taken[i] & 1;
     }
     return n;
+}
+
+/* Waits until every page of these bytes is taken; false when that does not come. */
+static bool are_taken(const char *memory, size_t bytes)
+{
+    const size_t    page = (size_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t begin = (uintptr_t)memory / page * page;
+    unsigned char   taken[1024];
+    for (int i = 0; i < 6000; i++) {
+        size_t n_missing = 0;
+        for (uintptr_t at = begin; at < (uintptr_t)memory + bytes; at += page * sizeof(taken)) {
+            const size_t left = ((uintptr_t)memory + bytes - at + page - 1) / page;
+            const size_t n = left < sizeof(taken) ? left : sizeof(taken);
+            assert_int_equal(mincore((void *)at, n * page, (void *)taken), 0);
+            for (size_t k = 0; k < n; k++) {
+                n_missing += !(taken[k] & 1);
+            }
+        }
+        if (n_missing == 0) {
+            return true;
+        }
+        (void)nanosleep(&(struct timespec){0, 10000000}, NULL);
+    }
+    return false;
+}
+
+/* The first touch of memory is slow: all of a pool that takes many steps is touched before it is used. */
+static void pools_are_taken_ahead(void **state)
+{
+    (void)state;
+    fixture         f;
+    fixture_options options = fixture_defaults;
+    for (int m = 0; m < FIXTURE_MATRICES; m++) {
+        options.expert_bytes[m] = 500000;
+    }
+    options.n_slots = 30;
+    fixture_open(&f, &options);
+    hypura_pager      *pager = fixture_open_pager(&f, NULL, NULL, NULL);
+    const hypura_slots slots = hypura_pager_slots(pager, 0, 0);
+    assert_true(are_taken(slots.data, (size_t)29 * f.plan.pools[0].slot_stride_bytes));
+    hypura_pager_close(pager);
+    fixture_close(&f);
 }
 
 /* Uses the first n of eight experts of a layer, as one graph. Returns how many were leased. */
@@ -221,6 +264,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pools_grow_and_shrink),
+        cmocka_unit_test(pools_are_taken_ahead),
         cmocka_unit_test(pinned_rows_grow_and_shrink),
         cmocka_unit_test(resizing_changes_no_byte),
     };
