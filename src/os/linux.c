@@ -437,7 +437,7 @@ uint64_t hypura_os_shared_cache_bytes(void)
 
 int hypura_os_cpu_count(void)
 {
-    unsigned char core_seen[MAX_CPUS / 8] = {0};
+    bool core_seen[MAX_CPUS] = {false};
     int cores = 0;
     cpu_set_t *set = CPU_ALLOC(MAX_CPUS);
     size_t set_bytes = CPU_ALLOC_SIZE(MAX_CPUS);
@@ -446,12 +446,9 @@ int hypura_os_cpu_count(void)
             if (!CPU_ISSET_S(cpu, set_bytes, set)) {
                 continue;
             }
-            int core = first_sibling((int)cpu);
-            unsigned char bit = (unsigned char)(1u << (core % 8));
-            if ((core_seen[core / 8] & bit) == 0) {
-                core_seen[core / 8] |= bit;
-                cores++;
-            }
+            const int core = first_sibling((int)cpu);
+            cores += !core_seen[core];
+            core_seen[core] = true;
         }
     }
     if (set != NULL) {
