@@ -45,6 +45,11 @@ static bool says(const json_t *body, const char *key)
 
 /* ---- what is refused ----------------------------------------------------------- */
 
+static bool is_empty_text(const json_t *value)
+{
+    return json_is_string(value) && json_string_length(value) == 0;
+}
+
 static bool wants_audio(const json_t *body)
 {
     size_t i;
@@ -96,6 +101,8 @@ static const char *refusal_of(const char *path, const json_t *body)
         return says(body, "echo") ? "echo is not served here"
                : json_string_length(json_object_get(body, "suffix")) > 0
                    ? "suffix is not served here (/infill puts text in between)"
+               : json_integer_value(json_object_get(body, "n")) > 1 && is_empty_text(json_object_get(body, "prompt"))
+                   ? "an empty prompt has one answer: n is 1" /* of others the model's server never hears */
                : json_integer_value(json_object_get(body, "best_of")) > 1 ? "more than one best_of is not served here"
                                                                           : NULL;
     }

@@ -65,7 +65,8 @@ static void what_is_told_in_other_words(void **state)
         {"/v1/messages", "{" OWN_TOOLS ",'tool_choice':{'type':'auto'}}", NULL},
         {"/v1/chat/completions", "{'stop':['','a','']}", "{'stop':['a']}"},
         {"/v1/completions", "{'stop':''}", "{'stop':[]}"},
-        {"/v1/completions", "{'stop':'a'}", NULL},
+        {"/v1/completions", "{'stop':'a','prompt':'','n':1}", NULL},
+        {"/v1/completions", "{'prompt':'p','n':2}", NULL},
         {"/v1/messages", "{'stop_sequences':['']}", "{'stop_sequences':[]}"},
         {"/v1/chat/completions", "{'logprobs':true,'top_logprobs':0}", "{'logprobs':true,'top_logprobs':1}"},
         {"/v1/chat/completions", "{'logprobs':true}", NULL},
@@ -161,6 +162,7 @@ static void what_is_refused(void **state)
         {"/v1/messages",
          "{'messages':[{'role':'user','content':[{'type':'document','source':{'type':'content','content':[{'type':'image'}]}}]}]}",
          "anything but text"},
+        {"/v1/completions", "{'prompt':'','n':2}", "n is 1"},
         {"/v1/completions", "{'echo':true}", "echo"},
         {"/v1/embeddings", "{'dimensions':8}", "dimensions"},
     };
