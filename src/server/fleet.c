@@ -47,9 +47,12 @@ void fleet_end_member(server_fleet *fleet, fleet_member *member)
     remove_member(fleet, member);
 }
 
+/* Models of one file may differ in their adapters. */
 static bool same_model(const fleet_member *member, const hypura_model_entry *entry)
 {
-    return strcmp(member->entry->path, entry->path) == 0;
+    const char *one = member->entry->adapter_path;
+    const char *other = entry->adapter_path;
+    return strcmp(member->entry->path, entry->path) == 0 && (one && other ? strcmp(one, other) == 0 : one == other);
 }
 
 /* Seen by its engine a moment before on_end comes here. */
@@ -188,6 +191,7 @@ static hypura_status load_as(server_fleet *fleet, fleet_member *member, const ch
     }
     pthread_mutex_lock(&fleet->lock);
     if (status == HYPURA_OK) {
+        adapter_scale_set(engine_adapter_scale(started), member->adapter_scale);
         member->engine = started;
         member->memory_bytes = fleet_taken_bytes(started, member->memory_bytes);
         fleet->n_loads++;
@@ -246,6 +250,7 @@ static fleet_member *add_member(server_fleet *fleet, const fleet_wish *wish)
         member->fleet = fleet;
         member->entry = hypura_model_entry_hold(wish->entry);
         member->settings = with_own(wish);
+        member->adapter_scale = 1.0f;
         member->expires_us = UINT64_MAX;
         member->next = fleet->members;
         fleet->members = member;
@@ -267,7 +272,7 @@ static bool fits(const fleet_member *member, const fleet_wish *wish)
     return !member->retiring && accepts(runs->n_context, wished->n_context) &&
            accepts(runs->n_batch, wished->n_batch) && accepts(runs->n_threads, wished->n_threads) &&
            (!wished->embeddings || runs->embeddings) && (!wished->reranking || runs->reranking) &&
-           member->entry->modified_ns == wish->entry->modified_ns;
+           member->entry->modified_ns == wish->entry->modified_ns && member->entry->adapter_id == wish->entry->adapter_id;
 }
 
 /* What is wished for, and what runs where nothing is. */
@@ -302,12 +307,17 @@ static bool try_acquire(server_fleet *fleet, const fleet_wish *wish, bool (*canc
             return false;
         }
         merged.settings = merge(&member->settings, &wish->settings);
+        const bool same_adapter = member->entry->adapter_id == wish->entry->adapter_id;
+        const float scale = same_adapter ? adapter_scale_get(engine_adapter_scale(member->engine)) : 1.0f;
         fleet_end_member(fleet, member);
         member = NULL;
         if (find_member(fleet, wish->entry)) {
             return false; /* somebody was faster */
         }
         member = add_member(fleet, &merged);
+        if (member) {
+            member->adapter_scale = scale;
+        }
     } else if (!member) {
         member = add_member(fleet, wish);
     } else if (member->state != MEMBER_READY) {

@@ -257,6 +257,8 @@ hypura_status hypura_entry_add_adapter(hypura_models *models, hypura_entry *entr
         return entry->problem == NULL ? hypura_store_out_of_memory(error) : HYPURA_OK;
     }
     entry->is.bytes += entry->adapter.bytes;
+    entry->is.adapter_id =
+        ((entry->adapter.bytes * 1000003 + entry->adapter.inode) * 1000003 + (uint64_t)entry->adapter.modified_ns) | 1;
     return HYPURA_OK;
 }
 

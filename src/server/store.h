@@ -64,6 +64,7 @@ typedef struct hypura_model_entry {
     const char         *path;           /* GGUF to open, absolute; the first part of a split model */
     const char         *projector_path; /* of images or sound; NULL: none */
     const char         *adapter_path;   /* LoRA that is applied to it; NULL: none */
+    uint64_t            adapter_id;     /* another one when that file is another; 0: none */
     int                 n_files;
     uint64_t            bytes;        /* all files together */
     char                modified[40]; /* RFC 3339, UTC */

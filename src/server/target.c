@@ -119,7 +119,8 @@ void target_close(http_exchange *exchange, server_target *target)
 static void explain(const server_target *target, hypura_error *error)
 {
     char end[384];
-    if (error->status != HYPURA_ERR_CANCELLED && engine_ends_within(target->lease.engine, DEATH_US)) {
+    const bool ours = error->status == HYPURA_ERR_CANCELLED || error->status == HYPURA_ERR_UNSUPPORTED;
+    if (!ours && engine_ends_within(target->lease.engine, DEATH_US)) {
         engine_describe_end(target->lease.engine, end, sizeof end);
         (void)hypura_fail(error, error->status, "%s: the model's engine %s", target->entry->name, end);
     }
@@ -199,14 +200,29 @@ hypura_status target_run(http_exchange *exchange, server_target *target, upstrea
     return finish(target, status, error);
 }
 
+/* What asks this way generates nothing: there is no place for a scale in it. */
+static hypura_status json_once(http_exchange *exchange, server_target *target, const char *path, const json_t *body,
+                               int *code, json_t **answer, hypura_error *error)
+{
+    adapter_scale *scale = target->entry->adapter_path ? engine_adapter_scale(target->lease.engine) : NULL;
+    json_t *none = NULL;
+    hypura_status status = scale ? adapter_scale_begin(scale, path, NULL, &none, error) : HYPURA_OK;
+    if (status == HYPURA_OK) {
+        status =
+            upstream_json(target->lease.socket, "POST", path, body, target_client_gone, exchange, code, answer, error);
+        if (scale) {
+            adapter_scale_end(scale);
+        }
+    }
+    return status;
+}
+
 hypura_status target_json(http_exchange *exchange, server_target *target, const char *path, const json_t *body,
                           int *code, json_t **answer, hypura_error *error)
 {
-    hypura_status status =
-        upstream_json(target->lease.socket, "POST", path, body, target_client_gone, exchange, code, answer, error);
+    hypura_status status = json_once(exchange, target, path, body, code, answer, error);
     if (status == HYPURA_ERR_IO && renew(exchange, target, error)) {
-        status =
-            upstream_json(target->lease.socket, "POST", path, body, target_client_gone, exchange, code, answer, error);
+        status = json_once(exchange, target, path, body, code, answer, error);
     }
     return finish(target, status, error);
 }

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 import unittest
 import urllib.error
 import urllib.request
@@ -16,6 +17,7 @@ from harness import DENSE, MOE
 PROMPT = "Write a short poem about rivers."
 # A prompt that is long enough to be kept on the disk.
 LONG = "Rivers have numbers: " + ", ".join(f"number {i} is the river {i * i}" for i in range(20)) + ". " + PROMPT
+TOKENS = 32
 OPTIONS = ("--memory", "2G", "--threads", "1", "--parallel", "1")
 
 
@@ -30,7 +32,7 @@ def ask(server, method, path, body=None):
         return error.code, json.loads(error.read() or b"null")
 
 
-def chat(server, model, prompt=PROMPT, tokens=16, **more):
+def chat(server, model, prompt=PROMPT, tokens=TOKENS, **more):
     status, answer = ask(server, "POST", "/v1/chat/completions", {
         "model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 0, "max_tokens": tokens, **more})
     assert status == 200, answer
@@ -40,7 +42,7 @@ def chat(server, model, prompt=PROMPT, tokens=16, **more):
 def run(model, *options):
     """What `hypura run` answers."""
     answer = subprocess.run(
-        [harness.HYPURA, "run", harness.model_path(model), "--prompt", PROMPT, "--max-tokens", "16", "--temp", "0", "--threads", "1",
+        [harness.HYPURA, "run", harness.model_path(model), "--prompt", PROMPT, "--max-tokens", str(TOKENS), "--temp", "0", "--threads", "1",
          *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True,
         env=dict(os.environ, OMP_WAIT_POLICY="passive", HYPURA_CACHE_DIR=harness.CACHE))
     return answer.stdout.decode()[:-1]
@@ -94,6 +96,11 @@ class Adapters(unittest.TestCase):
                 self.assertEqual(chat(server, "copy")[0], wanted)
                 names = {model["name"] for model in ask(server, "GET", "/api/tags")[1]["models"]}
                 self.assertEqual(names, {name + ":latest" for name in (DENSE, MOE, "my-dense", "my-moe", "copy")})
+                adapter = os.path.join(server.models, "my-dense.adapter.gguf")
+                shutil.copy(self.paths["other"], adapter + ".new")
+                os.replace(adapter + ".new", adapter) # under a model that is loaded
+                time.sleep(1.1) # folders are looked at again after a second
+                self.assertEqual(chat(server, "my-dense")[0], run(DENSE, "--weights", "60%", "--lora", self.paths["other"]))
                 self.assertEqual(ask(server, "DELETE", "/api/delete", {"model": "my-dense"})[0], 200)
                 self.assertFalse(os.path.exists(os.path.join(server.models, "my-dense.adapter.gguf")))
                 self.assertTrue(os.path.exists(os.path.join(server.models, "my-moe.adapter.gguf")))
@@ -139,11 +146,18 @@ class Adapters(unittest.TestCase):
                 json.dump({"layers": layers}, file)
 
         write("latest", self.paths["dense"])
+        write("plain")
+        write("other", self.paths["other"])
         write("two", self.paths["dense"], self.paths["other"])
         write("wrong", self.paths["moe"])
         try:
             with harness.Server(*OPTIONS, models=[], ollama=folder) as server:
-                self.assertEqual(chat(server, "tuned")[0], run(DENSE, "--lora", self.paths["dense"]))
+                texts = {"tuned": run(DENSE, "--lora", self.paths["dense"]), "tuned:plain": run(DENSE),
+                         "tuned:other": run(DENSE, "--lora", self.paths["other"])}
+                self.assertEqual(len(set(texts.values())), 3)
+                for _ in range(2): # of one file of weights, all loaded
+                    for name, text in texts.items():
+                        self.assertEqual(chat(server, name)[0], text)
                 status, answer = ask(server, "POST", "/api/generate", {"model": "tuned:two", "prompt": "hi", "stream": False})
                 self.assertEqual(status, 400)
                 self.assertIn("several adapters", answer["error"])
@@ -175,6 +189,7 @@ class Adapters(unittest.TestCase):
                 self.assertEqual(chat(server, "tuned")[0], texts[1])
             status, answer = ask(server, "POST", "/v1/messages", messages)
             self.assertEqual(status, 400, answer)
+            self.assertIn("another scale", json.dumps(answer))
             status, adapters = ask(server, "GET", query)
             self.assertEqual((status, len(adapters), adapters[0]["id"], adapters[0]["scale"]), (200, 1, 0, 1.0))
             self.assertEqual(ask(server, "POST", query, [{"id": 0, "scale": 0.5}]), (200, {"success": True}))
@@ -182,8 +197,14 @@ class Adapters(unittest.TestCase):
             self.assertEqual(chat(server, "tuned")[0], texts[0.5])
             status, answer = ask(server, "POST", "/api/chat", {
                 "model": "tuned", "messages": [{"role": "user", "content": PROMPT}], "stream": False,
-                "options": {"temperature": 0, "num_predict": 16}})
+                "options": {"temperature": 0, "num_predict": TOKENS}})
             self.assertEqual(answer["message"]["content"], texts[0.5])
+            for path, body in ("/v1/messages", messages), ("/v1/embeddings", {"model": "tuned", "input": "hi"}), \
+                              ("/api/embed", {"model": "tuned", "input": "hi"}): # loads it anew, for embeddings
+                status, answer = ask(server, "POST", path, body)
+                self.assertEqual(status, 400, answer)
+                self.assertIn("another scale", json.dumps(answer))
+            self.assertEqual(chat(server, "tuned")[0], texts[0.5])
             self.assertEqual(chat(server, "tuned", lora=[{"id": 0, "scale": 1}])[0], texts[1])
             self.assertEqual(ask(server, "POST", query, []), (200, {"success": True}))
             self.assertEqual(chat(server, "tuned")[0], texts[0])
