@@ -179,7 +179,7 @@ static hypura_status check_tensors(const hypura_gguf *gguf, const hypura_map *ma
                        : hypura_fail(error, HYPURA_ERR_FORMAT, "%s: an adapter without matrices changes nothing", gguf->path);
 }
 
-hypura_status hypura_adapter_check(const hypura_source *source, const hypura_map *map, hypura_error *error)
+static hypura_status check(const hypura_source *source, const hypura_map *map, hypura_error *error)
 {
     hypura_arena names = {.last = NULL};
     hypura_gguf gguf;
@@ -200,7 +200,7 @@ hypura_status hypura_adapter_check_file(const char *path, const hypura_map *map,
     hypura_source source;
     hypura_status status = hypura_source_open_file(NULL, path, &source, error);
     if (status == HYPURA_OK) {
-        status = hypura_adapter_check(&source, map, error);
+        status = check(&source, map, error);
         hypura_source_close(&source);
     }
     return status;

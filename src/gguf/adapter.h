@@ -8,12 +8,10 @@
 #ifndef HYPURA_GGUF_ADAPTER_H
 #define HYPURA_GGUF_ADAPTER_H
 
-#include "gguf/source.h"
+#include "hypura.h"
 
 /* HYPURA_ERR_FORMAT where the file is damaged or no adapter, HYPURA_ERR_UNSUPPORTED where it is one for another model,
  * or of another kind than LoRA. */
-hypura_status hypura_adapter_check(const hypura_source *source, const hypura_map *map, hypura_error *error);
-/* The same for a file. */
 hypura_status hypura_adapter_check_file(const char *path, const hypura_map *map, hypura_error *error);
 
 #endif
