@@ -22,6 +22,13 @@ zig_tools $target
 mkdir -p "$1"
 build=$(cd "$1" && pwd)
 sysroot=$build/sysroot
+case $build in
+*[[:space:]]*) # what pkg-config answers is split at blanks
+    sysroot=$cache/macos-sysroot-$(sha256 <<<"$build" | cut -c1-12)
+    mkdir -p "$cache"
+    ln -sfn "$build/sysroot" "$sysroot"
+    ;;
+esac
 toolchain=$(keep "$root/cmake/macos.toolchain.cmake")
 export ZIG_LOCAL_CACHE_DIR=$build/zig
 
@@ -52,7 +59,8 @@ package() {
 start=$SECONDS
 packages=$(sed -nE 's/^pkg_check_modules\([A-Z0-9_]+ REQUIRED IMPORTED_TARGET ([^)]+)\)$/\1/p' "$root/CMakeLists.txt")
 if [ "$(cat "$sysroot/.packages" 2>/dev/null)" != "$packages" ]; then
-    rm -rf "$sysroot"
+    rm -rf "$build/sysroot"
+    mkdir "$build/sysroot"
     for name in $packages; do
         package "$name"
     done
