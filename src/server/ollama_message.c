@@ -27,15 +27,12 @@ static hypura_status make_content(const char *text, const json_t *images, json_t
     json_array_foreach(images, i, image)
     {
         const char *base64 = json_string_value(image);
-        const size_t bytes = json_string_length(image) + 32;
-        char *url = base64 ? malloc(bytes) : NULL;
+        json_t *url = base64 ? pictures_address(base64) : NULL;
         if (!url) {
             json_decref(parts);
             return hypura_fail(error, HYPURA_ERR_USAGE, "an image is no text in base64");
         }
-        snprintf(url, bytes, "data:image/%s;base64,%s", pictures_type(base64), base64);
-        json_array_append_new(parts, json_pack("{s:s, s:{s:s}}", "type", "image_url", "image_url", "url", url));
-        free(url);
+        json_array_append_new(parts, json_pack("{s:s, s:{s:o}}", "type", "image_url", "image_url", "url", url));
     }
     if (text[0] != '\0') {
         json_array_append_new(parts, json_pack("{s:s, s:s}", "type", "text", "text", text));

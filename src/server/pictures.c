@@ -27,7 +27,8 @@ typedef struct fetching {
     hypura_error *error;
 } fetching;
 
-const char *pictures_type(const char *base64)
+/* By its first bytes. llama.cpp's server looks again. */
+static const char *type_of(const char *base64)
 {
     return strncmp(base64, "/9j/", 4) == 0 ? "jpeg" : strncmp(base64, "UklGR", 5) == 0 ? "webp" : "png";
 }
@@ -74,13 +75,12 @@ static hypura_status fetch_one(fetching *f, const char *address, char **base64)
     return *base64 ? HYPURA_OK : hypura_fail(f->error, HYPURA_ERR_MEMORY, "no memory for a picture");
 }
 
-/* As an address that holds it. */
-static json_t *data_address(const char *base64)
+json_t *pictures_address(const char *base64)
 {
     const size_t bytes = strlen(base64) + 32;
     char *text = malloc(bytes);
     if (text) {
-        snprintf(text, bytes, "data:image/%s;base64,%s", pictures_type(base64), base64);
+        snprintf(text, bytes, "data:image/%s;base64,%s", type_of(base64), base64);
     }
     json_t *address = text ? json_string_nocheck(text) : NULL;
     free(text);
@@ -90,7 +90,7 @@ static json_t *data_address(const char *base64)
 static json_t *data_source(const char *base64)
 {
     char type[24];
-    snprintf(type, sizeof type, "image/%s", pictures_type(base64));
+    snprintf(type, sizeof type, "image/%s", type_of(base64));
     return json_pack("{s:s, s:s, s:s}", "type", "base64", "media_type", type, "data", base64);
 }
 
@@ -113,9 +113,9 @@ static hypura_status change_picture(fetching *f, const char *key, const json_t *
         *other = data_source(base64);
     } else if (status == HYPURA_OK && json_is_object(value)) {
         *other = json_copy((json_t *)(uintptr_t)value);
-        json_object_set_new(*other, "url", data_address(base64));
+        json_object_set_new(*other, "url", pictures_address(base64));
     } else if (status == HYPURA_OK) {
-        *other = data_address(base64);
+        *other = pictures_address(base64);
     }
     free(base64);
     return status;

@@ -9,8 +9,8 @@
 
 #include <jansson.h>
 
-/* What a picture is, told by its first bytes, in base64: "png". llama.cpp's server looks again. */
-const char *pictures_type(const char *base64);
+/* A picture, in base64, as an address that holds it: "data:image/png;base64,...". A new reference, or NULL: memory is short. */
+json_t *pictures_address(const char *base64);
 
 /* *made: the body with them in it, a new reference; NULL: it names none. gone: ends it with HYPURA_ERR_CANCELLED. What
  * cannot be fetched is HYPURA_ERR_USAGE. */
