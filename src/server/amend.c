@@ -23,12 +23,6 @@ void amend_skip_first(const json_t *given, uint64_t *begun, json_int_t choice, j
     }
 }
 
-bool amend_says(const json_t *object, const char *key, const char *text)
-{
-    const char *own = json_string_value(json_object_get(object, key));
-    return own && strcmp(own, text) == 0;
-}
-
 /* ---- /v1/chat/completions -------------------------------------------------------------- */
 
 static void chat_whole(server_amendment *amendment, json_t *answer)

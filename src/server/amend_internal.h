@@ -6,6 +6,7 @@
 
 #include "server/amend.h"
 #include "server/given.h"
+#include "server/text.h"
 
 #include <stdbool.h>
 
@@ -48,8 +49,6 @@ struct server_amendment {
 void amend_skip(const json_t *given, json_t *object, const char *key);
 /* The same of the pieces of a stream. begun: whether its first piece has come. */
 void amend_skip_first(const json_t *given, uint64_t *begun, json_int_t choice, json_t *object, const char *key);
-/* Whether object[key] is this text. */
-bool amend_says(const json_t *object, const char *key, const char *text);
 
 void amend_completions_whole(server_amendment *amendment, json_t *answer);
 void amend_completions_event(server_amendment *amendment, json_t *event, json_t *to);

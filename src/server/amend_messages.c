@@ -43,7 +43,7 @@ static void tell_stop(const server_amendment *amendment, json_t *object)
     }
     if (!asked) {
         json_object_set_new(object, "stop_sequence", json_null());
-    } else if (amend_says(object, "stop_reason", "end_turn")) {
+    } else if (text_is(object, "stop_reason", "end_turn")) {
         json_object_set_new(object, "stop_reason", json_string("stop_sequence"));
     }
 }
@@ -90,10 +90,10 @@ static void begin_block(server_amendment *amendment, json_t *event, json_int_t i
     close_block(amendment, to);
     amendment->blocks |= bit;
     amendment->block = index;
-    amendment->thinks = amend_says(block, "type", "thinking");
+    amendment->thinks = text_is(block, "type", "thinking");
     if (amendment->thinks) {
         json_object_set_new(block, "signature", json_string(""));
-    } else if (amend_says(block, "type", "tool_use") && !json_object_get(block, "input")) {
+    } else if (text_is(block, "type", "tool_use") && !json_object_get(block, "input")) {
         json_object_set_new(block, "input", json_object());
     }
     json_array_append(to, event);
@@ -103,23 +103,23 @@ void amend_messages_event(server_amendment *amendment, json_t *event, json_t *to
 {
     const json_int_t index = json_integer_value(json_object_get(event, "index"));
     json_t *delta = json_object_get(event, "delta");
-    const bool is_start = amend_says(event, "type", "message_start");
+    const bool is_start = text_is(event, "type", "message_start");
     if (!is_start && !amendment->begun && !json_object_get(event, "error")) {
         begin_message(amendment, to);
     }
     amendment->begun = true;
-    if (amend_says(event, "type", "content_block_start")) {
+    if (text_is(event, "type", "content_block_start")) {
         begin_block(amendment, event, index, to);
-    } else if (amend_says(event, "type", "content_block_stop")) {
+    } else if (text_is(event, "type", "content_block_stop")) {
         if (amendment->block == index) {
             close_block(amendment, to);
         }
-    } else if (amend_says(delta, "type", "signature_delta")) {
+    } else if (text_is(delta, "type", "signature_delta")) {
         return; /* comes with the end of its block */
     } else {
         amend_skip_first(amendment->given.text, &amendment->text_begun, 0, delta, "text");
         amend_skip_first(amendment->given.thought, &amendment->thought_begun, 0, delta, "thinking");
-        if (amend_says(event, "type", "message_delta")) {
+        if (text_is(event, "type", "message_delta")) {
             close_block(amendment, to);
             tell_stop(amendment, delta);
         }

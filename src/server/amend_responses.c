@@ -61,7 +61,7 @@ static void add_thoughts(const json_t *output, json_t *usage)
     json_array_foreach(output, i, item)
     {
         all += text_of(item);
-        thoughts += amend_says(item, "type", "reasoning") ? text_of(item) : 0;
+        thoughts += text_is(item, "type", "reasoning") ? text_of(item) : 0;
     }
     const double share = all > 0 ? (double)thoughts / (double)all : 0;
     json_object_set_new(usage, "output_tokens_details",
@@ -71,7 +71,7 @@ static void add_thoughts(const json_t *output, json_t *usage)
 
 static void skip_in_item(const server_amendment *amendment, json_t *item)
 {
-    const bool is_thought = amend_says(item, "type", "reasoning");
+    const bool is_thought = text_is(item, "type", "reasoning");
     size_t i;
     json_t *part;
     json_array_foreach(json_object_get(item, "content"), i, part)
@@ -201,7 +201,7 @@ static json_int_t begin_late(server_amendment *amendment, const json_t *id, json
     begin_item(amendment, event, to);
     json_decref(event);
     const json_int_t place = place_of(amendment, id);
-    if (amend_says(item, "type", "message")) {
+    if (text_is(item, "type", "message")) {
         send_new(amendment,
                  json_pack("{s:s, s:O, s:I, s:i, s:{s:s, s:s, s:[]}}", "type", "response.content_part.added", "item_id", id,
                            "output_index", place, "content_index", 0, "part", "type", "output_text", "text", "",
@@ -217,13 +217,13 @@ static void end_inside(server_amendment *amendment, const json_t *ended, json_in
 {
     json_t *item = json_object_get(ended, "item");
     json_t *text = json_object_get(json_array_get(json_object_get(item, "content"), 0), "text");
-    if (amend_says(item, "type", "function_call")) {
+    if (text_is(item, "type", "function_call")) {
         send_new(amendment,
                  json_pack("{s:s, s:O, s:I, s:O, s:O}", "type", "response.function_call_arguments.done", "item_id",
                            json_object_get(item, "id"), "output_index", place, "name", json_object_get(item, "name"),
                            "arguments", json_object_get(item, "arguments")),
                  to);
-    } else if (amend_says(item, "type", "reasoning") && text) {
+    } else if (text_is(item, "type", "reasoning") && text) {
         send_new(amendment,
                  json_pack("{s:s, s:O, s:I, s:i, s:O}", "type", "response.reasoning_text.done", "item_id",
                            json_object_get(item, "id"), "output_index", place, "content_index", 0, "text", text),
@@ -246,12 +246,12 @@ static void send_rest(server_amendment *amendment, const json_t *ended, json_int
 
 static bool is_of_text(const json_t *event)
 {
-    return amend_says(event, "type", "response.output_text.delta") || amend_says(event, "type", "response.output_text.done");
+    return text_is(event, "type", "response.output_text.delta") || text_is(event, "type", "response.output_text.done");
 }
 
 static void send_of_item(server_amendment *amendment, json_t *event, json_t *to)
 {
-    const bool item_ends = amend_says(event, "type", "response.output_item.done");
+    const bool item_ends = text_is(event, "type", "response.output_item.done");
     json_t *part = json_object_get(event, "part");
     const json_int_t known = place_of(amendment, id_of(event));
     const json_int_t place = known >= 0 ? known : begin_late(amendment, id_of(event), to);
@@ -262,10 +262,10 @@ static void send_of_item(server_amendment *amendment, json_t *event, json_t *to)
     if (part && !json_object_get(part, "annotations")) {
         json_object_set_new(part, "annotations", json_array());
     }
-    if (part || is_of_text(event) || amend_says(event, "type", "response.reasoning_text.delta")) {
+    if (part || is_of_text(event) || text_is(event, "type", "response.reasoning_text.delta")) {
         json_object_set_new(event, "content_index", json_integer(0));
     }
-    if (amend_says(event, "type", "response.output_text.done")) {
+    if (text_is(event, "type", "response.output_text.done")) {
         send_rest(amendment, event, place, to);
     } else if (item_ends) {
         end_inside(amendment, event, place, to);
@@ -291,7 +291,7 @@ static void send_held(server_amendment *amendment, bool cut, json_t *to)
 static void begin(server_amendment *amendment, json_t *event, json_t *to)
 {
     json_t *response = json_object_get(event, "response");
-    const bool is_created = amend_says(event, "type", "response.created");
+    const bool is_created = text_is(event, "type", "response.created");
     if (amendment->begun && (is_created || !json_object_get(event, "prompt_progress"))) {
         return;
     }
@@ -321,7 +321,7 @@ void amend_responses_event(server_amendment *amendment, json_t *event, json_t *t
     const char *type = json_string_value(json_object_get(event, "type"));
     const size_t n = type ? strlen(type) : 0;
     if (json_object_get(event, "response")) {
-        if (amend_says(event, "type", "response.completed")) {
+        if (text_is(event, "type", "response.completed")) {
             end(amendment, event, to);
         } else {
             begin(amendment, event, to);
@@ -329,7 +329,7 @@ void amend_responses_event(server_amendment *amendment, json_t *event, json_t *t
     } else if (!type || !id_of(event)) { /* an error: there is no end */
         send_held(amendment, true, to);
         json_array_append(to, event);
-    } else if (amend_says(event, "type", "response.output_item.added")) {
+    } else if (text_is(event, "type", "response.output_item.added")) {
         begin_item(amendment, event, to);
     } else if (n > 5 && strcmp(type + n - 5, ".done") == 0) {
         amend_skip(amendment->given.text, event, "text");
@@ -337,7 +337,7 @@ void amend_responses_event(server_amendment *amendment, json_t *event, json_t *t
         skip_in_item(amendment, json_object_get(event, "item"));
         json_array_append(amendment->held, event);
     } else {
-        const bool is_thought = amend_says(event, "type", "response.reasoning_text.delta");
+        const bool is_thought = text_is(event, "type", "response.reasoning_text.delta");
         amend_skip_first(is_thought ? amendment->given.thought : amendment->given.text,
                          is_thought ? &amendment->thought_begun : &amendment->text_begun, 0, event, "delta");
         if (is_of_text(event)) {

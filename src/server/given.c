@@ -3,6 +3,8 @@
  */
 #include "server/given.h"
 
+#include "server/text.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -30,28 +32,9 @@ json_t *given_skip(const json_t *given, const json_t *text)
                  : json_incref((json_t *)(uintptr_t)text);
 }
 
-/* *joined: with more after it. between: what stands between two. */
-static void join(json_t **joined, const char *between, const json_t *more)
-{
-    if (json_string_length(more) == 0) {
-        return;
-    }
-    json_t *both = *joined ? json_sprintf("%s%s%s", json_string_value(*joined), between, json_string_value(more))
-                           : json_incref((json_t *)(uintptr_t)more);
-    json_decref(*joined);
-    *joined = both;
-}
-
-static bool has_type(const json_t *value, const char *type)
-{
-    const char *own = json_string_value(json_object_get(value, "type"));
-    return own && strcmp(own, type) == 0;
-}
-
 static bool is_assistant(const json_t *message)
 {
-    const char *role = json_string_value(json_object_get(message, "role"));
-    return role && strcmp(role, "assistant") == 0;
+    return text_is(message, "role", "assistant");
 }
 
 /* Text is in parts as llama.cpp's server joins them. */
@@ -60,14 +43,14 @@ static void add_content(given_parts *given, const json_t *content)
     size_t i;
     const json_t *part;
     if (json_is_string(content)) {
-        join(&given->text, "\n\n", content);
+        text_join(&given->text, "\n\n", content);
     }
     json_array_foreach(content, i, part)
     {
-        if (has_type(part, "thinking")) {
-            join(&given->thought, "", json_object_get(part, "thinking"));
+        if (text_is(part, "type", "thinking")) {
+            text_join(&given->thought, "", json_object_get(part, "thinking"));
         } else {
-            join(&given->text, "\n\n", json_object_get(part, "text"));
+            text_join(&given->text, "\n\n", json_object_get(part, "text"));
         }
     }
 }
@@ -79,8 +62,8 @@ given_parts given_of_messages(const json_t *messages)
     const json_t *last = n > 0 ? json_array_get(messages, n - 1) : NULL;
     if (is_assistant(last)) {
         add_content(&given, json_object_get(last, "content"));
-        join(&given.thought, "", json_object_get(last, "reasoning_content"));
-        join(&given.thought, "", json_object_get(last, "thinking"));
+        text_join(&given.thought, "", json_object_get(last, "reasoning_content"));
+        text_join(&given.thought, "", json_object_get(last, "thinking"));
     }
     return given;
 }
@@ -91,7 +74,7 @@ given_parts given_of_input(const json_t *input)
     const size_t n = json_array_size(input);
     size_t first = n;
     while (first > 0 && (is_assistant(json_array_get(input, first - 1)) ||
-                         has_type(json_array_get(input, first - 1), "reasoning"))) {
+                         text_is(json_array_get(input, first - 1), "type", "reasoning"))) {
         first--;
     }
     for (size_t i = first; i < n; i++) {
@@ -99,7 +82,7 @@ given_parts given_of_input(const json_t *input)
         if (is_assistant(item)) {
             add_content(&given, json_object_get(item, "content"));
         } else {
-            join(&given.thought, "", json_object_get(json_array_get(json_object_get(item, "content"), 0), "text"));
+            text_join(&given.thought, "", json_object_get(json_array_get(json_object_get(item, "content"), 0), "text"));
         }
     }
     return given;

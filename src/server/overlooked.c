@@ -25,12 +25,6 @@ api_form overlooked_api(const char *path)
     return API_NONE;
 }
 
-bool overlooked_is(const json_t *value, const char *type)
-{
-    const char *own = json_string_value(json_object_get(value, "type"));
-    return own && strcmp(own, type) == 0;
-}
-
 json_t *overlooked_own(const json_t *body, json_t **made)
 {
     *made = *made ? *made : json_copy((json_t *)(uintptr_t)body);
@@ -187,7 +181,7 @@ static void drop_no_system(api_form api, const json_t *body, json_t **made)
 static void forbid_thoughts(api_form api, const json_t *body, json_t **made)
 {
     json_t *said = json_object_get(body, "chat_template_kwargs");
-    if (api != API_MESSAGES || !overlooked_is(json_object_get(body, "thinking"), "disabled") ||
+    if (api != API_MESSAGES || !text_is(json_object_get(body, "thinking"), "type", "disabled") ||
         json_object_get(said, "enable_thinking")) {
         return;
     }

@@ -17,12 +17,7 @@
 /* *text: with more after it, as a paragraph of its own. */
 static void add_paragraph(json_t **text, const json_t *more)
 {
-    if (json_string_length(more) > 0) {
-        json_t *both = *text ? json_sprintf("%s\n\n%s", json_string_value(*text), json_string_value(more))
-                             : json_incref((json_t *)(uintptr_t)more);
-        json_decref(*text);
-        *text = both;
-    }
+    text_join(text, "\n\n", more);
 }
 
 /* Blocks of text, or one string. */
@@ -33,7 +28,7 @@ static hypura_status add_blocks(json_t **text, const json_t *content, hypura_err
     add_paragraph(text, content);
     json_array_foreach(content, i, block)
     {
-        if (!overlooked_is(block, "text")) {
+        if (!text_is(block, "type", "text")) {
             return hypura_fail(error, HYPURA_ERR_USAGE, "a document with anything but text in it is not served here");
         }
         add_paragraph(text, json_object_get(block, "text"));
@@ -43,10 +38,10 @@ static hypura_status add_blocks(json_t **text, const json_t *content, hypura_err
 
 static hypura_status add_source(json_t **text, const json_t *source, hypura_error *error)
 {
-    if (overlooked_is(source, "content")) {
+    if (text_is(source, "type", "content")) {
         return add_blocks(text, json_object_get(source, "content"), error);
     }
-    if (!overlooked_is(source, "text")) {
+    if (!text_is(source, "type", "text")) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "documents other than text are not served here");
     }
     add_paragraph(text, json_object_get(source, "data"));
@@ -82,15 +77,15 @@ static hypura_status change_block(const json_t *block, json_t **made, hypura_err
     json_t *text = NULL;
     json_t *inside = NULL;
     *made = NULL;
-    if (overlooked_is(block, "document")) {
+    if (text_is(block, "type", "document")) {
         add_paragraph(&text, json_object_get(block, "title"));
         add_paragraph(&text, json_object_get(block, "context"));
         status = add_source(&text, json_object_get(block, "source"), error);
-    } else if (overlooked_is(block, "search_result")) {
+    } else if (text_is(block, "type", "search_result")) {
         add_paragraph(&text, json_object_get(block, "title"));
         add_paragraph(&text, json_object_get(block, "source"));
         status = add_blocks(&text, json_object_get(block, "content"), error);
-    } else if (overlooked_is(block, "tool_result")) {
+    } else if (text_is(block, "type", "tool_result")) {
         status = change_blocks(json_object_get(block, "content"), &inside, error);
     }
     if (status == HYPURA_OK && text) {
@@ -147,17 +142,16 @@ static json_t *change_calls(const json_t *message)
 
 static bool is_untold(const json_t *item)
 {
-    return overlooked_is(item, "reasoning") && json_array_size(json_object_get(item, "content")) == 0;
+    return text_is(item, "type", "reasoning") && json_array_size(json_object_get(item, "content")) == 0;
 }
 
 /* Of /v1/responses. NULL: it goes as it is. */
 static json_t *change_item(const json_t *item)
 {
-    const char *role = json_string_value(json_object_get(item, "role"));
-    if (overlooked_is(item, "function_call") && lacks_arguments(item)) {
+    if (text_is(item, "type", "function_call") && lacks_arguments(item)) {
         return with_arguments(item);
     }
-    if (role && strcmp(role, "assistant") == 0 && !json_object_get(item, "type")) {
+    if (text_is(item, "role", "assistant") && !json_object_get(item, "type")) {
         json_t *made = json_copy((json_t *)(uintptr_t)item);
         json_object_set_new(made, "type", json_string("message"));
         return made;

@@ -5,6 +5,7 @@
 #define HYPURA_SERVER_OVERLOOKED_INTERNAL_H
 
 #include "server/overlooked.h"
+#include "server/text.h"
 
 typedef enum api_form {
     API_NONE = 0,
@@ -14,8 +15,6 @@ typedef enum api_form {
 } api_form;
 
 api_form overlooked_api(const char *path);
-/* Whether value[type] is this. */
-bool overlooked_is(const json_t *value, const char *type);
 /* *made: a copy of body, made here where there is none yet. Returns it. */
 json_t *overlooked_own(const json_t *body, json_t **made);
 
