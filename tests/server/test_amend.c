@@ -14,25 +14,13 @@
 
 #include <cmocka.h>
 
-static const amend_about about = {.model = "m:latest"};
+#include "quoted.h"
 
-/* With ' for ". */
-static json_t *parse(const char *text)
-{
-    char json[2048];
-    const size_t n = strlen(text);
-    assert_true(n < sizeof json);
-    for (size_t i = 0; i <= n; i++) {
-        json[i] = text[i] == '\'' ? '"' : text[i];
-    }
-    json_t *value = json_loads(json, 0, NULL);
-    assert_non_null(value);
-    return value;
-}
+static const amend_about about = {.model = "m:latest"};
 
 static server_amendment *open_for(const char *path, const char *request, const amend_about *of)
 {
-    json_t *body = parse(request);
+    json_t *body = quoted_parse(request);
     server_amendment *amendment = amend_open(path, body, body, of);
     json_decref(body);
     return amendment;
@@ -40,7 +28,7 @@ static server_amendment *open_for(const char *path, const char *request, const a
 
 static void assert_json(json_t *value, const char *wanted)
 {
-    json_t *other = parse(wanted);
+    json_t *other = quoted_parse(wanted);
     if (!json_equal(value, other)) {
         char *text = json_dumps(value, JSON_COMPACT);
         print_error("%s\nis not\n%s\n", text, wanted);
@@ -56,7 +44,7 @@ static json_t *amend_all(server_amendment *amendment, const char *const *events)
 {
     json_t *all = json_array();
     for (size_t i = 0; events[i]; i++) {
-        json_t *event = parse(events[i]);
+        json_t *event = quoted_parse(events[i]);
         json_t *amended = amend_event(amendment, event);
         json_array_extend(all, amended);
         json_decref(amended);
@@ -91,7 +79,7 @@ static void a_chat_is_gone_on_with(void **state)
 {
     (void)state;
     server_amendment *amendment = open_for("/v1/chat/completions", GIVEN, &about);
-    json_t *answer = parse("{'choices':[{'index':0,'message':{'content':'One, two, three'}},"
+    json_t *answer = quoted_parse("{'choices':[{'index':0,'message':{'content':'One, two, three'}},"
                            "{'index':1,'message':{'content':'Three','reasoning_content':'so'}}]}");
     amend_whole(amendment, answer);
     assert_json(answer, "{'choices':[{'index':0,'message':{'content':', three'}},"
@@ -127,7 +115,7 @@ static void probabilities_of_completions_have_their_form(void **state)
 {
     (void)state;
     server_amendment *amendment = open_for("/v1/completions", "{'prompt':'p','logprobs':2}", &about);
-    json_t *answer = parse("{'choices':[{'index':0,'text':'\xc3\xa9t\xc3\xa9 ok','logprobs':{'content':[" TOKEN("\xc3\xa9t\xc3\xa9", "-1.5") ","
+    json_t *answer = quoted_parse("{'choices':[{'index':0,'text':'\xc3\xa9t\xc3\xa9 ok','logprobs':{'content':[" TOKEN("\xc3\xa9t\xc3\xa9", "-1.5") ","
                            TOKEN(" ok", "-2.5") "]}},{'index':1,'logprobs':null}]}");
     amend_whole(amendment, answer);
     assert_json(answer, "{'choices':[{'index':0,'text':'\xc3\xa9t\xc3\xa9 ok','logprobs':{'tokens':['\xc3\xa9t\xc3\xa9',' ok'],"
@@ -183,10 +171,10 @@ static void a_message_is_gone_on_with(void **state)
 {
     (void)state;
     server_amendment *amendment = open_for("/v1/messages", GIVEN, &about);
-    json_t *answer = parse("{'content':[{'type':'text','text':'One, two, three'}],'stop_reason':'end_turn','stop_sequence':null}");
+    json_t *answer = quoted_parse("{'content':[{'type':'text','text':'One, two, three'}],'stop_reason':'end_turn','stop_sequence':null}");
     amend_whole(amendment, answer);
     assert_json(answer, "{'content':[{'type':'text','text':', three'}],'stop_reason':'end_turn','stop_sequence':null}");
-    answer = parse("{'content':[{'type':'text','text':'One, two'}],'stop_reason':'end_turn','stop_sequence':null}");
+    answer = quoted_parse("{'content':[{'type':'text','text':'One, two'}],'stop_reason':'end_turn','stop_sequence':null}");
     amend_whole(amendment, answer);
     assert_json(answer, "{'content':[],'stop_reason':'end_turn','stop_sequence':null}");
     amend_close(amendment);
@@ -206,7 +194,7 @@ static void a_message_tells_what_stopped_it(void **state)
                  {"{'content':[],'stop_reason':'tool_use','stop_sequence':null}",
                   "{'content':[],'stop_reason':'tool_use','stop_sequence':null}"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        json_t *answer = parse(cases[i].answer);
+        json_t *answer = quoted_parse(cases[i].answer);
         amend_whole(amendment, answer);
         assert_json(answer, cases[i].wanted);
     }
@@ -302,7 +290,7 @@ static void what_was_cut_is_incomplete(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         server_amendment *amendment = open_for("/v1/responses", cases[i].request, &cases[i].about);
-        json_t *answer = parse(cases[i].answer);
+        json_t *answer = quoted_parse(cases[i].answer);
         amend_whole(amendment, answer);
         const json_t *output = json_object_get(answer, "output");
         const char *wanted = cases[i].cut ? "incomplete" : "completed";

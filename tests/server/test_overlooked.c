@@ -11,25 +11,13 @@
 
 #include <cmocka.h>
 
+#include "quoted.h"
+
 #define CHAT_TOOLS                                                                                                     \
     "'tools':[{'type':'function','function':{'name':'a'}},{'type':'function','function':{'name':'b'}},"              \
     "{'type':'function','function':{'name':'c'}}]"
 #define FLAT_TOOLS "'tools':[{'type':'function','name':'a'},{'type':'web_search'},{'type':'function','name':'b'}]"
 #define OWN_TOOLS  "'tools':[{'name':'a','input_schema':{}},{'name':'b','input_schema':{}}]"
-
-/* With ' for ". */
-static json_t *parse(const char *text)
-{
-    char json[1024];
-    size_t n = strlen(text);
-    assert_true(n < sizeof json);
-    for (size_t i = 0; i <= n; i++) {
-        json[i] = text[i] == '\'' ? '"' : text[i];
-    }
-    json_t *value = json_loads(json, 0, NULL);
-    assert_non_null(value);
-    return value;
-}
 
 static void what_is_told_in_other_words(void **state)
 {
@@ -107,7 +95,7 @@ static void what_is_told_in_other_words(void **state)
         {"/tokenize", "{'content':'x','tool_choice':5}", NULL},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        json_t *body = parse(cases[i].body);
+        json_t *body = quoted_parse(cases[i].body);
         json_t *before = json_deep_copy(body);
         json_t *made;
         hypura_error error = {0};
@@ -115,7 +103,7 @@ static void what_is_told_in_other_words(void **state)
         assert_int_equal(overlooked_translate(cases[i].path, body, &made, &error), HYPURA_OK);
         assert_true(json_equal(body, before));
         if (cases[i].made) {
-            json_t *wanted = parse(cases[i].made);
+            json_t *wanted = quoted_parse(cases[i].made);
             assert_true(json_equal(made, wanted));
             json_decref(wanted);
         } else {
@@ -167,7 +155,7 @@ static void what_is_refused(void **state)
         {"/v1/embeddings", "{'dimensions':8}", "dimensions"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        json_t *body = parse(cases[i].body);
+        json_t *body = quoted_parse(cases[i].body);
         json_t *made;
         hypura_error error = {0};
         print_message("%s %s\n", cases[i].path, cases[i].body);
@@ -197,7 +185,7 @@ static void who_calls_tools(void **state)
         {"/tokenize", "{" CHAT_TOOLS "}", false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        json_t *body = parse(cases[i].body);
+        json_t *body = quoted_parse(cases[i].body);
         assert_int_equal(overlooked_calls_tools(cases[i].path, body), cases[i].calls);
         json_decref(body);
     }
