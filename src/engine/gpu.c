@@ -400,3 +400,14 @@ void hypura_gpus_close(hypura_gpus *gpus)
     }
     gpus->n = 0;
 }
+
+/* What was planned was taken when the model was opened; drivers take more for each new shape of graph. */
+void hypura_gpus_explain(const char *names, bool lost, hypura_error *error)
+{
+    if (error && strstr(error->message, "out of memory")) {
+        hypura_fail_prefix(error, "%s has no memory left, which another program may have taken: end that one, or try again with less --vram",
+                           names);
+    } else if (lost) {
+        hypura_fail_prefix(error, "%s is lost, of which the system's log may tell the reason: try again, or with --gpu none", names);
+    }
+}

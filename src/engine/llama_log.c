@@ -1,5 +1,5 @@
 /*
- * llama_log.c - see llama_log.h. What always holds: nothing is printed; the text kept is
+ * llama_log.c - see llama_log.h. What always holds: nothing is printed by us; the text kept is
  * terminated; the first error of a call is kept in preference to later ones,
  * because llama.cpp reports the cause first and what failed with it afterwards.
  */
@@ -18,6 +18,8 @@ static _Thread_local char errors[384];
 static _Thread_local size_t errors_bytes;
 static _Thread_local enum ggml_log_level last_level;
 static pthread_once_t installed = PTHREAD_ONCE_INIT;
+static ggml_log_callback other; /* who hears all of it too; NULL: nobody */
+static void *other_user;
 
 /* llama.cpp puts the name of its function before most messages. */
 static const char *skip_function_name(const char *text)
@@ -43,6 +45,9 @@ static void append(const char *text, size_t bytes)
 static void on_log(enum ggml_log_level level, const char *text, void *user)
 {
     (void)user;
+    if (other) {
+        other(level, text, other_user);
+    }
     const bool continues = level == GGML_LOG_LEVEL_CONT;
     if (!continues) {
         last_level = level;
@@ -74,6 +79,18 @@ static void install(void)
 void hypura_log_install(void)
 {
     pthread_once(&installed, install);
+}
+
+void hypura_log_share(void)
+{
+    ggml_log_callback now;
+    void *user;
+    llama_log_get(&now, &user);
+    if (now != on_log) {
+        other = now;
+        other_user = user;
+        llama_log_set(on_log, NULL);
+    }
 }
 
 void hypura_log_clear(void)

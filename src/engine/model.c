@@ -258,9 +258,8 @@ uint64_t hypura_model_resize(hypura_model *model, uint64_t held_bytes)
 enum { ABORTED = 2 }; /* libllama's code for what the abort callback ended */
 
 /* The pager knows best why a graph failed: the file, the offset, the reason. */
-static hypura_status compute_failed(hypura_model *model, int code, const char *what, uint32_t n, hypura_error *error)
+static hypura_status why_failed(const hypura_model *model, int code, const char *what, uint32_t n, hypura_error *error)
 {
-    model->lost = model->prepared.gpus.n > 0 && !hypura_shim_answers(model->ctx);
     if (model->pager) {
         hypura_status status = hypura_pager_take_error(model->pager, error);
         if (status != HYPURA_OK) {
@@ -275,12 +274,16 @@ static hypura_status compute_failed(hypura_model *model, int code, const char *w
                            "the context of %u tokens has no room for %u more: give it a larger one",
                            model->prepared.context.n_context, n);
     }
-    hypura_status status = code == GGML_STATUS_ALLOC_FAILED ? HYPURA_ERR_MEMORY : HYPURA_ERR_BACKEND;
-    status = hypura_log_fail(error, status, "llama.cpp failed to %s %u tokens (%d)", what, n, code);
-    /* What was planned was taken when the model was opened; drivers take more for each new shape of graph. */
-    if (error && model->prepared.gpus.n > 0 && strstr(error->message, "out of memory")) {
-        hypura_fail_prefix(error, "%s has no memory left, which another program may have taken: end that one, or try again with less --vram",
-                           model->prepared.plan->gpu);
+    return hypura_log_fail(error, code == GGML_STATUS_ALLOC_FAILED ? HYPURA_ERR_MEMORY : HYPURA_ERR_BACKEND,
+                           "llama.cpp failed to %s %u tokens (%d)", what, n, code);
+}
+
+static hypura_status compute_failed(hypura_model *model, int code, const char *what, uint32_t n, hypura_error *error)
+{
+    const hypura_status status = why_failed(model, code, what, n, error);
+    if (model->prepared.gpus.n > 0) {
+        model->lost = !hypura_shim_answers(model->ctx);
+        hypura_gpus_explain(model->prepared.plan->gpu, model->lost, error);
     }
     return status;
 }

@@ -128,8 +128,11 @@ void engine_describe_end(server_engine *engine, char *text, size_t capacity)
 {
     pthread_mutex_lock(&engine->lock);
     const int status = engine->wait_status;
+    hypura_live_record record;
     if (!engine->ended) {
         snprintf(text, capacity, "is running");
+    } else if (hypura_live_read(engine->live, &record) && record.state == HYPURA_LIVE_FAILED) {
+        snprintf(text, capacity, "failed: %s", record.error.message);
     } else if (WIFSIGNALED(status)) {
         snprintf(text, capacity, "was ended by signal %d", WTERMSIG(status));
     } else {
@@ -293,7 +296,7 @@ hypura_status engine_wait_ready(server_engine *engine, bool (*cancelled)(void *u
             if (engine_live(engine, &record) && record.state == HYPURA_LIVE_FAILED) {
                 return hypura_fail(error, record.error.status, "%s", record.error.message);
             }
-            char end[384];
+            char end[ENGINE_END_BYTES];
             engine_describe_end(engine, end, sizeof end);
             return hypura_fail(error, HYPURA_ERR_BACKEND, "%s cannot be loaded: its engine %s", engine->name, end);
         }

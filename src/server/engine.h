@@ -13,6 +13,9 @@
 #include "server/adapter_scale.h"
 #include "worker/live.h"
 
+/* Of what engine_describe_end writes: any message, and some words around it. */
+#define ENGINE_END_BYTES (sizeof(((hypura_error *)0)->message) + 64)
+
 typedef struct server_engine server_engine;
 
 typedef struct engine_options {
@@ -73,7 +76,7 @@ void engine_stop(server_engine *engine);
 const char *engine_socket(const server_engine *engine);
 /* Whether it ended; waits that long: a connection breaks off a moment before the process is seen to end. */
 bool engine_ends_within(server_engine *engine, uint64_t timeout_us);
-/* Why it ended: "was killed by signal 9". */
+/* Why it ended: "was ended by signal 9", "failed: " and its own words. ENGINE_END_BYTES take it whole. */
 void engine_describe_end(server_engine *engine, char *text, size_t capacity);
 bool engine_live(const server_engine *engine, hypura_live_record *record);
 int engine_pid(const server_engine *engine);

@@ -79,7 +79,7 @@ static void on_end(void *user)
     pthread_mutex_lock(&fleet->lock);
     member->ended = true;
     if (member->state == MEMBER_READY) {
-        char end[384];
+        char end[ENGINE_END_BYTES];
         engine_describe_end(member->engine, end, sizeof end);
         server_log(LOG_ERROR, "%s: its engine %s", member->entry->name, end);
         fleet->n_deaths++;

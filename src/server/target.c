@@ -118,7 +118,7 @@ void target_close(http_exchange *exchange, server_target *target)
 /* The engine's own end, where that is why a call failed. */
 static void explain(const server_target *target, hypura_error *error)
 {
-    char end[384];
+    char end[ENGINE_END_BYTES];
     const bool ours = error->status == HYPURA_ERR_CANCELLED || error->status == HYPURA_ERR_UNSUPPORTED;
     if (!ours && engine_ends_within(target->lease.engine, DEATH_US)) {
         engine_describe_end(target->lease.engine, end, sizeof end);

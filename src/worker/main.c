@@ -13,6 +13,7 @@
 #include "worker/control.h"
 #include "worker/defaults.h"
 #include "worker/live.h"
+#include "worker/lost.h"
 #include "worker/model.h"
 #include "worker/shim.h"
 
@@ -90,6 +91,7 @@ static int serve(hypura_worker_arguments *arguments, hypura_worker_model *model,
         return 2;
     }
     hypura_worker_model_offer(model);
+    hypura_lost_watch(control, model->prepared.plan->gpu);
     const int code = hypura_shim_server(words.n, words.words);
     json_decref(kept);
     if (model->error.status != HYPURA_OK) {

@@ -4,6 +4,7 @@
 #include "worker/model.h"
 
 #include "backend/backend.h"
+#include "engine/llama_log.h"
 #include "engine/speculation.h"
 #include "engine/trunk.h"
 
@@ -149,6 +150,7 @@ static struct llama_model *load_offered(hypura_worker_model *model)
     const char *draft = model->arguments->model.speculation.draft;
     struct llama_model *llama = NULL;
     hypura_load_lock();
+    hypura_log_share();
     hypura_status status = draft ? hypura_speculation_load(draft, &model->draft, &model->error) : HYPURA_OK;
     if (status == HYPURA_OK) {
         status = resident ? hypura_load_model(p->map, HYPURA_LOAD_RESIDENT, &p->gpus, p->plan->form, model->progress,

@@ -3,7 +3,12 @@
  */
 #include "worker/shim.h"
 
+#include "engine/llama_log.h"
+
+#include "llama.h"
+
 #include <cstdio>
+#include <dlfcn.h>
 #include <exception>
 
 /* Of llama.cpp's target llama-server-impl, which installs no header for it. */
@@ -16,5 +21,63 @@ int hypura_shim_server(int argc, char **argv)
     } catch (const std::exception &e) {
         std::fprintf(stderr, "hypura-engine: %s\n", e.what());
         return 1;
+    }
+}
+
+/* ---- libllama's own functions, watched ---------------------------------------------- */
+
+namespace
+{
+
+void (*silence)(const char *reason) = nullptr;
+
+template <typename Function> Function *next(const char *name)
+{
+    return reinterpret_cast<Function *>(dlsym(RTLD_NEXT, name));
+}
+
+void wait_for(llama_context *ctx)
+{
+    static const auto real = next<decltype(llama_synchronize)>("llama_synchronize");
+    if (!silence) {
+        real(ctx);
+        return;
+    }
+    try {
+        real(ctx);
+    } catch (const std::exception &e) {
+        silence(e.what());
+    }
+}
+
+} // namespace
+
+void hypura_shim_watch(void (*on_silence)(const char *reason))
+{
+    silence = on_silence;
+}
+
+extern "C" __attribute__((visibility("default"))) void llama_synchronize(llama_context *ctx)
+{
+    wait_for(ctx);
+}
+
+extern "C" __attribute__((visibility("default"))) int32_t llama_process(llama_context *ctx, llama_process_type type,
+                                                                      llama_batch_ext *batch)
+{
+    static const auto real = next<decltype(llama_process)>("llama_process");
+    if (!silence) {
+        return real(ctx, type, batch);
+    }
+    hypura_log_clear();
+    try {
+        const int32_t code = real(ctx, type, batch);
+        if (code < -1) {
+            wait_for(ctx); /* what failed otherwise is answered as it is */
+        }
+        return code;
+    } catch (const std::exception &) {
+        wait_for(ctx);
+        throw;
     }
 }

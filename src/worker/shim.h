@@ -1,5 +1,5 @@
 /*
- * shim.h - llama.cpp's server as one C function.
+ * shim.h - llama.cpp's server as one C function, and what it computes, watched.
  */
 #ifndef HYPURA_WORKER_SHIM_H
 #define HYPURA_WORKER_SHIM_H
@@ -10,6 +10,10 @@ extern "C" {
 
 /* Runs the server until it is told to end (SIGTERM); returns its exit code. No C++ exception leaves it. */
 int hypura_shim_server(int argc, char **argv);
+
+/* From here on on_silence is called, with what was thrown, where the server computed and a device cannot be waited for any
+ * more. It does not return. */
+void hypura_shim_watch(void (*on_silence)(const char *reason));
 
 #ifdef __cplusplus
 }

@@ -131,6 +131,9 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
     }
     if (standin_index(backend->device) == standin_wrong.lost_device && standin_wrong.lose_after > 0 && --standin_wrong.lose_after == 0) {
         standin_lost = standin_wrong.stays_lost;
+        if (standin_wrong.losing_aborts) {
+            standin_abort();
+        }
         standin_throw("standin: device lost on purpose");
     }
     standin_counted.n_graphs_of[standin_index(backend->device)]++;

@@ -52,6 +52,8 @@ typedef struct standin_faults {
     int      lose_after;      /* graphs until a device is lost, which throws; 0: never */
     int      lost_device;     /* which: 0 or 1; its own graphs alone are counted */
     bool     stays_lost;      /* then whoever waits for it, or frees what lies there, ends the process, as with CUDA */
+    bool     losing_aborts;   /* it is told as CUDA's backend does: an error is logged, and the process ends */
+    bool     waiting_throws;  /* whoever waits for it is told as by Vulkan's, and nothing ends the process */
     int      abort_after;     /* graphs until one would end the process, as CUDA's backend does; 0: never */
 } standin_faults;
 

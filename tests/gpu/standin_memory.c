@@ -115,10 +115,18 @@ int standin_index(ggml_backend_dev_t device)
     return (int)(intptr_t)device->context;
 }
 
+void standin_abort(void)
+{
+    GGML_LOG_ERROR("Standin error: lost on purpose\n");
+    GGML_ABORT("Standin error");
+}
+
 void standin_need(void)
 {
-    if (standin_lost) {
-        GGML_ABORT("standin: the device is lost");
+    if (standin_lost && standin_wrong.waiting_throws) {
+        standin_throw("standin: waiting for a device lost on purpose");
+    } else if (standin_lost) {
+        standin_abort();
     }
 }
 

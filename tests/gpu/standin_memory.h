@@ -12,6 +12,8 @@ extern bool           standin_lost; /* since a device was lost that stays so */
 
 /* Which of the two it is. */
 int standin_index(ggml_backend_dev_t device);
+/* As CUDA's backend does where its driver refuses something. */
+_Noreturn void standin_abort(void);
 /* Ends the process when it is lost. */
 void standin_need(void);
 

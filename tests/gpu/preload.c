@@ -1,0 +1,45 @@
+/*
+ * preload.c - the devices that stand for GPUs, for programs: loaded before them (LD_PRELOAD), they know "Standin0". When the
+ * file that $STANDIN_LOSE names appears, the first program that computes there removes it and loses the device, for good;
+ * what is in it says how: "aborts", as CUDA's backend ends a process, or "throws", as Vulkan's reports it.
+ */
+#include "standin_memory.h"
+
+#include "ggml-impl.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define LOOK_US 2000
+
+static void *lose(void *file)
+{
+    for (;;) {
+        char how[16] = "";
+        (void)usleep(LOOK_US);
+        FILE *in = standin_counted.n_graphs > 0 ? fopen(file, "r") : NULL;
+        if (in) {
+            const bool read = fscanf(in, "%15s", how) == 1;
+            (void)fclose(in);
+            if (read && unlink(file) == 0) {
+                const bool aborts = strcmp(how, "aborts") == 0;
+                standin_set_faults(&(standin_faults){
+                    .lose_after = 1, .stays_lost = true, .losing_aborts = aborts, .waiting_throws = !aborts});
+                return NULL;
+            }
+        }
+    }
+}
+
+__attribute__((constructor)) static void begin(void)
+{
+    pthread_t thread;
+    char *file = getenv("STANDIN_LOSE");
+    standin_register();
+    if (file && pthread_create(&thread, NULL, lose, file) == 0) {
+        (void)pthread_detach(thread);
+    }
+}
