@@ -296,6 +296,13 @@ typedef enum hypura_form {
 /* "file", "repacked", "output". */
 HYPURA_API const char *hypura_form_name(hypura_form form);
 
+/* As what the numbers of the KV cache are kept, which is of a type by itself for keys and for values. Smaller ones leave more
+ * memory to weights, and change the answer as the same types do in llama.cpp. */
+typedef struct hypura_kv_cache {
+    const char *type_k; /* one of hypura_kv_cache_types; NULL: "f16" */
+    const char *type_v;
+} hypura_kv_cache;
+
 typedef struct hypura_plan {
     hypura_mode mode;
     int         n_threads; /* that compute on the host */
@@ -303,6 +310,7 @@ typedef struct hypura_plan {
     uint64_t memory_bytes;  /* limit on everything the model takes; 0 when only weights were limited */
     uint64_t weights_bytes; /* all weights held at once: resident + pinned + pools + ring */
     uint64_t kv_bytes;
+    hypura_kv_cache kv_cache; /* its types, never NULL */
     uint64_t compute_bytes;
     uint64_t overhead_bytes; /* vocabulary, queues, staging, a draft model, adapters */
     uint64_t draft_bytes;    /* of these, for speculation: see hypura_speculation */
@@ -399,6 +407,9 @@ typedef struct hypura_speculation {
  * text itself. They are asked in this order, the draft model last. */
 HYPURA_API const char *const *hypura_speculation_types(void);
 
+/* Names of types for the KV cache, ggml's; ends with NULL. */
+HYPURA_API const char *const *hypura_kv_cache_types(void);
+
 /* A LoRA adapter in a GGUF, as llama.cpp's convert_lora_to_gguf.py makes them: what its matrices make of a weight's input is
  * added to what the weight makes of it, times scale (and the adapter's own alpha by its rank). The weights stay as they are,
  * so that they are paged as ever; adapters are held whole, beside them. */
@@ -416,6 +427,7 @@ typedef struct hypura_model_options {
     uint64_t    memory_bytes;  /* limit on everything; 0: chosen from what is free */
     uint64_t    weights_bytes; /* limit on weights alone; 0: none */
     uint32_t    n_context;     /* 0: 4096 or the model's own, whichever is less */
+    hypura_kv_cache kv_cache;
     uint32_t    n_ubatch;      /* tokens computed together at most; 0: 512, or 2048 for experts over a GPU */
     int         n_threads;     /* 0: one for each core */
     bool        force_paging;  /* page even where all weights fit (tests, benchmarks) */

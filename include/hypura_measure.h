@@ -47,6 +47,7 @@ typedef struct hypura_verify_options {
     const hypura_adapter *adapters; /* on both sides. Plain libllama is also asked without them: where no logit differs then,
                                      * they were not applied, and the comparison fails */
     int             n_adapters;
+    hypura_kv_cache kv_cache;   /* on both sides */
     const uint64_t *weights_bytes; /* budgets; NULL: floor, 25, 50 and 100 % of the weights; over a GPU: none */
     int             n_weights;
     const char     *gpu;        /* as in hypura_model_options; both sides use it */
@@ -191,6 +192,7 @@ typedef struct hypura_bench_options {
     const char     *path;
     const hypura_adapter *adapters; /* in all series */
     int             n_adapters;
+    hypura_kv_cache kv_cache;   /* in all series */
     const uint64_t *memory_bytes; /* one cell for each limit on everything */
     int             n_memory;
     const uint64_t *weights_bytes; /* and for each limit on weights; neither: one cell, chosen from what is free */

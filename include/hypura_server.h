@@ -41,6 +41,7 @@ typedef struct hypura_server_options {
     uint64_t weights_bytes; /* limit on the weights of each model; 0: none */
     double weights_percent; /* the same, of the model's files; 0: none */
     uint32_t n_context;     /* tokens of one conversation; 0: 4096 or the model's own, whichever is less */
+    hypura_kv_cache kv_cache;
     uint32_t n_ubatch;      /* tokens of a prompt computed together at most; 0: as in hypura_model_options */
     uint32_t n_parallel;    /* conversations that a model computes together; 0: 4 */
     int n_threads;          /* 0: one for each core */

@@ -114,6 +114,8 @@ static json_t *cell_json(const hypura_bench_cell *cell)
     hypura_json_integer(&object, "memory_bytes", cell->memory_bytes);
     hypura_json_text(&object, "mode", hypura_mode_name(cell->plan.mode));
     hypura_json_integer(&object, "ubatch", cell->plan.n_ubatch);
+    hypura_json_text(&object, "cache_type_k", cell->plan.kv_cache.type_k);
+    hypura_json_text(&object, "cache_type_v", cell->plan.kv_cache.type_v);
     if (cell->plan.gpu[0]) {
         hypura_json_text(&object, "gpu", cell->plan.gpu);
         hypura_json_integer(&object, "gpu_layers", (uint64_t)cell->plan.n_gpu_layers);
@@ -291,6 +293,10 @@ static void print_notes(const hypura_bench_report *report)
                                      cell->series[s].note);
             }
         }
+    }
+    const hypura_kv_cache *kv_cache = &report->cells[0].plan.kv_cache;
+    if (strcmp(kv_cache->type_k, "f16") != 0 || strcmp(kv_cache->type_v, "f16") != 0) {
+        hypura_output_printf("the KV cache kept keys as %s and values as %s, in all series\n", kv_cache->type_k, kv_cache->type_v);
     }
     if (report->parallel > 1) {
         hypura_output_printf("%u sequences were decoded together: speeds are of all of them, and what is given for a token is "

@@ -119,6 +119,7 @@ static hypura_status bench(bench_arguments *arguments, const hypura_environment 
         const hypura_model_options model = {.path = wanted->path,
                                             .adapters = wanted->adapters,
                                             .n_adapters = wanted->n_adapters,
+                                            .kv_cache = wanted->kv_cache,
                                             .gpu = wanted->gpu,
                                             .n_ubatch = wanted->ubatch,
                                             .cache_dir = wanted->cache_dir};
@@ -165,6 +166,8 @@ int hypura_command_bench(const hypura_environment *environment, int argc, char *
          .to.vrams = &arguments.vram},
         hypura_option_gpu_misses(&arguments.gpu_misses),
         hypura_option_lora(&arguments.adapters),
+        hypura_option_cache_type_k(&wanted->kv_cache),
+        hypura_option_cache_type_v(&wanted->kv_cache),
         {"baseline", NULL, "also plain llama.cpp, mapping the file, under the same limit", HYPURA_OPTION_FLAG,
          .to.flag = &wanted->baseline},
         {"resident", NULL, "what Hypura costs where everything fits, against plain llama.cpp", HYPURA_OPTION_FLAG,

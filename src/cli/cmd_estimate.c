@@ -58,6 +58,8 @@ int hypura_command_estimate(const hypura_environment *environment, int argc, cha
         hypura_option_vram(&vram),
         hypura_option_lora(&adapters),
         hypura_option_context(&wanted.n_context),
+        hypura_option_cache_type_k(&wanted.kv_cache),
+        hypura_option_cache_type_v(&wanted.kv_cache),
         hypura_option_ubatch(&wanted.n_ubatch),
         hypura_option_threads(&wanted.n_threads),
         hypura_option_json(&json),

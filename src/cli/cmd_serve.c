@@ -188,6 +188,8 @@ int hypura_command_serve(const hypura_environment *environment, int argc, char *
          .to.size = &server->memory_bytes},
         hypura_option_weights(&serve.weights),
         hypura_option_context(&server->n_context),
+        hypura_option_cache_type_k(&server->kv_cache),
+        hypura_option_cache_type_v(&server->kv_cache),
         hypura_option_ubatch(&server->n_ubatch),
         hypura_option_draft(&serve.speculation),
         hypura_option_spec_type(&serve.speculation),

@@ -127,7 +127,9 @@ static hypura_status verify(hypura_verify_options *wanted, const hypura_budget_l
     const hypura_model_options model = {.path = wanted->path,
                                         .adapters = wanted->adapters,
                                         .n_adapters = wanted->n_adapters,
-                                        .gpu = wanted->gpu, .cache_dir = wanted->cache_dir};
+                                        .kv_cache = wanted->kv_cache,
+                                        .gpu = wanted->gpu,
+                                        .cache_dir = wanted->cache_dir};
     hypura_verify_report report = {.identical = false};
     hypura_progress progress;
     hypura_status status = hypura_interrupt_open(error);
@@ -182,6 +184,8 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
          HYPURA_OPTION_VRAMS, .to.vrams = &vram},
         hypura_option_gpu_misses(&gpu_misses),
         hypura_option_lora(&adapters),
+        hypura_option_cache_type_k(&wanted.kv_cache),
+        hypura_option_cache_type_v(&wanted.kv_cache),
         {"prompt-tokens", "N,...", "lengths of the prompts (default: 1,7,64)", HYPURA_OPTION_UNSIGNEDS,
          .to.unsigneds = &prompts, .min = 1, .max = INT32_MAX},
         {"ubatch", "N,...", "tokens computed together at most (default: as run does)", HYPURA_OPTION_UNSIGNEDS,

@@ -84,6 +84,28 @@ hypura_option hypura_option_context(uint32_t *n_context)
                            .also = "-c --ctx-size"};
 }
 
+hypura_option hypura_option_cache_type_k(hypura_kv_cache *kv_cache)
+{
+    return (hypura_option){"cache-type-k",
+                           "TYPE",
+                           "numbers of the KV cache, keys: f16, q8_0, q4_0 ... (default: f16)",
+                           HYPURA_OPTION_CHOICE,
+                           .to.string = &kv_cache->type_k,
+                           .choices = hypura_kv_cache_types(),
+                           .also = "-ctk"};
+}
+
+hypura_option hypura_option_cache_type_v(hypura_kv_cache *kv_cache)
+{
+    return (hypura_option){"cache-type-v",
+                           "TYPE",
+                           "the same, values; q8_0 of both takes half the memory",
+                           HYPURA_OPTION_CHOICE,
+                           .to.string = &kv_cache->type_v,
+                           .choices = hypura_kv_cache_types(),
+                           .also = "-ctv"};
+}
+
 hypura_option hypura_option_ubatch(uint32_t *n_ubatch)
 {
     return (hypura_option){"ubatch",

@@ -58,6 +58,8 @@ hypura_option hypura_option_json(bool *json);
 hypura_option hypura_option_memory(uint64_t *bytes);
 hypura_option hypura_option_weights(hypura_budget *budget);
 hypura_option hypura_option_context(uint32_t *n_context);
+hypura_option hypura_option_cache_type_k(hypura_kv_cache *kv_cache);
+hypura_option hypura_option_cache_type_v(hypura_kv_cache *kv_cache);
 hypura_option hypura_option_ubatch(uint32_t *n_ubatch);
 hypura_option hypura_option_lora(hypura_adapter_list *adapters);
 hypura_option hypura_option_gpu(const char **gpu);

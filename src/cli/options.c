@@ -395,7 +395,7 @@ static const struct {
     {"--control-vector --control-vector-scaled", "not there yet"},
     {"-dev --device -mg --main-gpu -ts --tensor-split -sm --split-mode", "--gpu names GPUs, --vram 4G+8G limits each"},
     {"-fa --flash-attn", "flash attention is used wherever the model and the device have it"},
-    {"-ctk --cache-type-k -ctv --cache-type-v", "the KV cache is of 16 bits; --context N makes it smaller"},
+    {"-ctkd --cache-type-k-draft -ctvd --cache-type-v-draft", "a draft's KV cache is f16"},
     {"-b --batch-size", "--ubatch N is how many tokens of a prompt are computed together"},
     {"-v --verbose --perf", "statistics are always told on standard error, and run --stats-json FILE has all of them"},
     {"--format", "run --json-schema {} makes answers JSON"},

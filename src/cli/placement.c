@@ -8,6 +8,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 typedef struct sentence {
     char text[320];
@@ -35,6 +36,16 @@ static void say_size(sentence *line, uint64_t bytes, const char *name)
     if (bytes > 0) {
         say(line, "%s%s %s", line->listing ? ", " : "", hypura_output_size(bytes), name);
         line->listing = true;
+    }
+}
+
+/* Of the KV cache, where they are not what everybody expects. */
+static void say_types(sentence *line, const hypura_plan *plan)
+{
+    const char *k = plan->kv_cache.type_k;
+    const char *v = plan->kv_cache.type_v;
+    if (strcmp(k, "f16") != 0 || strcmp(v, "f16") != 0) {
+        say(line, strcmp(k, v) == 0 ? " in %s" : " in %s and %s", k, v);
     }
 }
 
@@ -103,6 +114,7 @@ void hypura_placement_describe(const hypura_plan *plan, void (*print)(const char
     }
     say_size(&line, plan->weights_bytes, "weights");
     say_size(&line, plan->kv_bytes, "KV cache");
+    say_types(&line, plan);
     say_size(&line, plan->compute_bytes, "compute");
     say_size(&line, plan->draft_bytes, "draft");
     say_size(&line, plan->adapter_bytes, "adapters");
@@ -221,6 +233,8 @@ json_t *hypura_placement_json(const char *path, const hypura_plan *plan)
     hypura_json_integer(&object, "memory_bytes", plan->memory_bytes);
     hypura_json_integer(&object, "weights_bytes", plan->weights_bytes);
     hypura_json_integer(&object, "kv_bytes", plan->kv_bytes);
+    hypura_json_text(&object, "cache_type_k", plan->kv_cache.type_k);
+    hypura_json_text(&object, "cache_type_v", plan->kv_cache.type_v);
     hypura_json_integer(&object, "compute_bytes", plan->compute_bytes);
     hypura_json_integer(&object, "ubatch", plan->n_ubatch);
     hypura_json_integer(&object, "threads", (uint64_t)plan->n_threads);

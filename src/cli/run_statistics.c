@@ -291,6 +291,8 @@ hypura_status hypura_run_statistics_write(const hypura_run_report *report, const
     hypura_json_integer(&object, "drafted_tokens", totals->n_drafted);
     hypura_json_integer(&object, "accepted_tokens", totals->n_accepted);
     hypura_json_real(&object, "draft_s", totals->draft_s);
+    hypura_json_text(&object, "cache_type_k", plan->kv_cache.type_k);
+    hypura_json_text(&object, "cache_type_v", plan->kv_cache.type_v);
     hypura_json_integer(&object, "draft_bytes", plan->draft_bytes);
     hypura_json_integer(&object, "adapter_bytes", plan->adapter_bytes);
     hypura_json_real(&object, "answer_bytes_read_per_token", ratio((double)totals->bytes_read, (double)totals->tokens));

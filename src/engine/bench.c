@@ -285,6 +285,8 @@ static hypura_bench_task base_task(const bench *b)
         task.adapter_scales[i] = o->adapters[i].scale;
     }
     task.n_adapters = o->n_adapters;
+    snprintf(task.type_k, sizeof(task.type_k), "%s", o->kv_cache.type_k ? o->kv_cache.type_k : "");
+    snprintf(task.type_v, sizeof(task.type_v), "%s", o->kv_cache.type_v ? o->kv_cache.type_v : "");
     return task;
 }
 
@@ -353,6 +355,7 @@ static hypura_status plan_cell(bench *b, hypura_bench_cell *cell, const hypura_m
     wanted.path = b->options->path;
     wanted.adapters = b->options->adapters; /* checked with the first cell */
     wanted.n_adapters = b->options->n_adapters;
+    wanted.kv_cache = b->options->kv_cache;
     wanted.n_context = b->report->prompt_tokens + 2 * b->report->tokens;
     wanted.n_ubatch = b->options->ubatch;
     wanted.n_threads = b->options->n_threads;

@@ -9,6 +9,7 @@
 #ifndef HYPURA_ENGINE_BENCH_H
 #define HYPURA_ENGINE_BENCH_H
 
+#include "engine/kv_cache.h"
 #include "hypura_measure.h"
 
 #define HYPURA_BENCH_PATH 4096
@@ -23,6 +24,8 @@ typedef struct hypura_bench_task {
     char adapters[HYPURA_MAX_ADAPTERS][HYPURA_BENCH_PATH];
     float adapter_scales[HYPURA_MAX_ADAPTERS];
     int n_adapters;
+    char type_k[HYPURA_KV_CACHE_NAME]; /* "": the default */
+    char type_v[HYPURA_KV_CACHE_NAME];
     char timeline[HYPURA_BENCH_PATH]; /* file for that of the last token; "": none */
     uint64_t vram_bytes;
     uint64_t gpu_vram_bytes[HYPURA_MAX_GPUS];

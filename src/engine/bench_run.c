@@ -260,6 +260,8 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
                                           .weights_bytes = task->weights_bytes,
                                           .n_context = task->n_prompt + 2 * task->n_tokens,
                                           .n_ubatch = task->n_ubatch,
+                                          .kv_cache = {.type_k = task->type_k[0] ? task->type_k : NULL,
+                                                       .type_v = task->type_v[0] ? task->type_v : NULL},
                                           .n_threads = task->n_threads,
                                           .force_paging = task->force_paging,
                                           .plain = task->plain,

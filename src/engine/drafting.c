@@ -76,6 +76,7 @@ static hypura_status open_context(hypura_drafting *d, hypura_error *error)
     hypura_context_options options = d->model->prepared.context;
     options.n_outputs = 1;
     options.n_adapters = 0;
+    options.kv_cache = (hypura_kv_cache){.type_k = NULL}; /* a worse guess costs more than its small cache */
     options.sends_weights = false;
     options.on_node = NULL;
     options.on_node_user = NULL;

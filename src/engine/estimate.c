@@ -10,6 +10,7 @@
 #include "engine/experience.h"
 #include "engine/form_choice.h"
 #include "engine/gpu.h"
+#include "engine/kv_cache.h"
 #include "engine/llama_shim.h"
 #include "engine/speculation.h"
 #include "engine/survey.h"
@@ -65,7 +66,10 @@ static hypura_status check_options(const hypura_model_options *options, hypura_e
         return hypura_fail(error, HYPURA_ERR_USAGE, "%d threads: pass 1 to %d, or 0 for one per core",
                            options->n_threads, GGML_MAX_N_THREADS);
     }
-    const hypura_status status = hypura_adapters_check(options->adapters, options->n_adapters, error);
+    hypura_status status = hypura_adapters_check(options->adapters, options->n_adapters, error);
+    if (status == HYPURA_OK) {
+        status = hypura_kv_cache_check(&options->kv_cache, error);
+    }
     if (status != HYPURA_OK) {
         return status;
     }
@@ -172,6 +176,7 @@ static hypura_status solve(const demand *asked, const hypura_survey *survey, uin
     }
     if (status == HYPURA_OK) {
         prepared->plan->n_threads = n_threads;
+        prepared->plan->kv_cache = hypura_kv_cache_named(&options->kv_cache);
         prepared->plan->adapter_bytes = survey->adapter_bytes;
     }
     if (status == HYPURA_OK && options->plain) {
@@ -380,6 +385,7 @@ static hypura_status prepare(demand *wanted, const hypura_profile *given, uint32
     *context = (hypura_context_options){
         .n_context = options->n_context,
         .n_ubatch = options->n_ubatch,
+        .kv_cache = options->kv_cache,
         .n_threads = 1 /* until the profile tells */,
         .adapters = options->adapters,
         .n_adapters = options->n_adapters};

@@ -10,6 +10,7 @@
 #include "engine/adapters.h"
 #include "engine/llama_shim.h"
 #include "engine/llama_log.h"
+#include "engine/kv_cache.h"
 #include "io/files.h"
 #include "os/os.h"
 #include "pager/repack.h"
@@ -179,6 +180,8 @@ hypura_status hypura_load_context(struct llama_model *model, const hypura_contex
     params.n_ubatch = options->n_ubatch;
     params.n_seq_max = options->n_sequences > 0 ? options->n_sequences : 1;
     params.kv_unified = options->one_cache;
+    params.type_k = hypura_kv_cache_type(options->kv_cache.type_k);
+    params.type_v = hypura_kv_cache_type(options->kv_cache.type_v);
     /* Every token that an encoder reads is an output. */
     params.n_outputs_max = llama_model_has_encoder(model) ? options->n_ubatch : options->n_outputs;
     params.n_threads = options->n_threads;

@@ -45,6 +45,7 @@ typedef struct hypura_context_options {
     bool one_cache;       /* of all sequences: llama.cpp computes their tokens in one piece */
     uint32_t n_ubatch;
     uint32_t n_outputs; /* rows of logits at most in one ubatch */
+    hypura_kv_cache kv_cache; /* checked before, see kv_cache.h */
     int n_threads;
     bool sends_weights; /* prompts of layers that the host holds are computed on a GPU: other bits than without */
     ggml_backend_sched_eval_callback on_node; /* NULL: none; one makes libllama cut its graphs */

@@ -40,6 +40,7 @@ typedef struct engine_options {
     hypura_gpu_misses gpu_misses;
     uint64_t io_limit_bytes_per_s;
     uint32_t n_context;
+    hypura_kv_cache kv_cache;
     uint32_t n_batch; /* 0: the default */
     uint32_t n_parallel;
     int n_threads;

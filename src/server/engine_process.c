@@ -71,6 +71,8 @@ void engine_words_common(const engine_options *options, engine_words *to)
     add_number(to, "--weights", options->weights_bytes);
     add_number(to, "--reserve", options->reserve_bytes);
     add_number(to, "--context", options->n_context);
+    engine_words_add(to, "--cache-type-k", options->kv_cache.type_k);
+    engine_words_add(to, "--cache-type-v", options->kv_cache.type_v);
     add_number(to, "--batch", options->n_batch);
     add_number(to, "--parallel", options->n_parallel);
     add_number(to, "--threads", (uint64_t)options->n_threads);

@@ -17,6 +17,8 @@
 
 #define SERVER_BATCH 2048 /* tokens that llama.cpp's server hands over at once, unless it is told */
 #define OPTION_ADAPTER 256
+#define OPTION_TYPE_K 257
+#define OPTION_TYPE_V 258
 #define MAX_CONTEXTS 10   /* an answer takes that many at most, unless its request says how long it may be */
 
 static bool parse_unsigned(const char *text, uint32_t *value)
@@ -84,6 +86,12 @@ static bool take(int option, const char *value, hypura_worker_arguments *to)
         to->adapter = (hypura_adapter){.path = value, .scale = 1.0f};
         to->model.adapters = &to->adapter;
         to->model.n_adapters = 1;
+        return true;
+    case OPTION_TYPE_K:
+        to->model.kv_cache.type_k = value;
+        return true;
+    case OPTION_TYPE_V:
+        to->model.kv_cache.type_v = value;
         return true;
     case 'T':
         to->template = value;
@@ -165,6 +173,8 @@ hypura_status hypura_worker_parse(int argc, char **argv, hypura_worker_arguments
         {"slots", required_argument, NULL, 'f'},
         {"projector", required_argument, NULL, 'p'},
         {"adapter", required_argument, NULL, OPTION_ADAPTER},
+        {"cache-type-k", required_argument, NULL, OPTION_TYPE_K},
+        {"cache-type-v", required_argument, NULL, OPTION_TYPE_V},
         {"chat-template", required_argument, NULL, 'T'},
         {"defaults", required_argument, NULL, 'D'},
         {"io-engine", required_argument, NULL, 'i'},
@@ -288,6 +298,12 @@ void hypura_worker_server_words(const hypura_worker_arguments *arguments, const 
     hypura_worker_add_text(words, "--host", arguments->socket);
     add_number(words, "--ctx-size", context->n_context);
     add_number(words, "--parallel", context->n_sequences);
+    if (context->kv_cache.type_k) {
+        hypura_worker_add_text(words, "--cache-type-k", context->kv_cache.type_k);
+    }
+    if (context->kv_cache.type_v) {
+        hypura_worker_add_text(words, "--cache-type-v", context->kv_cache.type_v);
+    }
     if (context->n_ubatch > SERVER_BATCH) { /* which it is cut to else */
         add_number(words, "--batch-size", context->n_ubatch);
     }

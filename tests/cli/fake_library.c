@@ -66,6 +66,12 @@ const char *const *hypura_speculation_types(void)
     return types;
 }
 
+const char *const *hypura_kv_cache_types(void)
+{
+    static const char *const types[] = {"f16", "q8_0", "q4_0", NULL};
+    return types;
+}
+
 const char *hypura_budget_reason_name(hypura_budget_reason reason)
 {
     return reason == HYPURA_BUDGET_SQUEEZE ? "squeeze" : "fixed";
@@ -243,6 +249,8 @@ hypura_status hypura_estimate(const hypura_model_options *options, hypura_plan *
         .weights_bytes = options->weights_bytes,
         .ram_limit_bytes = (uint64_t)16 << 30,
         .kv_bytes = (uint64_t)options->n_context * 1024,
+        .kv_cache = {options->kv_cache.type_k ? options->kv_cache.type_k : "f16",
+                     options->kv_cache.type_v ? options->kv_cache.type_v : "f16"},
         .resident_bytes = 5904,
         .pool_bytes = 4608,
         .n_ubatch = options->n_ubatch ? options->n_ubatch : 512,

@@ -160,7 +160,11 @@ hypura_status hypura_bench(const hypura_bench_options *options, hypura_bench_rep
         uint64_t bytes = memory ? options->memory_bytes[i] : options->weights_bytes[i - options->n_memory];
         cell->weights_bytes = bytes;
         cell->memory_bytes = memory ? bytes : bytes + 1000;
-        cell->plan = (hypura_plan){.mode = HYPURA_MODE_EXPERTS, .resident_bytes = bytes / 4, .pool_bytes = bytes / 2};
+        cell->plan = (hypura_plan){.mode = HYPURA_MODE_EXPERTS,
+                                     .kv_cache = {options->kv_cache.type_k ? options->kv_cache.type_k : "f16",
+                                                  options->kv_cache.type_v ? options->kv_cache.type_v : "f16"},
+                                     .resident_bytes = bytes / 4,
+                                     .pool_bytes = bytes / 2};
         cell->n_series = options->baseline ? 3 : 1;
         cell->decode_baseline = options->baseline ? 1 : -1;
         cell->prefill_baseline = options->baseline ? 2 : -1;

@@ -196,7 +196,7 @@ static void test_bench_json(void **state)
 {
     (void)state;
     process run = RUN("bench", "moe.gguf", "--memory", "2M", "--weights", "4M,1M", "--baseline", "--tokens=7",
-                      "--parallel=5", "--ubatch=9", "--io-engine=pool", "--json");
+                      "--parallel=5", "--ubatch=9", "--io-engine=pool", "-ctv", "q8_0", "--json");
     driver_expect(&run, 0, NULL, NULL);
     json_t *object = driver_object(run.output, "machine model model_bytes tokens prompt_tokens parallel ubatch runs threads "
                                                "io_engine io_limit_bytes_per_s route emulated_recall cells");
@@ -212,6 +212,8 @@ static void test_bench_json(void **state)
         const json_t *hypura = json_object_get(cell, "hypura");
         const json_t *baseline = json_object_get(cell, "baseline");
         assert_int_equal(driver_integer(cell, "weights_bytes"), limits[i]);
+        assert_string_equal(driver_string(cell, "cache_type_k"), "f16");
+        assert_string_equal(driver_string(cell, "cache_type_v"), "q8_0");
         assert_true(driver_real(hypura, "decode_tok_s") > driver_real(json_object_get(hypura, "min"), "decode_tok_s"));
         assert_true(driver_real(hypura, "decode_tok_s") < driver_real(json_object_get(hypura, "max"), "decode_tok_s"));
         assert_true(driver_real(hypura, "bound_share") == 0.8);
@@ -368,7 +370,7 @@ static void test_estimate_json(void **state)
     process run = RUN("estimate", "moe.gguf", "--memory", "3G", "--context", "128", "--json");
     driver_expect(&run, 0, NULL, NULL);
     json_t *object = driver_object(
-        run.output, "model mode memory_bytes weights_bytes kv_bytes compute_bytes ubatch threads best_ubatch overhead_bytes draft_bytes adapter_bytes resident_bytes "
+        run.output, "model mode memory_bytes weights_bytes kv_bytes cache_type_k cache_type_v compute_bytes ubatch threads best_ubatch overhead_bytes draft_bytes adapter_bytes resident_bytes "
                     "pinned_bytes pool_bytes ring_bytes nvme_bytes floor_weights_bytes floor_memory_bytes "
                     "ring_slot_bytes ring_slots prefetch_depth io_block_bytes io_depth pools decode_tok_s "
                     "bound_tok_s bound_by hit_rate read_bytes_per_token compute_s learned");
@@ -379,6 +381,30 @@ static void test_estimate_json(void **state)
     assert_true(driver_real(object, "decode_tok_s") == 12.5);
     assert_string_equal(driver_string(object, "bound_by"), "storage");
     json_decref(object);
+    driver_clear(&run);
+}
+
+static void test_types_of_the_cache(void **state)
+{
+    (void)state;
+    process run = RUN("estimate", "moe.gguf", "--context", "128", "--cache-type-k", "q8_0");
+    driver_expect(&run, 0, "KV cache in q8_0 and f16", NULL);
+    driver_clear(&run);
+    run = RUN("estimate", "moe.gguf", "--context", "128", "-ctk", "q4_0", "-ctv", "q4_0", "--memory", "3G");
+    driver_expect(&run, 0, "KV cache in q4_0", NULL);
+    assert_null(strstr(run.output, "q4_0 and"));
+    driver_clear(&run);
+    run = RUN("estimate", "moe.gguf", "--context", "128");
+    assert_null(strstr(run.output, "f16"));
+    driver_clear(&run);
+    run = RUN("bench", "moe.gguf", "--memory", "2M", "-ctk", "q8_0");
+    driver_expect(&run, 0, "the KV cache kept keys as q8_0 and values as f16, in all series", NULL);
+    driver_clear(&run);
+    run = RUN("serve", "--cache-type-v", "q9");
+    driver_expect(&run, 2, NULL, "option --cache-type-v: 'q9' is not one of f16, q8_0");
+    driver_clear(&run);
+    run = RUN("run", "moe.gguf", "--prompt", "hi", "--server", "http://127.0.0.1:1", "-ctv", "q8_0");
+    driver_expect(&run, 2, NULL, "--server and --cache-type-v exclude each other");
     driver_clear(&run);
 }
 
@@ -590,7 +616,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_profile_json),
         cmocka_unit_test(test_inspect_json),
         cmocka_unit_test(test_inspect_json_with_a_plan),
-        cmocka_unit_test(test_estimate_json),
+        cmocka_unit_test(test_estimate_json), cmocka_unit_test(test_types_of_the_cache),
         cmocka_unit_test(test_verify_json),
         cmocka_unit_test(test_replay_json),
         cmocka_unit_test(test_iobench_json),

@@ -124,6 +124,27 @@ static void an_adapter_is_told_the_server(void **state)
     assert_null(word_after(&words, "--lora"));
 }
 
+static void types_of_the_cache_are_told_the_server(void **state)
+{
+    (void)state;
+    hypura_worker_arguments arguments;
+    hypura_error error = {0};
+    hypura_preparation prepared = {.context = {.n_context = 64, .n_sequences = 1, .n_ubatch = 32, .n_threads = 1}};
+    static hypura_worker_words words;
+    const char *const given[] = {NEEDED, "--cache-type-k=q8_0", "--cache-type-v=q4_0", NULL};
+    assert_int_equal(parse(given, &arguments, &error), HYPURA_OK);
+    prepared.context.kv_cache = arguments.model.kv_cache;
+    hypura_worker_server_words(&arguments, &prepared, &words);
+    assert_string_equal(word_after(&words, "--cache-type-k"), "q8_0");
+    assert_string_equal(word_after(&words, "--cache-type-v"), "q4_0");
+    const char *const none[] = {NEEDED, NULL};
+    assert_int_equal(parse(none, &arguments, &error), HYPURA_OK);
+    prepared.context.kv_cache = arguments.model.kv_cache;
+    hypura_worker_server_words(&arguments, &prepared, &words);
+    assert_null(word_after(&words, "--cache-type-k"));
+    assert_null(word_after(&words, "--cache-type-v"));
+}
+
 static void what_is_wrong_is_named(void **state)
 {
     (void)state;
@@ -211,7 +232,7 @@ int main(void)
         cmocka_unit_test(what_the_front_says_is_taken),
         cmocka_unit_test(a_template_needs_nothing_else),
         cmocka_unit_test(guesses_are_told_the_server),
-        cmocka_unit_test(an_adapter_is_told_the_server),
+        cmocka_unit_test(an_adapter_is_told_the_server), cmocka_unit_test(types_of_the_cache_are_told_the_server),
         cmocka_unit_test(what_is_wrong_is_named),
         cmocka_unit_test(parameters_become_options),
         cmocka_unit_test(parameters_that_no_option_takes_are_named),

@@ -470,6 +470,9 @@ class Conversations(unittest.TestCase):
                 _, cached = self.turn(server, user("Say hello.")) # another conversation takes nothing away
                 third, cached = self.turn(server, messages)
                 self.assertGreaterEqual(cached, second)
+            with harness.Server("--memory", "1G", "--threads", "1", "--cache-type-k", "q8_0", **options) as server:
+                _, cached = self.turn(server, messages) # what was kept is of other numbers
+                self.assertEqual(cached, 0)
             with harness.Server("--memory", "1G", "--threads", "1", "--state-limit", "1K", **options) as server:
                 self.turn(server, user("Another one. " + "Go on. " * 100))
             self.assertEqual([name for _, _, names in os.walk(states) for name in names], [])
