@@ -99,6 +99,16 @@ bool pager_start_ahead(hypura_pager *pager)
     return false;
 }
 
+uint64_t pager_expected_bytes(const hypura_pager *pager)
+{
+    const pager_ahead *ahead = &pager->ahead;
+    uint32_t           n = 0;
+    for (uint32_t i = 0; i < ahead->n_held; i++) {
+        n += ahead->held[i].read;
+    }
+    return n > 0 ? n * pager_read_bytes(pager, ahead->bundle) : 0;
+}
+
 void pager_settle(hypura_pager *pager, const uint32_t *selected, uint32_t n)
 {
     pager_ahead *ahead = &pager->ahead;
@@ -147,10 +157,10 @@ void hypura_pager_begin_layer(hypura_pager *pager, int bundle, uint32_t n_tokens
     pthread_mutex_unlock(&pager->lock);
 }
 
-void hypura_pager_settle_experts(hypura_pager *pager, const uint32_t *experts, uint32_t n)
+void hypura_pager_settle_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n)
 {
     pthread_mutex_lock(&pager->lock);
-    pager_settle(pager, experts, n);
+    pager_settle(pager, experts, pager->ahead.bundle == bundle ? n : 0);
     pthread_mutex_unlock(&pager->lock);
 }
 

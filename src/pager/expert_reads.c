@@ -53,7 +53,12 @@ uint64_t pager_read_expert(hypura_pager *pager, enum pager_priority priority, in
     return shape->expert_bytes;
 }
 
-/* Which bundle a key of a pool belongs to, for messages. */
+uint64_t pager_read_bytes(const hypura_pager *pager, int bundle)
+{
+    return pager->records ? pager->records->bundles[bundle].record_bytes : pager->map->bundles[bundle].expert_bytes;
+}
+
+/* Which bundle a key of a pool belongs to; -1: none that is read from the drive. */
 static int bundle_of_key(const hypura_pager *pager, uint32_t pool, uint32_t key)
 {
     for (int b = 0; b < pager->map->n_bundles; b++) {

@@ -9,6 +9,7 @@
  *     records.c  the same from the sidecar, one read for each expert
  *     parts.h    how a matrix is read in parts, and which rows are whole then
  *     ahead.c    experts that are read before they are selected
+ *     guess.c    who says which these may be, and whether that pays
  *     warm.c     experts of earlier runs, read into empty slots
  *     routers.c  copies of the routers, to be asked before their layer's turn
  *     dense.c    the ring of chunks, rows on demand
@@ -444,6 +445,8 @@ bool     pager_knows_companions(const hypura_pager *pager, int bundle);
 uint32_t pager_pick_companions(hypura_pager *pager, const hypura_cache *cache, int bundle, uint32_t first_key, double least);
 /* With the lock held: who guesses, for the statistics. */
 void pager_tell_foresight(hypura_pager *pager, hypura_statistics *statistics);
+/* With the lock held: what the drive was asked for, for the expectation at hand. */
+uint64_t pager_expected_bytes(const hypura_pager *pager);
 /* With the lock held: ends the expectation, given what its layer selected. */
 void pager_settle(hypura_pager *pager, const uint32_t *selected, uint32_t n);
 
@@ -466,6 +469,8 @@ void pager_complete_expert(hypura_pager *pager, const hypura_io_completion *comp
  * and pins the slot. Returns how many bytes they take. cut_bytes: of a request, from pager_cut_bytes. */
 uint64_t pager_read_expert(hypura_pager *pager, enum pager_priority priority, int bundle, uint32_t expert, uint32_t slot,
                            uint64_t cut_bytes, char *const *to);
+/* What reading an expert of this bundle takes. */
+uint64_t pager_read_bytes(const hypura_pager *pager, int bundle);
 /* With the lock held: how much of a queued read is to be its next request; then, what
  * the rest of it carries as `user`. */
 uint64_t pager_request_bytes(const hypura_pager *pager, const hypura_io_read *rest);

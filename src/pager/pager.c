@@ -496,7 +496,8 @@ void hypura_pager_reset_statistics(hypura_pager *pager)
     hypura_io_read_counters(pager->io, &counters);
     pthread_mutex_lock(&pager->lock);
     const hypura_statistics kept = {.trunk_bytes_read = pager->statistics.trunk_bytes_read,
-                                    .locked_bytes = pager->statistics.locked_bytes};
+                                    .locked_bytes = pager->statistics.locked_bytes,
+                                    .ahead_bytes_read = pager_expected_bytes(pager)}; /* whether of use, or dropped, is told later */
     pager->statistics = kept;
     memset(pager->layers, 0, (size_t)pager->map->n_layers * sizeof(*pager->layers));
     pager->counters_base = counters;

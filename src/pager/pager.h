@@ -189,10 +189,10 @@ void hypura_pager_begin_layer(hypura_pager *pager, int bundle, uint32_t n_tokens
 void hypura_pager_visit_experts(hypura_pager *pager, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n,
                                 const uint32_t *n_uses, const uint32_t *ages);
 
-/* The bytes of one matrix in a slot: contiguous, whatever pieces a pool has. */
 /* A slot that no expert is ever in, which reads as zeros and takes no memory: for rows whose results are of no use. UINT32_MAX:
  * this pool has none. */
 uint32_t    hypura_pager_blank_slot(const hypura_pager *pager, int bundle);
+/* The bytes of one matrix in a slot: contiguous, whatever pieces a pool has. */
 const char *hypura_pager_expert_data(const hypura_pager *pager, int bundle, uint32_t slot, int index);
 
 /* Leases slots for experts[0..n), which are distinct: those present first, then
@@ -324,8 +324,8 @@ hypura_vram *hypura_pager_vram(const hypura_pager *pager, int gpu);
 
 /* Whether RAM holds all of an expert at present. */
 bool hypura_pager_holds_expert(hypura_pager *pager, int bundle, uint32_t expert);
-/* What was expected of a layer has been compared with what it selected. */
-void hypura_pager_settle_experts(hypura_pager *pager, const uint32_t *experts, uint32_t n);
+/* What a layer selected, of which something may be expected: ends any expectation. */
+void hypura_pager_settle_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n);
 
 /* Time the executor spent, added to the statistics. */
 void hypura_pager_add_time(hypura_pager *pager, uint64_t compute_us, uint64_t total_us);

@@ -122,7 +122,7 @@ void vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts
 {
     hypura_pager *pager = vram->pager;
     if (vram->told_ram) {
-        hypura_pager_settle_experts(pager, experts, n);
+        hypura_pager_settle_experts(pager, bundle, experts, n); /* of another one where a graph failed in between */
         vram->told_ram = false;
     }
     if (vram->foreseen_bundle != bundle) {

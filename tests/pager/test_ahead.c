@@ -125,6 +125,49 @@ static void a_right_guess_is_a_hit(void **state)
     }
 }
 
+/* Statistics begin anew between a guess and the selection: what is of use was read. */
+static void a_guess_outlives_a_reset(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_open(&f, &shape);
+    hypura_pager  *pager = open_pager(&f, NULL, NULL, NULL);
+    const uint32_t guess[] = {3, 14, 7};
+    hypura_pager_enter(pager);
+    hypura_pager_expect_experts(pager, 1, guess, 3, HYPURA_LIKELY);
+    wait_bytes(pager, 3 * EXPERT_BYTES);
+    hypura_pager_reset_statistics(pager);
+    assert_int_equal(statistics_of(pager).ahead_bytes_read, 3 * EXPERT_BYTES);
+    assert_int_equal(compute(&f, pager, 1, guess, 2), 2);
+    assert_int_equal(statistics_of(pager).ahead_bytes_useful, 2 * EXPERT_BYTES);
+    hypura_pager_reset_statistics(pager);
+    assert_int_equal(statistics_of(pager).ahead_bytes_read, 0);
+    hypura_pager_leave(pager);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
+/* The number of an expert says nothing without its layer. */
+static void another_layers_selection_is_no_proof(void **state)
+{
+    (void)state;
+    const uint32_t guess[] = {3, 14, 7};
+    for (int bundle = 0; bundle < FIXTURE_LAYERS; bundle++) {
+        fixture f;
+        fixture_open(&f, &shape);
+        hypura_pager *pager = open_pager(&f, NULL, NULL, NULL);
+        hypura_pager_enter(pager);
+        hypura_pager_expect_experts(pager, 1, guess, 3, HYPURA_LIKELY);
+        wait_bytes(pager, 3 * EXPERT_BYTES);
+        hypura_pager_settle_experts(pager, bundle, guess, 2);
+        hypura_pager_settle_experts(pager, 1, guess, 3); /* nothing is expected any more */
+        assert_int_equal(statistics_of(pager).ahead_bytes_useful, bundle == 1 ? 2 * EXPERT_BYTES : 0);
+        hypura_pager_leave(pager);
+        hypura_pager_close(pager);
+        fixture_close(&f);
+    }
+}
+
 /* Whatever is guessed, and whenever the selection comes, what is leased is right. */
 static void guesses_change_no_byte(void **state)
 {
@@ -404,11 +447,12 @@ static void a_guess_that_cannot_be_read_fails_nobody(void **state)
     }
 }
 
-/* A guess that is under way when it turns out wrong is not read to its end. */
+/* A guess that is under way when it turns out wrong is not read to its end; also where statistics begin
+ * anew meanwhile. */
 static void a_wrong_guess_is_dropped(void **state)
 {
     (void)state;
-    for (size_t e = 0; e < 2; e++) {
+    for (size_t e = 0; e < 4; e++) {
         fixture f;
         fixture_open(&f, &shape);
         disturbance    d = {false};
@@ -421,6 +465,9 @@ static void a_wrong_guess_is_dropped(void **state)
         hypura_pager_expect_experts(pager, 1, guess, 4, HYPURA_LIKELY);
         while (atomic_load(&d.n_seen) == seen) {
             usleep(100);
+        }
+        if (e >= 2) {
+            hypura_pager_reset_statistics(pager);
         }
         assert_int_equal(compute(&f, pager, 1, selected, 2), 2);
         atomic_store(&d.delay_us, 0);
@@ -482,6 +529,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_right_guess_is_a_hit),
+        cmocka_unit_test(a_guess_outlives_a_reset),
+        cmocka_unit_test(another_layers_selection_is_no_proof),
         cmocka_unit_test(guesses_change_no_byte),
         cmocka_unit_test(an_expectation_leaves_half_of_the_slots),
         cmocka_unit_test(one_slot_is_never_held),
