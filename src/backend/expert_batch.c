@@ -38,6 +38,7 @@ typedef struct trial {
     float *source;
     float *by_rows;
     float *at_once;
+    bool *stopped; /* out: a graph did not come to its end */
 } trial;
 
 /* ---- the two ways ------------------------------------------------------------- */
@@ -125,12 +126,13 @@ static void fill(float *rows, size_t width, uint32_t n)
     }
 }
 
-static bool run_timed(backend_instance *instance, uint64_t *least_us)
+static bool run_timed(const trial *t, uint64_t *least_us)
 {
     const uint64_t begin_us = hypura_clock_us();
-    const bool good = shadow_run(instance) == GGML_STATUS_SUCCESS;
+    const bool good = shadow_run(t->work->instance) == GGML_STATUS_SUCCESS;
     const uint64_t took_us = hypura_clock_us() - begin_us;
     *least_us = took_us < *least_us ? took_us : *least_us;
+    *t->stopped = *t->stopped || !good;
     return good;
 }
 
@@ -143,9 +145,9 @@ static bool is_equal(const trial *t, uint32_t n, int64_t width, uint64_t *by_row
     for (int i = 0; good && i < (n == TIMED_ROWS ? TIMED_REPEATS : 1); i++) {
         instance->n_tensors = 0;
         instance->indices.used = mark;
-        good = add_by_rows(t, n, width) && run_timed(instance, by_rows_us);
+        good = add_by_rows(t, n, width) && run_timed(t, by_rows_us);
         add_at_once(t, n, width);
-        good = run_timed(instance, at_once_us) && good;
+        good = run_timed(t, at_once_us) && good;
     }
     instance->n_tensors = 0;
     instance->indices.used = mark;
@@ -163,7 +165,7 @@ static bool reserve_trial(chain_work *work, const struct ggml_tensor *weights)
     return arena_reserve(&work->instance->rows, n_floats * sizeof(float) + 1024);
 }
 
-static bool try(chain_work *work, const chain_node *product, uint32_t slot)
+static bool try(chain_work *work, const chain_node *product, uint32_t slot, bool *stopped)
 {
     backend_arena *arena = &work->instance->rows;
     const struct ggml_tensor *weights = product->node->src[0];
@@ -176,7 +178,8 @@ static bool try(chain_work *work, const chain_node *product, uint32_t slot)
                      .slot = slot,
                      .source = arena_take(arena, n_source * sizeof(float)),
                      .by_rows = arena_take(arena, n_result * sizeof(float)),
-                     .at_once = arena_take(arena, n_result * sizeof(float))};
+                     .at_once = arena_take(arena, n_result * sizeof(float)),
+                     .stopped = stopped};
     uint64_t by_rows_us = 0;
     uint64_t at_once_us = 0;
     bool equal = true;
@@ -215,7 +218,11 @@ static bool pays(chain_work *work, const chain_node *product, uint32_t slot)
     /* Memory is taken when a kind is first met, though an expert to try may be there only later. */
     const bool unknown = !known && instance->n_batches < BACKEND_MAX_BATCHES;
     if (unknown && reserve_trial(work, product->node->src[0]) && slot != UINT32_MAX) {
-        kind.pays = try(work, product, slot);
+        bool stopped = false;
+        kind.pays = try(work, product, slot, &stopped);
+        if (stopped) {
+            return false; /* by who ends the graph: nothing was found out */
+        }
         atomic_fetch_add(&tried, 1);
         known = &instance->batches[instance->n_batches];
         instance->batches[instance->n_batches++] = kind;

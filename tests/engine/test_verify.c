@@ -197,6 +197,56 @@ static void several_rows_of_an_expert(void **state)
 #endif
 }
 
+/* True from the nth time on that somebody asks. */
+static bool stop_after(void *user)
+{
+    int *left = user;
+    *left -= *left > 0;
+    return *left == 0;
+}
+
+/* What was stopped in the midst of finding out about a kind of weights has found out nothing: it is asked again. */
+static void a_stopped_trial_is_made_again(void **state)
+{
+    (void)state;
+    const char *path = fixture_path("stopped.gguf");
+    char command[2048];
+    snprintf(command, sizeof command, "'%s' shape qwen3-tiny '%s' --type q8_0", HYPURA_TEST_MKMODEL, path);
+    assert_int_equal(system(command), 0);
+    llama_token prompt[32];
+    for (int i = 0; i < 32; i++) {
+        prompt[i] = 1 + i % 3;
+    }
+    bool began_in_vain = false;
+    uint64_t n_kinds = 0;
+    for (int nth = 1; n_kinds == 0; nth++) {
+        const hypura_model_options options = {.path = path,
+                                              .weights_bytes = UINT64_C(3) << 20,
+                                              .no_repack = true,
+                                              .n_threads = 1,
+                                              .n_ubatch = 32,
+                                              .n_context = 64,
+                                              .cache_dir = fixture_cache_dir()};
+        uint64_t tried[3], rows[3];
+        hypura_model *model = NULL;
+        hypura_error error;
+        int left = nth;
+        fixture_ok(hypura_model_open(&options, &model, &error), &error);
+        backend_count_batches(&tried[0], &rows[0]);
+        llama_set_abort_callback(model->ctx, stop_after, &left);
+        assert_int_not_equal(hypura_model_decode(model, prompt, 32, false, &error), HYPURA_OK);
+        llama_set_abort_callback(model->ctx, NULL, NULL);
+        backend_count_batches(&tried[1], &rows[1]);
+        fixture_ok(hypura_model_decode(model, prompt, 32, false, &error), &error);
+        backend_count_batches(&tried[2], &rows[2]);
+        began_in_vain = began_in_vain || (rows[1] > rows[0] && tried[1] == tried[0]);
+        assert_true(tried[2] > tried[0]);
+        n_kinds = tried[1] - tried[0];
+        hypura_model_close(model);
+    }
+    assert_true(began_in_vain);
+}
+
 /* Most rows of a batch at once, through libllama's nodes, while others are waited for; and all of them. */
 static void most_rows_of_a_batch(void **state)
 {
@@ -419,6 +469,7 @@ int main(void)
         cmocka_unit_test(one_bit_is_found),        cmocka_unit_test(mixture_at_every_ubatch),
         cmocka_unit_test(most_rows_of_a_batch),
         cmocka_unit_test(several_rows_of_an_expert),
+        cmocka_unit_test(a_stopped_trial_is_made_again),
         cmocka_unit_test(the_output_alone_is_repacked), cmocka_unit_test(outputs_that_cannot_be_repacked),
         cmocka_unit_test(demonstration_dense),     cmocka_unit_test(demonstration_mixture),
         cmocka_unit_test(what_cannot_be_verified),
