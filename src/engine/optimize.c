@@ -1,11 +1,11 @@
 /*
  * optimize.c - makes the sidecar of a model (gguf/records.h).
  *
- *     complete? --yes--> verify
+ *     complete? --yes--> verify, seal
  *        |no
  *     worth it? --no---> refuse, with the gain
  *        |yes
- *     MODEL.records.partial:  header -> records in batches -> verify -> takes its name
+ *     MODEL.records.partial:  header -> records in batches -> verify, seal -> takes its name
  *
  * What always holds: the name without ".partial" leads to a complete and verified
  * file. In a partial one a checksum is written after its record is on the drive, so
@@ -390,7 +390,7 @@ static hypura_status take_name(const optimizer *o)
     (void)snprintf(folder, sizeof folder, "%s", o->records->path);
     char *slash = strrchr(folder, '/');
     (void)snprintf(slash ? slash + 1 : folder, 2, ".");
-    if (fsync(o->fd) != 0 || rename(o->partial, o->records->path) != 0) {
+    if (!hypura_records_seal(o->records, o->fd) || fsync(o->fd) != 0 || rename(o->partial, o->records->path) != 0) {
         return fail_writing(o, errno);
     }
     const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -433,6 +433,23 @@ static hypura_status make(optimizer *o)
     return status;
 }
 
+/* One that was verified, and had lost its seal. */
+static hypura_status seal_existing(const optimizer *o)
+{
+    if (hypura_records_is_sealed(o->records, o->records->path)) {
+        return HYPURA_OK;
+    }
+    const int fd = open(o->records->path, O_RDONLY | O_CLOEXEC);
+    const bool sealed = fd >= 0 && hypura_records_seal(o->records, fd);
+    const int e = errno;
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    return sealed ? HYPURA_OK
+                  : hypura_fail_errno(o->error, e, "%s is whole, but its time cannot be set to that of the model",
+                                      o->records->path);
+}
+
 /* One that is complete: its table is read like that of a partial file. */
 static hypura_status verify_existing(optimizer *o)
 {
@@ -450,8 +467,11 @@ static hypura_status verify_existing(optimizer *o)
                                o->records->path);
         }
     }
-    return read ? verify_records(o, o->records->path)
-                : hypura_fail_errno(o->error, e, "cannot read %s", o->records->path);
+    if (!read) {
+        return hypura_fail_errno(o->error, e, "cannot read %s", o->records->path);
+    }
+    const hypura_status status = verify_records(o, o->records->path);
+    return status == HYPURA_OK ? seal_existing(o) : status;
 }
 
 static hypura_status allocate(optimizer *o)

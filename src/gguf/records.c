@@ -10,6 +10,7 @@
 #include "base/size.h"
 #include "base/status.h"
 #include "gguf/source.h"
+#include "os/os.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -155,6 +156,7 @@ hypura_status hypura_records_plan(const hypura_map *map, hypura_records **planne
         return hypura_fail(error, HYPURA_ERR_MEMORY, "%s: no memory for the places of its experts", map->path);
     }
     (void)snprintf(records->path, path_bytes, "%s%s", map->files[0], HYPURA_RECORDS_SUFFIX);
+    records->sealed_ns = map->file_modified_ns ? map->file_modified_ns[0] : 0;
     hypura_status status = lay_out(map, records, error);
     if (status == HYPURA_OK) {
         status = fill_header(map, records, error);
@@ -218,6 +220,30 @@ bool hypura_records_match(const hypura_records *records, const char *path, char 
     return differs == NULL;
 }
 
+/* ---- the seal -------------------------------------------------------------------- */
+
+#define NS_PER_S INT64_C(1000000000)
+
+bool hypura_records_seal(const hypura_records *records, int fd)
+{
+    const struct timespec times[2] = {
+        {.tv_nsec = UTIME_OMIT},
+        {.tv_sec = (time_t)(records->sealed_ns / NS_PER_S), .tv_nsec = (long)(records->sealed_ns % NS_PER_S)},
+    };
+    return futimens(fd, times) == 0;
+}
+
+/* File systems that keep less of a time keep a whole number of 10 ms, and 2 s at worst. */
+bool hypura_records_is_sealed(const hypura_records *records, const char *path)
+{
+    hypura_os_identity file;
+    if (!hypura_os_identity_of_path(path, &file)) {
+        return false;
+    }
+    const int64_t lost_ns = records->sealed_ns - file.modified_ns;
+    return lost_ns == 0 || (lost_ns > 0 && lost_ns < 2 * NS_PER_S && file.modified_ns % (NS_PER_S / 100) == 0);
+}
+
 hypura_status hypura_records_find(const hypura_map *map, hypura_records **found, char *note, size_t note_bytes,
                                   hypura_error *error)
 {
@@ -232,8 +258,14 @@ hypura_status hypura_records_find(const hypura_map *map, hypura_records **found,
     }
     hypura_records *records = NULL;
     hypura_status status = hypura_records_plan(map, &records, error);
-    if (status == HYPURA_OK && !hypura_records_match(records, path, why, sizeof why)) {
+    const bool matches = status == HYPURA_OK && hypura_records_match(records, path, why, sizeof why);
+    if (status == HYPURA_OK && !matches) {
         (void)snprintf(note, note_bytes, "%s is not used: %s (hypura optimize makes it anew)", path, why);
+    } else if (status == HYPURA_OK && !hypura_records_is_sealed(records, path)) {
+        (void)snprintf(note, note_bytes, "%s is not used: it was written to since it was verified (hypura optimize verifies it)",
+                       path);
+    }
+    if (note[0] != '\0') {
         hypura_records_close(records);
         records = NULL;
     }

@@ -14,6 +14,9 @@
  * What always holds: where everything lies follows from the map alone, so the header
  * holds no offsets: only what it was made from. A record's matrices follow each other
  * at multiples of 64 bytes. Numbers are little-endian.
+ *
+ * A complete and verified sidecar is sealed: it has the time of the model's first file for
+ * its own, and loses it when somebody writes to it. So that is seen without reading it.
  */
 #ifndef HYPURA_GGUF_RECORDS_H
 #define HYPURA_GGUF_RECORDS_H
@@ -37,6 +40,7 @@ typedef struct hypura_records {
     uint32_t n_records;
     uint64_t table_offset; /* of the checksums, 8 bytes each; 0 in a file that is being made: not there yet */
     uint64_t bytes;        /* of the whole file */
+    int64_t sealed_ns;     /* when a sealed one says to have been written to last */
     int n_bundles;         /* of the map */
     hypura_records_bundle *bundles;
     uint8_t header[HYPURA_RECORDS_HEADER_BYTES]; /* as it has to be */
@@ -55,6 +59,11 @@ hypura_status hypura_records_find(const hypura_map *map, hypura_records **record
 
 /* Whether the file at path, of that size, begins as planned; else why, for a person. */
 bool hypura_records_match(const hypura_records *records, const char *path, char *why, size_t why_bytes);
+
+/* Seals an open file, whose every record was verified; false with errno set. */
+bool hypura_records_seal(const hypura_records *records, int fd);
+/* Whether nobody wrote to the file at path since. */
+bool hypura_records_is_sealed(const hypura_records *records, const char *path);
 
 /* Of a record's bytes, matrices and the padding between them; never 0. */
 uint64_t hypura_records_checksum(const void *record, size_t bytes);

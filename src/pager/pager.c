@@ -152,9 +152,10 @@ static hypura_status open_io(hypura_pager *pager, hypura_error *error)
     };
     status = hypura_io_open(&options, &pager->io, error);
     free(paths);
-    char why[64];
+    char why[64] = "it was written to";
     if (status == HYPURA_OK && pager->records &&
-        !hypura_records_match(pager->records, pager->records->path, why, sizeof(why))) {
+        (!hypura_records_is_sealed(pager->records, pager->records->path) ||
+         !hypura_records_match(pager->records, pager->records->path, why, sizeof(why)))) {
         status = hypura_fail(error, HYPURA_ERR_IO, "%s was replaced while it was opened: %s", pager->records->path, why);
     }
     return status;

@@ -233,6 +233,33 @@ static void note_of(char *note, size_t capacity)
     hypura_map_close(map);
 }
 
+static uint64_t floor_weights(void)
+{
+    hypura_plan *plan;
+    hypura_error error;
+    const hypura_model_options options = {
+        .path = model, .force_paging = true, .n_context = 64, .n_threads = 1, .cache_dir = fixture_cache_dir()};
+    fixture_ok(hypura_estimate(&options, &plan, &error), &error);
+    const uint64_t bytes = plan->floor_weights_bytes;
+    hypura_plan_free(plan);
+    return bytes;
+}
+
+static hypura_model *open_paged(uint64_t weights_bytes, hypura_statistics *statistics)
+{
+    const hypura_model_options options = {.path = model,
+                                          .weights_bytes = weights_bytes,
+                                          .force_paging = true,
+                                          .n_context = 64,
+                                          .n_threads = 1,
+                                          .cache_dir = fixture_cache_dir()};
+    hypura_model *opened;
+    hypura_error error;
+    fixture_ok(hypura_model_open(&options, &opened, &error), &error);
+    hypura_model_statistics(opened, statistics);
+    return opened;
+}
+
 static void one_that_does_not_match_is_not_used(void **state)
 {
     (void)state;
@@ -280,6 +307,56 @@ static void one_that_is_damaged_does_not_verify(void **state)
     assert_true(report.existed);
 }
 
+/* Also where the header is as it was, and the size: until all of it is verified again. */
+static void one_that_was_written_to_is_not_used(void **state)
+{
+    (void)state;
+    hypura_statistics statistics;
+    hypura_optimize_report report;
+    hypura_error error;
+    char note[256];
+    struct stat st, model_st;
+    make_sidecar();
+    assert_int_equal(stat(sidecar, &st), 0);
+    assert_int_equal(stat(model, &model_st), 0);
+    assert_int_equal(st.st_mtime, model_st.st_mtime);
+    change_byte(sidecar, st.st_size - 4096);
+    note_of(note, sizeof note);
+    assert_non_null(strstr(note, "it was written to since it was verified"));
+    hypura_model_close(open_paged(floor_weights(), &statistics));
+    assert_false(statistics.records);
+    assert_string_equal(statistics.records_note, note);
+    fixture_fails(HYPURA_ERR_FORMAT, optimize(NULL, NULL, &report, &error), &error, "expert ");
+    note_of(note, sizeof note);
+    assert_non_null(strstr(note, "it was written to since it was verified"));
+    change_byte(sidecar, st.st_size - 4096);
+    fixture_ok(optimize(NULL, NULL, &report, &error), &error);
+    assert_true(report.existed);
+    hypura_model_close(open_paged(floor_weights(), &statistics));
+    assert_true(statistics.records);
+}
+
+/* Where the file system keeps whole seconds of a time, or two of them. */
+static void a_seal_may_lose_a_part_of_a_second(void **state)
+{
+    (void)state;
+    static const struct {
+        struct timespec time;
+        bool sealed;
+    } kept[] = {{{1000000001, 987654321}, true},  {{1000000001, 980000000}, true},  {{1000000001, 0}, true},
+                {{1000000000, 0}, true},          {{999999999, 0}, false},          {{1000000001, 987654320}, false},
+                {{1000000001, 987654322}, false}, {{1000000002, 0}, false}};
+    const hypura_records records = {.sealed_ns = INT64_C(1000000001987654321)};
+    fixture_write(sidecar, "x", 1);
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+        const struct timespec times[2] = {kept[i].time, kept[i].time};
+        assert_int_equal(utimensat(AT_FDCWD, sidecar, times, 0), 0);
+        assert_int_equal(hypura_records_is_sealed(&records, sidecar), kept[i].sealed);
+    }
+    (void)unlink(sidecar);
+    assert_false(hypura_records_is_sealed(&records, sidecar));
+}
+
 static void a_full_disk_is_told_and_gone_on_from(void **state)
 {
     (void)state;
@@ -321,33 +398,6 @@ static void a_dense_model_has_no_records(void **state)
 }
 
 /* ---- in use ------------------------------------------------------------------------ */
-
-static uint64_t floor_weights(void)
-{
-    hypura_plan *plan;
-    hypura_error error;
-    const hypura_model_options options = {
-        .path = model, .force_paging = true, .n_context = 64, .n_threads = 1, .cache_dir = fixture_cache_dir()};
-    fixture_ok(hypura_estimate(&options, &plan, &error), &error);
-    const uint64_t bytes = plan->floor_weights_bytes;
-    hypura_plan_free(plan);
-    return bytes;
-}
-
-static hypura_model *open_paged(uint64_t weights_bytes, hypura_statistics *statistics)
-{
-    const hypura_model_options options = {.path = model,
-                                          .weights_bytes = weights_bytes,
-                                          .force_paging = true,
-                                          .n_context = 64,
-                                          .n_threads = 1,
-                                          .cache_dir = fixture_cache_dir()};
-    hypura_model *opened;
-    hypura_error error;
-    fixture_ok(hypura_model_open(&options, &opened, &error), &error);
-    hypura_model_statistics(opened, statistics);
-    return opened;
-}
 
 static void records_change_no_bit(void **state)
 {
@@ -422,6 +472,8 @@ int main(void)
         TEST(a_partial_file_of_another_model_is_begun_anew),
         TEST(one_that_does_not_match_is_not_used),
         TEST(one_that_is_damaged_does_not_verify),
+        TEST(one_that_was_written_to_is_not_used),
+        TEST(a_seal_may_lose_a_part_of_a_second),
         TEST(a_full_disk_is_told_and_gone_on_from),
         TEST(a_folder_in_its_place_is_told_before_anything_is_written),
         TEST(a_dense_model_has_no_records),
