@@ -86,54 +86,29 @@ static void few_tokens_are_the_same(void **state)
     free(logits[1]);
 }
 
+/* ---- routes ------------------------------------------------------------------- */
+
+/* Which token's selections are given, and how often they were asked for from the begin. */
+typedef struct route {
+    uint32_t token;
+    uint32_t n_begun;
+} route;
+
 /* Others in each turn, and with each token. */
 static void select_them(void *user, int layer, int32_t *experts, uint32_t n_used, uint32_t n_tokens)
 {
-    uint32_t *turn = user;
+    route *r = user;
     for (uint32_t i = 0; i < n_used * n_tokens; i++) {
-        experts[i] = (int32_t)((i % n_used * 4 + (uint32_t)layer * *turn + i / n_used) % 16);
+        experts[i] = (int32_t)((i % n_used * 4 + (uint32_t)layer * (r->token + 1) + i / n_used) % 16);
     }
-    *turn += layer == 0;
-}
-
-/* Those of a recorded route are computed, not what a router selected; with as many threads as there are. */
-static void a_route_is_followed(void **state)
-{
-    (void)state;
-    enum { N_TOKENS = 24 };
-    float *logits[2] = {NULL, NULL};
-    size_t bytes = 0;
-    for (int computes = 0; computes < 2; computes++) {
-        hypura_model_options options = computing(mixture.half_bytes);
-        options.gpu_misses = computes ? HYPURA_GPU_MISSES_CPU : HYPURA_GPU_MISSES_UPLOAD;
-        options.n_threads = 2;
-        hypura_model *model = open_model(&options);
-        hypura_error error;
-        hypura_statistics s;
-        uint32_t turn = 1;
-        bytes = (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama)) * sizeof(float);
-        logits[computes] = malloc(N_TOKENS * bytes);
-        assert_non_null(logits[computes]);
-        hypura_gpu_set_select(model->gpus.list[0], select_them, &turn);
-        for (llama_token token = 0; token < N_TOKENS; token++) {
-            fixture_ok(hypura_model_decode(model, &token, 1, false, &error), &error);
-            memcpy((char *)logits[computes] + (size_t)token * bytes, llama_get_logits_ith(model->ctx, -1), bytes);
-        }
-        assert_int_equal(turn, N_TOKENS + 1);
-        hypura_model_statistics(model, &s);
-        assert_true(!computes || s.n_cpu_rows > N_TOKENS);
-        hypura_model_close(model);
-    }
-    assert_memory_equal(logits[0], logits[1], N_TOKENS * bytes);
-    free(logits[0]);
-    free(logits[1]);
+    r->n_begun += layer == 0;
 }
 
 /* Some experts often, others once in a while: of a layer that lacks the former, the latter lie in slots. */
 static void select_unevenly(void *user, int layer, int32_t *experts, uint32_t n_used, uint32_t n_tokens)
 {
-    const uint32_t token = *(const uint32_t *)user;
-    uint32_t drawn = (token * 97 + (uint32_t)layer * 31) * 2654435761u;
+    route   *r = user;
+    uint32_t drawn = (r->token * 97 + (uint32_t)layer * 31) * 2654435761u;
     for (uint32_t i = 0; i < n_used * n_tokens; i++) {
         bool taken = true;
         while (taken) {
@@ -145,6 +120,57 @@ static void select_unevenly(void *user, int layer, int32_t *experts, uint32_t n_
             }
         }
     }
+    r->n_begun += layer == 0;
+}
+
+/* The logits of so many tokens along a route; free() them. */
+static float *follow_route(const hypura_model_options *options, uint32_t n_tokens, hypura_gpu_select_fn select,
+                           hypura_statistics *s, size_t *bytes)
+{
+    hypura_model *model = open_model(options);
+    hypura_error  error;
+    route         r = {.token = 0};
+    *bytes = (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama)) * sizeof(float);
+    float *logits = malloc(n_tokens * *bytes);
+    assert_non_null(logits);
+    hypura_gpu_set_select(model->gpus.list[0], select, &r);
+    for (; r.token < n_tokens; r.token++) {
+        const llama_token token = (llama_token)r.token;
+        fixture_ok(hypura_model_decode(model, &token, 1, false, &error), &error);
+        memcpy((char *)logits + r.token * *bytes, llama_get_logits_ith(model->ctx, -1), *bytes);
+    }
+    assert_int_equal(r.n_begun, n_tokens);
+    hypura_model_statistics(model, s);
+    hypura_model_close(model);
+    return logits;
+}
+
+/* The same with uploads alone, and, with this fault, with a processor that computes what is missing: its statistics. */
+static hypura_statistics compare_routes(hypura_model_options options, uint32_t n_tokens, hypura_gpu_select_fn select,
+                                        const standin_faults *fault)
+{
+    hypura_statistics s;
+    size_t bytes;
+    options.gpu_misses = HYPURA_GPU_MISSES_UPLOAD;
+    float *uploaded = follow_route(&options, n_tokens, select, &s, &bytes);
+    assert_int_equal(s.n_cpu_rows, 0);
+    options.gpu_misses = HYPURA_GPU_MISSES_CPU;
+    standin_set_faults(fault);
+    float *computed = follow_route(&options, n_tokens, select, &s, &bytes);
+    assert_memory_equal(uploaded, computed, n_tokens * bytes);
+    free(uploaded);
+    free(computed);
+    return s;
+}
+
+/* Those of a recorded route are computed, not what a router selected; with as many threads as there are. */
+static void a_route_is_followed(void **state)
+{
+    (void)state;
+    hypura_model_options options = computing(mixture.half_bytes);
+    options.n_threads = 2;
+    const hypura_statistics s = compare_routes(options, 24, select_them, &(standin_faults){0});
+    assert_true(s.n_cpu_rows > 24);
 }
 
 /* A device that computes as late as it may, and copies as soon as it may: what is uploaded for later tokens, and rows
@@ -152,35 +178,13 @@ static void select_unevenly(void *user, int layer, int32_t *experts, uint32_t n_
 static void what_is_read_later_stays(void **state)
 {
     (void)state;
-    enum { N_TOKENS = 120 };
-    float *logits[2] = {NULL, NULL};
-    size_t bytes = 0;
-    for (int computes = 0; computes < 2; computes++) {
-        hypura_model_options options = computing(mixture.half_bytes);
-        options.gpu_misses = computes ? HYPURA_GPU_MISSES_CPU : HYPURA_GPU_MISSES_UPLOAD;
-        options.foresight = HYPURA_FORESIGHT_ON;
-        standin_set_faults(&(standin_faults){.computes_late = computes > 0});
-        hypura_model *model = open_model(&options);
-        hypura_error error;
-        hypura_statistics s;
-        uint32_t turn = 0;
-        bytes = (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama)) * sizeof(float);
-        logits[computes] = malloc(N_TOKENS * bytes);
-        assert_non_null(logits[computes]);
-        hypura_gpu_set_select(model->gpus.list[0], select_unevenly, &turn);
-        for (; turn < N_TOKENS; turn++) {
-            const llama_token token = (llama_token)turn;
-            fixture_ok(hypura_model_decode(model, &token, 1, false, &error), &error);
-            memcpy((char *)logits[computes] + turn * bytes, llama_get_logits_ith(model->ctx, -1), bytes);
-        }
-        hypura_model_statistics(model, &s);
-        assert_true(!computes || s.beside_bytes_uploaded > 0);
-        hypura_model_close(model);
-    }
-    assert_memory_equal(logits[0], logits[1], N_TOKENS * bytes);
-    free(logits[0]);
-    free(logits[1]);
+    hypura_model_options options = computing(mixture.half_bytes);
+    options.foresight = HYPURA_FORESIGHT_ON;
+    const hypura_statistics s = compare_routes(options, 120, select_unevenly, &(standin_faults){.computes_late = true});
+    assert_true(s.beside_bytes_uploaded > 0);
 }
+
+/* ---- what is kept ----------------------------------------------------------- */
 
 /* What was missing is there for later tokens: the same token again lacks nothing. */
 static void what_was_computed_is_kept(void **state)
