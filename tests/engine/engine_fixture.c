@@ -74,6 +74,35 @@ void fixture_ok(hypura_status status, const hypura_error *error)
     assert_int_equal(status, HYPURA_OK);
 }
 
+hypura_verify_options fixture_verify_options(const char *path, bool repack, bool resize)
+{
+    static const char *const engine = "pool";
+    static const uint32_t ubatch = 16;
+    return (hypura_verify_options){.path = path,
+                                   .ubatches = &ubatch,
+                                   .n_ubatches = 1,
+                                   .io_engines = &engine,
+                                   .n_io_engines = 1,
+                                   .tokens = 3,
+                                   .no_repack = !repack,
+                                   .repack = repack,
+                                   .resize = resize,
+                                   .n_threads = 2};
+}
+
+hypura_verify_report fixture_verify(hypura_verify_options options)
+{
+    hypura_verify_report report;
+    hypura_error error;
+    options.cache_dir = fixture_cache_dir();
+    fixture_ok(hypura_verify(&options, &report, &error), &error);
+    if (!report.identical) {
+        print_error("%s\n", options.path);
+    }
+    assert_true(report.identical);
+    return report;
+}
+
 void fixture_fails(hypura_status wanted, hypura_status status, const hypura_error *error, const char *text)
 {
     if (status != wanted || !strstr(error->message, text)) {

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "hypura.h"
+#include "hypura_measure.h"
 
 /* Paths of a demonstration model (build/models, or HYPURA_TEST_MODELS) and of one
  * that test-llama-archs wrote. Skip the running test, saying why, when it is not
@@ -32,6 +33,12 @@ char *fixture_read(const char *path, size_t *n);
 void fixture_ok(hypura_status status, const hypura_error *error);
 /* Asserts this status and that the message has this text in it. */
 void fixture_fails(hypura_status wanted, hypura_status status, const hypura_error *error, const char *text);
+
+/* Three tokens behind prompts of any length, by two threads in parts of 16 tokens, read by the pool: with weights repacked
+ * or as in the file, and with what is held changing all the time. */
+hypura_verify_options fixture_verify_options(const char *path, bool repack, bool resize);
+/* Verifies it, with the profile of all tests, and asserts that no bit differs. Clear the report. */
+hypura_verify_report fixture_verify(hypura_verify_options options);
 
 int fixture_setup(void **state);
 int fixture_teardown(void **state);

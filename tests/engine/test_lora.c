@@ -44,31 +44,13 @@ static paths make(const char *model)
 
 static void verify_forms(const char *path, const hypura_adapter *adapters, int n, bool repack, bool resize)
 {
-    static const char *const engine = "pool";
     const uint32_t prompts[] = {1, 37};
-    const uint32_t ubatch = 16;
-    hypura_verify_options options = {.path = path,
-                                     .adapters = adapters,
-                                     .n_adapters = n,
-                                     .prompt_tokens = prompts,
-                                     .n_prompts = 2,
-                                     .ubatches = &ubatch,
-                                     .n_ubatches = 1,
-                                     .io_engines = &engine,
-                                     .n_io_engines = 1,
-                                     .tokens = 3,
-                                     .no_repack = !repack,
-                                     .repack = repack,
-                                     .resize = resize,
-                                     .n_threads = 2,
-                                     .cache_dir = fixture_cache_dir()};
-    hypura_verify_report report;
-    hypura_error error;
-    fixture_ok(hypura_verify(&options, &report, &error), &error);
-    if (!report.identical) {
-        print_error("%s\n", path);
-    }
-    assert_true(report.identical);
+    hypura_verify_options options = fixture_verify_options(path, repack, resize);
+    options.adapters = adapters;
+    options.n_adapters = n;
+    options.prompt_tokens = prompts;
+    options.n_prompts = 2;
+    hypura_verify_report report = fixture_verify(options);
     assert_true(report.n_cases >= 4);
     assert_true(report.cases[0].bytes_read > 0);
     hypura_verify_report_clear(&report);
