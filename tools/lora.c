@@ -186,6 +186,22 @@ static int parse_type(lora *l, const char *text)
                                                                 : mk_usage_error("--type: '%s' is not f32 or f16", text);
 }
 
+static int take(void *user, int option, const char *text)
+{
+    lora *l = user;
+    switch (option) {
+    case 'r':
+        return mk_parse_u64("--rank", text, 1, MAX_RANK, &l->rank);
+    case 's':
+        return mk_parse_u64("--seed", text, 0, UINT64_MAX, &l->seed);
+    case 't':
+        return parse_type(l, text);
+    default:
+        l->embeddings = true;
+        return MK_OK;
+    }
+}
+
 static int parse(lora *l, int argc, char **argv)
 {
     static const struct option options[] = {
@@ -195,35 +211,12 @@ static int parse(lora *l, int argc, char **argv)
         {"embeddings", no_argument, NULL, 'e'},
         {NULL, 0, NULL, 0},
     };
-    int rc = MK_OK;
-    int option;
-    while (rc == MK_OK && (option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        switch (option) {
-        case 'r':
-            rc = mk_parse_u64("--rank", optarg, 1, MAX_RANK, &l->rank);
-            break;
-        case 's':
-            rc = mk_parse_u64("--seed", optarg, 0, UINT64_MAX, &l->seed);
-            break;
-        case 't':
-            rc = parse_type(l, optarg);
-            break;
-        case 'e':
-            l->embeddings = true;
-            break;
-        default:
-            rc = mk_usage_error("lora: wrong option");
-        }
-    }
-    if (rc != MK_OK) {
-        return rc;
-    }
-    if (argc - optind != 2) {
-        return mk_usage_error("lora: BASE and OUT are needed, %d arguments were given", argc - optind);
-    }
-    l->base_path = argv[optind];
-    l->out_path = argv[optind + 1];
-    return MK_OK;
+    const mk_words words = {.options = options, .take = take, .user = l, .names = {"BASE", "OUT"}};
+    const char *found[2] = {NULL, NULL};
+    const int rc = mk_parse_words(&words, argc, argv, found);
+    l->base_path = found[0];
+    l->out_path = found[1];
+    return rc;
 }
 
 int mk_lora(int argc, char **argv)

@@ -4,6 +4,7 @@
 #include "mkmodel.h"
 
 #include <errno.h>
+#include <getopt.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -87,6 +88,23 @@ int mk_parse_u64(const char *option, const char *text, uint64_t low, uint64_t hi
     }
     *value = parsed;
     return MK_OK;
+}
+
+int mk_parse_words(const mk_words *words, int argc, char **argv, const char *found[2])
+{
+    int rc = MK_OK;
+    int option;
+    while (rc == MK_OK && (option = getopt_long(argc, argv, "", words->options, NULL)) != -1) {
+        rc = option == '?' ? mk_usage_error("%s: wrong option", argv[0]) : words->take(words->user, option, optarg);
+    }
+    if (rc == MK_OK && argc - optind != 2) {
+        rc = mk_usage_error("%s: %s and %s are needed, %d arguments were given", argv[0], words->names[0], words->names[1],
+                            argc - optind);
+    }
+    for (int i = 0; rc == MK_OK && i < 2; i++) {
+        found[i] = argv[optind + i];
+    }
+    return rc;
 }
 
 static void print_help(void)

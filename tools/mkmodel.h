@@ -41,6 +41,16 @@ int mk_usage_error(const char *format, ...) MK_PRINTF(1, 2);
 /* Parses a whole decimal number within [low, high]; a usage error names option and text. */
 int mk_parse_u64(const char *option, const char *text, uint64_t low, uint64_t high, uint64_t *value);
 
+/* What may stand behind the name of a subcommand: options, and two words, whose names are for messages. */
+typedef struct mk_words {
+    const struct option *options; /* of getopt_long */
+    int (*take)(void *user, int option, const char *text); /* told of each; an exit code */
+    void *user;
+    const char *names[2];
+} mk_words;
+
+int mk_parse_words(const mk_words *words, int argc, char **argv, const char *found[2]);
+
 /* Set by SIGINT and SIGTERM: writers stop, remove what they began and fail. */
 extern volatile sig_atomic_t mk_interrupted;
 

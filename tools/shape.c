@@ -32,7 +32,42 @@ static const model_shape shapes[] = {
 
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 
-static int parse(int argc, char **argv, random_model_options *o)
+static int parse_short(const char *option, const char *text, uint64_t high, uint32_t *value)
+{
+    uint64_t n = *value;
+    const int rc = mk_parse_u64(option, text, 1, high, &n);
+    *value = (uint32_t)n;
+    return rc;
+}
+
+static int take(void *user, int option, const char *text)
+{
+    random_model_options *o = user;
+    switch (option) {
+    case 'l':
+        return parse_short("--layers", text, MAX_LAYERS, &o->n_layers);
+    case 't':
+        o->type = filler_parse_type(text);
+        return o->type != GGML_TYPE_COUNT
+                   ? MK_OK
+                   : mk_usage_error("--type: '%s' is no type that can be made of random numbers, such as q4_K", text);
+    case 's':
+        return mk_parse_u64("--seed", text, 0, UINT64_MAX, &o->seed);
+    case 'n':
+        return parse_short("--parts", text, 99, &o->n_parts);
+    case 'v':
+        o->vocab_from = text;
+        return MK_OK;
+    case 'x':
+        o->no_vocab = true;
+        return MK_OK;
+    default:
+        o->progress = true;
+        return MK_OK;
+    }
+}
+
+static int parse(int argc, char **argv, random_model_options *o, const char *found[2])
 {
     static const struct option options[] = {
         {"layers", required_argument, NULL, 'l'},     {"type", required_argument, NULL, 't'},
@@ -40,63 +75,27 @@ static int parse(int argc, char **argv, random_model_options *o)
         {"vocab-from", required_argument, NULL, 'v'}, {"no-vocab", no_argument, NULL, 'x'},
         {"progress", no_argument, NULL, 'p'},         {NULL, 0, NULL, 0},
     };
-    int rc = MK_OK;
-    int option;
-    uint64_t n = 0;
-    while (rc == MK_OK && (option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        switch (option) {
-        case 'l':
-            rc = mk_parse_u64("--layers", optarg, 1, MAX_LAYERS, &n);
-            o->n_layers = (uint32_t)n;
-            break;
-        case 't':
-            o->type = filler_parse_type(optarg);
-            if (o->type == GGML_TYPE_COUNT) {
-                rc = mk_usage_error("--type: '%s' is no type that can be made of random numbers, such as q4_K", optarg);
-            }
-            break;
-        case 's':
-            rc = mk_parse_u64("--seed", optarg, 0, UINT64_MAX, &o->seed);
-            break;
-        case 'n':
-            rc = mk_parse_u64("--parts", optarg, 1, 99, &n);
-            o->n_parts = (uint32_t)n;
-            break;
-        case 'v':
-            o->vocab_from = optarg;
-            break;
-        case 'x':
-            o->no_vocab = true;
-            break;
-        case 'p':
-            o->progress = true;
-            break;
-        default:
-            rc = mk_usage_error("shape: wrong option");
-        }
-    }
-    if (rc == MK_OK && o->vocab_from && o->no_vocab) {
-        rc = mk_usage_error("shape: --vocab-from and --no-vocab exclude each other");
-    }
-    if (rc == MK_OK && argc - optind != 2) {
-        rc = mk_usage_error("shape: NAME and OUT are needed, %d arguments were given", argc - optind);
-    }
-    return rc;
+    const mk_words words = {.options = options, .take = take, .user = o, .names = {"NAME", "OUT"}};
+    const int rc = mk_parse_words(&words, argc, argv, found);
+    return rc == MK_OK && o->vocab_from && o->no_vocab
+               ? mk_usage_error("shape: --vocab-from and --no-vocab exclude each other")
+               : rc;
 }
 
 int mk_shape(int argc, char **argv)
 {
     random_model_options o = {.type = GGML_TYPE_Q4_K, .seed = 1};
-    int rc = parse(argc, argv, &o);
+    const char *found[2];
+    int rc = parse(argc, argv, &o, found);
     if (rc != MK_OK) {
         return rc;
     }
     for (size_t i = 0; i < N_SHAPES; i++) {
-        if (strcmp(shapes[i].name, argv[optind]) == 0) {
-            return random_model_write(&shapes[i], &o, argv[optind + 1]);
+        if (strcmp(shapes[i].name, found[0]) == 0) {
+            return random_model_write(&shapes[i], &o, found[1]);
         }
     }
-    return mk_usage_error("shape: unknown name '%s'; 'mkmodel list' tells them", argv[optind]);
+    return mk_usage_error("shape: unknown name '%s'; 'mkmodel list' tells them", found[0]);
 }
 
 int mk_list(int argc, char **argv)

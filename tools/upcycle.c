@@ -383,6 +383,24 @@ static int write_target(upcycle *u)
 
 /* ---- the command ---- */
 
+static int take(void *user, int option, const char *text)
+{
+    upcycle *u = user;
+    switch (option) {
+    case 'e':
+        return mk_parse_u64("--experts", text, 1, MAX_EXPERTS, &u->n_experts);
+    case 'k':
+        return mk_parse_u64("--top-k", text, 1, MAX_EXPERTS, &u->top_k);
+    case 's':
+        return mk_parse_u64("--seed", text, 0, UINT64_MAX, &u->seed);
+    case 't':
+        return dense_source_parse_type(&u->source, text);
+    default:
+        u->progress = true;
+        return MK_OK;
+    }
+}
+
 static int parse(upcycle *u, int argc, char **argv)
 {
     static const struct option options[] = {
@@ -393,44 +411,18 @@ static int parse(upcycle *u, int argc, char **argv)
         {"progress", no_argument, NULL, 'p'},
         {NULL, 0, NULL, 0},
     };
-    int rc = MK_OK;
-    int option;
-    while (rc == MK_OK && (option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        switch (option) {
-        case 'e':
-            rc = mk_parse_u64("--experts", optarg, 1, MAX_EXPERTS, &u->n_experts);
-            break;
-        case 'k':
-            rc = mk_parse_u64("--top-k", optarg, 1, MAX_EXPERTS, &u->top_k);
-            break;
-        case 's':
-            rc = mk_parse_u64("--seed", optarg, 0, UINT64_MAX, &u->seed);
-            break;
-        case 't':
-            rc = dense_source_parse_type(&u->source, optarg);
-            break;
-        case 'p':
-            u->progress = true;
-            break;
-        default:
-            rc = mk_usage_error("upcycle: wrong option");
-        }
-    }
-    if (rc != MK_OK) {
-        return rc;
-    }
-    if (argc - optind != 2) {
-        return mk_usage_error("upcycle: SRC and OUT are needed, %d arguments were given", argc - optind);
-    }
-    if (u->n_experts == 0 || u->top_k == 0) {
+    const mk_words words = {.options = options, .take = take, .user = u, .names = {"SRC", "OUT"}};
+    const char *found[2] = {NULL, NULL};
+    const int rc = mk_parse_words(&words, argc, argv, found);
+    u->source.path = found[0];
+    u->out_path = found[1];
+    if (rc == MK_OK && (u->n_experts == 0 || u->top_k == 0)) {
         return mk_usage_error("upcycle: --experts and --top-k are needed");
     }
-    if (u->top_k > u->n_experts) {
+    if (rc == MK_OK && u->top_k > u->n_experts) {
         return mk_usage_error("upcycle: --top-k %" PRIu64 " of --experts %" PRIu64, u->top_k, u->n_experts);
     }
-    u->source.path = argv[optind];
-    u->out_path = argv[optind + 1];
-    return MK_OK;
+    return rc;
 }
 
 int mk_upcycle(int argc, char **argv)

@@ -170,6 +170,20 @@ static int write_target(widen *w)
 
 /* ---- the command ---- */
 
+static int take(void *user, int option, const char *text)
+{
+    widen *w = user;
+    switch (option) {
+    case 'h':
+        return mk_parse_u64("--hidden", text, 1, MAX_HIDDEN, &w->n_hidden);
+    case 't':
+        return dense_source_parse_type(&w->source, text);
+    default:
+        w->progress = true;
+        return MK_OK;
+    }
+}
+
 static int parse(widen *w, int argc, char **argv)
 {
     static const struct option options[] = {
@@ -178,35 +192,12 @@ static int parse(widen *w, int argc, char **argv)
         {"progress", no_argument, NULL, 'p'},
         {NULL, 0, NULL, 0},
     };
-    int rc = MK_OK;
-    int option;
-    while (rc == MK_OK && (option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        switch (option) {
-        case 'h':
-            rc = mk_parse_u64("--hidden", optarg, 1, MAX_HIDDEN, &w->n_hidden);
-            break;
-        case 't':
-            rc = dense_source_parse_type(&w->source, optarg);
-            break;
-        case 'p':
-            w->progress = true;
-            break;
-        default:
-            rc = mk_usage_error("widen: wrong option");
-        }
-    }
-    if (rc != MK_OK) {
-        return rc;
-    }
-    if (argc - optind != 2) {
-        return mk_usage_error("widen: SRC and OUT are needed, %d arguments were given", argc - optind);
-    }
-    if (w->n_hidden == 0) {
-        return mk_usage_error("widen: --hidden is needed");
-    }
-    w->source.path = argv[optind];
-    w->out_path = argv[optind + 1];
-    return MK_OK;
+    const mk_words words = {.options = options, .take = take, .user = w, .names = {"SRC", "OUT"}};
+    const char *found[2] = {NULL, NULL};
+    const int rc = mk_parse_words(&words, argc, argv, found);
+    w->source.path = found[0];
+    w->out_path = found[1];
+    return rc == MK_OK && w->n_hidden == 0 ? mk_usage_error("widen: --hidden is needed") : rc;
 }
 
 int mk_widen(int argc, char **argv)
