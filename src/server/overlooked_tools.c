@@ -4,6 +4,7 @@
 #include "server/overlooked_internal.h"
 
 #include "base/status.h"
+#include "server/text.h"
 
 #include <string.h>
 
@@ -11,9 +12,9 @@
 static const char *name_of(api_form api, const json_t *tool)
 {
     const json_t *holder = api == API_CHAT ? json_object_get(tool, "function") : tool;
-    const char *type = json_string_value(json_object_get(tool, "type"));
     const char *name = json_string_value(json_object_get(holder, "name"));
-    return name && (api == API_MESSAGES || !type || strcmp(type, "function") == 0) ? name : "";
+    const bool untyped = !json_is_string(json_object_get(tool, "type"));
+    return name && (api == API_MESSAGES || untyped || text_is(tool, "type", "function")) ? name : "";
 }
 
 static const json_t *find_tool(api_form api, const json_t *tools, const char *name)
@@ -45,32 +46,30 @@ static hypura_status refuse_choice(hypura_error *error)
 static hypura_status read_choice(api_form api, const json_t *given, choice *read, hypura_error *error)
 {
     const char *word = json_string_value(given);
-    const char *type = json_string_value(json_object_get(given, "type"));
     *read = (choice){.none = false};
     if (!given || json_is_null(given)) {
         return HYPURA_OK;
     }
     if (api == API_MESSAGES) {
-        read->none = type && strcmp(type, "none") == 0;
-        read->one = type && strcmp(type, "tool") == 0 ? given : NULL;
-        read->required = read->one || (type && strcmp(type, "any") == 0);
-        return read->none || read->required || (type && strcmp(type, "auto") == 0) ? HYPURA_OK : refuse_choice(error);
+        read->none = text_is(given, "type", "none");
+        read->one = text_is(given, "type", "tool") ? given : NULL;
+        read->required = read->one || text_is(given, "type", "any");
+        return read->none || read->required || text_is(given, "type", "auto") ? HYPURA_OK : refuse_choice(error);
     }
     if (word) { /* others are refused by the model's server */
         read->none = strcmp(word, "none") == 0;
         read->required = strcmp(word, "required") == 0;
         return HYPURA_OK;
     }
-    if (type && strcmp(type, "function") == 0) {
+    if (text_is(given, "type", "function")) {
         read->one = given;
         read->required = true;
         return HYPURA_OK;
     }
-    if (type && strcmp(type, "allowed_tools") == 0) {
-        const json_t *allowed = api == API_CHAT ? json_object_get(given, type) : given;
-        const char *mode = json_string_value(json_object_get(allowed, "mode"));
+    if (text_is(given, "type", "allowed_tools")) {
+        const json_t *allowed = api == API_CHAT ? json_object_get(given, "allowed_tools") : given;
         read->several = json_object_get(allowed, "tools");
-        read->required = mode && strcmp(mode, "required") == 0;
+        read->required = text_is(allowed, "mode", "required");
         return json_array_size(read->several) > 0 ? HYPURA_OK : refuse_choice(error);
     }
     return refuse_choice(error);
@@ -136,9 +135,8 @@ hypura_status overlooked_tools(api_form api, const json_t *body, json_t **made, 
 bool overlooked_calls_tools(const char *path, const json_t *body)
 {
     const api_form api = overlooked_api(path);
-    const char *word = json_string_value(json_object_get(body, "tool_choice"));
     const bool shows = strcmp(path, "/apply-template") == 0; /* what the model would be given: tools are seen there, or not */
-    if (api == API_NONE || shows || (word && strcmp(word, "none") == 0)) {
+    if (api == API_NONE || shows || text_is(body, "tool_choice", "none")) {
         return false;
     }
     size_t i;
