@@ -9,10 +9,10 @@
  */
 #include "hypura.h"
 
-#include "base/clock.h"
 #include "base/status.h"
 #include "hw/modules.h"
 #include "hw/probe.h"
+#include "hw/since.h"
 #include "hw/kept.h"
 #include "hw/store.h"
 #include "io/io.h"
@@ -114,33 +114,19 @@ static bool rate_gpus(hypura_profile *profile, const hypura_profile *stored)
     return measured;
 }
 
-/* What others had of the processors at some moment. */
-typedef struct others {
-    uint64_t at_us;
-    uint64_t had_us;
-    bool     known;
-} others;
-
-static others look_at_others(void)
+/* Others have had much of the processors since then. False where it is not known. */
+static bool are_busy(const hypura_since *then)
 {
-    others o = {.at_us = hypura_clock_us()};
-    o.known = hypura_os_others_us(&o.had_us);
-    return o;
-}
-
-/* Since then. False where it is not known. */
-static bool are_busy(const others *then)
-{
-    uint64_t now_us;
-    return then->known && hypura_os_others_us(&now_us) && now_us > then->had_us &&
-           (double)(now_us - then->had_us) > DISTURBED_SHARE * (double)(hypura_clock_us() - then->at_us);
+    const hypura_since now = hypura_since_look(hypura_os_others_us);
+    double share;
+    return hypura_since_share(then, &now, &share) && share > DISTURBED_SHARE;
 }
 
 /* Whether it would be disturbed at present. */
 static bool is_machine_busy(void)
 {
     static const struct timespec look = {0, LOOK_US * 1000};
-    const others now = look_at_others();
+    const hypura_since now = hypura_since_look(hypura_os_others_us);
     (void)nanosleep(&look, NULL);
     return are_busy(&now);
 }
@@ -151,7 +137,7 @@ static hypura_status measure(const hypura_profile_options *options, const char *
     if (options->progress != NULL && !options->progress(options->progress_user, "measuring memory", 0, 1)) {
         return hypura_fail(error, HYPURA_ERR_CANCELLED, "measuring was stopped");
     }
-    const others before = look_at_others();
+    const hypura_since before = hypura_since_look(hypura_os_others_us);
     hypura_status status = hypura_probe_memory(profile->n_cpus, &profile->memory_bytes_per_s, error);
     if (status == HYPURA_OK) {
         status = hypura_probe_storage(storage, options->progress, options->progress_user, profile, error);

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/median.h"
 #include "base/status.h"
+#include "hw/since.h"
 #include "os/os.h"
 
 #include "ggml-alloc.h"
@@ -69,26 +70,12 @@ static uint64_t processor_us(void)
     return (uint64_t)spent.tv_sec * 1000000u + (uint64_t)spent.tv_nsec / 1000u;
 }
 
-/* What threads had waited for a processor, and when that was. */
-typedef struct waiting {
-    bool     known;
-    uint64_t waited_us;
-    uint64_t at_us;
-} waiting;
-
-static waiting look_at_waiting(void)
-{
-    waiting now = {.at_us = hypura_clock_us()};
-    now.known = hypura_os_waited_us(&now.waited_us);
-    return now;
-}
-
 /* Threads had a processor whenever they had work, since *then, which becomes now. */
-static bool none_waited(waiting *then, int n_threads)
+static bool none_waited(hypura_since *then, int n_threads)
 {
-    const waiting now = look_at_waiting();
-    const double most_us = (1.0 - CALM_SHARE) * (double)(now.at_us - then->at_us) * n_threads;
-    const bool none = then->known && now.known && (double)now.waited_us - (double)then->waited_us <= most_us;
+    const hypura_since now = hypura_since_look(hypura_os_waited_us);
+    double share;
+    const bool none = hypura_since_share(then, &now, &share) && share <= (1.0 - CALM_SHARE) * n_threads;
     *then = now;
     return none;
 }
@@ -103,7 +90,7 @@ hypura_status timed_graph_run(timed_graph *g, uint64_t most_us, double *seconds,
     double best_us = 0.0;
     int n_calm = 0;
     const uint64_t first_us = hypura_clock_us();
-    waiting before = look_at_waiting();
+    hypura_since before = hypura_since_look(hypura_os_waited_us);
     for (int i = -1; i < N_RUNS || ((n_calm == 0 || hypura_clock_us() - first_us < LEAST_US) && i < MOST_RUNS); i++) {
         const uint64_t spent_us = processor_us();
         const uint64_t begin_us = hypura_clock_us();
