@@ -488,6 +488,8 @@ void          pager_free_pieces(pager_pool *pool);
 /* resize.c. With the lock held: what the open slots of all pools take. */
 uint64_t pager_pool_bytes(const hypura_pager *pager);
 uint64_t pager_resize(hypura_pager *pager, uint64_t bytes, hypura_budget_reason reason);
+/* By so much what is held grows at a time, or by less: the largest slot, or chunk. */
+uint64_t pager_unit_bytes(const hypura_pager *pager);
 void     pager_stop_keeper(hypura_pager *pager);
 /* Takes the memory of the open slots, in the background after open. */
 void pager_prefault(hypura_pager *pager);
@@ -511,6 +513,8 @@ void          pager_shrink_pinned(hypura_pager *pager, uint64_t budget_bytes);
 void          pager_grow_pinned(hypura_pager *pager, unsigned ticket);
 uint64_t      pager_pinned_bytes(const hypura_pager *pager);
 uint64_t      pager_pinned_most_bytes(const hypura_pager *pager);
+/* 0: nothing of them streams. */
+uint64_t      pager_largest_chunk_bytes(const hypura_pager *pager);
 
 static inline bool pager_is_dense(const hypura_pager *pager, int tensor)
 {

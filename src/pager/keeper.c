@@ -27,9 +27,9 @@
 #define SHORT_PAUSE_US UINT64_C(10000)
 #define LONG_PAUSE_US  UINT64_C(100000)
 
-/* Growing takes a third of a processor. */
-#define PIECE_BYTES    (UINT64_C(8) << 20)
-#define PIECE_PAUSE_US UINT64_C(4000)
+/* Growing takes a third of a processor. No less than one more slot, or chunk, of any kind: less would be nothing. */
+#define LEAST_PIECE_BYTES (UINT64_C(8) << 20)
+#define PIECE_PAUSE_US    UINT64_C(4000)
 
 struct pager_keeper {
     hypura_os_watch *watch;
@@ -100,7 +100,8 @@ static void *keeper_main(void *argument)
             goal = target;
         }
         if (goal > sample.held_bytes) {
-            const uint64_t piece = sample.held_bytes + PIECE_BYTES;
+            const uint64_t unit = keeper->knee.unit_bytes;
+            const uint64_t piece = sample.held_bytes + (unit > LEAST_PIECE_BYTES ? unit : LEAST_PIECE_BYTES);
             if (first) {
                 hypura_os_thread_be_ordinary(); /* taking memory is work, and nobody waits for it */
             }
@@ -131,7 +132,8 @@ hypura_status hypura_pager_keep(hypura_pager *pager, uint64_t planned_bytes, hyp
     hypura_status status = hypura_os_watch_open("", &keeper->watch, error);
     if (status == HYPURA_OK) {
         hypura_os_watch_read(keeper->watch, &now);
-        hypura_knee_begin(&keeper->knee, held.least_bytes, held.most_bytes, now.limit_bytes);
+        hypura_knee_begin(&keeper->knee, held.least_bytes, held.most_bytes, now.limit_bytes,
+                          pager_unit_bytes(pager));
         pthread_mutex_lock(&pager->lock);
         pager->budget_reason = HYPURA_BUDGET_START; /* before the thread has reasons of its own */
         pthread_mutex_unlock(&pager->lock);

@@ -172,6 +172,18 @@ uint64_t pager_pinned_most_bytes(const hypura_pager *pager)
     return bytes;
 }
 
+uint64_t pager_largest_chunk_bytes(const hypura_pager *pager)
+{
+    uint64_t most = 0;
+    for (int t = 0; t < pager->plan->n_placements && pager->ring.n_slots > 0; t++) {
+        if (pager_is_dense(pager, t)) {
+            const uint64_t bytes = bytes_of_rows(pager, t, pager->dense[t].chunk_rows);
+            most = bytes > most ? bytes : most;
+        }
+    }
+    return most;
+}
+
 #define PARTS        (UINT64_C(1) << 20)
 #define GOLDEN_RATIO 0.6180339887498949
 

@@ -45,6 +45,15 @@ uint64_t pager_pool_bytes(const hypura_pager *pager)
     return bytes;
 }
 
+uint64_t pager_unit_bytes(const hypura_pager *pager)
+{
+    uint64_t most = pager_largest_chunk_bytes(pager);
+    for (uint32_t p = 0; p < pager->n_pools; p++) {
+        most = pager->pools[p].stride_bytes > most ? pager->pools[p].stride_bytes : most;
+    }
+    return most;
+}
+
 static bool stopping(hypura_pager *pager)
 {
     pthread_mutex_lock(&pager->lock);

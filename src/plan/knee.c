@@ -62,6 +62,11 @@ static uint64_t least(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
 static uint64_t less(uint64_t a, uint64_t b)
 {
     return a > b ? a - b : 0;
@@ -89,11 +94,13 @@ uint64_t hypura_knee_calm_reserve(uint64_t total_bytes)
     return reserve_of(total_bytes, 50, 128 * MIB);
 }
 
-void hypura_knee_begin(hypura_knee *knee, uint64_t least_bytes, uint64_t most_bytes, uint64_t total_bytes)
+void hypura_knee_begin(hypura_knee *knee, uint64_t least_bytes, uint64_t most_bytes, uint64_t total_bytes,
+                       uint64_t unit_bytes)
 {
     *knee = (hypura_knee){.least_bytes = least_bytes,
                           .most_bytes = most_bytes,
                           .total_bytes = total_bytes,
+                          .unit_bytes = unit_bytes,
                           .room_bytes = UINT64_MAX,
                           .cap_bytes = UINT64_MAX};
 }
@@ -194,8 +201,8 @@ static void cap(hypura_knee *knee, uint64_t bytes, uint64_t now_us)
 
 static uint64_t step_of(const hypura_knee *knee, uint64_t held_bytes)
 {
-    const uint64_t bytes = held_bytes / STEP_PART > 64 * MIB ? held_bytes / STEP_PART : 64 * MIB;
-    return least(bytes, knee->most_bytes / STEP_PART + 1);
+    const uint64_t bytes = larger(held_bytes / STEP_PART, 64 * MIB);
+    return larger(least(bytes, knee->most_bytes / STEP_PART + 1), knee->unit_bytes);
 }
 
 /* ---- deciding -------------------------------------------------------------- */
@@ -240,7 +247,7 @@ static uint64_t weigh(hypura_knee *knee, const hypura_knee_sample *sample, figur
     }
     const uint64_t room = less(least(knee->low_bytes[0], knee->low_bytes[1]), reserve_now(knee, sample->now_us));
     const uint64_t goal = least(least(clamp(knee, held + step_of(knee, held)), room), knee->cap_bytes);
-    const uint64_t worth = least(step_of(knee, held) / 4, 16 * MIB);
+    const uint64_t worth = larger(least(step_of(knee, held) / 4, 16 * MIB), knee->unit_bytes);
     if (!seen.missed || sample->now_us - knee->calm_since_us < CALM_US || goal < held + worth) {
         return held;
     }

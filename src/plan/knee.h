@@ -42,6 +42,7 @@ typedef struct hypura_knee {
     uint64_t least_bytes;
     uint64_t most_bytes;
     uint64_t total_bytes; /* of memory that this process may ever take */
+    uint64_t unit_bytes;  /* what is held grows by so much, or not at all */
     /* memory: what could be held if all of it were taken */
     uint64_t room_bytes;        /* at the last sample; UINT64_MAX: there was none */
     uint64_t calm_since_us;     /* nobody took much since then */
@@ -60,8 +61,9 @@ typedef struct hypura_knee {
     uint64_t deaf_until_us; /* to stalls that shrinking did not cure */
 } hypura_knee;
 
-/* Between least and most bytes held, on a machine or in a group of total bytes. */
-void hypura_knee_begin(hypura_knee *knee, uint64_t least_bytes, uint64_t most_bytes, uint64_t total_bytes);
+/* Between least and most bytes held, on a machine or in a group of total bytes. unit: the largest slot, or chunk. */
+void hypura_knee_begin(hypura_knee *knee, uint64_t least_bytes, uint64_t most_bytes, uint64_t total_bytes,
+                       uint64_t unit_bytes);
 
 /* Bytes to hold from now on; sample->held_bytes when nothing is to change. Several
  * samples a second are right: what others take is seen by comparing two. */

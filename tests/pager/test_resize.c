@@ -4,7 +4,7 @@
  */
 #include "fixture.h"
 
-#include "pager/pager.h"
+#include "pager/internal.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -183,6 +183,32 @@ static void pinned_rows_grow_and_shrink(void **state)
     fixture_close(&f);
 }
 
+/* A unit more is more, from the floor up to everything, whatever slots and chunks are: by less the keeper would stand still. */
+static void a_unit_more_is_more(void **state)
+{
+    (void)state;
+    for (int large = 0; large < 2; large++) {
+        fixture f;
+        fixture_open(&f, &fixture_defaults);
+        f.plan.pools[0].slot_stride_bytes *= large ? 40 : 1; /* 1.7 MB */
+        hypura_pager     *pager = fixture_open_pager(&f, NULL, NULL, NULL);
+        const uint64_t    unit = pager_unit_bytes(pager);
+        const hypura_held all = hypura_pager_held(pager);
+        uint64_t          held = hypura_pager_resize(pager, all.least_bytes);
+        uint32_t          n = 0;
+        assert_true(unit >= f.plan.pools[0].slot_stride_bytes);
+        while (held + unit <= all.most_bytes) {
+            const uint64_t before = held;
+            held = hypura_pager_resize(pager, before + unit);
+            assert_in_range(held, before + 1, before + unit);
+            n++;
+        }
+        assert_true(n >= (all.most_bytes - all.least_bytes) / unit);
+        hypura_pager_close(pager);
+        fixture_close(&f);
+    }
+}
+
 typedef struct resizer {
     hypura_pager *pager;
     uint64_t      stride;
@@ -266,6 +292,7 @@ int main(void)
         cmocka_unit_test(pools_grow_and_shrink),
         cmocka_unit_test(pools_are_taken_ahead),
         cmocka_unit_test(pinned_rows_grow_and_shrink),
+        cmocka_unit_test(a_unit_more_is_more),
         cmocka_unit_test(resizing_changes_no_byte),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

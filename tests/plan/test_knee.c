@@ -22,20 +22,29 @@ typedef struct machine {
     uint64_t others_bytes;
     uint64_t knee_bytes; /* holding more than this stalls everybody; 0: it never does */
     uint64_t model_bytes;
+    uint64_t unit_bytes; /* what is held is a multiple of this; 0: anything */
     bool working;
     uint64_t least_available_bytes;
     int n_changes;
     hypura_budget_reason last;
 } machine;
 
-static machine start(uint64_t total_bytes, uint64_t model_bytes, uint64_t held_bytes)
+static machine start_in_units(uint64_t total_bytes, uint64_t model_bytes, uint64_t held_bytes, uint64_t unit_bytes)
 {
-    machine m = {
-        .total_bytes = total_bytes, .model_bytes = model_bytes, .working = true, .least_available_bytes = UINT64_MAX};
+    machine m = {.total_bytes = total_bytes,
+                 .model_bytes = model_bytes,
+                 .unit_bytes = unit_bytes,
+                 .working = true,
+                 .least_available_bytes = UINT64_MAX};
     m.sample.held_bytes = held_bytes;
     m.sample.now_us = 1000000;
-    hypura_knee_begin(&m.knee, 100 * MIB, model_bytes, total_bytes);
+    hypura_knee_begin(&m.knee, 100 * MIB, model_bytes, total_bytes, unit_bytes);
     return m;
+}
+
+static machine start(uint64_t total_bytes, uint64_t model_bytes, uint64_t held_bytes)
+{
+    return start_in_units(total_bytes, model_bytes, held_bytes, 0);
 }
 
 /* Time goes on, the model computes, and the budget is decided. */
@@ -66,7 +75,7 @@ static void step(machine *m, uint64_t us)
         m->n_changes++;
         m->last = reason;
         assert_true(target < s->held_bytes ? reason != HYPURA_BUDGET_ROOM : reason == HYPURA_BUDGET_ROOM);
-        s->held_bytes = target;
+        s->held_bytes = m->unit_bytes > 0 ? target - target % m->unit_bytes : target;
     }
 }
 
@@ -89,6 +98,23 @@ static void free_memory_is_used_up_to_the_reserve(void **state)
     const int n = m.n_changes;
     run(&m, 600);
     assert_int_equal(m.n_changes, n); /* and stays there */
+}
+
+/* Experts of 99 MiB, as Mixtral-8x7B has: one more slot is more than a small step, and less than one is none. */
+static void large_slots_are_added_too(void **state)
+{
+    (void)state;
+    const uint64_t unit = 99 * MIB;
+    machine m = start_in_units(8 * GIB, 60 * unit, 3 * unit, unit);
+    run(&m, 120);
+    assert_int_equal(m.sample.held_bytes, 60 * unit);
+    m = start_in_units(4 * GIB, 60 * unit, 3 * unit, unit);
+    run(&m, 120);
+    assert_in_range(m.sample.held_bytes, 4 * GIB - hypura_knee_calm_reserve(4 * GIB) - 2 * unit,
+                    4 * GIB - hypura_knee_calm_reserve(4 * GIB));
+    const int n = m.n_changes;
+    run(&m, 600);
+    assert_int_equal(m.n_changes, n);
 }
 
 static void what_others_take_is_given_up_in_time(void **state)
@@ -235,6 +261,7 @@ static void every_reason_has_a_name(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(large_slots_are_added_too),
         cmocka_unit_test(free_memory_is_used_up_to_the_reserve),
         cmocka_unit_test(what_others_take_is_given_up_in_time),
         cmocka_unit_test(what_comes_and_goes_is_left_alone),
