@@ -8,24 +8,39 @@
  * threads on each of many processors that nobody else needs: there it is a twentieth and more, and a millisecond or two is best.
  *
  * The library reads the variable before the program begins. So it is said to programs that are started, and a
- * program that was started without it starts itself again.
+ * program that was started without it starts itself again. On many processors it says that it may change (patience.h):
+ * what a run will read is not known when it begins.
  */
 #ifndef HYPURA_BASE_WAITING_H
 #define HYPURA_BASE_WAITING_H
 
 #include <stdbool.h>
 
-/* The environment for a program that computes: `variables`, and how to wait unless a user says so in them. longer: threads
- * look for one or two milliseconds, in place of what was added here before. The strings stay the caller's, the list is to
- * be freed. NULL: no memory. */
-char **hypura_waiting_environment(char *const *variables, bool longer);
+typedef enum hypura_waiting {
+    HYPURA_WAITING_SHORT,   /* tens of microseconds */
+    HYPURA_WAITING_LONG,    /* a millisecond or two */
+    HYPURA_WAITING_CHANGING /* long, but short while anybody wishes so */
+} hypura_waiting;
+
+/* For what pages weights: changing where this machine has many processors and this program GNU's OpenMP; else short. */
+hypura_waiting hypura_waiting_usual(void);
+
+/* The environment for a program that computes: `variables`, and how to wait unless a user says so in them. What was added
+ * here before gives way to what is longer. The strings stay the caller's, the list is to be freed. NULL: no memory. */
+char **hypura_waiting_environment(char *const *variables, hypura_waiting how);
 
 /* The same for plain llama.cpp, which is measured as it is: without what was added above. What a user says stays. */
 char **hypura_waiting_plain_environment(char *const *variables);
 
+/* Whether variables say so by what is added above. */
+bool hypura_waiting_changes(char *const *variables);
+
 /* Starts this program again, with the same words, where its environment does not say how to wait, or says what was added
  * here and is to be longer. Returns when there is nothing to change, when it cannot be started again, and on systems whose
  * compilers do not come with GNU's OpenMP. To be called before anything was read or started that would be missed. */
-void hypura_waiting_restart(char *const *argv, bool longer);
+void hypura_waiting_restart(char *const *argv, hypura_waiting how);
+
+/* In a program that computes, once, after the above: lets how threads wait change if its environment says so. */
+void hypura_waiting_begin(void);
 
 #endif

@@ -438,7 +438,7 @@ static void choose_waiting(run_arguments *run, const hypura_environment *environ
     run->model.adapters = run->adapters.items;
     run->model.n_adapters = run->adapters.n;
     if (!limited && hypura_computes_alone(&run->model)) {
-        hypura_waiting_restart(environment->words, true);
+        hypura_waiting_restart(environment->words, HYPURA_WAITING_LONG);
     }
 }
 

@@ -221,8 +221,9 @@ hypura_status hypura_bench_run_apart(const hypura_bench_task *task, const char *
 
     hypura_status status;
     reply *answer = calloc(1, sizeof(*answer));
-    char **variables = task->plain ? hypura_waiting_plain_environment(environ)
-                                   : hypura_waiting_environment(environ, task->waits_longer);
+    const hypura_waiting waits = task->waits_longer ? HYPURA_WAITING_LONG : hypura_waiting_usual();
+    char **variables =
+        task->plain ? hypura_waiting_plain_environment(environ) : hypura_waiting_environment(environ, waits);
     const pid_t pid = answer && variables ? fork() : -1;
     if (pid == 0) {
         become_worker(command, variables, ends[1], &group, limit_bytes > 0);

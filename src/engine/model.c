@@ -13,6 +13,7 @@
 #include "engine/model.h"
 
 #include "backend/backend.h"
+#include "base/patience.h"
 #include "base/status.h"
 #include "engine/conversation.h"
 #include "engine/hot.h"
@@ -52,6 +53,7 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
                                           .gpu_misses = options->gpu_misses,
                                           .n_repack_threads = hypura_pager_repack_threads(p->context.n_threads),
                                           .gives_way = hypura_pager_gives_way(p->context.n_threads),
+                                          .n_compute = p->context.n_threads,
                                           .looks = hypura_pager_looks(p->context.n_threads, p->plan->form),
                                           .io_limit_bytes_per_s = options->io_limit_bytes_per_s,
                                           .foresight = options->foresight,
@@ -97,6 +99,12 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
         status = hypura_prepare_keep(p, model->pager, error);
     }
     return status;
+}
+
+/* Of what is held whole. Few threads gain nothing by waiting awake, and those beside a GPU wait for it. */
+static bool is_impatient(const hypura_preparation *p)
+{
+    return !hypura_pager_patient(p->context.n_threads) || p->gpus.n > 0;
 }
 
 static hypura_status attach_threads(hypura_model *model, hypura_error *error)
@@ -158,6 +166,10 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
         const bool resident = options->plain || model->prepared.plan->mode == HYPURA_MODE_RESIDENT;
         status = resident ? open_unpaged(model, options, error) : open_paged(model, options, extras, error);
     }
+    if (status == HYPURA_OK && !model->pager && is_impatient(&model->prepared)) {
+        hypura_patience_wish_short(model->prepared.context.n_threads);
+        model->impatient = true;
+    }
     if (status == HYPURA_OK) {
         status = attach_threads(model, error);
     }
@@ -207,6 +219,9 @@ void hypura_model_close(hypura_model *model)
     hypura_pager_close(model->pager);
     hypura_trace_close(model->trace);
     hypura_prepare_clear(&model->prepared);
+    if (model->impatient) {
+        hypura_patience_take_back();
+    }
     free(model->every_token);
     free(model->cache_dir);
     free(model);

@@ -23,6 +23,7 @@ struct hypura_model {
     hypura_trace *trace; /* NULL: routes are not recorded */
     int8_t *every_token; /* n_ubatch ones: logits wanted for all */
     uint64_t trunk_bytes;
+    bool impatient;      /* has its threads wait shortly for each other */
     bool lost;           /* a GPU that it lies on is */
     hypura_conversation *conversation; /* NULL until the first answer */
     hypura_drafting *drafting;         /* NULL: nothing is guessed */

@@ -34,6 +34,7 @@
 #include "pager/parts.h"
 #include "plan/source.h"
 #include "predict/brake.h"
+#include "predict/look.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -297,6 +298,11 @@ struct hypura_pager {
     atomic_uint     n_arrivals; /* of what was followed: what threads that look see change */
     bool            gives_way;
     bool            looks;
+    int             n_compute;
+    bool            patient; /* how those wait for each other changes */
+    hypura_look_team team;
+    uint64_t        team_at_us; /* when it was last told */
+    uint64_t        team_busy_us;
     uint32_t        n_passes; /* of the pager's thread through the queues */
     bool            news; /* something changed that a waiting thread may look for */
     bool            stop;

@@ -53,6 +53,7 @@ typedef struct hypura_pager_options {
     hypura_form        form;             /* in which weights are held: repacked as libllama does it (repack.h) */
     int                n_repack_threads; /* 0: one */
     bool               gives_way; /* computing takes every processor: a lease lets the pager's thread in first */
+    int                n_compute; /* threads that do; 0: not told */
     bool               looks; /* processors are to spare: threads that wait look for the end (predict/look.h) */
     uint64_t           io_limit_bytes_per_s; /* see io.h; loading what stays is not limited */
     hypura_foresight   foresight;
@@ -75,6 +76,9 @@ int hypura_pager_repack_threads(int n_compute_threads);
 
 /* Whether so many leave no processor to the pager's own thread. */
 bool hypura_pager_gives_way(int n_compute_threads);
+
+/* Whether it is of use that so many wait for each other for longer while nothing is read. */
+bool hypura_pager_patient(int n_compute_threads);
 
 /* Whether so many leave enough processors to others that they may look for what they wait for. Not over a
  * GPU, where one thread waits. */

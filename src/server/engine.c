@@ -200,7 +200,7 @@ static hypura_status run_program(const engine_options *options, server_engine *e
     int out[2] = {-1, -1};
     engine_words line;
     engine_words_common(options, &line);
-    line.waits_longer = options->waits_longer;
+    line.waits = options->waits;
     engine_words_add(&line, "--name", options->name);
     engine_words_add(&line, "--socket", engine->socket);
     engine_words_add(&line, "--live", engine->live_path);

@@ -10,6 +10,7 @@
 #define HYPURA_SERVER_ENGINE_H
 
 #include "hypura.h"
+#include "base/waiting.h"
 #include "server/adapter_scale.h"
 #include "worker/live.h"
 
@@ -45,7 +46,7 @@ typedef struct engine_options {
     uint32_t n_parallel;
     int n_threads;
     hypura_speculation speculation;
-    bool waits_longer; /* its threads for each other, see base/waiting.h */
+    hypura_waiting waits; /* its threads for each other */
     bool context_shift;
     bool embeddings;
     bool reranking;

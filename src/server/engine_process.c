@@ -91,11 +91,11 @@ void engine_words_common(const engine_options *options, engine_words *to)
 /* Ours, but for variables of llama.cpp, which would change what was planned, and with how threads wait. */
 static char **engine_environment(const engine_words *line)
 {
-    bool longer = line->waits_longer;
+    hypura_waiting how = line->waits;
     for (int i = 0; i < line->n; i++) {
-        longer = longer || strcmp(line->items[i], "--gpu-misses") == 0; /* is given for the CPU alone */
+        how = strcmp(line->items[i], "--gpu-misses") == 0 ? HYPURA_WAITING_LONG : how; /* is given for the CPU alone */
     }
-    char **variables = hypura_waiting_environment(environ, longer);
+    char **variables = hypura_waiting_environment(environ, how);
     size_t n_kept = 0;
     for (size_t i = 0; variables && variables[i]; i++) {
         if (strncmp(variables[i], "LLAMA_", 6) != 0 && strncmp(variables[i], "AIP_", 4) != 0) {

@@ -18,7 +18,7 @@ typedef struct engine_words {
     char share[24];
     int n_numbers;
     char sizes[HYPURA_MAX_GPUS * 24]; /* joined by + */
-    bool waits_longer; /* threads for each other */
+    hypura_waiting waits; /* threads for each other */
 } engine_words;
 
 /* An option and its value; nothing where that is NULL. */

@@ -130,13 +130,17 @@ static void fill_options(const server_fleet *fleet, const fleet_member *member, 
     }
 }
 
-/* All of it is held, and no other engine computes: threads that look for each other hold processors from nobody. */
-static bool waits_longer(const server_fleet *fleet, const fleet_member *member, const engine_estimate *estimate,
+/* No other engine computes. If all of it is held as well, threads that look for each other hold processors from nobody. */
+static hypura_waiting choose_waiting(const server_fleet *fleet, const fleet_member *member, const engine_estimate *estimate,
                          const hypura_speculation *speculation)
 {
-    const bool only = fleet->members == member && !member->next;
-    return only && estimate->computes_alone && member->memory_bytes >= estimate->memory_bytes &&
-           !hypura_speculation_wanted(speculation);
+    if (fleet->members != member || member->next) {
+        return HYPURA_WAITING_SHORT;
+    }
+    return estimate->computes_alone && member->memory_bytes >= estimate->memory_bytes &&
+                   !hypura_speculation_wanted(speculation)
+               ? HYPURA_WAITING_LONG
+               : hypura_waiting_usual();
 }
 
 /* With the lock held, given up meanwhile. member is in the list, LOADING. */
@@ -177,7 +181,7 @@ static hypura_status load_as(server_fleet *fleet, fleet_member *member, const ch
     }
     options.memory_bytes = member->memory_bytes;
     options.n_parallel = estimate.n_parallel;
-    options.waits_longer = waits_longer(fleet, member, &estimate, &options.speculation);
+    options.waits = choose_waiting(fleet, member, &estimate, &options.speculation);
     pthread_mutex_unlock(&fleet->lock);
     const uint64_t begin_us = hypura_clock_us();
     server_engine *started = NULL;

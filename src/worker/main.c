@@ -17,6 +17,7 @@
 #include "worker/model.h"
 #include "worker/shim.h"
 
+#include "base/waiting.h"
 #include "engine/idle.h"
 #include "os/os.h"
 
@@ -109,6 +110,7 @@ int main(int argc, char **argv)
     hypura_live *live = NULL;
     hypura_error error = {0};
     hypura_error unfit = {0};
+    hypura_waiting_begin();
     if (hypura_worker_parse(argc, argv, &arguments, &error) != HYPURA_OK) {
         return fail(&error);
     }

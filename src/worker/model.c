@@ -4,6 +4,7 @@
 #include "worker/model.h"
 
 #include "backend/backend.h"
+#include "base/patience.h"
 #include "engine/llama_log.h"
 #include "engine/speculation.h"
 #include "engine/trunk.h"
@@ -107,6 +108,7 @@ static hypura_status load_paged(hypura_worker_model *model, struct llama_model *
                                                 .gpu_misses = options->gpu_misses,
                                                 .n_repack_threads = hypura_pager_repack_threads(p->context.n_threads),
                                                 .gives_way = hypura_pager_gives_way(p->context.n_threads),
+                                                .n_compute = p->context.n_threads,
                                                 .looks = hypura_pager_looks(p->context.n_threads, p->plan->form),
                                                 .io_limit_bytes_per_s = options->io_limit_bytes_per_s};
     hypura_status status = hypura_pager_open(&pager_options, &pager, error);
@@ -159,6 +161,9 @@ static struct llama_model *load_offered(hypura_worker_model *model)
     }
     if (status == HYPURA_OK && resident) {
         hypura_trunk_collapse(llama);
+    }
+    if (resident && (!hypura_pager_patient(p->context.n_threads) || p->gpus.n > 0)) {
+        hypura_patience_wish_short(p->context.n_threads); /* for as long as the process lives */
     }
     hypura_load_unlock();
     atomic_store(&model->loaded, status == HYPURA_OK);

@@ -34,16 +34,39 @@ static void it_is_added_unless_said(void **state)
     (void)state;
     char home[] = "HOME=/", passive[] = "OMP_WAIT_POLICY=passive", five[] = "GOMP_SPINCOUNT=5",
          near[] = "GOMP_SPINCOUNTS=1";
-    expect(hypura_waiting_environment((char *[]){NULL}, false), (const char *[]){OURS, NULL});
-    expect(hypura_waiting_environment((char *[]){home, near, NULL}, false), (const char *[]){home, near, OURS, NULL});
-    expect(hypura_waiting_environment((char *[]){passive, home, NULL}, true), (const char *[]){passive, home, NULL});
-    expect(hypura_waiting_environment((char *[]){home, NULL}, true), (const char *[]){home, "GOMP_SPINCOUNT=40009", NULL});
-    expect(hypura_waiting_environment((char *[]){home, five, NULL}, true), (const char *[]){home, five, NULL});
+    expect(hypura_waiting_environment((char *[]){NULL}, HYPURA_WAITING_SHORT), (const char *[]){OURS, NULL});
+    expect(hypura_waiting_environment((char *[]){home, near, NULL}, HYPURA_WAITING_SHORT), (const char *[]){home, near, OURS, NULL});
+    expect(hypura_waiting_environment((char *[]){passive, home, NULL}, HYPURA_WAITING_LONG), (const char *[]){passive, home, NULL});
+    expect(hypura_waiting_environment((char *[]){home, NULL}, HYPURA_WAITING_LONG), (const char *[]){home, "GOMP_SPINCOUNT=40009", NULL});
+    expect(hypura_waiting_environment((char *[]){home, five, NULL}, HYPURA_WAITING_LONG), (const char *[]){home, five, NULL});
     char ours[] = OURS, longer[] = "GOMP_SPINCOUNT=40009";
-    expect(hypura_waiting_environment((char *[]){ours, home, NULL}, false), (const char *[]){ours, home, NULL});
-    expect(hypura_waiting_environment((char *[]){ours, home, NULL}, true), (const char *[]){home, longer, NULL});
-    expect(hypura_waiting_environment((char *[]){longer, home, NULL}, false), (const char *[]){longer, home, NULL});
-    expect(hypura_waiting_environment((char *[]){longer, home, NULL}, true), (const char *[]){longer, home, NULL});
+    expect(hypura_waiting_environment((char *[]){ours, home, NULL}, HYPURA_WAITING_SHORT), (const char *[]){ours, home, NULL});
+    expect(hypura_waiting_environment((char *[]){ours, home, NULL}, HYPURA_WAITING_LONG), (const char *[]){home, longer, NULL});
+    expect(hypura_waiting_environment((char *[]){longer, home, NULL}, HYPURA_WAITING_SHORT), (const char *[]){longer, home, NULL});
+    expect(hypura_waiting_environment((char *[]){longer, home, NULL}, HYPURA_WAITING_LONG), (const char *[]){longer, home, NULL});
+}
+
+static void what_may_change_is_said_by_two(void **state)
+{
+    (void)state;
+    char home[] = "HOME=/", ours[] = OURS, longer[] = "GOMP_SPINCOUNT=40009", five[] = "GOMP_SPINCOUNT=5",
+         spins[] = "GOMP_SPINCOUNT=40013", active[] = "OMP_WAIT_POLICY=active";
+    char *both[] = {spins, home, active, NULL};
+    expect(hypura_waiting_environment((char *[]){home, NULL}, HYPURA_WAITING_CHANGING),
+           (const char *[]){home, spins, active, NULL});
+    expect(hypura_waiting_environment((char *[]){home, ours, NULL}, HYPURA_WAITING_CHANGING),
+           (const char *[]){home, spins, active, NULL});
+    expect(hypura_waiting_environment((char *[]){longer, NULL}, HYPURA_WAITING_CHANGING), (const char *[]){longer, NULL});
+    expect(hypura_waiting_environment((char *[]){five, NULL}, HYPURA_WAITING_CHANGING), (const char *[]){five, NULL});
+    expect(hypura_waiting_environment((char *[]){active, NULL}, HYPURA_WAITING_LONG), (const char *[]){active, NULL});
+    expect(hypura_waiting_environment(both, HYPURA_WAITING_CHANGING), (const char *[]){spins, home, active, NULL});
+    expect(hypura_waiting_environment(both, HYPURA_WAITING_SHORT), (const char *[]){spins, home, active, NULL});
+    expect(hypura_waiting_environment(both, HYPURA_WAITING_LONG), (const char *[]){home, longer, NULL});
+    expect(hypura_waiting_plain_environment(both), (const char *[]){home, NULL});
+    expect(hypura_waiting_plain_environment((char *[]){active, NULL}), (const char *[]){active, NULL});
+    assert_true(hypura_waiting_changes(both));
+    assert_false(hypura_waiting_changes((char *[]){spins, home, NULL}));
+    assert_false(hypura_waiting_changes((char *[]){five, active, NULL}));
 }
 
 static void plain_llama_is_as_the_user_has_it(void **state)
@@ -134,12 +157,13 @@ static int be_child(char **argv)
 int main(int argc, char **argv)
 {
     if (argc > 2) {
-        hypura_waiting_restart(argv, strcmp(argv[1], "often") == 0);
+        hypura_waiting_restart(argv, strcmp(argv[1], "often") == 0 ? HYPURA_WAITING_LONG : HYPURA_WAITING_SHORT);
         return be_child(argv);
     }
     program = argv[0];
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_is_added_unless_said),
+        cmocka_unit_test(what_may_change_is_said_by_two),
         cmocka_unit_test(plain_llama_is_as_the_user_has_it),
         cmocka_unit_test(a_program_starts_itself_again_once),
     };

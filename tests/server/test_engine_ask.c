@@ -81,7 +81,7 @@ static void threads_look_for_longer_where_they_may(void **state)
     hypura_error error = {0};
     assert_int_equal(engine_ask(&line, fileno(tmpfile()), -1, 0, &answer, &error), HYPURA_OK);
     assert_string_equal(answer.message, "1021");
-    line.waits_longer = true;
+    line.waits = HYPURA_WAITING_LONG;
     assert_int_equal(engine_ask(&line, fileno(tmpfile()), -1, 0, &answer, &error), HYPURA_OK);
     assert_string_equal(answer.message, "40009");
 }
