@@ -562,6 +562,12 @@ typedef struct hypura_layer_hits {
     uint64_t vram_bytes_hit;
 } hypura_layer_hits;
 
+/* llama.cpp ends the process where a driver refuses what it is asked for on the way, as of a GPU that is lost. Most of that
+ * becomes a hypura_status; where nothing can, while memory of that GPU is freed above all, end is called before, once, on the
+ * thread that it happened on. It may end the process itself. NULL: the reason goes to standard error, as by itself. */
+typedef void (*hypura_end_fn)(const hypura_error *error);
+HYPURA_API void hypura_on_end(hypura_end_fn end);
+
 HYPURA_API hypura_status      hypura_model_open(const hypura_model_options *options, hypura_model **model,
                                                 hypura_error *error);
 HYPURA_API void               hypura_model_close(hypura_model *model);

@@ -157,6 +157,14 @@ static int run_command(const hypura_command *command, const hypura_environment *
     return unknown_command(word);
 }
 
+/* Nothing that was begun can go on; what was printed is the beginning of the result. */
+static void on_end(const hypura_error *error)
+{
+    (void)hypura_output_flush();
+    hypura_output_error("%s", error->message);
+    _exit(HYPURA_EXIT_FAILURE);
+}
+
 /* A standard stream that is closed would give its number to the next file that
  * is opened, a model perhaps. Each gets a descriptor that cannot be used as that
  * stream, so that using it is still an error. */
@@ -196,6 +204,7 @@ int main(int argc, char **argv)
     }
     environment.words = argv;
     hypura_output_color(environment.color);
+    hypura_on_end(on_end);
     int code = run_command(command, &environment, argc, argv);
     hypura_output_flush();
     int failed = hypura_output_errno();

@@ -159,7 +159,7 @@ static hypura_status decode_all(run *r, const hypura_bench_task *task, hypura_be
     hypura_status status = HYPURA_OK;
     for (uint32_t i = 0; i < task->n_warm_ups && status == HYPURA_OK; i++) {
         status = decode_window(r, task->n_prompt, n_ubatch, &sample->prefill, error);
-        llama_memory_clear(llama_get_memory(model->ctx), true);
+        (void)hypura_shim_forget(model->ctx);
         sample->prefill = (hypura_bench_window){.n_tokens = 0};
         r->done = 0;
     }

@@ -192,9 +192,8 @@ const llama_token *hypura_conversation_tokens(const hypura_conversation *c)
 
 void hypura_conversation_empty(hypura_conversation *c)
 {
-    llama_memory_t memory = llama_get_memory(c->ctx);
-    if (memory) {
-        llama_memory_clear(memory, true);
+    if (llama_get_memory(c->ctx)) {
+        (void)hypura_shim_forget(c->ctx); /* who computes next is told of a GPU that is lost */
     }
     c->n_tokens = 0;
 }

@@ -75,6 +75,42 @@ void release_aborts(void)
     previous_abort = nullptr;
 }
 
+/* ---- what ends the process ---------------------------------------------------------- */
+
+void (*told_of_end)(const char *message) = nullptr;
+std::terminate_handler previous_terminate = nullptr;
+
+/* "FILE:LINE: CUDA error", after what it was has been logged; else it is an assertion. */
+bool is_refusal(std::string_view message)
+{
+    constexpr std::string_view tail = " error";
+    return message.size() > tail.size() && message.substr(message.size() - tail.size()) == tail;
+}
+
+void on_refusal(const char *message)
+{
+    if (told_of_end && is_refusal(message)) {
+        told_of_end(message);
+    }
+    std::fprintf(stderr, "%s\n", message); /* as ggml does */
+    ggml_print_backtrace();
+}
+
+/* Also where on_abort threw and nothing may be thrown: where something is freed. */
+void on_terminate()
+{
+    try {
+        if (const std::exception_ptr thrown = std::current_exception(); thrown && told_of_end) {
+            std::rethrow_exception(thrown);
+        }
+    } catch (const std::exception &e) {
+        told_of_end(e.what());
+    } catch (...) {
+        told_of_end("something was thrown");
+    }
+    previous_terminate();
+}
+
 void fill(char *error, size_t error_bytes, const char *text)
 {
     if (error && error_bytes > 0) {
@@ -83,6 +119,23 @@ void fill(char *error, size_t error_bytes, const char *text)
 }
 
 } // namespace
+
+void hypura_shim_on_end(void (*end)(const char *message))
+{
+    const std::lock_guard<std::mutex> lock(catching_lock);
+    const bool watched = told_of_end != nullptr;
+    told_of_end = end;
+    if (n_catching > 0) {
+        previous_abort = end ? on_refusal : nullptr; /* set when nothing is caught any more */
+    } else {
+        (void)ggml_set_abort_callback(end ? on_refusal : nullptr);
+    }
+    if (end && !watched) {
+        previous_terminate = std::set_terminate(on_terminate);
+    } else if (!end && watched) {
+        (void)std::set_terminate(previous_terminate);
+    }
+}
 
 void hypura_shim_guard_begin(void)
 {
@@ -256,15 +309,30 @@ template <typename Call> int computed(struct llama_context *ctx, bool more, Call
 
 } // namespace
 
-bool hypura_shim_answers(struct llama_context *ctx)
+namespace
+{
+
+template <typename Call> bool reached(struct llama_context *ctx, Call call)
 {
     const gpu_aborts thrown(ctx);
     try {
-        llama_synchronize(ctx);
+        call();
         return true;
     } catch (const std::exception &) {
         return false;
     }
+}
+
+} // namespace
+
+bool hypura_shim_answers(struct llama_context *ctx)
+{
+    return reached(ctx, [&] { llama_synchronize(ctx); });
+}
+
+bool hypura_shim_forget(struct llama_context *ctx)
+{
+    return reached(ctx, [&] { llama_memory_clear(llama_get_memory(ctx), true); });
 }
 
 int hypura_shim_decode(struct llama_context *ctx, struct llama_batch batch, bool more)

@@ -63,6 +63,13 @@ void hypura_shim_adapter_bytes(const struct llama_model *model, uint64_t *host_b
 int hypura_shim_decode(struct llama_context *ctx, struct llama_batch batch, bool more);
 int hypura_shim_encode(struct llama_context *ctx, struct llama_batch batch);
 
+/* Forgets all tokens. False: a GPU that is lost could not be told. */
+bool hypura_shim_forget(struct llama_context *ctx);
+
+/* From here on end is called before a refusal of a driver, or something thrown that nobody catches, ends the process. NULL:
+ * as without. */
+void hypura_shim_on_end(void (*end)(const char *message));
+
 /* Whether all of the context's GPUs can still be waited for: one that is lost cannot. */
 bool hypura_shim_answers(struct llama_context *ctx);
 

@@ -17,6 +17,7 @@
 #include "base/status.h"
 #include "engine/conversation.h"
 #include "engine/hot.h"
+#include "engine/end.h"
 #include "engine/llama_log.h"
 #include "engine/trunk.h"
 
@@ -144,6 +145,9 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
     if (status == HYPURA_OK && options->plain && extras->gpus) {
         model->prepared.gpus = *extras->gpus;
     }
+    if (status == HYPURA_OK) {
+        hypura_end_name(prepared->plan->gpu);
+    }
     if (status == HYPURA_OK && model->prepared.gpus.n > 0) {
         /* Where nothing streams this is libllama's own way; references for what streams do without. */
         const hypura_preparation *p = &model->prepared;
@@ -207,7 +211,7 @@ void hypura_model_close(hypura_model *model)
     if (model->pager && model->cache_dir) {
         (void)hypura_hot_save(model->cache_dir, model->prepared.map, model->pager, &unsaved);
     }
-    if (model->lost) {
+    if (model->lost || (model->ctx && model->prepared.gpus.n > 0 && !hypura_shim_answers(model->ctx))) {
         return; /* CUDA's backend ends the process where it cannot free: the process is to tell why first */
     }
     hypura_drafting_close(model->drafting);

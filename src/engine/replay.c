@@ -82,7 +82,7 @@ static hypura_status play(player *p, const hypura_script *script, hypura_error *
     struct llama_context *ctx = p->model->ctx;
     hypura_status status = HYPURA_OK;
     if (llama_get_memory(ctx)) {
-        llama_memory_clear(llama_get_memory(ctx), true);
+        (void)hypura_shim_forget(ctx);
     }
     llama_set_embeddings(ctx, puts_out_embeddings(p->model));
 

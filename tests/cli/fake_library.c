@@ -335,6 +335,11 @@ hypura_status hypura_model_open(const hypura_model_options *options, hypura_mode
     return status;
 }
 
+void hypura_on_end(hypura_end_fn end)
+{
+    (void)end;
+}
+
 void hypura_model_close(hypura_model *model)
 {
     if (model) {

@@ -1,7 +1,8 @@
 /*
  * preload.c - the devices that stand for GPUs, for programs: loaded before them (LD_PRELOAD), they know "Standin0". When the
  * file that $STANDIN_LOSE names appears, the first program that computes there removes it and loses the device, for good;
- * what is in it says how: "aborts", as CUDA's backend ends a process, or "throws", as Vulkan's reports it.
+ * what is in it says how: "aborts", as CUDA's backend ends a process, or "throws", as Vulkan's reports it. "loading" does
+ * not wait until something is computed, and aborts.
  */
 #include "standin_memory.h"
 
@@ -20,12 +21,14 @@ static void *lose(void *file)
     for (;;) {
         char how[16] = "";
         (void)usleep(LOOK_US);
-        FILE *in = standin_counted.n_graphs > 0 ? fopen(file, "r") : NULL;
+        FILE *in = standin_counted.bytes_used > 0 ? fopen(file, "r") : NULL;
         if (in) {
             const bool read = fscanf(in, "%15s", how) == 1;
+            const bool loading = strcmp(how, "loading") == 0;
             (void)fclose(in);
-            if (read && unlink(file) == 0) {
-                const bool aborts = strcmp(how, "aborts") == 0;
+            if (read && (loading || standin_counted.n_graphs > 0) && unlink(file) == 0) {
+                standin_lost = loading;
+                const bool aborts = strcmp(how, "throws") != 0;
                 standin_set_faults(&(standin_faults){
                     .lose_after = 1, .stays_lost = true, .losing_aborts = aborts, .waiting_throws = !aborts});
                 return NULL;

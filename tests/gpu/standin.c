@@ -59,6 +59,7 @@ static void instance_free(ggml_backend_t backend)
 /* As where a copy needs memory of the device by itself. */
 static void begin_copy(void)
 {
+    standin_need();
     if (standin_wrong.copy_throws_after > 0 && --standin_wrong.copy_throws_after == 0) {
         standin_throw("standin: no memory for a copy on purpose");
     }
@@ -92,6 +93,7 @@ static void instance_set_2d(ggml_backend_t backend, struct ggml_tensor *tensor, 
 static void instance_get(ggml_backend_t backend, const struct ggml_tensor *tensor, void *data, size_t offset,
                          size_t size)
 {
+    standin_need();
     add_copy(backend->context, data, (const char *)tensor->data + offset, size);
 }
 
@@ -120,6 +122,7 @@ static bool asks_router(const struct ggml_tensor *node)
 static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgraph *graph)
 {
     standin *s = backend->context;
+    standin_need();
     standin_counted.n_graphs++;
     standin_counted.n_asked += graph->n_nodes > 0 && asks_router(graph->nodes[graph->n_nodes - 1]);
     if (!standin_wrong.computes_late) {
@@ -153,12 +156,14 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
 
 static void instance_event_record(ggml_backend_t backend, ggml_backend_event_t event)
 {
+    standin_need();
     *(standin_mark *)event->context = standin_queue_end(((standin *)backend->context)->queue);
 }
 
 static void instance_event_wait(ggml_backend_t backend, ggml_backend_event_t event)
 {
     const standin_mark mark = *(standin_mark *)event->context;
+    standin_need();
     if (standin_wrong.computes_late) {
         standin_queue_wait(((standin *)backend->context)->queue, mark);
     } else {

@@ -51,9 +51,9 @@ typedef struct standin_faults {
     int      copy_throws_after; /* copies to the device until one throws; 0: never */
     int      lose_after;      /* graphs until a device is lost, which throws; 0: never */
     int      lost_device;     /* which: 0 or 1; its own graphs alone are counted */
-    bool     stays_lost;      /* then whoever waits for it, or frees what lies there, ends the process, as with CUDA */
+    bool     stays_lost;      /* then whatever it is asked for ends the process, as with CUDA */
     bool     losing_aborts;   /* it is told as CUDA's backend does: an error is logged, and the process ends */
-    bool     waiting_throws;  /* whoever waits for it is told as by Vulkan's, and nothing ends the process */
+    bool     waiting_throws;  /* it is told by what is thrown, as by Vulkan's, and nothing ends the process */
     int      abort_after;     /* graphs until one would end the process, as CUDA's backend does; 0: never */
 } standin_faults;
 

@@ -148,6 +148,7 @@ static void buffer_memset(ggml_backend_buffer_t buffer, struct ggml_tensor *tens
                           size_t size)
 {
     (void)buffer;
+    standin_need();
     memset((char *)standin_seen(tensor->data) + offset, value, size);
 }
 
@@ -155,6 +156,7 @@ static void buffer_set(ggml_backend_buffer_t buffer, struct ggml_tensor *tensor,
                        size_t size)
 {
     (void)buffer;
+    standin_need();
     memcpy((char *)standin_seen(tensor->data) + offset, data, size);
     standin_counted.bytes_to_device += size;
 }
@@ -163,11 +165,13 @@ static void buffer_get(ggml_backend_buffer_t buffer, const struct ggml_tensor *t
                        size_t size)
 {
     (void)buffer;
+    standin_need();
     memcpy(data, (const char *)standin_seen(tensor->data) + offset, size);
 }
 
 static void buffer_clear(ggml_backend_buffer_t buffer, uint8_t value)
 {
+    standin_need();
     region *r = buffer->context;
     memset(real + r->at, value, r->bytes);
 }
@@ -193,7 +197,7 @@ static ggml_backend_buffer_t type_alloc(ggml_backend_buffer_type_t type, size_t 
         at++;
     }
     const int device = standin_index(type->device);
-    if (at == MAX_REGIONS || bytes_used[device] + bytes > standin_memory_bytes(device) || !take_region(&regions[at], bytes)) {
+    if (standin_lost || at == MAX_REGIONS || bytes_used[device] + bytes > standin_memory_bytes(device) || !take_region(&regions[at], bytes)) {
         return NULL;
     }
     regions[at].device = device;

@@ -14,7 +14,7 @@ extern bool           standin_lost; /* since a device was lost that stays so */
 int standin_index(ggml_backend_dev_t device);
 /* As CUDA's backend does where its driver refuses something. */
 _Noreturn void standin_abort(void);
-/* Ends the process when it is lost. */
+/* Ends the process, or throws, when it is lost: before whatever it is asked for. */
 void standin_need(void);
 
 uint64_t standin_memory_bytes(int device);
