@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "base/thread.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,13 +111,29 @@ static bool obey(hypura_control *control, const char *line)
     return stays;
 }
 
+/* Not through a stream: exit() of newer C libraries waits for the lock of one that somebody reads from. */
 static void *hear_all(void *user)
 {
     hypura_control *control = user;
-    char line[128];
-    while (fgets(line, sizeof(line), stdin)) {
-        if (!obey(control, line)) {
-            return NULL;
+    char text[128];
+    size_t used = 0;
+    for (ssize_t n; (n = read(STDIN_FILENO, text + used, sizeof(text) - 1 - used)) != 0;) {
+        if (n < 0 && errno != EINTR) {
+            break;
+        }
+        used += n > 0 ? (size_t)n : 0;
+        text[used] = '\0';
+        char *line = text;
+        for (char *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
+            *end = '\0';
+            if (!obey(control, line)) {
+                return NULL;
+            }
+        }
+        used = strlen(line);
+        memmove(text, line, used);
+        if (used == sizeof(text) - 1) {
+            used = 0; /* nothing that the front says is as long */
         }
     }
     kill(getpid(), SIGTERM);
