@@ -21,10 +21,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define FOLDER_BYTES 80 /* the path of a socket has 108 bytes at most */
-#define POLL_US      (UINT64_C(20) * 1000)
-#define END_US       (UINT64_C(10) * 1000 * 1000)
-#define RESIZE_US    (UINT64_C(20) * 1000 * 1000)
+#define FOLDER_BYTES  80 /* the path of a socket has 108 bytes at most */
+#define POLL_US       (UINT64_C(20) * 1000)
+#define END_US        (UINT64_C(10) * 1000 * 1000)
+#define FAILED_END_US (UINT64_C(30) * 1000 * 1000)
+#define RESIZE_US     (UINT64_C(20) * 1000 * 1000)
 
 struct server_engine {
     char name[128];
@@ -112,12 +113,25 @@ static void *watch(void *user)
     return NULL;
 }
 
+static bool has_failed(const server_engine *engine)
+{
+    hypura_live_record record;
+    return hypura_live_read(engine->live, &record) && record.state == HYPURA_LIVE_FAILED;
+}
+
+/* It ends, but a driver may take a second to give back each few GiB of its memory, which another engine is to find. */
+static uint64_t most_us(const server_engine *engine, uint64_t timeout_us)
+{
+    return timeout_us > 0 && timeout_us < FAILED_END_US && has_failed(engine) ? FAILED_END_US : timeout_us;
+}
+
 bool engine_ends_within(server_engine *engine, uint64_t timeout_us)
 {
     const uint64_t begin_us = hypura_clock_us();
     pthread_mutex_lock(&engine->lock);
-    for (uint64_t waited_us = 0; !engine->ended && waited_us < timeout_us; waited_us = hypura_clock_us() - begin_us) {
-        (void)hypura_cond_wait(&engine->changed, &engine->lock, timeout_us - waited_us);
+    for (uint64_t waited_us = 0; !engine->ended && waited_us < most_us(engine, timeout_us);
+         waited_us = hypura_clock_us() - begin_us) {
+        (void)hypura_cond_wait(&engine->changed, &engine->lock, most_us(engine, timeout_us) - waited_us);
     }
     const bool ended = engine->ended;
     pthread_mutex_unlock(&engine->lock);
@@ -129,10 +143,10 @@ void engine_describe_end(server_engine *engine, char *text, size_t capacity)
     pthread_mutex_lock(&engine->lock);
     const int status = engine->wait_status;
     hypura_live_record record;
-    if (!engine->ended) {
-        snprintf(text, capacity, "is running");
-    } else if (hypura_live_read(engine->live, &record) && record.state == HYPURA_LIVE_FAILED) {
+    if (hypura_live_read(engine->live, &record) && record.state == HYPURA_LIVE_FAILED) {
         snprintf(text, capacity, "failed: %s", record.error.message);
+    } else if (!engine->ended) {
+        snprintf(text, capacity, "is running");
     } else if (WIFSIGNALED(status)) {
         snprintf(text, capacity, "was ended by signal %d", WTERMSIG(status));
     } else {

@@ -76,7 +76,8 @@ void engine_stop(server_engine *engine);
 
 /* Any thread, until stop. */
 const char *engine_socket(const server_engine *engine);
-/* Whether it ended; waits that long: a connection breaks off a moment before the process is seen to end. */
+/* Whether it ended; waits that long: a connection breaks off a moment before the process is seen to end. Longer, where it
+ * has said that it failed. */
 bool engine_ends_within(server_engine *engine, uint64_t timeout_us);
 /* Why it ended: "was ended by signal 9", "failed: " and its own words. ENGINE_END_BYTES take it whole. */
 void engine_describe_end(server_engine *engine, char *text, size_t capacity);

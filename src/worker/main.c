@@ -26,6 +26,7 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* What fails says so where its result would have been printed. */
 static int print_status(const hypura_error *error)
@@ -41,6 +42,25 @@ static int fail(const hypura_error *error)
 {
     fprintf(stderr, "hypura-engine: %s\n", error->message);
     return error->status == HYPURA_ERR_USAGE ? 2 : 1;
+}
+
+static hypura_live *told; /* NULL: standard output is read instead */
+
+static void tell(const hypura_error *error)
+{
+    if (told) {
+        hypura_live_write(told, &(hypura_live_record){.state = HYPURA_LIVE_FAILED, .error = *error});
+        (void)fail(error);
+    } else {
+        (void)print_status(error);
+    }
+}
+
+/* Before there is a control, see lost.h. */
+static void on_end(const hypura_error *error)
+{
+    tell(error);
+    _exit(1);
 }
 
 /* unfit: why the model goes without the draft that was asked for, or "". */
@@ -121,14 +141,14 @@ int main(int argc, char **argv)
     if (!arguments.estimate && hypura_live_open(arguments.live, &live, &error) != HYPURA_OK) {
         return fail(&error);
     }
+    told = live;
+    hypura_on_end(on_end);
     if (arguments.estimate && arguments.model.speculation.draft) {
         (void)hypura_worker_model_takes_draft(&arguments, &unfit);
     }
     if (hypura_worker_model_prepare(&arguments, &model, &error) != HYPURA_OK) {
-        if (live) {
-            hypura_live_write(live, &(hypura_live_record){.state = HYPURA_LIVE_FAILED, .error = error});
-        }
-        return arguments.estimate ? print_status(&error) : fail(&error);
+        tell(&error);
+        return live && error.status == HYPURA_ERR_USAGE ? 2 : 1;
     }
     const int code = arguments.estimate ? print_estimate(&model, unfit.message) : serve(&arguments, &model, live);
     hypura_worker_model_close(&model);

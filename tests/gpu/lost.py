@@ -19,9 +19,10 @@ import urllib.error
 import urllib.request
 
 HYPURA, MKMODEL, PRELOAD, CACHE = map(os.path.abspath, sys.argv[1:5])
-TOKENS = 3000
-PAGED, ALL_THERE = "16M", "1G"
+TOKENS = 1500
+PAGED, ALL_THERE = "26M", "1G"
 MESSAGE = re.compile("Standin0 is lost.*on purpose")
+EARLY_MESSAGE = re.compile("(Standin0|the GPU) is lost.*on purpose")
 top = tempfile.mkdtemp(prefix="hypura-lost-")
 started = []
 
@@ -99,11 +100,12 @@ class Server:
 
 
 def check_run(vram):
-    code, whole, _ = run(vram)
+    code, whole, said = run(vram)
     assert code == 0 and len(whole) > 1000, (code, whole)
+    assert ("expert slots" in said) == (vram == PAGED), said
     lose("loading")
     code, text, said = run(vram)
-    assert code == 1 and text == b"" and MESSAGE.search(said) and "--gpu none" in said, (code, said)
+    assert code == 1 and text == b"" and EARLY_MESSAGE.search(said) and "--gpu none" in said, (code, said)
     for how in ("aborts", "throws"):
         code, text, said = run(vram, how)
         assert code == 1 and MESSAGE.search(said) and "--gpu none" in said, (how, code, said)
@@ -114,9 +116,11 @@ def check_serve(vram):
     server = Server(vram)
     lose("loading")
     text, error = server.answer()
-    assert text == "" and error and MESSAGE.search(error), (error, server.read_log())
+    assert text == "" and error and EARLY_MESSAGE.search(error), (error, server.read_log())
     whole, error = server.answer()
     assert error is None and len(whole) > 1000, (error, whole)
+    needed = re.search("gpu_needed_bytes_total{[^}]*} ([0-9]+)", server.figures())
+    assert (int(needed[1]) > 0) == (vram == PAGED), server.figures()
     # An engine that has the prompt already computes its last token alone, which rounds otherwise.
     again, error = server.answer()
     assert error is None and len(again) > 1000, (error, again)

@@ -2,7 +2,8 @@
  * preload.c - the devices that stand for GPUs, for programs: loaded before them (LD_PRELOAD), they know "Standin0". When the
  * file that $STANDIN_LOSE names appears, the first program that computes there removes it and loses the device, for good;
  * what is in it says how: "aborts", as CUDA's backend ends a process, or "throws", as Vulkan's reports it. "loading" does
- * not wait until something is computed, and aborts.
+ * not wait until something is computed, and aborts. Such a program takes a while to end, as where a driver gives back memory:
+ * its connections are closed before.
  */
 #include "standin_memory.h"
 
@@ -12,9 +13,29 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define LOOK_US 2000
+#define MAX_FDS 256
+#define END_US  1500000 /* longer than a server waits for an engine that it knows nothing of */
+
+void _exit(int code)
+{
+    if (standin_lost) {
+        struct stat s;
+        for (int fd = STDERR_FILENO + 1; fd < MAX_FDS; fd++) {
+            if (fstat(fd, &s) == 0 && S_ISSOCK(s.st_mode)) {
+                (void)close(fd);
+            }
+        }
+        (void)usleep(END_US);
+    }
+    for (;;) {
+        (void)syscall(SYS_exit_group, code);
+    }
+}
 
 static void *lose(void *file)
 {

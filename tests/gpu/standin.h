@@ -38,6 +38,7 @@ void standin_set_rates(hypura_profile *profile, double slower);
 typedef struct standin_faults {
     uint64_t memory_bytes;    /* all that the first one has; 0: 64 GiB */
     uint64_t second_memory_bytes; /* the same of the second one */
+    int      refuses_buffer;  /* buffers of a device's memory until one is refused; 0: never */
     uint64_t max_buffer_bytes; /* of one buffer; 0: no limit */
     bool     no_pinned;       /* host buffers are refused */
     bool     no_events;

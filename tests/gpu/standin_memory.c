@@ -196,8 +196,9 @@ static ggml_backend_buffer_t type_alloc(ggml_backend_buffer_type_t type, size_t 
     while (at < MAX_REGIONS && regions[at].bytes > 0) {
         at++;
     }
-    const int device = standin_index(type->device);
-    if (standin_lost || at == MAX_REGIONS || bytes_used[device] + bytes > standin_memory_bytes(device) || !take_region(&regions[at], bytes)) {
+    const int  device = standin_index(type->device);
+    const bool refused = standin_wrong.refuses_buffer > 0 && --standin_wrong.refuses_buffer == 0;
+    if (refused || standin_lost || at == MAX_REGIONS || bytes_used[device] + bytes > standin_memory_bytes(device) || !take_region(&regions[at], bytes)) {
         return NULL;
     }
     regions[at].device = device;

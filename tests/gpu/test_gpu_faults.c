@@ -132,6 +132,42 @@ static void memory_that_is_gone_is_an_error(void **state)
     assert_int_equal(standin_read_counts().bytes_used, 0);
 }
 
+/* Each part of it in turn: what a model cannot do without is an error. Routers are asked by the host where the GPU has no
+ * room for copies of them. */
+static void each_memory_that_is_gone_is_told(void **state)
+{
+    (void)state;
+    hypura_model_options options = options_of(mixture.path, mixture.half_bytes);
+    options.foresight = HYPURA_FORESIGHT_ON;
+    int n_refused = 0;
+    int n_host_asks = 0;
+    for (int buffer = 1;; buffer++) {
+        hypura_model *model = NULL;
+        hypura_statistics s;
+        hypura_error error;
+        standin_set_faults(&(standin_faults){.refuses_buffer = buffer});
+        const hypura_status status = hypura_model_open_with(&options, &(hypura_model_extras){.all_logits = true}, &model, &error);
+        standin_set_faults(&(standin_faults){0});
+        if (status != HYPURA_OK) {
+            fixture_fails(status, status, &error, STANDIN_NAME);
+            assert_int_equal(standin_read_counts().bytes_used, 0);
+            n_refused++;
+            continue;
+        }
+        assert_same(model);
+        hypura_model_statistics(model, &s);
+        hypura_model_close(model);
+        if (s.n_asked_by_gpu > 0) { /* there are no more buffers than that */
+            assert_int_equal(s.n_asked_by_host, 0);
+            break;
+        }
+        assert_true(s.n_asked_by_host > 0);
+        n_host_asks++;
+    }
+    assert_true(n_refused > 2);
+    assert_int_equal(n_host_asks, 1);
+}
+
 /* Somebody else takes all that is left during the run: nothing more is needed. */
 static void memory_taken_later_changes_nothing(void **state)
 {
@@ -175,6 +211,7 @@ int main(void)
         MIXTURE_TEST(a_device_that_stays_lost_is_an_error),
         MIXTURE_TEST(an_abort_is_an_error),
         MIXTURE_TEST(memory_that_is_gone_is_an_error),
+        MIXTURE_TEST(each_memory_that_is_gone_is_told),
         MIXTURE_TEST(memory_taken_later_changes_nothing),
         MIXTURE_TEST(less_memory_is_a_smaller_pool),
         MIXTURE_TEST(memory_that_is_not_pinned_will_do),
