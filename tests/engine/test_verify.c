@@ -227,6 +227,51 @@ static void a_stopped_trial_is_made_again(void **state)
     assert_true(began_in_vain);
 }
 
+/* Wherever a graph is stopped, in the midst of leases, reads and guesses: what follows has every bit. */
+static void what_follows_a_stop_is_the_same(void **state)
+{
+    (void)state;
+    static const char *const archs[] = {"olmoe-moe.gguf", "llama-dense.gguf"};
+    for (size_t i = 0; i < sizeof archs / sizeof *archs; i++) {
+        const char *path = fixture_arch(archs[i]);
+        hypura_model *plain = open_plain(path);
+        hypura_script script;
+        hypura_error error;
+        hypura_plan *plan;
+        uint64_t budget = 1 << 22;
+        fixture_ok(hypura_script_write(plain, 24, 4, &budget, &script, &error), &error);
+        hypura_model_close(plain);
+        hypura_model_options options = {.path = path,
+                                        .force_paging = true,
+                                        .no_repack = true,
+                                        .foresight = HYPURA_FORESIGHT_ON,
+                                        .n_threads = 1,
+                                        .n_ubatch = 16,
+                                        .n_context = 64,
+                                        .cache_dir = fixture_cache_dir()};
+        fixture_ok(hypura_estimate(&options, &plan, &error), &error);
+        options.weights_bytes = plan->floor_weights_bytes;
+        hypura_plan_free(plan);
+        hypura_model *model = NULL;
+        fixture_ok(hypura_model_open_with(&options, &(hypura_model_extras){.all_logits = true}, &model, &error), &error);
+        int n_stopped = 0;
+        bool stopped = true;
+        for (int nth = 1; stopped; nth += 1 + nth / 6) {
+            int left = nth;
+            uint64_t differing = 1;
+            llama_set_abort_callback(model->ctx, stop_after, &left);
+            stopped = hypura_script_follow(model, &script, &differing, &error) != HYPURA_OK;
+            llama_set_abort_callback(model->ctx, NULL, NULL);
+            n_stopped += stopped;
+            fixture_ok(hypura_script_follow(model, &script, &differing, &error), &error);
+            assert_int_equal(differing, 0);
+        }
+        assert_true(n_stopped > 20);
+        hypura_model_close(model);
+        hypura_script_clear(&script);
+    }
+}
+
 /* Most rows of a batch at once, through libllama's nodes, while others are waited for; and all of them. */
 static void most_rows_of_a_batch(void **state)
 {
@@ -450,6 +495,7 @@ int main(void)
         cmocka_unit_test(most_rows_of_a_batch),
         cmocka_unit_test(several_rows_of_an_expert),
         cmocka_unit_test(a_stopped_trial_is_made_again),
+        cmocka_unit_test(what_follows_a_stop_is_the_same),
         cmocka_unit_test(the_output_alone_is_repacked), cmocka_unit_test(outputs_that_cannot_be_repacked),
         cmocka_unit_test(demonstration_dense),     cmocka_unit_test(demonstration_mixture),
         cmocka_unit_test(what_cannot_be_verified),
