@@ -3,8 +3,9 @@
  * way) see it.
  *
  * What always holds:
- *  - free reads + outstanding reads + unreaped completions <= max_reads, and free
- *    requests + requests in flight == depth: no queue below can overflow.
+ *  - Reads that are not complete and completions that were not reaped are n_outstanding
+ *    together, max_reads at most; free requests + requests in flight == depth: no queue
+ *    below can overflow.
  *  - A read completes when nothing more of it is to be started and none of its
  *    requests is in flight; so nobody writes to its memory afterwards.
  *  - A request that cannot be read in place has a range of the staging memory until

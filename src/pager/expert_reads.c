@@ -64,8 +64,7 @@ static int bundle_of_key(const hypura_pager *pager, uint32_t pool, uint32_t key)
     for (int b = 0; b < pager->map->n_bundles; b++) {
         const pager_bundle *place = &pager->bundles[b];
         const uint32_t      n = (uint32_t)pager->map->bundles[b].n_experts;
-        const bool streamed = pager->plan->placements[pager->map->bundles[b].tensors[0]].place == HYPURA_PLACE_EXPERTS;
-        if (streamed && place->pool == pool && key >= place->first_key && key - place->first_key < n) {
+        if (pager_streams(pager, b) && place->pool == pool && key >= place->first_key && key - place->first_key < n) {
             return b;
         }
     }

@@ -381,6 +381,12 @@ static inline const hypura_tensor *pager_matrix(const hypura_pager *pager, int b
     return &pager->map->tensors[pager->map->bundles[bundle].tensors[index]];
 }
 
+/* Whether a bundle's experts pass through slots; else they are all in memory, and the pager has nothing of them. */
+static inline bool pager_streams(const hypura_pager *pager, int bundle)
+{
+    return pager->plan->placements[pager->map->bundles[bundle].tensors[0]].place == HYPURA_PLACE_EXPERTS;
+}
+
 hypura_status pager_open_queues(hypura_pager *pager, hypura_error *error);
 void          pager_close_queues(hypura_pager *pager);
 

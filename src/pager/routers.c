@@ -180,13 +180,6 @@ static hypura_status open_router(hypura_pager *pager, int bundle, int tensor, ch
     return status;
 }
 
-/* A pool that holds every expert reads each once: nothing to foresee. */
-static bool streams(const hypura_pager *pager, int bundle)
-{
-    const hypura_placement *placement = &pager->plan->placements[pager->map->bundles[bundle].tensors[0]];
-    return placement->place == HYPURA_PLACE_EXPERTS;
-}
-
 hypura_status pager_open_routers(hypura_pager *pager, hypura_error *error)
 {
     const hypura_map *map = pager->map;
@@ -201,7 +194,7 @@ hypura_status pager_open_routers(hypura_pager *pager, hypura_error *error)
     char *at = pager->router_memory;
     for (int b = 1; b < map->n_bundles; b++) {
         const int tensor = find_router(map, b);
-        if (tensor >= 0 && streams(pager, b) && streams(pager, b - 1)) {
+        if (tensor >= 0 && pager_streams(pager, b) && pager_streams(pager, b - 1)) {
             if (open_router(pager, b, tensor, at, error) != HYPURA_OK) {
                 return error->status;
             }

@@ -18,11 +18,6 @@ void pager_close_warm(hypura_pager *pager)
     free(pager->warm.experts);
 }
 
-static bool streams(const hypura_pager *pager, int bundle)
-{
-    return pager->plan->placements[pager->map->bundles[bundle].tensors[0]].place == HYPURA_PLACE_EXPERTS;
-}
-
 hypura_status hypura_pager_warm(hypura_pager *pager, const hypura_hot_expert *experts, uint32_t n, hypura_error *error)
 {
     hypura_hot_expert *copy = n > 0 ? calloc(n, sizeof(*copy)) : NULL;
@@ -32,7 +27,7 @@ hypura_status hypura_pager_warm(hypura_pager *pager, const hypura_hot_expert *ex
     pthread_mutex_lock(&pager->lock);
     for (uint32_t i = 0; i < n; i++) {
         const int bundle = experts[i].bundle;
-        if (streams(pager, bundle)) {
+        if (pager_streams(pager, bundle)) {
             const pager_bundle *place = &pager->bundles[bundle];
             copy[pager->warm.n++] = experts[i];
             hypura_cache_recall(pager->pools[place->pool].cache, place->first_key + experts[i].expert,
@@ -80,7 +75,7 @@ static bool start_rest(hypura_pager *pager)
     pager_warm *warm = &pager->warm;
     for (; warm->fills && warm->bundle < pager->map->n_bundles; warm->bundle++, warm->expert = 0) {
         const uint32_t n_experts = (uint32_t)pager->map->bundles[warm->bundle].n_experts;
-        const bool     fits = streams(pager, warm->bundle) && has_room_for_all(pager, warm->bundle);
+        const bool     fits = pager_streams(pager, warm->bundle) && has_room_for_all(pager, warm->bundle);
         while (fits && warm->expert < n_experts) {
             if (start_read(pager, warm->bundle, warm->expert++)) {
                 return true;
@@ -104,7 +99,7 @@ bool pager_start_warm(hypura_pager *pager)
 
 uint32_t hypura_pager_uses(hypura_pager *pager, int bundle, uint32_t expert)
 {
-    if (!streams(pager, bundle)) {
+    if (!pager_streams(pager, bundle)) {
         return 0;
     }
     const pager_bundle *place = &pager->bundles[bundle];
