@@ -209,6 +209,14 @@ static hypura_status check_room(const optimizer *o)
     return drive.free_bytes < missing + SPARE_BYTES ? fail_writing(o, ENOSPC) : HYPURA_OK;
 }
 
+/* What a file system does not allow everybody, or at all. */
+static hypura_status fail_sealing(const optimizer *o, int errno_value, const char *path)
+{
+    return hypura_fail_errno(o->error, errno_value,
+                             "%s: its time cannot be set to that of the model, by which it is seen that nobody wrote to it",
+                             path);
+}
+
 /* Goes on with what an earlier run left, when it was made for the same model. */
 static hypura_status open_partial(optimizer *o)
 {
@@ -219,6 +227,9 @@ static hypura_status open_partial(optimizer *o)
     }
     if (flock(o->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) { /* some file systems have no locks */
         return hypura_fail(o->error, HYPURA_ERR_IO, "%s is being written by another process", o->partial);
+    }
+    if (!hypura_records_seal(o->records, o->fd)) { /* told before all the work; what is written ends it again */
+        return fail_sealing(o, errno, o->partial);
     }
     if (hypura_records_match(o->records, o->partial, why, sizeof why) && read_table(o)) {
         for (uint32_t i = 0; i < o->records->n_records; i++) {
@@ -390,7 +401,10 @@ static hypura_status take_name(const optimizer *o)
     (void)snprintf(folder, sizeof folder, "%s", o->records->path);
     char *slash = strrchr(folder, '/');
     (void)snprintf(slash ? slash + 1 : folder, 2, ".");
-    if (!hypura_records_seal(o->records, o->fd) || fsync(o->fd) != 0 || rename(o->partial, o->records->path) != 0) {
+    if (!hypura_records_seal(o->records, o->fd)) {
+        return fail_sealing(o, errno, o->partial);
+    }
+    if (fsync(o->fd) != 0 || rename(o->partial, o->records->path) != 0) {
         return fail_writing(o, errno);
     }
     const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -445,9 +459,7 @@ static hypura_status seal_existing(const optimizer *o)
     if (fd >= 0) {
         (void)close(fd);
     }
-    return sealed ? HYPURA_OK
-                  : hypura_fail_errno(o->error, e, "%s is whole, but its time cannot be set to that of the model",
-                                      o->records->path);
+    return sealed ? HYPURA_OK : fail_sealing(o, e, o->records->path);
 }
 
 /* One that is complete: its table is read like that of a partial file. */

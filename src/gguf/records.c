@@ -226,9 +226,10 @@ bool hypura_records_match(const hypura_records *records, const char *path, char 
 
 bool hypura_records_seal(const hypura_records *records, int fd)
 {
+    const int64_t part_ns = (records->sealed_ns % NS_PER_S + NS_PER_S) % NS_PER_S; /* also before 1970 */
     const struct timespec times[2] = {
         {.tv_nsec = UTIME_OMIT},
-        {.tv_sec = (time_t)(records->sealed_ns / NS_PER_S), .tv_nsec = (long)(records->sealed_ns % NS_PER_S)},
+        {.tv_sec = (time_t)((records->sealed_ns - part_ns) / NS_PER_S), .tv_nsec = (long)part_ns},
     };
     return futimens(fd, times) == 0;
 }

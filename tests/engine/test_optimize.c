@@ -336,6 +336,27 @@ static void one_that_was_written_to_is_not_used(void **state)
     assert_true(statistics.records);
 }
 
+/* The time of a model may be any, before 1970 too. */
+static void a_seal_of_any_time_holds(void **state)
+{
+    (void)state;
+    static const struct timespec times[] = {{0, 0}, {0, 1}, {-1, 999999999}, {-1000000, 5}, {4000000000, 123456789}};
+    for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
+        const struct timespec then[2] = {times[i], times[i]};
+        hypura_map *map;
+        hypura_records *records;
+        hypura_error error;
+        char note[256];
+        assert_int_equal(utimensat(AT_FDCWD, model, then, 0), 0);
+        make_sidecar();
+        fixture_ok(hypura_map_open(model, &map, &error), &error);
+        fixture_ok(hypura_records_find(map, &records, note, sizeof note, &error), &error);
+        assert_non_null(records);
+        hypura_records_close(records);
+        hypura_map_close(map);
+    }
+}
+
 /* Where the file system keeps whole seconds of a time, or two of them. */
 static void a_seal_may_lose_a_part_of_a_second(void **state)
 {
@@ -469,6 +490,7 @@ int main(void)
         TEST(one_that_does_not_match_is_not_used),
         TEST(one_that_is_damaged_does_not_verify),
         TEST(one_that_was_written_to_is_not_used),
+        TEST(a_seal_of_any_time_holds),
         TEST(a_seal_may_lose_a_part_of_a_second),
         TEST(a_full_disk_is_told_and_gone_on_from),
         TEST(a_folder_in_its_place_is_told_before_anything_is_written),
