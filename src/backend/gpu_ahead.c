@@ -76,21 +76,21 @@ static enum ggml_status ask(const gpu_walk *walk, const gpu_piece *piece, int pl
 {
     const bool guesses = walk->instance->guesser == HYPURA_GUESS_ROUTERS;
     const size_t n = (size_t)piece->cut.ids->ne[0];
-    int32_t *landing = hypura_vram_landing(walk->vram, piece->cut.weight->bundle, place);
-    gpu_expect_numbers(landing, n);
+    int32_t *numbers = hypura_vram_arrivals(walk->vram, piece->cut.weight->bundle, place);
+    gpu_expect_numbers(numbers, n);
     hypura_vram_begin_fetch(walk->vram);
     if (guesses) {
         gpu_fetch_row(walk, piece);
     }
     gpu_fetch_input(walk, &piece->chain, turn_of(walk, piece));
-    hypura_vram_fetch(walk->vram, piece->cut.ids, landing, n * sizeof(*landing));
+    hypura_vram_fetch(walk->vram, piece->cut.ids, numbers, n * sizeof(*numbers));
     return guesses ? gpu_ask_router(walk, piece, place) : GGML_STATUS_SUCCESS;
 }
 
-static bool have_arrived(const int32_t *landing, size_t n)
+static bool have_arrived(const int32_t *numbers, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        if (__atomic_load_n(&landing[i], __ATOMIC_ACQUIRE) == NOT_ARRIVED) {
+        if (__atomic_load_n(&numbers[i], __ATOMIC_ACQUIRE) == NOT_ARRIVED) {
             return false;
         }
     }
@@ -117,14 +117,14 @@ void gpu_await_numbers(const gpu_walk *walk, const void *numbers, size_t n, void
 
 /* The copy of the router that the host will ask, of which its caches have next to nothing: it reads that while it waits
  * anyway (docs/notes/0051). */
-static void read_router(const gpu_walk *walk, const gpu_piece *piece, const int32_t *landing)
+static void read_router(const gpu_walk *walk, const gpu_piece *piece, const int32_t *numbers)
 {
     const gpu_instance  *instance = walk->instance;
     const bool           host_asks = instance->guesser == HYPURA_GUESS_ROUTERS && piece->row && !piece->gpu_asks;
     const hypura_router *router =
         host_asks ? hypura_pager_router(instance->gpu->pager, piece->cut.weight->bundle + 1) : NULL;
     const size_t row_bytes = router ? ggml_row_size((enum ggml_type)router->type, router->n_inputs) : 0;
-    for (uint32_t e = 0; router && e < router->n_experts && !have_arrived(landing, (size_t)piece->cut.ids->ne[0]); e++) {
+    for (uint32_t e = 0; router && e < router->n_experts && !have_arrived(numbers, (size_t)piece->cut.ids->ne[0]); e++) {
         const volatile char *row = (const char *)router->rows + e * row_bytes;
         for (size_t at = 0; at < row_bytes; at += LINE_BYTES) {
             (void)row[at];
@@ -135,17 +135,17 @@ static void read_router(const gpu_walk *walk, const gpu_piece *piece, const int3
 static const int32_t *wait_ids(const gpu_walk *walk, const gpu_piece *piece, int place)
 {
     gpu_instance *instance = walk->instance;
-    const int32_t *landing = hypura_vram_landing(walk->vram, piece->cut.weight->bundle, place);
+    const int32_t *numbers = hypura_vram_arrivals(walk->vram, piece->cut.weight->bundle, place);
     const uint64_t begin_us = hypura_clock_us();
-    read_router(walk, piece, landing);
-    gpu_await_numbers(walk, landing, (size_t)piece->cut.ids->ne[0], hypura_vram_await_fetch);
-    instance->landed = place;
+    read_router(walk, piece, numbers);
+    gpu_await_numbers(walk, numbers, (size_t)piece->cut.ids->ne[0], hypura_vram_await_fetch);
+    instance->arrived_at = place;
     instance->cut_us = hypura_clock_us();
     hypura_vram_arrived(walk->vram);
     memset(instance->stage_used, 0, sizeof(instance->stage_used));
     hypura_pager_add_readback(instance->gpu->pager, instance->cut_us - begin_us);
     gpu_done(walk, HYPURA_GPU_WAIT, &piece->cut, begin_us);
-    return landing;
+    return numbers;
 }
 
 /* Measurements: all selections of the token are known before it. */

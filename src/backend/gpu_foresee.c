@@ -108,7 +108,7 @@ static const float *scores_of(const gpu_walk *walk, const gpu_piece *piece, cons
         return NULL;
     }
     if (piece->gpu_asks) {
-        const float *asked = hypura_vram_asked(walk->vram, bundle, instance->landed);
+        const float *asked = hypura_vram_asked(walk->vram, bundle, instance->arrived_at);
         gpu_await_numbers(walk, asked, router->n_experts, hypura_vram_await_asked);
         memcpy(instance->scores, asked, router->n_experts * sizeof(*asked));
     } else if (!score(walk, router, hypura_vram_state(walk->vram, bundle - 1))) {

@@ -108,7 +108,7 @@ typedef struct gpu_instance {
     int                  n_poll_failures; /* in a row */
     gpu_pieces           pieces; /* of the last graph that was run ahead */
     hypura_guesser       guesser; /* for the token that is computed */
-    int                  landed;  /* the place where the ids of the last piece arrived */
+    int                  arrived_at; /* the place where the ids of the last piece arrived */
     float               *row;      /* the row that a router reads, in the form that it does */
     float                scores[GPU_MAX_EXPERTS];
     uint32_t             foreseen[GPU_MAX_EXPERTS];

@@ -92,7 +92,7 @@ struct ggml_tensor *hypura_vram_send_ids(hypura_vram *vram, int bundle, int64_t 
 typedef enum hypura_vram_leads { HYPURA_LEADS_NONE, HYPURA_LEADS_WHOLE, HYPURA_LEADS_PART, HYPURA_N_LEADS } hypura_vram_leads;
 struct ggml_tensor *hypura_vram_lookup(hypura_vram *vram, int bundle, hypura_vram_leads leads, struct ggml_tensor **ids);
 /* Where the ids that a router selected arrive on the host; there are two such places. */
-int32_t *hypura_vram_landing(hypura_vram *vram, int bundle, int place);
+int32_t *hypura_vram_arrivals(hypura_vram *vram, int bundle, int place);
 /* Copies to the host, in their order, of what has been queued so far when the first of them
  * is begun with begin; beside what is queued next where the device can. await_fetch: waits
  * for all of them; fetched: and for all that is queued, and asked. */

@@ -179,9 +179,9 @@ struct ggml_tensor *hypura_vram_lookup(hypura_vram *vram, int bundle, hypura_vra
     return &place->lookups[leads];
 }
 
-int32_t *hypura_vram_landing(hypura_vram *vram, int bundle, int place)
+int32_t *hypura_vram_arrivals(hypura_vram *vram, int bundle, int place)
 {
-    return vram->bundles[bundle].values[HOST_LANDING + place];
+    return vram->bundles[bundle].values[HOST_ARRIVALS + place];
 }
 
 void hypura_vram_begin_fetch(hypura_vram *vram)

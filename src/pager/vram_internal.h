@@ -27,8 +27,8 @@
 
 /* Small tensors of a bundle on the device, and the host's memory for and beside them. */
 enum { IDS_SLOTS, IDS_TABLE, IDS_GIVEN, N_IDS };
-enum { N_LANDINGS = 2 };
-enum { HOST_LANDING = N_IDS, HOST_ASKED = HOST_LANDING + N_LANDINGS, HOST_NOWHERE = HOST_ASKED + N_LANDINGS, N_HOST_IDS };
+enum { N_PLACES = 2 };
+enum { HOST_ARRIVALS = N_IDS, HOST_ASKED = HOST_ARRIVALS + N_PLACES, HOST_NOWHERE = HOST_ASKED + N_PLACES, N_HOST_IDS };
 
 typedef struct vram_pool {
     hypura_cache         *cache;
