@@ -117,6 +117,35 @@ static void a_record_holds_an_experts_matrices(void **state)
     assert_true(report.existed && isnan(report.gain));
 }
 
+static uint64_t number_at(const char *bytes, size_t at, int n)
+{
+    uint64_t number = 0;
+    for (int i = n - 1; i >= 0; i--) {
+        number = number << 8 | (uint8_t)bytes[at + (size_t)i];
+    }
+    return number;
+}
+
+/* A file of an earlier version of the program, and of another machine, is read. */
+static void the_header_of_a_sidecar_stays(void **state)
+{
+    (void)state;
+    hypura_optimize_report report;
+    hypura_error error;
+    struct stat info;
+    size_t bytes;
+    fixture_ok(optimize(NULL, NULL, &report, &error), &error);
+    assert_int_equal(stat(model, &info), 0);
+    char *header = fixture_read(sidecar, &bytes);
+    assert_memory_equal(header, "HYPUREC1", 8);
+    assert_int_equal(number_at(header, 8, 4), 1);
+    assert_int_equal(number_at(header, 12, 4), 4096);
+    assert_int_equal(number_at(header, 16, 8), report.n_records);
+    assert_int_equal(number_at(header, 24, 8), bytes);
+    assert_int_equal(number_at(header, 32, 8), info.st_size);
+    free(header);
+}
+
 /* Whether it is worth it is the drive's to say; what follows from that is not. */
 static void one_that_would_not_help_is_refused(void **state)
 {
@@ -482,6 +511,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_record_holds_an_experts_matrices),
+        TEST(the_header_of_a_sidecar_stays),
         TEST(one_that_would_not_help_is_refused),
         TEST(large_matrices_are_refused_always),
         TEST(a_stopped_run_is_taken_up_again),

@@ -91,15 +91,22 @@ static void test_missing_numbers_are_zero(void **state)
 static void test_name_is_made_printable(void **state)
 {
     (void)state;
-    gguf_file file;
-    begin_model(&file, 1);
-    gguf_key_text(&file, "general.name", "a\033[31mb");
-    gguf_tensor(&file, "token_embd.weight", GGUF_FILE_F32, GGUF_SHAPE(1));
-    gguf_end(&file);
-    hypura_map *map = open_file(&file);
-    assert_string_equal(map->name, "a?[31mb");
-    hypura_map_close(map);
-    gguf_file_free(&file);
+    static const char *const names[][2] = {
+        {"a\033[31mb", "a?[31mb"},
+        {"\xc2\xb5 \xc3\xb6\xe2\x82\xac", "\xc2\xb5 \xc3\xb6\xe2\x82\xac"},
+        {"\xc1\xb5", "??"}, /* too long a form */
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        gguf_file file;
+        begin_model(&file, 1);
+        gguf_key_text(&file, "general.name", names[i][0]);
+        gguf_tensor(&file, "token_embd.weight", GGUF_FILE_F32, GGUF_SHAPE(1));
+        gguf_end(&file);
+        hypura_map *map = open_file(&file);
+        assert_string_equal(map->name, names[i][1]);
+        hypura_map_close(map);
+        gguf_file_free(&file);
+    }
 }
 
 /* Every kind of value is walked over to what follows it. */

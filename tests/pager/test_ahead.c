@@ -5,6 +5,7 @@
 #include "fixture.h"
 
 #include "pager/pager.h"
+#include "predict/coactivation.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -329,6 +330,26 @@ static void pass_of(fixture *f, hypura_pager *pager, uint32_t n_tokens)
     }
 }
 
+static void what_the_counts_take_is_planned(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_open(&f, &shape);
+    hypura_map map = f.map;
+    map.n_experts_used = 2;
+    uint32_t n_experts[FIXTURE_LAYERS];
+    for (int b = 0; b < map.n_bundles; b++) {
+        n_experts[b] = (uint32_t)map.bundles[b].n_experts;
+    }
+    const uint64_t bytes =
+        hypura_coactivation_bytes((uint32_t)map.n_bundles, n_experts, (uint32_t)map.n_experts_used);
+    assert_true(bytes > 0);
+    assert_int_equal(hypura_pager_coactivation_bytes(&map), bytes);
+    map.n_bundles = 1; /* nothing comes before it */
+    assert_int_equal(hypura_pager_coactivation_bytes(&map), 0);
+    fixture_close(&f);
+}
+
 /* Passes of as many tokens are compared with one another, and a prompt with nothing. A trial begins with four without. */
 static void each_number_of_tokens_has_a_trial_of_its_own(void **state)
 {
@@ -538,6 +559,7 @@ int main(void)
         cmocka_unit_test(a_guess_that_cannot_be_read_fails_nobody),
         cmocka_unit_test(a_wrong_guess_is_dropped),
         cmocka_unit_test(what_came_together_before_is_read_ahead),
+        cmocka_unit_test(what_the_counts_take_is_planned),
         cmocka_unit_test(each_number_of_tokens_has_a_trial_of_its_own),
         cmocka_unit_test(few_tokens_of_a_prompt_reach_the_last_layer),
         cmocka_unit_test(closing_with_a_guess_under_way),

@@ -338,18 +338,20 @@ static void a_truncated_file_is_named(void **state)
     hypura_pager *pager = fixture_open_pager(&f, NULL, NULL, NULL);
     assert_int_equal(truncate(f.path, 4096), 0);
     const uint32_t expert = 15;
-    uint32_t       slot;
     hypura_error   error = {0};
-    hypura_pager_enter(pager);
-    assert_int_equal(hypura_pager_lease_experts(pager, 2, &expert, 1, &slot), 1);
-    assert_int_equal(hypura_pager_wait_expert(pager, 2, slot, UINT32_MAX), HYPURA_ERR_IO);
-    hypura_pager_release_expert(pager, 2, slot);
-    hypura_pager_leave(pager);
-    assert_int_equal(hypura_pager_take_error(pager, &error), HYPURA_ERR_IO);
-    assert_non_null(strstr(error.message, f.path));
-    assert_non_null(strstr(error.message, "truncated"));
-    assert_non_null(strstr(error.message, "expert 15"));
-    assert_int_equal(hypura_pager_take_error(pager, &error), HYPURA_OK);
+    for (int bundle = 0; bundle <= 2; bundle += 2) {
+        uint32_t slot;
+        hypura_pager_enter(pager);
+        assert_int_equal(hypura_pager_lease_experts(pager, bundle, &expert, 1, &slot), 1);
+        assert_int_equal(hypura_pager_wait_expert(pager, bundle, slot, UINT32_MAX), HYPURA_ERR_IO);
+        hypura_pager_release_expert(pager, bundle, slot);
+        hypura_pager_leave(pager);
+        assert_int_equal(hypura_pager_take_error(pager, &error), HYPURA_ERR_IO);
+        assert_non_null(strstr(error.message, f.path));
+        assert_non_null(strstr(error.message, "truncated"));
+        assert_non_null(strstr(error.message, "expert 15"));
+        assert_int_equal(hypura_pager_take_error(pager, &error), HYPURA_OK);
+    }
     hypura_pager_close(pager);
     fixture_close(&f);
 }
