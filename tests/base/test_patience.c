@@ -75,6 +75,22 @@ static void wishes_may_change_at_any_rate(void **state)
     fake_team_await(-1, 0);
 }
 
+/* The thread that holds it is woken by each wish taken back, and finds another one. */
+static void it_stays_when_wished_again_at_once(void **state)
+{
+    (void)state;
+    hypura_patience_wish_short(1);
+    fake_team_await(-1, 1);
+    for (int i = 0; i < 100; i++) {
+        hypura_patience_take_back();
+        hypura_patience_wish_short(1);
+        (void)usleep(1000); /* for it to end where it should not */
+        fake_team_await(-1, 1);
+    }
+    hypura_patience_take_back();
+    fake_team_await(-1, 0);
+}
+
 int main(void)
 {
     if (!fake_team_open()) {
@@ -86,6 +102,7 @@ int main(void)
         cmocka_unit_test(it_comes_again),
         cmocka_unit_test(as_few_as_do),
         cmocka_unit_test(wishes_may_change_at_any_rate),
+        cmocka_unit_test(it_stays_when_wished_again_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
