@@ -1,6 +1,6 @@
 # llama.cpp as imported targets, and where its programs for tests and measurements are:
 #
-#   hypura::llama  hypura::ggml  hypura::ggml_base  hypura::ggml_cpu  hypura::llama_common  hypura::llama_server
+#   hypura::llama  hypura::ggml  hypura::ggml_base  hypura::ggml_cpu  hypura::llama_common  hypura::mtmd  hypura::llama_server
 #   HYPURA_LLAMA_DIR  HYPURA_LLAMA_BUILD                          source and build tree
 #   HYPURA_LLAMA_ARCHS  HYPURA_BACKEND_OPS  HYPURA_LLAMA_BENCH    programs, made by the target llama_test_programs
 #
@@ -23,7 +23,7 @@ else()
   if(HYPURA_LLAMA_DIR)
     list(APPEND _llama_script --source ${HYPURA_LLAMA_DIR})
   endif()
-  execute_process(COMMAND ${_llama_script} llama llama-common llama-server-impl
+  execute_process(COMMAND ${_llama_script} llama llama-common mtmd llama-server-impl
     OUTPUT_VARIABLE _llama_places OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE _llama_failed)
   if(_llama_failed OR NOT _llama_places MATCHES "^source=(.+)\nbuild=(.+)$")
     message(FATAL_ERROR "llama.cpp is not there; see the messages above")
@@ -53,9 +53,11 @@ hypura_import(ggml ggml ${_ggml_include})
 hypura_import(llama llama ${HYPURA_LLAMA_DIR}/include)
 hypura_import(llama_common llama-common ${HYPURA_LLAMA_DIR}/common ${HYPURA_LLAMA_DIR}/vendor)
 hypura_import(llama_server llama-server-impl)
+hypura_import(mtmd mtmd ${HYPURA_LLAMA_DIR}/tools/mtmd)
 set_property(TARGET hypura::ggml PROPERTY INTERFACE_LINK_LIBRARIES hypura::ggml_base hypura::ggml_cpu)
 set_property(TARGET hypura::llama PROPERTY INTERFACE_LINK_LIBRARIES hypura::ggml)
 set_property(TARGET hypura::llama_common PROPERTY INTERFACE_LINK_LIBRARIES hypura::llama)
+set_property(TARGET hypura::mtmd PROPERTY INTERFACE_LINK_LIBRARIES hypura::llama)
 set_property(TARGET hypura::llama_server PROPERTY INTERFACE_LINK_LIBRARIES hypura::llama_common)
 
 set(HYPURA_LLAMA_ARCHS ${HYPURA_LLAMA_BUILD}/bin/test-llama-archs)

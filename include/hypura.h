@@ -314,6 +314,7 @@ typedef struct hypura_plan {
     uint64_t compute_bytes;
     uint64_t overhead_bytes; /* vocabulary, queues, staging, a draft model, adapters */
     uint64_t draft_bytes;    /* of these, for speculation: see hypura_speculation */
+    uint64_t projector_bytes; /* for pictures and sound; what a GPU has of it counts in its vram_compute_bytes */
     uint64_t adapter_bytes;  /* and for adapters; those of layers on a GPU count in its vram_compute_bytes as well */
     /* tiers */
     uint64_t resident_bytes;
@@ -443,6 +444,10 @@ typedef struct hypura_model_options {
     uint64_t    io_limit_bytes_per_s; /* emulates a drive of this rate for paged reads; 0: none */
     hypura_foresight foresight;
     hypura_speculation speculation;
+    const char *projector; /* GGUF that makes of pictures and sound what the model reads; held whole; NULL: none */
+    /* That will be asked first: what is wrong with its grammar, template, length or with what it shows is told before
+     * weights are read. Its prompt may be NULL. NULL: nothing is known. */
+    const struct hypura_generate_options *first;
     const char *trace; /* a file to which the selected experts are written, see "recorded routes"; NULL: none */
     const char *cache_dir;     /* for the profile, and which experts were used; NULL: nothing is stored */
     hypura_progress_fn progress;
@@ -611,13 +616,24 @@ typedef struct hypura_sampling {
  * Returning false ends the answer; what was generated so far stays valid. */
 typedef bool (*hypura_text_fn)(void *user, const char *text, size_t text_bytes);
 
+/* A picture (PNG, JPEG, BMP, GIF) or a sound (WAV, MP3, FLAC), as a file has it. */
+typedef struct hypura_medium {
+    const char *name; /* for errors */
+    const void *data;
+    size_t      bytes;
+} hypura_medium;
+
 typedef struct hypura_message {
     const char *role; /* "system", "user" or "assistant" */
     const char *text;
+    const hypura_medium *media; /* shown before the text */
+    int         n_media;
 } hypura_message;
 
 typedef struct hypura_generate_options {
     const char     *prompt;
+    const hypura_medium *media; /* shown before the prompt; copied. They take the projector of the model's options */
+    int             n_media;
     bool            raw; /* no chat template */
     /* Of the conversation that this prompt begins; later ones' do not count. */
     const char     *system;        /* NULL: none */

@@ -5,7 +5,7 @@
 #define HYPURA_ENGINE_CONVERSATION_H
 
 #include "engine/llama_shim.h"
-#include "hypura.h"
+#include "engine/media.h"
 
 typedef struct hypura_conversation hypura_conversation;
 
@@ -24,23 +24,36 @@ hypura_status hypura_conversation_choose_template(hypura_conversation *conversat
                                                   hypura_error *error);
 size_t hypura_conversation_messages(const hypura_conversation *conversation);
 
-/* Adds a message (its text is copied) and takes the last one back. */
-hypura_status hypura_conversation_push(hypura_conversation *conversation, const char *role, const char *text,
+/* Adds a message (all of it is copied; role is a literal) and takes the last one back. */
+hypura_status hypura_conversation_push(hypura_conversation *conversation, const hypura_message *said,
                                        hypura_error *error);
 void hypura_conversation_pop(hypura_conversation *conversation);
 
-/* Renders all messages with the model's template, ready for the assistant's
- * answer. Free the text with free(). Fails when the model has no template. */
-hypura_status hypura_conversation_render(hypura_conversation *conversation, char **text, hypura_error *error);
+/* Adds the prompt of options, and before it what begins a conversation where this is the first one. */
+hypura_status hypura_conversation_ask(hypura_conversation *conversation, const hypura_generate_options *options,
+                                      hypura_error *error);
+
+/* Fails when the model has no template, or when it cannot be used. */
+hypura_status hypura_conversation_open_template(hypura_conversation *conversation, hypura_error *error);
+/* Renders all messages with the template, ready for the assistant's answer, as tokens; of a raw prompt, that alone.
+ * media: NULL where nothing can be shown. */
+hypura_status hypura_conversation_prompt(hypura_conversation *conversation, const hypura_generate_options *options,
+                                         const hypura_media *media, hypura_prompt *prompt, hypura_error *error);
 
 /* ---- the context's contents --------------------------------------------- */
 
-/* Keeps the longest beginning of tokens that the context already holds and that
- * it can go back to, drops the rest, and returns its length; always less than n. */
-uint32_t hypura_conversation_reuse(hypura_conversation *conversation, const llama_token *tokens, uint32_t n);
+/* Keeps the longest beginning of the prompt that the context already holds and that
+ * it can go back to, drops the rest, and returns its tokens; always less than all. */
+uint32_t hypura_conversation_reuse(hypura_conversation *conversation, const hypura_prompt *prompt);
 
 /* n more tokens were decoded. */
 void hypura_conversation_extend(hypura_conversation *conversation, const llama_token *tokens, uint32_t n);
+/* What is shown there was decoded. Room for it is made before: false when memory is short. */
+bool hypura_conversation_make_room(hypura_conversation *conversation, const hypura_prompt *prompt);
+void hypura_conversation_show(hypura_conversation *conversation, const hypura_shown *shown);
+
+/* The position of the next token; -1 where it is the number of those there are. */
+llama_pos hypura_conversation_next_place(const hypura_conversation *conversation);
 
 /* How many tokens the context holds, and which. */
 uint32_t hypura_conversation_length(const hypura_conversation *conversation);

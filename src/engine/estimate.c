@@ -7,13 +7,16 @@
 #include "base/size.h"
 #include "base/status.h"
 #include "engine/adapters.h"
+#include "engine/beforehand.h"
 #include "engine/experience.h"
 #include "engine/form_choice.h"
 #include "engine/gpu.h"
 #include "engine/kv_cache.h"
 #include "engine/llama_shim.h"
+#include "engine/media.h"
 #include "engine/speculation.h"
 #include "engine/survey.h"
+#include "gguf/projector.h"
 #include "os/os.h"
 #include "pager/pager.h"
 #include "plan/plan.h"
@@ -73,6 +76,11 @@ static hypura_status check_options(const hypura_model_options *options, hypura_e
     if (status != HYPURA_OK) {
         return status;
     }
+    if (options->projector && hypura_speculation_wanted(&options->speculation)) {
+        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
+                           "a model that is shown pictures or sound is run without speculation: leave out the projector or "
+                           "what guesses");
+    }
     return hypura_speculation_wanted(&options->speculation)
                ? hypura_speculation_check(&options->speculation, options->path, error)
                : HYPURA_OK;
@@ -104,6 +112,8 @@ typedef struct demand {
     hypura_gpus_found found;
     uint64_t reserve_bytes;
     hypura_speculation_needs speculation; /* beside reserve_bytes */
+    hypura_media_needs media;             /* the same */
+    bool looked; /* at the model, see `looking` */
     bool serves; /* for a server, see hypura_prepare_shared */
     bool measure;
     hypura_nodes *others; /* where it is to be measured */
@@ -202,6 +212,34 @@ static uint32_t count_checkpoints(const hypura_survey *survey, uint64_t memory_b
     return (uint32_t)(most / survey->checkpoint_bytes);
 }
 
+/* What is asked of the model while it is surveyed, once. */
+typedef struct looking {
+    demand *wanted;
+    const hypura_preparation *prepared;
+} looking;
+
+static hypura_status look(void *user, const struct llama_model *model, hypura_error *error)
+{
+    const looking *l = user;
+    const hypura_model_options *options = l->wanted->options;
+    const ggml_backend_dev_t gpu = l->wanted->found.n > 0 ? l->wanted->found.devices[0] : NULL;
+    const int n_threads = resolve_threads(options->n_threads, 0);
+    hypura_media *media = NULL;
+    hypura_status status = HYPURA_OK;
+    if (options->projector && options->first) { /* a server tells by itself, when it loads */
+        status = hypura_media_open(options->projector, model, gpu, n_threads, false, &media, error);
+    }
+    if (status == HYPURA_OK && options->projector) {
+        status = hypura_media_plan(options->projector, gpu, n_threads, &l->wanted->media, error);
+    }
+    if (status == HYPURA_OK && options->first) {
+        status = hypura_beforehand_check(options->first, model, media, l->prepared->context.n_context, error);
+    }
+    hypura_media_close(media);
+    l->wanted->looked = true;
+    return status;
+}
+
 /* The survey on one GPU, which all others could stand for. */
 static hypura_status take_survey(demand *wanted, hypura_preparation *prepared, hypura_survey **survey,
                                  uint64_t *vocab_bytes, hypura_error *error)
@@ -211,10 +249,14 @@ static hypura_status take_survey(demand *wanted, hypura_preparation *prepared, h
     wanted->others = wanted->measure ? hypura_nodes_open(n_context, HYPURA_FORECAST_TOKENS) : NULL;
     const hypura_load_gpu gpu = {
         .n = wanted->found.n > 0, .devices = {wanted->found.devices[0]}, .n_layers = INT_MAX};
-    const hypura_status status =
-        hypura_survey_take(prepared->map, &prepared->context, &gpu, wanted->others, survey, vocab_bytes, error);
+    looking user = {wanted, prepared};
+    const hypura_status status = hypura_survey_take(prepared->map, &prepared->context, &gpu, wanted->others,
+                                                    wanted->looked ? NULL : look, &user, survey, vocab_bytes, error);
     if (status == HYPURA_OK && gpu.n > 0 && wanted->options->foresight != HYPURA_FORESIGHT_OFF) {
         (*survey)->device_compute_bytes += hypura_vram_router_bytes(prepared->map);
+    }
+    if (status == HYPURA_OK) {
+        (*survey)->device_compute_bytes += wanted->media.device_bytes;
     }
     return status;
 }
@@ -222,7 +264,8 @@ static hypura_status take_survey(demand *wanted, hypura_preparation *prepared, h
 static hypura_status solve_survey(const demand *wanted, const hypura_survey *survey, uint64_t vocab_bytes,
                                   hypura_preparation *prepared, hypura_error *error)
 {
-    uint64_t more_bytes = vocab_bytes + wanted->reserve_bytes + wanted->speculation.bytes + survey->adapter_bytes;
+    uint64_t more_bytes = vocab_bytes + wanted->reserve_bytes + wanted->speculation.bytes + wanted->media.host_bytes +
+                          survey->adapter_bytes;
     if (wanted->serves) {
         prepared->n_checkpoints = count_checkpoints(survey, wanted->options->memory_bytes);
         more_bytes += prepared->n_checkpoints * survey->checkpoint_bytes;
@@ -393,6 +436,9 @@ static hypura_status prepare(demand *wanted, const hypura_profile *given, uint32
     if (status == HYPURA_OK) {
         status = hypura_adapters_check_files(options->adapters, options->n_adapters, prepared->map, error);
     }
+    if (status == HYPURA_OK && options->projector) {
+        status = hypura_projector_check_file(options->projector, error);
+    }
     if (status == HYPURA_OK) {
         status = hypura_gpus_find(options->gpu, &wanted->found, error);
     }
@@ -418,6 +464,7 @@ static hypura_status prepare(demand *wanted, const hypura_profile *given, uint32
     }
     if (status == HYPURA_OK) {
         prepared->plan->draft_bytes = wanted->speculation.draft_bytes;
+        prepared->plan->projector_bytes = wanted->media.host_bytes;
         prepared->plan->ram_limit_bytes = wanted->profile.ram_limit_bytes;
         memcpy(prepared->plan->not_stored, wanted->profile.not_stored, sizeof(prepared->plan->not_stored));
     }
@@ -452,11 +499,11 @@ hypura_status hypura_prepare_shared(const hypura_model_options *options, uint32_
 
 hypura_status hypura_prepare_keep(const hypura_preparation *prepared, hypura_pager *pager, hypura_error *error)
 {
-    /* What overhead is for was touched by now, or never is, but for a draft's contexts. */
+    /* What overhead is for was touched by now, or never is, but for a draft's contexts and a projector. */
     const hypura_plan *plan = prepared->plan;
     return hypura_pager_keep(pager,
                              plan->resident_bytes + plan->ring_bytes + plan->kv_bytes + plan->compute_bytes +
-                                 plan->draft_bytes,
+                                 plan->draft_bytes + plan->projector_bytes,
                              error);
 }
 

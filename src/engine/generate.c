@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "engine/prompt.h"
 #include "engine/sampler.h"
 #include "engine/text.h"
 
@@ -23,47 +24,6 @@ enum {
 };
 
 /* ---- the prompt --------------------------------------------------------- */
-
-static hypura_status tokenise(const struct llama_vocab *vocab, const char *text, llama_token **tokens, uint32_t *n,
-                              hypura_error *error)
-{
-    const size_t bytes = strlen(text);
-    if (bytes > INT32_MAX / 2) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "a prompt of %zu bytes is too long", bytes);
-    }
-    const int32_t length = (int32_t)bytes;
-    const int32_t needed = -llama_tokenize(vocab, text, length, NULL, 0, true, true);
-    *tokens = NULL;
-    *n = 0;
-    if (needed <= 0) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "the prompt is empty: there is nothing to continue");
-    }
-    *tokens = malloc((size_t)needed * sizeof(**tokens));
-    if (!*tokens) {
-        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a prompt of %d tokens", needed);
-    }
-    if (llama_tokenize(vocab, text, length, *tokens, needed, true, true) != needed) {
-        return hypura_fail(error, HYPURA_ERR_BACKEND, "llama.cpp cannot tokenise the prompt of %zu bytes", bytes);
-    }
-    *n = (uint32_t)needed;
-    return HYPURA_OK;
-}
-
-static hypura_status prompt_tokens(hypura_model *model, const hypura_generate_options *options, llama_token **tokens,
-                                   uint32_t *n, hypura_error *error)
-{
-    const struct llama_vocab *vocab = llama_model_get_vocab(model->llama);
-    if (options->raw) {
-        return tokenise(vocab, options->prompt, tokens, n, error);
-    }
-    char *rendered = NULL;
-    hypura_status status = hypura_conversation_render(model->conversation, &rendered, error);
-    if (status == HYPURA_OK) {
-        status = tokenise(vocab, rendered, tokens, n, error);
-    }
-    free(rendered);
-    return status;
-}
 
 /* With an encoder, the prompt is its input and the decoder begins with one token. */
 static hypura_status encode_prompt(hypura_model *model, llama_token *tokens, uint32_t *n, hypura_error *error)
@@ -102,41 +62,68 @@ static bool is_pulled(void *user)
     return wire->pulled;
 }
 
-static hypura_status decode_prompt(hypura_model *model, llama_token *tokens, uint32_t n, brake_wire *wire,
-                                   hypura_result *result, hypura_error *error)
+/* n tokens of the prompt from `done` on, or what is shown there. */
+static hypura_status decode_piece(hypura_model *model, const hypura_prompt *prompt, const hypura_shown *shown,
+                                  uint32_t done, uint32_t n, hypura_error *error)
+{
+    model->next_place = hypura_conversation_next_place(model->conversation);
+    if (shown) {
+        const hypura_status status = hypura_model_show(model, shown, error);
+        if (status == HYPURA_OK) {
+            hypura_conversation_show(model->conversation, shown);
+        }
+        return status;
+    }
+    hypura_status status = hypura_model_decode_part(model, prompt->tokens + done, n, done + n == prompt->n, error);
+    if (status == HYPURA_OK && model->drafting) {
+        status = hypura_drafting_read(model->drafting, prompt->tokens + done, n, done, error);
+    }
+    if (status == HYPURA_OK) {
+        hypura_conversation_extend(model->conversation, prompt->tokens + done, n);
+    }
+    return status;
+}
+
+static hypura_status decode_prompt(hypura_model *model, hypura_prompt *prompt, brake_wire *wire, hypura_result *result,
+                                   hypura_error *error)
 {
     const hypura_context_options *context = &model->prepared.context;
     if (llama_model_has_encoder(model->llama)) {
-        result->prompt_tokens = n;
-        hypura_status status = encode_prompt(model, tokens, &n, error);
+        result->prompt_tokens = prompt->n;
+        hypura_status status = encode_prompt(model, prompt->tokens, &prompt->n, error);
         if (status != HYPURA_OK) {
             return status;
         }
     }
-    if (n > context->n_context) {
-        return hypura_fail(error, HYPURA_ERR_USAGE,
-                           "the prompt takes %u tokens and the context holds %u: give a larger context, "
-                           "or start a new conversation",
-                           n, context->n_context);
+    const uint32_t n = prompt->n;
+    if (hypura_prompt_check(prompt, context->n_context, error) != HYPURA_OK) {
+        return HYPURA_ERR_USAGE;
     }
-    uint32_t done = hypura_conversation_reuse(model->conversation, tokens, n);
+    if (!hypura_conversation_make_room(model->conversation, prompt)) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %u pictures", prompt->n_shown);
+    }
+    uint32_t done = hypura_conversation_reuse(model->conversation, prompt);
     if (model->drafting && !hypura_drafting_reuse(model->drafting, done) && done > 0) {
         hypura_conversation_empty(model->conversation);
         done = 0;
     }
     wire->n_prompt = n - done;
+    uint32_t next = 0; /* of what is shown */
     while (done < n) {
-        uint32_t piece = n - done < context->n_ubatch ? n - done : context->n_ubatch;
-        hypura_status status = is_pulled(wire)
-                                   ? hypura_fail(error, HYPURA_ERR_CANCELLED, "reading the prompt was stopped")
-                                   : hypura_model_decode_part(model, tokens + done, piece, done + piece == n, error);
-        if (status == HYPURA_OK && model->drafting) {
-            status = hypura_drafting_read(model->drafting, tokens + done, piece, done, error);
+        while (next < prompt->n_shown && prompt->shown[next].begin < done) {
+            next++;
         }
+        const hypura_shown *shown = next < prompt->n_shown ? &prompt->shown[next] : NULL;
+        const uint32_t end = shown ? shown->begin : n;
+        const bool shows = shown && end == done;
+        const uint32_t text = end - done < context->n_ubatch ? end - done : context->n_ubatch;
+        const uint32_t piece = shows ? shown->n_tokens : text;
+        const hypura_status status = is_pulled(wire)
+                                         ? hypura_fail(error, HYPURA_ERR_CANCELLED, "reading the prompt was stopped")
+                                         : decode_piece(model, prompt, shows ? shown : NULL, done, piece, error);
         if (status != HYPURA_OK) {
             return status;
         }
-        hypura_conversation_extend(model->conversation, tokens + done, piece);
         done += piece;
         wire->n_read += piece;
         result->prompt_tokens += llama_model_has_encoder(model->llama) ? 0 : piece;
@@ -174,6 +161,7 @@ static hypura_status compute_token(hypura_model *model, llama_token token, uint3
     if (model->drafting) {
         return hypura_drafting_next(model->drafting, token, n_more, error);
     }
+    model->next_place = hypura_conversation_next_place(model->conversation);
     const hypura_status status = hypura_model_decode(model, &token, 1, false, error);
     if (status == HYPURA_OK) {
         hypura_conversation_extend(model->conversation, &token, 1);
@@ -301,17 +289,16 @@ static hypura_status run(hypura_model *model, const hypura_generate_options *opt
                          hypura_result *result, hypura_error *error)
 {
     brake_wire wire = {.options = options};
-    llama_token *tokens = NULL;
+    hypura_prompt prompt = {.tokens = NULL};
     hypura_sampler *sampler = NULL;
-    uint32_t n = 0;
-    hypura_status status = prompt_tokens(model, options, &tokens, &n, error);
+    hypura_status status = hypura_conversation_prompt(model->conversation, options, model->media, &prompt, error);
     if (status == HYPURA_OK) {
-        status = hypura_sampler_open(llama_model_get_vocab(model->llama), options, tokens, n, &sampler, error);
+        status = hypura_sampler_open(llama_model_get_vocab(model->llama), options, prompt.tokens, prompt.n, &sampler, error);
     }
     llama_set_abort_callback(model->ctx, options->progress ? is_pulled : NULL, &wire);
     if (status == HYPURA_OK) {
         const uint64_t start = hypura_clock_us();
-        status = decode_prompt(model, tokens, n, &wire, result, error);
+        status = decode_prompt(model, &prompt, &wire, result, error);
         result->prompt_s = (double)(hypura_clock_us() - start) * 1e-6;
         if (status != HYPURA_OK && !wire.pulled) {
             hypura_conversation_empty(model->conversation);
@@ -344,39 +331,8 @@ static hypura_status run(hypura_model *model, const hypura_generate_options *opt
         status = stop(model, text, result, error);
     }
     hypura_sampler_close(sampler);
-    free(tokens);
+    hypura_prompt_clear(&prompt);
     return status;
-}
-
-static hypura_status begin(hypura_model *model, const hypura_generate_options *options, hypura_error *error)
-{
-    static const char *const roles[] = {"system", "user", "assistant"};
-    hypura_status status = hypura_conversation_choose_template(model->conversation, options->chat_template, error);
-    for (int i = 0; i < options->n_history && status == HYPURA_OK; i++) {
-        const hypura_message *said = &options->history[i];
-        int role = 0;
-        while (role < 3 && strcmp(said->role, roles[role]) != 0) {
-            role++;
-        }
-        status = role < 3 ? hypura_conversation_push(model->conversation, roles[role], said->text, error)
-                          : hypura_fail(error, HYPURA_ERR_USAGE, "message %d is of %s: there are system, user and assistant",
-                                        i + 1, said->role);
-    }
-    if (status == HYPURA_OK && options->system && options->n_history == 0) {
-        status = hypura_conversation_push(model->conversation, "system", options->system, error);
-    }
-    return status;
-}
-
-/* The prompt as a message, after what comes before the first one. */
-static hypura_status ask(hypura_model *model, const hypura_generate_options *options, hypura_error *error)
-{
-    hypura_conversation *conversation = model->conversation;
-    hypura_status status = HYPURA_OK;
-    if (hypura_conversation_messages(conversation) == 0) {
-        status = begin(model, options, error);
-    }
-    return status == HYPURA_OK ? hypura_conversation_push(conversation, "user", options->prompt, error) : status;
 }
 
 hypura_status hypura_generate(hypura_model *model, const hypura_generate_options *options, hypura_result *result,
@@ -387,6 +343,13 @@ hypura_status hypura_generate(hypura_model *model, const hypura_generate_options
     hypura_error_clear(error);
     if (!options->prompt) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "there is no prompt");
+    }
+    if (options->raw && options->n_media > 0) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "a raw prompt shows nothing: its text would have to say where");
+    }
+    if (options->n_media > 0 && !model->media) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%s is shown, and the model was opened without a projector",
+                           options->media[0].name);
     }
     for (int i = 0; i < options->n_stop; i++) {
         if (options->stop[i][0] == '\0') {
@@ -402,14 +365,15 @@ hypura_status hypura_generate(hypura_model *model, const hypura_generate_options
     }
     const size_t n_before = hypura_conversation_messages(model->conversation);
     if (!options->raw) {
-        status = ask(model, options, error);
+        status = hypura_conversation_ask(model->conversation, options, error);
     }
     if (status == HYPURA_OK) {
         status = run(model, options, &text, result, error);
     }
     const bool answered = status == HYPURA_OK && (!result->stopped_by_user || text.whole.bytes > 0);
     if (!options->raw && answered) {
-        status = hypura_conversation_push(model->conversation, "assistant", text.whole.data, error);
+        const hypura_message said = {.role = "assistant", .text = text.whole.data};
+        status = hypura_conversation_push(model->conversation, &said, error);
     }
     while (!(answered && status == HYPURA_OK) && hypura_conversation_messages(model->conversation) > n_before) {
         hypura_conversation_pop(model->conversation);

@@ -8,6 +8,8 @@
 #include "base/status.h"
 #include "engine/llama_shim.h"
 
+#include "mtmd-helper.h"
+
 #include <ctype.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -37,8 +39,9 @@ static void append(const char *text, size_t bytes)
     if (bytes > room) {
         bytes = room;
     }
-    memcpy(errors + errors_bytes, text, bytes);
-    errors_bytes += bytes;
+    for (size_t i = 0; i < bytes; i++) {
+        errors[errors_bytes++] = text[i] == '\n' ? ' ' : text[i];
+    }
     errors[errors_bytes] = '\0';
 }
 
@@ -71,6 +74,7 @@ static void on_log(enum ggml_log_level level, const char *text, void *user)
 
 static void install(void)
 {
+    mtmd_helper_log_set(on_log, NULL);
     llama_log_set(on_log, NULL); /* sets ggml's callback too */
     hypura_shim_silence_common();
     llama_backend_init();

@@ -1,5 +1,5 @@
 /*
- * llama_shim.cpp - see llama_shim.h. The only C++ of the engine.
+ * llama_shim.cpp - see llama_shim.h. That of the engine that is no area of its own.
  */
 #include "engine/llama_shim.h"
 
@@ -343,6 +343,11 @@ int hypura_shim_decode(struct llama_context *ctx, struct llama_batch batch, bool
 int hypura_shim_encode(struct llama_context *ctx, struct llama_batch batch)
 {
     return computed(ctx, false, [&] { return llama_encode(ctx, batch); });
+}
+
+int hypura_shim_compute(struct llama_context *ctx, int (*call)(void *), void *user)
+{
+    return computed(ctx, false, [&] { return call(user); });
 }
 
 struct ggml_cgraph *hypura_shim_graph(struct llama_context *ctx, uint32_t n_tokens, uint32_t n_sequences,

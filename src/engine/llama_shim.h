@@ -62,6 +62,8 @@ void hypura_shim_adapter_bytes(const struct llama_model *model, uint64_t *host_b
  * wait for; what goes wrong later is that one's failure. */
 int hypura_shim_decode(struct llama_context *ctx, struct llama_batch batch, bool more);
 int hypura_shim_encode(struct llama_context *ctx, struct llama_batch batch);
+/* The same for what call computes with the context. */
+int hypura_shim_compute(struct llama_context *ctx, int (*call)(void *), void *user);
 
 /* Forgets all tokens. False: a GPU that is lost could not be told. */
 bool hypura_shim_forget(struct llama_context *ctx);

@@ -19,6 +19,7 @@
 #include "engine/hot.h"
 #include "engine/end.h"
 #include "engine/llama_log.h"
+#include "engine/media_shim.h"
 #include "engine/trunk.h"
 
 #include <stdlib.h>
@@ -119,6 +120,33 @@ static hypura_status attach_threads(hypura_model *model, hypura_error *error)
     return HYPURA_OK;
 }
 
+static hypura_status open_media(hypura_model *model, const char *projector, hypura_error *error)
+{
+    const hypura_preparation *p = &model->prepared;
+    if (!projector) {
+        return HYPURA_OK;
+    }
+    hypura_load_lock();
+    const hypura_status status = hypura_media_open(projector, model->llama, p->gpus.n > 0 ? p->gpus.devices[0] : NULL,
+                                                   p->context.n_threads, true, &model->media, error);
+    hypura_load_unlock();
+    return status;
+}
+
+/* For batches, once: decoding allocates nothing. */
+static hypura_status make_rows(hypura_model *model, hypura_error *error)
+{
+    const uint32_t n_ubatch = model->prepared.context.n_ubatch;
+    model->every_token = malloc(n_ubatch);
+    model->places = malloc(n_ubatch * sizeof(*model->places));
+    model->next_place = -1;
+    if (!model->every_token || !model->places) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a batch of %u tokens", n_ubatch);
+    }
+    memset(model->every_token, 1, n_ubatch);
+    return HYPURA_OK;
+}
+
 static hypura_status open_trace(hypura_model *model, const hypura_model_options *options, hypura_error *error)
 {
     hypura_preparation *p = &model->prepared;
@@ -181,13 +209,10 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
         status = hypura_drafting_attach(model->drafting, model, error);
     }
     if (status == HYPURA_OK) {
-        const uint32_t n_ubatch = model->prepared.context.n_ubatch;
-        model->every_token = malloc(n_ubatch);
-        if (model->every_token) {
-            memset(model->every_token, 1, n_ubatch);
-        } else {
-            status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a batch of %u tokens", n_ubatch);
-        }
+        status = open_media(model, options->projector, error);
+    }
+    if (status == HYPURA_OK) {
+        status = make_rows(model, error);
     }
     if (status != HYPURA_OK) {
         hypura_model_close(model);
@@ -216,6 +241,7 @@ void hypura_model_close(hypura_model *model)
     }
     hypura_drafting_close(model->drafting);
     hypura_conversation_close(model->conversation);
+    hypura_media_close(model->media);
     llama_free(model->ctx);
     llama_model_free(model->llama);
     ggml_threadpool_free(model->threadpool);
@@ -227,6 +253,7 @@ void hypura_model_close(hypura_model *model)
         hypura_patience_take_back();
     }
     free(model->every_token);
+    free(model->places);
     free(model->cache_dir);
     free(model);
 }
@@ -321,8 +348,12 @@ static struct llama_batch batch_of(const hypura_model *model, const llama_token 
 {
     /* Positions left out follow what the memory holds; logits left out are those
      * of the last token. libllama does not write to either array. */
+    for (uint32_t i = 0; model->next_place >= 0 && i < n; i++) {
+        model->places[i] = model->next_place + (llama_pos)i;
+    }
     return (struct llama_batch){.n_tokens = (int32_t)n,
                                 .token = (llama_token *)(uintptr_t)tokens,
+                                .pos = model->next_place >= 0 ? model->places : NULL,
                                 .logits = all_logits ? model->every_token : NULL};
 }
 
@@ -355,6 +386,21 @@ hypura_status hypura_model_decode_batch(hypura_model *model, const struct llama_
                                         hypura_error *error)
 {
     return decode(model, batch, !last, error);
+}
+
+hypura_status hypura_model_show(hypura_model *model, const hypura_shown *shown, hypura_error *error)
+{
+    const uint32_t n_ubatch = model->prepared.context.n_ubatch;
+    const llama_pos first = model->next_place >= 0 ? model->next_place : (llama_pos)shown->begin;
+    float *encoded = NULL;
+    const hypura_status status = hypura_media_encode(model->media, shown, n_ubatch, &encoded, error);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    hypura_log_clear();
+    const int code = hypura_shim_media_decode(hypura_media_context(model->media), model->ctx, shown->chunk, encoded, first,
+                                              (int32_t)n_ubatch);
+    return compute_ended(model, code, "decode", shown->n_tokens, error);
 }
 
 hypura_status hypura_model_encode(hypura_model *model, const llama_token *tokens, uint32_t n, hypura_error *error)

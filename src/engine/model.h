@@ -9,6 +9,7 @@
 #include "engine/estimate.h"
 #include "engine/gpu.h"
 #include "engine/llama_shim.h"
+#include "engine/media.h"
 #include "engine/trace.h"
 #include "pager/pager.h"
 
@@ -22,6 +23,9 @@ struct hypura_model {
     char *cache_dir;     /* where runs are learned from, and the experts used are kept; NULL: nowhere */
     hypura_trace *trace; /* NULL: routes are not recorded */
     int8_t *every_token; /* n_ubatch ones: logits wanted for all */
+    llama_pos *places;   /* n_ubatch positions, where they are not those that follow what the memory holds */
+    llama_pos next_place; /* of the next token decoded; -1: as the memory has it */
+    hypura_media *media; /* NULL: nothing can be shown */
     uint64_t trunk_bytes;
     bool impatient;      /* has its threads wait shortly for each other */
     bool lost;           /* a GPU that it lies on is */
@@ -59,6 +63,8 @@ hypura_status hypura_model_decode_part(hypura_model *model, const llama_token *t
 /* The same for a batch that says by itself where its tokens belong and whose logits are wanted. */
 hypura_status hypura_model_decode_batch(hypura_model *model, const struct llama_batch *batch, bool last,
                                         hypura_error *error);
+/* Decodes what is shown, before other tokens. */
+hypura_status hypura_model_show(hypura_model *model, const hypura_shown *shown, hypura_error *error);
 /* As decode, for the encoder of a model; every token is an output. */
 hypura_status hypura_model_encode(hypura_model *model, const llama_token *tokens, uint32_t n, hypura_error *error);
 

@@ -98,7 +98,9 @@ static void add_penalties(struct llama_sampler *chain, int32_t n_vocab, const hy
     struct llama_sampler *added = llama_sampler_init_penalties(n_vocab, PENALTY_TOKENS, repeat_of(s), s->frequency_penalty,
                                                                s->presence_penalty);
     for (uint32_t i = n > PENALTY_TOKENS ? n - PENALTY_TOKENS : 0; i < n; i++) {
-        llama_sampler_accept(added, tokens[i]);
+        if (tokens[i] != LLAMA_TOKEN_NULL) { /* something that is shown */
+            llama_sampler_accept(added, tokens[i]);
+        }
     }
     llama_sampler_chain_add(chain, added);
 }

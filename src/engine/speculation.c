@@ -135,7 +135,7 @@ static hypura_status survey_draft(const hypura_map *draft, const hypura_context_
     options.n_outputs = context->n_sequences;
     options.n_adapters = 0; /* they are the model's, and so are the types of its cache */
     options.kv_cache = (hypura_kv_cache){.type_k = NULL};
-    hypura_status status = hypura_survey_take(draft, &options, &none, NULL, &survey, &vocab_bytes, error);
+    hypura_status status = hypura_survey_take(draft, &options, &none, NULL, NULL, NULL, &survey, &vocab_bytes, error);
     if (status == HYPURA_OK && survey->kv_bytes == 0) {
         status = hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
                              "%s cannot be a draft: its architecture %s does not write text token by token",

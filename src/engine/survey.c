@@ -241,8 +241,8 @@ static hypura_status take(const hypura_map *map, const hypura_context_options *o
 }
 
 hypura_status hypura_survey_take(const hypura_map *map, const hypura_context_options *options,
-                                 const hypura_load_gpu *gpu, hypura_nodes *others, hypura_survey **out,
-                                 uint64_t *vocab_bytes, hypura_error *error)
+                                 const hypura_load_gpu *gpu, hypura_nodes *others, hypura_survey_look_fn look,
+                                 void *look_user, hypura_survey **out, uint64_t *vocab_bytes, hypura_error *error)
 {
     *out = NULL;
     *vocab_bytes = 0;
@@ -266,6 +266,9 @@ hypura_status hypura_survey_take(const hypura_map *map, const hypura_context_opt
     struct llama_context *ctx = NULL;
     hypura_load_lock();
     hypura_status status = hypura_load_model(map, HYPURA_LOAD_SURVEY, gpu, HYPURA_FORM_FILE, NULL, NULL, &model, error);
+    if (status == HYPURA_OK && look) {
+        status = look(look_user, model, error);
+    }
     if (status == HYPURA_OK) {
         *vocab_bytes = estimate_vocab_bytes(model);
         status = hypura_load_context(model, options, &ctx, error);

@@ -225,7 +225,7 @@ static hypura_status read_number(const opening *o, const char *suffix, uint64_t 
 static const char *use_of(const char *type)
 {
     return strcmp(type, "adapter") == 0  ? "; give the model, and this with --lora"
-           : strcmp(type, "mmproj") == 0 ? "; give the model that it makes see: hypura serve takes this beside it"
+           : strcmp(type, "mmproj") == 0 ? "; give the model that it makes see, and this with --mmproj"
                                          : "";
 }
 

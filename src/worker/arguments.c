@@ -81,6 +81,7 @@ static bool take(int option, const char *value, hypura_worker_arguments *to)
         return true;
     case 'p':
         to->projector = value;
+        to->model.projector = value;
         return true;
     case OPTION_ADAPTER:
         to->adapter = (hypura_adapter){.path = value, .scale = 1.0f};
@@ -334,6 +335,12 @@ void hypura_worker_server_words(const hypura_worker_arguments *arguments, const 
     }
     if (arguments->projector) {
         hypura_worker_add_text(words, "--mmproj", arguments->projector);
+        /* Where it was planned. */
+        if (prepared->gpus.n > 0) {
+            hypura_worker_add_text(words, "--mmproj-device", ggml_backend_dev_name(prepared->gpus.devices[0]));
+        } else {
+            add(words, "--no-mmproj-offload");
+        }
     }
     if (arguments->adapter.path) {
         add_path(words, "--lora", arguments->adapter.path);

@@ -282,7 +282,7 @@ static void conversation_goes_on(void **state)
     hypura_result_clear(&same);
 
     /* And so is one that is told what was said. */
-    const hypura_message said[] = {{"user", "Name a colour."}, {"assistant", first.text}};
+    const hypura_message said[] = {{.role = "user", .text = "Name a colour."}, {.role = "assistant", .text = first.text}};
     hypura_model_reset(model);
     wanted.history = said;
     wanted.n_history = 2;
@@ -291,7 +291,7 @@ static void conversation_goes_on(void **state)
     assert_true(same.prompt_tokens > second.prompt_tokens);
     hypura_result_clear(&same);
 
-    const hypura_message wrong = {"nobody", "Name a colour."};
+    const hypura_message wrong = {.role = "nobody", .text = "Name a colour."};
     hypura_error error;
     hypura_model_reset(model);
     wanted.history = &wrong;

@@ -27,7 +27,7 @@ static hypura_survey *survey_with(const char *path, hypura_map **map, uint32_t n
     uint64_t vocab_bytes = 0;
     hypura_context_options options = {.n_context = n_context, .n_ubatch = 32, .n_outputs = 1, .n_threads = 1};
     fixture_ok(hypura_map_open(path, map, &error), &error);
-    fixture_ok(hypura_survey_take(*map, &options, &(hypura_load_gpu){.n = 0}, others, &survey, &vocab_bytes, &error), &error);
+    fixture_ok(hypura_survey_take(*map, &options, &(hypura_load_gpu){.n = 0}, others, NULL, NULL, &survey, &vocab_bytes, &error), &error);
     assert_int_equal(survey->n_uses, (*map)->n_tensors);
     assert_true(vocab_bytes > 0);
     return survey;
