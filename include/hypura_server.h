@@ -100,10 +100,21 @@ typedef struct hypura_local_model {
 typedef bool (*hypura_local_fn)(void *user, const hypura_local_model *model);
 HYPURA_API hypura_status hypura_local_list(const hypura_local_options *options, hypura_local_fn visit, void *user,
                                            hypura_error *error);
-/* The file of a model by its name, as the server takes it: whole, or a beginning that only one has. OK and path "" when
+/* What a name stands for; NULL: none. Zero-initialise; clear frees. */
+typedef struct hypura_local_files {
+    char *path;      /* of its GGUF, as above */
+    char *projector; /* of pictures or sound */
+    char *adapter;   /* LoRA that is applied to it */
+    char *settings;  /* JSON, an object of any of: parameters (object), system, template (Jinja), messages (array) */
+} hypura_local_files;
+
+/* The files of a model by its name, as the server takes it: whole, or a beginning that only one has. OK and no path when
  * none is meant. */
-HYPURA_API hypura_status hypura_local_find(const hypura_local_options *options, const char *name, char *path,
-                                           size_t path_bytes, hypura_error *error);
+HYPURA_API hypura_status hypura_local_find(const hypura_local_options *options, const char *name,
+                                           hypura_local_files *files, hypura_error *error);
+HYPURA_API void          hypura_local_files_clear(hypura_local_files *files);
+/* A projector in the folder of a model's file whose name says that it belongs to it; NULL: none. Free it. */
+HYPURA_API hypura_status hypura_local_projector(const char *path, char **projector, hypura_error *error);
 /* Fetches a model into the folder, as /api/pull does, and says where it is. What is broken off is resumed by the next
  * call. HYPURA_ERR_CANCELLED when progress returned false. */
 HYPURA_API hypura_status hypura_local_pull(const hypura_local_options *options, const char *name,

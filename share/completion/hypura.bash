@@ -25,7 +25,7 @@ help
     --foresight) COMPREPLY=($(compgen -W $'auto\non\noff\nco-activation' -- "$word")) && return ;;
     --spec-type) COMPREPLY=($(compgen -W $'ngram-simple\nngram-map-k\nngram-map-k4v\nngram-mod\nngram-cache' -- "$word")) && return ;;
     --models | --import) COMPREPLY=($(compgen -d -- "$word")) && return ;;
-    --*file | --*json | --template | --history | --report | --route | --trace | --timeline | --child-log | --engine)
+    --*file | --*json | --image | --mmproj | --template | --history | --report | --route | --trace | --timeline | --child-log | --engine)
         [ "$before" != --json ] && COMPREPLY=($(compgen -f -- "$word")) && return
         ;;
     esac

@@ -213,7 +213,7 @@ int hypura_command_bench(const hypura_environment *environment, int argc, char *
     char path[HYPURA_PATH_BYTES];
     hypura_error error;
     int code;
-    if (!hypura_command_begin_model(&syntax, environment, argc, argv, path, &error, &code)) {
+    if (!hypura_command_begin_model(&syntax, environment, argc, argv, path, &arguments.adapters, &error, &code)) {
         return code;
     }
     wanted->path = path;

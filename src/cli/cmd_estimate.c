@@ -78,7 +78,7 @@ int hypura_command_estimate(const hypura_environment *environment, int argc, cha
     char path[HYPURA_PATH_BYTES];
     hypura_error error;
     int code;
-    if (!hypura_command_begin_model(&syntax, environment, argc, argv, path, &error, &code)) {
+    if (!hypura_command_begin_model(&syntax, environment, argc, argv, path, &adapters, &error, &code)) {
         return code;
     }
     hypura_plan *plan = NULL;

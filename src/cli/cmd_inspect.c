@@ -368,7 +368,7 @@ int hypura_command_inspect(const hypura_environment *environment, int argc, char
     char path[HYPURA_PATH_BYTES];
     hypura_error error;
     int code;
-    if (!hypura_command_begin_model(&syntax, environment, argc, argv, path, &error, &code)) {
+    if (!hypura_command_begin_model(&syntax, environment, argc, argv, path, NULL, &error, &code)) {
         return code;
     }
     hypura_map *map = NULL;

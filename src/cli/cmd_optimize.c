@@ -66,7 +66,7 @@ int hypura_command_optimize(const hypura_environment *environment, int argc, cha
     char path[HYPURA_PATH_BYTES];
     hypura_error error;
     int code;
-    if (!hypura_command_begin_model(&syntax, environment, argc, argv, path, &error, &code)) {
+    if (!hypura_command_begin_model(&syntax, environment, argc, argv, path, NULL, &error, &code)) {
         return code;
     }
     hypura_status status = hypura_interrupt_open(&error);

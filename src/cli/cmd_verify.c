@@ -218,7 +218,7 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
     char path[HYPURA_PATH_BYTES];
     hypura_error error;
     int code;
-    if (!hypura_command_begin_model(&syntax, environment, argc, argv, path, &error, &code)) {
+    if (!hypura_command_begin_model(&syntax, environment, argc, argv, path, &adapters, &error, &code)) {
         return code;
     }
     bool identical = false;

@@ -31,17 +31,44 @@ bool hypura_command_begin(const hypura_syntax *syntax, int argc, char *const *ar
 }
 
 bool hypura_command_begin_model(const hypura_syntax *syntax, const hypura_environment *environment, int argc,
-                                char *const *argv, char *path, hypura_error *error, int *exit_code)
+                                char *const *argv, char *path, hypura_adapter_list *adapters, hypura_error *error,
+                                int *exit_code)
 {
     hypura_arguments arguments;
     if (!hypura_command_begin(syntax, argc, argv, &arguments, error, exit_code)) {
         return false;
     }
-    if (hypura_environment_find_model(environment, arguments.operands[0], path, error) != HYPURA_OK) {
-        *exit_code = hypura_command_fail(error);
-        return false;
+    hypura_local_files files;
+    hypura_status status = hypura_environment_find_files(environment, arguments.operands[0], &files, error);
+    if (status == HYPURA_OK && snprintf(path, HYPURA_PATH_BYTES, "%s", files.path) >= HYPURA_PATH_BYTES) {
+        status = hypura_fail(error, HYPURA_ERR_USAGE, "the path of the model is too long (more than %d bytes)",
+                             HYPURA_PATH_BYTES - 1);
     }
-    return true;
+    if (status == HYPURA_OK && files.adapter && adapters) {
+        status = hypura_adapters_begin_with(adapters, files.adapter, error);
+    }
+    hypura_local_files_clear(&files);
+    if (status != HYPURA_OK) {
+        *exit_code = hypura_command_fail(error);
+    }
+    return status == HYPURA_OK;
+}
+
+hypura_status hypura_adapters_begin_with(hypura_adapter_list *adapters, const char *path, hypura_error *error)
+{
+    const int n = adapters->n;
+    if (n == HYPURA_MAX_ADAPTERS) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "the model has an adapter, and with those of --lora it would be %d: %d at most",
+                           n + 1, HYPURA_MAX_ADAPTERS);
+    }
+    if (strlen(path) >= HYPURA_ADAPTER_PATH_BYTES) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%s: the path of the model's adapter is too long", path);
+    }
+    memcpy(adapters->paths[n], path, strlen(path) + 1);
+    memmove(adapters->items + 1, adapters->items, (size_t)n * sizeof *adapters->items);
+    adapters->items[0] = (hypura_adapter){.path = adapters->paths[n], .scale = 1.0f};
+    adapters->n++;
+    return HYPURA_OK;
 }
 
 int hypura_command_fail(const hypura_error *error)

@@ -42,9 +42,12 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
 bool hypura_command_begin(const hypura_syntax *syntax, int argc, char *const *argv, hypura_arguments *arguments,
                           hypura_error *error, int *exit_code);
 /* The same for a command whose one operand is a model: path (of HYPURA_PATH_BYTES) is where
- * it lies. */
+ * it lies, and adapters, those of --lora, get the one that belongs to its name; NULL: the command looks at the model alone. */
 bool hypura_command_begin_model(const hypura_syntax *syntax, const hypura_environment *environment, int argc,
-                                char *const *argv, char *path, hypura_error *error, int *exit_code);
+                                char *const *argv, char *path, hypura_adapter_list *adapters, hypura_error *error,
+                                int *exit_code);
+/* An adapter that belongs to the model, before those that were named. */
+hypura_status hypura_adapters_begin_with(hypura_adapter_list *adapters, const char *path, hypura_error *error);
 
 /* Prints the error and returns the exit code that belongs to its status. */
 int hypura_command_fail(const hypura_error *error);

@@ -139,9 +139,17 @@ static bool find_file(const hypura_environment *environment, const char *model, 
     return false;
 }
 
-hypura_status hypura_environment_find_model(const hypura_environment *environment, const char *model, char *path,
-                                            hypura_error *error)
+static hypura_status take_path(const char *path, hypura_local_files *files, hypura_error *error)
 {
+    files->path = strdup(path);
+    return files->path ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the path of the model");
+}
+
+hypura_status hypura_environment_find_files(const hypura_environment *environment, const char *model,
+                                            hypura_local_files *files, hypura_error *error)
+{
+    char path[HYPURA_PATH_BYTES];
+    *files = (hypura_local_files){.path = NULL};
     if (model[0] == '\0') {
         return hypura_fail(error, HYPURA_ERR_USAGE, "the name of the model is empty");
     }
@@ -151,19 +159,38 @@ hypura_status hypura_environment_find_model(const hypura_environment *environmen
     }
     /* A path from the root or from here can be nothing else: the library says why it cannot be opened. */
     if (model[0] == '/' || model[0] == '.' || access(model, F_OK) == 0) {
-        return HYPURA_OK;
+        return take_path(model, files, error);
     }
     const hypura_local_options places = hypura_environment_places(environment);
-    if (find_file(environment, model, path)) {
-        return HYPURA_OK;
-    }
-    const hypura_status status = hypura_local_find(&places, model, path, HYPURA_PATH_BYTES, error);
-    if (status != HYPURA_OK || path[0] != '\0') {
+    const bool is_file = find_file(environment, model, path);
+    const hypura_status status = hypura_local_find(&places, model, files, error);
+    if (files->path || (status != HYPURA_OK && !(is_file && status == HYPURA_ERR_USAGE))) {
         return status;
+    }
+    if (is_file) { /* one that is no model by its name, or not alone with it */
+        hypura_error_clear(error);
+        return take_path(path, files, error);
     }
     return hypura_fail(error, HYPURA_ERR_IO,
                        "no model '%s': there is no such file, and no model of that name in %s%s%s (hypura list shows "
                        "those there are, hypura pull fetches one)",
                        model, places.models_folder ? places.models_folder : "the models folder, as there is none",
                        places.ollama_folder ? " or " : "", places.ollama_folder ? places.ollama_folder : "");
+}
+
+hypura_status hypura_environment_find_model(const hypura_environment *environment, const char *model, char *path,
+                                            hypura_error *error)
+{
+    hypura_local_files files;
+    hypura_status status = hypura_environment_find_files(environment, model, &files, error);
+    if (status == HYPURA_OK && files.adapter) {
+        status = hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
+                             "%s has an adapter (LoRA), which is not applied here: the file alone is %s", model, files.path);
+    }
+    if (status == HYPURA_OK && !join(path, files.path, NULL, NULL)) {
+        status = hypura_fail(error, HYPURA_ERR_USAGE, "the path of the model is too long (more than %d bytes)",
+                             HYPURA_PATH_BYTES - 1);
+    }
+    hypura_local_files_clear(&files);
+    return status;
 }

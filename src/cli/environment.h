@@ -35,5 +35,9 @@ hypura_local_options hypura_environment_places(const hypura_environment *environ
  * HYPURA_PATH_BYTES to path. Fails naming every place looked at. */
 hypura_status hypura_environment_find_model(const hypura_environment *environment, const char *model, char *path,
                                             hypura_error *error);
+/* The same with what belongs to a model that is known by its name; of a path, the file alone. An adapter,
+ * which find_model refuses, is one of these. Clear the files. */
+hypura_status hypura_environment_find_files(const hypura_environment *environment, const char *model,
+                                            hypura_local_files *files, hypura_error *error);
 
 #endif

@@ -18,6 +18,23 @@ static bool is_role(const char *role)
     return role && (strcmp(role, "system") == 0 || strcmp(role, "user") == 0 || strcmp(role, "assistant") == 0);
 }
 
+static hypura_status take_shown(hypura_shown_files *shown, const json_t *message, hypura_error *error)
+{
+    const json_t *images = json_object_get(message, "images");
+    size_t i;
+    const json_t *path;
+    json_array_foreach(images, i, path)
+    {
+        if (!json_is_string(path)) {
+            return hypura_fail(error, HYPURA_ERR_FORMAT, "\"images\" has to be an array of paths");
+        }
+        if (hypura_shown_add(shown, json_string_value(path), error) != HYPURA_OK) {
+            return error->status;
+        }
+    }
+    return HYPURA_OK;
+}
+
 /* Of what was read. */
 static hypura_status take_messages(hypura_history *history, hypura_error *error)
 {
@@ -27,7 +44,8 @@ static hypura_status take_messages(hypura_history *history, hypura_error *error)
                            history->path);
     }
     history->said = calloc(n + 1, sizeof *history->said);
-    if (!history->said) {
+    history->shown = calloc(n + 1, sizeof *history->shown);
+    if (!history->said || !history->shown) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %zu messages", n);
     }
     for (size_t i = 0; i < n; i++) {
@@ -39,9 +57,13 @@ static hypura_status take_messages(hypura_history *history, hypura_error *error)
                                "%s: message %zu needs a \"role\" (system, user or assistant) and a text as \"content\"",
                                history->path, i + 1);
         }
-        history->said[i] = (hypura_message){.role = role, .text = text};
+        history->n_said = (int)i + 1;
+        if (take_shown(&history->shown[i], message, error) != HYPURA_OK) {
+            return hypura_fail_prefix(error, "%s: message %zu", history->path, i + 1);
+        }
+        history->said[i] = (hypura_message){
+            .role = role, .text = text, .media = history->shown[i].media, .n_media = history->shown[i].n};
     }
-    history->n_said = (int)n;
     return HYPURA_OK;
 }
 
@@ -72,32 +94,65 @@ hypura_status hypura_history_open(const char *path, hypura_history *history, hyp
     return status;
 }
 
-static void add(json_t **messages, const char *role, const char *text)
+/* By absolute paths: the next run may begin in another folder. */
+static json_t *paths_of(const hypura_generate_options *asked)
+{
+    json_t *paths = json_array();
+    for (int i = 0; i < asked->n_media; i++) {
+        char *real = realpath(asked->media[i].name, NULL);
+        hypura_json_append(&paths, hypura_json_string(real ? real : asked->media[i].name));
+        free(real);
+    }
+    return paths;
+}
+
+static void add(json_t **messages, const char *role, const char *text, const hypura_generate_options *asked)
 {
     json_t *message = json_object();
     hypura_json_text(&message, "role", role);
     hypura_json_text(&message, "content", text);
+    if (asked && asked->n_media > 0) {
+        hypura_json_set(&message, "images", paths_of(asked));
+    }
     hypura_json_append(messages, message);
 }
 
-hypura_status hypura_history_add(hypura_history *history, const char *prompt, const char *answer, hypura_error *error)
+bool hypura_history_shows(const hypura_history *history)
+{
+    for (int i = 0; i < history->n_said; i++) {
+        if (history->said[i].n_media > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+hypura_status hypura_history_add(hypura_history *history, const hypura_generate_options *asked, const char *answer,
+                                 hypura_error *error)
 {
     if (history->system && json_array_size(history->messages) == 0) {
-        add(&history->messages, "system", history->system);
+        add(&history->messages, "system", history->system, NULL);
     }
-    add(&history->messages, "user", prompt);
-    add(&history->messages, "assistant", answer);
+    add(&history->messages, "user", asked->prompt, asked);
+    add(&history->messages, "assistant", answer, NULL);
     return hypura_json_write(json_incref(history->messages), history->path, error);
 }
 
 void hypura_history_clear(hypura_history *history)
 {
+    for (int i = 0; i < history->n_said; i++) {
+        hypura_shown_clear(&history->shown[i]);
+    }
     history->n_said = 0;
     (void)json_array_clear(history->messages);
 }
 
 void hypura_history_close(hypura_history *history)
 {
+    for (int i = 0; history->shown && i < history->n_said; i++) {
+        hypura_shown_clear(&history->shown[i]);
+    }
+    free(history->shown);
     json_decref(history->messages);
     free(history->said);
     *history = (hypura_history){.path = NULL};

@@ -1,6 +1,7 @@
 /*
  * history.h - what was said in a conversation, kept in a file: a JSON array of
- * {"role", "content"}, as requests to servers have it in `messages`.
+ * {"role", "content"}, as requests to servers have it in `messages`. What was shown is
+ * named there, in "images", by its absolute path, and read again.
  *
  * What always holds: the file is written whole, after each answer, and holds a system
  * text at most, then prompts and answers.
@@ -9,6 +10,7 @@
 #define HYPURA_CLI_HISTORY_H
 
 #include "cli/json.h"
+#include "cli/shown.h"
 
 /* Zero-initialise; close frees. */
 typedef struct hypura_history {
@@ -16,6 +18,7 @@ typedef struct hypura_history {
     json_t *messages;     /* all of them */
     hypura_message *said; /* those that were in the file; point into messages */
     int n_said;
+    hypura_shown_files *shown; /* of each of them */
     const char *system;   /* of a conversation that begins; NULL: none */
 } hypura_history;
 
@@ -24,8 +27,11 @@ typedef struct hypura_history {
 hypura_status hypura_history_open(const char *path, hypura_history *history, hypura_error *error);
 void hypura_history_close(hypura_history *history);
 
-/* A prompt and its answer; writes the file. */
-hypura_status hypura_history_add(hypura_history *history, const char *prompt, const char *answer, hypura_error *error);
+/* Whether anything was shown in what was said before. */
+bool hypura_history_shows(const hypura_history *history);
+/* A prompt, what was shown with it, and its answer; writes the file. */
+hypura_status hypura_history_add(hypura_history *history, const hypura_generate_options *asked, const char *answer,
+                                 hypura_error *error);
 /* A conversation begins; the next answer replaces the file. */
 void hypura_history_clear(hypura_history *history);
 

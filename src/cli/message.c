@@ -103,7 +103,8 @@ static const struct {
     {"/save", "with --history FILE a conversation is kept, and goes on later"},
     {"/load", "with --history FILE a conversation is kept, and goes on later"},
     {"/read", "--prompt-file FILE takes a file"},
-    {"/image", "to a model with a projector, hypura serve shows images"},
+    {"/image", "a path in the message, such as ./picture.png, is shown"},
+    {"/audio", "a path in the message, such as ./sound.wav, is shown"},
 };
 
 bool hypura_message_refuse(const char *line)

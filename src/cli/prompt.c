@@ -42,7 +42,7 @@ static hypura_status read_part(int descriptor, const char *name, char **text, si
     return HYPURA_OK;
 }
 
-hypura_status hypura_prompt_read(const char *path, char **text, hypura_error *error)
+hypura_status hypura_file_read(const char *path, char **data, size_t *bytes, hypura_error *error)
 {
     bool standard = strcmp(path, "-") == 0;
     const char *name = standard ? "standard input" : path;
@@ -50,22 +50,35 @@ hypura_status hypura_prompt_read(const char *path, char **text, hypura_error *er
     if (descriptor < 0) {
         return hypura_fail_errno(error, errno, "cannot open %s", path);
     }
-    char *all = NULL;
-    size_t used = 0;
     size_t capacity = 0;
     bool ended = false;
     hypura_status status = HYPURA_OK;
+    *data = NULL;
+    *bytes = 0;
     while (status == HYPURA_OK && !ended) {
-        status = read_part(descriptor, name, &all, &used, &capacity, &ended, error);
+        status = read_part(descriptor, name, data, bytes, &capacity, &ended, error);
     }
     if (!standard) {
         close(descriptor);
     }
+    if (status != HYPURA_OK) {
+        free(*data);
+        *data = NULL;
+    }
+    return status;
+}
+
+hypura_status hypura_prompt_read(const char *path, char **text, hypura_error *error)
+{
+    const char *name = strcmp(path, "-") == 0 ? "standard input" : path;
+    char *all = NULL;
+    size_t used = 0;
+    hypura_status status = hypura_file_read(path, &all, &used, error);
     if (status == HYPURA_OK && memchr(all, '\0', used)) {
+        free(all);
         status = hypura_fail(error, HYPURA_ERR_FORMAT, "%s is no text: it has a NUL byte in it", name);
     }
     if (status != HYPURA_OK) {
-        free(all);
         return status;
     }
     used -= used > 0 && all[used - 1] == '\n';

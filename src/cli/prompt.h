@@ -12,6 +12,9 @@
  * in it, or HYPURA_ERR_CANCELLED when a signal came first. */
 hypura_status hypura_prompt_read(const char *path, char **text, hypura_error *error);
 
+/* The same, byte for byte. */
+hypura_status hypura_file_read(const char *path, char **data, size_t *bytes, hypura_error *error);
+
 /* Lines of standard input, read past stdio so that waiting for one can be
  * interrupted. Zero-initialise; close frees. */
 typedef struct hypura_lines {

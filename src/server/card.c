@@ -124,10 +124,25 @@ static hypura_status read_model(const char *path, const hypura_gguf *head, hypur
     return HYPURA_OK;
 }
 
+/* Of these projection_dim is the picture model's own, and not what comes of it: LLaVA's 768 are for a model of 4096. */
+static bool tells_width(const hypura_gguf *head)
+{
+    static const char *const others[] = {"mlp", "mlp_norm", "ldp", "ldpv2", "resampler"};
+    const char *type = NULL;
+    if (hypura_gguf_text(head, "clip.projector_type", &type, NULL) != HYPURA_OK || type == NULL) {
+        return true;
+    }
+    size_t i = 0;
+    while (i < sizeof others / sizeof *others && strcmp(type, others[i]) != 0) {
+        i++;
+    }
+    return i == sizeof others / sizeof *others;
+}
+
 static void read_projector(const hypura_gguf *head, uint64_t bytes, hypura_card *card)
 {
     uint64_t dimension = 0;
-    if (hypura_gguf_integer(head, "clip.vision.projection_dim", 0, INT32_MAX, &dimension, NULL) == HYPURA_OK) {
+    if (tells_width(head) && hypura_gguf_integer(head, "clip.vision.projection_dim", 0, INT32_MAX, &dimension, NULL) == HYPURA_OK) {
         card->embedding_length = (int64_t)dimension;
     }
     card->kind = HYPURA_CARD_PROJECTOR;

@@ -7,6 +7,7 @@
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "base/status.h"
+#include "server/pictures.h"
 #include "server/sse.h"
 
 #include <curl/curl.h>
@@ -232,11 +233,45 @@ static hypura_status check(const hypura_generate_options *options, hypura_error 
     return status;
 }
 
-/* Takes text over. */
-static bool add_message(hypura_client *client, const char *role, json_t *text)
+/* Takes content over. */
+static bool add_message(hypura_client *client, const char *role, json_t *content)
 {
-    json_t *message = json_pack("{s:s, s:o}", "role", role, "content", text);
+    json_t *message = json_pack("{s:s, s:o}", "role", role, "content", content);
     return message && json_array_append_new(client->messages, message) == 0;
+}
+
+static json_t *shown_part(const hypura_medium *medium)
+{
+    const unsigned char *data = medium->data;
+    const bool wav = medium->bytes >= 12 && memcmp(data + 8, "WAVE", 4) == 0;
+    const bool mp3 = medium->bytes >= 3 && (memcmp(data, "ID3", 3) == 0 || (data[0] == 0xff && (data[1] & 0xe0) == 0xe0 && data[1] != 0xd8));
+    char *base64 = pictures_base64(data, medium->bytes);
+    json_t *part = NULL;
+    if (base64 && (wav || mp3)) {
+        part = json_pack("{s:s, s:{s:s, s:s}}", "type", "input_audio", "input_audio", "data", base64, "format", wav ? "wav" : "mp3");
+    } else if (base64) {
+        part = json_pack("{s:s, s:{s:o}}", "type", "image_url", "image_url", "url", pictures_address(base64));
+    }
+    free(base64);
+    return part;
+}
+
+/* What a message says, and shows before; takes text over. NULL: memory is short. */
+static json_t *content_of(json_t *text, const hypura_medium *media, int n_media)
+{
+    if (n_media == 0) {
+        return text;
+    }
+    json_t *parts = json_array();
+    bool added = true;
+    for (int i = 0; i < n_media && added; i++) {
+        added = json_array_append_new(parts, shown_part(&media[i])) == 0;
+    }
+    if (json_array_append_new(parts, json_pack("{s:s, s:o}", "type", "text", "text", text)) != 0 || !added) {
+        json_decref(parts);
+        return NULL;
+    }
+    return parts;
 }
 
 /* What comes before the first prompt. */
@@ -244,7 +279,8 @@ static bool begin(hypura_client *client, const hypura_generate_options *options)
 {
     bool added = true;
     for (int i = 0; i < options->n_history && added; i++) {
-        added = add_message(client, options->history[i].role, json_string(options->history[i].text));
+        const hypura_message *said = &options->history[i];
+        added = add_message(client, said->role, content_of(json_string(said->text), said->media, said->n_media));
     }
     return added && (options->n_history > 0 || !options->system ||
                      add_message(client, "system", json_string(options->system)));
@@ -280,7 +316,8 @@ hypura_status hypura_client_generate(hypura_client *client, const hypura_generat
         return checked != HYPURA_OK ? checked : hypura_fail(error, HYPURA_ERR_USAGE, "the prompt is no UTF-8");
     }
     if (!options->raw) {
-        const bool added = (n_before > 0 || begin(client, options)) && add_message(client, "user", prompt);
+        const bool added = (n_before > 0 || begin(client, options)) &&
+                           add_message(client, "user", content_of(prompt, options->media, options->n_media));
         if (!added) {
             drop_messages(client, n_before);
             return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for another message");

@@ -8,6 +8,8 @@
 #include "server/pull.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 static hypura_status open_models(const hypura_local_options *options, hypura_models **models, hypura_error *error)
 {
@@ -16,42 +18,79 @@ static hypura_status open_models(const hypura_local_options *options, hypura_mod
     return hypura_models_open(&places, models, error);
 }
 
-/* path: "" where there is no such model. */
-static hypura_status find(hypura_models *models, const char *name, hypura_find how, char *path, size_t path_bytes,
+static bool copy(const char *text, char **to)
+{
+    *to = text ? strdup(text) : NULL;
+    return *to || !text;
+}
+
+/* What `run` has a use for. A template in Go's language is for Ollama's routes alone. */
+static bool copy_settings(const hypura_model_entry *entry, char **text)
+{
+    static const char *const kept[] = {"parameters", "system", "messages"};
+    const char *jinja = hypura_model_entry_jinja(entry);
+    json_t *settings = json_object();
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+        json_t *value = json_object_get(entry->settings, kept[i]);
+        if (value) {
+            json_object_set(settings, kept[i], value);
+        }
+    }
+    if (jinja) {
+        json_object_set_new(settings, "template", json_string(jinja));
+    }
+    *text = json_object_size(settings) > 0 ? json_dumps(settings, JSON_COMPACT) : NULL;
+    const bool copied = *text || json_object_size(settings) == 0;
+    json_decref(settings);
+    return copied;
+}
+
+static hypura_status take(const hypura_model_entry *entry, hypura_local_files *files, hypura_error *error)
+{
+    const bool copied = copy(entry->path, &files->path) && copy(entry->projector_path, &files->projector) &&
+                        copy(entry->adapter_path, &files->adapter) && copy_settings(entry, &files->settings);
+    if (!copied) {
+        hypura_local_files_clear(files);
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the paths of %s", entry->name);
+    }
+    return HYPURA_OK;
+}
+
+static hypura_status find(hypura_models *models, const char *name, hypura_find how, hypura_local_files *files,
                           hypura_error *error)
 {
     const hypura_model_entry *entry = NULL;
-    path[0] = '\0';
     hypura_status status = hypura_models_find(models, name, how, &entry, error);
     if (entry) {
         status = hypura_model_entry_check(entry, error);
     }
-    if (entry && status == HYPURA_OK && entry->adapter_path && how == HYPURA_FIND_TYPED) {
-        status = hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
-                             "%s has an adapter (LoRA), which serve applies. Here the files are named: %s --lora %s", entry->name,
-                             entry->path, entry->adapter_path);
-    }
     if (entry && status == HYPURA_OK) {
-        const int n = snprintf(path, path_bytes, "%s", entry->path);
-        if (n < 0 || (size_t)n >= path_bytes) {
-            status = hypura_fail(error, HYPURA_ERR_USAGE, "%s: its path is too long", entry->name);
-        }
+        status = take(entry, files, error);
     }
     hypura_model_entry_release(entry);
     return status;
 }
 
-hypura_status hypura_local_find(const hypura_local_options *options, const char *name, char *path, size_t path_bytes,
+hypura_status hypura_local_find(const hypura_local_options *options, const char *name, hypura_local_files *files,
                                 hypura_error *error)
 {
     hypura_models *models = NULL;
-    path[0] = '\0';
+    *files = (hypura_local_files){.path = NULL};
     hypura_status status = open_models(options, &models, error);
     if (status == HYPURA_OK) {
-        status = find(models, name, HYPURA_FIND_TYPED, path, path_bytes, error);
+        status = find(models, name, HYPURA_FIND_TYPED, files, error);
     }
     hypura_models_close(models);
     return status;
+}
+
+void hypura_local_files_clear(hypura_local_files *files)
+{
+    free(files->path);
+    free(files->projector);
+    free(files->adapter);
+    free(files->settings);
+    *files = (hypura_local_files){.path = NULL};
 }
 
 hypura_status hypura_local_list(const hypura_local_options *options, hypura_local_fn visit, void *user,
@@ -128,9 +167,14 @@ hypura_status hypura_local_pull(const hypura_local_options *options, const char 
     if (status == HYPURA_OK) {
         status = hypura_models_pull(models, &pull, error);
     }
+    hypura_local_files files = {.path = NULL};
     if (status == HYPURA_OK) {
-        status = find(models, name, HYPURA_FIND_EXACT, path, path_bytes, error);
+        status = find(models, name, HYPURA_FIND_EXACT, &files, error);
     }
+    if (files.path && (size_t)snprintf(path, path_bytes, "%s", files.path) >= path_bytes) {
+        status = hypura_fail(error, HYPURA_ERR_USAGE, "%s: its path is too long", name);
+    }
+    hypura_local_files_clear(&files);
     hypura_models_close(models);
     return status;
 }

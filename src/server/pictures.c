@@ -46,6 +46,15 @@ static bool is_address(const json_t *value)
     return text && (strncmp(text, "http://", 7) == 0 || strncmp(text, "https://", 8) == 0);
 }
 
+char *pictures_base64(const void *bytes, size_t n)
+{
+    char *base64 = n <= (size_t)1 << 30 ? malloc((n + 2) / 3 * 4 + 1) : NULL;
+    if (base64) {
+        (void)EVP_EncodeBlock((unsigned char *)base64, bytes, (int)n);
+    }
+    return base64;
+}
+
 /* *base64: to be freed. */
 static hypura_status fetch_one(fetching *f, const char *address, char **base64)
 {
@@ -67,10 +76,7 @@ static hypura_status fetch_one(fetching *f, const char *address, char **base64)
         return hypura_fail(f->error, HYPURA_ERR_USAGE, "a picture cannot be fetched: %s", why.message);
     }
     f->bytes += n;
-    *base64 = malloc((n + 2) / 3 * 4 + 1);
-    if (*base64) {
-        (void)EVP_EncodeBlock((unsigned char *)*base64, (const unsigned char *)bytes, (int)n);
-    }
+    *base64 = pictures_base64(bytes, n);
     free(bytes);
     return *base64 ? HYPURA_OK : hypura_fail(f->error, HYPURA_ERR_MEMORY, "no memory for a picture");
 }

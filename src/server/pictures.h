@@ -9,6 +9,8 @@
 
 #include <jansson.h>
 
+/* Bytes in base64; NULL: memory is short, or they are over 1 GiB. Free it. */
+char *pictures_base64(const void *bytes, size_t n);
 /* A picture, in base64, as an address that holds it: "data:image/png;base64,...". A new reference, or NULL: memory is short. */
 json_t *pictures_address(const char *base64);
 

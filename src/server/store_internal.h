@@ -111,6 +111,18 @@ void hypura_store_forget(hypura_models *models);
 hypura_status hypura_store_scan_paths(hypura_models *models, hypura_entries *entries, hypura_error *error);
 hypura_status hypura_store_scan_folder(hypura_models *models, hypura_entries *entries, hypura_error *error);
 
+/* ---- store_projector.c ---- */
+
+/* How well the projector belongs to the model, in bytes that agree; 0: not at all.
+ * Both are paths below the folder. STEM.mmproj.gguf is the model's whatever else
+ * there is (SIZE_MAX); a name without a model's ("mmproj-F16.gguf") goes with every model of
+ * its folder, unless that is the folder of all. */
+size_t hypura_store_projector_fits(const char *projector, const char *model, size_t model_stem_bytes);
+/* One that projects to another width is another model's. */
+bool hypura_store_projector_is_wide(const hypura_card *card, int64_t embedding_length);
+/* The best one in the folder of a model's file, which is the model's own; NULL: none. Free it. */
+char *hypura_store_projector_beside(const char *path, int64_t embedding_length);
+
 /* ---- store_ollama.c ---- */
 
 hypura_status hypura_store_scan_ollama(hypura_models *models, hypura_entries *entries, hypura_error *error);

@@ -11,14 +11,12 @@
 #include "gguf/split.h"
 #include "os/os.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 static const char gguf_ending[] = ".gguf";
-static const char projector_ending[] = ".mmproj";
 static const char adapter_ending[] = ".adapter";
 
 static bool ends_with(const char *text, const char *ending)
@@ -86,62 +84,6 @@ static int compare_files(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* The name without what says that it is a projector and how it is stored:
- * "mmproj-Qwen2.5-VL-3B-f16.gguf", "Qwen2.5-VL-3B.mmproj.gguf" -> "qwen2.5-vl-3b". */
-static void projector_base(const char *path, char *base, size_t capacity)
-{
-    char name[256];
-    (void)snprintf(name, sizeof name, "%s", file_name(path));
-    size_t n = 0;
-    for (char *at = name; *at != '\0' && n + 1 < capacity;) {
-        if (strncasecmp(at, "mmproj", 6) == 0) {
-            at += 6;
-            at += *at == '-' || *at == '_' || *at == '.';
-        } else {
-            base[n++] = (char)tolower((unsigned char)*at++);
-        }
-    }
-    base[n] = '\0';
-    static const char *const tails[] = {".gguf", "f16", "f32", "bf16", "q8_0", "b"};
-    for (size_t i = 0; i < sizeof tails / sizeof *tails; i++) {
-        n = strlen(base);
-        size_t tail = strlen(tails[i]);
-        bool alone = n == tail || (n > tail && !isalnum((unsigned char)base[n - tail - 1]));
-        if (n >= tail && strcmp(base + n - tail, tails[i]) == 0 && (alone || i == 0)) {
-            base[n - tail] = '\0';
-        }
-        while ((n = strlen(base)) > 0 && strchr("-_.", base[n - 1]) != NULL) {
-            base[n - 1] = '\0';
-        }
-    }
-}
-
-/* How well the projector belongs to the model, in bytes that agree; 0: not at all.
- * Both are paths below the folder. STEM.mmproj.gguf is the model's whatever else
- * there is; a name without a model's ("mmproj-F16.gguf") goes with every model of
- * its folder, unless that is the folder of all. */
-static size_t agreement(const char *projector, const char *model, size_t model_stem_bytes)
-{
-    size_t folder_bytes = (size_t)(file_name(model) - model);
-    if ((size_t)(file_name(projector) - projector) != folder_bytes || strncmp(projector, model, folder_bytes) != 0) {
-        return 0;
-    }
-    char own[HYPURA_STORE_PATH_BYTES];
-    if (hypura_store_path(own, "%.*s%s%s", (int)model_stem_bytes, model, projector_ending, gguf_ending) &&
-        strcmp(own, projector) == 0) {
-        return SIZE_MAX;
-    }
-    char base[256];
-    projector_base(projector, base, sizeof base);
-    size_t n = strlen(base);
-    if (n == 0 || strcmp(base, "model") == 0) {
-        return folder_bytes > 0 ? 1 : 0;
-    }
-    const char *name = model + folder_bytes;
-    bool begins = strncasecmp(base, name, n) == 0 && !isalnum((unsigned char)name[n]);
-    return begins ? n + 1 : 0;
-}
-
 static hypura_status match_projector(hypura_models *models, hypura_entry *entry, const files *projectors,
                                      const char *model, int64_t embedding_length, hypura_error *error)
 {
@@ -149,7 +91,7 @@ static hypura_status match_projector(hypura_models *models, hypura_entry *entry,
     char path[HYPURA_STORE_PATH_BYTES];
     char resolved[HYPURA_STORE_PATH_BYTES];
     for (size_t i = 0; i < projectors->n; i++) {
-        size_t fits = agreement(projectors->below[i], model, stem_bytes(model));
+        size_t fits = hypura_store_projector_fits(projectors->below[i], model, stem_bytes(model));
         hypura_os_identity identity;
         if (fits <= best || !hypura_store_path(path, "%s/%s", models->folder, projectors->below[i]) ||
             !hypura_store_is_within(models->folder, path, resolved)) {
@@ -159,8 +101,7 @@ static hypura_status match_projector(hypura_models *models, hypura_entry *entry,
         if (card == NULL) {
             return hypura_store_out_of_memory(error);
         }
-        /* One that projects to another width is another model's. */
-        if (card->embedding_length != 0 && embedding_length != 0 && card->embedding_length != embedding_length) {
+        if (fits != SIZE_MAX && !hypura_store_projector_is_wide(card, embedding_length)) {
             continue;
         }
         best = fits;
@@ -338,6 +279,23 @@ hypura_status hypura_store_scan_folder(hypura_models *models, hypura_entries *en
     return status;
 }
 
+/* The projector beside a file named on the command line. */
+static hypura_status add_beside(hypura_models *models, hypura_entry *entry, const char *path, hypura_error *error)
+{
+    hypura_os_identity identity;
+    const hypura_card *card = hypura_store_card(models, path, &identity);
+    const int64_t embedding_length = card != NULL ? card->embedding_length : 0;
+    char *projector = hypura_store_projector_beside(path, embedding_length);
+    if (projector == NULL) {
+        return HYPURA_OK;
+    }
+    card = hypura_store_card(models, projector, &identity);
+    entry->is.bytes += card != NULL ? card->bytes : 0;
+    entry->is.projector_path = hypura_arena_text(&entry->arena, projector, strlen(projector));
+    free(projector);
+    return card != NULL && entry->is.projector_path != NULL ? HYPURA_OK : hypura_store_out_of_memory(error);
+}
+
 hypura_status hypura_store_scan_paths(hypura_models *models, hypura_entries *entries, hypura_error *error)
 {
     hypura_status status = HYPURA_OK;
@@ -354,6 +312,9 @@ hypura_status hypura_store_scan_paths(hypura_models *models, hypura_entries *ent
         }
         entry->is.origin = HYPURA_MODEL_PATH;
         status = hypura_entry_fill(models, entry, models->paths[i], error);
+        if (status == HYPURA_OK && entry->problem == NULL) {
+            status = add_beside(models, entry, models->paths[i], error);
+        }
         hypura_entry_identify(entry);
     }
     return status;

@@ -388,6 +388,18 @@ static bool emit(writer *to, const char *piece)
     return to->options->on_text(to->options->on_text_user, piece, length);
 }
 
+/* What is shown, as text. */
+static bool emit_media(writer *to, const hypura_medium *media, int n)
+{
+    char text[512];
+    bool more = true;
+    for (int i = 0; i < n && more; i++) {
+        snprintf(text, sizeof text, "<%s:%.*s>", media[i].name, (int)media[i].bytes, (const char *)media[i].data);
+        more = emit(to, text);
+    }
+    return more;
+}
+
 hypura_status hypura_generate(hypura_model *model, const hypura_generate_options *options, hypura_result *result,
                               hypura_error *error)
 {
@@ -411,6 +423,7 @@ hypura_status hypura_generate(hypura_model *model, const hypura_generate_options
             emit(&to, text);
         }
         for (int i = 0; i < options->n_history; i++) {
+            emit_media(&to, options->history[i].media, options->history[i].n_media);
             snprintf(text, sizeof text, "%s: %s; ", options->history[i].role, options->history[i].text);
             emit(&to, text);
         }
@@ -448,7 +461,7 @@ hypura_status hypura_generate(hypura_model *model, const hypura_generate_options
         }
     } else {
         snprintf(text, sizeof text, "[%d] ", model->n_turns);
-        (void)(emit(&to, text) && emit(&to, prompt));
+        (void)(emit(&to, text) && emit_media(&to, options->media, options->n_media) && emit(&to, prompt));
     }
     return HYPURA_OK;
 }
@@ -466,23 +479,42 @@ void hypura_result_clear(hypura_result *result)
 
 /* ---- the models of this machine ------------------------------------------ */
 
-/* "known:tag" lies in moe.gguf of the folder; nothing else has a name. */
-static hypura_status find_known(const char *name, char *path, size_t path_bytes)
-{
-    path[0] = '\0';
-    if (strcmp(name, "known:tag") == 0) {
-        snprintf(path, path_bytes, "moe.gguf");
-    }
-    return HYPURA_OK;
-}
-
-hypura_status hypura_local_find(const hypura_local_options *options, const char *name, char *path, size_t path_bytes,
+/* "known:tag" lies in moe.gguf of the folder; "mario" is the same model with all that may belong to one; nothing else
+ * has a name. */
+hypura_status hypura_local_find(const hypura_local_options *options, const char *name, hypura_local_files *files,
                                 hypura_error *error)
 {
     (void)options;
     hypura_error_clear(error);
-    return strcmp(name, "two") == 0 ? hypura_fail(error, HYPURA_ERR_USAGE, "the name may mean several")
-                                    : find_known(name, path, path_bytes);
+    *files = (hypura_local_files){.path = NULL};
+    if (strcmp(name, "two") == 0) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "the name may mean several");
+    }
+    if (strcmp(name, "known:tag") == 0 || strcmp(name, "mario") == 0) {
+        files->path = strdup("moe.gguf");
+    }
+    if (strcmp(name, "mario") == 0) {
+        files->projector = strdup("mario.mmproj.gguf");
+        files->adapter = strdup("mario.adapter.gguf");
+    }
+    return HYPURA_OK;
+}
+
+void hypura_local_files_clear(hypura_local_files *files)
+{
+    free(files->path);
+    free(files->projector);
+    free(files->adapter);
+    free(files->settings);
+    *files = (hypura_local_files){.path = NULL};
+}
+
+/* "see.gguf" has one. */
+hypura_status hypura_local_projector(const char *path, char **projector, hypura_error *error)
+{
+    hypura_error_clear(error);
+    *projector = strcmp(path, "see.gguf") == 0 ? strdup("mmproj-see.gguf") : NULL;
+    return HYPURA_OK;
 }
 
 hypura_status hypura_local_list(const hypura_local_options *options, hypura_local_fn visit, void *user,

@@ -268,7 +268,7 @@ static const struct {
     {{"m", "-fx", NULL}, "unknown option -fx (see"}, /* all of it would have to be another letter */
     {{"m", "-count", NULL}, "unknown option -count (did you mean --count?)"},
     {{"m", "-fa", "on", NULL}, "flash attention is used wherever"},
-    {{"m", "--image", "x", NULL}, "hypura serve shows images"},
+    {{"m", "--image", "x", NULL}, "run takes pictures"},
     {{"m", "--word=", NULL}, "option --word: it is empty"},
     {{"m", "--=1", NULL}, "unknown option --"},
     {{"m", "--flag=yes", NULL}, "option --flag takes no value, 'yes' given"},

@@ -416,8 +416,10 @@ static void programs_that_serve_nobody_pull_too(void **state)
     fixture_write_text("hub/user/repo/faults.json", "{}");
     assert_int_equal(hypura_local_pull(&places, "hf.co/user/repo", NULL, NULL, path, sizeof path, &error), HYPURA_OK);
     assert_string_equal(path, fixture_path("models/hf.co/user/repo.gguf"));
-    assert_int_equal(hypura_local_find(&places, "https://huggingface.co/user/repo", path, sizeof path, &error), HYPURA_OK);
-    assert_string_equal(path, fixture_path("models/hf.co/user/repo.gguf"));
+    hypura_local_files files = {.path = NULL};
+    assert_int_equal(hypura_local_find(&places, "https://huggingface.co/user/repo", &files, &error), HYPURA_OK);
+    assert_string_equal(files.path, fixture_path("models/hf.co/user/repo.gguf"));
+    hypura_local_files_clear(&files);
     assert_int_equal(hypura_local_list(&places, count_models, &n, &error), HYPURA_OK);
     assert_int_equal(n, 1);
     assert_int_equal(hypura_local_remove(&places, "hf.co/user/rep", &error), HYPURA_ERR_USAGE);

@@ -397,17 +397,23 @@ static void a_model_of_ollamas_has_its_adapter(void **state)
     assert_non_null(strstr(error.message, "its adapter: "));
     hypura_models_close(models);
 
-    char path[1024];
     char folder[512];
     snprintf(folder, sizeof folder, "%s", fixture_path("ollama"));
     const hypura_local_options places = {.ollama_folder = folder};
-    assert_int_equal(hypura_local_find(&places, "tuned", path, sizeof path, &error), HYPURA_ERR_UNSUPPORTED);
-    assert_non_null(strstr(error.message, "--lora "));
-    assert_int_equal(hypura_local_find(&places, "plain", path, sizeof path, &error), HYPURA_OK);
-    assert_non_null(strstr(path, "/ollama/blobs/sha256-"));
-    assert_int_equal(hypura_local_find(&places, "neither", path, sizeof path, &error), HYPURA_OK);
-    assert_string_equal(path, "");
-    assert_int_equal(hypura_local_find(&places, "plain", path, 10, &error), HYPURA_ERR_USAGE);
+    hypura_local_files files = {.path = NULL};
+    assert_int_equal(hypura_local_find(&places, "twice", &files, &error), HYPURA_ERR_UNSUPPORTED);
+    assert_null(files.path);
+    assert_int_equal(hypura_local_find(&places, "tuned", &files, &error), HYPURA_OK);
+    assert_non_null(strstr(files.path, "/ollama/blobs/sha256-"));
+    assert_non_null(strstr(files.adapter, "/ollama/blobs/sha256-"));
+    assert_string_not_equal(files.path, files.adapter);
+    hypura_local_files_clear(&files);
+    assert_int_equal(hypura_local_find(&places, "plain", &files, &error), HYPURA_OK);
+    assert_non_null(strstr(files.path, "/ollama/blobs/sha256-"));
+    assert_null(files.adapter);
+    hypura_local_files_clear(&files);
+    assert_int_equal(hypura_local_find(&places, "neither", &files, &error), HYPURA_OK);
+    assert_null(files.path);
 }
 
 /* Beside its model it is that model's, and anywhere else it is no model. */

@@ -60,8 +60,8 @@ def model_path(name):
     return os.path.join(BUILD, "models", name + ".gguf")
 
 
-def with_template(source, target, template):
-    """Copies a GGUF with another chat template."""
+def rewritten(source, target, change, more=()):
+    """Copies a GGUF with other keys: change(name, value) gives both anew, the value as it is packed; more: entries added."""
     sizes = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
     with open(source, "rb") as file:
         data = file.read()
@@ -89,19 +89,17 @@ def with_template(source, target, template):
             at += sizes[kind]
 
     n_tensors, n_keys = struct.unpack_from("<QQ", data, 8)
-    head = data[:24]
+    head = data[:16] + struct.pack("<Q", n_keys + len(more))
     for _ in range(n_keys):
         begin = at
-        key = text()
+        key = text().decode()
         (kind,) = struct.unpack_from("<I", data, at)
         at += 4
         value = at
         skip(kind)
-        if key == b"tokenizer.chat_template":
-            encoded = template.encode()
-            head += data[begin:value] + struct.pack("<Q", len(encoded)) + encoded
-        else:
-            head += data[begin:at]
+        name, packed = change(key, data[value:at])
+        head += packed_text(name) + struct.pack("<I", kind) + packed
+    head += b"".join(more)
     tensors = at
     for _ in range(n_tensors):
         text()
@@ -113,12 +111,32 @@ def with_template(source, target, template):
         file.write(data[at + -at % 32 :])
 
 
+def packed_text(value):
+    return struct.pack("<Q", len(value.encode())) + value.encode()
+
+
+def with_template(source, target, template):
+    """Copies a GGUF with another chat template."""
+    rewritten(source, target, lambda key, value: (key, packed_text(template) if key == "tokenizer.chat_template" else value))
+
+
+def as_qwen2vl(source, target):
+    """Copies a llama model as one of an architecture whose positions have several dimensions; it says something else then."""
+    sections = packed_text("qwen2vl.rope.dimension_sections") + struct.pack("<IIQ4i", 9, 5, 4, 8, 12, 12, 0)
+
+    def change(key, value):
+        if key == "general.architecture":
+            value = packed_text("qwen2vl")
+        return key.replace("llama.", "qwen2vl.", 1) if key.startswith("llama.") else key, value
+
+    rewritten(source, target, change, [sections])
+
+
 def write_projector(path, n_embd):
     """A projector of images with random weights: two layers, four tokens an image, for models of that width."""
     width, patch, image, layers, rng = 16, 14, 28, 2, random.Random(1)
 
-    def text(value):
-        return struct.pack("<Q", len(value)) + value.encode()
+    text = packed_text
 
     def key(name, kind, value):
         packed = {4: lambda: struct.pack("<I", value), 6: lambda: struct.pack("<f", value), 7: lambda: struct.pack("<?", value),

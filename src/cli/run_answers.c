@@ -1,0 +1,183 @@
+/*
+ * run_answers.c - see run_answers.h.
+ *
+ * The text goes to standard output exactly as the model produced it, each answer
+ * followed by one newline.
+ */
+#include "cli/run_answers.h"
+
+#include "base/status.h"
+#include "cli/interrupt.h"
+#include "cli/message.h"
+#include "cli/output.h"
+#include "cli/progress.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- one answer -------------------------------------------------------------- */
+
+typedef struct answer {
+    bool any_text;
+    hypura_progress progress; /* of the prompt, until the first text */
+} answer;
+
+static bool print_text(void *user, const char *text, size_t text_bytes)
+{
+    answer *to = user;
+    hypura_progress_close(&to->progress);
+    to->any_text = to->any_text || text_bytes > 0;
+    return hypura_output_write(text, text_bytes) && hypura_output_flush() && !hypura_interrupted();
+}
+
+/* Generates, prints and counts one answer; of the model, or where that is NULL of the server. */
+static hypura_status answer_prompt(hypura_model *model, const hypura_run_arguments *run, hypura_generate_options generate,
+                                   hypura_run_totals *totals, hypura_error *error)
+{
+    answer to = {.any_text = false};
+    hypura_result result = {.text = NULL};
+    generate.on_text = print_text;
+    generate.on_text_user = &to;
+    generate.progress = hypura_progress_update;
+    generate.progress_user = &to.progress;
+    hypura_progress_open(&to.progress, run->environment);
+    hypura_status status = model ? hypura_generate(model, &generate, &result, error)
+                                 : hypura_client_generate(run->client, &generate, &result, error);
+    hypura_progress_close(&to.progress);
+    if (status == HYPURA_OK || to.any_text) {
+        hypura_output_write("\n", 1);
+        hypura_output_flush();
+    }
+    if (status == HYPURA_OK) {
+        status = hypura_run_totals_add(totals, &result, error);
+    }
+    if (status == HYPURA_OK && run->history && (!result.stopped_by_user || result.text[0] != '\0')) {
+        status = hypura_history_add(run->history, &generate, result.text, error);
+    }
+    if (status == HYPURA_OK && result.context_full) {
+        hypura_output_note("the context is full: the answer ends here (--context N makes it larger)");
+    }
+    hypura_result_clear(&result);
+    return status;
+}
+
+static hypura_status answer_once(hypura_model *model, const hypura_run_arguments *run, hypura_run_totals *totals,
+                                 hypura_error *error)
+{
+    hypura_status status = answer_prompt(model, run, run->generate, totals, error);
+    if (status == HYPURA_OK && hypura_interrupted()) {
+        status = hypura_fail(error, HYPURA_ERR_CANCELLED, "interrupted");
+    }
+    return status;
+}
+
+/* ---- a conversation ---------------------------------------------------------- */
+
+/* Answers one line, the first one with what options show. Ctrl-C and a line that cannot be answered as it stands, one
+ * that is too long perhaps, end the answer alone. */
+static hypura_status answer_line(hypura_model *model, hypura_run_arguments *run, const char *line, bool *first,
+                                 hypura_run_totals *totals, hypura_error *error)
+{
+    hypura_generate_options generate = run->generate;
+    hypura_shown_files own = {.media = NULL};
+    hypura_shown_files *shown = *first ? &run->shown : &own;
+    const int n_given = shown->n;
+    char *rest = NULL;
+    generate.prompt = line;
+    generate.n_history = run->history ? run->history->n_said : 0; /* 0 once a new conversation began */
+    generate.media = shown->media;
+    generate.n_media = shown->n;
+    hypura_status status = hypura_run_take_shown(run, &generate, shown, &rest, error);
+    if (status == HYPURA_OK) {
+        status = answer_prompt(model, run, generate, totals, error);
+        *first = *first && status != HYPURA_OK;
+    }
+    hypura_shown_cut(shown, *first ? n_given : 0);
+    hypura_shown_clear(&own);
+    free(rest);
+    if (status == HYPURA_ERR_USAGE) {
+        hypura_output_error("%s", error->message);
+        status = HYPURA_OK;
+    }
+    if (status == HYPURA_ERR_CANCELLED && !hypura_terminated()) {
+        status = HYPURA_OK;
+    }
+    hypura_interrupt_clear();
+    return status;
+}
+
+/* True when the line was for the program. */
+static bool take_command(hypura_model *model, const hypura_run_arguments *run, const char *line, bool *ended)
+{
+    if (strcmp(line, "/bye") == 0 || strcmp(line, "/exit") == 0 || strcmp(line, "/quit") == 0) {
+        *ended = true;
+    } else if (strcmp(line, "/clear") == 0) {
+        if (model) {
+            hypura_model_reset(model);
+        } else {
+            hypura_client_reset(run->client);
+        }
+        if (run->history) {
+            hypura_history_clear(run->history);
+        }
+        hypura_output_note("(a new conversation)");
+    } else if (strcmp(line, "/?") == 0 || strcmp(line, "/help") == 0) {
+        hypura_output_note("/clear begins a new conversation, /bye or Ctrl-D ends the program, Ctrl-C an answer; "
+                           "\"\"\" begins and ends a message of several lines");
+    } else {
+        return hypura_message_refuse(line);
+    }
+    return true;
+}
+
+static hypura_status converse(hypura_model *model, hypura_run_arguments *run, hypura_run_totals *totals,
+                              hypura_error *error)
+{
+    const hypura_environment *environment = run->environment;
+    hypura_messages messages = {.environment = environment};
+    hypura_status status = HYPURA_OK;
+    bool warned = false; /* Ctrl-C came at this prompt already */
+    bool ended = false;
+    bool first = true;
+    while (!ended && status == HYPURA_OK && hypura_output_errno() == 0) {
+        const char *message = NULL;
+        switch (hypura_messages_next(&messages, &message, error)) {
+        case HYPURA_LINE:
+            warned = false;
+            if (messages.quoted || !(environment->terminal_in && take_command(model, run, message, &ended))) {
+                status = answer_line(model, run, message, &first, totals, error);
+            }
+            break;
+        case HYPURA_LINE_END:
+            if (environment->terminal_in && environment->terminal_error) {
+                fputc('\n', stderr);
+            }
+            ended = true;
+            break;
+        case HYPURA_LINE_INTERRUPTED:
+            ended = warned || hypura_terminated();
+            fputc('\n', stderr);
+            if (!ended) {
+                hypura_output_note("(Ctrl-C again or Ctrl-D to leave)");
+            }
+            warned = true;
+            hypura_interrupt_clear();
+            break;
+        case HYPURA_LINE_FAILED:
+            status = error->status;
+            break;
+        }
+        if (status == HYPURA_OK && hypura_terminated()) {
+            status = hypura_fail(error, HYPURA_ERR_CANCELLED, "terminated");
+        }
+    }
+    hypura_messages_close(&messages);
+    return status;
+}
+
+hypura_status hypura_run_answer(hypura_model *model, hypura_run_arguments *run, hypura_run_totals *totals,
+                                hypura_error *error)
+{
+    return run->interactive ? converse(model, run, totals, error) : answer_once(model, run, totals, error);
+}

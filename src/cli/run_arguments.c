@@ -1,0 +1,396 @@
+/*
+ * run_arguments.c - see run_arguments.h.
+ */
+#include "cli/run_arguments.h"
+
+#include "base/status.h"
+#include "base/waiting.h"
+#include "cli/interrupt.h"
+#include "cli/output.h"
+#include "cli/prompt.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+/* ---- checks that need several options --------------------------------------- */
+
+static hypura_status check_arguments(const hypura_run_arguments *run, hypura_error *error)
+{
+    const hypura_budget *vram = &run->vram.all;
+    const struct {
+        bool both;
+        const char *names;
+    } contradictions[] = {
+        {run->generate.prompt && run->prompt_file, "--prompt and --prompt-file"},
+        {run->generate.prompt && run->interactive, "--prompt and --interactive"},
+        {run->prompt_file && run->interactive, "--prompt-file and --interactive"},
+        {run->generate.raw && run->generate.system, "--raw and --system"},
+        {run->generate.raw && run->template_file, "--raw and --template"},
+        {run->generate.raw && run->history_file, "--raw and --history"},
+        {run->generate.raw && run->images.n > 0, "--raw and --image"},
+        {run->generate.raw && run->projector, "--raw and --mmproj"},
+        {run->projector && run->speculation.draft, "--mmproj and --draft"},
+        {run->projector && run->speculation.types.n > 0, "--mmproj and --spec-type"},
+        {run->images.n > 0 && run->speculation.draft, "--image and --draft"},
+        {run->images.n > 0 && run->speculation.types.n > 0, "--image and --spec-type"},
+        {run->generate.grammar && run->generate.json_schema, "--grammar and --json-schema"},
+        {run->model.plain && run->model.memory_bytes > 0, "--plain and --memory"},
+        {run->model.plain && (run->weights.bytes > 0 || run->weights.percent > 0), "--plain and --weights"},
+        {run->model.plain && run->model.force_paging, "--plain and --force-paging"},
+        {run->model.plain && run->model.io_engine, "--plain and --io-engine"},
+        {run->server && run->model.plain, "--server and --plain"},
+        {run->server && run->model.memory_bytes > 0, "--server and --memory"},
+        {run->server && (run->weights.bytes > 0 || run->weights.percent > 0), "--server and --weights"},
+        {run->server && run->model.n_context > 0, "--server and --context"},
+        {run->server && run->stats_file, "--server and --stats-json"},
+        {run->server && run->model.trace, "--server and --trace"},
+        {run->server && run->template_file, "--server and --template"},
+        {run->server && run->projector, "--server and --mmproj"},
+        {run->server && run->model.kv_cache.type_k, "--server and --cache-type-k"},
+        {run->server && run->model.kv_cache.type_v, "--server and --cache-type-v"},
+        {run->server && run->speculation.draft, "--server and --draft"},
+        {run->server && run->speculation.types.n > 0, "--server and --spec-type"},
+        {run->server && run->adapters.n > 0, "--server and --lora"},
+        {run->server && run->model.gpu, "--server and --gpu"},
+        {run->server && (vram->bytes > 0 || vram->percent > 0 || run->vram.each[0] > 0), "--server and --vram"},
+        {run->server && run->gpu_misses, "--server and --gpu-misses"},
+        {run->server && run->model.n_threads > 0, "--server and --threads"},
+        {run->server && run->model.n_ubatch > 0, "--server and --ubatch"},
+        {run->server && run->model.io_engine, "--server and --io-engine"},
+        {run->server && run->model.no_repack, "--server and --no-repack"},
+        {run->server && run->model.force_paging, "--server and --force-paging"},
+    };
+    for (size_t i = 0; i < sizeof contradictions / sizeof *contradictions; i++) {
+        if (contradictions[i].both) {
+            return hypura_fail(error, HYPURA_ERR_USAGE, "%s exclude each other", contradictions[i].names);
+        }
+    }
+    if (run->generate.grammar && run->generate.grammar[0] == '\0') {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "option --grammar: it is empty");
+    }
+    return hypura_limits_check(run->model.memory_bytes, &run->weights, error);
+}
+
+/* Decides where the prompt comes from. *owned is what is to be freed. */
+static hypura_status find_prompt(hypura_run_arguments *run, char **owned, hypura_error *error)
+{
+    if (run->generate.prompt || run->interactive) {
+        return HYPURA_OK;
+    }
+    if (!run->prompt_file && run->environment->terminal_in) {
+        run->interactive = true;
+        return HYPURA_OK;
+    }
+    hypura_status status = hypura_prompt_read(run->prompt_file ? run->prompt_file : "-", owned, error);
+    if (status == HYPURA_OK && !run->prompt_file && (*owned)[0] == '\0') {
+        return hypura_fail(error, HYPURA_ERR_USAGE,
+                           "no prompt: standard input is empty (give --prompt, --prompt-file or --interactive)");
+    }
+    run->generate.prompt = *owned;
+    run->from_input = true;
+    return status;
+}
+
+static hypura_status choose_seed(hypura_run_arguments *run, hypura_error *error)
+{
+    uint32_t *seed = &run->generate.sampling.seed;
+    if (!run->seed_given && getentropy(seed, sizeof *seed) != 0) {
+        return hypura_fail_errno(error, errno, "cannot get a random seed (give --seed)");
+    }
+    return HYPURA_OK;
+}
+
+/* ---- what is shown ------------------------------------------------------------ */
+
+/* Whether the projector that a model has is of use. */
+static bool may_show(const hypura_run_arguments *run)
+{
+    return !run->generate.raw && !run->speculation.draft && run->speculation.types.n == 0 && !run->model.trace &&
+           (run->interactive || run->images.n > 0 || hypura_history_shows(&run->kept) ||
+            (run->generate.prompt && !run->prompt_file && !run->from_input && hypura_shown_named(run->generate.prompt)));
+}
+
+/* The one that is given, that of the model that the name stands for, or one beside its file. */
+static hypura_status find_projector(hypura_run_arguments *run, hypura_error *error)
+{
+    hypura_status status = HYPURA_OK;
+    run->model.projector = run->projector;
+    if (run->projector || !may_show(run)) {
+        return HYPURA_OK;
+    }
+    if (!run->files.projector) {
+        status = hypura_local_projector(run->path, &run->files.projector, error);
+    }
+    run->model.projector = run->files.projector;
+    if (status == HYPURA_OK && !run->model.projector && (run->images.n > 0 || hypura_history_shows(&run->kept))) {
+        status = hypura_fail(error, HYPURA_ERR_USAGE,
+                             "%s has no projector, which makes of pictures and sound what a model reads: --mmproj FILE names "
+                             "one (the file mmproj-... beside the model's, where it came from)", run->path);
+    }
+    return status;
+}
+
+hypura_status hypura_run_take_shown(const hypura_run_arguments *run, hypura_generate_options *generate,
+                                    hypura_shown_files *shown, char **rest, hypura_error *error)
+{
+    *rest = NULL;
+    if (generate->raw || !hypura_shown_named(generate->prompt)) {
+        return HYPURA_OK;
+    }
+    if (!run->server && !run->model.projector) {
+        hypura_output_note("(the message names a picture or a sound, and the model has no projector to show it with: it is "
+                           "sent as text. --mmproj FILE names one)");
+        return HYPURA_OK;
+    }
+    const int n_before = shown->n;
+    const hypura_status status = hypura_shown_take(shown, generate->prompt, rest, error);
+    for (int i = n_before; i < shown->n; i++) {
+        hypura_output_note("(shown: %s)", shown->media[i].name);
+    }
+    if (status == HYPURA_OK) {
+        generate->prompt = *rest;
+        generate->media = shown->media;
+        generate->n_media = shown->n;
+    }
+    return status;
+}
+
+/* Of the command line, before the model is loaded. *rest: to be freed. */
+static hypura_status read_shown(hypura_run_arguments *run, char **rest, hypura_error *error)
+{
+    hypura_status status = HYPURA_OK;
+    for (int i = 0; i < run->images.n && status == HYPURA_OK; i++) {
+        status = hypura_shown_add(&run->shown, run->images.items[i], error);
+    }
+    run->generate.media = run->shown.media;
+    run->generate.n_media = run->shown.n;
+    if (status == HYPURA_OK && run->generate.prompt && !run->prompt_file && !run->from_input) {
+        status = hypura_run_take_shown(run, &run->generate, &run->shown, rest, error);
+    }
+    return status;
+}
+
+/* ---- what is read -------------------------------------------------------------- */
+
+/* *owned: to be freed. */
+static hypura_status read_template(hypura_run_arguments *run, char **owned, hypura_error *error)
+{
+    const hypura_status status = run->template_file ? hypura_prompt_read(run->template_file, owned, error) : HYPURA_OK;
+    if (status == HYPURA_OK && *owned && (*owned)[0] == '\0') {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "option --template: %s is empty", run->template_file);
+    }
+    run->generate.chat_template = *owned;
+    return status;
+}
+
+static hypura_status read_history(hypura_run_arguments *run, hypura_error *error)
+{
+    hypura_history *history = &run->kept;
+    if (!run->history_file) {
+        return HYPURA_OK;
+    }
+    const hypura_status status = hypura_history_open(run->history_file, history, error);
+    if (status == HYPURA_OK && history->n_said > 0 && run->generate.system) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "--system is of a conversation that begins, and %s holds one",
+                           run->history_file);
+    }
+    history->system = run->generate.system;
+    run->generate.history = history->said;
+    run->generate.n_history = history->n_said;
+    run->history = history;
+    return status;
+}
+
+/* What the name stands for. */
+static hypura_status find_files(hypura_run_arguments *run, hypura_error *error)
+{
+    const hypura_status status = hypura_environment_find_files(run->environment, run->name, &run->files, error);
+    run->path = run->files.path;
+    return status == HYPURA_OK && run->files.adapter ? hypura_adapters_begin_with(&run->adapters, run->files.adapter, error)
+                                                     : status;
+}
+
+/* Before the prompt is read, which would be gone. What it costs, headers read twice, is less than what a token gains. */
+static void choose_waiting(hypura_run_arguments *run)
+{
+    const bool limited = run->weights.bytes > 0 || run->weights.percent > 0;
+    run->model.path = run->path;
+    run->model.adapters = run->adapters.items;
+    run->model.n_adapters = run->adapters.n;
+    if (!limited && hypura_computes_alone(&run->model)) {
+        hypura_waiting_restart(run->environment->words, HYPURA_WAITING_LONG);
+    }
+}
+
+hypura_status hypura_run_arguments_prepare(hypura_run_arguments *run, hypura_error *error)
+{
+    const hypura_environment *environment = run->environment;
+    hypura_status status = check_arguments(run, error);
+    if (status == HYPURA_OK && run->stats_file) {
+        status = hypura_output_check(run->stats_file, error);
+    }
+    if (status == HYPURA_OK) {
+        status = hypura_interrupt_open(error);
+    }
+    if (status == HYPURA_OK && !run->server) {
+        status = find_files(run, error);
+    }
+    if (status == HYPURA_OK && !run->server) {
+        status = hypura_speculation_resolve(environment, &run->speculation, &run->model.speculation, error);
+    }
+    if (status == HYPURA_OK && !run->server) {
+        choose_waiting(run);
+    }
+    if (status == HYPURA_OK) {
+        status = choose_seed(run, error);
+    }
+    if (status == HYPURA_OK) {
+        status = read_template(run, &run->owned[0], error);
+    }
+    if (status == HYPURA_OK) {
+        status = read_history(run, error);
+    }
+    if (status == HYPURA_OK) {
+        status = find_prompt(run, &run->owned[1], error);
+    }
+    if (status == HYPURA_OK && !run->server) {
+        status = find_projector(run, error);
+    }
+    if (status == HYPURA_OK) {
+        status = read_shown(run, &run->owned[2], error);
+    }
+    return status;
+}
+
+void hypura_run_arguments_clear(hypura_run_arguments *run)
+{
+    hypura_history_close(&run->kept);
+    hypura_shown_clear(&run->shown);
+    hypura_local_files_clear(&run->files);
+    for (size_t i = 0; i < sizeof run->owned / sizeof *run->owned; i++) {
+        free(run->owned[i]);
+    }
+}
+
+/* ---- the command line -------------------------------------------------------- */
+
+bool hypura_run_arguments_parse(hypura_run_arguments *run, const hypura_environment *environment, int argc, char *const *argv,
+                                int *exit_code)
+{
+    *run = (hypura_run_arguments){
+        .environment = environment,
+        .generate.sampling = {.temperature = 0.8f, .top_p = 0.95f, .min_p = 0.05f, .top_k = 40},
+    };
+    hypura_sampling *sampling = &run->generate.sampling;
+    const hypura_option options[] = {
+        {"prompt", "TEXT", "the prompt", HYPURA_OPTION_STRING, .to.string = &run->generate.prompt, .also = "-p"},
+        {"prompt-file", "FILE", "read the prompt from FILE (-: standard input)", HYPURA_OPTION_STRING,
+         .to.string = &run->prompt_file, .also = "-f --file"},
+        {"system", "TEXT", "what the model is told before the first prompt", HYPURA_OPTION_STRING,
+         .to.string = &run->generate.system, .also = "-sys --system-prompt"},
+        {"interactive", NULL, "hold a conversation, line by line", HYPURA_OPTION_FLAG, .to.flag = &run->interactive,
+         .also = "-i -cnv --conversation"},
+        {"history", "FILE", "keep the conversation in FILE, and go on with the one there", HYPURA_OPTION_STRING,
+         .to.string = &run->history_file},
+        {"raw", NULL, "continue the prompt as it is, without the chat template", HYPURA_OPTION_FLAG,
+         .to.flag = &run->generate.raw, .also = "-no-cnv --no-conversation"},
+        {"template", "FILE", "chat template in Jinja in place of the model's own", HYPURA_OPTION_STRING,
+         .to.string = &run->template_file, .also = "--chat-template-file"},
+        {"json-schema", "JSON", "the answer is JSON of this schema; {}: any JSON", HYPURA_OPTION_STRING,
+         .to.string = &run->generate.json_schema, .also = "-j"},
+        {"grammar", "GBNF", "the answer is of this grammar, from its rule root", HYPURA_OPTION_STRING,
+         .to.string = &run->generate.grammar},
+        {"stop", "TEXT", "ends the answer before this text; may be given several times", HYPURA_OPTION_STRINGS,
+         .to.strings = &run->stop, .also = "-r --reverse-prompt"},
+        {"max-tokens", "N", "tokens of an answer at most (0: no limit)", HYPURA_OPTION_UNSIGNED,
+         .to.unsigned_integer = &run->generate.max_tokens, .min = 0, .max = INT32_MAX,
+         .also = "-n --predict --n-predict"},
+        hypura_option_context(&run->model.n_context),
+        hypura_option_cache_type_k(&run->model.kv_cache),
+        hypura_option_cache_type_v(&run->model.kv_cache),
+        hypura_option_memory(&run->model.memory_bytes),
+        hypura_option_weights(&run->weights),
+        hypura_option_gpu(&run->model.gpu),
+        hypura_option_vram(&run->vram),
+        hypura_option_gpu_misses(&run->gpu_misses),
+        hypura_option_threads(&run->model.n_threads),
+        hypura_option_ubatch(&run->model.n_ubatch),
+        hypura_option_lora(&run->adapters),
+        {"image", "FILE", "a picture or a sound to show before the prompt; may be given several times", HYPURA_OPTION_STRINGS,
+         .to.strings = &run->images, .also = "--audio"},
+        {"mmproj", "FILE", "what makes of it that which the model reads (default: the model's own)", HYPURA_OPTION_STRING,
+         .to.string = &run->projector, .also = "-mm"},
+        hypura_option_draft(&run->speculation),
+        hypura_option_spec_type(&run->speculation),
+        hypura_option_draft_max(&run->speculation),
+        hypura_option_draft_p_min(&run->speculation),
+        {"temp", "F", "temperature, 0: the most likely token (default: 0.8)", HYPURA_OPTION_FLOAT,
+         .to.real = &sampling->temperature, .min = 0, .max = 100, .also = "--temperature"},
+        {"top-p", "F", "tokens that make up F of the probability (default: 0.95)", HYPURA_OPTION_FLOAT,
+         .to.real = &sampling->top_p, .min = 0, .max = 1},
+        {"top-k", "N", "the N most likely tokens, 0: all (default: 40)", HYPURA_OPTION_INT,
+         .to.integer = &sampling->top_k, .min = 0, .max = INT32_MAX},
+        {"min-p", "F", "tokens with F of the best one's probability (default: 0.05)", HYPURA_OPTION_FLOAT,
+         .to.real = &sampling->min_p, .min = 0, .max = 1},
+        {"repeat-penalty", "F", "makes the last 64 tokens less likely (default: 1, off)", HYPURA_OPTION_FLOAT,
+         .to.real = &sampling->repeat_penalty, .min = 1, .max = 100},
+        {"frequency-penalty", "F", "takes F off them as often as they occur (default: 0, off)", HYPURA_OPTION_FLOAT,
+         .to.real = &sampling->frequency_penalty, .min = -2, .max = 2},
+        {"presence-penalty", "F", "takes F off them once (default: 0, off)", HYPURA_OPTION_FLOAT,
+         .to.real = &sampling->presence_penalty, .min = -2, .max = 2},
+        {"seed", "N", "seed of the sampling (default: random)", HYPURA_OPTION_UNSIGNED,
+         .to.unsigned_integer = &sampling->seed, .min = 0, .max = UINT32_MAX, .given = &run->seed_given,
+         .also = "-s"},
+        {"server", "URL", "ask a running server, by its name for the model", HYPURA_OPTION_STRING,
+         .to.string = &run->server},
+        {"api-key", "KEY", "the server's key", HYPURA_OPTION_STRING, .to.string = &run->api_key},
+        {"io-engine", "NAME", "what reads: uring or pool (default: the faster one)", HYPURA_OPTION_CHOICE,
+         .to.string = &run->model.io_engine, .choices = hypura_io_engines},
+        {"no-repack", NULL, "keep weights in the file's own layout", HYPURA_OPTION_FLAG, .to.flag = &run->model.no_repack},
+        {"force-paging", NULL, "page although all weights fit", HYPURA_OPTION_FLAG, .to.flag = &run->model.force_paging},
+        {"plain", NULL, "plain llama.cpp, without Hypura, to compare with", HYPURA_OPTION_FLAG,
+         .to.flag = &run->model.plain},
+        {"trace", "FILE", "write the experts that are selected to FILE, as replay reads it", HYPURA_OPTION_STRING,
+         .to.string = &run->model.trace},
+        {"stats-json", "FILE", "write statistics and text to FILE", HYPURA_OPTION_STRING, .to.string = &run->stats_file},
+    };
+    const hypura_syntax syntax = {
+        .command = "run",
+        .operands = "MODEL [PROMPT]",
+        .n_operands = 2,
+        .n_optional = 1,
+        .about = "Answers a prompt with a GGUF model, holding no more of it in memory than allowed.\n"
+                 "Without PROMPT, --prompt or --prompt-file it is standard input; on a terminal a\n"
+                 "conversation begins. One newline at the end of a file is not part of the prompt.\n",
+        .options = options,
+        .n_options = sizeof options / sizeof *options,
+        .notes = "SIZE is a number of bytes, or a number with K, M or G (powers of 1024).\n"
+                 "--memory and --weights exclude each other.\n"
+                 "llama.cpp's -p -f -n -c -t -s -r -sys -j are understood as well.\n"
+                 "\n"
+                 "On a terminal /clear begins a conversation anew, /bye ends it and /? tells both;\n"
+                 "\"\"\" begins a message of several lines, and ends it.\n"
+                 "Ctrl-C ends the answer and prints the statistics; the exit code is then 1. In a\n"
+                 "conversation it ends the answer alone, and at the prompt, twice, the conversation,\n"
+                 "as Ctrl-D does.\n",
+    };
+    hypura_arguments arguments;
+    hypura_error error;
+    if (!hypura_command_begin(&syntax, argc, argv, &arguments, &error, exit_code)) {
+        return false;
+    }
+    run->name = arguments.operands[0];
+    run->generate.stop = run->stop.items;
+    run->generate.n_stop = run->stop.n;
+    if (run->generate.prompt && arguments.n_operands > 1) {
+        hypura_output_error("a prompt is given twice: '%s' and --prompt", arguments.operands[1]);
+        *exit_code = HYPURA_EXIT_USAGE;
+        return false;
+    }
+    if (arguments.n_operands > 1) {
+        run->generate.prompt = arguments.operands[1];
+    }
+    return true;
+}

@@ -1,0 +1,57 @@
+/*
+ * run_arguments.h - what the command line of `hypura run` says, and everything that is read for it before a model is
+ * opened: prompt, template, history, pictures, the files that a name stands for.
+ *
+ *     parse -> prepare -> clear
+ */
+#ifndef HYPURA_CLI_RUN_ARGUMENTS_H
+#define HYPURA_CLI_RUN_ARGUMENTS_H
+
+#include "cli/command.h"
+#include "cli/history.h"
+#include "cli/shown.h"
+#include "hypura_server.h"
+
+/* The library's options are the destinations. */
+typedef struct hypura_run_arguments {
+    const hypura_environment *environment;
+    hypura_model_options model;
+    hypura_generate_options generate;
+    hypura_budget weights;
+    const char *server;    /* asks this one instead of opening the model */
+    const char *api_key;
+    hypura_client *client; /* of the server */
+    hypura_vram_limit vram;
+    const char *gpu_misses;
+    hypura_speculation_arguments speculation;
+    hypura_adapter_list adapters;
+    hypura_string_list stop;
+    hypura_string_list images;
+    hypura_shown_files shown; /* before the first prompt */
+    const char *projector;    /* of the command line */
+    const char *prompt_file;
+    const char *template_file;
+    const char *stats_file;
+    const char *history_file;
+    hypura_history *history; /* NULL: it is not kept */
+    hypura_history kept;     /* what that points to */
+    char *owned[3];          /* texts that were read */
+    bool interactive;
+    bool from_input; /* the prompt is standard input */
+    bool seed_given;
+    hypura_local_files files; /* of the model */
+    const char *path;
+    const char *name; /* of the model, as given */
+} hypura_run_arguments;
+
+/* False with an exit code where there is nothing more to do. */
+bool hypura_run_arguments_parse(hypura_run_arguments *run, const hypura_environment *environment, int argc,
+                                char *const *argv, int *exit_code);
+hypura_status hypura_run_arguments_prepare(hypura_run_arguments *run, hypura_error *error);
+void hypura_run_arguments_clear(hypura_run_arguments *run);
+
+/* Takes what a message names. Where nothing can be shown, the text is sent as it is. *rest: to be freed. */
+hypura_status hypura_run_take_shown(const hypura_run_arguments *run, hypura_generate_options *generate,
+                                    hypura_shown_files *shown, char **rest, hypura_error *error);
+
+#endif
