@@ -507,7 +507,7 @@ typedef struct hypura_gpu_statistics {
 
 typedef struct hypura_statistics {
     uint64_t bytes_read;   /* from the drive by the pager, this model, since open or reset */
-    uint64_t bytes_needed; /* weights that computing asked the pager for */
+    uint64_t bytes_needed; /* weights that computing asked the pager for; of a dense model all that it computed with */
     uint64_t bytes_hit;    /* of these, present when asked for */
     uint64_t n_reads;
     uint64_t n_evictions;

@@ -214,8 +214,13 @@ void hypura_run_statistics_print(const hypura_run_report *report)
         hypura_output_note("records    %s", statistics.records_note);
     }
     if (statistics.bytes_needed > 0) {
-        hypura_output_note("hits       %.1f %% of the bytes needed were in memory, %llu evictions",
-                           100.0 * hit_rate_bytes(&statistics), (unsigned long long)statistics.n_evictions);
+        const double rate = 100.0 * hit_rate_bytes(&statistics);
+        if (hypura_model_plan(report->model)->mode == HYPURA_MODE_DENSE) {
+            hypura_output_note("kept       %.1f %% of the weights that each pass computes with; the others streamed", rate);
+        } else {
+            hypura_output_note("hits       %.1f %% of the bytes needed were in memory, %llu evictions", rate,
+                               (unsigned long long)statistics.n_evictions);
+        }
         if (statistics.cache_policy[0] != '\0') {
             hypura_output_note("policy     %s; foresight: %s, %s read ahead, %.0f %% of it needed",
                                statistics.cache_policy, foresight_text(&statistics),

@@ -82,12 +82,47 @@ static hypura_status open_sequence(hypura_pager *pager, hypura_error *error)
     return HYPURA_OK;
 }
 
+/* What others than the pager hold counts as well: of a dense model a hit rate is then the part of it that is kept. Of a
+ * mixture it is that of the experts. */
+static void sum_residents(hypura_pager *pager)
+{
+    const hypura_plan *plan = pager->plan;
+    const int          n_layers = pager->map->n_layers;
+    bool               tied = true;
+    for (int t = 0; t < plan->n_placements; t++) {
+        tied = tied && pager->map->tensors[t].role != HYPURA_ROLE_OUTPUT;
+    }
+    for (int i = 0; plan->mode == HYPURA_MODE_DENSE && i < plan->n_placements; i++) {
+        const int            t = plan->order[i];
+        const hypura_tensor *tensor = &pager->map->tensors[t];
+        const bool rows = (tensor->role == HYPURA_ROLE_EMBEDDING && !tied) || tensor->role == HYPURA_ROLE_LAYER_EMBEDDING;
+        if (pager_is_dense(pager, t) && pager->first_dense < 0) {
+            pager->first_dense = t;
+        }
+        if (plan->placements[t].place == HYPURA_PLACE_RESIDENT && !rows && tensor->role != HYPURA_ROLE_MTP) {
+            const bool of_layer = tensor->layer >= 0 && tensor->layer < n_layers;
+            pager->resident_bytes[of_layer ? tensor->layer : n_layers] += tensor->bytes;
+        }
+    }
+}
+
+void pager_count_residents(hypura_pager *pager, int tensor)
+{
+    const int n_layers = pager->map->n_layers;
+    for (int layer = 0; tensor == pager->first_dense && layer <= n_layers; layer++) {
+        const uint64_t bytes = pager->resident_bytes[layer];
+        pager_count(pager, layer < n_layers ? layer : -1, bytes, bytes);
+    }
+}
+
 hypura_status pager_open_dense(hypura_pager *pager, hypura_error *error)
 {
     const hypura_plan *plan = pager->plan;
+    pager->first_dense = -1;
+    pager->resident_bytes = calloc((size_t)pager->map->n_layers + 1, sizeof(*pager->resident_bytes));
     pager->dense = calloc((size_t)plan->n_placements, sizeof(*pager->dense));
     pager->wanted_chunks = calloc(2 * (size_t)plan->n_placements, sizeof(*pager->wanted_chunks));
-    if (!pager->dense || !pager->wanted_chunks) {
+    if (!pager->dense || !pager->wanted_chunks || !pager->resident_bytes) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %d placements", plan->n_placements);
     }
     for (int t = 0; t < plan->n_placements; t++) {
@@ -95,6 +130,7 @@ hypura_status pager_open_dense(hypura_pager *pager, hypura_error *error)
             cut(&pager->map->tensors[t], &plan->placements[t], &pager->dense[t]);
         }
     }
+    sum_residents(pager);
     const hypura_status status = open_sequence(pager, error);
     return status == HYPURA_OK ? pager_open_pinned(pager, error) : status;
 }
@@ -106,6 +142,7 @@ void pager_close_dense(hypura_pager *pager)
     free(pager->ring.slots);
     free(pager->ring.tensor_of);
     free(pager->wanted_chunks);
+    free(pager->resident_bytes);
     free(pager->dense);
 }
 

@@ -334,6 +334,9 @@ struct hypura_pager {
     hypura_vram  *vrams[HYPURA_MAX_GPUS]; /* NULL where a GPU of the plan has no slots */
 
     pager_dense *dense; /* one for each tensor; zero where not dense */
+    int          first_dense;    /* the tensor with which a pass through a dense model begins; -1: there is none */
+    uint64_t    *resident_bytes; /* n_layers + 1: of the weights that such a pass computes with and that always stay; the
+                                  * last: of no layer */
     char        *pinned;
     uint64_t     pinned_bytes;  /* reserved */
     uint32_t    *wanted_chunks; /* while resizing: two for each tensor */
@@ -549,6 +552,8 @@ static inline int64_t pager_first_row(const hypura_pager *pager, int tensor, uin
 
 hypura_status pager_open_dense(hypura_pager *pager, hypura_error *error);
 void          pager_close_dense(hypura_pager *pager);
+/* With the lock held: a weight that streams is used; with the first one a pass begins. */
+void          pager_count_residents(hypura_pager *pager, int tensor);
 void          pager_complete_chunk(hypura_pager *pager, const hypura_io_completion *completion);
 void          pager_repack_chunk(hypura_pager *pager, const pager_job *job, char *scratch);
 void          pager_finish_chunk(hypura_pager *pager, uint64_t user);

@@ -127,6 +127,7 @@ const char *hypura_pager_pinned(hypura_pager *pager, int tensor, int64_t *n_rows
     *n_rows = pager_first_row(pager, tensor, dense->n_pinned);
     const uint64_t bytes = bytes_of_rows(pager, tensor, *n_rows);
     pager_count(pager, pager->map->tensors[tensor].layer, bytes, bytes);
+    pager_count_residents(pager, tensor);
     pthread_mutex_unlock(&pager->lock);
     return dense->pinned;
 }

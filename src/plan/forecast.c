@@ -62,6 +62,7 @@
 
 typedef struct traffic {
     double paged_bytes;   /* that computing reads through slots or ring */
+    double kept_bytes;    /* of a dense model, that it reads from what always stays */
     double experts_bytes; /* missed */
     double dense_bytes;   /* missed, rows on demand included */
     double rows_bytes;    /* of these, rows on demand */
@@ -181,6 +182,9 @@ static void add_tensor(const planner *p, const hypura_plan *plan, int t, traffic
     bool by_rows = (flags & HYPURA_USE_GET_ROWS) != 0;
     if (by_rows && (placement->place == HYPURA_PLACE_ROWS || placement->place == HYPURA_PLACE_DENSE)) {
         sum->rows_bytes += (double)tensor->row_bytes;
+    }
+    if (plan->mode == HYPURA_MODE_DENSE && placement->place == HYPURA_PLACE_RESIDENT && flags != HYPURA_USE_GET_ROWS) {
+        sum->kept_bytes += used_bytes(p, t);
     }
     if (placement->place == HYPURA_PLACE_DENSE) {
         sum->paged_bytes += (double)tensor->bytes;
@@ -371,7 +375,9 @@ void plan_forecast(const planner *p, hypura_plan *plan)
     const double dense = missed > 0.0 ? sum.dense_bytes / missed : 0.0;
     double read_factor = plan_mix(FACTOR_EXPERTS, FACTOR_DENSE, dense);
     plan->overlap = plan_mix(OVERLAP_EXPERTS, OVERLAP_DENSE, dense);
-    plan->hit_rate = sum.paged_bytes > 0.0 ? 1.0 - missed / sum.paged_bytes : 1.0;
+    /* Of a dense model all that a pass computes with, as the pager counts it. */
+    const double needed = sum.paged_bytes + sum.kept_bytes;
+    plan->hit_rate = sum.paged_bytes > 0.0 ? 1.0 - missed / needed : 1.0;
     plan->read_bytes_per_token = missed + sum.rows_bytes;
     plan->compute_s = compute_time(p, plan);
     plan->prompt_compute_s = plan->gpu[0] ? 0.0 : prompt_compute_time(p);

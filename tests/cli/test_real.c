@@ -145,6 +145,8 @@ static void test_paging_changes_no_text(void **state)
             assert_int_equal(paged.output_bytes, plain.output_bytes);
             json_t *object = json_load_file("s.json", 0, NULL);
             assert_non_null(object);
+            const bool dense = strcmp(models[i].mode, "dense") == 0;
+            assert_non_null(strstr(paged.error, dense ? "kept       " : "hits       "));
             assert_string_equal(driver_string(object, "mode"), models[i].mode);
             assert_true(driver_integer(object, "bytes_read") > 0);
             assert_true(engines == 1 || strcmp(driver_string(object, "io_engine"), "pool") == 0);

@@ -72,6 +72,15 @@ static void same_answer_paged_and_plain(void **state)
     hypura_model_statistics(paged, &statistics);
     /* Half of 98 MB is streamed for each token and for the prompt. */
     assert_true(statistics.bytes_read > (uint64_t)result.tokens * 20000000);
+    /* The other half is kept, and counts as such, whether it is pinned or always stays. */
+    const double kept = (double)statistics.bytes_hit / (double)statistics.bytes_needed;
+    assert_true(fabs(kept - hypura_model_plan(paged)->hit_rate) < 0.01);
+    assert_true(kept > 0.4 && kept < 0.6);
+    hypura_layer_hits layers[30];
+    hypura_model_layer_hits(paged, layers, 30);
+    for (int l = 0; l < 30; l++) {
+        assert_true(layers[l].bytes_hit > 0 && layers[l].bytes_hit < layers[l].bytes_needed);
+    }
     hypura_model_reset_statistics(paged);
     hypura_model_statistics(paged, &statistics);
     assert_int_equal(statistics.bytes_read, 0);
