@@ -155,9 +155,13 @@ hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, co
         break;
     }
 
-    /* libllama reads what stays itself: nobody else would notice a file that is written to meanwhile. */
+    /* libllama reads what stays itself: nobody else would notice a file that is written to meanwhile, or was since
+     * the map was read, by which the plan was made. */
     hypura_io_table files;
     hypura_status status = hypura_io_files_open(&files, map->files, map->n_files, false, error);
+    if (status == HYPURA_OK) {
+        status = hypura_io_files_check_known(files.files, files.n, map->file_bytes, map->file_modified_ns, error);
+    }
     if (status == HYPURA_OK) {
         status = load_files(map, kind, params, &state, model, error);
         hypura_error changed;

@@ -96,6 +96,19 @@ static hypura_status compare(const hypura_io_file *file, bool known, const hypur
     return HYPURA_OK;
 }
 
+hypura_status hypura_io_files_check_known(const hypura_io_file *files, int n, const uint64_t *bytes,
+                                          const int64_t *modified_ns, hypura_error *error)
+{
+    for (int i = 0; i < n; i++) {
+        const hypura_os_identity *now = &files[i].identity;
+        if (now->bytes != bytes[i] || (modified_ns && now->modified_ns != modified_ns[i])) {
+            return hypura_fail(error, HYPURA_ERR_IO, "%s was replaced or written to while it was opened: open it again",
+                               files[i].path);
+        }
+    }
+    return HYPURA_OK;
+}
+
 bool hypura_io_file_ends_before(const hypura_io_file *file, uint64_t offset)
 {
     struct stat st;

@@ -22,6 +22,10 @@ void          hypura_io_files_close(hypura_io_table *table);
 /* The next reads go past the page cache, or through it. False when the system refuses. */
 bool hypura_io_files_set_direct(hypura_io_table *table, bool direct);
 
+/* Whether these n opened files are those of which sizes and, where it is not NULL, times were read before. */
+hypura_status hypura_io_files_check_known(const hypura_io_file *files, int n, const uint64_t *bytes,
+                                          const int64_t *modified_ns, hypura_error *error);
+
 /* True when the file ends at or before that offset now. */
 bool hypura_io_file_ends_before(const hypura_io_file *file, uint64_t offset);
 

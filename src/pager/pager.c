@@ -18,6 +18,7 @@
 #include "base/patience.h"
 #include "base/status.h"
 #include "base/thread.h"
+#include "io/files.h"
 #include "os/os.h"
 
 #include <stdio.h>
@@ -167,12 +168,14 @@ static hypura_status open_io(hypura_pager *pager, hypura_error *error)
 static hypura_status check_same(const hypura_pager *pager, const hypura_io *io, const hypura_io *as, hypura_error *error)
 {
     const hypura_map *map = pager->map;
-    for (int i = 0; i < map->n_files; i++) {
+    if (hypura_io_files_check_known(hypura_io_files(io), map->n_files, map->file_bytes, map->file_modified_ns, error) !=
+        HYPURA_OK) {
+        return HYPURA_ERR_IO;
+    }
+    for (int i = 0; as && i < map->n_files; i++) {
         const hypura_os_identity *now = &hypura_io_files(io)[i].identity;
-        const hypura_os_identity *then = as ? &hypura_io_files(as)[i].identity : now;
-        const bool same_as_map = now->bytes == map->file_bytes[i] &&
-                                 (!map->file_modified_ns || now->modified_ns == map->file_modified_ns[i]);
-        if (!same_as_map || now->device != then->device || now->inode != then->inode) {
+        const hypura_os_identity *then = &hypura_io_files(as)[i].identity;
+        if (now->device != then->device || now->inode != then->inode) {
             return hypura_fail(error, HYPURA_ERR_IO, "%s was replaced or written to while it was opened: open it again",
                                map->files[i]);
         }

@@ -11,6 +11,7 @@
 
 #include "ggml.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,6 +120,50 @@ static void survey_of_a_mixture(void **state)
     assert_int_equal(n, 3 * map->n_layers);
     hypura_survey_free(survey);
     hypura_map_close(map);
+}
+
+/* ---- files that change --------------------------------------------------- */
+
+static hypura_status load_as_known(const hypura_map *map, hypura_load_kind kind, hypura_error *error)
+{
+    const hypura_load_gpu none = {.n = 0};
+    struct llama_model *model = NULL;
+    hypura_load_lock();
+    const hypura_status status = hypura_load_model(map, kind, &none, HYPURA_FORM_FILE, NULL, NULL, &model, error);
+    llama_model_free(model);
+    hypura_load_unlock();
+    return status;
+}
+
+/* What was planned for one file is not done with another: one of other bytes of the same size, and one that is longer. */
+static void what_changed_since_it_was_mapped_is_not_loaded(void **state)
+{
+    (void)state;
+    static const hypura_load_kind kinds[] = {HYPURA_LOAD_SURVEY, HYPURA_LOAD_PLAIN, HYPURA_LOAD_RESIDENT, HYPURA_LOAD_PAGED};
+    size_t n = 0;
+    char *bytes = fixture_read(fixture_arch("llama-dense.gguf"), &n);
+    for (int longer = 0; longer < 2; longer++) {
+        hypura_map *map = NULL;
+        hypura_error error;
+        const char *path = fixture_path("changing.gguf");
+        fixture_write(path, bytes, n);
+        fixture_ok(hypura_map_open(path, &map, &error), &error);
+        fixture_ok(load_as_known(map, HYPURA_LOAD_RESIDENT, &error), &error);
+        struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 1700000000, .tv_nsec = 5}};
+        if (longer) {
+            struct stat before;
+            assert_int_equal(stat(path, &before), 0);
+            assert_int_equal(truncate(path, before.st_size + 64), 0);
+            times[1] = before.st_mtim;
+        }
+        assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+        for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+            fixture_fails(HYPURA_ERR_IO, load_as_known(map, kinds[i], &error), &error,
+                          "changing.gguf was replaced or written to while it was opened: open it again");
+        }
+        hypura_map_close(map);
+    }
+    free(bytes);
 }
 
 /* ---- files that are no models ------------------------------------------- */
@@ -547,6 +592,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(survey_of_a_dense_model),
         cmocka_unit_test(the_rest_of_a_graph_is_measured),
+        cmocka_unit_test(what_changed_since_it_was_mapped_is_not_loaded),
         cmocka_unit_test(survey_of_a_mixture),
         cmocka_unit_test(missing_and_foreign_files),
         cmocka_unit_test(truncated_files),
