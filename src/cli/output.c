@@ -60,8 +60,8 @@ bool hypura_output_flush(void)
     if (output_errno != 0) {
         return false;
     }
-    errno = 0;
-    /* Help is written past this file: a write of it may have failed before. */
+    /* Help is written past this file: a write of it may have failed before, with the errno that is still there. */
+    errno = ferror(stdout) ? errno : 0;
     return output_result(fflush(stdout) == 0 && !ferror(stdout));
 }
 
