@@ -8,6 +8,7 @@
  * conversation that is longer than the model's context goes without its oldest messages, as Ollama's clients expect it
  * ("truncate": false: it is refused); the engine tells how long it is.
  */
+#include "server/constraint.h"
 #include "server/given.h"
 #include "server/ollama.h"
 #include "server/refusal.h"
@@ -289,6 +290,8 @@ static void serve(http_exchange *exchange, ollama_kind kind, const json_t *body,
     const fleet_settings settings = settings_of(&common);
     if (!request.body) {
         load_only(exchange, kind, model, entry, &common);
+    } else if (!constraint_check(exchange, entry, request.body)) {
+        hypura_model_entry_release(entry);
     } else if (target_open(exchange, entry, &settings, &target)) {
         target.keep_alive_s = common.keep_alive_s;
         converse(exchange, kind, body, model, &common, &request, &target, begin_us);

@@ -10,6 +10,7 @@
  * errors are held until they are whole.
  */
 #include "server/amend.h"
+#include "server/constraint.h"
 #include "server/ollama.h"
 #include "server/overlooked.h"
 #include "server/pictures.h"
@@ -294,6 +295,10 @@ void endpoint_pass(http_exchange *exchange)
     json_t *made = entry ? ollama_add_own(http_path(exchange), told ? told : body, entry->settings) : NULL;
     made = made ? made : json_incref(told);
     char *text = made ? json_dumps(made, JSON_COMPACT) : NULL;
+    if (entry && !constraint_check(exchange, entry, made ? made : body)) {
+        hypura_model_entry_release(entry);
+        entry = NULL;
+    }
     if (entry && target_open(exchange, entry, &settings, &target)) {
         pass(exchange, &target, body, text ? made : body, text);
         target_close(exchange, &target);

@@ -14,6 +14,8 @@
 #include "server/adapter_scale.h"
 #include "worker/live.h"
 
+#include <jansson.h>
+
 /* Of what engine_describe_end writes: any message, and some words around it. */
 #define ENGINE_END_BYTES (sizeof(((hypura_error *)0)->message) + 64)
 
@@ -65,6 +67,9 @@ hypura_status engine_estimate_get(const engine_options *options, engine_estimate
 
 /* Whether llama.cpp can write conversations in a template in Jinja. HYPURA_ERR_USAGE tells where not. */
 hypura_status engine_check_template(const char *program, const char *text, hypura_error *error);
+/* The same for {"grammar": TEXT} or {"json_schema": ANY}. A grammar that names tokens, which a model alone knows, is taken
+ * for good. */
+hypura_status engine_check_grammar(const char *program, const json_t *told, hypura_error *error);
 
 /* on_end is called once, from the engine's own thread, when the process is no more. */
 hypura_status engine_start(const engine_options *options, void (*on_end)(void *user), void *user,

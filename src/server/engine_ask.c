@@ -11,11 +11,12 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define TEMPLATE_US (UINT64_C(10) * 1000 * 1000)
+#define CHECK_US (UINT64_C(10) * 1000 * 1000)
 
 hypura_status engine_estimate_get(const engine_options *options, engine_estimate *estimate, hypura_error *error)
 {
@@ -70,22 +71,24 @@ static FILE *file_of(const char *text)
 /* Why llama.cpp does not take it, which it prints and does not tell its caller. False: it printed nothing of the kind. */
 static bool find_reason(FILE *printed, char *reason, size_t capacity)
 {
-    static const char mark[] = "common_chat_templates_init: error: ";
+    static const char *const marks[] = {"common_chat_templates_init: error: ", "parse: error parsing grammar: "};
     char line[512];
-    bool found = false;
     rewind(printed);
-    while (!found && fgets(line, sizeof line, printed)) {
-        const char *words = strstr(line, mark);
-        found = words != NULL;
-        if (found) {
-            snprintf(reason, capacity, "%.*s", (int)strcspn(words + sizeof mark - 1, "\n"), words + sizeof mark - 1);
+    while (fgets(line, sizeof line, printed)) {
+        for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
+            const char *words = strstr(line, marks[i]);
+            if (words) {
+                words += strlen(marks[i]);
+                snprintf(reason, capacity, "%.*s", (int)strcspn(words, "\n"), words);
+                return true;
+            }
         }
     }
-    return found;
+    return false;
 }
 
 /* What the process says of it. */
-static hypura_status read_verdict(const engine_answer *answer, FILE *printed, hypura_error *error)
+static hypura_status read_verdict(const char *what, const engine_answer *answer, FILE *printed, hypura_error *error)
 {
     char words[384];
     int code;
@@ -93,43 +96,61 @@ static hypura_status read_verdict(const engine_answer *answer, FILE *printed, hy
     hypura_status status;
     json_t *told = json_loads(answer->message, 0, NULL);
     if (answer->late) {
-        status = hypura_fail(error, HYPURA_ERR_USAGE, "the template does not come to an end");
+        status = hypura_fail(error, HYPURA_ERR_USAGE, "the %s does not come to an end", what);
     } else if (json_unpack(told, "{s:i, s:s}", "status", &code, "message", &reason) == 0) {
         status = code == HYPURA_OK ? HYPURA_OK
                  : code == HYPURA_ERR_USAGE && find_reason(printed, words, sizeof words)
                      ? hypura_fail(error, HYPURA_ERR_USAGE, "%s (%s)", reason, words)
                      : hypura_fail(error, (hypura_status)code, "%s", reason);
     } else if (WIFSIGNALED(answer->wait_status)) {
-        status = hypura_fail(error, HYPURA_ERR_USAGE, "the template cannot be used: its reader was ended by signal %d",
+        status = hypura_fail(error, HYPURA_ERR_USAGE, "the %s cannot be used: its reader was ended by signal %d", what,
                              WTERMSIG(answer->wait_status));
     } else {
-        status = hypura_fail(error, HYPURA_ERR_BACKEND, "the template cannot be looked at: %s", answer->message);
+        status = hypura_fail(error, HYPURA_ERR_BACKEND, "the %s cannot be looked at: %s", what, answer->message);
     }
     json_decref(told);
     return status;
 }
 
-hypura_status engine_check_template(const char *program, const char *text, hypura_error *error)
+static hypura_status check(const char *program, const char *option, const char *what, const char *text, hypura_error *error)
 {
-    engine_words line = {.n = 2, .items = {program, "--check-template"}};
+    engine_words line = {.n = 2, .items = {program, option}};
     engine_answer answer;
     hypura_status status = HYPURA_OK;
     FILE *file = file_of(text);
     FILE *printed = file_of("");
     if (!file || !printed) {
-        status = hypura_fail_errno(error, errno, "no file for a template");
+        status = hypura_fail_errno(error, errno, "no file for a %s", what);
     }
     if (status == HYPURA_OK) {
-        status = engine_ask(&line, fileno(file), fileno(printed), TEMPLATE_US, &answer, error);
+        status = engine_ask(&line, fileno(file), fileno(printed), CHECK_US, &answer, error);
     }
     if (status == HYPURA_OK) {
-        status = read_verdict(&answer, printed, error);
+        status = read_verdict(what, &answer, printed, error);
     }
     if (file) {
         fclose(file);
     }
     if (printed) {
         fclose(printed);
+    }
+    return status;
+}
+
+hypura_status engine_check_template(const char *program, const char *text, hypura_error *error)
+{
+    return check(program, "--check-template", "template", text, error);
+}
+
+hypura_status engine_check_grammar(const char *program, const json_t *told, hypura_error *error)
+{
+    char *text = json_dumps(told, JSON_COMPACT);
+    const hypura_status status = text ? check(program, "--check-grammar", "grammar", text, error)
+                                      : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a grammar");
+    free(text);
+    if (status == HYPURA_ERR_USAGE && strstr(error->message, "no vocab to parse token")) {
+        hypura_error_clear(error);
+        return HYPURA_OK;
     }
     return status;
 }

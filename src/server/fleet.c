@@ -71,6 +71,15 @@ static fleet_member *find_member(server_fleet *fleet, const hypura_model_entry *
     return NULL;
 }
 
+bool fleet_has(server_fleet *fleet, const hypura_model_entry *entry)
+{
+    pthread_mutex_lock(&fleet->lock);
+    const fleet_member *member = find_member(fleet, entry);
+    const bool has = member && member->state != MEMBER_ENDING;
+    pthread_mutex_unlock(&fleet->lock);
+    return has;
+}
+
 /* On the engine's own thread. */
 static void on_end(void *user)
 {

@@ -78,6 +78,9 @@ typedef struct fleet_info {
     hypura_live_record live;
 } fleet_info;
 
+/* Whether it is loaded, or loads. */
+bool fleet_has(server_fleet *fleet, const hypura_model_entry *entry);
+
 /* What is loaded now. Free with fleet_list_clear. */
 size_t fleet_list(server_fleet *fleet, fleet_info **infos);
 void fleet_list_clear(fleet_info *infos, size_t n);

@@ -19,6 +19,7 @@
 #define OPTION_ADAPTER 256
 #define OPTION_TYPE_K 257
 #define OPTION_TYPE_V 258
+#define OPTION_CHECK_GRAMMAR 259
 #define MAX_CONTEXTS 10   /* an answer takes that many at most, unless its request says how long it may be */
 
 static bool parse_unsigned(const char *text, uint32_t *value)
@@ -153,6 +154,9 @@ static bool take(int option, const char *value, hypura_worker_arguments *to)
     case 'C':
         to->check_template = true;
         return true;
+    case OPTION_CHECK_GRAMMAR:
+        to->check_grammar = true;
+        return true;
     case 'E':
         to->estimate = true;
         return true;
@@ -199,6 +203,7 @@ hypura_status hypura_worker_parse(int argc, char **argv, hypura_worker_arguments
         {"embeddings", no_argument, NULL, 'e'},
         {"reranking", no_argument, NULL, 'r'},
         {"check-template", no_argument, NULL, 'C'},
+        {"check-grammar", no_argument, NULL, OPTION_CHECK_GRAMMAR},
         {"estimate", no_argument, NULL, 'E'},
         {"verbose", no_argument, NULL, 'v'},
         {NULL, 0, NULL, 0},
@@ -215,7 +220,7 @@ hypura_status hypura_worker_parse(int argc, char **argv, hypura_worker_arguments
             return hypura_fail(error, HYPURA_ERR_USAGE, "--%s %s cannot be understood", options[index].name, optarg);
         }
     }
-    if (optind == argc && arguments->check_template) {
+    if (optind == argc && (arguments->check_template || arguments->check_grammar)) {
         return HYPURA_OK;
     }
     if (optind < argc || !arguments->model.path ||

@@ -22,6 +22,7 @@ typedef struct hypura_worker_arguments {
     bool embeddings;          /* also answers with embeddings, */
     bool reranking;           /* or with how well documents fit a question */
     bool pool_last;           /* the model does not say how its embeddings are pooled: the last token's is taken */
+    bool check_grammar;       /* the same, of a grammar or a schema */
     bool check_template;      /* tell whether standard input is one that can be used, and end: nothing else matters then */
     bool estimate;            /* print what the model would take, as JSON, and end */
     bool verbose;

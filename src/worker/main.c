@@ -4,8 +4,8 @@
  *
  *     parse -> plan -> llama.cpp's server (which loads: model.c) -> close
  *
- * With --estimate it prints what the model would take and ends, with --check-template whether the one that its standard
- * input gives can be used. Diagnostics go to standard error, which the front
+ * With --estimate it prints what the model would take and ends, with --check-template or --check-grammar whether the one that
+ * its standard input gives can be used. Diagnostics go to standard error, which the front
  * keeps.
  */
 #include "worker/arguments.h"
@@ -136,6 +136,10 @@ int main(int argc, char **argv)
     }
     if (arguments.check_template) {
         (void)hypura_worker_check_template(stdin, &error);
+        return print_status(&error);
+    }
+    if (arguments.check_grammar) {
+        (void)hypura_worker_check_grammar(stdin, &error);
         return print_status(&error);
     }
     if (!arguments.estimate && hypura_live_open(arguments.live, &live, &error) != HYPURA_OK) {

@@ -127,6 +127,23 @@ static void a_template_has_a_verdict(void **state)
     assert_int_not_equal(engine_check_template("/nowhere", "text", &error), HYPURA_OK);
 }
 
+static void a_grammar_has_a_verdict(void **state)
+{
+    (void)state;
+    hypura_error error = {0};
+    json_t *told = json_pack("{s:s}", "grammar", "root");
+    assert_int_equal(engine_check_grammar(script("[ \"$1\" = --check-grammar ] && [ \"$(cat)\" = '{\"grammar\":\"root\"}' ] && "
+                                                 "echo '{\"status\":0,\"message\":\"\"}'"), told, &error),
+                     HYPURA_OK);
+    assert_int_equal(engine_check_grammar(script("echo 'parse: error parsing grammar: expecting ::=' >&2; "
+                                                 "echo '{\"status\":1,\"message\":\"no good\"}'"), told, &error),
+                     HYPURA_ERR_USAGE);
+    assert_non_null(strstr(error.message, "no good (expecting ::=)"));
+    assert_int_equal(engine_check_grammar(script("kill -SEGV $$"), told, &error), HYPURA_ERR_USAGE);
+    assert_non_null(strstr(error.message, "the grammar cannot be used"));
+    json_decref(told);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -135,6 +152,7 @@ int main(void)
         cmocka_unit_test(threads_look_for_longer_where_they_may),
         cmocka_unit_test(an_estimate_says_who_computes_alone),
         cmocka_unit_test(a_template_has_a_verdict),
+        cmocka_unit_test(a_grammar_has_a_verdict),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }

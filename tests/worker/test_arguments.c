@@ -55,6 +55,9 @@ static void a_template_needs_nothing_else(void **state)
     const char *const words[] = {"--check-template", NULL};
     assert_int_equal(parse(words, &arguments, &error), HYPURA_OK);
     assert_true(arguments.check_template);
+    const char *const grammar[] = {"--check-grammar", NULL};
+    assert_int_equal(parse(grammar, &arguments, &error), HYPURA_OK);
+    assert_true(arguments.check_grammar && !arguments.check_template);
     const char *const more[] = {"--check-template", "file", NULL};
     assert_int_equal(parse(more, &arguments, &error), HYPURA_ERR_USAGE);
 }

@@ -504,6 +504,36 @@ class Contexts(unittest.TestCase):
             self.assertEqual(client.ask("POST", "/api/generate", {"model": DENSE, "prompt": "a", "shift": "no"})[0], 400)
 
 
+class Constraints(unittest.TestCase):
+    def test_what_cannot_be_understood_loads_nothing(self):
+        schema = {"type": "nonsense"}
+        chat = {"model": DENSE, "max_tokens": 4, "messages": user("Hello.")}
+        bad = (("/v1/chat/completions", dict(chat, grammar="root = x"), "expecting ::="),
+               ("/v1/chat/completions", dict(chat, response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}),
+                "nonsense"),
+               ("/v1/responses", {"model": DENSE, "input": "Hello.", "text": {"format": {"type": "json_schema", "name": "a", "schema": schema}}},
+                "nonsense"),
+               ("/completion", {"model": DENSE, "prompt": "Hello.", "json_schema": schema}, "nonsense"),
+               ("/api/chat", dict(SHORT, format=schema), "nonsense"),
+               ("/api/generate", dict(SHORT, prompt="Hello.", format=schema), "nonsense"))
+        with harness.Server("--memory", "1G", "--threads", "1", "--context", "512", models=[DENSE]) as server:
+            client = Client(server)
+            loaded = lambda: json.loads(client.ask("GET", "/api/ps")[2])["models"]
+            for path, body, why in bad:
+                status, _, data = client.ask("POST", path, body)
+                self.assertEqual(status, 400, (path, data))
+                self.assertIn(why, data.decode())
+            self.assertEqual(loaded(), [])
+            # One that names a token is the model's to understand; a good one is taken, and then the engine tells by itself.
+            for grammar in 'root ::= "a"+ <|im_end|>', 'root ::= "abc"':
+                status, _, data = client.ask("POST", "/v1/chat/completions", dict(chat, grammar=grammar))
+                self.assertEqual(status, 200, data)
+            self.assertEqual(json.loads(data)["choices"][0]["message"]["content"], "abc")
+            self.assertEqual(len(loaded()), 1)
+            for path, body, _ in bad:
+                self.assertEqual(client.ask("POST", path, body)[0], 400, path)
+
+
 class Images(unittest.TestCase):
     """A projector with random weights says nothing about a picture; that it reaches the model shows in the tokens."""
 
