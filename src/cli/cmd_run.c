@@ -43,6 +43,9 @@ static void describe_run(const hypura_model *model, const hypura_run_arguments *
     } else {
         hypura_output_note("sampling   the most likely token");
     }
+    if (run->applied[0] != '\0') {
+        hypura_output_note("made with  %s", run->applied);
+    }
     for (int i = 0; i < run->adapters.n; i++) {
         hypura_output_note("adapter    %s, scale %g", run->adapters.items[i].path, (double)run->adapters.items[i].scale);
     }

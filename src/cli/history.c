@@ -67,6 +67,18 @@ static hypura_status take_messages(hypura_history *history, hypura_error *error)
     return HYPURA_OK;
 }
 
+hypura_status hypura_history_begin(hypura_history *history, json_t *messages, hypura_error *error)
+{
+    json_decref(history->messages);
+    free(history->said);
+    free(history->shown);
+    history->messages = json_incref(messages);
+    history->said = NULL;
+    history->shown = NULL;
+    history->n_said = 0;
+    return take_messages(history, error);
+}
+
 hypura_status hypura_history_open(const char *path, hypura_history *history, hypura_error *error)
 {
     const int descriptor = open(path, O_RDONLY | O_CLOEXEC);

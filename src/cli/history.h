@@ -27,6 +27,9 @@ typedef struct hypura_history {
 hypura_status hypura_history_open(const char *path, hypura_history *history, hypura_error *error);
 void hypura_history_close(hypura_history *history);
 
+/* What comes before an empty one: messages of text alone. */
+hypura_status hypura_history_begin(hypura_history *history, json_t *messages, hypura_error *error);
+
 /* Whether anything was shown in what was said before. */
 bool hypura_history_shows(const hypura_history *history);
 /* A prompt, what was shown with it, and its answer; writes the file. */

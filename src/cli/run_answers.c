@@ -85,7 +85,7 @@ static hypura_status answer_line(hypura_model *model, hypura_run_arguments *run,
     const int n_given = shown->n;
     char *rest = NULL;
     generate.prompt = line;
-    generate.n_history = run->history ? run->history->n_said : 0; /* 0 once a new conversation began */
+    generate.n_history = run->kept.n_said; /* 0 once a new conversation began */
     generate.media = shown->media;
     generate.n_media = shown->n;
     hypura_status status = hypura_run_take_shown(run, &generate, shown, &rest, error);
@@ -108,7 +108,7 @@ static hypura_status answer_line(hypura_model *model, hypura_run_arguments *run,
 }
 
 /* True when the line was for the program. */
-static bool take_command(hypura_model *model, const hypura_run_arguments *run, const char *line, bool *ended)
+static bool take_command(hypura_model *model, hypura_run_arguments *run, const char *line, bool *ended)
 {
     if (strcmp(line, "/bye") == 0 || strcmp(line, "/exit") == 0 || strcmp(line, "/quit") == 0) {
         *ended = true;
@@ -118,9 +118,7 @@ static bool take_command(hypura_model *model, const hypura_run_arguments *run, c
         } else {
             hypura_client_reset(run->client);
         }
-        if (run->history) {
-            hypura_history_clear(run->history);
-        }
+        hypura_history_clear(&run->kept);
         hypura_output_note("(a new conversation)");
     } else if (strcmp(line, "/?") == 0 || strcmp(line, "/help") == 0) {
         hypura_output_note("/clear begins a new conversation, /bye or Ctrl-D ends the program, Ctrl-C an answer; "

@@ -177,7 +177,10 @@ static hypura_status read_shown(hypura_run_arguments *run, char **rest, hypura_e
 /* *owned: to be freed. */
 static hypura_status read_template(hypura_run_arguments *run, char **owned, hypura_error *error)
 {
-    const hypura_status status = run->template_file ? hypura_prompt_read(run->template_file, owned, error) : HYPURA_OK;
+    if (!run->template_file) {
+        return HYPURA_OK;
+    }
+    const hypura_status status = hypura_prompt_read(run->template_file, owned, error);
     if (status == HYPURA_OK && *owned && (*owned)[0] == '\0') {
         return hypura_fail(error, HYPURA_ERR_USAGE, "option --template: %s is empty", run->template_file);
     }
@@ -192,7 +195,7 @@ static hypura_status read_history(hypura_run_arguments *run, hypura_error *error
         return HYPURA_OK;
     }
     const hypura_status status = hypura_history_open(run->history_file, history, error);
-    if (status == HYPURA_OK && history->n_said > 0 && run->generate.system) {
+    if (status == HYPURA_OK && history->n_said > 0 && run->generate.system && !run->system_is_own) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "--system is of a conversation that begins, and %s holds one",
                            run->history_file);
     }
@@ -238,6 +241,9 @@ hypura_status hypura_run_arguments_prepare(hypura_run_arguments *run, hypura_err
         status = find_files(run, error);
     }
     if (status == HYPURA_OK && !run->server) {
+        status = hypura_run_settings_apply(run, error);
+    }
+    if (status == HYPURA_OK && !run->server) {
         status = hypura_speculation_resolve(environment, &run->speculation, &run->model.speculation, error);
     }
     if (status == HYPURA_OK && !run->server) {
@@ -251,6 +257,9 @@ hypura_status hypura_run_arguments_prepare(hypura_run_arguments *run, hypura_err
     }
     if (status == HYPURA_OK) {
         status = read_history(run, error);
+    }
+    if (status == HYPURA_OK) {
+        status = hypura_run_settings_begin(run, error);
     }
     if (status == HYPURA_OK) {
         status = find_prompt(run, &run->owned[1], error);
@@ -267,6 +276,7 @@ hypura_status hypura_run_arguments_prepare(hypura_run_arguments *run, hypura_err
 void hypura_run_arguments_clear(hypura_run_arguments *run)
 {
     hypura_history_close(&run->kept);
+    json_decref(run->settings);
     hypura_shown_clear(&run->shown);
     hypura_local_files_clear(&run->files);
     for (size_t i = 0; i < sizeof run->owned / sizeof *run->owned; i++) {
@@ -306,7 +316,8 @@ bool hypura_run_arguments_parse(hypura_run_arguments *run, const hypura_environm
          .to.strings = &run->stop, .also = "-r --reverse-prompt"},
         {"max-tokens", "N", "tokens of an answer at most (0: no limit)", HYPURA_OPTION_UNSIGNED,
          .to.unsigned_integer = &run->generate.max_tokens, .min = 0, .max = INT32_MAX,
-         .also = "-n --predict --n-predict"},
+         .also = "-n --predict --n-predict",
+         .given = &run->given.max_tokens},
         hypura_option_context(&run->model.n_context),
         hypura_option_cache_type_k(&run->model.kv_cache),
         hypura_option_cache_type_v(&run->model.kv_cache),
@@ -327,19 +338,26 @@ bool hypura_run_arguments_parse(hypura_run_arguments *run, const hypura_environm
         hypura_option_draft_max(&run->speculation),
         hypura_option_draft_p_min(&run->speculation),
         {"temp", "F", "temperature, 0: the most likely token (default: 0.8)", HYPURA_OPTION_FLOAT,
-         .to.real = &sampling->temperature, .min = 0, .max = 100, .also = "--temperature"},
+         .to.real = &sampling->temperature, .min = 0, .max = 100, .also = "--temperature",
+         .given = &run->given.temperature},
         {"top-p", "F", "tokens that make up F of the probability (default: 0.95)", HYPURA_OPTION_FLOAT,
-         .to.real = &sampling->top_p, .min = 0, .max = 1},
+         .to.real = &sampling->top_p, .min = 0, .max = 1,
+         .given = &run->given.top_p},
         {"top-k", "N", "the N most likely tokens, 0: all (default: 40)", HYPURA_OPTION_INT,
-         .to.integer = &sampling->top_k, .min = 0, .max = INT32_MAX},
+         .to.integer = &sampling->top_k, .min = 0, .max = INT32_MAX,
+         .given = &run->given.top_k},
         {"min-p", "F", "tokens with F of the best one's probability (default: 0.05)", HYPURA_OPTION_FLOAT,
-         .to.real = &sampling->min_p, .min = 0, .max = 1},
+         .to.real = &sampling->min_p, .min = 0, .max = 1,
+         .given = &run->given.min_p},
         {"repeat-penalty", "F", "makes the last 64 tokens less likely (default: 1, off)", HYPURA_OPTION_FLOAT,
-         .to.real = &sampling->repeat_penalty, .min = 1, .max = 100},
+         .to.real = &sampling->repeat_penalty, .min = 1, .max = 100,
+         .given = &run->given.repeat_penalty},
         {"frequency-penalty", "F", "takes F off them as often as they occur (default: 0, off)", HYPURA_OPTION_FLOAT,
-         .to.real = &sampling->frequency_penalty, .min = -2, .max = 2},
+         .to.real = &sampling->frequency_penalty, .min = -2, .max = 2,
+         .given = &run->given.frequency_penalty},
         {"presence-penalty", "F", "takes F off them once (default: 0, off)", HYPURA_OPTION_FLOAT,
-         .to.real = &sampling->presence_penalty, .min = -2, .max = 2},
+         .to.real = &sampling->presence_penalty, .min = -2, .max = 2,
+         .given = &run->given.presence_penalty},
         {"seed", "N", "seed of the sampling (default: random)", HYPURA_OPTION_UNSIGNED,
          .to.unsigned_integer = &sampling->seed, .min = 0, .max = UINT32_MAX, .given = &run->seed_given,
          .also = "-s"},

@@ -39,6 +39,12 @@ typedef struct hypura_run_arguments {
     bool interactive;
     bool from_input; /* the prompt is standard input */
     bool seed_given;
+    struct { /* on the command line: what the model was made with does not count then */
+        bool temperature, top_p, top_k, min_p, repeat_penalty, frequency_penalty, presence_penalty, max_tokens;
+    } given;
+    json_t *settings;   /* what the model was made with; NULL: nothing */
+    bool system_is_own; /* the system text is the model's */
+    char applied[256];  /* the names of what was taken of it, or "" */
     hypura_local_files files; /* of the model */
     const char *path;
     const char *name; /* of the model, as given */
@@ -49,6 +55,11 @@ bool hypura_run_arguments_parse(hypura_run_arguments *run, const hypura_environm
                                 char *const *argv, int *exit_code);
 hypura_status hypura_run_arguments_prepare(hypura_run_arguments *run, hypura_error *error);
 void hypura_run_arguments_clear(hypura_run_arguments *run);
+
+/* run_settings.c: takes what the model was made with, its system text, template, parameters, where the command line says
+ * nothing else; and, once the history was read, the conversation that comes before the first prompt. */
+hypura_status hypura_run_settings_apply(hypura_run_arguments *run, hypura_error *error);
+hypura_status hypura_run_settings_begin(hypura_run_arguments *run, hypura_error *error);
 
 /* Takes what a message names. Where nothing can be shown, the text is sent as it is. *rest: to be freed. */
 hypura_status hypura_run_take_shown(const hypura_run_arguments *run, hypura_generate_options *generate,

@@ -479,8 +479,8 @@ void hypura_result_clear(hypura_result *result)
 
 /* ---- the models of this machine ------------------------------------------ */
 
-/* "known:tag" lies in moe.gguf of the folder; "mario" is the same model with all that may belong to one; nothing else
- * has a name. */
+/* "known:tag" lies in moe.gguf of the folder; "mario" is the same model with all files that may belong to one,
+ * "made" with settings; nothing else has a name. */
 hypura_status hypura_local_find(const hypura_local_options *options, const char *name, hypura_local_files *files,
                                 hypura_error *error)
 {
@@ -490,8 +490,16 @@ hypura_status hypura_local_find(const hypura_local_options *options, const char 
     if (strcmp(name, "two") == 0) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "the name may mean several");
     }
-    if (strcmp(name, "known:tag") == 0 || strcmp(name, "mario") == 0) {
+    if (strcmp(name, "known:tag") == 0 || strcmp(name, "mario") == 0 || strncmp(name, "made", 4) == 0) {
         files->path = strdup("moe.gguf");
+    }
+    if (strcmp(name, "made") == 0) {
+        files->settings = strdup("{\"parameters\":{\"temperature\":0.25,\"top_k\":5,\"top_p\":0.5,\"min_p\":0.125,\"seed\":7,"
+                                 "\"num_predict\":-1,\"num_ctx\":64,\"stop\":[\"END\",\"\"],\"mirostat\":1,\"presence_penalty\":0.5},"
+                                 "\"system\":\"Be brief.\",\"template\":\"{{ x }}\",\"messages\":[{\"role\":\"user\","
+                                 "\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"b\"},{\"role\":\"tool\"}]}");
+    } else if (strcmp(name, "made-badly") == 0) {
+        files->settings = strdup("{\"parameters\":{\"top_k\":\"many\"}}");
     }
     if (strcmp(name, "mario") == 0) {
         files->projector = strdup("mario.mmproj.gguf");

@@ -118,6 +118,33 @@ static void the_adapter_of_a_name_is_applied(void **state)
            "mario");
 }
 
+/* As `ollama run` does; the command line goes before. */
+static void what_a_model_was_made_with_counts(void **state)
+{
+    (void)state;
+    EXPECT(0, "system Be brief. grammar (null) schema (null) template {{ x }} system: Be brief.; user: a; assistant: b; frequency 0.00 "
+              "presence 0.50 stop 'END' temp 0.25 top_p 0.50 min_p 0.12 top_k 5 seed 7 max 0 raw 0\n",
+           "(made was made with parameters that run has not: mirostat)", "run", "made", "options");
+    EXPECT(0, "system Long. ", "made with  ", "run", "made", "options", "--system", "Long.", "--temp", "0.5");
+    EXPECT(0, "temp 0.50 top_p 0.50", NULL, "run", "made", "options", "--temp", "0.5", "--seed", "1");
+    EXPECT(0, "seed other", NULL, "run", "made", "options", "--seed", "1");
+    EXPECT(0, "stop 'x' temp", NULL, "run", "made", "options", "--stop", "x");
+    process run = RUN("run", "made", "options", "--raw");
+    driver_expect(&run, 0, "temp 0.25", NULL);
+    assert_null(strstr(run.output, "system"));
+    assert_null(strstr(run.output, "user: a"));
+    driver_clear(&run);
+    EXPECT(1, NULL, "made-badly was made with a parameter top_k that cannot be used", "run", "made-badly", "options");
+    /* A conversation that is kept begins with it, and has it then. */
+    EXPECT(0, "[1] one\n", NULL, "run", "made", "--history", "made.json", "-p", "one");
+    json_t *messages = json_loads(driver_read("made.json"), 0, NULL);
+    assert_int_equal(json_array_size(messages), 5);
+    json_decref(messages);
+    EXPECT(0, "system: Be brief.; user: a; assistant: b; user: one; assistant: [1] one; ", NULL, "run", "made", "--history", "made.json", "-p",
+           "options");
+    EXPECT(2, NULL, "--system is of a conversation that begins", "run", "made", "--history", "made.json", "-p", "options", "--system", "x");
+}
+
 static void conversations_show(void **state)
 {
     (void)state;
@@ -146,7 +173,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(files_are_shown_in_their_order),   cmocka_unit_test(a_prompt_names_files),
         cmocka_unit_test(the_projector_is_found),           cmocka_unit_test(conversations_show),
-        cmocka_unit_test(the_adapter_of_a_name_is_applied),
+        cmocka_unit_test(the_adapter_of_a_name_is_applied), cmocka_unit_test(what_a_model_was_made_with_counts),
     };
     return driver_main(argc, argv) ? cmocka_run_group_tests(tests, make_files, driver_teardown) : 2;
 }

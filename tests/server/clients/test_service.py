@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 import threading
 import time
@@ -502,6 +503,26 @@ class Contexts(unittest.TestCase):
                 self.assertEqual((last["eval_count"] + last["prompt_eval_count"], last["done_reason"]), (256, "length"))
                 self.assertTrue(last["done"])
             self.assertEqual(client.ask("POST", "/api/generate", {"model": DENSE, "prompt": "a", "shift": "no"})[0], 400)
+
+
+class Made(unittest.TestCase):
+    def test_the_program_answers_as_the_server_does(self):
+        """What a model was made with is the same for both."""
+        folder = tempfile.mkdtemp(prefix="hypura-test-")
+        self.addCleanup(shutil.rmtree, folder)
+        made = {"model": "mario", "from": DENSE, "system": "You are Mario.", "stream": False,
+                "parameters": {"temperature": 0, "num_predict": 24, "num_ctx": 512, "repeat_penalty": 1.3},
+                "messages": [{"role": "user", "content": "Where are you?"}, {"role": "assistant", "content": "In a castle."}]}
+        with harness.Server("--memory", "1G", "--threads", "1", "--parallel", "1", folder=folder, models=[DENSE]) as server:
+            client = Client(server)
+            self.assertEqual(client.ask("POST", "/api/create", made)[0], 200)
+            body = {"model": "mario", "stream": False, "messages": user("Who are you?")}
+            there = json.loads(client.ask("POST", "/api/chat", body)[2])["message"]["content"]
+        words = [harness.HYPURA, "run", "mario", "Who are you?", "--threads", "1"]
+        env = dict(os.environ, OMP_WAIT_POLICY="passive", HYPURA_CACHE_DIR=harness.CACHE, HYPURA_MODELS=os.path.join(folder, "models"))
+        here = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, text=True)
+        self.assertEqual(here.returncode, 0, here.stderr)
+        self.assertEqual(here.stdout[:-1], there)
 
 
 class Constraints(unittest.TestCase):
