@@ -405,6 +405,14 @@ const llama_token *hypura_conversation_tokens(const hypura_conversation *c)
     return c->tokens;
 }
 
+void hypura_conversation_forget_rest(hypura_conversation *c)
+{
+    llama_memory_t memory = llama_get_memory(c->ctx);
+    if (!llama_memory_seq_rm(memory, 0, place_of(c, c->n_tokens), -1)) {
+        hypura_conversation_empty(c);
+    }
+}
+
 void hypura_conversation_empty(hypura_conversation *c)
 {
     if (llama_get_memory(c->ctx)) {

@@ -59,6 +59,9 @@ llama_pos hypura_conversation_next_place(const hypura_conversation *conversation
 uint32_t hypura_conversation_length(const hypura_conversation *conversation);
 const llama_token *hypura_conversation_tokens(const hypura_conversation *conversation);
 
+/* What the context holds beyond these tokens goes; all does where that cannot be. */
+void hypura_conversation_forget_rest(hypura_conversation *conversation);
+
 /* Decoding failed: what the context holds is unknown, so it is emptied. */
 void hypura_conversation_empty(hypura_conversation *conversation);
 

@@ -71,6 +71,8 @@ static hypura_status decode_piece(hypura_model *model, const hypura_prompt *prom
         const hypura_status status = hypura_model_show(model, shown, error);
         if (status == HYPURA_OK) {
             hypura_conversation_show(model->conversation, shown);
+        } else {
+            hypura_conversation_forget_rest(model->conversation); /* some of its batches may have been decoded */
         }
         return status;
     }

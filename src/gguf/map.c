@@ -236,7 +236,7 @@ static hypura_status fail_no_layers(const opening *o)
     const hypura_gguf *head = &o->parts[0];
     if (hypura_gguf_text(head, "general.type", &type, NULL) != HYPURA_OK || type == NULL ||
         !hypura_gguf_is_printable(type, strlen(type))) {
-        type = "";
+        type = strcmp(o->owned->map.arch, "clip") == 0 ? "mmproj" : ""; /* older ones do not */
     }
     return hypura_fail(o->error, HYPURA_ERR_FORMAT,
                        "%s: key '%s.block_count' is missing or 0: it is no language model%s%.40s%s%s", head->path,

@@ -262,6 +262,11 @@ static void test_other_files(void **state)
         gguf_tensor(&file, "a", GGUF_FILE_F32, GGUF_SHAPE(1));
         expect_words(&file, words[i]);
     }
+    gguf_file file;
+    gguf_begin(&file, 2);
+    gguf_key_text(&file, "general.architecture", "clip");
+    gguf_tensor(&file, "a", GGUF_FILE_F32, GGUF_SHAPE(1));
+    expect_words(&file, "give the model that it makes see, and this with --mmproj");
 }
 
 /* Keys that a map asks for have to be what they are asked for as. */

@@ -380,6 +380,8 @@ class End(unittest.TestCase):
                     return False
                 except ConnectionRefusedError:
                     return True
+                except ConnectionResetError: # it waited to be accepted when the socket was closed
+                    return False
             harness.wait_until(refused)
             # Another one may take its place at once.
             with harness.Server("--port", str(server.port), "--memory", "1G", models=[DENSE]) as other:
