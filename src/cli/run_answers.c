@@ -12,9 +12,12 @@
 #include "cli/output.h"
 #include "cli/progress.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 /* ---- one answer -------------------------------------------------------------- */
 
@@ -62,6 +65,17 @@ static hypura_status answer_prompt(hypura_model *model, const hypura_run_argumen
     return status;
 }
 
+/* To somebody who thinks that it was read, as `ollama run` does: a loop over lines of a file would lose those. */
+static void note_unread(const hypura_run_arguments *run)
+{
+    struct stat input;
+    struct pollfd readable = {.fd = STDIN_FILENO, .events = POLLIN};
+    if (run->environment->terminal_error && !run->from_input && !run->before && fstat(STDIN_FILENO, &input) == 0 &&
+        S_ISFIFO(input.st_mode) && poll(&readable, 1, 0) == 1 && (readable.revents & POLLIN)) {
+        hypura_output_note("(standard input was not read: --prompt-file - puts it before the prompt)");
+    }
+}
+
 static hypura_status answer_once(hypura_model *model, const hypura_run_arguments *run, hypura_run_totals *totals,
                                  hypura_error *error)
 {
@@ -69,6 +83,7 @@ static hypura_status answer_once(hypura_model *model, const hypura_run_arguments
     if (status == HYPURA_OK && hypura_interrupted()) {
         status = hypura_fail(error, HYPURA_ERR_CANCELLED, "interrupted");
     }
+    note_unread(run);
     return status;
 }
 

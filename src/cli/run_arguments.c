@@ -10,6 +10,7 @@
 #include "cli/prompt.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -23,7 +24,6 @@ static hypura_status check_arguments(const hypura_run_arguments *run, hypura_err
         bool both;
         const char *names;
     } contradictions[] = {
-        {run->generate.prompt && run->prompt_file, "--prompt and --prompt-file"},
         {run->generate.prompt && run->interactive, "--prompt and --interactive"},
         {run->prompt_file && run->interactive, "--prompt-file and --interactive"},
         {run->generate.raw && run->generate.system, "--raw and --system"},
@@ -76,7 +76,7 @@ static hypura_status check_arguments(const hypura_run_arguments *run, hypura_err
 /* Decides where the prompt comes from. *owned is what is to be freed. */
 static hypura_status find_prompt(hypura_run_arguments *run, char **owned, hypura_error *error)
 {
-    if (run->generate.prompt || run->interactive) {
+    if ((run->generate.prompt && !run->prompt_file) || run->interactive) {
         return HYPURA_OK;
     }
     if (!run->prompt_file && run->environment->terminal_in) {
@@ -88,9 +88,29 @@ static hypura_status find_prompt(hypura_run_arguments *run, char **owned, hypura
         return hypura_fail(error, HYPURA_ERR_USAGE,
                            "no prompt: standard input is empty (give --prompt, --prompt-file or --interactive)");
     }
-    run->generate.prompt = *owned;
-    run->from_input = true;
+    if (run->generate.prompt) {
+        run->before = *owned;
+    } else {
+        run->generate.prompt = *owned;
+        run->from_input = true;
+    }
     return status;
+}
+
+/* A file, or standard input, before what is said of it. */
+static hypura_status join_prompt(hypura_run_arguments *run, char **owned, hypura_error *error)
+{
+    if (!run->before || run->before[0] == '\0') {
+        return HYPURA_OK;
+    }
+    const size_t bytes = strlen(run->before) + strlen(run->generate.prompt) + 3;
+    *owned = malloc(bytes);
+    if (!*owned) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a prompt of %zu bytes", bytes);
+    }
+    snprintf(*owned, bytes, "%s\n\n%s", run->before, run->generate.prompt);
+    run->generate.prompt = *owned;
+    return HYPURA_OK;
 }
 
 static hypura_status choose_seed(hypura_run_arguments *run, hypura_error *error)
@@ -109,7 +129,7 @@ static bool may_show(const hypura_run_arguments *run)
 {
     return !run->generate.raw && !run->speculation.draft && run->speculation.types.n == 0 && !run->model.trace &&
            (run->interactive || run->images.n > 0 || hypura_history_shows(&run->kept) ||
-            (run->generate.prompt && !run->prompt_file && !run->from_input && hypura_shown_named(run->generate.prompt)));
+            (run->generate.prompt && !run->from_input && hypura_shown_named(run->generate.prompt)));
 }
 
 /* The one that is given, that of the model that the name stands for, or one beside its file. */
@@ -166,7 +186,7 @@ static hypura_status read_shown(hypura_run_arguments *run, char **rest, hypura_e
     }
     run->generate.media = run->shown.media;
     run->generate.n_media = run->shown.n;
-    if (status == HYPURA_OK && run->generate.prompt && !run->prompt_file && !run->from_input) {
+    if (status == HYPURA_OK && run->generate.prompt && !run->from_input) {
         status = hypura_run_take_shown(run, &run->generate, &run->shown, rest, error);
     }
     return status;
@@ -270,6 +290,9 @@ hypura_status hypura_run_arguments_prepare(hypura_run_arguments *run, hypura_err
     if (status == HYPURA_OK) {
         status = read_shown(run, &run->owned[2], error);
     }
+    if (status == HYPURA_OK) {
+        status = join_prompt(run, &run->owned[3], error);
+    }
     return status;
 }
 
@@ -296,7 +319,7 @@ bool hypura_run_arguments_parse(hypura_run_arguments *run, const hypura_environm
     hypura_sampling *sampling = &run->generate.sampling;
     const hypura_option options[] = {
         {"prompt", "TEXT", "the prompt", HYPURA_OPTION_STRING, .to.string = &run->generate.prompt, .also = "-p"},
-        {"prompt-file", "FILE", "read the prompt from FILE (-: standard input)", HYPURA_OPTION_STRING,
+        {"prompt-file", "FILE", "read the prompt, or what comes before it, from FILE (-: standard input)", HYPURA_OPTION_STRING,
          .to.string = &run->prompt_file, .also = "-f --file"},
         {"system", "TEXT", "what the model is told before the first prompt", HYPURA_OPTION_STRING,
          .to.string = &run->generate.system, .also = "-sys --system-prompt"},
@@ -381,7 +404,8 @@ bool hypura_run_arguments_parse(hypura_run_arguments *run, const hypura_environm
         .n_optional = 1,
         .about = "Answers a prompt with a GGUF model, holding no more of it in memory than allowed.\n"
                  "Without PROMPT, --prompt or --prompt-file it is standard input; on a terminal a\n"
-                 "conversation begins. One newline at the end of a file is not part of the prompt.\n",
+                 "conversation begins. With both, a file comes before the prompt. One newline at the\n"
+                 "end of a file is not part of the prompt.\n",
         .options = options,
         .n_options = sizeof options / sizeof *options,
         .notes = "SIZE is a number of bytes, or a number with K, M or G (powers of 1024).\n"

@@ -35,9 +35,10 @@ typedef struct hypura_run_arguments {
     const char *history_file;
     hypura_history *history; /* NULL: it is not kept */
     hypura_history kept;     /* what that points to */
-    char *owned[3];          /* texts that were read */
+    char *owned[4];          /* texts that were read */
     bool interactive;
-    bool from_input; /* the prompt is standard input */
+    bool from_input; /* the prompt is a file, or standard input */
+    const char *before; /* a file that comes before it; NULL: none */
     bool seed_given;
     struct { /* on the command line: what the model was made with does not count then */
         bool temperature, top_p, top_k, min_p, repeat_penalty, frequency_penalty, presence_penalty, max_tokens;

@@ -62,7 +62,7 @@ static const struct {
     {{"run", "moe.gguf", "hello", "you"}, 2, NULL, "unexpected argument 'you'"},
     {{"run", "moe.gguf", "hello", "--interactive"}, 2, NULL, "exclude each other"},
     {{"run", "moe.gguf", "--memory", "lots"}, 2, NULL, "option --memory: 'lots' is not a size"},
-    {{"run", "moe.gguf", "--prompt", "a", "--prompt-file", "b"}, 2, NULL, "--prompt and --prompt-file exclude"},
+    {{"run", "moe.gguf", "--prompt", "a", "--prompt-file", "b"}, 1, NULL, "cannot open b"},
     {{"run", "moe.gguf", "--memory=1G", "--weights=1G"}, 2, NULL, "--memory and --weights exclude"},
     {{"run", "moe.gguf", "--prompt=a", "--grammar="}, 2, NULL, "option --grammar: it is empty"},
     {{"run", "moe.gguf", "--prompt=a", "--template=/dev/null"}, 2, NULL, "option --template: /dev/null is empty"},

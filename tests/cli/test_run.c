@@ -101,6 +101,18 @@ static void test_run_prompt_sources(void **state)
     assert_string_equal(run.output, "[1] dash\n");
     driver_clear(&run);
 
+    run = RUN_INPUT("all of it\n", "run", "moe.gguf", "sum it up", "--prompt-file", "-");
+    assert_string_equal(run.output, "[1] all of it\n\nsum it up\n");
+    driver_clear(&run);
+    driver_write("prompt.txt", "", 0);
+    run = RUN("run", "moe.gguf", "sum it up", "--prompt-file", "prompt.txt");
+    assert_string_equal(run.output, "[1] sum it up\n");
+    driver_clear(&run);
+    run = RUN_INPUT("not this", "run", "moe.gguf", "sum it up");
+    driver_expect(&run, 0, "[1] sum it up\n", NULL);
+    assert_null(strstr(run.error, "not read")); /* nobody looks on */
+    driver_clear(&run);
+
     driver_write("prompt.txt", "a\0b", 3);
     run = RUN("run", "moe.gguf", "--prompt-file", "prompt.txt");
     driver_expect(&run, 1, NULL, "prompt.txt is no text: it has a NUL byte in it");
