@@ -263,11 +263,15 @@ static const hypura_model_entry *find_able(http_exchange *exchange, const char *
     return entry;
 }
 
-/* *told: with the pictures that it names by address, for a model that takes any. False when it was answered. */
+/* *told: with the pictures that it names by address, for a model that takes any. False when it was answered: it takes none. */
 static bool put_pictures(http_exchange *exchange, const hypura_model_entry *entry, const json_t *body, json_t **told)
 {
     hypura_error error = {0};
     json_t *made = NULL;
+    if (!entry->projector_path && pictures_are_shown(*told ? *told : body)) { /* told before the model is loaded */
+        http_fail(exchange, 400, "%s takes no images: it has no projector", entry->name);
+        return false;
+    }
     if (entry->projector_path && pictures_fetch(*told ? *told : body, target_client_gone, exchange, &made, &error) != HYPURA_OK) {
         http_fail_error(exchange, &error);
         return false;

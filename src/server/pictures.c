@@ -11,6 +11,7 @@
 #include "server/fetch.h"
 
 #include <openssl/evp.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -166,6 +167,37 @@ static hypura_status change(fetching *f, const json_t *value, json_t **made)
     return json_is_object(value)  ? change_object(f, value, made)
            : json_is_array(value) ? change_array(f, value, made)
                                   : HYPURA_OK;
+}
+
+/* A part of a message, or what has such parts in it. */
+static bool shows(const json_t *value)
+{
+    const char *type = json_string_value(json_object_get(value, "type"));
+    const char *key;
+    const json_t *item;
+    size_t i;
+    if (type && ((strcmp(type, "image_url") == 0 || strcmp(type, "input_image") == 0) || strcmp(type, "input_audio") == 0 ||
+                 (strcmp(type, "image") == 0 && json_object_get(value, "source")))) {
+        return true;
+    }
+    json_array_foreach(value, i, item)
+    {
+        if (shows(item)) {
+            return true;
+        }
+    }
+    json_object_foreach((json_t *)(uintptr_t)value, key, item)
+    {
+        if (strcmp(key, "content") == 0 && shows(item)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool pictures_are_shown(const json_t *body)
+{
+    return shows(json_object_get(body, "messages")) || shows(json_object_get(body, "input"));
 }
 
 hypura_status pictures_fetch(const json_t *body, bool (*gone)(void *user), void *user, json_t **made,

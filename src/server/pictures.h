@@ -14,6 +14,9 @@ char *pictures_base64(const void *bytes, size_t n);
 /* A picture, in base64, as an address that holds it: "data:image/png;base64,...". A new reference, or NULL: memory is short. */
 json_t *pictures_address(const char *base64);
 
+/* Whether messages of these APIs show pictures or sound. */
+bool pictures_are_shown(const json_t *body);
+
 /* *made: the body with them in it, a new reference; NULL: it names none. gone: ends it with HYPURA_ERR_CANCELLED. What
  * cannot be fetched is HYPURA_ERR_USAGE. */
 hypura_status pictures_fetch(const json_t *body, bool (*gone)(void *user), void *user, json_t **made,

@@ -637,9 +637,16 @@ class Images(unittest.TestCase):
             for path, body in (("/api/chat", dict(SHORT, model=harness.MOE, messages=[dict(user("hi")[0], images=pictures)])),
                                ("/api/generate", dict(SHORT, model=harness.MOE, prompt="hi", images=pictures)),
                                ("/v1/chat/completions", {"model": harness.MOE, "messages": user([image])}),
+                               ("/v1/responses", {"model": harness.MOE, "input": user([dict(
+                                   type="input_image", image_url="data:image/png;base64," + pictures[0])])}),
+                               ("/v1/messages", {"model": harness.MOE, "max_tokens": 2, "messages": user([dict(type="image", source=dict(
+                                   type="base64", media_type="image/png", data=pictures[0]))])}),
                                ("/api/chat", dict(SHORT, messages=[dict(user("hi")[0], images=["AAAA"])]))):
                 status, _, data = client.ask("POST", path, body)
                 self.assertEqual(status, 400, (path, data))
+                self.assertEqual("it has no projector" in data.decode(), body["model"] == harness.MOE, data)
+            loaded = [m["name"] for m in json.loads(client.ask("GET", "/api/ps")[2])["models"]]
+            self.assertEqual(loaded, [DENSE + ":latest"]) # the other one was not, to be told that
 
 
 class Memory(unittest.TestCase):
