@@ -80,11 +80,12 @@ void release_aborts(void)
 void (*told_of_end)(const char *message) = nullptr;
 std::terminate_handler previous_terminate = nullptr;
 
-/* "FILE:LINE: CUDA error", after what it was has been logged; else it is an assertion. */
+/* "FILE:LINE: CUDA error", after what it was has been logged, or as Vulkan's says it; else it is an assertion, or anything. */
 bool is_refusal(std::string_view message)
 {
     constexpr std::string_view tail = " error";
-    return message.size() > tail.size() && message.substr(message.size() - tail.size()) == tail;
+    return (message.size() > tail.size() && message.substr(message.size() - tail.size()) == tail) ||
+           message.find("DeviceLost") != message.npos;
 }
 
 void on_refusal(const char *message)
@@ -104,9 +105,10 @@ void on_terminate()
             std::rethrow_exception(thrown);
         }
     } catch (const std::exception &e) {
-        told_of_end(e.what());
-    } catch (...) {
-        told_of_end("something was thrown");
+        if (is_refusal(e.what())) {
+            told_of_end(e.what());
+        }
+    } catch (...) { /* not a driver's */
     }
     previous_terminate();
 }

@@ -68,7 +68,7 @@ int hypura_shim_compute(struct llama_context *ctx, int (*call)(void *), void *us
 /* Forgets all tokens. False: a GPU that is lost could not be told. */
 bool hypura_shim_forget(struct llama_context *ctx);
 
-/* From here on end is called before a refusal of a driver, or something thrown that nobody catches, ends the process. NULL:
+/* From here on end is called before a refusal of a driver, aborted or thrown and caught by nobody, ends the process. NULL:
  * as without. */
 void hypura_shim_on_end(void (*end)(const char *message));
 
