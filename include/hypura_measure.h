@@ -126,6 +126,7 @@ typedef enum hypura_metric {
     HYPURA_METRIC_NOT_CPU_PER_TOKEN, /* layers whose missing experts were uploaded all the same */
     HYPURA_METRIC_BESIDE_BYTES_PER_TOKEN,
     HYPURA_METRIC_PREFILL_UPLOADED_BYTES_PER_TOKEN,
+    HYPURA_METRIC_LINK_BUSY, /* what was uploaded, of what the links of the plan's GPUs carry in that time */
     HYPURA_N_METRICS,
 } hypura_metric;
 

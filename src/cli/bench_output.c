@@ -268,6 +268,9 @@ static void print_gpu(const hypura_bench_cell *cell)
                              hypura_output_size((uint64_t)or_none(&metrics[HYPURA_METRIC_UPLOADED_BYTES_PER_TOKEN])),
                              n_readbacks,
                              n_readbacks > 0.0 ? 1e6 * or_none(&metrics[HYPURA_METRIC_READBACK_S]) / n_readbacks : 0.0);
+        if (!isnan(metrics[HYPURA_METRIC_LINK_BUSY].median)) {
+            hypura_output_printf("; uploads take %.0f %% of what the link carries", 100.0 * metrics[HYPURA_METRIC_LINK_BUSY].median);
+        }
     }
     hypura_output_printf("\n");
 }

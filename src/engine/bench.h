@@ -64,6 +64,7 @@ typedef struct hypura_bench_sample {
     hypura_bench_window warm;
     hypura_layer_hits layers[HYPURA_MAX_BENCH_LAYERS]; /* of the warm window */
     double direct_bytes_per_s; /* 0: not measured */
+    double upload_bytes_per_s; /* of the links of the plan's GPUs together, by the profile; 0: none */
     uint64_t peak_rss_bytes;
 } hypura_bench_sample;
 

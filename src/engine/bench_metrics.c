@@ -7,7 +7,8 @@
  *     bound = max(compute, bytes read / direct rate)
  *
  * Compute is taken from the same run, as what is neither of the other two: it holds
- * everything outside the pager's nodes, attention and sampling included.
+ * everything outside the pager's nodes, attention and sampling included. Where experts are paged over a GPU
+ * it holds the waits for uploads, too, so that there is no bound; link_busy tells what uploads alone take.
  */
 #include "engine/bench.h"
 
@@ -56,6 +57,7 @@ static const char *const names[HYPURA_N_METRICS] = {
     [HYPURA_METRIC_NOT_CPU_PER_TOKEN] = "not_cpu_layers_per_token",
     [HYPURA_METRIC_BESIDE_BYTES_PER_TOKEN] = "beside_bytes_per_token",
     [HYPURA_METRIC_PREFILL_UPLOADED_BYTES_PER_TOKEN] = "prefill_uploaded_bytes_per_token",
+    [HYPURA_METRIC_LINK_BUSY] = "link_busy",
 };
 
 const char *hypura_metric_name(hypura_metric metric)
@@ -138,6 +140,12 @@ static void evaluate_gpu(const hypura_bench_sample *sample, double *values)
     values[HYPURA_METRIC_BESIDE_BYTES_PER_TOKEN] = ratio((double)s->beside_bytes_uploaded, n);
     values[HYPURA_METRIC_PREFILL_UPLOADED_BYTES_PER_TOKEN] =
         ratio((double)prefill->bytes_uploaded, over_gpu ? sample->prefill.n_tokens : 0.0);
+    values[HYPURA_METRIC_LINK_BUSY] =
+        over_gpu ? ratio((double)s->bytes_uploaded, sample->upload_bytes_per_s * sample->warm.seconds) : NAN;
+    if (over_gpu) {
+        values[HYPURA_METRIC_BOUND_TOK_S] = values[HYPURA_METRIC_BOUND_SHARE] = NAN;
+        values[HYPURA_METRIC_PREFILL_BOUND_TOK_S] = values[HYPURA_METRIC_PREFILL_BOUND_SHARE] = NAN;
+    }
 }
 
 void hypura_bench_evaluate(const hypura_bench_sample *sample, double *values)
@@ -194,7 +202,7 @@ const char *hypura_bench_bound_by(const hypura_spread *metrics)
 {
     const double compute_s = metrics[HYPURA_METRIC_COMPUTE_S].median;
     const double storage_s = metrics[HYPURA_METRIC_STORAGE_S].median;
-    if (isnan(compute_s) || isnan(storage_s)) {
+    if (isnan(compute_s) || isnan(storage_s) || isnan(metrics[HYPURA_METRIC_BOUND_SHARE].median)) {
         return NULL;
     }
     return storage_s > compute_s ? "storage" : "compute";

@@ -189,11 +189,24 @@ static hypura_status decode_all(run *r, const hypura_bench_task *task, hypura_be
 typedef struct drive {
     bool paged;
     bool over_gpu;
+    double upload_bytes_per_s;
     char path[HYPURA_BENCH_PATH];
     char io_engine[16];
     uint64_t block_bytes;
     uint32_t depth;
 } drive;
+
+static double uploads_of(const hypura_profile *profile, const hypura_plan *plan)
+{
+    double bytes_per_s = 0.0;
+    for (int g = 0; g < plan->n_gpus; g++) {
+        for (int i = 0; i < profile->n_devices; i++) {
+            const hypura_device *device = &profile->devices[i];
+            bytes_per_s += strcmp(device->name, plan->gpus[g].name) == 0 ? device->upload_bytes_per_s : 0.0;
+        }
+    }
+    return bytes_per_s;
+}
 
 static hypura_status find_drive(const hypura_bench_task *task, const hypura_model_options *options, drive *d,
                                 hypura_error *error)
@@ -204,6 +217,7 @@ static hypura_status find_drive(const hypura_bench_task *task, const hypura_mode
         return status;
     }
     d->over_gpu = prepared.plan->n_vram_pools > 0;
+    d->upload_bytes_per_s = uploads_of(&task->profile, prepared.plan);
     d->paged = prepared.plan->mode != HYPURA_MODE_RESIDENT;
     d->block_bytes = prepared.plan->io_block_bytes;
     d->depth = prepared.plan->io_depth;
@@ -295,6 +309,7 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
     if (status == HYPURA_OK && !task->plain) {
         status = find_drive(task, &options, &d, error);
     }
+    sample->upload_bytes_per_s = d.upload_bytes_per_s;
     if (d.over_gpu) {
         extras.on_node = NULL; /* forced where selections pass anyway, see below */
     }

@@ -177,6 +177,7 @@ hypura_status hypura_bench(const hypura_bench_options *options, hypura_bench_rep
             cell->plan.vram_slot_bytes = 2 << 20;
             metrics[HYPURA_METRIC_VRAM_HIT_RATE_BYTES] = (hypura_spread){0.25, 0.25, 0.25};
             metrics[HYPURA_METRIC_UPLOADED_BYTES_PER_TOKEN] = (hypura_spread){3 << 20, 3 << 20, 3 << 20};
+            metrics[HYPURA_METRIC_LINK_BUSY] = (hypura_spread){0.25, 0.25, 0.25};
             metrics[HYPURA_METRIC_READBACKS_PER_TOKEN] = (hypura_spread){48, 48, 48};
             metrics[HYPURA_METRIC_READBACK_S] = (hypura_spread){0.0048, 0.0048, 0.0048};
         }

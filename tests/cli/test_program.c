@@ -143,7 +143,7 @@ static const struct {
     {{"bench", "moe.gguf", "--weights", "1M", "--gpu", "A"},
      0,
      "A holds 1 MiB of weights, 2 MiB of expert slots; 25.0 % of the experts needed were there, 3 MiB uploaded for each "
-     "token, 48 selections read back, 100 us each\n",
+     "token, 48 selections read back, 100 us each; uploads take 25 % of what the link carries\n",
      NULL},
     {{"bench", "moe.gguf", "--weights", "1M"}, 0, "hypura  2.05 (1.55-2.55)  1.25  16.39 (14.34-18.44)", NULL},
     {{"bench", "moe.gguf", "--weights", "1M", "--io-limit", "5.09e9"}, 0, "slowed down to 4.7 GiB/s", NULL},

@@ -107,6 +107,26 @@ static void without_a_pager_there_is_no_bound(void **state)
     assert_null(bound_by(v));
 }
 
+static void over_a_gpu_uploads_are_no_bound(void **state)
+{
+    (void)state;
+    double v[HYPURA_N_METRICS];
+    hypura_bench_sample gpu = paged_sample(0);
+    gpu.warm.statistics.vram_bytes_needed = 4000000000;
+    gpu.warm.statistics.vram_bytes_hit = 3000000000;
+    gpu.warm.statistics.bytes_uploaded = 1000000000; /* 250 ms of 2 s */
+    gpu.upload_bytes_per_s = 4e9;
+    hypura_bench_evaluate(&gpu, v);
+    assert_true(near(v[HYPURA_METRIC_LINK_BUSY], 0.125));
+    assert_true(near(v[HYPURA_METRIC_VRAM_HIT_RATE_BYTES], 0.75));
+    assert_true(isnan(v[HYPURA_METRIC_BOUND_TOK_S]) && isnan(v[HYPURA_METRIC_BOUND_SHARE]));
+    assert_true(isnan(v[HYPURA_METRIC_PREFILL_BOUND_TOK_S]) && isnan(v[HYPURA_METRIC_PREFILL_BOUND_SHARE]));
+    assert_null(bound_by(v));
+    gpu.upload_bytes_per_s = 0.0; /* never measured */
+    hypura_bench_evaluate(&gpu, v);
+    assert_true(isnan(v[HYPURA_METRIC_LINK_BUSY]));
+}
+
 static void every_metric_has_a_name_of_its_own(void **state)
 {
     (void)state;
@@ -554,6 +574,7 @@ int main(void)
         cmocka_unit_test(a_spread_is_median_least_and_most),
         cmocka_unit_test(the_bound_is_the_slower_of_computing_and_reading),
         cmocka_unit_test(without_a_pager_there_is_no_bound),
+        cmocka_unit_test(over_a_gpu_uploads_are_no_bound),
         cmocka_unit_test(every_metric_has_a_name_of_its_own),
         cmocka_unit_test(a_route_is_followed_and_begins_again),
         cmocka_unit_test(foretelling_is_as_right_as_asked_for),
