@@ -404,6 +404,7 @@ void hypura_gpus_close(hypura_gpus *gpus)
 /* What was planned was taken when the model was opened; drivers take more for each new shape of graph. */
 void hypura_gpus_explain(const char *names, bool lost, hypura_error *error)
 {
+    names = names[0] != '\0' ? names : "the GPU";
     if (error && strstr(error->message, "out of memory")) {
         hypura_fail_prefix(error, "%s has no memory left, which another program may have taken: end that one, or try again with less --vram",
                            names);

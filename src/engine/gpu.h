@@ -50,8 +50,8 @@ hypura_status hypura_gpus_load_paged(const hypura_preparation *prepared, hypura_
                                      struct llama_model **model, hypura_error *error);
 void          hypura_gpus_close(hypura_gpus *gpus);
 
-/* Puts before an error of what GPUs computed what it means and what to try. names: as the plan has them; lost: they
- * cannot be waited for any more. error: NULL is allowed. */
+/* Puts before an error of what GPUs computed what it means and what to try. names: as the plan has them, "" for plain
+ * libllama; lost: they cannot be waited for any more. error: NULL is allowed. */
 void hypura_gpus_explain(const char *names, bool lost, hypura_error *error);
 
 #endif

@@ -44,11 +44,11 @@ def lose(how):
     os.rename(path("lose.new"), path("lose"))
 
 
-def run(vram, how=None):
+def run(vram, how=None, words=()):
     """Exit code, text, and what was said; how: the device is lost as soon as text comes."""
     with open(path("run.err"), "wb") as err:
         child = start(HYPURA, "run", path("m.gguf"), "w3 w4", "--gpu", "Standin0", "--vram", vram, "--max-tokens", str(TOKENS), "--temp", "0",
-                      "--threads", "1", "--raw", stdout=subprocess.PIPE, stderr=err)
+                      "--threads", "1", "--raw", *words, stdout=subprocess.PIPE, stderr=err)
         text = os.read(child.stdout.fileno(), 1)
         if how:
             lose(how)
@@ -106,6 +106,8 @@ def check_run(vram):
     lose("loading")
     code, text, said = run(vram)
     assert code == 1 and text == b"" and EARLY_MESSAGE.search(said) and "--gpu none" in said, (code, said)
+    code, text, said = run(vram, "aborts", ["--plain"])
+    assert code == 1 and EARLY_MESSAGE.search(said), (code, said)
     for how in ("aborts", "throws"):
         code, text, said = run(vram, how)
         assert code == 1 and MESSAGE.search(said) and "--gpu none" in said, (how, code, said)
