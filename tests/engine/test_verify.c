@@ -201,7 +201,8 @@ static void a_stopped_trial_is_made_again(void **state)
     uint64_t n_kinds = 0;
     for (int nth = 1; n_kinds == 0; nth++) {
         const hypura_model_options options = {.path = path,
-                                              .weights_bytes = UINT64_C(3) << 20,
+                                              .weights_bytes = UINT64_C(8) << 20, /* all of it */
+                                              .force_paging = true,
                                               .no_repack = true,
                                               .n_threads = 1,
                                               .n_ubatch = 32,
@@ -212,11 +213,16 @@ static void a_stopped_trial_is_made_again(void **state)
         hypura_error error;
         int left = nth;
         fixture_ok(hypura_model_open(&options, &model, &error), &error);
+        for (int i = 0; i < 32; i++) { /* one by one nothing is tried; only an expert that is there is tried with */
+            fixture_ok(hypura_model_decode(model, &prompt[i], 1, false, &error), &error);
+        }
+        llama_memory_clear(llama_get_memory(model->ctx), true);
         backend_count_batches(&tried[0], &rows[0]);
         llama_set_abort_callback(model->ctx, stop_after, &left);
         assert_int_not_equal(hypura_model_decode(model, prompt, 32, false, &error), HYPURA_OK);
         llama_set_abort_callback(model->ctx, NULL, NULL);
         backend_count_batches(&tried[1], &rows[1]);
+        llama_memory_clear(llama_get_memory(model->ctx), true);
         fixture_ok(hypura_model_decode(model, prompt, 32, false, &error), &error);
         backend_count_batches(&tried[2], &rows[2]);
         began_in_vain = began_in_vain || (rows[1] > rows[0] && tried[1] == tried[0]);
