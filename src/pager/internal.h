@@ -40,6 +40,7 @@
 #include <stdatomic.h>
 
 #define PAGER_POOL_MAPPING (HYPURA_OS_MAP_HUGE | HYPURA_OS_MAP_NORESERVE)
+#define PAGER_PIECE_BYTES  (UINT64_C(8) << 20) /* of memory that is taken in use, with a look around after each */
 
 #define PAGER_MAX_ROWS 1024 /* rows of one read_rows step */
 
@@ -508,10 +509,18 @@ uint64_t pager_unit_bytes(const hypura_pager *pager);
 void     pager_stop_keeper(hypura_pager *pager);
 /* Takes the memory of the open slots, in the background after open. */
 void pager_prefault(hypura_pager *pager);
-/* False when the pager closes, or another resize waits for the one of this ticket. */
-bool pager_may_grow(hypura_pager *pager, unsigned ticket);
-/* Makes reserved pages accessible and takes them; false, all as before, without memory. */
-bool pager_take_memory(char *begin, uint64_t bytes);
+/* What grows: until another resize waits for this one's end. */
+typedef struct pager_growth {
+    unsigned ticket;
+    bool     kept; /* the keeper's: while there is memory to spare */
+} pager_growth;
+/* False when the pager closes, or another resize waits. */
+bool pager_may_grow(hypura_pager *pager, const pager_growth *growth);
+/* Makes reserved pages accessible and takes them; false, all as before, without memory, or when it may not grow any more. */
+bool pager_take_memory(hypura_pager *pager, const pager_growth *growth, char *begin, uint64_t bytes);
+
+/* keeper.c. By its thread, so much of a slot or chunk being taken: a pause, and whether to take more. */
+bool pager_keeper_goes_on(hypura_pager *pager, uint64_t taken_bytes);
 
 /* source.c. At open, and then with the lock held, by the pager's thread after reads. */
 void pager_open_source(hypura_pager *pager);
@@ -525,7 +534,7 @@ void          pager_close_pinned(hypura_pager *pager);
 void          pager_keep_chunk(hypura_pager *pager, int tensor, uint32_t chunk, const char *data);
 /* With `resizing` held, in this order. */
 void          pager_shrink_pinned(hypura_pager *pager, uint64_t budget_bytes);
-void          pager_grow_pinned(hypura_pager *pager, unsigned ticket);
+void          pager_grow_pinned(hypura_pager *pager, const pager_growth *growth);
 uint64_t      pager_pinned_bytes(const hypura_pager *pager);
 uint64_t      pager_pinned_most_bytes(const hypura_pager *pager);
 /* 0: nothing of them streams. */

@@ -27,9 +27,8 @@
 #define SHORT_PAUSE_US UINT64_C(10000)
 #define LONG_PAUSE_US  UINT64_C(100000)
 
-/* Growing takes a third of a processor. No less than one more slot, or chunk, of any kind: less would be nothing. */
-#define LEAST_PIECE_BYTES (UINT64_C(8) << 20)
-#define PIECE_PAUSE_US    UINT64_C(4000)
+/* Growing takes a third of a processor. */
+#define PIECE_PAUSE_US UINT64_C(4000)
 
 struct pager_keeper {
     hypura_os_watch *watch;
@@ -40,12 +39,13 @@ struct pager_keeper {
     bool             stop; /* with the pager's lock */
 };
 
-static void take_sample(hypura_pager *pager, pager_keeper *keeper, hypura_knee_sample *sample)
+/* taken_bytes: of what is not held yet. */
+static void take_sample(hypura_pager *pager, pager_keeper *keeper, uint64_t taken_bytes, hypura_knee_sample *sample)
 {
     hypura_os_scarcity now;
     hypura_os_watch_read(keeper->watch, &now);
     pthread_mutex_lock(&pager->lock);
-    const uint64_t held = pager_pool_bytes(pager) + pager_pinned_bytes(pager);
+    const uint64_t held = pager_pool_bytes(pager) + pager_pinned_bytes(pager) + taken_bytes;
     const uint64_t needed = pager->statistics.bytes_needed;
     const uint64_t hit = pager->statistics.bytes_hit;
     pthread_mutex_unlock(&pager->lock);
@@ -80,6 +80,16 @@ static bool wait_for_next(hypura_pager *pager, uint64_t us)
     return !stop;
 }
 
+bool pager_keeper_goes_on(hypura_pager *pager, uint64_t taken_bytes)
+{
+    hypura_knee_sample sample;
+    if (!wait_for_next(pager, PIECE_PAUSE_US)) {
+        return false;
+    }
+    take_sample(pager, pager->keeper, taken_bytes, &sample);
+    return hypura_knee_goes_on(&pager->keeper->knee, &sample);
+}
+
 static void *keeper_main(void *argument)
 {
     hypura_pager      *pager = argument;
@@ -90,7 +100,7 @@ static void *keeper_main(void *argument)
      * late. Where this is not permitted, the knee sees that and leaves more. */
     const bool first = hypura_os_thread_come_first();
     do {
-        take_sample(pager, keeper, &sample);
+        take_sample(pager, keeper, 0, &sample);
         hypura_budget_reason reason;
         const uint64_t       target = hypura_knee_decide(&keeper->knee, &sample, &reason);
         if (target < sample.held_bytes) {
@@ -100,8 +110,9 @@ static void *keeper_main(void *argument)
             goal = target;
         }
         if (goal > sample.held_bytes) {
+            /* No less than one more slot, or chunk, of any kind: less would be nothing. */
             const uint64_t unit = keeper->knee.unit_bytes;
-            const uint64_t piece = sample.held_bytes + (unit > LEAST_PIECE_BYTES ? unit : LEAST_PIECE_BYTES);
+            const uint64_t piece = sample.held_bytes + (unit > PAGER_PIECE_BYTES ? unit : PAGER_PIECE_BYTES);
             if (first) {
                 hypura_os_thread_be_ordinary(); /* taking memory is work, and nobody waits for it */
             }

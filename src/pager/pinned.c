@@ -293,7 +293,7 @@ void pager_shrink_pinned(hypura_pager *pager, uint64_t budget_bytes)
 }
 
 /* After shrink_pinned with the same budget, whose choice is still there. */
-void pager_grow_pinned(hypura_pager *pager, unsigned ticket)
+void pager_grow_pinned(hypura_pager *pager, const pager_growth *growth)
 {
     for (int t = 0; t < pager->plan->n_placements && pager->ring.n_slots > 0; t++) {
         pager_dense *dense = &pager->dense[t];
@@ -302,7 +302,7 @@ void pager_grow_pinned(hypura_pager *pager, unsigned ticket)
         }
         const uint64_t begin = taken_bytes(pager, t, dense->n_wanted);
         const uint64_t end = taken_bytes(pager, t, pager->wanted_chunks[t]);
-        if (!pager_may_grow(pager, ticket) || !pager_take_memory(dense->pinned + begin, end - begin)) {
+        if (!pager_may_grow(pager, growth) || !pager_take_memory(pager, growth, dense->pinned + begin, end - begin)) {
             return;
         }
         pthread_mutex_lock(&pager->lock);

@@ -108,29 +108,38 @@ static void shrink(hypura_pager *pager, pager_pool *pool, uint32_t n_open)
     }
 }
 
-bool pager_may_grow(hypura_pager *pager, unsigned ticket)
+bool pager_may_grow(hypura_pager *pager, const pager_growth *growth)
 {
-    return atomic_load(&pager->n_resizes) == ticket && !stopping(pager);
+    return atomic_load(&pager->n_resizes) == growth->ticket && !stopping(pager);
 }
 
-bool pager_take_memory(char *begin, uint64_t bytes)
+static bool goes_on(hypura_pager *pager, const pager_growth *growth, uint64_t taken_bytes)
 {
-    if (bytes == 0 || (hypura_os_memory_protect(begin, bytes, HYPURA_OS_ACCESS_READ_WRITE) &&
-                       hypura_os_memory_populate(begin, bytes))) {
-        return true;
+    return pager_may_grow(pager, growth) && (!growth->kept || pager_keeper_goes_on(pager, taken_bytes));
+}
+
+bool pager_take_memory(hypura_pager *pager, const pager_growth *growth, char *begin, uint64_t bytes)
+{
+    bool ok = bytes == 0 || hypura_os_memory_protect(begin, bytes, HYPURA_OS_ACCESS_READ_WRITE);
+    for (uint64_t at = 0; ok && at < bytes; at += PAGER_PIECE_BYTES) {
+        const uint64_t left = bytes - at;
+        ok = (at == 0 || goes_on(pager, growth, at)) &&
+             hypura_os_memory_populate(begin + at, left < PAGER_PIECE_BYTES ? left : PAGER_PIECE_BYTES);
     }
-    hypura_os_memory_replace(begin, bytes, PAGER_POOL_MAPPING | HYPURA_OS_MAP_NO_ACCESS);
-    return false;
+    if (!ok) {
+        hypura_os_memory_replace(begin, bytes, PAGER_POOL_MAPPING | HYPURA_OS_MAP_NO_ACCESS);
+    }
+    return ok;
 }
 
-static void grow(hypura_pager *pager, pager_pool *pool, uint32_t n_open, unsigned ticket)
+static void grow(hypura_pager *pager, pager_pool *pool, uint32_t n_open, const pager_growth *growth)
 {
     const uint64_t per_step = STEP_BYTES / pool->stride_bytes;
     const uint32_t step = per_step > 0 ? (uint32_t)per_step : 1;
-    while (pool->n_open < n_open && pager_may_grow(pager, ticket)) {
+    while (pool->n_open < n_open && pager_may_grow(pager, growth)) {
         const uint32_t next = n_open - pool->n_open < step ? n_open : pool->n_open + step;
         const uint64_t begin = open_bytes(pool, pool->n_open);
-        if (!pager_take_memory(pool->memory + begin, open_bytes(pool, next) - begin)) {
+        if (!pager_take_memory(pager, growth, pool->memory + begin, open_bytes(pool, next) - begin)) {
             return;
         }
         pthread_mutex_lock(&pager->lock);
@@ -185,7 +194,7 @@ uint64_t pager_resize(hypura_pager *pager, uint64_t bytes, hypura_budget_reason 
     const uint64_t     pinned_bytes = pinned_part(pager, bytes);
     uint32_t           n_slots[HYPURA_MAX_POOLS];
     hypura_plan_share_slots(plan->pools, plan->n_pools, bytes - (pinned_bytes < bytes ? pinned_bytes : bytes), n_slots);
-    const unsigned ticket = atomic_fetch_add(&pager->n_resizes, 1) + 1;
+    const pager_growth growth = {.ticket = atomic_fetch_add(&pager->n_resizes, 1) + 1, .kept = reason == HYPURA_BUDGET_ROOM};
     pthread_mutex_lock(&pager->resizing);
     const uint64_t held_before = held_bytes(pager);
     /* what shrinks first, so that the sum never passes the larger of the two */
@@ -195,9 +204,9 @@ uint64_t pager_resize(hypura_pager *pager, uint64_t bytes, hypura_budget_reason 
             shrink(pager, &pager->pools[p], n_slots[p]);
         }
     }
-    pager_grow_pinned(pager, ticket);
+    pager_grow_pinned(pager, &growth);
     for (uint32_t p = 0; p < pager->n_pools; p++) {
-        grow(pager, &pager->pools[p], n_slots[p], ticket);
+        grow(pager, &pager->pools[p], n_slots[p], &growth);
     }
     const uint64_t held = held_bytes(pager);
     pthread_mutex_lock(&pager->lock);

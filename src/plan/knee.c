@@ -257,19 +257,43 @@ static uint64_t weigh(hypura_knee *knee, const hypura_knee_sample *sample, figur
     return goal;
 }
 
+/* Of a fall that was just seen: what may be gone at the next sample. */
+static uint64_t gone_next(const hypura_knee *knee, uint64_t fall)
+{
+    return least(2 * fall, first_reserve_now(knee));
+}
+
+static bool is_short(const hypura_knee *knee, const hypura_knee_sample *sample, uint64_t ahead)
+{
+    return sample->held_bytes + reserve_now(knee, sample->now_us) / 2 + ahead > knee->room_bytes;
+}
+
+/* Growing is for calm times. */
+static void wait_for_calm(hypura_knee *knee, uint64_t now_us)
+{
+    knee->calm_since_us = now_us;
+    knee->before_bytes_per_s = 0;
+}
+
+bool hypura_knee_goes_on(hypura_knee *knee, const hypura_knee_sample *sample)
+{
+    const uint64_t ahead = gone_next(knee, follow_room(knee, sample));
+    if (!is_short(knee, sample, ahead)) {
+        return true;
+    }
+    wait_for_calm(knee, sample->now_us);
+    return false;
+}
+
 uint64_t hypura_knee_decide(hypura_knee *knee, const hypura_knee_sample *sample, hypura_budget_reason *reason)
 {
-    const uint64_t fall = follow_room(knee, sample);
-    const uint64_t first_reserve = first_reserve_now(knee);
-    const uint64_t ahead = least(2 * fall, first_reserve); /* what may be gone at the next sample */
-    const uint64_t half = reserve_now(knee, sample->now_us) / 2;
+    const uint64_t ahead = gone_next(knee, follow_room(knee, sample));
     const uint64_t held = sample->held_bytes;
-    if (held + half + ahead > knee->room_bytes && held > knee->least_bytes) {
-        const uint64_t target = clamp(knee, less(knee->room_bytes, first_reserve + ahead));
+    if (is_short(knee, sample, ahead) && held > knee->least_bytes) {
+        const uint64_t target = clamp(knee, less(knee->room_bytes, first_reserve_now(knee) + ahead));
         if (target < held) {
             *reason = HYPURA_BUDGET_SQUEEZE;
-            knee->calm_since_us = sample->now_us;
-            knee->before_bytes_per_s = 0;
+            wait_for_calm(knee, sample->now_us);
             open_window(knee, sample);
             return target;
         }

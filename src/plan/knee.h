@@ -69,6 +69,10 @@ void hypura_knee_begin(hypura_knee *knee, uint64_t least_bytes, uint64_t most_by
  * samples a second are right: what others take is seen by comparing two. */
 uint64_t hypura_knee_decide(hypura_knee *knee, const hypura_knee_sample *sample, hypura_budget_reason *reason);
 
+/* While memory is being taken for what was decided: a sample between two pieces, with those taken so far in held_bytes.
+ * False: others want it, and no more is to be taken. */
+bool hypura_knee_goes_on(hypura_knee *knee, const hypura_knee_sample *sample);
+
 /* Memory that is left to others at first, and when nothing has happened for long. It
  * is more where samples come late: who samples on a busy machine sees a thief late. */
 uint64_t hypura_knee_first_reserve(uint64_t total_bytes);
