@@ -51,10 +51,11 @@ static bool is_list(const json_t *list)
 
 void endpoint_adapters_set(http_exchange *exchange)
 {
-    size_t bytes;
-    const char *body = http_body(exchange, &bytes);
-    json_t *list = json_loadb(body, bytes, JSON_REJECT_DUPLICATES, NULL);
+    json_t *list = http_json_value(exchange);
     server_target target;
+    if (!list) {
+        return;
+    }
     if (!is_list(list)) {
         http_fail(exchange, 400, "a list of the model's adapter and its scale is wanted: [{\"id\": 0, \"scale\": 0.5}]");
     } else if (open_named(exchange, &target)) {

@@ -11,6 +11,8 @@
  */
 #include "server/amend.h"
 #include "server/constraint.h"
+#include "server/form.h"
+#include "server/guard.h"
 #include "server/ollama.h"
 #include "server/overlooked.h"
 #include "server/pictures.h"
@@ -158,15 +160,19 @@ static bool client_gone(void *user)
     return http_gone(((passing *)user)->exchange);
 }
 
-/* The "model" of a JSON body; a copy, "" when it names none. NULL when it was answered. */
+/* The "model" of a JSON body, or of a form; a copy, "" when it names none. NULL when it was answered. */
 static char *named_model(http_exchange *exchange, json_t **body)
 {
     size_t bytes;
     *body = NULL;
-    (void)http_body(exchange, &bytes);
+    const char *form = http_body(exchange, &bytes);
     const char *type = http_header(exchange, "Content-Type");
     const char *asked = http_query(exchange, "model");
-    if (bytes > 0 && !(type && strncmp(type, "multipart/", 10) == 0)) {
+    if (form_is_one(type)) {
+        char *named = form_field(type, form, bytes, "model");
+        return named ? named : strdup(asked ? asked : "");
+    }
+    if (bytes > 0) {
         *body = http_json(exchange);
         if (!*body) {
             return NULL;
@@ -272,7 +278,9 @@ static bool put_pictures(http_exchange *exchange, const hypura_model_entry *entr
         http_fail(exchange, 400, "%s takes no images: it has no projector", entry->name);
         return false;
     }
-    if (entry->projector_path && pictures_fetch(*told ? *told : body, target_client_gone, exchange, &made, &error) != HYPURA_OK) {
+    const bool outside = !guard_is_loopback(http_server(exchange)->options.host);
+    if (entry->projector_path &&
+        pictures_fetch(*told ? *told : body, outside, target_client_gone, exchange, &made, &error) != HYPURA_OK) {
         http_fail_error(exchange, &error);
         return false;
     }

@@ -16,6 +16,7 @@
 #include <ctype.h>
 #include <curl/curl.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,6 +37,8 @@ struct hypura_fetch {
     void *user;
     char *token;
     uint64_t pause_us;
+    bool (*allows)(const struct sockaddr *address); /* NULL: all */
+    bool refused;                                   /* an address, in this request */
     char why[CURL_ERROR_SIZE];
 };
 
@@ -96,7 +99,27 @@ void hypura_fetch_close(hypura_fetch *fetch)
     }
 }
 
+void hypura_fetch_keep_to(hypura_fetch *fetch, bool (*allows)(const struct sockaddr *address))
+{
+    fetch->allows = allows;
+}
+
 /* ---- callbacks --------------------------------------------------------------- */
+
+static curl_socket_t on_connect(void *user, curlsocktype purpose, struct curl_sockaddr *to)
+{
+    hypura_fetch *fetch = user;
+    (void)purpose;
+    if (!fetch->allows(&to->addr)) {
+        fetch->refused = true;
+        return CURL_SOCKET_BAD;
+    }
+    const int fd = socket(to->family, to->socktype, to->protocol);
+    if (fd >= 0) {
+        (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+    }
+    return fd >= 0 ? fd : CURL_SOCKET_BAD;
+}
 
 /* Link: <https://.../tree/main?cursor=...>; rel="next" */
 static void see_link(arrival *a, const char *value, size_t n)
@@ -228,6 +251,7 @@ static CURLcode perform(hypura_fetch *fetch, const char *url, struct curl_slist 
     CURL *c = fetch->curl;
     curl_easy_reset(c);
     fetch->why[0] = '\0';
+    fetch->refused = false;
     (void)curl_easy_setopt(c, CURLOPT_ERRORBUFFER, fetch->why);
     (void)curl_easy_setopt(c, CURLOPT_URL, url);
 #if LIBCURL_VERSION_NUM >= 0x075500
@@ -248,6 +272,10 @@ static CURLcode perform(hypura_fetch *fetch, const char *url, struct curl_slist 
     char agent[64];
     (void)snprintf(agent, sizeof agent, "hypura/%s", hypura_version());
     (void)curl_easy_setopt(c, CURLOPT_USERAGENT, agent);
+    if (fetch->allows != NULL) {
+        (void)curl_easy_setopt(c, CURLOPT_OPENSOCKETFUNCTION, on_connect);
+        (void)curl_easy_setopt(c, CURLOPT_OPENSOCKETDATA, fetch);
+    }
     if (fetch->token != NULL) {
         (void)curl_easy_setopt(c, CURLOPT_HTTPAUTH, (long)CURLAUTH_BEARER);
         (void)curl_easy_setopt(c, CURLOPT_XOAUTH2_BEARER, fetch->token);
@@ -298,6 +326,8 @@ hypura_status hypura_fetch_text(hypura_fetch *fetch, const char *url, const char
     hypura_status result = HYPURA_OK;
     if (code == CURLE_ABORTED_BY_CALLBACK) {
         result = fail_cancelled(error);
+    } else if (code != CURLE_OK && fetch->refused) {
+        result = hypura_fail(error, HYPURA_ERR_USAGE, "%s: is no address of the open network", url);
     } else if (a.too_much) {
         result = hypura_fail(error, HYPURA_ERR_FORMAT, "%s: answers with more than %zu bytes", url, most);
     } else if (code != CURLE_OK) {

@@ -10,6 +10,8 @@
 #include "hypura.h"
 #include "server/digest.h"
 
+#include <sys/socket.h>
+
 typedef struct hypura_fetch hypura_fetch;
 
 /* False: stop what is under way with HYPURA_ERR_CANCELLED. */
@@ -21,6 +23,8 @@ typedef bool (*hypura_fetch_go_on_fn)(void *user, uint64_t done_bytes);
 hypura_status hypura_fetch_open(const char *token, uint64_t pause_us, hypura_fetch_go_on_fn go_on, void *user,
                                 hypura_fetch **fetch, hypura_error *error);
 void          hypura_fetch_close(hypura_fetch *fetch);
+/* From here on connects to addresses alone that this allows, whatever a name or a redirect leads to. */
+void          hypura_fetch_keep_to(hypura_fetch *fetch, bool (*allows)(const struct sockaddr *address));
 
 /* Gets at most `most` bytes as text with an end, to be freed. next, if not NULL, is
  * freed and set to the address of the list's next page, or NULL. */

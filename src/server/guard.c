@@ -134,6 +134,14 @@ bool guard_origin_allowed(const char *origin, const char *const *allowed)
     return false;
 }
 
+bool guard_origin_is_own(const char *origin, const char *host, bool has_key)
+{
+    char name[MAX_NAME];
+    const char *mark = origin ? strstr(origin, "://") : NULL;
+    return mark && host && strncasecmp(origin, "http", 4) == 0 && strcasecmp(mark + 3, host) == 0 &&
+           take_name(host, name) && (has_key || is_address(name));
+}
+
 static bool equal_in_constant_time(const char *given, const char *key)
 {
     const size_t n = strlen(key);
@@ -152,6 +160,34 @@ bool guard_key_matches(const char *authorization, const char *x_api_key, const c
         return equal_in_constant_time(authorization + sizeof(bearer) - 1, key);
     }
     return x_api_key && equal_in_constant_time(x_api_key, key);
+}
+
+static bool is_outside_v4(const unsigned char *a)
+{
+    const bool special = a[0] == 0 || a[0] == 10 || a[0] == 127 || (a[0] == 100 && (a[1] & 0xc0) == 64) ||
+                         (a[0] == 169 && a[1] == 254) || (a[0] == 172 && (a[1] & 0xf0) == 16) ||
+                         (a[0] == 192 && (a[1] == 168 || (a[1] == 0 && a[2] == 0))) || (a[0] == 198 && (a[1] & 0xfe) == 18) ||
+                         a[0] >= 224;
+    return !special;
+}
+
+static bool is_outside_v6(const unsigned char *a)
+{
+    static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    static const unsigned char translated[12] = {0, 0x64, 0xff, 0x9b};
+    if (memcmp(a, mapped, sizeof mapped) == 0 || memcmp(a, translated, sizeof translated) == 0) {
+        return is_outside_v4(a + 12);
+    }
+    return a[0] == 0x20 && a[1] == 0x02 ? is_outside_v4(a + 2) : (a[0] & 0xe0) == 0x20; /* 6to4; what is given out of all */
+}
+
+bool guard_is_outside(const struct sockaddr *address)
+{
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)(const void *)address;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(const void *)address;
+    return address->sa_family == AF_INET    ? is_outside_v4((const unsigned char *)&v4->sin_addr)
+           : address->sa_family == AF_INET6 ? is_outside_v6((const unsigned char *)&v6->sin6_addr)
+                                            : false;
 }
 
 bool guard_is_loopback(const char *hosts)

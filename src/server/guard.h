@@ -4,12 +4,13 @@
  * A web page anywhere can make a browser send requests to this machine. Two checks keep
  * such pages out: the Host header has to name this machine as its user would (a page that
  * rebinds its own name to 127.0.0.1 sends its own name), and a request with an Origin
- * header has to come from an allowed origin.
+ * header has to come from an allowed origin, or from the server's own page.
  */
 #ifndef HYPURA_SERVER_GUARD_H
 #define HYPURA_SERVER_GUARD_H
 
 #include <stdbool.h>
+#include <sys/socket.h>
 
 /* host is a Host header, "name:port"; NULL (HTTP/1.0) is allowed. Names of this machine are localhost, names that end
  * in .localhost, what containers call it, and every address written as numbers. listen_hosts is what the server was told to listen on, by comma:
@@ -22,9 +23,16 @@ bool guard_host_allowed(const char *host, const char *listen_hosts, bool open);
  * the web has such an origin), and the origins listed, where "*" is any. allowed ends with NULL. */
 bool guard_origin_allowed(const char *origin, const char *const *allowed);
 
+/* Whether that page is the server's own, as a browser of another machine sees it: its origin is what it asks for. A name
+ * may be one that its owner lets mean this machine, so without a key only an address written as numbers counts. */
+bool guard_origin_is_own(const char *origin, const char *host, bool has_key);
+
 /* Whether the header "Authorization: Bearer KEY" or "x-api-key: KEY" carries the key; in a time that does not depend on
  * where they differ. */
 bool guard_key_matches(const char *authorization, const char *x_api_key, const char *key);
+
+/* Whether an address is one of the open network: none of this machine, of its neighbours, or of private networks. */
+bool guard_is_outside(const struct sockaddr *address);
 
 /* Whether addresses to listen on, by comma, can be reached from this machine alone, each of them. */
 bool guard_is_loopback(const char *hosts);

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/thread.h"
+#include "server/json_weight.h"
 #include "server/log.h"
 
 #include <errno.h>
@@ -17,6 +18,10 @@
 
 /* What the connection has not taken yet; a handler that is further ahead waits. */
 #define OUT_LIMIT_BYTES (256 * 1024)
+
+/* Of what requests say, as values: one may take twice the largest body, or this; all at the same time four times that. */
+#define LEAST_JSON_BYTES (UINT64_C(32) << 20)
+#define MAX_JSONS        4
 
 /* ---- the request ------------------------------------------------------------- */
 
@@ -129,18 +134,48 @@ http_part http_read(http_exchange *exchange, hypura_buffer *piece)
     return part;
 }
 
-json_t *http_json(http_exchange *exchange)
+/* A few bytes may be many values. False when it was answered. */
+static bool has_room(http_exchange *exchange, const char *body, size_t bytes)
+{
+    http_daemon *daemon = exchange->daemon;
+    const uint64_t weight = json_weight(body, bytes);
+    const uint64_t twice = 2 * (uint64_t)daemon->options.max_body_bytes;
+    const uint64_t limit = twice > LEAST_JSON_BYTES ? twice : LEAST_JSON_BYTES;
+    if (weight > limit) {
+        http_fail(exchange, 413, "the request has too many values in it: they would take %llu bytes of memory, %llu may be taken",
+                  (unsigned long long)weight, (unsigned long long)limit);
+        return false;
+    }
+    exchange->n_json_bytes += weight;
+    if (atomic_fetch_add(&daemon->n_json_bytes, weight) + weight > limit * MAX_JSONS) {
+        http_fail(exchange, 429, "too much is sent at the same time: try again in a moment");
+        return false;
+    }
+    return true;
+}
+
+json_t *http_json_value(http_exchange *exchange)
 {
     json_error_t reason;
     size_t bytes;
     const char *body = http_body(exchange, &bytes);
+    if (!has_room(exchange, body, bytes)) {
+        return NULL;
+    }
     json_t *value = json_loadb(body, bytes, JSON_REJECT_DUPLICATES, &reason);
     if (!value && json_error_code(&reason) == json_error_null_character) {
         http_fail(exchange, 400, "the request has a zero character (\\u0000) in it, which is not served (byte %d)",
                   reason.position);
     } else if (!value) {
         http_fail(exchange, 400, "the request body is no JSON: %s (byte %d)", reason.text, reason.position);
-    } else if (!json_is_object(value)) {
+    }
+    return value;
+}
+
+json_t *http_json(http_exchange *exchange)
+{
+    json_t *value = http_json_value(exchange);
+    if (value && !json_is_object(value)) {
         json_decref(value);
         value = NULL;
         http_fail(exchange, 400, "the request body is no JSON object");

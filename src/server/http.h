@@ -50,6 +50,8 @@ const char *http_header(const http_exchange *exchange, const char *name);
 const char *http_body(const http_exchange *exchange, size_t *bytes);
 /* The body as a JSON object; answers 400 and returns NULL when it is none. Release with json_decref. */
 json_t *http_json(http_exchange *exchange);
+/* The same of any JSON. */
+json_t *http_json_value(http_exchange *exchange);
 /* The next bytes of the body, for handlers of uploads. Blocks until there are some; what piece held before is gone. */
 typedef enum http_part {
     HTTP_PART_BYTES = 0,

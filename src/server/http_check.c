@@ -21,13 +21,14 @@ bool http_check_head(http_exchange *exchange)
 {
     const hypura_server_options *options = &http_server(exchange)->options;
     const char *origin = http_header(exchange, "Origin");
+    const char *host = http_header(exchange, "Host");
     bool known_path;
     exchange->route = route_find(exchange->method, exchange->path, &known_path);
-    if (!guard_host_allowed(http_header(exchange, "Host"), options->host, !guard_is_loopback(options->host))) {
+    if (!guard_host_allowed(host, options->host, !guard_is_loopback(options->host))) {
         http_fail(exchange, 403, "the Host header names another machine (a page that pretends to be this one?)");
         return false;
     }
-    if (!guard_origin_allowed(origin, options->origins)) {
+    if (!guard_origin_allowed(origin, options->origins) && !guard_origin_is_own(origin, host, options->api_key != NULL)) {
         http_fail(exchange, 403, "pages of %.200s may not use this server (--origins allows some)", origin);
         return false;
     }

@@ -55,6 +55,7 @@ struct http_exchange {
     bool no_room;          /* for the body, beside those of others */
     bool body_ended;       /* of an upload */
     uint64_t n_body_bytes; /* that have come and were taken */
+    uint64_t n_json_bytes; /* that its values take */
     char *allowed_origin;  /* for the answer; NULL: no web page's request */
 
     pthread_mutex_t lock;
@@ -94,6 +95,7 @@ struct http_daemon {
     http_links *links;
     atomic_bool draining;
     _Atomic uint64_t n_body_bytes; /* of all requests that are not answered */
+    _Atomic uint64_t n_json_bytes; /* the same */
 
     pthread_mutex_t lock; /* of the list and the counts */
     pthread_cond_t changed;

@@ -90,6 +90,7 @@ static void exchange_free(http_exchange *exchange)
     if (!is_upload(exchange)) {
         atomic_fetch_sub(&daemon->n_body_bytes, exchange->n_body_bytes);
     }
+    atomic_fetch_sub(&daemon->n_json_bytes, exchange->n_json_bytes);
     pthread_mutex_lock(&daemon->lock);
     hypura_list_remove(&daemon->exchanges, &exchange->link);
     pthread_cond_broadcast(&daemon->changed);

@@ -9,6 +9,7 @@
 
 #include "base/status.h"
 #include "server/fetch.h"
+#include "server/guard.h"
 
 #include <openssl/evp.h>
 #include <stdint.h>
@@ -23,6 +24,7 @@ typedef struct fetching {
     hypura_fetch *fetch; /* NULL: none was needed yet */
     int n;
     size_t bytes; /* so far */
+    bool outside;
     bool (*gone)(void *user);
     void *user;
     hypura_error *error;
@@ -68,6 +70,7 @@ static hypura_status fetch_one(fetching *f, const char *address, char **base64)
     }
     hypura_status status = f->fetch ? HYPURA_OK : hypura_fetch_open(NULL, 0, go_on, f, &f->fetch, &why);
     if (status == HYPURA_OK) {
+        hypura_fetch_keep_to(f->fetch, f->outside ? guard_is_outside : NULL);
         status = hypura_fetch_text(f->fetch, address, "image/*", MOST_BYTES - f->bytes, &bytes, &n, NULL, &why);
     }
     if (status == HYPURA_ERR_CANCELLED || status == HYPURA_ERR_MEMORY) {
@@ -200,11 +203,11 @@ bool pictures_are_shown(const json_t *body)
     return shows(json_object_get(body, "messages")) || shows(json_object_get(body, "input"));
 }
 
-hypura_status pictures_fetch(const json_t *body, bool (*gone)(void *user), void *user, json_t **made,
+hypura_status pictures_fetch(const json_t *body, bool outside, bool (*gone)(void *user), void *user, json_t **made,
                              hypura_error *error)
 {
     static const char *const keys[] = {"messages", "input"};
-    fetching f = {.gone = gone, .user = user, .error = error};
+    fetching f = {.outside = outside, .gone = gone, .user = user, .error = error};
     hypura_status status = HYPURA_OK;
     *made = NULL;
     for (size_t i = 0; i < sizeof keys / sizeof *keys && status == HYPURA_OK; i++) {

@@ -17,9 +17,10 @@ json_t *pictures_address(const char *base64);
 /* Whether messages of these APIs show pictures or sound. */
 bool pictures_are_shown(const json_t *body);
 
-/* *made: the body with them in it, a new reference; NULL: it names none. gone: ends it with HYPURA_ERR_CANCELLED. What
- * cannot be fetched is HYPURA_ERR_USAGE. */
-hypura_status pictures_fetch(const json_t *body, bool (*gone)(void *user), void *user, json_t **made,
+/* *made: the body with them in it, a new reference; NULL: it names none. outside: from the open network alone, as who asks
+ * may be of another machine, and is not to reach with us what he could not without. gone: ends it with
+ * HYPURA_ERR_CANCELLED. What cannot be fetched is HYPURA_ERR_USAGE. */
+hypura_status pictures_fetch(const json_t *body, bool outside, bool (*gone)(void *user), void *user, json_t **made,
                              hypura_error *error);
 
 #endif

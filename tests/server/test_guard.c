@@ -1,5 +1,6 @@
 /* Which Host and Origin headers are let in, and keys. */
 #include "server/guard.h"
+#include "server/http_address.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -66,6 +67,50 @@ static void origins_are_this_machine_and_those_listed(void **state)
     }
 }
 
+static void the_servers_own_page_is_told_by_what_it_asks_for(void **state)
+{
+    (void)state;
+    assert_true(guard_origin_is_own("http://192.168.1.5:8080", "192.168.1.5:8080", false));
+    assert_true(guard_origin_is_own("http://[fd00::5]:8080", "[fd00::5]:8080", false));
+    assert_true(guard_origin_is_own("https://Box.lan", "box.lan", true));
+    assert_false(guard_origin_is_own("https://box.lan", "box.lan", false)); /* whoever owns the name may let it mean this machine */
+    assert_false(guard_origin_is_own("http://192.168.1.5:8081", "192.168.1.5:8080", true));
+    assert_false(guard_origin_is_own("http://evil.com", "192.168.1.5:8080", true));
+    assert_false(guard_origin_is_own("http://evil.com", NULL, true));
+    assert_false(guard_origin_is_own("file://box", "box", true));
+    assert_false(guard_origin_is_own("null", "null", true));
+    assert_false(guard_origin_is_own(NULL, "box", true));
+}
+
+static bool is_outside(const char *host)
+{
+    struct sockaddr_storage address;
+    bool v6;
+    assert_true(http_address_read(host, 80, &address, &v6));
+    return guard_is_outside((const struct sockaddr *)&address);
+}
+
+static void addresses_of_the_open_network_are_told(void **state)
+{
+    (void)state;
+    static const char *const outside[] = {"1.1.1.1", "172.15.0.1", "172.32.0.1", "100.63.0.1", "192.0.2.1", "223.255.255.255",
+                                          "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101", "2002:101:101::1"};
+    static const char *const inside[] = {"127.0.0.1", "127.9.9.9", "0.0.0.0", "10.1.2.3", "172.16.0.1", "172.31.255.255",
+                                         "192.168.1.5", "169.254.169.254", "100.64.0.1", "224.0.0.1", "255.255.255.255",
+                                         "::1", "::", "fe80::1", "fc00::1", "fd00::5", "ff02::1", "::ffff:127.0.0.1",
+                                         "::ffff:192.168.1.5", "64:ff9b::7f00:1", "2002:7f00:1::1", "::127.0.0.1"};
+    for (size_t i = 0; i < sizeof outside / sizeof *outside; i++) {
+        if (!is_outside(outside[i])) {
+            fail_msg("%s is outside", outside[i]);
+        }
+    }
+    for (size_t i = 0; i < sizeof inside / sizeof *inside; i++) {
+        if (is_outside(inside[i])) {
+            fail_msg("%s is not outside", inside[i]);
+        }
+    }
+}
+
 static void keys_match_whole(void **state)
 {
     (void)state;
@@ -114,6 +159,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(hosts_of_this_machine_are_let_in),
         cmocka_unit_test(origins_are_this_machine_and_those_listed),
+        cmocka_unit_test(the_servers_own_page_is_told_by_what_it_asks_for),
+        cmocka_unit_test(addresses_of_the_open_network_are_told),
         cmocka_unit_test(keys_match_whole),
         cmocka_unit_test(loopback_is_told_from_the_rest),
         cmocka_unit_test(hosts_are_taken_one_by_one),
