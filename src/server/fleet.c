@@ -47,12 +47,16 @@ void fleet_end_member(server_fleet *fleet, fleet_member *member)
     remove_member(fleet, member);
 }
 
+/* NULL: there is none. */
+static bool same_path(const char *one, const char *other)
+{
+    return one && other ? strcmp(one, other) == 0 : one == other;
+}
+
 /* Models of one file may differ in their adapters. */
 static bool same_model(const fleet_member *member, const hypura_model_entry *entry)
 {
-    const char *one = member->entry->adapter_path;
-    const char *other = entry->adapter_path;
-    return strcmp(member->entry->path, entry->path) == 0 && (one && other ? strcmp(one, other) == 0 : one == other);
+    return same_path(member->entry->path, entry->path) && same_path(member->entry->adapter_path, entry->adapter_path);
 }
 
 /* Seen by its engine a moment before on_end comes here. */
@@ -279,6 +283,20 @@ static bool accepts(uint32_t runs, uint32_t wished)
     return wished == 0 || wished == runs;
 }
 
+/* What an engine is started with, of a model that was made anew under its name: the file may be the same one. */
+static bool same_settings(const hypura_model_entry *one, const hypura_model_entry *other)
+{
+    static const char *const keys[] = {"parameters", "template", "draft"};
+    bool same = one->modified_ns == other->modified_ns && one->adapter_id == other->adapter_id &&
+                same_path(one->projector_path, other->projector_path);
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const json_t *own = json_object_get(one->settings, keys[i]);
+        const json_t *its = json_object_get(other->settings, keys[i]);
+        same = same && (own && its ? json_equal(own, its) : own == its);
+    }
+    return same;
+}
+
 static bool fits(const fleet_member *member, const fleet_wish *wish)
 {
     const fleet_settings *runs = &member->settings;
@@ -286,7 +304,7 @@ static bool fits(const fleet_member *member, const fleet_wish *wish)
     return !member->retiring && accepts(runs->n_context, wished->n_context) &&
            accepts(runs->n_batch, wished->n_batch) && accepts(runs->n_threads, wished->n_threads) &&
            (!wished->embeddings || runs->embeddings) && (!wished->reranking || runs->reranking) &&
-           member->entry->modified_ns == wish->entry->modified_ns && member->entry->adapter_id == wish->entry->adapter_id;
+           same_settings(member->entry, wish->entry);
 }
 
 /* What is wished for, and what runs where nothing is. */
@@ -334,7 +352,7 @@ static bool try_acquire(server_fleet *fleet, const fleet_wish *wish, bool (*canc
         }
     } else if (!member) {
         member = add_member(fleet, wish);
-    } else if (member->state != MEMBER_READY) {
+    } else if (member->state != MEMBER_READY || fleet_somebody_waits(fleet)) {
         return false;
     } else {
         member->n_users++;

@@ -13,7 +13,8 @@
  *  2. A member that is in use is neither ended nor started anew.
  *  3. A member whose process died is never handed out again; the next acquire starts another.
  *  4. Settings of loading (context, threads, batch, what it answers with) that differ from what runs wait until it is idle, and
- *     others behind them. What a request does not ask for stays as it runs.
+ *     others behind them. What a request does not ask for stays as it runs; what the model was made with does not.
+ *  5. A model that waits for memory gets it, however busy the others are: after a time they take no new requests.
  */
 #ifndef HYPURA_SERVER_FLEET_H
 #define HYPURA_SERVER_FLEET_H

@@ -12,6 +12,8 @@
 
 /* Waits look at the world again after this long: cancelled requests tell nobody. */
 #define FLEET_WAIT_US (UINT64_C(500) * 1000)
+/* A model that has waited for memory this long has the next turn: others take no new requests until it is loaded. */
+#define FLEET_PATIENCE_US (UINT64_C(5000) * 1000)
 
 typedef enum member_state {
     MEMBER_LOADING = 0,
@@ -36,6 +38,7 @@ struct fleet_member {
     uint64_t wanted_bytes; /* with all of its weights held */
     uint64_t used_us;      /* when it was last given back */
     uint64_t expires_us;   /* UINT64_MAX: never */
+    uint64_t waits_us;     /* since when it waits for others' memory; 0: it does not */
 };
 
 struct server_fleet {
@@ -71,6 +74,8 @@ uint64_t fleet_taken_bytes(const server_engine *engine, uint64_t granted);
  * meanwhile. HYPURA_ERR_BUDGET when it can never fit. */
 hypura_status fleet_make_room(server_fleet *fleet, fleet_member *self, const engine_estimate *estimate,
                               bool (*cancelled)(void *user), void *user, hypura_error *error);
+/* Whether a model has waited for memory so long that those that hold it are to come to their end. */
+bool fleet_somebody_waits(const server_fleet *fleet);
 /* A model that can never fit, as Ollama words it; reason: what it needs, and what to try. */
 hypura_status fleet_fail_too_large(const server_fleet *fleet, const fleet_member *member, const char *reason,
                                    hypura_error *error);

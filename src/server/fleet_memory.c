@@ -7,6 +7,7 @@
  */
 #include "server/fleet_internal.h"
 
+#include "base/clock.h"
 #include "base/size.h"
 #include "base/status.h"
 #include "base/thread.h"
@@ -112,8 +113,8 @@ hypura_status fleet_fail_too_large(const server_fleet *fleet, const fleet_member
                        (unsigned long long)fleet->memory_bytes, reason);
 }
 
-hypura_status fleet_make_room(server_fleet *fleet, fleet_member *self, const engine_estimate *estimate,
-                              bool (*cancelled)(void *user), void *user, hypura_error *error)
+static hypura_status take_room(server_fleet *fleet, fleet_member *self, const engine_estimate *estimate,
+                               bool (*cancelled)(void *user), void *user, hypura_error *error)
 {
     for (;;) {
         const uint64_t free = fleet_free_bytes(fleet);
@@ -141,6 +142,7 @@ hypura_status fleet_make_room(server_fleet *fleet, fleet_member *self, const eng
                            (unsigned long long)estimate->floor_bytes);
             return fleet_fail_too_large(fleet, self, reason, error);
         }
+        self->waits_us = self->waits_us > 0 ? self->waits_us : hypura_clock_us();
         (void)hypura_cond_wait(&fleet->changed, &fleet->lock, FLEET_WAIT_US);
         pthread_mutex_unlock(&fleet->lock);
         const bool given_up = cancelled(user);
@@ -149,6 +151,25 @@ hypura_status fleet_make_room(server_fleet *fleet, fleet_member *self, const eng
             return hypura_fail(error, HYPURA_ERR_CANCELLED, "%s: loading was given up", self->entry->name);
         }
     }
+}
+
+hypura_status fleet_make_room(server_fleet *fleet, fleet_member *self, const engine_estimate *estimate,
+                              bool (*cancelled)(void *user), void *user, hypura_error *error)
+{
+    const hypura_status status = take_room(fleet, self, estimate, cancelled, user, error);
+    self->waits_us = 0;
+    return status;
+}
+
+bool fleet_somebody_waits(const server_fleet *fleet)
+{
+    const uint64_t now_us = hypura_clock_us();
+    for (const fleet_member *member = fleet->members; member; member = member->next) {
+        if (member->waits_us > 0 && now_us - member->waits_us >= FLEET_PATIENCE_US) {
+            return true;
+        }
+    }
+    return false;
 }
 
 uint64_t fleet_taken_bytes(const server_engine *engine, uint64_t granted)
