@@ -23,6 +23,8 @@
 #define MAX_STATES    256 /* of one model that are looked at */
 #define MAX_SLOTS     64
 #define REST_US       (UINT64_C(1000) * 1000)
+#define ASK_US        (UINT64_C(3000) * 1000)  /* the engine answers in that time, or hangs: nobody is to wait for it then */
+#define STATE_US      (UINT64_C(30000) * 1000) /* that a state may be under way to the disk, or from there */
 #define N_SEEN        64
 #define TEMPORARY     "saving.tmp"
 
@@ -192,6 +194,32 @@ bool prefix_folder(const char *root, const hypura_model_entry *entry, char *path
     return n > 0 && (size_t)n < capacity && make_folder(path);
 }
 
+/* ---- asking the engine ------------------------------------------------------------------ */
+
+typedef struct asking {
+    uint64_t begin_us;
+    uint64_t most_us;
+} asking;
+
+static bool is_late(void *user)
+{
+    const asking *a = user;
+    return hypura_clock_us() - a->begin_us > a->most_us;
+}
+
+/* The answer where it is one of 200, a new reference; NULL: there is none. */
+static json_t *ask(const prefix_session *session, const char *method, const char *path, const json_t *body, uint64_t most_us)
+{
+    asking a = {.begin_us = hypura_clock_us(), .most_us = most_us};
+    int code = 0;
+    json_t *answer = NULL;
+    if (upstream_json(session->socket, method, path, body, is_late, &a, &code, &answer, NULL) == HYPURA_OK && code == 200) {
+        return answer;
+    }
+    json_decref(answer);
+    return NULL;
+}
+
 /* ---- saving -------------------------------------------------------------------------- */
 
 static size_t common_length(const int32_t *a, size_t n_a, const int32_t *b, size_t n_b)
@@ -233,13 +261,10 @@ static bool save_slot(prefix_session *session, int slot)
 {
     char path[64];
     char temporary[PATH_CAPACITY];
-    int code = 0;
-    json_t *answer = NULL;
     json_t *body = json_pack("{s:s}", "filename", TEMPORARY);
-    hypura_error error = {0};
     snprintf(path, sizeof path, "/slots/%d?action=save", slot);
-    const hypura_status status = upstream_json(session->socket, "POST", path, body, NULL, NULL, &code, &answer, &error);
-    const bool saved = status == HYPURA_OK && code == 200;
+    json_t *answer = ask(session, "POST", path, body, STATE_US);
+    const bool saved = answer != NULL;
     json_decref(body);
     json_decref(answer);
     if (!join(temporary, session->folder, TEMPORARY)) {
@@ -258,14 +283,10 @@ static bool save_slot(prefix_session *session, int slot)
 /* By one thread at a time. */
 static void save_changed(prefix_session *session)
 {
-    int code = 0;
-    json_t *slots = NULL;
+    json_t *slots = ask(session, "GET", "/slots", NULL, ASK_US);
     size_t i;
     const json_t *slot;
     bool any = false;
-    if (upstream_json(session->socket, "GET", "/slots", NULL, NULL, NULL, &code, &slots, NULL) != HYPURA_OK) {
-        return;
-    }
     json_array_foreach(slots, i, slot)
     {
         const json_t *task = json_object_get(slot, "id_task");
@@ -344,15 +365,9 @@ static bool is_new(prefix_session *session, const json_t *messages, const char *
     return true;
 }
 
-static json_t *ask(const prefix_session *session, const char *path, const json_t *body, const char *wanted)
+static json_t *ask_for(const prefix_session *session, const char *path, const json_t *body, const char *wanted)
 {
-    int code = 0;
-    json_t *answer = NULL;
-    if (upstream_json(session->socket, "POST", path, body, NULL, NULL, &code, &answer, NULL) != HYPURA_OK ||
-        code != 200) {
-        json_decref(answer);
-        return NULL;
-    }
+    json_t *answer = ask(session, "POST", path, body, ASK_US);
     json_t *value = json_incref(json_object_get(answer, wanted));
     json_decref(answer);
     return value;
@@ -361,10 +376,10 @@ static json_t *ask(const prefix_session *session, const char *path, const json_t
 /* The tokens of a request as the server will see them; an array, or NULL. */
 static json_t *tokens_of(const prefix_session *session, const json_t *body, const char *prompt)
 {
-    json_t *text = prompt ? json_string(prompt) : ask(session, "/apply-template", body, "prompt");
+    json_t *text = prompt ? json_string(prompt) : ask_for(session, "/apply-template", body, "prompt");
     json_t *question =
         text ? json_pack("{s:o, s:b, s:b}", "content", text, "add_special", 1, "parse_special", 1) : NULL;
-    json_t *tokens = question ? ask(session, "/tokenize", question, "tokens") : NULL;
+    json_t *tokens = question ? ask_for(session, "/tokenize", question, "tokens") : NULL;
     json_decref(question);
     return tokens;
 }
@@ -397,15 +412,11 @@ static state *choose(prefix_session *session, const json_t *tokens)
 /* A slot at rest: one that was not used yet, else the one that holds least. -1 when all work. */
 static int free_slot(const prefix_session *session)
 {
-    int code = 0;
-    json_t *slots = NULL;
+    json_t *slots = ask(session, "GET", "/slots", NULL, ASK_US);
     size_t i;
     const json_t *slot;
     int found = -1;
     json_int_t least = INT64_MAX;
-    if (upstream_json(session->socket, "GET", "/slots", NULL, NULL, NULL, &code, &slots, NULL) != HYPURA_OK) {
-        return -1;
-    }
     json_array_foreach(slots, i, slot)
     {
         const json_int_t n = json_integer_value(json_object_get(slot, "n_prompt_tokens"));
@@ -421,20 +432,15 @@ static int free_slot(const prefix_session *session)
 static void restore(prefix_session *session, const char *name)
 {
     char path[64];
-    int code = 0;
-    json_t *answer = NULL;
     const uint64_t begin_us = hypura_clock_us();
     const int slot = free_slot(session);
     json_t *body = json_pack("{s:s}", "filename", name);
     snprintf(path, sizeof path, "/slots/%d?action=restore", slot);
-    const bool restored =
-        slot >= 0 &&
-        upstream_json(session->socket, "POST", path, body, NULL, NULL, &code, &answer, NULL) == HYPURA_OK &&
-        code == 200;
+    json_t *answer = slot >= 0 ? ask(session, "POST", path, body, STATE_US) : NULL;
+    server_log(LOG_DEBUG, "conversation %s: %s after %.1f ms", name, answer ? "restored" : "not restored",
+               (double)(hypura_clock_us() - begin_us) / 1e3);
     json_decref(body);
     json_decref(answer);
-    server_log(LOG_DEBUG, "conversation %s: %s after %.1f ms", name, restored ? "restored" : "not restored",
-               (double)(hypura_clock_us() - begin_us) / 1e3);
 }
 
 static bool has_path(const char *path)

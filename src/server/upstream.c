@@ -4,6 +4,7 @@
 #include "server/upstream.h"
 
 #include "base/buffer.h"
+#include "base/clock.h"
 #include "base/status.h"
 
 #include <curl/curl.h>
@@ -11,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define HEALTH_US (UINT64_C(2000) * 1000) /* an engine that has not said in that time how it is hangs */
 
 static pthread_key_t handle_key;
 
@@ -199,11 +202,17 @@ hypura_status upstream_json(const char *socket, const char *method, const char *
     return status;
 }
 
+static bool is_late(void *user)
+{
+    return hypura_clock_us() - *(const uint64_t *)user > HEALTH_US;
+}
+
 bool upstream_healthy(const char *socket)
 {
     int code = 0;
     json_t *answer = NULL;
-    const hypura_status status = upstream_json(socket, "GET", "/health", NULL, NULL, NULL, &code, &answer, NULL);
+    uint64_t begin_us = hypura_clock_us();
+    const hypura_status status = upstream_json(socket, "GET", "/health", NULL, is_late, &begin_us, &code, &answer, NULL);
     json_decref(answer);
     return status == HYPURA_OK && code == 200;
 }

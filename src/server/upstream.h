@@ -37,7 +37,7 @@ hypura_status upstream_run(const upstream_call *call, hypura_error *error);
 hypura_status upstream_json(const char *socket, const char *method, const char *path, const json_t *body,
                             bool (*gone)(void *user), void *user, int *code, json_t **answer, hypura_error *error);
 
-/* Whether the engine answers requests: its model is loaded. */
+/* Whether the engine answers requests, now: its model is loaded. */
 bool upstream_healthy(const char *socket);
 
 #endif
