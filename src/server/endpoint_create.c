@@ -153,6 +153,10 @@ static void create(http_exchange *exchange, const json_t *body, const char *name
     if (!adapter_of(exchange, body, &options.adapter)) {
         return;
     }
+    if (from && from[0] != '\0' && json_object_size(files) > 0) {
+        http_fail(exchange, 400, "a model is made either from another or of files: from and files are both given");
+        return;
+    }
     if (is_path) {
         options.path = from;
     } else if (from && from[0] != '\0') {

@@ -5,6 +5,7 @@
 #include "server/routes.h"
 #include "server/server.h"
 #include "server/target.h"
+#include "server/text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -125,6 +126,20 @@ static json_t *modelfile_text(const hypura_model_entry *entry, const json_t *tem
     return take_printed(to, &text, &bytes);
 }
 
+/* One text, whatever there is. A new reference, or NULL. */
+static json_t *license_text(const json_t *license)
+{
+    json_t *text = NULL;
+    size_t i;
+    const json_t *one;
+    text_join(&text, "\n", license);
+    json_array_foreach(license, i, one)
+    {
+        text_join(&text, "\n", one);
+    }
+    return text;
+}
+
 static void set_if(json_t *to, const char *key, const json_t *value)
 {
     if (value) {
@@ -147,7 +162,9 @@ static void show(http_exchange *exchange, const hypura_model_entry *entry, bool 
                               parameters_text(json_object_get(entry->settings, "parameters")));
     set_if(shown, "template", template);
     set_if(shown, "system", json_object_get(entry->settings, "system"));
-    set_if(shown, "license", json_object_get(entry->settings, "license"));
+    json_t *license = license_text(json_object_get(entry->settings, "license"));
+    set_if(shown, "license", license);
+    json_decref(license);
     set_if(shown, "messages", json_object_get(entry->settings, "messages"));
     set_if(shown, "draft", json_object_get(entry->settings, "draft"));
     set_if(shown, "model_info", json_object_get(described, "model_info"));
@@ -246,8 +263,8 @@ void endpoint_ollama_delete(http_exchange *exchange)
     const hypura_model_entry *entry = name ? find_exact(exchange, name) : NULL;
     hypura_error error = {0};
     if (entry) {
-        fleet_unload(http_server(exchange)->fleet, entry);
         if (hypura_models_remove(http_server(exchange)->models, entry, &error) == HYPURA_OK) {
+            fleet_unload(http_server(exchange)->fleet, entry); /* what it has open stays readable until then */
             http_reply(exchange, 200, "text/plain; charset=utf-8", "", 0);
         } else {
             http_fail_error(exchange, &error);

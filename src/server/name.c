@@ -132,6 +132,21 @@ static size_t word_bytes(const char *text)
     return led && n <= MAX_WORD_BYTES ? n : 0;
 }
 
+/* What lies beside a model is called so: of a model with such a name it would be taken for a part of another. */
+static bool is_beside(const char *name)
+{
+    static const char *const endings[] = {".mmproj", ".adapter"};
+    char stem[HYPURA_NAME_BYTES];
+    bool found = false;
+    hypura_name_stem(name, stem);
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+        const size_t n = strlen(stem);
+        const size_t bytes = strlen(endings[i]);
+        found = found || (n > bytes && strcasecmp(stem + n - bytes, endings[i]) == 0);
+    }
+    return found;
+}
+
 hypura_status hypura_name_check(const char *text, char *name, hypura_error *error)
 {
     bool fits = hypura_name_normalize(text, name);
@@ -155,6 +170,10 @@ hypura_status hypura_name_check(const char *text, char *name, hypura_error *erro
                            "not a name for a model: one to %d words of at most %d letters, digits, '.', '-', '_' with "
                            "'/' between them, and a ':tag' if wanted",
                            MAX_WORDS, MAX_WORD_BYTES);
+    }
+    if (is_beside(name)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE,
+                           "%s: a name does not end in .mmproj or .adapter, as files that go with a model do", name);
     }
     return HYPURA_OK;
 }

@@ -34,7 +34,7 @@ bool hypura_name_begins(const char *prefix, const char *name);
 
 /* The normal form of a name that something new is to be called. HYPURA_ERR_USAGE
  * unless it is one to five words with '/' between them and a tag, each of letters,
- * digits, '.', '-', '_' and led by a letter or digit. */
+ * digits, '.', '-', '_' and led by a letter or digit, and does not end as files beside a model do. */
 hypura_status hypura_name_check(const char *text, char *name, hypura_error *error);
 
 /* Where a checked name lies below the models folder, without an ending:

@@ -94,6 +94,7 @@ static const struct {
 };
 
 #define WHOLE_CONTEXT (1 << 17) /* tokens; more than repetitions are looked for in */
+#define NO_LIMIT      (10 * WHOLE_CONTEXT) /* tokens of an answer: contexts end before */
 
 /* Empty ones would stop every answer before it begins. */
 static json_t *stop_texts(const json_t *value)
@@ -126,7 +127,11 @@ static hypura_status add_options(const json_t *body, const json_t *settings, jso
             return hypura_fail(error, HYPURA_ERR_USAGE, "option %s has a value of another type", name);
         }
         if (strcmp(name, "num_predict") == 0 && json_number_value(value) <= 0) {
-            continue; /* to the end of the answer or of the context: the default */
+            /* To the end of the answer or of the context: the default, unless the model was made with another. */
+            if (json_number_value(json_object_get(json_object_get(settings, "parameters"), name)) > 0) {
+                json_object_set_new(to, "n_predict", json_integer(NO_LIMIT));
+            }
+            continue;
         }
         if (strcmp(name, "repeat_last_n") == 0 && json_number_value(value) < 0) {
             json_object_set_new(to, "repeat_last_n", json_integer(WHOLE_CONTEXT)); /* the whole context */
@@ -463,12 +468,14 @@ static hypura_status translate_generate(const json_t *body, const json_t *settin
     if (status != HYPURA_OK || (values.prompt[0] == '\0' && values.suffix[0] == '\0' && !has_images)) {
         return status;
     }
-    if ((has_images && template[0] != '\0') || (request->before && (has_images || values.suffix[0] != '\0'))) {
+    const bool is_raw = json_is_true(json_object_get(body, "raw"));
+    if ((has_images && (is_raw || template[0] != '\0' || values.suffix[0] != '\0')) ||
+        (request->before && (has_images || values.suffix[0] != '\0'))) {
         return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
-                           "images go with neither a template nor a context, and a suffix with no context: send the "
-                           "conversation to /api/chat");
+                           "images go with neither raw, a template, a suffix nor a context, and a suffix with no context: "
+                           "send the conversation to /api/chat");
     }
-    if (json_is_true(json_object_get(body, "raw"))) {
+    if (is_raw) {
         if (template[0] != '\0' || values.system[0] != '\0' || request->before) {
             return hypura_fail(error, HYPURA_ERR_USAGE, "raw mode does not support template, system, or context");
         }

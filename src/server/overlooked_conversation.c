@@ -71,12 +71,35 @@ static hypura_status change_blocks(const json_t *blocks, json_t **made, hypura_e
     return status;
 }
 
+/* Those that llama.cpp's server knows, or that say nothing to a model. */
+static hypura_status check_block(const json_t *block, hypura_error *error)
+{
+    static const char *const known[] = {"text",     "image",    "document",          "search_result",
+                                        "tool_use", "thinking", "redacted_thinking", "tool_result"};
+    const char *type = json_string_value(json_object_get(block, "type"));
+    const json_t *source = json_object_get(block, "source");
+    bool found = type == NULL; /* it says itself what is wrong */
+    for (size_t i = 0; i < sizeof known / sizeof *known && !found; i++) {
+        found = strcmp(type, known[i]) == 0;
+    }
+    if (!found) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "blocks of the type '%.60s' are not served here", type);
+    }
+    if (text_is(block, "type", "image") && !text_is(source, "type", "base64") && !text_is(source, "type", "url")) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "an image is taken in base64 or by its url: no files are kept here");
+    }
+    return HYPURA_OK;
+}
+
 static hypura_status change_block(const json_t *block, json_t **made, hypura_error *error)
 {
-    hypura_status status = HYPURA_OK;
+    hypura_status status = check_block(block, error);
     json_t *text = NULL;
     json_t *inside = NULL;
     *made = NULL;
+    if (status != HYPURA_OK) {
+        return status;
+    }
     if (text_is(block, "type", "document")) {
         add_paragraph(&text, json_object_get(block, "title"));
         add_paragraph(&text, json_object_get(block, "context"));

@@ -162,8 +162,17 @@ static hypura_status run_call(server_target *target, upstream_call *call, const 
     return status;
 }
 
+/* After its engine could not be replaced: the client went away, or the model can no longer be loaded. */
+static hypura_status fail_lost(hypura_error *error)
+{
+    return hypura_fail(error, HYPURA_ERR_CANCELLED, "the model's engine has ended");
+}
+
 static hypura_status run_once(server_target *target, upstream_call *call, const json_t *body, hypura_error *error)
 {
+    if (!target->lease.member) {
+        return fail_lost(error);
+    }
     if (!target->entry->adapter_path) {
         return run_call(target, call, body, error);
     }
@@ -204,6 +213,10 @@ hypura_status target_run(http_exchange *exchange, server_target *target, upstrea
 static hypura_status json_once(http_exchange *exchange, server_target *target, const char *path, const json_t *body,
                                int *code, json_t **answer, hypura_error *error)
 {
+    if (!target->lease.member) {
+        *answer = NULL;
+        return fail_lost(error);
+    }
     adapter_scale *scale = target->entry->adapter_path ? engine_adapter_scale(target->lease.engine) : NULL;
     json_t *none = NULL;
     hypura_status status = scale ? adapter_scale_begin(scale, path, NULL, &none, error) : HYPURA_OK;

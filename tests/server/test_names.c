@@ -51,7 +51,7 @@ static void a_beginning_ends_with_a_word(void **state)
 static void names_for_new_models_are_checked(void **state)
 {
     (void)state;
-    static const char *const good[] = {"mario", "Mario-7b:q4", "a/b/c/d/e:f", "hf.co/user/repo:Q4_K_M", "qwen2.5:0.5b"};
+    static const char *const good[] = {"mario", "Mario-7b:q4", "a/b/c/d/e:f", "hf.co/user/repo:Q4_K_M", "qwen2.5:0.5b", "adapter", "a.mmproj:q4", "my-adapter"};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         char name[HYPURA_NAME_BYTES];
         hypura_error error;
@@ -103,6 +103,9 @@ static void hostile_names_are_refused(void **state)
                                ".gguf",
                                ":tag",
                                "localhost:5000/user/model",
+                               "mario.adapter",
+                               "mario.mmproj.gguf",
+                               "a/mario:q4.Adapter",
                                word,
                                lengthy};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

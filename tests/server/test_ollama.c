@@ -207,6 +207,13 @@ static void what_stops_and_what_does_not_is_told_apart(void **state)
     expect_json(json_object_get(to, "stop"), "[\"x\"]");
     assert_null(json_object_get(to, "n_predict")); /* 0 is no limit either */
     json_decref(to);
+    to = translated(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"raw\":true,\"options\":{\"num_predict\":-1}}",
+                    "{\"parameters\":{\"num_predict\":5}}", "/completion");
+    assert_true(json_integer_value(json_object_get(to, "n_predict")) > 1000000); /* the model's own is its engine's default */
+    json_decref(to);
+    to = translated(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"raw\":true}", "{\"parameters\":{\"num_predict\":-1}}", "/completion");
+    assert_null(json_object_get(to, "n_predict"));
+    json_decref(to);
     to = translated(OLLAMA_CHAT,
                     "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"options\":{\"stop\":[\"\",\"y\"]}}", NULL,
                     chat_path);
@@ -303,6 +310,8 @@ static void raw_and_suffix_go_around_the_template(void **state)
     to = translated(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"suffix\":\"b\"}", NULL, "/infill");
     expect_json(json_object_get(to, "input_suffix"), "\"b\"");
     json_decref(to);
+    expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"raw\":true,\"images\":[\"AAAA\"]}");
+    expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"suffix\":\"b\",\"images\":[\"AAAA\"]}");
 }
 
 static void a_template_of_the_request_makes_the_prompt(void **state)

@@ -88,9 +88,9 @@ static void what_is_told_in_other_words(void **state)
         {"/v1/messages",
          "{'messages':[{'role':'user','content':[{'type':'tool_result','tool_use_id':'1','content':["
          "{'type':'search_result','source':'S','title':'T','content':[{'type':'text','text':'A'},{'type':'text','text':'B'}]},"
-         "{'type':'document','source':{'type':'content','content':'C'}},{'type':'image'}]}]}]}",
+         "{'type':'document','source':{'type':'content','content':'C'}},{'type':'image','source':{'type':'base64'}}]}]}]}",
          "{'messages':[{'role':'user','content':[{'type':'tool_result','tool_use_id':'1','content':["
-         "{'type':'text','text':'T\\n\\nS\\n\\nA\\n\\nB'},{'type':'text','text':'C'},{'type':'image'}]}]}]}"},
+         "{'type':'text','text':'T\\n\\nS\\n\\nA\\n\\nB'},{'type':'text','text':'C'},{'type':'image','source':{'type':'base64'}}]}]}]}"},
         {"/v1/messages", "{'messages':[{'role':'user','content':[{'type':'tool_result','content':'x'}]},5]}", NULL},
         {"/tokenize", "{'content':'x','tool_choice':5}", NULL},
     };
@@ -150,6 +150,12 @@ static void what_is_refused(void **state)
         {"/v1/messages",
          "{'messages':[{'role':'user','content':[{'type':'document','source':{'type':'content','content':[{'type':'image'}]}}]}]}",
          "anything but text"},
+        {"/v1/messages", "{'messages':[{'role':'user','content':[{'type':'image','source':{'type':'file','file_id':'f'}}]}]}",
+         "no files are kept"},
+        {"/v1/messages", "{'messages':[{'role':'user','content':[{'type':'tool_result','content':[{'type':'image'}]}]}]}",
+         "no files are kept"},
+        {"/v1/messages", "{'messages':[{'role':'assistant','content':[{'type':'server_tool_use','id':'1','name':'web_search'}]}]}",
+         "'server_tool_use' are not served"},
         {"/v1/completions", "{'prompt':'','n':2}", "n is 1"},
         {"/v1/completions", "{'echo':true}", "echo"},
         {"/v1/embeddings", "{'dimensions':8}", "dimensions"},

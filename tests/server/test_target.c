@@ -88,11 +88,27 @@ static void nobody_has_to_ask_why(void **state)
     }
 }
 
+/* Whose engine ended, and could not be started anew, has none to ask. */
+static void a_lost_engine_is_not_asked(void **state)
+{
+    (void)state;
+    const hypura_model_entry entry = {.name = "a:latest", .adapter_path = "/a.adapter.gguf"};
+    server_target target = {.entry = &entry};
+    hypura_error error = {0};
+    int code;
+    json_t *answer;
+    fails_with = HYPURA_OK;
+    assert_int_equal(target_json(NULL, &target, "/tokenize", NULL, &code, &answer, &error), HYPURA_ERR_CANCELLED);
+    upstream_call call = {.path = "/completion"};
+    assert_int_equal(target_run(NULL, &target, &call, NULL, &error), HYPURA_ERR_CANCELLED);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_engine_that_ended_is_why),
         cmocka_unit_test(nobody_has_to_ask_why),
+        cmocka_unit_test(a_lost_engine_is_not_asked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
