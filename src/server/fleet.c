@@ -336,9 +336,12 @@ static bool try_acquire(server_fleet *fleet, const fleet_wish *wish, bool (*canc
         fleet_wish merged = *wish;
         if (member->n_users > 0) {
             member->retiring = true;
+            member->awaited_us = hypura_clock_us();
             return false;
         }
-        merged.settings = merge(&member->settings, &wish->settings);
+        if (same_settings(member->entry, wish->entry)) {
+            merged.settings = merge(&member->settings, &wish->settings);
+        }
         const bool same_adapter = member->entry->adapter_id == wish->entry->adapter_id;
         const float scale = same_adapter ? adapter_scale_get(engine_adapter_scale(member->engine)) : 1.0f;
         fleet_end_member(fleet, member);
@@ -434,7 +437,9 @@ static fleet_member *find_expired(server_fleet *fleet)
 {
     const uint64_t now_us = hypura_clock_us();
     for (fleet_member *member = fleet->members; member; member = member->next) {
-        if (fleet_is_idle(member) && (member->ended || member->retiring || member->expires_us <= now_us)) {
+        const bool taken_over = now_us - member->awaited_us < FLEET_TAKEOVER_US;
+        if (fleet_is_idle(member) &&
+            (member->ended || (member->retiring && !taken_over) || member->expires_us <= now_us)) {
             return member;
         }
     }

@@ -15,6 +15,9 @@
 /* A model that has waited for memory this long has the next turn: others take no new requests until it is loaded. */
 #define FLEET_PATIENCE_US (UINT64_C(5000) * 1000)
 
+/* Who last asked this long ago for what runs to be loaded in another way is taken to have gone. */
+#define FLEET_TAKEOVER_US (4 * FLEET_WAIT_US)
+
 typedef enum member_state {
     MEMBER_LOADING = 0,
     MEMBER_READY,
@@ -38,6 +41,7 @@ struct fleet_member {
     uint64_t wanted_bytes; /* with all of its weights held */
     uint64_t used_us;      /* when it was last given back */
     uint64_t expires_us;   /* UINT64_MAX: never */
+    uint64_t awaited_us;   /* when somebody last waited for it to be idle, to load it in another way: what it was told stays */
     uint64_t waits_us;     /* since when it waits for others' memory; 0: it does not */
 };
 

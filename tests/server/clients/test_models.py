@@ -56,11 +56,20 @@ class Library(unittest.TestCase):
         self.assertEqual(status, 200, answer)
         return answer["usage"]["completion_tokens"]
 
+    def contexts(self):
+        return [model["context_length"] for model in self.ask("GET", "/api/ps")[1]["models"]]
+
     def test_a_model_made_anew_while_it_is_loaded(self):
         self.create("again", parameters={"num_predict": 3})
         self.assertEqual(self.tokens("again"), 3)
         self.create("again", parameters={"num_predict": 6})
         self.assertEqual(self.tokens("again"), 6)
+        self.create("again", parameters={"num_predict": 6, "num_ctx": 256})
+        self.assertEqual(self.tokens("again"), 6)
+        self.assertIn(256, self.contexts())
+        self.create("again", parameters={"num_predict": 6})
+        self.assertEqual(self.tokens("again"), 6)
+        self.assertNotIn(256, self.contexts())
         before = self.server.engines()
         self.create("again", parameters={"num_predict": 6}, license="MIT") # nothing that its engine knows of
         self.assertEqual(self.tokens("again"), 6)
@@ -121,6 +130,22 @@ class Removal(unittest.TestCase):
 
 
 class Turns(unittest.TestCase):
+    def test_what_it_was_told_outlives_a_new_start(self):
+        """Loaded in another way while it is in use: what the request does not ask for stays."""
+        with harness.Server("--threads", "1", "--memory", "1G", models=[DENSE]) as server:
+            def answer(n, **options):
+                self.assertEqual(ask(server, "POST", "/api/generate", {
+                    "model": DENSE, "prompt": "Tell a story.", "stream": False, "options": dict(options, num_predict=n)})[0], 200)
+
+            for threads in 2, 1, 2, 1:
+                answer(1, num_ctx=768)
+                busy = threading.Thread(target=answer, args=(60,))
+                busy.start()
+                time.sleep(0.2)
+                answer(1, num_thread=threads)
+                busy.join()
+                self.assertEqual([model["context_length"] for model in ask(server, "GET", "/api/ps")[1]["models"]], [768])
+
     def test_a_busy_model_makes_room(self):
         """One is never at rest; another that fits only without it is loaded all the same."""
         with harness.Server("--threads", "1", "--weights", "60M", "--memory", "230M", "--context", "512", "--parallel", "2",
