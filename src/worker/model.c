@@ -5,6 +5,7 @@
 
 #include "backend/backend.h"
 #include "base/patience.h"
+#include "engine/hot.h"
 #include "engine/llama_log.h"
 #include "engine/speculation.h"
 #include "engine/trunk.h"
@@ -82,7 +83,12 @@ void hypura_worker_model_offer(hypura_worker_model *model)
 
 void hypura_worker_model_close(hypura_worker_model *model)
 {
+    const char *cache_dir = model->arguments->model.cache_dir;
+    hypura_error unsaved; /* what earlier runs used stays as it was: nothing depends on it */
     offered = NULL;
+    if (model->pager && cache_dir) {
+        (void)hypura_hot_save(cache_dir, model->prepared.map, model->pager, &unsaved);
+    }
     llama_model_free(model->draft);
     model->draft = NULL;
     hypura_gpus_close(&model->gpus);
@@ -127,6 +133,12 @@ static hypura_status load_paged(hypura_worker_model *model, struct llama_model *
         }
         if (status == HYPURA_OK) {
             status = hypura_pager_check_files(pager, true, error);
+        }
+        if (status == HYPURA_OK && options->cache_dir) {
+            status = hypura_hot_load(options->cache_dir, p->map, pager, error);
+        }
+        if (status == HYPURA_OK && p->plan->n_vram_pools > 0) {
+            hypura_pager_fill(pager);
         }
         if (status == HYPURA_OK && options->memory_bytes == 0 && options->weights_bytes == 0) {
             status = hypura_prepare_keep(p, pager, error);

@@ -1,4 +1,4 @@
-"""Models as they come and go: made anew, named, removed, too many for the memory, and engines that hang. SmolLM2 alone."""
+"""Models as they come and go: made anew, named, removed, too many for the memory, and engines that hang."""
 import http.client
 import http.server
 import json
@@ -11,7 +11,7 @@ import time
 import unittest
 
 import harness
-from harness import DENSE
+from harness import DENSE, MOE
 
 STORY = [{"role": "user", "content": "Write a long story."}]
 
@@ -127,6 +127,27 @@ class Removal(unittest.TestCase):
             self.assertEqual(ask(server, "POST", "/api/generate", {"model": DENSE, "stream": False})[0], 200)
             self.assertEqual(ask(server, "DELETE", "/api/delete", {"model": DENSE})[0], 200)
             self.assertEqual(loaded(server), [])
+
+
+class Warm(unittest.TestCase):
+    def test_experts_that_were_used_are_there_before_they_are_asked_for(self):
+        """As with run: the second server knows what the first one's requests used."""
+        folder = tempfile.mkdtemp(prefix="hypura-test-")
+        try:
+            shutil.copy(os.path.join(harness.CACHE, "profile.json"), folder)
+            read = []
+            for n in 16, 1:
+                with harness.Server("--threads", "1", "--memory", "2G", "--context", "512", "--weights", "40%", models=[MOE],
+                                    env={"HYPURA_CACHE_DIR": folder}) as server:
+                    self.assertEqual(ask(server, "POST", "/api/generate", {"model": MOE, "stream": False})[0], 200) # loads it
+                    time.sleep(0.5)
+                    read.append(ask(server, "GET", "/api/hypura/status")[1]["models"][0]["counters"]["bytes_read"])
+                    self.assertEqual(ask(server, "POST", "/api/generate", {
+                        "model": MOE, "prompt": "hi", "stream": False, "options": {"num_predict": n}})[0], 200)
+                self.assertIn(MOE + ".gguf.experts", os.listdir(folder))
+            self.assertGreater(read[1], read[0])
+        finally:
+            shutil.rmtree(folder)
 
 
 class Turns(unittest.TestCase):
