@@ -44,14 +44,14 @@ static paths make(const char *model)
 
 static void verify_forms(const char *path, const hypura_adapter *adapters, int n, bool repack, bool resize)
 {
-    const uint32_t prompts[] = {1, 37};
+    const uint32_t prompt = 37; /* 16, 16 and 5 together, then one by one */
     hypura_verify_options options = fixture_verify_options(path, repack, resize);
     options.adapters = adapters;
     options.n_adapters = n;
-    options.prompt_tokens = prompts;
-    options.n_prompts = 2;
+    options.prompt_tokens = &prompt;
+    options.n_prompts = 1;
     hypura_verify_report report = fixture_verify(options);
-    assert_true(report.n_cases >= 4);
+    assert_true(report.n_cases >= 3);
     assert_true(report.cases[0].bytes_read > 0);
     hypura_verify_report_clear(&report);
 }
