@@ -208,17 +208,21 @@ static enum MHD_Result collect_pair(void *user, enum MHD_ValueKind kind, const c
     return http_pairs_add(user, name, value) ? MHD_YES : MHD_NO;
 }
 
-/* A proxy before this server may take another of two lengths, or the length where this takes the pieces, and what
- * follows for the next request (RFC 9112, 6.3). */
-static bool has_one_end(const http_exchange *exchange)
+/* A proxy before this server may take another of two lengths, the length where this takes the pieces, or one whose name
+ * has a space behind it, and what follows for the next request (RFC 9112, 5.1 and 6.3); or another of two hosts (3.2). */
+static bool has_one_meaning(const http_exchange *exchange)
 {
-    size_t n = 0;
+    size_t n_ends = 0, n_hosts = 0;
     for (size_t i = 0; i < exchange->headers.n; i++) {
         const char *name = exchange->headers.items[i].name;
-        n += strcasecmp(name, MHD_HTTP_HEADER_CONTENT_LENGTH) == 0 ||
-             strcasecmp(name, MHD_HTTP_HEADER_TRANSFER_ENCODING) == 0;
+        n_ends += strcasecmp(name, MHD_HTTP_HEADER_CONTENT_LENGTH) == 0 ||
+                  strcasecmp(name, MHD_HTTP_HEADER_TRANSFER_ENCODING) == 0;
+        n_hosts += strcasecmp(name, MHD_HTTP_HEADER_HOST) == 0;
+        if (strpbrk(name, " \t")) {
+            return false;
+        }
     }
-    return n <= 1;
+    return n_ends <= 1 && n_hosts <= 1;
 }
 
 /* Of another coding than pieces nobody here knows where it ends. */
@@ -237,9 +241,10 @@ static bool is_as_it_is(const http_exchange *exchange)
 static bool check_length(http_exchange *exchange, uint64_t *seconds)
 {
     const http_options *options = &exchange->daemon->options;
-    if (!has_one_end(exchange)) {
+    if (!has_one_meaning(exchange)) {
         http_set_header(exchange, MHD_HTTP_HEADER_CONNECTION, "close");
-        http_fail(exchange, 400, "the request says more than once how long it is");
+        http_fail(exchange, 400, "the request says more than once how long it is or which host it means, or a header's name has "
+                                 "a space in it");
         return false;
     }
     if (!has_known_end(exchange)) {

@@ -351,6 +351,16 @@ class Run(unittest.TestCase):
         alone = subprocess.run([harness.HYPURA, "run", harness.model_path(DENSE), *words[1:], "--threads", "1"],
                                capture_output=True, text=True, check=True)
         self.assertEqual(json.loads(asked.stdout), json.loads(alone.stdout))
+        # So do penalties, each of which changes the answer.
+        words = ["--prompt", "Repeat the word river many times: river river river", "--temp", "0", "--max-tokens", "16"]
+        said = set()
+        for more in [], ["--repeat-penalty", "1.5"], ["--frequency-penalty", "1.5"], ["--presence-penalty", "1.9"]:
+            asked, alone = (subprocess.run([harness.HYPURA, "run", name, *words, *more, *where], capture_output=True, text=True,
+                                           check=True).stdout
+                            for name, where in ((DENSE, ["--server", server.url]), (harness.model_path(DENSE), ["--threads", "1"])))
+            self.assertEqual(asked, alone)
+            said.add(asked)
+        self.assertGreaterEqual(len(said), 3)
         failed = subprocess.run([harness.HYPURA, "run", "nobody", "--server", server.url, "--prompt", "hi"],
                                 capture_output=True, text=True)
         self.assertEqual(failed.returncode, 2)

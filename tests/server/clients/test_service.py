@@ -211,7 +211,8 @@ class Service(unittest.TestCase):
     def test_a_request_has_one_length(self):
         head = b"POST /api/show HTTP/1.1\r\nHost: localhost\r\n"
         for lengths in (b"Content-Length: 2\r\nContent-Length: 40\r\n", b"Content-Length: 2\r\ncontent-length: 2\r\n",
-                        b"Content-Length: 40\r\nTransfer-Encoding: chunked\r\n"):
+                        b"Content-Length: 40\r\nTransfer-Encoding: chunked\r\n", b"Content-Length : 2\r\n",
+                        b"Content-Length: 2\r\nHost: localhost\r\n"):
             self.assertIn(b" 400 ", self.first_line(head + lengths + b"\r\n{}"), lengths)
         self.assertIn(b" 400 ", self.first_line(head + b"Content-Length: 2\r\n\r\n{}"))  # no model: it was read
 
