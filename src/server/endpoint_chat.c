@@ -201,6 +201,8 @@ static bool hold_talk(talk *t, ollama_request *request, json_t *messages, uint64
         if (!shortened) {
             finish(t, request, begin_us);
         }
+    } else if (error.status == HYPURA_ERR_UNSUPPORTED) {
+        http_fail_error(t->exchange, &error);
     } else if (error.status != HYPURA_ERR_CANCELLED) {
         http_fail(t->exchange, 502, "%s", error.message);
     }

@@ -156,6 +156,19 @@ void engine_describe_end(server_engine *engine, char *text, size_t capacity)
     pthread_mutex_unlock(&engine->lock);
 }
 
+bool engine_refused(server_engine *engine, char *why, size_t capacity)
+{
+    hypura_live_record record;
+    pthread_mutex_lock(&engine->lock);
+    const bool refused = engine->ended && hypura_live_read(engine->live, &record) && record.state == HYPURA_LIVE_FAILED &&
+                         record.error.status == HYPURA_ERR_UNSUPPORTED;
+    pthread_mutex_unlock(&engine->lock);
+    if (refused) {
+        snprintf(why, capacity, "%s", record.error.message);
+    }
+    return refused;
+}
+
 /* ---- starting and ending ----------------------------------------------------------------- */
 
 static void engine_free(server_engine *engine)

@@ -86,6 +86,8 @@ const char *engine_socket(const server_engine *engine);
 bool engine_ends_within(server_engine *engine, uint64_t timeout_us);
 /* Why it ended: "was ended by signal 9", "failed: " and its own words. ENGINE_END_BYTES take it whole. */
 void engine_describe_end(server_engine *engine, char *text, size_t capacity);
+/* Whether it ended by what a request asked of it, and what that was. */
+bool engine_refused(server_engine *engine, char *why, size_t capacity);
 bool engine_live(const server_engine *engine, hypura_live_record *record);
 int engine_pid(const server_engine *engine);
 adapter_scale *engine_adapter_scale(server_engine *engine);

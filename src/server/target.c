@@ -199,10 +199,28 @@ static hypura_status run_once(server_target *target, upstream_call *call, const 
     return status;
 }
 
+/* Whether a request says what its answer has to look like: it may be what its engine did not come to an end with. */
+static bool is_bound(const json_t *body)
+{
+    static const char *const keys[] = {"grammar", "json_schema", "response_format", "tools", "text", "output_config", "output_format"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        if (json_object_get(body, keys[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 hypura_status target_run(http_exchange *exchange, server_target *target, upstream_call *call, const json_t *body,
                          hypura_error *error)
 {
+    char why[ENGINE_END_BYTES];
     hypura_status status = run_once(target, call, body, error);
+    if ((status == HYPURA_ERR_IO || status == HYPURA_ERR_BACKEND) && target->lease.member && is_bound(body) &&
+        engine_ends_within(target->lease.engine, DEATH_US) && engine_refused(target->lease.engine, why, sizeof why)) {
+        /* another engine would end by it again */
+        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "%s", why);
+    }
     if (status == HYPURA_ERR_IO && renew(exchange, target, error)) {
         status = run_once(target, call, body, error);
     }

@@ -23,6 +23,10 @@ struct hypura_control {
     pthread_cond_t wake;
     hypura_live_record record;
     bool closing;
+    uint64_t (*turns)(void); /* NULL: nobody counts them */
+    uint64_t last_turn;
+    uint64_t turn_us; /* that the last one has taken, as far as it was seen: a process that was stopped took none */
+    uint64_t most_turn_us;
     bool obeying; /* a command is being carried out, with what the model has open */
     pthread_t teller;
 };
@@ -55,17 +59,38 @@ static void tell(hypura_control *control)
     hypura_live_write(control->live, &control->record);
 }
 
+static _Noreturn void end(hypura_control *control, const hypura_error *error)
+{
+    control->record.state = HYPURA_LIVE_FAILED;
+    control->record.error = *error;
+    tell(control);
+    fprintf(stderr, "hypura-engine: %s\n", error->message);
+    _exit(1);
+}
+
 /* A model that was written to while in use answers with mixed weights from then on: nobody may get such an answer. */
 static void check_files(hypura_control *control)
 {
     hypura_error error = {0};
     hypura_pager *pager = atomic_load(&control->model->pager);
     if (pager && hypura_pager_check_files(pager, false, &error) != HYPURA_OK) {
-        control->record.state = HYPURA_LIVE_FAILED;
-        control->record.error = error;
-        tell(control);
-        fprintf(stderr, "hypura-engine: %s\n", error.message);
-        _exit(1);
+        end(control, &error);
+    }
+}
+
+/* Once in TELL_US. */
+static void check_turns(hypura_control *control)
+{
+    const uint64_t turn = control->turns ? control->turns() : 0;
+    control->turn_us = turn % 2 == 1 && turn == control->last_turn ? control->turn_us + TELL_US : 0;
+    control->last_turn = turn;
+    if (control->turn_us > control->most_turn_us) {
+        hypura_error error = {0};
+        (void)hypura_fail(&error, HYPURA_ERR_UNSUPPORTED,
+                          "a grammar, a schema or tools stand for so much that one token by them takes more than %g s: "
+                          "write them with fewer parts that may be left out, or repeated",
+                          (double)control->most_turn_us / 1e6);
+        end(control, &error);
     }
 }
 
@@ -76,6 +101,7 @@ static void *tell_all(void *user)
     while (!control->closing) {
         tell(control);
         check_files(control);
+        check_turns(control);
         (void)hypura_cond_wait(&control->wake, &control->lock, TELL_US);
     }
     pthread_mutex_unlock(&control->lock);
@@ -189,6 +215,14 @@ hypura_status hypura_control_open(hypura_worker_model *model, hypura_live *live,
     pthread_detach(hearer);
     *out = control;
     return HYPURA_OK;
+}
+
+void hypura_control_watch(hypura_control *control, uint64_t (*turns)(void), uint64_t most_us)
+{
+    pthread_mutex_lock(&control->lock);
+    control->turns = turns;
+    control->most_turn_us = most_us;
+    pthread_mutex_unlock(&control->lock);
 }
 
 void hypura_control_failed(hypura_control *control, const hypura_error *error)

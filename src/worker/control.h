@@ -17,6 +17,9 @@ typedef struct hypura_control hypura_control;
 /* Starts both threads; from here on they alone write to live. model is loaded by another thread meanwhile. */
 hypura_status hypura_control_open(hypura_worker_model *model, hypura_live *live, hypura_control **control,
                                   hypura_error *error);
+/* turns: odd while a token is chosen or a grammar read, see shim.h. What takes longer than most_us, by a grammar that stands
+ * for more than anybody can follow, ends the process, as nobody else's token is computed meanwhile: HYPURA_ERR_UNSUPPORTED. */
+void hypura_control_watch(hypura_control *control, uint64_t (*turns)(void), uint64_t most_us);
 /* The model failed, for good: told before the process ends. */
 void hypura_control_failed(hypura_control *control, const hypura_error *error);
 /* Ends the thread that tells. The one that hears may be in a read and ends with the process: a command that it carries out

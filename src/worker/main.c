@@ -25,8 +25,18 @@
 
 #include <jansson.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+/* A token's choice takes milliseconds, and a second by a grammar that is hard to follow. */
+static uint64_t most_turn_us(void)
+{
+    const char *said = getenv("HYPURA_TOKEN_SECONDS");
+    char *end = NULL;
+    const double seconds = said ? strtod(said, &end) : 0.0;
+    return (uint64_t)(1e6 * (said && end != said && *end == '\0' && seconds > 0.0 && seconds < 1e9 ? seconds : 20.0));
+}
 
 /* What fails says so where its result would have been printed. */
 static int print_status(const hypura_error *error)
@@ -113,6 +123,7 @@ static int serve(hypura_worker_arguments *arguments, hypura_worker_model *model,
     }
     hypura_worker_model_offer(model);
     hypura_lost_watch(control, model->prepared.plan->gpu);
+    hypura_control_watch(control, hypura_shim_sampler_turns, most_turn_us());
     const int code = hypura_shim_server(words.n, words.words);
     json_decref(kept);
     if (model->error.status != HYPURA_OK) {

@@ -7,6 +7,7 @@
 
 #include "llama.h"
 
+#include <atomic>
 #include <cstdio>
 #include <dlfcn.h>
 #include <exception>
@@ -30,6 +31,13 @@ namespace
 {
 
 void (*silence)(const char *reason) = nullptr;
+std::atomic<uint64_t> sampler_turns{0};
+thread_local int sampler_depth = 0; /* a chain of samplers calls them one by one */
+
+struct sampling {
+    sampling() { sampler_turns += sampler_depth++ == 0; }
+    ~sampling() { sampler_turns += --sampler_depth == 0; }
+};
 
 template <typename Function> Function *next(const char *name)
 {
@@ -55,6 +63,45 @@ void wait_for(llama_context *ctx)
 void hypura_shim_watch(void (*on_silence)(const char *reason))
 {
     silence = on_silence;
+}
+
+uint64_t hypura_shim_sampler_turns(void)
+{
+    return sampler_turns;
+}
+
+extern "C" __attribute__((visibility("default"))) void llama_sampler_apply(llama_sampler *sampler,
+                                                                         llama_token_data_array *candidates)
+{
+    static const auto real = next<decltype(llama_sampler_apply)>("llama_sampler_apply");
+    const sampling now;
+    real(sampler, candidates);
+}
+
+extern "C" __attribute__((visibility("default"))) llama_sampler *llama_sampler_init_grammar(const llama_vocab *vocab,
+                                                                                          const char *grammar,
+                                                                                          const char *root)
+{
+    static const auto real = next<decltype(llama_sampler_init_grammar)>("llama_sampler_init_grammar");
+    const sampling now;
+    return real(vocab, grammar, root);
+}
+
+extern "C" __attribute__((visibility("default"))) llama_sampler *
+llama_sampler_init_grammar_lazy_patterns(const llama_vocab *vocab, const char *grammar, const char *root,
+                                         const char **patterns, size_t n_patterns, const llama_token *tokens, size_t n_tokens)
+{
+    static const auto real =
+        next<decltype(llama_sampler_init_grammar_lazy_patterns)>("llama_sampler_init_grammar_lazy_patterns");
+    const sampling now;
+    return real(vocab, grammar, root, patterns, n_patterns, tokens, n_tokens);
+}
+
+extern "C" __attribute__((visibility("default"))) void llama_sampler_accept(llama_sampler *sampler, llama_token token)
+{
+    static const auto real = next<decltype(llama_sampler_accept)>("llama_sampler_accept");
+    const sampling now;
+    real(sampler, token);
 }
 
 extern "C" __attribute__((visibility("default"))) void llama_synchronize(llama_context *ctx)

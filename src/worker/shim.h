@@ -4,6 +4,8 @@
 #ifndef HYPURA_WORKER_SHIM_H
 #define HYPURA_WORKER_SHIM_H
 
+#include <stdint.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -14,6 +16,9 @@ int hypura_shim_server(int argc, char **argv);
 /* From here on on_silence is called, with what was thrown, where the server computed and a device cannot be waited for any
  * more. It does not return. */
 void hypura_shim_watch(void (*on_silence)(const char *reason));
+
+/* Counts when a token's choice, or the reading of a grammar for it, begins and when it ends: odd while one is under way. */
+uint64_t hypura_shim_sampler_turns(void);
 
 #ifdef __cplusplus
 }

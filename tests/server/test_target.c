@@ -51,6 +51,24 @@ void __wrap_engine_describe_end(server_engine *engine, char *text, size_t capaci
     snprintf(text, capacity, "was killed by signal 9");
 }
 
+bool __wrap_engine_refused(server_engine *engine, char *why, size_t capacity);
+hypura_status __wrap_upstream_run(const upstream_call *call, hypura_error *error);
+
+static bool engine_has_refused;
+
+bool __wrap_engine_refused(server_engine *engine, char *why, size_t capacity)
+{
+    (void)engine;
+    snprintf(why, capacity, "too much");
+    return engine_has_refused;
+}
+
+hypura_status __wrap_upstream_run(const upstream_call *call, hypura_error *error)
+{
+    (void)call;
+    return hypura_fail(error, HYPURA_ERR_IO, "the call failed");
+}
+
 static hypura_status call(hypura_error *error)
 {
     static char member; /* not looked into */
@@ -103,12 +121,30 @@ static void a_lost_engine_is_not_asked(void **state)
     assert_int_equal(target_run(NULL, &target, &call, NULL, &error), HYPURA_ERR_CANCELLED);
 }
 
+/* An engine that ended by what a request asked for gets it from nobody again. */
+static void what_ended_an_engine_is_not_asked_again(void **state)
+{
+    (void)state;
+    static char member; /* not looked into */
+    const hypura_model_entry entry = {.name = "a:latest"};
+    server_target target = {.entry = &entry, .lease.member = (fleet_member *)(void *)&member};
+    upstream_call call = {.path = "/completion"};
+    hypura_error error = {0};
+    json_t *body = json_pack("{s:s}", "grammar", "root ::= \"a\"");
+    engine_ended = engine_has_refused = true;
+    assert_int_equal(target_run(NULL, &target, &call, body, &error), HYPURA_ERR_UNSUPPORTED);
+    assert_string_equal(error.message, "too much");
+    json_decref(body);
+    engine_ended = engine_has_refused = false;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_engine_that_ended_is_why),
         cmocka_unit_test(nobody_has_to_ask_why),
         cmocka_unit_test(a_lost_engine_is_not_asked),
+        cmocka_unit_test(what_ended_an_engine_is_not_asked_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static int front; /* writes to our standard input */
@@ -135,6 +136,62 @@ static void a_command_ends_before_the_model_does(void **state)
     fixture_close(&f);
 }
 
+static atomic_uint_fast64_t turn;
+
+static uint64_t count(void)
+{
+    return atomic_load(&turn);
+}
+
+/* Another process, which looks at turns for two seconds, of half a second at most; its exit code. */
+static int watch(const char *path, uint64_t step)
+{
+    const pid_t child = fork();
+    if (child == 0) {
+        hypura_live *live = NULL;
+        hypura_error error = {0};
+        hypura_plan plan = {.mode = HYPURA_MODE_RESIDENT};
+        hypura_worker_model model = {.prepared = {.plan = &plan, .context = {.n_sequences = 1}}};
+        if (hypura_live_open(path, &live, &error) != HYPURA_OK ||
+            hypura_control_open(&model, live, &control, &error) != HYPURA_OK) {
+            _exit(2);
+        }
+        atomic_store(&turn, 1);
+        hypura_control_watch(control, count, 500000);
+        for (int i = 0; i < 20; i++) {
+            usleep(100000);
+            atomic_fetch_add(&turn, step);
+        }
+        _exit(0);
+    }
+    int status = 0;
+    assert_true(child > 0);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void a_choice_without_an_end_ends_the_engine(void **state)
+{
+    (void)state;
+    char path[] = "./hypura-live-XXXXXX";
+    hypura_live *live = NULL;
+    hypura_live_record record = {0};
+    hypura_error error = {0};
+    const int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    assert_int_equal(hypura_live_create(path, &live, &error), HYPURA_OK);
+    assert_int_equal(watch(path, 2), 0); /* each time it looks another one is under way */
+    assert_int_equal(watch(path, 0), 1);
+    assert_true(hypura_live_read(live, &record));
+    assert_int_equal(record.state, HYPURA_LIVE_FAILED);
+    assert_int_equal(record.error.status, HYPURA_ERR_UNSUPPORTED);
+    assert_non_null(strstr(record.error.message, "takes more than"));
+    hypura_live_close(live);
+    unlink(path);
+}
+
 int main(void)
 {
     int ends[2];
@@ -142,6 +199,7 @@ int main(void)
         return 1;
     }
     front = ends[1];
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_command_ends_before_the_model_does)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_choice_without_an_end_ends_the_engine),
+                                       cmocka_unit_test(a_command_ends_before_the_model_does)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

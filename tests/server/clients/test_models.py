@@ -216,6 +216,32 @@ class Hanging(unittest.TestCase):
             self.assertTrue(any("does not end and is killed" in line for line in server.lines), server.lines)
 
 
+    def test_a_grammar_without_an_end(self):
+        """One request alone gets it to hear; whoever waited for the same engine gets an answer of another one."""
+        with harness.Server("--threads", "1", "--memory", "1G", "--context", "512", models=[DENSE],
+                            env={"HYPURA_TOKEN_SECONDS": "1"}) as server:
+            self.assertEqual(ask(server, "POST", "/api/generate", {"model": DENSE, "stream": False})[0], 200)
+            answers = {}
+
+            def request(name, **more):
+                answers[name] = ask(server, "POST", "/v1/chat/completions", {"model": DENSE, "messages": STORY, "max_tokens": 8, **more})
+
+            threads = [threading.Thread(target=request, args=("bound",), kwargs={"grammar": 'root ::= ("a"?){400}'}),
+                       threading.Thread(target=request, args=("free",))]
+            threads[0].start()
+            time.sleep(0.5)
+            threads[1].start()
+            for thread in threads:
+                thread.join()
+            self.assertEqual(answers["bound"][0], 400, answers)
+            self.assertIn("takes more than 1 s", answers["bound"][1]["error"]["message"])
+            self.assertEqual((answers["free"][0], answers["free"][1]["usage"]["completion_tokens"]), (200, 8))
+            # By a schema, and where the first tokens of the answer were there already.
+            status, answer = ask(server, "POST", "/api/generate", {"model": DENSE, "prompt": "hi", "stream": False,
+                                                                   "format": {"type": "string", "pattern": "^(a?){300}$"}})
+            self.assertEqual(status, 400, answer)
+
+
 class Elsewhere(unittest.TestCase):
     def test_the_servers_own_page(self):
         """As a browser of another machine sees it; and what that machine is not to reach with us."""
