@@ -50,6 +50,7 @@ static void verify_forms(const char *path, const hypura_adapter *adapters, int n
     options.n_adapters = n;
     options.prompt_tokens = &prompt;
     options.n_prompts = 1;
+    options.n_threads = repack ? 2 : 1;
     hypura_verify_report report = fixture_verify(options);
     assert_true(report.n_cases >= 3);
     assert_true(report.cases[0].bytes_read > 0);
