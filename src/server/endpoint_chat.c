@@ -11,6 +11,7 @@
 #include "server/constraint.h"
 #include "server/given.h"
 #include "server/ollama.h"
+#include "server/pixels.h"
 #include "server/refusal.h"
 #include "server/routes.h"
 #include "server/server.h"
@@ -308,6 +309,11 @@ static bool can_all(http_exchange *exchange, const json_t *body, const char *mod
     const json_t *think = json_object_get(body, "think");
     const bool thinks = json_is_true(think) || json_string_length(think) > 0;
     const bool inserts = json_string_length(json_object_get(body, "suffix")) > 0;
+    hypura_error large = {0};
+    if (entry->projector_path && pixels_check(body, &large) != HYPURA_OK) {
+        http_fail_error(exchange, &large);
+        return false;
+    }
     if (!entry->projector_path && ollama_has_images(body)) {
         http_fail(exchange, 400, "%s takes no images: it has no projector", entry->name);
         return false;

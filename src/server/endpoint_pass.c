@@ -16,6 +16,7 @@
 #include "server/ollama.h"
 #include "server/overlooked.h"
 #include "server/pictures.h"
+#include "server/pixels.h"
 #include "server/refusal.h"
 #include "server/routes.h"
 #include "server/server.h"
@@ -287,6 +288,10 @@ static bool put_pictures(http_exchange *exchange, const hypura_model_entry *entr
     if (made) {
         json_decref(*told);
         *told = made;
+    }
+    if (entry->projector_path && pixels_check(*told ? *told : body, &error) != HYPURA_OK) {
+        http_fail_error(exchange, &error);
+        return false;
     }
     return true;
 }

@@ -1,10 +1,12 @@
 """Models as they come and go: made anew, named, removed, too many for the memory, and engines that hang."""
+import base64
 import http.client
 import http.server
 import json
 import os
 import shutil
 import signal
+import struct
 import tempfile
 import threading
 import time
@@ -277,6 +279,18 @@ class Elsewhere(unittest.TestCase):
                 self.assertEqual(status, 400, answer)
                 self.assertIn("no address of the open network", answer["error"]["message"])
             self.assertEqual(asked, [])
+            # Some bytes that would become gigabytes in the engine: told before the model is loaded.
+            head = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIB", 13, b"IHDR", 20000, 20000, 1)
+            picture = base64.b64encode(head + b"\0" * 40).decode()
+            data = "data:image/png;base64," + picture
+            for path, message in (("/api/chat", {"role": "user", "content": "hi", "images": [picture]}),
+                                  ("/v1/chat/completions", {"role": "user", "content": [{"type": "image_url", "image_url": {"url": data}}]}),
+                                  ("/v1/messages", {"role": "user", "content": [{"type": "image", "source": {
+                                      "type": "base64", "media_type": "image/png", "data": picture}}]})):
+                status, answer = ask(server, "POST", path, {"model": DENSE, "max_tokens": 1, "messages": [message]}, Authorization="Bearer k")
+                self.assertEqual(status, 400, answer)
+                self.assertIn("million pixels", json.dumps(answer))
+            self.assertEqual(server.engines(), [])
 
 
 if __name__ == "__main__":
