@@ -50,8 +50,9 @@ static void describe_run(const hypura_model *model, const hypura_run_arguments *
         hypura_output_note("adapter    %s, scale %g", run->adapters.items[i].path, (double)run->adapters.items[i].scale);
     }
     if (run->model.projector) {
-        hypura_output_note("projector  %s, %s of memory", run->model.projector,
-                           hypura_output_size(hypura_model_plan(model)->projector_bytes));
+        const hypura_plan *plan = hypura_model_plan(model);
+        hypura_output_note("projector  %s, %s", run->model.projector,
+                           plan->projector_bytes > 0 ? hypura_output_size(plan->projector_bytes) : "on the GPU");
     }
     if (run->model.speculation.draft) {
         hypura_output_note("draft      %s, %s of memory", run->model.speculation.draft,

@@ -244,7 +244,8 @@ static json_t *shown_part(const hypura_medium *medium)
 {
     const unsigned char *data = medium->data;
     const bool wav = medium->bytes >= 12 && memcmp(data + 8, "WAVE", 4) == 0;
-    const bool mp3 = medium->bytes >= 3 && (memcmp(data, "ID3", 3) == 0 || (data[0] == 0xff && (data[1] & 0xe0) == 0xe0 && data[1] != 0xd8));
+    const bool jpeg = medium->bytes >= 2 && data[0] == 0xff && data[1] == 0xd8;
+    const bool mp3 = medium->bytes >= 3 && (memcmp(data, "ID3", 3) == 0 || (!jpeg && data[0] == 0xff && data[1] >= 0xe0));
     char *base64 = pictures_base64(data, medium->bytes);
     json_t *part = NULL;
     if (base64 && (wav || mp3)) {
