@@ -626,9 +626,20 @@ typedef struct hypura_medium {
 typedef struct hypura_message {
     const char *role; /* "system", "user" or "assistant" */
     const char *text;
+    const char *thought; /* of an assistant, before its text; NULL: none */
     const hypura_medium *media; /* shown before the text */
     int         n_media;
 } hypura_message;
+
+/* Whether a model that can think before it answers does, and how much; its chat template sees to it. */
+typedef enum hypura_thinking {
+    HYPURA_THINKING_AUTO = 0, /* as its template does by itself; not where the answer has a grammar */
+    HYPURA_THINKING_ON,       /* an error where the template knows no thoughts, as are the last three */
+    HYPURA_THINKING_OFF,      /* where the template can leave them out */
+    HYPURA_THINKING_LOW,      /* on, where the template makes a difference: its reasoning_effort */
+    HYPURA_THINKING_MEDIUM,
+    HYPURA_THINKING_HIGH,
+} hypura_thinking;
 
 typedef struct hypura_generate_options {
     const char     *prompt;
@@ -646,9 +657,11 @@ typedef struct hypura_generate_options {
     const char *const *stop;     /* texts that end the answer and are no part of it; none is "" */
     int             n_stop;
     uint32_t        max_tokens; /* 0: until the model ends or the context is full */
+    hypura_thinking thinking;
     hypura_sampling sampling;
     hypura_text_fn  on_text;
-    void           *on_text_user;
+    hypura_text_fn  on_thought; /* what the model thinks before its answer, which is no part of it; NULL: nobody is told */
+    void           *on_text_user; /* for both */
     /* Asked very often, by the calling thread, also in the middle of a token: returning
      * false ends the answer as on_text does. Told how much of the prompt was read. */
     hypura_progress_fn progress;
@@ -667,6 +680,7 @@ typedef struct hypura_result {
     uint32_t n_accepted;
     double   draft_s; /* of decode_s, guessing */
     char    *text; /* whole answer; free with hypura_result_clear */
+    char    *thought; /* the same; NULL: the model has none */
     bool     stopped_by_user;
     bool     context_full;
 } hypura_result;

@@ -22,6 +22,7 @@ help
     --log-level) COMPREPLY=($(compgen -W $'error\nwarn\ninfo\ndebug' -- "$word")) && return ;;
     --gpu-misses) COMPREPLY=($(compgen -W $'upload\ncpu' -- "$word")) && return ;;
     --cache-type-?) COMPREPLY=($(compgen -W $'f16\nbf16\nf32\nq8_0\nq5_1\nq5_0\nq4_1\nq4_0\niq4_nl' -- "$word")) && return ;;
+    --think) COMPREPLY=($(compgen -W $'on\noff\nlow\nmedium\nhigh' -- "$word")) && return ;;
     --foresight) COMPREPLY=($(compgen -W $'auto\non\noff\nco-activation' -- "$word")) && return ;;
     --spec-type) COMPREPLY=($(compgen -W $'ngram-simple\nngram-map-k\nngram-map-k4v\nngram-mod\nngram-cache' -- "$word")) && return ;;
     --models | --import) COMPREPLY=($(compgen -d -- "$word")) && return ;;

@@ -61,8 +61,11 @@ static hypura_status take_messages(hypura_history *history, hypura_error *error)
         if (take_shown(&history->shown[i], message, error) != HYPURA_OK) {
             return hypura_fail_prefix(error, "%s: message %zu", history->path, i + 1);
         }
-        history->said[i] = (hypura_message){
-            .role = role, .text = text, .media = history->shown[i].media, .n_media = history->shown[i].n};
+        history->said[i] = (hypura_message){.role = role,
+                                            .text = text,
+                                            .thought = json_string_value(json_object_get(message, "reasoning_content")),
+                                            .media = history->shown[i].media,
+                                            .n_media = history->shown[i].n};
     }
     return HYPURA_OK;
 }
@@ -118,11 +121,15 @@ static json_t *paths_of(const hypura_generate_options *asked)
     return paths;
 }
 
-static void add(json_t **messages, const char *role, const char *text, const hypura_generate_options *asked)
+static void add(json_t **messages, const char *role, const char *text, const char *thought,
+                const hypura_generate_options *asked)
 {
     json_t *message = json_object();
     hypura_json_text(&message, "role", role);
     hypura_json_text(&message, "content", text);
+    if (thought && thought[0] != '\0') {
+        hypura_json_text(&message, "reasoning_content", thought);
+    }
     if (asked && asked->n_media > 0) {
         hypura_json_set(&message, "images", paths_of(asked));
     }
@@ -139,14 +146,14 @@ bool hypura_history_shows(const hypura_history *history)
     return false;
 }
 
-hypura_status hypura_history_add(hypura_history *history, const hypura_generate_options *asked, const char *answer,
+hypura_status hypura_history_add(hypura_history *history, const hypura_generate_options *asked, const hypura_result *answer,
                                  hypura_error *error)
 {
     if (history->system && json_array_size(history->messages) == 0) {
-        add(&history->messages, "system", history->system, NULL);
+        add(&history->messages, "system", history->system, NULL, NULL);
     }
-    add(&history->messages, "user", asked->prompt, asked);
-    add(&history->messages, "assistant", answer, NULL);
+    add(&history->messages, "user", asked->prompt, NULL, asked);
+    add(&history->messages, "assistant", answer->text, answer->thought, NULL);
     return hypura_json_write(json_incref(history->messages), history->path, error);
 }
 

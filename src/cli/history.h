@@ -1,7 +1,7 @@
 /*
  * history.h - what was said in a conversation, kept in a file: a JSON array of
  * {"role", "content"}, as requests to servers have it in `messages`. What was shown is
- * named there, in "images", by its absolute path, and read again.
+ * named there, in "images", by its absolute path, and read again; what a model thought is its "reasoning_content".
  *
  * What always holds: the file is written whole, after each answer, and holds a system
  * text at most, then prompts and answers.
@@ -33,7 +33,7 @@ hypura_status hypura_history_begin(hypura_history *history, json_t *messages, hy
 /* Whether anything was shown in what was said before. */
 bool hypura_history_shows(const hypura_history *history);
 /* A prompt, what was shown with it, and its answer; writes the file. */
-hypura_status hypura_history_add(hypura_history *history, const hypura_generate_options *asked, const char *answer,
+hypura_status hypura_history_add(hypura_history *history, const hypura_generate_options *asked, const hypura_result *answer,
                                  hypura_error *error);
 /* A conversation begins; the next answer replaces the file. */
 void hypura_history_clear(hypura_history *history);

@@ -401,6 +401,8 @@ static const struct {
     {"-ctkd --cache-type-k-draft -ctvd --cache-type-v-draft", "a draft's KV cache is f16"},
     {"-b --batch-size", "--ubatch N is how many tokens of a prompt are computed together"},
     {"-v --verbose --perf", "statistics are always told on standard error, and run --stats-json FILE has all of them"},
+    {"-rea --reasoning --reasoning-format --reasoning-budget --reasoning-effort -nothink --no-think",
+     "run --think on, off, low, medium or high; what it thinks is told on standard error, unless --hide-thoughts"},
     {"--format", "run --json-schema {} makes answers JSON"},
     {"--keepalive", "serve takes --keep-alive SECONDS"},
     {"-co --color --no-display-prompt -st --single-turn --simple-io --no-warmup --log-disable --no-perf --nowordwrap",

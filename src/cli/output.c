@@ -99,6 +99,13 @@ void hypura_output_note(const char *format, ...)
     va_end(arguments);
 }
 
+void hypura_output_aside(const char *text, size_t bytes)
+{
+    fputs(output_dim ? DIM : "", stderr);
+    fwrite(text, 1, bytes, stderr);
+    fputs(output_dim ? PLAIN : "", stderr);
+}
+
 /* ---- tables --------------------------------------------------------------- */
 
 void hypura_table_open(hypura_table *table, const char *align)

@@ -28,6 +28,8 @@ void hypura_output_color(bool on);
 void hypura_output_error(const char *format, ...) HYPURA_PRINTF(1, 2);
 /* A line of information: what was placed where, how fast it went. */
 void hypura_output_note(const char *format, ...) HYPURA_PRINTF(1, 2);
+/* Text beside the result, as it comes, without a newline behind it. */
+void hypura_output_aside(const char *text, size_t bytes);
 
 /* ---- tables --------------------------------------------------------------- */
 

@@ -23,13 +23,38 @@
 
 typedef struct answer {
     bool any_text;
+    bool hides_thoughts;
+    bool thinks;
     hypura_progress progress; /* of the prompt, until the first text */
 } answer;
+
+static void end_thoughts(answer *to)
+{
+    if (to->thinks) {
+        hypura_output_note("%s(it has thought)", to->hides_thoughts ? "" : "\n");
+        to->thinks = false;
+    }
+}
+
+static bool print_thought(void *user, const char *text, size_t text_bytes)
+{
+    answer *to = user;
+    hypura_progress_close(&to->progress);
+    if (!to->thinks) {
+        hypura_output_note("(it thinks)");
+        to->thinks = true;
+    }
+    if (!to->hides_thoughts) {
+        hypura_output_aside(text, text_bytes);
+    }
+    return !hypura_interrupted();
+}
 
 static bool print_text(void *user, const char *text, size_t text_bytes)
 {
     answer *to = user;
     hypura_progress_close(&to->progress);
+    end_thoughts(to);
     to->any_text = to->any_text || text_bytes > 0;
     return hypura_output_write(text, text_bytes) && hypura_output_flush() && !hypura_interrupted();
 }
@@ -38,9 +63,10 @@ static bool print_text(void *user, const char *text, size_t text_bytes)
 static hypura_status answer_prompt(hypura_model *model, const hypura_run_arguments *run, hypura_generate_options generate,
                                    hypura_run_totals *totals, hypura_error *error)
 {
-    answer to = {.any_text = false};
+    answer to = {.hides_thoughts = run->hides_thoughts};
     hypura_result result = {.text = NULL};
     generate.on_text = print_text;
+    generate.on_thought = print_thought;
     generate.on_text_user = &to;
     generate.progress = hypura_progress_update;
     generate.progress_user = &to.progress;
@@ -48,6 +74,7 @@ static hypura_status answer_prompt(hypura_model *model, const hypura_run_argumen
     hypura_status status = model ? hypura_generate(model, &generate, &result, error)
                                  : hypura_client_generate(run->client, &generate, &result, error);
     hypura_progress_close(&to.progress);
+    end_thoughts(&to);
     if (status == HYPURA_OK || to.any_text) {
         hypura_output_write("\n", 1);
         hypura_output_flush();
@@ -56,7 +83,7 @@ static hypura_status answer_prompt(hypura_model *model, const hypura_run_argumen
         status = hypura_run_totals_add(totals, &result, error);
     }
     if (status == HYPURA_OK && run->history && (!result.stopped_by_user || result.text[0] != '\0')) {
-        status = hypura_history_add(run->history, &generate, result.text, error);
+        status = hypura_history_add(run->history, &generate, &result, error);
     }
     if (status == HYPURA_OK && result.context_full) {
         hypura_output_note("the context is full: the answer ends here (--context N makes it larger)");

@@ -29,6 +29,7 @@ static hypura_status check_arguments(const hypura_run_arguments *run, hypura_err
         {run->generate.raw && run->generate.system, "--raw and --system"},
         {run->generate.raw && run->template_file, "--raw and --template"},
         {run->generate.raw && run->history_file, "--raw and --history"},
+        {run->generate.raw && run->think, "--raw and --think"},
         {run->generate.raw && run->images.n > 0, "--raw and --image"},
         {run->generate.raw && run->projector, "--raw and --mmproj"},
         {run->projector && run->speculation.draft, "--mmproj and --draft"},
@@ -309,6 +310,18 @@ void hypura_run_arguments_clear(hypura_run_arguments *run)
 
 /* ---- the command line -------------------------------------------------------- */
 
+/* In the order of hypura_thinking, without its first one. */
+static const char *const thinkings[] = {"on", "off", "low", "medium", "high", NULL};
+
+static hypura_thinking thinking_of(const char *word)
+{
+    int i = 0;
+    while (word && strcmp(thinkings[i], word) != 0) {
+        i++;
+    }
+    return word ? (hypura_thinking)(i + 1) : HYPURA_THINKING_AUTO;
+}
+
 bool hypura_run_arguments_parse(hypura_run_arguments *run, const hypura_environment *environment, int argc, char *const *argv,
                                 int *exit_code)
 {
@@ -337,6 +350,10 @@ bool hypura_run_arguments_parse(hypura_run_arguments *run, const hypura_environm
          .to.string = &run->generate.grammar},
         {"stop", "TEXT", "ends the answer before this text; may be given several times", HYPURA_OPTION_STRINGS,
          .to.strings = &run->stop, .also = "-r --reverse-prompt"},
+        {"think", "HOW", "whether it thinks before it answers: on, off; low, medium, high", HYPURA_OPTION_CHOICE,
+         .to.string = &run->think, .choices = thinkings},
+        {"hide-thoughts", NULL, "what it thinks is not shown", HYPURA_OPTION_FLAG, .to.flag = &run->hides_thoughts,
+         .also = "--hidethinking"},
         {"max-tokens", "N", "tokens of an answer at most (0: no limit)", HYPURA_OPTION_UNSIGNED,
          .to.unsigned_integer = &run->generate.max_tokens, .min = 0, .max = INT32_MAX,
          .also = "-n --predict --n-predict",
@@ -424,6 +441,7 @@ bool hypura_run_arguments_parse(hypura_run_arguments *run, const hypura_environm
         return false;
     }
     run->name = arguments.operands[0];
+    run->generate.thinking = thinking_of(run->think);
     run->generate.stop = run->stop.items;
     run->generate.n_stop = run->stop.n;
     if (run->generate.prompt && arguments.n_operands > 1) {

@@ -25,6 +25,8 @@ typedef struct hypura_run_arguments {
     const char *gpu_misses;
     hypura_speculation_arguments speculation;
     hypura_adapter_list adapters;
+    const char *think;
+    bool hides_thoughts;
     hypura_string_list stop;
     hypura_string_list images;
     hypura_shown_files shown; /* before the first prompt */

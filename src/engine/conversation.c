@@ -12,6 +12,7 @@
 
 #include "base/buffer.h"
 #include "base/status.h"
+#include "engine/llama_shim.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@
 typedef struct message {
     const char *role; /* a literal */
     char *text;
+    char *thought; /* NULL: none */
     hypura_medium *media; /* names and data are owned */
     int n_media;
 } message;
@@ -29,6 +31,7 @@ struct hypura_conversation {
     struct llama_context *ctx;
     hypura_shim_chat *chat; /* opened by the first render */
     char *template;         /* NULL: the model's own */
+    hypura_shim_reply *reply; /* to the last render; NULL: none */
     message *messages;
     size_t n_messages;
     size_t capacity;
@@ -67,6 +70,7 @@ void hypura_conversation_close(hypura_conversation *c)
     while (c->n_messages > 0) {
         hypura_conversation_pop(c);
     }
+    hypura_shim_reply_close(c->reply);
     hypura_shim_chat_close(c->chat);
     free(c->template);
     free(c->messages);
@@ -91,6 +95,7 @@ static void free_message(message *m)
     }
     free(m->media);
     free(m->text);
+    free(m->thought);
 }
 
 static bool copy_media(message *to, const hypura_message *said)
@@ -123,8 +128,9 @@ hypura_status hypura_conversation_push(hypura_conversation *c, const hypura_mess
         c->messages = messages;
         c->capacity = capacity;
     }
-    message copy = {.role = said->role, .text = strdup(said->text)};
-    if (!copy.text || !copy_media(&copy, said)) {
+    message copy = {
+        .role = said->role, .text = strdup(said->text), .thought = said->thought ? strdup(said->thought) : NULL};
+    if (!copy.text || (said->thought && !copy.thought) || !copy_media(&copy, said)) {
         free_message(&copy);
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a message of %zu bytes", strlen(said->text));
     }
@@ -233,11 +239,39 @@ static bool add_shown(hypura_buffer *text, const message *m, const char *marker)
     return added && hypura_buffer_add(text, m->text, strlen(m->text) + 1);
 }
 
-static hypura_status render(hypura_conversation *c, const char *marker, char **text, hypura_error *error)
+/* What has a grammar has it from its first token on, where thoughts would be. */
+static hypura_thinking thinking_of(const hypura_generate_options *options)
+{
+    const bool has_grammar = options->grammar || options->json_schema;
+    return options->thinking == HYPURA_THINKING_AUTO && has_grammar ? HYPURA_THINKING_OFF : options->thinking;
+}
+
+/* What some templates call reasoning_effort. */
+static const char *effort_of(hypura_thinking thinking)
+{
+    switch (thinking) {
+    case HYPURA_THINKING_LOW:
+        return "low";
+    case HYPURA_THINKING_MEDIUM:
+        return "medium";
+    case HYPURA_THINKING_HIGH:
+        return "high";
+    default:
+        return NULL;
+    }
+}
+
+hypura_shim_reply *hypura_conversation_reply(hypura_conversation *c)
+{
+    return c->reply;
+}
+
+static hypura_status render(hypura_conversation *c, hypura_thinking thinking, const char *marker, char **text,
+                            hypura_error *error)
 {
     char reason[256];
     hypura_buffer contents = {0};
-    const char **parts = malloc(2 * c->n_messages * sizeof(*parts));
+    hypura_shim_message *parts = malloc(c->n_messages * sizeof(*parts));
     bool added = parts != NULL;
     *text = NULL;
     for (size_t i = 0; i < c->n_messages && added; i++) {
@@ -250,15 +284,21 @@ static hypura_status render(hypura_conversation *c, const char *marker, char **t
     }
     const char *at = hypura_buffer_text(&contents);
     for (size_t i = 0; i < c->n_messages; i++) {
-        parts[i] = c->messages[i].role;
-        parts[c->n_messages + i] = at;
+        parts[i] = (hypura_shim_message){c->messages[i].role, at, c->messages[i].thought};
         at += strlen(at) + 1;
     }
-    *text = hypura_shim_chat_apply(c->chat, parts, parts + c->n_messages, c->n_messages, reason, sizeof(reason));
+    hypura_shim_reply_close(c->reply);
+    *text = hypura_shim_chat_apply(c->chat, parts, c->n_messages, thinking != HYPURA_THINKING_OFF, effort_of(thinking),
+                                   &c->reply, reason, sizeof(reason));
     hypura_buffer_clear(&contents);
     free(parts);
-    return *text ? HYPURA_OK
-                 : hypura_fail(error, HYPURA_ERR_FORMAT, "the chat template rejects the conversation: %s", reason);
+    if (!*text) {
+        return hypura_fail(error, HYPURA_ERR_FORMAT, "the chat template rejects the conversation: %s", reason);
+    }
+    if (!c->reply && thinking != HYPURA_THINKING_AUTO && thinking != HYPURA_THINKING_OFF) {
+        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "this model's chat template knows no thoughts: leave --think out");
+    }
+    return HYPURA_OK;
 }
 
 static hypura_status tokenise(hypura_conversation *c, const hypura_media *media, const char *text, const char *marker,
@@ -300,7 +340,7 @@ hypura_status hypura_conversation_prompt(hypura_conversation *c, const hypura_ge
     }
     if (status == HYPURA_OK) {
         choose_marker(c, marker, sizeof(marker));
-        status = render(c, marker, &text, error);
+        status = render(c, thinking_of(options), marker, &text, error);
     }
     if (status == HYPURA_OK) {
         status = tokenise(c, media, text, marker, n, prompt, error);

@@ -4,7 +4,7 @@
 #ifndef HYPURA_ENGINE_CONVERSATION_H
 #define HYPURA_ENGINE_CONVERSATION_H
 
-#include "engine/llama_shim.h"
+#include "engine/chat_shim.h"
 #include "engine/media.h"
 
 typedef struct hypura_conversation hypura_conversation;
@@ -35,10 +35,13 @@ hypura_status hypura_conversation_ask(hypura_conversation *conversation, const h
 
 /* Fails when the model has no template, or when it cannot be used. */
 hypura_status hypura_conversation_open_template(hypura_conversation *conversation, hypura_error *error);
-/* Renders all messages with the template, ready for the assistant's answer, as tokens; of a raw prompt, that alone.
- * media: NULL where nothing can be shown. */
+/* Renders all messages with the template, ready for the assistant's answer, which thinks or does not, as tokens; of a raw
+ * prompt, that alone. media: NULL where nothing can be shown. */
 hypura_status hypura_conversation_prompt(hypura_conversation *conversation, const hypura_generate_options *options,
                                          const hypura_media *media, hypura_prompt *prompt, hypura_error *error);
+
+/* That reads the answer to what was rendered last, until the next render; NULL: it is text as it is. */
+hypura_shim_reply *hypura_conversation_reply(hypura_conversation *conversation);
 
 /* ---- the context's contents --------------------------------------------- */
 

@@ -5,16 +5,16 @@
  * What always holds: text is passed on only for tokens that a successful decode
  * produced, in whole UTF-8 characters. A failed answer leaves the conversation as
  * it was before its prompt. Between two tokens nothing is allocated here except
- * when the answer's buffer doubles.
+ * when the answer's buffer doubles, and what llama.cpp's parser of answers takes where a model thinks.
  */
 #include "engine/experience.h"
 #include "engine/model.h"
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "engine/answer.h"
 #include "engine/prompt.h"
 #include "engine/sampler.h"
-#include "engine/text.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -135,26 +135,6 @@ static hypura_status decode_prompt(hypura_model *model, hypura_prompt *prompt, b
 
 /* ---- the answer --------------------------------------------------------- */
 
-/* Of the answer: how much was passed on, and how long the caller had it. */
-typedef struct handed {
-    size_t bytes;
-    uint64_t us;
-} handed;
-
-/* to: so much of the text, from its beginning. */
-static bool pass_on(const hypura_generate_options *options, const hypura_text *text, size_t to, handed *passed)
-{
-    const size_t from = passed->bytes;
-    passed->bytes = to;
-    if (from == to || !options->on_text) {
-        return true;
-    }
-    const uint64_t begin_us = hypura_clock_us();
-    const bool goes_on = options->on_text(options->on_text_user, text->whole.data + from, to - from);
-    passed->us += hypura_clock_us() - begin_us;
-    return goes_on;
-}
-
 /* The last token is computed too: the next turn then finds the whole answer in the context, and as many tokens were
  * computed as are counted. */
 static hypura_status compute_token(hypura_model *model, llama_token token, uint32_t n_more, hypura_result *result,
@@ -173,7 +153,7 @@ static hypura_status compute_token(hypura_model *model, llama_token token, uint3
 }
 
 static hypura_status answer(hypura_model *model, const hypura_generate_options *options, hypura_sampler *sampler,
-                            hypura_text *text, handed *passed, hypura_result *result, hypura_error *error)
+                            hypura_answer *said, hypura_result *result, hypura_error *error)
 {
     const struct llama_vocab *vocab = llama_model_get_vocab(model->llama);
     char piece[MAX_PIECE_BYTES];
@@ -192,37 +172,30 @@ static hypura_status answer(hypura_model *model, const hypura_generate_options *
         if (llama_vocab_is_eog(vocab, token)) {
             break;
         }
-        int32_t bytes = llama_token_to_piece(vocab, token, piece, sizeof(piece), 0, false);
+        int32_t bytes = llama_token_to_piece(vocab, token, piece, sizeof(piece), 0, hypura_answer_shows(said, token));
         if (bytes < 0) {
             return hypura_fail(error, HYPURA_ERR_FORMAT, "the text of token %d is %d bytes long", token, -bytes);
         }
-        if (!hypura_text_put(text, piece, (size_t)bytes)) {
-            return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for an answer of %zu bytes", text->whole.bytes);
+        hypura_status status = hypura_answer_add(said, piece, (size_t)bytes, error);
+        if (status != HYPURA_OK) {
+            return status;
         }
         result->tokens++;
-        bool found = false;
-        const size_t before = hypura_text_before(text, passed->bytes, options->stop, options->n_stop, &found);
-        if (!pass_on(options, text, before, passed)) {
-            result->stopped_by_user = true;
-            break;
-        }
-        if (found) {
-            hypura_text_cut(text, before);
+        if (said->stopped || said->ended) {
             break;
         }
         const uint32_t n_more = options->max_tokens > 0 ? options->max_tokens - result->tokens : UINT32_MAX;
-        hypura_status status = compute_token(model, token, n_more > 0 ? n_more - 1 : 0, result, error);
+        status = compute_token(model, token, n_more > 0 ? n_more - 1 : 0, result, error);
         if (status != HYPURA_OK) {
             return status;
         }
     }
-    if (!hypura_text_finish(text)) {
-        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for an answer of %zu bytes", text->whole.bytes);
+    const hypura_status status = hypura_answer_end(said, error);
+    if (status == HYPURA_OK) {
+        hypura_answer_pass(said);
+        result->stopped_by_user = said->stopped;
     }
-    if (!result->stopped_by_user && !pass_on(options, text, text->whole.bytes, passed)) {
-        result->stopped_by_user = true;
-    }
-    return HYPURA_OK;
+    return status;
 }
 
 static hypura_status check_model(hypura_model *model, hypura_error *error)
@@ -277,23 +250,26 @@ static void learn(const hypura_model *model, hypura_result *result, const hypura
 
 /* What was stopped in the middle is not in the context; where that has a state instead of
  * rows for each token, nobody knows what is. */
-static hypura_status stop(hypura_model *model, hypura_text *text, hypura_result *result, hypura_error *error)
+static hypura_status stop(hypura_model *model, hypura_answer *said, hypura_result *result, hypura_error *error)
 {
     hypura_error_clear(error);
     if (llama_model_is_recurrent(model->llama) || llama_model_is_hybrid(model->llama)) {
         hypura_conversation_empty(model->conversation);
     }
     result->stopped_by_user = true;
-    return hypura_text_finish(text) ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for an answer");
+    return hypura_answer_end(said, error);
 }
 
-static hypura_status run(hypura_model *model, const hypura_generate_options *options, hypura_text *text,
+static hypura_status run(hypura_model *model, const hypura_generate_options *options, hypura_answer *said,
                          hypura_result *result, hypura_error *error)
 {
     brake_wire wire = {.options = options};
     hypura_prompt prompt = {.tokens = NULL};
     hypura_sampler *sampler = NULL;
     hypura_status status = hypura_conversation_prompt(model->conversation, options, model->media, &prompt, error);
+    if (status == HYPURA_OK && !options->raw && !options->grammar && !options->json_schema) {
+        said->reply = hypura_conversation_reply(model->conversation);
+    }
     if (status == HYPURA_OK) {
         status = hypura_sampler_open(llama_model_get_vocab(model->llama), options, prompt.tokens, prompt.n, &sampler, error);
     }
@@ -312,15 +288,14 @@ static hypura_status run(hypura_model *model, const hypura_generate_options *opt
     if (status == HYPURA_OK) {
         hypura_statistics before;
         hypura_model_statistics(model, &before);
-        handed passed = {0};
         const uint64_t start = hypura_clock_us();
-        status = answer(model, options, sampler, text, &passed, result, error);
+        status = answer(model, options, sampler, said, result, error);
         if (model->drafting) {
             hypura_drafting_end(model->drafting);
             hypura_drafting_tell(model->drafting, result);
         }
         /* A terminal that stands still, or who reads slowly, is not the model's time. */
-        result->decode_s = (double)(hypura_clock_us() - start - passed.us) * 1e-6;
+        result->decode_s = (double)(hypura_clock_us() - start - said->passed_us) * 1e-6;
         if (status == HYPURA_OK) {
             learn(model, result, &before);
         }
@@ -330,7 +305,7 @@ static hypura_status run(hypura_model *model, const hypura_generate_options *opt
     }
     llama_set_abort_callback(model->ctx, NULL, NULL);
     if (status == HYPURA_ERR_CANCELLED && wire.pulled) {
-        status = stop(model, text, result, error);
+        status = stop(model, said, result, error);
     }
     hypura_sampler_close(sampler);
     hypura_prompt_clear(&prompt);
@@ -340,7 +315,7 @@ static hypura_status run(hypura_model *model, const hypura_generate_options *opt
 hypura_status hypura_generate(hypura_model *model, const hypura_generate_options *options, hypura_result *result,
                               hypura_error *error)
 {
-    hypura_text text = {0};
+    hypura_answer said = {.options = options};
     memset(result, 0, sizeof(*result));
     hypura_error_clear(error);
     if (!options->prompt) {
@@ -370,24 +345,29 @@ hypura_status hypura_generate(hypura_model *model, const hypura_generate_options
         status = hypura_conversation_ask(model->conversation, options, error);
     }
     if (status == HYPURA_OK) {
-        status = run(model, options, &text, result, error);
+        status = run(model, options, &said, result, error);
     }
-    const bool answered = status == HYPURA_OK && (!result->stopped_by_user || text.whole.bytes > 0);
+    const bool answered =
+        status == HYPURA_OK && (!result->stopped_by_user || said.text.whole.bytes > 0 || said.thought.bytes > 0);
     if (!options->raw && answered) {
-        const hypura_message said = {.role = "assistant", .text = text.whole.data};
-        status = hypura_conversation_push(model->conversation, &said, error);
+        const hypura_message message = {.role = "assistant", .text = said.text.whole.data, .thought = said.thought.data};
+        status = hypura_conversation_push(model->conversation, &message, error);
     }
     while (!(answered && status == HYPURA_OK) && hypura_conversation_messages(model->conversation) > n_before) {
         hypura_conversation_pop(model->conversation);
     }
-    result->text = text.whole.data;
+    result->text = said.text.whole.data;
+    result->thought = said.thought.data;
+    hypura_answer_close(&said);
     return status;
 }
 
 void hypura_result_clear(hypura_result *result)
 {
     free(result->text);
+    free(result->thought);
     result->text = NULL;
+    result->thought = NULL;
 }
 
 void hypura_model_reset(hypura_model *model)

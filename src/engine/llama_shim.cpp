@@ -3,7 +3,6 @@
  */
 #include "engine/llama_shim.h"
 
-#include "chat.h"
 #include "common.h"
 #include "ggml-impl.h"
 #include "json-schema-to-grammar.h"
@@ -383,65 +382,6 @@ int hypura_shim_n_cores(void)
         return common_cpu_get_num_math();
     } catch (const std::exception &) {
         return 1;
-    }
-}
-
-struct hypura_shim_chat {
-    common_chat_templates_ptr templates;
-};
-
-/* Why no template can be made of it: llama.cpp throws that on as std::exception, which says nothing. */
-static const char *why_no_template(const std::exception &e)
-{
-    return std::string(e.what()) == "std::exception"
-               ? "it is no Jinja: is a {% for %}, {% if %} or {{ not closed, or a word between them unknown?"
-               : e.what();
-}
-
-hypura_shim_chat *hypura_shim_chat_open(const struct llama_model *model, const char *text, char *error,
-                                        size_t error_bytes)
-{
-    fill(error, error_bytes, "");
-    try {
-        common_chat_templates_ptr templates = common_chat_templates_init(model, text ? text : "");
-        if (!common_chat_templates_was_explicit(templates.get())) {
-            return nullptr;
-        }
-        return new hypura_shim_chat{std::move(templates)};
-    } catch (const std::exception &e) {
-        fill(error, error_bytes, why_no_template(e));
-        return nullptr;
-    }
-}
-
-void hypura_shim_chat_close(hypura_shim_chat *chat)
-{
-    delete chat;
-}
-
-char *hypura_shim_chat_apply(const hypura_shim_chat *chat, const char *const *roles, const char *const *contents,
-                             size_t n, char *error, size_t error_bytes)
-{
-    fill(error, error_bytes, "");
-    try {
-        common_chat_templates_inputs inputs;
-        for (size_t i = 0; i < n; i++) {
-            common_chat_msg message;
-            message.role = roles[i];
-            message.content = contents[i];
-            inputs.messages.push_back(std::move(message));
-        }
-        inputs.add_generation_prompt = true;
-        inputs.use_jinja = true;
-        const std::string text = common_chat_templates_apply(chat->templates.get(), inputs).prompt;
-        char *copy = strdup(text.c_str());
-        if (!copy) {
-            fill(error, error_bytes, "out of memory");
-        }
-        return copy;
-    } catch (const std::exception &e) {
-        fill(error, error_bytes, e.what());
-        return nullptr;
     }
 }
 

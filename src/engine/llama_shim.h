@@ -89,21 +89,6 @@ void hypura_shim_flush_common(void);
 /* Physical cores, or the performance cores where there are two kinds. */
 int hypura_shim_n_cores(void);
 
-/* ---- chat templates ----------------------------------------------------- */
-
-typedef struct hypura_shim_chat hypura_shim_chat;
-
-/* text, in Jinja, or where that is NULL the template of the model. NULL when it has
- * none (error stays empty) or when it does not parse (error tells). */
-hypura_shim_chat *hypura_shim_chat_open(const struct llama_model *model, const char *text, char *error,
-                                        size_t error_bytes);
-void hypura_shim_chat_close(hypura_shim_chat *chat);
-
-/* Renders n messages, then the opening of the assistant's answer. Returns text
- * to be freed with free(), or NULL with error filled. */
-char *hypura_shim_chat_apply(const hypura_shim_chat *chat, const char *const *roles, const char *const *contents,
-                             size_t n, char *error, size_t error_bytes);
-
 /* ---- grammars ----------------------------------------------------------- */
 
 /* A sampler that rules out what does not go on with text of a grammar in GBNF, or of one

@@ -48,6 +48,10 @@ hypura_status hypura_sampler_check(const hypura_generate_options *options, hypur
         return hypura_fail(error, HYPURA_ERR_USAGE, "frequency_penalty %g, presence_penalty %g: pass numbers, 0 (off)",
                            (double)s->frequency_penalty, (double)s->presence_penalty);
     }
+    const bool asks_for_thoughts = options->thinking != HYPURA_THINKING_AUTO && options->thinking != HYPURA_THINKING_OFF;
+    if ((options->grammar || options->json_schema) && asks_for_thoughts) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "what has a grammar or a schema has no thoughts before it");
+    }
     if (options->grammar && options->json_schema) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "a grammar and a JSON schema exclude each other");
     }

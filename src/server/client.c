@@ -27,12 +27,14 @@ struct hypura_client {
 
 typedef struct answering {
     hypura_text_fn on_text;
+    hypura_text_fn on_thought;
     void *user;
     hypura_progress_fn progress;
     void *progress_user;
     sse_reader events;
     hypura_result *result;
     hypura_buffer text;
+    hypura_buffer thought;
     hypura_buffer refusal; /* the body, where the status is not 200 */
     CURL *curl;
     uint64_t begin_us;
@@ -45,7 +47,7 @@ typedef struct answering {
 
 /* ---- the answer ---------------------------------------------------------------- */
 
-static bool take_text(answering *to, const json_t *text)
+static bool take(answering *to, const json_t *text, hypura_buffer *all, hypura_text_fn tell)
 {
     const size_t n = json_string_length(text);
     if (n == 0) {
@@ -54,11 +56,11 @@ static bool take_text(answering *to, const json_t *text)
     if (to->first_us == 0) {
         to->first_us = hypura_clock_us();
     }
-    if (!hypura_buffer_add(&to->text, json_string_value(text), n)) {
+    if (!hypura_buffer_add(all, json_string_value(text), n)) {
         to->no_memory = true;
         return false;
     }
-    if (to->on_text && !to->on_text(to->user, json_string_value(text), n)) {
+    if (tell && !tell(to->user, json_string_value(text), n)) {
         to->stopped = true;
         return false;
     }
@@ -84,7 +86,9 @@ static bool on_event(void *user, const char *data, size_t bytes)
         to->result->prompt_tokens = (uint32_t)json_integer_value(json_object_get(usage, "prompt_tokens"));
         to->result->tokens = (uint32_t)json_integer_value(json_object_get(usage, "completion_tokens"));
     }
-    const bool go_on = take_text(to, delta ? json_object_get(delta, "content") : json_object_get(choice, "text"));
+    const json_t *text = delta ? json_object_get(delta, "content") : json_object_get(choice, "text");
+    const bool go_on = take(to, json_object_get(delta, "reasoning_content"), &to->thought, to->on_thought) &&
+                       take(to, text, &to->text, to->on_text);
     json_decref(event);
     return go_on;
 }
@@ -111,6 +115,23 @@ static size_t on_data(char *data, size_t size, size_t n, void *user)
 }
 
 /* ---- the request ------------------------------------------------------------------ */
+
+/* As the engine does it without a server. */
+static json_t *template_arguments(const hypura_generate_options *options)
+{
+    static const char *const efforts[] = {
+        [HYPURA_THINKING_LOW] = "low", [HYPURA_THINKING_MEDIUM] = "medium", [HYPURA_THINKING_HIGH] = "high"};
+    const bool has_grammar = options->grammar || options->json_schema;
+    json_t *arguments = json_object();
+    if (options->thinking != HYPURA_THINKING_AUTO || has_grammar) {
+        const bool off = options->thinking == HYPURA_THINKING_AUTO || options->thinking == HYPURA_THINKING_OFF;
+        json_object_set_new(arguments, "enable_thinking", json_boolean(!off));
+    }
+    if (options->thinking >= HYPURA_THINKING_LOW) {
+        json_object_set_new(arguments, "reasoning_effort", json_string(efforts[options->thinking]));
+    }
+    return arguments;
+}
 
 /* prompt: that of a request for raw text, which it takes over; NULL: the conversation. */
 static json_t *make_body(const hypura_client *client, const hypura_generate_options *options, json_t *prompt)
@@ -149,7 +170,7 @@ static json_t *make_body(const hypura_client *client, const hypura_generate_opti
         json_object_set_new(body, "prompt", prompt);
     } else {
         json_object_set(body, "messages", client->messages);
-        json_object_set_new(body, "reasoning_format", json_string("none")); /* thoughts are text, as without a server */
+        json_object_set_new(body, "chat_template_kwargs", template_arguments(options));
     }
     return body;
 }
@@ -233,10 +254,13 @@ static hypura_status check(const hypura_generate_options *options, hypura_error 
     return status;
 }
 
-/* Takes content over. */
-static bool add_message(hypura_client *client, const char *role, json_t *content)
+/* Takes content over. thought: NULL or "", there is none. */
+static bool add_message(hypura_client *client, const char *role, json_t *content, const char *thought)
 {
     json_t *message = json_pack("{s:s, s:o}", "role", role, "content", content);
+    if (message && thought && thought[0] != '\0') {
+        json_object_set_new(message, "reasoning_content", json_string(thought));
+    }
     return message && json_array_append_new(client->messages, message) == 0;
 }
 
@@ -281,10 +305,10 @@ static bool begin(hypura_client *client, const hypura_generate_options *options)
     bool added = true;
     for (int i = 0; i < options->n_history && added; i++) {
         const hypura_message *said = &options->history[i];
-        added = add_message(client, said->role, content_of(json_string(said->text), said->media, said->n_media));
+        added = add_message(client, said->role, content_of(json_string(said->text), said->media, said->n_media), said->thought);
     }
     return added && (options->n_history > 0 || !options->system ||
-                     add_message(client, "system", json_string(options->system)));
+                     add_message(client, "system", json_string(options->system), NULL));
 }
 
 static void drop_messages(hypura_client *client, size_t n_left)
@@ -303,6 +327,7 @@ hypura_status hypura_client_generate(hypura_client *client, const hypura_generat
                                      hypura_result *result, hypura_error *error)
 {
     answering a = {.on_text = options->on_text,
+                   .on_thought = options->on_thought,
                    .user = options->on_text_user,
                    .progress = options->progress,
                    .progress_user = options->progress_user,
@@ -318,7 +343,7 @@ hypura_status hypura_client_generate(hypura_client *client, const hypura_generat
     }
     if (!options->raw) {
         const bool added = (n_before > 0 || begin(client, options)) &&
-                           add_message(client, "user", content_of(prompt, options->media, options->n_media));
+                           add_message(client, "user", content_of(prompt, options->media, options->n_media), NULL);
         if (!added) {
             drop_messages(client, n_before);
             return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for another message");
@@ -342,8 +367,9 @@ hypura_status hypura_client_generate(hypura_client *client, const hypura_generat
         status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the answer");
     }
     result->text = a.text.data;
-    const bool answered = status == HYPURA_OK && (!a.stopped || a.text.bytes > 0);
-    if (!options->raw && !(answered && add_message(client, "assistant", json_string(result->text)))) {
+    result->thought = a.thought.data;
+    const bool answered = status == HYPURA_OK && (!a.stopped || a.text.bytes > 0 || a.thought.bytes > 0);
+    if (!options->raw && !(answered && add_message(client, "assistant", json_string(result->text), result->thought))) {
         drop_messages(client, n_before);
     }
     return status;

@@ -5,6 +5,7 @@
 
 #include "base/buffer.h"
 #include "base/status.h"
+#include "engine/chat_shim.h"
 #include "engine/llama_shim.h"
 
 #include <jansson.h>
@@ -12,11 +13,10 @@
 
 static hypura_status check(const char *text, hypura_error *error)
 {
-    static const char *const roles[] = {"user"};
-    static const char *const contents[] = {"Hello"};
+    static const hypura_shim_message hello = {.role = "user", .text = "Hello"};
     char reason[400] = "";
     hypura_shim_chat *chat = text[0] ? hypura_shim_chat_open(NULL, text, reason, sizeof reason) : NULL;
-    char *written = chat ? hypura_shim_chat_apply(chat, roles, contents, 1, reason, sizeof reason) : NULL;
+    char *written = chat ? hypura_shim_chat_apply(chat, &hello, 1, true, NULL, NULL, reason, sizeof reason) : NULL;
     const hypura_status status =
         written ? HYPURA_OK
                 : hypura_fail(error, HYPURA_ERR_USAGE, "the template cannot be used: %s", reason[0] ? reason : "it is empty");

@@ -424,7 +424,9 @@ hypura_status hypura_generate(hypura_model *model, const hypura_generate_options
         }
         for (int i = 0; i < options->n_history; i++) {
             emit_media(&to, options->history[i].media, options->history[i].n_media);
-            snprintf(text, sizeof text, "%s: %s; ", options->history[i].role, options->history[i].text);
+            const char *thought = options->history[i].thought;
+            snprintf(text, sizeof text, "%s: %s%s%s; ", options->history[i].role, thought ? thought : "", thought ? "-> " : "",
+                     options->history[i].text);
             emit(&to, text);
         }
         if (sampling->frequency_penalty < 0.0f || sampling->presence_penalty > 0.0f) {
@@ -451,6 +453,11 @@ hypura_status hypura_generate(hypura_model *model, const hypura_generate_options
         emit(&to, text);
     } else if (strcmp(prompt, "bytes") == 0) {
         emit(&to, "caf\xc3\xa9 \xff\xed\xa0\x80.\n");
+    } else if (strcmp(prompt, "think") == 0) {
+        result->thought = strdup("Hm, so.");
+        (void)(options->on_thought(options->on_text_user, "Hm,", 3) && options->on_thought(options->on_text_user, " so.", 4));
+        snprintf(text, sizeof text, "thinking %d", options->thinking);
+        emit(&to, text);
     } else if (strcmp(prompt, "long") == 0) {
         for (uint32_t i = 0; i < options->max_tokens; i++) {
             wait_ms(10);
@@ -474,6 +481,7 @@ void hypura_model_reset(hypura_model *model)
 void hypura_result_clear(hypura_result *result)
 {
     free(result->text);
+    free(result->thought);
     *result = (hypura_result){.text = NULL};
 }
 

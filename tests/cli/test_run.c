@@ -154,6 +154,37 @@ static void test_misses_without_a_gpu(void **state)
     driver_clear(&run);
 }
 
+/* Standard output is the answer alone. */
+static void test_thoughts(void **state)
+{
+    (void)state;
+    static const char *const hows[] = {"on", "off", "low", "medium", "high"};
+    process run = RUN("run", "moe.gguf", "--prompt", "think", "--history", "thought.json");
+    assert_string_equal(run.output, "thinking 0\n");
+    assert_non_null(strstr(run.error, "(it thinks)\nHm, so.\n(it has thought)\n"));
+    driver_clear(&run);
+    run = RUN("run", "moe.gguf", "--prompt", "options", "--history", "thought.json");
+    driver_expect(&run, 0, "user: think; assistant: Hm, so.-> thinking 0; ", NULL);
+    driver_clear(&run);
+    for (int i = 0; i < 5; i++) {
+        char text[32];
+        snprintf(text, sizeof text, "thinking %d\n", i + 1);
+        run = RUN("run", "moe.gguf", "--prompt", "think", "--think", hows[i], "--hide-thoughts");
+        assert_string_equal(run.output, text);
+        assert_non_null(strstr(run.error, "(it thinks)\n(it has thought)\n"));
+        driver_clear(&run);
+    }
+    run = RUN("run", "moe.gguf", "--prompt", "think", "--think", "much");
+    driver_expect(&run, 2, NULL, "'much' is not one of on, off, low");
+    driver_clear(&run);
+    run = RUN("run", "moe.gguf", "--prompt", "think", "--think", "on", "--raw");
+    driver_expect(&run, 2, NULL, "--raw and --think exclude each other");
+    driver_clear(&run);
+    run = RUN("run", "moe.gguf", "--prompt", "think", "--reasoning-budget", "0");
+    driver_expect(&run, 2, NULL, "run --think on, off");
+    driver_clear(&run);
+}
+
 static void test_run_statistics(void **state)
 {
     (void)state;
@@ -595,7 +626,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_waiting_is_chosen_before_the_prompt),
         cmocka_unit_test(test_run_keeps_bytes),
         cmocka_unit_test(test_misses_without_a_gpu),
-        cmocka_unit_test(test_run_statistics),
+        cmocka_unit_test(test_thoughts), cmocka_unit_test(test_run_statistics),
         cmocka_unit_test(test_run_statistics_file),
         cmocka_unit_test(test_conversation_from_a_pipe),
         cmocka_unit_test(test_messages_of_several_lines),

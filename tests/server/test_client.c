@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,6 +112,95 @@ static void what_is_no_schema_is_not_sent(void **state)
     hypura_client_close(client);
 }
 
+/* One request is read whole and answered; its body is left in `asked`. */
+static char asked[4096];
+
+static void *answer_once(void *user)
+{
+    static const char said[] =
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+        "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":null}}]}\n\n"
+        "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"Hm, \"}}]}\n\n"
+        "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"so.\"}}]}\n\n"
+        "data: {\"choices\":[{\"delta\":{\"content\":\"Paris.\"}}]}\n\n"
+        "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n"
+        "data: [DONE]\n\n";
+    const int fd = accept(*(int *)user, NULL, NULL);
+    char request[8192];
+    size_t used = 0;
+    const char *body = NULL;
+    size_t wanted = 1;
+    while (!body || (size_t)(request + used - body) < wanted) {
+        const ssize_t n = read(fd, request + used, sizeof request - 1 - used);
+        assert_true(n > 0);
+        used += (size_t)n;
+        request[used] = '\0';
+        const char *length = strstr(request, "Content-Length: ");
+        body = strstr(request, "\r\n\r\n");
+        body = body ? body + 4 : NULL;
+        wanted = length ? (size_t)atol(length + 16) : wanted;
+    }
+    snprintf(asked, sizeof asked, "%s", body);
+    assert_true(write(fd, said, sizeof said - 1) == (ssize_t)sizeof said - 1);
+    (void)close(fd);
+    return NULL;
+}
+
+static bool keep(void *user, const char *text, size_t bytes)
+{
+    strncat(user, text, bytes);
+    return true;
+}
+
+/* What the model thinks is told apart, and goes with the next question. */
+static void thoughts_are_no_text(void **state)
+{
+    (void)state;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t bytes = sizeof address;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, bytes), 0);
+    assert_int_equal(listen(fd, 1), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &bytes), 0);
+    char url[64];
+    snprintf(url, sizeof url, "http://127.0.0.1:%u", ntohs(address.sin_port));
+    hypura_client *client = NULL;
+    hypura_error error;
+    assert_int_equal(hypura_client_open(url, NULL, "model", &client, &error), HYPURA_OK);
+    static const struct {
+        hypura_thinking thinking;
+        const char *grammar;
+        const char *wanted;
+    } turns[] = {
+        {HYPURA_THINKING_AUTO, NULL, "\"chat_template_kwargs\":{}"},
+        {HYPURA_THINKING_OFF, NULL, "\"chat_template_kwargs\":{\"enable_thinking\":false}"},
+        {HYPURA_THINKING_LOW, NULL, "\"chat_template_kwargs\":{\"enable_thinking\":true,\"reasoning_effort\":\"low\"}"},
+        {HYPURA_THINKING_AUTO, "root ::= \"a\"", "\"chat_template_kwargs\":{\"enable_thinking\":false}"},
+    };
+    for (size_t i = 0; i < sizeof turns / sizeof *turns; i++) {
+        char told[256] = "";
+        pthread_t server;
+        hypura_result result;
+        const hypura_generate_options options = {.prompt = "Where?",
+                                                 .thinking = turns[i].thinking,
+                                                 .grammar = turns[i].grammar,
+                                                 .on_text = keep,
+                                                 .on_thought = keep,
+                                                 .on_text_user = told};
+        assert_int_equal(pthread_create(&server, NULL, answer_once, &fd), 0);
+        assert_int_equal(hypura_client_generate(client, &options, &result, &error), HYPURA_OK);
+        assert_int_equal(pthread_join(server, NULL), 0);
+        assert_string_equal(told, "Hm, so.Paris.");
+        assert_string_equal(result.thought, "Hm, so.");
+        assert_string_equal(result.text, "Paris.");
+        assert_non_null(strstr(asked, turns[i].wanted));
+        assert_true((strstr(asked, "\"reasoning_content\":\"Hm, so.\"") != NULL) == (i > 0));
+        hypura_result_clear(&result);
+    }
+    hypura_client_close(client);
+    (void)close(fd);
+}
+
 /* A server in this process, on a port that was free. */
 static void a_server_tells_where_it_listens(void **state)
 {
@@ -137,7 +227,7 @@ int main(void)
 {
     (void)setenv("no_proxy", "127.0.0.1", 1);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_is_no_text_is_not_sent),
+        cmocka_unit_test(what_is_no_text_is_not_sent), cmocka_unit_test(thoughts_are_no_text),
         cmocka_unit_test(what_is_no_address_or_key_is_refused),
         cmocka_unit_test(waiting_can_be_given_up),
         cmocka_unit_test(what_is_no_schema_is_not_sent),

@@ -1,0 +1,143 @@
+/*
+ * test_thinking.c - whether a model thinks before it answers, and that what it thinks is not its answer. A template that opens
+ * the thought itself makes any model think for as long as it does not close it.
+ */
+#include "engine_fixture.h"
+
+#include "hypura_measure.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static char thinks[1 << 16];     /* a template whose prompt begins the thought */
+static char thinks_not[1 << 16]; /* one that knows none */
+
+static void read_template(const char *name, char *to, size_t bytes)
+{
+    char path[1024];
+    snprintf(path, sizeof path, "%s/%s.jinja", HYPURA_TEST_TEMPLATES, name);
+    FILE *file = fopen(path, "r");
+    if (!file) {
+        print_message("%s is not there\n", path);
+        skip();
+    }
+    const size_t n = fread(to, 1, bytes - 1, file);
+    fclose(file);
+    assert_true(n > 0);
+    to[n] = '\0';
+}
+
+typedef struct heard {
+    char thought[1024];
+    char text[1024];
+} heard;
+
+static bool on_thought(void *user, const char *text, size_t bytes)
+{
+    heard *h = user;
+    assert_true(strlen(h->thought) + bytes < sizeof h->thought);
+    strncat(h->thought, text, bytes);
+    return true;
+}
+
+static bool on_text(void *user, const char *text, size_t bytes)
+{
+    heard *h = user;
+    assert_true(strlen(h->text) + bytes < sizeof h->text);
+    strncat(h->text, text, bytes);
+    return true;
+}
+
+static hypura_model *open_model(void)
+{
+    read_template("Qwen-QwQ-32B", thinks, sizeof thinks);
+    read_template("Qwen-Qwen2.5-7B-Instruct", thinks_not, sizeof thinks_not);
+    const hypura_model_options options = {
+        .path = fixture_model("smollm2-135m.gguf"), .cache_dir = fixture_cache_dir(), .n_context = 512, .n_threads = 1};
+    hypura_model *model = NULL;
+    hypura_error error;
+    fixture_ok(hypura_model_open(&options, &model, &error), &error);
+    return model;
+}
+
+static void a_thought_is_no_text(void **state)
+{
+    (void)state;
+    hypura_model *model = open_model();
+    hypura_generate_options wanted = {.prompt = "Tell me about Paris.", .chat_template = thinks, .max_tokens = 8};
+    hypura_result result;
+    hypura_error error;
+    heard h = {.text = ""};
+    wanted.on_text = on_text;
+    wanted.on_thought = on_thought;
+    wanted.on_text_user = &h;
+    fixture_ok(hypura_generate(model, &wanted, &result, &error), &error);
+    assert_string_equal(result.text, "");
+    assert_string_equal(h.text, "");
+    assert_true(strlen(result.thought) > 4);
+    assert_string_equal(h.thought, result.thought);
+    assert_int_equal(result.tokens, 8);
+    char first[1024];
+    snprintf(first, sizeof first, "%s", result.thought);
+    hypura_result_clear(&result);
+    assert_null(result.thought);
+
+    /* The next turn's prompt has no thoughts of the first: it begins where the first one's did. */
+    wanted.on_text = wanted.on_thought = NULL;
+    fixture_ok(hypura_generate(model, &wanted, &result, &error), &error);
+    hypura_result_clear(&result);
+
+    hypura_model_reset(model);
+    wanted.thinking = HYPURA_THINKING_HIGH;
+    fixture_ok(hypura_generate(model, &wanted, &result, &error), &error);
+    assert_string_equal(result.thought, first);
+    hypura_result_clear(&result);
+    hypura_model_close(model);
+}
+
+static void what_has_a_grammar_is_text(void **state)
+{
+    (void)state;
+    hypura_model *model = open_model();
+    hypura_generate_options wanted = {
+        .prompt = "Paris?", .chat_template = thinks, .max_tokens = 8, .grammar = "root ::= \"yes\" | \"no\""};
+    hypura_result result;
+    hypura_error error;
+    fixture_ok(hypura_generate(model, &wanted, &result, &error), &error);
+    assert_true(strcmp(result.text, "yes") == 0 || strcmp(result.text, "no") == 0);
+    assert_null(result.thought);
+    hypura_result_clear(&result);
+    wanted.thinking = HYPURA_THINKING_ON;
+    fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "has no thoughts before it");
+    hypura_model_close(model);
+}
+
+static void templates_that_know_no_thoughts(void **state)
+{
+    (void)state;
+    hypura_model *model = open_model();
+    hypura_generate_options wanted = {.prompt = "Paris?", .chat_template = thinks_not, .max_tokens = 4};
+    hypura_result result;
+    hypura_error error;
+    for (int i = 0; i < 2; i++) {
+        wanted.thinking = i == 0 ? HYPURA_THINKING_AUTO : HYPURA_THINKING_OFF;
+        fixture_ok(hypura_generate(model, &wanted, &result, &error), &error);
+        assert_true(strlen(result.text) > 0);
+        assert_null(result.thought);
+        hypura_result_clear(&result);
+    }
+    wanted.thinking = HYPURA_THINKING_LOW;
+    fixture_fails(HYPURA_ERR_UNSUPPORTED, hypura_generate(model, &wanted, &result, &error), &error, "knows no thoughts");
+    hypura_model_close(model);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_thought_is_no_text),
+        cmocka_unit_test(what_has_a_grammar_is_text),
+        cmocka_unit_test(templates_that_know_no_thoughts),
+    };
+    return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
+}
