@@ -66,23 +66,31 @@ static bool give_up(void *user, const char *what, uint64_t done, uint64_t total)
     return ++*(int *)user < 2;
 }
 
+/* A socket that is listened on, and a client that asks there. */
+static int listen_to(hypura_client **client)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t bytes = sizeof address;
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+    hypura_error error;
+    char url[64];
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, bytes), 0);
+    assert_int_equal(listen(fd, 1), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &bytes), 0);
+    snprintf(url, sizeof url, "http://127.0.0.1:%u", ntohs(address.sin_port));
+    assert_int_equal(hypura_client_open(url, NULL, "model", client, &error), HYPURA_OK);
+    return fd;
+}
+
 /* A server that takes the connection and says nothing. */
 static void waiting_can_be_given_up(void **state)
 {
     (void)state;
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t bytes = sizeof address;
-    const int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, bytes), 0);
-    assert_int_equal(listen(fd, 1), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &bytes), 0);
-    char url[64];
-    snprintf(url, sizeof url, "http://127.0.0.1:%u", ntohs(address.sin_port));
     hypura_client *client = NULL;
+    const int fd = listen_to(&client);
     hypura_error error;
     hypura_result result;
     int asked = 0;
-    assert_int_equal(hypura_client_open(url, NULL, "model", &client, &error), HYPURA_OK);
     const hypura_generate_options options = {.prompt = "Hello.", .progress = give_up, .progress_user = &asked};
     assert_int_equal(hypura_client_generate(client, &options, &result, &error), HYPURA_OK);
     assert_true(result.stopped_by_user);
@@ -156,17 +164,9 @@ static bool keep(void *user, const char *text, size_t bytes)
 static void thoughts_are_no_text(void **state)
 {
     (void)state;
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t bytes = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, bytes), 0);
-    assert_int_equal(listen(fd, 1), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &bytes), 0);
-    char url[64];
-    snprintf(url, sizeof url, "http://127.0.0.1:%u", ntohs(address.sin_port));
     hypura_client *client = NULL;
+    int fd = listen_to(&client);
     hypura_error error;
-    assert_int_equal(hypura_client_open(url, NULL, "model", &client, &error), HYPURA_OK);
     static const struct {
         hypura_thinking thinking;
         const char *grammar;
