@@ -76,6 +76,7 @@ static void bits_are_those_of_llama_cpp(void **state)
                  {"smollm2-8x135m.gguf", UINT64_C(200) << 20, {.type_k = "bf16", .type_v = "q4_0"}},
                  {"smollm2-135m.gguf", UINT64_C(70) << 20, {.type_k = "q5_1", .type_v = NULL}}};
     const uint32_t prompt = 21;
+    const char *const engine = "pool";
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         hypura_verify_report report;
         hypura_error error;
@@ -85,6 +86,8 @@ static void bits_are_those_of_llama_cpp(void **state)
                                                .n_weights = 1,
                                                .prompt_tokens = &prompt,
                                                .n_prompts = 1,
+                                               .io_engines = &engine,
+                                               .n_io_engines = 1,
                                                .tokens = 3,
                                                .n_threads = 2,
                                                .cache_dir = fixture_cache_dir()};

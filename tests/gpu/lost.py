@@ -19,7 +19,7 @@ import urllib.error
 import urllib.request
 
 HYPURA, MKMODEL, PRELOAD, CACHE = map(os.path.abspath, sys.argv[1:5])
-TOKENS = 1500
+TOKENS = 700
 PAGED, ALL_THERE = "26M", "1G"
 MESSAGE = re.compile("Standin0 is lost.*on purpose")
 EARLY_MESSAGE = re.compile("(Standin0|the GPU) is lost.*on purpose")
