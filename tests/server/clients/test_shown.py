@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import unittest
+import urllib.request
 
 import harness
 
@@ -71,8 +72,8 @@ class Shown(unittest.TestCase):
                                  self.answer(name + ".gguf", "--context", "1024", "--image", "one.png", "--prompt", "What is this?"))
         # A file that is named is served with the projector beside it.
         with harness.Server("--memory", "1G", "--context", "512", self.path("dense.gguf"), models=()) as server:
-            shown = subprocess.run(["curl", "-s", f"{server.url}/api/show", "-d", '{"model":"dense"}'], stdout=subprocess.PIPE, check=True)
-            self.assertIn("vision", json.loads(shown.stdout)["capabilities"])
+            with urllib.request.urlopen(f"{server.url}/api/show", data=b'{"model":"dense"}') as shown:
+                self.assertIn("vision", json.load(shown)["capabilities"])
 
     def test_a_conversation_goes_on_with_its_pictures(self):
         turns = ["./one.png What is this?", "And ./two.png?", "What were they?"]
