@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "engine/answer.h"
+#include "templates.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,29 +47,13 @@ static bool on_text(void *user, const char *text, size_t bytes)
     return append(h->text, text, bytes) && !h->ends;
 }
 
-static char *read_template(const char *name)
-{
-    char path[1024];
-    snprintf(path, sizeof path, "%s/%s.jinja", HYPURA_TEST_TEMPLATES, name);
-    FILE *file = fopen(path, "r");
-    if (!file) {
-        print_message("%s is not there\n", path);
-        skip();
-    }
-    char *text = calloc(1, 1 << 18);
-    assert_non_null(text);
-    assert_true(fread(text, 1, (1 << 18) - 1, file) > 0);
-    fclose(file);
-    return text;
-}
-
 static hypura_shim_reply *reply_to(const char *template, bool think, const char *effort, const char *wanted, const char *unwanted)
 {
     const hypura_shim_message messages[] = {{.role = "user", .text = "Who?"},
                                             {.role = "assistant", .text = "I.", .thought = "old-thought"},
                                             {.role = "user", .text = "And now?"}};
     char error[256];
-    char *text = read_template(template);
+    char *text = template_read(template);
     hypura_shim_chat *chat = hypura_shim_chat_open(NULL, text, error, sizeof error);
     assert_string_equal(error, "");
     hypura_shim_reply *reply = NULL;

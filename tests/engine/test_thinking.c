@@ -4,29 +4,14 @@
  */
 #include "engine_fixture.h"
 
-#include "hypura_measure.h"
+#include "templates.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static char thinks[1 << 16];     /* a template whose prompt begins the thought */
-static char thinks_not[1 << 16]; /* one that knows none */
-
-static void read_template(const char *name, char *to, size_t bytes)
-{
-    char path[1024];
-    snprintf(path, sizeof path, "%s/%s.jinja", HYPURA_TEST_TEMPLATES, name);
-    FILE *file = fopen(path, "r");
-    if (!file) {
-        print_message("%s is not there\n", path);
-        skip();
-    }
-    const size_t n = fread(to, 1, bytes - 1, file);
-    fclose(file);
-    assert_true(n > 0);
-    to[n] = '\0';
-}
+static char *thinks;     /* a template whose prompt begins the thought */
+static char *thinks_not; /* one that knows none */
 
 typedef struct heard {
     char thought[1024];
@@ -51,14 +36,21 @@ static bool on_text(void *user, const char *text, size_t bytes)
 
 static hypura_model *open_model(void)
 {
-    read_template("Qwen-QwQ-32B", thinks, sizeof thinks);
-    read_template("Qwen-Qwen2.5-7B-Instruct", thinks_not, sizeof thinks_not);
+    thinks = template_read("Qwen-QwQ-32B");
+    thinks_not = template_read("Qwen-Qwen2.5-7B-Instruct");
     const hypura_model_options options = {
         .path = fixture_model("smollm2-135m.gguf"), .cache_dir = fixture_cache_dir(), .n_context = 512, .n_threads = 1};
     hypura_model *model = NULL;
     hypura_error error;
     fixture_ok(hypura_model_open(&options, &model, &error), &error);
     return model;
+}
+
+static void close_model(hypura_model *model)
+{
+    hypura_model_close(model);
+    free(thinks);
+    free(thinks_not);
 }
 
 static void a_thought_is_no_text(void **state)
@@ -93,7 +85,7 @@ static void a_thought_is_no_text(void **state)
     fixture_ok(hypura_generate(model, &wanted, &result, &error), &error);
     assert_string_equal(result.thought, first);
     hypura_result_clear(&result);
-    hypura_model_close(model);
+    close_model(model);
 }
 
 static void what_has_a_grammar_is_text(void **state)
@@ -110,7 +102,7 @@ static void what_has_a_grammar_is_text(void **state)
     hypura_result_clear(&result);
     wanted.thinking = HYPURA_THINKING_ON;
     fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "has no thoughts before it");
-    hypura_model_close(model);
+    close_model(model);
 }
 
 static void templates_that_know_no_thoughts(void **state)
@@ -129,7 +121,7 @@ static void templates_that_know_no_thoughts(void **state)
     }
     wanted.thinking = HYPURA_THINKING_LOW;
     fixture_fails(HYPURA_ERR_UNSUPPORTED, hypura_generate(model, &wanted, &result, &error), &error, "knows no thoughts");
-    hypura_model_close(model);
+    close_model(model);
 }
 
 int main(void)
