@@ -107,11 +107,12 @@ char *hypura_shim_chat_apply(const hypura_shim_chat *chat, const hypura_shim_mes
             inputs.chat_template_kwargs["reasoning_effort"] = '"' + std::string(effort) + '"';
         }
         const common_chat_params rendered = common_chat_templates_apply(chat->templates.get(), inputs);
+        if (reply) {
+            *reply = open_reply(chat, rendered);
+        }
         char *copy = strdup(rendered.prompt.c_str());
         if (!copy) {
             fill(error, error_bytes, "out of memory");
-        } else if (reply) {
-            *reply = open_reply(chat, rendered);
         }
         return copy;
     } catch (const std::exception &e) {

@@ -31,7 +31,8 @@ void hypura_shim_chat_close(hypura_shim_chat *chat);
 
 /* Renders n messages, then the opening of the assistant's answer: thinking, if it can, as far as think says; effort is what
  * some templates call reasoning_effort ("low"), NULL: their own. Returns text to be freed with free(), or NULL with error
- * filled. *reply reads the answer, NULL where the template knows no thoughts; reply itself may be NULL. */
+ * filled. *reply reads the answer, NULL where the template knows no thoughts, and is to be closed in either case; reply itself
+ * may be NULL. */
 char *hypura_shim_chat_apply(const hypura_shim_chat *chat, const hypura_shim_message *messages, size_t n, bool think,
                              const char *effort, hypura_shim_reply **reply, char *error, size_t error_bytes);
 

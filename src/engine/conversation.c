@@ -239,11 +239,9 @@ static bool add_shown(hypura_buffer *text, const message *m, const char *marker)
     return added && hypura_buffer_add(text, m->text, strlen(m->text) + 1);
 }
 
-/* What has a grammar has it from its first token on, where thoughts would be. */
-static hypura_thinking thinking_of(const hypura_generate_options *options)
+static bool has_grammar(const hypura_generate_options *options)
 {
-    const bool has_grammar = options->grammar || options->json_schema;
-    return options->thinking == HYPURA_THINKING_AUTO && has_grammar ? HYPURA_THINKING_OFF : options->thinking;
+    return options->grammar || options->json_schema;
 }
 
 /* What some templates call reasoning_effort. */
@@ -266,9 +264,12 @@ hypura_shim_reply *hypura_conversation_reply(hypura_conversation *c)
     return c->reply;
 }
 
-static hypura_status render(hypura_conversation *c, hypura_thinking thinking, const char *marker, char **text,
+/* What has a grammar has it from its first token on, where thoughts would be: all of it is text. */
+static hypura_status render(hypura_conversation *c, const hypura_generate_options *options, const char *marker, char **text,
                             hypura_error *error)
 {
+    const hypura_thinking thinking =
+        options->thinking == HYPURA_THINKING_AUTO && has_grammar(options) ? HYPURA_THINKING_OFF : options->thinking;
     char reason[256];
     hypura_buffer contents = {0};
     hypura_shim_message *parts = malloc(c->n_messages * sizeof(*parts));
@@ -288,8 +289,9 @@ static hypura_status render(hypura_conversation *c, hypura_thinking thinking, co
         at += strlen(at) + 1;
     }
     hypura_shim_reply_close(c->reply);
+    c->reply = NULL;
     *text = hypura_shim_chat_apply(c->chat, parts, c->n_messages, thinking != HYPURA_THINKING_OFF, effort_of(thinking),
-                                   &c->reply, reason, sizeof(reason));
+                                   has_grammar(options) ? NULL : &c->reply, reason, sizeof(reason));
     hypura_buffer_clear(&contents);
     free(parts);
     if (!*text) {
@@ -340,7 +342,7 @@ hypura_status hypura_conversation_prompt(hypura_conversation *c, const hypura_ge
     }
     if (status == HYPURA_OK) {
         choose_marker(c, marker, sizeof(marker));
-        status = render(c, thinking_of(options), marker, &text, error);
+        status = render(c, options, marker, &text, error);
     }
     if (status == HYPURA_OK) {
         status = tokenise(c, media, text, marker, n, prompt, error);

@@ -267,7 +267,7 @@ static hypura_status run(hypura_model *model, const hypura_generate_options *opt
     hypura_prompt prompt = {.tokens = NULL};
     hypura_sampler *sampler = NULL;
     hypura_status status = hypura_conversation_prompt(model->conversation, options, model->media, &prompt, error);
-    if (status == HYPURA_OK && !options->raw && !options->grammar && !options->json_schema) {
+    if (status == HYPURA_OK && !options->raw) {
         said->reply = hypura_conversation_reply(model->conversation);
     }
     if (status == HYPURA_OK) {
