@@ -9,7 +9,6 @@ counted afterwards: nothing may be lost or left behind.
 import hashlib
 import json
 import os
-import re
 import resource
 import shutil
 import signal
@@ -18,58 +17,30 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import started
 
 HYPURA, MKMODEL, FAKE_HUB, CACHE = map(os.path.abspath, sys.argv[1:5])
 MIB = 1 << 20
-top = tempfile.mkdtemp(prefix="hypura-faults-")
-started = []
+place = started.Place("hypura-faults-", CACHE)
+path = place.path
 
 
-def path(*words):
-    return os.path.join(top, *words)
-
-
-def start(*words, stdout, prepare=None, stdin=None, stderr=None, cache=None):
-    child = subprocess.Popen(words, stdin=stdin, stdout=stdout, stderr=stderr, preexec_fn=prepare, text=True,
-                             env={**os.environ, "OMP_WAIT_POLICY": "passive", "HYPURA_CACHE_DIR": cache or path("cache")})
-    started.append(child)
-    return child
-
-
-class Server:
-    """hypura serve over a models folder; most_bytes limits what a file may grow to. before: words that start it."""
+class Server(started.Server):
+    """Over a models folder; most_bytes limits what a file may grow to. before: words that start it."""
 
     def __init__(self, models, *options, most_bytes=None, before=(), cache=None):
         def limit():
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             if most_bytes:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
-        self.log = open(path("server.log"), "w+", encoding="utf-8")
-        self.process = start(*before, HYPURA, "serve", "--port", "0", "--models", models, "--no-ollama", "--memory", "700M", "--context",
-                             "256", "--threads", "1", *options, stdout=self.log, stderr=self.log, prepare=limit, cache=cache)
-        for _ in range(3000):
-            self.log.seek(0)
-            if found := re.search(r"http://[0-9.]+:[0-9]+", self.log.read()):
-                self.url = found[0]
-                return
-            assert self.process.poll() is None, "the server ended: " + self.read_log()
-            time.sleep(0.02)
-        raise AssertionError("the server does not listen")
-
-    def read_log(self):
-        self.log.seek(0)
-        return self.log.read()
+        super().__init__(place, *before, HYPURA, "serve", "--models", models, "--memory", "700M", "--context", "256", *options,
+                         preexec_fn=limit, env={"HYPURA_CACHE_DIR": cache or path("cache")})
 
     def ask(self, route, body=None, data=None, method=None):
-        data = json.dumps(body).encode() if body is not None else data
-        request = urllib.request.Request(self.url + route, data=data, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=300) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
+        return super().ask(route, json.dumps(body).encode() if body is not None else data, method)
 
     def models(self):
         return sorted(model["name"] for model in json.loads(self.ask("/api/tags")[1])["models"])
@@ -87,11 +58,6 @@ class Server:
 
     def loaded(self):
         return [model["name"] for model in json.loads(self.ask("/api/ps")[1])["models"]]
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(120) == 0, self.read_log()
-        self.log.close()
 
 
 def files_below(folder):
@@ -125,7 +91,7 @@ def full_disk():
     os.makedirs(path("import"))
     subprocess.run([MKMODEL, "shape", "qwen3-tiny", path("import", "big.gguf")], check=True, stdout=subprocess.DEVNULL)
     shutil.copy(path("import", "big.gguf"), hub_path)
-    hub = start(sys.executable, FAKE_HUB, path("hub"), stdout=subprocess.PIPE, stdin=subprocess.PIPE)
+    hub = place.start(sys.executable, FAKE_HUB, path("hub"), stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
     url = "http://127.0.0.1:" + hub.stdout.readline().strip()
     options = ("--hub", url, "--import", path("import"))
     server = Server(models, *options, most_bytes=4 * MIB)
@@ -261,23 +227,7 @@ def file_deleted_while_serving():
     server.stop()
 
 
-try:
+with place:
     os.makedirs(path("models"))
-    os.makedirs(path("cache"))
-    shutil.copy(os.path.join(CACHE, "profile.json"), path("cache"))
     subprocess.run([MKMODEL, "shape", "llama-tiny", path("models", "tiny.gguf")], check=True, stdout=subprocess.DEVNULL)
-    for check in (full_disk, state_on_a_full_disk, full_folder_of_sockets, engine_that_says_much, file_deleted_while_serving):
-        begin = time.time()
-        check()
-        print(f"{check.__name__}: ok, {time.time() - begin:.1f} s", flush=True)
-except AssertionError:
-    if os.path.exists(path("server.log")):
-        with open(path("server.log"), encoding="utf-8") as log:
-            print(log.read()[-4000:])
-    raise
-finally:
-    for child in started:
-        if child.poll() is None:
-            child.kill()
-            child.wait()
-    shutil.rmtree(top, ignore_errors=True)
+    place.run((check,) for check in (full_disk, state_on_a_full_disk, full_folder_of_sockets, engine_that_says_much, file_deleted_while_serving))
