@@ -3,29 +3,60 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/mman.h>
 
+#include <cmocka.h>
+
 static _Atomic uint64_t n_calls;
 static _Atomic uint64_t refused;
+static _Atomic bool counts;
 
 void refusal_begin(uint64_t nth)
 {
     n_calls = 0;
     refused = nth;
+    counts = true;
 }
 
 uint64_t refusal_end(void)
 {
+    counts = false;
     refused = 0;
     return n_calls;
 }
 
+uint64_t refusal_each(refusal_attempt try, const void *what, void (*expect)(const hypura_error *error, uint64_t nth),
+                      uint64_t *n_calls_made)
+{
+    uint64_t n_failed = 0;
+    for (uint64_t nth = 1;; nth++) {
+        hypura_error error = {.status = HYPURA_OK};
+        refusal_begin(nth);
+        const hypura_status status = try(what, &error);
+        if (refusal_end() < nth) {
+            assert_int_equal(status, HYPURA_OK);
+            *n_calls_made = nth - 1;
+            return n_failed;
+        }
+        if (status != HYPURA_OK) {
+            assert_int_equal(error.status, status);
+            assert_true(error.message[0] != '\0');
+            if (expect) {
+                expect(&error, nth);
+            }
+            n_failed++;
+        }
+    }
+}
+
 static bool refuse(void)
 {
-    return ++n_calls == refused;
+    return counts && ++n_calls == refused;
 }
 
 void *__real_malloc(size_t bytes);

@@ -341,6 +341,28 @@ static void a_read_that_fails_is_an_error(void **state)
 
 /* ---- memory --------------------------------------------------------------------- */
 
+typedef struct followed {
+    const hypura_model_options *options;
+    const hypura_script *script;
+} followed;
+
+/* Opened, and followed without a bit that differs. */
+static hypura_status try_to_follow(const void *what, hypura_error *error)
+{
+    const followed *f = what;
+    const hypura_model_extras extras = {.all_logits = true};
+    hypura_model *model = NULL;
+    const hypura_status status = hypura_model_open_with(f->options, &extras, &model, error);
+    if (status == HYPURA_OK) {
+        uint64_t differing = 1;
+        (void)refusal_end();
+        fixture_ok(hypura_script_follow(model, f->script, &differing, error), error);
+        assert_int_equal(differing, 0);
+        hypura_model_close(model);
+    }
+    return status;
+}
+
 /* Of a model with few layers, as each layer asks for the same. */
 static void memory_that_is_refused_is_an_error(void **state)
 {
@@ -349,33 +371,17 @@ static void memory_that_is_refused_is_an_error(void **state)
     const hypura_plan plan = gpu_plan_of(&options);
     options.vram_bytes = hypura_plan_vram_at(&plan, 10);
     options.gpu_misses = HYPURA_GPU_MISSES_CPU;
-    const hypura_model_extras extras = {.all_logits = true};
     hypura_script script;
     hypura_error error;
     uint64_t budget = 1 << 22;
+    uint64_t n_calls;
     hypura_model *model = open_model(&options);
     hypura_statistics s;
     fixture_ok(hypura_script_write(model, 20, 4, &budget, &script, &error), &error);
     hypura_model_statistics(model, &s);
     assert_true(s.n_cpu_rows > 0);
     hypura_model_close(model);
-    int n_failed = 0;
-    bool hit = true;
-    for (uint64_t nth = 1; hit; nth++) {
-        refusal_begin(nth);
-        const hypura_status status = hypura_model_open_with(&options, &extras, &model, &error);
-        hit = refusal_end() >= nth;
-        if (status == HYPURA_OK) {
-            uint64_t differing = 1;
-            fixture_ok(hypura_script_follow(model, &script, &differing, &error), &error);
-            assert_int_equal(differing, 0);
-            hypura_model_close(model);
-        } else {
-            assert_true(hit);
-            assert_true(error.message[0] != '\0');
-            n_failed++;
-        }
-    }
+    const uint64_t n_failed = refusal_each(try_to_follow, &(followed){&options, &script}, NULL, &n_calls);
     assert_true(n_failed > 60);
     hypura_script_clear(&script);
 }
