@@ -12,5 +12,6 @@ hypura_status fake_check_waiting(hypura_error *error);
 /* A file still has to exist. */
 hypura_status fake_check_file(const char *path, hypura_error *error);
 bool fake_named(const char *path, const char *name);
+void fake_wait_ms(long ms);
 
 #endif
