@@ -114,6 +114,27 @@ void fixture_fails(hypura_status wanted, hypura_status status, const hypura_erro
     assert_non_null(strstr(error->message, text));
 }
 
+hypura_model *fixture_open(const hypura_model_options *wanted)
+{
+    hypura_model_options options = *wanted;
+    hypura_model *model = NULL;
+    hypura_error error;
+    options.cache_dir = fixture_cache_dir();
+    options.n_context = options.n_context > 0 ? options.n_context : 256;
+    options.n_threads = 1;
+    fixture_ok(hypura_model_open(&options, &model, &error), &error);
+    return model;
+}
+
+hypura_result fixture_generate(hypura_model *model, const hypura_generate_options *wanted)
+{
+    hypura_result result;
+    hypura_error error;
+    fixture_ok(hypura_generate(model, wanted, &result, &error), &error);
+    assert_non_null(result.text);
+    return result;
+}
+
 int fixture_setup(void **state)
 {
     (void)state;

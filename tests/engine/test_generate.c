@@ -32,40 +32,18 @@ static bool listen(void *user, const char *text, size_t n)
     return h->stop_after == 0 || h->calls < h->stop_after;
 }
 
-static hypura_model *open_model(const char *path, const hypura_model_options *wanted)
-{
-    hypura_model_options options = *wanted;
-    hypura_model *model = NULL;
-    hypura_error error;
-    options.path = path;
-    options.cache_dir = fixture_cache_dir();
-    options.n_context = options.n_context > 0 ? options.n_context : 256;
-    options.n_threads = 1;
-    fixture_ok(hypura_model_open(&options, &model, &error), &error);
-    return model;
-}
-
-static hypura_result generate(hypura_model *model, const hypura_generate_options *wanted)
-{
-    hypura_result result;
-    hypura_error error;
-    fixture_ok(hypura_generate(model, wanted, &result, &error), &error);
-    assert_non_null(result.text);
-    return result;
-}
-
 static void same_answer_paged_and_plain(void **state)
 {
     (void)state;
     const hypura_generate_options wanted = {.prompt = PARIS, .raw = true, .max_tokens = 9};
-    hypura_model *plain = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
-    hypura_result expected = generate(plain, &wanted);
+    hypura_model *plain = fixture_open(&(hypura_model_options){.path = fixture_model("smollm2-135m.gguf"), .plain = true});
+    hypura_result expected = fixture_generate(plain, &wanted);
     hypura_model_close(plain);
     assert_non_null(strstr(expected.text, "Paris"));
 
-    hypura_model *paged = open_model(fixture_model("smollm2-135m.gguf"),
-                                     &(hypura_model_options){.weights_bytes = 50000000, .force_paging = true});
-    hypura_result result = generate(paged, &wanted);
+    hypura_model *paged = fixture_open(&(hypura_model_options){
+        .path = fixture_model("smollm2-135m.gguf"), .weights_bytes = 50000000, .force_paging = true});
+    hypura_result result = fixture_generate(paged, &wanted);
     assert_string_equal(result.text, expected.text);
     assert_int_equal(result.tokens, expected.tokens);
     hypura_statistics statistics;
@@ -92,11 +70,11 @@ static void same_answer_paged_and_plain(void **state)
 static void text_arrives_whole(void **state)
 {
     (void)state;
-    hypura_model *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
+    hypura_model *model = fixture_open(&(hypura_model_options){.path = fixture_model("smollm2-135m.gguf"), .plain = true});
     heard h = {.bytes = 0};
     hypura_generate_options wanted = {
         .prompt = PARIS, .raw = true, .max_tokens = 8, .on_text = listen, .on_text_user = &h};
-    hypura_result result = generate(model, &wanted);
+    hypura_result result = fixture_generate(model, &wanted);
     assert_string_equal(h.text, result.text);
     assert_true(result.tokens > 0 && result.tokens <= 8);
     assert_true(result.prompt_tokens > 0 && result.prompt_s > 0 && result.decode_s > 0);
@@ -105,7 +83,7 @@ static void text_arrives_whole(void **state)
     hypura_result_clear(&result);
 
     h = (heard){.stop_after = 3};
-    result = generate(model, &wanted);
+    result = fixture_generate(model, &wanted);
     assert_true(result.stopped_by_user);
     assert_int_equal(h.calls, 3);
     assert_string_equal(h.text, result.text);
@@ -116,9 +94,9 @@ static void text_arrives_whole(void **state)
 static void a_text_ends_the_answer(void **state)
 {
     (void)state;
-    hypura_model *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
+    hypura_model *model = fixture_open(&(hypura_model_options){.path = fixture_model("smollm2-135m.gguf"), .plain = true});
     hypura_generate_options wanted = {.prompt = "What is the capital of France?", .max_tokens = 12};
-    hypura_result whole = generate(model, &wanted);
+    hypura_result whole = fixture_generate(model, &wanted);
     const size_t bytes = strlen(whole.text) / 2; /* from the middle of a token, as likely as not */
     assert_true(bytes > 8);
     hypura_model_reset(model);
@@ -127,7 +105,7 @@ static void a_text_ends_the_answer(void **state)
     heard h = {.bytes = 0};
     wanted = (hypura_generate_options){.prompt = "What is the capital of France?", .max_tokens = 12, .stop = stop,
                                        .n_stop = 2, .on_text = listen, .on_text_user = &h};
-    hypura_result result = generate(model, &wanted);
+    hypura_result result = fixture_generate(model, &wanted);
     assert_int_equal(strlen(result.text), bytes);
     assert_memory_equal(result.text, whole.text, bytes);
     assert_string_equal(h.text, result.text);
@@ -137,7 +115,7 @@ static void a_text_ends_the_answer(void **state)
 
     /* The conversation goes on from there. */
     wanted = (hypura_generate_options){.prompt = "Why?", .max_tokens = 6};
-    result = generate(model, &wanted);
+    result = fixture_generate(model, &wanted);
     assert_true(result.tokens > 0);
     hypura_result_clear(&result);
 
@@ -169,12 +147,12 @@ static bool read_slowly(void *user, const char *text, size_t n)
 static void a_slow_reader_is_not_a_slow_model(void **state)
 {
     (void)state;
-    hypura_model *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
+    hypura_model *model = fixture_open(&(hypura_model_options){.path = fixture_model("smollm2-135m.gguf"), .plain = true});
     slow_reader reader = {.us = 0};
     hypura_generate_options wanted = {
         .prompt = PARIS, .raw = true, .max_tokens = 8, .on_text = read_slowly, .on_text_user = &reader};
     const uint64_t begin_us = hypura_clock_us();
-    hypura_result result = generate(model, &wanted);
+    hypura_result result = fixture_generate(model, &wanted);
     const uint64_t us = hypura_clock_us() - begin_us;
     assert_true(result.tokens > 1 && reader.us >= 100000);
     assert_true(result.decode_s > 0 && (result.prompt_s + result.decode_s) * 1e6 <= (double)(us - reader.us));
@@ -204,14 +182,16 @@ static bool ask(void *user, const char *what, uint64_t done, uint64_t total)
 static void whatever_is_computed_can_be_stopped(void **state)
 {
     (void)state;
+    const char *const path = fixture_model("smollm2-135m.gguf");
     const hypura_model_options kinds[] = {
-        {.plain = true, .n_ubatch = 8}, {.weights_bytes = 50000000, .force_paging = true, .n_ubatch = 8}};
+        {.path = path, .plain = true, .n_ubatch = 8},
+        {.path = path, .weights_bytes = 50000000, .force_paging = true, .n_ubatch = 8}};
     for (size_t k = 0; k < sizeof(kinds) / sizeof(*kinds); k++) {
-        hypura_model *model = open_model(fixture_model("smollm2-135m.gguf"), &kinds[k]);
+        hypura_model *model = fixture_open(&kinds[k]);
         patience p = {.stop_at = 0};
         hypura_generate_options wanted = {
             .prompt = PARIS, .raw = true, .max_tokens = 6, .progress = ask, .progress_user = &p};
-        hypura_result whole = generate(model, &wanted);
+        hypura_result whole = fixture_generate(model, &wanted);
         const int asked = p.asked;
         assert_true(p.second_part > 10 && p.answer > p.second_part + 10 && asked > p.answer + 10); /* between nodes */
         hypura_model_reset(model);
@@ -220,7 +200,7 @@ static void whatever_is_computed_can_be_stopped(void **state)
         const int stops[] = {3, p.second_part + 3, p.answer + (asked - p.answer) / 2};
         for (size_t i = 0; i < sizeof(stops) / sizeof(*stops); i++) {
             p = (patience){.stop_at = stops[i]};
-            hypura_result half = generate(model, &wanted);
+            hypura_result half = fixture_generate(model, &wanted);
             assert_true(half.stopped_by_user);
             assert_int_equal(p.asked, p.stop_at); /* and not once more */
             assert_true(i < 2 ? half.tokens == 0 && half.prompt_tokens < whole.prompt_tokens : half.tokens > 1);
@@ -228,7 +208,7 @@ static void whatever_is_computed_can_be_stopped(void **state)
             hypura_result_clear(&half);
             /* What was not finished is not in the context: the same answer comes. */
             p = (patience){.stop_at = 0};
-            hypura_result again = generate(model, &wanted);
+            hypura_result again = fixture_generate(model, &wanted);
             assert_string_equal(again.text, whole.text);
             assert_false(again.stopped_by_user);
             hypura_result_clear(&again);
@@ -243,22 +223,22 @@ static void whatever_is_computed_can_be_stopped(void **state)
 static void a_stopped_prompt_leaves_the_conversation_as_it_was(void **state)
 {
     (void)state;
-    hypura_model *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
+    hypura_model *model = fixture_open(&(hypura_model_options){.path = fixture_model("smollm2-135m.gguf"), .plain = true});
     patience p = {.stop_at = 5};
     hypura_generate_options wanted = {.prompt = "Name a colour.", .max_tokens = 5};
-    hypura_result first = generate(model, &wanted);
+    hypura_result first = fixture_generate(model, &wanted);
     wanted.prompt = "And another one?";
     wanted.progress = ask;
     wanted.progress_user = &p;
-    hypura_result stopped = generate(model, &wanted);
+    hypura_result stopped = fixture_generate(model, &wanted);
     assert_string_equal(stopped.text, "");
     p.stop_at = 0;
-    hypura_result second = generate(model, &wanted);
+    hypura_result second = fixture_generate(model, &wanted);
     hypura_model_reset(model);
     wanted = (hypura_generate_options){.prompt = "Name a colour.", .max_tokens = 5};
-    hypura_result once = generate(model, &wanted);
+    hypura_result once = fixture_generate(model, &wanted);
     wanted.prompt = "And another one?";
-    hypura_result expected = generate(model, &wanted);
+    hypura_result expected = fixture_generate(model, &wanted);
     assert_string_equal(second.text, expected.text);
     hypura_result_clear(&first);
     hypura_result_clear(&stopped);
@@ -268,60 +248,10 @@ static void a_stopped_prompt_leaves_the_conversation_as_it_was(void **state)
     hypura_model_close(model);
 }
 
-static void conversation_goes_on(void **state)
-{
-    (void)state;
-    hypura_model *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
-    hypura_generate_options wanted = {.prompt = "Name a colour.", .max_tokens = 5};
-    hypura_result first = generate(model, &wanted);
-    wanted.prompt = "And another one?";
-    hypura_result second = generate(model, &wanted);
-    /* Its prompt is the first turn too, which the context still holds. */
-    assert_true(second.prompt_tokens < first.prompt_tokens);
-    hypura_model_reset(model);
-    wanted.prompt = "Name a colour.";
-    hypura_result again = generate(model, &wanted);
-    assert_string_equal(again.text, first.text);
-    assert_int_equal(again.prompt_tokens, first.prompt_tokens);
-
-    /* A conversation continued from the context is the one computed at once. */
-    wanted.prompt = "And another one?";
-    hypura_result same = generate(model, &wanted);
-    assert_string_equal(same.text, second.text);
-    hypura_result_clear(&same);
-
-    /* And so is one that is told what was said. */
-    const hypura_message said[] = {{.role = "user", .text = "Name a colour."}, {.role = "assistant", .text = first.text}};
-    hypura_model_reset(model);
-    wanted.history = said;
-    wanted.n_history = 2;
-    same = generate(model, &wanted);
-    assert_string_equal(same.text, second.text);
-    assert_true(same.prompt_tokens > second.prompt_tokens);
-    hypura_result_clear(&same);
-
-    const hypura_message wrong = {.role = "nobody", .text = "Name a colour."};
-    hypura_error error;
-    hypura_model_reset(model);
-    wanted.history = &wrong;
-    wanted.n_history = 1;
-    assert_int_equal(hypura_generate(model, &wanted, &same, &error), HYPURA_ERR_USAGE);
-    assert_non_null(strstr(error.message, "message 1 is of nobody"));
-    wanted.n_history = 0;
-    wanted.prompt = "Name a colour.";
-    same = generate(model, &wanted);
-    assert_string_equal(same.text, first.text);
-    hypura_result_clear(&first);
-    hypura_result_clear(&second);
-    hypura_result_clear(&again);
-    hypura_result_clear(&same);
-    hypura_model_close(model);
-}
-
 static void seeds_decide(void **state)
 {
     (void)state;
-    hypura_model *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
+    hypura_model *model = fixture_open(&(hypura_model_options){.path = fixture_model("smollm2-135m.gguf"), .plain = true});
     hypura_generate_options wanted = {.prompt = "Once upon a time",
                                       .raw = true,
                                       .max_tokens = 8,
@@ -329,7 +259,7 @@ static void seeds_decide(void **state)
     char *texts[3];
     for (uint32_t i = 0; i < 3; i++) {
         wanted.sampling.seed = i / 2 + 1; /* 1, 1, 2 */
-        texts[i] = generate(model, &wanted).text;
+        texts[i] = fixture_generate(model, &wanted).text;
     }
     assert_string_equal(texts[0], texts[1]);
     assert_string_not_equal(texts[0], texts[2]);
@@ -339,74 +269,31 @@ static void seeds_decide(void **state)
     hypura_model_close(model);
 }
 
-/* The system text comes before the first prompt, and once; a template given takes the model's place. */
-static void conversations_begin_as_they_are_told(void **state)
-{
-    (void)state;
-    static const char template[] =
-        "{% for m in messages %}{{ m['role'] }}={{ m['content'] }};{% endfor %}{% if add_generation_prompt %}a={% endif %}";
-    hypura_model *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
-    hypura_generate_options wanted = {
-        .prompt = "Name a colour.", .system = "Be brief.", .chat_template = template, .max_tokens = 5};
-    hypura_result first = generate(model, &wanted);
-    wanted.prompt = "Another one.";
-    wanted.system = "Be long.";
-    hypura_result second = generate(model, &wanted);
-
-    char text[1024];
-    hypura_model_reset(model);
-    hypura_generate_options raw = {.prompt = "system=Be brief.;user=Name a colour.;a=", .raw = true, .max_tokens = 5};
-    hypura_result expected = generate(model, &raw);
-    assert_string_equal(first.text, expected.text);
-    snprintf(text, sizeof(text), "system=Be brief.;user=Name a colour.;assistant=%s;user=Another one.;a=", first.text);
-    hypura_result_clear(&expected);
-    raw.prompt = text;
-    expected = generate(model, &raw);
-    assert_string_equal(second.text, expected.text);
-
-    /* A template that cannot be used leaves nothing behind. */
-    hypura_model_reset(model);
-    hypura_result result;
-    hypura_error error;
-    wanted.chat_template = "{% if %}";
-    fixture_fails(HYPURA_ERR_FORMAT, hypura_generate(model, &wanted, &result, &error), &error, "the given chat template");
-    assert_null(strstr(error.message, "std::exception")); /* but why */
-    wanted = (hypura_generate_options){
-        .prompt = "Name a colour.", .system = "Be brief.", .chat_template = template, .max_tokens = 5};
-    hypura_result again = generate(model, &wanted);
-    assert_string_equal(again.text, first.text);
-    hypura_result_clear(&first);
-    hypura_result_clear(&second);
-    hypura_result_clear(&expected);
-    hypura_result_clear(&again);
-    hypura_model_close(model);
-}
-
 static void an_answer_is_of_its_grammar(void **state)
 {
     (void)state;
-    hypura_model *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
+    hypura_model *model = fixture_open(&(hypura_model_options){.path = fixture_model("smollm2-135m.gguf"), .plain = true});
     hypura_generate_options wanted = {.prompt = "What is the capital of France?", .max_tokens = 40};
     const hypura_sampling samplings[] = {{.temperature = 0}, {.temperature = 1.0f, .top_p = 0.9f, .top_k = 40, .seed = 3}};
     for (size_t i = 0; i < sizeof(samplings) / sizeof(*samplings); i++) {
         wanted.sampling = samplings[i];
-        hypura_result free_text = generate(model, &wanted);
+        hypura_result free_text = fixture_generate(model, &wanted);
         hypura_model_reset(model);
         wanted.grammar = "root ::= \"yes\" | \"perhaps\"";
-        hypura_result result = generate(model, &wanted);
+        hypura_result result = fixture_generate(model, &wanted);
         assert_true(strcmp(result.text, "yes") == 0 || strcmp(result.text, "perhaps") == 0);
         hypura_result_clear(&result);
         hypura_model_reset(model);
         /* One that forbids nothing changes nothing. */
         wanted.grammar = "root ::= .*\n";
-        result = generate(model, &wanted);
+        result = fixture_generate(model, &wanted);
         assert_string_equal(result.text, free_text.text);
         hypura_result_clear(&result);
         hypura_model_reset(model);
         wanted.grammar = NULL;
         wanted.json_schema = "{\"type\":\"object\",\"properties\":{\"city\":{\"enum\":[\"Rome\",\"Paris\"]}},"
                              "\"required\":[\"city\"],\"additionalProperties\":false}";
-        result = generate(model, &wanted);
+        result = fixture_generate(model, &wanted);
         char city[8] = "";
         assert_int_equal(sscanf(result.text, " { \"city\" : \"%7[a-zA-Z]\"", city), 1);
         assert_true(strcmp(city, "Rome") == 0 || strcmp(city, "Paris") == 0);
@@ -433,26 +320,26 @@ static void an_answer_is_of_its_grammar(void **state)
 static void repeating_costs(void **state)
 {
     (void)state;
-    hypura_model *model = open_model(fixture_model("smollm2-135m.gguf"), &(hypura_model_options){.plain = true});
+    hypura_model *model = fixture_open(&(hypura_model_options){.path = fixture_model("smollm2-135m.gguf"), .plain = true});
     hypura_generate_options wanted = {.prompt = "the cat the cat the cat the cat the", .raw = true, .max_tokens = 8};
-    hypura_result plain = generate(model, &wanted);
+    hypura_result plain = fixture_generate(model, &wanted);
     assert_non_null(strstr(plain.text, "cat the cat"));
     wanted.sampling.repeat_penalty = 1.0f;
-    hypura_result off = generate(model, &wanted);
+    hypura_result off = fixture_generate(model, &wanted);
     assert_string_equal(off.text, plain.text);
     wanted.sampling.repeat_penalty = 3.0f; /* of the prompt's tokens too */
-    hypura_result punished = generate(model, &wanted);
+    hypura_result punished = fixture_generate(model, &wanted);
     assert_null(strstr(punished.text, " cat"));
     hypura_result_clear(&punished);
     /* Those that occur more often than once are punished by how often, or not more than others. */
     wanted.sampling = (hypura_sampling){.frequency_penalty = 2.0f};
-    hypura_result often = generate(model, &wanted);
+    hypura_result often = fixture_generate(model, &wanted);
     assert_null(strstr(often.text, "cat the cat"));
     wanted.sampling = (hypura_sampling){.presence_penalty = 2.0f};
-    hypura_result once = generate(model, &wanted);
+    hypura_result once = fixture_generate(model, &wanted);
     assert_string_not_equal(once.text, often.text);
     wanted.sampling = (hypura_sampling){.presence_penalty = 100.0f};
-    punished = generate(model, &wanted);
+    punished = fixture_generate(model, &wanted);
     assert_null(strstr(punished.text, " cat"));
     hypura_result_clear(&often);
     hypura_result_clear(&once);
@@ -462,31 +349,10 @@ static void repeating_costs(void **state)
     hypura_model_close(model);
 }
 
-static void context_ends(void **state)
-{
-    (void)state;
-    hypura_model *model =
-        open_model(fixture_arch("llama-dense.gguf"), &(hypura_model_options){.plain = true, .n_context = 32});
-    hypura_generate_options wanted = {.prompt = "0001000200030004", .raw = true};
-    hypura_result result = generate(model, &wanted);
-    assert_true(result.context_full);
-    assert_true(result.tokens + result.prompt_tokens <= 32 && result.tokens > 0);
-    hypura_result_clear(&result);
-
-    char long_prompt[1001];
-    memset(long_prompt, '1', sizeof(long_prompt) - 1);
-    long_prompt[sizeof(long_prompt) - 1] = '\0';
-    wanted.prompt = long_prompt;
-    hypura_error error;
-    fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "the context holds 32");
-    hypura_result_clear(&result);
-    hypura_model_close(model);
-}
-
 static void what_cannot_be_asked(void **state)
 {
     (void)state;
-    hypura_model *model = open_model(fixture_arch("llama-dense.gguf"), &(hypura_model_options){.plain = true});
+    hypura_model *model = fixture_open(&(hypura_model_options){.path = fixture_arch("llama-dense.gguf"), .plain = true});
     hypura_generate_options wanted = {.prompt = "0001", .raw = true, .max_tokens = 1};
     hypura_result result;
     hypura_error error;
@@ -512,7 +378,7 @@ static void what_cannot_be_asked(void **state)
     fixture_fails(HYPURA_ERR_UNSUPPORTED, hypura_generate(model, &wanted, &result, &error), &error, "raw");
     hypura_model_close(model);
 
-    model = open_model(fixture_arch("dream-dense.gguf"), &(hypura_model_options){.plain = true});
+    model = fixture_open(&(hypura_model_options){.path = fixture_arch("dream-dense.gguf"), .plain = true});
     wanted.raw = true;
     fixture_fails(HYPURA_ERR_UNSUPPORTED, hypura_generate(model, &wanted, &result, &error), &error, "dream");
     hypura_model_close(model);
@@ -533,7 +399,7 @@ static void no_vocabulary(void **state)
     fixture_write(path, bytes, n);
     free(bytes);
 
-    hypura_model *model = open_model(path, &(hypura_model_options){.plain = true});
+    hypura_model *model = fixture_open(&(hypura_model_options){.path = path, .plain = true});
     hypura_generate_options wanted = {.prompt = "0001", .raw = true, .max_tokens = 1};
     hypura_result result;
     hypura_error error;
@@ -552,11 +418,11 @@ static void failed_read_makes_no_text(void **state)
     snprintf(path, sizeof(path), "%s", fixture_path("shrinking.gguf"));
     fixture_write(path, bytes, n);
 
-    hypura_model *model = open_model(path, &(hypura_model_options){.force_paging = true, .weights_bytes = n / 2});
+    hypura_model *model = fixture_open(&(hypura_model_options){.path = path, .force_paging = true, .weights_bytes = n / 2});
     heard h = {.bytes = 0};
     hypura_generate_options wanted = {
         .prompt = "0001000200030004", .raw = true, .max_tokens = 4, .on_text = listen, .on_text_user = &h};
-    hypura_result expected = generate(model, &wanted);
+    hypura_result expected = fixture_generate(model, &wanted);
     hypura_model_reset(model);
 
     h = (heard){.bytes = 0};
@@ -575,8 +441,8 @@ static void failed_read_makes_no_text(void **state)
     hypura_result_clear(&result);
     hypura_model_close(model);
 
-    model = open_model(path, &(hypura_model_options){.force_paging = true, .weights_bytes = n / 2});
-    result = generate(model, &wanted);
+    model = fixture_open(&(hypura_model_options){.path = path, .force_paging = true, .weights_bytes = n / 2});
+    result = fixture_generate(model, &wanted);
     assert_string_equal(result.text, expected.text);
     hypura_result_clear(&result);
     hypura_result_clear(&expected);
@@ -593,12 +459,9 @@ int main(void)
         cmocka_unit_test(a_slow_reader_is_not_a_slow_model),
         cmocka_unit_test(whatever_is_computed_can_be_stopped),
         cmocka_unit_test(a_stopped_prompt_leaves_the_conversation_as_it_was),
-        cmocka_unit_test(conversation_goes_on),
         cmocka_unit_test(seeds_decide),
-        cmocka_unit_test(conversations_begin_as_they_are_told),
         cmocka_unit_test(an_answer_is_of_its_grammar),
         cmocka_unit_test(repeating_costs),
-        cmocka_unit_test(context_ends),
         cmocka_unit_test(what_cannot_be_asked),
         cmocka_unit_test(no_vocabulary),
         cmocka_unit_test(failed_read_makes_no_text),

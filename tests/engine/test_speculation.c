@@ -28,22 +28,6 @@ static hypura_status try_open(const hypura_model_options *wanted, hypura_model *
     return hypura_model_open(&options, model, error);
 }
 
-static hypura_model *open_model(const hypura_model_options *wanted)
-{
-    hypura_model *model = NULL;
-    hypura_error error;
-    fixture_ok(try_open(wanted, &model, &error), &error);
-    return model;
-}
-
-static hypura_result generate(hypura_model *model, const hypura_generate_options *wanted)
-{
-    hypura_result result;
-    hypura_error error;
-    fixture_ok(hypura_generate(model, wanted, &result, &error), &error);
-    return result;
-}
-
 /* Answers of two turns of each way of holding the model are the same; returns the first of them, which is the caller's.
  */
 static hypura_result same_everywhere(const hypura_speculation *speculation, const hypura_generate_options *wanted)
@@ -54,10 +38,10 @@ static hypura_result same_everywhere(const hypura_speculation *speculation, cons
         {.path = large, .weights_bytes = large_bytes / 2, .force_paging = true, .speculation = *speculation}};
     hypura_result first[2] = {{.text = NULL}};
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
-        hypura_model *model = open_model(&ways[i]);
+        hypura_model *model = fixture_open(&ways[i]);
         assert_true(i < 2 || hypura_model_plan(model)->mode == HYPURA_MODE_EXPERTS);
         for (int turn = 0; turn < 2; turn++) {
-            hypura_result result = generate(model, wanted);
+            hypura_result result = fixture_generate(model, wanted);
             if (i == 0) {
                 first[turn] = result;
                 continue;
@@ -123,12 +107,12 @@ static void nothing_guessed_changes_nothing(void **state)
 {
     (void)state;
     const hypura_generate_options wanted = {.prompt = RIVERS, .raw = true, .max_tokens = 12};
-    hypura_model *model = open_model(&(hypura_model_options){.path = large});
-    hypura_result expected = generate(model, &wanted);
+    hypura_model *model = fixture_open(&(hypura_model_options){.path = large});
+    hypura_result expected = fixture_generate(model, &wanted);
     assert_int_equal(expected.n_passes, expected.tokens);
     hypura_model_close(model);
-    model = open_model(&(hypura_model_options){.path = large, .speculation = {.draft = draft, .p_min = 1.0f}});
-    hypura_result result = generate(model, &wanted);
+    model = fixture_open(&(hypura_model_options){.path = large, .speculation = {.draft = draft, .p_min = 1.0f}});
+    hypura_result result = fixture_generate(model, &wanted);
     assert_string_equal(result.text, expected.text);
     assert_int_equal(result.n_drafted, 0);
     assert_int_equal(result.n_passes, 12);
@@ -153,7 +137,7 @@ static void what_is_stopped_goes_on(void **state)
     for (int i = 0; i < 2; i++) {
         int n_left = 3;
         hypura_model *model =
-            open_model(&(hypura_model_options){.path = large,
+            fixture_open(&(hypura_model_options){.path = large,
                                                .force_paging = true,
                                                .weights_bytes = large_bytes / 2,
                                                .speculation = {.draft = i ? draft : NULL, .n_max = 8}});
@@ -162,10 +146,10 @@ static void what_is_stopped_goes_on(void **state)
                                                .max_tokens = 20,
                                                .on_text = stop_at_once,
                                                .on_text_user = &n_left};
-        hypura_result result = generate(model, &first);
+        hypura_result result = fixture_generate(model, &first);
         assert_true(result.stopped_by_user);
         hypura_result_clear(&result);
-        result = generate(model, &second);
+        result = fixture_generate(model, &second);
         snprintf(texts[i], sizeof(texts[i]), "%s", result.text);
         hypura_result_clear(&result);
         hypura_model_close(model);
@@ -178,8 +162,8 @@ static void a_full_context_ends_the_answer(void **state)
     (void)state;
     const hypura_speculation speculation = {.types = "ngram-cache", .draft = draft, .n_max = 16};
     hypura_model *model =
-        open_model(&(hypura_model_options){.path = large, .n_context = 144, .speculation = speculation});
-    hypura_result result = generate(model, &(hypura_generate_options){.prompt = LISTS, .raw = true});
+        fixture_open(&(hypura_model_options){.path = large, .n_context = 144, .speculation = speculation});
+    hypura_result result = fixture_generate(model, &(hypura_generate_options){.prompt = LISTS, .raw = true});
     assert_true(result.context_full);
     assert_int_equal(result.tokens + result.prompt_tokens, 144);
     hypura_result_clear(&result);

@@ -38,12 +38,7 @@ static hypura_model *open_model(void)
 {
     thinks = template_read("Qwen-QwQ-32B");
     thinks_not = template_read("Qwen-Qwen2.5-7B-Instruct");
-    const hypura_model_options options = {
-        .path = fixture_model("smollm2-135m.gguf"), .cache_dir = fixture_cache_dir(), .n_context = 512, .n_threads = 1};
-    hypura_model *model = NULL;
-    hypura_error error;
-    fixture_ok(hypura_model_open(&options, &model, &error), &error);
-    return model;
+    return fixture_open(&(hypura_model_options){.path = fixture_model("smollm2-135m.gguf"), .n_context = 512});
 }
 
 static void close_model(hypura_model *model)
@@ -58,13 +53,11 @@ static void a_thought_is_no_text(void **state)
     (void)state;
     hypura_model *model = open_model();
     hypura_generate_options wanted = {.prompt = "Tell me about Paris.", .chat_template = thinks, .max_tokens = 8};
-    hypura_result result;
-    hypura_error error;
     heard h = {.text = ""};
     wanted.on_text = on_text;
     wanted.on_thought = on_thought;
     wanted.on_text_user = &h;
-    fixture_ok(hypura_generate(model, &wanted, &result, &error), &error);
+    hypura_result result = fixture_generate(model, &wanted);
     assert_string_equal(result.text, "");
     assert_string_equal(h.text, "");
     assert_true(strlen(result.thought) > 4);
@@ -77,12 +70,12 @@ static void a_thought_is_no_text(void **state)
 
     /* The next turn's prompt has no thoughts of the first: it begins where the first one's did. */
     wanted.on_text = wanted.on_thought = NULL;
-    fixture_ok(hypura_generate(model, &wanted, &result, &error), &error);
+    result = fixture_generate(model, &wanted);
     hypura_result_clear(&result);
 
     hypura_model_reset(model);
     wanted.thinking = HYPURA_THINKING_HIGH;
-    fixture_ok(hypura_generate(model, &wanted, &result, &error), &error);
+    result = fixture_generate(model, &wanted);
     assert_string_equal(result.thought, first);
     hypura_result_clear(&result);
     close_model(model);
@@ -96,7 +89,7 @@ static void what_has_a_grammar_is_text(void **state)
         .prompt = "Paris?", .chat_template = thinks, .max_tokens = 8, .grammar = "root ::= \"yes\" | \"no\""};
     hypura_result result;
     hypura_error error;
-    fixture_ok(hypura_generate(model, &wanted, &result, &error), &error);
+    result = fixture_generate(model, &wanted);
     assert_true(strcmp(result.text, "yes") == 0 || strcmp(result.text, "no") == 0);
     assert_null(result.thought);
     hypura_result_clear(&result);
@@ -114,7 +107,7 @@ static void templates_that_know_no_thoughts(void **state)
     hypura_error error;
     for (int i = 0; i < 2; i++) {
         wanted.thinking = i == 0 ? HYPURA_THINKING_AUTO : HYPURA_THINKING_OFF;
-        fixture_ok(hypura_generate(model, &wanted, &result, &error), &error);
+        result = fixture_generate(model, &wanted);
         assert_true(strlen(result.text) > 0);
         assert_null(result.thought);
         hypura_result_clear(&result);
