@@ -3,6 +3,7 @@
 #define QUOTED_H
 
 #include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* With ' for ". */
@@ -14,9 +15,25 @@ static inline json_t *quoted_parse(const char *text)
     for (size_t i = 0; i <= n; i++) {
         json[i] = text[i] == '\'' ? '"' : text[i];
     }
-    json_t *value = json_loads(json, 0, NULL);
-    assert_non_null(value);
+    json_error_t reason;
+    json_t *value = json_loads(json, JSON_DECODE_ANY, &reason);
+    if (!value) {
+        fail_msg("%s: %s", text, reason.text);
+    }
     return value;
+}
+
+/* Fails the test unless both are equal; got: NULL is nothing. */
+static inline void quoted_expect(const json_t *got, const char *wanted)
+{
+    json_t *value = quoted_parse(wanted);
+    if (!json_equal(got, value)) {
+        char *text = got ? json_dumps(got, JSON_ENCODE_ANY) : NULL;
+        print_error("got    %s\nwanted %s\n", text ? text : "nothing", wanted);
+        free(text);
+        fail();
+    }
+    json_decref(value);
 }
 
 #endif

@@ -202,3 +202,13 @@ bool fixture_has(hypura_models *models, const char *name)
     hypura_model_entry_release(entry);
     return entry != NULL;
 }
+
+size_t fixture_count(hypura_models *models)
+{
+    hypura_model_list list;
+    hypura_error error;
+    assert_int_equal(hypura_models_list(models, &list, &error), HYPURA_OK);
+    size_t n = list.n;
+    hypura_model_list_clear(&list);
+    return n;
+}

@@ -59,6 +59,8 @@ hypura_models *fixture_open(void);
 /* The entry of that name, which has to be there. */
 const hypura_model_entry *fixture_find(hypura_models *models, const char *name);
 bool fixture_has(hypura_models *models, const char *name);
+/* How many are listed. */
+size_t fixture_count(hypura_models *models);
 
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, fixture_make, fixture_remove)
 

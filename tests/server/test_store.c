@@ -1,7 +1,5 @@
-/* What is listed and found: the folder, files of the command line, Ollama's store. */
+/* What is listed and found: the folder, and files of the command line. */
 #include "store_fixture.h"
-
-#include "hypura_server.h"
 
 #include "server/card.h"
 
@@ -10,21 +8,11 @@
 #include <stdatomic.h>
 #include <sys/stat.h>
 
-static size_t count(hypura_models *models)
-{
-    hypura_model_list list;
-    hypura_error error;
-    assert_int_equal(hypura_models_list(models, &list, &error), HYPURA_OK);
-    size_t n = list.n;
-    hypura_model_list_clear(&list);
-    return n;
-}
-
 static void a_file_that_is_dropped_in_is_a_model(void **state)
 {
     (void)state;
     hypura_models *models = fixture_open();
-    assert_int_equal(count(models), 0);
+    assert_int_equal(fixture_count(models), 0);
     fixture_write_gguf("models/Qwen3-30B-A3B-Q4_K_M.gguf",
                        &(fixture_gguf){.arch = "qwen3moe", .file_type = 15, .name = "Qwen"});
     static const char *const typed[] = {"Qwen3-30B-A3B-Q4_K_M", "qwen3-30b-a3b-q4_k_m.gguf",  "qwen3:30b", "qwen3",
@@ -72,7 +60,7 @@ static void an_entry_outlives_its_file_and_the_store(void **state)
     const hypura_model_entry *entry = fixture_find(models, "a");
     assert_int_equal(unlink(entry->path), 0);
     assert_false(fixture_has(models, "a"));
-    assert_int_equal(count(models), 0);
+    assert_int_equal(fixture_count(models), 0);
     hypura_models_close(models);
     assert_string_equal(entry->name, "a:latest");
     hypura_model_entry_release(entry);
@@ -125,7 +113,7 @@ static void folders_are_part_of_the_name(void **state)
     fixture_write_gguf("models/.staging/x.gguf", &(fixture_gguf){0});
     fixture_write_gguf("models/My Model (v2).gguf", &(fixture_gguf){0});
     hypura_models *models = fixture_open();
-    assert_int_equal(count(models), 2);
+    assert_int_equal(fixture_count(models), 2);
     hypura_model_entry_release(fixture_find(models, "huggingface.co/user/repo:q4_k_m"));
     hypura_model_entry_release(fixture_find(models, "hf.co/user/repo"));
     hypura_model_entry_release(fixture_find(models, "my model (v2).gguf"));
@@ -141,7 +129,7 @@ static void a_split_model_is_one_and_whole(void **state)
         fixture_write_gguf(below, &(fixture_gguf){.part = part, .n_parts = 3});
     }
     hypura_models *models = fixture_open();
-    assert_int_equal(count(models), 1);
+    assert_int_equal(fixture_count(models), 1);
     const hypura_model_entry *entry = fixture_find(models, "big-00002-of-00003.gguf");
     struct stat st;
     assert_int_equal(stat(entry->path, &st), 0);
@@ -154,7 +142,7 @@ static void a_split_model_is_one_and_whole(void **state)
     hypura_models_close(models);
     models = fixture_open();
     hypura_error error = {0};
-    assert_int_equal(count(models), 0);
+    assert_int_equal(fixture_count(models), 0);
     assert_int_equal(hypura_models_find(models, "big", HYPURA_FIND_TYPED, &entry, &error), HYPURA_ERR_FORMAT);
     assert_non_null(strstr(error.message, "part 3 of 3"));
     /* A part that comes later completes it. */
@@ -170,7 +158,7 @@ static void a_damaged_file_is_not_listed_and_says_why(void **state)
     hypura_models *models = fixture_open();
     const hypura_model_entry *entry;
     hypura_error error = {0};
-    assert_int_equal(count(models), 0);
+    assert_int_equal(fixture_count(models), 0);
     assert_int_equal(hypura_models_find(models, "bad", HYPURA_FIND_TYPED, &entry, &error), HYPURA_ERR_FORMAT);
     assert_non_null(strstr(error.message, "bad.gguf"));
     hypura_models_close(models);
@@ -198,7 +186,7 @@ static void projectors_go_with_their_models(void **state)
         {"wide", NULL},
         {"gemma-4b", "models/gemma/mmproj-F16.gguf"},
     };
-    assert_int_equal(count(models), sizeof cases / sizeof *cases);
+    assert_int_equal(fixture_count(models), sizeof cases / sizeof *cases);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const hypura_model_entry *entry = fixture_find(models, cases[i].name);
         if (cases[i].projector == NULL) {
@@ -224,7 +212,7 @@ static void links_out_of_the_folder_are_not_there(void **state)
     assert_int_equal(symlink("loop.gguf", fixture_path("models/loop.gguf")), 0);
     assert_int_equal(mkfifo(fixture_path("models/pipe.gguf"), 0600), 0);
     hypura_models *models = fixture_open();
-    assert_int_equal(count(models), 2);
+    assert_int_equal(fixture_count(models), 2);
     assert_true(fixture_has(models, "in") && fixture_has(models, "other"));
     assert_false(fixture_has(models, "way/deep") || fixture_has(models, "pipe"));
     static const char *const links[] = {"out", "loop"};
@@ -291,7 +279,7 @@ static void files_of_the_command_line_come_first(void **state)
     assert_int_equal(entry->origin, HYPURA_MODEL_PATH);
     assert_string_equal(entry->path, path);
     hypura_model_entry_release(entry);
-    assert_int_equal(count(models), 1);
+    assert_int_equal(fixture_count(models), 1);
     hypura_models_close(models);
 
     /* A link has the name that it was given. */
@@ -320,100 +308,8 @@ static void a_file_is_no_folder_and_a_missing_folder_is_empty(void **state)
     assert_null(models);
     options.folder = fixture_path("missing");
     assert_int_equal(hypura_models_open(&options, &models, &error), HYPURA_OK);
-    assert_int_equal(count(models), 0);
+    assert_int_equal(fixture_count(models), 0);
     hypura_models_close(models);
-}
-
-static void ollamas_store_is_read_in_place(void **state)
-{
-    (void)state;
-    const fixture_gguf projector = {.arch = "clip"};
-    fixture_write_manifest("registry.ollama.ai/library/llava/7b",
-                           (const fixture_layer[]){{"model", NULL, &(fixture_gguf){.arch = "qwen2", .file_type = 2}},
-                                                   {"projector", NULL, &projector},
-                                                   {"template", "{{ .Prompt }}", NULL},
-                                                   {"system", "Be brief.", NULL},
-                                                   {"params", "{\"stop\": [\"<|end|>\"], \"num_ctx\": 2048}", NULL},
-                                                   {"license", "MIT", NULL},
-                                                   {"license", "and more", NULL},
-                                                   {NULL, NULL, NULL}});
-    fixture_write_manifest("hf.co/user/repo/Q8_0", (const fixture_layer[]){{"model", NULL, NULL}, {NULL, NULL, NULL}});
-    fixture_write_manifest("registry.ollama.ai/library/remote/cloud",
-                           (const fixture_layer[]){{"system", "far", NULL}, {NULL, NULL, NULL}});
-    fixture_write_text("ollama/manifests/registry.ollama.ai/library/broken/latest", "{");
-    hypura_models *models = fixture_open();
-    assert_int_equal(count(models), 2);
-    const hypura_model_entry *entry = fixture_find(models, "llava:7b");
-    assert_int_equal(entry->origin, HYPURA_MODEL_OLLAMA);
-    assert_string_equal(entry->family, "qwen2");
-    assert_string_equal(entry->quantization_level, "Q4_0");
-    assert_non_null(strstr(entry->path, "/ollama/blobs/sha256-"));
-    assert_non_null(entry->projector_path);
-    assert_null(entry->adapter_path);
-    const json_t *settings = entry->settings;
-    assert_string_equal(json_string_value(json_object_get(settings, "system")), "Be brief.");
-    assert_string_equal(json_string_value(json_object_get(settings, "template")), "{{ .Prompt }}");
-    assert_int_equal(json_integer_value(json_object_get(json_object_get(settings, "parameters"), "num_ctx")), 2048);
-    assert_int_equal(json_array_size(json_object_get(settings, "license")), 2);
-    hypura_model_entry_release(entry);
-    hypura_model_entry_release(fixture_find(models, "llava"));
-    hypura_model_entry_release(fixture_find(models, "hf.co/user/repo:q8_0"));
-    hypura_models_close(models);
-}
-
-static void a_model_of_ollamas_has_its_adapter(void **state)
-{
-    (void)state;
-    const fixture_gguf adapter = {.arch = "qwen2", .adapter = true};
-    const fixture_gguf other = {.arch = "qwen2", .name = "other", .adapter = true};
-    fixture_write_manifest("registry.ollama.ai/library/tuned/latest",
-                           (const fixture_layer[]){{"model", NULL, &(fixture_gguf){.arch = "qwen2"}},
-                                                   {"adapter", NULL, &adapter},
-                                                   {NULL, NULL, NULL}});
-    fixture_write_manifest("registry.ollama.ai/library/twice/latest",
-                           (const fixture_layer[]){{"model", NULL, &(fixture_gguf){.arch = "qwen2"}},
-                                                   {"adapter", NULL, &adapter},
-                                                   {"adapter", NULL, &other},
-                                                   {NULL, NULL, NULL}});
-    fixture_write_manifest("registry.ollama.ai/library/broken/latest",
-                           (const fixture_layer[]){{"model", NULL, &(fixture_gguf){.arch = "qwen2"}},
-                                                   {"adapter", "GGLA", NULL},
-                                                   {NULL, NULL, NULL}});
-    fixture_write_manifest("registry.ollama.ai/library/plain/latest",
-                           (const fixture_layer[]){{"model", NULL, &(fixture_gguf){.arch = "qwen3"}},
-                                                   {NULL, NULL, NULL}});
-    hypura_models *models = fixture_open();
-    hypura_error error = {0};
-    const hypura_model_entry *entry = fixture_find(models, "tuned");
-    assert_int_equal(hypura_model_entry_check(entry, &error), HYPURA_OK);
-    assert_non_null(strstr(entry->adapter_path, "/ollama/blobs/sha256-"));
-    assert_string_not_equal(entry->adapter_path, entry->path);
-    hypura_model_entry_release(entry);
-    entry = fixture_find(models, "twice");
-    assert_int_equal(hypura_model_entry_check(entry, &error), HYPURA_ERR_UNSUPPORTED);
-    assert_non_null(strstr(error.message, "twice:latest has several adapters"));
-    hypura_model_entry_release(entry);
-    assert_int_equal(hypura_models_find(models, "broken", HYPURA_FIND_TYPED, &entry, &error), HYPURA_ERR_FORMAT);
-    assert_non_null(strstr(error.message, "its adapter: "));
-    hypura_models_close(models);
-
-    char folder[512];
-    snprintf(folder, sizeof folder, "%s", fixture_path("ollama"));
-    const hypura_local_options places = {.ollama_folder = folder};
-    hypura_local_files files = {.path = NULL};
-    assert_int_equal(hypura_local_find(&places, "twice", &files, &error), HYPURA_ERR_UNSUPPORTED);
-    assert_null(files.path);
-    assert_int_equal(hypura_local_find(&places, "tuned", &files, &error), HYPURA_OK);
-    assert_non_null(strstr(files.path, "/ollama/blobs/sha256-"));
-    assert_non_null(strstr(files.adapter, "/ollama/blobs/sha256-"));
-    assert_string_not_equal(files.path, files.adapter);
-    hypura_local_files_clear(&files);
-    assert_int_equal(hypura_local_find(&places, "plain", &files, &error), HYPURA_OK);
-    assert_non_null(strstr(files.path, "/ollama/blobs/sha256-"));
-    assert_null(files.adapter);
-    hypura_local_files_clear(&files);
-    assert_int_equal(hypura_local_find(&places, "neither", &files, &error), HYPURA_OK);
-    assert_null(files.path);
 }
 
 /* Beside its model it is that model's, and anywhere else it is no model. */
@@ -431,7 +327,7 @@ static void adapters_go_with_their_models(void **state)
     fixture_write_gguf("models/tuned.adapter.gguf", &(fixture_gguf){.adapter = true});
     assert_int_equal(utimensat(AT_FDCWD, fixture_path("models/tuned.adapter.gguf"), times, 0), 0);
     models = fixture_open();
-    assert_int_equal(count(models), 2);
+    assert_int_equal(fixture_count(models), 2);
     const hypura_model_entry *entry = fixture_find(models, "tuned");
     assert_string_equal(entry->adapter_path, fixture_path("models/tuned.adapter.gguf"));
     assert_true(entry->bytes > before->bytes);
@@ -459,62 +355,6 @@ static void adapters_go_with_their_models(void **state)
     assert_int_equal(hypura_models_find(models, "tuned", HYPURA_FIND_TYPED, &entry, &error), HYPURA_ERR_FORMAT);
     assert_non_null(strstr(error.message, "its adapter: "));
     hypura_models_close(models);
-}
-
-static void no_manifest_leads_out_of_ollamas_store(void **state)
-{
-    (void)state;
-    fixture_write_gguf("outside.gguf", &(fixture_gguf){0});
-    static const char form[] =
-        "{\"layers\": [{\"mediaType\": \"application/vnd.ollama.image.model\", \"digest\": %s}]}";
-    static const char *const digests[] = {
-        "\"../../outside.gguf\"",
-        "\"sha256:../../../outside.gguf\"",
-        "\"sha256:\"",
-        "7",
-        "null",
-        "[]",
-        "\"sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"",
-        "\"sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/../x\"",
-    };
-    for (size_t i = 0; i < sizeof digests / sizeof *digests; i++) {
-        char below[96];
-        char text[256];
-        snprintf(below, sizeof below, "ollama/manifests/registry.ollama.ai/library/m%zu/latest", i);
-        snprintf(text, sizeof text, form, digests[i]);
-        fixture_write_text(below, text);
-    }
-    fixture_write_text("ollama/blobs/keep", "");
-    assert_int_equal(
-        symlink("../../outside.gguf",
-                fixture_path("ollama/blobs/sha256-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")),
-        0);
-    hypura_models *models = fixture_open();
-    assert_int_equal(count(models), 0);
-    hypura_models_close(models);
-}
-
-static void an_alias_follows_its_model(void **state)
-{
-    (void)state;
-    fixture_write_manifest("registry.ollama.ai/library/llava/7b",
-                           (const fixture_layer[]){{"model", NULL, NULL}, {"system", "a", NULL}, {NULL, NULL, NULL}});
-    fixture_write_text("models/pictures.json", "{\"alias\": \"llava:7b\", \"settings\": {\"template\": \"b\"}}");
-    fixture_write_text("models/lost.json", "{\"alias\": \"nothing\"}");
-    fixture_write_text("models/self.json", "{\"alias\": \"self\"}");
-    hypura_models *models = fixture_open();
-    assert_int_equal(count(models), 2);
-    const hypura_model_entry *entry = fixture_find(models, "pictures");
-    const hypura_model_entry *target = fixture_find(models, "llava:7b");
-    assert_int_equal(entry->origin, HYPURA_MODEL_ALIAS);
-    assert_string_equal(entry->path, target->path);
-    assert_string_equal(json_string_value(json_object_get(entry->settings, "system")), "a");
-    assert_string_equal(json_string_value(json_object_get(entry->settings, "template")), "b");
-    assert_null(json_object_get(target->settings, "template"));
-    hypura_model_entry_release(target);
-    hypura_models_close(models);
-    assert_non_null(strstr(entry->path, "blobs"));
-    hypura_model_entry_release(entry);
 }
 
 static void parameters_are_counted_as_ollama_writes_them(void **state)
@@ -598,11 +438,7 @@ int main(void)
         IN_FOLDER(hostile_names_find_nothing),
         IN_FOLDER(files_of_the_command_line_come_first),
         IN_FOLDER(a_file_is_no_folder_and_a_missing_folder_is_empty),
-        IN_FOLDER(ollamas_store_is_read_in_place),
-        IN_FOLDER(a_model_of_ollamas_has_its_adapter),
         IN_FOLDER(adapters_go_with_their_models),
-        IN_FOLDER(no_manifest_leads_out_of_ollamas_store),
-        IN_FOLDER(an_alias_follows_its_model),
         cmocka_unit_test(parameters_are_counted_as_ollama_writes_them),
         IN_FOLDER(threads_may_share_it),
     };
