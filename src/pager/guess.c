@@ -254,7 +254,7 @@ uint32_t pager_pick_companions(hypura_pager *pager, const hypura_cache *cache, i
 
 void hypura_pager_expect_companions(hypura_pager *pager, int bundle)
 {
-    if (pager_knows_companions(pager, bundle)) {
+    if (pager_streams(pager, bundle) && pager_knows_companions(pager, bundle)) {
         const pager_bundle *place = &pager->bundles[bundle];
         const uint32_t n = pager_pick_companions(pager, pager->pools[place->pool].cache, bundle, place->first_key,
                                                  HYPURA_COACTIVATION_LEAST);

@@ -260,8 +260,8 @@ hypura_guesser hypura_pager_guesser(hypura_pager *pager);
  * foretells in their place. */
 void hypura_pager_give_selections(hypura_pager *pager, bool given);
 
-/* Expects what is likely by what the layers before selected. By the computing thread, with
- * the selection of the layer before told. */
+/* Expects what is likely by what the layers before selected; nothing of a layer whose experts
+ * pass through no slots. By the computing thread, with the selection of the layer before told. */
 void hypura_pager_expect_companions(hypura_pager *pager, int bundle);
 /* Memory that what is noted for that takes, to be charged to the budget. */
 uint64_t hypura_pager_coactivation_bytes(const hypura_map *map);

@@ -4,6 +4,8 @@
  */
 #include "fixture.h"
 
+#include "pager/internal.h"
+
 #include "pager/pager.h"
 #include "predict/coactivation.h"
 
@@ -322,6 +324,43 @@ static void what_came_together_before_is_read_ahead(void **state)
     read_what_came_together(2);
 }
 
+/* What a GPU holds of the layers has no slots here: those of another layer are not filled with it. */
+static void a_layer_without_slots_is_not_guessed(void **state)
+{
+    (void)state;
+    fixture f;
+    hypura_pager *pager = NULL;
+    hypura_error  error = {0};
+    fixture_open(&f, &shape);
+    f.map.n_experts_used = 1;
+    const hypura_bundle *last = &f.map.bundles[FIXTURE_LAYERS - 1];
+    for (int i = 0; i < last->n_tensors; i++) {
+        f.placements[last->tensors[i]] = (hypura_placement){.place = HYPURA_PLACE_VRAM, .pool = -1, .vram_pool = -1};
+    }
+    const hypura_pager_options options = {.map = &f.map, .plan = &f.plan, .foresight = HYPURA_FORESIGHT_COACTIVATION};
+    if (hypura_pager_open(&options, &pager, &error) != HYPURA_OK) {
+        fail_msg("%s", error.message);
+    }
+    hypura_pager_enter(pager);
+    for (uint32_t token = 0; token < 8; token++) {
+        for (int bundle = 0; bundle + 1 < FIXTURE_LAYERS; bundle++) {
+            const uint32_t selected = (token + (uint32_t)bundle) % FIXTURE_EXPERTS;
+            const int32_t  id = (int32_t)selected;
+            const hypura_selection selection = {
+                .bundle = bundle, .selected = {.n_used = 1, .n_tokens = 1, .ids = (const char *)&id}};
+            hypura_pager_note_selection(pager, &selection);
+            assert_int_equal(compute_by(&f, pager, bundle, 1, &selected, 1), 1);
+        }
+        hypura_pager_expect_companions(pager, FIXTURE_LAYERS - 1);
+        assert_int_not_equal(pager->ahead.bundle, FIXTURE_LAYERS - 1);
+        wait_bytes(pager, 0);
+    }
+    assert_int_equal(statistics_of(pager).ahead_bytes_read, 0);
+    hypura_pager_leave(pager);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
 static void pass_of(fixture *f, hypura_pager *pager, uint32_t n_tokens)
 {
     for (int bundle = 0; bundle < FIXTURE_LAYERS; bundle++) {
@@ -559,6 +598,7 @@ int main(void)
         cmocka_unit_test(a_guess_that_cannot_be_read_fails_nobody),
         cmocka_unit_test(a_wrong_guess_is_dropped),
         cmocka_unit_test(what_came_together_before_is_read_ahead),
+        cmocka_unit_test(a_layer_without_slots_is_not_guessed),
         cmocka_unit_test(what_the_counts_take_is_planned),
         cmocka_unit_test(each_number_of_tokens_has_a_trial_of_its_own),
         cmocka_unit_test(few_tokens_of_a_prompt_reach_the_last_layer),
