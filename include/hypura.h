@@ -267,8 +267,12 @@ typedef struct hypura_vram_pool_plan {
 
 /* A GPU that is used: neighbouring layers, and what it holds of them. */
 typedef struct hypura_gpu_plan {
-    char     name[64];       /* ggml's name of the device */
+    char     name[64];       /* ggml's name of the device; of a remote one HOST:PORT */
     bool     addressable;    /* the host may write where its tensors lie, at their address */
+    bool     remote;         /* of another machine: what it holds it holds whole, and these three are known */
+    double   link_bytes_per_s;
+    double   round_trip_us;
+    double   link_bytes_per_token; /* over that link while decoding */
     int      first_layer;    /* that it computes; the output counts as the layer after the last */
     int      n_layers;
     uint64_t vram_bytes;     /* taken of its memory: the sum of the five below */
@@ -437,6 +441,8 @@ typedef struct hypura_model_options {
     uint64_t    vram_bytes;    /* limit on the memory of GPUs, all of them together; 0: what is free there */
     uint64_t    gpu_vram_bytes[HYPURA_MAX_GPUS]; /* limit on each of those named, in their order; all 0: none */
     hypura_gpu_misses gpu_misses;
+    const char *rpc;           /* HOST:PORT of hypura_rpc_serve or llama.cpp's RPC server on other machines, by comma; NULL: none */
+    uint64_t    rpc_bytes;     /* limit on the memory of each of their devices; 0: what they say is free */
     int         n_gpu_layers;  /* plain alone: layers on the GPU; 0: all */
     bool        no_repack;     /* keep weights in the file's own layout; the default is the CPU's fastest form */
     bool        repack_output; /* with no_repack: all but the output matrix, see HYPURA_FORM_OUTPUT */
@@ -459,6 +465,11 @@ typedef struct hypura_model_options {
  * other. Several have whole layers each, in proportion to their memory, and not to a limit:
  * which of them computes a layer does not depend on a limit on all together. Where one has
  * too little for that, its layers go to others. */
+
+/* Devices of other machines hold the last layers whole, as many as fit there, unless GPUs here hold the whole model: weights
+ * are sent once, and then what passes from layer to layer for each token. All else is as without them. A server that is lost
+ * fails what is computed, with its name. Such a server does what its clients say and reads what they send, without checking
+ * who they are or hiding it from the network: for machines and networks that trust each other alone. */
 
 /* Solves the placement without loading any weight. Free with hypura_plan_free. */
 HYPURA_API hypura_status hypura_estimate(const hypura_model_options *options, hypura_plan **plan,
@@ -503,6 +514,9 @@ typedef struct hypura_gpu_statistics {
     uint64_t bytes_needed;   /* of experts, by computing */
     uint64_t bytes_hit;      /* of these, present in its memory */
     uint64_t bytes_uploaded;
+    uint64_t link_bytes_sent; /* over the network to its server, where it is a remote one */
+    uint64_t link_bytes_received;
+    uint64_t n_link_answers; /* that were waited for */
 } hypura_gpu_statistics;
 
 typedef struct hypura_statistics {

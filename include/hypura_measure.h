@@ -64,6 +64,8 @@ typedef struct hypura_verify_options {
     bool            no_repack; /* HYPURA_FORM_FILE on both sides; of these three at most one */
     bool            repack;    /* HYPURA_FORM_REPACKED; none: the form that a model is opened with at that budget, */
     bool            repack_output; /* HYPURA_FORM_OUTPUT; by rates in cache_dir, see hypura_model_options */
+    const char     *rpc;        /* as in hypura_model_options; both sides use it */
+    uint64_t        rpc_bytes;
     hypura_gpu_misses gpu_misses; /* CPU: logits are expected to differ, by how much is told */
     bool            resize; /* what is held changes at random all the time, up to the budget */
     int             n_threads;
@@ -235,6 +237,8 @@ typedef struct hypura_bench_options {
     int         n_threads;
     uint64_t    io_limit_bytes_per_s; /* as in hypura_model_options; the baseline is not limited */
     hypura_foresight foresight;
+    const char *rpc; /* as in hypura_model_options */
+    uint64_t    rpc_bytes;
     hypura_gpu_misses gpu_misses;
     const char *io_engine; /* as in hypura_model_options */
     const char *cache_dir;

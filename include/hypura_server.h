@@ -52,6 +52,8 @@ typedef struct hypura_server_options {
     uint64_t vram_bytes;    /* each model may take of their memory, of all together; 0: what is free there */
     uint64_t gpu_vram_bytes[HYPURA_MAX_GPUS]; /* and of each of those named; all 0: no such limit */
     hypura_gpu_misses gpu_misses; /* of each model, as in hypura_model_options */
+    const char *rpc;        /* the same; one model at a time can use a server */
+    uint64_t rpc_bytes;
     const char *io_engine;  /* NULL: the profile's choice */
     uint64_t io_limit_bytes_per_s;
     double keep_alive_s;      /* a model that nobody uses is unloaded after this; below 0: never */
@@ -139,6 +141,19 @@ HYPURA_API void          hypura_client_reset(hypura_client *client);
 /* As hypura_generate, but for options->chat_template, which is the server's. prompt_s is the time until the first text came. HYPURA_ERR_USAGE: the server refused the request. */
 HYPURA_API hypura_status hypura_client_generate(hypura_client *client, const hypura_generate_options *options,
                                                 hypura_result *result, hypura_error *error);
+
+/* This machine's memory for hypura, and llama.cpp, on another one: see rpc in hypura_model_options, and what it says of trust. */
+typedef struct hypura_rpc_options {
+    const char *host;     /* address to listen on; NULL: 127.0.0.1, for this machine alone */
+    uint16_t port;        /* 0: 50052 */
+    const char *gpu;      /* as in hypura_model_options; where there is none, the processor computes */
+    uint64_t memory_bytes; /* clients are told of no more, of each device; 0: of what is free */
+    int n_threads;        /* 0: one for each core */
+} hypura_rpc_options;
+
+/* Serves one client after the other until the process ends, and tells of them on standard output. Returns only where it
+ * cannot begin. */
+HYPURA_API hypura_status hypura_rpc_serve(const hypura_rpc_options *options, hypura_error *error);
 
 #ifdef __cplusplus
 }
