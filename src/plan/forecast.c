@@ -38,6 +38,8 @@
  *     upload  = sum of bytes missed in a GPU's slots / its link
  *
  * A cut waits for nothing: the next piece is handed over before its selection is known.
+ * A device of another machine takes a round trip of the network beside, and the numbers that pass
+ * over it.
  *
  * Runs of the model, where there were some, know better (recall.h).
  *
@@ -338,6 +340,21 @@ static uint32_t most_foreseen(const hypura_plan *plan, int g, double computing_s
     return n < 1.0 ? 1 : (uint32_t)fmin(n, UINT32_MAX);
 }
 
+/* A token's numbers on their way to a remote device and back: the state between layers, or logits. */
+static double link_bytes(const planner *p, const hypura_gpu_plan *gpu)
+{
+    const bool   ends = gpu->first_layer + gpu->n_layers > p->map->n_layers;
+    const double state = (double)p->map->embedding_length * sizeof(float);
+    double logits = 0.0;
+    for (int t = 0; t < p->map->n_tensors; t++) {
+        const hypura_tensor *tensor = &p->map->tensors[t];
+        if (tensor->role == HYPURA_ROLE_OUTPUT || (tensor->role == HYPURA_ROLE_EMBEDDING && logits <= 0.0)) {
+            logits = (double)tensor->ne[1] * sizeof(float);
+        }
+    }
+    return state + (ends ? logits : state);
+}
+
 /* What they do with a token is handed from one to the next. True when the rate of one
  * is not known. */
 static bool add_gpus(const planner *p, const traffic *sum, hypura_plan *plan, double *upload_s)
@@ -345,9 +362,12 @@ static bool add_gpus(const planner *p, const traffic *sum, hypura_plan *plan, do
     bool unknown = false;
     for (int g = 0; g < plan->n_gpus; g++) {
         const hypura_plan_gpu *gpu = &p->gpus.list[g];
-        const double small_us = sum->gpus[g].n_cuts * plan_cut_us(gpu) + (g > 0 ? gpu->round_trip_us : 0.0) +
+        const double small_us = sum->gpus[g].n_cuts * plan_cut_us(gpu) +
+                                (g > 0 || gpu->remote ? gpu->round_trip_us : 0.0) +
                                 sum->gpus[g].n_products * PRODUCT_OPERATIONS * gpu->operation_us;
-        const double computing_s = seconds(sum->gpus[g].bytes, gpu->memory_bytes_per_s) + small_us * 1e-6;
+        plan->gpus[g].link_bytes_per_token = gpu->remote ? link_bytes(p, &plan->gpus[g]) : 0.0;
+        const double computing_s = seconds(sum->gpus[g].bytes, gpu->memory_bytes_per_s) + small_us * 1e-6 +
+                                   seconds(plan->gpus[g].link_bytes_per_token, gpu->upload_bytes_per_s);
         plan->gpus[g].most_foreseen = most_foreseen(plan, g, computing_s, gpu->upload_bytes_per_s);
         plan->compute_s += computing_s;
         *upload_s += seconds(sum->gpus[g].upload_bytes, gpu->upload_bytes_per_s);

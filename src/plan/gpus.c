@@ -26,6 +26,13 @@
  * least and its most. Only where a GPU has no room for the least of its share do layers
  * move to another.
  *
+ * Devices of other machines come first of all, unless the GPUs here hold everything: the last
+ * layers, as many as fit there, whole. A network carries what passes between layers, some KB a
+ * token, and no weights. What is before is shared out as if that was the whole model.
+ *
+ *     0 1 2 3 4 | 5 6 7 8 9 10 11 output
+ *     as above  | remote, whole
+ *
  * What always holds: what is placed on a GPU takes at most its own limit, and on all of
  * them at most the limit on all; layers are computed by the GPUs in their order.
  */
@@ -50,6 +57,12 @@ typedef uint64_t (*need_fn)(const plan_gpu_need *need);
 static int n_all_layers(const planner *p)
 {
     return p->map->n_layers + 1;
+}
+
+/* Of those that are shared out here. */
+static int n_layers_here(const planner *p)
+{
+    return p->end_layer;
 }
 
 static uint64_t bytes_of(const sharing *s, int g, need_fn bytes)
@@ -79,7 +92,7 @@ static double weights_before(const planner *p, int layer)
 static void share_out(sharing *s)
 {
     const hypura_plan_gpu *gpus = s->p->gpus.list;
-    const int    n_layers = n_all_layers(s->p);
+    const int    n_layers = n_layers_here(s->p);
     const double all = weights_before(s->p, n_layers);
     double parts = 0.0;
     for (int g = 0; g < s->n; g++) {
@@ -211,7 +224,7 @@ static void follow_rates(sharing *s, bool pages, need_fn bytes)
     for (int g = 0; g < s->n; g++) {
         sum_s += cost_of(s, g, pages);
     }
-    const double worth_s = WORTH * sum_s / n_all_layers(s->p);
+    const double worth_s = WORTH * sum_s / n_layers_here(s->p);
     for (int moves = 0; moves < n_all_layers(s->p) * s->n; moves++) {
         sharing best = *s;
         double most_s = worth_s;
@@ -341,7 +354,7 @@ static uint64_t largest_weight(const planner *p)
 static bool take_last_layers(sharing *s)
 {
     const uint64_t total_bytes = s->p->gpus.total_bytes;
-    int end = n_all_layers(s->p);
+    int end = n_layers_here(s->p);
     find_limits(s, true);
     for (int g = s->n - 1; g >= 0; g--) {
         double sum = 0.0;
@@ -363,7 +376,7 @@ static bool take_last_layers(sharing *s)
         } while (s->layers[g].first >= 0 && fits(s, g, plan_gpu_whole_bytes));
         end = ++s->layers[g].first;
     }
-    return end < n_all_layers(s->p);
+    return end < n_layers_here(s->p);
 }
 
 /* The fewest that hold the whole model, or all for which there are pools. */
@@ -443,9 +456,36 @@ static void total(hypura_plan *plan)
     }
 }
 
-void plan_place_on_gpus(planner *p, hypura_plan *plan, uint64_t host_bytes)
+static bool all_fits_here(planner *p)
 {
-    const plan_gpu_need need = plan_find_gpu_need(p, (plan_layers){0, n_all_layers(p)});
+    const plan_gpu_need need = plan_find_gpu_need(p, (plan_layers){0, n_layers_here(p)});
+    sharing s = {.p = p, .n = p->gpus.n > 0 ? choose_number(p, &need) : 0};
+    return s.n > 0 && !(p->force_paging && need.n_paged > 0) && has_room(&s, plan_gpu_whole_bytes);
+}
+
+/* The layers of remote devices; those before are left to be shared out. */
+static void take_remote(planner *p, sharing *remote)
+{
+    const hypura_plan_gpus here = p->gpus;
+    *remote = (sharing){.p = p, .n = 0};
+    if (p->remotes.n == 0 || all_fits_here(p)) {
+        return;
+    }
+    p->gpus = p->remotes;
+    remote->n = p->remotes.n;
+    if (take_last_layers(remote)) {
+        drop_idle(p, remote);
+        p->end_layer = remote->layers[0].first;
+    } else {
+        remote->n = 0;
+    }
+    p->remotes = p->gpus;
+    p->gpus = here;
+}
+
+static void place_here(planner *p, hypura_plan *plan, uint64_t host_bytes)
+{
+    const plan_gpu_need need = plan_find_gpu_need(p, (plan_layers){0, n_layers_here(p)});
     const bool forced = p->force_paging && need.n_paged > 0;
     const double part = need.expert_bytes > 0 ? (double)host_bytes / (double)need.expert_bytes : 1.0;
     sharing s = {.p = p, .n = choose_number(p, &need)};
@@ -469,6 +509,33 @@ void plan_place_on_gpus(planner *p, hypura_plan *plan, uint64_t host_bytes)
     for (int g = 0; g < s.n; g++) {
         const plan_gpu_fill fill = {.pages = paged, .bytes = s.limits[g], .in_ram = part < 1.0 ? part : 1.0};
         plan_fill_gpu(p, plan, g, s.layers[g], &fill);
+    }
+    p->sent_bytes = 0;
+}
+
+static void place_remote(planner *p, const sharing *remote, hypura_plan *plan)
+{
+    for (int i = 0; i < remote->n && p->gpus.n < HYPURA_MAX_GPUS; i++) {
+        const int g = p->gpus.n++;
+        p->gpus.list[g] = p->remotes.list[i];
+        plan->n_gpus = p->gpus.n;
+        plan_fill_gpu(p, plan, g, remote->layers[i], &(plan_gpu_fill){.bytes = remote->limits[i], .in_ram = 1.0});
+    }
+}
+
+void plan_place_on_gpus(planner *p, hypura_plan *plan, uint64_t host_bytes)
+{
+    sharing remote;
+    p->end_layer = n_all_layers(p);
+    take_remote(p, &remote);
+    if (p->end_layer == 0) {
+        p->gpus.n = 0;
+    } else if (p->gpus.n > 0) {
+        place_here(p, plan, host_bytes);
+    }
+    place_remote(p, &remote, plan);
+    if (plan->n_gpus == 0) {
+        return;
     }
     total(plan);
     if (plan->n_gpu_layers == n_all_layers(p)) {

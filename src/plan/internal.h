@@ -69,7 +69,9 @@ typedef struct planner {
     uint64_t tensor_bytes; /* of the host: all but those that a GPU holds */
     uint64_t kv_bytes;
     uint64_t compute_bytes;
-    hypura_plan_gpus gpus; /* those that are used, once that is decided: as in the plan */
+    hypura_plan_gpus gpus; /* those that are used, once that is decided: as in the plan; before, none that is remote */
+    hypura_plan_gpus remotes;
+    int end_layer; /* the layers before it are for the GPUs here and the host, the others for remote devices */
     uint64_t sent_bytes; /* of a GPU's memory: for weights that the host holds and prompts send there, one at a time */
     uint64_t shared_bytes; /* of the host's memory, what GPUs hold that have none of their own */
     uint64_t host_bytes;   /* at least as much of it stays with the host */

@@ -414,7 +414,7 @@ static void analyse(planner *p, const hypura_plan_options *options, hypura_plan 
     if (is_unified(p)) {
         limit_unified(p, options);
     }
-    if (p->gpus.n > 0) {
+    if (p->gpus.n > 0 || p->remotes.n > 0) {
         plan_place_on_gpus(p, plan, host_budget(p, options));
     }
     plan_find_classes(p);
@@ -440,8 +440,10 @@ static hypura_status solve(planner *p, const hypura_plan_options *options, hypur
 {
     const bool unified = is_unified(p);
     analyse(p, options, plan);
-    plan->unified = unified && plan->n_gpus > 0;
-    p->shared_bytes = plan->unified ? plan->vram_bytes : 0;
+    plan->unified = unified && plan->n_gpus > 0 && !plan->gpus[0].remote;
+    for (int g = 0; plan->unified && g < plan->n_gpus; g++) {
+        p->shared_bytes += plan->gpus[g].remote ? 0 : plan->gpus[g].vram_bytes;
+    }
     if (plan->gpu[0] && p->paged_bytes == 0 && p->n_dense == 0) {
         p->force_paging = false; /* GPUs hold all that could be paged */
     }
@@ -527,6 +529,12 @@ hypura_status hypura_plan_solve(const hypura_map *map, const hypura_survey *surv
                  .kv_bytes = survey->kv_bytes + survey->device_kv_bytes,
                  .compute_bytes = survey->compute_bytes + survey->device_compute_bytes,
                  .gpus = options->gpus ? *options->gpus : (hypura_plan_gpus){.n = 0}};
+    while (p.gpus.n > 0 && p.gpus.list[p.gpus.n - 1].remote) {
+        p.gpus.n--;
+    }
+    for (int g = p.gpus.n; options->gpus && g < options->gpus->n; g++) {
+        p.remotes.list[p.remotes.n++] = options->gpus->list[g];
+    }
     hypura_status status = check_input(map, survey, &p.tensor_bytes, error);
     uint64_t needed_bytes = 0;
     bool enough = status != HYPURA_OK;

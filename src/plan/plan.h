@@ -49,14 +49,15 @@ typedef struct hypura_plan_gpu {
     double      operation_us;
     bool        addressable; /* the host may write there, at the address of its tensors */
     bool        unified; /* its memory is the host's: what is placed there counts against the same limit */
+    bool        remote; /* of another machine: upload_bytes_per_s is that of the network */
 } hypura_plan_gpu;
 
-/* All of them, in the order in which they are taken and have their layers. */
+/* All of them, in the order in which they are taken and have their layers; remote ones last. */
 typedef struct hypura_plan_gpus {
     int             n;
     hypura_plan_gpu list[HYPURA_MAX_GPUS];
-    uint64_t        total_bytes; /* limit on what is placed on all together; 0: none but each one's own */
-    bool            named;       /* all are used; else no more than it takes to hold the whole model */
+    uint64_t        total_bytes; /* limit on what is placed on all together that are not remote; 0: none but each one's own */
+    bool            named;       /* all of these are used; else no more than it takes to hold the whole model */
 } hypura_plan_gpus;
 
 /* How much of the context attention passes over where the forecast is to come true, or all
