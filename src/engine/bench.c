@@ -280,6 +280,8 @@ static hypura_bench_task base_task(const bench *b)
     snprintf(task.timeline, sizeof(task.timeline), "%s", o->timeline ? o->timeline : "");
     snprintf(task.io_engine, sizeof(task.io_engine), "%s", o->io_engine ? o->io_engine : "");
     snprintf(task.gpu, sizeof(task.gpu), "%s", o->gpu ? o->gpu : "");
+    snprintf(task.rpc, sizeof(task.rpc), "%s", o->rpc ? o->rpc : "");
+    task.rpc_bytes = o->rpc_bytes;
     for (int i = 0; i < o->n_adapters; i++) {
         snprintf(task.adapters[i], sizeof(task.adapters[i]), "%s", o->adapters[i].path);
         task.adapter_scales[i] = o->adapters[i].scale;
@@ -361,6 +363,8 @@ static hypura_status plan_cell(bench *b, hypura_bench_cell *cell, const hypura_m
     wanted.n_threads = b->options->n_threads;
     wanted.io_engine = b->options->io_engine;
     wanted.gpu = b->options->gpu;
+    wanted.rpc = b->options->rpc;
+    wanted.rpc_bytes = b->options->rpc_bytes;
     wanted.io_limit_bytes_per_s = b->options->io_limit_bytes_per_s;
     wanted.cache_dir = b->options->cache_dir; /* of what the form of weights is chosen by */
     hypura_status status = hypura_prepare_sequences(&wanted, &b->report->profile, b->report->parallel, &prepared, error);

@@ -21,6 +21,8 @@ typedef struct hypura_bench_task {
     char route[HYPURA_BENCH_PATH]; /* "": none */
     char io_engine[16];            /* "": the profile's */
     char gpu[256];                 /* "": as many as it takes */
+    char rpc[1024];                /* "": none */
+    uint64_t rpc_bytes;
     char adapters[HYPURA_MAX_ADAPTERS][HYPURA_BENCH_PATH];
     float adapter_scales[HYPURA_MAX_ADAPTERS];
     int n_adapters;

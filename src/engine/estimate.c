@@ -124,6 +124,16 @@ static uint32_t forecast_tokens(const hypura_survey *survey)
     return survey->n_context < HYPURA_FORECAST_TOKENS ? survey->n_context : HYPURA_FORECAST_TOKENS;
 }
 
+/* ggml's RPC copies a weight to send it. */
+static uint64_t sending_bytes(const hypura_map *map, const hypura_gpus_found *found)
+{
+    uint64_t largest = 0;
+    for (int t = 0; found->n > found->n_here && t < map->n_tensors; t++) {
+        largest = map->tensors[t].bytes > largest ? map->tensors[t].bytes : largest;
+    }
+    return largest;
+}
+
 static hypura_status solve(const demand *asked, const hypura_survey *survey, uint64_t more_bytes,
                            hypura_preparation *prepared, hypura_error *error)
 {
@@ -135,7 +145,7 @@ static hypura_status solve(const demand *asked, const hypura_survey *survey, uin
     const uint64_t overhead_bytes =
         FIXED_OVERHEAD_BYTES + more_bytes + TENSOR_OVERHEAD_BYTES * (uint64_t)prepared->map->n_tensors +
         THREAD_OVERHEAD_BYTES * (uint64_t)n_threads +
-        hypura_pager_router_bytes(prepared->map) +
+        hypura_pager_router_bytes(prepared->map) + sending_bytes(prepared->map, found) +
         (counts_pairs ? hypura_pager_coactivation_bytes(prepared->map) : 0);
     const hypura_form form = hypura_form_asked(options, found->n > 0);
     hypura_rates rates;
@@ -222,7 +232,7 @@ static hypura_status look(void *user, const struct llama_model *model, hypura_er
 {
     const looking *l = user;
     const hypura_model_options *options = l->wanted->options;
-    const ggml_backend_dev_t gpu = l->wanted->found.n > 0 ? l->wanted->found.devices[0] : NULL;
+    const ggml_backend_dev_t gpu = l->wanted->found.n_here > 0 ? l->wanted->found.devices[0] : NULL;
     const int n_threads = resolve_threads(options->n_threads, 0);
     hypura_media *media = NULL;
     hypura_status status = HYPURA_OK;
@@ -248,11 +258,17 @@ static hypura_status take_survey(demand *wanted, hypura_preparation *prepared, h
     hypura_nodes_close(wanted->others);
     wanted->others = wanted->measure ? hypura_nodes_open(n_context, HYPURA_FORECAST_TOKENS) : NULL;
     const hypura_load_gpu gpu = {
-        .n = wanted->found.n > 0, .devices = {wanted->found.devices[0]}, .n_layers = INT_MAX};
+        .n = wanted->found.n > 0, .n_here = wanted->found.n_here > 0, .devices = {wanted->found.devices[0]}, .n_layers = INT_MAX};
     looking user = {wanted, prepared};
-    const hypura_status status = hypura_survey_take(prepared->map, &prepared->context, &gpu, wanted->others,
-                                                    wanted->looked ? NULL : look, &user, survey, vocab_bytes, error);
-    if (status == HYPURA_OK && gpu.n > 0 && wanted->options->foresight != HYPURA_FORESIGHT_OFF) {
+    hypura_status status = hypura_survey_take(prepared->map, &prepared->context, &gpu, wanted->others,
+                                              wanted->looked ? NULL : look, &user, survey, vocab_bytes, error);
+    hypura_error lost;
+    if (status != HYPURA_ERR_CANCELLED && hypura_gpus_check(&gpu, &lost) != HYPURA_OK) {
+        hypura_survey_free(*survey);
+        *survey = NULL;
+        return hypura_fail(error, lost.status, "%s", lost.message);
+    }
+    if (status == HYPURA_OK && gpu.n_here > 0 && wanted->options->foresight != HYPURA_FORESIGHT_OFF) {
         (*survey)->device_compute_bytes += hypura_vram_router_bytes(prepared->map);
     }
     if (status == HYPURA_OK) {
@@ -441,6 +457,9 @@ static hypura_status prepare(demand *wanted, const hypura_profile *given, uint32
     }
     if (status == HYPURA_OK) {
         status = hypura_gpus_find(options->gpu, &wanted->found, error);
+    }
+    if (status == HYPURA_OK && options->rpc) {
+        status = hypura_gpus_find_remote(options->rpc, &wanted->found, error);
     }
     if (status == HYPURA_OK) {
         status = hypura_load_sizes(prepared->map, hypura_gpus_are_discrete(&wanted->found), &context->n_context,

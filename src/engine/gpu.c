@@ -6,6 +6,7 @@
 #include "base/buffer.h"
 #include "base/status.h"
 #include "hw/modules.h"
+#include "hw/remote.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -120,6 +121,7 @@ hypura_status hypura_gpus_find(const char *names, hypura_gpus_found *found, hypu
     if (!names) {
         hypura_modules_load_present();
         find_best(found);
+        found->n_here = found->n;
         return HYPURA_OK;
     }
     (void)hypura_modules_load(NULL);
@@ -129,13 +131,19 @@ hypura_status hypura_gpus_find(const char *names, hypura_gpus_found *found, hypu
         status = add_named(name, n, found, error);
         name = name[n] == ',' ? name + n + 1 : NULL;
     }
+    found->n_here = found->n;
     return status;
+}
+
+hypura_status hypura_gpus_find_remote(const char *servers, hypura_gpus_found *found, hypura_error *error)
+{
+    return hypura_remote_find(servers, found->devices, HYPURA_MAX_GPUS, &found->n, error);
 }
 
 bool hypura_gpus_are_discrete(const hypura_gpus_found *found)
 {
-    bool discrete = found->n > 0;
-    for (int g = 0; g < found->n; g++) {
+    bool discrete = found->n_here > 0;
+    for (int g = 0; g < found->n_here; g++) {
         discrete = discrete && ggml_backend_dev_type(found->devices[g]) == GGML_BACKEND_DEVICE_TYPE_GPU &&
                    !hypura_modules_is_unified(found->devices[g]);
     }
@@ -170,6 +178,29 @@ static void describe(ggml_backend_dev_t device, const hypura_profile *profile, u
     }
 }
 
+static hypura_status describe_remote(ggml_backend_dev_t device, uint64_t limit_bytes, hypura_plan_gpu *described,
+                                     hypura_error *error)
+{
+    hypura_profile none = {.n_devices = 0};
+    hypura_device measured;
+    uint64_t free_bytes = 0;
+    describe(device, &none, limit_bytes, described);
+    hypura_probe_remote(device, &measured);
+    described->name = hypura_remote_name(device);
+    described->remote = true;
+    described->unified = described->addressable = false;
+    described->upload_bytes_per_s = measured.upload_bytes_per_s;
+    described->memory_bytes_per_s = measured.device_memory_bytes_per_s;
+    described->round_trip_us = measured.round_trip_us;
+    const hypura_status status = hypura_remote_memory(device, &free_bytes, error);
+    if (status == HYPURA_OK && limit_bytes > free_bytes) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "the server %s has %llu bytes of memory free, fewer than the %llu of "
+                           "--rpc-memory: give less", described->name, (unsigned long long)free_bytes,
+                           (unsigned long long)limit_bytes);
+    }
+    return status;
+}
+
 hypura_status hypura_gpus_describe(const hypura_gpus_found *found, const hypura_profile *profile,
                                    const hypura_model_options *options, hypura_plan_gpus *described,
                                    hypura_error *error)
@@ -178,16 +209,20 @@ hypura_status hypura_gpus_describe(const hypura_gpus_found *found, const hypura_
     while (n_limits < HYPURA_MAX_GPUS && options->gpu_vram_bytes[n_limits] > 0) {
         n_limits++;
     }
-    if (n_limits > 0 && (!found->named || n_limits != found->n)) {
+    if (n_limits > 0 && (!found->named || n_limits != found->n_here)) {
         return hypura_fail(error, HYPURA_ERR_USAGE,
                            "%d limits on GPU memory for %d named GPUs: name as many, in the order of the limits",
-                           n_limits, found->named ? found->n : 0);
+                           n_limits, found->named ? found->n_here : 0);
     }
     *described = (hypura_plan_gpus){.n = found->n, .named = found->named, .total_bytes = options->vram_bytes};
-    for (int g = 0; g < found->n; g++) {
+    for (int g = 0; g < found->n_here; g++) {
         describe(found->devices[g], profile, options->gpu_vram_bytes[g], &described->list[g]);
     }
-    return HYPURA_OK;
+    hypura_status status = HYPURA_OK;
+    for (int g = found->n_here; g < found->n && status == HYPURA_OK; g++) {
+        status = describe_remote(found->devices[g], options->rpc_bytes, &described->list[g], error);
+    }
+    return status;
 }
 
 void hypura_gpus_take(const hypura_gpus_found *found, const hypura_plan *plan, hypura_load_gpu *taken)
@@ -195,12 +230,22 @@ void hypura_gpus_take(const hypura_gpus_found *found, const hypura_plan *plan, h
     *taken = (hypura_load_gpu){.n_layers = plan->n_gpu_layers};
     for (int g = 0; g < plan->n_gpus; g++) {
         for (int i = 0; i < found->n; i++) {
-            if (strcmp(plan->gpus[g].name, ggml_backend_dev_name(found->devices[i])) == 0) {
+            if (strcmp(plan->gpus[g].name, hypura_remote_name(found->devices[i])) == 0) {
                 taken->devices[taken->n] = found->devices[i];
                 taken->layers[taken->n++] = plan->gpus[g].n_layers;
+                taken->n_here += !plan->gpus[g].remote;
             }
         }
     }
+}
+
+hypura_status hypura_gpus_check(const hypura_load_gpu *gpus, hypura_error *error)
+{
+    hypura_status status = HYPURA_OK;
+    for (int g = gpus->n_here; g < gpus->n && status == HYPURA_OK; g++) {
+        status = hypura_remote_check(gpus->devices[g], error);
+    }
+    return status;
 }
 
 void hypura_gpus_take_plain(const hypura_gpus_found *found, uint64_t bytes, hypura_load_gpu *taken)
@@ -211,6 +256,7 @@ void hypura_gpus_take_plain(const hypura_gpus_found *found, uint64_t bytes, hypu
         there += free_bytes_of(found->devices[taken->n]);
         taken->devices[taken->n] = found->devices[taken->n];
         taken->n++;
+        taken->n_here = taken->n < found->n_here ? taken->n : found->n_here;
     }
 }
 
@@ -222,7 +268,7 @@ void hypura_gpus_name(const hypura_load_gpu *gpus, const hypura_map *map, char *
     text[0] = '\0';
     for (int g = 0; g < gpus->n; g++) {
         const int n = snprintf(text + used, capacity - used, "%s%s %d-%d", g > 0 ? ", " : "",
-                               ggml_backend_dev_name(gpus->devices[g]), layer, layer + gpus->layers[g] - 1);
+                               hypura_remote_name(gpus->devices[g]), layer, layer + gpus->layers[g] - 1);
         used = used + (size_t)n < capacity ? used + (size_t)n : capacity - 1;
         layer += gpus->layers[g];
     }
@@ -324,13 +370,13 @@ static struct llama_model_tensor_buft_override *make_overrides(const hypura_map 
 
 /* ---- loading ------------------------------------------------------------------------- */
 
-/* A device of ours over each GPU, also over one whose layers are all whole: states are
+/* A device of ours over each GPU here, also over one whose layers are all whole: states are
  * passed on between devices of one kind. */
 static hypura_status open_devices(const hypura_preparation *prepared, hypura_pager *pager, hypura_gpus *gpus,
                                   hypura_load_gpu *target, hypura_error *error)
 {
     hypura_status status = HYPURA_OK;
-    for (int g = 0; g < prepared->gpus.n && status == HYPURA_OK; g++) {
+    for (int g = 0; g < prepared->gpus.n_here && status == HYPURA_OK; g++) {
         status = hypura_gpu_open(prepared->gpus.devices[g], g, pager, &gpus->list[g], error);
         if (status == HYPURA_OK) {
             gpus->n++;

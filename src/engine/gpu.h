@@ -8,9 +8,10 @@
 #include "engine/estimate.h"
 #include "plan/plan.h"
 
-/* GPUs that may be used, the first one first. */
+/* GPUs that may be used, the first one first; devices of other machines last. */
 typedef struct hypura_gpus_found {
     int                n;
+    int                n_here; /* the first ones, which are not remote */
     bool               named; /* by the caller */
     ggml_backend_dev_t devices[HYPURA_MAX_GPUS];
 } hypura_gpus_found;
@@ -19,8 +20,10 @@ typedef struct hypura_gpus_found {
  * of the system's best one and all others of its driver and kind, those with more free
  * memory first, integrated ones only where there is no other; "none": none. */
 hypura_status hypura_gpus_find(const char *names, hypura_gpus_found *found, hypura_error *error);
+/* Adds those of the servers HOST:PORT, by comma; NULL: none. */
+hypura_status hypura_gpus_find_remote(const char *servers, hypura_gpus_found *found, hypura_error *error);
 
-/* There are some, and all have memory of their own, behind a link. */
+/* There are some here, and all have memory of their own, behind a link. */
 bool hypura_gpus_are_discrete(const hypura_gpus_found *found);
 
 /* What the plan has to know of them: rates from the profile, memory as it is now, and
@@ -34,10 +37,12 @@ void hypura_gpus_take(const hypura_gpus_found *found, const hypura_plan *plan, h
 /* For plain libllama, which divides the layers by itself: those named, or as many as have so
  * much memory free. */
 void hypura_gpus_take_plain(const hypura_gpus_found *found, uint64_t bytes, hypura_load_gpu *taken);
+/* Fails where the server of one was lost: what was computed since is no result. */
+hypura_status hypura_gpus_check(const hypura_load_gpu *gpus, hypura_error *error);
 /* For people: "Vulkan0 0-11, Vulkan1 12-24"; "" without any. */
 void hypura_gpus_name(const hypura_load_gpu *gpus, const hypura_map *map, char *text, size_t capacity);
 
-/* The devices over GPUs, in the plan's order, when experts are paged over them; else none. */
+/* The devices over GPUs that are not remote, in the plan's order, when experts are paged over them; else none. */
 typedef struct hypura_gpus {
     int         n;
     hypura_gpu *list[HYPURA_MAX_GPUS];

@@ -26,7 +26,8 @@ typedef enum hypura_load_kind {
 
 /* The GPUs that a model is loaded for, as libllama is told. */
 typedef struct hypura_load_gpu {
-    int n; /* 0: none, the CPU computes everything */
+    int n;      /* 0: none, the CPU computes everything */
+    int n_here; /* the first ones; the others are of other machines */
     ggml_backend_dev_t devices[HYPURA_MAX_GPUS];
     int layers[HYPURA_MAX_GPUS]; /* that each computes, in their order; all 0: as libllama divides them */
     int n_layers;                /* on all: the last ones, the output counted; INT_MAX: all */

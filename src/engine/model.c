@@ -21,6 +21,7 @@
 #include "engine/llama_log.h"
 #include "engine/media_shim.h"
 #include "engine/trunk.h"
+#include "hw/remote.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -50,7 +51,7 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
                                           .plan = p->plan,
                                           .io_engine = p->io_engine[0] != '\0' ? p->io_engine : NULL,
                                           .form = p->plan->form,
-                                          .n_gpus = p->plan->n_vram_pools > 0 ? p->gpus.n : 0,
+                                          .n_gpus = p->plan->n_vram_pools > 0 ? p->gpus.n_here : 0,
                                           .gpus = p->gpus.devices,
                                           .gpu_misses = options->gpu_misses,
                                           .n_repack_threads = hypura_pager_repack_threads(p->context.n_threads),
@@ -127,7 +128,7 @@ static hypura_status open_media(hypura_model *model, const char *projector, hypu
         return HYPURA_OK;
     }
     hypura_load_lock();
-    const hypura_status status = hypura_media_open(projector, model->llama, p->gpus.n > 0 ? p->gpus.devices[0] : NULL,
+    const hypura_status status = hypura_media_open(projector, model->llama, p->gpus.n_here > 0 ? p->gpus.devices[0] : NULL,
                                                    p->context.n_threads, true, &model->media, error);
     hypura_load_unlock();
     return status;
@@ -156,6 +157,14 @@ static hypura_status open_trace(hypura_model *model, const hypura_model_options 
         p->context.on_node_user = model->trace;
     }
     return status;
+}
+
+/* From here on statistics count. */
+static void begin_traffic(hypura_model *model)
+{
+    for (int g = model->prepared.gpus.n_here; g < model->prepared.gpus.n; g++) {
+        hypura_remote_traffic(model->prepared.gpus.devices[g], &model->traffic[g]);
+    }
 }
 
 hypura_status hypura_model_open_with(const hypura_model_options *options, const hypura_model_extras *extras,
@@ -198,6 +207,10 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
         const bool resident = options->plain || model->prepared.plan->mode == HYPURA_MODE_RESIDENT;
         status = resident ? open_unpaged(model, options, error) : open_paged(model, options, extras, error);
     }
+    hypura_error lost;
+    if (status != HYPURA_ERR_CANCELLED && hypura_gpus_check(&model->prepared.gpus, &lost) != HYPURA_OK) {
+        status = hypura_fail(error, lost.status, "%s", lost.message); /* of which all else that failed comes */
+    }
     if (status == HYPURA_OK && !model->pager && is_impatient(&model->prepared)) {
         hypura_patience_wish_short(model->prepared.context.n_threads);
         model->impatient = true;
@@ -218,6 +231,7 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
         hypura_model_close(model);
         return status;
     }
+    begin_traffic(model);
     *out = model;
     return HYPURA_OK;
 }
@@ -274,6 +288,13 @@ void hypura_model_statistics(const hypura_model *model, hypura_statistics *stati
     if (model->pager) {
         hypura_pager_statistics(model->pager, statistics);
     }
+    for (int g = model->prepared.gpus.n_here; g < model->prepared.gpus.n; g++) {
+        hypura_gpu_statistics *gpu = &statistics->gpus[g];
+        hypura_remote_traffic(model->prepared.gpus.devices[g], gpu);
+        gpu->link_bytes_sent -= model->traffic[g].link_bytes_sent;
+        gpu->link_bytes_received -= model->traffic[g].link_bytes_received;
+        gpu->n_link_answers -= model->traffic[g].n_link_answers;
+    }
 }
 
 void hypura_model_layer_hits(const hypura_model *model, hypura_layer_hits *layers, int n)
@@ -289,6 +310,7 @@ void hypura_model_reset_statistics(hypura_model *model)
     if (model->pager) {
         hypura_pager_reset_statistics(model->pager);
     }
+    begin_traffic(model);
 }
 
 hypura_held hypura_model_held(const hypura_model *model)
@@ -338,6 +360,9 @@ static hypura_status compute_failed(hypura_model *model, int code, const char *w
  * opened: one that was written to meanwhile gave no read a reason to fail. */
 static hypura_status compute_ended(hypura_model *model, int code, const char *what, uint32_t n, hypura_error *error)
 {
+    if (hypura_gpus_check(&model->prepared.gpus, error) != HYPURA_OK) {
+        return HYPURA_ERR_BACKEND;
+    }
     if (code != 0) {
         return compute_failed(model, code, what, n, error);
     }

@@ -29,6 +29,7 @@ struct hypura_model {
     uint64_t trunk_bytes;
     bool impatient;      /* has its threads wait shortly for each other */
     bool lost;           /* a GPU that it lies on is */
+    hypura_gpu_statistics traffic[HYPURA_MAX_GPUS]; /* of remote devices, before what its statistics count */
     hypura_conversation *conversation; /* NULL until the first answer */
     hypura_drafting *drafting;         /* NULL: nothing is guessed */
 };

@@ -120,8 +120,9 @@ static void choose_vram_budgets(verification *v, const hypura_preparation *prepa
     static const uint32_t percents[MAX_DEFAULT_BUDGETS] = {0, 25, 50, 100};
     v->vram = v->default_vram;
     for (int i = 0; i < MAX_DEFAULT_BUDGETS; i++) {
-        const uint64_t bytes = v->over_gpus ? hypura_plan_vram_at(prepared->plan, percents[i]) : 0;
-        if (bytes > 0 || !v->over_gpus) {
+        const bool over_gpus = prepared->gpus.n_here > 0;
+        const uint64_t bytes = over_gpus ? hypura_plan_vram_at(prepared->plan, percents[i]) : 0;
+        if (bytes > 0 || !over_gpus) {
             add_budget(v->default_vram, &v->n_vram, bytes);
         }
     }
@@ -135,6 +136,8 @@ static hypura_status choose_budgets(verification *v, hypura_error *error)
                                          .n_adapters = o->n_adapters,
                                          .kv_cache = o->kv_cache,
                                          .gpu = o->gpu,
+                                         .rpc = o->rpc,
+                                         .rpc_bytes = o->rpc_bytes,
                                          .n_context = v->n_context,
                                          .n_ubatch = v->ubatches[0],
                                          .n_threads = o->n_threads,
@@ -235,6 +238,8 @@ static hypura_model_options options_of(const verification *v, uint32_t n_ubatch,
                                     .kv_cache = v->options->kv_cache,
                                     .weights_bytes = limits->weights_bytes,
                                     .gpu = v->options->gpu,
+                                    .rpc = v->options->rpc,
+                                    .rpc_bytes = v->options->rpc_bytes,
                                     .vram_bytes = limits->vram_bytes,
                                     .n_context = v->n_context,
                                     .n_ubatch = n_ubatch,

@@ -41,6 +41,8 @@ typedef struct engine_options {
     uint64_t vram_bytes;
     uint64_t gpu_vram_bytes[HYPURA_MAX_GPUS];
     hypura_gpu_misses gpu_misses;
+    const char *rpc;
+    uint64_t rpc_bytes;
     uint64_t io_limit_bytes_per_s;
     uint32_t n_context;
     hypura_kv_cache kv_cache;

@@ -80,6 +80,8 @@ void engine_words_common(const engine_options *options, engine_words *to)
     engine_words_add(to, "--gpu", options->gpu);
     add_number(to, "--vram", options->vram_bytes);
     add_sizes(to, "--vram", options->gpu_vram_bytes, HYPURA_MAX_GPUS);
+    engine_words_add(to, "--rpc", options->rpc);
+    add_number(to, "--rpc-memory", options->rpc_bytes);
     engine_words_add(to, "--gpu-misses", options->gpu_misses == HYPURA_GPU_MISSES_CPU ? "cpu" : NULL);
     engine_words_add(to, "--io-engine", options->io_engine);
     engine_words_add(to, "--cache-dir", options->cache_dir);

@@ -20,6 +20,8 @@
 #define OPTION_TYPE_K 257
 #define OPTION_TYPE_V 258
 #define OPTION_CHECK_GRAMMAR 259
+#define OPTION_RPC 260
+#define OPTION_RPC_MEMORY 261
 #define MAX_CONTEXTS 10   /* an answer takes that many at most, unless its request says how long it may be */
 
 static bool parse_unsigned(const char *text, uint32_t *value)
@@ -116,6 +118,11 @@ static bool take(int option, const char *value, hypura_worker_arguments *to)
     case 'g':
         to->model.gpu = value;
         return true;
+    case OPTION_RPC:
+        to->model.rpc = value;
+        return true;
+    case OPTION_RPC_MEMORY:
+        return hypura_size_parse(value, &to->model.rpc_bytes);
     case 'V':
         return take_vram(value, &to->model);
     case 'G':
@@ -186,6 +193,8 @@ hypura_status hypura_worker_parse(int argc, char **argv, hypura_worker_arguments
         {"gpu", required_argument, NULL, 'g'},
         {"vram", required_argument, NULL, 'V'},
         {"gpu-misses", required_argument, NULL, 'G'},
+        {"rpc", required_argument, NULL, OPTION_RPC},
+        {"rpc-memory", required_argument, NULL, OPTION_RPC_MEMORY},
         {"cache-dir", required_argument, NULL, 'd'},
         {"memory", required_argument, NULL, 'M'},
         {"weights", required_argument, NULL, 'W'},
@@ -341,7 +350,7 @@ void hypura_worker_server_words(const hypura_worker_arguments *arguments, const 
     if (arguments->projector) {
         hypura_worker_add_text(words, "--mmproj", arguments->projector);
         /* Where it was planned. */
-        if (prepared->gpus.n > 0) {
+        if (prepared->gpus.n_here > 0) {
             hypura_worker_add_text(words, "--mmproj-device", ggml_backend_dev_name(prepared->gpus.devices[0]));
         } else {
             add(words, "--no-mmproj-offload");

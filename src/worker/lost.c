@@ -6,6 +6,7 @@
 #include "engine/end.h"
 #include "engine/gpu.h"
 #include "engine/llama_log.h"
+#include "hw/remote.h"
 #include "worker/shim.h"
 
 #include <stdio.h>
@@ -38,5 +39,6 @@ void hypura_lost_watch(hypura_control *control, const char *gpus)
     names = gpus;
     hypura_end_name(gpus);
     hypura_on_end(end);
+    hypura_remote_on_lost(end);
     hypura_shim_watch(on_silence);
 }

@@ -109,7 +109,7 @@ static hypura_status load_paged(hypura_worker_model *model, struct llama_model *
                                                 .plan = p->plan,
                                                 .io_engine = p->io_engine[0] != '\0' ? p->io_engine : NULL,
                                                 .form = p->plan->form,
-                                                .n_gpus = p->plan->n_vram_pools > 0 ? p->gpus.n : 0,
+                                                .n_gpus = p->plan->n_vram_pools > 0 ? p->gpus.n_here : 0,
                                                 .gpus = p->gpus.devices,
                                                 .gpu_misses = options->gpu_misses,
                                                 .n_repack_threads = hypura_pager_repack_threads(p->context.n_threads),

@@ -34,7 +34,8 @@ static void what_the_front_says_is_taken(void **state)
     (void)state;
     hypura_worker_arguments arguments;
     hypura_error error = {0};
-    const char *const words[] = {NEEDED, "--memory=2G", "--vram=1G+512M", "--threads=3", "--parallel=2", NULL};
+    const char *const words[] = {NEEDED, "--memory=2G", "--vram=1G+512M", "--threads=3", "--parallel=2", "--rpc=a:1,b:2", "--rpc-memory=3G",
+                                 NULL};
     assert_int_equal(parse(words, &arguments, &error), HYPURA_OK);
     assert_string_equal(arguments.model.path, "m.gguf");
     assert_string_equal(arguments.socket, "s.sock");
@@ -42,6 +43,8 @@ static void what_the_front_says_is_taken(void **state)
     assert_int_equal(arguments.model.vram_bytes, 0);
     assert_int_equal(arguments.model.gpu_vram_bytes[0], 1 << 30);
     assert_int_equal(arguments.model.gpu_vram_bytes[1], 512 << 20);
+    assert_string_equal(arguments.model.rpc, "a:1,b:2");
+    assert_int_equal(arguments.model.rpc_bytes, UINT64_C(3) << 30);
     assert_int_equal(arguments.model.n_threads, 3);
     assert_int_equal(arguments.n_sequences, 2);
 }
