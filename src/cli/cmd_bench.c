@@ -121,6 +121,8 @@ static hypura_status bench(bench_arguments *arguments, const hypura_environment 
                                             .n_adapters = wanted->n_adapters,
                                             .kv_cache = wanted->kv_cache,
                                             .gpu = wanted->gpu,
+                                            .rpc = wanted->rpc,
+                                            .rpc_bytes = wanted->rpc_bytes,
                                             .n_ubatch = wanted->ubatch,
                                             .cache_dir = wanted->cache_dir};
         status = hypura_vram_resolve(arguments->vram.items, arguments->vram.n, &model, vram, gpu_vram, error);
@@ -165,6 +167,8 @@ int hypura_command_bench(const hypura_environment *environment, int argc, char *
         {"vram", "SIZE,...", "limits on GPU memory; also N% of the experts, or 4G+8G: of each GPU", HYPURA_OPTION_VRAMS,
          .to.vrams = &arguments.vram},
         hypura_option_gpu_misses(&arguments.gpu_misses),
+        hypura_option_rpc(&wanted->rpc),
+        hypura_option_rpc_memory(&wanted->rpc_bytes),
         hypura_option_lora(&arguments.adapters),
         hypura_option_cache_type_k(&wanted->kv_cache),
         hypura_option_cache_type_v(&wanted->kv_cache),

@@ -56,6 +56,8 @@ int hypura_command_estimate(const hypura_environment *environment, int argc, cha
         hypura_option_weights(&weights),
         hypura_option_gpu(&wanted.gpu),
         hypura_option_vram(&vram),
+        hypura_option_rpc(&wanted.rpc),
+        hypura_option_rpc_memory(&wanted.rpc_bytes),
         hypura_option_lora(&adapters),
         hypura_option_context(&wanted.n_context),
         hypura_option_cache_type_k(&wanted.kv_cache),

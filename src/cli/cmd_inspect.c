@@ -349,10 +349,12 @@ int hypura_command_inspect(const hypura_environment *environment, int argc, char
         hypura_option_memory(&wanted.memory_bytes),
         hypura_option_gpu(&wanted.gpu),
         hypura_option_vram(&vram),
+        hypura_option_rpc(&wanted.rpc),
+        hypura_option_rpc_memory(&wanted.rpc_bytes),
         hypura_option_ubatch(&wanted.n_ubatch),
         hypura_option_json(&json),
     };
-    for (int i = 2; i <= 5; i++) {
+    for (int i = 2; i <= 7; i++) {
         options[i].given = &with_plan; /* who gives a limit wants to see what it does */
     }
     const hypura_syntax syntax = {

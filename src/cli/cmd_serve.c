@@ -204,6 +204,8 @@ int hypura_command_serve(const hypura_environment *environment, int argc, char *
         {"vram", "SIZE", "limit of each model on GPU memory, or 4G+8G: of each GPU (default: what is free)",
          HYPURA_OPTION_VRAM, .to.vram = &serve.vram},
         hypura_option_gpu_misses(&serve.gpu_misses),
+        hypura_option_rpc(&server->rpc),
+        hypura_option_rpc_memory(&server->rpc_bytes),
         {"keep-alive", "SECONDS", "an unused model stays this long, below 0: for ever (default: 300)",
          HYPURA_OPTION_FLOAT, .to.real = &serve.keep_alive_s, .min = -1, .max = 1e9},
         {"state-limit", "SIZE", "disk for conversations to be continued later, 0: none (default: 4G)",

@@ -129,6 +129,8 @@ static hypura_status verify(hypura_verify_options *wanted, const hypura_budget_l
                                         .n_adapters = wanted->n_adapters,
                                         .kv_cache = wanted->kv_cache,
                                         .gpu = wanted->gpu,
+                                        .rpc = wanted->rpc,
+                                        .rpc_bytes = wanted->rpc_bytes,
                                         .cache_dir = wanted->cache_dir};
     hypura_verify_report report = {.identical = false};
     hypura_progress progress;
@@ -183,6 +185,8 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
         {"vram", "SIZE,...", "limits on GPU memory; also N% of the experts, or 4G+8G: of each GPU",
          HYPURA_OPTION_VRAMS, .to.vrams = &vram},
         hypura_option_gpu_misses(&gpu_misses),
+        hypura_option_rpc(&wanted.rpc),
+        hypura_option_rpc_memory(&wanted.rpc_bytes),
         hypura_option_lora(&adapters),
         hypura_option_cache_type_k(&wanted.kv_cache),
         hypura_option_cache_type_v(&wanted.kv_cache),

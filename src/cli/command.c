@@ -161,6 +161,18 @@ hypura_option hypura_option_gpu(const char **gpu)
                            HYPURA_OPTION_STRING, .to.string = gpu};
 }
 
+hypura_option hypura_option_rpc(const char **servers)
+{
+    return (hypura_option){"rpc", "HOST:PORT,...", "memory of machines on which rpc-server runs; it trusts all: see there",
+                           HYPURA_OPTION_STRING, .to.string = servers};
+}
+
+hypura_option hypura_option_rpc_memory(uint64_t *bytes)
+{
+    return (hypura_option){"rpc-memory", "SIZE", "limit on what each of these holds (default: what is free there)",
+                           HYPURA_OPTION_SIZE, .to.size = bytes};
+}
+
 /* In the order of hypura_gpu_misses. */
 static const char *const miss_computers[] = {"upload", "cpu", NULL};
 

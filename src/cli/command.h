@@ -33,6 +33,7 @@ int hypura_command_profile(const hypura_environment *environment, int argc, char
 int hypura_command_pull(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_remove(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_replay(const hypura_environment *environment, int argc, char *const *argv);
+int hypura_command_rpc_server(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_run(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_serve(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_verify(const hypura_environment *environment, int argc, char *const *argv);
@@ -67,6 +68,8 @@ hypura_option hypura_option_ubatch(uint32_t *n_ubatch);
 hypura_option hypura_option_lora(hypura_adapter_list *adapters);
 hypura_option hypura_option_gpu(const char **gpu);
 hypura_option hypura_option_gpu_misses(const char **who);
+hypura_option hypura_option_rpc(const char **servers);
+hypura_option hypura_option_rpc_memory(uint64_t *bytes);
 hypura_gpu_misses hypura_gpu_misses_of(const char *who);
 hypura_option hypura_option_vram(hypura_vram_limit *limit);
 hypura_option hypura_option_threads(int *n_threads);

@@ -20,6 +20,7 @@
 static const hypura_command commands[] = {
     {"run", "answer a prompt, or hold a conversation", hypura_command_run, true},
     {"serve", "answer Ollama's, OpenAI's and Anthropic's clients over HTTP", hypura_command_serve, false},
+    {"rpc-server", "lend this machine's memory to hypura on another one", hypura_command_rpc_server, false},
     {"pull", "fetch a model from Hugging Face or Ollama's registry", hypura_command_pull, false},
     {"list", "list the models that are known by name", hypura_command_list, false},
     {"remove", "remove a model from the models folder", hypura_command_remove, false},

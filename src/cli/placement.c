@@ -69,11 +69,11 @@ static void describe_gpu(const hypura_plan *plan, int g, void (*print)(const cha
 {
     const hypura_gpu_plan *gpu = &plan->gpus[g];
     sentence line = {.used = 0};
+    say(&line, "%s %s, ", gpu->remote ? "remote    " : "GPU       ", gpu->name);
     if (plan->n_gpus == 1) {
-        say(&line, "GPU        %s, %d layers: ", gpu->name, gpu->n_layers);
+        say(&line, "%d layers: ", gpu->n_layers);
     } else {
-        say(&line, "GPU        %s, layers %d to %d: ", gpu->name, gpu->first_layer,
-            gpu->first_layer + gpu->n_layers - 1);
+        say(&line, "layers %d to %d: ", gpu->first_layer, gpu->first_layer + gpu->n_layers - 1);
     }
     say_size(&line, gpu->resident_bytes, "weights");
     say_size(&line, gpu->slot_bytes, "expert slots");
@@ -81,6 +81,12 @@ static void describe_gpu(const hypura_plan *plan, int g, void (*print)(const cha
     say_size(&line, gpu->kv_bytes, "KV cache");
     say_size(&line, gpu->compute_bytes, "compute");
     print(line.text);
+    if (gpu->remote) {
+        line = (sentence){.used = 0};
+        say(&line, "network    %.0f us there and back, %s; %s for each token", gpu->round_trip_us,
+            hypura_output_rate(gpu->link_bytes_per_s), hypura_output_size((uint64_t)gpu->link_bytes_per_token));
+        print(line.text);
+    }
     for (int i = 0; i < plan->n_vram_pools; i++) {
         const hypura_vram_pool_plan *pool = &plan->vram_pools[i];
         if (pool->gpu == g) {
@@ -204,6 +210,12 @@ json_t *hypura_placement_gpus(const hypura_plan *plan)
         hypura_json_integer(&object, "full_vram_bytes", gpu->full_bytes);
         hypura_json_real(&object, "vram_hit_rate", gpu->hit_rate);
         hypura_json_real(&object, "upload_bytes_per_token", gpu->upload_bytes_per_token);
+        json_object_set_new(object, "remote", json_boolean(gpu->remote));
+        if (gpu->remote) {
+            hypura_json_real(&object, "round_trip_us", gpu->round_trip_us);
+            hypura_json_real(&object, "link_bytes_per_s", gpu->link_bytes_per_s);
+            hypura_json_real(&object, "link_bytes_per_token", gpu->link_bytes_per_token);
+        }
         hypura_json_append(&gpus, object);
     }
     return gpus;

@@ -97,9 +97,30 @@ static void note_gpus(const hypura_plan *plan, const hypura_statistics *statisti
 {
     for (int g = 0; g < plan->n_gpus && plan->n_gpus > 1; g++) {
         const hypura_gpu_statistics *gpu = &statistics->gpus[g];
+        if (plan->gpus[g].remote) {
+            continue;
+        }
         hypura_output_note("           %s: %.1f %%, %s uploaded", plan->gpus[g].name,
                            100.0 * ratio((double)gpu->bytes_hit, (double)gpu->bytes_needed),
                            hypura_output_size(gpu->bytes_uploaded));
+    }
+}
+
+/* Remote devices are the last ones. */
+static bool has_remote(const hypura_plan *plan)
+{
+    return plan->n_gpus > 0 && plan->gpus[plan->n_gpus - 1].remote;
+}
+
+static void note_network(const hypura_plan *plan, const hypura_statistics *statistics)
+{
+    for (int g = 0; g < plan->n_gpus; g++) {
+        const hypura_gpu_statistics *gpu = &statistics->gpus[g];
+        if (plan->gpus[g].remote) {
+            hypura_output_note("network    %s: %s sent, %s received, %llu answers waited for", plan->gpus[g].name,
+                               hypura_output_size(gpu->link_bytes_sent), hypura_output_size(gpu->link_bytes_received),
+                               (unsigned long long)gpu->n_link_answers);
+        }
     }
 }
 
@@ -132,6 +153,11 @@ static json_t *gpus_json(const hypura_plan *plan, const hypura_statistics *stati
         hypura_json_integer(&object, "vram_bytes_needed", statistics->gpus[g].bytes_needed);
         hypura_json_integer(&object, "vram_bytes_hit", statistics->gpus[g].bytes_hit);
         hypura_json_integer(&object, "bytes_uploaded", statistics->gpus[g].bytes_uploaded);
+        if (plan->gpus[g].remote) {
+            hypura_json_integer(&object, "link_bytes_sent", statistics->gpus[g].link_bytes_sent);
+            hypura_json_integer(&object, "link_bytes_received", statistics->gpus[g].link_bytes_received);
+            hypura_json_integer(&object, "link_answers", statistics->gpus[g].n_link_answers);
+        }
         hypura_json_append(&gpus, object);
     }
     return gpus;
@@ -256,6 +282,7 @@ void hypura_run_statistics_print(const hypura_run_report *report)
                            1e6 * ratio(statistics.submit_s, (double)statistics.n_readbacks),
                            hypura_output_size(statistics.locked_bytes));
     }
+    note_network(hypura_model_plan(report->model), &statistics);
     if (statistics.n_resizes > 0) {
         hypura_output_note("budget     %s of paged weights held at the end, after %u changes, the last: %s",
                            hypura_output_size(statistics.pool_bytes + statistics.pinned_bytes), statistics.n_resizes,
@@ -302,8 +329,10 @@ hypura_status hypura_run_statistics_write(const hypura_run_report *report, const
     hypura_json_integer(&object, "adapter_bytes", plan->adapter_bytes);
     hypura_json_real(&object, "answer_bytes_read_per_token", ratio((double)totals->bytes_read, (double)totals->tokens));
     hypura_json_integer(&object, "bytes_read", statistics.bytes_read);
-    if (statistics.vram_bytes_needed > 0) {
+    if (statistics.vram_bytes_needed > 0 || has_remote(plan)) {
         hypura_json_set(&object, "gpus", gpus_json(plan, &statistics));
+    }
+    if (statistics.vram_bytes_needed > 0) {
         hypura_json_integer(&object, "vram_bytes_needed", statistics.vram_bytes_needed);
         hypura_json_integer(&object, "vram_bytes_hit", statistics.vram_bytes_hit);
         hypura_json_integer(&object, "bytes_uploaded", statistics.bytes_uploaded);

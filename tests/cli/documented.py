@@ -22,7 +22,7 @@ def read(path):
         return file.read()
 
 
-commands = re.findall(r"^  ([a-z]+)  ", ask("help").partition("commands:")[2].partition("environment:")[0], re.MULTILINE)
+commands = re.findall(r"^  ([a-z-]+)  ", ask("help").partition("commands:")[2].partition("environment:")[0], re.MULTILINE)
 options = {name: set(re.findall(rf"^  ({OPTION})", ask(name, "--help"), re.MULTILINE)) - {"--help"} for name in commands}
 every = set().union(*options.values())
 cli = read(f"{root}/docs/cli.md")

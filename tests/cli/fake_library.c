@@ -385,6 +385,12 @@ hypura_status hypura_local_pull(const hypura_local_options *options, const char 
 
 /* ---- the server ---------------------------------------------------------- */
 
+hypura_status hypura_rpc_serve(const hypura_rpc_options *options, hypura_error *error)
+{
+    return hypura_fail(error, HYPURA_ERR_IO, "cannot listen on %s:%d", options->host ? options->host : "127.0.0.1",
+                       options->port > 0 ? options->port : 50052);
+}
+
 hypura_status hypura_server_open(const hypura_server_options *options, hypura_server **server, hypura_error *error)
 {
     (void)options;
