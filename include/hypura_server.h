@@ -35,6 +35,7 @@ typedef struct hypura_server_options {
     const char *hub_url;      /* where hf.co/... is pulled from; NULL: https://huggingface.co */
     const char *hub_token;    /* NULL: none */
     const char *registry_url; /* where other names are pulled from; NULL: https://registry.ollama.ai */
+    bool keep_unused;         /* files that no model has used for long stay, when it opens and when a model is removed */
     /* how they run */
     const char *engine;     /* the program hypura-engine */
     uint64_t memory_bytes;  /* of all loaded models together; 0: nine tenths of what is free now */
@@ -86,6 +87,7 @@ typedef struct hypura_local_options {
     const char *hub_url;       /* as above */
     const char *hub_token;
     const char *registry_url;
+    bool keep_unused; /* as above */
 } hypura_local_options;
 
 typedef struct hypura_local_model {
@@ -117,15 +119,41 @@ HYPURA_API hypura_status hypura_local_find(const hypura_local_options *options, 
 HYPURA_API void          hypura_local_files_clear(hypura_local_files *files);
 /* A projector in the folder of a model's file whose name says that it belongs to it; NULL: none. Free it. */
 HYPURA_API hypura_status hypura_local_projector(const char *path, char **projector, hypura_error *error);
+/* What a pull is about to fetch. */
+typedef struct hypura_local_plan {
+    size_t   n_files;
+    uint64_t bytes;       /* of all of them */
+    uint64_t there_bytes; /* that an earlier call left */
+} hypura_local_plan;
+
+/* Who is told of a pull; any may be NULL. */
+typedef struct hypura_local_watch {
+    /* Once, before anything is fetched; not for a model that is there as it is published. */
+    void (*plan)(void *user, const hypura_local_plan *plan);
+    hypura_progress_fn progress; /* bytes of all files together; 0 of 0 beside fetching */
+    void *user;
+} hypura_local_watch;
+
 /* Fetches a model into the folder, as /api/pull does, and says where it is. What is broken off is resumed by the next
  * call. HYPURA_ERR_CANCELLED when progress returned false. */
 HYPURA_API hypura_status hypura_local_pull(const hypura_local_options *options, const char *name,
-                                           hypura_progress_fn progress, void *progress_user, char *path,
-                                           size_t path_bytes, hypura_error *error);
+                                           const hypura_local_watch *watch, char *path, size_t path_bytes,
+                                           hypura_error *error);
 
 /* Removes a model of the folder, by its whole name: its files and settings. HYPURA_ERR_USAGE: there is none;
  * HYPURA_ERR_UNSUPPORTED: it is Ollama's, or another name stands for it. */
 HYPURA_API hypura_status hypura_local_remove(const hypura_local_options *options, const char *name, hypura_error *error);
+
+/* Files of the folder that no model uses: downloads that were broken off, and files that were sent to a server for
+ * /api/create more than a day ago. */
+typedef struct hypura_local_files_unused {
+    size_t   n_files;
+    uint64_t bytes; /* that they take on the drive */
+} hypura_local_files_unused;
+
+/* Looks for them, and removes them if that is wanted; never what a pull or a server is using. */
+HYPURA_API hypura_status hypura_local_unused(const hypura_local_options *options, bool remove,
+                                             hypura_local_files_unused *unused, hypura_error *error);
 
 /* ---- asking a running server -------------------------------------------- */
 

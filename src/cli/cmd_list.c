@@ -41,6 +41,18 @@ static bool add_model(void *user, const hypura_local_model *model)
     return true;
 }
 
+/* Beside the list, where there is anything. */
+static hypura_status tell_unused(const hypura_local_options *places, hypura_error *error)
+{
+    hypura_local_files_unused unused;
+    const hypura_status status = hypura_local_unused(places, false, &unused, error);
+    if (status == HYPURA_OK && unused.n_files > 0) {
+        hypura_output_note("%s of downloads that were broken off, or files that no model uses, could be freed (hypura "
+                           "remove --unused)", hypura_output_size(unused.bytes));
+    }
+    return status;
+}
+
 static hypura_status print_list(listing *to, const hypura_local_options *places, hypura_error *error)
 {
     hypura_status status = hypura_local_list(places, add_model, to, error);
@@ -84,7 +96,8 @@ int hypura_command_list(const hypura_environment *environment, int argc, char *c
     for (size_t i = 0; i < sizeof headings / sizeof *headings; i++) {
         hypura_table_cell(&to.table, "%s", headings[i]);
     }
-    const hypura_status status = print_list(&to, &places, &error);
+    hypura_status status = print_list(&to, &places, &error);
+    status = status == HYPURA_OK ? tell_unused(&places, &error) : status;
     hypura_table_close(&to.table);
     json_decref(to.models);
     return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);

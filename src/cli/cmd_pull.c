@@ -6,7 +6,7 @@
 
 #include "cli/interrupt.h"
 #include "cli/output.h"
-#include "cli/progress.h"
+#include "cli/pulling.h"
 #include "hypura_server.h"
 
 int hypura_command_pull(const hypura_environment *environment, int argc, char *const *argv)
@@ -36,11 +36,7 @@ int hypura_command_pull(const hypura_environment *environment, int argc, char *c
     char path[HYPURA_PATH_BYTES];
     hypura_status status = hypura_interrupt_open(&error);
     if (status == HYPURA_OK) {
-        hypura_progress progress;
-        hypura_progress_open(&progress, environment);
-        status = hypura_local_pull(&places, arguments.operands[0], hypura_progress_update, &progress, path, sizeof path,
-                                   &error);
-        hypura_progress_close(&progress);
+        status = hypura_pulling(environment, &places, arguments.operands[0], path, &error);
     }
     if (status == HYPURA_OK) {
         hypura_output_printf("%s\n", path);

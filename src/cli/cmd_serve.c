@@ -102,6 +102,7 @@ static hypura_status complete(serve_arguments *serve, const hypura_environment *
         server->hub_url = environment->hub_url;
     }
     server->hub_token = environment->hub_token;
+    server->keep_unused = environment->keep_unused;
     if (!serve->no_ollama && environment->ollama_dir[0]) {
         server->ollama_folder = environment->ollama_dir;
     }

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 #ifdef __APPLE__
 #include <mach-o/dyld.h>
@@ -35,6 +36,18 @@ static const char *variable(const char *name)
 {
     const char *value = getenv(name);
     return value && value[0] ? value : NULL;
+}
+
+/* As Hugging Face's programs and Ollama read theirs. */
+static bool is_on(const char *name)
+{
+    static const char *const words[] = {"1", "on", "yes", "true"};
+    const char *value = variable(name);
+    bool found = false;
+    for (size_t i = 0; value && !found && i < sizeof words / sizeof *words; i++) {
+        found = strcasecmp(value, words[i]) == 0;
+    }
+    return found;
 }
 
 /* Joins up to three parts with slashes; NULL ends them early. */
@@ -88,6 +101,8 @@ hypura_status hypura_environment_read(hypura_environment *environment, hypura_er
     *environment = (hypura_environment){.terminal_in = isatty(STDIN_FILENO), .terminal_error = isatty(STDERR_FILENO)};
     environment->hub_url = variable("HF_ENDPOINT");
     environment->hub_token = variable("HF_TOKEN");
+    environment->offline = is_on("HF_HUB_OFFLINE");
+    environment->keep_unused = is_on("OLLAMA_NOPRUNE");
     environment->color =
         environment->terminal_error && !variable("NO_COLOR") && terminal != NULL && strcmp(terminal, "dumb") != 0;
     hypura_status status = find_folder(&cache_folder, environment->cache_dir, error);
@@ -123,6 +138,7 @@ hypura_local_options hypura_environment_places(const hypura_environment *environ
         .ollama_folder = environment->ollama_dir[0] ? environment->ollama_dir : NULL,
         .hub_url = environment->hub_url,
         .hub_token = environment->hub_token,
+        .keep_unused = environment->keep_unused,
     };
 }
 
@@ -145,8 +161,8 @@ static hypura_status take_path(const char *path, hypura_local_files *files, hypu
     return files->path ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the path of the model");
 }
 
-hypura_status hypura_environment_find_files(const hypura_environment *environment, const char *model,
-                                            hypura_local_files *files, hypura_error *error)
+hypura_status hypura_environment_look_up(const hypura_environment *environment, const char *model,
+                                         hypura_local_files *files, hypura_error *error)
 {
     char path[HYPURA_PATH_BYTES];
     *files = (hypura_local_files){.path = NULL};
@@ -170,6 +186,17 @@ hypura_status hypura_environment_find_files(const hypura_environment *environmen
     if (is_file) { /* one that is no model by its name, or not alone with it */
         hypura_error_clear(error);
         return take_path(path, files, error);
+    }
+    return HYPURA_OK;
+}
+
+hypura_status hypura_environment_find_files(const hypura_environment *environment, const char *model,
+                                            hypura_local_files *files, hypura_error *error)
+{
+    const hypura_local_options places = hypura_environment_places(environment);
+    const hypura_status status = hypura_environment_look_up(environment, model, files, error);
+    if (status != HYPURA_OK || files->path) {
+        return status;
     }
     return hypura_fail(error, HYPURA_ERR_IO,
                        "no model '%s': there is no such file, and no model of that name in %s%s%s (hypura list shows "

@@ -16,6 +16,8 @@ typedef struct hypura_environment {
     char ollama_dir[HYPURA_PATH_BYTES]; /* OLLAMA_MODELS or ~/.ollama/models; "" without a home */
     const char *hub_url;                /* HF_ENDPOINT; NULL when it is not set */
     const char *hub_token;              /* HF_TOKEN; NULL when it is not set */
+    bool offline;                       /* HF_HUB_OFFLINE: nothing is fetched */
+    bool keep_unused;                   /* OLLAMA_NOPRUNE */
     bool terminal_in;                   /* standard input is a terminal */
     bool terminal_error;                /* standard error is a terminal: bars and prompts may be drawn */
     bool color;                         /* terminal_error, and neither NO_COLOR nor TERM=dumb */
@@ -36,7 +38,9 @@ hypura_local_options hypura_environment_places(const hypura_environment *environ
 hypura_status hypura_environment_find_model(const hypura_environment *environment, const char *model, char *path,
                                             hypura_error *error);
 /* The same with what belongs to a model that is known by its name; of a path, the file alone. An adapter,
- * which find_model refuses, is one of these. Clear the files. */
+ * which find_model refuses, is one of these. Clear the files. look_up is OK, with no path, where nothing has that name. */
+hypura_status hypura_environment_look_up(const hypura_environment *environment, const char *model,
+                                         hypura_local_files *files, hypura_error *error);
 hypura_status hypura_environment_find_files(const hypura_environment *environment, const char *model,
                                             hypura_local_files *files, hypura_error *error);
 

@@ -16,6 +16,7 @@
 #define DRAW_AFTER_US 1000000u
 #define REDRAW_US     100000u
 #define MAX_COLUMNS   80
+#define LEAST_BAR     12
 #define CLEAR_LINE    "\r\033[K"
 
 void hypura_progress_open(hypura_progress *progress, const hypura_environment *environment)
@@ -49,7 +50,7 @@ static void draw(const char *what, uint64_t done, uint64_t total)
     /* One column stays free: a full line would wrap on some terminals. */
     int room = columns() - 1 - (int)strlen("  [] 100 %");
     int label = (int)strlen(what);
-    label = label > room / 2 ? room / 2 : label;
+    label = label > room - LEAST_BAR ? room - LEAST_BAR : label;
     int width = room - label;
     if (width < 4 || label < 0 || total == 0) {
         fprintf(stderr, CLEAR_LINE "%.*s", columns() - 1, what);

@@ -8,6 +8,7 @@
 #include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/prompt.h"
+#include "cli/pulling.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -228,10 +229,31 @@ static hypura_status read_history(hypura_run_arguments *run, hypura_error *error
     return status;
 }
 
+/* A model that is not here, as `ollama run` does. */
+static hypura_status fetch_files(hypura_run_arguments *run, hypura_error *error)
+{
+    const hypura_local_options places = hypura_environment_places(run->environment);
+    char path[HYPURA_PATH_BYTES];
+    const hypura_status status = hypura_pulling(run->environment, &places, run->name, path, error);
+    if (status == HYPURA_OK) {
+        return hypura_environment_find_files(run->environment, run->name, &run->files, error);
+    }
+    if (status != HYPURA_ERR_CANCELLED) {
+        error->status = HYPURA_ERR_IO; /* whatever refused the name: the command line is as it should be */
+        return hypura_fail_prefix(error, "no model '%s' is here, and it cannot be pulled", run->name);
+    }
+    return status;
+}
+
 /* What the name stands for. */
 static hypura_status find_files(hypura_run_arguments *run, hypura_error *error)
 {
-    const hypura_status status = hypura_environment_find_files(run->environment, run->name, &run->files, error);
+    const bool offline = run->offline || run->environment->offline || !hypura_pulling_may(run->name);
+    hypura_status status = offline ? hypura_environment_find_files(run->environment, run->name, &run->files, error)
+                                   : hypura_environment_look_up(run->environment, run->name, &run->files, error);
+    if (status == HYPURA_OK && !run->files.path) {
+        status = fetch_files(run, error);
+    }
     run->path = run->files.path;
     return status == HYPURA_OK && run->files.adapter ? hypura_adapters_begin_with(&run->adapters, run->files.adapter, error)
                                                      : status;
@@ -407,6 +429,7 @@ bool hypura_run_arguments_parse(hypura_run_arguments *run, const hypura_environm
         {"server", "URL", "ask a running server, by its name for the model", HYPURA_OPTION_STRING,
          .to.string = &run->server},
         {"api-key", "KEY", "the server's key", HYPURA_OPTION_STRING, .to.string = &run->api_key},
+        {"offline", NULL, "fetch nothing: fail where the model is not here", HYPURA_OPTION_FLAG, .to.flag = &run->offline},
         {"io-engine", "NAME", "what reads: uring or pool (default: the faster one)", HYPURA_OPTION_CHOICE,
          .to.string = &run->model.io_engine, .choices = hypura_io_engines},
         {"no-repack", NULL, "keep weights in the file's own layout", HYPURA_OPTION_FLAG, .to.flag = &run->model.no_repack},
@@ -423,6 +446,7 @@ bool hypura_run_arguments_parse(hypura_run_arguments *run, const hypura_environm
         .n_operands = 2,
         .n_optional = 1,
         .about = "Answers a prompt with a GGUF model, holding no more of it in memory than allowed.\n"
+                 "A name that is not here (hf.co/USER/REPOSITORY:TYPE, or one of Ollama's) is pulled.\n"
                  "Without PROMPT, --prompt or --prompt-file it is standard input; on a terminal a\n"
                  "conversation begins. With both, a file comes before the prompt. One newline at the\n"
                  "end of a file is not part of the prompt.\n",

@@ -38,6 +38,7 @@ typedef struct hypura_run_arguments {
     hypura_history *history; /* NULL: it is not kept */
     hypura_history kept;     /* what that points to */
     char *owned[4];          /* texts that were read */
+    bool offline; /* a model that is not here is not fetched */
     bool interactive;
     bool from_input; /* the prompt is a file, or standard input */
     const char *before; /* a file that comes before it; NULL: none */

@@ -13,7 +13,9 @@
 
 static hypura_status open_models(const hypura_local_options *options, hypura_models **models, hypura_error *error)
 {
-    const hypura_models_options places = {.folder = options->models_folder, .ollama_folder = options->ollama_folder};
+    const hypura_models_options places = {.folder = options->models_folder,
+                                          .ollama_folder = options->ollama_folder,
+                                          .keep_unused = options->keep_unused};
     hypura_error_clear(error);
     return hypura_models_open(&places, models, error);
 }
@@ -138,28 +140,46 @@ hypura_status hypura_local_remove(const hypura_local_options *options, const cha
     return status;
 }
 
-/* ---- pulling --------------------------------------------------------------------- */
+hypura_status hypura_local_unused(const hypura_local_options *options, bool remove, hypura_local_files_unused *unused,
+                                  hypura_error *error)
+{
+    hypura_models *models = NULL;
+    *unused = (hypura_local_files_unused){.n_files = 0};
+    const hypura_status status = open_models(options, &models, error);
+    if (status == HYPURA_OK) {
+        const hypura_unused found = hypura_models_unused(models, HYPURA_UNUSED_ANY, remove);
+        *unused = (hypura_local_files_unused){.n_files = found.n_files, .bytes = found.bytes};
+    }
+    hypura_models_close(models);
+    return status;
+}
 
-typedef struct reporting {
-    hypura_progress_fn progress; /* NULL: nobody asks */
-    void *user;
-} reporting;
+/* ---- pulling --------------------------------------------------------------------- */
 
 static bool on_step(void *user, const hypura_pull_step *step)
 {
-    const reporting *to = user;
-    return !to->progress || to->progress(to->user, step->status, step->completed_bytes, step->total_bytes);
+    const hypura_local_watch *to = user;
+    return !to->progress || to->progress(to->user, step->status, step->model_completed_bytes, step->model_bytes);
 }
 
-hypura_status hypura_local_pull(const hypura_local_options *options, const char *name, hypura_progress_fn progress,
-                                void *progress_user, char *path, size_t path_bytes, hypura_error *error)
+static void on_planned(void *user, size_t n_files, uint64_t bytes, uint64_t there_bytes)
 {
-    reporting to = {progress, progress_user};
+    const hypura_local_watch *to = user;
+    if (to->plan) {
+        to->plan(to->user, &(hypura_local_plan){.n_files = n_files, .bytes = bytes, .there_bytes = there_bytes});
+    }
+}
+
+hypura_status hypura_local_pull(const hypura_local_options *options, const char *name, const hypura_local_watch *watch,
+                                char *path, size_t path_bytes, hypura_error *error)
+{
+    hypura_local_watch to = *watch;
     const hypura_pull_options pull = {.name = name,
                                       .hub_url = options->hub_url,
                                       .hub_token = options->hub_token,
                                       .registry_url = options->registry_url,
                                       .report = on_step,
+                                      .planned = on_planned,
                                       .user = &to};
     hypura_models *models = NULL;
     path[0] = '\0';

@@ -100,8 +100,15 @@ static hypura_status report(const pull *p, const char *status, hypura_error *err
 
 static bool report_file(pull *p, uint64_t completed)
 {
-    const hypura_pull_step step = {
-        .status = p->status, .digest = p->digest, .total_bytes = p->file->bytes, .completed_bytes = completed};
+    hypura_pull_step step = {.status = p->status,
+                             .digest = p->digest,
+                             .total_bytes = p->file->bytes,
+                             .completed_bytes = completed,
+                             .model_completed_bytes = completed};
+    for (size_t i = 0; i < p->plan.n_files; i++) {
+        step.model_bytes += p->plan.files[i].bytes;
+        step.model_completed_bytes += &p->plan.files[i] < p->file ? p->plan.files[i].bytes : 0;
+    }
     p->reported_us = hypura_clock_us();
     return p->options->report == NULL || p->options->report(p->options->user, &step);
 }
@@ -164,10 +171,21 @@ static bool is_current(const pull *p)
     return same;
 }
 
-/* What is still to come has to fit, rather now than when the drive is full. */
+/* From here on what is there of the parts is this pull's, whoever clears the folder. */
+static hypura_status hold_parts(const pull *p, int *held, hypura_error *error)
+{
+    char path[HYPURA_STORE_PATH_BYTES];
+    hypura_status status = partial_path(p, &p->plan.files[0], path, error);
+    status = status == HYPURA_OK ? hypura_store_make_place(path, error) : status;
+    *held = status == HYPURA_OK ? hypura_store_hold(p->models, HYPURA_STORE_PARTIAL) : -1;
+    return status == HYPURA_OK && *held < 0 ? hypura_fail_errno(error, errno, "cannot lock the folder of %s", path) : status;
+}
+
+/* Tells what is to come. It has to fit, rather now than when the drive is full. */
 static hypura_status check_room(const pull *p, hypura_error *error)
 {
     uint64_t missing = 0;
+    uint64_t bytes = 0;
     char path[HYPURA_STORE_PATH_BYTES];
     hypura_os_drive drive;
     for (size_t i = 0; i < p->plan.n_files; i++) {
@@ -178,13 +196,13 @@ static hypura_status check_room(const pull *p, hypura_error *error)
         }
         uint64_t there = stat(path, &st) == 0 ? (uint64_t)st.st_size : 0;
         missing += p->plan.files[i].bytes > there ? p->plan.files[i].bytes - there : 0;
+        bytes += p->plan.files[i].bytes;
     }
-    hypura_status status = hypura_store_make_place(path, error);
-    if (status == HYPURA_OK && hypura_os_drive_read(p->models->folder, &drive, NULL) == HYPURA_OK &&
-        drive.free_bytes < missing) {
-        status = hypura_store_fail_write(ENOSPC, path, missing, error);
+    if (p->options->planned != NULL) {
+        p->options->planned(p->options->user, p->plan.n_files, bytes, bytes - missing);
     }
-    return status;
+    const bool known = hypura_os_drive_read(p->models->folder, &drive, NULL) == HYPURA_OK;
+    return known && drive.free_bytes < missing ? hypura_store_fail_write(ENOSPC, path, missing, error) : HYPURA_OK;
 }
 
 /* ---- fetching ----------------------------------------------------------------- */
@@ -369,8 +387,11 @@ hypura_status hypura_models_pull(hypura_models *models, const hypura_pull_option
     }
     status = status == HYPURA_OK ? make_plan(&p, error) : status;
     if (status == HYPURA_OK && !is_current(&p)) {
-        status = check_room(&p, error);
+        int held = -1;
+        status = hold_parts(&p, &held, error);
+        status = status == HYPURA_OK ? check_room(&p, error) : status;
         status = status == HYPURA_OK ? fetch_all(&p, error) : status;
+        hypura_store_let_go(held);
     }
     status = status == HYPURA_OK ? report(&p, "success", error) : status;
     hypura_fetch_close(p.fetch);

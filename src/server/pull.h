@@ -20,11 +20,17 @@ typedef struct hypura_pull_step {
     const char *digest; /* "sha256:..." of the file being pulled; else NULL */
     uint64_t    total_bytes;
     uint64_t    completed_bytes;
+    /* the same of all files together */
+    uint64_t    model_bytes;
+    uint64_t    model_completed_bytes;
 } hypura_pull_step;
 
 /* Called for each step, and while a file comes in about ten times a second. False
  * ends the pull with HYPURA_ERR_CANCELLED. */
 typedef bool (*hypura_pull_report_fn)(void *user, const hypura_pull_step *step);
+/* Called once it is known what is to be fetched, before any of it is: so many bytes, and how many of them an earlier pull
+ * left. */
+typedef void (*hypura_pull_planned_fn)(void *user, size_t n_files, uint64_t bytes, uint64_t there_bytes);
 
 typedef struct hypura_pull_options {
     const char           *name;         /* as typed */
@@ -33,6 +39,7 @@ typedef struct hypura_pull_options {
     const char           *registry_url; /* NULL: https://registry.ollama.ai */
     uint64_t              pause_us;     /* before a failed download is tried again; 0: half a second */
     hypura_pull_report_fn report;
+    hypura_pull_planned_fn planned; /* NULL: nobody asks */
     void                 *user;
 } hypura_pull_options;
 

@@ -76,6 +76,21 @@ static hypura_status find_draft(hypura_server *server, hypura_error *error)
     return status;
 }
 
+/* As Ollama does when it starts. */
+static void clear_unused(const hypura_server *server)
+{
+    char size[HYPURA_SIZE_TEXT];
+    if (server->options.keep_unused) {
+        return;
+    }
+    const hypura_unused unused = hypura_models_unused(server->models, HYPURA_UNUSED_LONG, true);
+    (void)hypura_size_format(unused.bytes, size, sizeof size);
+    if (unused.n_files > 0) {
+        server_log(LOG_INFO, "removed %s that no model used, %zu file%s of downloads that were broken off or of files sent",
+                   size, unused.n_files, unused.n_files == 1 ? "" : "s");
+    }
+}
+
 static hypura_status open_parts(hypura_server *server, hypura_error *error)
 {
     const hypura_server_options *options = &server->options;
@@ -83,7 +98,8 @@ static hypura_status open_parts(hypura_server *server, hypura_error *error)
                                           .ollama_folder = options->ollama_folder,
                                           .import_folder = options->import_folder,
                                           .paths = options->paths,
-                                          .n_paths = options->n_paths};
+                                          .n_paths = options->n_paths,
+                                          .keep_unused = options->keep_unused};
     const http_options http = {.hosts = options->host,
                                .port = options->port,
                                .max_connections = MAX_CONNECTIONS,
@@ -95,6 +111,7 @@ static hypura_status open_parts(hypura_server *server, hypura_error *error)
                                .write_s = WRITE_S};
     hypura_status status = hypura_models_open(&models, &server->models, error);
     if (status == HYPURA_OK) {
+        clear_unused(server);
         status = find_draft(server, error);
     }
     if (status == HYPURA_OK) {

@@ -367,6 +367,7 @@ hypura_status hypura_models_open(const hypura_models_options *options, hypura_mo
         return hypura_store_out_of_memory(error);
     }
     hypura_status status = HYPURA_OK;
+    m->keep_unused = options->keep_unused;
     m->folder = strdup(options->folder != NULL ? options->folder : "");
     m->ollama = strdup(options->ollama_folder != NULL ? options->ollama_folder : "");
     m->import = strdup(options->import_folder != NULL ? options->import_folder : "");

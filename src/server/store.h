@@ -43,6 +43,7 @@ typedef struct hypura_models_options {
     const char        *import_folder; /* paths in requests have to lie in it, or in folder; NULL: in folder alone */
     const char *const *paths;         /* GGUFs named on the command line */
     int                n_paths;
+    bool               keep_unused; /* remove leaves what no model uses */
 } hypura_models_options;
 
 /* Copies the options. A path that is no model fails, and a file in place of folder; folders may be missing. */
@@ -131,8 +132,9 @@ hypura_status hypura_models_can(hypura_models *models, const hypura_model_entry 
 hypura_status hypura_models_copy(hypura_models *models, const hypura_model_entry *from, const char *name,
                                  hypura_error *error);
 
-/* Removes files and settings of a model of the folder, or the alias. What is open
- * stays readable to those that have it open. HYPURA_ERR_UNSUPPORTED for others. */
+/* Removes files and settings of a model of the folder, or the alias, and what no model
+ * has used for long. What is open stays readable to those that have it open.
+ * HYPURA_ERR_UNSUPPORTED for others. */
 hypura_status hypura_models_remove(hypura_models *models, const hypura_model_entry *entry, hypura_error *error);
 
 typedef struct hypura_models_create_options {
@@ -150,11 +152,27 @@ typedef struct hypura_models_create_options {
 hypura_status hypura_models_create(hypura_models *models, const hypura_models_create_options *options,
                                    hypura_error *error);
 
+/* ---- what no model uses (store_unused.c) --------------------------------- */
+
+typedef struct hypura_unused {
+    size_t   n_files;
+    uint64_t bytes; /* that they take on the drive */
+} hypura_unused;
+
+typedef enum hypura_unused_age {
+    HYPURA_UNUSED_ANY = 0, /* every download that was broken off */
+    HYPURA_UNUSED_LONG,    /* those alone that nobody went on with for a week */
+} hypura_unused_age;
+
+/* Downloads that were broken off, and files that were sent for a create more than a day ago; with `remove` they are
+ * gone then. What a pull or a create of any process may be using is none of them. */
+hypura_unused hypura_models_unused(const hypura_models *models, hypura_unused_age age, bool remove);
+
 /* ---- blobs: files sent before a create (store_blob.c) -------------------- */
 
 typedef struct hypura_blob hypura_blob;
 
-/* True when it was put whole and not used yet. digest: 64 hexadecimal digits, with
+/* True when it was put whole and not used yet; it is kept for another day then. digest: 64 hexadecimal digits, with
  * or without "sha256:". */
 bool hypura_models_has_blob(hypura_models *models, const char *digest);
 

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct hypura_blob {
@@ -29,9 +30,15 @@ bool hypura_models_has_blob(hypura_models *models, const char *digest)
 {
     char hex[HYPURA_DIGEST_BYTES];
     char path[HYPURA_STORE_PATH_BYTES];
-    return models->folder[0] != '\0' && hypura_digest_parse(digest, hex) &&
-           hypura_store_path(path, "%s" HYPURA_STORE_BLOBS "/sha256-%s", models->folder, hex) &&
-           access(path, R_OK) == 0;
+    const int held = hypura_store_hold(models, HYPURA_STORE_BLOBS);
+    const bool there = held >= 0 && hypura_digest_parse(digest, hex) &&
+                       hypura_store_path(path, "%s" HYPURA_STORE_BLOBS "/sha256-%s", models->folder, hex) &&
+                       access(path, R_OK) == 0;
+    if (there) {
+        (void)utimensat(AT_FDCWD, path, NULL, 0);
+    }
+    hypura_store_let_go(held);
+    return there;
 }
 
 hypura_status hypura_blob_begin(hypura_models *models, const char *digest, hypura_blob **blob, hypura_error *error)

@@ -263,6 +263,9 @@ hypura_status hypura_models_remove(hypura_models *models, const hypura_model_ent
     }
     status = status == HYPURA_OK ? hypura_store_unlink(models, inner(entry), error) : status;
     (void)pthread_mutex_unlock(&models->mutex);
+    if (status == HYPURA_OK && !models->keep_unused) {
+        (void)hypura_models_unused(models, HYPURA_UNUSED_LONG, true);
+    }
     return status;
 }
 
@@ -381,8 +384,7 @@ static void forget_blobs(const hypura_models *models, const hypura_models_create
     }
 }
 
-hypura_status hypura_models_create(hypura_models *models, const hypura_models_create_options *options,
-                                   hypura_error *error)
+static hypura_status create(hypura_models *models, const hypura_models_create_options *options, hypura_error *error)
 {
     char name[HYPURA_NAME_BYTES];
     hypura_staging staging;
@@ -412,5 +414,14 @@ hypura_status hypura_models_create(hypura_models *models, const hypura_models_cr
         forget_blobs(models, options);
     }
     hypura_staging_end(&staging);
+    return status;
+}
+
+hypura_status hypura_models_create(hypura_models *models, const hypura_models_create_options *options,
+                                   hypura_error *error)
+{
+    const int held = hypura_store_hold(models, HYPURA_STORE_BLOBS);
+    const hypura_status status = create(models, options, error);
+    hypura_store_let_go(held);
     return status;
 }

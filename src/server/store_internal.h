@@ -8,6 +8,7 @@
  *     store_change.c  copy, remove, create
  *     store_blob.c    files sent before a create
  *     store_staging.c files on their way to a name
+ *     store_unused.c  files that no model uses
  *     store_file.c    walking folders, reading small files, linking and copying large ones
  */
 #ifndef HYPURA_SERVER_STORE_INTERNAL_H
@@ -66,6 +67,7 @@ struct hypura_models {
     char **paths; /* absolute */
     char **names; /* as they were named: a link has a name of its own */
     int    n_paths;
+    bool   keep_unused;
 
     pthread_mutex_t    mutex; /* of everything below, and of renames to final names */
     hypura_known_card *cards;
@@ -182,6 +184,13 @@ hypura_status hypura_staging_install(hypura_models *models, const hypura_staging
 void hypura_staging_end(hypura_staging *staging);
 /* Removes those that a process which is gone has left. */
 void hypura_staging_sweep(const hypura_models *models);
+
+/* ---- store_unused.c ---- */
+
+/* What lies in this folder, HYPURA_STORE_PARTIAL or _BLOBS, is in use until let_go. -1 where there is no such folder,
+ * which let_go takes too. */
+int  hypura_store_hold(const hypura_models *models, const char *folder);
+void hypura_store_let_go(int held);
 
 /* Removes the files of a model of the folder, or the file of an alias. Locked. */
 hypura_status hypura_store_unlink(hypura_models *models, const hypura_entry *entry, hypura_error *error);

@@ -88,7 +88,11 @@ static const struct {
     {{"run", "moe.gguf", "--prompt", "too long"}, 2, NULL, "hypura: the prompt has 9999 tokens"},
     {{"run", "moe.gguf", "--prompt", "fail"}, 1, "half an ans\n", "hypura: reading expert 3 of layer 1 failed\n"},
     {{"run", "two", "--prompt", "a"}, 2, NULL, "may mean several"},
-    {{"run", "hf.co/user/repo", "--prompt", "a"}, 1, NULL, "hypura pull fetches one"},
+    {{"run", "hf.co/user/repo", "--prompt", "a", "--offline"}, 1, NULL, "hypura pull fetches one"},
+    {{"run", "hf.co/user/repo", "--prompt", "a"}, 1, NULL, "no model 'hf.co/user/repo' is here, and it cannot be pulled: hf.co"},
+    {{"run", "hf.co/user/new", "--prompt", "a"}, 0, "[1] a\n", "pulling hf.co/user/new, 3 GiB in 2 files (1 GiB are there already), into "},
+    {{"run", "hf.co/user/new", "--prompt", "a"}, 0, "[1] a\n", "pulling hf.co/user/new: 2 GiB of 3 GiB\n"},
+    {{"run", "user/absent.gguf", "--prompt", "a"}, 1, NULL, "hypura pull fetches one"}, /* the path of a file */
     {{"inspect", "known:tag"}, 0, "architecture  fakemoe", NULL},
     {{"list"}, 0, "other:latest      1 KiB                    2025-01-02  /m/other.gguf\n", NULL},
     {{"list", "--json"}, 0, "\"quantization\": \"Q4_1\"", NULL},
@@ -162,6 +166,10 @@ static const struct {
     {{"bench", "missing.gguf"}, 1, NULL, "missing.gguf"},
     {{"bench-worker", "x"}, 2, NULL, "started by hypura bench alone"},
     {{"bench-worker"}, 1, NULL, "a fake worker"},
+    {{"remove"}, 2, NULL, "NAME is missing"},
+    {{"remove", "--unused", "--models", "/left"}, 0, NULL, "removed 2 files that no model uses, 3 GiB\n"},
+    {{"remove", "--unused", "known:tag"}, 0, NULL, "removed 0 files"},
+    {{"list", "--models", "/left", "--json"}, 0, "[\n", "3 GiB of downloads that were broken off, or files"},
     {{"verify", "differs.gguf"}, 1, "differing", "hypura: the output differs from plain llama.cpp in 1 of 1 cases\n"},
     {{"verify", "moe.gguf", "--ubatch", "0"}, 2, NULL, "option --ubatch: 0 is out of range"},
 };
@@ -258,6 +266,12 @@ static void test_folders(void **state)
     run = driver_shell("mkdir -p data/hypura/models/hf.co/a && touch data/hypura/models/hf.co/a/b@Q4_0.gguf && "
                        "env -u HYPURA_MODELS XDG_DATA_HOME=$PWD/data \"$PROGRAM\" inspect hf.co/a/b@Q4_0 --json");
     driver_expect(&run, 0, "data/hypura/models/hf.co/a/b@Q4_0.gguf", NULL);
+    driver_clear(&run);
+    run = driver_shell("HF_HUB_OFFLINE=1 \"$PROGRAM\" run hf.co/user/new hi");
+    driver_expect(&run, 1, NULL, "no model 'hf.co/user/new'");
+    driver_clear(&run);
+    run = driver_shell("HF_HUB_OFFLINE=True \"$PROGRAM\" pull hf.co/user/new");
+    driver_expect(&run, 2, NULL, "HF_HUB_OFFLINE is set: nothing is fetched");
     driver_clear(&run);
     run = driver_shell("HYPURA_MODELS=/no/such \"$PROGRAM\" inspect other");
     driver_expect(&run, 1, NULL, "no model of that name in /no/such or ");

@@ -400,6 +400,11 @@ static bool stop(void *user, const char *what, uint64_t done, uint64_t total)
     return done < 200000 || total == 0;
 }
 
+static void note_plan(void *user, const hypura_local_plan *plan)
+{
+    *(hypura_local_plan *)user = *plan;
+}
+
 static void programs_that_serve_nobody_pull_too(void **state)
 {
     (void)state;
@@ -411,10 +416,19 @@ static void programs_that_serve_nobody_pull_too(void **state)
     const hypura_local_options places = {.models_folder = folder, .hub_url = hub_url};
     fixture_write_gguf("hub/user/repo/m.gguf", &large);
     fixture_write_text("hub/user/repo/faults.json", "{\"bytes_per_s\": 1000000}");
-    assert_int_equal(hypura_local_pull(&places, "hf.co/user/repo", stop, NULL, path, sizeof path, &error),
+    hypura_local_plan plan = {.n_files = 0};
+    const hypura_local_watch stopping = {.plan = note_plan, .progress = stop, .user = &plan};
+    const hypura_local_watch nobody = {.plan = NULL};
+    assert_int_equal(hypura_local_pull(&places, "hf.co/user/repo", &stopping, path, sizeof path, &error),
                      HYPURA_ERR_CANCELLED);
+    assert_int_equal(plan.n_files, 1);
+    assert_true(plan.bytes > 200000);
+    assert_int_equal(plan.there_bytes, 0);
+    fixture_write_text("hub/user/repo/faults.json", "{\"status\": 404}");
+    assert_int_not_equal(hypura_local_pull(&places, "hf.co/user/repo", &stopping, path, sizeof path, &error), HYPURA_OK);
+    assert_in_range(plan.there_bytes, 200000, plan.bytes);
     fixture_write_text("hub/user/repo/faults.json", "{}");
-    assert_int_equal(hypura_local_pull(&places, "hf.co/user/repo", NULL, NULL, path, sizeof path, &error), HYPURA_OK);
+    assert_int_equal(hypura_local_pull(&places, "hf.co/user/repo", &nobody, path, sizeof path, &error), HYPURA_OK);
     assert_string_equal(path, fixture_path("models/hf.co/user/repo.gguf"));
     hypura_local_files files = {.path = NULL};
     assert_int_equal(hypura_local_find(&places, "https://huggingface.co/user/repo", &files, &error), HYPURA_OK);
@@ -428,7 +442,7 @@ static void programs_that_serve_nobody_pull_too(void **state)
     assert_false(fixture_exists("models/hf.co/user/repo.gguf"));
     assert_false(fixture_exists("models/hf.co/user/repo.json"));
     assert_int_equal(hypura_local_remove(&places, "hf.co/user/repo", &error), HYPURA_ERR_USAGE);
-    assert_int_equal(hypura_local_pull(&places, "hf.co/user/none", NULL, NULL, path, sizeof path, &error),
+    assert_int_equal(hypura_local_pull(&places, "hf.co/user/none", &nobody, path, sizeof path, &error),
                      HYPURA_ERR_USAGE);
     assert_string_equal(path, "");
 }
