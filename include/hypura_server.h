@@ -21,7 +21,7 @@ typedef struct hypura_server_options {
     /* who may come */
     const char *host;           /* addresses to listen on, by comma; NULL: 127.0.0.1 */
     uint16_t port;              /* 0: any that is free */
-    const char *api_key;        /* NULL: none */
+    const char *const *api_keys; /* any of them will do; ends with NULL. NULL: none is wanted */
     bool no_auth;               /* listen beyond this machine without a key */
     const char *const *origins; /* of web pages that may use it, beside those of this machine; ends with NULL */
     /* models */

@@ -117,7 +117,7 @@ static hypura_status run_model(hypura_run_arguments *run, hypura_error *error)
 static hypura_status ask_server(hypura_run_arguments *run, hypura_error *error)
 {
     hypura_run_totals totals = {.text = NULL};
-    hypura_status status = hypura_client_open(run->server, run->api_key, run->name, &run->client, error);
+    hypura_status status = hypura_client_open(run->server, run->keys.keys[0], run->name, &run->client, error);
     if (status == HYPURA_OK) {
         status = hypura_run_answer(NULL, run, &totals, error);
     }

@@ -8,6 +8,7 @@
 
 #include "base/status.h"
 #include "cli/interrupt.h"
+#include "cli/keys.h"
 #include "cli/output.h"
 #include "hypura_server.h"
 
@@ -25,6 +26,7 @@ typedef struct serve_arguments {
     hypura_vram_limit vram;
     const char *gpu_misses;
     hypura_speculation_arguments speculation;
+    hypura_key_arguments keys;
     const char *models;
     const char *origin_list;
     uint32_t port;
@@ -96,6 +98,11 @@ static hypura_status complete(serve_arguments *serve, const hypura_environment *
     if (status != HYPURA_OK) {
         return status;
     }
+    status = hypura_keys_resolve(environment, &serve->keys, error);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    server->api_keys = serve->keys.n_keys > 0 ? serve->keys.keys : NULL;
     server->cache_dir = hypura_command_cache_dir(environment);
     server->models_folder = serve->models ? serve->models : environment->models_dir[0] ? environment->models_dir : NULL;
     if (!server->hub_url) {
@@ -173,7 +180,8 @@ int hypura_command_serve(const hypura_environment *environment, int argc, char *
          .to.string = &server->host},
         {"port", "N", "port (default: 8080; 0: any that is free)", HYPURA_OPTION_UNSIGNED,
          .to.unsigned_integer = &serve.port, .min = 0, .max = 65535},
-        {"api-key", "KEY", "clients have to show this key", HYPURA_OPTION_STRING, .to.string = &server->api_key},
+        hypura_option_api_key(&serve.keys, "clients have to show this key; several by comma"),
+        hypura_option_api_key_file(&serve.keys, "the same, one a line of FILE: a command line is no secret"),
         {"no-auth", NULL, "listen beyond this machine without a key", HYPURA_OPTION_FLAG, .to.flag = &server->no_auth},
         {"origins", "LIST", "web pages that may use the server, by comma (*: any)", HYPURA_OPTION_STRING,
          .to.string = &serve.origin_list},
@@ -248,6 +256,7 @@ int hypura_command_serve(const hypura_environment *environment, int argc, char *
     if (status == HYPURA_OK) {
         status = run_server(&serve, &error);
     }
+    hypura_keys_clear(&serve.keys);
     free(serve.origin_text);
     return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
 }

@@ -101,6 +101,7 @@ hypura_status hypura_environment_read(hypura_environment *environment, hypura_er
     *environment = (hypura_environment){.terminal_in = isatty(STDIN_FILENO), .terminal_error = isatty(STDERR_FILENO)};
     environment->hub_url = variable("HF_ENDPOINT");
     environment->hub_token = variable("HF_TOKEN");
+    environment->api_keys = variable("HYPURA_API_KEY");
     environment->offline = is_on("HF_HUB_OFFLINE");
     environment->keep_unused = is_on("OLLAMA_NOPRUNE");
     environment->color =

@@ -16,6 +16,7 @@ typedef struct hypura_environment {
     char ollama_dir[HYPURA_PATH_BYTES]; /* OLLAMA_MODELS or ~/.ollama/models; "" without a home */
     const char *hub_url;                /* HF_ENDPOINT; NULL when it is not set */
     const char *hub_token;              /* HF_TOKEN; NULL when it is not set */
+    const char *api_keys;               /* HYPURA_API_KEY, by comma; NULL when it is not set */
     bool offline;                       /* HF_HUB_OFFLINE: nothing is fetched */
     bool keep_unused;                   /* OLLAMA_NOPRUNE */
     bool terminal_in;                   /* standard input is a terminal */

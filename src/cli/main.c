@@ -112,6 +112,7 @@ static void print_help(FILE *to)
           "  OLLAMA_MODELS     folder of Ollama's own models, which are known by name as well\n"
           "  HF_ENDPOINT       where pull fetches hf.co/... from, and HF_TOKEN, shown there;\n"
           "                    HF_HUB_OFFLINE=1: run and pull fetch nothing\n"
+          "  HYPURA_API_KEY    the key that serve asks for and run --server shows\n"
           "  HYPURA_CACHE_DIR  folder of the stored machine profile\n"
           "                    (default: $XDG_CACHE_HOME/hypura)\n"
           "  NO_COLOR          when set, nothing on the terminal is coloured\n",

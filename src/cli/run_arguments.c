@@ -281,6 +281,9 @@ hypura_status hypura_run_arguments_prepare(hypura_run_arguments *run, hypura_err
     if (status == HYPURA_OK) {
         status = hypura_interrupt_open(error);
     }
+    if (status == HYPURA_OK && run->server) {
+        status = hypura_keys_resolve(environment, &run->keys, error);
+    }
     if (status == HYPURA_OK && !run->server) {
         status = find_files(run, error);
     }
@@ -326,6 +329,7 @@ void hypura_run_arguments_clear(hypura_run_arguments *run)
     json_decref(run->settings);
     hypura_shown_clear(&run->shown);
     hypura_local_files_clear(&run->files);
+    hypura_keys_clear(&run->keys);
     for (size_t i = 0; i < sizeof run->owned / sizeof *run->owned; i++) {
         free(run->owned[i]);
     }
@@ -428,7 +432,8 @@ bool hypura_run_arguments_parse(hypura_run_arguments *run, const hypura_environm
          .also = "-s"},
         {"server", "URL", "ask a running server, by its name for the model", HYPURA_OPTION_STRING,
          .to.string = &run->server},
-        {"api-key", "KEY", "the server's key", HYPURA_OPTION_STRING, .to.string = &run->api_key},
+        hypura_option_api_key(&run->keys, "the server's key"),
+        hypura_option_api_key_file(&run->keys, "the same, the first line of FILE: a command line is no secret"),
         {"offline", NULL, "fetch nothing: fail where the model is not here", HYPURA_OPTION_FLAG, .to.flag = &run->offline},
         {"io-engine", "NAME", "what reads: uring or pool (default: the faster one)", HYPURA_OPTION_CHOICE,
          .to.string = &run->model.io_engine, .choices = hypura_io_engines},

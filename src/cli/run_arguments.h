@@ -9,6 +9,7 @@
 
 #include "cli/command.h"
 #include "cli/history.h"
+#include "cli/keys.h"
 #include "cli/shown.h"
 #include "hypura_server.h"
 
@@ -19,7 +20,7 @@ typedef struct hypura_run_arguments {
     hypura_generate_options generate;
     hypura_budget weights;
     const char *server;    /* asks this one instead of opening the model */
-    const char *api_key;
+    hypura_key_arguments keys; /* of the server: the first one is shown */
     hypura_client *client; /* of the server */
     hypura_vram_limit vram;
     const char *gpu_misses;

@@ -153,13 +153,16 @@ static bool equal_in_constant_time(const char *given, const char *key)
     return !differs;
 }
 
-bool guard_key_matches(const char *authorization, const char *x_api_key, const char *key)
+bool guard_key_matches(const char *authorization, const char *x_api_key, const char *const *keys)
 {
     static const char bearer[] = "Bearer ";
-    if (authorization && strncasecmp(authorization, bearer, sizeof(bearer) - 1) == 0) {
-        return equal_in_constant_time(authorization + sizeof(bearer) - 1, key);
+    const bool is_bearer = authorization && strncasecmp(authorization, bearer, sizeof(bearer) - 1) == 0;
+    const char *given = is_bearer ? authorization + sizeof(bearer) - 1 : x_api_key;
+    bool matches = false;
+    for (; given && *keys; keys++) {
+        matches |= equal_in_constant_time(given, *keys);
     }
-    return x_api_key && equal_in_constant_time(x_api_key, key);
+    return matches;
 }
 
 static bool is_outside_v4(const unsigned char *a)

@@ -27,9 +27,9 @@ bool guard_origin_allowed(const char *origin, const char *const *allowed);
  * may be one that its owner lets mean this machine, so without a key only an address written as numbers counts. */
 bool guard_origin_is_own(const char *origin, const char *host, bool has_key);
 
-/* Whether the header "Authorization: Bearer KEY" or "x-api-key: KEY" carries the key; in a time that does not depend on
- * where they differ. */
-bool guard_key_matches(const char *authorization, const char *x_api_key, const char *key);
+/* Whether the header "Authorization: Bearer KEY" or "x-api-key: KEY" carries one of the keys, which end with NULL; in a
+ * time that does not depend on which one or on where they differ. */
+bool guard_key_matches(const char *authorization, const char *x_api_key, const char *const *keys);
 
 /* Whether an address is one of the open network: none of this machine, of its neighbours, or of private networks. */
 bool guard_is_outside(const struct sockaddr *address);

@@ -28,7 +28,7 @@ bool http_check_head(http_exchange *exchange)
         http_fail(exchange, 403, "the Host header names another machine (a page that pretends to be this one?)");
         return false;
     }
-    if (!guard_origin_allowed(origin, options->origins) && !guard_origin_is_own(origin, host, options->api_key != NULL)) {
+    if (!guard_origin_allowed(origin, options->origins) && !guard_origin_is_own(origin, host, options->api_keys != NULL)) {
         http_fail(exchange, 403, "pages of %.200s may not use this server (--origins allows some)", origin);
         return false;
     }
@@ -51,9 +51,9 @@ bool http_check_head(http_exchange *exchange)
                   exchange->path);
         return false;
     }
-    if (options->api_key && !(exchange->route->flags & ROUTE_PUBLIC) &&
+    if (options->api_keys && !(exchange->route->flags & ROUTE_PUBLIC) &&
         !guard_key_matches(http_header(exchange, "Authorization"), http_header(exchange, "x-api-key"),
-                           options->api_key)) {
+                           options->api_keys)) {
         http_set_header(exchange, "WWW-Authenticate", "Bearer");
         http_fail(exchange, 401, "the API key is missing or wrong");
         return false;

@@ -30,13 +30,15 @@ static hypura_status check_options(hypura_server_options *options, hypura_error 
     if (!options->host) {
         options->host = "127.0.0.1";
     }
-    if (!options->api_key && !options->no_auth && !guard_is_loopback(options->host)) {
+    if (!options->api_keys && !options->no_auth && !guard_is_loopback(options->host)) {
         return hypura_fail(error, HYPURA_ERR_USAGE,
-                           "%s can be reached from other machines: give --api-key KEY, or --no-auth if anyone may come",
+                           "%s can be reached from other machines: give --api-key-file FILE or --api-key KEY, or --no-auth if anyone may come",
                            options->host);
     }
-    if (options->api_key && options->api_key[0] == '\0') {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "the API key is empty");
+    for (const char *const *key = options->api_keys; key && *key; key++) {
+        if ((*key)[0] == '\0') {
+            return hypura_fail(error, HYPURA_ERR_USAGE, "an API key is empty");
+        }
     }
     if (options->log_level && !server_log_parse(options->log_level, &level)) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "%s is no level of the log: error, warn, info or debug",

@@ -114,15 +114,18 @@ static void addresses_of_the_open_network_are_told(void **state)
 static void keys_match_whole(void **state)
 {
     (void)state;
-    assert_true(guard_key_matches("Bearer secret", NULL, "secret"));
-    assert_true(guard_key_matches("bearer secret", NULL, "secret"));
-    assert_true(guard_key_matches(NULL, "secret", "secret"));
-    assert_false(guard_key_matches("Bearer secre", NULL, "secret"));
-    assert_false(guard_key_matches("Bearer secretsecret", NULL, "secret"));
-    assert_false(guard_key_matches("Bearer ", NULL, "secret"));
-    assert_false(guard_key_matches("Basic secret", NULL, "secret"));
-    assert_false(guard_key_matches(NULL, NULL, "secret"));
-    assert_false(guard_key_matches(NULL, "", "secret"));
+    static const char *const keys[] = {"first", "secret", NULL};
+    assert_true(guard_key_matches("Bearer secret", NULL, keys));
+    assert_true(guard_key_matches("bearer secret", NULL, keys));
+    assert_true(guard_key_matches(NULL, "secret", keys));
+    assert_false(guard_key_matches("Bearer secre", NULL, keys));
+    assert_false(guard_key_matches("Bearer secretsecret", NULL, keys));
+    assert_false(guard_key_matches("Bearer ", NULL, keys));
+    assert_false(guard_key_matches("Basic secret", NULL, keys));
+    assert_false(guard_key_matches(NULL, NULL, keys));
+    assert_false(guard_key_matches(NULL, "", keys));
+    assert_true(guard_key_matches("Bearer first", "secret", keys));
+    assert_false(guard_key_matches("Bearer firstsecret", NULL, keys));
 }
 
 static void loopback_is_told_from_the_rest(void **state)
