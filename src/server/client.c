@@ -23,6 +23,7 @@ struct hypura_client {
     char *url; /* without a slash at its end */
     char *model;
     json_t *messages;
+    bool may_think; /* it was asked, and nothing speaks against it */
 };
 
 typedef struct answering {
@@ -203,12 +204,13 @@ static hypura_status tell(const answering *a, const hypura_client *client, CURLc
     return a->done ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_BACKEND, "%s broke off its answer", client->url);
 }
 
-static hypura_status run(hypura_client *client, const char *path, const char *body, answering *a, hypura_error *error)
+/* CURLE_OUT_OF_MEMORY also where there is none for the address. */
+static CURLcode post(hypura_client *client, const char *path, const char *body, curl_write_callback take, answering *a)
 {
     const size_t room = strlen(client->url) + strlen(path) + 1;
     char *url = malloc(room);
     if (!url) {
-        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a request");
+        return CURLE_OUT_OF_MEMORY;
     }
     snprintf(url, room, "%s%s", client->url, path);
     curl_easy_setopt(client->curl, CURLOPT_URL, url);
@@ -216,7 +218,7 @@ static hypura_status run(hypura_client *client, const char *path, const char *bo
     curl_easy_setopt(client->curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(client->curl, CURLOPT_HTTPHEADER, client->headers);
     curl_easy_setopt(client->curl, CURLOPT_POSTFIELDS, body);
-    curl_easy_setopt(client->curl, CURLOPT_WRITEFUNCTION, on_data);
+    curl_easy_setopt(client->curl, CURLOPT_WRITEFUNCTION, take);
     curl_easy_setopt(client->curl, CURLOPT_WRITEDATA, a);
     curl_easy_setopt(client->curl, CURLOPT_XFERINFOFUNCTION, on_progress);
     curl_easy_setopt(client->curl, CURLOPT_XFERINFODATA, a);
@@ -225,7 +227,54 @@ static hypura_status run(hypura_client *client, const char *path, const char *bo
     a->begin_us = hypura_clock_us();
     const CURLcode code = curl_easy_perform(client->curl);
     free(url);
+    return code;
+}
+
+static hypura_status run(hypura_client *client, const char *path, const char *body, answering *a, hypura_error *error)
+{
+    const CURLcode code = post(client, path, body, on_data, a);
     return tell(a, client, code, error);
+}
+
+static size_t on_description(char *data, size_t size, size_t n, void *user)
+{
+    answering *to = user;
+    return hypura_buffer_add(&to->refusal, data, size * n) ? size * n : 0;
+}
+
+/* Its server would leave the wish out without a word. One that does not tell what the model can is asked all the same. */
+static hypura_status check_thinking(hypura_client *client, const hypura_generate_options *options, hypura_error *error)
+{
+    if (options->raw || client->may_think || options->thinking == HYPURA_THINKING_AUTO ||
+        options->thinking == HYPURA_THINKING_OFF) {
+        return HYPURA_OK;
+    }
+    if (options->grammar || options->json_schema) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "what has a grammar or a schema has no thoughts before it");
+    }
+    answering a = {.progress = options->progress, .progress_user = options->progress_user};
+    json_t *body = json_pack("{s:s}", "model", client->model);
+    char *text = json_dumps(body, JSON_COMPACT);
+    json_t *shown = NULL;
+    if (text && post(client, "/api/show", text, on_description, &a) == CURLE_OK) {
+        shown = json_loadb(hypura_buffer_text(&a.refusal), a.refusal.bytes, 0, NULL);
+    }
+    const json_t *capabilities = json_object_get(shown, "capabilities");
+    bool may = !json_is_array(capabilities);
+    size_t i;
+    const json_t *capability;
+    json_array_foreach(capabilities, i, capability)
+    {
+        may = may || (json_is_string(capability) && strcmp(json_string_value(capability), "thinking") == 0);
+    }
+    client->may_think = may;
+    hypura_buffer_clear(&a.refusal);
+    json_decref(shown);
+    json_decref(body);
+    free(text);
+    return may ? HYPURA_OK
+               : hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "the chat template of %s knows no thoughts: leave --think out",
+                             client->model);
 }
 
 static hypura_status check(const hypura_generate_options *options, hypura_error *error)
@@ -334,7 +383,8 @@ hypura_status hypura_client_generate(hypura_client *client, const hypura_generat
                    .result = result};
     memset(result, 0, sizeof(*result));
     hypura_error_clear(error);
-    const hypura_status checked = check(options, error);
+    hypura_status checked = check(options, error);
+    checked = checked == HYPURA_OK ? check_thinking(client, options, error) : checked;
     const size_t n_before = json_array_size(client->messages);
     json_t *prompt = json_string(options->prompt);
     if (checked != HYPURA_OK || !prompt) {

@@ -19,6 +19,8 @@ static const char *const not_understood[] = {
     "\"prompt\" is required",
     "Only no echo is supported",
     "Unsupported param:",
+    "Unknown reasoning format:",
+    "[json.exception.type_error.302]", /* of a field: it is of another type */
     "Cannot use both json_schema and grammar",
     "Cannot specify grammar with tools",
     "Cannot specify both content and content_parts",

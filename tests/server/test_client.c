@@ -120,8 +120,9 @@ static void what_is_no_schema_is_not_sent(void **state)
     hypura_client_close(client);
 }
 
-/* One request is read whole and answered; its body is left in `asked`. */
+/* One request is read whole and answered; its body is left in `asked`. What is asked of the model before is told `shown`. */
 static char asked[4096];
+static const char *shown;
 
 static void *answer_once(void *user)
 {
@@ -133,7 +134,7 @@ static void *answer_once(void *user)
         "data: {\"choices\":[{\"delta\":{\"content\":\"Paris.\"}}]}\n\n"
         "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n"
         "data: [DONE]\n\n";
-    const int fd = accept(*(int *)user, NULL, NULL);
+    int fd = accept(*(int *)user, NULL, NULL);
     char request[8192];
     size_t used = 0;
     const char *body = NULL;
@@ -149,6 +150,14 @@ static void *answer_once(void *user)
         wanted = length ? (size_t)atol(length + 16) : wanted;
     }
     snprintf(asked, sizeof asked, "%s", body);
+    if (strncmp(request, "POST /api/show ", 15) == 0) {
+        char answer[512];
+        const int n = snprintf(answer, sizeof answer, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s",
+                               strlen(shown), shown);
+        assert_true(write(fd, answer, (size_t)n) == n);
+        (void)close(fd);
+        return strstr(shown, "\"completion\"") && !strstr(shown, "\"thinking\"") ? NULL : answer_once(user);
+    }
     assert_true(write(fd, said, sizeof said - 1) == (ssize_t)sizeof said - 1);
     (void)close(fd);
     return NULL;
@@ -167,6 +176,7 @@ static void thoughts_are_no_text(void **state)
     hypura_client *client = NULL;
     int fd = listen_to(&client);
     hypura_error error;
+    shown = "{\"capabilities\":[\"completion\",\"thinking\"]}";
     static const struct {
         hypura_thinking thinking;
         const char *grammar;
@@ -201,6 +211,42 @@ static void thoughts_are_no_text(void **state)
     (void)close(fd);
 }
 
+/* A server leaves the wish of thoughts out where the model has none; one that is not Hypura's may not know. */
+static void thoughts_are_asked_of_models_that_have_some(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *shown;
+        const char *schema;
+        hypura_status status;
+    } cases[] = {{"{\"capabilities\":[\"completion\"]}", NULL, HYPURA_ERR_UNSUPPORTED},
+                 {"{\"error\":\"not found\"}", NULL, HYPURA_OK},
+                 {"no JSON", NULL, HYPURA_OK},
+                 {NULL, "{}", HYPURA_ERR_USAGE}}; /* nobody is asked */
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        hypura_client *client = NULL;
+        hypura_error error;
+        hypura_result result;
+        pthread_t server;
+        char told[256] = "";
+        const hypura_generate_options options = {.prompt = "Where?", .thinking = HYPURA_THINKING_LOW, .json_schema = cases[i].schema,
+                                                 .on_text = keep, .on_thought = keep, .on_text_user = told};
+        int fd = listen_to(&client);
+        shown = cases[i].shown;
+        if (shown) {
+            assert_int_equal(pthread_create(&server, NULL, answer_once, &fd), 0);
+        }
+        assert_int_equal(hypura_client_generate(client, &options, &result, &error), cases[i].status);
+        assert_true(cases[i].status != HYPURA_ERR_UNSUPPORTED || strstr(error.message, "knows no thoughts: leave --think out"));
+        if (shown) {
+            assert_int_equal(pthread_join(server, NULL), 0);
+        }
+        hypura_result_clear(&result);
+        hypura_client_close(client);
+        (void)close(fd);
+    }
+}
+
 /* A server in this process, on a port that was free. */
 static void a_server_tells_where_it_listens(void **state)
 {
@@ -228,6 +274,7 @@ int main(void)
     (void)setenv("no_proxy", "127.0.0.1", 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_no_text_is_not_sent), cmocka_unit_test(thoughts_are_no_text),
+        cmocka_unit_test(thoughts_are_asked_of_models_that_have_some),
         cmocka_unit_test(what_is_no_address_or_key_is_refused),
         cmocka_unit_test(waiting_can_be_given_up),
         cmocka_unit_test(what_is_no_schema_is_not_sent),
