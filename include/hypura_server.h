@@ -140,6 +140,11 @@ HYPURA_API hypura_status hypura_local_pull(const hypura_local_options *options, 
                                            const hypura_local_watch *watch, char *path, size_t path_bytes,
                                            hypura_error *error);
 
+/* Makes a model of the folder of another one, whose files it shares, with settings over that one's: a JSON object as in
+ * hypura_local_files. HYPURA_ERR_USAGE: from is no model's name, or name cannot be one. */
+HYPURA_API hypura_status hypura_local_save(const hypura_local_options *options, const char *from, const char *name,
+                                           const char *settings, hypura_error *error);
+
 /* Removes a model of the folder, by its whole name: its files and settings. HYPURA_ERR_USAGE: there is none;
  * HYPURA_ERR_UNSUPPORTED: it is Ollama's, or another name stands for it. */
 HYPURA_API hypura_status hypura_local_remove(const hypura_local_options *options, const char *name, hypura_error *error);

@@ -72,14 +72,28 @@ static hypura_status take_messages(hypura_history *history, hypura_error *error)
 
 hypura_status hypura_history_begin(hypura_history *history, json_t *messages, hypura_error *error)
 {
-    json_decref(history->messages);
-    free(history->said);
-    free(history->shown);
-    history->messages = json_incref(messages);
-    history->said = NULL;
-    history->shown = NULL;
-    history->n_said = 0;
-    return take_messages(history, error);
+    hypura_history begun = {.path = history->path, .system = history->system, .messages = json_incref(messages)};
+    const hypura_status status = take_messages(&begun, error);
+    hypura_history_close(status == HYPURA_OK ? history : &begun);
+    if (status == HYPURA_OK) {
+        *history = begun;
+    }
+    return status;
+}
+
+hypura_status hypura_history_read(const char *path, hypura_history *history, hypura_error *error)
+{
+    json_error_t reason;
+    *history = (hypura_history){.path = path, .messages = json_load_file(path, 0, &reason)};
+    hypura_status status = HYPURA_OK;
+    if (!history->messages) {
+        status = hypura_fail(error, HYPURA_ERR_FORMAT, "%s is no conversation: line %d: %s", path, reason.line, reason.text);
+    }
+    status = status == HYPURA_OK ? take_messages(history, error) : status;
+    if (status != HYPURA_OK) {
+        hypura_history_close(history);
+    }
+    return status;
 }
 
 hypura_status hypura_history_open(const char *path, hypura_history *history, hypura_error *error)
@@ -149,12 +163,16 @@ bool hypura_history_shows(const hypura_history *history)
 hypura_status hypura_history_add(hypura_history *history, const hypura_generate_options *asked, const hypura_result *answer,
                                  hypura_error *error)
 {
+    history->messages = history->messages ? history->messages : json_array();
     if (history->system && json_array_size(history->messages) == 0) {
         add(&history->messages, "system", history->system, NULL, NULL);
     }
     add(&history->messages, "user", asked->prompt, NULL, asked);
     add(&history->messages, "assistant", answer->text, answer->thought, NULL);
-    return hypura_json_write(json_incref(history->messages), history->path, error);
+    if (!history->messages) {
+        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to keep what is said");
+    }
+    return history->path ? hypura_json_write(json_incref(history->messages), history->path, error) : HYPURA_OK;
 }
 
 void hypura_history_clear(hypura_history *history)

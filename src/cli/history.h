@@ -3,7 +3,7 @@
  * {"role", "content"}, as requests to servers have it in `messages`. What was shown is
  * named there, in "images", by its absolute path, and read again; what a model thought is its "reasoning_content".
  *
- * What always holds: the file is written whole, after each answer, and holds a system
+ * What always holds: a file is written whole, after each answer, and holds a system
  * text at most, then prompts and answers.
  */
 #ifndef HYPURA_CLI_HISTORY_H
@@ -14,7 +14,7 @@
 
 /* Zero-initialise; close frees. */
 typedef struct hypura_history {
-    const char *path;
+    const char *path;     /* NULL: it is kept here alone */
     json_t *messages;     /* all of them */
     hypura_message *said; /* those that were in the file; point into messages */
     int n_said;
@@ -27,12 +27,15 @@ typedef struct hypura_history {
 hypura_status hypura_history_open(const char *path, hypura_history *history, hypura_error *error);
 void hypura_history_close(hypura_history *history);
 
-/* What comes before an empty one: messages of text alone. */
+/* The same of a file that has to be there, and is not written to. */
+hypura_status hypura_history_read(const char *path, hypura_history *history, hypura_error *error);
+
+/* These messages in place of those that it holds. After a failure it is as it was. */
 hypura_status hypura_history_begin(hypura_history *history, json_t *messages, hypura_error *error);
 
 /* Whether anything was shown in what was said before. */
 bool hypura_history_shows(const hypura_history *history);
-/* A prompt, what was shown with it, and its answer; writes the file. */
+/* A prompt, what was shown with it, and its answer; writes the file, where there is one. */
 hypura_status hypura_history_add(hypura_history *history, const hypura_generate_options *asked, const hypura_result *answer,
                                  hypura_error *error);
 /* A conversation begins; the next answer replaces the file. */

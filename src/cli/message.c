@@ -52,10 +52,25 @@ static hypura_status add_line(hypura_buffer *text, const char *line, bool *ended
     return added ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a message of %zu bytes", text->bytes);
 }
 
+/* Behind the quotes that begin a text of several lines; NULL: it is none. *command: what it is for, "": the model. */
+static const char *opened(const char *line, const char **command)
+{
+    static const char *const commands[] = {"", "/set system "};
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        const size_t bytes = strlen(commands[i]);
+        if (strncmp(line, commands[i], bytes) == 0 && strncmp(line + bytes, QUOTES, QUOTES_BYTES) == 0) {
+            *command = commands[i];
+            return line + bytes + QUOTES_BYTES;
+        }
+    }
+    return NULL;
+}
+
 hypura_line_event hypura_messages_next(hypura_messages *messages, const char **message, hypura_error *error)
 {
     const hypura_environment *environment = messages->environment;
     bool inside = false;
+    const char *command = "";
     messages->quoted = false;
     for (;;) {
         const char *line = NULL;
@@ -72,18 +87,23 @@ hypura_line_event hypura_messages_next(hypura_messages *messages, const char **m
             inside = false;
             continue;
         }
-        const bool begins = !inside && environment->terminal_in && strncmp(line, QUOTES, QUOTES_BYTES) == 0;
+        const char *after = !inside && environment->terminal_in ? opened(line, &command) : NULL;
+        const bool begins = after != NULL;
         if (begins) {
             hypura_buffer_clear(&messages->text);
             inside = true;
-            line += QUOTES_BYTES;
+            line = after;
+            if (!hypura_buffer_add(&messages->text, command, strlen(command))) {
+                (void)hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for a message");
+                return HYPURA_LINE_FAILED;
+            }
         }
         if (inside && !(begins && line[0] == '\0') &&
             add_line(&messages->text, line, &ended, error) != HYPURA_OK) {
             return HYPURA_LINE_FAILED;
         }
         if (ended || !inside) {
-            messages->quoted = inside;
+            messages->quoted = inside && command[0] == '\0';
             inside = false;
             *message = ended ? hypura_buffer_text(&messages->text) : line;
             if ((*message)[strspn(*message, " \t\r\n")] != '\0') {
@@ -98,10 +118,8 @@ static const struct {
     const char *name;
     const char *hint;
 } foreign[] = {
-    {"/set", "options of the command line, such as --system and --temp, are of the whole conversation"},
-    {"/show", "hypura inspect MODEL shows what the file is made of"},
-    {"/save", "with --history FILE a conversation is kept, and goes on later"},
-    {"/load", "with --history FILE a conversation is kept, and goes on later"},
+    {"/set", "options of the command line are of the whole conversation, but for system, parameter, think, nothink, format and "
+             "noformat"},
     {"/read", "--prompt-file FILE takes a file"},
     {"/image", "a path in the message, such as ./picture.png, is shown"},
     {"/audio", "a path in the message, such as ./sound.wav, is shown"},

@@ -7,6 +7,7 @@
 #include "cli/run_answers.h"
 
 #include "base/status.h"
+#include "cli/chat.h"
 #include "cli/interrupt.h"
 #include "cli/message.h"
 #include "cli/output.h"
@@ -60,7 +61,7 @@ static bool print_text(void *user, const char *text, size_t text_bytes)
 }
 
 /* Generates, prints and counts one answer; of the model, or where that is NULL of the server. */
-static hypura_status answer_prompt(hypura_model *model, const hypura_run_arguments *run, hypura_generate_options generate,
+static hypura_status answer_prompt(hypura_model *model, hypura_run_arguments *run, hypura_generate_options generate,
                                    hypura_run_totals *totals, hypura_error *error)
 {
     answer to = {.hides_thoughts = run->hides_thoughts};
@@ -82,8 +83,8 @@ static hypura_status answer_prompt(hypura_model *model, const hypura_run_argumen
     if (status == HYPURA_OK) {
         status = hypura_run_totals_add(totals, &result, error);
     }
-    if (status == HYPURA_OK && run->history && (!result.stopped_by_user || result.text[0] != '\0')) {
-        status = hypura_history_add(run->history, &generate, &result, error);
+    if (status == HYPURA_OK && (run->history || run->interactive) && !generate.raw && (!result.stopped_by_user || result.text[0] != '\0')) {
+        status = hypura_history_add(&run->kept, &generate, &result, error);
     }
     if (status == HYPURA_OK && result.context_full) {
         hypura_output_note("the context is full: the answer ends here (--context N makes it larger)");
@@ -103,7 +104,7 @@ static void note_unread(const hypura_run_arguments *run)
     }
 }
 
-static hypura_status answer_once(hypura_model *model, const hypura_run_arguments *run, hypura_run_totals *totals,
+static hypura_status answer_once(hypura_model *model, hypura_run_arguments *run, hypura_run_totals *totals,
                                  hypura_error *error)
 {
     hypura_status status = answer_prompt(model, run, run->generate, totals, error);
@@ -138,6 +139,10 @@ static hypura_status answer_line(hypura_model *model, hypura_run_arguments *run,
     hypura_shown_cut(shown, *first ? n_given : 0);
     hypura_shown_clear(&own);
     free(rest);
+    if (status == HYPURA_ERR_UNSUPPORTED && run->chose_thinking) {
+        run->generate.thinking = HYPURA_THINKING_AUTO;
+        status = HYPURA_ERR_USAGE;
+    }
     if (status == HYPURA_ERR_USAGE) {
         hypura_output_error("%s", error->message);
         status = HYPURA_OK;
@@ -149,43 +154,23 @@ static hypura_status answer_line(hypura_model *model, hypura_run_arguments *run,
     return status;
 }
 
-/* True when the line was for the program. */
-static bool take_command(hypura_model *model, hypura_run_arguments *run, const char *line, bool *ended)
-{
-    if (strcmp(line, "/bye") == 0 || strcmp(line, "/exit") == 0 || strcmp(line, "/quit") == 0) {
-        *ended = true;
-    } else if (strcmp(line, "/clear") == 0) {
-        if (model) {
-            hypura_model_reset(model);
-        } else {
-            hypura_client_reset(run->client);
-        }
-        hypura_history_clear(&run->kept);
-        hypura_output_note("(a new conversation)");
-    } else if (strcmp(line, "/?") == 0 || strcmp(line, "/help") == 0) {
-        hypura_output_note("/clear begins a new conversation, /bye or Ctrl-D ends the program, Ctrl-C an answer; "
-                           "\"\"\" begins and ends a message of several lines");
-    } else {
-        return hypura_message_refuse(line);
-    }
-    return true;
-}
-
 static hypura_status converse(hypura_model *model, hypura_run_arguments *run, hypura_run_totals *totals,
                               hypura_error *error)
 {
     const hypura_environment *environment = run->environment;
     hypura_messages messages = {.environment = environment};
+    hypura_chat chat = {.model = model, .run = run};
     hypura_status status = HYPURA_OK;
     bool warned = false; /* Ctrl-C came at this prompt already */
     bool ended = false;
     bool first = true;
-    while (!ended && status == HYPURA_OK && hypura_output_errno() == 0) {
+    run->kept.system = run->generate.system;
+    while (!ended && !chat.ended && status == HYPURA_OK && hypura_output_errno() == 0) {
         const char *message = NULL;
         switch (hypura_messages_next(&messages, &message, error)) {
         case HYPURA_LINE:
             warned = false;
-            if (messages.quoted || !(environment->terminal_in && take_command(model, run, message, &ended))) {
+            if (messages.quoted || !(environment->terminal_in && hypura_chat_command(&chat, message))) {
                 status = answer_line(model, run, message, &first, totals, error);
             }
             break;

