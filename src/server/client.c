@@ -205,7 +205,7 @@ static hypura_status tell(const answering *a, const hypura_client *client, CURLc
 }
 
 /* CURLE_OUT_OF_MEMORY also where there is none for the address. */
-static CURLcode post(hypura_client *client, const char *path, const char *body, curl_write_callback take, answering *a)
+static CURLcode post(hypura_client *client, const char *path, const char *body, curl_write_callback on_bytes, answering *a)
 {
     const size_t room = strlen(client->url) + strlen(path) + 1;
     char *url = malloc(room);
@@ -218,7 +218,7 @@ static CURLcode post(hypura_client *client, const char *path, const char *body, 
     curl_easy_setopt(client->curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(client->curl, CURLOPT_HTTPHEADER, client->headers);
     curl_easy_setopt(client->curl, CURLOPT_POSTFIELDS, body);
-    curl_easy_setopt(client->curl, CURLOPT_WRITEFUNCTION, take);
+    curl_easy_setopt(client->curl, CURLOPT_WRITEFUNCTION, on_bytes);
     curl_easy_setopt(client->curl, CURLOPT_WRITEDATA, a);
     curl_easy_setopt(client->curl, CURLOPT_XFERINFOFUNCTION, on_progress);
     curl_easy_setopt(client->curl, CURLOPT_XFERINFODATA, a);
