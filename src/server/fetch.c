@@ -254,12 +254,14 @@ static CURLcode perform(hypura_fetch *fetch, const char *url, struct curl_slist 
     fetch->refused = false;
     (void)curl_easy_setopt(c, CURLOPT_ERRORBUFFER, fetch->why);
     (void)curl_easy_setopt(c, CURLOPT_URL, url);
+    /* What is asked for with certificates checked does not come without. */
+    const bool secret = strncasecmp(url, "https:", 6) == 0;
 #if LIBCURL_VERSION_NUM >= 0x075500
     (void)curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
-    (void)curl_easy_setopt(c, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
+    (void)curl_easy_setopt(c, CURLOPT_REDIR_PROTOCOLS_STR, secret ? "https" : "http,https");
 #else
     (void)curl_easy_setopt(c, CURLOPT_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS));
-    (void)curl_easy_setopt(c, CURLOPT_REDIR_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS));
+    (void)curl_easy_setopt(c, CURLOPT_REDIR_PROTOCOLS, (long)(secret ? CURLPROTO_HTTPS : CURLPROTO_HTTP | CURLPROTO_HTTPS));
 #endif
     (void)curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, 1L);
     (void)curl_easy_setopt(c, CURLOPT_MAXREDIRS, 8L);
@@ -288,6 +290,15 @@ static CURLcode perform(hypura_fetch *fetch, const char *url, struct curl_slist 
     (void)curl_easy_setopt(c, CURLOPT_XFERINFOFUNCTION, on_progress);
     (void)curl_easy_setopt(c, CURLOPT_XFERINFODATA, a);
     return curl_easy_perform(c);
+}
+
+/* What libcurl says of a request that went wrong on its way. */
+static hypura_status fail_transfer(const hypura_fetch *fetch, const char *url, CURLcode code, hypura_error *error)
+{
+    if (code == CURLE_UNSUPPORTED_PROTOCOL && strncasecmp(url, "https:", 6) == 0) {
+        return hypura_fail(error, HYPURA_ERR_IO, "%s: leads from https on to http, which is not followed", url);
+    }
+    return hypura_fail(error, HYPURA_ERR_IO, "%s: %s", url, fetch->why[0] != '\0' ? fetch->why : curl_easy_strerror(code));
 }
 
 static hypura_status fail_cancelled(hypura_error *error)
@@ -331,8 +342,7 @@ hypura_status hypura_fetch_text(hypura_fetch *fetch, const char *url, const char
     } else if (a.too_much) {
         result = hypura_fail(error, HYPURA_ERR_FORMAT, "%s: answers with more than %zu bytes", url, most);
     } else if (code != CURLE_OK) {
-        result = hypura_fail(error, HYPURA_ERR_IO, "%s: %s", url,
-                             fetch->why[0] != '\0' ? fetch->why : curl_easy_strerror(code));
+        result = fail_transfer(fetch, url, code, error);
     } else if (status != 200) {
         result = fail_status(url, status, error);
     } else if (!hypura_buffer_add(&a.text, NULL, 0)) {
@@ -427,9 +437,8 @@ static hypura_status try_once(arrival *a, const char *url, const char *path, boo
         return hypura_fail(error, HYPURA_ERR_IO, "%s: does not send the part that was asked for", url);
     }
     if (code != CURLE_OK) {
-        *again = true;
-        return hypura_fail(error, HYPURA_ERR_IO, "%s: %s", url,
-                           a->fetch->why[0] != '\0' ? a->fetch->why : curl_easy_strerror(code));
+        *again = code != CURLE_UNSUPPORTED_PROTOCOL;
+        return fail_transfer(a->fetch, url, code, error);
     }
     if (status != 200 && status != 206) {
         *again = status >= 500 || status == 429 || status == 408;

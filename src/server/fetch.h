@@ -1,6 +1,6 @@
 /*
  * fetch.h - the one place that talks to other servers, through libcurl: http and
- * https alone, redirects followed, certificates checked.
+ * https alone, certificates checked, redirects followed, but for those from https to http.
  *
  * A fetch serves one thread and many requests, whose connections it keeps.
  */
