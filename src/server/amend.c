@@ -58,12 +58,12 @@ static void chat_event(server_amendment *amendment, json_t *event, json_t *to)
 /* ---- all of them --------------------------------------------------------------------------- */
 
 static const amend_form forms[] = {
-    {"/v1/chat/completions", "messages", false, chat_whole, chat_event},
-    {"/chat/completions", "messages", false, chat_whole, chat_event},
-    {"/v1/completions", NULL, false, amend_completions_whole, amend_completions_event},
-    {"/v1/messages", "messages", true, amend_messages_whole, amend_messages_event},
-    {"/v1/responses", "input", true, amend_responses_whole, amend_responses_event},
-    {"/responses", "input", true, amend_responses_whole, amend_responses_event},
+    {"/v1/chat/completions", "messages", false, true, chat_whole, chat_event},
+    {"/chat/completions", "messages", false, true, chat_whole, chat_event},
+    {"/v1/completions", NULL, false, true, amend_completions_whole, amend_completions_event},
+    {"/v1/messages", "messages", true, false, amend_messages_whole, amend_messages_event},
+    {"/v1/responses", "input", true, false, amend_responses_whole, amend_responses_event},
+    {"/responses", "input", true, false, amend_responses_whole, amend_responses_event},
 };
 
 static const amend_form *form_of(const char *path)
@@ -101,7 +101,8 @@ server_amendment *amend_open(const char *path, const json_t *asked, const json_t
     }
     given_parts given = find_given(form, sent);
     const bool tells = !form->messages && json_is_integer(json_object_get(sent, "logprobs"));
-    if (!form->always && !tells && !given.text && !given.thought) {
+    const bool counts = form->counts && amend_count_each(sent) * amend_count_prompts(sent) > 1;
+    if (!form->always && !tells && !counts && !given.text && !given.thought) {
         return NULL;
     }
     /* /v1/messages does not pass that on. */
@@ -117,6 +118,8 @@ server_amendment *amend_open(const char *path, const json_t *asked, const json_t
                                     .asked = json_incref((json_t *)(uintptr_t)asked),
                                     .sent = json_incref((json_t *)(uintptr_t)sent),
                                     .given = given,
+                                    .n_each = amend_count_each(sent),
+                                    .n_results = counts ? amend_count_each(sent) * amend_count_prompts(sent) : 1,
                                     .text_begun = is_bare ? UINT64_MAX : 0,
                                     .thought_begun = is_bare ? UINT64_MAX : 0,
                                     .block = -1,
@@ -136,6 +139,7 @@ void amend_close(server_amendment *amendment)
     json_decref(amendment->sent);
     json_decref(amendment->items);
     json_decref(amendment->held);
+    json_decref(amendment->whole);
     free(amendment->model);
     free(amendment);
 }
@@ -148,6 +152,8 @@ void amend_whole(server_amendment *amendment, json_t *answer)
 json_t *amend_event(server_amendment *amendment, json_t *event)
 {
     json_t *events = json_array();
-    amendment->form->event(amendment, event, events);
+    if (amendment->n_results == 1 || amend_several_event(amendment, event)) {
+        amendment->form->event(amendment, event, events);
+    }
     return events;
 }

@@ -5,6 +5,7 @@
  *     /v1/messages     blocks of a stream one after the other, each begun and ended once; "stop_sequence"
  *     /v1/responses    "incomplete" where it was cut; numbers and indexes of events, and fields that clients count on
  *     /v1/completions  probabilities in the form that they have there
+ *     several answers  their tokens added up, the prompt's counted once; llama.cpp's server is asked for a stream of them
  *
  * One amendment for one answer: whole, or event by event.
  */
@@ -30,5 +31,12 @@ void amend_close(server_amendment *amendment);
 void amend_whole(server_amendment *amendment, json_t *answer);
 /* The events in place of this one; it may be changed. A new reference: an array, empty where there are none yet. */
 json_t *amend_event(server_amendment *amendment, json_t *event);
+
+/* What goes in place of a request for several whole answers, a new reference: one for a stream, of which the answer is put
+ * together by gather and gathered. NULL: it is no such request. */
+json_t *amend_asks_for_stream(const char *path, const json_t *sent);
+void amend_gather(server_amendment *amendment, json_t *event);
+/* A new reference; NULL where nothing came. With "error", where one did. */
+json_t *amend_gathered(server_amendment *amendment);
 
 #endif

@@ -16,6 +16,7 @@ typedef struct amend_form {
     const char *path;
     const char *messages; /* the key of the conversation; NULL: there is none */
     bool always;          /* also where nothing was given */
+    bool counts;          /* there may be several answers */
     void (*whole)(server_amendment *amendment, json_t *answer);
     void (*event)(server_amendment *amendment, json_t *event, json_t *to);
 } amend_form;
@@ -27,6 +28,12 @@ struct server_amendment {
     json_t *asked;
     json_t *sent;
     given_parts given;
+    /* of several answers */
+    json_int_t n_each;    /* to a prompt */
+    json_int_t n_results; /* to all of them */
+    json_int_t n_usages;  /* that were told */
+    json_int_t completion_tokens, prompt_tokens, cached_tokens;
+    json_t *whole; /* that is put together; NULL: nothing of it yet */
     /* of a stream */
     uint64_t text_begun; /* by choice: its first text has come */
     uint64_t thought_begun;
@@ -49,6 +56,12 @@ struct server_amendment {
 void amend_skip(const json_t *given, json_t *object, const char *key);
 /* The same of the pieces of a stream. begun: whether its first piece has come. */
 void amend_skip_first(const json_t *given, uint64_t *begun, json_int_t choice, json_t *object, const char *key);
+
+/* amend_several.c: of the request. */
+json_int_t amend_count_prompts(const json_t *sent);
+json_int_t amend_count_each(const json_t *sent);
+/* Puts the usage of all in place of the last one's, and takes off the others. False: there is nothing else in the event. */
+bool amend_several_event(server_amendment *amendment, json_t *event);
 
 void amend_completions_whole(server_amendment *amendment, json_t *answer);
 void amend_completions_event(server_amendment *amendment, json_t *event, json_t *to);

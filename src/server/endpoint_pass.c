@@ -32,6 +32,7 @@ typedef struct passing {
     http_exchange *exchange;
     server_amendment *amendment; /* NULL: the answer goes as it comes */
     bool events;                 /* it is a stream of events */
+    bool gathers;                /* of which one answer is made: the client asked for no stream */
     int held;                    /* the status of an answer that is kept here until it is whole; 0: it is not */
     char type[96];               /* of that */
     hypura_buffer kept;
@@ -42,6 +43,9 @@ static bool pass_head(void *user, int code, const char *content_type)
 {
     passing *pass = user;
     pass->events = strncmp(content_type, "text/event-stream", 17) == 0;
+    if (pass->events && pass->gathers && code == 200) {
+        return true;
+    }
     if (code >= 400 || (pass->amendment && !pass->events)) {
         pass->held = code;
         snprintf(pass->type, sizeof pass->type, "%s", content_type);
@@ -76,6 +80,13 @@ static bool amend_data(void *user, const char *data, size_t bytes)
 {
     passing *pass = user;
     json_t *event = json_loadb(data, bytes, JSON_ALLOW_NUL, NULL);
+    if (pass->gathers) {
+        if (json_is_object(event)) {
+            amend_gather(pass->amendment, event);
+        }
+        json_decref(event);
+        return true;
+    }
     if (!json_is_object(event)) { /* [DONE] */
         json_decref(event);
         return http_write(pass->exchange, "data: ", 6) && http_write(pass->exchange, data, bytes) &&
@@ -99,7 +110,7 @@ static bool amend_stream(passing *pass, const char *data, size_t bytes)
 {
     const unsigned n_before = pass->reader.n_comments;
     return sse_feed(&pass->reader, data, bytes, amend_data, pass) &&
-           (pass->reader.n_comments == n_before || http_write(pass->exchange, ":\n\n", 3));
+           (pass->gathers || pass->reader.n_comments == n_before || http_write(pass->exchange, ":\n\n", 3));
 }
 
 static bool pass_data(void *user, const char *data, size_t bytes)
@@ -128,9 +139,29 @@ static void finish_whole(passing *pass)
     }
 }
 
+/* An error that came in the middle of the stream has its status with it. */
+static void finish_gathered(passing *pass)
+{
+    json_t *answer = amend_gathered(pass->amendment);
+    const json_t *error = json_object_get(answer, "error");
+    const json_int_t code = json_integer_value(json_object_get(error, "code"));
+    if (!answer || error) {
+        const char *message = json_string_value(json_object_get(error, "message"));
+        http_fail(pass->exchange, code >= 400 && code < 600 ? (int)code : 502, "%s",
+                  message ? message : "the model's own server broke off its answer");
+        json_decref(answer);
+    } else {
+        http_reply_json(pass->exchange, 200, answer);
+    }
+}
+
 static void finish(passing *pass)
 {
     char message[768];
+    if (pass->gathers && pass->held == 0) {
+        finish_gathered(pass);
+        return;
+    }
     if (pass->held == 0) {
         http_end(pass->exchange, true);
         return;
@@ -213,6 +244,8 @@ static void pass(http_exchange *exchange, server_target *target, const json_t *a
 {
     passing state = {.exchange = exchange, .amendment = open_amendment(exchange, target, asked, sent)};
     hypura_error error = {0};
+    state.gathers = state.amendment && !json_is_true(json_object_get(asked, "stream")) &&
+                    json_is_true(json_object_get(sent, "stream"));
     const char *query = http_query_text(exchange);
     const size_t room = strlen(http_path(exchange)) + strlen(query) + 2;
     char *path = malloc(room);
@@ -311,6 +344,11 @@ void endpoint_pass(http_exchange *exchange)
     }
     json_t *made = entry ? ollama_add_own(http_path(exchange), told ? told : body, entry->settings) : NULL;
     made = made ? made : json_incref(told);
+    json_t *several = entry ? amend_asks_for_stream(http_path(exchange), made ? made : body) : NULL;
+    if (several) {
+        json_decref(made);
+        made = several;
+    }
     char *text = made ? json_dumps(made, JSON_COMPACT) : NULL;
     if (entry && !constraint_check(exchange, entry, made ? made : body)) {
         hypura_model_entry_release(entry);
