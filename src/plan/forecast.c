@@ -340,11 +340,24 @@ static uint32_t most_foreseen(const hypura_plan *plan, int g, double computing_s
     return n < 1.0 ? 1 : (uint32_t)fmin(n, UINT32_MAX);
 }
 
-/* A token's numbers on their way to a remote device and back: the state between layers, or logits. */
-static double link_bytes(const planner *p, const hypura_gpu_plan *gpu)
+/* Whether the host computes the layer before with experts: llama.cpp has what these put out summed up by the device
+ * that comes next. */
+static bool sums_experts(const planner *p, const hypura_plan *plan, int g)
 {
+    bool sums = false;
+    for (int b = 0; g == 0 && b < p->map->n_bundles; b++) {
+        sums = sums || p->map->bundles[b].layer == plan->gpus[g].first_layer - 1;
+    }
+    return sums;
+}
+
+/* A token's numbers on their way to a remote device and back: the state between layers, or logits. */
+static double link_bytes(const planner *p, const hypura_plan *plan, int g)
+{
+    const hypura_gpu_plan *gpu = &plan->gpus[g];
     const bool   ends = gpu->first_layer + gpu->n_layers > p->map->n_layers;
     const double state = (double)p->map->embedding_length * sizeof(float);
+    const double experts = sums_experts(p, plan, g) ? state * (double)p->map->n_experts_used : 0.0;
     double logits = 0.0;
     for (int t = 0; t < p->map->n_tensors; t++) {
         const hypura_tensor *tensor = &p->map->tensors[t];
@@ -352,7 +365,7 @@ static double link_bytes(const planner *p, const hypura_gpu_plan *gpu)
             logits = (double)tensor->ne[1] * sizeof(float);
         }
     }
-    return state + (ends ? logits : state);
+    return state + experts + (ends ? logits : state);
 }
 
 /* What they do with a token is handed from one to the next. True when the rate of one
@@ -365,7 +378,7 @@ static bool add_gpus(const planner *p, const traffic *sum, hypura_plan *plan, do
         const double small_us = sum->gpus[g].n_cuts * plan_cut_us(gpu) +
                                 (g > 0 || gpu->remote ? gpu->round_trip_us : 0.0) +
                                 sum->gpus[g].n_products * PRODUCT_OPERATIONS * gpu->operation_us;
-        plan->gpus[g].link_bytes_per_token = gpu->remote ? link_bytes(p, &plan->gpus[g]) : 0.0;
+        plan->gpus[g].link_bytes_per_token = gpu->remote ? link_bytes(p, plan, g) : 0.0;
         const double computing_s = seconds(sum->gpus[g].bytes, gpu->memory_bytes_per_s) + small_us * 1e-6 +
                                    seconds(plan->gpus[g].link_bytes_per_token, gpu->upload_bytes_per_s);
         plan->gpus[g].most_foreseen = most_foreseen(plan, g, computing_s, gpu->upload_bytes_per_s);

@@ -555,9 +555,14 @@ static void a_network_takes_its_time(void **state)
     gpus.list[0].upload_bytes_per_s /= 2.0;
     hypura_plan *narrow = solve(false);
     assert_true(fabs(narrow->compute_s - far->compute_s - bytes / 100e6) < 1e-9);
+    gpus.list[0].bytes = 100 * MIB; /* the host has layers before: the outputs of a token's experts are summed up there */
+    hypura_plan *part = solve(false);
+    assert_true(part->gpus[0].first_layer > 0);
+    assert_true(fabs(part->gpus[0].link_bytes_per_token - bytes - USED * 4000.0) < 1e-6);
     hypura_plan_free(near);
     hypura_plan_free(far);
     hypura_plan_free(narrow);
+    hypura_plan_free(part);
 }
 
 /* The GPU here pages experts of the layers that the other machine has no room for; a limit on GPU memory is not one on
