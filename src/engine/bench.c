@@ -314,6 +314,12 @@ static uint32_t warm_ups(const hypura_bench_cell *cell, uint32_t elsewhere)
     return cell->plan.gpu[0] != '\0' ? GPU_WARM_UPS : elsewhere;
 }
 
+/* On another machine plain llama.cpp gets the same layers: it knows no limit there. 0: all that GPUs here take. */
+static int plain_layers(const hypura_bench_cell *cell)
+{
+    return cell->plan.n_gpus > 0 && cell->plan.gpus[0].remote ? cell->plan.n_gpu_layers : 0;
+}
+
 static void add_baselines(bench *b, hypura_bench_cell *cell)
 {
     const bool limited = b->options->n_memory > 0 || b->options->n_weights > 0 || b->options->n_vram > 0;
@@ -328,6 +334,7 @@ static void add_baselines(bench *b, hypura_bench_cell *cell)
         hypura_bench_series *told = &cell->series[cell->n_series - 1];
         hypura_error refused;
         s->task.plain = true;
+        s->task.n_gpu_layers = plain_layers(cell);
         s->task.n_warm_ups = warm_ups(cell, 0);
         s->limit_bytes = b->options->worker ? limit_bytes : 0;
         told->limit_bytes = s->limit_bytes;
@@ -441,6 +448,7 @@ static hypura_status resident_cell(bench *b, hypura_bench_cell *cell, bool paged
     s->task.n_warm_ups = warm_ups(cell, 1);
     s = add_series(b, cell, paged ? "llama.cpp without repacking" : "llama.cpp", form);
     s->task.plain = true;
+    s->task.n_gpu_layers = plain_layers(cell);
     s->task.drop_cache = false;
     s->task.n_warm_ups = warm_ups(cell, 1);
     return run_cell(b, cell, error);

@@ -23,6 +23,7 @@ typedef struct hypura_bench_task {
     char gpu[256];                 /* "": as many as it takes */
     char rpc[1024];                /* "": none */
     uint64_t rpc_bytes;
+    int n_gpu_layers; /* plain alone, as in hypura_model_options */
     char adapters[HYPURA_MAX_ADAPTERS][HYPURA_BENCH_PATH];
     float adapter_scales[HYPURA_MAX_ADAPTERS];
     int n_adapters;

@@ -282,6 +282,7 @@ hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sampl
                                           .gpu = task->gpu[0] ? task->gpu : NULL,
                                           .rpc = task->rpc[0] ? task->rpc : NULL,
                                           .rpc_bytes = task->rpc_bytes,
+                                          .n_gpu_layers = task->n_gpu_layers,
                                           .vram_bytes = task->vram_bytes,
                                           .io_engine = task->io_engine[0] ? task->io_engine : NULL,
                                           .io_limit_bytes_per_s = task->io_limit_bytes_per_s,
