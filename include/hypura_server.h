@@ -108,7 +108,7 @@ HYPURA_API hypura_status hypura_local_list(const hypura_local_options *options, 
 typedef struct hypura_local_files {
     char *path;      /* of its GGUF, as above */
     char *projector; /* of pictures or sound */
-    char *adapter;   /* LoRA that is applied to it */
+    char *adapters[HYPURA_MAX_ADAPTERS + 1]; /* LoRA that are applied to it, in this order; ends with NULL */
     char *settings;  /* JSON, an object of any of: parameters (object), system, template (Jinja), messages (array) */
 } hypura_local_files;
 

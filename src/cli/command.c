@@ -44,8 +44,8 @@ bool hypura_command_begin_model(const hypura_syntax *syntax, const hypura_enviro
         status = hypura_fail(error, HYPURA_ERR_USAGE, "the path of the model is too long (more than %d bytes)",
                              HYPURA_PATH_BYTES - 1);
     }
-    if (status == HYPURA_OK && files.adapter && adapters) {
-        status = hypura_adapters_begin_with(adapters, files.adapter, error);
+    if (status == HYPURA_OK && adapters) {
+        status = hypura_adapters_begin_with(adapters, &files, error);
     }
     hypura_local_files_clear(&files);
     if (status != HYPURA_OK) {
@@ -54,11 +54,11 @@ bool hypura_command_begin_model(const hypura_syntax *syntax, const hypura_enviro
     return status == HYPURA_OK;
 }
 
-hypura_status hypura_adapters_begin_with(hypura_adapter_list *adapters, const char *path, hypura_error *error)
+static hypura_status begin_with(hypura_adapter_list *adapters, const char *path, hypura_error *error)
 {
     const int n = adapters->n;
     if (n == HYPURA_MAX_ADAPTERS) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "the model has an adapter, and with those of --lora it would be %d: %d at most",
+        return hypura_fail(error, HYPURA_ERR_USAGE, "the model has adapters, and with those of --lora it would be %d: %d at most",
                            n + 1, HYPURA_MAX_ADAPTERS);
     }
     if (strlen(path) >= HYPURA_ADAPTER_PATH_BYTES) {
@@ -69,6 +69,15 @@ hypura_status hypura_adapters_begin_with(hypura_adapter_list *adapters, const ch
     adapters->items[0] = (hypura_adapter){.path = adapters->paths[n], .scale = 1.0f};
     adapters->n++;
     return HYPURA_OK;
+}
+
+hypura_status hypura_adapters_begin_with(hypura_adapter_list *adapters, const hypura_local_files *files, hypura_error *error)
+{
+    hypura_status status = HYPURA_OK;
+    for (int i = HYPURA_MAX_ADAPTERS; i-- > 0 && status == HYPURA_OK;) {
+        status = files->adapters[i] ? begin_with(adapters, files->adapters[i], error) : HYPURA_OK;
+    }
+    return status;
 }
 
 int hypura_command_fail(const hypura_error *error)

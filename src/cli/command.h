@@ -47,8 +47,8 @@ bool hypura_command_begin(const hypura_syntax *syntax, int argc, char *const *ar
 bool hypura_command_begin_model(const hypura_syntax *syntax, const hypura_environment *environment, int argc,
                                 char *const *argv, char *path, hypura_adapter_list *adapters, hypura_error *error,
                                 int *exit_code);
-/* An adapter that belongs to the model, before those that were named. */
-hypura_status hypura_adapters_begin_with(hypura_adapter_list *adapters, const char *path, hypura_error *error);
+/* The adapters that belong to the model, before those that were named. */
+hypura_status hypura_adapters_begin_with(hypura_adapter_list *adapters, const hypura_local_files *files, hypura_error *error);
 
 /* Prints the error and returns the exit code that belongs to its status. */
 int hypura_command_fail(const hypura_error *error);

@@ -211,7 +211,7 @@ hypura_status hypura_environment_find_model(const hypura_environment *environmen
 {
     hypura_local_files files;
     hypura_status status = hypura_environment_find_files(environment, model, &files, error);
-    if (status == HYPURA_OK && files.adapter) {
+    if (status == HYPURA_OK && files.adapters[0]) {
         status = hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
                              "%s has an adapter (LoRA), which is not applied here: the file alone is %s", model, files.path);
     }

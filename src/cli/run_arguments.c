@@ -255,8 +255,7 @@ static hypura_status find_files(hypura_run_arguments *run, hypura_error *error)
         status = fetch_files(run, error);
     }
     run->path = run->files.path;
-    return status == HYPURA_OK && run->files.adapter ? hypura_adapters_begin_with(&run->adapters, run->files.adapter, error)
-                                                     : status;
+    return status == HYPURA_OK ? hypura_adapters_begin_with(&run->adapters, &run->files, error) : status;
 }
 
 /* Before the prompt is read, which would be gone. What it costs, headers read twice, is less than what a token gains. */

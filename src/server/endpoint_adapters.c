@@ -1,5 +1,5 @@
 /*
- * endpoint_adapters.c - /lora-adapters of llama.cpp's server: the adapter of a model, and how much of it applies to requests
+ * endpoint_adapters.c - /lora-adapters of llama.cpp's server: the adapters of a model, and how much of them applies to requests
  * that do not say. Answered here: see adapter_scale.h.
  */
 #include "server/adapter_scale.h"
@@ -24,25 +24,27 @@ void endpoint_adapters(http_exchange *exchange)
         return;
     }
     json_t *adapters = json_array();
-    if (target.entry->adapter_path) {
-        json_array_append_new(adapters, json_pack("{s:i, s:s, s:f, s:s, s:s}", "id", 0, "path", target.entry->adapter_path,
-                                                  "scale", (double)adapter_scale_get(engine_adapter_scale(target.lease.engine)),
-                                                  "task_name", "", "prompt_prefix", ""));
+    const adapter_scales scales = adapter_scale_get(engine_adapter_scale(target.lease.engine));
+    for (int i = 0; i < target.entry->n_adapters; i++) {
+        json_array_append_new(adapters, json_pack("{s:i, s:s, s:f, s:s, s:s}", "id", i, "path", target.entry->adapter_paths[i],
+                                                  "scale", (double)scales.of[i], "task_name", "", "prompt_prefix", ""));
     }
     target_close(exchange, &target);
     http_reply_json(exchange, 200, adapters);
 }
 
-/* Each names the only adapter, and a number. */
-static bool is_list(const json_t *list)
+/* Each names an adapter, and a number. *most: the largest id. */
+static bool is_list(const json_t *list, json_int_t *most)
 {
     size_t i;
     const json_t *one;
     bool good = json_is_array(list);
+    *most = -1;
     json_array_foreach(list, i, one)
     {
         const json_t *id = json_object_get(one, "id");
-        good = good && json_is_integer(id) && json_integer_value(id) == 0 &&
+        *most = json_integer_value(id) > *most ? json_integer_value(id) : *most;
+        good = good && json_is_integer(id) && json_integer_value(id) >= 0 &&
                json_is_number(json_object_get(one, "scale")) &&
                isfinite((float)json_number_value(json_object_get(one, "scale")));
     }
@@ -56,16 +58,20 @@ void endpoint_adapters_set(http_exchange *exchange)
     if (!list) {
         return;
     }
-    if (!is_list(list)) {
-        http_fail(exchange, 400, "a list of the model's adapter and its scale is wanted: [{\"id\": 0, \"scale\": 0.5}]");
+    json_int_t most;
+    if (!is_list(list, &most)) {
+        http_fail(exchange, 400, "a list of the model's adapters and their scales is wanted: [{\"id\": 0, \"scale\": 0.5}]");
     } else if (open_named(exchange, &target)) {
-        const float scale = adapter_scale_of(list);
-        const bool any = json_array_size(list) > 0;
-        if (!target.entry->adapter_path && any) {
+        const int n = target.entry->n_adapters;
+        adapter_scales scales;
+        (void)adapter_scale_of(list, n, &scales);
+        if (most >= n && n == 0) {
             http_fail(exchange, 400, "%s has no adapter", target.entry->name);
+        } else if (most >= n) {
+            http_fail(exchange, 400, "%s has no adapter of id %lld: there are %d", target.entry->name, (long long)most, n);
         } else {
-            if (target.entry->adapter_path) {
-                adapter_scale_set(engine_adapter_scale(target.lease.engine), any ? scale : 0.0f);
+            if (n > 0) {
+                adapter_scale_set(engine_adapter_scale(target.lease.engine), &scales);
             }
             http_reply_json(exchange, 200, json_pack("{s:b}", "success", 1));
         }

@@ -74,21 +74,18 @@ static const char **digests_of(const json_t *files, int *n)
     return digests;
 }
 
-/* The digest of "adapters": {"name.gguf": "sha256:..."}; NULL: there is none. False when it was answered. */
-static bool adapter_of(http_exchange *exchange, const json_t *body, const char **digest)
+/* The digests of "adapters": {"name.gguf": "sha256:...", ...}, in their order; free the array. False when it was answered. */
+static bool adapters_of(http_exchange *exchange, const json_t *body, const char ***digests, int *n)
 {
     const json_t *adapters = json_object_get(body, "adapters");
-    const json_t *only = json_object_iter_value(json_object_iter((json_t *)(uintptr_t)adapters));
-    *digest = NULL;
-    if (!adapters || json_is_null(adapters) || (json_is_object(adapters) && json_object_size(adapters) == 0)) {
-        return true;
-    }
-    if (!json_is_object(adapters) || json_object_size(adapters) != 1 || !json_is_string(only)) {
-        http_fail(exchange, 400, "adapters is an object of one file and its digest, {\"adapter.gguf\": \"sha256:...\"}: "
-                                 "only one can be applied to a model");
+    const bool none = !adapters || json_is_null(adapters);
+    *digests = NULL;
+    *n = 0;
+    if (!none && !json_is_object(adapters)) {
+        http_fail(exchange, 400, "adapters is an object of files and their digests, {\"adapter.gguf\": \"sha256:...\"}");
         return false;
     }
-    *digest = json_string_value(only);
+    *digests = digests_of(none ? NULL : adapters, n);
     return true;
 }
 
@@ -150,9 +147,6 @@ static void create(http_exchange *exchange, const json_t *body, const char *name
     hypura_models_create_options options = {.name = name, .progress = on_copied, .progress_user = &c};
     hypura_error error = {0};
     const bool is_path = from && from[0] == '/';
-    if (!adapter_of(exchange, body, &options.adapter)) {
-        return;
-    }
     if (from && from[0] != '\0' && json_object_size(files) > 0) {
         http_fail(exchange, 400, "a model is made either from another or of files: from and files are both given");
         return;
@@ -165,6 +159,12 @@ static void create(http_exchange *exchange, const json_t *body, const char *name
             return;
         }
     }
+    const char **adapters = NULL;
+    if (!adapters_of(exchange, body, &adapters, &options.n_adapters)) {
+        hypura_model_entry_release(options.from);
+        return;
+    }
+    options.adapters = adapters;
     const char **digests = digests_of(files, &options.n_blobs);
     json_t *settings = settings_of(body, options.from ? options.from->name : NULL);
     options.blobs = digests;
@@ -177,6 +177,7 @@ static void create(http_exchange *exchange, const json_t *body, const char *name
     library_end_steps(exchange, status == HYPURA_OK ? NULL : &error);
     json_decref(settings);
     free(digests);
+    free(adapters);
     hypura_model_entry_release(options.from);
 }
 

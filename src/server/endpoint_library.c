@@ -75,8 +75,8 @@ static void print_modelfile(FILE *to, const hypura_model_entry *entry, const jso
     size_t i;
     const json_t *message;
     fprintf(to, "# Modelfile of %s\nFROM %s", entry->name, entry->path);
-    if (entry->adapter_path) {
-        fprintf(to, "\nADAPTER %s", entry->adapter_path);
+    for (int n = 0; n < entry->n_adapters; n++) {
+        fprintf(to, "\nADAPTER %s", entry->adapter_paths[n]);
     }
     print_text(to, "TEMPLATE", template);
     print_text(to, "SYSTEM", json_object_get(entry->settings, "system"));

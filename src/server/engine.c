@@ -281,7 +281,11 @@ hypura_status engine_start(const engine_options *options, void (*on_end)(void *u
     snprintf(engine->name, sizeof(engine->name), "%s", options->name);
     pthread_mutex_init(&engine->lock, NULL);
     hypura_cond_init(&engine->changed);
-    engine->scale = adapter_scale_open();
+    int n_adapters = 0;
+    while (options->adapter_paths && options->adapter_paths[n_adapters]) {
+        n_adapters++;
+    }
+    engine->scale = adapter_scale_open(n_adapters);
     hypura_status status = engine->scale ? make_folder(options, engine, error)
                                          : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for an engine");
     if (status == HYPURA_OK && options->chat_template) {

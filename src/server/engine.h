@@ -27,7 +27,7 @@ typedef struct engine_options {
     const char *name;       /* of the model */
     const char *path;
     const char *projector_path; /* NULL: none */
-    const char *adapter_path;   /* LoRA; NULL: none */
+    const char *const *adapter_paths; /* LoRA; ends with NULL. NULL: none */
     const char *slots_folder;   /* NULL: none */
     const char *chat_template;  /* Jinja, in place of the file's own; NULL: that one */
     const char *defaults;       /* JSON: of requests, as llama.cpp's server calls them; NULL: none */

@@ -66,7 +66,9 @@ void engine_words_common(const engine_options *options, engine_words *to)
     memset(to, 0, sizeof(*to));
     to->items[to->n++] = options->program;
     engine_words_add(to, "--model", options->path);
-    engine_words_add(to, "--adapter", options->adapter_path);
+    for (int i = 0; options->adapter_paths && options->adapter_paths[i]; i++) {
+        engine_words_add(to, "--adapter", options->adapter_paths[i]);
+    }
     add_number(to, "--memory", options->memory_bytes);
     add_number(to, "--weights", options->weights_bytes);
     add_number(to, "--reserve", options->reserve_bytes);

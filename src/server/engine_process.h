@@ -8,7 +8,7 @@
 
 #include <sys/types.h>
 
-#define ENGINE_MAX_WORDS 80
+#define ENGINE_MAX_WORDS 96
 
 /* A command line. Zeroed and with the program's name it is one; what is added lives as long as it does. */
 typedef struct engine_words {

@@ -56,7 +56,11 @@ static bool same_path(const char *one, const char *other)
 /* Models of one file may differ in their adapters. */
 static bool same_model(const fleet_member *member, const hypura_model_entry *entry)
 {
-    return same_path(member->entry->path, entry->path) && same_path(member->entry->adapter_path, entry->adapter_path);
+    bool same = same_path(member->entry->path, entry->path);
+    for (int i = 0; i < HYPURA_MAX_ADAPTERS && same; i++) {
+        same = same_path(member->entry->adapter_paths[i], entry->adapter_paths[i]);
+    }
+    return same;
 }
 
 /* Seen by its engine a moment before on_end comes here. */
@@ -114,7 +118,7 @@ static void fill_options(const server_fleet *fleet, const fleet_member *member, 
                                 .name = entry->name,
                                 .path = entry->path,
                                 .projector_path = entry->projector_path,
-                                .adapter_path = entry->adapter_path,
+                                .adapter_paths = entry->adapter_paths,
                                 .chat_template = hypura_model_entry_jinja(entry),
                                 .io_engine = server->io_engine,
                                 .gpu = server->gpu,
@@ -211,7 +215,7 @@ static hypura_status load_as(server_fleet *fleet, fleet_member *member, const ch
     }
     pthread_mutex_lock(&fleet->lock);
     if (status == HYPURA_OK) {
-        adapter_scale_set(engine_adapter_scale(started), member->adapter_scale);
+        adapter_scale_set(engine_adapter_scale(started), &member->adapter_scales);
         member->engine = started;
         member->memory_bytes = fleet_taken_bytes(started, member->memory_bytes);
         fleet->n_loads++;
@@ -270,7 +274,7 @@ static fleet_member *add_member(server_fleet *fleet, const fleet_wish *wish)
         member->fleet = fleet;
         member->entry = hypura_model_entry_hold(wish->entry);
         member->settings = with_own(wish);
-        member->adapter_scale = 1.0f;
+        member->adapter_scales = adapter_scales_whole(wish->entry->n_adapters);
         member->expires_us = UINT64_MAX;
         member->next = fleet->members;
         fleet->members = member;
@@ -345,7 +349,8 @@ static bool try_acquire(server_fleet *fleet, const fleet_wish *wish, bool (*canc
             merged.settings = merge(&member->settings, &wish->settings);
         }
         const bool same_adapter = member->entry->adapter_id == wish->entry->adapter_id;
-        const float scale = same_adapter ? adapter_scale_get(engine_adapter_scale(member->engine)) : 1.0f;
+        const adapter_scales scales = same_adapter ? adapter_scale_get(engine_adapter_scale(member->engine))
+                                                   : adapter_scales_whole(wish->entry->n_adapters);
         fleet_end_member(fleet, member);
         member = NULL;
         if (find_member(fleet, wish->entry)) {
@@ -353,7 +358,7 @@ static bool try_acquire(server_fleet *fleet, const fleet_wish *wish, bool (*canc
         }
         member = add_member(fleet, &merged);
         if (member) {
-            member->adapter_scale = scale;
+            member->adapter_scales = scales;
         }
     } else if (!member) {
         member = add_member(fleet, wish);

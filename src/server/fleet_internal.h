@@ -34,7 +34,7 @@ struct fleet_member {
     bool ended;    /* its process is no more */
     bool retiring; /* to end with its last use */
     fleet_settings settings; /* as asked for */
-    float adapter_scale;     /* that its engine begins with, see adapter_scale.h */
+    adapter_scales adapter_scales; /* that its engine begins with, see adapter_scale.h */
     char speculation[128];   /* once it is loaded: what guesses */
     uint32_t n_users;
     uint64_t memory_bytes;

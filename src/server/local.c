@@ -49,8 +49,11 @@ static bool copy_settings(const hypura_model_entry *entry, char **text)
 
 static hypura_status take(const hypura_model_entry *entry, hypura_local_files *files, hypura_error *error)
 {
-    const bool copied = copy(entry->path, &files->path) && copy(entry->projector_path, &files->projector) &&
-                        copy(entry->adapter_path, &files->adapter) && copy_settings(entry, &files->settings);
+    bool copied = copy(entry->path, &files->path) && copy(entry->projector_path, &files->projector) &&
+                  copy_settings(entry, &files->settings);
+    for (int i = 0; i < entry->n_adapters && copied; i++) {
+        copied = copy(entry->adapter_paths[i], &files->adapters[i]);
+    }
     if (!copied) {
         hypura_local_files_clear(files);
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the paths of %s", entry->name);
@@ -63,9 +66,6 @@ static hypura_status find(hypura_models *models, const char *name, hypura_find h
 {
     const hypura_model_entry *entry = NULL;
     hypura_status status = hypura_models_find(models, name, how, &entry, error);
-    if (entry) {
-        status = hypura_model_entry_check(entry, error);
-    }
     if (entry && status == HYPURA_OK) {
         status = take(entry, files, error);
     }
@@ -90,7 +90,9 @@ void hypura_local_files_clear(hypura_local_files *files)
 {
     free(files->path);
     free(files->projector);
-    free(files->adapter);
+    for (int i = 0; i < HYPURA_MAX_ADAPTERS; i++) {
+        free(files->adapters[i]);
+    }
     free(files->settings);
     *files = (hypura_local_files){.path = NULL};
 }

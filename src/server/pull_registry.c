@@ -10,6 +10,7 @@
 
 #include "base/status.h"
 #include "server/layer.h"
+#include "server/store_internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,6 +62,23 @@ static hypura_status add_setting(const registry *r, const char *kind, const char
     return status;
 }
 
+/* Behind those that the plan has. False where this one is among them: it is listed twice. */
+static bool name_adapter(const hypura_pull_plan *plan, const char *hex, char *staged, size_t capacity)
+{
+    char ending[HYPURA_ADAPTER_ENDING_BYTES];
+    int n = 0;
+    for (size_t i = 0; i < plan->n_files; i++) {
+        const bool is_adapter = strncmp(plan->files[i].staged, "model.adapter", 13) == 0;
+        n += is_adapter;
+        if (is_adapter && strcmp(plan->files[i].sha256, hex) == 0) {
+            return false;
+        }
+    }
+    hypura_store_adapter_ending(n, ending);
+    (void)snprintf(staged, capacity, "model%s", ending);
+    return true;
+}
+
 static hypura_status add_layer(const registry *r, const json_t *layer)
 {
     char hex[HYPURA_DIGEST_BYTES];
@@ -73,12 +91,16 @@ static hypura_status add_layer(const registry *r, const json_t *layer)
         return hypura_fail(r->error, HYPURA_ERR_FORMAT, "%s: its manifest has a layer without a digest", r->base);
     }
     bool is_adapter = strcmp(kind, "adapter") == 0;
+    char adapter[48] = "";
+    if (is_adapter && !name_adapter(r->plan, hex, adapter, sizeof adapter)) {
+        return HYPURA_OK;
+    }
     if (is_model || is_projector || is_adapter) {
         char *url = blob_url(r, hex);
         return url == NULL ? hypura_fail(r->error, HYPURA_ERR_MEMORY, "no memory to read a manifest")
                            : hypura_pull_plan_add(r->plan, url, hex, (uint64_t)bytes,
                                                   is_model     ? "model.gguf"
-                                                  : is_adapter ? "model.adapter.gguf"
+                                                  : is_adapter ? adapter
                                                                : "model.mmproj.gguf",
                                                   r->error);
     }

@@ -49,14 +49,6 @@ void hypura_model_entry_release(const hypura_model_entry *entry)
     }
 }
 
-hypura_status hypura_model_entry_check(const hypura_model_entry *entry, hypura_error *error)
-{
-    return !owner(entry)->several_adapters
-               ? HYPURA_OK
-               : hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
-                             "%s has several adapters (LoRA), of which one can be applied: merge them into one", entry->name);
-}
-
 const char *hypura_model_entry_jinja(const hypura_model_entry *entry)
 {
     const char *template = json_string_value(json_object_get(entry->settings, "template"));
@@ -146,9 +138,10 @@ void hypura_entry_identify(hypura_entry *entry)
         int n = snprintf(text, sizeof text, "%s\n%llu\n%lld\n", entry->is.name, (unsigned long long)entry->is.bytes,
                          (long long)entry->is.modified_ns);
         hypura_digest_add(digest, text, (size_t)n);
-        if (entry->is.adapter_path != NULL) { /* what was computed with one is of no use with another */
-            n = snprintf(text, sizeof text, "adapter\n%llu\n%lld\n%llu\n", (unsigned long long)entry->adapter.bytes,
-                         (long long)entry->adapter.modified_ns, (unsigned long long)entry->adapter.inode);
+        for (int i = 0; i < entry->is.n_adapters; i++) { /* what was computed with one is of no use with another */
+            const hypura_os_identity *adapter = &entry->adapters[i];
+            n = snprintf(text, sizeof text, "adapter\n%llu\n%lld\n%llu\n", (unsigned long long)adapter->bytes,
+                         (long long)adapter->modified_ns, (unsigned long long)adapter->inode);
             hypura_digest_add(digest, text, (size_t)n);
         }
         hypura_digest_add(digest, settings != NULL ? settings : "", settings != NULL ? strlen(settings) : 0);
@@ -244,11 +237,18 @@ hypura_status hypura_entry_fill(hypura_models *models, hypura_entry *entry, cons
 
 hypura_status hypura_entry_add_adapter(hypura_models *models, hypura_entry *entry, const char *path, hypura_error *error)
 {
-    const hypura_card *card = hypura_store_card(models, path, &entry->adapter);
-    entry->is.adapter_path = hypura_arena_text(&entry->arena, path, strlen(path));
-    if (card == NULL || entry->is.adapter_path == NULL) {
+    const int n = entry->is.n_adapters;
+    if (n == HYPURA_MAX_ADAPTERS) {
+        entry->problem = "it has more adapters (LoRA) than can be applied, which is 8: merge some";
+        return HYPURA_OK;
+    }
+    hypura_os_identity *adapter = &entry->adapters[n];
+    const hypura_card *card = hypura_store_card(models, path, adapter);
+    entry->is.adapter_paths[n] = hypura_arena_text(&entry->arena, path, strlen(path));
+    if (card == NULL || entry->is.adapter_paths[n] == NULL) {
         return hypura_store_out_of_memory(error);
     }
+    entry->is.n_adapters++;
     if (card->kind != HYPURA_CARD_ADAPTER && entry->problem == NULL) {
         char text[sizeof card->problem + 32];
         (void)snprintf(text, sizeof text, "its adapter: %s",
@@ -256,9 +256,10 @@ hypura_status hypura_entry_add_adapter(hypura_models *models, hypura_entry *entr
         entry->problem = hypura_arena_text(&entry->arena, text, strlen(text));
         return entry->problem == NULL ? hypura_store_out_of_memory(error) : HYPURA_OK;
     }
-    entry->is.bytes += entry->adapter.bytes;
-    entry->is.adapter_id =
-        ((entry->adapter.bytes * 1000003 + entry->adapter.inode) * 1000003 + (uint64_t)entry->adapter.modified_ns) | 1;
+    entry->is.bytes += adapter->bytes;
+    entry->is.adapter_id = entry->is.adapter_id * 1000003 +
+                           (((adapter->bytes * 1000003 + adapter->inode) * 1000003 + (uint64_t)adapter->modified_ns) | 1);
+    entry->is.adapter_id += entry->is.adapter_id == 0; /* which is none */
     return HYPURA_OK;
 }
 
@@ -292,12 +293,13 @@ static hypura_status resolve_alias(const hypura_entries *entries, hypura_entry *
     alias->is.name = was.name;
     alias->is.origin = HYPURA_MODEL_ALIAS;
     alias->is.settings = settings;
-    alias->adapter = target->adapter;
-    alias->several_adapters = target->several_adapters;
+    memcpy(alias->adapters, target->adapters, sizeof alias->adapters);
     hypura_entry_set_modified(alias, was.modified_ns);
     /* The strings are the target's, which may go before this one does. */
-    const char **const texts[] = {&alias->is.path, &alias->is.projector_path, &alias->is.adapter_path,
-                                  &alias->is.family};
+    const char **texts[3 + HYPURA_MAX_ADAPTERS] = {&alias->is.path, &alias->is.projector_path, &alias->is.family};
+    for (int i = 0; i < HYPURA_MAX_ADAPTERS; i++) {
+        texts[3 + i] = &alias->is.adapter_paths[i];
+    }
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         if (*texts[i] != NULL) {
             *texts[i] = hypura_arena_text(&alias->arena, *texts[i], strlen(*texts[i]));

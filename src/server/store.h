@@ -14,7 +14,7 @@
  *
  *     STEM.json            settings: parameters, system, template, license, messages, draft
  *     STEM.mmproj.gguf     projector; one whose own name fits is found as well
- *     STEM.adapter.gguf    LoRA adapter, which is applied to the model
+ *     STEM.adapter.gguf    LoRA adapter, which is applied to the model; STEM.adapter-2.gguf ...: further ones
  *
  * What always holds:
  *  1. A name from a request is compared with names that exist. It becomes part of
@@ -64,8 +64,12 @@ typedef struct hypura_model_entry {
     hypura_model_origin origin;
     const char         *path;           /* GGUF to open, absolute; the first part of a split model */
     const char         *projector_path; /* of images or sound; NULL: none */
-    const char         *adapter_path;   /* LoRA that is applied to it; NULL: none */
-    uint64_t            adapter_id;     /* another one when that file is another; 0: none */
+    union {
+        const char *adapter_path; /* the first LoRA that is applied to it; NULL: none */
+        const char *adapter_paths[HYPURA_MAX_ADAPTERS + 1]; /* all of them, in their order; ends with NULL */
+    };
+    int                 n_adapters;
+    uint64_t            adapter_id;     /* another one when these files are others; 0: none */
     int                 n_files;
     uint64_t            bytes;        /* all files together */
     char                modified[40]; /* RFC 3339, UTC */
@@ -107,8 +111,6 @@ hypura_status hypura_models_find(hypura_models *models, const char *name, hypura
                                  const hypura_model_entry **entry, hypura_error *error);
 const hypura_model_entry *hypura_model_entry_hold(const hypura_model_entry *entry);
 void                      hypura_model_entry_release(const hypura_model_entry *entry);
-/* Whether it can be run as it is meant: HYPURA_ERR_UNSUPPORTED where it has several adapters. */
-hypura_status hypura_model_entry_check(const hypura_model_entry *entry, hypura_error *error);
 /* The template of conversations, in Jinja, that its settings have in place of the file's own; NULL: none. One in
  * Go's language (go_template.h) is for Ollama's routes alone. */
 const char *hypura_model_entry_jinja(const hypura_model_entry *entry);
@@ -143,7 +145,8 @@ typedef struct hypura_models_create_options {
     const char               *path; /* or: a GGUF on this machine, within import_folder (linked, cloned or copied) */
     const char *const        *blobs; /* or: SHA-256 (64 digits) of blobs put before: the model, then its projector */
     int                       n_blobs;
-    const char               *adapter; /* SHA-256 of a blob: a LoRA adapter for it; NULL: that of `from`, if it has one */
+    const char *const        *adapters; /* SHA-256 of blobs: LoRA adapters for it, behind those of `from` */
+    int                       n_adapters;
     const json_t             *settings; /* as in hypura_model_entry: over those of `from`; NULL: none */
     hypura_progress_fn        progress; /* bytes copied */
     void                     *progress_user;

@@ -116,6 +116,13 @@ static void staged_name(int part, int n_parts, char *name, size_t capacity)
     }
 }
 
+static void staged_adapter(int i, char *name, size_t capacity)
+{
+    char ending[HYPURA_ADAPTER_ENDING_BYTES];
+    hypura_store_adapter_ending(i, ending);
+    (void)snprintf(name, capacity, "/model%s", ending);
+}
+
 /* Links a file into staging; with `copying`, clones or copies it if need be.
  * *linked tells whether a link would do: false, and OK, without copying. */
 static hypura_status stage_file(const hypura_staging *staging, const char *from, const char *name, copying *copy,
@@ -142,7 +149,7 @@ typedef struct model_files {
     const char *path;
     int n_files;
     const char *projector;
-    const char *adapter;
+    const char *const *adapters; /* ends with NULL */
 } model_files;
 
 /* All parts of a model, and what goes with it. */
@@ -166,8 +173,10 @@ static hypura_status stage_files(const hypura_staging *staging, const model_file
     if (status == HYPURA_OK && *linked && files->projector != NULL) {
         status = stage_file(staging, files->projector, "/model.mmproj.gguf", copy, linked, error);
     }
-    if (status == HYPURA_OK && *linked && files->adapter != NULL) {
-        status = stage_file(staging, files->adapter, "/model.adapter.gguf", copy, linked, error);
+    for (int i = 0; status == HYPURA_OK && *linked && files->adapters != NULL && files->adapters[i] != NULL; i++) {
+        char name[64];
+        staged_adapter(i, name, sizeof name);
+        status = stage_file(staging, files->adapters[i], name, copy, linked, error);
     }
     hypura_arena_free(&arena);
     return status;
@@ -186,15 +195,11 @@ static hypura_status stage_shared(const hypura_staging *staging, const hypura_mo
 {
     bool linked = false;
     const model_files files = {
-        .path = from->path, .n_files = from->n_files, .projector = from->projector_path, .adapter = from->adapter_path};
-    hypura_status status = hypura_model_entry_check(from, error);
-    if (status != HYPURA_OK) {
-        return status;
-    }
+        .path = from->path, .n_files = from->n_files, .projector = from->projector_path, .adapters = from->adapter_paths};
     if (inner(from)->problem != NULL) {
         return hypura_fail(error, HYPURA_ERR_FORMAT, "%s cannot be used: %s", from->name, inner(from)->problem);
     }
-    status = stage_files(staging, &files, copy, &linked, error);
+    const hypura_status status = stage_files(staging, &files, copy, &linked, error);
     if (status != HYPURA_OK) {
         return status;
     }
@@ -210,10 +215,13 @@ static hypura_status stage_shared(const hypura_staging *staging, const hypura_mo
             (void)remove(path);
         }
     }
-    static const char *const beside[] = {"mmproj", "adapter"};
-    for (size_t i = 0; i < sizeof beside / sizeof *beside; i++) {
+    for (int i = -1; i < from->n_adapters; i++) {
         char path[HYPURA_STORE_PATH_BYTES];
-        if (hypura_store_path(path, "%s/model.%s.gguf", staging->path, beside[i])) {
+        char name[64] = "/model.mmproj.gguf";
+        if (i >= 0) {
+            staged_adapter(i, name, sizeof name);
+        }
+        if (hypura_store_path(path, "%s%s", staging->path, name)) {
             (void)remove(path);
         }
     }
@@ -337,10 +345,11 @@ static bool blob_path(const hypura_models *models, const char *digest, char *pat
            hypura_store_path(path, "%s" HYPURA_STORE_BLOBS "/sha256-%s", models->folder, hex);
 }
 
-/* Against the model that is staged already. */
+/* The one of that number among those sent, against the model that is staged already. */
 static hypura_status stage_adapter(const hypura_models *models, const hypura_staging *staging,
-                                   const hypura_models_create_options *options, hypura_error *error)
+                                   const hypura_models_create_options *options, int number, hypura_error *error)
 {
+    const int n_before = options->from != NULL ? options->from->n_adapters : 0;
     char from[HYPURA_STORE_PATH_BYTES];
     char model[HYPURA_STORE_PATH_BYTES];
     const int n_files = options->from != NULL ? options->from->n_files : 1;
@@ -348,16 +357,16 @@ static hypura_status stage_adapter(const hypura_models *models, const hypura_sta
     hypura_map *map = NULL;
     copying copy = {.progress = options->progress, .user = options->progress_user};
     bool linked;
-    if (options->from != NULL && options->from->adapter_path != NULL) {
-        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "%s has an adapter already, and only one can be applied",
-                           options->from->name);
+    if (n_before + number >= HYPURA_MAX_ADAPTERS) {
+        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "more than %d adapters cannot be applied to a model",
+                           HYPURA_MAX_ADAPTERS);
     }
     staged_name(1, n_files, name, sizeof name);
-    if (!blob_path(models, options->adapter, from)) {
+    if (!blob_path(models, options->adapters[number], from)) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "a digest is not sha256: and 64 hexadecimal digits");
     }
     if (access(from, R_OK) != 0) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "no file was sent as %.80s", options->adapter);
+        return hypura_fail(error, HYPURA_ERR_USAGE, "no file was sent as %.80s", options->adapters[number]);
     }
     if (!hypura_store_path(model, "%s%s", staging->path, name)) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "the path of the models folder is too long");
@@ -367,7 +376,8 @@ static hypura_status stage_adapter(const hypura_models *models, const hypura_sta
         status = hypura_adapter_check_file(from, map, error);
     }
     hypura_map_close(map);
-    return status == HYPURA_OK ? stage_file(staging, from, "/model.adapter.gguf", &copy, &linked, error) : status;
+    staged_adapter(n_before + number, name, sizeof name);
+    return status == HYPURA_OK ? stage_file(staging, from, name, &copy, &linked, error) : status;
 }
 
 /* What was sent has its name now, and is not kept twice. */
@@ -379,8 +389,10 @@ static void forget_blobs(const hypura_models *models, const hypura_models_create
             (void)remove(path);
         }
     }
-    if (options->adapter != NULL && blob_path(models, options->adapter, path)) {
-        (void)remove(path);
+    for (int i = 0; i < options->n_adapters; i++) {
+        if (blob_path(models, options->adapters[i], path)) {
+            (void)remove(path);
+        }
     }
 }
 
@@ -396,7 +408,7 @@ static hypura_status create(hypura_models *models, const hypura_models_create_op
     }
     if (options->from != NULL) {
         copying copy = {.progress = options->progress, .user = options->progress_user, .total = options->from->bytes};
-        status = stage_shared(&staging, options->from, options->settings, options->adapter != NULL ? &copy : NULL, error);
+        status = stage_shared(&staging, options->from, options->settings, options->n_adapters > 0 ? &copy : NULL, error);
     } else if (options->path == NULL && options->n_blobs == 0) {
         status = hypura_fail(error, HYPURA_ERR_USAGE, "a model is made from another one, a path or files sent before");
     } else {
@@ -406,8 +418,8 @@ static hypura_status create(hypura_models *models, const hypura_models_create_op
             status = stage_json(&staging, NULL, merge_settings(NULL, options->settings), error);
         }
     }
-    if (status == HYPURA_OK && options->adapter != NULL) {
-        status = stage_adapter(models, &staging, options, error);
+    for (int i = 0; i < options->n_adapters && status == HYPURA_OK; i++) {
+        status = stage_adapter(models, &staging, options, i, error);
     }
     status = status == HYPURA_OK ? hypura_staging_install(models, &staging, name, error) : status;
     if (status == HYPURA_OK) {

@@ -301,3 +301,12 @@ hypura_status hypura_store_write_json(const char *path, const json_t *object, hy
     }
     return HYPURA_OK;
 }
+
+void hypura_store_adapter_ending(int i, char *ending)
+{
+    if (i == 0) {
+        (void)snprintf(ending, HYPURA_ADAPTER_ENDING_BYTES, ".adapter.gguf");
+    } else {
+        (void)snprintf(ending, HYPURA_ADAPTER_ENDING_BYTES, ".adapter-%d.gguf", i + 1);
+    }
+}

@@ -40,8 +40,7 @@ typedef struct hypura_entry {
     const char  *below;    /* FOLDER: path of the (first) file below the folder */
     const char  *alias_of; /* ALIAS: normal form of the name that it stands for */
     const char  *problem;  /* why it cannot be used; NULL: it can */
-    hypura_os_identity adapter; /* of the file at is.adapter_path */
-    bool         several_adapters;
+    hypura_os_identity adapters[HYPURA_MAX_ADAPTERS]; /* of the files at is.adapter_paths */
 } hypura_entry;
 
 /* Entries while they are gathered, and as they are handed out. */
@@ -95,8 +94,8 @@ hypura_status hypura_entry_fill(hypura_models *models, hypura_entry *entry, cons
 const hypura_card *hypura_store_card(hypura_models *models, const char *path, hypura_os_identity *identity);
 /* The same with what else is known of it. */
 hypura_known_card *hypura_store_known(hypura_models *models, const char *path, hypura_os_identity *identity);
-/* The adapter that goes with it: path, size and identity, which the digest has too; or, where the file is none, problem.
- * Locked. */
+/* A further adapter that goes with it: path, size and identity, which the digest has too; or, where the file is none, or
+ * there are too many, problem. Locked. */
 hypura_status hypura_entry_add_adapter(hypura_models *models, hypura_entry *entry, const char *path, hypura_error *error);
 /* Sets digest from name, sizes, times, adapter and settings. */
 void hypura_entry_identify(hypura_entry *entry);
@@ -166,10 +165,14 @@ hypura_status hypura_store_transfer(const char *from, const char *to, hypura_pro
 /* Writes the object to a file that is not there, on the drive when it returns. */
 hypura_status hypura_store_write_json(const char *path, const json_t *object, hypura_error *error);
 
+/* How the file of an adapter ends, from 0: ".adapter.gguf", ".adapter-2.gguf". */
+#define HYPURA_ADAPTER_ENDING_BYTES 32
+void hypura_store_adapter_ending(int i, char *ending);
+
 /* ---- store_staging.c ---- */
 
 /* A folder of its own in which the files of one model get ready: "model.gguf" or
- * "model-00001-of-00003.gguf" ..., "model.mmproj.gguf", "model.adapter.gguf", "model.json". */
+ * "model-00001-of-00003.gguf" ..., "model.mmproj.gguf", "model.adapter.gguf" ..., "model.json". */
 typedef struct hypura_staging {
     char path[HYPURA_STORE_PATH_BYTES];
     int  fd; /* holds the lock that says that it is in use */

@@ -88,7 +88,7 @@ static hypura_status find_beside(const scan *s, hypura_entry *entry, const json_
     return HYPURA_OK;
 }
 
-static hypura_status find_adapter(const scan *s, hypura_entry *entry, const json_t *layers, hypura_error *error)
+static hypura_status find_adapters(const scan *s, hypura_entry *entry, const json_t *layers, hypura_error *error)
 {
     size_t i;
     json_t *layer;
@@ -99,10 +99,9 @@ static hypura_status find_adapter(const scan *s, hypura_entry *entry, const json
         if (status != HYPURA_OK || strcmp(hypura_layer_kind(layer), "adapter") != 0) {
             continue;
         }
-        entry->several_adapters = entry->is.adapter_path != NULL;
         if (!find_blob(s, layer, path)) {
             entry->problem = "its adapter is not in Ollama's store: pull it again";
-        } else if (!entry->several_adapters) {
+        } else {
             status = hypura_entry_add_adapter(s->models, entry, path, error);
         }
     }
@@ -136,7 +135,7 @@ static hypura_status add_model(scan *s, const char *name, const char *manifest_p
         status = find_beside(s, entry, layers, "projector", &entry->is.projector_path, error);
     }
     if (status == HYPURA_OK) {
-        status = find_adapter(s, entry, layers, error);
+        status = find_adapters(s, entry, layers, error);
     }
     read_settings(s, entry, layers);
     hypura_os_identity identity;

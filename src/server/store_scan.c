@@ -17,7 +17,6 @@
 #include <strings.h>
 
 static const char gguf_ending[] = ".gguf";
-static const char adapter_ending[] = ".adapter";
 
 static bool ends_with(const char *text, const char *ending)
 {
@@ -116,15 +115,21 @@ static hypura_status match_projector(hypura_models *models, hypura_entry *entry,
 
 /* ---- entries --------------------------------------------------------------- */
 
-static hypura_status match_adapter(hypura_models *models, hypura_entry *entry, hypura_error *error)
+static hypura_status match_adapters(hypura_models *models, hypura_entry *entry, hypura_error *error)
 {
     char link[HYPURA_STORE_PATH_BYTES];
     char path[HYPURA_STORE_PATH_BYTES];
-    if (!hypura_store_path(link, "%s/%s%s%s", models->folder, entry->stem, adapter_ending, gguf_ending) ||
-        !hypura_store_is_within(models->folder, link, path)) {
-        return HYPURA_OK;
+    char ending[HYPURA_ADAPTER_ENDING_BYTES];
+    hypura_status status = HYPURA_OK;
+    for (int i = 0; i <= HYPURA_MAX_ADAPTERS && status == HYPURA_OK; i++) {
+        hypura_store_adapter_ending(i, ending);
+        if (!hypura_store_path(link, "%s/%s%s", models->folder, entry->stem, ending) ||
+            !hypura_store_is_within(models->folder, link, path)) {
+            break;
+        }
+        status = hypura_entry_add_adapter(models, entry, path, error);
     }
-    return hypura_entry_add_adapter(models, entry, path, error);
+    return status;
 }
 
 /* Settings of STEM.json, if there is one. */
@@ -183,7 +188,7 @@ static hypura_status add_model(hypura_models *models, hypura_entries *entries, c
         int64_t embedding_length = card != NULL ? card->embedding_length : 0;
         status = match_projector(models, entry, projectors, below, embedding_length, error);
     }
-    status = status == HYPURA_OK ? match_adapter(models, entry, error) : status;
+    status = status == HYPURA_OK ? match_adapters(models, entry, error) : status;
     hypura_entry_identify(entry);
     return status;
 }

@@ -151,7 +151,11 @@ hypura_status hypura_store_unlink(hypura_models *models, const hypura_entry *ent
             status = unlink_below(models, entry->stem, ending, error);
         }
         status = status == HYPURA_OK ? unlink_below(models, entry->stem, ".mmproj.gguf", error) : status;
-        status = status == HYPURA_OK ? unlink_below(models, entry->stem, ".adapter.gguf", error) : status;
+        for (int i = 0; i < HYPURA_MAX_ADAPTERS && status == HYPURA_OK; i++) {
+            char ending[HYPURA_ADAPTER_ENDING_BYTES];
+            hypura_store_adapter_ending(i, ending);
+            status = unlink_below(models, entry->stem, ending, error);
+        }
     }
     status = status == HYPURA_OK ? unlink_below(models, entry->stem, ".json", error) : status;
     if (status == HYPURA_OK) {

@@ -97,8 +97,7 @@ bool target_open(http_exchange *exchange, const hypura_model_entry *entry, const
     *opened = (server_target){.entry = entry,
                               .keep_alive_s = (double)NAN,
                               .wish = {.entry = entry, .settings = *settings}};
-    if (hypura_model_entry_check(entry, &error) == HYPURA_OK &&
-        fleet_acquire(http_server(exchange)->fleet, &opened->wish, target_client_gone, exchange, &opened->lease,
+    if (fleet_acquire(http_server(exchange)->fleet, &opened->wish, target_client_gone, exchange, &opened->lease,
                       &error) == HYPURA_OK) {
         return true;
     }
@@ -133,13 +132,13 @@ static bool renew(http_exchange *exchange, server_target *target, hypura_error *
     if (!engine_ends_within(target->lease.engine, DEATH_US)) {
         return false;
     }
-    const float scale = adapter_scale_get(engine_adapter_scale(target->lease.engine));
+    const adapter_scales scales = adapter_scale_get(engine_adapter_scale(target->lease.engine));
     fleet_release(fleet, &target->lease, target->keep_alive_s);
     if (fleet_acquire(fleet, &target->wish, target_client_gone, exchange, &target->lease, error) != HYPURA_OK) {
         return false;
     }
-    if (scale != 1.0f) { /* what was said to the one before */
-        adapter_scale_set(engine_adapter_scale(target->lease.engine), scale);
+    if (!adapter_scales_are_whole(&scales)) { /* what was said to the one before */
+        adapter_scale_set(engine_adapter_scale(target->lease.engine), &scales);
     }
     return true;
 }

@@ -87,9 +87,11 @@ static bool take(int option, const char *value, hypura_worker_arguments *to)
         to->model.projector = value;
         return true;
     case OPTION_ADAPTER:
-        to->adapter = (hypura_adapter){.path = value, .scale = 1.0f};
-        to->model.adapters = &to->adapter;
-        to->model.n_adapters = 1;
+        if (to->model.n_adapters == HYPURA_MAX_ADAPTERS) {
+            return false;
+        }
+        to->adapters[to->model.n_adapters++] = (hypura_adapter){.path = value, .scale = 1.0f};
+        to->model.adapters = to->adapters;
         return true;
     case OPTION_TYPE_K:
         to->model.kv_cache.type_k = value;
@@ -276,25 +278,38 @@ static void add_number(hypura_worker_words *words, const char *option, uint64_t 
     hypura_worker_add_copy(words, option, text);
 }
 
-/* Where llama.cpp takes several, parted by commas. */
-static void add_path(hypura_worker_words *words, const char *option, const char *path)
+/* As llama.cpp takes several, parted by commas. */
+static char *add_quoted(char *to, const char *end, const char *path)
 {
-    char *to = words->quoted;
-    const char *end = words->quoted + sizeof(words->quoted) - 4;
-    if (!strpbrk(path, ",\"")) {
-        hypura_worker_add_text(words, option, path);
-        return;
+    const bool quoted = strpbrk(path, ",\"") != NULL;
+    if (quoted && to < end) {
+        *to++ = '"';
     }
-    *to++ = '"';
     for (; *path != '\0' && to < end; path++) {
         *to++ = *path;
         if (*path == '"') {
             *to++ = '"';
         }
     }
-    *to++ = '"';
+    if (quoted) {
+        *to++ = '"';
+    }
+    return to;
+}
+
+/* Of an option that is given twice the last one counts. */
+static void add_adapters(hypura_worker_words *words, const hypura_worker_arguments *arguments)
+{
+    char *to = words->adapters;
+    const char *end = words->adapters + sizeof(words->adapters) - 4;
+    for (int i = 0; i < arguments->model.n_adapters; i++) {
+        if (i > 0 && to < end) {
+            *to++ = ',';
+        }
+        to = add_quoted(to, end, arguments->adapters[i].path);
+    }
     *to = '\0';
-    hypura_worker_add_text(words, option, words->quoted);
+    hypura_worker_add_text(words, "--lora", words->adapters);
 }
 
 static void add_speculation(void *user, const char *option, const char *value)
@@ -356,8 +371,8 @@ void hypura_worker_server_words(const hypura_worker_arguments *arguments, const 
             add(words, "--no-mmproj-offload");
         }
     }
-    if (arguments->adapter.path) {
-        add_path(words, "--lora", arguments->adapter.path);
+    if (arguments->model.n_adapters > 0) {
+        add_adapters(words, arguments);
     }
     if (arguments->template) {
         hypura_worker_add_text(words, "--chat-template-file", arguments->template);

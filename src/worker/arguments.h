@@ -13,7 +13,7 @@ typedef struct hypura_worker_arguments {
     const char *live;         /* see live.h */
     const char *slots_folder; /* states of conversations go there; NULL: none are kept */
     const char *projector;    /* of images, a GGUF; NULL: none */
-    hypura_adapter adapter;   /* LoRA, which model points to; path NULL: none */
+    hypura_adapter adapters[HYPURA_MAX_ADAPTERS]; /* LoRA, which model points to */
     const char *template;     /* a file, in Jinja, in place of the model's own; NULL: that one */
     const char *defaults;     /* JSON, see defaults.h; NULL: none */
     uint32_t n_sequences;     /* conversations computed together at most */
@@ -39,7 +39,7 @@ typedef struct hypura_worker_words {
     char *words[HYPURA_WORKER_MAX_WORDS + 1]; /* ends with NULL */
     char text[24 * HYPURA_WORKER_MAX_WORDS];  /* of the numbers */
     size_t text_bytes;
-    char quoted[2 * 4096 + 8]; /* a path, where it has to be */
+    char adapters[HYPURA_MAX_ADAPTERS * (2 * 4096 + 8)]; /* paths by comma, quoted where they have to be */
 } hypura_worker_words;
 
 /* The server's command line. Its context is what was prepared; what it can spend beside the model is reserve_bytes. */

@@ -315,7 +315,8 @@ hypura_status hypura_local_find(const hypura_local_options *options, const char 
     }
     if (strcmp(name, "mario") == 0) {
         files->projector = strdup("mario.mmproj.gguf");
-        files->adapter = strdup("mario.adapter.gguf");
+        files->adapters[0] = strdup("mario.adapter.gguf");
+        files->adapters[1] = strdup("mario.adapter-2.gguf");
     }
     return HYPURA_OK;
 }
@@ -324,7 +325,8 @@ void hypura_local_files_clear(hypura_local_files *files)
 {
     free(files->path);
     free(files->projector);
-    free(files->adapter);
+    free(files->adapters[0]);
+    free(files->adapters[1]);
     free(files->settings);
     *files = (hypura_local_files){.path = NULL};
 }

@@ -108,9 +108,10 @@ static void the_adapter_of_a_name_is_applied(void **state)
     EXPECT(0, "[1] what\n", "adapter    mario.adapter.gguf, scale 1", "run", "mario", "what");
     process run = RUN("run", "mario", "what", "--lora", "a.gguf:0.5");
     const char *own = strstr(run.error, "adapter    mario.adapter.gguf, scale 1");
+    const char *second = strstr(run.error, "adapter    mario.adapter-2.gguf, scale 1");
     const char *given = strstr(run.error, "adapter    a.gguf, scale 0.5");
     driver_expect(&run, 0, "[1] what\n", NULL);
-    assert_true(own && given && own < given);
+    assert_true(own && second && given && own < second && second < given);
     driver_clear(&run);
     EXPECT(2, NULL, "9: 8 at most", "run", "mario", "what", "--lora", "a,b,c,d,e,f,g,h");
     EXPECT(0, "architecture", NULL, "inspect", "mario"); /* the file alone */

@@ -3,7 +3,6 @@
 
 #include "base/clock.h"
 
-#include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -49,10 +48,15 @@ static const char *say(adapter_scale *scale, const char *at, const char *body)
     return text;
 }
 
+static void set(adapter_scale *scale, float value)
+{
+    adapter_scale_set(scale, &(adapter_scales){.n = 1, .of = {value}});
+}
+
 static void requests_go_as_they_are_until_another_scale_is_used(void **state)
 {
     (void)state;
-    adapter_scale *scale = adapter_scale_open();
+    adapter_scale *scale = adapter_scale_open(1);
     assert_string_equal(say(scale, path, "{\"a\":1}"), "");
     assert_string_equal(say(scale, path, "{\"lora\":[{\"id\":0,\"scale\":1}]}"), "");
     assert_string_equal(say(scale, path, "{\"lora\":[]}"), "");
@@ -73,13 +77,13 @@ static void requests_go_as_they_are_until_another_scale_is_used(void **state)
 static void a_scale_of_all_is_that_of_those_that_do_not_say(void **state)
 {
     (void)state;
-    adapter_scale *scale = adapter_scale_open();
-    adapter_scale_set(scale, 1.0f);
+    adapter_scale *scale = adapter_scale_open(1);
+    set(scale, 1.0f);
     assert_string_equal(say(scale, path, "{}"), "");
-    adapter_scale_set(scale, 0.25f);
-    assert_true(adapter_scale_get(scale) == 0.25f);
+    set(scale, 0.25f);
+    assert_true(adapter_scale_get(scale).of[0] == 0.25f);
     assert_string_equal(say(scale, path, "{}"), "{\"cache_prompt\":false,\"lora\":[{\"id\":0,\"scale\":0.25}]}");
-    adapter_scale_set(scale, 1.0f);
+    set(scale, 1.0f);
     assert_string_equal(say(scale, path, "{}"), "{\"cache_prompt\":false,\"lora\":[{\"id\":0,\"scale\":1.0}]}");
     adapter_scale_close(scale);
 }
@@ -95,12 +99,32 @@ static void lists_are_read_as_llama_cpp_does(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         json_t *list = json_loads(rows[i].text, 0, NULL);
         assert_non_null(list);
-        assert_true(adapter_scale_of(list) == rows[i].scale);
+        adapter_scales scales;
+        assert_true(adapter_scale_of(list, 1, &scales) && scales.n == 1 && scales.of[0] == rows[i].scale);
         json_decref(list);
     }
     json_t *none = json_array();
-    assert_true(isnan(adapter_scale_of(none)) && isnan(adapter_scale_of(NULL)));
+    adapter_scales scales;
+    assert_false(adapter_scale_of(none, 1, &scales) || adapter_scale_of(NULL, 1, &scales));
     json_decref(none);
+}
+
+/* Each has one of its own; one that is not named does not apply. */
+static void several_adapters_have_scales_of_their_own(void **state)
+{
+    (void)state;
+    adapter_scale *scale = adapter_scale_open(3);
+    assert_string_equal(say(scale, path, "{\"lora\":[{\"id\":2,\"scale\":1},{\"id\":0,\"scale\":1},{\"id\":1,\"scale\":1}]}"), "");
+    assert_string_equal(say(scale, path, "{}"), "");
+    assert_string_equal(say(scale, path, "{\"lora\":[{\"id\":0,\"scale\":1}]}"),
+                        "{\"cache_prompt\":false,\"lora\":[{\"id\":0,\"scale\":1}]}");
+    const adapter_scales scales = {.n = 3, .of = {1.0f, 0.0f, 0.5f}};
+    adapter_scale_set(scale, &scales);
+    assert_string_equal(say(scale, path, "{}"), "{\"cache_prompt\":false,\"lora\":[{\"id\":0,\"scale\":1.0},{\"id\":1,\"scale\":0.0},"
+                                                "{\"id\":2,\"scale\":0.5}]}");
+    const adapter_scales whole = adapter_scales_whole(3);
+    assert_true(adapter_scales_are_whole(&whole) && !adapter_scales_are_whole(&scales));
+    adapter_scale_close(scale);
 }
 
 typedef struct other {
@@ -111,7 +135,7 @@ typedef struct other {
 static void *use_another(void *user)
 {
     other *o = user;
-    adapter_scale_set(o->scale, 0.5f);
+    set(o->scale, 0.5f);
     atomic_store(&o->done, 1);
     return NULL;
 }
@@ -120,7 +144,7 @@ static void *use_another(void *user)
 static void the_first_other_scale_waits(void **state)
 {
     (void)state;
-    other o = {.scale = adapter_scale_open()};
+    other o = {.scale = adapter_scale_open(1)};
     pthread_t thread;
     assert_string_equal(begin(o.scale, path, "{}"), "");
     assert_int_equal(pthread_create(&thread, NULL, use_another, &o), 0);
@@ -138,7 +162,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(requests_go_as_they_are_until_another_scale_is_used),
         cmocka_unit_test(a_scale_of_all_is_that_of_those_that_do_not_say),
-        cmocka_unit_test(lists_are_read_as_llama_cpp_does),
+        cmocka_unit_test(lists_are_read_as_llama_cpp_does), cmocka_unit_test(several_adapters_have_scales_of_their_own),
         cmocka_unit_test(the_first_other_scale_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -104,6 +104,7 @@ static void hostile_names_are_refused(void **state)
                                ":tag",
                                "localhost:5000/user/model",
                                "mario.adapter",
+                               "mario.adapter-2",
                                "mario.mmproj.gguf",
                                "a/mario:q4.Adapter",
                                word,

@@ -381,6 +381,15 @@ static void a_registry_has_models_with_adapters(void **state)
     check_pull("tuned:7b", NULL);
     const hypura_model_entry *entry = fixture_find(models, "tuned:7b");
     assert_string_equal(entry->adapter_path, fixture_path("models/tuned@7b.adapter.gguf"));
+    assert_int_equal(entry->n_adapters, 1);
+    hypura_model_entry_release(entry);
+    /* Several, though each be listed twice. */
+    fixture_write_gguf("hub/library/tuned/7b.adapter2", &(fixture_gguf){.arch = "qwen2", .name = "second", .adapter = true});
+    fixture_write_text("hub/library/tuned/faults.json", "{\"twice\": true}");
+    check_pull("tuned:7b", NULL);
+    entry = fixture_find(models, "tuned:7b");
+    assert_int_equal(entry->n_adapters, 2);
+    assert_string_equal(entry->adapter_paths[1], fixture_path("models/tuned@7b.adapter-2.gguf"));
     hypura_model_entry_release(entry);
 }
 

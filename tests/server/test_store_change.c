@@ -409,20 +409,20 @@ static void a_model_is_made_with_an_adapter(void **state)
     check_ok(send_blob(models, fixture_path("a.gguf"), fits, &error), &error);
     check_ok(send_blob(models, fixture_path("b.gguf"), other, &error), &error);
     const hypura_model_entry *base = fixture_find(models, "base");
-    hypura_models_create_options create = {.name = "tuned", .from = base, .adapter = other};
+    hypura_models_create_options create = {.name = "tuned", .from = base, .adapters = &(const char *){other}, .n_adapters = 1};
     assert_int_equal(hypura_models_create(models, &create, &error), HYPURA_ERR_UNSUPPORTED);
     assert_non_null(strstr(error.message, "take the model it was made for"));
-    create.adapter = model; /* which was not sent */
+    create.adapters = &(const char *){model}; /* which was not sent */
     assert_int_equal(hypura_models_create(models, &create, &error), HYPURA_ERR_USAGE);
     assert_non_null(strstr(error.message, "no file was sent"));
-    create.adapter = "../x";
+    create.adapters = &(const char *){"../x"};
     assert_int_equal(hypura_models_create(models, &create, &error), HYPURA_ERR_USAGE);
     assert_false(fixture_has(models, "tuned"));
     const char *blob = fits;
     hypura_models_create_options alone = {.name = "alone", .blobs = &blob, .n_blobs = 1};
     assert_int_equal(hypura_models_create(models, &alone, &error), HYPURA_ERR_USAGE);
     assert_non_null(strstr(error.message, "is an adapter"));
-    create.adapter = fits;
+    create.adapters = &(const char *){fits};
     check_ok(hypura_models_create(models, &create, &error), &error);
     assert_false(hypura_models_has_blob(models, fits));
 
@@ -431,9 +431,32 @@ static void a_model_is_made_with_an_adapter(void **state)
     check_ok(hypura_models_copy(models, tuned, "copy", &error), &error);
     const hypura_model_entry *copy = fixture_find(models, "copy");
     assert_string_equal(copy->adapter_path, fixture_path("models/copy.adapter.gguf"));
-    create = (hypura_models_create_options){.name = "again", .from = tuned, .adapter = other};
+    /* Further ones come behind that of the model it is made from, as many as can be applied. */
+    char third[HYPURA_DIGEST_BYTES];
+    fixture_write_gguf("c.gguf", &(fixture_gguf){.name = "c", .adapter = true});
+    digest_of(fixture_path("c.gguf"), third);
+    check_ok(send_blob(models, fixture_path("a.gguf"), fits, &error), &error);
+    check_ok(send_blob(models, fixture_path("c.gguf"), third, &error), &error);
+    const char *many[HYPURA_MAX_ADAPTERS] = {third, fits, third, fits, third, fits, third, fits};
+    create = (hypura_models_create_options){.name = "again", .from = tuned, .adapters = many, .n_adapters = HYPURA_MAX_ADAPTERS};
     assert_int_equal(hypura_models_create(models, &create, &error), HYPURA_ERR_UNSUPPORTED);
-    assert_non_null(strstr(error.message, "has an adapter already"));
+    assert_non_null(strstr(error.message, "more than 8 adapters"));
+    assert_false(fixture_has(models, "again"));
+    create.n_adapters = 2;
+    check_ok(hypura_models_create(models, &create, &error), &error);
+    const hypura_model_entry *again = fixture_find(models, "again");
+    assert_int_equal(again->n_adapters, 3);
+    assert_string_equal(again->adapter_paths[0], fixture_path("models/again.adapter.gguf"));
+    assert_string_equal(again->adapter_paths[1], fixture_path("models/again.adapter-2.gguf"));
+    assert_string_equal(again->adapter_paths[2], fixture_path("models/again.adapter-3.gguf"));
+    char second[HYPURA_DIGEST_BYTES];
+    digest_of(again->adapter_paths[1], second);
+    assert_string_equal(second, third);
+    assert_true(again->adapter_id != tuned->adapter_id && again->bytes > tuned->bytes);
+    assert_string_not_equal(again->digest, tuned->digest);
+    check_ok(hypura_models_remove(models, again, &error), &error);
+    assert_false(fixture_exists("models/again.adapter-2.gguf") || fixture_exists("models/again.adapter-3.gguf"));
+    hypura_model_entry_release(again);
     check_ok(hypura_models_remove(models, tuned, &error), &error);
     assert_false(fixture_exists("models/tuned.adapter.gguf"));
     assert_true(fixture_exists("models/copy.adapter.gguf"));

@@ -124,6 +124,12 @@ static void an_adapter_is_told_the_server(void **state)
         hypura_worker_server_words(&arguments, &prepared, &words);
         assert_string_equal(word_after(&words, "--lora"), paths[i][1]);
     }
+    const char *const several[] = {NEEDED, "--adapter=/a.gguf", "--adapter=/b,c.gguf", "--adapter=/d.gguf", NULL};
+    assert_int_equal(parse(several, &arguments, &error), HYPURA_OK);
+    assert_int_equal(arguments.model.n_adapters, 3);
+    assert_string_equal(arguments.model.adapters[2].path, "/d.gguf");
+    hypura_worker_server_words(&arguments, &prepared, &words);
+    assert_string_equal(word_after(&words, "--lora"), "/a.gguf,\"/b,c.gguf\",/d.gguf"); /* the last of several would count alone */
     const char *const none[] = {NEEDED, NULL};
     assert_int_equal(parse(none, &arguments, &error), HYPURA_OK);
     hypura_worker_server_words(&arguments, &prepared, &words);
