@@ -543,6 +543,7 @@ typedef struct hypura_statistics {
     double   foresight_gain;     /* share of the time of a pass through the layers that it saved when last tried */
     char     io_engine[16];
     bool     direct_io;
+    bool     threads_placed;       /* threads that compute keep to a processor of their own each */
     hypura_reads reads;
     uint64_t io_limit_bytes_per_s; /* of an emulated drive; 0: the drive as it is */
     bool     records;           /* experts are read as records, from the sidecar that hypura_optimize made */

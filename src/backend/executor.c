@@ -102,6 +102,9 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
         if (!pager) {
             pager = weight->pager;
             hypura_pager_enter(pager);
+            const int *processors;
+            const int  n_processors = hypura_pager_processors(pager, &processors);
+            backend_place_team(instance, processors, n_processors);
         }
         int n_nodes = 0;
         status = backend_run_plain(instance, graph, plain, i);

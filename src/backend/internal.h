@@ -4,6 +4,7 @@
  *     device.c    registry, device, which operations are claimed
  *     buffer.c    the buffer type: weights without bytes, ordinary compute buffers
  *     executor.c  one backend instance; walks a graph and hands its parts out
+ *     place.c     a processor for each thread that computes
  *     shadow.c    nodes and graphs that live for one call, taken from fixed memory
  *     chain.c     finds runs of expert products and what lies between them
  *     experts.c   leases the slots of a chain and decides what is computed when
@@ -116,6 +117,9 @@ typedef struct backend_instance {
     struct ggml_threadpool *threadpool;
     int                   threadpool_threads;
     int                   n_threads; /* that compute */
+    uint64_t              placed_us; /* when threads were last told which processors to keep to; 0: never */
+    uint64_t              others_us; /* what others had of these until then */
+    bool                  keeps_places; /* each to its own */
     hypura_alone          alone;
     ggml_abort_callback   abort; /* libllama's, or NULL */
     void                 *abort_user;
@@ -210,6 +214,12 @@ size_t backend_foresee_bytes(const backend_chain *chain);
 bool backend_foresee_batch(backend_instance *instance, const backend_chain *chain, uint32_t *experts);
 /* The same after its leases, for one token. */
 void backend_foresee(backend_instance *instance, const backend_chain *chain, uint32_t *experts);
+
+/* ---- place.c ---------------------------------------------------------------- */
+
+/* Between shadow_begin and the first node: the threads that compute keep to these processors, where there is one for each
+ * of them. n 0: they stay where they are. */
+void backend_place_team(backend_instance *instance, const int *processors, int n);
 
 /* ---- the executor's parts -------------------------------------------------- */
 

@@ -177,6 +177,18 @@ void hypura_os_thread_be_ordinary(void)
 {
 }
 
+int hypura_os_processors(int *processors, int most)
+{
+    (void)processors, (void)most;
+    return 0; /* a thread cannot choose one */
+}
+
+bool hypura_os_thread_keep_to(const int *processors, int n)
+{
+    (void)processors, (void)n;
+    return false;
+}
+
 bool hypura_os_others_us(uint64_t *us)
 {
     host_cpu_load_info_data_t load;

@@ -435,24 +435,55 @@ uint64_t hypura_os_shared_cache_bytes(void)
     return (uint64_t)kib * 1024;
 }
 
-int hypura_os_cpu_count(void)
+int hypura_os_processors(int *processors, int most)
 {
-    bool core_seen[MAX_CPUS] = {false};
-    int cores = 0;
+    int n = 0;
     cpu_set_t *set = CPU_ALLOC(MAX_CPUS);
-    size_t set_bytes = CPU_ALLOC_SIZE(MAX_CPUS);
+    const size_t set_bytes = CPU_ALLOC_SIZE(MAX_CPUS);
     if (set != NULL && sched_getaffinity(0, set_bytes, set) == 0) {
-        for (unsigned cpu = 0; cpu < MAX_CPUS; cpu++) {
-            if (!CPU_ISSET_S(cpu, set_bytes, set)) {
-                continue;
+        for (int cpu = 0; cpu < MAX_CPUS; cpu++) {
+            if (CPU_ISSET_S((unsigned)cpu, set_bytes, set)) {
+                if (n < most) {
+                    processors[n] = cpu;
+                }
+                n++;
             }
-            const int core = first_sibling((int)cpu);
-            cores += !core_seen[core];
-            core_seen[core] = true;
         }
     }
     if (set != NULL) {
         CPU_FREE(set);
+    }
+    return n;
+}
+
+bool hypura_os_thread_keep_to(const int *processors, int n)
+{
+    cpu_set_t *set = CPU_ALLOC(MAX_CPUS);
+    const size_t set_bytes = CPU_ALLOC_SIZE(MAX_CPUS);
+    bool kept = false;
+    if (set != NULL) {
+        CPU_ZERO_S(set_bytes, set);
+        for (int i = 0; i < n; i++) {
+            CPU_SET_S((unsigned)processors[i], set_bytes, set);
+        }
+        kept = sched_setaffinity(0, set_bytes, set) == 0;
+    }
+    if (set != NULL) {
+        CPU_FREE(set);
+    }
+    return kept;
+}
+
+int hypura_os_cpu_count(void)
+{
+    bool core_seen[MAX_CPUS] = {false};
+    int processors[MAX_CPUS];
+    int cores = 0;
+    const int n = hypura_os_processors(processors, MAX_CPUS);
+    for (int i = 0; i < n; i++) {
+        const int core = first_sibling(processors[i]);
+        cores += !core_seen[core];
+        core_seen[core] = true;
     }
     if (cores == 0) {
         long online = sysconf(_SC_NPROCESSORS_ONLN);

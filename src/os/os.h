@@ -136,6 +136,13 @@ bool hypura_os_pipe(int ends[2]);
 /* Physical cores that this process may use: affinity and cgroup quota counted. */
 int hypura_os_cpu_count(void);
 
+/* The processors that the calling thread may run on, in order: how many, of which at most `most` are written. 0: not known. */
+int hypura_os_processors(int *processors, int most);
+
+/* The calling thread runs on those alone from now on, and so do threads that it starts. False: not permitted, or nothing
+ * that a thread can choose. */
+bool hypura_os_thread_keep_to(const int *processors, int n);
+
 /* How long other programs, and other guests of the host, had the processors, as the time that all of them together take
  * for it; since some moment, so only differences mean anything, of tenths of a second or more. False: not known. */
 bool hypura_os_others_us(uint64_t *us);

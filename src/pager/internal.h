@@ -300,6 +300,7 @@ struct hypura_pager {
     bool            gives_way;
     bool            looks;
     int             n_compute;
+    int            *processors; /* of threads that compute; NULL: they may run anywhere */
     bool            patient; /* how those wait for each other changes */
     hypura_look_team team;
     uint64_t        team_at_us; /* when it was last told */

@@ -214,6 +214,27 @@ static hypura_status open_vrams(hypura_pager *pager, const hypura_pager_options 
     return status;
 }
 
+/* Over a GPU little is computed by a team. */
+static bool open_processors(hypura_pager *pager, hypura_error *error)
+{
+    const int n = pager->gpu ? 0 : hypura_os_processors(NULL, 0);
+    if (!hypura_look_needs_places(n, pager->n_compute)) {
+        return true;
+    }
+    pager->processors = malloc((size_t)n * sizeof(*pager->processors));
+    if (!pager->processors || hypura_os_processors(pager->processors, n) != n) {
+        (void)hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the numbers of %d processors", n);
+        return false;
+    }
+    return true;
+}
+
+int hypura_pager_processors(const hypura_pager *pager, const int **processors)
+{
+    *processors = pager->processors;
+    return pager->processors ? pager->n_compute : 0;
+}
+
 hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_pager **out, hypura_error *error)
 {
     hypura_error local = {0};
@@ -258,6 +279,10 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     if (!pager->layers) {
         hypura_pager_close(pager);
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the hits of %d layers", options->map->n_layers);
+    }
+    if (!open_processors(pager, error)) {
+        hypura_pager_close(pager);
+        return error->status;
     }
     if (pager_open_queues(pager, error) || open_io(pager, error) || check_same(pager, pager->io, NULL, error)) {
         hypura_pager_close(pager);
@@ -304,6 +329,7 @@ void hypura_pager_close(hypura_pager *pager)
     pager_close_guess(pager);
     pager_close_queues(pager);
     free(pager->layers);
+    free(pager->processors);
     pthread_cond_destroy(&pager->jobs_changed);
     pthread_cond_destroy(&pager->arrived);
     pthread_cond_destroy(&pager->changed);
@@ -510,6 +536,7 @@ void hypura_pager_statistics(hypura_pager *pager, hypura_statistics *statistics)
     statistics->overhead_s = statistics->overhead_s > known ? statistics->overhead_s - known : 0;
     snprintf(statistics->io_engine, sizeof(statistics->io_engine), "%s", hypura_io_engine_name(pager->io));
     statistics->direct_io = direct && !through;
+    statistics->threads_placed = pager->processors != NULL;
     statistics->records = pager->records != NULL;
     snprintf(statistics->records_note, sizeof(statistics->records_note), "%s", pager->records_note);
     statistics->io_limit_bytes_per_s = pager->io_limit_bytes_per_s;

@@ -27,6 +27,15 @@ typedef struct hypura_look {
  * repack: half as many as compute. */
 bool hypura_look_has_room(int n_cpus, int n_compute, int n_other);
 
+/* Whether each of those that compute is to keep to a processor of its own: where there are as many, and so many that one of
+ * them is often late. With fewer the others have room to go elsewhere. */
+bool hypura_look_needs_places(int n_processors, int n_compute);
+
+#define LOOK_OTHERS_MOST 0.6 /* of the time of all processors */
+
+/* Whether they had better run anywhere: of elapsed_us others had so much of all processors. */
+bool hypura_look_gives_places_up(uint64_t elapsed_us, uint64_t others_us);
+
 /* How threads of a team wait for each other (base/patience.h). As long as the drive rests nobody needs their processors,
  * and they look for long; while much is read they sleep soon. */
 typedef struct hypura_look_team {

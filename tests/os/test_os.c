@@ -338,6 +338,30 @@ static void a_thread_comes_first_and_goes_back(void **state)
 #endif
 }
 
+static void a_thread_keeps_to_processors(void **state)
+{
+    (void)state;
+    enum { MOST = 1024 };
+    static int all[MOST];
+    int one[1] = {-1};
+    const int n = hypura_os_processors(all, MOST);
+#ifdef __linux__
+    assert_in_range(n, 1, MOST);
+    assert_true(hypura_os_cpu_count() <= n);
+    assert_true(hypura_os_thread_keep_to(&all[n - 1], 1));
+    assert_int_equal(hypura_os_processors(one, 1), 1);
+    assert_int_equal(one[0], all[n - 1]);
+    assert_int_equal(sched_getcpu(), all[n - 1]);
+    assert_true(hypura_os_thread_keep_to(all, n));
+    assert_int_equal(hypura_os_processors(one, 1), n);
+    assert_int_equal(one[0], all[0]);
+    assert_false(hypura_os_thread_keep_to(all, 0));
+#else
+    assert_int_equal(n, 0);
+    assert_false(hypura_os_thread_keep_to(one, 1));
+#endif
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -357,6 +381,7 @@ int main(void)
         cmocka_unit_test(processors_are_counted),
         cmocka_unit_test(time_of_others_is_not_ours),
         cmocka_unit_test(a_thread_comes_first_and_goes_back),
+        cmocka_unit_test(a_thread_keeps_to_processors),
         cmocka_unit_test(peak_memory_grows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -30,6 +30,27 @@ static void test_two_processors_have_none(void **state)
     assert_false(hypura_look_has_room(2, 8, 1)); /* as told, more than there are */
 }
 
+static void test_places_are_for_many_that_are_as_many_as_processors(void **state)
+{
+    (void)state;
+    assert_true(hypura_look_needs_places(16, 16));
+    assert_true(hypura_look_needs_places(LOOK_TEAM_LEAST, LOOK_TEAM_LEAST));
+    assert_false(hypura_look_needs_places(LOOK_TEAM_LEAST - 1, LOOK_TEAM_LEAST - 1));
+    assert_false(hypura_look_needs_places(16, 15)); /* there is room */
+    assert_false(hypura_look_needs_places(64, 16)); /* a quota, or two threads to a core */
+    assert_false(hypura_look_needs_places(16, 17));
+    assert_false(hypura_look_needs_places(0, 16)); /* a system that does not tell */
+}
+
+static void test_places_are_given_up_where_others_have_most(void **state)
+{
+    (void)state;
+    assert_false(hypura_look_gives_places_up(1000000, 0));
+    assert_false(hypura_look_gives_places_up(1000000, 400000)); /* another team like this one */
+    assert_true(hypura_look_gives_places_up(1000000, 780000));  /* a program on every processor */
+    assert_false(hypura_look_gives_places_up(0, 0));
+}
+
 static void test_the_last_part_alone_is_looked_for(void **state)
 {
     (void)state;
@@ -105,6 +126,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_half_as_many_must_be_left),
         cmocka_unit_test(test_two_processors_have_none),
+        cmocka_unit_test(test_places_are_for_many_that_are_as_many_as_processors),
+        cmocka_unit_test(test_places_are_given_up_where_others_have_most),
         cmocka_unit_test(test_the_last_part_alone_is_looked_for),
         cmocka_unit_test(test_short_or_unknown_is_looked_for_at_once),
         cmocka_unit_test(test_any_time_is_taken),

@@ -1,0 +1,73 @@
+/*
+ * place.c - a processor for each thread of the team, where it has one for each. No state but the instance's.
+ *
+ * Threads that slept while something was read are given a processor anew as they wake. Where all have one to compute on, the
+ * system now and then puts two on the same, with another one idle, and does not see it before the next time slice: all
+ * others wait for the second of them at a barrier. So each keeps to one of its own (docs/notes/0023). The calling
+ * thread does so while it computes; whoever called libllama lets it go, as threads that it starts would keep there too.
+ *
+ * Once a second it is looked at anew: threads that were started since go to their places, and where others have most of
+ * the time of all processors the team may run anywhere, as there each of them would share with somebody.
+ */
+#include "backend/internal.h"
+
+#include "base/clock.h"
+#include "os/os.h"
+#include "predict/look.h"
+
+#include "ggml-cpu.h"
+
+#include <string.h>
+
+#define AGAIN_US 1000000u
+
+typedef struct places {
+    const int *processors;
+    int n;
+    bool kept;
+} places;
+
+/* Each of the team's threads. */
+static void place(struct ggml_tensor *node, int thread, int n_threads, void *user)
+{
+    const places *all = user;
+    (void)node;
+    if (n_threads == all->n) {
+        (void)hypura_os_thread_keep_to(all->kept ? &all->processors[thread] : all->processors, all->kept ? 1 : all->n);
+    }
+}
+
+/* Whether the processors are left to others, by what these had since it was last looked at. */
+static bool are_others_many(backend_instance *instance, uint64_t now_us)
+{
+    uint64_t others_us = 0;
+    const uint64_t before_us = instance->others_us;
+    const bool known = hypura_os_others_us(&others_us);
+    instance->others_us = others_us;
+    return known && instance->placed_us > 0 && others_us > before_us &&
+           hypura_look_gives_places_up(now_us - instance->placed_us, others_us - before_us);
+}
+
+void backend_place_team(backend_instance *instance, const int *processors, int n)
+{
+    if (n == 0 || instance->n_threads != n || instance->graph.n_nodes > 0) {
+        return;
+    }
+    const uint64_t now_us = hypura_clock_us();
+    if (instance->placed_us > 0 && now_us - instance->placed_us < AGAIN_US) {
+        if (instance->keeps_places) {
+            (void)hypura_os_thread_keep_to(&processors[0], 1);
+        }
+        return;
+    }
+    places all = {processors, n, !are_others_many(instance, now_us)};
+    const struct ggml_custom_op_params params = {.fun = place, .n_tasks = GGML_N_TASKS_MAX, .userdata = &all};
+    struct ggml_tensor *node = shadow_tensor(instance, GGML_TYPE_I32, 1, 1, 1, &all);
+    node->op = GGML_OP_CUSTOM;
+    memcpy(node->op_params, &params, sizeof(params));
+    shadow_add(instance, node);
+    if (shadow_run(instance) == GGML_STATUS_SUCCESS) {
+        instance->placed_us = now_us;
+        instance->keeps_places = all.kept;
+    }
+}
