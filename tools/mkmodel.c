@@ -21,9 +21,9 @@ static const mk_command commands[] = {
     {"lora", "BASE OUT [--rank R] [--seed S] [--type f32|f16] [--embeddings]",
      "a LoRA adapter of random weights for the model BASE", mk_lora},
     {"shape",
-     "NAME OUT [--layers N] [--type T] [--seed S] [--parts N] [--vocab-from GGUF | --no-vocab]\n"
+     "NAME OUT [--layers N] [--type T] [--seed S] [--parts N] [--vocab-from GGUF | --no-vocab | --words]\n"
      "      [--progress]",
-     "random weights in the shape of a real model", mk_shape},
+     "random weights in the shape of a real model; with --words it says words alone, and never ends by itself", mk_shape},
     {"tiny", "DIR", "small models of every kind that tests need", mk_tiny},
     {"list", "", "the names for 'shape'", mk_list},
 };

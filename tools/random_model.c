@@ -345,6 +345,24 @@ static int write_ones(gguf_out *out, int64_t n)
     return rc;
 }
 
+/* Rows of the output that are 0 have a logit of 0, and the largest of many others is above that. */
+static uint64_t silent_bytes(const model *m, const planned *t)
+{
+    return m->options->words && strcmp(t->name, "output.weight") == 0
+               ? (uint64_t)ggml_row_size(t->type, t->ne[0]) * VOCAB_BYTES_TOKENS
+               : 0;
+}
+
+static int write_weights(const model *m, gguf_out *out, const planned *t)
+{
+    const uint64_t n_silent = silent_bytes(m, t);
+    int rc = MK_OK;
+    for (uint64_t i = 0; rc == MK_OK && i < n_silent; i++) {
+        rc = gguf_out_write(out, "", 1);
+    }
+    return rc == MK_OK ? filler_write(m->weights, out, t->type, t->deviation, slice_bytes(t) - n_silent, (uint64_t)t->ne[2]) : rc;
+}
+
 static int write_part(const model *m, uint32_t part)
 {
     uint32_t n_parts = m->options->n_parts > 1 ? m->options->n_parts : 1;
@@ -366,9 +384,7 @@ static int write_part(const model *m, uint32_t part)
             const planned *t = &m->tensors[i];
             rc = gguf_out_begin(&out, t->name);
             if (rc == MK_OK) {
-                rc = t->deviation > 0.0f
-                         ? filler_write(m->weights, &out, t->type, t->deviation, slice_bytes(t), (uint64_t)t->ne[2])
-                         : write_ones(&out, t->ne[0]);
+                rc = t->deviation > 0.0f ? write_weights(m, &out, t) : write_ones(&out, t->ne[0]);
             }
             if (rc == MK_OK) {
                 rc = gguf_out_end(&out);
@@ -412,6 +428,9 @@ int random_model_write(const model_shape *shape, const random_model_options *opt
     }
     if (!m.traits) {
         return mk_fail("shape '%s' is of an unknown architecture '%s'", shape->name, shape->arch);
+    }
+    if (options->words && shape->tied) {
+        return mk_fail("shape '%s' has no output of its own that could leave tokens out", shape->name);
     }
     if (options->n_parts > MAX_PARTS) {
         return mk_fail("%" PRIu32 " parts are more than %d", options->n_parts, MAX_PARTS);

@@ -42,6 +42,7 @@ typedef struct random_model_options {
     uint32_t n_parts;       /* files; 0 and 1: one, else PREFIX-0000N-of-0000M.gguf */
     const char *vocab_from; /* GGUF whose tokenizer to take; NULL: a vocabulary of bytes */
     bool no_vocab;          /* token ids only */
+    bool words;             /* of a vocabulary of bytes: none of these and no end of a text is ever the likeliest token */
     bool quiet;             /* do not tell of types that did not fit */
     bool progress;
 } random_model_options;

@@ -63,6 +63,9 @@ static int take(void *user, int option, const char *text)
     case 'x':
         o->no_vocab = true;
         return MK_OK;
+    case 'w':
+        o->words = true;
+        return MK_OK;
     default:
         o->progress = true;
         return MK_OK;
@@ -75,12 +78,13 @@ static int parse(int argc, char **argv, random_model_options *o, const char *fou
         {"layers", required_argument, NULL, 'l'},     {"type", required_argument, NULL, 't'},
         {"seed", required_argument, NULL, 's'},       {"parts", required_argument, NULL, 'n'},
         {"vocab-from", required_argument, NULL, 'v'}, {"no-vocab", no_argument, NULL, 'x'},
-        {"progress", no_argument, NULL, 'p'},         {NULL, 0, NULL, 0},
+        {"words", no_argument, NULL, 'w'},            {"progress", no_argument, NULL, 'p'},
+        {NULL, 0, NULL, 0},
     };
     const mk_words words = {.options = options, .take = take, .user = o, .names = {"NAME", "OUT"}};
     const int rc = mk_parse_words(&words, argc, argv, found);
-    return rc == MK_OK && o->vocab_from && o->no_vocab
-               ? mk_usage_error("shape: --vocab-from and --no-vocab exclude each other")
+    return rc == MK_OK && (o->vocab_from != NULL) + o->no_vocab + o->words > 1
+               ? mk_usage_error("shape: --vocab-from, --no-vocab and --words exclude each other")
                : rc;
 }
 

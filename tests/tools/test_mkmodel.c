@@ -52,6 +52,7 @@ static void test_wrong_usage(void **state)
         {"shape", "llama-tiny", "a", "--layers", "0"},
         {"shape", "llama-tiny", "a", "--type", "iq1_s"},
         {"shape", "llama-tiny", "a", "--no-vocab", "--vocab-from", "b"},
+        {"shape", "llama-tiny", "a", "--no-vocab", "--words"},
         {"tiny"},
         {"tiny", "a", "b"},
         {"list", "a"},

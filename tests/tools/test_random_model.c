@@ -10,9 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
+#include "../../tools/vocab.h"
 #include "logits.h"
 #include "run.h"
 
@@ -202,6 +204,31 @@ static void test_vocabulary_of_another_model(void **state)
     check_logits("a.gguf");
 }
 
+/* Whatever came before: no byte, and not the end. */
+static void test_words_are_all_that_is_said(void **state)
+{
+    (void)state;
+    static const char *const shapes[] = {"llama-tiny", "qwen3-tiny"};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+        int n_vocab = 0;
+        int n_steps = 0;
+        assert_int_equal(MKMODEL_RUN("shape", shapes[s], "a.gguf", "--words"), 0);
+        float *logits = model_logits("a.gguf", &n_vocab, &n_steps);
+        assert_non_null(logits);
+        for (int step = 0; step < n_steps; step++) {
+            const float *of = logits + (size_t)step * (size_t)n_vocab;
+            float most = 0.0f;
+            for (int i = 0; i < n_vocab; i++) {
+                assert_true(i < VOCAB_BYTES_TOKENS ? of[i] == 0.0f : of[i] != 0.0f);
+                most = of[i] > most ? of[i] : most;
+            }
+            assert_true(most > 0.5f);
+        }
+        free(logits);
+        assert_int_equal(unlink("a.gguf"), 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -212,6 +239,7 @@ int main(void)
         cmocka_unit_test(test_parts_are_one_model),
         cmocka_unit_test(test_rows_that_do_not_fit_get_another_type),
         cmocka_unit_test(test_vocabulary_of_another_model),
+        cmocka_unit_test(test_words_are_all_that_is_said),
     };
     return cmocka_run_group_tests(tests, enter_folder, leave_folder);
 }
