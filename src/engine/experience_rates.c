@@ -17,11 +17,13 @@
  * now still is a moment later. */
 enum { MAX_STORED_RATES = 256, MOST_DISTURBED = 3, AGAIN_S = 600 };
 
-/* How long a measurement waits for a moment without other work; and when it has come to so much together that
- * it goes without saying that there is none. */
+/* How long a measurement waits for a moment without other work; and when those of this process have waited so long in vain
+ * that it goes without saying that there is none: a model has dozens of products, and who starts it waits for them all. */
 #define PATIENCE_US       1000000u
-#define SHORT_PATIENCE_US 100000u
-#define LONG_US           3000000u
+#define SHORT_PATIENCE_US 30000u
+#define LONG_US           2000000u
+
+static _Atomic uint64_t waited_in_vain_us;
 
 /* Of a prompt's product, tokens and rows of the weight; more of them change little. */
 #define MOST_PROMPT_TOKENS 256
@@ -82,7 +84,6 @@ static int find_types(const hypura_map *map, const hypura_survey *survey, bool r
 typedef struct known {
     json_t *root;
     json_t *measured;
-    uint64_t begin_us; /* when this did */
 } known;
 
 /* What entries are told apart by. */
@@ -94,7 +95,6 @@ static bool open_known(const char *cache_dir, known *k)
 {
     k->root = experience_load(cache_dir);
     k->measured = json_array();
-    k->begin_us = hypura_clock_us();
     return k->root && k->measured;
 }
 
@@ -111,9 +111,14 @@ static json_t *rate_key(const hypura_product_shape *shape, int n_threads)
                      "repack", (int)shape->repack);
 }
 
-static uint64_t patience_us(const known *k)
+static uint64_t patience_us(void)
 {
-    return hypura_clock_us() - k->begin_us < LONG_US ? PATIENCE_US : SHORT_PATIENCE_US;
+    return waited_in_vain_us < LONG_US ? PATIENCE_US : SHORT_PATIENCE_US;
+}
+
+static void note_waited(bool in_vain, uint64_t begin_us)
+{
+    waited_in_vain_us += in_vain ? hypura_clock_us() - begin_us : 0;
 }
 
 static double count_disturbed(const json_t *entry)
@@ -196,13 +201,16 @@ static void store_measured(const known *k, const char *cache_dir, experience_cha
 
 /* ---- products --------------------------------------------------------------------- */
 
-static hypura_status probe(const known *k, const hypura_model_options *options, const hypura_product_shape *shape,
-                           int n_threads, double *bytes_per_s, bool *disturbed, hypura_error *error)
+static hypura_status probe(const hypura_model_options *options, const hypura_product_shape *shape, int n_threads,
+                           double *bytes_per_s, bool *disturbed, hypura_error *error)
 {
     if (options->progress && !options->progress(options->progress_user, "measuring the processor", 0, 0)) {
         return hypura_fail(error, HYPURA_ERR_CANCELLED, "measuring the processor was stopped");
     }
-    return hypura_probe_products(shape, n_threads, patience_us(k), bytes_per_s, disturbed, error);
+    const uint64_t begin_us = hypura_clock_us();
+    const hypura_status status = hypura_probe_products(shape, n_threads, patience_us(), bytes_per_s, disturbed, error);
+    note_waited(*disturbed, begin_us);
+    return status;
 }
 
 /* *is_new: it was measured now. */
@@ -219,7 +227,7 @@ static hypura_status find_rate(known *k, const hypura_model_options *options, co
     *bytes_per_s = stored;
     *is_new = measure && (stored <= 0.0 || !is_settled(entry));
     if (*is_new) {
-        status = probe(k, options, shape, n_threads, &now, &disturbed, error);
+        status = probe(options, shape, n_threads, &now, &disturbed, error);
     }
     if (*is_new && status == HYPURA_OK) {
         *bytes_per_s = fmax(stored, now);
@@ -262,7 +270,7 @@ static hypura_status look_again(known *k, const hypura_model_options *options, c
     bool disturbed = false;
     json_t *key = rate_key(shape, n_threads);
     json_t *entry = experience_find(k->measured, key, RATE_KEYS);
-    const hypura_status status = probe(k, options, shape, n_threads, &again, &disturbed, error);
+    const hypura_status status = probe(options, shape, n_threads, &again, &disturbed, error);
     if (status == HYPURA_OK) {
         *bytes_per_s = fmax(*bytes_per_s, again);
     }
@@ -325,7 +333,9 @@ hypura_status hypura_experience_others(const char *cache_dir, const hypura_map *
     double now = 0.0;
     bool disturbed = false;
     if (status == HYPURA_OK && others && (stored <= 0.0 || !is_settled(entry))) {
-        status = hypura_probe_nodes(others, n_threads, patience_us(&k), &now, &disturbed, error);
+        const uint64_t begin_us = hypura_clock_us();
+        status = hypura_probe_nodes(others, n_threads, patience_us(), &now, &disturbed, error);
+        note_waited(disturbed, begin_us);
     }
     rates->others_s = now <= 0.0 || (stored > 0.0 && stored < now) ? stored : now;
     if (status == HYPURA_OK && now > 0.0) {
