@@ -178,6 +178,15 @@ static bool on_progress(void *user, const char *what, uint64_t done, uint64_t to
     return true;
 }
 
+/* Before anybody is answered: who asks then what it takes is not told that it is being loaded. */
+static void on_loaded(void *user)
+{
+    hypura_control *control = user;
+    pthread_mutex_lock(&control->lock);
+    tell(control);
+    pthread_mutex_unlock(&control->lock);
+}
+
 static void describe(const hypura_worker_model *model, hypura_live_record *record)
 {
     const hypura_plan *plan = model->prepared.plan;
@@ -205,6 +214,7 @@ hypura_status hypura_control_open(hypura_worker_model *model, hypura_live *live,
     describe(model, &control->record);
     model->progress = on_progress;
     model->progress_user = control;
+    model->on_loaded = on_loaded;
     pthread_mutex_init(&control->lock, NULL);
     hypura_cond_init(&control->wake);
     pthread_t hearer;

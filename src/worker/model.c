@@ -179,6 +179,9 @@ static struct llama_model *load_offered(hypura_worker_model *model)
     }
     hypura_load_unlock();
     atomic_store(&model->loaded, status == HYPURA_OK);
+    if (model->on_loaded) {
+        model->on_loaded(model->progress_user);
+    }
     return status == HYPURA_OK ? llama : NULL;
 }
 

@@ -29,6 +29,7 @@ typedef struct hypura_worker_model {
     hypura_error error;          /* why loading failed; for the thread that runs the server */
     hypura_progress_fn progress; /* of loading; by the thread that loads */
     void *progress_user;
+    void (*on_loaded)(void *progress_user); /* the same thread, when it is; NULL: nobody wants to know */
 } hypura_worker_model;
 
 /* Plans. An estimate chooses how many of the conversations asked for are computed together: their caches take no more than

@@ -68,13 +68,18 @@ static void *compute(void *argument)
     return NULL;
 }
 
-static uint32_t n_commands(const hypura_live *live)
+static hypura_live_record told(const hypura_live *live)
 {
     hypura_live_record record = {0};
     while (!hypura_live_read(live, &record)) {
         usleep(100); /* the writer was interrupted in the middle of it */
     }
-    return record.n_commands;
+    return record;
+}
+
+static uint32_t n_commands(const hypura_live *live)
+{
+    return told(live).n_commands;
 }
 
 static void a_command_ends_before_the_model_does(void **state)
@@ -97,6 +102,12 @@ static void a_command_ends_before_the_model_does(void **state)
     atomic_store(&model.pager, fixture_open_pager(&f, NULL, NULL, NULL));
     user u = {.pager = atomic_load(&model.pager)};
     assert_int_equal(hypura_control_open(&model, live, &control, &error), HYPURA_OK);
+
+    /* What is loaded is told at once, and not with the next look. */
+    assert_int_equal(told(live).state, HYPURA_LIVE_LOADING);
+    atomic_store(&model.loaded, true);
+    model.on_loaded(model.progress_user);
+    assert_int_equal(told(live).state, HYPURA_LIVE_LOADED);
 
     say("resize 1000000000\n");
     while (n_commands(live) < 1) {
