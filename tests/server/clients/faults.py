@@ -16,8 +16,8 @@ import time
 import harness
 from harness import DENSE
 from load import descriptors, rss
-from test_service import SHORT, STORY, Client
 
+SHORT, STORY = (dict(body, model=DENSE) for body in (harness.SHORT, harness.STORY))
 SEED = int(os.environ.get("SEED", "1"))
 
 
@@ -25,24 +25,24 @@ def told(server, what, before):
     print(f"{what}: {(rss(server.process.pid) - before) / 1e6:.2f} MB more, {descriptors(server.process.pid)} descriptors")
 
 
-def kills(server, client, n):
+def kills(server, n):
     counts = collections.Counter()
     for i in range(int(n)):
-        connection, answer, line = client.stream(STORY)
+        connection, answer, line = server.stream(STORY)
         time.sleep(random.random() * 0.2)
         for pid in server.engines():
             os.kill(pid, signal.SIGKILL)
         last = json.loads((line + answer.read()).splitlines()[-1])
         counts["told"] += "signal 9" in last.get("error", "")
         connection.close()
-        status, _, data = client.ask("POST", "/api/chat", SHORT)
+        status, _, data = server.ask("POST", "/api/chat", SHORT)
         counts[f"next: {status}"] += 1
         if status != 200:
             print(f"  after kill {i}: {status} {data!r}")
     print(f"{int(n)} kills: {dict(counts)}")
 
 
-def fuzz(server, client, seconds):
+def fuzz(server, seconds):
     rng = random.Random(SEED)
     seeds = [json.dumps(SHORT).encode(), json.dumps(dict(STORY, tools=[{"type": "function"}], format={"type": "object"},
              think=True, keep_alive="5m")).encode(), b'{"model":"x","input":["a",1,null]}']
@@ -69,7 +69,7 @@ def fuzz(server, client, seconds):
         body = bytes(body).replace(b"2000", b"2")
         path = rng.choice(paths)
         try:
-            status, _, data = client.ask("POST", path, body)
+            status, _, data = server.ask("POST", path, body)
             counts[status] += 1
             if status >= 500:
                 print(f"  {status} {path} {body!r}: {data!r}", flush=True)
@@ -78,7 +78,7 @@ def fuzz(server, client, seconds):
     print(f"{sum(counts.values())} damaged requests: {dict(sorted(counts.items(), key=str))}")
 
 
-def slow(server, client, _):
+def slow(server, _):
     begin = time.monotonic()
     body = json.dumps(SHORT).encode()
     held = []
@@ -102,11 +102,11 @@ def slow(server, client, _):
                 ended = ended or time.monotonic() - begin
                 connection.close()
                 held.remove(connection)
-        assert client.ask("GET", "/api/version")[0] == 200
+        assert server.ask("GET", "/api/version")[0] == 200
     print(f"200 senders of a byte every 3 s: {200 - len(held)} cut off, the first after {ended or 0:.0f} s; others were served")
 
 
-def unread(server, client, _):
+def unread(server, _):
     """Readers that never read a long answer: how long each may stay."""
     body = json.dumps({"model": DENSE, "messages": STORY["messages"], "max_tokens": 1000, "stream": True, "logprobs": True,
                        "top_logprobs": 20}).encode()
@@ -122,19 +122,19 @@ def unread(server, client, _):
     while time.monotonic() - begin < 180:
         time.sleep(1)
         most = max(most, rss(server.process.pid))
-        assert client.ask("GET", "/api/version")[0] == 200
-        status = json.loads(client.ask("GET", "/api/hypura/status")[2])
+        assert server.ask("GET", "/api/version")[0] == 200
+        status = server.json("GET", "/api/hypura/status")[1]
         if status["requests"]["active"] == 0:
             ended_s = time.monotonic() - begin
             break
-    status, _, _ = client.ask("POST", "/api/chat", SHORT)
+    status, _, _ = server.ask("POST", "/api/chat", SHORT)
     print(f"8 readers that read nothing of 1,000 tokens with probabilities: all given up after {ended_s or 0:.0f} s, at most "
           f"{most / 1e6:.1f} MB in all meanwhile; the next request: {status}")
     for connection in held:
         connection.close()
 
 
-def big(server, client, _):
+def big(server, _):
     """Bodies of 100 MB, which is above the limit: announced, and in pieces of unknown number."""
     answers = collections.Counter()
     piece = b"x" * (1 << 20)
@@ -154,7 +154,7 @@ def big(server, client, _):
     print(f"8 bodies of 100 MB: {dict(answers)}")
 
 
-def half(server, client, _):
+def half(server, _):
     body = json.dumps(SHORT).encode()
     head = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
     answers = collections.Counter()
@@ -169,12 +169,11 @@ def half(server, client, _):
 
 
 with harness.Server("--memory", "1G", "--threads", "2", "--context", "1024", models=[DENSE]) as server:
-    client = Client(server)
-    client.ask("POST", "/api/chat", SHORT)
-    half(server, client, None)
+    server.ask("POST", "/api/chat", SHORT)
+    half(server, None)
     before = rss(server.process.pid)
     told(server, "at the beginning", before)
     for word in sys.argv[1:] or ("half", "slow", "unread", "big", "fuzz=60", "kills=100"):
         part, _, number = word.partition("=")
-        {"half": half, "slow": slow, "unread": unread, "big": big, "fuzz": fuzz, "kills": kills}[part](server, client, float(number or 60))
+        {"half": half, "slow": slow, "unread": unread, "big": big, "fuzz": fuzz, "kills": kills}[part](server, float(number or 60))
         told(server, f"after {part}", before)

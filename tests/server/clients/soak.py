@@ -173,7 +173,8 @@ def threads_of(pid):
     return len(os.listdir(f"/proc/{pid}/task"))
 
 
-with harness.Server("--memory", "900M", "--threads", "1", "--context", "1024", "--keep-alive", "30") as server:
+with harness.Server("--memory", "900M", "--threads", "1", "--context", "1024", "--keep-alive", "30",
+                    models=(DENSE, MOE)) as server:
     end_s = time.monotonic() + MINUTES * 60
     clients = [threading.Thread(target=client, args=(server, i, end_s)) for i in range(4)]
     for thread in clients:

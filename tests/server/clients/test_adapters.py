@@ -8,35 +8,15 @@ import subprocess
 import tempfile
 import time
 import unittest
-import urllib.error
-import urllib.request
 
 import harness
-from harness import DENSE, MOE
+from harness import WORDS, WORDS_MOE
 
 PROMPT = "Write a short poem about rivers."
 # A prompt that is long enough to be kept on the disk.
 LONG = "Rivers have numbers: " + ", ".join(f"number {i} is the river {i * i}" for i in range(20)) + ". " + PROMPT
 TOKENS = 32
-OPTIONS = ("--memory", "2G", "--threads", "1", "--parallel", "1")
-
-
-def ask(server, method, path, body=None):
-    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-    request = urllib.request.Request(server.url + path, data, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=300) as answer:
-            text = answer.read()
-            return answer.status, json.loads(text) if text else None
-    except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read() or b"null")
-
-
-def chat(server, model, prompt=PROMPT, tokens=TOKENS, **more):
-    status, answer = ask(server, "POST", "/v1/chat/completions", {
-        "model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 0, "max_tokens": tokens, **more})
-    assert status == 200, answer
-    return answer["choices"][0]["message"]["content"], answer["timings"]
+OPTIONS = ("--memory", "1G", "--threads", "1", "--parallel", "1", "--context", "2048")
 
 
 def run(model, *options, env=None):
@@ -46,6 +26,10 @@ def run(model, *options, env=None):
          *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True,
         env=dict(os.environ, OMP_WAIT_POLICY="passive", HYPURA_CACHE_DIR=harness.CACHE, **(env or {})))
     return answer.stdout.decode()[:-1]
+
+
+def chat(server, model, prompt=PROMPT, tokens=TOKENS, **more):
+    return server.chat(model, prompt, tokens, **more)
 
 
 def digest_of(path):
@@ -58,7 +42,7 @@ class Adapters(unittest.TestCase):
     def setUpClass(cls):
         cls.folder = tempfile.mkdtemp(prefix="hypura-test-")
         cls.paths = {}
-        for name, model, seed in ("dense", DENSE, 1), ("other", DENSE, 2), ("moe", MOE, 3):
+        for name, model, seed in ("dense", WORDS, 1), ("other", WORDS, 2), ("moe", WORDS_MOE, 3):
             cls.paths[name] = os.path.join(cls.folder, name + ".gguf")
             subprocess.run([os.path.join(harness.BUILD, "mkmodel"), "lora", harness.model_path(model), cls.paths[name], "--rank", "8",
                             "--seed", str(seed)], check=True)
@@ -70,12 +54,12 @@ class Adapters(unittest.TestCase):
     def put(self, server, path):
         digest = digest_of(path)
         with open(path, "rb") as file:
-            self.assertEqual(ask(server, "POST", "/api/blobs/sha256:" + digest, file.read())[0], 201)
+            self.assertEqual(server.json("POST", "/api/blobs/sha256:" + digest, file.read())[0], 201)
         return digest
 
     def create(self, server, name, model, path):
         digest = self.put(server, path)
-        return ask(server, "POST", "/api/create", {
+        return server.json("POST", "/api/create", {
             "model": name, "from": model, "adapters": {"adapter.gguf": "sha256:" + digest}, "stream": False})
 
     def test_create(self):
@@ -83,25 +67,25 @@ class Adapters(unittest.TestCase):
         folder = tempfile.mkdtemp(prefix="hypura-test-")
         try:
             with harness.Server(*OPTIONS, "--weights", "60%", folder=folder) as server:
-                for name, model in ("dense", DENSE), ("moe", MOE):
+                for name, model in ("dense", WORDS), ("moe", WORDS_MOE):
                     status, answer = self.create(server, "my-" + name, model, self.paths[name])
                     self.assertEqual((status, answer), (200, {"status": "success"}))
                     wanted = run(model, "--weights", "60%", "--lora", self.paths[name])
                     self.assertNotEqual(wanted, run(model, "--weights", "60%"))
                     self.assertEqual(chat(server, "my-" + name)[0], wanted)
-                    status, shown = ask(server, "POST", "/api/show", {"model": "my-" + name})
+                    status, shown = server.json("POST", "/api/show", {"model": "my-" + name})
                     self.assertIn("\nADAPTER ", shown["modelfile"])
-                status, copied = ask(server, "POST", "/api/copy", {"source": "my-moe", "destination": "copy"})
+                status, copied = server.json("POST", "/api/copy", {"source": "my-moe", "destination": "copy"})
                 self.assertEqual(status, 200, copied)
                 self.assertEqual(chat(server, "copy")[0], wanted)
-                names = {model["name"] for model in ask(server, "GET", "/api/tags")[1]["models"]}
-                self.assertEqual(names, {name + ":latest" for name in (DENSE, MOE, "my-dense", "my-moe", "copy")})
+                names = {model["name"] for model in server.json("GET", "/api/tags")[1]["models"]}
+                self.assertEqual(names, {name + ":latest" for name in (WORDS, WORDS_MOE, "my-dense", "my-moe", "copy")})
                 adapter = os.path.join(server.models, "my-dense.adapter.gguf")
                 shutil.copy(self.paths["other"], adapter + ".new")
                 os.replace(adapter + ".new", adapter) # under a model that is loaded
                 time.sleep(1.1) # folders are looked at again after a second
-                self.assertEqual(chat(server, "my-dense")[0], run(DENSE, "--weights", "60%", "--lora", self.paths["other"]))
-                self.assertEqual(ask(server, "DELETE", "/api/delete", {"model": "my-dense"})[0], 200)
+                self.assertEqual(chat(server, "my-dense")[0], run(WORDS, "--weights", "60%", "--lora", self.paths["other"]))
+                self.assertEqual(server.json("DELETE", "/api/delete", {"model": "my-dense"})[0], 200)
                 self.assertFalse(os.path.exists(os.path.join(server.models, "my-dense.adapter.gguf")))
                 self.assertTrue(os.path.exists(os.path.join(server.models, "my-moe.adapter.gguf")))
             with harness.Server(*OPTIONS, "--weights", "60%", folder=folder) as server:
@@ -110,50 +94,50 @@ class Adapters(unittest.TestCase):
             shutil.rmtree(folder)
 
     def test_what_is_not_created(self):
-        with harness.Server(*OPTIONS, models=[DENSE]) as server:
+        with harness.Server(*OPTIONS, models=[WORDS]) as server:
             digest = self.put(server, self.paths["dense"])
-            body = {"model": "x", "from": DENSE, "stream": False}
+            body = {"model": "x", "from": WORDS, "stream": False}
             for adapters in ({"a": digest, "b": "sha256:" + 64 * "0"}, {"a": 7}, [digest], "x", {"a": "sha256:12"}):
-                status, answer = ask(server, "POST", "/api/create", {**body, "adapters": adapters})
+                status, answer = server.json("POST", "/api/create", {**body, "adapters": adapters})
                 self.assertEqual(status, 400, answer)
-            status, answer = self.create(server, "x", DENSE, self.paths["moe"])
+            status, answer = self.create(server, "x", WORDS, self.paths["moe"])
             self.assertEqual(status, 400, answer)
             self.assertIn("take the model it was made for", answer["error"])
-            status, answer = ask(server, "POST", "/api/create", {"model": "x", "files": {"a": "sha256:" + digest}, "stream": False})
+            status, answer = server.json("POST", "/api/create", {"model": "x", "files": {"a": "sha256:" + digest}, "stream": False})
             self.assertIn("is an adapter", answer["error"])
-            self.assertEqual(self.create(server, "y", DENSE, self.paths["dense"])[0], 200)
+            self.assertEqual(self.create(server, "y", WORDS, self.paths["dense"])[0], 200)
             digest = "sha256:" + self.put(server, self.paths["dense"])
-            status, answer = ask(server, "POST", "/api/create", {**body, "adapters": {str(i): digest for i in range(9)}})
+            status, answer = server.json("POST", "/api/create", {**body, "adapters": {str(i): digest for i in range(9)}})
             self.assertEqual(status, 400, answer)
             self.assertIn("more than 8 adapters", answer["error"])
-            self.assertEqual({model["name"] for model in ask(server, "GET", "/api/tags")[1]["models"]},
-                             {DENSE + ":latest", "y:latest"})
+            self.assertEqual({model["name"] for model in server.json("GET", "/api/tags")[1]["models"]},
+                             {WORDS + ":latest", "y:latest"})
 
     def test_several(self):
         """Modelfiles with several, at once and one upon the other: what run says with all of them, each with its scale."""
         both = [self.paths["dense"], self.paths["other"]]
-        wanted = run(DENSE, "--lora", ",".join(both))
-        with harness.Server(*OPTIONS, models=[DENSE]) as server:
+        wanted = run(WORDS, "--lora", ",".join(both))
+        with harness.Server(*OPTIONS, models=[WORDS]) as server:
             digests = {str(i): "sha256:" + self.put(server, path) for i, path in enumerate(both)}
-            status, answer = ask(server, "POST", "/api/create", {"model": "two", "from": DENSE, "adapters": digests, "stream": False})
+            status, answer = server.json("POST", "/api/create", {"model": "two", "from": WORDS, "adapters": digests, "stream": False})
             self.assertEqual((status, answer), (200, {"status": "success"}))
             self.assertEqual(chat(server, "two")[0], wanted)
-            self.assertEqual(self.create(server, "one", DENSE, both[0])[0], 200)
+            self.assertEqual(self.create(server, "one", WORDS, both[0])[0], 200)
             self.assertEqual(self.create(server, "upon", "one", both[1])[0], 200)
             self.assertEqual(chat(server, "upon")[0], wanted)
-            self.assertEqual(ask(server, "POST", "/api/show", {"model": "two"})[1]["modelfile"].count("\nADAPTER "), 2)
-            listed = ask(server, "GET", "/lora-adapters?model=two")[1]
+            self.assertEqual(server.json("POST", "/api/show", {"model": "two"})[1]["modelfile"].count("\nADAPTER "), 2)
+            listed = server.json("GET", "/lora-adapters?model=two")[1]
             self.assertEqual([(one["id"], one["scale"], os.path.basename(one["path"])) for one in listed],
                              [(0, 1.0, "two.adapter.gguf"), (1, 1.0, "two.adapter-2.gguf")])
-            halves = run(DENSE, "--lora", f"{both[0]}:0.5,{both[1]}:0.25")
-            second = run(DENSE, "--lora", f"{both[1]}:0.5")
+            halves = run(WORDS, "--lora", f"{both[0]}:0.5,{both[1]}:0.25")
+            second = run(WORDS, "--lora", f"{both[1]}:0.5")
             self.assertEqual(len({wanted, halves, second}), 3)
             self.assertEqual(chat(server, "two", lora=[{"id": 1, "scale": 0.25}, {"id": 0, "scale": 0.5}])[0], halves)
             self.assertEqual(chat(server, "two", lora=[{"id": 1, "scale": 0.5}])[0], second)
             self.assertEqual(chat(server, "two")[0], wanted)
-            self.assertEqual(ask(server, "POST", "/lora-adapters?model=two", [{"id": 0, "scale": 0.5}, {"id": 1, "scale": 0.25}])[0], 200)
+            self.assertEqual(server.json("POST", "/lora-adapters?model=two", [{"id": 0, "scale": 0.5}, {"id": 1, "scale": 0.25}])[0], 200)
             self.assertEqual(chat(server, "two")[0], halves)
-            status, answer = ask(server, "POST", "/lora-adapters?model=two", [{"id": 2, "scale": 1}])
+            status, answer = server.json("POST", "/lora-adapters?model=two", [{"id": 2, "scale": 1}])
             self.assertEqual(status, 400)
             self.assertIn("no adapter of id 2: there are 2", json.dumps(answer))
             self.assertEqual(run("two", env={"HYPURA_MODELS": server.models}), wanted) # and so does the program without a server
@@ -166,7 +150,7 @@ class Adapters(unittest.TestCase):
 
         def write(tag, *adapters):
             layers = []
-            for kind, path in ("model", harness.model_path(DENSE)), *(("adapter", path) for path in adapters):
+            for kind, path in ("model", harness.model_path(WORDS)), *(("adapter", path) for path in adapters):
                 digest = digest_of(path)
                 blob = os.path.join(folder, "blobs", "sha256-" + digest)
                 if not os.path.exists(blob):
@@ -182,14 +166,14 @@ class Adapters(unittest.TestCase):
         write("wrong", self.paths["moe"])
         try:
             with harness.Server(*OPTIONS, models=[], ollama=folder) as server:
-                texts = {"tuned": run(DENSE, "--lora", self.paths["dense"]), "tuned:plain": run(DENSE),
-                         "tuned:other": run(DENSE, "--lora", self.paths["other"])}
+                texts = {"tuned": run(WORDS, "--lora", self.paths["dense"]), "tuned:plain": run(WORDS),
+                         "tuned:other": run(WORDS, "--lora", self.paths["other"])}
                 self.assertEqual(len(set(texts.values())), 3)
                 for _ in range(2): # of one file of weights, all loaded
                     for name, text in texts.items():
                         self.assertEqual(chat(server, name)[0], text)
-                self.assertEqual(chat(server, "tuned:two")[0], run(DENSE, "--lora", f"{self.paths['dense']},{self.paths['other']}"))
-                status, answer = ask(server, "POST", "/api/generate", {"model": "tuned:wrong", "prompt": "hi", "stream": False})
+                self.assertEqual(chat(server, "tuned:two")[0], run(WORDS, "--lora", f"{self.paths['dense']},{self.paths['other']}"))
+                status, answer = server.json("POST", "/api/generate", {"model": "tuned:wrong", "prompt": "hi", "stream": False})
                 self.assertGreaterEqual(status, 400)
                 self.assertIn("take the model it was made for", answer["error"])
             for name in "tuned", "tuned:other": # and so does the program without a server
@@ -200,50 +184,50 @@ class Adapters(unittest.TestCase):
     def test_scales(self):
         """Each request has its own, whatever slots hold; what says nothing has that of /lora-adapters."""
         path = self.paths["dense"]
-        texts = {scale: run(DENSE, "--lora", f"{path}:{scale}") for scale in (1, 0.5)}
-        texts[0] = run(DENSE)
+        texts = {scale: run(WORDS, "--lora", f"{path}:{scale}") for scale in (1, 0.5)}
+        texts[0] = run(WORDS)
         self.assertEqual(len(set(texts.values())), 3)
-        with harness.Server(*OPTIONS, models=[DENSE]) as server:
-            self.assertEqual(self.create(server, "tuned", DENSE, path)[0], 200)
+        with harness.Server(*OPTIONS, models=[WORDS]) as server:
+            self.assertEqual(self.create(server, "tuned", WORDS, path)[0], 200)
             query = "/lora-adapters?model=tuned"
             self.assertEqual(chat(server, "tuned")[0], texts[1])
             self.assertEqual(chat(server, "tuned", lora=[{"id": 0, "scale": 1}])[0], texts[1])
             messages = {"model": "tuned", "max_tokens": 2, "messages": [{"role": "user", "content": "hi"}]}
-            self.assertEqual(ask(server, "POST", "/v1/messages", messages)[0], 200)
+            self.assertEqual(server.json("POST", "/v1/messages", messages)[0], 200)
             for scale in 0.5, 0, 1, 0.5:
                 self.assertEqual(chat(server, "tuned", lora=[{"id": 0, "scale": scale}])[0], texts[scale])
                 self.assertEqual(chat(server, "tuned")[0], texts[1])
-            status, answer = ask(server, "POST", "/v1/messages", messages)
+            status, answer = server.json("POST", "/v1/messages", messages)
             self.assertEqual(status, 400, answer)
             self.assertIn("another scale", json.dumps(answer))
-            status, adapters = ask(server, "GET", query)
+            status, adapters = server.json("GET", query)
             self.assertEqual((status, len(adapters), adapters[0]["id"], adapters[0]["scale"]), (200, 1, 0, 1.0))
-            self.assertEqual(ask(server, "POST", query, [{"id": 0, "scale": 0.5}]), (200, {"success": True}))
-            self.assertEqual(ask(server, "GET", query)[1][0]["scale"], 0.5)
+            self.assertEqual(server.json("POST", query, [{"id": 0, "scale": 0.5}]), (200, {"success": True}))
+            self.assertEqual(server.json("GET", query)[1][0]["scale"], 0.5)
             self.assertEqual(chat(server, "tuned")[0], texts[0.5])
-            status, answer = ask(server, "POST", "/api/chat", {
+            status, answer = server.json("POST", "/api/chat", {
                 "model": "tuned", "messages": [{"role": "user", "content": PROMPT}], "stream": False,
                 "options": {"temperature": 0, "num_predict": TOKENS}})
             self.assertEqual(answer["message"]["content"], texts[0.5])
             for path, body in ("/v1/messages", messages), ("/v1/embeddings", {"model": "tuned", "input": "hi"}), \
                               ("/api/embed", {"model": "tuned", "input": "hi"}): # loads it anew, for embeddings
-                status, answer = ask(server, "POST", path, body)
+                status, answer = server.json("POST", path, body)
                 self.assertEqual(status, 400, answer)
                 self.assertIn("another scale", json.dumps(answer))
             self.assertEqual(chat(server, "tuned")[0], texts[0.5])
             self.assertEqual(chat(server, "tuned", lora=[{"id": 0, "scale": 1}])[0], texts[1])
-            self.assertEqual(ask(server, "POST", query, []), (200, {"success": True}))
+            self.assertEqual(server.json("POST", query, []), (200, {"success": True}))
             self.assertEqual(chat(server, "tuned")[0], texts[0])
             for wrong in {"id": 0}, [{"id": 1, "scale": 1}], [{"id": 0}], [{"id": 0, "scale": "x"}], b"[":
-                self.assertEqual(ask(server, "POST", query, wrong)[0], 400)
-            self.assertEqual(ask(server, "GET", f"/lora-adapters?model={DENSE}"), (200, []))
-            self.assertEqual(ask(server, "POST", f"/lora-adapters?model={DENSE}", [{"id": 0, "scale": 1}])[0], 400)
+                self.assertEqual(server.json("POST", query, wrong)[0], 400)
+            self.assertEqual(server.json("GET", f"/lora-adapters?model={WORDS}"), (200, []))
+            self.assertEqual(server.json("POST", f"/lora-adapters?model={WORDS}", [{"id": 0, "scale": 1}])[0], 400)
 
     def test_states(self):
         """A conversation that was kept is of the model and the adapter it was computed with."""
         folder, cache = tempfile.mkdtemp(prefix="hypura-test-"), tempfile.mkdtemp(prefix="hypura-test-")
         harness.make_cache(cache)
-        options = dict(folder=folder, models=[DENSE], env={"HYPURA_CACHE_DIR": cache})
+        options = dict(folder=folder, models=[WORDS], env={"HYPURA_CACHE_DIR": cache})
         adapter = os.path.join(folder, "models", "tuned.adapter.gguf")
 
         def turn():
@@ -258,7 +242,7 @@ class Adapters(unittest.TestCase):
 
         try:
             os.makedirs(os.path.join(folder, "models"))
-            os.link(harness.model_path(DENSE), os.path.join(folder, "models", "tuned.gguf"))
+            os.link(harness.model_path(WORDS), os.path.join(folder, "models", "tuned.gguf"))
             plain = turn()
             self.assertEqual(plain[1], 0)
             self.assertGreater(turn()[1], 100) # in another part: rounded in other places

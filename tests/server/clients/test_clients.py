@@ -10,9 +10,10 @@ import ollama
 import openai
 
 import harness
-import test_service
-from harness import DENSE, MOE, TOOLS
+import made
+from harness import DENSE, MOE, user
 
+TOOLS = "smollm2-tools"
 QUESTION = "Tell me about the capital of France."
 GREEDY = {"temperature": 0, "num_predict": 24}
 WEATHER = {
@@ -34,17 +35,13 @@ PERSON = {
 
 def setUpModule():
     global server
-    server = harness.Server("--weights", "224M", "--threads", "1", "--memory", "2G")
-    harness.with_template(harness.model_path(DENSE), f"{server.models}/{TOOLS}.gguf", harness.TEMPLATE)
+    server = harness.Server("--weights", "224M", "--threads", "1", "--memory", "2G", models=(DENSE, MOE))
+    made.with_template(harness.model_path(DENSE), f"{server.models}/{TOOLS}.gguf", made.TEMPLATE)
 
 
 def tearDownModule():
     assert server.stop() == 0
     assert "".join(server.lines).count(" error ") == 0, server.lines
-
-
-def user(text):
-    return [{"role": "user", "content": text}]
 
 
 class Ollama(unittest.TestCase):
@@ -196,7 +193,7 @@ class Ollama(unittest.TestCase):
         talk += user("Say hello.")
         answer = self.client.chat(DENSE, talk, options=options)
         self.assertTrue(128 < answer.prompt_eval_count < 256, answer.prompt_eval_count)
-        status, _, data = test_service.Client(server).ask("POST", "/api/chat", {
+        status, _, data = server.ask("POST", "/api/chat", {
             "model": DENSE, "messages": talk, "options": options, "truncate": False})
         self.assertEqual(status, 400, data)
         texts = ["a", "word " * 300]
@@ -224,7 +221,7 @@ class Ollama(unittest.TestCase):
             self.assertIn(text, shown.modelfile)
         self.assertEqual(shown.template, template)
         self.client.create("luigi", template="{% for m in messages %}[{{ m.role }}]{% endfor %}", **made)
-        status, _, data = test_service.Client(server).ask("POST", "/apply-template", {"model": "luigi", "messages": user("hi")})
+        status, _, data = server.ask("POST", "/apply-template", {"model": "luigi", "messages": user("hi")})
         self.assertEqual((status, json.loads(data)["prompt"]), (200, "[user]"))
         with self.assertRaises(ollama.ResponseError) as failed:
             self.client.create("wario", template="{{ range .Messages }}", **made)
@@ -266,7 +263,7 @@ class Ollama(unittest.TestCase):
         answer = others.chat.completions.create(model="peach", messages=own, max_tokens=3)
         self.assertEqual(answer.usage.completion_tokens, 3)
         self.assertEqual(answer.usage.prompt_tokens, self.client.chat("peach", own).prompt_eval_count)
-        settings = json.loads(test_service.Client(server).ask("GET", "/props?model=peach")[2])["default_generation_settings"]
+        settings = json.loads(server.ask("GET", "/props?model=peach")[2])["default_generation_settings"]
         self.assertEqual(settings["params"]["seed"], 7)
         self.client.delete("peach")
         # What was written beside a model by hand is looked at when it is used.
@@ -320,7 +317,7 @@ class Ollama(unittest.TestCase):
     def engine_of(self, name, **options):
         """The process that answers for a model."""
         self.client.chat(name, user("hi"), options=dict(options, num_predict=1))
-        _, _, data = test_service.Client(server).ask("GET", "/api/hypura/status")
+        _, _, data = server.ask("GET", "/api/hypura/status")
         return next(m["pid"] for m in json.loads(data)["models"] if m["name"].startswith(name))
 
 
@@ -369,18 +366,17 @@ class Run(unittest.TestCase):
 
 class Others(unittest.TestCase):
     def test_documents_are_ranked(self):
-        client = test_service.Client(server)
         body = {"model": DENSE, "query": "king", "documents": ["the queen", "gravel", "a throne"]}
         for path in "/v1/rerank", "/rerank":
-            status, _, data = client.ask("POST", path, body)
+            status, _, data = server.ask("POST", path, body)
             self.assertEqual(status, 200, data)
             self.assertEqual(sorted(r["index"] for r in json.loads(data)["results"]), [0, 1, 2])
         # One engine pools for one of the two; text it writes in any case.
         for path, body in (("/v1/chat/completions", {"model": DENSE, "messages": user("hi"), "max_tokens": 1}),
                            ("/v1/embeddings", {"model": DENSE, "input": "a"}), ("/v1/rerank", body)):
-            status, _, data = client.ask("POST", path, body)
+            status, _, data = server.ask("POST", path, body)
             self.assertEqual(status, 200, data)
-        status, _, data = client.ask("POST", "/chat/completions/input_tokens", {"model": DENSE, "messages": user("hi")})
+        status, _, data = server.ask("POST", "/chat/completions/input_tokens", {"model": DENSE, "messages": user("hi")})
         self.assertEqual(status, 200, data)
 
 

@@ -1,25 +1,19 @@
 """API keys, of a file and of the environment: any of several, and none where everybody can read it."""
-import http.client
 import os
 import subprocess
 import tempfile
 import unittest
 
 import harness
-from harness import DENSE
+from harness import WORDS
 
 
 def status(server, key=None):
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-    connection.request("GET", "/api/tags", headers={"Authorization": "Bearer " + key} if key else {})
-    answer = connection.getresponse()
-    answer.read()
-    connection.close()
-    return answer.status
+    return server.ask("GET", "/api/tags", **({"Authorization": "Bearer " + key} if key else {}))[0]
 
 
 def ask(server, *words, **more):
-    return subprocess.run([harness.HYPURA, "run", DENSE, "--server", server.url, "--prompt", "hi", "--max-tokens", "2", *words],
+    return subprocess.run([harness.HYPURA, "run", WORDS, "--server", server.url, "--prompt", "hi", "--max-tokens", "2", *words],
                           env={**os.environ, **more}, capture_output=True, text=True, errors="replace", check=False)
 
 
@@ -31,7 +25,7 @@ class Keys(unittest.TestCase):
                 with open(path, "w", encoding="utf-8") as to:
                     to.write(text)
             with harness.Server("--api-key-file", file, "--api-key", "third,fourth", "--memory", "1G", "--threads", "1",
-                                models=[DENSE], env={"HYPURA_API_KEY": "fifth"}) as server:
+                                models=[WORDS], env={"HYPURA_API_KEY": "fifth"}) as server:
                 for key in ("first", "second, with a comma", "third", "fourth"):
                     self.assertEqual(status(server, key), 200, key)
                 for key in (None, "", "# of the house", "fifth", "second", "third,fourth"):
@@ -40,7 +34,7 @@ class Keys(unittest.TestCase):
                 self.assertIn("(401)", ask(server).stderr)
 
     def test_of_the_environment(self):
-        with harness.Server("--host", "0.0.0.0", "--memory", "1G", "--threads", "1", models=[DENSE],
+        with harness.Server("--host", "0.0.0.0", "--memory", "1G", "--threads", "1", models=[WORDS],
                             env={"HYPURA_API_KEY": "alpha,beta"}) as server:
             self.assertEqual([status(server, key) for key in (None, "alpha", "beta", "alpha,beta")], [401, 200, 200, 401])
             self.assertEqual(ask(server, HYPURA_API_KEY="beta").returncode, 0)
@@ -50,9 +44,9 @@ class Keys(unittest.TestCase):
 
     def test_of_none(self):
         with self.assertRaisesRegex(RuntimeError, "there is no key in /dev/null"):
-            harness.Server("--api-key-file", "/dev/null", models=[DENSE])
+            harness.Server("--api-key-file", "/dev/null", models=[WORDS])
         with self.assertRaisesRegex(RuntimeError, "option --api-key: it is empty"):
-            harness.Server("--api-key", ",", models=[DENSE])
+            harness.Server("--api-key", ",", models=[WORDS])
 
 
 if __name__ == "__main__":

@@ -4,15 +4,15 @@ import unittest
 import openai
 
 import harness
-from harness import DENSE
+from harness import WORDS, user
 
-ASK = {"model": DENSE, "messages": [{"role": "user", "content": "Tell me of rivers."}], "seed": 3}
+ASK = {"model": WORDS, "messages": user("Tell me of rivers."), "seed": 3}
 
 
 class Several(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = harness.Server("--memory", "1G", "--threads", "1", "--context", "512", models=[DENSE])
+        cls.server = harness.Server("--memory", "1G", "--threads", "1", "--context", "512", models=[WORDS])
         cls.client = openai.OpenAI(base_url=cls.server.url + "/v1", api_key="none", max_retries=0)
 
     @classmethod
@@ -34,8 +34,8 @@ class Several(unittest.TestCase):
 
     def test_of_several_prompts(self):
         prompts = ["Rivers are", "The sea is wide and"]
-        apart = [self.client.completions.create(model=DENSE, prompt=prompt, max_tokens=4, seed=3) for prompt in prompts]
-        both = self.client.completions.create(model=DENSE, prompt=prompts, max_tokens=4, seed=3)
+        apart = [self.client.completions.create(model=WORDS, prompt=prompt, max_tokens=4, seed=3) for prompt in prompts]
+        both = self.client.completions.create(model=WORDS, prompt=prompts, max_tokens=4, seed=3)
         self.assertEqual(both.usage.prompt_tokens, sum(answer.usage.prompt_tokens for answer in apart))
         self.assertEqual(both.usage.completion_tokens, 8)
         self.assertEqual([choice.index for choice in both.choices], [0, 1])

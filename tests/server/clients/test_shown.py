@@ -11,6 +11,7 @@ import unittest
 import urllib.request
 
 import harness
+import made
 
 TOKENS = 16
 
@@ -22,15 +23,15 @@ class Shown(unittest.TestCase):
         cls.addClassCleanup(shutil.rmtree, cls.folder)
         for name, red in ("one.png", 200), ("two.png", 20):
             with open(cls.path(name), "wb") as file:
-                file.write(base64.b64decode(harness.picture(red)))
+                file.write(base64.b64decode(made.picture(red)))
         with open(cls.path("words.png"), "w") as file:
             file.write("These are words.")
-        os.link(harness.model_path(harness.DENSE), cls.path("dense.gguf"))
-        os.link(harness.model_path(harness.MOE), cls.path("moe.gguf"))
-        harness.as_qwen2vl(harness.model_path(harness.DENSE), cls.path("places.gguf"))
+        os.link(harness.model_path(harness.WORDS), cls.path("dense.gguf"))
+        os.link(harness.model_path(harness.WORDS_MOE), cls.path("moe.gguf"))
+        made.as_qwen2vl(harness.model_path(harness.WORDS), cls.path("places.gguf"))
         for name in "dense", "moe", "places":
-            harness.write_projector(cls.path(f"{name}.mmproj.gguf"), 576)
-        harness.write_projector(cls.path("other.gguf"), 512)
+            made.write_projector(cls.path(f"{name}.mmproj.gguf"), made.WORDS_WIDTH)
+        made.write_projector(cls.path("other.gguf"), 512)
 
     @classmethod
     def path(cls, name):
@@ -96,7 +97,7 @@ class Shown(unittest.TestCase):
     def test_what_is_wrong_is_told_before_weights_are_read(self):
         cases = (
             (2, "words.png is no picture and no sound that can be read", "dense.gguf", "What?", "--image", "words.png"),
-            (1, "mismatch between text model (n_embd = 576) and mmproj (n_embd = 512)", "dense.gguf", "--mmproj", "other.gguf", "What?",
+            (1, "mismatch between text model (n_embd = 256) and mmproj (n_embd = 512)", "dense.gguf", "--mmproj", "other.gguf", "What?",
              "--image", "one.png"),
             (1, "dense.gguf: it is no projector: its architecture is 'llama'", "dense.gguf", "--mmproj", "dense.gguf", "What?"),
             (2, "the grammar cannot be used", "dense.gguf", "What?", "--grammar", "nothing"),
