@@ -11,7 +11,7 @@ import openai
 
 import harness
 import made
-from harness import DENSE, MOE, user
+from harness import DENSE, MOE, WORDS, WORDS_MOE, user
 
 TOOLS = "smollm2-tools"
 QUESTION = "Tell me about the capital of France."
@@ -36,7 +36,7 @@ PERSON = {
 
 def setUpModule():
     global server
-    server = harness.Server("--weights", "224M", "--threads", "1", "--memory", "2G", models=(DENSE, MOE))
+    server = harness.Server("--weights", "224M", "--threads", "1", "--memory", "2G", models=(DENSE, MOE, WORDS, WORDS_MOE))
     made.with_template(harness.model_path(DENSE), f"{server.models}/{TOOLS}.gguf", made.TEMPLATE)
 
 
@@ -51,7 +51,7 @@ class Ollama(unittest.TestCase):
 
     def test_list_and_show(self):
         names = [model.model for model in self.client.list().models]
-        self.assertEqual(sorted(names), sorted(name + ":latest" for name in (DENSE, MOE, TOOLS)))
+        self.assertEqual(sorted(names), sorted(name + ":latest" for name in (DENSE, MOE, WORDS, WORDS_MOE, TOOLS)))
         model = next(m for m in self.client.list().models if m.model.startswith(MOE))
         self.assertGreater(model.size, 400e6)
         self.assertEqual((model.details.format, model.details.family), ("gguf", "llama"))
@@ -76,10 +76,10 @@ class Ollama(unittest.TestCase):
             self.assertTrue(text.startswith(" Paris"), text)
 
     def test_chat_streams(self):
-        lines = list(self.client.chat(MOE, user(QUESTION), options=GREEDY, stream=True))
+        lines = list(self.client.chat(WORDS_MOE, user(QUESTION), options=GREEDY, stream=True))
         self.assertGreater(len(lines), 5)
         self.assertTrue(all(not line.done for line in lines[:-1]))
-        whole = self.client.chat(MOE, user(QUESTION), options=GREEDY)
+        whole = self.client.chat(WORDS_MOE, user(QUESTION), options=GREEDY)
         self.assertEqual("".join(line.message.content for line in lines), whole.message.content)
         last = lines[-1]
         self.assertEqual((last.done, last.done_reason, last.eval_count), (True, "length", TOKENS))
@@ -93,16 +93,16 @@ class Ollama(unittest.TestCase):
 
     def test_generate_goes_on_from_a_context(self):
         options = {"temperature": 0, "num_predict": 12}
-        first = self.client.generate(DENSE, "My name is Ada. Say hello.", options=options)
+        first = self.client.generate(WORDS, "My name is Ada. Say hello.", options=options)
         self.assertGreater(len(first.context), first.prompt_eval_count)
-        second = self.client.generate(DENSE, "Say it again.", context=first.context, stream=True, options=options)
+        second = self.client.generate(WORDS, "Say it again.", context=first.context, stream=True, options=options)
         last = list(second)[-1]
         self.assertEqual(last.context[:len(first.context)], first.context)
         self.assertGreater(last.prompt_eval_count, len(first.context))
-        raw = self.client.generate(DENSE, "One, two,", raw=True, options=options)
+        raw = self.client.generate(WORDS, "One, two,", raw=True, options=options)
         self.assertIsNone(raw.context)
         # A template that is the prompt alone is raw text.
-        plain = self.client.generate(DENSE, "One, two,", template="{{ .Prompt }}", options=options)
+        plain = self.client.generate(WORDS, "One, two,", template="{{ .Prompt }}", options=options)
         self.assertEqual(plain.response, raw.response)
 
     def test_stop_and_seed(self):
@@ -149,7 +149,7 @@ class Ollama(unittest.TestCase):
         self.assertIn("does not support tools", refused.exception.error)
 
     def test_logprobs(self):
-        answer = self.client.chat(DENSE, user("hi"), logprobs=True, top_logprobs=2, options={"num_predict": 2})
+        answer = self.client.chat(WORDS, user("hi"), logprobs=True, top_logprobs=2, options={"num_predict": 2})
         self.assertEqual(len(answer.logprobs), 2)
         self.assertEqual(len(answer.logprobs[0].top_logprobs), 2)
 
@@ -167,23 +167,23 @@ class Ollama(unittest.TestCase):
 
     def test_keep_alive(self):
         loaded = lambda: {model.model: model for model in self.client.ps().models}
-        self.client.generate(MOE, "", keep_alive=0)
-        self.assertEqual(self.client.generate(MOE, "").done_reason, "load")
-        self.assertIn(MOE + ":latest", loaded())
-        self.assertEqual(loaded()[MOE + ":latest"].context_length, 4096)
-        self.client.generate(MOE, "", keep_alive=-1)
-        self.assertGreater(loaded()[MOE + ":latest"].expires_at.year, 2100)
-        self.assertEqual(self.client.generate(MOE, "", keep_alive=0).done_reason, "unload")
-        self.assertNotIn(MOE + ":latest", loaded())
-        self.client.chat(MOE, user("hi"), options={"num_predict": 1}, keep_alive="100ms")
-        harness.wait_until(lambda: MOE + ":latest" not in loaded())
+        self.client.generate(WORDS_MOE, "", keep_alive=0)
+        self.assertEqual(self.client.generate(WORDS_MOE, "").done_reason, "load")
+        self.assertIn(WORDS_MOE + ":latest", loaded())
+        self.assertEqual(loaded()[WORDS_MOE + ":latest"].context_length, 4096)
+        self.client.generate(WORDS_MOE, "", keep_alive=-1)
+        self.assertGreater(loaded()[WORDS_MOE + ":latest"].expires_at.year, 2100)
+        self.assertEqual(self.client.generate(WORDS_MOE, "", keep_alive=0).done_reason, "unload")
+        self.assertNotIn(WORDS_MOE + ":latest", loaded())
+        self.client.chat(WORDS_MOE, user("hi"), options={"num_predict": 1}, keep_alive="100ms")
+        harness.wait_until(lambda: WORDS_MOE + ":latest" not in loaded())
 
     def test_context_of_another_size_starts_it_anew(self):
-        self.client.generate(MOE, "hi", options={"num_ctx": 2048, "num_predict": 1})
+        self.client.generate(WORDS_MOE, "hi", options={"num_ctx": 2048, "num_predict": 1})
         size = {model.model: model.context_length for model in self.client.ps().models}
-        self.assertEqual(size[MOE + ":latest"], 2048)
+        self.assertEqual(size[WORDS_MOE + ":latest"], 2048)
         with self.assertRaises(ollama.ResponseError) as failed:
-            self.client.chat(MOE, user("word " * 3000), options={"num_ctx": 2048, "num_predict": 1})
+            self.client.chat(WORDS_MOE, user("word " * 3000), options={"num_ctx": 2048, "num_predict": 1})
         self.assertEqual(failed.exception.status_code, 400)
 
     def test_what_is_longer_than_the_context(self):
@@ -192,27 +192,26 @@ class Ollama(unittest.TestCase):
         for i in range(30):
             talk += user(f"What is {i} and {i}?") + [{"role": "assistant", "content": f"It is {i + i}."}]
         talk += user("Say hello.")
-        answer = self.client.chat(DENSE, talk, options=options)
+        answer = self.client.chat(WORDS, talk, options=options)
         self.assertTrue(128 < answer.prompt_eval_count < 256, answer.prompt_eval_count)
         status, _, data = server.ask("POST", "/api/chat", {
-            "model": DENSE, "messages": talk, "options": options, "truncate": False})
+            "model": WORDS, "messages": talk, "options": options, "truncate": False})
         self.assertEqual(status, 400, data)
         texts = ["a", "word " * 300]
-        answer = self.client.embed(DENSE, texts, options=options, dimensions=8)
+        answer = self.client.embed(WORDS, texts, options=options, dimensions=8)
         self.assertLess(answer.prompt_eval_count, 260)
         for vector in answer.embeddings:
             self.assertEqual(len(vector), 8)
             self.assertAlmostEqual(sum(x * x for x in vector), 1, 3)
         with self.assertRaises(ollama.ResponseError) as failed:
-            self.client.embed(DENSE, texts, truncate=False, options=options)
+            self.client.embed(WORDS, texts, truncate=False, options=options)
         self.assertEqual(failed.exception.status_code, 400)
 
     def test_a_model_made_of_another(self):
-        template = ("{{ if .System }}<|im_start|>system\n{{ .System }}<|im_end|>\n{{ end }}<|im_start|>user\n{{ .Prompt }}<|im_end|>\n"
-                    "<|im_start|>assistant\n{{ .Response }}<|im_end|>\n")
-        system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
-        made = dict(from_=DENSE, system=system, parameters={"temperature": 0, "num_predict": TOKENS, "stop": ["\n"]}, stream=False)
-        wanted = harness.greedy(DENSE, QUESTION, TOKENS)
+        template = "{{ if .System }}[system]{{ .System }}{{ end }}[user]{{ .Prompt }}[assistant]{{ .Response }}"
+        system = "You are Mario."
+        made = dict(from_=WORDS, system=system, parameters={"temperature": 0, "num_predict": TOKENS, "stop": ["\n"]}, stream=False)
+        wanted = self.client.chat(WORDS, [{"role": "system", "content": system}] + user(QUESTION), options=GREEDY).message.content
         # The same messages by either template, or by one in Jinja, which the other APIs use as well.
         self.client.create("mario", template=template, **made)
         self.assertEqual(self.client.chat("mario", user(QUESTION)).message.content, wanted)
@@ -238,14 +237,14 @@ class Ollama(unittest.TestCase):
         self.assertEqual(failed.exception.status_code, 400)
         for parameters in {"temperature": "hot"}, {"num_ctx": -5}, {"stop": 5}:
             with self.assertRaisesRegex(ollama.ResponseError, "option"):
-                self.client.create("wario", from_=DENSE, parameters=parameters)
+                self.client.create("wario", from_=WORDS, parameters=parameters)
         for name in "mario", "luigi":
             self.client.delete(name)
 
     def test_what_it_was_made_with_is_for_all_clients(self):
         made = dict(system="You speak French.", parameters={"temperature": 0, "num_predict": 9, "seed": 7, "num_ctx": 1024},
                     messages=user("Hi") + [{"role": "assistant", "content": "Bonjour."}])
-        self.client.create("peach", from_=DENSE, stream=False, **made)
+        self.client.create("peach", from_=WORDS, stream=False, **made)
         others = openai.OpenAI(base_url=server.url + "/v1", api_key="any")
         claude = anthropic.Anthropic(base_url=server.url, api_key="any")
         first = others.chat.completions.create(model="peach", messages=user(QUESTION))
@@ -268,7 +267,7 @@ class Ollama(unittest.TestCase):
         self.assertEqual(settings["params"]["seed"], 7)
         self.client.delete("peach")
         # What was written beside a model by hand is looked at when it is used.
-        self.client.create("toad", from_=DENSE, stream=False)
+        self.client.create("toad", from_=WORDS, stream=False)
         with open(f"{server.models}/toad.json", "w") as file:
             json.dump({"settings": {"parameters": {"seed": "seven"}}}, file)
         with self.assertRaises(openai.BadRequestError):
@@ -276,7 +275,7 @@ class Ollama(unittest.TestCase):
         self.client.delete("toad")
 
     def test_copy_and_delete(self):
-        self.client.copy(DENSE, "mine:small")
+        self.client.copy(WORDS, "mine:small")
         self.assertIn("mine:small", [model.model for model in self.client.list().models])
         self.assertEqual(self.client.generate("mine:small", QUESTION, options=GREEDY).eval_count, TOKENS)
         self.client.delete("mine:small")
@@ -288,32 +287,32 @@ class Ollama(unittest.TestCase):
             (lambda: self.client.show("nobody"), 404),
             (lambda: self.client.delete("nobody"), 404),
             (lambda: self.client.copy("nobody", "x"), 404),
-            (lambda: self.client.chat(DENSE, user("hi"), keep_alive="soon"), 400),
-            (lambda: self.client.generate(DENSE, "hi", template="{{ range .Messages }}"), 400),
-            (lambda: self.client.chat(DENSE, user("hi"), think=True), 400),
-            (lambda: self.client.generate(DENSE, "hi", suffix="there"), 400),
+            (lambda: self.client.chat(WORDS, user("hi"), keep_alive="soon"), 400),
+            (lambda: self.client.generate(WORDS, "hi", template="{{ range .Messages }}"), 400),
+            (lambda: self.client.chat(WORDS, user("hi"), think=True), 400),
+            (lambda: self.client.generate(WORDS, "hi", suffix="there"), 400),
         ):
             with self.assertRaises(ollama.ResponseError) as failed:
                 call()
             self.assertEqual(failed.exception.status_code, code)
-        with self.assertRaisesRegex(ollama.ResponseError, f'"{DENSE}" does not support thinking'):
-            self.client.chat(DENSE, user("hi"), think=True)
-        self.assertEqual(self.client.chat(DENSE, user("hi"), think=False, options={"num_predict": 1}).eval_count, 1)
+        with self.assertRaisesRegex(ollama.ResponseError, f'"{WORDS}" does not support thinking'):
+            self.client.chat(WORDS, user("hi"), think=True)
+        self.assertEqual(self.client.chat(WORDS, user("hi"), think=False, options={"num_predict": 1}).eval_count, 1)
 
     def test_threads_and_batch_are_chosen_when_it_is_loaded(self):
-        with open(f"/proc/{self.engine_of(DENSE)}/cmdline") as file:
+        with open(f"/proc/{self.engine_of(WORDS)}/cmdline") as file:
             self.assertIn("--threads\0001\0", file.read())
-        first = self.engine_of(DENSE, num_thread=2, num_batch=64)
+        first = self.engine_of(WORDS, num_thread=2, num_batch=64)
         with open(f"/proc/{first}/cmdline") as file:
             line = file.read()
         self.assertIn("--threads\0002\0", line)
         self.assertIn("--batch\00064\0", line)
         # What is not asked for stays as it is.
-        self.assertEqual(self.engine_of(DENSE), first)
-        self.assertEqual(self.engine_of(DENSE, num_thread=2), first)
+        self.assertEqual(self.engine_of(WORDS), first)
+        self.assertEqual(self.engine_of(WORDS, num_thread=2), first)
         # A token of each conversation that may be computed together has room.
-        self.assertNotEqual(self.engine_of(DENSE, num_batch=1), first)
-        self.assertNotEqual(self.engine_of(DENSE, num_thread=1, num_batch=512), first)
+        self.assertNotEqual(self.engine_of(WORDS, num_batch=1), first)
+        self.assertNotEqual(self.engine_of(WORDS, num_thread=1, num_batch=512), first)
 
     def engine_of(self, name, **options):
         """The process that answers for a model."""
@@ -324,20 +323,20 @@ class Ollama(unittest.TestCase):
 
 class Run(unittest.TestCase):
     def test_run_asks_the_server(self):
-        answer = subprocess.run([harness.HYPURA, "run", MOE, "--server", server.url, "--prompt", QUESTION, "--temp", "0",
+        answer = subprocess.run([harness.HYPURA, "run", WORDS_MOE, "--server", server.url, "--prompt", QUESTION, "--temp", "0",
                                  "--max-tokens", str(TOKENS)], capture_output=True, text=True, check=True)
-        self.assertEqual(answer.stdout, harness.greedy(MOE, QUESTION, TOKENS) + "\n")
-        talk = subprocess.run([harness.HYPURA, "run", DENSE, "--server", server.url + "/v1/", "--interactive", "--temp", "0",
+        self.assertEqual(answer.stdout, harness.greedy(WORDS_MOE, QUESTION, TOKENS) + "\n")
+        talk = subprocess.run([harness.HYPURA, "run", WORDS, "--server", server.url + "/v1/", "--interactive", "--temp", "0",
                                "--max-tokens", "8"], input="Hello.\nAnd you?\n", capture_output=True, text=True, check=True)
         self.assertEqual(len(talk.stdout.splitlines()), 2)
         # A text ends the answer, and what was said before comes from a file.
         word = answer.stdout.split()[2]
-        cut = subprocess.run([harness.HYPURA, "run", MOE, "--server", server.url, "--prompt", QUESTION, "--temp", "0",
+        cut = subprocess.run([harness.HYPURA, "run", WORDS_MOE, "--server", server.url, "--prompt", QUESTION, "--temp", "0",
                               "--max-tokens", str(TOKENS), "--stop", word], capture_output=True, text=True, check=True)
         self.assertEqual(cut.stdout, answer.stdout[:answer.stdout.index(word)] + "\n")
         with tempfile.TemporaryDirectory() as folder:
             for line in ("Hello.", "And you?"):
-                said = subprocess.run([harness.HYPURA, "run", DENSE, "--server", server.url, "--temp", "0", "--max-tokens", "8",
+                said = subprocess.run([harness.HYPURA, "run", WORDS, "--server", server.url, "--temp", "0", "--max-tokens", "8",
                                        "--history", os.path.join(folder, "kept.json"), "--prompt", line],
                                       capture_output=True, text=True, check=True)
         self.assertEqual(said.stdout, talk.stdout.splitlines()[1] + "\n")
@@ -350,12 +349,12 @@ class Run(unittest.TestCase):
                                capture_output=True, text=True, check=True)
         self.assertEqual(json.loads(asked.stdout), json.loads(alone.stdout))
         # So do penalties, each of which changes the answer.
-        words = ["--prompt", "Repeat the word river many times: river river river", "--temp", "0", "--max-tokens", "16"]
+        words = ["--prompt", "Repeat the word river many times: river river river", "--temp", "0", "--max-tokens", "64"]
         said = set()
         for more in [], ["--repeat-penalty", "1.5"], ["--frequency-penalty", "1.5"], ["--presence-penalty", "1.9"]:
             asked, alone = (subprocess.run([harness.HYPURA, "run", name, *words, *more, *where], capture_output=True, text=True,
                                            check=True).stdout
-                            for name, where in ((DENSE, ["--server", server.url]), (harness.model_path(DENSE), ["--threads", "1"])))
+                            for name, where in ((WORDS, ["--server", server.url]), (harness.model_path(WORDS), ["--threads", "1"])))
             self.assertEqual(asked, alone)
             said.add(asked)
         self.assertGreaterEqual(len(said), 3)
@@ -367,17 +366,17 @@ class Run(unittest.TestCase):
 
 class Others(unittest.TestCase):
     def test_documents_are_ranked(self):
-        body = {"model": DENSE, "query": "king", "documents": ["the queen", "gravel", "a throne"]}
+        body = {"model": WORDS, "query": "king", "documents": ["the queen", "gravel", "a throne"]}
         for path in "/v1/rerank", "/rerank":
             status, _, data = server.ask("POST", path, body)
             self.assertEqual(status, 200, data)
             self.assertEqual(sorted(r["index"] for r in json.loads(data)["results"]), [0, 1, 2])
         # One engine pools for one of the two; text it writes in any case.
-        for path, body in (("/v1/chat/completions", {"model": DENSE, "messages": user("hi"), "max_tokens": 1}),
-                           ("/v1/embeddings", {"model": DENSE, "input": "a"}), ("/v1/rerank", body)):
+        for path, body in (("/v1/chat/completions", {"model": WORDS, "messages": user("hi"), "max_tokens": 1}),
+                           ("/v1/embeddings", {"model": WORDS, "input": "a"}), ("/v1/rerank", body)):
             status, _, data = server.ask("POST", path, body)
             self.assertEqual(status, 200, data)
-        status, _, data = server.ask("POST", "/chat/completions/input_tokens", {"model": DENSE, "messages": user("hi")})
+        status, _, data = server.ask("POST", "/chat/completions/input_tokens", {"model": WORDS, "messages": user("hi")})
         self.assertEqual(status, 200, data)
 
 
@@ -390,8 +389,8 @@ class OpenAI(unittest.TestCase):
         self.assertEqual(self.client.models.retrieve(MOE).id, MOE + ":latest")
 
     def test_chat(self):
-        wanted = harness.greedy(MOE, QUESTION, TOKENS)
-        options = dict(model=MOE, messages=user(QUESTION), temperature=0, max_tokens=TOKENS)
+        wanted = harness.greedy(WORDS_MOE, QUESTION, TOKENS)
+        options = dict(model=WORDS_MOE, messages=user(QUESTION), temperature=0, max_tokens=TOKENS)
         answer = self.client.chat.completions.create(**options)
         self.assertEqual(answer.choices[0].message.content, wanted)
         self.assertEqual(answer.usage.completion_tokens, TOKENS)
@@ -451,7 +450,7 @@ class OpenAI(unittest.TestCase):
         self.assertEqual(answer.usage.completion_tokens, 3)
 
     def test_a_response_that_is_cut_is_incomplete(self):
-        options = dict(model=DENSE, input=QUESTION, temperature=0)
+        options = dict(model=WORDS, input=QUESTION, temperature=0)
         answer = self.client.responses.create(max_output_tokens=8, **options)
         self.assertEqual((answer.status, answer.incomplete_details.reason), ("incomplete", "max_output_tokens"))
         self.assertEqual((answer.output[0].status, answer.usage.output_tokens), ("incomplete", 8))
@@ -477,14 +476,14 @@ class OpenAI(unittest.TestCase):
             messages += [{"role": "assistant", "content": "",
                           "tool_calls": [{"id": str(i), "type": "function", "function": function}]},
                          {"role": "tool", "tool_call_id": str(i), "content": "sunny"}]
+        clock = {"type": "function", "function": dict(WEATHER["function"], name="get_time")}
         answer = self.client.chat.completions.create(
-            model=TOOLS, messages=messages + user("What is the weather in Paris?"), tools=[WEATHER],
+            model=TOOLS, messages=messages + user("What is the weather in Paris?"), tools=[WEATHER, clock],
             tool_choice="required", temperature=0, max_tokens=100)
         call = answer.choices[0].message.tool_calls[0]
         self.assertEqual((answer.choices[0].finish_reason, call.function.name), ("tool_calls", "get_weather"))
         self.assertIsInstance(json.loads(call.function.arguments)["city"], str)
         # One that is named is called, although all examples are of another.
-        clock = {"type": "function", "function": dict(WEATHER["function"], name="get_time")}
         named = {"type": "function", "function": {"name": "get_time"}}
         for choice in named, {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [named]}}:
             answer = self.client.chat.completions.create(
@@ -492,7 +491,7 @@ class OpenAI(unittest.TestCase):
                 tool_choice=choice, temperature=0, max_tokens=100)
             self.assertEqual([call.function.name for call in answer.choices[0].message.tool_calls], ["get_time"])
         # A model whose template has no place for them is not asked in vain, but for an answer without them.
-        options = dict(model=DENSE, messages=user("hi"), tools=[WEATHER], max_tokens=1)
+        options = dict(model=WORDS, messages=user("hi"), tools=[WEATHER], max_tokens=1)
         for choice in "auto", "required", named:
             with self.assertRaisesRegex(openai.BadRequestError, "does not support tools|not among the tools"):
                 self.client.chat.completions.create(tool_choice=choice, **options)
@@ -510,9 +509,9 @@ class OpenAI(unittest.TestCase):
         with self.assertRaises(openai.NotFoundError):
             self.client.chat.completions.create(model="nobody", messages=user("hi"))
         with self.assertRaises(openai.BadRequestError):
-            self.client.chat.completions.create(model=DENSE, messages=user("hi"), temperature="hot")
+            self.client.chat.completions.create(model=WORDS, messages=user("hi"), temperature="hot")
         with self.assertRaises(openai.NotFoundError):
-            self.client.images.generate(model=DENSE, prompt="a cat")
+            self.client.images.generate(model=WORDS, prompt="a cat")
 
 
 class Anthropic(unittest.TestCase):
@@ -520,13 +519,13 @@ class Anthropic(unittest.TestCase):
         self.client = anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0)
 
     def test_messages(self):
-        wanted = harness.greedy(MOE, QUESTION, TOKENS)
-        options = dict(model=MOE, messages=user(QUESTION), max_tokens=TOKENS, extra_body={"temperature": 0})
+        wanted = harness.greedy(WORDS_MOE, QUESTION, TOKENS)
+        options = dict(model=WORDS_MOE, messages=user(QUESTION), max_tokens=TOKENS, extra_body={"temperature": 0})
         answer = self.client.messages.create(**options)
         self.assertEqual((answer.content[0].text, answer.stop_reason), (wanted, "max_tokens"))
         with self.client.messages.stream(**options) as stream:
             self.assertEqual("".join(stream.text_stream), wanted)
-        self.assertEqual(self.client.messages.count_tokens(model=MOE, messages=user(QUESTION)).input_tokens,
+        self.assertEqual(self.client.messages.count_tokens(model=WORDS_MOE, messages=user(QUESTION)).input_tokens,
                          answer.usage.input_tokens + (answer.usage.cache_read_input_tokens or 0))
 
     def test_an_answer_goes_on_from_what_is_given(self):
@@ -540,9 +539,9 @@ class Anthropic(unittest.TestCase):
     def test_documents_are_read(self):
         document = {"type": "document", "title": "Notes", "source": {"type": "text", "media_type": "text/plain", "data": "It is raining."}}
         count = lambda *blocks: self.client.messages.count_tokens(
-            model=DENSE, messages=[{"role": "user", "content": [*blocks, {"type": "text", "text": "So?"}]}]).input_tokens
+            model=WORDS, messages=[{"role": "user", "content": [*blocks, {"type": "text", "text": "So?"}]}]).input_tokens
         self.assertEqual(count(document), count({"type": "text", "text": "Notes\n\nIt is raining."}))
-        options = dict(model=DENSE, max_tokens=3)
+        options = dict(model=WORDS, max_tokens=3)
         for more in ({"messages": [{"role": "user", "content": [dict(document, source={"type": "url", "url": "http://localhost/"})]}]},
                      {"messages": user("hi"), "tools": [{"type": "web_search_20250305", "name": "web_search"}]},
                      {"messages": user("hi"), "extra_body": {"output_format": {"type": "json_schema", "schema": {}}}}):
@@ -567,14 +566,14 @@ class Anthropic(unittest.TestCase):
                 {"role": "assistant",
                  "content": [{"type": "tool_use", "id": city, "name": "get_weather", "input": {"city": city}}]},
                 {"role": "user", "content": [{"type": "tool_result", "tool_use_id": city, "content": "sunny"}]}]
+        tools = [{"name": name, "input_schema": WEATHER["function"]["parameters"]} for name in ("get_weather", "get_time")]
         answer = self.client.messages.create(
             model=TOOLS, messages=messages + user("What is the weather in Paris?"), max_tokens=100,
-            extra_body={"temperature": 0}, tools=[{"name": "get_weather", "input_schema": WEATHER["function"]["parameters"]}],
+            extra_body={"temperature": 0}, tools=tools,
             tool_choice={"type": "any"})
         used = [block for block in answer.content if block.type == "tool_use"]
         self.assertEqual([block.name for block in used], ["get_weather"])
         self.assertIsInstance(used[0].input["city"], str)
-        tools = [{"name": name, "input_schema": WEATHER["function"]["parameters"]} for name in ("get_weather", "get_time")]
         options = dict(model=TOOLS, messages=messages + user("What is the weather in Paris?"), max_tokens=100, tools=tools,
                        extra_body={"temperature": 0})
         answer = self.client.messages.create(tool_choice={"type": "tool", "name": "get_time"}, **options)
@@ -594,7 +593,7 @@ class Anthropic(unittest.TestCase):
 
     def test_errors(self):
         with self.assertRaisesRegex(anthropic.BadRequestError, r"prompt is too long: \d+ tokens > \d+ maximum"):
-            self.client.messages.create(model=DENSE, max_tokens=5, messages=user("word " * 9000))
+            self.client.messages.create(model=WORDS, max_tokens=5, messages=user("word " * 9000))
         with self.assertRaises(anthropic.NotFoundError):
             self.client.messages.create(model="nobody", max_tokens=5, messages=user("hi"))
 

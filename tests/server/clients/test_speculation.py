@@ -33,15 +33,15 @@ class Speculation(unittest.TestCase):
         """What the draft takes the pager does not get."""
         pools = []
         for options in (), ("--draft", harness.model_path(WORDS)):
-            with harness.Server("--memory", "100M", "--parallel", "1", "--context", "1024", "--threads", "1", *options) as server:
+            with harness.Server("--memory", "78M", "--parallel", "1", "--context", "1024", "--threads", "1", *options) as server:
                 server.chat(WORDS_MOE, POEM, 4)
                 model = server.told(WORDS_MOE)
                 taken = sum(model["tiers"][tier + "_bytes"] for tier in
                             ("resident", "pinned", "pool", "ring", "kv", "compute", "overhead", "draft"))
-                self.assertLessEqual(taken, 100 << 20)
+                self.assertLessEqual(taken, 78 << 20)
                 pools.append(model["tiers"]["pool_bytes"] + model["tiers"]["draft_bytes"] + model["tiers"]["resident_bytes"])
         self.assertLess(pools[0], 28 << 20)
-        with harness.Server("--memory", "80M", "--parallel", "1", "--context", "1024", "--threads", "1",
+        with harness.Server("--memory", "64M", "--parallel", "1", "--context", "1024", "--threads", "1",
                             "--draft", harness.model_path(WORDS)) as server:
             status, answer = server.json("POST", "/api/generate", {"model": WORDS_MOE, "prompt": "Hi", "stream": False})
             self.assertEqual(status, 500, answer)
