@@ -283,6 +283,7 @@ typedef struct hypura_gpu_plan {
     uint64_t compute_bytes;
     uint64_t floor_bytes;    /* fewest with which it computes these layers */
     uint64_t full_bytes;     /* with which nothing has to be uploaded to it */
+    uint64_t free_bytes;     /* of its memory, that models may take, when this was planned; at most the limit on it */
     int      n_stages;
     bool     stages_in_slots; /* behind the lasting ones of the one pool */
     double   hit_rate;       /* of its slots, assumed */

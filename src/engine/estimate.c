@@ -115,6 +115,7 @@ typedef struct demand {
     hypura_media_needs media;             /* the same */
     bool looked; /* at the model, see `looking` */
     bool serves; /* for a server, see hypura_prepare_shared */
+    const hypura_gpu_shares *shares; /* NULL: none */
     bool measure;
     hypura_nodes *others; /* where it is to be measured */
 } demand;
@@ -156,7 +157,7 @@ static hypura_status solve(const demand *asked, const hypura_survey *survey, uin
         return asked_well;
     }
     if (!options->plain) {
-        const hypura_status status = hypura_gpus_describe(found, profile, options, &gpus, error);
+        const hypura_status status = hypura_gpus_describe(found, profile, options, asked->shares, &gpus, error);
         if (status != HYPURA_OK) {
             return status;
         }
@@ -510,9 +511,9 @@ hypura_status hypura_prepare_sequences(const hypura_model_options *options, cons
 }
 
 hypura_status hypura_prepare_shared(const hypura_model_options *options, uint32_t n_sequences, uint64_t reserve_bytes,
-                                    hypura_preparation *prepared, hypura_error *error)
+                                    const hypura_gpu_shares *shares, hypura_preparation *prepared, hypura_error *error)
 {
-    demand wanted = {.options = options, .reserve_bytes = reserve_bytes, .serves = true};
+    demand wanted = {.options = options, .reserve_bytes = reserve_bytes, .shares = shares, .serves = true};
     return prepare(&wanted, NULL, n_sequences, n_sequences, prepared, error);
 }
 

@@ -5,6 +5,7 @@
 #ifndef HYPURA_ENGINE_ESTIMATE_H
 #define HYPURA_ENGINE_ESTIMATE_H
 
+#include "engine/gpu_share.h"
 #include "engine/load.h"
 #include "pager/pager.h"
 
@@ -29,9 +30,10 @@ hypura_status hypura_prepare_sequences(const hypura_model_options *options, cons
 /* For a server: n_sequences conversations of n_context tokens each, computed together, and reserve_bytes of memory
  * for what the server keeps beside the model. prepared->context.n_context is that of all of them. Where a model has
  * windows or recurrent state, which cannot be taken back token by token, the server copies them now and then: up to
- * n_checkpoints copies of each conversation are planned for, as many as take no more than a sixteenth of the memory. */
+ * n_checkpoints copies of each conversation are planned for, as many as take no more than a sixteenth of the memory.
+ * shares: what its other models leave of GPUs; NULL: there are none. */
 hypura_status hypura_prepare_shared(const hypura_model_options *options, uint32_t n_sequences, uint64_t reserve_bytes,
-                                    hypura_preparation *prepared, hypura_error *error);
+                                    const hypura_gpu_shares *shares, hypura_preparation *prepared, hypura_error *error);
 /* Once the model is loaded, where nobody gave a limit: the pager follows free memory. */
 hypura_status hypura_prepare_keep(const hypura_preparation *prepared, hypura_pager *pager, hypura_error *error);
 

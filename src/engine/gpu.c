@@ -150,17 +150,40 @@ bool hypura_gpus_are_discrete(const hypura_gpus_found *found)
     return discrete;
 }
 
-static void describe(ggml_backend_dev_t device, const hypura_profile *profile, uint64_t limit_bytes,
-                     hypura_plan_gpu *described)
+/* Of what is free. */
+static uint64_t usable_bytes(uint64_t free_bytes)
 {
-    const size_t free_bytes = free_bytes_of(device);
-    const uint64_t margin = free_bytes / 100 * MARGIN_PERCENT > MARGIN_BYTES ? free_bytes / 100 * MARGIN_PERCENT
-                                                                             : MARGIN_BYTES;
-    const uint64_t usable = free_bytes > margin ? free_bytes - margin : 0;
+    const uint64_t part = free_bytes / 100 * MARGIN_PERCENT;
+    const uint64_t margin = part > MARGIN_BYTES ? part : MARGIN_BYTES;
+    return free_bytes > margin ? free_bytes - margin : 0;
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static const hypura_gpu_share *share_of(const hypura_gpu_shares *shares, const char *name)
+{
+    for (int i = 0; shares && i < shares->n; i++) {
+        if (strcmp(shares->list[i].name, name) == 0) {
+            return &shares->list[i];
+        }
+    }
+    return NULL;
+}
+
+/* share: NULL: there is none. */
+static void describe(ggml_backend_dev_t device, const hypura_profile *profile, uint64_t limit_bytes,
+                     const hypura_gpu_share *share, hypura_plan_gpu *described)
+{
+    const uint64_t now_bytes = free_bytes_of(device);
+    const uint64_t usable = usable_bytes(now_bytes + (share ? share->lent_bytes : 0));
     const size_t most = ggml_backend_buft_get_max_size(ggml_backend_dev_buffer_type(device));
     *described = (hypura_plan_gpu){
         .name = ggml_backend_dev_name(device),
-        .bytes = limit_bytes > 0 ? limit_bytes : usable,
+        .bytes = limit_bytes > 0 ? limit_bytes : share && share->bytes > 0 ? share->bytes : usable,
+        .free_bytes = least(usable, limit_bytes > 0 ? limit_bytes : UINT64_MAX),
         .max_buffer_bytes = most < SIZE_MAX ? most : 0,
         .addressable = hypura_modules_is_addressable(device),
         .unified = hypura_modules_is_unified(device),
@@ -176,6 +199,10 @@ static void describe(ggml_backend_dev_t device, const hypura_profile *profile, u
             described->operation_us = measured->operation_us;
         }
     }
+    if (share && share->most_bytes > 0) { /* who is no server's may have come since */
+        const uint64_t left = usable_bytes(now_bytes);
+        described->most_bytes = least(share->most_bytes, left > 0 ? left : 1);
+    }
 }
 
 static hypura_status describe_remote(ggml_backend_dev_t device, uint64_t limit_bytes, hypura_plan_gpu *described,
@@ -184,7 +211,7 @@ static hypura_status describe_remote(ggml_backend_dev_t device, uint64_t limit_b
     hypura_profile none = {.n_devices = 0};
     hypura_device measured;
     uint64_t free_bytes = 0;
-    describe(device, &none, limit_bytes, described);
+    describe(device, &none, limit_bytes, NULL, described);
     hypura_probe_remote(device, &measured);
     described->name = hypura_remote_name(device);
     described->remote = true;
@@ -202,8 +229,8 @@ static hypura_status describe_remote(ggml_backend_dev_t device, uint64_t limit_b
 }
 
 hypura_status hypura_gpus_describe(const hypura_gpus_found *found, const hypura_profile *profile,
-                                   const hypura_model_options *options, hypura_plan_gpus *described,
-                                   hypura_error *error)
+                                   const hypura_model_options *options, const hypura_gpu_shares *shares,
+                                   hypura_plan_gpus *described, hypura_error *error)
 {
     int n_limits = 0;
     while (n_limits < HYPURA_MAX_GPUS && options->gpu_vram_bytes[n_limits] > 0) {
@@ -216,7 +243,8 @@ hypura_status hypura_gpus_describe(const hypura_gpus_found *found, const hypura_
     }
     *described = (hypura_plan_gpus){.n = found->n, .named = found->named, .total_bytes = options->vram_bytes};
     for (int g = 0; g < found->n_here; g++) {
-        describe(found->devices[g], profile, options->gpu_vram_bytes[g], &described->list[g]);
+        describe(found->devices[g], profile, options->gpu_vram_bytes[g],
+                 share_of(shares, ggml_backend_dev_name(found->devices[g])), &described->list[g]);
     }
     hypura_status status = HYPURA_OK;
     for (int g = found->n_here; g < found->n && status == HYPURA_OK; g++) {

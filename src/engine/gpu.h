@@ -27,10 +27,10 @@ hypura_status hypura_gpus_find_remote(const char *servers, hypura_gpus_found *fo
 bool hypura_gpus_are_discrete(const hypura_gpus_found *found);
 
 /* What the plan has to know of them: rates from the profile, memory as it is now, and
- * the limits of options. Fails when limits and names do not match. */
+ * the limits of options. shares: NULL: nobody shares them. Fails when limits and names do not match. */
 hypura_status hypura_gpus_describe(const hypura_gpus_found *found, const hypura_profile *profile,
-                                   const hypura_model_options *options, hypura_plan_gpus *described,
-                                   hypura_error *error);
+                                   const hypura_model_options *options, const hypura_gpu_shares *shares,
+                                   hypura_plan_gpus *described, hypura_error *error);
 
 /* Those of a plan and the layers of each, as libllama is told. */
 void hypura_gpus_take(const hypura_gpus_found *found, const hypura_plan *plan, hypura_load_gpu *taken);

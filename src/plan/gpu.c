@@ -428,6 +428,7 @@ void plan_fill_gpu(planner *p, hypura_plan *plan, int g, plan_layers layers, con
     gpu->remote = p->gpus.list[g].remote;
     gpu->link_bytes_per_s = gpu->remote ? p->gpus.list[g].upload_bytes_per_s : 0.0;
     gpu->round_trip_us = gpu->remote ? p->gpus.list[g].round_trip_us : 0.0;
+    gpu->free_bytes = p->gpus.list[g].free_bytes;
     gpu->first_layer = layers.first;
     gpu->n_layers = layers.end - layers.first;
     gpu->floor_bytes = plan_gpu_floor_bytes(&need);

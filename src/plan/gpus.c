@@ -254,7 +254,8 @@ static void follow_rates(sharing *s, bool pages, need_fn bytes)
 /* ---- limits ------------------------------------------------------------------------- */
 
 /* What each GPU may take at most: its own limit, or with one on all as much of that as it
- * has free, or a part in proportion where the limit is more than all have. */
+ * has free, or a part in proportion where the limit is more than all have; and no more than
+ * others leave. */
 static void find_limits(sharing *s, bool on_all)
 {
     const hypura_plan_gpus *gpus = &s->p->gpus;
@@ -264,12 +265,14 @@ static void find_limits(sharing *s, bool on_all)
     }
     for (int g = 0; g < s->n; g++) {
         const uint64_t own = gpus->list[g].bytes;
+        const uint64_t most = gpus->list[g].most_bytes;
         s->limits[g] = own;
         if (on_all && gpus->total_bytes > 0) {
             const double part = sum > 0.0 ? (double)own / sum : g == 0;
             const uint64_t share = s->n == 1 ? gpus->total_bytes : (uint64_t)(part * (double)gpus->total_bytes);
             s->limits[g] = s->n == 1 || share > own ? share : own < gpus->total_bytes ? own : gpus->total_bytes;
         }
+        s->limits[g] = most > 0 && most < s->limits[g] ? most : s->limits[g];
     }
 }
 

@@ -40,7 +40,9 @@ typedef struct hypura_survey {
 /* A GPU that may be used. Rates of 0 are not known. */
 typedef struct hypura_plan_gpu {
     const char *name;
-    uint64_t    bytes;            /* what is free there, or the limit given for it */
+    uint64_t    bytes;            /* what is free there, or the limit given for it: layers are shared out by that */
+    uint64_t    most_bytes;       /* that may be placed there, whatever limits say; 0: as much as these */
+    uint64_t    free_bytes;       /* for the plan to tell: see hypura_gpu_plan */
     uint64_t    max_buffer_bytes; /* that one tensor may have; 0: no limit */
     double      upload_bytes_per_s;
     double      memory_bytes_per_s;

@@ -22,6 +22,7 @@
 #define OPTION_CHECK_GRAMMAR 259
 #define OPTION_RPC 260
 #define OPTION_RPC_MEMORY 261
+#define OPTION_GPU_SHARE 262
 #define MAX_CONTEXTS 10   /* an answer takes that many at most, unless its request says how long it may be */
 
 static bool parse_unsigned(const char *text, uint32_t *value)
@@ -61,6 +62,22 @@ static bool take_vram(const char *text, hypura_model_options *to)
         item = item[length] == '+' ? item + length + 1 : NULL;
     }
     return good;
+}
+
+/* NAME=LENT/BYTES/MOST, see engine/gpu_share.h; once for each GPU. */
+static bool take_share(const char *text, hypura_gpu_shares *to)
+{
+    hypura_gpu_share *share = &to->list[to->n];
+    const char *numbers = strrchr(text, '=');
+    int end = 0;
+    if (to->n == HYPURA_MAX_GPUS || !numbers || numbers == text || (size_t)(numbers - text) >= sizeof(share->name) ||
+        sscanf(numbers, "=%" SCNu64 "/%" SCNu64 "/%" SCNu64 "%n", &share->lent_bytes, &share->bytes, &share->most_bytes, &end) != 3 ||
+        numbers[end] != '\0') {
+        return false;
+    }
+    memcpy(share->name, text, (size_t)(numbers - text));
+    to->n++;
+    return true;
 }
 
 static bool take(int option, const char *value, hypura_worker_arguments *to)
@@ -127,6 +144,8 @@ static bool take(int option, const char *value, hypura_worker_arguments *to)
         return hypura_size_parse(value, &to->model.rpc_bytes);
     case 'V':
         return take_vram(value, &to->model);
+    case OPTION_GPU_SHARE:
+        return take_share(value, &to->shares);
     case 'G':
         to->model.gpu_misses = strcmp(value, "cpu") == 0 ? HYPURA_GPU_MISSES_CPU : HYPURA_GPU_MISSES_UPLOAD;
         return strcmp(value, "cpu") == 0 || strcmp(value, "upload") == 0;
@@ -194,6 +213,7 @@ hypura_status hypura_worker_parse(int argc, char **argv, hypura_worker_arguments
         {"io-engine", required_argument, NULL, 'i'},
         {"gpu", required_argument, NULL, 'g'},
         {"vram", required_argument, NULL, 'V'},
+        {"gpu-share", required_argument, NULL, OPTION_GPU_SHARE},
         {"gpu-misses", required_argument, NULL, 'G'},
         {"rpc", required_argument, NULL, OPTION_RPC},
         {"rpc-memory", required_argument, NULL, OPTION_RPC_MEMORY},

@@ -8,6 +8,7 @@
 
 typedef struct hypura_worker_arguments {
     hypura_model_options model;
+    hypura_gpu_shares shares; /* what other models leave of GPUs */
     const char *name;         /* what answers call the model */
     const char *socket;       /* ends in .sock */
     const char *live;         /* see live.h */

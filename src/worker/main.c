@@ -73,15 +73,32 @@ static void on_end(const hypura_error *error)
     _exit(1);
 }
 
+/* What it takes of each GPU: all it could use, the fewest with which it would be used so, and what is free there. Where the
+ * memory is the host's it is counted with that. */
+static json_t *list_gpus(const hypura_plan *plan)
+{
+    json_t *list = json_array();
+    for (int g = 0; g < plan->n_gpus && !plan->unified; g++) {
+        const hypura_gpu_plan *gpu = &plan->gpus[g];
+        if (gpu->remote) {
+            continue; /* another machine's, which shares out its memory itself */
+        }
+        json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:I}", "name", gpu->name, "bytes", (json_int_t)gpu->vram_bytes,
+                                              "floor_bytes", (json_int_t)(plan->n_vram_pools > 0 ? gpu->floor_bytes : 0),
+                                              "free_bytes", (json_int_t)gpu->free_bytes));
+    }
+    return list;
+}
+
 /* unfit: why the model goes without the draft that was asked for, or "". */
 static int print_estimate(const hypura_worker_model *model, const char *unfit)
 {
     const hypura_plan *plan = model->prepared.plan;
-    const uint64_t other = plan->kv_bytes + plan->compute_bytes + plan->overhead_bytes;
-    json_t *estimate = json_pack("{s:I, s:I, s:I, s:i, s:b, s:s}", "memory_bytes", (json_int_t)(plan->weights_bytes + other),
+    const uint64_t other = plan->kv_bytes + plan->compute_bytes + plan->overhead_bytes + (plan->unified ? plan->vram_bytes : 0);
+    json_t *estimate = json_pack("{s:I, s:I, s:I, s:i, s:b, s:o, s:s}", "memory_bytes", (json_int_t)(plan->weights_bytes + other),
                                  "floor_memory_bytes", (json_int_t)plan->floor_memory_bytes, "kv_bytes",
                                  (json_int_t)plan->kv_bytes, "n_sequences", (int)model->prepared.context.n_sequences, "computes_alone",
-                                 hypura_plan_computes_alone(plan, hypura_os_cpu_count()), "draft_unfit", unfit);
+                                 hypura_plan_computes_alone(plan, hypura_os_cpu_count()), "gpus", list_gpus(plan), "draft_unfit", unfit);
     const int failed = estimate ? json_dumpf(estimate, stdout, JSON_COMPACT) : -1;
     json_decref(estimate);
     printf("\n");

@@ -37,7 +37,7 @@ hypura_status hypura_worker_model_prepare(const hypura_worker_arguments *argumen
     *model = (hypura_worker_model){.arguments = arguments};
     for (uint32_t n = arguments->n_sequences;;) {
         hypura_status status =
-            hypura_prepare_shared(&arguments->model, n, arguments->reserve_bytes, &model->prepared, error);
+            hypura_prepare_shared(&arguments->model, n, arguments->reserve_bytes, &arguments->shares, &model->prepared, error);
         if (n == 1 || (status != HYPURA_OK && status != HYPURA_ERR_BUDGET)) {
             return status;
         }

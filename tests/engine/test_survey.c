@@ -132,7 +132,7 @@ static void contexts_that_cannot_be_counted(void **state)
     hypura_preparation prepared;
     hypura_error error;
     const hypura_model_options options = {.path = path, .n_context = context, .n_threads = 1, .cache_dir = fixture_cache_dir()};
-    fixture_fails(HYPURA_ERR_USAGE, hypura_prepare_shared(&options, 32, 0, &prepared, &error), &error,
+    fixture_fails(HYPURA_ERR_USAGE, hypura_prepare_shared(&options, 32, 0, NULL, &prepared, &error), &error,
                   "32 conversations of 134217728 tokens");
 }
 
@@ -145,7 +145,7 @@ static uint64_t shared_memory(const char *name, uint64_t memory_bytes, uint32_t 
                                           .n_context = 256,
                                           .n_threads = 1,
                                           .cache_dir = fixture_cache_dir()};
-    fixture_ok(hypura_prepare_shared(&options, n_sequences, 0, &prepared, &error), &error);
+    fixture_ok(hypura_prepare_shared(&options, n_sequences, 0, NULL, &prepared, &error), &error);
     const uint64_t overhead_bytes = prepared.plan->overhead_bytes;
     *n_checkpoints = prepared.n_checkpoints;
     hypura_prepare_clear(&prepared);

@@ -349,7 +349,7 @@ static void a_card_of_two_drivers_is_one_gpu(void **state)
     fixture_ok(hypura_gpus_find(STANDIN_TWIN, &twin, &error), &error);
     hypura_plan_gpus described;
     hypura_model_options options = options_of(mixture.path, 0);
-    fixture_ok(hypura_gpus_describe(&twin, &profile, &options, &described, &error), &error);
+    fixture_ok(hypura_gpus_describe(&twin, &profile, &options, NULL, &described, &error), &error);
     assert_int_equal(described.n, 1);
     assert_string_equal(described.list[0].name, STANDIN_TWIN);
     assert_true(described.list[0].upload_bytes_per_s > 0.0);

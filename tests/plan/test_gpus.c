@@ -169,6 +169,26 @@ static void layers_follow_memory(void **state)
     hypura_plan_free(plan);
 }
 
+/* Other models of a server have some of it: the same layers, and less of their experts. */
+static void others_leave_less_and_move_no_layer(void **state)
+{
+    (void)state;
+    add_gpu(160 * MIB);
+    add_gpu(80 * MIB);
+    hypura_plan *whole = solve(false);
+    gpus.list[0].most_bytes = whole->gpus[0].vram_bytes * 7 / 10;
+    for (gpus.total_bytes = 0; gpus.total_bytes <= 300 * MIB; gpus.total_bytes += 300 * MIB) {
+        hypura_plan *left = solve(false);
+        assert_int_equal(left->n_gpus, 2);
+        assert_in_range(left->gpus[0].vram_bytes, gpus.list[0].most_bytes * 9 / 10, gpus.list[0].most_bytes);
+        for (int g = 0; g < 2; g++) {
+            assert_int_equal(left->gpus[g].n_layers, whole->gpus[g].n_layers);
+        }
+        hypura_plan_free(left);
+    }
+    hypura_plan_free(whole);
+}
+
 /* A token takes the longer the longer an operation does, and a cut what handing over does, not a result's way back. */
 static void small_work_takes_its_time(void **state)
 {
@@ -609,6 +629,7 @@ int main(void)
         cmocka_unit_test_setup(one_gpu_that_holds_the_model_is_enough, make_mixture),
         cmocka_unit_test_setup(no_more_are_taken_than_it_takes, make_mixture),
         cmocka_unit_test_setup(layers_follow_memory, make_mixture),
+        cmocka_unit_test_setup(others_leave_less_and_move_no_layer, make_mixture),
         cmocka_unit_test_setup(small_work_takes_its_time, make_mixture),
         cmocka_unit_test_setup(guesses_fit_the_link, make_mixture),
         cmocka_unit_test_setup(a_slow_link_has_fewer_layers, make_mixture),

@@ -18,7 +18,7 @@
 
 static hypura_status parse(const char *const *words, hypura_worker_arguments *arguments, hypura_error *error)
 {
-    static char *argv[16];
+    static char *argv[24];
     int argc = 0;
     argv[argc++] = "hypura-engine";
     for (; words[argc - 1]; argc++) {
@@ -35,7 +35,7 @@ static void what_the_front_says_is_taken(void **state)
     hypura_worker_arguments arguments;
     hypura_error error = {0};
     const char *const words[] = {NEEDED, "--memory=2G", "--vram=1G+512M", "--threads=3", "--parallel=2", "--rpc=a:1,b:2", "--rpc-memory=3G",
-                                 NULL};
+                                 "--gpu-share", "A=1/2/3", "--gpu-share", "B0=0/0/5000000000", NULL};
     assert_int_equal(parse(words, &arguments, &error), HYPURA_OK);
     assert_string_equal(arguments.model.path, "m.gguf");
     assert_string_equal(arguments.socket, "s.sock");
@@ -47,6 +47,18 @@ static void what_the_front_says_is_taken(void **state)
     assert_int_equal(arguments.model.rpc_bytes, UINT64_C(3) << 30);
     assert_int_equal(arguments.model.n_threads, 3);
     assert_int_equal(arguments.n_sequences, 2);
+    assert_int_equal(arguments.shares.n, 2);
+    assert_string_equal(arguments.shares.list[0].name, "A");
+    assert_int_equal(arguments.shares.list[0].lent_bytes, 1);
+    assert_int_equal(arguments.shares.list[0].bytes, 2);
+    assert_int_equal(arguments.shares.list[0].most_bytes, 3);
+    assert_string_equal(arguments.shares.list[1].name, "B0");
+    assert_int_equal(arguments.shares.list[1].most_bytes, UINT64_C(5000000000));
+    static const char *const wrong[] = {"A", "=1/2/3", "A=1/2", "A=1/2/3 ", "A=1/2/3/4"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        const char *const more[] = {NEEDED, "--gpu-share", wrong[i], NULL};
+        assert_int_equal(parse(more, &arguments, &error), HYPURA_ERR_USAGE);
+    }
 }
 
 /* A template is looked at without a model. */
