@@ -50,7 +50,7 @@ typedef struct hypura_server_options {
     hypura_speculation speculation;
     bool context_shift;     /* an answer that reaches the end of its context goes on without what is oldest */
     const char *gpu;        /* ggml's names of the GPUs to use; "none": none; NULL: as in hypura_model_options */
-    uint64_t vram_bytes;    /* each model may take of their memory, of all together; 0: what is free there */
+    uint64_t vram_bytes;    /* of all loaded models together, of all of them; 0: what is free there */
     uint64_t gpu_vram_bytes[HYPURA_MAX_GPUS]; /* and of each of those named; all 0: no such limit */
     hypura_gpu_misses gpu_misses; /* of each model, as in hypura_model_options */
     const char *rpc;        /* the same; one model at a time can use a server */

@@ -210,7 +210,7 @@ int hypura_command_serve(const hypura_environment *environment, int argc, char *
          .to.unsigned_integer = &server->n_parallel, .min = 1, .max = 64},
         hypura_option_threads(&server->n_threads),
         hypura_option_gpu(&server->gpu),
-        {"vram", "SIZE", "limit of each model on GPU memory, or 4G+8G: of each GPU (default: what is free)",
+        {"vram", "SIZE", "limit on GPU memory for all models together, or 4G+8G: of each GPU (default: what is free)",
          HYPURA_OPTION_VRAM, .to.vram = &serve.vram},
         hypura_option_gpu_misses(&serve.gpu_misses),
         hypura_option_rpc(&server->rpc),

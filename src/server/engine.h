@@ -11,6 +11,7 @@
 
 #include "hypura.h"
 #include "base/waiting.h"
+#include "engine/gpu_share.h"
 #include "server/adapter_scale.h"
 #include "worker/live.h"
 
@@ -40,6 +41,7 @@ typedef struct engine_options {
     uint64_t reserve_bytes;
     uint64_t vram_bytes;
     uint64_t gpu_vram_bytes[HYPURA_MAX_GPUS];
+    hypura_gpu_shares shares; /* what other models leave of GPUs */
     hypura_gpu_misses gpu_misses;
     const char *rpc;
     uint64_t rpc_bytes;
@@ -56,12 +58,22 @@ typedef struct engine_options {
     bool reranking;
 } engine_options;
 
+/* What a model would take of a GPU that has memory of its own. */
+typedef struct engine_gpu {
+    char name[64];        /* ggml's, of the device */
+    uint64_t bytes;       /* all that it could use, within the limits */
+    uint64_t floor_bytes; /* with less it would be used in another way; 0: any number will do */
+    uint64_t free_bytes;  /* there, for it and all other models of the server */
+} engine_gpu;
+
 /* What a model would take, from hypura-engine --estimate. */
 typedef struct engine_estimate {
     uint64_t memory_bytes; /* with everything held, or with all that the limits allow */
     uint64_t floor_bytes;  /* least that can run */
     uint32_t n_parallel;   /* of the conversations asked for, those that fit */
     bool computes_alone;   /* with all that memory: see engine/idle.h */
+    int n_gpus;            /* that it would use */
+    engine_gpu gpus[HYPURA_MAX_GPUS];
     char draft_unfit[512]; /* why the draft model cannot be this one's: that is what it takes without; "": it can, or none was asked for */
 } engine_estimate;
 

@@ -18,6 +18,30 @@
 
 #define CHECK_US (UINT64_C(10) * 1000 * 1000)
 
+static bool read_gpus(const json_t *told, engine_estimate *estimate)
+{
+    size_t i;
+    json_t *one;
+    json_array_foreach(told, i, one)
+    {
+        engine_gpu *gpu = &estimate->gpus[estimate->n_gpus];
+        const char *name;
+        json_int_t bytes;
+        json_int_t floor;
+        json_int_t free_bytes;
+        if (estimate->n_gpus == HYPURA_MAX_GPUS ||
+            json_unpack(one, "{s:s, s:I, s:I, s:I}", "name", &name, "bytes", &bytes, "floor_bytes", &floor, "free_bytes",
+                        &free_bytes) != 0) {
+            return false;
+        }
+        *gpu = (engine_gpu){
+            .bytes = (uint64_t)bytes, .floor_bytes = (uint64_t)floor, .free_bytes = (uint64_t)free_bytes};
+        snprintf(gpu->name, sizeof(gpu->name), "%s", name);
+        estimate->n_gpus++;
+    }
+    return true;
+}
+
 hypura_status engine_estimate_get(const engine_options *options, engine_estimate *estimate, hypura_error *error)
 {
     engine_words line;
@@ -33,16 +57,20 @@ hypura_status engine_estimate_get(const engine_options *options, engine_estimate
     json_t *told = json_loads(answer.message, 0, NULL);
     json_int_t memory;
     json_int_t floor;
+    json_t *gpus;
     int n_parallel;
     int alone = 0;
     int code;
     const char *reason;
-    if (answer.wait_status == 0 && json_unpack(told, "{s:I, s:I, s:i, s:b, s:s}", "memory_bytes", &memory, "floor_memory_bytes",
-                                        &floor, "n_sequences", &n_parallel, "computes_alone", &alone, "draft_unfit",
-                                        &reason) == 0) {
-        *estimate = (engine_estimate){
-            .memory_bytes = (uint64_t)memory, .floor_bytes = (uint64_t)floor, .n_parallel = (uint32_t)n_parallel,
-            .computes_alone = alone != 0};
+    *estimate = (engine_estimate){.n_gpus = 0};
+    if (answer.wait_status == 0 &&
+        json_unpack(told, "{s:I, s:I, s:i, s:b, s:o, s:s}", "memory_bytes", &memory, "floor_memory_bytes", &floor, "n_sequences",
+                    &n_parallel, "computes_alone", &alone, "gpus", &gpus, "draft_unfit", &reason) == 0 &&
+        read_gpus(gpus, estimate)) {
+        estimate->memory_bytes = (uint64_t)memory;
+        estimate->floor_bytes = (uint64_t)floor;
+        estimate->n_parallel = (uint32_t)n_parallel;
+        estimate->computes_alone = alone != 0;
         snprintf(estimate->draft_unfit, sizeof(estimate->draft_unfit), "%s", reason);
     } else if (json_unpack(told, "{s:i, s:s}", "status", &code, "message", &reason) == 0) {
         status = hypura_fail(error, (hypura_status)code, "%s", reason);

@@ -50,6 +50,16 @@ static void add_sizes(engine_words *to, const char *option, const uint64_t *valu
     engine_words_add(to, option, used > 0 ? to->sizes : NULL);
 }
 
+static void add_shares(engine_words *to, const hypura_gpu_shares *shares)
+{
+    for (int i = 0; i < shares->n; i++) {
+        const hypura_gpu_share *one = &shares->list[i];
+        snprintf(to->shares[i], sizeof(to->shares[i]), "%s=%" PRIu64 "/%" PRIu64 "/%" PRIu64, one->name, one->lent_bytes,
+                 one->bytes, one->most_bytes);
+        engine_words_add(to, "--gpu-share", to->shares[i]);
+    }
+}
+
 static void add_speculation(engine_words *to, const hypura_speculation *speculation)
 {
     engine_words_add(to, "--draft", speculation->draft);
@@ -84,6 +94,7 @@ void engine_words_common(const engine_options *options, engine_words *to)
     add_sizes(to, "--vram", options->gpu_vram_bytes, HYPURA_MAX_GPUS);
     engine_words_add(to, "--rpc", options->rpc);
     add_number(to, "--rpc-memory", options->rpc_bytes);
+    add_shares(to, &options->shares);
     engine_words_add(to, "--gpu-misses", options->gpu_misses == HYPURA_GPU_MISSES_CPU ? "cpu" : NULL);
     engine_words_add(to, "--io-engine", options->io_engine);
     engine_words_add(to, "--cache-dir", options->cache_dir);

@@ -8,7 +8,7 @@
 
 #include <sys/types.h>
 
-#define ENGINE_MAX_WORDS 96
+#define ENGINE_MAX_WORDS 128
 
 /* A command line. Zeroed and with the program's name it is one; what is added lives as long as it does. */
 typedef struct engine_words {
@@ -18,6 +18,7 @@ typedef struct engine_words {
     char share[24];
     int n_numbers;
     char sizes[HYPURA_MAX_GPUS * 24]; /* joined by + */
+    char shares[HYPURA_MAX_GPUS][128];
     hypura_waiting waits; /* threads for each other */
 } engine_words;
 

@@ -6,10 +6,8 @@
 #include "server/fleet_internal.h"
 
 #include "base/clock.h"
-#include "base/size.h"
 #include "base/status.h"
 #include "base/thread.h"
-#include "engine/speculation.h"
 #include "server/log.h"
 #include "server/ollama.h"
 
@@ -17,10 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define DEFAULT_PARALLEL  4
-#define MAX_RESERVE_BYTES (UINT64_C(512) << 20)
-#define RESERVE_SHARE     32 /* of the memory, for prompts that no conversation's cache holds */
 
 /* ---- members: with the lock held --------------------------------------------------- */
 
@@ -31,9 +25,32 @@ static void remove_member(server_fleet *fleet, fleet_member *member)
         at = &(*at)->next;
     }
     *at = member->next;
+    fleet->n_gpu_changes += member->n_gpus > 0;
     hypura_model_entry_release(member->entry);
     free(member);
     pthread_cond_broadcast(&fleet->changed);
+}
+
+fleet_member *fleet_longest_idle(server_fleet *fleet, bool (*of_these)(const fleet_member *member, const void *user), const void *user)
+{
+    fleet_member *found = NULL;
+    for (fleet_member *member = fleet->members; member; member = member->next) {
+        if (fleet_is_idle(member) && (!of_these || of_these(member, user)) && (!found || member->used_us < found->used_us)) {
+            found = member;
+        }
+    }
+    return found;
+}
+
+hypura_status fleet_wait(server_fleet *fleet, fleet_member *self, bool (*cancelled)(void *user), void *user, hypura_error *error)
+{
+    (void)hypura_cond_wait(&fleet->changed, &fleet->lock, FLEET_WAIT_US);
+    pthread_mutex_unlock(&fleet->lock);
+    const bool given_up = cancelled(user);
+    pthread_mutex_lock(&fleet->lock);
+    return given_up || fleet->closing
+               ? hypura_fail(error, HYPURA_ERR_CANCELLED, "%s: loading was given up", self->entry->name)
+               : HYPURA_OK;
 }
 
 void fleet_end_member(server_fleet *fleet, fleet_member *member)
@@ -86,172 +103,6 @@ bool fleet_has(server_fleet *fleet, const hypura_model_entry *entry)
     const bool has = member && member->state != MEMBER_ENDING;
     pthread_mutex_unlock(&fleet->lock);
     return has;
-}
-
-/* On the engine's own thread. */
-static void on_end(void *user)
-{
-    fleet_member *member = user;
-    server_fleet *fleet = member->fleet;
-    pthread_mutex_lock(&fleet->lock);
-    member->ended = true;
-    if (member->state == MEMBER_READY) {
-        char end[ENGINE_END_BYTES];
-        engine_describe_end(member->engine, end, sizeof end);
-        server_log(LOG_ERROR, "%s: its engine %s", member->entry->name, end);
-        fleet->n_deaths++;
-    }
-    pthread_cond_broadcast(&fleet->changed);
-    pthread_mutex_unlock(&fleet->lock);
-}
-
-/* ---- loading --------------------------------------------------------------------------- */
-
-static void fill_options(const server_fleet *fleet, const fleet_member *member, engine_options *options)
-{
-    const hypura_server_options *server = &fleet->options;
-    const hypura_model_entry *entry = member->entry;
-    const fleet_settings *settings = &member->settings;
-    const uint64_t share = fleet->memory_bytes / RESERVE_SHARE;
-    *options = (engine_options){.program = server->engine,
-                                .run_folder = fleet->run_folder.path,
-                                .name = entry->name,
-                                .path = entry->path,
-                                .projector_path = entry->projector_path,
-                                .adapter_paths = entry->adapter_paths,
-                                .chat_template = hypura_model_entry_jinja(entry),
-                                .io_engine = server->io_engine,
-                                .gpu = server->gpu,
-                                .rpc = server->rpc,
-                                .rpc_bytes = server->rpc_bytes,
-                                .cache_dir = server->cache_dir,
-                                .log_path = server->child_log,
-                                .memory_bytes = fleet->memory_bytes,
-                                .weights_bytes = server->weights_bytes,
-                                .reserve_bytes = share < MAX_RESERVE_BYTES ? share : MAX_RESERVE_BYTES,
-                                .io_limit_bytes_per_s = server->io_limit_bytes_per_s,
-                                .vram_bytes = server->vram_bytes,
-                                .gpu_misses = server->gpu_misses,
-                                .n_context = settings->n_context > 0 ? settings->n_context : server->n_context,
-                                .kv_cache = server->kv_cache,
-                                .n_batch = settings->n_batch > 0 ? settings->n_batch : server->n_ubatch,
-                                .n_parallel = server->n_parallel > 0 ? server->n_parallel : DEFAULT_PARALLEL,
-                                .n_threads = settings->n_threads > 0 ? (int)settings->n_threads : server->n_threads,
-                                .context_shift = server->context_shift,
-                                .embeddings = settings->embeddings,
-                                .reranking = settings->reranking};
-    memcpy(options->gpu_vram_bytes, server->gpu_vram_bytes, sizeof(options->gpu_vram_bytes));
-    if (server->weights_percent > 0) {
-        options->weights_bytes = (uint64_t)((double)entry->bytes * server->weights_percent / 100.0);
-    }
-    if (entry->context_length > 0 && options->n_context > (uint64_t)entry->context_length) {
-        options->n_context = (uint32_t)entry->context_length;
-    }
-}
-
-/* No other engine computes. If all of it is held as well, threads that look for each other hold processors from nobody. */
-static hypura_waiting choose_waiting(const server_fleet *fleet, const fleet_member *member, const engine_estimate *estimate,
-                         const hypura_speculation *speculation)
-{
-    if (fleet->members != member || member->next) {
-        return HYPURA_WAITING_SHORT;
-    }
-    return estimate->computes_alone && member->memory_bytes >= estimate->memory_bytes &&
-                   !hypura_speculation_wanted(speculation)
-               ? HYPURA_WAITING_LONG
-               : hypura_waiting_usual();
-}
-
-/* With the lock held, given up meanwhile. member is in the list, LOADING. */
-static hypura_status load_as(server_fleet *fleet, fleet_member *member, const char *defaults,
-                             const hypura_speculation *speculation, bool (*cancelled)(void *user), void *user, hypura_error *error)
-{
-    engine_options options;
-    engine_estimate estimate;
-    char states[4096];
-    fill_options(fleet, member, &options);
-    options.defaults = defaults;
-    options.speculation = *speculation;
-    pthread_mutex_unlock(&fleet->lock);
-    const char *root = fleet->options.state_folder;
-    if (root && prefix_folder(root, member->entry, states, sizeof states)) {
-        options.slots_folder = states;
-    } else if (root) {
-        server_log(LOG_WARN, "no folder for conversations can be made in %s: none are kept", root);
-    }
-    hypura_status status = engine_estimate_get(&options, &estimate, error);
-    if (status == HYPURA_OK) {
-        status = fleet_check_draft(member, &estimate, &options.speculation, error);
-    }
-    pthread_mutex_lock(&fleet->lock);
-    if (status == HYPURA_OK) {
-        member->wanted_bytes = estimate.memory_bytes;
-
-        status = fleet_make_room(fleet, member, &estimate, cancelled, user, error);
-    } else if (status == HYPURA_ERR_BUDGET) {
-        char reason[sizeof(error->message)] = "";
-        if (error) {
-            memcpy(reason, error->message, sizeof reason);
-        }
-        (void)fleet_fail_too_large(fleet, member, reason, error);
-    }
-    if (status != HYPURA_OK) {
-        return status;
-    }
-    options.memory_bytes = member->memory_bytes;
-    options.n_parallel = estimate.n_parallel;
-    options.waits = choose_waiting(fleet, member, &estimate, &options.speculation);
-    pthread_mutex_unlock(&fleet->lock);
-    const uint64_t begin_us = hypura_clock_us();
-    server_engine *started = NULL;
-    status = engine_start(&options, on_end, member, &started, error);
-    if (status == HYPURA_OK) {
-        status = engine_wait_ready(started, cancelled, user, error);
-        if (status != HYPURA_OK) {
-            engine_stop(started);
-        } else if (options.slots_folder) {
-            member->prefix = prefix_open(root, fleet->options.state_bytes, states, engine_socket(started));
-        }
-    }
-    pthread_mutex_lock(&fleet->lock);
-    if (status == HYPURA_OK) {
-        adapter_scale_set(engine_adapter_scale(started), &member->adapter_scales);
-        member->engine = started;
-        member->memory_bytes = fleet_taken_bytes(started, member->memory_bytes);
-        fleet->n_loads++;
-        fleet_describe_speculation(&options.speculation, member->speculation, sizeof(member->speculation));
-        char memory[HYPURA_SIZE_TEXT];
-        server_log(LOG_INFO, "%s: loaded in %.2f s, %s of memory%s%s%s%s", member->entry->name,
-                   (double)(hypura_clock_us() - begin_us) / 1e6,
-                   hypura_size_format(member->memory_bytes, memory, sizeof memory),
-                   member->speculation[0] ? ", speculation: " : "", member->speculation,
-                   options.speculation.draft ? " " : "", options.speculation.draft ? options.speculation.draft : "");
-    }
-    return status;
-}
-
-static hypura_status load(server_fleet *fleet, fleet_member *member, bool (*cancelled)(void *user), void *user,
-                          hypura_error *error)
-{
-    const hypura_model_entry *draft = NULL;
-    hypura_speculation speculation;
-    json_t *defaults = NULL;
-    pthread_mutex_unlock(&fleet->lock);
-    hypura_status status = ollama_defaults(member->entry->settings, &defaults, error);
-    if (status == HYPURA_OK) {
-        status = fleet_choose_speculation(fleet, member, &speculation, &draft, error);
-    }
-    char *text = defaults ? json_dumps(defaults, JSON_COMPACT) : NULL;
-    pthread_mutex_lock(&fleet->lock);
-    if (status == HYPURA_OK) {
-        status = load_as(fleet, member, text, &speculation, cancelled, user, error);
-    }
-    free(text);
-    json_decref(defaults);
-    if (draft) {
-        hypura_model_entry_release(draft);
-    }
-    return status;
 }
 
 /* What nobody asks for is what the model was made with. */
@@ -374,7 +225,7 @@ static bool try_acquire(server_fleet *fleet, const fleet_wish *wish, bool (*canc
         *status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for another model");
         return true;
     }
-    *status = load(fleet, member, cancelled, user, error);
+    *status = fleet_load(fleet, member, cancelled, user, error);
     if (*status != HYPURA_OK) {
         remove_member(fleet, member);
         return true;
@@ -453,14 +304,54 @@ static fleet_member *find_expired(server_fleet *fleet)
     return NULL;
 }
 
+static bool is_closing(void *user)
+{
+    server_fleet *fleet = user;
+    pthread_mutex_lock(&fleet->lock);
+    const bool closing = fleet->closing;
+    pthread_mutex_unlock(&fleet->lock);
+    return closing;
+}
+
+/* With what is free now, as if nobody had looked. */
+static void load_anew(server_fleet *fleet, fleet_member *cramped)
+{
+    const fleet_wish wish = {.entry = hypura_model_entry_hold(cramped->entry), .settings = cramped->settings};
+    const fleet_member was = *cramped;
+    const adapter_scales scales = adapter_scale_get(engine_adapter_scale(cramped->engine));
+    hypura_error error = {0};
+    server_log(LOG_INFO, "%s: loaded anew, as there is more memory for it", cramped->entry->name);
+    fleet_end_member(fleet, cramped);
+    fleet_member *member = find_member(fleet, wish.entry) || fleet->closing ? NULL : add_member(fleet, &wish);
+    if (member) {
+        member->adapter_scales = scales;
+        member->modest = true;
+        const hypura_status status = fleet_load(fleet, member, is_closing, fleet, &error);
+        if (status == HYPURA_OK) {
+            member->modest = false;
+            member->used_us = was.used_us;
+            member->expires_us = was.expires_us;
+            member->state = MEMBER_READY;
+            pthread_cond_broadcast(&fleet->changed);
+        } else {
+            server_log(LOG_WARN, "%s: is not loaded any more: %s", wish.entry->name, error.message);
+            remove_member(fleet, member);
+        }
+    }
+    hypura_model_entry_release(wish.entry);
+}
+
 static void *keep(void *user)
 {
     server_fleet *fleet = user;
     pthread_mutex_lock(&fleet->lock);
     while (!fleet->closing) {
         fleet_member *expired = find_expired(fleet);
+        fleet_member *cramped = expired ? NULL : fleet_find_cramped(fleet);
         if (expired) {
             fleet_end_member(fleet, expired);
+        } else if (cramped) {
+            load_anew(fleet, cramped);
         } else if (!fleet_grow_one(fleet)) {
             (void)hypura_cond_wait(&fleet->changed, &fleet->lock, FLEET_WAIT_US);
         }

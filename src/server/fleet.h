@@ -10,6 +10,7 @@
  *  1. memory_bytes of all members is at most the fleet's. For a model to be loaded, idle ones first give up what they
  *     page and then go, the longest unused first; it is refused only when what is left is below its floor and nobody's
  *     end can be waited for. Memory that nobody waits for goes back to those that page.
+ *     What they take of GPUs is shared in the same way, see fleet_gpu.c.
  *  2. A member that is in use is neither ended nor started anew.
  *  3. A member whose process died is never handed out again; the next acquire starts another.
  *  4. Settings of loading (context, threads, batch, what it answers with) that differ from what runs wait until it is idle, and

@@ -4,6 +4,8 @@
  *
  *     to load:  free memory --> idle members shrink --> idle members end --> what is left, if it is enough --> wait
  *     at rest:  free memory --> members that hold less than they want
+ *
+ * That of GPUs is granted first, in fleet_gpu.c: what the host has to hold depends on it.
  */
 #include "server/fleet_internal.h"
 
@@ -24,17 +26,6 @@ uint64_t fleet_free_bytes(const server_fleet *fleet)
         used += member->ended ? 0 : member->memory_bytes;
     }
     return used < fleet->memory_bytes ? fleet->memory_bytes - used : 0;
-}
-
-static fleet_member *longest_idle(server_fleet *fleet)
-{
-    fleet_member *found = NULL;
-    for (fleet_member *member = fleet->members; member; member = member->next) {
-        if (fleet_is_idle(member) && (!found || member->used_us < found->used_us)) {
-            found = member;
-        }
-    }
-    return found;
 }
 
 /* Makes what a member pages hold more or less, so that it takes target_bytes in all, as far as that goes. Gives up the
@@ -66,23 +57,25 @@ static void resize_member(server_fleet *fleet, fleet_member *member, uint64_t ta
     pthread_cond_broadcast(&fleet->changed);
 }
 
-static bool can_shrink(const fleet_member *member)
+/* What a GPU has slots of is as large as when it was loaded, and with it what stands behind. */
+static bool resizes(const fleet_member *member, hypura_live_record *record)
 {
+    return member->state == MEMBER_READY && !member->ended && engine_live(member->engine, record) &&
+           record->plan.n_vram_pools == 0;
+}
+
+static bool can_shrink(const fleet_member *member, const void *user)
+{
+    (void)user;
     hypura_live_record record;
-    return fleet_is_idle(member) && !member->ended && engine_live(member->engine, &record) &&
-           record.held.now_bytes > record.held.least_bytes + MIN_RESIZE_BYTES;
+    return resizes(member, &record) && record.held.now_bytes > record.held.least_bytes + MIN_RESIZE_BYTES;
 }
 
 /* An idle member gives up what it pages, down to its floor: it stays loaded, and gets it back when there is memory
  * again. False when none can. */
 static bool shrink_one(server_fleet *fleet)
 {
-    fleet_member *found = NULL;
-    for (fleet_member *member = fleet->members; member; member = member->next) {
-        if (can_shrink(member) && (!found || member->used_us < found->used_us)) {
-            found = member;
-        }
-    }
+    fleet_member *found = fleet_longest_idle(fleet, can_shrink, NULL);
     if (!found) {
         return false;
     }
@@ -122,10 +115,10 @@ static hypura_status take_room(server_fleet *fleet, fleet_member *self, const en
             self->memory_bytes = estimate->memory_bytes;
             return HYPURA_OK;
         }
-        if (shrink_one(fleet)) {
+        if (!self->modest && shrink_one(fleet)) {
             continue;
         }
-        fleet_member *idle = longest_idle(fleet);
+        fleet_member *idle = self->modest ? NULL : fleet_longest_idle(fleet, NULL, NULL);
         if (idle) {
             fleet_end_member(fleet, idle);
             continue;
@@ -134,7 +127,7 @@ static hypura_status take_room(server_fleet *fleet, fleet_member *self, const en
             self->memory_bytes = free;
             return HYPURA_OK;
         }
-        if (!others_hold_memory(fleet, self)) {
+        if (self->modest || !others_hold_memory(fleet, self)) {
             char floor[HYPURA_SIZE_TEXT];
             char reason[128];
             (void)snprintf(reason, sizeof reason, "it needs %s (%llu bytes) at least",
@@ -143,12 +136,9 @@ static hypura_status take_room(server_fleet *fleet, fleet_member *self, const en
             return fleet_fail_too_large(fleet, self, reason, error);
         }
         self->waits_us = self->waits_us > 0 ? self->waits_us : hypura_clock_us();
-        (void)hypura_cond_wait(&fleet->changed, &fleet->lock, FLEET_WAIT_US);
-        pthread_mutex_unlock(&fleet->lock);
-        const bool given_up = cancelled(user);
-        pthread_mutex_lock(&fleet->lock);
-        if (given_up || fleet->closing) {
-            return hypura_fail(error, HYPURA_ERR_CANCELLED, "%s: loading was given up", self->entry->name);
+        const hypura_status status = fleet_wait(fleet, self, cancelled, user, error);
+        if (status != HYPURA_OK) {
+            return status;
         }
     }
 }
@@ -158,6 +148,7 @@ hypura_status fleet_make_room(server_fleet *fleet, fleet_member *self, const eng
 {
     const hypura_status status = take_room(fleet, self, estimate, cancelled, user, error);
     self->waits_us = 0;
+    self->granted_bytes = self->memory_bytes;
     return status;
 }
 
@@ -179,7 +170,8 @@ uint64_t fleet_taken_bytes(const server_engine *engine, uint64_t granted)
         return granted;
     }
     const hypura_plan *plan = &record.plan;
-    const uint64_t taken = plan->weights_bytes + plan->kv_bytes + plan->compute_bytes + plan->overhead_bytes;
+    const uint64_t taken = plan->weights_bytes + plan->kv_bytes + plan->compute_bytes + plan->overhead_bytes +
+                           (plan->unified ? plan->vram_bytes : 0);
     return taken < granted ? taken : granted;
 }
 
@@ -188,9 +180,8 @@ bool fleet_grow_one(server_fleet *fleet)
     const uint64_t free = fleet_free_bytes(fleet);
     for (fleet_member *member = fleet->members; member && fleet->n_waiting == 0; member = member->next) {
         hypura_live_record record;
-        if (member->state != MEMBER_READY || member->ended || free < MIN_RESIZE_BYTES ||
-            member->memory_bytes + MIN_RESIZE_BYTES > member->wanted_bytes || !engine_live(member->engine, &record) ||
-            record.held.now_bytes + MIN_RESIZE_BYTES > record.held.most_bytes) {
+        if (free < MIN_RESIZE_BYTES || member->memory_bytes + MIN_RESIZE_BYTES > member->wanted_bytes ||
+            !resizes(member, &record) || record.held.now_bytes + MIN_RESIZE_BYTES > record.held.most_bytes) {
             continue;
         }
         const uint64_t target = member->memory_bytes + free;

@@ -4,6 +4,8 @@
  * what is in it says how: "aborts", as CUDA's backend ends a process, or "throws", as Vulkan's reports it. "loading" does
  * not wait until something is computed, and aborts. Such a program takes a while to end, as where a driver gives back memory:
  * its connections are closed before.
+ *
+ * $STANDIN_BYTES is the memory of the first one, and $STANDIN_SHARED a file: programs that name the same one share the devices.
  */
 #include "standin_memory.h"
 
@@ -62,6 +64,14 @@ __attribute__((constructor)) static void begin(void)
 {
     pthread_t thread;
     char *file = getenv("STANDIN_LOSE");
+    char *bytes = getenv("STANDIN_BYTES");
+    char *shared = getenv("STANDIN_SHARED");
+    if (shared && !standin_share_memory(shared)) {
+        abort();
+    }
+    if (bytes) {
+        standin_set_faults(&(standin_faults){.memory_bytes = strtoull(bytes, NULL, 10)});
+    }
     standin_register();
     if (file && pthread_create(&thread, NULL, lose, file) == 0) {
         (void)pthread_detach(thread);

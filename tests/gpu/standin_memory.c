@@ -6,6 +6,10 @@
 #include "ggml-cpu.h"
 #include "ggml-impl.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -18,6 +22,15 @@ standin_counts standin_counted;
 bool           standin_lost;
 
 static uint64_t bytes_used[STANDIN_N]; /* of each device's memory */
+
+/* What processes that share the devices have of their memory; one that has ended has none. */
+enum { MAX_PROCESSES = 256 };
+typedef struct process_share {
+    atomic_int            pid; /* 0: free */
+    _Atomic(unsigned long) bytes_used[STANDIN_N];
+} process_share;
+static process_share *processes; /* NULL: they are this process's alone */
+static process_share *own;
 
 /* The same pages twice: where tensors say that they lie no access is allowed, and the
  * device itself works at the other place. */
@@ -105,9 +118,48 @@ uint64_t standin_memory_bytes(int device)
     return bytes > 0 ? bytes : (uint64_t)GIB_OF_MEMORY << 30;
 }
 
+static bool has_ended(int pid)
+{
+    return kill(pid, 0) != 0 && errno == ESRCH;
+}
+
+bool standin_share_memory(const char *path)
+{
+    const int file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    const size_t bytes = MAX_PROCESSES * sizeof(*processes);
+    if (file < 0 || ftruncate(file, (off_t)bytes) != 0) {
+        return false;
+    }
+    process_share *all = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    close(file);
+    for (int i = 0; all != MAP_FAILED && i < MAX_PROCESSES && !own; i++) {
+        int pid = atomic_load(&all[i].pid);
+        if ((pid == 0 || has_ended(pid)) && atomic_compare_exchange_strong(&all[i].pid, &pid, getpid())) {
+            own = &all[i];
+            for (int d = 0; d < STANDIN_N; d++) {
+                atomic_store(&own->bytes_used[d], 0);
+            }
+        }
+    }
+    processes = own ? all : NULL;
+    return own != NULL;
+}
+
 uint64_t standin_used_bytes(int device)
 {
-    return bytes_used[device];
+    uint64_t used = bytes_used[device];
+    for (int i = 0; processes && i < MAX_PROCESSES; i++) {
+        const int pid = atomic_load(&processes[i].pid);
+        used += &processes[i] != own && pid != 0 && !has_ended(pid) ? atomic_load(&processes[i].bytes_used[device]) : 0;
+    }
+    return used;
+}
+
+static void tell_used(int device)
+{
+    if (own) {
+        atomic_store(&own->bytes_used[device], bytes_used[device]);
+    }
 }
 
 int standin_index(ggml_backend_dev_t device)
@@ -136,6 +188,7 @@ static void buffer_free(ggml_backend_buffer_t buffer)
     region *r = buffer->context;
     standin_counted.bytes_used -= r->bytes;
     bytes_used[r->device] -= r->bytes;
+    tell_used(r->device);
     give_region(r);
 }
 
@@ -198,13 +251,14 @@ static ggml_backend_buffer_t type_alloc(ggml_backend_buffer_type_t type, size_t 
     }
     const int  device = standin_index(type->device);
     const bool refused = standin_wrong.refuses_buffer > 0 && --standin_wrong.refuses_buffer == 0;
-    if (refused || standin_lost || at == MAX_REGIONS || bytes_used[device] + bytes > standin_memory_bytes(device) || !take_region(&regions[at], bytes)) {
+    if (refused || standin_lost || at == MAX_REGIONS || standin_used_bytes(device) + bytes > standin_memory_bytes(device) || !take_region(&regions[at], bytes)) {
         return NULL;
     }
     regions[at].device = device;
     n_regions = at < n_regions ? n_regions : at + 1;
     standin_counted.bytes_used += bytes;
     bytes_used[device] += bytes;
+    tell_used(device);
     return ggml_backend_buffer_init(type, interface, &regions[at], size);
 }
 

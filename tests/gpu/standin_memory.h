@@ -17,8 +17,10 @@ _Noreturn void standin_abort(void);
 /* Ends the process, or throws, when it is lost: before whatever it is asked for. */
 void standin_need(void);
 
+/* The devices are those of all processes that name this file; before anything is taken of their memory. */
+bool standin_share_memory(const char *path);
 uint64_t standin_memory_bytes(int device);
-uint64_t standin_used_bytes(int device);
+uint64_t standin_used_bytes(int device); /* by all of them */
 
 /* An address as the device sees it; those of the host stay. */
 void *standin_seen(const void *address);

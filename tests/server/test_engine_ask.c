@@ -90,9 +90,10 @@ static void an_estimate_says_who_computes_alone(void **state)
 {
     (void)state;
     for (int alone = 0; alone < 2; alone++) {
-        char lines[256];
+        char lines[320];
         snprintf(lines, sizeof lines,
-                 "echo '{\"memory_bytes\":9,\"floor_memory_bytes\":3,\"n_sequences\":2,\"computes_alone\":%s,\"draft_unfit\":\"\"}'",
+                 "echo '{\"memory_bytes\":9,\"floor_memory_bytes\":3,\"n_sequences\":2,\"computes_alone\":%s,"
+                 "\"gpus\":[{\"name\":\"A0\",\"bytes\":8,\"floor_bytes\":2,\"free_bytes\":12}],\"draft_unfit\":\"\"}'",
                  alone ? "true" : "false");
         const engine_options options = {.program = script(lines), .name = "a", .path = "b"};
         engine_estimate estimate;
@@ -100,6 +101,11 @@ static void an_estimate_says_who_computes_alone(void **state)
         assert_int_equal(engine_estimate_get(&options, &estimate, &error), HYPURA_OK);
         assert_int_equal(estimate.memory_bytes, 9);
         assert_int_equal(estimate.computes_alone, alone);
+        assert_int_equal(estimate.n_gpus, 1);
+        assert_string_equal(estimate.gpus[0].name, "A0");
+        assert_int_equal(estimate.gpus[0].bytes, 8);
+        assert_int_equal(estimate.gpus[0].floor_bytes, 2);
+        assert_int_equal(estimate.gpus[0].free_bytes, 12);
     }
 }
 
