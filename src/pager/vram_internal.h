@@ -117,7 +117,7 @@ typedef struct vram_untold {
 typedef struct vram_manners {
     const char *backend;
     bool        copies_beside;   /* another instance of it copies while one computes */
-    bool        copies_overtake; /* see vram_order_copies */
+    bool        copies_overtake; /* uploads what its own instance computes, too: see vram_order_copies, and vram_stage.c */
     uint32_t    remap_tokens;    /* up to so many read slots through remapped ids; more pass through a stage */
 } vram_manners;
 
@@ -135,7 +135,7 @@ struct hypura_vram {
     ggml_backend_t             reader;   /* other copies than uploads go through it, while backend computes on; or NULL */
     ggml_backend_event_t       computed; /* what reader waits for */
     bool                       slots_changed; /* by uploads that reader does not wait for yet */
-    ggml_backend_event_t       copied;   /* from slots to a stage, through reader */
+    ggml_backend_event_t       copied;   /* from slots to a stage, through reader; or, where uploads overtake, from a stage to slots */
     const vram_manners        *manners;
     uint32_t                   n_pools;
     vram_pool                  pools[HYPURA_MAX_VRAM_POOLS];

@@ -340,6 +340,9 @@ hypura_status hypura_vram_open(hypura_pager *pager, void *device, int gpu, hypur
     vram->type = ggml_backend_dev_buffer_type(device);
     vram->manners = manners_of(device);
     open_copiers(vram);
+    if (vram->manners->copies_overtake && !vram->reader) {
+        vram->copied = ggml_backend_event_new(vram->device);
+    }
     vram->can_land = vram_can_land(vram);
     vram->n_pools = (uint32_t)pager->plan->n_vram_pools;
     vram->bundles = calloc((size_t)pager->map->n_bundles + 1, sizeof(*vram->bundles));

@@ -19,6 +19,7 @@
 typedef struct standin {
     ggml_backend_t cpu;
     standin_queue *queue;
+    standin_mark   waits_for; /* copies that overtake */
 } standin;
 
 typedef struct standin_event {
@@ -65,11 +66,23 @@ static void begin_copy(void)
     }
 }
 
+/* Where copies overtake, they have a queue of their own in each instance, as ggml-vulkan's: what is computed next waits for them,
+ * and they wait for nothing that is computed, but for events that the instance was told to wait for. */
+static void add_upload(standin *s, void *to, const void *from, size_t bytes)
+{
+    if (!standin_wrong.copies_overtake) {
+        add_copy(s, to, from, bytes);
+        return;
+    }
+    standin_queue_run(s->waits_for);
+    memcpy(standin_seen(to), from, bytes);
+}
+
 static void instance_set(ggml_backend_t backend, struct ggml_tensor *tensor, const void *data, size_t offset,
                          size_t size)
 {
     begin_copy();
-    add_copy(backend->context, (char *)tensor->data + offset, data, size);
+    add_upload(backend->context, (char *)tensor->data + offset, data, size);
     standin_counted.bytes_to_device += size;
     standin_counted.n_copies_to_device++;
 }
@@ -83,8 +96,8 @@ static void instance_set_2d(ggml_backend_t backend, struct ggml_tensor *tensor, 
     }
     begin_copy();
     for (size_t i = 0; i < n_copies; i++) {
-        add_copy(backend->context, (char *)tensor->data + offset + i * stride_tensor,
-                 (const char *)data + i * stride_data, size);
+        add_upload(backend->context, (char *)tensor->data + offset + i * stride_tensor,
+                   (const char *)data + i * stride_data, size);
     }
     standin_counted.bytes_to_device += n_copies * size;
     standin_counted.n_copies_to_device++;
@@ -164,6 +177,7 @@ static void instance_event_wait(ggml_backend_t backend, ggml_backend_event_t eve
 {
     const standin_mark mark = *(standin_mark *)event->context;
     standin_need();
+    ((standin *)backend->context)->waits_for = mark;
     if (standin_wrong.computes_late) {
         standin_queue_wait(((standin *)backend->context)->queue, mark);
     } else {
@@ -334,7 +348,7 @@ static void device_event_synchronize(ggml_backend_dev_t device, ggml_backend_eve
 static const char *registry_name(ggml_backend_reg_t registry)
 {
     (void)registry;
-    return "Standin";
+    return standin_wrong.copies_overtake ? "Vulkan" : "Standin";
 }
 
 static size_t registry_count(ggml_backend_reg_t registry)

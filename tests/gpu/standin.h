@@ -49,6 +49,7 @@ typedef struct standin_faults {
     bool     asks_no_routers; /* nodes that ask a router ahead of its layer are refused */
     int      fail_after;      /* graphs until one fails; 0: never */
     bool     computes_late;   /* graphs wait as long as nobody waits for them, and copies that wait for no graph do not */
+    bool     copies_overtake; /* as ggml-vulkan's copy queue, and said to be it: copies to the device wait for no graph */
     int      copy_throws_after; /* copies to the device until one throws; 0: never */
     int      lose_after;      /* graphs until a device is lost, which throws; 0: never */
     int      lost_device;     /* which: 0 or 1; its own graphs alone are counted */

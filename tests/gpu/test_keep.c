@@ -135,6 +135,29 @@ static void slots_change_under_nobody(void **state)
     free(expected);
 }
 
+/* What is kept is copied on the device behind what it computes; uploads to that stage, or to slots that lie in it, are not to come
+ * before where they wait for nothing by themselves. */
+static void uploads_do_not_overtake_what_is_kept(void **state)
+{
+    (void)state;
+    float *expected[N_TURNS], *logits[N_TURNS];
+    hypura_statistics all[N_TURNS], some[N_TURNS];
+    run_turns(100, expected, all);
+    standin_set_faults(&(standin_faults){.computes_late = true, .copies_overtake = true});
+    for (uint32_t percent = 80; percent <= 90; percent += 10) {
+        run_turns(percent, logits, some);
+        for (int turn = 0; turn < N_TURNS; turn++) {
+            assert_true(some[turn].vram_bytes_needed > 0);
+            assert_memory_equal(expected[turn], logits[turn], logits_bytes);
+            free(logits[turn]);
+        }
+    }
+    for (int turn = 0; turn < N_TURNS; turn++) {
+        free(expected[turn]);
+    }
+    slots_change_under_nobody(state);
+}
+
 /* How often each expert was selected, as the slots' history has it, by a prompt in parts of n tokens. Returns of how many
  * layers that is: others are whole on the GPU, and the last one sees the last token of each part alone. */
 static uint32_t count_uses(uint32_t n, uint32_t *n_uses)
@@ -209,6 +232,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(the_first_tokens_find_what_the_prompt_used, gpu_no_faults),
         cmocka_unit_test_teardown(slots_change_under_nobody, gpu_no_faults),
+        cmocka_unit_test_teardown(uploads_do_not_overtake_what_is_kept, gpu_no_faults),
         cmocka_unit_test_teardown(what_a_prompt_selects_is_noted, gpu_no_faults),
         cmocka_unit_test_teardown(short_ram_loses_nothing, gpu_no_faults),
     };
