@@ -181,6 +181,11 @@ void hypura_placement_describe(const hypura_plan *plan, void (*print)(const char
         }
         print(line.text);
     }
+    if (plan->remotes_left_out[0] != '\0') {
+        line = (sentence){.used = 0};
+        say(&line, "remote     nothing on %s: GPUs here hold all, or no layer has room there", plan->remotes_left_out);
+        print(line.text);
+    }
     if (plan->ring_bytes > 0) {
         line = (sentence){.used = 0};
         say(&line, "ring       %u slots of %s, %u chunks read ahead", plan->n_ring_slots,
@@ -274,6 +279,7 @@ json_t *hypura_placement_json(const char *path, const hypura_plan *plan)
         hypura_json_real(&object, "vram_hit_rate", plan->vram_hit_rate);
         hypura_json_real(&object, "upload_bytes_per_token", plan->upload_bytes_per_token);
         hypura_json_set(&object, "gpus", hypura_placement_gpus(plan));
+        hypura_json_text(&object, "remotes_left_out", plan->remotes_left_out);
     }
     hypura_json_integer(&object, "floor_weights_bytes", plan->floor_weights_bytes);
     hypura_json_integer(&object, "floor_memory_bytes", plan->floor_memory_bytes);

@@ -206,6 +206,7 @@ static hypura_status solve(const demand *asked, const hypura_survey *survey, uin
         prepared->gpus.n_layers = options->n_gpu_layers > 0 ? options->n_gpu_layers : INT_MAX;
     } else if (status == HYPURA_OK) {
         hypura_gpus_take(found, prepared->plan, &prepared->gpus);
+        hypura_gpus_tell_left_out(&gpus, prepared->plan);
     }
     return status;
 }

@@ -4,6 +4,7 @@
 #include "engine/gpu.h"
 
 #include "base/buffer.h"
+#include "base/size.h"
 #include "base/status.h"
 #include "hw/modules.h"
 #include "hw/remote.h"
@@ -16,6 +17,8 @@
  * place, where nobody gave a limit. */
 #define MARGIN_BYTES   (UINT64_C(768) << 20)
 #define MARGIN_PERCENT 4
+/* Whoever lends memory of another machine has thought of what that takes, and may lend little. */
+#define MARGIN_PERCENT_REMOTE 10
 
 static bool is_gpu(ggml_backend_dev_t device)
 {
@@ -220,6 +223,10 @@ static hypura_status describe_remote(ggml_backend_dev_t device, uint64_t limit_b
     described->memory_bytes_per_s = measured.device_memory_bytes_per_s;
     described->round_trip_us = measured.round_trip_us;
     const hypura_status status = hypura_remote_memory(device, &free_bytes, error);
+    const uint64_t least = free_bytes - free_bytes / 100 * MARGIN_PERCENT_REMOTE;
+    if (limit_bytes == 0 && described->bytes < least) {
+        described->bytes = least;
+    }
     if (status == HYPURA_OK && limit_bytes > free_bytes) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "the server %s has %llu bytes of memory free, fewer than the %llu of "
                            "--rpc-memory: give less", described->name, (unsigned long long)free_bytes,
@@ -263,6 +270,25 @@ void hypura_gpus_take(const hypura_gpus_found *found, const hypura_plan *plan, h
                 taken->layers[taken->n++] = plan->gpus[g].n_layers;
                 taken->n_here += !plan->gpus[g].remote;
             }
+        }
+    }
+}
+
+void hypura_gpus_tell_left_out(const hypura_plan_gpus *described, hypura_plan *plan)
+{
+    const size_t capacity = sizeof(plan->remotes_left_out);
+    size_t used = 0;
+    for (int d = 0; d < described->n && used < capacity; d++) {
+        const hypura_plan_gpu *device = &described->list[d];
+        char offered[HYPURA_SIZE_TEXT];
+        bool placed = !device->remote;
+        for (int g = 0; g < plan->n_gpus; g++) {
+            placed = placed || strcmp(plan->gpus[g].name, device->name) == 0;
+        }
+        if (!placed) {
+            (void)hypura_size_format(device->bytes, offered, sizeof(offered));
+            used += (size_t)snprintf(plan->remotes_left_out + used, capacity - used, "%s%s (%s)", used > 0 ? ", " : "",
+                                     device->name, offered);
         }
     }
 }

@@ -29,7 +29,7 @@ static int setup(void **state)
     way_port = server_free_port();
     snprintf(server_name, sizeof(server_name), "127.0.0.1:%u", server_port);
     snprintf(way_name, sizeof(way_name), "127.0.0.1:%u", way_port);
-    server_start(server_port, "1G");
+    server_start(server_port, "512M"); /* less than what is left free of a GPU */
     standin_register();
     return result;
 }
@@ -140,6 +140,22 @@ static void it_is_planned_and_told(void **state)
     assert_true(statistics.bytes_needed > 0);
     hypura_script_clear(&script);
     hypura_model_close(model);
+}
+
+static void what_it_offers_is_used_or_told(void **state)
+{
+    (void)state;
+    hypura_model_options options = options_of(MIXTURE, server_name, 0);
+    hypura_plan plan = plan_of(&options); /* all but a tenth, which holds the model */
+    assert_int_equal(plan.n_gpus, 1);
+    assert_int_equal(plan.mode, HYPURA_MODE_RESIDENT);
+    assert_string_equal(plan.remotes_left_out, "");
+    options.rpc_bytes = 4096;
+    plan = plan_of(&options);
+    assert_int_equal(plan.n_gpus, 0);
+    char told[64];
+    snprintf(told, sizeof(told), "%s (4 KiB)", server_name);
+    assert_string_equal(plan.remotes_left_out, told);
 }
 
 /* ---- losses -------------------------------------------------------------------------- */
@@ -279,6 +295,7 @@ int main(void)
         cmocka_unit_test(no_bit_differs),
         cmocka_unit_test(no_bit_differs_behind_a_gpu),
         cmocka_unit_test(it_is_planned_and_told),
+        cmocka_unit_test(what_it_offers_is_used_or_told),
         cmocka_unit_test(a_way_that_is_cut_anywhere_is_an_error),
         cmocka_unit_test(a_server_that_dies_is_an_error),
         cmocka_unit_test(what_is_no_server_is_told),
