@@ -445,10 +445,40 @@ static void a_time_line_tells_of_each_cut(void **state)
                   "/nonexistent/t");
 }
 
+/* What was handed over before the ids that the host waits for may not have been copied when these arrive: its slots in RAM
+ * are free with the next ids, and not before. */
+static void what_was_sent_early_arrives_later(void **state)
+{
+    (void)state;
+    enum { BUNDLE = 0 };
+    static const uint32_t experts[2] = {0, 1};
+    const hypura_model_options options = options_of(mixture.path, mixture.least_bytes);
+    hypura_model *model = open_model(&options);
+    hypura_pager *pager = model->pager;
+    hypura_vram *vram = pager->vrams[0];
+    uint32_t slots[2];
+    hypura_pager_enter(pager);
+    assert_int_equal(hypura_pager_lease_experts(pager, BUNDLE, experts, 2, slots), 2);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(hypura_pager_wait_expert(pager, BUNDLE, slots[i], UINT32_MAX), HYPURA_OK);
+        vram->pending[vram->n_pending++] =
+            (vram_lease){.bundle = BUNDLE, .slot = slots[i], .set = -1, .index = (uint32_t)i, .early = i == 1};
+    }
+    hypura_vram_arrived(vram);
+    assert_int_equal(vram->n_pending, 1);
+    assert_int_equal(vram->pending[0].slot, slots[1]);
+    hypura_vram_arrived(vram);
+    assert_int_equal(vram->n_pending, 0);
+    hypura_pager_leave(pager);
+    assert_same(model);
+    hypura_model_close(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         MIXTURE_TEST(statistics_tell_of_the_tier),
+        MIXTURE_TEST(what_was_sent_early_arrives_later),
         MIXTURE_TEST(running_ahead_changes_no_bit),
         MIXTURE_TEST(a_prompt_in_parts_is_the_same),
         MIXTURE_TEST(ram_is_filled_where_it_has_room),
