@@ -38,6 +38,7 @@ void backend_close_worker(backend_instance *instance)
 
 static void instance_free(ggml_backend_t backend)
 {
+    backend_let_team_go(backend->context);
     backend_close_worker(backend->context);
     free(backend->context);
     free(backend);
@@ -127,6 +128,12 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
     return status;
 }
 
+/* All is computed by then. */
+static void instance_synchronize(ggml_backend_t backend)
+{
+    backend_let_caller_go(backend->context);
+}
+
 static ggml_guid_t instance_guid(void)
 {
     static ggml_guid guid = {0x68, 0x79, 0x70, 0x75, 0x72, 0x61, 0x2d, 0x70,
@@ -177,6 +184,7 @@ ggml_backend_t backend_new_instance(ggml_backend_dev_t device)
             {
                 .get_name = instance_name,
                 .free = instance_free,
+                .synchronize = instance_synchronize,
                 .graph_compute = instance_compute,
             },
         .device = device,

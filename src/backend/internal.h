@@ -119,6 +119,8 @@ typedef struct backend_instance {
     int                   n_threads; /* that compute */
     uint64_t              placed_us; /* when threads were last told which processors to keep to; 0: never */
     uint64_t              others_us; /* what others had of these until then */
+    const int            *processors; /* the pager's, that they were told */
+    int                   n_processors;
     bool                  keeps_places; /* each to its own */
     hypura_alone          alone;
     ggml_abort_callback   abort; /* libllama's, or NULL */
@@ -220,6 +222,9 @@ void backend_foresee(backend_instance *instance, const backend_chain *chain, uin
 /* Between shadow_begin and the first node: the threads that compute keep to these processors, where there is one for each
  * of them. n 0: they stay where they are. */
 void backend_place_team(backend_instance *instance, const int *processors, int n);
+/* The calling thread, until it computes the next time; all of them, for good. */
+void backend_let_caller_go(const backend_instance *instance);
+void backend_let_team_go(backend_instance *instance);
 
 /* ---- the executor's parts -------------------------------------------------- */
 

@@ -4,7 +4,8 @@
  * Threads that slept while something was read are given a processor anew as they wake. Where all have one to compute on, the
  * system now and then puts two on the same, with another one idle, and does not see it before the next time slice: all
  * others wait for the second of them at a barrier. So each keeps to one of its own (docs/notes/0023). The calling
- * thread does so while it computes; whoever called libllama lets it go, as threads that it starts would keep there too.
+ * thread is its program's, and threads that it starts would keep there too: it does so while it computes, and is let go
+ * where libllama waits for what was computed.
  *
  * Once a second it is looked at anew: threads that were started since go to their places, and where others have most of
  * the time of all processors the team may run anywhere, as there each of them would share with somebody.
@@ -48,6 +49,16 @@ static bool are_others_many(backend_instance *instance, uint64_t now_us)
            hypura_look_gives_places_up(now_us - instance->placed_us, others_us - before_us);
 }
 
+static bool run_place(backend_instance *instance, places *all)
+{
+    const struct ggml_custom_op_params params = {.fun = place, .n_tasks = GGML_N_TASKS_MAX, .userdata = all};
+    struct ggml_tensor *node = shadow_tensor(instance, GGML_TYPE_I32, 1, 1, 1, all);
+    node->op = GGML_OP_CUSTOM;
+    memcpy(node->op_params, &params, sizeof(params));
+    shadow_add(instance, node);
+    return shadow_run(instance) == GGML_STATUS_SUCCESS;
+}
+
 void backend_place_team(backend_instance *instance, const int *processors, int n)
 {
     if (n == 0 || instance->n_threads != n || instance->graph.n_nodes > 0) {
@@ -61,13 +72,30 @@ void backend_place_team(backend_instance *instance, const int *processors, int n
         return;
     }
     places all = {processors, n, !are_others_many(instance, now_us)};
-    const struct ggml_custom_op_params params = {.fun = place, .n_tasks = GGML_N_TASKS_MAX, .userdata = &all};
-    struct ggml_tensor *node = shadow_tensor(instance, GGML_TYPE_I32, 1, 1, 1, &all);
-    node->op = GGML_OP_CUSTOM;
-    memcpy(node->op_params, &params, sizeof(params));
-    shadow_add(instance, node);
-    if (shadow_run(instance) == GGML_STATUS_SUCCESS) {
+    if (run_place(instance, &all)) {
         instance->placed_us = now_us;
+        instance->processors = processors;
+        instance->n_processors = n;
         instance->keeps_places = all.kept;
+    }
+}
+
+void backend_let_caller_go(const backend_instance *instance)
+{
+    if (instance->keeps_places) {
+        (void)hypura_os_thread_keep_to(instance->processors, instance->n_processors);
+    }
+}
+
+void backend_let_team_go(backend_instance *instance)
+{
+    places all = {instance->processors, instance->n_processors, false};
+    if (instance->keeps_places) {
+        instance->abort = NULL;
+        instance->read_failed = false;
+        shadow_begin(instance);
+        (void)run_place(instance, &all);
+        backend_let_caller_go(instance);
+        instance->keeps_places = false;
     }
 }

@@ -22,7 +22,6 @@
 #include "engine/media_shim.h"
 #include "engine/trunk.h"
 #include "hw/remote.h"
-#include "os/os.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -357,21 +356,10 @@ static hypura_status compute_failed(hypura_model *model, int code, const char *w
     return status;
 }
 
-/* The calling thread kept to one processor while it computed. */
-static void let_go(const hypura_model *model)
-{
-    const int *processors;
-    const int n = model->pager ? hypura_pager_processors(model->pager, &processors) : 0;
-    if (n > 0) {
-        (void)hypura_os_thread_keep_to(processors, n);
-    }
-}
-
 /* What was computed counts only where it was computed from the file that was
  * opened: one that was written to meanwhile gave no read a reason to fail. */
 static hypura_status compute_ended(hypura_model *model, int code, const char *what, uint32_t n, hypura_error *error)
 {
-    let_go(model);
     if (hypura_gpus_check(&model->prepared.gpus, error) != HYPURA_OK) {
         return HYPURA_ERR_BACKEND;
     }

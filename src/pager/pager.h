@@ -85,7 +85,7 @@ bool hypura_pager_patient(int n_compute_threads);
 bool hypura_pager_looks(int n_compute_threads, hypura_form form);
 
 /* The processors for threads that compute, one for each of them: where as many compute as there are, and that is worth it;
- * else 0. Who has called libllama then gives the calling thread back all of them (hypura_os_thread_keep_to). */
+ * else 0. */
 int hypura_pager_processors(const hypura_pager *pager, const int **processors);
 
 /* Takes all memory, reads the pinned rows, starts the thread. */
