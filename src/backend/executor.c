@@ -131,7 +131,7 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
 /* All is computed by then. */
 static void instance_synchronize(ggml_backend_t backend)
 {
-    backend_let_caller_go(backend->context);
+    backend_wait_ends(backend->context);
 }
 
 static ggml_guid_t instance_guid(void)

@@ -122,6 +122,7 @@ typedef struct backend_instance {
     const int            *processors; /* the pager's, that they were told */
     int                   n_processors;
     bool                  keeps_places; /* each to its own */
+    int                   n_waits; /* for what was computed, since something was */
     hypura_alone          alone;
     ggml_abort_callback   abort; /* libllama's, or NULL */
     void                 *abort_user;
@@ -222,8 +223,10 @@ void backend_foresee(backend_instance *instance, const backend_chain *chain, uin
 /* Between shadow_begin and the first node: the threads that compute keep to these processors, where there is one for each
  * of them. n 0: they stay where they are. */
 void backend_place_team(backend_instance *instance, const int *processors, int n);
-/* The calling thread, until it computes the next time; all of them, for good. */
-void backend_let_caller_go(const backend_instance *instance);
+/* It is waited for what was computed: the calling thread goes free until it computes the next time, once nothing more is
+ * computed. */
+void backend_wait_ends(backend_instance *instance);
+/* All of them, for good. */
 void backend_let_team_go(backend_instance *instance);
 
 /* ---- the executor's parts -------------------------------------------------- */

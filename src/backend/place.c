@@ -5,7 +5,8 @@
  * system now and then puts two on the same, with another one idle, and does not see it before the next time slice: all
  * others wait for the second of them at a barrier. So each keeps to one of its own (docs/notes/0023). The calling
  * thread is its program's, and threads that it starts would keep there too: it does so while it computes, and is let go
- * where libllama waits for what was computed.
+ * where libllama waits for what was computed. ggml's scheduler waits too, once or twice for what one backend hands to the next;
+ * behind the last part libllama does so again and again, to hand out logits and before the next batch.
  *
  * Once a second it is looked at anew: threads that were started since go to their places, and where others have most of
  * the time of all processors the team may run anywhere, as there each of them would share with somebody.
@@ -21,6 +22,7 @@
 #include <string.h>
 
 #define AGAIN_US 1000000u
+#define LAST_WAIT 3
 
 typedef struct places {
     const int *processors;
@@ -65,6 +67,7 @@ void backend_place_team(backend_instance *instance, const int *processors, int n
         return;
     }
     const uint64_t now_us = hypura_clock_us();
+    instance->n_waits = 0;
     if (instance->placed_us > 0 && now_us - instance->placed_us < AGAIN_US) {
         if (instance->keeps_places) {
             (void)hypura_os_thread_keep_to(&processors[0], 1);
@@ -80,10 +83,15 @@ void backend_place_team(backend_instance *instance, const int *processors, int n
     }
 }
 
-void backend_let_caller_go(const backend_instance *instance)
+static void let_caller_go(const backend_instance *instance)
 {
-    if (instance->keeps_places) {
-        (void)hypura_os_thread_keep_to(instance->processors, instance->n_processors);
+    (void)hypura_os_thread_keep_to(instance->processors, instance->n_processors);
+}
+
+void backend_wait_ends(backend_instance *instance)
+{
+    if (instance->keeps_places && ++instance->n_waits == LAST_WAIT) {
+        let_caller_go(instance);
     }
 }
 
@@ -95,7 +103,7 @@ void backend_let_team_go(backend_instance *instance)
         instance->read_failed = false;
         shadow_begin(instance);
         (void)run_place(instance, &all);
-        backend_let_caller_go(instance);
+        let_caller_go(instance);
         instance->keeps_places = false;
     }
 }

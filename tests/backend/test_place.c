@@ -71,7 +71,11 @@ static void each_has_a_processor_of_its_own(void **state)
             assert_int_equal(all.n_allowed[i], 1);
             assert_int_equal(all.first[i], processors[i]);
         }
-        backend_let_caller_go(&instance);
+        backend_wait_ends(&instance); /* between two parts of a graph */
+        backend_wait_ends(&instance);
+        look_around(&instance, &all);
+        assert_int_equal(all.n_allowed[0], 1);
+        backend_wait_ends(&instance);
         look_around(&instance, &all);
         assert_int_equal(all.n_allowed[0], n);
         assert_int_equal(all.n_allowed[1], 1);
