@@ -176,11 +176,10 @@ static const hypura_gpu_share *share_of(const hypura_gpu_shares *shares, const c
     return NULL;
 }
 
-/* share: NULL: there is none. */
-static void describe(ggml_backend_dev_t device, const hypura_profile *profile, uint64_t limit_bytes,
+/* now_bytes: free of its memory; share: NULL: there is none. */
+static void describe(ggml_backend_dev_t device, uint64_t now_bytes, const hypura_profile *profile, uint64_t limit_bytes,
                      const hypura_gpu_share *share, hypura_plan_gpu *described)
 {
-    const uint64_t now_bytes = free_bytes_of(device);
     const uint64_t usable = usable_bytes(now_bytes + (share ? share->lent_bytes : 0));
     const size_t most = ggml_backend_buft_get_max_size(ggml_backend_dev_buffer_type(device));
     *described = (hypura_plan_gpu){
@@ -214,7 +213,9 @@ static hypura_status describe_remote(ggml_backend_dev_t device, uint64_t limit_b
     hypura_profile none = {.n_devices = 0};
     hypura_device measured;
     uint64_t free_bytes = 0;
-    describe(device, &none, limit_bytes, NULL, described);
+    const hypura_status status = hypura_remote_memory(device, &free_bytes, error);
+    const uint64_t most_of_it = free_bytes - free_bytes / 100 * MARGIN_PERCENT_REMOTE;
+    describe(device, free_bytes, &none, limit_bytes, NULL, described);
     hypura_probe_remote(device, &measured);
     described->name = hypura_remote_name(device);
     described->remote = true;
@@ -222,10 +223,8 @@ static hypura_status describe_remote(ggml_backend_dev_t device, uint64_t limit_b
     described->upload_bytes_per_s = measured.upload_bytes_per_s;
     described->memory_bytes_per_s = measured.device_memory_bytes_per_s;
     described->round_trip_us = measured.round_trip_us;
-    const hypura_status status = hypura_remote_memory(device, &free_bytes, error);
-    const uint64_t least = free_bytes - free_bytes / 100 * MARGIN_PERCENT_REMOTE;
-    if (limit_bytes == 0 && described->bytes < least) {
-        described->bytes = least;
+    if (limit_bytes == 0 && described->bytes < most_of_it) {
+        described->bytes = most_of_it;
     }
     if (status == HYPURA_OK && limit_bytes > free_bytes) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "the server %s has %llu bytes of memory free, fewer than the %llu of "
@@ -250,7 +249,7 @@ hypura_status hypura_gpus_describe(const hypura_gpus_found *found, const hypura_
     }
     *described = (hypura_plan_gpus){.n = found->n, .named = found->named, .total_bytes = options->vram_bytes};
     for (int g = 0; g < found->n_here; g++) {
-        describe(found->devices[g], profile, options->gpu_vram_bytes[g],
+        describe(found->devices[g], free_bytes_of(found->devices[g]), profile, options->gpu_vram_bytes[g],
                  share_of(shares, ggml_backend_dev_name(found->devices[g])), &described->list[g]);
     }
     hypura_status status = HYPURA_OK;
