@@ -6,7 +6,6 @@
 #ifndef HYPURA_BASE_LIST_H
 #define HYPURA_BASE_LIST_H
 
-#include <stddef.h>
 #include <stdint.h>
 
 typedef struct hypura_link {

@@ -13,7 +13,6 @@
  */
 #include "cli/command.h"
 
-#include "base/status.h"
 #include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/placement.h"

@@ -3,7 +3,6 @@
  */
 #include "engine/beforehand.h"
 
-#include "base/status.h"
 #include "engine/conversation.h"
 #include "engine/sampler.h"
 

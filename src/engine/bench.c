@@ -13,7 +13,6 @@
  */
 #include "engine/bench.h"
 
-#include "base/size.h"
 #include "base/status.h"
 #include "engine/estimate.h"
 #include "engine/experience.h"

@@ -3,7 +3,6 @@
  */
 #include "engine/end.h"
 
-#include "base/status.h"
 #include "engine/gpu.h"
 #include "engine/llama_log.h"
 #include "engine/llama_shim.h"

@@ -5,8 +5,6 @@
 #ifndef HYPURA_ENGINE_END_H
 #define HYPURA_ENGINE_END_H
 
-#include "hypura.h"
-
 /* What the GPUs are called that are used from now on: "CUDA0,CUDA1"; "" keeps what was said before. */
 void hypura_end_name(const char *gpus);
 

@@ -18,7 +18,6 @@
 #include "os/cgroup.h"
 
 #include <ctype.h>
-#include <inttypes.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>

@@ -6,6 +6,7 @@
  * them failed; a slot keeps its key as long as reads for it are under way.
  */
 #include "pager/internal.h"
+#include "pager/parts.h"
 
 #include <stdio.h>
 

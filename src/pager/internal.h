@@ -31,7 +31,6 @@
 #include "gguf/records.h"
 #include "io/io.h"
 #include "pager/pager.h"
-#include "pager/parts.h"
 #include "plan/source.h"
 #include "predict/brake.h"
 #include "predict/look.h"

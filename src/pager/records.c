@@ -9,8 +9,6 @@
  */
 #include "pager/internal.h"
 
-#include "plan/layout.h"
-
 #include <stdio.h>
 
 /* Each streamed bundle's record has room in a slot of its pool. */

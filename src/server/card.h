@@ -4,7 +4,8 @@
 #ifndef HYPURA_SERVER_CARD_H
 #define HYPURA_SERVER_CARD_H
 
-#include "hypura.h"
+#include <stddef.h>
+#include <stdint.h>
 
 typedef enum hypura_card_kind {
     HYPURA_CARD_MODEL = 0,

@@ -4,7 +4,6 @@
  */
 #include "server/adapter_scale.h"
 #include "server/routes.h"
-#include "server/server.h"
 #include "server/target.h"
 
 #include <math.h>

@@ -2,7 +2,6 @@
  * endpoint_basic.c - whether the server is there.
  */
 #include "server/routes.h"
-#include "server/server.h"
 
 /* What Ollama's clients ask of a version; the features of this one are served. */
 #define OLLAMA_VERSION "0.13.0"

@@ -6,7 +6,6 @@
  */
 #include "server/ollama.h"
 #include "server/routes.h"
-#include "server/server.h"
 #include "server/target.h"
 
 #include "base/clock.h"

@@ -8,7 +8,6 @@
 #define HYPURA_SERVER_FETCH_H
 
 #include "hypura.h"
-#include "server/digest.h"
 
 #include <sys/socket.h>
 

@@ -15,7 +15,6 @@
 #include "server/fleet_internal.h"
 
 #include "base/clock.h"
-#include "base/status.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -7,7 +7,6 @@
 
 #include "base/clock.h"
 #include "base/size.h"
-#include "base/status.h"
 #include "engine/speculation.h"
 #include "server/log.h"
 #include "server/ollama.h"

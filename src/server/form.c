@@ -10,7 +10,6 @@
 #include "server/form.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 

@@ -8,6 +8,7 @@
 #ifndef HYPURA_SERVER_PULL_INTERNAL_H
 #define HYPURA_SERVER_PULL_INTERNAL_H
 
+#include "server/digest.h"
 #include "server/fetch.h"
 #include "server/pull.h"
 

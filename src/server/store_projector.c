@@ -3,14 +3,12 @@
  */
 #include "server/store_internal.h"
 
-#include "base/status.h"
 #include "gguf/split.h"
 #include "hypura_server.h"
 
 #include <ctype.h>
 #include <dirent.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
