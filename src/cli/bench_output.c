@@ -327,17 +327,13 @@ hypura_status hypura_bench_print(const hypura_bench_report *report, hypura_error
     hypura_table table;
     hypura_output_printf("%u tokens after a prompt of %u, %d threads, median of %u %s (min-max)\n\n", report->tokens,
                          report->prompt_tokens, report->n_threads, report->runs, report->runs == 1 ? "run" : "runs");
-    hypura_table_open(&table, "rlrrrrrrl");
-    for (size_t i = 0; i < sizeof titles / sizeof *titles; i++) {
-        hypura_table_cell(&table, "%s", titles[i]);
-    }
+    hypura_table_open(&table, "rlrrrrrrl", titles);
     for (int i = 0; i < report->n_cells; i++) {
         for (int s = 0; s < report->cells[i].n_series; s++) {
             add_row(&table, &report->cells[i], s);
         }
     }
     hypura_status status = hypura_table_print(&table, error);
-    hypura_table_close(&table);
     hypura_output_printf("\n");
     for (int i = 0; i < report->n_cells; i++) {
         print_gpu(&report->cells[i]);

@@ -35,8 +35,7 @@ int hypura_command_bench_worker(const hypura_environment *environment, int argc,
         hypura_output_error("bench-worker is started by hypura bench alone");
         return HYPURA_EXIT_USAGE;
     }
-    return hypura_bench_worker(STDIN_FILENO, STDOUT_FILENO, &error) == HYPURA_OK ? HYPURA_EXIT_SUCCESS
-                                                                                 : hypura_command_fail(&error);
+    return hypura_command_end(hypura_bench_worker(STDIN_FILENO, STDOUT_FILENO, &error), &error);
 }
 
 typedef struct bench_arguments {
@@ -223,5 +222,5 @@ int hypura_command_bench(const hypura_environment *environment, int argc, char *
     wanted->path = path;
     wanted->adapters = arguments.adapters.items;
     wanted->n_adapters = arguments.adapters.n;
-    return bench(&arguments, environment, &error) == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
+    return hypura_command_end(bench(&arguments, environment, &error), &error);
 }

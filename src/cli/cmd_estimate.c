@@ -114,5 +114,5 @@ int hypura_command_estimate(const hypura_environment *environment, int argc, cha
         hypura_vram_note(&wanted, plan);
     }
     hypura_plan_free(plan);
-    return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
+    return hypura_command_end(status, &error);
 }

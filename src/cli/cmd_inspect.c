@@ -150,27 +150,17 @@ static json_t *map_json(const hypura_map *map, const role_sum *sums, const hypur
 
 /* ---- tables ---------------------------------------------------------------- */
 
-static hypura_status print_and_close(hypura_table *table, hypura_error *error)
+static hypura_status print_apart(hypura_table *table, hypura_error *error)
 {
     hypura_output_printf("\n");
-    hypura_status status = hypura_table_print(table, error);
-    hypura_table_close(table);
-    return status;
-}
-
-static void add_titles(hypura_table *table, const char *const *titles)
-{
-    for (; *titles; titles++) {
-        hypura_table_cell(table, "%s", *titles);
-    }
+    return hypura_table_print(table, error);
 }
 
 static hypura_status print_roles(const hypura_map *map, const role_sum *sums, hypura_error *error)
 {
-    static const char *const titles[] = {"role", "tensors", "size", "bytes", "share", NULL};
+    static const char *const titles[] = {"role", "tensors", "size", "bytes", "share"};
     hypura_table table;
-    hypura_table_open(&table, "lrrrr");
-    add_titles(&table, titles);
+    hypura_table_open(&table, "lrrrr", titles);
     for (int role = 0; role < N_ROLES; role++) {
         if (sums[role].n_tensors > 0) {
             hypura_table_cell(&table, "%s", hypura_role_name((hypura_role)role));
@@ -186,16 +176,15 @@ static hypura_status print_roles(const hypura_map *map, const role_sum *sums, hy
     hypura_table_size(&table, map->tensor_bytes);
     hypura_table_cell(&table, "%llu", (unsigned long long)map->tensor_bytes);
     hypura_table_cell(&table, "100.0 %%");
-    return print_and_close(&table, error);
+    return print_apart(&table, error);
 }
 
 /* Neighbouring layers whose experts are alike make one row. */
 static hypura_status print_bundles(const hypura_map *map, hypura_error *error)
 {
-    static const char *const titles[] = {"bundles", "layers", "experts", "matrices", "one expert", "all", NULL};
+    static const char *const titles[] = {"bundles", "layers", "experts", "matrices", "one expert", "all"};
     hypura_table table;
-    hypura_table_open(&table, "rlrrrr");
-    add_titles(&table, titles);
+    hypura_table_open(&table, "rlrrrr", titles);
     for (int first = 0, end; first < map->n_bundles; first = end) {
         const hypura_bundle *bundle = &map->bundles[first];
         for (end = first + 1; end < map->n_bundles; end++) {
@@ -213,7 +202,7 @@ static hypura_status print_bundles(const hypura_map *map, hypura_error *error)
         hypura_table_size(&table, bundle->expert_bytes);
         hypura_table_size(&table, bundle->expert_bytes * n_experts);
     }
-    return print_and_close(&table, error);
+    return print_apart(&table, error);
 }
 
 /* One row for each tier; layers and what computing takes are those of each GPU. */
@@ -230,11 +219,10 @@ static void add_tier(hypura_table *table, const char *name, const char *layers, 
 static hypura_status print_tiers(const hypura_map *map, const hypura_plan *plan, hypura_error *error)
 {
     static const char *const titles[] = {"tier", "layers computed", "held whole", "in slots or ring",
-                                         "cache and computing", NULL};
+                                         "cache and computing"};
     hypura_table table;
     char layers[32];
-    hypura_table_open(&table, "llrrr");
-    add_titles(&table, titles);
+    hypura_table_open(&table, "llrrr", titles);
     for (int g = 0; g < plan->n_gpus; g++) {
         const hypura_gpu_plan *gpu = &plan->gpus[g];
         (void)snprintf(layers, sizeof layers, "%d to %d", gpu->first_layer, gpu->first_layer + gpu->n_layers - 1);
@@ -246,18 +234,14 @@ static hypura_status print_tiers(const hypura_map *map, const hypura_plan *plan,
     add_tier(&table, "memory", layers, plan->resident_bytes + plan->pinned_bytes, plan->pool_bytes + plan->ring_bytes,
              plan->kv_bytes + plan->compute_bytes + plan->overhead_bytes);
     add_tier(&table, "drive alone", "", plan->nvme_bytes, 0, 0);
-    return print_and_close(&table, error);
+    return print_apart(&table, error);
 }
 
 static hypura_status print_tensors(const hypura_map *map, const hypura_plan *plan, hypura_error *error)
 {
-    static const char *const titles[] = {"tensor", "role", "layer", "type", "shape", "file", "offset", "bytes", NULL};
+    static const char *const titles[] = {"tensor", "role", "layer", "type", "shape", "file", "offset", "bytes", "place"};
     hypura_table table;
-    hypura_table_open(&table, plan ? "llrllrrrl" : "llrllrrr");
-    add_titles(&table, titles);
-    if (plan) {
-        hypura_table_cell(&table, "place");
-    }
+    hypura_table_open(&table, plan ? "llrllrrrl" : "llrllrrr", titles);
     for (int i = 0; i < map->n_tensors; i++) {
         const hypura_tensor *tensor = &map->tensors[i];
         char shape[96] = "";
@@ -284,7 +268,7 @@ static hypura_status print_tensors(const hypura_map *map, const hypura_plan *pla
             hypura_table_cell(&table, "%s", place);
         }
     }
-    return print_and_close(&table, error);
+    return print_apart(&table, error);
 }
 
 static hypura_status print_map(const hypura_map *map, const role_sum *sums, const hypura_plan *plan, bool with_tensors,
@@ -388,5 +372,5 @@ int hypura_command_inspect(const hypura_environment *environment, int argc, char
     }
     hypura_plan_free(plan);
     hypura_map_close(map);
-    return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
+    return hypura_command_end(status, &error);
 }

@@ -69,10 +69,7 @@ static hypura_status print_table(const hypura_iobench_report *report, hypura_err
     enum { N_DEPTHS = sizeof depths / sizeof *depths };
     static const char *const titles[] = {"reads", "engine", "order", "size", "depth 1", "depth 4", "depth 16"};
     hypura_table table;
-    hypura_table_open(&table, "lllrrrr");
-    for (size_t i = 0; i < sizeof titles / sizeof *titles; i++) {
-        hypura_table_cell(&table, "%s", titles[i]);
-    }
+    hypura_table_open(&table, "lllrrrr", titles);
     for (int i = 0; i < report->n_rows;) {
         const hypura_iobench_row *line = &report->rows[i];
         hypura_table_cell(&table, "%s", cache[line->cache]);
@@ -89,9 +86,7 @@ static hypura_status print_table(const hypura_iobench_report *report, hypura_err
             }
         }
     }
-    hypura_status status = hypura_table_print(&table, error);
-    hypura_table_close(&table);
-    return status;
+    return hypura_table_print(&table, error);
 }
 
 static hypura_status print_report(const hypura_iobench_report *report, hypura_error *error)
@@ -165,5 +160,5 @@ int hypura_command_iobench(const hypura_environment *environment, int argc, char
     if (status == HYPURA_OK) {
         status = json ? hypura_json_print(report_json(&report), &error) : print_report(&report, &error);
     }
-    return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
+    return hypura_command_end(status, &error);
 }

@@ -92,13 +92,10 @@ int hypura_command_list(const hypura_environment *environment, int argc, char *c
         return code;
     }
     listing to = {.models = json ? json_array() : NULL, .json = json};
-    hypura_table_open(&to.table, "lrrlll");
-    for (size_t i = 0; i < sizeof headings / sizeof *headings; i++) {
-        hypura_table_cell(&to.table, "%s", headings[i]);
-    }
+    hypura_table_open(&to.table, "lrrlll", headings);
     hypura_status status = print_list(&to, &places, &error);
     status = status == HYPURA_OK ? tell_unused(&places, &error) : status;
     hypura_table_close(&to.table);
     json_decref(to.models);
-    return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
+    return hypura_command_end(status, &error);
 }

@@ -85,5 +85,5 @@ int hypura_command_optimize(const hypura_environment *environment, int argc, cha
             print_report(&report);
         }
     }
-    return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
+    return hypura_command_end(status, &error);
 }

@@ -72,6 +72,7 @@ static json_t *profile_json(const hypura_profile *profile)
 
 static hypura_status print_profile(const hypura_profile *profile, hypura_error *error)
 {
+    static const char *const titles[] = {"device", "kind", "description", "free", "total"};
     char when[32] = "unknown";
     time_t measured = (time_t)profile->measured_unix_s;
     struct tm local;
@@ -95,11 +96,7 @@ static hypura_status print_profile(const hypura_profile *profile, hypura_error *
     if (profile->n_devices == 0) {
         return HYPURA_OK;
     }
-    hypura_table_open(&devices, "lllrr");
-    for (int i = 0; i < 5; i++) {
-        static const char *const titles[] = {"device", "kind", "description", "free", "total"};
-        hypura_table_cell(&devices, "%s", titles[i]);
-    }
+    hypura_table_open(&devices, "lllrr", titles);
     for (int i = 0; i < profile->n_devices; i++) {
         const hypura_device *device = &profile->devices[i];
         hypura_table_cell(&devices, "%s", device->name);
@@ -110,7 +107,6 @@ static hypura_status print_profile(const hypura_profile *profile, hypura_error *
     }
     hypura_output_printf("\n");
     hypura_status status = hypura_table_print(&devices, error);
-    hypura_table_close(&devices);
     for (int i = 0; i < profile->n_devices && status == HYPURA_OK; i++) {
         const hypura_device *device = &profile->devices[i];
         if (device->upload_bytes_per_s > 0.0) {
@@ -175,5 +171,5 @@ int hypura_command_profile(const hypura_environment *environment, int argc, char
             hypura_output_note("not stored: %s", profile.not_stored);
         }
     }
-    return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
+    return hypura_command_end(status, &error);
 }

@@ -41,5 +41,5 @@ int hypura_command_pull(const hypura_environment *environment, int argc, char *c
     if (status == HYPURA_OK) {
         hypura_output_printf("%s\n", path);
     }
-    return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
+    return hypura_command_end(status, &error);
 }

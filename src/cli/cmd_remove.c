@@ -57,5 +57,5 @@ int hypura_command_remove(const hypura_environment *environment, int argc, char 
     if (status == HYPURA_OK && unused) {
         status = remove_unused(&places, &error);
     }
-    return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
+    return hypura_command_end(status, &error);
 }

@@ -41,10 +41,7 @@ static hypura_status print_report(const hypura_replay_report *report, hypura_err
     hypura_output_printf("%u tokens, %u layers of %u experts; a token uses %.0f of them, all tokens %.0f %%\n\n",
                          report->n_tokens, report->n_layers, report->n_experts, per_token,
                          100.0 * (double)report->n_distinct / n_all);
-    hypura_table_open(&table, "rrrrrrrrr");
-    for (size_t i = 0; i < sizeof titles / sizeof *titles; i++) {
-        hypura_table_cell(&table, "%s", titles[i]);
-    }
+    hypura_table_open(&table, "rrrrrrrrr", titles);
     for (int i = 0; i < report->n_rows; i++) {
         const hypura_replay_row *row = &report->rows[i];
         hypura_table_cell(&table, "%u", row->n_slots);
@@ -61,9 +58,7 @@ static hypura_status print_report(const hypura_replay_report *report, hypura_err
         hypura_table_cell(&table, "%.0f %%", 100.0 * row->foreseen);
         hypura_table_cell(&table, "%.0f %%", 100.0 * row->foreseen_right);
     }
-    hypura_status status = hypura_table_print(&table, error);
-    hypura_table_close(&table);
-    return status;
+    return hypura_table_print(&table, error);
 }
 
 /* Nothing is left behind: signals end the program as they do any other, also while it
@@ -116,6 +111,5 @@ int hypura_command_replay(const hypura_environment *environment, int argc, char 
         return code;
     }
     wanted.path = arguments.operands[0];
-    return replay(&wanted, &slots, json, environment, &error) == HYPURA_OK ? HYPURA_EXIT_SUCCESS
-                                                                           : hypura_command_fail(&error);
+    return hypura_command_end(replay(&wanted, &slots, json, environment, &error), &error);
 }

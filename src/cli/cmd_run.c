@@ -155,5 +155,5 @@ int hypura_command_run(const hypura_environment *environment, int argc, char *co
         status = run.server ? ask_server(&run, &error) : run_limited(&run, &error);
     }
     hypura_run_arguments_clear(&run);
-    return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
+    return hypura_command_end(status, &error);
 }

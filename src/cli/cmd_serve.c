@@ -258,5 +258,5 @@ int hypura_command_serve(const hypura_environment *environment, int argc, char *
     }
     hypura_keys_clear(&serve.keys);
     free(serve.origin_text);
-    return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(&error);
+    return hypura_command_end(status, &error);
 }

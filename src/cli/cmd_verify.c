@@ -62,10 +62,7 @@ static hypura_status print_report(const hypura_verify_report *report, hypura_err
     uint64_t n_repeated = 0;
     uint64_t n_rows = 0;
     double most = 0.0;
-    hypura_table_open(&table, "rrrrrllrrr");
-    for (size_t i = 0; i < sizeof titles / sizeof *titles; i++) {
-        hypura_table_cell(&table, "%s", titles[i]);
-    }
+    hypura_table_open(&table, "rrrrrllrrr", titles);
     for (int i = 0; i < report->n_cases; i++) {
         const hypura_verify_case *one = &report->cases[i];
         print_limit(&table, one->weights_bytes);
@@ -84,7 +81,6 @@ static hypura_status print_report(const hypura_verify_report *report, hypura_err
         n_repeated += one->n_repeated;
     }
     hypura_status status = hypura_table_print(&table, error);
-    hypura_table_close(&table);
     for (int i = 0; i < report->n_cases && status == HYPURA_OK; i++) {
         const char *gpus = report->cases[i].gpus;
         if (gpus[0] != '\0' && (i == 0 || strcmp(gpus, report->cases[i - 1].gpus) != 0)) {

@@ -86,6 +86,11 @@ int hypura_command_fail(const hypura_error *error)
     return error->status == HYPURA_ERR_USAGE ? HYPURA_EXIT_USAGE : HYPURA_EXIT_FAILURE;
 }
 
+int hypura_command_end(hypura_status status, const hypura_error *error)
+{
+    return status == HYPURA_OK ? HYPURA_EXIT_SUCCESS : hypura_command_fail(error);
+}
+
 const char *hypura_command_cache_dir(const hypura_environment *environment)
 {
     return environment->cache_dir[0] ? environment->cache_dir : NULL;

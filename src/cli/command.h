@@ -50,7 +50,9 @@ bool hypura_command_begin_model(const hypura_syntax *syntax, const hypura_enviro
 /* The adapters that belong to the model, before those that were named. */
 hypura_status hypura_adapters_begin_with(hypura_adapter_list *adapters, const hypura_local_files *files, hypura_error *error);
 
-/* Prints the error and returns the exit code that belongs to its status. */
+/* The exit code of a command that comes to this; what failed is printed. */
+int hypura_command_end(hypura_status status, const hypura_error *error);
+/* The same where it has failed, as error tells. */
 int hypura_command_fail(const hypura_error *error);
 
 /* The cache folder as the library wants it: NULL when there is none. */

@@ -108,10 +108,14 @@ void hypura_output_aside(const char *text, size_t bytes)
 
 /* ---- tables --------------------------------------------------------------- */
 
-void hypura_table_open(hypura_table *table, const char *align)
+void hypura_table_open(hypura_table *table, const char *align, const char *const *titles)
 {
-    assert(strlen(align) <= HYPURA_TABLE_COLUMNS);
+    const size_t n_columns = strlen(align);
+    assert(n_columns <= HYPURA_TABLE_COLUMNS);
     *table = (hypura_table){.align = align};
+    for (size_t i = 0; i < n_columns; i++) {
+        hypura_table_cell(table, "%s", titles[i]);
+    }
 }
 
 void hypura_table_close(hypura_table *table)
@@ -174,13 +178,10 @@ static int text_width(const char *text)
     return n;
 }
 
-hypura_status hypura_table_print(const hypura_table *table, hypura_error *error)
+static void print_cells(const hypura_table *table)
 {
     size_t n_columns = strlen(table->align);
     int width[HYPURA_TABLE_COLUMNS] = {0};
-    if (table->failed) {
-        return hypura_fail(error, HYPURA_ERR_MEMORY, "out of memory while writing a table");
-    }
     for (size_t i = 0; i < table->n_cells; i++) {
         int length = text_width(table->cells[i]);
         int *widest = &width[i % n_columns];
@@ -194,7 +195,16 @@ hypura_status hypura_table_print(const hypura_table *table, hypura_error *error)
         hypura_output_printf("%*s%s%*s", right ? space : 0, "", table->cells[i], right || last ? 0 : space, "");
         hypura_output_write(last ? "\n" : "  ", last ? 1 : 2);
     }
-    return HYPURA_OK;
+}
+
+hypura_status hypura_table_print(hypura_table *table, hypura_error *error)
+{
+    const bool failed = table->failed;
+    if (!failed) {
+        print_cells(table);
+    }
+    hypura_table_close(table);
+    return failed ? hypura_fail(error, HYPURA_ERR_MEMORY, "out of memory while writing a table") : HYPURA_OK;
 }
 
 /* ---- numbers -------------------------------------------------------------- */

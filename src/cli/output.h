@@ -35,8 +35,8 @@ void hypura_output_aside(const char *text, size_t bytes);
 
 #define HYPURA_TABLE_COLUMNS 12
 
-/* Rows of cells, printed with aligned columns. A failed allocation makes print
- * fail; the calls between need no check. */
+/* Rows of cells, printed with aligned columns, below a row of titles. A failed allocation makes
+ * print fail; the calls between need no check. */
 typedef struct hypura_table {
     const char *align; /* 'l' or 'r' for each column, HYPURA_TABLE_COLUMNS at most */
     char **cells;
@@ -45,13 +45,15 @@ typedef struct hypura_table {
     bool failed;
 } hypura_table;
 
-void hypura_table_open(hypura_table *table, const char *align);
+/* titles: one for each column of align. */
+void hypura_table_open(hypura_table *table, const char *align, const char *const *titles);
+/* Of one that is not printed. */
 void hypura_table_close(hypura_table *table);
 void hypura_table_cell(hypura_table *table, const char *format, ...) HYPURA_PRINTF(2, 3);
 /* A cell holding a size with its unit, or "-" for 0. */
 void hypura_table_size(hypura_table *table, uint64_t bytes);
-/* To standard output, two spaces between columns, no spaces at the end of lines. */
-hypura_status hypura_table_print(const hypura_table *table, hypura_error *error);
+/* To standard output, two spaces between columns, no spaces at the end of lines; closes it. */
+hypura_status hypura_table_print(hypura_table *table, hypura_error *error);
 
 /* ---- numbers -------------------------------------------------------------- */
 
