@@ -140,7 +140,7 @@ hypura_status hypura_gpus_find(const char *names, hypura_gpus_found *found, hypu
 
 hypura_status hypura_gpus_find_remote(const char *servers, hypura_gpus_found *found, hypura_error *error)
 {
-    return hypura_remote_find(servers, found->devices, HYPURA_MAX_GPUS, &found->n, error);
+    return hypura_remote_find(servers, found->devices, &found->n, error);
 }
 
 bool hypura_gpus_are_discrete(const hypura_gpus_found *found)

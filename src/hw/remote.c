@@ -81,8 +81,7 @@ static hypura_status check(const char *endpoint, hypura_error *error)
     return link.lost ? fail_lost(endpoint, link.reason, error) : HYPURA_OK;
 }
 
-static hypura_status add_server(const char *endpoint, ggml_backend_dev_t *devices, int capacity, int *n,
-                                hypura_error *error)
+static hypura_status add_server(const char *endpoint, ggml_backend_dev_t *devices, int *n, hypura_error *error)
 {
     if (!is_endpoint(endpoint)) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "%s is not HOST:PORT of an RPC server", endpoint);
@@ -107,8 +106,8 @@ static hypura_status add_server(const char *endpoint, ggml_backend_dev_t *device
                 status = hypura_fail(error, HYPURA_ERR_USAGE, "the server %s is named twice", endpoint);
             }
         }
-        if (status == HYPURA_OK && *n == capacity) {
-            status = hypura_fail(error, HYPURA_ERR_USAGE, "%s: more than %d devices", endpoint, capacity);
+        if (status == HYPURA_OK && *n == HYPURA_MAX_GPUS) {
+            status = hypura_fail(error, HYPURA_ERR_USAGE, "%s: more than %d devices", endpoint, HYPURA_MAX_GPUS);
         }
         if (status == HYPURA_OK) {
             devices[(*n)++] = device;
@@ -118,8 +117,7 @@ static hypura_status add_server(const char *endpoint, ggml_backend_dev_t *device
     return status;
 }
 
-hypura_status hypura_remote_find(const char *servers, ggml_backend_dev_t *devices, int capacity, int *n,
-                                 hypura_error *error)
+hypura_status hypura_remote_find(const char *servers, ggml_backend_dev_t *devices, int *n, hypura_error *error)
 {
     hypura_status status = HYPURA_OK;
     for (const char *at = servers; at && status == HYPURA_OK;) {
@@ -130,15 +128,10 @@ hypura_status hypura_remote_find(const char *servers, ggml_backend_dev_t *device
         }
         memcpy(endpoint, at, bytes);
         endpoint[bytes] = '\0';
-        status = add_server(endpoint, devices, capacity, n, error);
+        status = add_server(endpoint, devices, n, error);
         at = at[bytes] == ',' ? at + bytes + 1 : NULL;
     }
     return status;
-}
-
-bool hypura_remote_is(ggml_backend_dev_t device)
-{
-    return find(device) != NULL;
 }
 
 const char *hypura_remote_name(ggml_backend_dev_t device)

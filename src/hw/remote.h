@@ -1,6 +1,6 @@
 /*
  * remote.h - devices of other machines, through ggml's RPC: their memory, what their link gives, and whether they are still
- * there. ggml's server, or hypura_remote_serve, runs on the other machine.
+ * there. ggml's server, or hypura_rpc_serve, runs on the other machine.
  *
  * What always holds: a device that was found once stays ggml's for the life of the process; a server that is not there, of
  * another version, or lost meanwhile is told by hypura_remote_check, and ends no process. Results of a device that was lost
@@ -15,10 +15,8 @@
 
 #include "ggml-backend.h"
 
-/* Appends to *n devices of at most capacity those of the servers HOST:PORT, by comma. */
-hypura_status hypura_remote_find(const char *servers, ggml_backend_dev_t *devices, int capacity, int *n,
-                                 hypura_error *error);
-bool          hypura_remote_is(ggml_backend_dev_t device);
+/* Appends to *n devices, of at most HYPURA_MAX_GPUS, those of the servers HOST:PORT, by comma. */
+hypura_status hypura_remote_find(const char *servers, ggml_backend_dev_t *devices, int *n, hypura_error *error);
 /* "HOST:PORT", of a server's second device "HOST:PORT/1". Lives as long as the process. */
 const char   *hypura_remote_name(ggml_backend_dev_t device);
 /* Fails where the last connection to its server was lost; not a remote device: never. */

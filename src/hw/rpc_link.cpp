@@ -198,8 +198,8 @@ int get(int fd, void *data, size_t size)
     return 0;
 }
 
-/* 0, or errno. */
-int connect_within(int fd, const struct sockaddr *address, socklen_t bytes, int ms)
+/* Within CONNECT_MS. 0, or errno. */
+int connect_in_time(int fd, const struct sockaddr *address, socklen_t bytes)
 {
     const int flags = fcntl(fd, F_GETFL);
     (void)fcntl(fd, F_SETFL, flags | O_NONBLOCK);
@@ -207,7 +207,7 @@ int connect_within(int fd, const struct sockaddr *address, socklen_t bytes, int 
     if (code == EINPROGRESS) {
         struct pollfd ready = {fd, POLLOUT, 0};
         socklen_t size = sizeof code;
-        const int n = poll(&ready, 1, ms);
+        const int n = poll(&ready, 1, CONNECT_MS);
         if (n <= 0 || getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &size) != 0) {
             code = n == 0 ? ETIMEDOUT : errno;
         }
@@ -293,7 +293,7 @@ struct socket_t::impl {
         int code = ENOENT;
         for (const struct addrinfo *a = found; a && code != 0; a = a->ai_next) {
             fd = socket(a->ai_family, a->ai_socktype, a->ai_protocol);
-            code = fd < 0 ? errno : connect_within(fd, a->ai_addr, a->ai_addrlen, CONNECT_MS);
+            code = fd < 0 ? errno : connect_in_time(fd, a->ai_addr, a->ai_addrlen);
             if (code != 0 && fd >= 0) {
                 (void)close(fd);
                 fd = -1;

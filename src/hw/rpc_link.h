@@ -35,7 +35,6 @@ int rpc_link_listen_errno(void);
 
 /* ggml's RPC backend in this library, see CMakeLists.txt. add_server: NULL where the server could not be asked. */
 ggml_backend_reg_t hypura_rpc_add_server(const char *endpoint);
-ggml_backend_t     hypura_rpc_init(const char *endpoint, uint32_t device);
 /* Serves one client after the other for as long as the process lives, unless it cannot listen. */
 void hypura_rpc_start_server(const char *endpoint, const char *cache_dir, size_t n_threads, size_t n_devices,
                              ggml_backend_dev_t *devices);
