@@ -213,12 +213,12 @@ static hypura_status read_names(opening *o)
     return map->arch == NULL || map->name == NULL ? out_of_memory(o) : HYPURA_OK;
 }
 
-/* The key <arch>.<suffix>, for each layer or for all. */
-static hypura_status read_number(const opening *o, const char *suffix, uint64_t fallback, uint64_t max, uint64_t *value)
+/* The key <arch>.<suffix>, for each layer or for all; 0 without it. */
+static hypura_status read_number(const opening *o, const char *suffix, uint64_t max, uint64_t *value)
 {
     char key[MAX_ARCH_BYTES + 64];
     (void)snprintf(key, sizeof(key), "%s.%s", o->owned->map.arch, suffix);
-    return hypura_gguf_greatest(&o->parts[0], key, fallback, max, value, o->error);
+    return hypura_gguf_greatest(&o->parts[0], key, 0, max, value, o->error);
 }
 
 /* What else there is in GGUFs, by general.type, and what it is for. */
@@ -266,7 +266,7 @@ static hypura_status read_numbers(opening *o, int *n_main)
         {"embedding_length", INT64_MAX, &embedding},
     };
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
-        hypura_status status = read_number(o, numbers[i].suffix, 0, numbers[i].max, numbers[i].value);
+        hypura_status status = read_number(o, numbers[i].suffix, numbers[i].max, numbers[i].value);
         if (status != HYPURA_OK) {
             return status;
         }

@@ -92,17 +92,17 @@ static void append_text(json_t *object, const char *key, const json_t *piece)
                                                json_string_value(piece), json_string_length(piece)));
 }
 
-/* Lists of the same names, one after the other. */
-static void append_lists(json_t *object, const char *key, const json_t *lists)
+/* Their lists of the same names, one after the other. */
+static void append_logprobs(json_t *object, const json_t *lists)
 {
     const char *name;
     const json_t *list;
-    json_t *all = json_object_get(object, key);
+    json_t *all = json_object_get(object, "logprobs");
     if (!json_is_object(lists)) {
         return;
     }
     if (!json_is_object(all)) {
-        json_object_set_new(object, key, json_deep_copy(lists));
+        json_object_set_new(object, "logprobs", json_deep_copy(lists));
         return;
     }
     json_object_foreach((json_t *)(uintptr_t)lists, name, list)
@@ -167,7 +167,7 @@ static void gather_choice(const server_amendment *amendment, const json_t *piece
     } else {
         append_text(choice, "text", json_object_get(piece, "text"));
     }
-    append_lists(choice, "logprobs", json_object_get(piece, "logprobs"));
+    append_logprobs(choice, json_object_get(piece, "logprobs"));
     if (json_is_string(json_object_get(piece, "finish_reason"))) {
         json_object_set(choice, "finish_reason", json_object_get(piece, "finish_reason"));
     }

@@ -95,9 +95,9 @@ static json_t *all_keys(const struct gguf_context *gguf, bool verbose)
     return info;
 }
 
-static const char *text_key(const struct gguf_context *gguf, const char *name)
+static const char *template_of(const struct gguf_context *gguf)
 {
-    int64_t key = gguf_find_key(gguf, name);
+    int64_t key = gguf_find_key(gguf, "tokenizer.chat_template");
     return key >= 0 && gguf_get_kv_type(gguf, key) == GGUF_TYPE_STRING ? gguf_get_val_str(gguf, key) : NULL;
 }
 
@@ -143,7 +143,7 @@ static unsigned capabilities(const struct gguf_context *gguf, const struct gguf_
     static const char *const tool_words[] = {"tools"};
     static const char *const thinking_words[] = {"<think>", "enable_thinking", "reasoning_content", "<|channel|>"};
     const char *own = hypura_model_entry_jinja(entry);
-    const char *template = own != NULL ? own : text_key(gguf, "tokenizer.chat_template");
+    const char *template = own != NULL ? own : template_of(gguf);
     char pooling[128];
     (void)snprintf(pooling, sizeof pooling, "%s.pooling_type", entry->family);
     unsigned can = gguf_find_key(gguf, pooling) >= 0 ? CAN_EMBED : CAN_COMPLETE;
@@ -253,7 +253,7 @@ hypura_status hypura_model_describe(const hypura_model_entry *entry, bool verbos
     struct gguf_context *projector = open_header(entry->projector_path);
     json_t *info = all_keys(gguf, verbose);
     (void)json_object_set_new(info, "general.parameter_count", integer_value(card.n_parameters));
-    const char *template = text_key(gguf, "tokenizer.chat_template");
+    const char *template = template_of(gguf);
     *description = json_pack("{s:o*, s:o*}", "model_info", info, "capabilities",
                              list_capabilities(capabilities(gguf, projector, entry)));
     if (template != NULL) {

@@ -40,14 +40,14 @@ static void add_number(engine_words *to, const char *option, uint64_t value)
     }
 }
 
-/* Those before the first 0. */
-static void add_sizes(engine_words *to, const char *option, const uint64_t *values, int n)
+/* Of each GPU: those before the first 0. */
+static void add_gpu_vram(engine_words *to, const uint64_t *vram_bytes)
 {
     size_t used = 0;
-    for (int i = 0; i < n && values[i] > 0; i++) {
-        used += (size_t)snprintf(to->sizes + used, sizeof(to->sizes) - used, "%s%" PRIu64, i > 0 ? "+" : "", values[i]);
+    for (int g = 0; g < HYPURA_MAX_GPUS && vram_bytes[g] > 0; g++) {
+        used += (size_t)snprintf(to->sizes + used, sizeof(to->sizes) - used, "%s%" PRIu64, g > 0 ? "+" : "", vram_bytes[g]);
     }
-    engine_words_add(to, option, used > 0 ? to->sizes : NULL);
+    engine_words_add(to, "--vram", used > 0 ? to->sizes : NULL);
 }
 
 static void add_shares(engine_words *to, const hypura_gpu_shares *shares)
@@ -91,7 +91,7 @@ void engine_words_common(const engine_options *options, engine_words *to)
     add_number(to, "--io-limit", options->io_limit_bytes_per_s);
     engine_words_add(to, "--gpu", options->gpu);
     add_number(to, "--vram", options->vram_bytes);
-    add_sizes(to, "--vram", options->gpu_vram_bytes, HYPURA_MAX_GPUS);
+    add_gpu_vram(to, options->gpu_vram_bytes);
     engine_words_add(to, "--rpc", options->rpc);
     add_number(to, "--rpc-memory", options->rpc_bytes);
     add_shares(to, &options->shares);
