@@ -10,6 +10,7 @@
  */
 #include "backend/internal.h"
 
+#include "base/path.h"
 #include "os/os.h"
 
 #include <stdlib.h>
@@ -118,13 +119,6 @@ bool backend_find_source(const struct ggml_tensor *node, backend_weight *weight)
     return record != NULL;
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    const size_t n = strlen(text);
-    const size_t m = strlen(end);
-    return n > m && strcmp(text + n - m, end) == 0;
-}
-
 bool backend_is_adapter_product(const struct ggml_tensor *node)
 {
     const struct ggml_tensor *matrix = node->src[0];
@@ -132,7 +126,7 @@ bool backend_is_adapter_product(const struct ggml_tensor *node)
         matrix->buffer->buft != backend_buffer_type() || is_weight_buffer(matrix->buffer)) {
         return false;
     }
-    return ends_with(matrix->name, ".lora_a") || ends_with(matrix->name, ".lora_b"); /* as libllama names them */
+    return hypura_ends_with(matrix->name, ".lora_a") || hypura_ends_with(matrix->name, ".lora_b"); /* as libllama names them */
 }
 
 static const char *type_name(ggml_backend_buffer_type_t type)

@@ -3,16 +3,9 @@
  */
 #include "cli/command.h"
 
+#include "base/host.h"
 #include "cli/output.h"
-
 #include "hypura_server.h"
-
-#include <string.h>
-
-static bool is_loopback(const char *host)
-{
-    return !host || strncmp(host, "127.", 4) == 0 || strcmp(host, "localhost") == 0;
-}
 
 int hypura_command_rpc_server(const hypura_environment *environment, int argc, char *const *argv)
 {
@@ -50,7 +43,7 @@ int hypura_command_rpc_server(const hypura_environment *environment, int argc, c
         return code;
     }
     wanted.port = (uint16_t)port;
-    if (!is_loopback(wanted.host)) {
+    if (wanted.host && !hypura_host_is_loopback(wanted.host)) {
         hypura_output_note("whoever reaches %s can use this machine: keep it off networks that you do not trust", wanted.host);
     }
     (void)hypura_rpc_serve(&wanted, &error);

@@ -6,6 +6,7 @@
  */
 #include "cli/command.h"
 
+#include "base/path.h"
 #include "base/status.h"
 #include "cli/interrupt.h"
 #include "cli/keys.h"
@@ -40,12 +41,6 @@ typedef struct serve_arguments {
     char state[HYPURA_PATH_BYTES];
 } serve_arguments;
 
-static bool join(char *path, const char *folder, const char *below)
-{
-    const int n = snprintf(path, HYPURA_PATH_BYTES, "%s/%s", folder, below);
-    return n >= 0 && n < HYPURA_PATH_BYTES;
-}
-
 /* hypura-engine lies beside this program, or where it is installed. */
 static hypura_status find_engine(char *path, hypura_error *error)
 {
@@ -57,7 +52,7 @@ static hypura_status find_engine(char *path, hypura_error *error)
     }
     *strrchr(own, '/') = '\0';
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        if (join(path, own, places[i]) && access(path, X_OK) == 0) {
+        if (hypura_path_join(path, HYPURA_PATH_BYTES, own, places[i]) && access(path, X_OK) == 0) {
             return HYPURA_OK;
         }
     }
@@ -114,7 +109,7 @@ static hypura_status complete(serve_arguments *serve, const hypura_environment *
         server->ollama_folder = environment->ollama_dir;
     }
     if (serve->state_bytes > 0 && environment->cache_dir[0]) {
-        if (!join(serve->state, environment->cache_dir, "conversations")) {
+        if (!hypura_path_join(serve->state, HYPURA_PATH_BYTES, environment->cache_dir, "conversations")) {
             return hypura_fail(error, HYPURA_ERR_USAGE, "%s is too long a path", environment->cache_dir);
         }
         server->state_folder = serve->state;

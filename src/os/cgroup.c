@@ -17,6 +17,8 @@
  */
 #include "os/cgroup.h"
 
+#include "base/path.h"
+
 #include <ctype.h>
 #include <limits.h>
 #include <stdbool.h>
@@ -30,15 +32,16 @@
 
 enum { LINE = 4096 };
 
+static FILE *open_in(const char *dir, const char *name)
+{
+    char path[LINE + 64];
+    return hypura_path_join(path, sizeof path, dir, name) ? fopen(path, "re") : NULL;
+}
+
 /* First line of dir/name without its newline; false when there is none. */
 static bool read_line(const char *dir, const char *name, char *line, size_t capacity)
 {
-    char path[LINE + 64];
-    int n = snprintf(path, sizeof path, "%s/%s", dir, name);
-    if (n < 0 || (size_t)n >= sizeof path) {
-        return false;
-    }
-    FILE *file = fopen(path, "re");
+    FILE *file = open_in(dir, name);
     if (file == NULL) {
         return false;
     }
@@ -64,12 +67,7 @@ static uint64_t read_limit(const char *dir, const char *name)
 /* Value of a "key value" line of dir/memory.stat, 0 when absent. */
 static uint64_t read_stat(const char *dir, const char *key)
 {
-    char path[LINE + 64];
-    int n = snprintf(path, sizeof path, "%s/memory.stat", dir);
-    if (n < 0 || (size_t)n >= sizeof path) {
-        return 0;
-    }
-    FILE *file = fopen(path, "re");
+    FILE *file = open_in(dir, "memory.stat");
     if (file == NULL) {
         return 0;
     }
@@ -194,9 +192,7 @@ typedef struct mount {
  * "36 35 98:0 /root /point options... - type source super,options". */
 static bool find_mount(const char *root, const char *controller, mount *found)
 {
-    char path[LINE];
-    int n = snprintf(path, sizeof path, "%s/proc/self/mountinfo", root);
-    FILE *file = n > 0 && (size_t)n < sizeof path ? fopen(path, "re") : NULL;
+    FILE *file = open_in(root, "proc/self/mountinfo");
     if (file == NULL) {
         return false;
     }
@@ -266,9 +262,7 @@ static void visit_hierarchy(const char *root, const char *controllers, const cha
 
 void hypura_cgroup_visit(const char *root, hypura_cgroup_fn visit, void *user)
 {
-    char path[LINE];
-    int n = snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
-    FILE *file = n > 0 && (size_t)n < sizeof path ? fopen(path, "re") : NULL;
+    FILE *file = open_in(root, "proc/self/cgroup");
     if (file == NULL) {
         return;
     }

@@ -7,6 +7,7 @@
  */
 #include "os/confine.h"
 
+#include "base/path.h"
 #include "base/status.h"
 
 #include <errno.h>
@@ -28,9 +29,8 @@ static bool write_number(const char *dir, const char *name, uint64_t value)
 {
     char path[4096 + 64];
     char text[32];
-    const int n = snprintf(path, sizeof path, "%s/%s", dir, name);
     const int length = snprintf(text, sizeof text, "%" PRIu64, value);
-    if (n < 0 || (size_t)n >= sizeof path) {
+    if (!hypura_path_join(path, sizeof path, dir, name)) {
         errno = ENAMETOOLONG;
         return false;
     }

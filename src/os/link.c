@@ -4,6 +4,8 @@
  */
 #include "os/link.h"
 
+#include "base/path.h"
+
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,8 +19,7 @@
 static bool read_number(const char *folder, const char *name, double *number)
 {
     char path[PATH_MAX + 32];
-    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *file = fopen(path, "re");
+    FILE *file = hypura_path_join(path, sizeof path, folder, name) ? fopen(path, "re") : NULL;
     const bool found = file != NULL && fscanf(file, "%lf", number) == 1 && *number > 0.0;
     if (file != NULL) {
         (void)fclose(file);
@@ -37,8 +38,7 @@ bool hypura_os_link_read_at(const char *block_folder, const char *device, hypura
 {
     char path[PATH_MAX];
     char folder[PATH_MAX];
-    const int n = snprintf(path, sizeof path, "%s/%s", block_folder, device);
-    if (n < 0 || (size_t)n >= sizeof path || realpath(path, folder) == NULL) {
+    if (!hypura_path_join(path, sizeof path, block_folder, device) || realpath(path, folder) == NULL) {
         return false;
     }
     /* The link nearest to the drive; controllers above it share theirs. */

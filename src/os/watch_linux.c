@@ -7,6 +7,7 @@
  */
 #include "os/watch.h"
 
+#include "base/path.h"
 #include "base/status.h"
 #include "os/cgroup.h"
 #include "os/os.h"
@@ -51,8 +52,7 @@ struct hypura_os_watch {
 static int open_in(const char *dir, const char *name)
 {
     char path[4096];
-    const int n = snprintf(path, sizeof path, "%s/%s", dir, name);
-    return n > 0 && (size_t)n < sizeof path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    return hypura_path_join(path, sizeof path, dir, name) ? open(path, O_RDONLY | O_CLOEXEC) : -1;
 }
 
 /* The whole file, terminated; "" when it cannot be read. */
@@ -68,8 +68,8 @@ static const char *read_text(hypura_os_watch *watch, int fd)
     return watch->text;
 }
 
-/* The number after key, which begins a line; otherwise if there is none. */
-static uint64_t number_after(const char *text, const char *key, uint64_t otherwise)
+/* The number after key, which begins a line; 0 if there is none. */
+static uint64_t number_after(const char *text, const char *key)
 {
     const size_t length = strlen(key);
     for (const char *line = text; line; line = strchr(line, '\n')) {
@@ -81,7 +81,7 @@ static uint64_t number_after(const char *text, const char *key, uint64_t otherwi
             break;
         }
     }
-    return otherwise;
+    return 0;
 }
 
 /* A file of one number; "max" and what cannot be read are UINT64_MAX. */
@@ -186,7 +186,7 @@ static void apply_group(hypura_os_watch *watch, const watched_group *group, hypu
         return;
     }
     uint64_t used = read_number(watch, group->used);
-    const uint64_t inactive = number_after(read_text(watch, group->stat), group->inactive_key, 0);
+    const uint64_t inactive = number_after(read_text(watch, group->stat), group->inactive_key);
     used = used == UINT64_MAX ? 0 : used;
     used -= inactive < used ? inactive : used;
     const uint64_t available = limit > used ? limit - used : 0;
@@ -197,8 +197,8 @@ static void apply_group(hypura_os_watch *watch, const watched_group *group, hypu
 void hypura_os_watch_read(hypura_os_watch *watch, hypura_os_scarcity *scarcity)
 {
     const char *meminfo = read_text(watch, watch->meminfo);
-    scarcity->limit_bytes = number_after(meminfo, "MemTotal:", 0) * 1024;
-    scarcity->available_bytes = number_after(meminfo, "MemAvailable:", 0) * 1024;
+    scarcity->limit_bytes = number_after(meminfo, "MemTotal:") * 1024;
+    scarcity->available_bytes = number_after(meminfo, "MemAvailable:") * 1024;
     const uint64_t machine_bytes = scarcity->available_bytes;
     for (int i = 0; i < watch->n_groups; i++) {
         apply_group(watch, &watch->groups[i], scarcity);

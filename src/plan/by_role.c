@@ -5,21 +5,15 @@
  */
 #include "plan/plan.h"
 
+#include "base/path.h"
 #include "base/status.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static bool ends_with(const char *text, const char *end)
-{
-    const size_t n = strlen(text);
-    const size_t m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
 static bool is_matrix(const hypura_tensor *tensor)
 {
-    return tensor->ne[1] > 1 && tensor->ne[2] == 1 && tensor->ne[3] == 1 && ends_with(tensor->name, ".weight");
+    return tensor->ne[1] > 1 && tensor->ne[2] == 1 && tensor->ne[3] == 1 && hypura_ends_with(tensor->name, ".weight");
 }
 
 /* Layers in order; within one the way through it: gate, up, down by name. */

@@ -3,6 +3,8 @@
  */
 #include "server/guard.h"
 
+#include "base/host.h"
+
 #include <arpa/inet.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -41,33 +43,6 @@ static bool take_name(const char *text, char *name)
     return true;
 }
 
-static bool is_address(const char *name)
-{
-    unsigned char bytes[16];
-    return inet_pton(AF_INET, name, bytes) == 1 || inet_pton(AF_INET6, name, bytes) == 1;
-}
-
-static bool is_local_name(const char *name)
-{
-    static const char suffix[] = ".localhost";
-    const size_t length = strlen(name);
-    const size_t n = sizeof(suffix) - 1;
-    return strcasecmp(name, "localhost") == 0 || (length > n && strcasecmp(name + length - n, suffix) == 0);
-}
-
-static bool is_loopback(const char *host)
-{
-    struct in_addr v4;
-    struct in6_addr v6;
-    if (inet_pton(AF_INET, host, &v4) == 1) {
-        return ntohl(v4.s_addr) >> 24 == 127;
-    }
-    if (inet_pton(AF_INET6, host, &v6) == 1) {
-        return IN6_IS_ADDR_LOOPBACK(&v6);
-    }
-    return is_local_name(host);
-}
-
 bool guard_next_host(const char **hosts, char *host)
 {
     const size_t length = strcspn(*hosts, ",");
@@ -103,7 +78,7 @@ bool guard_host_allowed(const char *host, const char *listen_hosts, bool open)
         return true;
     }
     return take_name(host, name) &&
-           (is_local_name(name) || is_address(name) || is_name_for_containers(name) ||
+           (hypura_host_is_local_name(name) || hypura_host_is_address(name) || is_name_for_containers(name) ||
             (listen_hosts && is_listed(name, listen_hosts)));
 }
 
@@ -128,7 +103,7 @@ bool guard_origin_allowed(const char *origin, const char *const *allowed)
     for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++) {
         const size_t n = strlen(schemes[i]);
         if (strncasecmp(origin, schemes[i], n) == 0 && take_name(origin + n, name)) {
-            return is_loopback(name);
+            return hypura_host_is_loopback(name);
         }
     }
     return false;
@@ -139,7 +114,7 @@ bool guard_origin_is_own(const char *origin, const char *host, bool has_key)
     char name[MAX_NAME];
     const char *mark = origin ? strstr(origin, "://") : NULL;
     return mark && host && strncasecmp(origin, "http", 4) == 0 && strcasecmp(mark + 3, host) == 0 &&
-           take_name(host, name) && (has_key || is_address(name));
+           take_name(host, name) && (has_key || hypura_host_is_address(name));
 }
 
 static bool equal_in_constant_time(const char *given, const char *key)
@@ -198,7 +173,7 @@ bool guard_is_loopback(const char *hosts)
     char host[GUARD_HOST_BYTES];
     bool all = true;
     while (all && guard_next_host(&hosts, host)) {
-        all = is_loopback(host);
+        all = hypura_host_is_loopback(host);
     }
     return all;
 }

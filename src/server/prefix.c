@@ -4,6 +4,7 @@
 #include "server/prefix.h"
 
 #include "base/clock.h"
+#include "base/path.h"
 #include "base/thread.h"
 #include "os/os.h"
 #include "server/log.h"
@@ -62,12 +63,6 @@ struct prefix_session {
 
 /* ---- files ------------------------------------------------------------------------ */
 
-static bool join(char *path, const char *folder, const char *name)
-{
-    const int n = snprintf(path, PATH_CAPACITY, "%s/%s", folder, name);
-    return n > 0 && n < PATH_CAPACITY;
-}
-
 static uint64_t hash(uint64_t seed, const void *data, size_t bytes)
 {
     const unsigned char *at = data;
@@ -113,7 +108,7 @@ static void load_states(prefix_session *session)
     for (struct dirent *found; folder && session->n_states < MAX_STATES && (found = readdir(folder)) != NULL;) {
         state *to = &session->states[session->n_states];
         if (is_state(found->d_name) && strlen(found->d_name) < sizeof(to->name) &&
-            join(path, session->folder, found->d_name) && read_state(path, to)) {
+            hypura_path_join(path, PATH_CAPACITY, session->folder, found->d_name) && read_state(path, to)) {
             snprintf(to->name, sizeof(to->name), "%s", found->d_name);
             session->n_states++;
         }
@@ -126,7 +121,7 @@ static void load_states(prefix_session *session)
 static void drop_state(prefix_session *session, size_t i, bool file_too)
 {
     char path[PATH_CAPACITY];
-    if (file_too && join(path, session->folder, session->states[i].name)) {
+    if (file_too && hypura_path_join(path, PATH_CAPACITY, session->folder, session->states[i].name)) {
         unlink(path);
     }
     free(session->states[i].tokens);
@@ -143,10 +138,11 @@ static uint64_t survey_files(const char *root, char *oldest)
     DIR *models = opendir(root);
     for (struct dirent *model; models && (model = readdir(models)) != NULL;) {
         char below[PATH_CAPACITY];
-        DIR *folder = model->d_name[0] != '.' && join(below, root, model->d_name) ? opendir(below) : NULL;
+        const bool may = model->d_name[0] != '.' && hypura_path_join(below, PATH_CAPACITY, root, model->d_name);
+        DIR *folder = may ? opendir(below) : NULL;
         for (struct dirent *found; folder && (found = readdir(folder)) != NULL;) {
             hypura_os_identity identity;
-            if (!is_state(found->d_name) || !join(path, below, found->d_name) ||
+            if (!is_state(found->d_name) || !hypura_path_join(path, PATH_CAPACITY, below, found->d_name) ||
                 !hypura_os_identity_of_path(path, &identity)) {
                 continue;
             }
@@ -249,7 +245,8 @@ static void adopt(prefix_session *session, const char *temporary)
     }
     snprintf(made.name, sizeof(made.name), "%016" PRIx64 ".state",
              hash(0, made.tokens, made.n_tokens * sizeof(int32_t)));
-    if (join(path, session->folder, made.name) && rename(temporary, path) == 0 && session->n_states < MAX_STATES) {
+    if (hypura_path_join(path, PATH_CAPACITY, session->folder, made.name) && rename(temporary, path) == 0 &&
+        session->n_states < MAX_STATES) {
         session->states[session->n_states++] = made;
     } else {
         free(made.tokens);
@@ -267,7 +264,7 @@ static bool save_slot(prefix_session *session, int slot)
     const bool saved = answer != NULL;
     json_decref(body);
     json_decref(answer);
-    if (!join(temporary, session->folder, TEMPORARY)) {
+    if (!hypura_path_join(temporary, PATH_CAPACITY, session->folder, TEMPORARY)) {
         return false;
     }
     if (!saved) {

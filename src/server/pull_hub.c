@@ -8,6 +8,7 @@
  */
 #include "server/pull_internal.h"
 
+#include "base/path.h"
 #include "base/status.h"
 #include "gguf/split.h"
 
@@ -20,19 +21,6 @@
 enum { MAX_PAGE_BYTES = 16 << 20, MAX_PAGES = 64 };
 
 /* ---- choosing -------------------------------------------------------------------- */
-
-static const char *file_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash != NULL ? slash + 1 : path;
-}
-
-static bool ends_with(const char *text, const char *ending)
-{
-    size_t n = strlen(text);
-    size_t m = strlen(ending);
-    return n >= m && strcasecmp(text + n - m, ending) == 0;
-}
 
 /* True when the word stands in the text with no letter, digit or '_' at its sides:
  * "Q4_K" is not in "Q4_K_M". */
@@ -50,20 +38,20 @@ static bool has_word(const char *text, const char *word)
 
 static bool is_projector(const char *path)
 {
-    return strcasestr(file_name(path), "mmproj") != NULL;
+    return strcasestr(hypura_path_name(path), "mmproj") != NULL;
 }
 
 static bool is_model(const char *path)
 {
     hypura_split_name split;
-    return ends_with(path, ".gguf") && !is_projector(path) && strcasestr(file_name(path), "imatrix") == NULL &&
+    return hypura_ends_with_any_case(path, ".gguf") && !is_projector(path) && strcasestr(hypura_path_name(path), "imatrix") == NULL &&
            (!hypura_split_parse(path, &split) || split.part == 1);
 }
 
 /* The name of the file, as far as it can be a tag. */
 static bool is_named(const char *path, const char *tag)
 {
-    const char *name = file_name(path);
+    const char *name = hypura_path_name(path);
     hypura_split_name split;
     size_t n =
         hypura_split_parse(path, &split) ? split.prefix_bytes - (size_t)(name - path) : strlen(name) - strlen(".gguf");
@@ -107,7 +95,7 @@ void hypura_hub_choose(const hypura_hub_file *files, size_t n, const char *tag, 
     }
     size_t best = sizeof usual_projectors / sizeof *usual_projectors + 1;
     for (size_t i = 0; i < n; i++) {
-        if (!is_projector(files[i].path) || !ends_with(files[i].path, ".gguf")) {
+        if (!is_projector(files[i].path) || !hypura_ends_with_any_case(files[i].path, ".gguf")) {
             continue;
         }
         size_t rank = 0;
@@ -257,7 +245,7 @@ static hypura_status fail_tag(const listing *list, const char *repository, const
     char names[320] = "";
     size_t n = 0;
     for (size_t i = 0; i < list->n; i++) {
-        const char *name = file_name(list->files[i].path);
+        const char *name = hypura_path_name(list->files[i].path);
         if (is_model(list->files[i].path) && n + strlen(name) + 3 < sizeof names) {
             n += (size_t)snprintf(names + n, sizeof names - n, "%s%s", n > 0 ? ", " : "", name);
         }

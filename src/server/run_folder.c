@@ -6,6 +6,7 @@
  */
 #include "server/run_folder.h"
 
+#include "base/path.h"
 #include "base/status.h"
 
 #include <dirent.h>
@@ -37,12 +38,6 @@ static void remove_all(const char *path)
     (void)nftw(path, remove_entry, MAX_OPEN, FTW_DEPTH | FTW_PHYS);
 }
 
-static bool join(char *path, const char *folder, const char *name)
-{
-    const int n = snprintf(path, PATH_BYTES, "%s/%s", folder, name);
-    return n > 0 && n < PATH_BYTES;
-}
-
 /* How the names of this user's folders begin. */
 static int name_prefix(char *prefix, size_t capacity)
 {
@@ -55,7 +50,8 @@ static bool is_left(const char *path, int *lock)
     char file[PATH_BYTES];
     struct stat info;
     *lock = -1;
-    if (lstat(path, &info) != 0 || !S_ISDIR(info.st_mode) || info.st_uid != getuid() || !join(file, path, LOCK)) {
+    if (lstat(path, &info) != 0 || !S_ISDIR(info.st_mode) || info.st_uid != getuid() ||
+        !hypura_path_join(file, PATH_BYTES, path, LOCK)) {
         return false;
     }
     *lock = open(file, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
@@ -70,7 +66,7 @@ static void remove_left(const char *parent)
     DIR *all = opendir(parent);
     for (struct dirent *found; all && (found = readdir(all)) != NULL;) {
         int lock = -1;
-        if (strncmp(found->d_name, prefix, (size_t)n) == 0 && join(path, parent, found->d_name) && is_left(path, &lock)) {
+        if (strncmp(found->d_name, prefix, (size_t)n) == 0 && hypura_path_join(path, PATH_BYTES, parent, found->d_name) && is_left(path, &lock)) {
             remove_all(path);
         }
         if (lock >= 0) {
@@ -86,7 +82,7 @@ static int make_lock(const char *path)
 {
     char made[PATH_BYTES];
     char file[PATH_BYTES];
-    if (!join(made, path, NEW_LOCK) || !join(file, path, LOCK)) {
+    if (!hypura_path_join(made, PATH_BYTES, path, NEW_LOCK) || !hypura_path_join(file, PATH_BYTES, path, LOCK)) {
         errno = ENAMETOOLONG;
         return -1;
     }

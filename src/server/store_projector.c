@@ -3,6 +3,7 @@
  */
 #include "server/store_internal.h"
 
+#include "base/path.h"
 #include "gguf/split.h"
 #include "hypura_server.h"
 
@@ -14,18 +15,12 @@
 
 static const char ending[] = ".mmproj.gguf";
 
-static const char *file_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash != NULL ? slash + 1 : path;
-}
-
 /* The name without what says that it is a projector and how it is stored:
  * "mmproj-Qwen2.5-VL-3B-f16.gguf", "Qwen2.5-VL-3B.mmproj.gguf" -> "qwen2.5-vl-3b". */
 static void projector_base(const char *path, char *base, size_t capacity)
 {
     char name[256];
-    (void)snprintf(name, sizeof name, "%s", file_name(path));
+    (void)snprintf(name, sizeof name, "%s", hypura_path_name(path));
     size_t n = 0;
     for (char *at = name; *at != '\0' && n + 1 < capacity;) {
         if (strncasecmp(at, "mmproj", 6) == 0) {
@@ -52,8 +47,8 @@ static void projector_base(const char *path, char *base, size_t capacity)
 
 size_t hypura_store_projector_fits(const char *projector, const char *model, size_t model_stem_bytes)
 {
-    size_t folder_bytes = (size_t)(file_name(model) - model);
-    if ((size_t)(file_name(projector) - projector) != folder_bytes || strncmp(projector, model, folder_bytes) != 0) {
+    size_t folder_bytes = (size_t)(hypura_path_name(model) - model);
+    if ((size_t)(hypura_path_name(projector) - projector) != folder_bytes || strncmp(projector, model, folder_bytes) != 0) {
         return 0;
     }
     char own[HYPURA_STORE_PATH_BYTES];
@@ -92,7 +87,7 @@ char *hypura_store_projector_beside(const char *path, int64_t embedding_length)
     char folder[HYPURA_STORE_PATH_BYTES];
     char at[HYPURA_STORE_PATH_BYTES];
     char found[HYPURA_STORE_PATH_BYTES] = "";
-    const char *model = file_name(path);
+    const char *model = hypura_path_name(path);
     hypura_split_name split;
     const size_t bytes = strlen(model);
     const size_t stem = hypura_split_parse(model, &split) ? split.prefix_bytes : bytes > 5 ? bytes - 5 : bytes;

@@ -8,6 +8,7 @@
  */
 #include "server/store_internal.h"
 
+#include "base/path.h"
 #include "gguf/split.h"
 #include "os/os.h"
 
@@ -17,19 +18,6 @@
 #include <strings.h>
 
 static const char gguf_ending[] = ".gguf";
-
-static bool ends_with(const char *text, const char *ending)
-{
-    size_t n = strlen(text);
-    size_t m = strlen(ending);
-    return n > m && strcasecmp(text + n - m, ending) == 0;
-}
-
-static const char *file_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash != NULL ? slash + 1 : path;
-}
 
 /* Bytes of a path without ".gguf" and without "-00001-of-00003"; 0 for a part that
  * is not the first. */
@@ -54,7 +42,7 @@ typedef struct files {
 static hypura_status gather(void *user, const char *below, hypura_error *error)
 {
     files *all = user;
-    if (!ends_with(below, gguf_ending) && !ends_with(below, ".json")) {
+    if (!hypura_ends_with_any_case(below, gguf_ending) && !hypura_ends_with_any_case(below, ".json")) {
         return HYPURA_OK;
     }
     if (all->n == all->capacity) {
@@ -240,7 +228,7 @@ static hypura_status part_projectors(hypura_models *models, files *all, files *p
         char resolved[HYPURA_STORE_PATH_BYTES];
         hypura_os_identity identity;
         const hypura_card *card = NULL;
-        bool is_gguf = ends_with(all->below[i], gguf_ending) && stem_bytes(all->below[i]) > 0 &&
+        bool is_gguf = hypura_ends_with_any_case(all->below[i], gguf_ending) && stem_bytes(all->below[i]) > 0 &&
                        hypura_store_path(path, "%s/%s", models->folder, all->below[i]) &&
                        hypura_store_is_within(models->folder, path, resolved);
         if (is_gguf && status == HYPURA_OK) {
@@ -270,12 +258,12 @@ hypura_status hypura_store_scan_folder(hypura_models *models, hypura_entries *en
     }
     status = status == HYPURA_OK ? part_projectors(models, &all, &projectors, error) : status;
     for (size_t i = 0; i < all.n && status == HYPURA_OK; i++) {
-        if (ends_with(all.below[i], gguf_ending) && stem_bytes(all.below[i]) > 0) {
+        if (hypura_ends_with_any_case(all.below[i], gguf_ending) && stem_bytes(all.below[i]) > 0) {
             status = add_model(models, entries, &projectors, all.below[i], error);
         }
     }
     for (size_t i = 0; i < all.n && status == HYPURA_OK; i++) {
-        if (ends_with(all.below[i], ".json")) {
+        if (hypura_ends_with_any_case(all.below[i], ".json")) {
             status = add_alias(models, entries, all.below[i], error);
         }
     }
@@ -307,7 +295,7 @@ hypura_status hypura_store_scan_paths(hypura_models *models, hypura_entries *ent
     for (int i = 0; i < models->n_paths && status == HYPURA_OK; i++) {
         char name[HYPURA_NAME_BYTES];
         bool added = false;
-        if (!hypura_name_normalize(file_name(models->names[i]), name)) {
+        if (!hypura_name_normalize(hypura_path_name(models->names[i]), name)) {
             continue;
         }
         hypura_entry *entry = hypura_entries_add(entries, name, &added, error);
