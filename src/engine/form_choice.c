@@ -5,7 +5,7 @@
 
 #include "base/status.h"
 #include "engine/experience.h"
-#include "engine/output.h"
+#include "pager/repack.h"
 #include "plan/form.h"
 
 /* Measuring takes weights of its own. */
@@ -17,6 +17,19 @@ typedef struct form_choice {
     hypura_form plain_form; /* FILE or OUTPUT */
     hypura_form_costs costs;
 } form_choice;
+
+/* The output matrix makes logits, of a prompt too those of one row, so decoding alone feels its form: where all other weights
+ * stay as in the file for the sake of prompts, it is repacked all the same. -1: none that can be repacked alone; from an
+ * embedding that is the output too, rows are read as they lie in the file. */
+static int find_output(const hypura_map *map, const hypura_survey *survey)
+{
+    for (int t = 0; t < map->n_tensors; t++) {
+        if (map->tensors[t].role == HYPURA_ROLE_OUTPUT) {
+            return survey->uses[t].flags == HYPURA_USE_MUL_MAT && hypura_repack_has_form(&map->tensors[t]) ? t : -1;
+        }
+    }
+    return -1;
+}
 
 /* What is computed beside products, as far as it is known. */
 static double others_s(const hypura_form_question *q)
@@ -83,7 +96,7 @@ static int find_dense_rate(const hypura_rates *rates, int type)
 static void choose_output(form_choice *c)
 {
     const hypura_map *map = c->q->map;
-    const int output = hypura_output_find(map, c->q->survey);
+    const int output = find_output(map, c->q->survey);
     const int plain = output >= 0 ? find_dense_rate(&c->rates[0], map->tensors[output].type) : -1;
     const int repacked = output >= 0 ? find_dense_rate(&c->rates[1], map->tensors[output].type) : -1;
     if (plain >= 0 && repacked >= 0 &&
@@ -144,7 +157,7 @@ hypura_status hypura_form_check(const hypura_model_options *options, const hypur
         return hypura_fail(error, HYPURA_ERR_USAGE,
                            "the output matrix is to be repacked for the CPU, and is computed with on a GPU: use none");
     }
-    if (hypura_output_find(map, survey) < 0) {
+    if (find_output(map, survey) < 0) {
         return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
                            "%s: no output matrix to repack: it has none of its own, or of a type that is not repacked here",
                            map->path);

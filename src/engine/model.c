@@ -12,7 +12,6 @@
  */
 #include "engine/model.h"
 
-#include "backend/backend.h"
 #include "base/patience.h"
 #include "base/status.h"
 #include "engine/conversation.h"
@@ -20,6 +19,7 @@
 #include "engine/end.h"
 #include "engine/llama_log.h"
 #include "engine/media_shim.h"
+#include "engine/paged.h"
 #include "engine/trunk.h"
 #include "hw/remote.h"
 
@@ -47,23 +47,11 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
                                 const hypura_model_extras *extras, hypura_error *error)
 {
     const hypura_preparation *p = &model->prepared;
-    hypura_pager_options pager_options = {.map = p->map,
-                                          .plan = p->plan,
-                                          .io_engine = p->io_engine[0] != '\0' ? p->io_engine : NULL,
-                                          .form = p->plan->form,
-                                          .n_gpus = p->plan->n_vram_pools > 0 ? p->gpus.n_here : 0,
-                                          .gpus = p->gpus.devices,
-                                          .gpu_misses = options->gpu_misses,
-                                          .n_repack_threads = hypura_pager_repack_threads(p->context.n_threads),
-                                          .gives_way = hypura_pager_gives_way(p->context.n_threads),
-                                          .n_compute = p->context.n_threads,
-                                          .looks = hypura_pager_looks(p->context.n_threads, p->plan->form),
-                                          .io_limit_bytes_per_s = options->io_limit_bytes_per_s,
-                                          .foresight = options->foresight,
-                                          .hook = extras->io_hook,
-                                          .hook_user = extras->io_hook_user,
-                                          .foretell = extras->foretell,
-                                          .foretell_user = extras->foretell_user};
+    hypura_pager_options pager_options = hypura_paged_options(p, options);
+    pager_options.hook = extras->io_hook;
+    pager_options.hook_user = extras->io_hook_user;
+    pager_options.foretell = extras->foretell;
+    pager_options.foretell_user = extras->foretell_user;
     if (model->trace && hypura_trace_is_paged(p->map, p->plan)) {
         pager_options.on_selection = hypura_trace_on_selection;
         pager_options.on_selection_user = model->trace;
@@ -73,41 +61,12 @@ static hypura_status open_paged(hypura_model *model, const hypura_model_options 
         return status;
     }
     hypura_load_lock();
-    status = hypura_backend_attach(model->pager, error);
+    status = hypura_paged_load(p, options, model->pager, &model->gpus, &model->llama, &model->trunk_bytes, error);
     if (status == HYPURA_OK) {
-        status = hypura_gpus_load_paged(p, model->pager, options, &model->gpus, &model->llama, error);
-        if (status == HYPURA_OK) {
-            status = hypura_trunk_load(model->llama, p->map, p->plan, model->pager, options->progress,
-                                       options->progress_user, &model->trunk_bytes, error);
-        }
-        if (status == HYPURA_OK) {
-            hypura_trunk_collapse(model->llama);
-        }
-        if (status == HYPURA_OK) {
-            status = hypura_load_context(model->llama, &p->context, &model->ctx, error);
-        }
-        hypura_backend_detach();
+        status = hypura_load_context(model->llama, &p->context, &model->ctx, error);
     }
     hypura_load_unlock();
-    if (status == HYPURA_OK) {
-        status = hypura_pager_check_files(model->pager, true, error);
-    }
-    if (status == HYPURA_OK && model->cache_dir) {
-        status = hypura_hot_load(model->cache_dir, p->map, model->pager, error);
-    }
-    if (status == HYPURA_OK && p->plan->n_vram_pools > 0) {
-        hypura_pager_fill(model->pager);
-    }
-    if (status == HYPURA_OK && options->memory_bytes == 0 && options->weights_bytes == 0) {
-        status = hypura_prepare_keep(p, model->pager, error);
-    }
-    return status;
-}
-
-/* Of what is held whole. Few threads gain nothing by waiting awake, and those beside a GPU wait for it. */
-static bool is_impatient(const hypura_preparation *p)
-{
-    return !hypura_pager_patient(p->context.n_threads) || p->gpus.n > 0;
+    return status == HYPURA_OK ? hypura_paged_begin(p, options, model->pager, error) : status;
 }
 
 static hypura_status attach_threads(hypura_model *model, hypura_error *error)
@@ -211,7 +170,7 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
     if (status != HYPURA_ERR_CANCELLED && hypura_gpus_check(&model->prepared.gpus, &lost) != HYPURA_OK) {
         status = hypura_fail(error, lost.status, "%s", lost.message); /* of which all else that failed comes */
     }
-    if (status == HYPURA_OK && !model->pager && is_impatient(&model->prepared)) {
+    if (status == HYPURA_OK && !model->pager && hypura_held_is_impatient(&model->prepared)) {
         hypura_patience_wish_short(model->prepared.context.n_threads);
         model->impatient = true;
     }

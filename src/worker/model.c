@@ -3,10 +3,10 @@
  */
 #include "worker/model.h"
 
-#include "backend/backend.h"
 #include "base/patience.h"
 #include "engine/hot.h"
 #include "engine/llama_log.h"
+#include "engine/paged.h"
 #include "engine/speculation.h"
 #include "engine/trunk.h"
 
@@ -101,54 +101,23 @@ void hypura_worker_model_close(hypura_worker_model *model)
 
 static hypura_status load_paged(hypura_worker_model *model, struct llama_model **llama, hypura_error *error)
 {
-    const hypura_model_options *options = &model->arguments->model;
     const hypura_preparation *p = &model->prepared;
+    hypura_model_options options = model->arguments->model;
     hypura_pager *pager = NULL;
     uint64_t trunk_bytes;
-    const hypura_pager_options pager_options = {.map = p->map,
-                                                .plan = p->plan,
-                                                .io_engine = p->io_engine[0] != '\0' ? p->io_engine : NULL,
-                                                .form = p->plan->form,
-                                                .n_gpus = p->plan->n_vram_pools > 0 ? p->gpus.n_here : 0,
-                                                .gpus = p->gpus.devices,
-                                                .gpu_misses = options->gpu_misses,
-                                                .n_repack_threads = hypura_pager_repack_threads(p->context.n_threads),
-                                                .gives_way = hypura_pager_gives_way(p->context.n_threads),
-                                                .n_compute = p->context.n_threads,
-                                                .looks = hypura_pager_looks(p->context.n_threads, p->plan->form),
-                                                .io_limit_bytes_per_s = options->io_limit_bytes_per_s};
+    options.progress = model->progress;
+    options.progress_user = model->progress_user;
+    const hypura_pager_options pager_options = hypura_paged_options(p, &options);
     hypura_status status = hypura_pager_open(&pager_options, &pager, error);
     if (status == HYPURA_OK) {
-        status = hypura_backend_attach(pager, error);
-        if (status == HYPURA_OK) {
-            status = hypura_gpus_load_paged(p, pager, options, &model->gpus, llama, error);
-            if (status == HYPURA_OK) {
-                status = hypura_trunk_load(*llama, p->map, p->plan, pager, model->progress, model->progress_user,
-                                           &trunk_bytes, error);
-            }
-            if (status == HYPURA_OK) {
-                hypura_trunk_collapse(*llama);
-            }
-            hypura_backend_detach();
-        }
-        if (status == HYPURA_OK) {
-            status = hypura_pager_check_files(pager, true, error);
-        }
-        if (status == HYPURA_OK && options->cache_dir) {
-            status = hypura_hot_load(options->cache_dir, p->map, pager, error);
-        }
-        if (status == HYPURA_OK && p->plan->n_vram_pools > 0) {
-            hypura_pager_fill(pager);
-        }
-        if (status == HYPURA_OK && options->memory_bytes == 0 && options->weights_bytes == 0) {
-            status = hypura_prepare_keep(p, pager, error);
-        }
+        status = hypura_paged_load(p, &options, pager, &model->gpus, llama, &trunk_bytes, error);
+    }
+    if (status == HYPURA_OK) {
+        status = hypura_paged_begin(p, &options, pager, error);
     }
     if (status != HYPURA_OK) {
-        if (*llama) {
-            llama_model_free(*llama);
-            *llama = NULL;
-        }
+        llama_model_free(*llama);
+        *llama = NULL;
         hypura_gpus_close(&model->gpus);
         hypura_pager_close(pager);
         return status;
@@ -174,7 +143,7 @@ static struct llama_model *load_offered(hypura_worker_model *model)
     if (status == HYPURA_OK && resident) {
         hypura_trunk_collapse(llama);
     }
-    if (resident && (!hypura_pager_patient(p->context.n_threads) || p->gpus.n > 0)) {
+    if (resident && hypura_held_is_impatient(p)) {
         hypura_patience_wish_short(p->context.n_threads); /* for as long as the process lives */
     }
     hypura_load_unlock();
