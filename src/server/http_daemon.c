@@ -1,10 +1,10 @@
 /*
  * http_daemon.c - libmicrohttpd's threads, one for each address, from their beginning to their end.
  */
-#include "server/http_address.h"
 #include "server/http_internal.h"
 
 #include "base/clock.h"
+#include "base/host.h"
 #include "base/status.h"
 #include "base/thread.h"
 #include "server/guard.h"
@@ -62,7 +62,7 @@ static hypura_status start_mhd(http_daemon *daemon, const char *host, hypura_err
     if (daemon->n_listeners == HTTP_MAX_ADDRESSES) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "more than %d addresses to listen on", HTTP_MAX_ADDRESSES);
     }
-    if (!http_address_read(host, daemon->port, &address, &v6)) {
+    if (!hypura_host_address(host, daemon->port, &address, &v6)) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "%s is no address to listen on: give 127.0.0.1, ::1 or 0.0.0.0",
                            host);
     }

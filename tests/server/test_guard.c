@@ -1,6 +1,6 @@
 /* Which Host and Origin headers are let in, and keys. */
+#include "base/host.h"
 #include "server/guard.h"
-#include "server/http_address.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -86,7 +86,7 @@ static bool is_outside(const char *host)
 {
     struct sockaddr_storage address;
     bool v6;
-    assert_true(http_address_read(host, 80, &address, &v6));
+    assert_true(hypura_host_address(host, 80, &address, &v6));
     return guard_is_outside((const struct sockaddr *)&address);
 }
 
