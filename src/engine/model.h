@@ -1,5 +1,14 @@
 /*
  * model.h - a loaded model, as the files of this folder share it.
+ *
+ *     planning    estimate.c (map, survey, profile, plan), survey.c, computable.c, gpu.c, form_choice.c, kv_cache.c, idle.c,
+ *                 beforehand.c; experience*.c (rates, and lessons of earlier runs)
+ *     loading     load.c (through libllama), paged.c (what streams), trunk.c (what stays), adapters.c, hot.c (experts of
+ *                 earlier runs), media.c; model.c opens, closes and decodes
+ *     answering   prompt.c, conversation.c, generate.c, sampler.c, text.c, answer.c; drafting.c and speculation.c
+ *     measuring   verify.c with replay.c and unrest.c; bench*.c, timeline.c; route.c, trace*.c; optimize.c
+ *     llama.cpp   *_shim.cpp (what it has no C interface for), llama_log.c, end.c (where it ends the process)
+ *     elsewhere   rpc_serve.c (this machine, for others)
  */
 #ifndef HYPURA_ENGINE_MODEL_H
 #define HYPURA_ENGINE_MODEL_H
