@@ -194,6 +194,7 @@ typedef struct hypura_map {
     int                  n_experts_used; /* top-k */
     int64_t              context_length;
     int64_t              embedding_length;
+    int64_t              n_vocabulary; /* tokens that the file lists; 0: none */
     int                  n_files;
     const char *const   *files;
     const uint64_t      *file_bytes;

@@ -113,7 +113,7 @@ typedef struct demand {
     uint64_t reserve_bytes;
     hypura_speculation_needs speculation; /* beside reserve_bytes */
     hypura_media_needs media;             /* the same */
-    bool looked; /* at the model, see `looking` */
+    bool looked; /* what is asked of the model and its projector once was asked */
     bool serves; /* for a server, see hypura_prepare_shared */
     const hypura_gpu_shares *shares; /* NULL: none */
     bool measure;
@@ -238,17 +238,23 @@ static hypura_status look(void *user, const struct llama_model *model, hypura_er
     const int n_threads = resolve_threads(options->n_threads, 0);
     hypura_media *media = NULL;
     hypura_status status = HYPURA_OK;
-    if (options->projector && options->first) { /* a server tells by itself, when it loads */
+    if (options->projector) {
         status = hypura_media_open(options->projector, model, gpu, n_threads, false, &media, error);
     }
-    if (status == HYPURA_OK && options->projector) {
-        status = hypura_media_plan(options->projector, gpu, n_threads, &l->wanted->media, error);
-    }
-    if (status == HYPURA_OK && options->first) {
+    if (status == HYPURA_OK) {
         status = hypura_beforehand_check(options->first, model, media, l->prepared->context.n_context, error);
     }
     hypura_media_close(media);
-    l->wanted->looked = true;
+    return status;
+}
+
+static hypura_status plan_media(demand *wanted, hypura_error *error)
+{
+    const ggml_backend_dev_t gpu = wanted->found.n_here > 0 ? wanted->found.devices[0] : NULL;
+    hypura_load_lock();
+    hypura_status status = hypura_media_plan(wanted->options->projector, gpu, resolve_threads(wanted->options->n_threads, 0),
+                                             &wanted->media, error);
+    hypura_load_unlock();
     return status;
 }
 
@@ -262,8 +268,18 @@ static hypura_status take_survey(demand *wanted, hypura_preparation *prepared, h
     const hypura_load_gpu gpu = {
         .n = wanted->found.n > 0, .n_here = wanted->found.n_here > 0, .devices = {wanted->found.devices[0]}, .n_layers = INT_MAX};
     looking user = {wanted, prepared};
-    hypura_status status = hypura_survey_take(prepared->map, &prepared->context, &gpu, wanted->others,
-                                              wanted->looked ? NULL : look, &user, survey, vocab_bytes, error);
+    /* A server tells by itself, when it loads, what a model cannot do. */
+    const bool looks = wanted->options->first && !wanted->looked;
+    hypura_status status = hypura_survey_take(prepared->map, &prepared->context, &gpu, wanted->others, looks ? look : NULL,
+                                              &user, survey, vocab_bytes, error);
+    if (status == HYPURA_OK && wanted->options->projector && !wanted->looked) {
+        status = plan_media(wanted, error);
+        if (status != HYPURA_OK) {
+            hypura_survey_free(*survey);
+            *survey = NULL;
+        }
+    }
+    wanted->looked = true;
     hypura_error lost;
     if (status != HYPURA_ERR_CANCELLED && hypura_gpus_check(&gpu, &lost) != HYPURA_OK) {
         hypura_survey_free(*survey);

@@ -16,7 +16,9 @@
 #include "pager/repack.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Defined in our build of libllama: 0 keeps llama-mmap.cpp from populating the
  * mapping and from advising the kernel to read all of it. */
@@ -103,6 +105,22 @@ static hypura_status load_files(const hypura_map *map, hypura_load_kind kind, st
     return hypura_log_fail(error, HYPURA_ERR_BACKEND, "%s: llama.cpp cannot load this model", map->path);
 }
 
+/* As many tokens as the file lists, and no tokenizer. NULL: it lists none. */
+static const struct llama_model_kv_override *without_texts(const hypura_map *map, struct llama_model_kv_override keys[3])
+{
+    if (map->n_vocabulary == 0) {
+        return NULL;
+    }
+    memset(keys, 0, 3 * sizeof(*keys)); /* the last one, without a name, ends them */
+    keys[0].tag = LLAMA_KV_OVERRIDE_TYPE_STR;
+    snprintf(keys[0].key, sizeof(keys[0].key), "tokenizer.ggml.model");
+    snprintf(keys[0].val_str, sizeof(keys[0].val_str), "none");
+    keys[1].tag = LLAMA_KV_OVERRIDE_TYPE_INT;
+    snprintf(keys[1].key, sizeof(keys[1].key), "%s.vocab_size", map->arch);
+    keys[1].val_i64 = map->n_vocabulary;
+    return keys;
+}
+
 hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, const hypura_load_gpu *gpu,
                                 hypura_form form, hypura_progress_fn progress, void *progress_user,
                                 struct llama_model **model, hypura_error *error)
@@ -128,7 +146,11 @@ hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, co
     params.tensor_buft_overrides = form == HYPURA_FORM_OUTPUT ? output : gpu->overrides;
     params.progress_callback = on_progress;
     params.progress_callback_user_data = &state;
+    struct llama_model_kv_override textless[3];
     switch (kind) {
+    case HYPURA_LOAD_SHAPES:
+        params.kv_overrides = without_texts(map, textless);
+        /* fall through */
     case HYPURA_LOAD_SURVEY:
         params.load_mode = LLAMA_LOAD_MODE_NONE; /* libllama refuses to map without allocating */
         params.lazy_mode = LLAMA_LAZY_MODE_OFF;

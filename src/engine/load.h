@@ -18,6 +18,7 @@ void hypura_load_unlock(void);
 
 typedef enum hypura_load_kind {
     HYPURA_LOAD_SURVEY,   /* no weight is read and none allocated */
+    HYPURA_LOAD_SHAPES,   /* the same, and tokens have no text: reading that takes longer than all the rest */
     HYPURA_LOAD_VOCAB,    /* there are no weights, and no context can be made */
     HYPURA_LOAD_PLAIN,    /* as stock libllama: the file mapped and read ahead */
     HYPURA_LOAD_RESIDENT, /* all weights read past the page cache; nothing of the file is needed later */
@@ -35,7 +36,7 @@ typedef struct hypura_load_gpu {
 } hypura_load_gpu;
 
 /* With the lock held. form is that of the weights which libllama holds (FILE for
- * SURVEY and VOCAB); OUTPUT is for where no GPU is used. Reasons for failure are llama.cpp's. */
+ * SURVEY, SHAPES and VOCAB); OUTPUT is for where no GPU is used. Reasons for failure are llama.cpp's. */
 hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, const hypura_load_gpu *gpu,
                                 hypura_form form, hypura_progress_fn progress, void *progress_user,
                                 struct llama_model **model, hypura_error *error);

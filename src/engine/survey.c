@@ -265,7 +265,7 @@ hypura_status hypura_survey_take(const hypura_map *map, const hypura_context_opt
     struct llama_model *model = NULL;
     struct llama_context *ctx = NULL;
     hypura_load_lock();
-    hypura_status status = hypura_load_model(map, HYPURA_LOAD_SURVEY, gpu, HYPURA_FORM_FILE, NULL, NULL, &model, error);
+    hypura_status status = hypura_load_model(map, look ? HYPURA_LOAD_SURVEY : HYPURA_LOAD_SHAPES, gpu, HYPURA_FORM_FILE, NULL, NULL, &model, error);
     if (status == HYPURA_OK && look) {
         status = look(look_user, model, error);
     }

@@ -49,6 +49,12 @@ static hypura_status fail_type(const hypura_gguf *gguf, const hypura_gguf_key *k
                        hypura_gguf_type_name(key->type), expected);
 }
 
+uint64_t hypura_gguf_count(const hypura_gguf *gguf, const char *name)
+{
+    const hypura_gguf_key *key = find_key(gguf, name);
+    return key != NULL && key->type == HYPURA_GGUF_ARRAY ? key->n : 0;
+}
+
 hypura_status hypura_gguf_greatest(const hypura_gguf *gguf, const char *name, uint64_t fallback, uint64_t max,
                                    uint64_t *value, hypura_error *error)
 {

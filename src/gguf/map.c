@@ -291,6 +291,7 @@ static hypura_status read_numbers(opening *o, int *n_main)
     map->n_experts_used = (int)used;
     map->context_length = (int64_t)context;
     map->embedding_length = (int64_t)embedding;
+    map->n_vocabulary = (int64_t)hypura_gguf_count(&o->parts[0], "tokenizer.ggml.tokens");
     return HYPURA_OK;
 }
 

@@ -76,6 +76,9 @@ hypura_status hypura_gguf_integer(const hypura_gguf *gguf, const char *name, uin
 hypura_status hypura_gguf_greatest(const hypura_gguf *gguf, const char *name, uint64_t fallback, uint64_t max,
                                    uint64_t *value, hypura_error *error);
 
+/* Elements of an array, 0 when there is none of that name. */
+uint64_t hypura_gguf_count(const hypura_gguf *gguf, const char *name);
+
 /* The text of a string key, NULL when missing. Fails on another type and when it
  * is longer than any name should be. */
 hypura_status hypura_gguf_text(const hypura_gguf *gguf, const char *name, const char **text, hypura_error *error);

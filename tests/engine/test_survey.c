@@ -27,6 +27,40 @@ static hypura_survey *survey_with(const char *path, hypura_map **map, uint32_t n
     return survey;
 }
 
+static hypura_status look_at_texts(void *user, const struct llama_model *model, hypura_error *error)
+{
+    (void)error;
+    *(int *)user = llama_vocab_type(llama_model_get_vocab(model));
+    return HYPURA_OK;
+}
+
+/* Whoever looks at a model sees its tokens' texts; without them the survey is the same. */
+static void texts_of_tokens_are_read_for_who_looks(void **state)
+{
+    (void)state;
+    hypura_error error;
+    hypura_map *map = NULL;
+    hypura_survey *survey[2] = {NULL};
+    uint64_t vocab_bytes[2] = {0};
+    int type = LLAMA_VOCAB_TYPE_NONE;
+    const hypura_context_options options = {.n_context = 256, .n_ubatch = 32, .n_outputs = 1, .n_threads = 1};
+    fixture_ok(hypura_map_open(fixture_model("smollm2-135m.gguf"), &map, &error), &error);
+    assert_int_equal(map->n_vocabulary, 49152);
+    for (int looks = 0; looks < 2; looks++) {
+        fixture_ok(hypura_survey_take(map, &options, &(hypura_load_gpu){.n = 0}, NULL, looks ? look_at_texts : NULL, &type,
+                                      &survey[looks], &vocab_bytes[looks], &error),
+                   &error);
+    }
+    assert_int_equal(type, LLAMA_VOCAB_TYPE_BPE);
+    assert_int_equal(vocab_bytes[0], vocab_bytes[1]);
+    assert_int_equal(survey[0]->kv_bytes, survey[1]->kv_bytes);
+    assert_int_equal(survey[0]->compute_bytes, survey[1]->compute_bytes);
+    assert_memory_equal(survey[0]->uses, survey[1]->uses, (size_t)survey[0]->n_uses * sizeof(*survey[0]->uses));
+    hypura_survey_free(survey[0]);
+    hypura_survey_free(survey[1]);
+    hypura_map_close(map);
+}
+
 static hypura_survey *survey_of(const char *path, hypura_map **map, uint32_t n_context)
 {
     return survey_with(path, map, n_context, NULL);
@@ -177,6 +211,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(survey_of_a_dense_model),
+        cmocka_unit_test(texts_of_tokens_are_read_for_who_looks),
         cmocka_unit_test(the_rest_of_a_graph_is_measured),
         cmocka_unit_test(survey_of_a_mixture),
         cmocka_unit_test(contexts_that_cannot_be_counted),
