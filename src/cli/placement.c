@@ -30,6 +30,19 @@ static void say(sentence *line, const char *format, ...)
     }
 }
 
+/* A line that is one sentence. */
+static void tell(void (*print)(const char *line), const char *format, ...) HYPURA_PRINTF(2, 3);
+
+static void tell(void (*print)(const char *line), const char *format, ...)
+{
+    char line[sizeof(((sentence *)0)->text)];
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    print(line);
+}
+
 /* ", 1.5 GiB name", nothing for 0. */
 static void say_size(sentence *line, uint64_t bytes, const char *name)
 {
@@ -82,10 +95,8 @@ static void describe_gpu(const hypura_plan *plan, int g, void (*print)(const cha
     say_size(&line, gpu->compute_bytes, "compute");
     print(line.text);
     if (gpu->remote) {
-        line = (sentence){.used = 0};
-        say(&line, "network    %.0f us there and back, %s; %s for each token", gpu->round_trip_us,
-            hypura_output_rate(gpu->link_bytes_per_s), hypura_output_size((uint64_t)gpu->link_bytes_per_token));
-        print(line.text);
+        tell(print, "network    %.0f us there and back, %s; %s for each token", gpu->round_trip_us,
+             hypura_output_rate(gpu->link_bytes_per_s), hypura_output_size((uint64_t)gpu->link_bytes_per_token));
     }
     for (int i = 0; i < plan->n_vram_pools; i++) {
         const hypura_vram_pool_plan *pool = &plan->vram_pools[i];
@@ -101,22 +112,15 @@ static void describe_gpu(const hypura_plan *plan, int g, void (*print)(const cha
     }
 }
 
-void hypura_placement_describe(const hypura_plan *plan, void (*print)(const char *line))
+static void describe_memory(const hypura_plan *plan, void (*print)(const char *line))
 {
+    const uint64_t shared_bytes = plan->unified ? plan->vram_bytes : 0;
+    const uint64_t all_bytes =
+        plan->weights_bytes + plan->kv_bytes + plan->compute_bytes + plan->overhead_bytes + shared_bytes;
     sentence line = {.used = 0};
-    if (plan->not_stored[0] != '\0') {
-        say(&line, "profile    measured, and not stored for the next time: %s", plan->not_stored);
-        print(line.text);
-        line = (sentence){.used = 0};
-    }
-    say(&line, "mode       %s: %s", hypura_mode_name(plan->mode), explain_mode(plan->mode));
-    print(line.text);
-
-    line = (sentence){.used = 0};
+    say(&line, "memory     ");
     if (plan->memory_bytes > 0) {
-        say(&line, "memory     %s: ", hypura_output_size(plan->memory_bytes));
-    } else {
-        say(&line, "memory     ");
+        say(&line, "%s: ", hypura_output_size(plan->memory_bytes));
     }
     say_size(&line, plan->weights_bytes, "weights");
     say_size(&line, plan->kv_bytes, "KV cache");
@@ -125,25 +129,17 @@ void hypura_placement_describe(const hypura_plan *plan, void (*print)(const char
     say_size(&line, plan->draft_bytes, "draft");
     say_size(&line, plan->adapter_bytes, "adapters");
     say_size(&line, plan->overhead_bytes - plan->draft_bytes - plan->adapter_bytes, "overhead");
-    const uint64_t shared_bytes = plan->unified ? plan->vram_bytes : 0;
     say_size(&line, shared_bytes, "for the GPU");
     print(line.text);
-    const uint64_t all_bytes =
-        plan->weights_bytes + plan->kv_bytes + plan->compute_bytes + plan->overhead_bytes + shared_bytes;
     if (plan->ram_limit_bytes > 0 && all_bytes > plan->ram_limit_bytes) {
-        line = (sentence){.used = 0};
-        say(&line, "limit      that is more than the %s that this machine, or its control group, lets it use: it may be killed",
-            hypura_output_size(plan->ram_limit_bytes));
-        print(line.text);
+        tell(print, "limit      that is more than the %s that this machine, or its control group, lets it use: it may be killed",
+             hypura_output_size(plan->ram_limit_bytes));
     }
+}
 
-    if (plan->n_threads > 0) {
-        line = (sentence){.used = 0};
-        say(&line, "threads    %d", plan->n_threads);
-        print(line.text);
-    }
-
-    line = (sentence){.used = 0};
+static void describe_weights(const hypura_plan *plan, void (*print)(const char *line))
+{
+    sentence line = {.used = 0};
     say(&line, "weights    ");
     say_size(&line, plan->resident_bytes, "resident");
     say_size(&line, plan->pinned_bytes, "pinned");
@@ -151,46 +147,59 @@ void hypura_placement_describe(const hypura_plan *plan, void (*print)(const char
     say_size(&line, plan->ring_bytes, "ring");
     say_size(&line, plan->nvme_bytes, "on the drive alone");
     print(line.text);
-
     for (int i = 0; i < plan->n_pools; i++) {
         const hypura_pool_plan *pool = &plan->pools[i];
-        line = (sentence){.used = 0};
-        say(&line, "pool       %u of %u experts of %s", pool->n_slots, pool->n_units,
-            hypura_output_size(pool->slot_bytes));
-        print(line.text);
+        tell(print, "pool       %u of %u experts of %s", pool->n_slots, pool->n_units, hypura_output_size(pool->slot_bytes));
     }
+}
+
+static void describe_form(const hypura_plan *plan, void (*print)(const char *line))
+{
+    const bool repacked = plan->form == HYPURA_FORM_REPACKED;
+    const char *file = plan->form == HYPURA_FORM_OUTPUT ? "as in the file, the output repacked" : "as in the file";
+    tell(print, "form       %s: %.1f tokens/s expected, prompts %.0f; %s %.1f and %.0f", repacked ? "repacked" : file,
+         repacked ? plan->repacked_tok_s : plan->plain_tok_s,
+         repacked ? plan->repacked_prompt_tok_s : plan->plain_prompt_tok_s, repacked ? "as in the file" : "repacked",
+         repacked ? plan->plain_tok_s : plan->repacked_tok_s,
+         repacked ? plan->plain_prompt_tok_s : plan->repacked_prompt_tok_s);
+}
+
+static void describe_prompts(const hypura_plan *plan, void (*print)(const char *line))
+{
+    sentence line = {.used = 0};
+    say(&line, "prompts    %u tokens together", plan->n_ubatch);
+    if (plan->best_ubatch > plan->n_ubatch) {
+        say(&line, ": there is no memory to compute %u", plan->best_ubatch);
+    }
+    print(line.text);
+}
+
+void hypura_placement_describe(const hypura_plan *plan, void (*print)(const char *line))
+{
+    if (plan->not_stored[0] != '\0') {
+        tell(print, "profile    measured, and not stored for the next time: %s", plan->not_stored);
+    }
+    tell(print, "mode       %s: %s", hypura_mode_name(plan->mode), explain_mode(plan->mode));
+    describe_memory(plan, print);
+    if (plan->n_threads > 0) {
+        tell(print, "threads    %d", plan->n_threads);
+    }
+    describe_weights(plan, print);
     if (plan->form_measured) {
-        line = (sentence){.used = 0};
-        const bool repacked = plan->form == HYPURA_FORM_REPACKED;
-        const char *file = plan->form == HYPURA_FORM_OUTPUT ? "as in the file, the output repacked" : "as in the file";
-        say(&line, "form       %s: %.1f tokens/s expected, prompts %.0f; %s %.1f and %.0f",
-            repacked ? "repacked" : file, repacked ? plan->repacked_tok_s : plan->plain_tok_s,
-            repacked ? plan->repacked_prompt_tok_s : plan->plain_prompt_tok_s, repacked ? "as in the file" : "repacked",
-            repacked ? plan->plain_tok_s : plan->repacked_tok_s,
-            repacked ? plan->plain_prompt_tok_s : plan->repacked_prompt_tok_s);
-        print(line.text);
+        describe_form(plan, print);
     }
     for (int g = 0; g < plan->n_gpus; g++) {
         describe_gpu(plan, g, print);
     }
     if (plan->n_gpus > 0) {
-        line = (sentence){.used = 0};
-        say(&line, "prompts    %u tokens together", plan->n_ubatch);
-        if (plan->best_ubatch > plan->n_ubatch) {
-            say(&line, ": there is no memory to compute %u", plan->best_ubatch);
-        }
-        print(line.text);
+        describe_prompts(plan, print);
     }
     if (plan->remotes_left_out[0] != '\0') {
-        line = (sentence){.used = 0};
-        say(&line, "remote     nothing on %s: GPUs here hold all, or no layer has room there", plan->remotes_left_out);
-        print(line.text);
+        tell(print, "remote     nothing on %s: GPUs here hold all, or no layer has room there", plan->remotes_left_out);
     }
     if (plan->ring_bytes > 0) {
-        line = (sentence){.used = 0};
-        say(&line, "ring       %u slots of %s, %u chunks read ahead", plan->n_ring_slots,
-            hypura_output_size(plan->ring_slot_bytes), plan->prefetch_depth);
-        print(line.text);
+        tell(print, "ring       %u slots of %s, %u chunks read ahead", plan->n_ring_slots,
+             hypura_output_size(plan->ring_slot_bytes), plan->prefetch_depth);
     }
 }
 
