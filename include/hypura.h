@@ -575,6 +575,7 @@ typedef struct hypura_statistics {
     uint64_t n_not_cpu_ram;   /* or RAM has no room for what is missing at once */
     uint64_t beside_bytes_uploaded; /* of bytes_uploaded: for later tokens, nobody waited */
     hypura_gpu_statistics gpus[HYPURA_MAX_GPUS]; /* the three above of each, in the plan's order */
+    uint64_t peak_rss_bytes; /* most memory that this process ever held; 0: not known */
 } hypura_statistics;
 
 /* Of the sums above, what the weights of a layer have in them. */

@@ -87,7 +87,7 @@ static hypura_status report_run(const hypura_run_report *report, const char *sta
 static hypura_status run_model(hypura_run_arguments *run, hypura_error *error)
 {
     hypura_model *model = NULL;
-    hypura_run_totals totals = {.text = NULL};
+    hypura_run_totals totals = {0};
     hypura_status status = open_model(run, &model, error);
     if (status == HYPURA_OK) {
         describe_run(model, run);
@@ -115,7 +115,7 @@ static hypura_status run_model(hypura_run_arguments *run, hypura_error *error)
 
 static hypura_status ask_server(hypura_run_arguments *run, hypura_error *error)
 {
-    hypura_run_totals totals = {.text = NULL};
+    hypura_run_totals totals = {0};
     hypura_status status = hypura_client_open(run->server, run->keys.keys[0], run->name, &run->client, error);
     if (status == HYPURA_OK) {
         status = hypura_run_answer(NULL, run, &totals, error);

@@ -15,31 +15,23 @@
 #define READ_BYTES       65536u
 #define MAX_PROMPT_BYTES ((size_t)1 << 30)
 
-static hypura_status read_part(int descriptor, const char *name, char **text, size_t *used, size_t *capacity,
-                               bool *ended, hypura_error *error)
+static hypura_status read_part(int descriptor, const char *name, hypura_buffer *all, bool *ended, hypura_error *error)
 {
-    if (*capacity - *used <= READ_BYTES) {
-        size_t larger = *capacity + *capacity / 2 + READ_BYTES + 1;
-        char *moved = larger > MAX_PROMPT_BYTES ? NULL : realloc(*text, larger);
-        if (!moved && larger > MAX_PROMPT_BYTES) {
-            return hypura_fail(error, HYPURA_ERR_USAGE, "%s is too long for a prompt (over 1 GiB)", name);
-        }
-        if (!moved) {
-            return hypura_fail(error, HYPURA_ERR_MEMORY, "out of memory while reading %s", name);
-        }
-        *text = moved;
-        *capacity = larger;
-    }
+    char part[READ_BYTES];
     if (!hypura_interrupt_wait(descriptor)) {
         return hypura_fail(error, HYPURA_ERR_CANCELLED, "interrupted");
     }
-    ssize_t n = read(descriptor, *text + *used, READ_BYTES);
+    const ssize_t n = read(descriptor, part, sizeof part);
     if (n < 0 && errno != EINTR && errno != EAGAIN) {
         return hypura_fail_errno(error, errno, "cannot read %s", name);
     }
     *ended = n == 0;
-    *used += n > 0 ? (size_t)n : 0;
-    return HYPURA_OK;
+    if (all->bytes + sizeof part > MAX_PROMPT_BYTES) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%s is too long for a prompt (over 1 GiB)", name);
+    }
+    return hypura_buffer_add(all, part, n > 0 ? (size_t)n : 0)
+               ? HYPURA_OK
+               : hypura_fail(error, HYPURA_ERR_MEMORY, "out of memory while reading %s", name);
 }
 
 hypura_status hypura_file_read(const char *path, char **data, size_t *bytes, hypura_error *error)
@@ -50,21 +42,20 @@ hypura_status hypura_file_read(const char *path, char **data, size_t *bytes, hyp
     if (descriptor < 0) {
         return hypura_fail_errno(error, errno, "cannot open %s", path);
     }
-    size_t capacity = 0;
+    hypura_buffer all = {0};
     bool ended = false;
     hypura_status status = HYPURA_OK;
-    *data = NULL;
-    *bytes = 0;
     while (status == HYPURA_OK && !ended) {
-        status = read_part(descriptor, name, data, bytes, &capacity, &ended, error);
+        status = read_part(descriptor, name, &all, &ended, error);
     }
     if (!standard) {
         close(descriptor);
     }
     if (status != HYPURA_OK) {
-        free(*data);
-        *data = NULL;
+        hypura_buffer_clear(&all);
     }
+    *data = all.data;
+    *bytes = all.bytes;
     return status;
 }
 
@@ -82,40 +73,37 @@ hypura_status hypura_prompt_read(const char *path, char **text, hypura_error *er
         return status;
     }
     used -= used > 0 && all[used - 1] == '\n';
-    all[used] = '\0'; /* read_part leaves room beyond what it read */
+    all[used] = '\0';
     *text = all;
     return HYPURA_OK;
 }
 
 hypura_line_event hypura_lines_next(hypura_lines *lines, const char **line, hypura_error *error)
 {
+    hypura_buffer *input = &lines->read;
     size_t searched = 0;
-    if (lines->line > 0) {
-        memmove(lines->buffer, lines->buffer + lines->line, lines->used - lines->line);
-        lines->used -= lines->line;
-        lines->line = 0;
-    }
+    hypura_buffer_drop(input, lines->line);
+    lines->line = 0;
     for (;;) {
-        char *newline = lines->used > searched ? memchr(lines->buffer + searched, '\n', lines->used - searched) : NULL;
-        if (newline || (lines->ended && lines->used > 0)) {
-            size_t length = newline ? (size_t)(newline - lines->buffer) : lines->used;
+        char *newline = input->bytes > searched ? memchr(input->data + searched, '\n', input->bytes - searched) : NULL;
+        if (newline || (lines->ended && input->bytes > 0)) {
+            size_t length = newline ? (size_t)(newline - input->data) : input->bytes;
             lines->line = newline ? length + 1 : length;
-            lines->buffer[length] = '\0';
-            if (strlen(lines->buffer) != length) {
+            input->data[length] = '\0';
+            if (strlen(input->data) != length) {
                 hypura_fail(error, HYPURA_ERR_FORMAT, "standard input is no text: it has a NUL byte in it");
                 return HYPURA_LINE_FAILED;
             }
-            *line = lines->buffer;
+            *line = input->data;
             return HYPURA_LINE;
         }
         if (lines->ended) {
             return HYPURA_LINE_END;
         }
-        searched = lines->used;
-        hypura_status status = read_part(STDIN_FILENO, "standard input", &lines->buffer, &lines->used, &lines->capacity,
-                                         &lines->ended, error);
+        searched = input->bytes;
+        hypura_status status = read_part(STDIN_FILENO, "standard input", input, &lines->ended, error);
         if (status == HYPURA_ERR_CANCELLED) {
-            lines->used = 0;
+            hypura_buffer_drop(input, input->bytes);
             return HYPURA_LINE_INTERRUPTED;
         }
         if (status != HYPURA_OK) {
@@ -126,6 +114,6 @@ hypura_line_event hypura_lines_next(hypura_lines *lines, const char **line, hypu
 
 void hypura_lines_close(hypura_lines *lines)
 {
-    free(lines->buffer);
-    *lines = (hypura_lines){.buffer = NULL};
+    hypura_buffer_clear(&lines->read);
+    *lines = (hypura_lines){0};
 }

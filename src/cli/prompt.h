@@ -5,6 +5,7 @@
 #ifndef HYPURA_CLI_PROMPT_H
 #define HYPURA_CLI_PROMPT_H
 
+#include "base/buffer.h"
 #include "hypura.h"
 
 /* Reads the whole of path ("-": standard input) without its last newline into
@@ -18,10 +19,8 @@ hypura_status hypura_file_read(const char *path, char **data, size_t *bytes, hyp
 /* Lines of standard input, read past stdio so that waiting for one can be
  * interrupted. Zero-initialise; close frees. */
 typedef struct hypura_lines {
-    char *buffer;
-    size_t used; /* bytes in buffer */
-    size_t line; /* bytes of the line last returned, its newline included */
-    size_t capacity;
+    hypura_buffer read;
+    size_t line; /* bytes of it that are the line last returned, its newline included */
     bool ended;
 } hypura_lines;
 

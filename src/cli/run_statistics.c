@@ -9,25 +9,15 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 hypura_status hypura_run_totals_add(hypura_run_totals *totals, const hypura_result *result, hypura_error *error)
 {
     const char *answer = result->text ? result->text : "";
-    size_t length = strlen(answer);
-    size_t joint = totals->n_answers > 0 ? 1 : 0;
-    char *text = realloc(totals->text, totals->text_bytes + joint + length + 1);
-    if (!text) {
+    if ((totals->n_answers > 0 && !hypura_buffer_add(&totals->text, "\n", 1)) ||
+        !hypura_buffer_add(&totals->text, answer, strlen(answer))) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "out of memory for the text of the answers");
     }
-    if (joint) {
-        text[totals->text_bytes] = '\n';
-    }
-    memcpy(text + totals->text_bytes + joint, answer, length + 1);
-    totals->text = text;
-    totals->text_bytes += joint + length;
     totals->n_answers++;
     totals->prompt_tokens += result->prompt_tokens;
     totals->tokens += result->tokens;
@@ -43,42 +33,13 @@ hypura_status hypura_run_totals_add(hypura_run_totals *totals, const hypura_resu
 
 void hypura_run_totals_close(hypura_run_totals *totals)
 {
-    free(totals->text);
-    *totals = (hypura_run_totals){.text = NULL};
+    hypura_buffer_clear(&totals->text);
+    *totals = (hypura_run_totals){0};
 }
 
 static double ratio(double part, double whole)
 {
     return whole > 0.0 ? part / whole : 0.0;
-}
-
-/* Most memory that was ever resident. Linux counts the shell that started the
- * program into ru_maxrss, but not into VmHWM. */
-static uint64_t peak_rss_bytes(void)
-{
-#ifdef __linux__
-    FILE *file = fopen("/proc/self/status", "r");
-    char line[256];
-    unsigned long long kib = 0;
-    while (file && fgets(line, sizeof line, file)) {
-        if (sscanf(line, "VmHWM: %llu kB", &kib) == 1) {
-            fclose(file);
-            return (uint64_t)kib * 1024u;
-        }
-    }
-    if (file) {
-        fclose(file);
-    }
-#endif
-    struct rusage usage;
-    if (getrusage(RUSAGE_SELF, &usage) != 0 || usage.ru_maxrss < 0) {
-        return 0;
-    }
-#ifdef __APPLE__
-    return (uint64_t)usage.ru_maxrss;
-#else
-    return (uint64_t)usage.ru_maxrss * 1024u;
-#endif
 }
 
 /* Where no weight was asked of the drive, all that was needed was in memory. */
@@ -288,7 +249,7 @@ void hypura_run_statistics_print(const hypura_run_report *report)
                            hypura_output_size(statistics.pool_bytes + statistics.pinned_bytes), statistics.n_resizes,
                            hypura_budget_reason_name(statistics.budget_reason));
     }
-    hypura_output_note("memory     %s at most", hypura_output_size(peak_rss_bytes()));
+    hypura_output_note("memory     %s at most", hypura_output_size(statistics.peak_rss_bytes));
 }
 
 hypura_status hypura_run_statistics_write(const hypura_run_report *report, const char *path, hypura_error *error)
@@ -311,7 +272,7 @@ hypura_status hypura_run_statistics_write(const hypura_run_report *report, const
     hypura_json_integer(&object, "held_bytes", statistics.pool_bytes + statistics.pinned_bytes);
     hypura_json_integer(&object, "resizes", statistics.n_resizes);
     hypura_json_text(&object, "budget", hypura_budget_reason_name(statistics.budget_reason));
-    hypura_json_integer(&object, "peak_rss_bytes", peak_rss_bytes());
+    hypura_json_integer(&object, "peak_rss_bytes", statistics.peak_rss_bytes);
     hypura_json_integer(&object, "ubatch", plan->n_ubatch);
     hypura_json_integer(&object, "threads", (uint64_t)plan->n_threads);
     hypura_json_bool(&object, "threads_placed", statistics.threads_placed);
@@ -370,6 +331,6 @@ hypura_status hypura_run_statistics_write(const hypura_run_report *report, const
     hypura_json_bool(&object, "direct_io", statistics.direct_io);
     hypura_json_bool(&object, "records", statistics.records);
     hypura_json_text(&object, "reads", hypura_reads_name(statistics.reads));
-    hypura_json_text(&object, "text", totals->text ? totals->text : "");
+    hypura_json_text(&object, "text", hypura_buffer_text(&totals->text));
     return hypura_json_write(object, path, error);
 }

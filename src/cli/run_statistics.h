@@ -5,6 +5,7 @@
 #ifndef HYPURA_CLI_RUN_STATISTICS_H
 #define HYPURA_CLI_RUN_STATISTICS_H
 
+#include "base/buffer.h"
 #include "hypura.h"
 
 /* All answers of a run. Zero-initialise; close frees. */
@@ -19,11 +20,10 @@ typedef struct hypura_run_totals {
     uint64_t n_drafted;
     uint64_t n_accepted;
     double draft_s;
-    char *text; /* the answers, a newline between two of them; NULL: none yet */
-    size_t text_bytes;
+    hypura_buffer text; /* the answers, a newline between two of them */
 } hypura_run_totals;
 
-/* Fails with HYPURA_ERR_MEMORY, the totals unchanged. */
+/* Fails with HYPURA_ERR_MEMORY. */
 hypura_status hypura_run_totals_add(hypura_run_totals *totals, const hypura_result *result, hypura_error *error);
 void hypura_run_totals_close(hypura_run_totals *totals);
 

@@ -22,6 +22,7 @@
 #include "engine/paged.h"
 #include "engine/trunk.h"
 #include "hw/remote.h"
+#include "os/os.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -247,6 +248,7 @@ void hypura_model_statistics(const hypura_model *model, hypura_statistics *stati
     if (model->pager) {
         hypura_pager_statistics(model->pager, statistics);
     }
+    statistics->peak_rss_bytes = hypura_os_peak_rss_bytes();
     for (int g = model->prepared.gpus.n_here; g < model->prepared.gpus.n; g++) {
         hypura_gpu_statistics *gpu = &statistics->gpus[g];
         hypura_remote_traffic(model->prepared.gpus.devices[g], gpu);

@@ -35,7 +35,6 @@ typedef struct pull {
     char status[64];
     char digest[HYPURA_DIGEST_BYTES + 8];
     uint64_t reported_us;
-    hypura_error *error;
 } pull;
 
 /* ---- plans ------------------------------------------------------------------- */

@@ -92,7 +92,8 @@ void hypura_model_statistics(const hypura_model *model, hypura_statistics *stati
                                       .n_reads = 8,
                                       .device_busy_s = 0.5,
                                       .io_engine = "uring",
-                                      .direct_io = true};
+                                      .direct_io = true,
+                                      .peak_rss_bytes = 1000000};
 }
 
 typedef struct writer {
