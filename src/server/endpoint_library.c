@@ -54,7 +54,8 @@ static void print_parameters(FILE *to, const json_t *parameters, const char *bef
     {
         const size_t n = json_is_array(value) ? json_array_size(value) : 1;
         for (size_t i = 0; i < n; i++) {
-            char *shown = json_dumps(json_is_array(value) ? json_array_get(value, i) : value, JSON_ENCODE_ANY);
+            char *shown = json_dumps(json_is_array(value) ? json_array_get(value, i) : value,
+                                     JSON_ENCODE_ANY | JSON_REAL_PRECISION(15)); /* 0.1 is 0.1 */
             fprintf(to, "%s%s%-*s %s", ftell(to) > 0 ? "\n" : "", before, width, name, shown ? shown : "");
             free(shown);
         }

@@ -155,6 +155,14 @@ static void finish_gathered(passing *pass)
     }
 }
 
+/* A route of theirs, and not one of llama.cpp's own, whose errors have the same form. */
+static bool is_openai(const http_exchange *exchange)
+{
+    const char *path = http_path(exchange);
+    const bool is = strncmp(path, "/v1/", 4) == 0 || strcmp(path, "/chat/completions") == 0 || strcmp(path, "/responses") == 0;
+    return is && http_error_style(exchange) == HTTP_STYLE_OPENAI;
+}
+
 static void finish(passing *pass)
 {
     char message[768];
@@ -173,9 +181,12 @@ static void finish(passing *pass)
     int64_t n_prompt;
     int64_t n_context;
     const int code = refusal_read(pass->held, &pass->kept, message, sizeof message);
-    if (http_error_style(pass->exchange) == HTTP_STYLE_ANTHROPIC &&
-        refusal_is_too_long(&pass->kept, &n_prompt, &n_context)) {
-        /* In the words by which clients know that they have to shorten a conversation. */
+    const bool too_long = refusal_is_too_long(&pass->kept, &n_prompt, &n_context);
+    json_t *coded = too_long && is_openai(pass->exchange) ? refusal_with_code(&pass->kept, "context_length_exceeded") : NULL;
+    /* In the words by which clients know that they have to shorten a conversation. */
+    if (coded) {
+        http_reply_json(pass->exchange, code, coded);
+    } else if (too_long && http_error_style(pass->exchange) == HTTP_STYLE_ANTHROPIC) {
         http_fail(pass->exchange, 400, "prompt is too long: %lld tokens > %lld maximum", (long long)n_prompt,
                   (long long)n_context);
     } else if (pass->kept.bytes == 0) {

@@ -210,14 +210,14 @@ class Ollama(unittest.TestCase):
     def test_a_model_made_of_another(self):
         template = "{{ if .System }}[system]{{ .System }}{{ end }}[user]{{ .Prompt }}[assistant]{{ .Response }}"
         system = "You are Mario."
-        made = dict(from_=WORDS, system=system, parameters={"temperature": 0, "num_predict": TOKENS, "stop": ["\n"]}, stream=False)
+        made = dict(from_=WORDS, system=system, parameters={"temperature": 0, "top_p": 0.1, "num_predict": TOKENS, "stop": ["\n"]}, stream=False)
         wanted = self.client.chat(WORDS, [{"role": "system", "content": system}] + user(QUESTION), options=GREEDY).message.content
         # The same messages by either template, or by one in Jinja, which the other APIs use as well.
         self.client.create("mario", template=template, **made)
         self.assertEqual(self.client.chat("mario", user(QUESTION)).message.content, wanted)
         self.assertEqual(self.client.generate("mario", QUESTION).response, wanted)
         shown = self.client.show("mario")
-        for text in "PARAMETER temperature 0", "SYSTEM", "{{ .Prompt }}", "FROM /":
+        for text in "PARAMETER temperature 0", "PARAMETER top_p 0.1\n", "SYSTEM", "{{ .Prompt }}", "FROM /":
             self.assertIn(text, shown.modelfile)
         self.assertEqual(shown.template, template)
         self.client.create("luigi", template="{% for m in messages %}[{{ m.role }}]{% endfor %}", **made)
@@ -510,6 +510,9 @@ class OpenAI(unittest.TestCase):
             self.client.chat.completions.create(model="nobody", messages=user("hi"))
         with self.assertRaises(openai.BadRequestError):
             self.client.chat.completions.create(model=WORDS, messages=user("hi"), temperature="hot")
+        with self.assertRaises(openai.BadRequestError) as long:
+            self.client.chat.completions.create(model=WORDS, messages=user("word " * 9000))
+        self.assertEqual((long.exception.code, long.exception.body["n_ctx"] > 0), ("context_length_exceeded", True))
         with self.assertRaises(openai.NotFoundError):
             self.client.images.generate(model=WORDS, prompt="a cat")
 
