@@ -171,6 +171,10 @@ HYPURA_API hypura_status hypura_client_open(const char *url, const char *api_key
 HYPURA_API void          hypura_client_close(hypura_client *client);
 /* Begins a new conversation. */
 HYPURA_API void          hypura_client_reset(hypura_client *client);
+/* One request of the server's own API, such as "/api/hypura/status"; body NULL: GET, else POST of that JSON. *answer is
+ * what came, with a NUL at its end: free() it. HYPURA_ERR_USAGE: the server refused the request. */
+HYPURA_API hypura_status hypura_client_request(hypura_client *client, const char *path, const char *body, char **answer,
+                                               hypura_error *error);
 /* As hypura_generate, but for options->chat_template, which is the server's. prompt_s is the time until the first text came. HYPURA_ERR_USAGE: the server refused the request. */
 HYPURA_API hypura_status hypura_client_generate(hypura_client *client, const hypura_generate_options *options,
                                                 hypura_result *result, hypura_error *error);

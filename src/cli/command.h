@@ -30,12 +30,14 @@ int hypura_command_iobench(const hypura_environment *environment, int argc, char
 int hypura_command_list(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_optimize(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_profile(const hypura_environment *environment, int argc, char *const *argv);
+int hypura_command_ps(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_pull(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_remove(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_replay(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_rpc_server(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_run(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_serve(const hypura_environment *environment, int argc, char *const *argv);
+int hypura_command_stop(const hypura_environment *environment, int argc, char *const *argv);
 int hypura_command_verify(const hypura_environment *environment, int argc, char *const *argv);
 
 /* Parses, and clears error; true when the command is to go on. Else help or an error was

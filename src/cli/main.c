@@ -20,6 +20,8 @@
 static const hypura_command commands[] = {
     {"run", "answer a prompt, or hold a conversation", hypura_command_run, true},
     {"serve", "answer Ollama's, OpenAI's and Anthropic's clients over HTTP", hypura_command_serve, false},
+    {"ps", "list the models that a running server has loaded", hypura_command_ps, false},
+    {"stop", "have a running server unload a model", hypura_command_stop, false},
     {"rpc-server", "lend this machine's memory to hypura on another one", hypura_command_rpc_server, false},
     {"pull", "fetch a model from Hugging Face or Ollama's registry", hypura_command_pull, false},
     {"list", "list the models that are known by name", hypura_command_list, false},
@@ -57,8 +59,6 @@ static const struct {
     {"show", "hypura inspect MODEL"},
     {"chat", "hypura run MODEL, without a prompt"},
     {"server", "hypura serve"},
-    {"ps", "/api/ps of a running server tells that"},
-    {"stop", "a server unloads what nobody uses: --keep-alive"},
     {"create", "/api/create of a running server makes models"},
     {"cp", "/api/copy of a running server copies models"},
     {"quantize", "llama.cpp's llama-quantize does that"},

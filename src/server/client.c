@@ -194,7 +194,8 @@ static hypura_status tell(const answering *a, const hypura_client *client, CURLc
     }
     if (status != 200) {
         json_t *body = json_loadb(hypura_buffer_text(&a->refusal), a->refusal.bytes, 0, NULL);
-        const char *message = json_string_value(json_object_get(json_object_get(body, "error"), "message"));
+        const json_t *refused = json_object_get(body, "error"); /* a text where Ollama's API was asked */
+        const char *message = json_string_value(json_is_object(refused) ? json_object_get(refused, "message") : refused);
         const hypura_status kind = status < 500 ? HYPURA_ERR_USAGE : HYPURA_ERR_BACKEND;
         (void)hypura_fail(error, kind, "%s: %s (%ld)", client->url, message ? message : "the request was refused",
                           status);
@@ -204,7 +205,7 @@ static hypura_status tell(const answering *a, const hypura_client *client, CURLc
     return a->done ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_BACKEND, "%s broke off its answer", client->url);
 }
 
-/* CURLE_OUT_OF_MEMORY also where there is none for the address. */
+/* body NULL: GET. CURLE_OUT_OF_MEMORY also where there is none for the address. */
 static CURLcode post(hypura_client *client, const char *path, const char *body, curl_write_callback on_bytes, answering *a)
 {
     const size_t room = strlen(client->url) + strlen(path) + 1;
@@ -217,7 +218,11 @@ static CURLcode post(hypura_client *client, const char *path, const char *body, 
     curl_easy_setopt(client->curl, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(client->curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(client->curl, CURLOPT_HTTPHEADER, client->headers);
-    curl_easy_setopt(client->curl, CURLOPT_POSTFIELDS, body);
+    if (body) {
+        curl_easy_setopt(client->curl, CURLOPT_POSTFIELDS, body);
+    } else {
+        curl_easy_setopt(client->curl, CURLOPT_HTTPGET, 1L);
+    }
     curl_easy_setopt(client->curl, CURLOPT_WRITEFUNCTION, on_bytes);
     curl_easy_setopt(client->curl, CURLOPT_WRITEDATA, a);
     curl_easy_setopt(client->curl, CURLOPT_XFERINFOFUNCTION, on_progress);
@@ -240,6 +245,25 @@ static size_t on_description(char *data, size_t size, size_t n, void *user)
 {
     answering *to = user;
     return hypura_buffer_add(&to->refusal, data, size * n) ? size * n : 0;
+}
+
+hypura_status hypura_client_request(hypura_client *client, const char *path, const char *body, char **answer,
+                                    hypura_error *error)
+{
+    answering a = {.done = true};
+    *answer = NULL;
+    hypura_error_clear(error);
+    const CURLcode code = post(client, path, body, on_description, &a);
+    hypura_status status = tell(&a, client, code, error);
+    if (status == HYPURA_OK && !hypura_buffer_add(&a.refusal, NULL, 0)) {
+        status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the answer");
+    }
+    if (status == HYPURA_OK) {
+        *answer = a.refusal.data;
+    } else {
+        hypura_buffer_clear(&a.refusal);
+    }
+    return status;
 }
 
 /* Its server would leave the wish out without a word. One that does not tell what the model can is asked all the same. */

@@ -455,8 +455,27 @@ hypura_status hypura_client_open(const char *url, const char *api_key, const cha
 {
     (void)api_key;
     (void)model;
-    *client = NULL;
-    return hypura_fail(error, HYPURA_ERR_IO, "the fake library reaches nobody at %s", url);
+    static char fake;
+    *client = strcmp(url, "http://fake") == 0 ? (hypura_client *)&fake : NULL;
+    return *client ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_IO, "the fake library reaches nobody at %s", url);
+}
+
+hypura_status hypura_client_request(hypura_client *client, const char *path, const char *body, char **answer,
+                                    hypura_error *error)
+{
+    (void)client;
+    static const char status[] =
+        "{\"memory\":{\"budget_bytes\":2147483648,\"used_bytes\":1073741824},\"models\":["
+        "{\"name\":\"moe:latest\",\"state\":\"ready\",\"mode\":\"experts\",\"slots\":4,\"busy\":1,\"load_share\":1.0,"
+        "\"tiers\":{\"resident_bytes\":1024,\"pool_bytes\":2048,\"drive_bytes\":4096,\"kv_bytes\":1024},"
+        "\"counters\":{\"bytes_needed\":1000,\"bytes_hit\":625},\"expires_at\":\"2030-01-02T03:04:05Z\"},"
+        "{\"name\":\"next:latest\",\"state\":\"loading\",\"mode\":\"\",\"load_share\":0.25,\"expires_at\":null}]}";
+    *answer = NULL;
+    if (body && !strstr(body, "\"known:tag\"")) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "there is no such model");
+    }
+    *answer = strdup(strcmp(path, "/api/hypura/status") == 0 ? status : "{\"done\":true}");
+    return HYPURA_OK;
 }
 
 hypura_status hypura_client_generate(hypura_client *client, const hypura_generate_options *options,
