@@ -531,6 +531,7 @@ typedef struct hypura_statistics {
     double   read_wait_s; /* computing stood still for reads */
     double   compute_s;   /* inside Hypura's nodes */
     double   overhead_s;  /* inside Hypura, neither of the two */
+    double   placed_s;    /* of these three together, while each thread kept to a processor of its own */
     double   device_busy_s;
     uint64_t trunk_bytes_read; /* at open */
     uint64_t pool_bytes;       /* that the pools of experts take now */
@@ -546,7 +547,6 @@ typedef struct hypura_statistics {
     double   foresight_gain;     /* share of the time of a pass through the layers that it saved when last tried */
     char     io_engine[16];
     bool     direct_io;
-    bool     threads_placed;       /* threads that compute keep to a processor of their own each */
     hypura_reads reads;
     uint64_t io_limit_bytes_per_s; /* of an emulated drive; 0: the drive as it is */
     bool     records;           /* experts are read as records, from the sidecar that hypura_optimize made */

@@ -98,6 +98,7 @@ typedef enum hypura_metric {
     HYPURA_METRIC_COMPUTE_S,       /* neither of the two below */
     HYPURA_METRIC_READ_WAIT_S,
     HYPURA_METRIC_OVERHEAD_S,
+    HYPURA_METRIC_PLACED_SHARE,    /* of the time in paged nodes, in which each thread kept to a processor of its own */
     HYPURA_METRIC_STORAGE_S,       /* bytes per token / direct rate */
     HYPURA_METRIC_DEVICE_BUSY,     /* share of the time with a read under way */
     HYPURA_METRIC_AHEAD_BYTES_PER_TOKEN, /* of those, read before they were asked for */

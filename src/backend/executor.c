@@ -122,7 +122,7 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
         status = shadow_run(instance);
     }
     if (pager) {
-        hypura_pager_add_time(pager, instance->compute_us, hypura_clock_us() - begin_us);
+        hypura_pager_add_time(pager, instance->compute_us, hypura_clock_us() - begin_us, instance->keeps_places);
         hypura_pager_leave(pager);
     }
     return status;

@@ -28,6 +28,7 @@ static const char *const names[HYPURA_N_METRICS] = {
     [HYPURA_METRIC_COMPUTE_S] = "compute_s",
     [HYPURA_METRIC_READ_WAIT_S] = "read_wait_s",
     [HYPURA_METRIC_OVERHEAD_S] = "overhead_s",
+    [HYPURA_METRIC_PLACED_SHARE] = "placed_share",
     [HYPURA_METRIC_STORAGE_S] = "storage_s",
     [HYPURA_METRIC_DEVICE_BUSY] = "device_busy",
     [HYPURA_METRIC_AHEAD_BYTES_PER_TOKEN] = "ahead_bytes_per_token",
@@ -100,6 +101,11 @@ static token_cost cost_of(const hypura_bench_window *window, const hypura_bench_
     return cost;
 }
 
+static double placed_share(const hypura_statistics *s)
+{
+    return ratio(s->placed_s, s->compute_s + s->read_wait_s + s->overhead_s);
+}
+
 static double bound_of(const token_cost *cost)
 {
     /* fmax would take the other one for a NaN. */
@@ -164,6 +170,7 @@ void hypura_bench_evaluate(const hypura_bench_sample *sample, double *values)
     values[HYPURA_METRIC_COMPUTE_S] = warm.compute_s;
     values[HYPURA_METRIC_READ_WAIT_S] = warm.read_wait_s;
     values[HYPURA_METRIC_OVERHEAD_S] = warm.overhead_s;
+    values[HYPURA_METRIC_PLACED_SHARE] = placed_share(&sample->warm.statistics);
     values[HYPURA_METRIC_STORAGE_S] = warm.storage_s;
     values[HYPURA_METRIC_DEVICE_BUSY] =
         sample->paged ? ratio(sample->warm.statistics.device_busy_s, sample->warm.seconds) : NAN;

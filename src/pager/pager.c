@@ -496,11 +496,12 @@ static void tell_team(hypura_pager *pager)
     }
 }
 
-void hypura_pager_add_time(hypura_pager *pager, uint64_t compute_us, uint64_t total_us)
+void hypura_pager_add_time(hypura_pager *pager, uint64_t compute_us, uint64_t total_us, bool placed)
 {
     pthread_mutex_lock(&pager->lock);
     pager->statistics.compute_s += (double)compute_us * 1e-6;
     pager->statistics.overhead_s += (double)total_us * 1e-6; /* the parts known are taken off when asked for */
+    pager->statistics.placed_s += placed ? (double)total_us * 1e-6 : 0.0;
     if (pager->patient) {
         tell_team(pager);
     }
@@ -536,7 +537,6 @@ void hypura_pager_statistics(hypura_pager *pager, hypura_statistics *statistics)
     statistics->overhead_s = statistics->overhead_s > known ? statistics->overhead_s - known : 0;
     snprintf(statistics->io_engine, sizeof(statistics->io_engine), "%s", hypura_io_engine_name(pager->io));
     statistics->direct_io = direct && !through;
-    statistics->threads_placed = pager->processors != NULL;
     statistics->records = pager->records != NULL;
     snprintf(statistics->records_note, sizeof(statistics->records_note), "%s", pager->records_note);
     statistics->io_limit_bytes_per_s = pager->io_limit_bytes_per_s;

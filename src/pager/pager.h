@@ -335,8 +335,8 @@ bool hypura_pager_holds_expert(hypura_pager *pager, int bundle, uint32_t expert)
 /* What a layer selected, of which something may be expected: ends any expectation. */
 void hypura_pager_settle_experts(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n);
 
-/* Time the executor spent, added to the statistics. */
-void hypura_pager_add_time(hypura_pager *pager, uint64_t compute_us, uint64_t total_us);
+/* Time the executor spent, added to the statistics; placed: threads kept to a processor each meanwhile. */
+void hypura_pager_add_time(hypura_pager *pager, uint64_t compute_us, uint64_t total_us, bool placed);
 /* Over a GPU: a wait for selected experts; the time from its end to the next work. */
 void hypura_pager_add_readback(hypura_pager *pager, uint64_t wait_us);
 void hypura_pager_add_submit(hypura_pager *pager, uint64_t submit_us);

@@ -51,6 +51,8 @@ static hypura_bench_sample paged_sample(uint64_t bytes_read)
                                 .bytes_hit = 750,
                                 .read_wait_s = 0.8,
                                 .overhead_s = 0.2,
+                                .compute_s = 0.6,
+                                .placed_s = 0.4,
                                 .device_busy_s = 1.5}},
         .direct_bytes_per_s = 1e9};
 }
@@ -79,6 +81,7 @@ static void the_bound_is_the_slower_of_computing_and_reading(void **state)
     assert_true(near(v[HYPURA_METRIC_CPU_S], 0.3));
     assert_true(near(v[HYPURA_METRIC_READ_WAIT_S], 0.08));
     assert_true(near(v[HYPURA_METRIC_OVERHEAD_S], 0.02));
+    assert_true(near(v[HYPURA_METRIC_PLACED_SHARE], 0.25));
     assert_true(near(v[HYPURA_METRIC_BOUND_TOK_S], 6.25));
     assert_true(near(v[HYPURA_METRIC_BOUND_SHARE], 0.8));
     assert_true(near(v[HYPURA_METRIC_DEVICE_BUSY], 0.75));

@@ -57,12 +57,12 @@ static void many_threads_wait_as_the_drive_does(void **state)
     for (int twice = 0; twice < 2; twice++) {
         while (fake_team_there() > 0) {
             (void)usleep(1000);
-            hypura_pager_add_time(pager, 0, 0);
+            hypura_pager_add_time(pager, 0, 0, false);
         }
         hypura_pager_enter(pager);
         for (uint32_t i = 0; fake_team_there() == 0; i++) {
             read_one(pager, i % FIXTURE_EXPERTS);
-            hypura_pager_add_time(pager, 0, 0);
+            hypura_pager_add_time(pager, 0, 0, false);
         }
         hypura_pager_leave(pager);
     }
@@ -81,7 +81,7 @@ static void few_threads_wait_shortly(void **state)
     fake_team_await(n_begun + 1, 1);
     for (int i = 0; i < 1000; i++) {
         (void)usleep(1000);
-        hypura_pager_add_time(pager, 0, 0);
+        hypura_pager_add_time(pager, 0, 0, false);
     }
     fake_team_await(n_begun + 1, 1);
     hypura_pager_close(pager);
@@ -98,7 +98,7 @@ static void a_pager_that_waits_for_longer_takes_nothing_back(void **state)
     hypura_pager *pager = open_pager(&f, 8);
     for (int i = 0; i < 1000; i++) {
         (void)usleep(1000);
-        hypura_pager_add_time(pager, 0, 0);
+        hypura_pager_add_time(pager, 0, 0, false);
     }
     hypura_pager_close(pager);
     assert_int_equal(fake_team_there(), 1);
