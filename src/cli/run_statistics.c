@@ -275,6 +275,9 @@ hypura_status hypura_run_statistics_write(const hypura_run_report *report, const
     hypura_json_integer(&object, "peak_rss_bytes", statistics.peak_rss_bytes);
     hypura_json_integer(&object, "ubatch", plan->n_ubatch);
     hypura_json_integer(&object, "threads", (uint64_t)plan->n_threads);
+    hypura_json_real(&object, "compute_s", statistics.compute_s);
+    hypura_json_real(&object, "read_wait_s", statistics.read_wait_s);
+    hypura_json_real(&object, "overhead_s", statistics.overhead_s);
     hypura_json_real(&object, "placed_s", statistics.placed_s);
     hypura_json_integer(&object, "prompt_tokens", totals->prompt_tokens);
     hypura_json_real(&object, "prompt_tok_s", ratio((double)totals->prompt_tokens, totals->prompt_s));

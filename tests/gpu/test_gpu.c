@@ -441,8 +441,8 @@ static void a_time_line_tells_of_each_cut(void **state)
     free(text);
     free(timeline);
     hypura_model_close(model);
-    fixture_fails(HYPURA_ERR_IO, hypura_timeline_write(&(hypura_timeline){.n = 0}, "/nonexistent/t", &error), &error,
-                  "/nonexistent/t");
+    fixture_fails(HYPURA_ERR_IO, hypura_timeline_write(&(hypura_timeline){.n = 0}, "/dev/null/t", &error), &error,
+                  "/dev/null/t");
 }
 
 /* What was handed over before the ids that the host waits for may not have been copied when these arrive: its slots in RAM
