@@ -89,8 +89,7 @@ static void tell_refusal(talk *t)
 {
     char message[512];
     const int code = refusal_read(t->code, &t->refusal, message, sizeof message);
-    /* What this model cannot do, an infill without its tokens, was asked for in vain: nothing has failed. */
-    http_fail(t->exchange, code == 501 ? 400 : code, "%s", message[0] ? message : "the engine refused the request");
+    http_fail(t->exchange, code, "%s", message[0] ? message : "the engine refused the request");
 }
 
 /* ---- the conversation as tokens --------------------------------------------------- */

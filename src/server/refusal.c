@@ -59,7 +59,7 @@ int refusal_read(int code, const hypura_buffer *refusal, char *message, size_t c
     const char *text = json_string_value(json_object_get(json_object_get(value, "error"), "message"));
     snprintf(message, capacity, "%s", text ? text : "");
     json_decref(value);
-    return code == 500 && is_not_understood(message) ? 400 : code;
+    return code == 501 || (code == 500 && is_not_understood(message)) ? 400 : code;
 }
 
 bool refusal_is_too_long(const hypura_buffer *refusal, int64_t *n_prompt, int64_t *n_context)

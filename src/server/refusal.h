@@ -1,9 +1,9 @@
 /*
  * refusal.h - errors of llama.cpp's server, and whose fault they are.
  *
- * It answers 500 to some requests that it cannot understand, where nothing has failed: those are 400. The pinned
- * release tells them by their messages alone (release b11434: common/chat.cpp, tools/server/server-common.cpp,
- * server-chat.cpp).
+ * It answers 500 to some requests that it cannot understand, and 501 to what the model cannot do, such as an infill without
+ * its tokens. Nothing has failed there: those are 400. The pinned release tells the former by their messages alone
+ * (release b11434: common/chat.cpp, tools/server/server-common.cpp, server-chat.cpp).
  */
 #ifndef HYPURA_SERVER_REFUSAL_H
 #define HYPURA_SERVER_REFUSAL_H

@@ -32,6 +32,7 @@ static void what_a_request_says_is_its_own_fault(void **state)
                 {500, "image input is not supported - hint: if this is unexpected", 400},
                 {500, "Unknown reasoning format: odd", 400},
                 {500, "[json.exception.type_error.302] type must be string, but is number", 400},
+                {501, "The current model does not support audio input.", 400},
                 {500, "something broke", 500},
                 {503, "Failed to parse messages: x", 503},
                 {404, "no such slot", 404}};
