@@ -76,11 +76,13 @@ static hypura_status open_model(hypura_run_arguments *run, hypura_model **model,
     return status;
 }
 
-static hypura_status report_run(const hypura_run_report *report, const char *stats_file, hypura_error *error)
+static hypura_status report_run(const hypura_run_report *report, const hypura_run_arguments *run, hypura_error *error)
 {
-    hypura_output_note("%s", "");
-    hypura_run_statistics_print(report);
-    return stats_file ? hypura_run_statistics_write(report, stats_file, error) : HYPURA_OK;
+    if (!run->quiet) {
+        hypura_output_note("%s", "");
+        hypura_run_statistics_print(report);
+    }
+    return run->stats_file ? hypura_run_statistics_write(report, run->stats_file, error) : HYPURA_OK;
 }
 
 /* Everything between the checked arguments and the exit code. */
@@ -90,7 +92,9 @@ static hypura_status run_model(hypura_run_arguments *run, hypura_error *error)
     hypura_run_totals totals = {0};
     hypura_status status = open_model(run, &model, error);
     if (status == HYPURA_OK) {
-        describe_run(model, run);
+        if (!run->quiet) {
+            describe_run(model, run);
+        }
         status = hypura_run_answer(model, run, &totals, error);
         if (status == HYPURA_OK || totals.n_answers > 0) {
             hypura_error ignored;
@@ -101,7 +105,7 @@ static hypura_status run_model(hypura_run_arguments *run, hypura_error *error)
                                         .plain = run->model.plain,
                                         .speculates = run->model.speculation.draft || run->model.speculation.types,
                                         .computes_misses = run->model.gpu_misses == HYPURA_GPU_MISSES_CPU};
-            hypura_status reported = report_run(&report, run->stats_file, ended_well ? error : &ignored);
+            hypura_status reported = report_run(&report, run, ended_well ? error : &ignored);
             if (!ended_well && reported != HYPURA_OK) {
                 hypura_output_error("%s", ignored.message);
             }
@@ -120,7 +124,7 @@ static hypura_status ask_server(hypura_run_arguments *run, hypura_error *error)
     if (status == HYPURA_OK) {
         status = hypura_run_answer(NULL, run, &totals, error);
     }
-    if (status == HYPURA_OK && totals.tokens > 0) {
+    if (status == HYPURA_OK && totals.tokens > 0 && !run->quiet) {
         hypura_output_note("%s", "");
         hypura_output_note("answered   %u tokens in %.2f s, the first after %.2f s", (unsigned)totals.tokens,
                            totals.prompt_s + totals.decode_s, totals.prompt_s);

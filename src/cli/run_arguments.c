@@ -384,6 +384,7 @@ bool hypura_run_arguments_parse(hypura_run_arguments *run, const hypura_environm
          .to.strings = &run->stop, .also = "-r --reverse-prompt"},
         {"think", "HOW", "whether it thinks before it answers: on, off; low, medium, high", HYPURA_OPTION_CHOICE,
          .to.string = &run->think, .choices = thinkings},
+        {"quiet", NULL, "neither placement nor statistics on standard error", HYPURA_OPTION_FLAG, .to.flag = &run->quiet},
         {"hide-thoughts", NULL, "what it thinks is not shown", HYPURA_OPTION_FLAG, .to.flag = &run->hides_thoughts,
          .also = "--hidethinking"},
         {"max-tokens", "N", "tokens of an answer at most (0: no limit)", HYPURA_OPTION_UNSIGNED,

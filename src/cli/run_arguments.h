@@ -28,6 +28,7 @@ typedef struct hypura_run_arguments {
     hypura_adapter_list adapters;
     const char *think;
     bool hides_thoughts;
+    bool quiet;
     bool chose_thinking; /* in the conversation */
     hypura_string_list stop;
     hypura_string_list images;

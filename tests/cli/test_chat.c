@@ -54,7 +54,7 @@ static void test_parameters(void **state)
           LINES("/set parameter temperature 0", "/set parameter top_k 5", "/set parameter num_predict 9", "/set parameter stop END \"a b\"",
                 "/set parameter presence_penalty 0.5", "options", "/set parameter stop FIN", "options", "/show parameters"),
           LINES("(temperature is set)", "(top_k is set)", "presence 0.50 stop 'END' stop 'a b' temp 0.00 top_p 0.95 min_p 0.05 top_k 5 seed 7 max 9",
-                "stop 'FIN' temp", "temperature 0, top_p 0.95, top_k 5", "num_predict 9", "stop \"FIN\""));
+                "stop 'FIN' temp", "temperature 0, top_p 0.95, top_k 5", "repeat_penalty 1, frequency_penalty 0, presence_penalty 0.5", "num_predict 9", "stop \"FIN\""));
     check("moe.gguf",
           LINES("/set parameter top_k many", "/set parameter temperature 1 2", "/set parameter mirostat 1", "/set parameter num_ctx 8",
                 "/set parameter top_k", "/set parameter top_k 1.5", "/set", "/set verbose", "options"),

@@ -193,6 +193,10 @@ static void test_run_statistics(void **state)
     assert_non_null(strstr(run.error, "mode       experts"));
     assert_true(strstr(run.error, "mode ") < strstr(run.error, "answer ")); /* before, and after */
     driver_clear(&run);
+    run = RUN("run", "moe.gguf", "--prompt", "hi", "--weights", "50%", "--quiet");
+    driver_expect(&run, 0, "[1] hi\n", "");
+    assert_string_equal(run.error, "");
+    driver_clear(&run);
     json_t *object =
         driver_object(driver_read("stats.json"),
                       "model mode memory_bytes weights_bytes pool_bytes form form_by held_bytes resizes budget peak_rss_bytes "
