@@ -34,9 +34,13 @@ static void print_plan(const hypura_plan *plan)
         }
     }
     if (plan->decode_tok_s > 0.0) {
-        hypura_output_printf("expected   %.1f tokens/s, %s read for each (%.1f %% of what is needed is in memory)\n",
-                             plan->decode_tok_s, hypura_output_size((uint64_t)plan->read_bytes_per_token),
-                             100.0 * plan->hit_rate);
+        hypura_output_printf("expected   %.1f tokens/s, %s read for each", plan->decode_tok_s,
+                             hypura_output_size((uint64_t)plan->read_bytes_per_token));
+        if (plan->learned && plan->n_pools > 0) { /* what was read tells no hits then */
+            hypura_output_printf(", what is read ahead in vain among it\n");
+        } else {
+            hypura_output_printf(" (%.1f %% of what is needed is in memory)\n", 100.0 * plan->hit_rate);
+        }
         hypura_output_printf("from       %s\n", plan->learned ? "earlier runs of this model"
                                                               : "the rates of this machine: the model did not run yet");
         hypura_output_printf("bound      %.1f tokens/s by %s alone\n", plan->bound_tok_s,
