@@ -16,13 +16,6 @@
 #include <string.h>
 
 #define SERVER_BATCH 2048 /* tokens that llama.cpp's server hands over at once, unless it is told */
-#define OPTION_ADAPTER 256
-#define OPTION_TYPE_K 257
-#define OPTION_TYPE_V 258
-#define OPTION_CHECK_GRAMMAR 259
-#define OPTION_RPC 260
-#define OPTION_RPC_MEMORY 261
-#define OPTION_GPU_SHARE 262
 #define MAX_CONTEXTS 10   /* an answer takes that many at most, unless its request says how long it may be */
 
 static bool parse_unsigned(const char *text, uint32_t *value)
@@ -43,8 +36,9 @@ static bool parse_share(const char *text, float *value)
 }
 
 /* On all GPUs, or on each: 4G+8G. */
-static bool take_vram(const char *text, hypura_model_options *to)
+static bool take_vram(const char *text, hypura_worker_arguments *arguments)
 {
+    hypura_model_options *to = &arguments->model;
     if (!strchr(text, '+')) {
         return hypura_size_parse(text, &to->vram_bytes);
     }
@@ -65,8 +59,9 @@ static bool take_vram(const char *text, hypura_model_options *to)
 }
 
 /* NAME=LENT/BYTES/MOST, see engine/gpu_share.h; once for each GPU. */
-static bool take_share(const char *text, hypura_gpu_shares *to)
+static bool take_gpu_share(const char *text, hypura_worker_arguments *arguments)
 {
+    hypura_gpu_shares *to = &arguments->shares;
     hypura_gpu_share *share = &to->list[to->n];
     const char *numbers = strrchr(text, '=');
     int end = 0;
@@ -80,174 +75,126 @@ static bool take_share(const char *text, hypura_gpu_shares *to)
     return true;
 }
 
-static bool take(int option, const char *value, hypura_worker_arguments *to)
+static bool take_gpu_misses(const char *text, hypura_worker_arguments *arguments)
 {
-    uint32_t number = 0;
-    switch (option) {
-    case 'm':
-        to->model.path = value;
-        return true;
-    case 'n':
-        to->name = value;
-        return true;
-    case 's':
-        to->socket = value;
-        return true;
-    case 'l':
-        to->live = value;
-        return true;
-    case 'f':
-        to->slots_folder = value;
-        return true;
-    case 'p':
-        to->projector = value;
-        to->model.projector = value;
-        return true;
-    case OPTION_ADAPTER:
-        if (to->model.n_adapters == HYPURA_MAX_ADAPTERS) {
-            return false;
-        }
-        to->adapters[to->model.n_adapters++] = (hypura_adapter){.path = value, .scale = 1.0f};
-        to->model.adapters = to->adapters;
-        return true;
-    case OPTION_TYPE_K:
-        to->model.kv_cache.type_k = value;
-        return true;
-    case OPTION_TYPE_V:
-        to->model.kv_cache.type_v = value;
-        return true;
-    case 'T':
-        to->template = value;
-        return true;
-    case 'D':
-        to->defaults = value;
-        return true;
-    case 'i':
-        to->model.io_engine = value;
-        return true;
-    case 'd':
-        to->model.cache_dir = value;
-        return true;
-    case 'M':
-        return hypura_size_parse(value, &to->model.memory_bytes);
-    case 'W':
-        return hypura_size_parse(value, &to->model.weights_bytes);
-    case 'L':
-        return hypura_size_parse(value, &to->model.io_limit_bytes_per_s);
-    case 'g':
-        to->model.gpu = value;
-        return true;
-    case OPTION_RPC:
-        to->model.rpc = value;
-        return true;
-    case OPTION_RPC_MEMORY:
-        return hypura_size_parse(value, &to->model.rpc_bytes);
-    case 'V':
-        return take_vram(value, &to->model);
-    case OPTION_GPU_SHARE:
-        return take_share(value, &to->shares);
-    case 'G':
-        to->model.gpu_misses = strcmp(value, "cpu") == 0 ? HYPURA_GPU_MISSES_CPU : HYPURA_GPU_MISSES_UPLOAD;
-        return strcmp(value, "cpu") == 0 || strcmp(value, "upload") == 0;
-    case 'R':
-        return hypura_size_parse(value, &to->reserve_bytes);
-    case 'c':
-        return parse_unsigned(value, &to->model.n_context);
-    case 'b':
-        return parse_unsigned(value, &to->model.n_ubatch);
-    case 'P':
-        return parse_unsigned(value, &to->n_sequences) && to->n_sequences > 0;
-    case 't':
-        to->model.n_threads = parse_unsigned(value, &number) ? (int)number : -1;
-        return to->model.n_threads >= 0;
-    case 'a':
-        to->model.speculation.draft = value;
-        return true;
-    case 'A':
-        to->model.speculation.types = value;
-        return true;
-    case 'x':
-        return parse_unsigned(value, &to->model.speculation.n_max) && to->model.speculation.n_max > 0;
-    case 'y':
-        return parse_share(value, &to->model.speculation.p_min);
-    case 'S':
-        to->context_shift = true;
-        return true;
-    case 'e':
-        to->embeddings = true;
-        return true;
-    case 'r':
-        to->reranking = true;
-        return true;
-    case 'C':
-        to->check_template = true;
-        return true;
-    case OPTION_CHECK_GRAMMAR:
-        to->check_grammar = true;
-        return true;
-    case 'E':
-        to->estimate = true;
-        return true;
-    case 'v':
-        to->verbose = true;
-        return true;
-    default:
+    const bool by_cpu = strcmp(text, "cpu") == 0;
+    arguments->model.gpu_misses = by_cpu ? HYPURA_GPU_MISSES_CPU : HYPURA_GPU_MISSES_UPLOAD;
+    return by_cpu || strcmp(text, "upload") == 0;
+}
+
+/* One more. */
+static bool take_adapter(const char *text, hypura_worker_arguments *arguments)
+{
+    hypura_model_options *to = &arguments->model;
+    if (to->n_adapters == HYPURA_MAX_ADAPTERS) {
         return false;
     }
+    arguments->adapters[to->n_adapters++] = (hypura_adapter){.path = text, .scale = 1.0f};
+    to->adapters = arguments->adapters;
+    return true;
+}
+
+typedef struct known_option {
+    const char *name;
+    enum { FLAG, TEXT, SIZE, NUMBER, COUNT, INTEGER, SHARE, OTHER } kind; /* a COUNT is never 0 */
+    union {
+        bool *flag;
+        const char **text;
+        uint64_t *size;
+        uint32_t *number;
+        int *integer;
+        float *share;
+        bool (*other)(const char *text, hypura_worker_arguments *arguments);
+    } to;
+} known_option;
+
+static bool take(const known_option *option, const char *value, hypura_worker_arguments *arguments)
+{
+    uint32_t number;
+    switch (option->kind) {
+    case FLAG:
+        *option->to.flag = true;
+        return true;
+    case TEXT:
+        *option->to.text = value;
+        return true;
+    case SIZE:
+        return hypura_size_parse(value, option->to.size);
+    case NUMBER:
+        return parse_unsigned(value, option->to.number);
+    case COUNT:
+        return parse_unsigned(value, option->to.number) && *option->to.number > 0;
+    case INTEGER:
+        if (!parse_unsigned(value, &number)) {
+            return false;
+        }
+        *option->to.integer = (int)number;
+        return true;
+    case SHARE:
+        return parse_share(value, option->to.share);
+    case OTHER:
+        return option->to.other(value, arguments);
+    }
+    return false;
 }
 
 hypura_status hypura_worker_parse(int argc, char **argv, hypura_worker_arguments *arguments, hypura_error *error)
 {
-    static const struct option options[] = {
-        {"model", required_argument, NULL, 'm'},
-        {"name", required_argument, NULL, 'n'},
-        {"socket", required_argument, NULL, 's'},
-        {"live", required_argument, NULL, 'l'},
-        {"slots", required_argument, NULL, 'f'},
-        {"projector", required_argument, NULL, 'p'},
-        {"adapter", required_argument, NULL, OPTION_ADAPTER},
-        {"cache-type-k", required_argument, NULL, OPTION_TYPE_K},
-        {"cache-type-v", required_argument, NULL, OPTION_TYPE_V},
-        {"chat-template", required_argument, NULL, 'T'},
-        {"defaults", required_argument, NULL, 'D'},
-        {"io-engine", required_argument, NULL, 'i'},
-        {"gpu", required_argument, NULL, 'g'},
-        {"vram", required_argument, NULL, 'V'},
-        {"gpu-share", required_argument, NULL, OPTION_GPU_SHARE},
-        {"gpu-misses", required_argument, NULL, 'G'},
-        {"rpc", required_argument, NULL, OPTION_RPC},
-        {"rpc-memory", required_argument, NULL, OPTION_RPC_MEMORY},
-        {"cache-dir", required_argument, NULL, 'd'},
-        {"memory", required_argument, NULL, 'M'},
-        {"weights", required_argument, NULL, 'W'},
-        {"io-limit", required_argument, NULL, 'L'},
-        {"reserve", required_argument, NULL, 'R'},
-        {"context", required_argument, NULL, 'c'},
-        {"batch", required_argument, NULL, 'b'},
-        {"parallel", required_argument, NULL, 'P'},
-        {"threads", required_argument, NULL, 't'},
-        {"draft", required_argument, NULL, 'a'},
-        {"spec-type", required_argument, NULL, 'A'},
-        {"draft-max", required_argument, NULL, 'x'},
-        {"draft-p-min", required_argument, NULL, 'y'},
-        {"context-shift", no_argument, NULL, 'S'},
-        {"embeddings", no_argument, NULL, 'e'},
-        {"reranking", no_argument, NULL, 'r'},
-        {"check-template", no_argument, NULL, 'C'},
-        {"check-grammar", no_argument, NULL, OPTION_CHECK_GRAMMAR},
-        {"estimate", no_argument, NULL, 'E'},
-        {"verbose", no_argument, NULL, 'v'},
-        {NULL, 0, NULL, 0},
+    hypura_model_options *model = &arguments->model;
+    const known_option known[] = {
+        {"model", TEXT, .to.text = &model->path},
+        {"name", TEXT, .to.text = &arguments->name},
+        {"socket", TEXT, .to.text = &arguments->socket},
+        {"live", TEXT, .to.text = &arguments->live},
+        {"slots", TEXT, .to.text = &arguments->slots_folder},
+        {"projector", TEXT, .to.text = &model->projector},
+        {"adapter", OTHER, .to.other = take_adapter},
+        {"cache-type-k", TEXT, .to.text = &model->kv_cache.type_k},
+        {"cache-type-v", TEXT, .to.text = &model->kv_cache.type_v},
+        {"chat-template", TEXT, .to.text = &arguments->template},
+        {"defaults", TEXT, .to.text = &arguments->defaults},
+        {"io-engine", TEXT, .to.text = &model->io_engine},
+        {"gpu", TEXT, .to.text = &model->gpu},
+        {"vram", OTHER, .to.other = take_vram},
+        {"gpu-share", OTHER, .to.other = take_gpu_share},
+        {"gpu-misses", OTHER, .to.other = take_gpu_misses},
+        {"rpc", TEXT, .to.text = &model->rpc},
+        {"rpc-memory", SIZE, .to.size = &model->rpc_bytes},
+        {"cache-dir", TEXT, .to.text = &model->cache_dir},
+        {"memory", SIZE, .to.size = &model->memory_bytes},
+        {"weights", SIZE, .to.size = &model->weights_bytes},
+        {"io-limit", SIZE, .to.size = &model->io_limit_bytes_per_s},
+        {"reserve", SIZE, .to.size = &arguments->reserve_bytes},
+        {"context", NUMBER, .to.number = &model->n_context},
+        {"batch", NUMBER, .to.number = &model->n_ubatch},
+        {"parallel", COUNT, .to.number = &arguments->n_sequences},
+        {"threads", INTEGER, .to.integer = &model->n_threads},
+        {"draft", TEXT, .to.text = &model->speculation.draft},
+        {"spec-type", TEXT, .to.text = &model->speculation.types},
+        {"draft-max", COUNT, .to.number = &model->speculation.n_max},
+        {"draft-p-min", SHARE, .to.share = &model->speculation.p_min},
+        {"context-shift", FLAG, .to.flag = &arguments->context_shift},
+        {"embeddings", FLAG, .to.flag = &arguments->embeddings},
+        {"reranking", FLAG, .to.flag = &arguments->reranking},
+        {"check-template", FLAG, .to.flag = &arguments->check_template},
+        {"check-grammar", FLAG, .to.flag = &arguments->check_grammar},
+        {"estimate", FLAG, .to.flag = &arguments->estimate},
+        {"verbose", FLAG, .to.flag = &arguments->verbose},
     };
+    enum { N_KNOWN = sizeof known / sizeof *known };
+    struct option options[N_KNOWN + 1] = {{0}};
+    for (int i = 0; i < N_KNOWN; i++) {
+        options[i] = (struct option){.name = known[i].name, .has_arg = known[i].kind == FLAG ? no_argument : required_argument};
+    }
     *arguments = (hypura_worker_arguments){.n_sequences = 1};
     int index = 0;
     opterr = 0;
-    for (int option; (option = getopt_long(argc, argv, "", options, &index)) != -1;) {
-        if (option == '?') {
+    for (int met; (met = getopt_long(argc, argv, "", options, &index)) != -1;) {
+        if (met == '?') {
             return hypura_fail(error, HYPURA_ERR_USAGE,
                                "%s is not an option of hypura-engine, which hypura serve starts", argv[optind - 1]);
         }
-        if (!take(option, optarg, arguments)) {
+        if (!take(&known[index], optarg, arguments)) {
             return hypura_fail(error, HYPURA_ERR_USAGE, "--%s %s cannot be understood", options[index].name, optarg);
         }
     }
@@ -382,8 +329,8 @@ void hypura_worker_server_words(const hypura_worker_arguments *arguments, const 
     if (arguments->slots_folder) {
         hypura_worker_add_text(words, "--slot-save-path", arguments->slots_folder);
     }
-    if (arguments->projector) {
-        hypura_worker_add_text(words, "--mmproj", arguments->projector);
+    if (arguments->model.projector) {
+        hypura_worker_add_text(words, "--mmproj", arguments->model.projector);
         /* Where it was planned. */
         if (prepared->gpus.n_here > 0) {
             hypura_worker_add_text(words, "--mmproj-device", ggml_backend_dev_name(prepared->gpus.devices[0]));

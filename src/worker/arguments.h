@@ -13,7 +13,6 @@ typedef struct hypura_worker_arguments {
     const char *socket;       /* ends in .sock */
     const char *live;         /* see live.h */
     const char *slots_folder; /* states of conversations go there; NULL: none are kept */
-    const char *projector;    /* of images, a GGUF; NULL: none */
     hypura_adapter adapters[HYPURA_MAX_ADAPTERS]; /* LoRA, which model points to */
     const char *template;     /* a file, in Jinja, in place of the model's own; NULL: that one */
     const char *defaults;     /* JSON, see defaults.h; NULL: none */
