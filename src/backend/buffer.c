@@ -21,7 +21,6 @@
 typedef struct weight_buffer {
     char           *base;
     size_t          bytes;
-    int             n_weights;
     backend_weight *weights;
 } weight_buffer;
 
@@ -177,7 +176,6 @@ ggml_backend_buffer_t backend_alloc_weights(ggml_backend_buffer_type_t type, hyp
     for (int i = 0; i < n; i++) {
         weights->bytes += padded_bytes(tensors[i]);
     }
-    weights->n_weights = n;
     weights->weights = calloc((size_t)n, sizeof(*weights->weights));
     weights->base = hypura_os_memory_map(weights->bytes, HYPURA_OS_MAP_NORESERVE | HYPURA_OS_MAP_NO_ACCESS);
     bool known = weights->weights && weights->base;

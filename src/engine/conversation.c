@@ -37,7 +37,6 @@ struct hypura_conversation {
     size_t capacity;
     llama_token *tokens; /* n_context of them */
     uint32_t n_tokens;
-    uint32_t n_context;
     hypura_shown *shown;
     uint32_t n_shown;
     uint32_t shown_capacity;
@@ -57,7 +56,6 @@ hypura_status hypura_conversation_open(const struct llama_model *model, struct l
     }
     c->model = model;
     c->ctx = ctx;
-    c->n_context = n_context;
     *out = c;
     return HYPURA_OK;
 }

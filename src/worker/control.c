@@ -31,19 +31,6 @@ struct hypura_control {
     pthread_t teller;
 };
 
-static uint64_t rss_bytes(void)
-{
-    unsigned long long pages = 0;
-    FILE *file = fopen("/proc/self/statm", "re");
-    if (file) {
-        if (fscanf(file, "%*s %llu", &pages) != 1) {
-            pages = 0;
-        }
-        fclose(file);
-    }
-    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
-}
-
 /* With the lock held. */
 static void tell(hypura_control *control)
 {
@@ -55,7 +42,6 @@ static void tell(hypura_control *control)
     if (control->record.state == HYPURA_LIVE_LOADING && atomic_load(&control->model->loaded)) {
         control->record.state = HYPURA_LIVE_LOADED;
     }
-    control->record.rss_bytes = rss_bytes();
     hypura_live_write(control->live, &control->record);
 }
 

@@ -33,7 +33,6 @@ typedef struct hypura_live_record {
     char bound_by[16];
     hypura_statistics statistics;
     hypura_held held; /* weights that are paged: how much of them is in memory */
-    uint64_t rss_bytes;
     uint32_t n_commands; /* commands carried out so far, see control.h */
 } hypura_live_record;
 
