@@ -592,6 +592,8 @@ typedef struct hypura_layer_hits {
 typedef void (*hypura_end_fn)(const hypura_error *error);
 HYPURA_API void hypura_on_end(hypura_end_fn end);
 
+/* Blocks until its weights are there, and fails before that where they cannot be. What options point to has to live until
+ * it returns. Map and plan live as long as the model. Statistics count since open, or since they were reset. */
 HYPURA_API hypura_status      hypura_model_open(const hypura_model_options *options, hypura_model **model,
                                                 hypura_error *error);
 HYPURA_API void               hypura_model_close(hypura_model *model);

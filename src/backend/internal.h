@@ -231,6 +231,8 @@ void backend_let_team_go(backend_instance *instance);
 
 /* ---- the executor's parts -------------------------------------------------- */
 
+/* Between enter and leave of the weight's pager, on the thread of the instance's context. FAILED where a read did: the pager
+ * has the reason (hypura_pager_take_error). */
 enum ggml_status backend_run_chain(backend_instance *instance, const backend_chain *work);
 enum ggml_status backend_run_dense(backend_instance *instance, struct ggml_tensor *node, const backend_weight *weight);
 enum ggml_status backend_run_rows(backend_instance *instance, struct ggml_tensor *node, const backend_weight *weight);

@@ -22,6 +22,7 @@ typedef struct ranking {
 bool ranking_open(ranking *held, const history *past, const hypura_policy *policy);
 void ranking_close(ranking *held);
 
+/* The least of its group is looked for anew. */
 void ranking_set(ranking *held, uint32_t key, enum ranking_state state);
 
 /* The worth of this group's keys, or of all keys, may have changed. */

@@ -13,6 +13,7 @@
 
 #include "llama.h"
 
+/* Waits for the load that another thread is at; not twice by one thread. */
 void hypura_load_lock(void);
 void hypura_load_unlock(void);
 

@@ -57,6 +57,7 @@ typedef struct hypura_model_extras {
     const hypura_load_gpu *gpus; /* plain alone: those to use, and the layers of each; NULL: as the options say */
 } hypura_model_extras;
 
+/* hypura_model_open with them; who foretells and looks at reads or nodes lives as long as the model. */
 hypura_status hypura_model_open_with(const hypura_model_options *options, const hypura_model_extras *extras,
                                      hypura_model **model, hypura_error *error);
 

@@ -45,6 +45,7 @@ typedef struct hypura_probe_rate_options {
     uint64_t max_bytes;   /* ends it earlier; 0: no limit */
 } hypura_probe_rate_options;
 
+/* Blocks for about settle and span. Fails naming path where it cannot be read so. */
 hypura_status hypura_probe_rate(const hypura_probe_rate_options *options, double *bytes_per_s, hypura_error *error);
 
 #endif

@@ -92,9 +92,11 @@ int hypura_pager_processors(const hypura_pager *pager, const int **processors);
 hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_pager **pager, hypura_error *error);
 void          hypura_pager_close(hypura_pager *pager);
 
+/* As they were given at open. Any thread. */
 const hypura_map  *hypura_pager_map(const hypura_pager *pager);
 const hypura_plan *hypura_pager_plan(const hypura_pager *pager);
 
+/* Of all contexts together, since open or reset. Any thread. */
 void hypura_pager_statistics(hypura_pager *pager, hypura_statistics *statistics);
 void hypura_pager_reset_statistics(hypura_pager *pager);
 /* As hypura_model_layer_hits. */
@@ -164,6 +166,8 @@ uint32_t hypura_pager_uses(hypura_pager *pager, int bundle, uint32_t expert);
 
 /* ---- for the executor, between enter and leave ------------------------- */
 
+/* Waits until no other graph of this model is computed, and no resize is at its pinned rows. What is leased and held is
+ * given back before leave. */
 void hypura_pager_enter(hypura_pager *pager);
 void hypura_pager_leave(hypura_pager *pager);
 
@@ -304,6 +308,7 @@ bool hypura_pager_is_looked_for(const hypura_pager *pager);
  * is nothing under way, or no rate yet. */
 uint64_t hypura_pager_pending_us(hypura_pager *pager);
 
+/* Ends a lease: the slot may be a victim from then on. Its bytes are not looked at any more. */
 void hypura_pager_release_expert(hypura_pager *pager, int bundle, uint32_t slot);
 /* The same for one that was only passing: its slot is the next to be filled, unless
  * somebody else has leased it too. */

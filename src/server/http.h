@@ -38,6 +38,7 @@ typedef enum http_style {
 
 /* ---- the request ------------------------------------------------------------- */
 
+/* Whose exchange it is; what was asked for. Strings live as long as the exchange. */
 hypura_server *http_server(const http_exchange *exchange);
 const char *http_method(const http_exchange *exchange);
 const char *http_path(const http_exchange *exchange); /* without the query */
@@ -67,6 +68,7 @@ const char *http_query_text(const http_exchange *exchange);
 /* A header of the answer; before it begins. Both strings are copied. */
 void http_set_header(http_exchange *exchange, const char *name, const char *value);
 
+/* The whole answer; body is copied. */
 void http_reply(http_exchange *exchange, int code, const char *content_type, const char *body, size_t bytes);
 /* Takes the reference over. NULL counts as out of memory. */
 void http_reply_json(http_exchange *exchange, int code, json_t *value);
@@ -76,6 +78,7 @@ void http_fail(http_exchange *exchange, int code, const char *format, ...) HYPUR
 /* The same for a failed call of the library, with the code that belongs to its status. */
 void http_fail_error(http_exchange *exchange, const hypura_error *error);
 
+/* An answer that comes in pieces: its head. Then writes, then end. */
 void http_begin(http_exchange *exchange, int code, const char *content_type);
 /* False when the client is gone: nothing more will be sent, the handler comes to its end. */
 bool http_write(http_exchange *exchange, const char *data, size_t bytes);

@@ -95,6 +95,7 @@ typedef struct hypura_model_list {
     const hypura_model_entry **entries; /* last modified first */
 } hypura_model_list;
 
+/* All that a scan finds and that can be used; each entry is held until the list is cleared. Any thread. */
 hypura_status hypura_models_list(hypura_models *models, hypura_model_list *list, hypura_error *error);
 void          hypura_model_list_clear(hypura_model_list *list);
 
