@@ -3,6 +3,7 @@
  */
 #include "engine/experience_file.h"
 
+#include "base/path.h"
 #include "hw/kept.h"
 #include "os/os.h"
 
@@ -12,10 +13,9 @@
 
 enum { VERSION = 3, PATH_BYTES = 4096 };
 
-static bool file_path(const char *cache_dir, char *path, size_t capacity)
+static bool file_path(const char *cache_dir, char *path)
 {
-    const int n = cache_dir ? snprintf(path, capacity, "%s/experience.json", cache_dir) : -1;
-    return n > 0 && (size_t)n < capacity;
+    return cache_dir && hypura_path_join(path, PATH_BYTES, cache_dir, "experience.json");
 }
 
 json_t *experience_load(const char *cache_dir)
@@ -23,7 +23,7 @@ json_t *experience_load(const char *cache_dir)
     char path[PATH_BYTES];
     char cpu[128];
     hypura_os_cpu_name(cpu, sizeof cpu);
-    json_t *root = file_path(cache_dir, path, sizeof path) ? json_load_file(path, JSON_REJECT_DUPLICATES, NULL) : NULL;
+    json_t *root = file_path(cache_dir, path) ? json_load_file(path, JSON_REJECT_DUPLICATES, NULL) : NULL;
     const char *of = json_string_value(json_object_get(root, "cpu"));
     const bool fits = json_integer_value(json_object_get(root, "version")) == VERSION && of && strcmp(of, cpu) == 0 &&
                       json_is_array(json_object_get(root, "rates")) && json_is_array(json_object_get(root, "others")) &&
@@ -39,7 +39,7 @@ void experience_update(const char *cache_dir, experience_change change, void *us
 {
     char path[PATH_BYTES];
     int turn;
-    if (!file_path(cache_dir, path, sizeof path) || !hypura_kept_begin(cache_dir, &turn)) {
+    if (!file_path(cache_dir, path) || !hypura_kept_begin(cache_dir, &turn)) {
         return;
     }
     json_t *root = experience_load(cache_dir);

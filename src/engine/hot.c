@@ -3,6 +3,7 @@
  */
 #include "engine/hot.h"
 
+#include "base/path.h"
 #include "base/status.h"
 #include "hw/kept.h"
 
@@ -16,8 +17,7 @@
 /* By the file's own name, not its folder: a model that moves stays known. */
 static bool hot_path(const char *cache_dir, const hypura_map *map, char *path)
 {
-    const char *name = strrchr(map->files[0], '/');
-    const int   n = snprintf(path, PATH_BYTES, "%s/%s.experts", cache_dir, name ? name + 1 : map->files[0]);
+    const int n = snprintf(path, PATH_BYTES, "%s/%s.experts", cache_dir, hypura_path_name(map->files[0]));
     return n > 0 && n < PATH_BYTES;
 }
 

@@ -5,7 +5,9 @@
 #include "hw/kept.h"
 
 #include "base/clock.h"
+#include "base/path.h"
 #include "base/status.h"
+#include "os/os.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -28,9 +29,8 @@ bool hypura_kept_begin(const char *folder, int *turn)
 {
     static const struct timespec look = {0, LOOK_US * 1000};
     char path[PATH_BYTES];
-    const int n = snprintf(path, sizeof path, "%s/.lock", folder);
     /* Opened to read, as it may be another user's, who was here with sudo. */
-    *turn = n > 0 && (size_t)n < sizeof path ? open(path, O_RDONLY | O_CREAT | O_CLOEXEC, 0644) : -1;
+    *turn = hypura_path_join(path, sizeof path, folder, ".lock") ? open(path, O_RDONLY | O_CREAT | O_CLOEXEC, 0644) : -1;
     const uint64_t until_us = hypura_clock_us() + MOST_WAIT_US;
     while (*turn >= 0 && flock(*turn, LOCK_EX | LOCK_NB) != 0) {
         if (errno != EWOULDBLOCK && errno != EINTR) {
@@ -91,19 +91,8 @@ hypura_status hypura_kept_make_folder(const char *path, hypura_error *error)
         return hypura_fail(error, HYPURA_ERR_USAGE, "the path of the cache folder is too long: %s", path);
     }
     memcpy(part, path, strlen(path) + 1);
-    for (char *at = part + 1;; at++) {
-        if (*at == '/' || *at == '\0') {
-            char end = *at;
-            *at = '\0';
-            if (mkdir(part, 0755) != 0 && errno != EEXIST) {
-                return hypura_fail_errno(error, errno, "cannot make the folder %s", part);
-            }
-            if (end == '\0') {
-                return HYPURA_OK;
-            }
-            *at = end;
-        }
-    }
+    return hypura_os_make_folders(part, 0755) ? HYPURA_OK
+                                              : hypura_fail_errno(error, errno, "cannot make the folder %s", part);
 }
 
 json_t *hypura_kept_text(const char *text)

@@ -7,6 +7,7 @@
  */
 #include "hw/store.h"
 
+#include "base/path.h"
 #include "base/status.h"
 #include "hw/kept.h"
 
@@ -21,17 +22,11 @@ enum { PATH_BYTES = 4096, MAX_PROFILES = 64 };
 /* Four times what is ever tried (probe_storage.c): more is memory that nobody asked for. */
 #define MOST_FLIGHT_BYTES (UINT64_C(64) << 20)
 
-static bool file_path(const char *cache_dir, char *path, size_t capacity)
-{
-    int n = snprintf(path, capacity, "%s/profile.json", cache_dir);
-    return n > 0 && (size_t)n < capacity;
-}
-
 /* The stored list, a new reference; NULL when there is none. */
 static json_t *read_list(const char *cache_dir)
 {
     char path[PATH_BYTES];
-    if (!file_path(cache_dir, path, sizeof path)) {
+    if (!hypura_path_join(path, sizeof path, cache_dir, "profile.json")) {
         return NULL;
     }
     json_t *root = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
@@ -245,7 +240,7 @@ hypura_status hypura_store_save(const char *cache_dir, const char *drive, const 
                                 hypura_error *error)
 {
     char path[PATH_BYTES];
-    if (!file_path(cache_dir, path, sizeof path)) {
+    if (!hypura_path_join(path, sizeof path, cache_dir, "profile.json")) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "the path of the cache folder is too long: %s", cache_dir);
     }
     int turn;

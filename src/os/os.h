@@ -127,6 +127,10 @@ hypura_status hypura_os_drive_read(const char *path, hypura_os_drive *drive, hyp
 /* Whether two paths lead to one file, which is there. */
 bool hypura_os_same_file(const char *a, const char *b);
 
+/* Makes a folder and what is above it; those that are there stay as they are. False with errno set: then path ends with
+ * the one that could not be made. */
+bool hypura_os_make_folders(char *path, unsigned mode);
+
 /* A pipe whose ends no program that this one starts inherits. False with errno
  * set, and both ends -1. */
 bool hypura_os_pipe(int ends[2]);

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -84,6 +85,20 @@ bool hypura_posix_others(uint64_t all_us, uint64_t *us)
 }
 
 /* ---- files -------------------------------------------------------------- */
+
+bool hypura_os_make_folders(char *path, unsigned mode)
+{
+    for (char *at = strchr(path + 1, '/');; at = strchr(at + 1, '/')) {
+        if (at) {
+            *at = '\0';
+        }
+        const bool made = mkdir(path, (mode_t)mode) == 0 || errno == EEXIST;
+        if (!at || !made) {
+            return made;
+        }
+        *at = '/';
+    }
+}
 
 static void take_identity(const struct stat *st, hypura_os_identity *identity)
 {

@@ -130,8 +130,7 @@ hypura_status hypura_os_watch_open(const char *root, hypura_os_watch **out, hypu
     char proc[4096];
     *out = NULL;
     hypura_os_watch *watch = calloc(1, sizeof(*watch));
-    const int n = snprintf(proc, sizeof proc, "%s/proc", root);
-    if (!watch || n < 0 || (size_t)n >= sizeof proc) {
+    if (!watch || !hypura_path_join(proc, sizeof proc, root, "proc")) {
         free(watch);
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to watch memory");
     }

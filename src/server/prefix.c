@@ -11,12 +11,10 @@
 #include "server/upstream.h"
 
 #include <dirent.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define PATH_CAPACITY 4096
@@ -169,25 +167,10 @@ static void keep_limit(const prefix_session *session)
     }
 }
 
-/* With all that is above it. */
-static bool make_folder(char *path)
-{
-    for (char *at = strchr(path + 1, '/');; at = strchr(at + 1, '/')) {
-        if (at) {
-            *at = '\0';
-        }
-        const bool made = mkdir(path, 0700) == 0 || errno == EEXIST;
-        if (!at || !made) {
-            return made;
-        }
-        *at = '/';
-    }
-}
-
 bool prefix_folder(const char *root, const hypura_model_entry *entry, char *path, size_t capacity)
 {
     const int n = snprintf(path, capacity, "%s/%.32s", root, entry->digest);
-    return n > 0 && (size_t)n < capacity && make_folder(path);
+    return n > 0 && (size_t)n < capacity && hypura_os_make_folders(path, 0700);
 }
 
 /* ---- asking the engine ------------------------------------------------------------------ */

@@ -106,14 +106,13 @@ hypura_status hypura_store_make_place(const char *path, hypura_error *error)
     if (!hypura_store_path(part, "%s", path)) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "a path is longer than %d bytes", HYPURA_STORE_PATH_BYTES - 1);
     }
-    for (char *at = strchr(part + 1, '/'); at != NULL; at = strchr(at + 1, '/')) {
-        *at = '\0';
-        if (mkdir(part, 0755) != 0 && errno != EEXIST) {
-            return hypura_fail_errno(error, errno, "cannot make the folder %s", part);
-        }
-        *at = '/';
+    char *slash = strrchr(part, '/');
+    if (slash == NULL || slash == part) {
+        return HYPURA_OK;
     }
-    return HYPURA_OK;
+    *slash = '\0';
+    return hypura_os_make_folders(part, 0755) ? HYPURA_OK
+                                              : hypura_fail_errno(error, errno, "cannot make the folder %s", part);
 }
 
 static hypura_status walk_folder(const walk *w, const char *below, int depth);
