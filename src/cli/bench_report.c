@@ -1,15 +1,14 @@
 /*
- * bench_report.c - see bench_report.h.
+ * bench_report.c - see bench_output.h.
  *
  * The page: what was measured where, speed over memory, where the time of a token
  * goes, hits, what was placed where, and the figures behind all of it. Nothing is
  * fetched: it can be sent as it is.
  */
-#include "cli/bench_report.h"
+#include "cli/bench_output.h"
 
 #include "base/size.h"
 #include "base/status.h"
-#include "cli/bench_output.h"
 #include "cli/bench_plot.h"
 
 #include <errno.h>

@@ -8,7 +8,6 @@
 #include "base/size.h"
 #include "base/status.h"
 #include "cli/bench_output.h"
-#include "cli/bench_report.h"
 #include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/progress.h"

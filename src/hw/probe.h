@@ -1,6 +1,13 @@
 /*
  * probe.h - the measurements that a profile is made of. Blocking, a few seconds
  * together; nothing is stored.
+ *
+ *     profile.c       what is measured and what is stored (store.c, kept.c: files that several processes change)
+ *     probe_*.c       one measurement each: memory, storage (in a probe_file.c), GPUs, remote devices; and for estimates, what
+ *                     products (probe_compute.c) and all else of a graph (probe_nodes.c) take, by timed_graph.c
+ *     iobench.c       a drive in detail
+ *     modules.c       ggml's GPU backends
+ *     remote.c, rpc_link.cpp  devices of other machines
  */
 #ifndef HYPURA_HW_PROBE_H
 #define HYPURA_HW_PROBE_H

@@ -3,10 +3,10 @@
  */
 #include "server/ollama.h"
 
+#include "base/buffer.h"
 #include "server/given.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -120,24 +120,16 @@ static void take_error(ollama_answer *answer, const json_t *error)
 
 static json_t *join(const json_t *pieces)
 {
-    size_t bytes = 0;
+    hypura_buffer text = {0};
+    bool good = true;
     size_t i;
     const json_t *piece;
     json_array_foreach(pieces, i, piece)
     {
-        bytes += json_string_length(piece);
+        good = good && hypura_buffer_add(&text, json_string_value(piece), json_string_length(piece));
     }
-    char *text = malloc(bytes + 1);
-    size_t used = 0;
-    json_array_foreach(pieces, i, piece)
-    {
-        if (text) {
-            memcpy(text + used, json_string_value(piece), json_string_length(piece));
-            used += json_string_length(piece);
-        }
-    }
-    json_t *joined = text ? json_stringn(text, used) : NULL;
-    free(text);
+    json_t *joined = good ? json_stringn(hypura_buffer_text(&text), text.bytes) : NULL;
+    hypura_buffer_clear(&text);
     return joined;
 }
 

@@ -489,6 +489,16 @@ void prefix_used(prefix_session *session)
 
 /* ---- opening and closing ------------------------------------------------------------------ */
 
+static void free_session(prefix_session *session)
+{
+    while (session->n_states > 0) {
+        drop_state(session, 0, false);
+    }
+    pthread_cond_destroy(&session->changed);
+    pthread_mutex_destroy(&session->lock);
+    free(session);
+}
+
 prefix_session *prefix_open(const char *root, uint64_t limit_bytes, const char *folder, const char *socket)
 {
     prefix_session *session = calloc(1, sizeof(*session));
@@ -506,12 +516,7 @@ prefix_session *prefix_open(const char *root, uint64_t limit_bytes, const char *
     hypura_cond_init(&session->changed);
     load_states(session);
     if (pthread_create(&session->saver, NULL, save_at_rest, session) != 0) {
-        while (session->n_states > 0) {
-            drop_state(session, 0, false);
-        }
-        pthread_cond_destroy(&session->changed);
-        pthread_mutex_destroy(&session->lock);
-        free(session);
+        free_session(session);
         return NULL;
     }
     return session;
@@ -526,10 +531,5 @@ void prefix_close(prefix_session *session)
     if (session->dirty && !session->stopped) {
         save_changed(session);
     }
-    while (session->n_states > 0) {
-        drop_state(session, 0, false);
-    }
-    pthread_cond_destroy(&session->changed);
-    pthread_mutex_destroy(&session->lock);
-    free(session);
+    free_session(session);
 }
