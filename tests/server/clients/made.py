@@ -15,17 +15,10 @@ import subprocess
 import sys
 import zlib
 
-# Messages as SmolLM2 knows them, with tools written as Qwen's models learned them: its own template leaves them out.
+# Messages as SmolLM2 knows them, with calls of tools written as Qwen's models learned them: its own template leaves them out.
+# Of the tools it has the names alone: a model this small goes on with the calls that it sees, and long prompts take their time.
 TEMPLATE = """{%- if tools %}<|im_start|>system
-# Tools
-You may call one or more functions. Function signatures are within <tools></tools> XML tags:
-<tools>{% for tool in tools %}
-{{ tool | tojson }}{% endfor %}
-</tools>
-For each function call, return a json object within <tool_call></tool_call> XML tags:
-<tool_call>
-{"name": <function-name>, "arguments": <args-json-object>}
-</tool_call><|im_end|>
+Tools:{% for tool in tools %} {{ tool.function.name }}{% endfor %}<|im_end|>
 {% endif %}{%- for message in messages %}{%- if message.role == "tool" %}<|im_start|>user
 <tool_response>
 {{ message.content }}
