@@ -30,7 +30,7 @@ case $build in
     ;;
 esac
 toolchain=$(keep "$root/cmake/macos.toolchain.cmake")
-export ZIG_LOCAL_CACHE_DIR=$build/zig
+export ZIG_LOCAL_CACHE_DIR=$(dirname "$tools")/objects # by content, and with the paths of the sources
 
 # stub LIBRARY OUT: a dynamic library OUT for the target with the names that LIBRARY of this system exports.
 stub() {
@@ -86,7 +86,7 @@ else
 fi
 export PKG_CONFIG_LIBDIR=$sysroot/lib/pkgconfig
 unset PKG_CONFIG_PATH
-flags='-O0 -fno-sanitize=all' # without optimization Zig adds checks
+flags='-O0 -g0 -fno-sanitize=all' # without optimization Zig adds checks
 CC=$tools/cc CXX=$tools/c++ cmake -G Ninja -S "$root" -B "$build" -DCMAKE_TOOLCHAIN_FILE="$toolchain" \
     -DHYPURA_CROSS_TOOLS="$tools" -DHYPURA_CROSS_SYSROOT="$sysroot" \
     -DCMAKE_BUILD_TYPE=None -DCMAKE_C_FLAGS="$flags" -DCMAKE_CXX_FLAGS="$flags" "${llama[@]}" \
