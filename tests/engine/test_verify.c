@@ -245,7 +245,7 @@ static void what_follows_a_stop_is_the_same(void **state)
         hypura_error error;
         hypura_plan *plan;
         uint64_t budget = 1 << 22;
-        fixture_ok(hypura_script_write(plain, 24, 4, &budget, &script, &error), &error);
+        fixture_ok(hypura_script_write(plain, 18, 2, &budget, &script, &error), &error); /* two parts, two tokens */
         hypura_model_close(plain);
         hypura_model_options options = {.path = path,
                                         .force_paging = true,
