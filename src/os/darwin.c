@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <mach/mach.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -201,6 +202,31 @@ bool hypura_os_others_us(uint64_t *us)
     const uint64_t ticks = (uint64_t)load.cpu_ticks[CPU_STATE_USER] + load.cpu_ticks[CPU_STATE_NICE] +
                            load.cpu_ticks[CPU_STATE_SYSTEM];
     return hypura_posix_others(ticks * 1000000u / (uint64_t)ticks_per_s, us);
+}
+
+uint64_t hypura_os_thread(void)
+{
+    return pthread_mach_thread_np(pthread_self());
+}
+
+static uint64_t time_us(time_value_t user, time_value_t system)
+{
+    return ((uint64_t)user.seconds + (uint64_t)system.seconds) * 1000000u + (uint64_t)user.microseconds + (uint64_t)system.microseconds;
+}
+
+uint64_t hypura_os_other_threads_us(uint64_t thread)
+{
+    thread_basic_info_data_t own;
+    mach_msg_type_number_t n = THREAD_BASIC_INFO_COUNT;
+    struct rusage all;
+    const bool known = thread_info((thread_act_t)thread, THREAD_BASIC_INFO, (thread_info_t)&own, &n) == KERN_SUCCESS;
+    const uint64_t own_us = known ? time_us(own.user_time, own.system_time) : 0;
+    uint64_t all_us = 0;
+    if (getrusage(RUSAGE_SELF, &all) == 0) {
+        all_us = ((uint64_t)all.ru_utime.tv_sec + (uint64_t)all.ru_stime.tv_sec) * 1000000u + (uint64_t)all.ru_utime.tv_usec +
+                 (uint64_t)all.ru_stime.tv_usec;
+    }
+    return all_us > own_us ? all_us - own_us : 0;
 }
 
 bool hypura_os_waited_us(uint64_t *us)

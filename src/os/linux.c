@@ -361,6 +361,25 @@ bool hypura_os_others_us(uint64_t *us)
     return hypura_posix_others(all_us, us) && read;
 }
 
+uint64_t hypura_os_thread(void)
+{
+    clockid_t clock;
+    return pthread_getcpuclockid(pthread_self(), &clock) == 0 ? (uint64_t)(uint32_t)clock : 0;
+}
+
+static uint64_t clock_us(clockid_t clock)
+{
+    struct timespec now;
+    return clock_gettime(clock, &now) == 0 ? (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u : 0;
+}
+
+uint64_t hypura_os_other_threads_us(uint64_t thread)
+{
+    const uint64_t own_us = clock_us((clockid_t)(uint32_t)thread);
+    const uint64_t all_us = clock_us(CLOCK_PROCESS_CPUTIME_ID);
+    return all_us > own_us ? all_us - own_us : 0;
+}
+
 bool hypura_os_waited_us(uint64_t *us)
 {
     uint64_t all_ns = 0;

@@ -155,6 +155,13 @@ bool hypura_os_others_us(uint64_t *us);
  * moment, so only differences mean anything. False: not known. */
 bool hypura_os_waited_us(uint64_t *us);
 
+/* The calling thread, for the next one. */
+uint64_t hypura_os_thread(void);
+
+/* How long all threads of this process together have had a processor, but for that one, as long as it lives; since some
+ * moment, and read one behind the other: a difference may be some microseconds below 0. */
+uint64_t hypura_os_other_threads_us(uint64_t thread);
+
 /* The third-level cache that a processor shares with others; 0: none is known. */
 uint64_t hypura_os_shared_cache_bytes(void);
 

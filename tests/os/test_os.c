@@ -2,6 +2,7 @@
 #include "os/os.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -284,6 +285,28 @@ static void compute_for(uint64_t span_us)
 }
 
 /* Both for a quarter of a second: what another program had is others' time, what this one had is not. */
+static void *compute_in_a_thread(void *span_us)
+{
+    compute_for(*(const uint64_t *)span_us);
+    return NULL;
+}
+
+static void time_of_other_threads_is_theirs_alone(void **state)
+{
+    (void)state;
+    uint64_t span_us = 60000;
+    pthread_t other;
+    const uint64_t self = hypura_os_thread();
+    const uint64_t begin_us = hypura_os_other_threads_us(self);
+    compute_for(span_us);
+    const uint64_t alone_us = hypura_os_other_threads_us(self) - begin_us;
+    assert_int_equal(pthread_create(&other, NULL, compute_in_a_thread, &span_us), 0);
+    assert_int_equal(pthread_join(other, NULL), 0);
+    const uint64_t together_us = hypura_os_other_threads_us(self) - begin_us;
+    assert_true(alone_us + span_us / 10 < span_us / 5); /* also a little below 0 */
+    assert_true(together_us + span_us / 10 >= span_us);
+}
+
 static void time_of_others_is_not_ours(void **state)
 {
     (void)state;
@@ -379,6 +402,7 @@ int main(void)
 #endif
         cmocka_unit_test_setup_teardown(drives_have_an_identity, make_file, remove_file),
         cmocka_unit_test(processors_are_counted),
+        cmocka_unit_test(time_of_other_threads_is_theirs_alone),
         cmocka_unit_test(time_of_others_is_not_ours),
         cmocka_unit_test(a_thread_comes_first_and_goes_back),
         cmocka_unit_test(a_thread_keeps_to_processors),
