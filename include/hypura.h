@@ -588,9 +588,15 @@ typedef struct hypura_layer_hits {
 
 /* llama.cpp ends the process where a driver refuses what it is asked for on the way, as of a GPU that is lost. Most of that
  * becomes a hypura_status; where nothing can, while memory of that GPU is freed above all, end is called before, once, on the
- * thread that it happened on. It may end the process itself. NULL: the reason goes to standard error, as by itself. */
+ * thread that it happened on. It may end the process itself. NULL: the reason goes to standard error, as by itself.
+ * Nor can a call return that waits for a GPU which never answers: end is called for it on a thread of the library, once for
+ * a model, when the GPU has failed to give a sign of life. The call waits on where end returns, or is NULL. */
 typedef void (*hypura_end_fn)(const hypura_error *error);
 HYPURA_API void hypura_on_end(hypura_end_fn end);
+/* How long a sign of life may take, of GPUs that models use which are opened from now on; a driver may give it only behind all
+ * that its GPU computes. 0, and where it was never called: 300 s, or what 20 times as many tokens as are computed at once would take one by
+ * one, an hour at most. What fails at once is told sooner: after 10 s, or a third of these seconds. */
+HYPURA_API void hypura_gpu_wait(double seconds);
 
 /* Blocks until its weights are there, and fails before that where they cannot be. What options point to has to live until
  * it returns. Map and plan live as long as the model. Statistics count since open, or since they were reset. */

@@ -17,6 +17,7 @@ typedef struct hypura_environment {
     const char *hub_url;                /* HF_ENDPOINT; NULL when it is not set */
     const char *hub_token;              /* HF_TOKEN; NULL when it is not set */
     const char *api_keys;               /* HYPURA_API_KEY, by comma; NULL when it is not set */
+    double gpu_seconds;                 /* HYPURA_GPU_SECONDS; 0 when it is not set, or is no number of seconds */
     bool offline;                       /* HF_HUB_OFFLINE: nothing is fetched */
     bool keep_unused;                   /* OLLAMA_NOPRUNE */
     bool terminal_in;                   /* standard input is a terminal */

@@ -208,6 +208,7 @@ int main(int argc, char **argv)
     environment.words = argv;
     hypura_output_color(environment.color);
     hypura_on_end(on_end);
+    hypura_gpu_wait(environment.gpu_seconds);
     int code = run_command(command, &environment, argc, argv);
     hypura_output_flush();
     int failed = hypura_output_errno();

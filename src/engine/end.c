@@ -39,6 +39,14 @@ static void tell(const char *message)
     }
 }
 
+void hypura_end_now(const hypura_error *error)
+{
+    const hypura_end_fn end = atomic_load(&told);
+    if (end) {
+        end(error);
+    }
+}
+
 void hypura_on_end(hypura_end_fn end)
 {
     atomic_store(&told, end);

@@ -3,6 +3,8 @@
  */
 #include "engine/llama_shim.h"
 
+#include "engine/pulse.h"
+
 #include "common.h"
 #include "ggml-impl.h"
 #include "json-schema-to-grammar.h"
@@ -272,9 +274,11 @@ namespace
 class gpu_aborts
 {
   public:
-    explicit gpu_aborts(const struct llama_context *ctx) : before(guarded), catches(!llama_get_model(ctx)->devices.empty())
+    gpu_aborts(const struct llama_context *ctx, const char *awaited)
+        : before(guarded), catches(!llama_get_model(ctx)->devices.empty())
     {
         if (catches) {
+            hypura_pulse_begin(awaited);
             catch_aborts();
         }
     }
@@ -283,6 +287,7 @@ class gpu_aborts
         guarded = before;
         if (catches) {
             release_aborts();
+            hypura_pulse_end();
         }
     }
     gpu_aborts(const gpu_aborts &) = delete;
@@ -295,7 +300,7 @@ class gpu_aborts
 
 template <typename Call> int computed(struct llama_context *ctx, bool more, Call call)
 {
-    const gpu_aborts thrown(ctx);
+    const gpu_aborts thrown(ctx, "for tokens to be computed");
     try {
         const int code = call();
         if (!more || code != 0) {
@@ -315,7 +320,7 @@ namespace
 
 template <typename Call> bool reached(struct llama_context *ctx, Call call)
 {
-    const gpu_aborts thrown(ctx);
+    const gpu_aborts thrown(ctx, "for all that it was given to end");
     try {
         call();
         return true;
@@ -325,6 +330,22 @@ template <typename Call> bool reached(struct llama_context *ctx, Call call)
 }
 
 } // namespace
+
+bool hypura_shim_call(void (*call)(void *user), void *user)
+{
+    const bool before = guarded;
+    bool done = false;
+    catch_aborts();
+    try {
+        call(user);
+        done = true;
+    } catch (const std::exception &e) {
+        ggml_log_internal(GGML_LOG_LEVEL_ERROR, "%s\n", e.what());
+    }
+    guarded = before;
+    release_aborts();
+    return done;
+}
 
 bool hypura_shim_answers(struct llama_context *ctx)
 {

@@ -65,6 +65,9 @@ int hypura_shim_encode(struct llama_context *ctx, struct llama_batch batch);
 /* The same for what call computes with the context. */
 int hypura_shim_compute(struct llama_context *ctx, int (*call)(void *), void *user);
 
+/* False when the call throws, or aborts as a backend does where its driver refuses something; why is in the log. */
+bool hypura_shim_call(void (*call)(void *user), void *user);
+
 /* Forgets all tokens. False: a GPU that is lost could not be told. */
 bool hypura_shim_forget(struct llama_context *ctx);
 

@@ -4,6 +4,7 @@
 #include "engine/media_shim.h"
 
 #include "engine/llama_shim.h"
+#include "engine/pulse.h"
 
 #include "ggml-impl.h"
 #include "mtmd-helper.h"
@@ -19,6 +20,14 @@ struct guard {
     ~guard() { hypura_shim_guard_end(); }
     guard(const guard &) = delete;
     guard &operator=(const guard &) = delete;
+};
+
+/* Which may be computed on a GPU. */
+struct waiting {
+    explicit waiting(const char *what) { hypura_pulse_begin(what); }
+    ~waiting() { hypura_pulse_end(); }
+    waiting(const waiting &) = delete;
+    waiting &operator=(const waiting &) = delete;
 };
 
 struct reading {
@@ -61,6 +70,7 @@ bool hypura_shim_media_bytes(const char *path, struct mtmd_context_params params
 
 int hypura_shim_media_encode(mtmd_context *media, const mtmd_input_chunk *chunk)
 {
+    const waiting now("for a picture or sound to be encoded");
     const guard guarded;
     try {
         return mtmd_encode_chunk(media, chunk);

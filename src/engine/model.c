@@ -119,6 +119,23 @@ static hypura_status open_trace(hypura_model *model, const hypura_model_options 
     return status;
 }
 
+/* How long one takes by the forecast, where nothing streams: else it is the drive's or the link's time, perhaps. */
+static double token_seconds(const hypura_preparation *p, bool plain)
+{
+    const bool whole = plain || p->plan->mode == HYPURA_MODE_RESIDENT;
+    return whole && p->plan->decode_tok_s > 0.0 ? 1.0 / p->plan->decode_tok_s : 0.0;
+}
+
+/* What earlier runs used stays as it was where that fails: nothing depends on it. */
+static void save_hot(void *user)
+{
+    const hypura_model *model = user;
+    hypura_error unsaved;
+    if (model->pager && model->cache_dir) {
+        (void)hypura_hot_save(model->cache_dir, model->prepared.map, model->pager, &unsaved);
+    }
+}
+
 /* From here on statistics count. */
 static void begin_traffic(hypura_model *model)
 {
@@ -144,7 +161,9 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
     }
     if (status == HYPURA_OK) {
         hypura_end_name(prepared->plan->gpu);
+        status = hypura_pulse_open(&prepared->gpus, prepared->context.n_ubatch, token_seconds(prepared, options->plain), &model->pulse, error);
     }
+    hypura_pulse_begin("for the model to be loaded");
     if (status == HYPURA_OK && model->prepared.gpus.n > 0) {
         /* Where nothing streams this is libllama's own way; references for what streams do without. */
         const hypura_preparation *p = &model->prepared;
@@ -187,8 +206,13 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
     if (status == HYPURA_OK) {
         status = make_rows(model, error);
     }
-    if (status != HYPURA_OK) {
+    if (status == HYPURA_OK) {
+        hypura_pulse_keep(model->pulse, save_hot, model);
+    } else {
         hypura_model_close(model);
+    }
+    hypura_pulse_end();
+    if (status != HYPURA_OK) {
         return status;
     }
     begin_traffic(model);
@@ -206,13 +230,13 @@ void hypura_model_close(hypura_model *model)
     if (!model) {
         return;
     }
-    hypura_error unsaved; /* what earlier runs used stays as it was: nothing depends on it */
-    if (model->pager && model->cache_dir) {
-        (void)hypura_hot_save(model->cache_dir, model->prepared.map, model->pager, &unsaved);
-    }
+    hypura_pulse_keep(model->pulse, NULL, NULL);
+    save_hot(model);
     if (model->lost || (model->ctx && model->prepared.gpus.n > 0 && !hypura_shim_answers(model->ctx))) {
+        hypura_pulse_close(model->pulse, true);
         return; /* CUDA's backend ends the process where it cannot free: the process is to tell why first */
     }
+    hypura_pulse_begin("for the model to be closed");
     hypura_drafting_close(model->drafting);
     hypura_conversation_close(model->conversation);
     hypura_media_close(model->media);
@@ -221,6 +245,8 @@ void hypura_model_close(hypura_model *model)
     ggml_threadpool_free(model->threadpool);
     hypura_gpus_close(&model->gpus);
     hypura_pager_close(model->pager);
+    hypura_pulse_close(model->pulse, false);
+    hypura_pulse_end();
     hypura_trace_close(model->trace);
     hypura_prepare_clear(&model->prepared);
     if (model->impatient) {

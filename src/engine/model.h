@@ -19,6 +19,7 @@
 #include "engine/gpu.h"
 #include "engine/llama_shim.h"
 #include "engine/media.h"
+#include "engine/pulse.h"
 #include "engine/trace.h"
 #include "pager/pager.h"
 
@@ -26,6 +27,7 @@ struct hypura_model {
     hypura_preparation prepared; /* map, sizes, plan */
     hypura_pager *pager;         /* NULL: Hypura is out of the path */
     hypura_gpus gpus;            /* the devices over GPUs; none where no experts are paged over them */
+    hypura_pulse *pulse;         /* of the GPUs; NULL: there are none */
     struct llama_model *llama;
     struct llama_context *ctx;
     ggml_threadpool_t threadpool;

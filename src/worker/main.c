@@ -30,12 +30,14 @@
 #include <unistd.h>
 
 /* A token's choice takes milliseconds, and a second by a grammar that is hard to follow. */
-static uint64_t most_turn_us(void)
+#define TOKEN_SECONDS 20.0
+
+static double seconds_of(const char *variable, double otherwise)
 {
-    const char *said = getenv("HYPURA_TOKEN_SECONDS");
+    const char *said = getenv(variable);
     char *end = NULL;
     const double seconds = said ? strtod(said, &end) : 0.0;
-    return (uint64_t)(1e6 * (said && end != said && *end == '\0' && seconds > 0.0 && seconds < 1e9 ? seconds : 20.0));
+    return said && end != said && *end == '\0' && seconds > 0.0 && seconds < 1e9 ? seconds : otherwise;
 }
 
 /* What fails says so where its result would have been printed. */
@@ -140,7 +142,7 @@ static int serve(hypura_worker_arguments *arguments, hypura_worker_model *model,
     }
     hypura_worker_model_offer(model);
     hypura_lost_watch(control, model->prepared.plan->gpu);
-    hypura_control_watch(control, hypura_shim_sampler_turns, most_turn_us());
+    hypura_control_watch(control, hypura_shim_sampler_turns, (uint64_t)(1e6 * seconds_of("HYPURA_TOKEN_SECONDS", TOKEN_SECONDS)));
     const int code = hypura_shim_server(words.n, words.words);
     json_decref(kept);
     if (model->error.status != HYPURA_OK) {
@@ -175,6 +177,7 @@ int main(int argc, char **argv)
     }
     told = live;
     hypura_on_end(on_end);
+    hypura_gpu_wait(seconds_of("HYPURA_GPU_SECONDS", 0.0));
     if (arguments.estimate && arguments.model.speculation.draft) {
         (void)hypura_worker_model_takes_draft(&arguments, &unfit);
     }

@@ -81,19 +81,31 @@ void hypura_worker_model_offer(hypura_worker_model *model)
     offered = model;
 }
 
-void hypura_worker_model_close(hypura_worker_model *model)
+/* What earlier runs used stays as it was where that fails: nothing depends on it. */
+static void save_hot(void *user)
 {
+    const hypura_worker_model *model = user;
     const char *cache_dir = model->arguments->model.cache_dir;
-    hypura_error unsaved; /* what earlier runs used stays as it was: nothing depends on it */
-    offered = NULL;
+    hypura_error unsaved;
     if (model->pager && cache_dir) {
         (void)hypura_hot_save(cache_dir, model->prepared.map, model->pager, &unsaved);
     }
+}
+
+void hypura_worker_model_close(hypura_worker_model *model)
+{
+    offered = NULL;
+    hypura_pulse_keep(model->pulse, NULL, NULL);
+    save_hot(model);
+    hypura_pulse_begin("for the model to be closed");
     llama_model_free(model->draft);
     model->draft = NULL;
     hypura_gpus_close(&model->gpus);
     hypura_pager_close(model->pager);
     model->pager = NULL;
+    hypura_pulse_close(model->pulse, false);
+    model->pulse = NULL;
+    hypura_pulse_end();
     hypura_prepare_clear(&model->prepared);
 }
 
@@ -134,7 +146,12 @@ static struct llama_model *load_offered(hypura_worker_model *model)
     struct llama_model *llama = NULL;
     hypura_load_lock();
     hypura_log_share();
-    hypura_status status = draft ? hypura_speculation_load(draft, &model->draft, &model->error) : HYPURA_OK;
+    const double token_s = resident && p->plan->decode_tok_s > 0.0 ? 1.0 / p->plan->decode_tok_s : 0.0;
+    hypura_status status = hypura_pulse_open(&p->gpus, p->context.n_ubatch, token_s, &model->pulse, &model->error);
+    hypura_pulse_begin("for the model to be loaded");
+    if (status == HYPURA_OK && draft) {
+        status = hypura_speculation_load(draft, &model->draft, &model->error);
+    }
     if (status == HYPURA_OK) {
         status = resident ? hypura_load_model(p->map, HYPURA_LOAD_RESIDENT, &p->gpus, p->plan->form, model->progress,
                                               model->progress_user, &llama, &model->error)
@@ -146,7 +163,9 @@ static struct llama_model *load_offered(hypura_worker_model *model)
     if (resident && hypura_held_is_impatient(p)) {
         hypura_patience_wish_short(p->context.n_threads); /* for as long as the process lives */
     }
+    hypura_pulse_end();
     hypura_load_unlock();
+    hypura_pulse_keep(model->pulse, save_hot, model);
     atomic_store(&model->loaded, status == HYPURA_OK);
     if (model->on_loaded) {
         model->on_loaded(model->progress_user);

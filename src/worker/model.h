@@ -15,6 +15,7 @@
 #include "worker/live.h"
 
 #include "engine/gpu.h"
+#include "engine/pulse.h"
 #include "pager/pager.h"
 
 #include <stdatomic.h>
@@ -24,6 +25,7 @@ typedef struct hypura_worker_model {
     hypura_preparation prepared;
     _Atomic(hypura_pager *) pager; /* NULL until loaded, and where nothing is paged */
     hypura_gpus gpus;              /* none where no experts are paged over them */
+    hypura_pulse *pulse;         /* of the GPUs; NULL: there are none, or nothing is loaded */
     struct llama_model *draft;   /* loaded, and not asked for by the server yet; NULL: none */
     atomic_bool loaded;
     hypura_error error;          /* why loading failed; for the thread that runs the server */

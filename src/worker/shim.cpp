@@ -4,8 +4,10 @@
 #include "worker/shim.h"
 
 #include "engine/llama_log.h"
+#include "engine/pulse.h"
 
 #include "llama.h"
+#include "mtmd.h"
 
 #include <atomic>
 #include <cstdio>
@@ -39,6 +41,23 @@ struct sampling {
     ~sampling() { sampler_turns += --sampler_depth == 0; }
 };
 
+/* A call that may wait for a GPU. */
+struct waiting {
+    explicit waiting(const char *what) : watched(silence != nullptr)
+    {
+        if (watched) {
+            hypura_pulse_begin(what);
+        }
+    }
+    ~waiting()
+    {
+        if (watched) {
+            hypura_pulse_end();
+        }
+    }
+    const bool watched;
+};
+
 template <typename Function> Function *next(const char *name)
 {
     return reinterpret_cast<Function *>(dlsym(RTLD_NEXT, name));
@@ -47,6 +66,7 @@ template <typename Function> Function *next(const char *name)
 void wait_for(llama_context *ctx)
 {
     static const auto real = next<decltype(llama_synchronize)>("llama_synchronize");
+    const waiting now("for tokens to be computed");
     if (!silence) {
         real(ctx);
         return;
@@ -116,6 +136,7 @@ extern "C" __attribute__((visibility("default"))) int32_t llama_process(llama_co
     if (!silence) {
         return real(ctx, type, batch);
     }
+    const waiting now("for tokens to be computed");
     hypura_log_clear();
     try {
         const int32_t code = real(ctx, type, batch);
@@ -127,4 +148,46 @@ extern "C" __attribute__((visibility("default"))) int32_t llama_process(llama_co
         wait_for(ctx);
         throw;
     }
+}
+
+extern "C" __attribute__((visibility("default"))) llama_context *llama_init_from_model(llama_model *model,
+                                                                                     llama_context_params params)
+{
+    static const auto real = next<decltype(llama_init_from_model)>("llama_init_from_model");
+    const waiting now("for a context");
+    return real(model, params);
+}
+
+extern "C" __attribute__((visibility("default"))) size_t llama_state_seq_get_data_ext(llama_context *ctx, uint8_t *to,
+                                                                                    size_t bytes, llama_seq_id sequence,
+                                                                                    llama_state_seq_flags flags)
+{
+    static const auto real = next<decltype(llama_state_seq_get_data_ext)>("llama_state_seq_get_data_ext");
+    const waiting now("for the state of a conversation");
+    return real(ctx, to, bytes, sequence, flags);
+}
+
+extern "C" __attribute__((visibility("default"))) size_t llama_state_seq_set_data_ext(llama_context *ctx,
+                                                                                    const uint8_t *from, size_t bytes,
+                                                                                    llama_seq_id sequence,
+                                                                                    llama_state_seq_flags flags)
+{
+    static const auto real = next<decltype(llama_state_seq_set_data_ext)>("llama_state_seq_set_data_ext");
+    const waiting now("for the state of a conversation");
+    return real(ctx, from, bytes, sequence, flags);
+}
+
+extern "C" __attribute__((visibility("default"))) int32_t mtmd_encode_chunk(mtmd_context *media,
+                                                                          const mtmd_input_chunk *chunk)
+{
+    static const auto real = next<decltype(mtmd_encode_chunk)>("mtmd_encode_chunk");
+    const waiting now("for a picture or sound to be encoded");
+    return real(media, chunk);
+}
+
+extern "C" __attribute__((visibility("default"))) int32_t mtmd_batch_encode(mtmd_batch *batch)
+{
+    static const auto real = next<decltype(mtmd_batch_encode)>("mtmd_batch_encode");
+    const waiting now("for a picture or sound to be encoded");
+    return real(batch);
 }

@@ -286,6 +286,11 @@ void hypura_on_end(hypura_end_fn end)
     (void)end;
 }
 
+void hypura_gpu_wait(double seconds)
+{
+    (void)seconds;
+}
+
 /* ---- the models of this machine ------------------------------------------ */
 
 static bool fetched; /* hf.co/user/new */
