@@ -34,7 +34,7 @@ class Place:
         for check, *given in checks:
             begin = time.time()
             check(*given)
-            print(f"{' '.join((check.__name__, *given))}: ok, {time.time() - begin:.1f} s", flush=True)
+            print(f"{' '.join(map(str, (check.__name__, *given)))}: ok, {time.time() - begin:.1f} s", flush=True)
 
     def __enter__(self):
         return self

@@ -2,8 +2,9 @@
  * preload.c - the devices that stand for GPUs, for programs: loaded before them (LD_PRELOAD), they know "Standin0". When the
  * file that $STANDIN_LOSE names appears, the first program that computes there removes it and loses the device, for good;
  * what is in it says how: "aborts", as CUDA's backend ends a process, or "throws", as Vulkan's reports it. "loading" does
- * not wait until something is computed, and aborts. Such a program takes a while to end, as where a driver gives back memory:
- * its connections are closed before.
+ * not wait until something is computed, and aborts. "silent", it never answers any more; "told", the same, and who waits for an
+ * event is told; before either "loading-": does not wait until something is computed. Such a program takes a while to end, as where
+ * a driver gives back memory: its connections are closed before. "slow": it takes a while for one graph, and nothing else happens.
  *
  * $STANDIN_BYTES is the memory of the first one, and $STANDIN_SHARED a file: programs that name the same one share the devices.
  */
@@ -21,11 +22,13 @@
 
 #define LOOK_US 2000
 #define MAX_FDS 256
+#define LOADING "loading"
+#define SLOW_US 1500000
 #define END_US  1500000 /* longer than a server waits for an engine that it knows nothing of */
 
 void _exit(int code)
 {
-    if (standin_lost) {
+    if (standin_lost || atomic_load(&standin_silent)) {
         struct stat s;
         for (int fd = STDERR_FILENO + 1; fd < MAX_FDS; fd++) {
             if (fstat(fd, &s) == 0 && S_ISSOCK(s.st_mode)) {
@@ -39,6 +42,25 @@ void _exit(int code)
     }
 }
 
+static void begin_fault(const char *how)
+{
+    const char *const kind = strncmp(how, LOADING "-", strlen(LOADING "-")) == 0 ? how + strlen(LOADING "-") : how;
+    standin_faults faults = {0};
+    if (strcmp(kind, "silent") == 0 || strcmp(kind, "told") == 0) {
+        faults = (standin_faults){.silent_after = 1, .silence_is_told = strcmp(kind, "told") == 0};
+    } else if (strcmp(kind, "slow") == 0) {
+        faults = (standin_faults){.slow_after = 1, .slow_us = SLOW_US};
+    } else {
+        const bool aborts = strcmp(kind, "throws") != 0;
+        standin_lost = strcmp(kind, LOADING) == 0;
+        faults = (standin_faults){.lose_after = 1, .stays_lost = true, .losing_aborts = aborts, .waiting_throws = !aborts};
+    }
+    standin_set_faults(&faults);
+    if (kind != how) {
+        atomic_store(&standin_silent, true);
+    }
+}
+
 static void *lose(void *file)
 {
     for (;;) {
@@ -47,13 +69,10 @@ static void *lose(void *file)
         FILE *in = standin_counted.bytes_used > 0 ? fopen(file, "r") : NULL;
         if (in) {
             const bool read = fscanf(in, "%15s", how) == 1;
-            const bool loading = strcmp(how, "loading") == 0;
+            const bool loading = strncmp(how, LOADING, strlen(LOADING)) == 0;
             (void)fclose(in);
             if (read && (loading || standin_counted.n_graphs > 0) && unlink(file) == 0) {
-                standin_lost = loading;
-                const bool aborts = strcmp(how, "throws") != 0;
-                standin_set_faults(&(standin_faults){
-                    .lose_after = 1, .stays_lost = true, .losing_aborts = aborts, .waiting_throws = !aborts});
+                begin_fault(how);
                 return NULL;
             }
         }

@@ -123,6 +123,7 @@ static bool instance_copy(ggml_backend_t from, ggml_backend_t to, const struct g
 static void instance_synchronize(ggml_backend_t backend)
 {
     standin_need();
+    standin_wait(false);
     flush(backend->context);
 }
 
@@ -151,6 +152,15 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
             standin_abort();
         }
         standin_throw("standin: device lost on purpose");
+    }
+    if (standin_wrong.silent_after > 0 && --standin_wrong.silent_after == 0) {
+        atomic_store(&standin_silent, true);
+    }
+    if (atomic_load(&standin_silent)) {
+        return GGML_STATUS_SUCCESS; /* as far as it was handed over */
+    }
+    if (standin_wrong.slow_after > 0 && --standin_wrong.slow_after == 0) {
+        standin_be_slow(standin_wrong.slow_us);
     }
     standin_counted.n_graphs_of[standin_index(backend->device)]++;
     standin_check_memory(graph, standin_index(backend->device));
@@ -342,6 +352,7 @@ static void device_event_free(ggml_backend_dev_t device, ggml_backend_event_t ev
 static void device_event_synchronize(ggml_backend_dev_t device, ggml_backend_event_t event)
 {
     (void)device;
+    standin_wait(true);
     standin_queue_run(*(standin_mark *)event->context);
 }
 

@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { MAX_REGIONS = 4096, ALIGN = 64, GIB_OF_MEMORY = 64 };
@@ -20,6 +21,8 @@ enum { MAX_REGIONS = 4096, ALIGN = 64, GIB_OF_MEMORY = 64 };
 standin_faults standin_wrong;
 standin_counts standin_counted;
 bool           standin_lost;
+atomic_bool    standin_silent;
+static _Atomic(uint64_t) busy_until_us;
 
 static uint64_t bytes_used[STANDIN_N]; /* of each device's memory */
 
@@ -182,6 +185,28 @@ void standin_need(void)
     }
 }
 
+static uint64_t clock_us(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
+}
+
+void standin_be_slow(uint64_t us)
+{
+    atomic_store(&busy_until_us, clock_us() + us);
+}
+
+void standin_wait(bool for_event)
+{
+    if (for_event && atomic_load(&standin_silent) && standin_wrong.silence_is_told) {
+        standin_throw("standin: silent on purpose");
+    }
+    while (atomic_load(&standin_silent) || clock_us() < atomic_load(&busy_until_us)) {
+        (void)usleep(1000);
+    }
+}
+
 static void buffer_free(ggml_backend_buffer_t buffer)
 {
     standin_need();
@@ -202,6 +227,7 @@ static void buffer_memset(ggml_backend_buffer_t buffer, struct ggml_tensor *tens
 {
     (void)buffer;
     standin_need();
+    standin_wait(false);
     memset((char *)standin_seen(tensor->data) + offset, value, size);
 }
 
@@ -210,6 +236,7 @@ static void buffer_set(ggml_backend_buffer_t buffer, struct ggml_tensor *tensor,
 {
     (void)buffer;
     standin_need();
+    standin_wait(false);
     memcpy((char *)standin_seen(tensor->data) + offset, data, size);
     standin_counted.bytes_to_device += size;
 }
@@ -219,12 +246,14 @@ static void buffer_get(ggml_backend_buffer_t buffer, const struct ggml_tensor *t
 {
     (void)buffer;
     standin_need();
+    standin_wait(false);
     memcpy(data, (const char *)standin_seen(tensor->data) + offset, size);
 }
 
 static void buffer_clear(ggml_backend_buffer_t buffer, uint8_t value)
 {
     standin_need();
+    standin_wait(false);
     region *r = buffer->context;
     memset(real + r->at, value, r->bytes);
 }

@@ -6,9 +6,12 @@
 
 #include "ggml-backend-impl.h"
 
+#include <stdatomic.h>
+
 extern standin_faults standin_wrong;
 extern standin_counts standin_counted;
 extern bool           standin_lost; /* since a device was lost that stays so */
+extern atomic_bool    standin_silent; /* since a device does not answer any more */
 
 /* Which of the two it is. */
 int standin_index(ggml_backend_dev_t device);
@@ -16,6 +19,11 @@ int standin_index(ggml_backend_dev_t device);
 _Noreturn void standin_abort(void);
 /* Ends the process, or throws, when it is lost: before whatever it is asked for. */
 void standin_need(void);
+
+/* Before whatever is waited for: for good when it is silent, or until something slow has ended. */
+void standin_wait(bool for_event);
+/* As if it had something to compute until then. */
+void standin_be_slow(uint64_t us);
 
 /* The devices are those of all processes that name this file; before anything is taken of their memory. */
 bool standin_share_memory(const char *path);
