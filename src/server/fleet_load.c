@@ -162,6 +162,9 @@ static hypura_status load_as(server_fleet *fleet, fleet_member *member, const ch
     options.defaults = defaults;
     options.speculation = *speculation;
     pthread_mutex_unlock(&fleet->lock);
+    /* Whoever asked waits from here on: for an estimate, which may have to measure the machine first, for room, and to load. */
+    const uint64_t begin_us = hypura_clock_us();
+    server_log(LOG_INFO, "%s: loading", member->entry->name);
     const char *root = fleet->options.state_folder;
     if (root && prefix_folder(root, member->entry, states, sizeof states)) {
         options.slots_folder = states;
@@ -180,7 +183,6 @@ static hypura_status load_as(server_fleet *fleet, fleet_member *member, const ch
     options.n_parallel = estimate.n_parallel;
     options.waits = choose_waiting(fleet, member, &estimate, &options.speculation);
     pthread_mutex_unlock(&fleet->lock);
-    const uint64_t begin_us = hypura_clock_us();
     server_engine *started = NULL;
     status = engine_start(&options, on_end, member, &started, error);
     if (status == HYPURA_OK) {
