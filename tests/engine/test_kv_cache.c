@@ -34,9 +34,10 @@ static void unknown_types_are_refused(void **state)
     fixture_fails(HYPURA_ERR_USAGE, hypura_estimate(&options, &plan, &error), &error, "cannot keep keys as ''");
 }
 
+/* Of bytes, for which no speed has to be measured. */
 static hypura_plan *plan_of(const char *type_k, const char *type_v)
 {
-    hypura_plan *plan = NULL;
+    hypura_preparation prepared;
     hypura_error error;
     const hypura_model_options options = {.path = fixture_model("smollm2-8x135m.gguf"),
                                           .memory_bytes = UINT64_C(400) << 20,
@@ -44,7 +45,10 @@ static hypura_plan *plan_of(const char *type_k, const char *type_v)
                                           .n_context = 4096,
                                           .n_threads = 1,
                                           .cache_dir = fixture_cache_dir()};
-    fixture_ok(hypura_estimate(&options, &plan, &error), &error);
+    fixture_ok(hypura_prepare(&options, NULL, true, &prepared, &error), &error);
+    hypura_plan *plan = prepared.plan;
+    prepared.plan = NULL;
+    hypura_prepare_clear(&prepared);
     return plan;
 }
 

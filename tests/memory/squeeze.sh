@@ -24,7 +24,7 @@ for shape in small-moe small-dense; do
     model=$folder/$shape.gguf
     [ -e "$model" ] || "$mkmodel" shape "$shape" "$model"
     code=0
-    (enter_group "$squeeze" "$model" 0 --threads 1 --tokens 32 --thief $stolen $rate 0 600) >"$report" || code=$?
+    (enter_group "$squeeze" "$model" 0 --threads 1 --tokens 12 --thief $stolen $rate 0 600) >"$report" || code=$?
     echo "$shape: exit code $code"
     sed 's/^/    /' "$report"
     [ $code -eq 0 ] || exit 1
