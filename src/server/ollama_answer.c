@@ -5,6 +5,7 @@
 
 #include "base/buffer.h"
 #include "server/given.h"
+#include "server/text.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -230,10 +231,9 @@ static json_t *take_chat(ollama_answer *answer, const json_t *event)
 static json_t *take_completion(ollama_answer *answer, const json_t *event)
 {
     if (json_is_true(json_object_get(event, "stop"))) {
-        const char *type = json_string_value(json_object_get(event, "stop_type"));
         answer->done = true;
         snprintf(answer->done_reason, sizeof(answer->done_reason), "%s",
-                 type && strcmp(type, "limit") == 0 ? "length" : "stop");
+                 text_is(event, "stop_type", "limit") ? "length" : "stop");
     }
     return pass_text(answer, json_object_get(event, "content"), NULL,
                      json_object_get(event, "completion_probabilities"), NULL);

@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "server/go_template.h"
 #include "server/pictures.h"
+#include "server/text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -150,18 +151,12 @@ static hypura_status add_messages(const json_t *messages, call_numbers *numbers,
     return HYPURA_OK;
 }
 
-static bool begins_with_system(const json_t *messages)
-{
-    const char *role = json_string_value(json_object_get(json_array_get(messages, 0), "role"));
-    return role && strcmp(role, "system") == 0;
-}
-
 hypura_status ollama_make_messages(const json_t *messages, const json_t *settings, json_t **made, hypura_error *error)
 {
     const json_t *own_system = json_object_get(settings, "system");
     call_numbers numbers = {0};
     *made = json_array();
-    if (json_is_string(own_system) && !begins_with_system(messages)) {
+    if (json_is_string(own_system) && !text_is(json_array_get(messages, 0), "role", "system")) {
         json_array_append_new(*made, json_pack("{s:s, s:O}", "role", "system", "content", own_system));
     }
     hypura_status status = add_messages(json_object_get(settings, "messages"), &numbers, *made, error);
@@ -177,12 +172,6 @@ hypura_status ollama_make_messages(const json_t *messages, const json_t *setting
 
 /* ---- a conversation that is too long ------------------------------------------------ */
 
-static bool has_role(const json_t *message, const char *role)
-{
-    const char *own = json_string_value(json_object_get(message, "role"));
-    return own && strcmp(own, role) == 0;
-}
-
 static size_t text_bytes(const json_t *message)
 {
     return json_string_length(json_object_get(message, "content")) + 1;
@@ -193,7 +182,7 @@ static bool find_oldest(const json_t *messages, size_t *at)
 {
     const size_t n = json_array_size(messages);
     for (*at = 0; *at + 1 < n; ++*at) {
-        if (!has_role(json_array_get(messages, *at), "system")) {
+        if (!text_is(json_array_get(messages, *at), "role", "system")) {
             return true;
         }
     }
@@ -214,7 +203,7 @@ bool ollama_shorten(json_t *messages, double share)
     }
     /* What is left begins with what a user says: templates want it so. */
     while (find_oldest(messages, &at) &&
-           ((double)gone <= share * (double)bytes || !has_role(json_array_get(messages, at), "user"))) {
+           ((double)gone <= share * (double)bytes || !text_is(json_array_get(messages, at), "role", "user"))) {
         gone += text_bytes(json_array_get(messages, at));
         json_array_remove(messages, at);
         shortened = true;
@@ -266,8 +255,8 @@ static hypura_status put_turns(FILE *to, const char *source, const json_t *messa
     {
         const char *content = json_string_value(json_object_get(message, "content"));
         const char *text = content ? content : "";
-        const bool system = has_role(message, "system");
-        const bool user = !system && !has_role(message, "assistant");
+        const bool system = text_is(message, "role", "system");
+        const bool user = !system && !text_is(message, "role", "assistant");
         if (status == HYPURA_OK && ((system && (now.prompt.data || now.response)) || (user && now.response))) {
             status = put_turn(to, source, &now, false, error);
         }

@@ -10,6 +10,8 @@
  */
 #include "server/ollama.h"
 
+#include "server/text.h"
+
 #include <string.h>
 
 typedef struct form {
@@ -37,8 +39,8 @@ static const form *form_of(const char *path)
 
 static bool begins_with_system(const json_t *messages)
 {
-    const char *role = json_string_value(json_object_get(json_array_get(messages, 0), "role"));
-    return role && (strcmp(role, "system") == 0 || strcmp(role, "developer") == 0);
+    const json_t *first = json_array_get(messages, 0);
+    return text_is(first, "role", "system") || text_is(first, "role", "developer");
 }
 
 /* Text alone: what was made with calls of tools or pictures has no form that all these APIs share. */

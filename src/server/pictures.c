@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "server/fetch.h"
 #include "server/guard.h"
+#include "server/text.h"
 
 #include <openssl/evp.h>
 #include <stdint.h>
@@ -110,8 +111,7 @@ static hypura_status change(fetching *f, const json_t *value, json_t **made);
 static hypura_status change_picture(fetching *f, const char *key, const json_t *value, json_t **other)
 {
     char *base64;
-    const char *type = json_string_value(json_object_get(value, "type"));
-    const bool is_source = strcmp(key, "source") == 0 && type && strcmp(type, "url") == 0;
+    const bool is_source = strcmp(key, "source") == 0 && text_is(value, "type", "url");
     const bool is_url = strcmp(key, "image_url") == 0;
     const json_t *address = json_is_object(value) ? json_object_get(value, "url") : value;
     *other = NULL;
