@@ -15,8 +15,18 @@ static enum ggml_status settle(void *user)
 {
     const gpu_walk *walk = user;
     ggml_backend_synchronize(walk->instance->inner);
+    hypura_vram_begin(walk->vram, walk->instance->inner);
     hypura_vram_settle(walk->vram);
     return GGML_STATUS_SUCCESS;
+}
+
+static void recover(const gpu_walk *walk)
+{
+    if (walk->instance->unsure) {
+        (void)gpu_guard(settle, (void *)walk); /* what was queued must not arrive later */
+        hypura_vram_failed(walk->vram);
+        walk->instance->unsure = false;
+    }
 }
 
 static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgraph *graph)
@@ -28,12 +38,12 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
     }
     gpu_walk walk = {.instance = instance, .vram = hypura_pager_vram(pager, instance->gpu->index), .graph = graph};
     hypura_pager_enter(pager);
+    recover(&walk);
+    instance->unsure = true;
     const enum ggml_status status = gpu_guard(gpu_walk_graph, &walk);
+    instance->unsure = status != GGML_STATUS_SUCCESS;
     gpu_swap_back(instance);
-    if (status != GGML_STATUS_SUCCESS) {
-        (void)gpu_guard(settle, &walk); /* what was queued must not arrive later */
-        hypura_vram_failed(walk.vram);
-    }
+    recover(&walk);
     hypura_vram_tell(walk.vram);
     hypura_pager_leave(pager);
     return status;
@@ -110,9 +120,13 @@ static bool instance_copy_async(ggml_backend_t from, ggml_backend_t to, const st
     return inner->iface.cpy_tensor_async(gpu_inner_instance(from), inner, source, target);
 }
 
+/* It may throw, out of our hands. */
 static void instance_synchronize(ggml_backend_t backend)
 {
+    const bool before = instance_of(backend)->unsure;
+    instance_of(backend)->unsure = true;
     ggml_backend_synchronize(instance_of(backend)->inner);
+    instance_of(backend)->unsure = before;
 }
 
 static void instance_event_record(ggml_backend_t backend, ggml_backend_event_t event)

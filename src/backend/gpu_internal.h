@@ -101,6 +101,7 @@ typedef struct gpu_instance {
     int                  next_stage;
     bool                 stage_used[HYPURA_MAX_STAGES];
     ggml_backend_event_t stage_done[HYPURA_MAX_STAGES]; /* NULL: the device has no events */
+    bool                 unsure; /* what was queued may not have been done: something failed, or threw */
     uint64_t             cut_us; /* when the ids had arrived, until the GPU has its next work */
     uint32_t             experts[GPU_MAX_EXPERTS];
     uint32_t             slots[GPU_MAX_EXPERTS];

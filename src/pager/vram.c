@@ -389,28 +389,23 @@ uint32_t vram_insert(vram_pool *pool, uint32_t key)
     return slot;
 }
 
-void vram_doubt_keys(hypura_vram *vram, int bundle, const uint32_t *slots, uint32_t n)
+static void forget_keys(vram_pool *pool)
 {
-    vram->doubt.pool = vram->bundles[bundle].pool;
-    vram->doubt.n = n;
-    memcpy(vram->doubt.slots, slots, n * sizeof(*slots));
-}
-
-void vram_end_doubt(hypura_vram *vram, bool queued)
-{
-    vram_pool *pool = &vram->pools[vram->doubt.pool];
-    for (uint32_t i = 0; !queued && i < vram->doubt.n; i++) {
-        hypura_cache_remove(pool->cache, vram->doubt.slots[i]);
-        pool->n_full--;
+    for (uint32_t slot = 0; slot < pool->n_open; slot++) {
+        if (hypura_cache_key(pool->cache, slot) != HYPURA_CACHE_NONE) {
+            hypura_cache_remove(pool->cache, slot);
+        }
     }
-    vram->doubt.n = 0;
+    pool->n_full = 0;
 }
 
 void hypura_vram_failed(hypura_vram *vram)
 {
-    vram_end_doubt(vram, false);
+    for (uint32_t p = 0; p < vram->n_pools; p++) {
+        forget_keys(&vram->pools[p]);
+    }
     vram_release_leased(vram);
-    vram_drop_beside(vram);
+    vram_beside_ended(vram);
     vram->visited_ram = false;
     vram->untold.bundle = -1;
     vram->untold_ram.bundle = -1;
@@ -475,11 +470,9 @@ hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens,
     hypura_cache_unpin_all(cache, slots, n);
     hypura_status status = HYPURA_OK;
     if (n_missing > 0) {
-        vram_doubt_keys(vram, bundle, indices, n_missing);
         vram->landing = vram->can_land;
         status = vram_upload(vram, bundle, -1, vram->missing, indices, n_missing, false);
         vram->landing = false;
-        vram_end_doubt(vram, status == HYPURA_OK);
     }
     vram->in_use.pool = place->pool;
     vram->in_use.n = status == HYPURA_OK ? n : 0;

@@ -30,8 +30,8 @@
  *  2. A slot in RAM stays leased until the upload from it has ended.
  *  3. All memory of slots and stages is zero before its first use: kernels may read
  *     past the end of an expert, and must not meet NaN there.
- *  4. Whatever fails, or throws, takes back every key that its call had inserted and every lease of
- *     RAM that nothing was sent from.
+ *  4. Behind a graph that failed, or a wait that threw, no key is in the cache: nobody knows what of the
+ *     bytes has arrived. Nor is there a lease of RAM that nothing was sent from.
  */
 #ifndef HYPURA_PAGER_VRAM_H
 #define HYPURA_PAGER_VRAM_H
@@ -183,8 +183,8 @@ bool     hypura_vram_has_batches(const hypura_vram *vram);
 hypura_status hypura_vram_keep(hypura_vram *vram, int set);
 hypura_status hypura_vram_keep_all(hypura_vram *vram);
 
-/* A graph failed, perhaps in the midst of a call above, out of which something was thrown: what it
- * was about to make present is not. */
+/* A graph failed, perhaps in the midst of a call above, out of which something was thrown, or a wait for it did: no expert is
+ * present. */
 void hypura_vram_failed(hypura_vram *vram);
 
 #endif

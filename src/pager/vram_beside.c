@@ -237,7 +237,6 @@ static uint32_t take(hypura_vram *vram, int bundle, const uint32_t *experts, uin
         hypura_cache_pin(pool->cache, slot);
         vram->missing[n_taken] = experts[i];
         indices[n_taken++] = slot;
-        beside->keys[beside->n] = key;
         beside->leases[beside->n++] = (vram_lease){.bundle = bundle, .slot = vram->ram_slots[i], .set = -1, .index = slot};
         vram->ram_slots[i] = HYPURA_CACHE_NONE;
     }
@@ -263,14 +262,11 @@ static hypura_status send_one(hypura_vram *vram, int bundle, const uint32_t *exp
     if (index == HYPURA_CACHE_NONE) {
         return HYPURA_OK;
     }
-    const uint32_t slot = index;
     vram->beside.one_sent = true;
-    vram_doubt_keys(vram, bundle, &slot, 1);
     vram->early = true; /* the ids that arrive next were handed over before it */
     vram->visited_ram = true;
     const hypura_status status = vram_upload(vram, bundle, -1, &expert, &index, 1, false);
     vram->early = false;
-    vram_end_doubt(vram, status == HYPURA_OK);
     if (status == HYPURA_OK) {
         count_sent(vram, 0, vram->pager->map->bundles[bundle].expert_bytes);
     }
@@ -288,14 +284,12 @@ hypura_status hypura_vram_send_beside(hypura_vram *vram, int bundle, const uint3
     uint32_t       indices[MAX_EXPERTS];
     const uint32_t n_taken = take(vram, bundle, experts, n, indices);
     if (n_taken > 0) {
-        vram_doubt_keys(vram, bundle, indices, n_taken);
         vram_send_experts(vram, -1, beside->leases + first, n_taken);
         for (uint32_t i = 0; i < n_taken; i++) {
             vram_set_entry(vram, bundle, vram->missing[i], indices[i]);
         }
         vram_send_table(vram, bundle);
         ggml_backend_event_record(beside->sent[bundle], vram->uploader);
-        vram_end_doubt(vram, true);
         const uint64_t bytes = n_taken * vram->pager->map->bundles[bundle].expert_bytes;
         count_sent(vram, bytes, bytes);
     }
@@ -313,7 +307,6 @@ static void release(hypura_vram *vram, int bundle)
         if (bundle < 0 || ended->bundle == bundle) {
             hypura_pager_release_expert(vram->pager, ended->bundle, ended->slot);
         } else {
-            beside->keys[n] = beside->keys[i];
             beside->leases[n++] = beside->leases[i];
         }
     }
@@ -347,19 +340,4 @@ void hypura_vram_settle_beside(hypura_vram *vram, int bundle)
         }
     }
     release(vram, bundle);
-}
-
-/* Nobody knows what has arrived of them. */
-void vram_drop_beside(hypura_vram *vram)
-{
-    vram_beside *beside = &vram->beside;
-    for (uint32_t i = 0; i < beside->n; i++) {
-        const vram_lease *lost = &beside->leases[i];
-        vram_pool        *pool = &vram->pools[vram->bundles[lost->bundle].pool];
-        if (hypura_cache_key(pool->cache, lost->index) == beside->keys[i]) {
-            hypura_cache_remove(pool->cache, lost->index);
-            pool->n_full--;
-        }
-    }
-    release(vram, -1);
 }

@@ -50,14 +50,12 @@ static uint32_t take_slots(hypura_vram *vram, int bundle, const uint32_t *expert
 
 static hypura_status upload_early(hypura_vram *vram, int bundle, uint32_t *indices, uint32_t n)
 {
-    vram_doubt_keys(vram, bundle, indices, n);
     memcpy(vram->foreseen, vram->missing, n * sizeof(*vram->foreseen));
     vram->foreseen_bundle = bundle;
     vram->n_foreseen = n;
     vram->early = true;
     const hypura_status status = vram_upload(vram, bundle, -1, vram->missing, indices, n, false);
     vram->early = false;
-    vram_end_doubt(vram, status == HYPURA_OK);
     if (status != HYPURA_OK) {
         vram->foreseen_bundle = -1;
     }

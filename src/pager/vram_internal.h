@@ -69,13 +69,6 @@ typedef struct vram_held {
     uint32_t slots[MAX_EXPERTS];
 } vram_held;
 
-/* Keys that were inserted for bytes which are on their way: not to be believed in should that fail, or throw. */
-typedef struct vram_doubt {
-    uint32_t pool;
-    uint32_t n; /* 0: there are none */
-    uint32_t slots[MAX_EXPERTS];
-} vram_doubt;
-
 /* What passed through a stage last, and what of it was selected. */
 typedef struct vram_batch {
     int      bundle; /* -1: nothing that is to be noted */
@@ -103,7 +96,6 @@ typedef struct vram_beside {
     uint32_t              allowed; /* of these */
     bool                  one_sent; /* in this graph, where uploads are in the way of what is computed */
     vram_lease            leases[MAX_BESIDE];
-    uint32_t              keys[MAX_BESIDE];
 } vram_beside;
 
 /* What one token selected last, or had uploaded: a cache is told of it when the host has time. */
@@ -172,7 +164,6 @@ struct hypura_vram {
     ggml_backend_buffer_t      state_buffer;
     vram_held                  held;
     uint32_t                   missing[MAX_EXPERTS];
-    vram_doubt                 doubt;
     int                        leased_bundle; /* of ram_slots that are leased and not sent from; -1: there are none */
     uint32_t                   n_leased;
     uint32_t                   ram_slots[MAX_EXPERTS];
@@ -207,11 +198,10 @@ bool          vram_can_land(const hypura_vram *vram);
 uint32_t      vram_lease_experts(hypura_vram *vram, int bundle, const uint32_t *experts, const uint32_t *indices, uint32_t n);
 bool          vram_is_landing(const hypura_vram *vram, int bundle, uint32_t ram_slot);
 void          vram_landed(hypura_vram *vram, int bundle, uint32_t expert, uint32_t index, uint32_t ram_slot);
-/* vram_beside.c: memory for it; its uploads have all ended; or failed, perhaps. */
+/* vram_beside.c: memory for it; its uploads have all ended, or are not to be waited for. */
 hypura_status vram_open_beside(hypura_vram *vram, hypura_error *error);
 void          vram_close_beside(hypura_vram *vram);
 void          vram_beside_ended(hypura_vram *vram);
-void          vram_drop_beside(hypura_vram *vram);
 /* vram.c: ends the uploads of all GPUs, so that slots in RAM are free again; false when there were none. */
 bool          vram_settle_all(const hypura_pager *pager);
 /* vram.c: gives back leases of RAM that nothing was sent from. */
@@ -220,11 +210,8 @@ void          vram_release_leased(hypura_vram *vram);
 void vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n);
 /* Statistics of what was needed of a bundle. */
 void          vram_count(hypura_vram *vram, int bundle, uint32_t n_needed, uint32_t n_hit, bool copied);
-/* A slot for a key; from doubt on all that were inserted so far without bytes, until these are queued, or
- * the keys are taken back. */
+/* A slot for a key. */
 uint32_t      vram_insert(vram_pool *pool, uint32_t key);
-void          vram_doubt_keys(hypura_vram *vram, int bundle, const uint32_t *slots, uint32_t n);
-void          vram_end_doubt(hypura_vram *vram, bool queued);
 /* Slots give way to stages that lie there, and come back, without keys. */
 void          vram_close_slots(hypura_vram *vram, vram_pool *pool);
 void          vram_open_slots(hypura_vram *vram, vram_pool *pool);

@@ -177,9 +177,7 @@ static void take_slots(hypura_vram *vram, int bundle, const selection *selected,
 static hypura_status copy_taken(hypura_vram *vram, int bundle, int set, const vram_held *taken)
 {
     hypura_pager *pager = vram->pager;
-    vram_doubt_keys(vram, bundle, taken->slots, taken->n);
     if (vram_copy(vram, bundle, set, taken, true) != HYPURA_OK) {
-        vram_end_doubt(vram, false);
         return HYPURA_ERR_BACKEND;
     }
     for (uint32_t i = 0; i < taken->n; i++) {
@@ -187,7 +185,6 @@ static hypura_status copy_taken(hypura_vram *vram, int bundle, int set, const vr
     }
     vram_send_table(vram, bundle);
     vram_join_uploads(vram);
-    vram_end_doubt(vram, true);
     vram->slots_changed = true;
     vram_order_copies(vram);
     pthread_mutex_lock(&pager->lock);

@@ -148,7 +148,7 @@ hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, con
     vram_pool         *pool = &vram->pools[place->pool];
     const bool         copies = vram_can_copy(vram, bundle);
     vram_held         *held = &vram->held;
-    uint32_t           kept[MAX_EXPERTS], slots[MAX_EXPERTS], inserted[MAX_EXPERTS], indices[MAX_EXPERTS];
+    uint32_t           kept[MAX_EXPERTS], slots[MAX_EXPERTS], indices[MAX_EXPERTS];
     uint32_t           n_kept = 0;
     uint32_t           n_missing = 0;
     held->n = 0;
@@ -159,8 +159,7 @@ hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, con
         if (slot == HYPURA_CACHE_NONE && copies && pool->n_full < pool->n_open) {
             slot = vram_insert(pool, key);
             kept[n_kept] = experts[i];
-            inserted[n_kept] = slots[n_kept] = slot;
-            n_kept++;
+            slots[n_kept++] = slot;
         }
         if (slot != HYPURA_CACHE_NONE) {
             held->experts[held->n] = experts[i];
@@ -172,7 +171,6 @@ hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, con
     }
     vram_count(vram, bundle, n, held->n - n_kept, true);
     hypura_status status = HYPURA_OK;
-    vram_doubt_keys(vram, bundle, inserted, n_kept);
     if (n_kept > 0) {
         status = vram_upload(vram, bundle, -1, kept, slots, n_kept, vram_ram_is_short(vram, bundle));
     }
@@ -182,6 +180,5 @@ hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, con
     if (status == HYPURA_OK && n_missing > 0) {
         status = vram_upload(vram, bundle, set, vram->missing, indices, n_missing, false);
     }
-    vram_end_doubt(vram, status == HYPURA_OK);
     return status;
 }

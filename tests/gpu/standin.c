@@ -124,7 +124,12 @@ static void instance_synchronize(ggml_backend_t backend)
 {
     standin_need();
     standin_wait(false);
-    flush(backend->context);
+    standin_queue *queue = ((standin *)backend->context)->queue;
+    if (standin_wrong.wait_throws_after > 0 && !standin_queue_is_empty(queue) && --standin_wrong.wait_throws_after == 0) {
+        standin_queue_forget(queue);
+        standin_throw("standin: a wait fails on purpose");
+    }
+    standin_queue_run(standin_queue_end(queue));
 }
 
 /* As pager/vram_routers.c names it. */

@@ -56,6 +56,7 @@ typedef struct standin_faults {
     bool     stays_lost;      /* then whatever it is asked for ends the process, as with CUDA */
     bool     losing_aborts;   /* it is told as CUDA's backend does: an error is logged, and the process ends */
     bool     waiting_throws;  /* it is told by what is thrown, as by Vulkan's, and nothing ends the process */
+    int      wait_throws_after; /* waits for something queued until one throws, with all forgotten that its instance was asked for; 0: never */
     int      silent_after;    /* graphs until a device never answers any more: whoever waits for it waits for good; 0: never */
     bool     silence_is_told; /* to who waits for an event: that throws */
     int      slow_after;      /* graphs until one takes slow_us, for whoever waits; 0: never */

@@ -135,14 +135,19 @@ void standin_queue_graph(standin_queue *queue, const struct ggml_cgraph *graph)
     add(queue, GRAPH)->late = late;
 }
 
+static void free_late(late_graph *late)
+{
+    ggml_free(late->ctx);
+    free(late->tensors);
+}
+
 static void compute(const standin_queue *queue, late_graph *late)
 {
     standin_move_all(late->graph, true);
     if (ggml_backend_graph_compute(queue->cpu, late->graph) != GGML_STATUS_SUCCESS) {
         GGML_ABORT("standin: a graph failed");
     }
-    ggml_free(late->ctx);
-    free(late->tensors);
+    free_late(late);
 }
 
 /* ---- doing it -------------------------------------------------------------------- */
@@ -162,6 +167,16 @@ void standin_queue_run(standin_mark mark)
         case WAIT:
             standin_queue_run(next.mark);
             break;
+        }
+    }
+}
+
+void standin_queue_forget(standin_queue *queue)
+{
+    for (; queue->n_done < queue->n_asked; queue->n_done++) {
+        operation *next = &queue->operations[queue->n_done % MAX_OPERATIONS];
+        if (next->kind == GRAPH) {
+            free_late(&next->late);
         }
     }
 }

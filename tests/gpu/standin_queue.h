@@ -29,5 +29,7 @@ void standin_queue_wait(standin_queue *queue, standin_mark mark);
 bool         standin_queue_is_empty(const standin_queue *queue);
 standin_mark standin_queue_end(standin_queue *queue);
 void         standin_queue_run(standin_mark mark);
+/* All that is left is never done. */
+void         standin_queue_forget(standin_queue *queue);
 
 #endif

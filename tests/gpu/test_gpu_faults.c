@@ -52,6 +52,38 @@ static void a_copy_that_throws_is_an_error(void **state)
     }
 }
 
+/* As where memory is short for what a driver hands over then: nobody knows what has arrived, and no expert counts as there whose
+ * bytes have not. What slots lack is uploaded, or computed by the processor and uploaded beside; or, without events, uploaded by the
+ * instance that computes, for which libllama waits last. */
+static void a_wait_that_throws_is_an_error(void **state)
+{
+    (void)state;
+    for (int which = 0; which < 6; which++) {
+        hypura_model_options options = options_of(mixture.path, which % 2 ? mixture.half_bytes : mixture.least_bytes);
+        const standin_faults others = {.no_events = which / 2 == 2, .computes_late = which / 2 == 2};
+        options.gpu_misses = which / 2 == 1 ? HYPURA_GPU_MISSES_CPU : HYPURA_GPU_MISSES_UPLOAD;
+        standin_set_faults(&others);
+        hypura_model *model = open_model(&options);
+        hypura_error error;
+        uint64_t differing;
+        int n_failed = 0;
+        for (int wait = 1; wait <= 200; wait += wait < 12 ? 1 : 7) {
+            standin_faults faults = others;
+            faults.wait_throws_after = wait;
+            standin_set_faults(&faults);
+            if (hypura_script_follow(model, &mixture.script, &differing, &error) != HYPURA_OK) {
+                assert_non_null(strstr(error.message, "a wait fails on purpose"));
+                n_failed++;
+            }
+            standin_set_faults(&others);
+            assert_same(model);
+        }
+        assert_true(n_failed > 10);
+        hypura_model_close(model);
+        standin_set_faults(&(standin_faults){0});
+    }
+}
+
 static void a_lost_device_is_an_error(void **state)
 {
     (void)state;
@@ -207,6 +239,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         MIXTURE_TEST(a_failed_graph_is_an_error),
         MIXTURE_TEST(a_copy_that_throws_is_an_error),
+        MIXTURE_TEST(a_wait_that_throws_is_an_error),
         MIXTURE_TEST(a_lost_device_is_an_error),
         MIXTURE_TEST(a_device_that_stays_lost_is_an_error),
         MIXTURE_TEST(an_abort_is_an_error),

@@ -227,11 +227,96 @@ static void short_ram_loses_nothing(void **state)
     hypura_model_close(model);
 }
 
+/* A copy of one matrix in a slot, on the device, as work of it. */
+typedef struct slot_copy {
+    struct ggml_context  *ctx;
+    struct ggml_cgraph   *graph;
+    struct ggml_tensor   *copy;
+    ggml_backend_buffer_t buffer;
+} slot_copy;
+
+static slot_copy open_copy(hypura_vram *vram, uint32_t slot)
+{
+    const struct ggml_init_params params = {.mem_size = 1 << 16, .no_alloc = true};
+    const struct ggml_tensor     *slots = hypura_vram_slots(vram, 0, 0);
+    slot_copy made = {.ctx = ggml_init(params), .buffer = ggml_backend_buft_alloc_buffer(vram->type, slots->nb[2])};
+    assert_non_null(made.ctx);
+    assert_non_null(made.buffer);
+    struct ggml_tensor *row = ggml_new_tensor_1d(made.ctx, GGML_TYPE_F32, (int64_t)(slots->nb[2] / sizeof(float)));
+    made.copy = ggml_dup_tensor(made.ctx, row);
+    row->buffer = slots->buffer;
+    row->data = (char *)slots->data + slot * slots->nb[2];
+    assert_int_equal(ggml_backend_tensor_alloc(made.buffer, made.copy, ggml_backend_buffer_get_base(made.buffer)), GGML_STATUS_SUCCESS);
+    struct ggml_tensor *copied = ggml_cpy(made.ctx, row, made.copy);
+    assert_int_equal(ggml_backend_view_init(copied), GGML_STATUS_SUCCESS);
+    made.graph = ggml_new_graph_custom(made.ctx, 4, false);
+    ggml_build_forward_expand(made.graph, copied);
+    return made;
+}
+
+static void *copied_bytes(const slot_copy *from)
+{
+    void *bytes = malloc(ggml_nbytes(from->copy));
+    assert_non_null(bytes);
+    ggml_backend_tensor_get(from->copy, bytes, 0, ggml_nbytes(from->copy));
+    return bytes;
+}
+
+/* What was given to the device before a stage is filled sees the slots that lie there as they were, however late it computes. */
+static void slots_give_way_when_they_were_read(void **state)
+{
+    (void)state;
+    const hypura_model_options options = options_of(10);
+    hypura_model *model = NULL;
+    hypura_error error;
+    uint32_t experts[N_EXPERTS], slots[N_EXPERTS], n_missing;
+    fixture_ok(hypura_model_open_with(&options, &(hypura_model_extras){0}, &model, &error), &error);
+    assert_true(hypura_model_plan(model)->gpus[0].stages_in_slots);
+    hypura_vram *vram = model->pager->vrams[0];
+    vram_pool *pool = &vram->pools[0];
+    ggml_backend_t backend = ggml_backend_dev_init(vram->device, NULL);
+    assert_non_null(backend);
+    for (uint32_t e = 0; e < N_EXPERTS; e++) {
+        experts[e] = e;
+    }
+    hypura_pager_enter(model->pager);
+    hypura_vram_begin(vram, backend);
+    for (int layer = 0; layer < N_LAYERS && pool->n_full < pool->n_slots; layer++) {
+        assert_int_equal(hypura_vram_load(vram, layer, 1, experts, N_EXPERTS, slots, &n_missing), HYPURA_OK);
+    }
+    assert_int_equal(pool->n_full, pool->n_slots);
+    assert_true(pool->n_slots > pool->n_lasting);
+    const slot_copy work = open_copy(vram, pool->n_slots - 1);
+    const size_t bytes = ggml_nbytes(work.copy);
+    assert_int_equal(ggml_backend_graph_compute(backend, work.graph), GGML_STATUS_SUCCESS);
+    void *before = copied_bytes(&work);
+    standin_set_faults(&(standin_faults){.computes_late = true});
+    assert_int_equal(ggml_backend_graph_compute_async(backend, work.graph), GGML_STATUS_SUCCESS);
+    assert_int_equal(hypura_vram_fill_stage(vram, N_LAYERS - 1, 0, experts, N_EXPERTS), HYPURA_OK);
+    hypura_vram_settle(vram);
+    void *late = copied_bytes(&work);
+    standin_set_faults(&(standin_faults){0});
+    assert_int_equal(ggml_backend_graph_compute(backend, work.graph), GGML_STATUS_SUCCESS);
+    void *after = copied_bytes(&work);
+    assert_memory_equal(late, before, bytes);
+    assert_memory_not_equal(after, before, bytes); /* it did lie there */
+    hypura_vram_forget(vram, backend);
+    hypura_pager_leave(model->pager);
+    free(before);
+    free(late);
+    free(after);
+    ggml_free(work.ctx);
+    ggml_backend_buffer_free(work.buffer);
+    ggml_backend_free(backend);
+    hypura_model_close(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(the_first_tokens_find_what_the_prompt_used, gpu_no_faults),
         cmocka_unit_test_teardown(slots_change_under_nobody, gpu_no_faults),
+        cmocka_unit_test_teardown(slots_give_way_when_they_were_read, gpu_no_faults),
         cmocka_unit_test_teardown(uploads_do_not_overtake_what_is_kept, gpu_no_faults),
         cmocka_unit_test_teardown(what_a_prompt_selects_is_noted, gpu_no_faults),
         cmocka_unit_test_teardown(short_ram_loses_nothing, gpu_no_faults),
