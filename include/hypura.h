@@ -356,6 +356,7 @@ typedef struct hypura_plan {
     bool            unified; /* their memory is the host's, and memory_bytes the limit on both together */
     int             n_gpus;
     hypura_gpu_plan gpus[HYPURA_MAX_GPUS]; /* in the order of their layers */
+    char            gpus_left_out[256];    /* GPUs here, where none of them is used: what models may take of each */
     char            remotes_left_out[256]; /* devices of other machines on which nothing is placed, and what each offered */
     int      n_vram_pools;
     hypura_vram_pool_plan vram_pools[HYPURA_MAX_VRAM_POOLS];

@@ -194,6 +194,9 @@ void hypura_placement_describe(const hypura_plan *plan, void (*print)(const char
     if (plan->n_gpus > 0) {
         describe_prompts(plan, print);
     }
+    if (plan->gpus_left_out[0] != '\0') {
+        tell(print, "GPU        nothing on %s: no layer has room there", plan->gpus_left_out);
+    }
     if (plan->remotes_left_out[0] != '\0') {
         tell(print, "remote     nothing on %s: GPUs here hold all, or no layer has room there", plan->remotes_left_out);
     }
@@ -273,6 +276,9 @@ json_t *hypura_placement_json(const char *path, const hypura_plan *plan)
     hypura_json_integer(&object, "pool_bytes", plan->pool_bytes);
     hypura_json_integer(&object, "ring_bytes", plan->ring_bytes);
     hypura_json_integer(&object, "nvme_bytes", plan->nvme_bytes);
+    if (plan->gpus_left_out[0]) {
+        hypura_json_text(&object, "gpus_left_out", plan->gpus_left_out);
+    }
     if (plan->gpu[0]) {
         hypura_json_text(&object, "gpu", plan->gpu);
         hypura_json_integer(&object, "gpu_layers", (uint64_t)plan->n_gpu_layers);

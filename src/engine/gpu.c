@@ -273,23 +273,38 @@ void hypura_gpus_take(const hypura_gpus_found *found, const hypura_plan *plan, h
     }
 }
 
-void hypura_gpus_tell_left_out(const hypura_plan_gpus *described, hypura_plan *plan)
+static bool is_used(const hypura_plan *plan, const char *name)
 {
-    const size_t capacity = sizeof(plan->remotes_left_out);
+    bool used = false;
+    for (int g = 0; g < plan->n_gpus; g++) {
+        used = used || strcmp(plan->gpus[g].name, name) == 0;
+    }
+    return used;
+}
+
+static void list_unused(const hypura_plan_gpus *described, const hypura_plan *plan, bool remote, char *text, size_t capacity)
+{
     size_t used = 0;
     for (int d = 0; d < described->n && used < capacity; d++) {
         const hypura_plan_gpu *device = &described->list[d];
         char offered[HYPURA_SIZE_TEXT];
-        bool placed = !device->remote;
-        for (int g = 0; g < plan->n_gpus; g++) {
-            placed = placed || strcmp(plan->gpus[g].name, device->name) == 0;
-        }
-        if (!placed) {
+        if (device->remote == remote && !is_used(plan, device->name)) {
             (void)hypura_size_format(device->bytes, offered, sizeof(offered));
-            used += (size_t)snprintf(plan->remotes_left_out + used, capacity - used, "%s%s (%s)", used > 0 ? ", " : "",
-                                     device->name, offered);
+            used += (size_t)snprintf(text + used, capacity - used, "%s%s (%s)", used > 0 ? ", " : "", device->name, offered);
         }
     }
+}
+
+void hypura_gpus_tell_left_out(const hypura_plan_gpus *described, hypura_plan *plan)
+{
+    bool any_here = false;
+    for (int g = 0; g < plan->n_gpus; g++) {
+        any_here = any_here || !plan->gpus[g].remote;
+    }
+    if (!any_here) {
+        list_unused(described, plan, false, plan->gpus_left_out, sizeof(plan->gpus_left_out));
+    }
+    list_unused(described, plan, true, plan->remotes_left_out, sizeof(plan->remotes_left_out));
 }
 
 hypura_status hypura_gpus_check(const hypura_load_gpu *gpus, hypura_error *error)

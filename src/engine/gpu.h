@@ -34,7 +34,7 @@ hypura_status hypura_gpus_describe(const hypura_gpus_found *found, const hypura_
 
 /* Those of a plan and the layers of each, as libllama is told. */
 void hypura_gpus_take(const hypura_gpus_found *found, const hypura_plan *plan, hypura_load_gpu *taken);
-/* Names in the plan those that are remote and have no layers. */
+/* Names in the plan those that are remote and have no layers; those here where none of them has any. */
 void hypura_gpus_tell_left_out(const hypura_plan_gpus *described, hypura_plan *plan);
 /* For plain libllama, which divides the layers by itself: those named, or as many as have so
  * much memory free. */

@@ -224,6 +224,20 @@ static void less_memory_is_a_smaller_pool(void **state)
     (void)run_same(&options);
 }
 
+/* Nor is it silent where nothing fits. */
+static void too_little_memory_is_told(void **state)
+{
+    (void)state;
+    const uint64_t margin = UINT64_C(768) << 20;
+    hypura_model_options options = options_of(mixture.path, 0);
+    standin_set_faults(&(standin_faults){.memory_bytes = margin + 4096});
+    const hypura_plan plan = gpu_plan_of(&options);
+    assert_int_equal(plan.n_gpus, 0);
+    assert_string_equal(plan.gpus_left_out, STANDIN_NAME " (4 KiB)");
+    standin_set_faults(&(standin_faults){0});
+    assert_string_equal(gpu_plan_of(&options).gpus_left_out, "");
+}
+
 static void memory_that_is_not_pinned_will_do(void **state)
 {
     (void)state;
@@ -247,6 +261,7 @@ int main(void)
         MIXTURE_TEST(each_memory_that_is_gone_is_told),
         MIXTURE_TEST(memory_taken_later_changes_nothing),
         MIXTURE_TEST(less_memory_is_a_smaller_pool),
+        MIXTURE_TEST(too_little_memory_is_told),
         MIXTURE_TEST(memory_that_is_not_pinned_will_do),
     };
     return cmocka_run_group_tests(tests, gpu_setup, teardown);
