@@ -30,7 +30,9 @@ case $build in
     ;;
 esac
 toolchain=$(keep "$root/cmake/macos.toolchain.cmake")
-export ZIG_LOCAL_CACHE_DIR=$(dirname "$tools")/objects # by content, and with the paths of the sources
+# What Zig compiled it keeps by content and paths, for later builds of this checkout, unless it is to write what a file depends
+# on; so it is not asked to, and each build asks it for everything anew.
+export ZIG_LOCAL_CACHE_DIR=$(dirname "$tools")/objects
 
 # stub LIBRARY OUT: a dynamic library OUT for the target with the names that LIBRARY of this system exports.
 stub() {
@@ -90,9 +92,10 @@ flags='-O0 -g0 -fno-sanitize=all' # without optimization Zig adds checks
 CC=$tools/cc CXX=$tools/c++ cmake -G Ninja -S "$root" -B "$build" -DCMAKE_TOOLCHAIN_FILE="$toolchain" \
     -DHYPURA_CROSS_TOOLS="$tools" -DHYPURA_CROSS_SYSROOT="$sysroot" \
     -DCMAKE_BUILD_TYPE=None -DCMAKE_C_FLAGS="$flags" -DCMAKE_CXX_FLAGS="$flags" "${llama[@]}" \
+    -DCMAKE_USER_MAKE_RULES_OVERRIDE="$(keep "$root/cmake/no-depfiles.cmake")" \
     -DHYPURA_METAL=OFF -DHYPURA_TESTS=OFF >"$build/configure.log" ||
     fail "configuring for macOS failed; the log is $build/configure.log"
-cmake --build "$build"
+cmake --build "$build" --clean-first
 for file in hypura hypura-engine libhypura.dylib libggml-hypura.so mkmodel; do
     [ "$(od -An -tx4 -N8 "$build/$file" | tr -d ' ')" = feedfacf0100000c ] || fail "$build/$file is no program for arm64 macOS"
 done
