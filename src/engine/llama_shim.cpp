@@ -274,11 +274,9 @@ namespace
 class gpu_aborts
 {
   public:
-    gpu_aborts(const struct llama_context *ctx, const char *awaited)
-        : before(guarded), catches(!llama_get_model(ctx)->devices.empty())
+    explicit gpu_aborts(bool on_gpu) : before(guarded), catches(on_gpu)
     {
         if (catches) {
-            hypura_pulse_begin(awaited);
             catch_aborts();
         }
     }
@@ -287,7 +285,6 @@ class gpu_aborts
         guarded = before;
         if (catches) {
             release_aborts();
-            hypura_pulse_end();
         }
     }
     gpu_aborts(const gpu_aborts &) = delete;
@@ -298,9 +295,15 @@ class gpu_aborts
     bool catches;
 };
 
+bool is_on_gpu(const struct llama_context *ctx)
+{
+    return !llama_get_model(ctx)->devices.empty();
+}
+
 template <typename Call> int computed(struct llama_context *ctx, bool more, Call call)
 {
-    const gpu_aborts thrown(ctx, "for tokens to be computed");
+    const hypura_pulse_call now("for tokens to be computed", is_on_gpu(ctx));
+    const gpu_aborts thrown(is_on_gpu(ctx));
     try {
         const int code = call();
         if (!more || code != 0) {
@@ -320,7 +323,8 @@ namespace
 
 template <typename Call> bool reached(struct llama_context *ctx, Call call)
 {
-    const gpu_aborts thrown(ctx, "for all that it was given to end");
+    const hypura_pulse_call now("for all that it was given to end", is_on_gpu(ctx));
+    const gpu_aborts thrown(is_on_gpu(ctx));
     try {
         call();
         return true;
@@ -333,18 +337,14 @@ template <typename Call> bool reached(struct llama_context *ctx, Call call)
 
 bool hypura_shim_call(void (*call)(void *user), void *user)
 {
-    const bool before = guarded;
-    bool done = false;
-    catch_aborts();
+    const gpu_aborts thrown(true);
     try {
         call(user);
-        done = true;
+        return true;
     } catch (const std::exception &e) {
         ggml_log_internal(GGML_LOG_LEVEL_ERROR, "%s\n", e.what());
+        return false;
     }
-    guarded = before;
-    release_aborts();
-    return done;
 }
 
 bool hypura_shim_answers(struct llama_context *ctx)

@@ -22,14 +22,6 @@ struct guard {
     guard &operator=(const guard &) = delete;
 };
 
-/* Which may be computed on a GPU. */
-struct waiting {
-    explicit waiting(const char *what) { hypura_pulse_begin(what); }
-    ~waiting() { hypura_pulse_end(); }
-    waiting(const waiting &) = delete;
-    waiting &operator=(const waiting &) = delete;
-};
-
 struct reading {
     mtmd_context *media;
     struct llama_context *ctx;
@@ -70,7 +62,7 @@ bool hypura_shim_media_bytes(const char *path, struct mtmd_context_params params
 
 int hypura_shim_media_encode(mtmd_context *media, const mtmd_input_chunk *chunk)
 {
-    const waiting now("for a picture or sound to be encoded");
+    const hypura_pulse_call now("for a picture or sound to be encoded");
     const guard guarded;
     try {
         return mtmd_encode_chunk(media, chunk);

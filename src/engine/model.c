@@ -15,7 +15,6 @@
 #include "base/patience.h"
 #include "base/status.h"
 #include "engine/conversation.h"
-#include "engine/hot.h"
 #include "engine/end.h"
 #include "engine/llama_log.h"
 #include "engine/media_shim.h"
@@ -119,21 +118,10 @@ static hypura_status open_trace(hypura_model *model, const hypura_model_options 
     return status;
 }
 
-/* How long one takes by the forecast, where nothing streams: else it is the drive's or the link's time, perhaps. */
-static double token_seconds(const hypura_preparation *p, bool plain)
-{
-    const bool whole = plain || p->plan->mode == HYPURA_MODE_RESIDENT;
-    return whole && p->plan->decode_tok_s > 0.0 ? 1.0 / p->plan->decode_tok_s : 0.0;
-}
-
-/* What earlier runs used stays as it was where that fails: nothing depends on it. */
 static void save_hot(void *user)
 {
     const hypura_model *model = user;
-    hypura_error unsaved;
-    if (model->pager && model->cache_dir) {
-        (void)hypura_hot_save(model->cache_dir, model->prepared.map, model->pager, &unsaved);
-    }
+    hypura_paged_save(&model->prepared, model->pager, model->cache_dir);
 }
 
 /* From here on statistics count. */
@@ -161,7 +149,9 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
     }
     if (status == HYPURA_OK) {
         hypura_end_name(prepared->plan->gpu);
-        status = hypura_pulse_open(&prepared->gpus, prepared->context.n_ubatch, token_seconds(prepared, options->plain), &model->pulse, error);
+        const bool whole = options->plain || prepared->plan->mode == HYPURA_MODE_RESIDENT;
+        status = hypura_pulse_open(&prepared->gpus, prepared->context.n_ubatch, hypura_held_token_s(prepared, whole),
+                                   &model->pulse, error);
     }
     hypura_pulse_begin("for the model to be loaded");
     if (status == HYPURA_OK && model->prepared.gpus.n > 0) {

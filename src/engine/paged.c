@@ -62,6 +62,19 @@ hypura_status hypura_paged_begin(const hypura_preparation *prepared, const hypur
     return status;
 }
 
+void hypura_paged_save(const hypura_preparation *prepared, hypura_pager *pager, const char *cache_dir)
+{
+    hypura_error unsaved;
+    if (pager && cache_dir) {
+        (void)hypura_hot_save(cache_dir, prepared->map, pager, &unsaved);
+    }
+}
+
+double hypura_held_token_s(const hypura_preparation *prepared, bool whole)
+{
+    return whole && prepared->plan->decode_tok_s > 0.0 ? 1.0 / prepared->plan->decode_tok_s : 0.0;
+}
+
 bool hypura_held_is_impatient(const hypura_preparation *prepared)
 {
     return !hypura_pager_patient(prepared->context.n_threads) || prepared->gpus.n > 0;

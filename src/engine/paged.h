@@ -24,6 +24,14 @@ hypura_status hypura_paged_load(const hypura_preparation *prepared, const hypura
 hypura_status hypura_paged_begin(const hypura_preparation *prepared, const hypura_model_options *options,
                                  hypura_pager *pager, hypura_error *error);
 
+/* What this run used, for the next one. Where that fails it stays as it was: nothing depends on it. pager NULL, cache_dir
+ * NULL: nothing is saved. */
+void hypura_paged_save(const hypura_preparation *prepared, hypura_pager *pager, const char *cache_dir);
+
+/* How long one token takes by the forecast, for hypura_pulse_open; 0: not known, or not held whole: then it is the drive's or
+ * the link's time, perhaps. */
+double hypura_held_token_s(const hypura_preparation *prepared, bool whole);
+
 /* And of one that is held whole: whether its threads wait shortly for each other. Few gain nothing by waiting awake, and
  * those beside a GPU wait for it. */
 bool hypura_held_is_impatient(const hypura_preparation *prepared);

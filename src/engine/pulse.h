@@ -50,6 +50,29 @@ void hypura_pulse_close(hypura_pulse *pulse, bool lost);
 
 #ifdef __cplusplus
 }
+
+/* Such a call, as long as it lives; nothing where it is not to be watched. */
+class hypura_pulse_call
+{
+  public:
+    explicit hypura_pulse_call(const char *what, bool watched = true) : watches(watched)
+    {
+        if (watches) {
+            hypura_pulse_begin(what);
+        }
+    }
+    ~hypura_pulse_call()
+    {
+        if (watches) {
+            hypura_pulse_end();
+        }
+    }
+    hypura_pulse_call(const hypura_pulse_call &) = delete;
+    hypura_pulse_call &operator=(const hypura_pulse_call &) = delete;
+
+  private:
+    const bool watches;
+};
 #endif
 
 #endif

@@ -4,7 +4,6 @@
 #include "worker/model.h"
 
 #include "base/patience.h"
-#include "engine/hot.h"
 #include "engine/llama_log.h"
 #include "engine/paged.h"
 #include "engine/speculation.h"
@@ -81,15 +80,10 @@ void hypura_worker_model_offer(hypura_worker_model *model)
     offered = model;
 }
 
-/* What earlier runs used stays as it was where that fails: nothing depends on it. */
 static void save_hot(void *user)
 {
     const hypura_worker_model *model = user;
-    const char *cache_dir = model->arguments->model.cache_dir;
-    hypura_error unsaved;
-    if (model->pager && cache_dir) {
-        (void)hypura_hot_save(cache_dir, model->prepared.map, model->pager, &unsaved);
-    }
+    hypura_paged_save(&model->prepared, model->pager, model->arguments->model.cache_dir);
 }
 
 void hypura_worker_model_close(hypura_worker_model *model)
@@ -146,8 +140,8 @@ static struct llama_model *load_offered(hypura_worker_model *model)
     struct llama_model *llama = NULL;
     hypura_load_lock();
     hypura_log_share();
-    const double token_s = resident && p->plan->decode_tok_s > 0.0 ? 1.0 / p->plan->decode_tok_s : 0.0;
-    hypura_status status = hypura_pulse_open(&p->gpus, p->context.n_ubatch, token_s, &model->pulse, &model->error);
+    hypura_status status = hypura_pulse_open(&p->gpus, p->context.n_ubatch, hypura_held_token_s(p, resident), &model->pulse,
+                                             &model->error);
     hypura_pulse_begin("for the model to be loaded");
     if (status == HYPURA_OK && draft) {
         status = hypura_speculation_load(draft, &model->draft, &model->error);

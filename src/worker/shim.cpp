@@ -41,23 +41,6 @@ struct sampling {
     ~sampling() { sampler_turns += --sampler_depth == 0; }
 };
 
-/* A call that may wait for a GPU. */
-struct waiting {
-    explicit waiting(const char *what) : watched(silence != nullptr)
-    {
-        if (watched) {
-            hypura_pulse_begin(what);
-        }
-    }
-    ~waiting()
-    {
-        if (watched) {
-            hypura_pulse_end();
-        }
-    }
-    const bool watched;
-};
-
 template <typename Function> Function *next(const char *name)
 {
     return reinterpret_cast<Function *>(dlsym(RTLD_NEXT, name));
@@ -66,7 +49,7 @@ template <typename Function> Function *next(const char *name)
 void wait_for(llama_context *ctx)
 {
     static const auto real = next<decltype(llama_synchronize)>("llama_synchronize");
-    const waiting now("for tokens to be computed");
+    const hypura_pulse_call now("for tokens to be computed", silence != nullptr);
     if (!silence) {
         real(ctx);
         return;
@@ -136,7 +119,7 @@ extern "C" __attribute__((visibility("default"))) int32_t llama_process(llama_co
     if (!silence) {
         return real(ctx, type, batch);
     }
-    const waiting now("for tokens to be computed");
+    const hypura_pulse_call now("for tokens to be computed", silence != nullptr);
     hypura_log_clear();
     try {
         const int32_t code = real(ctx, type, batch);
@@ -154,7 +137,7 @@ extern "C" __attribute__((visibility("default"))) llama_context *llama_init_from
                                                                                      llama_context_params params)
 {
     static const auto real = next<decltype(llama_init_from_model)>("llama_init_from_model");
-    const waiting now("for a context");
+    const hypura_pulse_call now("for a context", silence != nullptr);
     return real(model, params);
 }
 
@@ -163,7 +146,7 @@ extern "C" __attribute__((visibility("default"))) size_t llama_state_seq_get_dat
                                                                                     llama_state_seq_flags flags)
 {
     static const auto real = next<decltype(llama_state_seq_get_data_ext)>("llama_state_seq_get_data_ext");
-    const waiting now("for the state of a conversation");
+    const hypura_pulse_call now("for the state of a conversation", silence != nullptr);
     return real(ctx, to, bytes, sequence, flags);
 }
 
@@ -173,7 +156,7 @@ extern "C" __attribute__((visibility("default"))) size_t llama_state_seq_set_dat
                                                                                     llama_state_seq_flags flags)
 {
     static const auto real = next<decltype(llama_state_seq_set_data_ext)>("llama_state_seq_set_data_ext");
-    const waiting now("for the state of a conversation");
+    const hypura_pulse_call now("for the state of a conversation", silence != nullptr);
     return real(ctx, from, bytes, sequence, flags);
 }
 
@@ -181,13 +164,13 @@ extern "C" __attribute__((visibility("default"))) int32_t mtmd_encode_chunk(mtmd
                                                                           const mtmd_input_chunk *chunk)
 {
     static const auto real = next<decltype(mtmd_encode_chunk)>("mtmd_encode_chunk");
-    const waiting now("for a picture or sound to be encoded");
+    const hypura_pulse_call now("for a picture or sound to be encoded", silence != nullptr);
     return real(media, chunk);
 }
 
 extern "C" __attribute__((visibility("default"))) int32_t mtmd_batch_encode(mtmd_batch *batch)
 {
     static const auto real = next<decltype(mtmd_batch_encode)>("mtmd_batch_encode");
-    const waiting now("for a picture or sound to be encoded");
+    const hypura_pulse_call now("for a picture or sound to be encoded", silence != nullptr);
     return real(batch);
 }
