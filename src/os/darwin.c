@@ -218,15 +218,10 @@ uint64_t hypura_os_other_threads_us(uint64_t thread)
 {
     thread_basic_info_data_t own;
     mach_msg_type_number_t n = THREAD_BASIC_INFO_COUNT;
-    struct rusage all;
     const bool known = thread_info((thread_act_t)thread, THREAD_BASIC_INFO, (thread_info_t)&own, &n) == KERN_SUCCESS;
     const uint64_t own_us = known ? time_us(own.user_time, own.system_time) : 0;
-    uint64_t all_us = 0;
-    if (getrusage(RUSAGE_SELF, &all) == 0) {
-        all_us = ((uint64_t)all.ru_utime.tv_sec + (uint64_t)all.ru_stime.tv_sec) * 1000000u + (uint64_t)all.ru_utime.tv_usec +
-                 (uint64_t)all.ru_stime.tv_usec;
-    }
-    return all_us > own_us ? all_us - own_us : 0;
+    uint64_t all_us;
+    return hypura_posix_own(&all_us) && all_us > own_us ? all_us - own_us : 0;
 }
 
 bool hypura_os_waited_us(uint64_t *us)

@@ -71,15 +71,24 @@ __attribute__((no_sanitize("thread"))) void hypura_posix_touch(uintptr_t first, 
 
 /* ---- processors ---------------------------------------------------------- */
 
-bool hypura_posix_others(uint64_t all_us, uint64_t *us)
+bool hypura_posix_own(uint64_t *us)
 {
     struct rusage own;
-    const long n_online = sysconf(_SC_NPROCESSORS_ONLN);
-    if (getrusage(RUSAGE_SELF, &own) != 0 || n_online < 1) {
+    if (getrusage(RUSAGE_SELF, &own) != 0) {
         return false;
     }
-    const uint64_t own_us = (uint64_t)(own.ru_utime.tv_sec + own.ru_stime.tv_sec) * 1000000u +
-                            (uint64_t)(own.ru_utime.tv_usec + own.ru_stime.tv_usec);
+    *us = (uint64_t)(own.ru_utime.tv_sec + own.ru_stime.tv_sec) * 1000000u +
+          (uint64_t)(own.ru_utime.tv_usec + own.ru_stime.tv_usec);
+    return true;
+}
+
+bool hypura_posix_others(uint64_t all_us, uint64_t *us)
+{
+    uint64_t own_us;
+    const long n_online = sysconf(_SC_NPROCESSORS_ONLN);
+    if (!hypura_posix_own(&own_us) || n_online < 1) {
+        return false;
+    }
     *us = (all_us > own_us ? all_us - own_us : 0) / (uint64_t)n_online;
     return true;
 }

@@ -23,6 +23,9 @@ int hypura_posix_open(const char *path, int flags);
  * set. Closes it and fails unless it is a regular file. */
 hypura_status hypura_posix_take_file(const char *path, hypura_os_file *file, hypura_error *error);
 
+/* How long threads of this process together have had a processor. False: not known. */
+bool hypura_posix_own(uint64_t *us);
+
 /* hypura_os_others_us, of what all programs had of all processors. */
 bool hypura_posix_others(uint64_t all_us, uint64_t *us);
 
