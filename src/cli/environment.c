@@ -5,6 +5,7 @@
  */
 #include "cli/environment.h"
 
+#include "base/clock.h"
 #include "base/status.h"
 
 #include <stdio.h>
@@ -35,14 +36,6 @@ static const char *variable(const char *name)
 {
     const char *value = getenv(name);
     return value && value[0] ? value : NULL;
-}
-
-static double seconds(const char *name)
-{
-    const char *value = variable(name);
-    char *end = NULL;
-    const double number = value ? strtod(value, &end) : 0.0;
-    return value && *end == '\0' && number > 0.0 && number < 1e9 ? number : 0.0;
 }
 
 /* As Hugging Face's programs and Ollama read theirs. */
@@ -109,7 +102,7 @@ hypura_status hypura_environment_read(hypura_environment *environment, hypura_er
     environment->hub_url = variable("HF_ENDPOINT");
     environment->hub_token = variable("HF_TOKEN");
     environment->api_keys = variable("HYPURA_API_KEY");
-    environment->gpu_seconds = seconds("HYPURA_GPU_SECONDS");
+    environment->gpu_seconds = hypura_seconds_parse(variable("HYPURA_GPU_SECONDS"));
     environment->offline = is_on("HF_HUB_OFFLINE");
     environment->keep_unused = is_on("OLLAMA_NOPRUNE");
     environment->color =

@@ -17,6 +17,7 @@
 #include "worker/model.h"
 #include "worker/shim.h"
 
+#include "base/clock.h"
 #include "base/waiting.h"
 #include "engine/idle.h"
 #include "os/os.h"
@@ -34,10 +35,8 @@
 
 static double seconds_of(const char *variable, double otherwise)
 {
-    const char *said = getenv(variable);
-    char *end = NULL;
-    const double seconds = said ? strtod(said, &end) : 0.0;
-    return said && end != said && *end == '\0' && seconds > 0.0 && seconds < 1e9 ? seconds : otherwise;
+    const double seconds = hypura_seconds_parse(getenv(variable));
+    return seconds > 0.0 ? seconds : otherwise;
 }
 
 /* What fails says so where its result would have been printed. */
