@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define DEFAULT_SERVER "http://127.0.0.1:8080"
+
 static const char *const headings[] = {"name", "state", "mode", "memory", "GPU", "drive alone", "hits", "busy", "until"};
 
 typedef struct asking {
@@ -117,12 +119,12 @@ static hypura_status print_status(const json_t *status, hypura_error *error)
 
 static hypura_option option_server(const char **url)
 {
-    return (hypura_option){"server", "URL", "the server (default: http://127.0.0.1:8080)", HYPURA_OPTION_STRING, .to.string = url};
+    return (hypura_option){"server", "URL", "the server (default: " DEFAULT_SERVER ")", HYPURA_OPTION_STRING, .to.string = url};
 }
 
 int hypura_command_ps(const hypura_environment *environment, int argc, char *const *argv)
 {
-    asking a = {.server = "http://127.0.0.1:8080"};
+    asking a = {.server = DEFAULT_SERVER};
     bool json = false;
     const hypura_option options[] = {
         option_server(&a.server),
@@ -157,7 +159,7 @@ int hypura_command_ps(const hypura_environment *environment, int argc, char *con
 
 int hypura_command_stop(const hypura_environment *environment, int argc, char *const *argv)
 {
-    asking a = {.server = "http://127.0.0.1:8080"};
+    asking a = {.server = DEFAULT_SERVER};
     const hypura_option options[] = {
         option_server(&a.server),
         hypura_option_api_key(&a.keys, "the server's key"),

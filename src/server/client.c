@@ -206,7 +206,7 @@ static hypura_status tell(const answering *a, const hypura_client *client, CURLc
 }
 
 /* body NULL: GET. CURLE_OUT_OF_MEMORY also where there is none for the address. */
-static CURLcode post(hypura_client *client, const char *path, const char *body, curl_write_callback on_bytes, answering *a)
+static CURLcode perform(hypura_client *client, const char *path, const char *body, curl_write_callback on_bytes, answering *a)
 {
     const size_t room = strlen(client->url) + strlen(path) + 1;
     char *url = malloc(room);
@@ -237,7 +237,7 @@ static CURLcode post(hypura_client *client, const char *path, const char *body, 
 
 static hypura_status run(hypura_client *client, const char *path, const char *body, answering *a, hypura_error *error)
 {
-    const CURLcode code = post(client, path, body, on_data, a);
+    const CURLcode code = perform(client, path, body, on_data, a);
     return tell(a, client, code, error);
 }
 
@@ -253,7 +253,7 @@ hypura_status hypura_client_request(hypura_client *client, const char *path, con
     answering a = {.done = true};
     *answer = NULL;
     hypura_error_clear(error);
-    const CURLcode code = post(client, path, body, on_description, &a);
+    const CURLcode code = perform(client, path, body, on_description, &a);
     hypura_status status = tell(&a, client, code, error);
     if (status == HYPURA_OK && !hypura_buffer_add(&a.refusal, NULL, 0)) {
         status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the answer");
@@ -280,7 +280,7 @@ static hypura_status check_thinking(hypura_client *client, const hypura_generate
     json_t *body = json_pack("{s:s}", "model", client->model);
     char *text = json_dumps(body, JSON_COMPACT);
     json_t *shown = NULL;
-    if (text && post(client, "/api/show", text, on_description, &a) == CURLE_OK) {
+    if (text && perform(client, "/api/show", text, on_description, &a) == CURLE_OK) {
         shown = json_loadb(hypura_buffer_text(&a.refusal), a.refusal.bytes, 0, NULL);
     }
     const json_t *capabilities = json_object_get(shown, "capabilities");
