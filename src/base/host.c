@@ -7,6 +7,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <stdio.h>
 
 bool hypura_host_is_address(const char *host)
 {
@@ -47,4 +48,54 @@ bool hypura_host_address(const char *host, uint16_t port, struct sockaddr_storag
     in4->sin_family = AF_INET;
     in4->sin_port = htons(port);
     return inet_pton(AF_INET, numbers, &in4->sin_addr) == 1;
+}
+
+static bool is_outside_v4(const unsigned char *a)
+{
+    const bool special = a[0] == 0 || a[0] == 10 || a[0] == 127 || (a[0] == 100 && (a[1] & 0xc0) == 64) ||
+                         (a[0] == 169 && a[1] == 254) || (a[0] == 172 && (a[1] & 0xf0) == 16) ||
+                         (a[0] == 192 && (a[1] == 168 || (a[1] == 0 && a[2] == 0))) || (a[0] == 198 && (a[1] & 0xfe) == 18) ||
+                         a[0] >= 224;
+    return !special;
+}
+
+static bool is_outside_v6(const unsigned char *a)
+{
+    static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    static const unsigned char translated[12] = {0, 0x64, 0xff, 0x9b};
+    if (memcmp(a, mapped, sizeof mapped) == 0 || memcmp(a, translated, sizeof translated) == 0) {
+        return is_outside_v4(a + 12);
+    }
+    return a[0] == 0x20 && a[1] == 0x02 ? is_outside_v4(a + 2) : (a[0] & 0xe0) == 0x20; /* 6to4; what is given out of all */
+}
+
+bool hypura_host_is_outside(const struct sockaddr *address)
+{
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)(const void *)address;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(const void *)address;
+    return address->sa_family == AF_INET    ? is_outside_v4((const unsigned char *)&v4->sin_addr)
+           : address->sa_family == AF_INET6 ? is_outside_v6((const unsigned char *)&v6->sin6_addr)
+                                            : false;
+}
+
+bool hypura_host_next(const char **hosts, char *host)
+{
+    const size_t length = strcspn(*hosts, ",");
+    const char *begin = *hosts;
+    if (*begin == '\0') {
+        return false;
+    }
+    snprintf(host, HYPURA_HOST_BYTES, "%.*s", (int)(length < HYPURA_HOST_BYTES ? length : HYPURA_HOST_BYTES), begin);
+    *hosts = begin + length + (begin[length] == ',');
+    return true;
+}
+
+bool hypura_hosts_are_loopback(const char *hosts)
+{
+    char host[HYPURA_HOST_BYTES];
+    bool all = true;
+    while (all && hypura_host_next(&hosts, host)) {
+        all = hypura_host_is_loopback(host);
+    }
+    return all;
 }

@@ -124,6 +124,9 @@ typedef struct hypura_os_drive {
 /* The drive that an existing file or folder lies on. */
 hypura_status hypura_os_drive_read(const char *path, hypura_os_drive *drive, hypura_error *error);
 
+/* HYPURA_ERR_IO that tells what a full disk lacks: bytes for path, and how many are free. */
+hypura_status hypura_os_fail_write(int errno_value, const char *path, uint64_t bytes, hypura_error *error);
+
 /* Whether two paths lead to one file, which is there. */
 bool hypura_os_same_file(const char *a, const char *b);
 

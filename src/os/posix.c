@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -25,6 +26,27 @@ bool hypura_os_same_file(const char *a, const char *b)
     struct stat one;
     struct stat other;
     return stat(a, &one) == 0 && stat(b, &other) == 0 && one.st_dev == other.st_dev && one.st_ino == other.st_ino;
+}
+
+hypura_status hypura_os_fail_write(int errno_value, const char *path, uint64_t bytes, hypura_error *error)
+{
+    char folder[4096];
+    char needed[HYPURA_SIZE_TEXT];
+    char free_text[HYPURA_SIZE_TEXT];
+    hypura_os_drive drive;
+    const bool is_full = errno_value == ENOSPC || errno_value == EDQUOT || errno_value == EFBIG;
+    if (is_full && snprintf(folder, sizeof folder, "%s", path) < (int)sizeof folder) {
+        char *slash = strrchr(folder, '/');
+        if (slash && slash != folder) {
+            *slash = '\0';
+        }
+        if (hypura_os_drive_read(folder, &drive, NULL) == HYPURA_OK) {
+            return hypura_fail_errno(error, errno_value, "%s needs %s, %s are free", path,
+                                     hypura_size_format(bytes, needed, sizeof needed),
+                                     hypura_size_format(drive.free_bytes, free_text, sizeof free_text));
+        }
+    }
+    return hypura_fail_errno(error, errno_value, "cannot write %s", path);
 }
 
 /* ---- anonymous memory --------------------------------------------------- */

@@ -7,8 +7,8 @@
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "base/status.h"
-#include "server/pictures.h"
-#include "server/sse.h"
+#include "server/dialect/pictures.h"
+#include "server/dialect/sse.h"
 
 #include <curl/curl.h>
 #include <jansson.h>

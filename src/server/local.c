@@ -5,7 +5,7 @@
 #include "hypura_server.h"
 
 #include "base/status.h"
-#include "server/pull.h"
+#include "server/models/pull.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,16 +1,17 @@
 /*
  * server.c - see hypura_server.h: puts the parts together.
  */
-#include "server/server.h"
+#include "server/endpoint/server.h"
 
 #include "base/clock.h"
+#include "base/host.h"
 #include "base/size.h"
 #include "base/status.h"
 #include "os/os.h"
-#include "server/guard.h"
-#include "server/log.h"
-#include "server/meter.h"
-#include "server/upstream.h"
+#include "server/base/log.h"
+#include "server/endpoint/meter.h"
+#include "server/endpoint/routes.h"
+#include "server/process/upstream.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +31,7 @@ static hypura_status check_options(hypura_server_options *options, hypura_error 
     if (!options->host) {
         options->host = "127.0.0.1";
     }
-    if (!options->api_keys && !options->no_auth && !guard_is_loopback(options->host)) {
+    if (!options->api_keys && !options->no_auth && !hypura_hosts_are_loopback(options->host)) {
         return hypura_fail(error, HYPURA_ERR_USAGE,
                            "%s can be reached from other machines: give --api-key-file FILE or --api-key KEY, or --no-auth if anyone may come",
                            options->host);
@@ -102,7 +103,8 @@ static hypura_status open_parts(hypura_server *server, hypura_error *error)
                                           .paths = options->paths,
                                           .n_paths = options->n_paths,
                                           .keep_unused = options->keep_unused};
-    const http_options http = {.hosts = options->host,
+    const http_options http = {.routes = &endpoint_routes,
+                               .hosts = options->host,
                                .port = options->port,
                                .max_connections = MAX_CONNECTIONS,
                                .max_active = options->max_requests > 0 ? options->max_requests : DEFAULT_REQUESTS,
@@ -110,7 +112,10 @@ static hypura_status open_parts(hypura_server *server, hypura_error *error)
                                    options->max_body_bytes > 0 ? options->max_body_bytes : DEFAULT_BODY_BYTES,
                                .idle_s = IDLE_S,
                                .head_s = HEAD_S,
-                               .write_s = WRITE_S};
+                               .write_s = WRITE_S,
+                               .origins = options->origins,
+                               .api_keys = options->api_keys,
+                               .answered = meter_answered};
     hypura_status status = hypura_models_open(&models, &server->models, error);
     if (status == HYPURA_OK) {
         clear_unused(server);
@@ -142,10 +147,10 @@ static void greet(const hypura_server *server)
 {
     const hypura_server_options *options = &server->options;
     const char *hosts = options->host;
-    char host[GUARD_HOST_BYTES];
+    char host[HYPURA_HOST_BYTES];
     char memory[HYPURA_SIZE_TEXT];
     hypura_model_list list;
-    while (guard_next_host(&hosts, host)) {
+    while (hypura_host_next(&hosts, host)) {
         const bool v6 = strchr(host, ':') != NULL;
         server_log(LOG_INFO, "listening on http://%s%s%s:%u", v6 ? "[" : "", host, v6 ? "]" : "",
                    http_port(server->http));

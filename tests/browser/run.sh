@@ -17,7 +17,7 @@ fi
 venv=$("$root/scripts/venv.sh" "$here/requirements.txt")
 . "$root/tests/server/started.sh"
 if [ "$1" = --fake ]; then
-    python3 "$here/fake_server.py" "$root/src/server/page/index.html" >"$tmp/port" &
+    python3 "$here/fake_server.py" "$root/src/server/endpoint/page/index.html" >"$tmp/port" &
     server=$!
     "$venv/bin/python" "$here/drive.py" "$(wait_for_port)/" "$2" --expect Paris \
         --gpu --second SmolLM2-135M-Instruct-Q8_0:latest --pull hf.co/user/repo:Q4_K_M

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Every route of src/server/routes.c is in docs/api.md, and every one that is not passed through is in docs/openapi.yaml with its
+"""Every route of src/server/endpoint/routes.c is in docs/api.md, and every one that is not passed through is in docs/openapi.yaml with its
 method; nothing else is there.
 
     documented.py REPOSITORY
@@ -15,7 +15,7 @@ def read(path):
         return file.read()
 
 
-routes = re.findall(r'\{"([A-Z]+)", "([^"]+)", (\w+)', read("src/server/routes.c"))
+routes = re.findall(r'\{"([A-Z]+)", "([^"]+)", (\w+)', read("src/server/endpoint/routes.c"))
 api, openapi = read("docs/api.md"), read("docs/openapi.yaml")
 described, methods, anchors = set(), {}, {}
 path = anchor = None

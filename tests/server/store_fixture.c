@@ -4,7 +4,7 @@
 #include "store_fixture.h"
 
 #include "../gguf/gguf_file.h"
-#include "server/digest.h"
+#include "server/base/digest.h"
 
 #include <ftw.h>
 

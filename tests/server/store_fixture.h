@@ -4,7 +4,7 @@
 #ifndef HYPURA_TESTS_STORE_FIXTURE_H
 #define HYPURA_TESTS_STORE_FIXTURE_H
 
-#include "server/store.h"
+#include "server/models/store.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

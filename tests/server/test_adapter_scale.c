@@ -1,5 +1,5 @@
 /* Which scale of an adapter a request is computed with, and what waits for whom. */
-#include "server/adapter_scale.h"
+#include "server/process/adapter_scale.h"
 
 #include "base/clock.h"
 

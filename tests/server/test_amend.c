@@ -1,7 +1,7 @@
 /*
  * test_amend.c - answers of llama.cpp's server, as the APIs whose form they have would give them.
  */
-#include "server/amend.h"
+#include "server/dialect/amend.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

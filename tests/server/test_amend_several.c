@@ -1,5 +1,5 @@
 /* Several answers to one request: the whole of them made of a stream, and what they took, added up. */
-#include "server/amend.h"
+#include "server/dialect/amend.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

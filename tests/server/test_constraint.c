@@ -1,5 +1,5 @@
 /* What an answer has to be, found in the requests of each API. */
-#include "server/constraint.h"
+#include "server/endpoint/constraint.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

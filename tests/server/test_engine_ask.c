@@ -1,7 +1,7 @@
 /*
  * test_engine_ask.c - what a program that is asked says, and that it may fail or never end. Scripts stand for hypura-engine.
  */
-#include "server/engine_process.h"
+#include "server/process/program.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,7 +1,7 @@
 /* Where redirects may lead: from https to https alone. A server on loopback has a certificate of its own, which every
  * request is told to trust here. */
 #define CURL_DISABLE_TYPECHECK
-#include "server/fetch.h"
+#include "server/base/fetch.h"
 
 #include <curl/curl.h>
 #include <fcntl.h>

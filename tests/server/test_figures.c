@@ -1,5 +1,5 @@
 /* The figures in both forms: every one is there, once, and reads back. */
-#include "server/figures.h"
+#include "server/endpoint/figures.h"
 
 #include <math.h>
 #include <setjmp.h>

@@ -1,5 +1,5 @@
 /* Fields of forms, and what is none. */
-#include "server/form.h"
+#include "server/dialect/form.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

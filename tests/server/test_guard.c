@@ -1,6 +1,6 @@
 /* Which Host and Origin headers are let in, and keys. */
 #include "base/host.h"
-#include "server/guard.h"
+#include "server/http/guard.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -87,7 +87,7 @@ static bool is_outside(const char *host)
     struct sockaddr_storage address;
     bool v6;
     assert_true(hypura_host_address(host, 80, &address, &v6));
-    return guard_is_outside((const struct sockaddr *)&address);
+    return hypura_host_is_outside((const struct sockaddr *)&address);
 }
 
 static void addresses_of_the_open_network_are_told(void **state)
@@ -131,30 +131,30 @@ static void keys_match_whole(void **state)
 static void loopback_is_told_from_the_rest(void **state)
 {
     (void)state;
-    assert_true(guard_is_loopback("127.0.0.1"));
-    assert_true(guard_is_loopback("127.9.9.9"));
-    assert_true(guard_is_loopback("::1"));
-    assert_true(guard_is_loopback("localhost"));
-    assert_false(guard_is_loopback("0.0.0.0"));
-    assert_false(guard_is_loopback("::"));
-    assert_false(guard_is_loopback("192.168.0.1"));
-    assert_false(guard_is_loopback("example.com"));
-    assert_true(guard_is_loopback("127.0.0.1,::1"));
-    assert_false(guard_is_loopback("127.0.0.1,192.168.0.1"));
-    assert_false(guard_is_loopback("0.0.0.0,::1"));
-    assert_false(guard_is_loopback("127.0.0.1,,::1"));
+    assert_true(hypura_hosts_are_loopback("127.0.0.1"));
+    assert_true(hypura_hosts_are_loopback("127.9.9.9"));
+    assert_true(hypura_hosts_are_loopback("::1"));
+    assert_true(hypura_hosts_are_loopback("localhost"));
+    assert_false(hypura_hosts_are_loopback("0.0.0.0"));
+    assert_false(hypura_hosts_are_loopback("::"));
+    assert_false(hypura_hosts_are_loopback("192.168.0.1"));
+    assert_false(hypura_hosts_are_loopback("example.com"));
+    assert_true(hypura_hosts_are_loopback("127.0.0.1,::1"));
+    assert_false(hypura_hosts_are_loopback("127.0.0.1,192.168.0.1"));
+    assert_false(hypura_hosts_are_loopback("0.0.0.0,::1"));
+    assert_false(hypura_hosts_are_loopback("127.0.0.1,,::1"));
 }
 
 static void hosts_are_taken_one_by_one(void **state)
 {
     (void)state;
     const char *hosts = "127.0.0.1,::1";
-    char host[GUARD_HOST_BYTES];
-    assert_true(guard_next_host(&hosts, host));
+    char host[HYPURA_HOST_BYTES];
+    assert_true(hypura_host_next(&hosts, host));
     assert_string_equal(host, "127.0.0.1");
-    assert_true(guard_next_host(&hosts, host));
+    assert_true(hypura_host_next(&hosts, host));
     assert_string_equal(host, "::1");
-    assert_false(guard_next_host(&hosts, host));
+    assert_false(hypura_host_next(&hosts, host));
 }
 
 int main(void)

@@ -1,5 +1,5 @@
 /* What JSON is said to weigh is what it takes. */
-#include "server/json_weight.h"
+#include "server/http/json_weight.h"
 
 #include <jansson.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* Names as people type them, and names that nobody should. */
-#include "server/name.h"
+#include "server/models/name.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

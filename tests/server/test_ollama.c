@@ -1,5 +1,5 @@
 /* Ollama's requests as llama.cpp's server takes them, with what a model was made with. */
-#include "server/ollama.h"
+#include "server/dialect/ollama.h"
 
 #include <math.h>
 #include <setjmp.h>

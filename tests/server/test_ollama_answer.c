@@ -1,6 +1,6 @@
 /* Answers of llama.cpp's server as Ollama gives them: events in, cut anywhere, lines out. */
-#include "server/ollama.h"
-#include "server/sse.h"
+#include "server/dialect/ollama.h"
+#include "server/dialect/sse.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,7 +1,7 @@
 /*
  * test_overlooked.c - what llama.cpp's server passes over without a word is told it in other words, or refused.
  */
-#include "server/overlooked.h"
+#include "server/dialect/overlooked.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

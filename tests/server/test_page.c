@@ -1,7 +1,7 @@
 /* The page as it is embedded: whole, alone, and careful with what it is told. What it
  * does in a browser, tests/browser drives. */
-#include "server/digest.h"
-#include "server/page.h"
+#include "server/base/digest.h"
+#include "server/endpoint/page.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* How large pictures say that they are, and what hides it. */
-#include "server/pixels.h"
+#include "server/dialect/pixels.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

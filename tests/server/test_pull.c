@@ -3,8 +3,8 @@
 
 #include "hypura_server.h"
 
-#include "server/pull_internal.h"
-#include "server/store_internal.h"
+#include "server/models/pull_internal.h"
+#include "server/models/store_internal.h"
 
 #include <pthread.h>
 #include <signal.h>

@@ -1,7 +1,7 @@
 /*
  * test_refusal.c - what the engine refuses: whose fault it is, and what is told of it.
  */
-#include "server/refusal.h"
+#include "server/dialect/refusal.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

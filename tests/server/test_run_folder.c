@@ -1,7 +1,7 @@
 /*
  * test_run_folder.c - folders of servers that live stay, those of servers that are gone do not.
  */
-#include "server/run_folder.h"
+#include "server/process/run_folder.h"
 
 #include <fcntl.h>
 #include <ftw.h>

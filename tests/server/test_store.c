@@ -1,7 +1,7 @@
 /* What is listed and found: the folder, and files of the command line. */
 #include "store_fixture.h"
 
-#include "server/card.h"
+#include "server/models/card.h"
 
 #include <fcntl.h>
 #include <pthread.h>

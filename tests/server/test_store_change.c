@@ -2,8 +2,8 @@
  * link() is ours here, so that every file system can be one without hard links. */
 #include "store_fixture.h"
 
-#include "server/digest.h"
-#include "server/store_internal.h"
+#include "server/base/digest.h"
+#include "server/models/store_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>

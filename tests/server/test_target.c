@@ -1,7 +1,7 @@
 /*
  * test_target.c - calls of an engine that fail: why, and for those who do not ask why.
  */
-#include "server/target.h"
+#include "server/endpoint/target.h"
 
 #include "base/status.h"
 

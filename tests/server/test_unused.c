@@ -1,7 +1,7 @@
 /* What no model uses: what is found, what is removed, and what somebody may be using. */
 #include "store_fixture.h"
 
-#include "server/store_internal.h"
+#include "server/models/store_internal.h"
 
 #include <fcntl.h>
 #include <signal.h>

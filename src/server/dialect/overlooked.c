@@ -1,0 +1,220 @@
+/*
+ * overlooked.c - see overlooked.h.
+ */
+#include "server/dialect/overlooked_internal.h"
+
+#include "base/status.h"
+
+#include <string.h>
+
+/* ---- which API ---------------------------------------------------------------------- */
+
+static const struct {
+    const char *path; /* begins so */
+    api_form api;
+} paths[] = {{"/v1/chat/completions", API_CHAT}, {"/chat/completions", API_CHAT}, {"/apply-template", API_CHAT},
+             {"/v1/responses", API_RESPONSES},   {"/responses", API_RESPONSES},   {"/v1/messages", API_MESSAGES}};
+
+api_form overlooked_api(const char *path)
+{
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+        if (strncmp(path, paths[i].path, strlen(paths[i].path)) == 0) {
+            return paths[i].api;
+        }
+    }
+    return API_NONE;
+}
+
+json_t *overlooked_own(const json_t *body, json_t **made)
+{
+    *made = *made ? *made : json_copy((json_t *)(uintptr_t)body);
+    return *made;
+}
+
+static bool says(const json_t *body, const char *key)
+{
+    const json_t *value = json_object_get(body, key);
+    return value && !json_is_null(value) && !json_is_false(value);
+}
+
+/* ---- what is refused ----------------------------------------------------------- */
+
+static bool is_empty_text(const json_t *value)
+{
+    return json_is_string(value) && json_string_length(value) == 0;
+}
+
+static bool wants_audio(const json_t *body)
+{
+    size_t i;
+    const json_t *kind;
+    json_array_foreach(json_object_get(body, "modalities"), i, kind)
+    {
+        if (json_is_string(kind) && strcmp(json_string_value(kind), "audio") == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Tools that Anthropic's own service runs, whatever their version: nobody here does. */
+static bool has_hosted_tools(const json_t *body)
+{
+    static const char *const hosted[] = {"web_search", "web_fetch", "code_execution", "tool_search", "mcp_toolset"};
+    size_t i;
+    const json_t *tool;
+    json_array_foreach(json_object_get(body, "tools"), i, tool)
+    {
+        const char *type = json_string_value(json_object_get(tool, "type"));
+        for (size_t k = 0; type && k < sizeof hosted / sizeof *hosted; k++) {
+            if (strncmp(type, hosted[k], strlen(hosted[k])) == 0) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static const char *refusal_of_message(const json_t *body)
+{
+    return says(body, "output_format") || says(json_object_get(body, "output_config"), "format")
+               ? "formats are not served here (/v1/chat/completions takes response_format)"
+           : json_array_size(json_object_get(body, "mcp_servers")) > 0 ? "servers of tools are not asked from here"
+           : says(body, "container")                                   ? "containers are not served here"
+           : has_hosted_tools(body) ? "tools that Anthropic's service runs are not served here"
+                                    : NULL;
+}
+
+static const char *refusal_of(const char *path, const json_t *body)
+{
+    const api_form api = overlooked_api(path);
+    if (strcmp(path, "/v1/embeddings") == 0) {
+        return says(body, "dimensions") ? "dimensions are not served here (/api/embed takes them)" : NULL;
+    }
+    if (strcmp(path, "/v1/completions") == 0) {
+        return says(body, "echo") ? "echo is not served here"
+               : json_string_length(json_object_get(body, "suffix")) > 0
+                   ? "suffix is not served here (/infill puts text in between)"
+               : json_integer_value(json_object_get(body, "n")) > 1 && is_empty_text(json_object_get(body, "prompt"))
+                   ? "an empty prompt has one answer: n is 1" /* of others the model's server never hears */
+               : json_integer_value(json_object_get(body, "best_of")) > 1 ? "more than one best_of is not served here"
+                                                                          : NULL;
+    }
+    if (api == API_CHAT) {
+        return says(body, "functions")            ? "functions are not served here (tools are)"
+               : says(body, "web_search_options") ? "searches are not served here"
+               : wants_audio(body)                ? "spoken answers are not served here"
+                                                  : NULL;
+    }
+    if (api == API_MESSAGES) {
+        return refusal_of_message(body);
+    }
+    if (api == API_RESPONSES) {
+        return says(body, "conversation") ? "conversations are not kept here: send what was said as input"
+               : says(body, "prompt")     ? "prompts are not kept here: send input and instructions"
+               : says(body, "background") ? "answers in the background are not served here"
+                                          : NULL;
+    }
+    return NULL;
+}
+
+/* ---- formats -------------------------------------------------------------------- */
+
+/* The format of an answer of /v1/responses ("text": {"format": ..}) as /v1/chat/completions has it, which llama.cpp's
+ * server makes of such a request. NULL: it says none. */
+static json_t *chat_format(api_form api, const json_t *body)
+{
+    const json_t *format = json_object_get(json_object_get(body, "text"), "format");
+    const char *type = json_string_value(json_object_get(format, "type"));
+    if (api != API_RESPONSES || !type || json_object_get(body, "response_format")) {
+        return NULL;
+    }
+    if (strcmp(type, "json_schema") == 0) {
+        return json_pack("{s:s, s:O}", "type", type, "json_schema", format);
+    }
+    return strcmp(type, "json_object") == 0 ? json_pack("{s:s}", "type", type) : NULL;
+}
+
+/* ---- small things ----------------------------------------------------------------- */
+
+/* An empty one would stop the answer before it begins. */
+static void drop_empty_stops(const json_t *body, const char *key, json_t **made)
+{
+    const json_t *stops = json_object_get(body, key);
+    const json_t *stop;
+    size_t i;
+    json_t *kept = json_array();
+    json_array_foreach(stops, i, stop)
+    {
+        if (!json_is_string(stop) || json_string_length(stop) > 0) {
+            json_array_append(kept, (json_t *)(uintptr_t)stop);
+        }
+    }
+    if ((json_is_array(stops) && json_array_size(kept) < json_array_size(stops)) ||
+        (json_is_string(stops) && json_string_length(stops) == 0)) {
+        json_object_set(overlooked_own(body, made), key, kept);
+    }
+    json_decref(kept);
+}
+
+/* Probabilities without others than the token's own, of which llama.cpp's server tells none at all. */
+static void tell_probabilities(const char *path, const json_t *body, json_t **made)
+{
+    const bool is_chat = overlooked_api(path) == API_CHAT;
+    const char *key = is_chat ? "top_logprobs" : "logprobs";
+    const json_t *others = json_object_get(body, key);
+    const bool asked = is_chat ? json_is_true(json_object_get(body, "logprobs")) : strcmp(path, "/v1/completions") == 0;
+    if (asked && json_is_integer(others) && json_integer_value(others) == 0) {
+        json_object_set_new(overlooked_own(body, made), key, json_integer(1));
+    }
+}
+
+/* None at all would be an empty system text, in place of the model's own. */
+static void drop_no_system(api_form api, const json_t *body, json_t **made)
+{
+    const char *key = api == API_RESPONSES ? "instructions" : api == API_MESSAGES ? "system" : "";
+    if (json_is_null(json_object_get(body, key))) {
+        json_object_del(overlooked_own(body, made), key);
+    }
+}
+
+static void forbid_thoughts(api_form api, const json_t *body, json_t **made)
+{
+    json_t *said = json_object_get(body, "chat_template_kwargs");
+    if (api != API_MESSAGES || !text_is(json_object_get(body, "thinking"), "type", "disabled") ||
+        json_object_get(said, "enable_thinking")) {
+        return;
+    }
+    json_t *words = json_is_object(said) ? json_copy(said) : json_object();
+    json_object_set_new(words, "enable_thinking", json_false());
+    json_object_set_new(overlooked_own(body, made), "chat_template_kwargs", words);
+}
+
+/* ---- all of it ---------------------------------------------------------------------- */
+
+hypura_status overlooked_translate(const char *path, const json_t *body, json_t **made, hypura_error *error)
+{
+    const api_form api = overlooked_api(path);
+    const char *refusal = refusal_of(path, body);
+    *made = NULL;
+    if (refusal) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%s", refusal);
+    }
+    json_t *format = chat_format(api, body);
+    if (format) {
+        json_object_set_new(overlooked_own(body, made), "response_format", format);
+    }
+    drop_empty_stops(body, api == API_MESSAGES ? "stop_sequences" : "stop", made);
+    tell_probabilities(path, body, made);
+    drop_no_system(api, body, made);
+    forbid_thoughts(api, body, made);
+    hypura_status status = api != API_NONE ? overlooked_tools(api, body, made, error) : HYPURA_OK;
+    if (status == HYPURA_OK && api != API_NONE) {
+        status = overlooked_conversation(api, body, made, error);
+    }
+    if (status != HYPURA_OK) {
+        json_decref(*made);
+        *made = NULL;
+    }
+    return status;
+}

@@ -1,0 +1,1 @@
+#include "server/dialect/acts.h"

@@ -1,0 +1,1 @@
+#include "server/endpoint/routes.h"
