@@ -37,10 +37,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define EVERYTHING (UINT64_C(1) << 40) /* more weights than any of these models has */
+
 enum {
     MAX_MODELS = 512,
     LONGEST_PROMPT = 40,
-    N_TOKENS = 3,
+    N_TOKENS = 2,
     SKIPPED = 77,
 };
 
@@ -54,8 +56,7 @@ typedef enum outcome {
 
 typedef struct verdict {
     outcome outcome;
-    uint64_t bytes_read;
-    uint64_t bytes_uploaded;
+    uint64_t bytes_paged; /* read, or uploaded to a GPU */
     uint64_t n_cpu_rows;
     char text[512];
 } verdict;
@@ -105,29 +106,32 @@ static bool list_models(const char *folder, int n_names, char **names)
 }
 
 /* In the child. */
-static void judge(const hypura_verify_report *report, const char *how, verdict *v)
+static void judge(const hypura_verify_report *report, verdict *v)
 {
     for (int i = 0; i < report->n_cases; i++) {
         const hypura_verify_case *c = &report->cases[i];
-        v->bytes_read += c->bytes_read;
-        v->bytes_uploaded += c->bytes_uploaded;
+#ifdef HYPURA_TEST_GPU
+        v->bytes_paged += c->bytes_uploaded;
+#else
+        v->bytes_paged += c->bytes_read;
+#endif
         v->n_cpu_rows += c->n_cpu_rows;
         if (c->differing > 0 && v->outcome == IDENTICAL) {
             v->outcome = DIFFERS;
-            snprintf(v->text, sizeof(v->text), "%llu logits at %llu bytes of weights, %llu of GPU memory, prompt of %u, engine %s%s",
+            snprintf(v->text, sizeof(v->text), "%llu logits at %llu bytes of weights, %llu of GPU memory, prompt of %u, engine %s",
                      (unsigned long long)c->differing, (unsigned long long)c->weights_bytes,
-                     (unsigned long long)c->vram_bytes, c->prompt_tokens, c->io_engine, how);
+                     (unsigned long long)c->vram_bytes, c->prompt_tokens, c->io_engine);
         }
     }
 }
 
-/* What a model is limited to: the least that it needs, all of it, and one of two parts, in turn. Of GPU memory where there is
- * a GPU, otherwise of weights in RAM. */
+/* What a model is limited to, in turn: the least that it needs, and a half, a quarter or all of it. Of GPU memory where there is
+ * a GPU, with the weights in RAM that are taken by themselves or with the least; otherwise of weights in RAM. */
 typedef struct limits {
     uint64_t bytes[3];
     int n;
-    uint64_t least_weights_bytes;
-    bool has_experts; /* that are paged */
+    uint64_t weights_bytes; /* over a GPU */
+    bool one_by_one;
 } limits;
 
 static bool find_limits(const char *path, int index, limits *l)
@@ -138,7 +142,7 @@ static bool find_limits(const char *path, int index, limits *l)
                                          .n_threads = 1,
                                          .force_paging = true,
                                          .cache_dir = cache_dir};
-    const bool fewer = index / 2 % 2 != 0;
+    const unsigned parts = index / 4 % 4 == 0 ? 1 : index / 4 % 4 == 2 ? 4 : 2;
     hypura_preparation prepared; /* an estimate would measure the processor, for longer than all else takes */
     hypura_error error;
     if (hypura_prepare(&wanted, NULL, true, &prepared, &error) != HYPURA_OK) {
@@ -146,14 +150,14 @@ static bool find_limits(const char *path, int index, limits *l)
     }
     const hypura_plan *plan = prepared.plan;
 #ifdef HYPURA_TEST_GPU
-    const uint64_t bytes[] = {hypura_plan_vram_at(plan, 0), hypura_plan_vram_at(plan, fewer ? 25 : 50),
-                              hypura_plan_vram_at(plan, 100)};
+    const uint64_t bytes[] = {hypura_plan_vram_at(plan, 0), hypura_plan_vram_at(plan, 100 / parts)};
+    *l = (limits){.weights_bytes = index / 3 % 2 == 0 ? 0 : plan->floor_weights_bytes};
 #else
-    const uint64_t all = prepared.map->tensor_bytes;
-    const uint64_t bytes[] = {plan->floor_weights_bytes, all / (fewer ? 4 : 2), all};
+    const bool has_experts = plan->n_pools > 0; /* some are dense in spite of their names */
+    const uint64_t bytes[] = {plan->floor_weights_bytes, prepared.map->tensor_bytes / parts, has_experts ? EVERYTHING : 0};
+    *l = (limits){.one_by_one = has_experts};
 #endif
-    *l = (limits){.least_weights_bytes = plan->floor_weights_bytes, .has_experts = plan->n_pools > 0};
-    for (int i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof(bytes) / sizeof(*bytes); i++) {
         if (bytes[i] > (l->n > 0 ? l->bytes[l->n - 1] : 0)) {
             l->bytes[l->n++] = bytes[i];
         }
@@ -162,36 +166,14 @@ static bool find_limits(const char *path, int index, limits *l)
     return l->n > 0;
 }
 
-/* Experts under the conditions that the first pass meets by chance: each in a group of
- * its own, which otherwise depends on when reads end; over a GPU, with the fewest slots
- * in RAM as well, so that most of what its memory lacks comes from the drive. */
-static void verify_again(const limits *l, hypura_verify_options *options, verdict *v)
+/* Before each model is opened. The last one of a mixture is for experts under a condition that others meet by chance: each in a
+ * group of its own, which otherwise depends on when reads end. */
+static bool before_opening(void *user, const char *what, uint64_t n_opened, uint64_t n_models)
 {
-    hypura_verify_report report;
-    hypura_error error;
-#ifdef HYPURA_TEST_GPU
-    const char *how = ", fewest slots in RAM";
-    const uint64_t weights_bytes = l->least_weights_bytes;
-    if (!l->has_experts) {
-        return; /* dense in spite of its name */
-    }
-#else
-    const char *how = ", experts one by one";
-    const uint64_t weights_bytes = UINT64_C(1) << 40;
-    (void)l;
-    backend_set_single_groups(true);
-#endif
-    options->weights_bytes = &weights_bytes;
-    options->n_weights = 1;
-    options->n_prompts = 2;
-    if (hypura_verify(options, &report, &error) == HYPURA_OK) {
-        judge(&report, how, v);
-        hypura_verify_report_clear(&report);
-    } else {
-        v->outcome = FAILED;
-        snprintf(v->text, sizeof(v->text), "%.400s%s", error.message, how);
-    }
-    backend_set_single_groups(false);
+    const limits *l = user;
+    (void)what;
+    backend_set_single_groups(l->one_by_one && n_opened + 1 == n_models);
+    return true;
 }
 
 static verdict verify_one(const char *path, int index)
@@ -199,6 +181,7 @@ static verdict verify_one(const char *path, int index)
     static const char *const engines[] = {"uring", "pool"};
     static const uint32_t prompts[] = {9, LONGEST_PROMPT};
     const char *engine = engines[index % 2];
+    limits found = {.n = 0};
     hypura_verify_options options = {.path = path,
                                      .gpu = GPUS,
                                      .gpu_misses = HYPURA_TEST_MISSES,
@@ -209,12 +192,15 @@ static verdict verify_one(const char *path, int index)
                                      .tokens = N_TOKENS,
                                      .no_repack = true,
                                      .n_threads = 1,
-                                     .cache_dir = cache_dir};
-    limits found = {.n = 0};
+                                     .cache_dir = cache_dir,
+                                     .progress = before_opening,
+                                     .progress_user = &found};
     if (find_limits(path, index, &found)) {
 #ifdef HYPURA_TEST_GPU
         options.vram_bytes = found.bytes;
         options.n_vram = found.n;
+        options.weights_bytes = &found.weights_bytes;
+        options.n_weights = 1;
 #else
         options.weights_bytes = found.bytes;
         options.n_weights = found.n;
@@ -234,11 +220,8 @@ static verdict verify_one(const char *path, int index)
         snprintf(v.text, sizeof(v.text), "%s", error.message);
         return v;
     }
-    judge(&report, "", &v);
+    judge(&report, &v);
     hypura_verify_report_clear(&report);
-    if (v.outcome == IDENTICAL && strstr(path, "-moe") != NULL) {
-        verify_again(&found, &options, &v);
-    }
     return v;
 }
 
@@ -348,12 +331,12 @@ int main(int argc, char **argv)
         static const char *const names[] = {"identical", "DIFFERS", "FAILED", "llama.cpp cannot run it", "CRASHED"};
         const verdict *v = &jobs[i].verdict;
         n[v->outcome]++;
-        n_paged += v->bytes_read > 0;
+        n_paged += v->bytes_paged > 0;
         n_computed += v->n_cpu_rows > 0;
         if (v->outcome == IDENTICAL && computes && v->n_cpu_rows == 0) {
             printf("%s: the processor computed nothing\n", jobs[i].path);
         }
-        if (v->outcome != IDENTICAL || v->bytes_read == 0) {
+        if (v->outcome != IDENTICAL || v->bytes_paged == 0) {
             printf("%s: %s%s%s\n", jobs[i].path, names[v->outcome], v->text[0] ? ": " : " (nothing was paged)",
                    v->text);
         }
