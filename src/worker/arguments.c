@@ -5,8 +5,8 @@
 
 #include "base/size.h"
 #include "base/status.h"
-#include "engine/speculation.h"
-#include "engine/speculation_shim.h"
+#include "engine/llama/speculation_shim.h"
+#include "engine/prepare/speculation.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -58,7 +58,7 @@ static bool take_vram(const char *text, hypura_worker_arguments *arguments)
     return good;
 }
 
-/* NAME=LENT/BYTES/MOST, see engine/gpu_share.h; once for each GPU. */
+/* NAME=LENT/BYTES/MOST, see engine/llama/gpu_share.h; once for each GPU. */
 static bool take_gpu_share(const char *text, hypura_worker_arguments *arguments)
 {
     hypura_gpu_shares *to = &arguments->shares;

@@ -4,7 +4,7 @@
 #ifndef HYPURA_WORKER_ARGUMENTS_H
 #define HYPURA_WORKER_ARGUMENTS_H
 
-#include "engine/estimate.h"
+#include "engine/prepare/estimate.h"
 
 typedef struct hypura_worker_arguments {
     hypura_model_options model;

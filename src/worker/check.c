@@ -5,8 +5,8 @@
 
 #include "base/buffer.h"
 #include "base/status.h"
-#include "engine/chat_shim.h"
-#include "engine/llama_shim.h"
+#include "engine/llama/chat_shim.h"
+#include "engine/llama/llama_shim.h"
 
 #include <jansson.h>
 #include <stdlib.h>

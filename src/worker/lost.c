@@ -3,9 +3,9 @@
  */
 #include "worker/lost.h"
 
-#include "engine/end.h"
-#include "engine/gpu.h"
-#include "engine/llama_log.h"
+#include "engine/llama/end.h"
+#include "engine/llama/gpu.h"
+#include "engine/llama/llama_log.h"
 #include "hw/remote.h"
 #include "worker/shim.h"
 

@@ -19,7 +19,7 @@
 
 #include "base/clock.h"
 #include "base/waiting.h"
-#include "engine/idle.h"
+#include "engine/prepare/idle.h"
 #include "os/os.h"
 
 #include "gguf.h"

@@ -4,10 +4,10 @@
 #include "worker/model.h"
 
 #include "base/patience.h"
-#include "engine/llama_log.h"
-#include "engine/paged.h"
-#include "engine/speculation.h"
-#include "engine/trunk.h"
+#include "engine/llama/llama_log.h"
+#include "engine/model/paged.h"
+#include "engine/model/trunk.h"
+#include "engine/prepare/speculation.h"
 
 #include "llama.h"
 

@@ -14,8 +14,8 @@
 #include "worker/arguments.h"
 #include "worker/live.h"
 
-#include "engine/gpu.h"
-#include "engine/pulse.h"
+#include "engine/llama/pulse.h"
+#include "engine/model/paged_gpu.h"
 #include "pager/pager.h"
 
 #include <stdatomic.h>

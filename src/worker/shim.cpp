@@ -3,8 +3,8 @@
  */
 #include "worker/shim.h"
 
-#include "engine/llama_log.h"
-#include "engine/pulse.h"
+#include "engine/llama/llama_log.h"
+#include "engine/llama/pulse.h"
 
 #include "llama.h"
 #include "mtmd.h"

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "engine/answer.h"
+#include "engine/answer/answer.h"
 #include "templates.h"
 
 #include <stdio.h>

@@ -2,9 +2,9 @@
  * kind, in this process. No figure that depends on the machine is asserted. */
 #include "engine_fixture.h"
 
-#include "engine/bench.h"
-#include "engine/experience.h"
-#include "engine/route.h"
+#include "engine/measure/bench.h"
+#include "engine/measure/route.h"
+#include "engine/prepare/experience.h"
 
 #include "ggml-alloc.h"
 #include "ggml-backend.h"

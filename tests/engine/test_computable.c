@@ -1,7 +1,7 @@
 /*
  * test_computable.c - which types of weights the CPU backend computes with; that it really does is left to engine_archs.
  */
-#include "engine/computable.h"
+#include "engine/prepare/computable.h"
 
 #include "ggml-cpu.h"
 

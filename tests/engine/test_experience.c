@@ -1,8 +1,8 @@
 /* What is kept of earlier runs, and what the forecast makes of it. */
 #include "engine_fixture.h"
 
-#include "engine/experience.h"
-#include "engine/experience_file.h"
+#include "engine/prepare/experience.h"
+#include "engine/prepare/experience_file.h"
 #include "hw/kept.h"
 #include "hw/probe_compute.h"
 #include "hypura_measure.h"

@@ -4,7 +4,7 @@
  */
 #include "engine_fixture.h"
 
-#include "engine/idle.h"
+#include "engine/prepare/idle.h"
 #include "os/os.h"
 
 #define PLENTY (UINT64_C(64) << 30)

@@ -4,8 +4,8 @@
  */
 #include "engine_fixture.h"
 
-#include "engine/kv_cache.h"
-#include "engine/replay.h"
+#include "engine/llama/kv_cache.h"
+#include "engine/measure/replay.h"
 #include "hypura_measure.h"
 
 #include <string.h>

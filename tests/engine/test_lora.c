@@ -5,8 +5,8 @@
 #include "engine_fixture.h"
 
 #include "backend/internal.h"
-#include "engine/estimate.h"
-#include "engine/replay.h"
+#include "engine/measure/replay.h"
+#include "engine/prepare/estimate.h"
 #include "hypura_measure.h"
 
 #include <stdio.h>

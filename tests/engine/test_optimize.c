@@ -2,7 +2,7 @@
  * not this model's, or interrupted. */
 #include "engine_fixture.h"
 
-#include "engine/model.h"
+#include "engine/model/model.h"
 #include "gguf/records.h"
 #include "hw/kept.h"
 #include "hw/store.h"

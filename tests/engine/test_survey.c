@@ -4,9 +4,9 @@
  */
 #include "engine_fixture.h"
 
-#include "engine/estimate.h"
-#include "engine/model.h"
-#include "engine/survey.h"
+#include "engine/model/model.h"
+#include "engine/prepare/estimate.h"
+#include "engine/prepare/survey.h"
 
 #include "ggml.h"
 

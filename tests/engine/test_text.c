@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "engine/text.h"
+#include "engine/answer/text.h"
 
 /* Puts the bytes in pieces of the given size and returns the text. */
 static const char *in_pieces(hypura_text *text, const char *raw, size_t n, size_t piece)

@@ -4,9 +4,9 @@
 #include "engine_fixture.h"
 
 #include "backend/internal.h"
-#include "engine/estimate.h"
-#include "engine/llama_shim.h"
-#include "engine/replay.h"
+#include "engine/llama/llama_shim.h"
+#include "engine/measure/replay.h"
+#include "engine/prepare/estimate.h"
 #include "hypura_measure.h"
 
 #include <stdio.h>

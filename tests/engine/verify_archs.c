@@ -13,7 +13,7 @@
  * HYPURA_TEST_GPUS on those of these names.
  */
 #include "backend/internal.h"
-#include "engine/estimate.h"
+#include "engine/prepare/estimate.h"
 #include "hw/store.h"
 #include "hypura_measure.h"
 #include "os/os.h"

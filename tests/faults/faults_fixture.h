@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "engine/replay.h"
+#include "engine/measure/replay.h"
 
 /* One way to run a model: which file, how much of it may be held (0: plain
  * llama.cpp), and what the plan has to make of that. */

@@ -6,7 +6,7 @@
 #include "../engine/engine_fixture.h"
 
 #include "backend/internal.h"
-#include "engine/estimate.h"
+#include "engine/prepare/estimate.h"
 #include "hw/kept.h"
 #include "hw/store.h"
 #include "hypura_measure.h"

@@ -4,7 +4,7 @@
 
 #include "gpu_fixture.h"
 
-#include "engine/replay.h"
+#include "engine/measure/replay.h"
 
 static struct {
     char          path[1024];

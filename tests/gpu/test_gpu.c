@@ -5,8 +5,8 @@
 #include "mixture_fixture.h"
 
 #include "base/thread.h"
-#include "engine/gpu.h"
-#include "engine/timeline.h"
+#include "engine/llama/gpu.h"
+#include "engine/measure/timeline.h"
 #include "pager/vram_internal.h"
 
 #include <stdlib.h>

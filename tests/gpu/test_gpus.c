@@ -5,7 +5,7 @@
  */
 #include "gpu_fixture.h"
 
-#include "engine/replay.h"
+#include "engine/measure/replay.h"
 
 #include <string.h>
 

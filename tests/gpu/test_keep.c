@@ -4,8 +4,8 @@
  */
 #include "gpu_fixture.h"
 
-#include "engine/gpu.h"
-#include "engine/replay.h"
+#include "engine/llama/gpu.h"
+#include "engine/measure/replay.h"
 #include "pager/vram_internal.h"
 
 #include <stdlib.h>

@@ -4,7 +4,7 @@
  */
 #include "gpu_fixture.h"
 
-#include "engine/model.h"
+#include "engine/model/model.h"
 
 #include <stdlib.h>
 

@@ -5,7 +5,7 @@
  */
 #include "gpu_fixture.h"
 
-#include "engine/gpu.h"
+#include "engine/llama/gpu.h"
 
 static hypura_model_options mixture_options(void)
 {

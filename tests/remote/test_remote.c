@@ -3,11 +3,11 @@
  * that is not there, is another one, or vanishes at any time, is an error that names it.
  */
 #include "../engine/engine_fixture.h"
-#include "server_fixture.h"
 #include "../gpu/standin.h"
+#include "server_fixture.h"
 
-#include "engine/estimate.h"
-#include "engine/replay.h"
+#include "engine/measure/replay.h"
+#include "engine/prepare/estimate.h"
 
 #include <math.h>
 #include <stdio.h>

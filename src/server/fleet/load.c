@@ -7,7 +7,7 @@
 
 #include "base/clock.h"
 #include "base/size.h"
-#include "engine/speculation.h"
+#include "engine/prepare/speculation.h"
 #include "server/base/log.h"
 #include "server/dialect/ollama.h"
 

@@ -4,7 +4,6 @@
  */
 #include "server/models/store_internal.h"
 
-#include "base/size.h"
 #include "base/status.h"
 #include "gguf/reader.h"
 

@@ -10,7 +10,7 @@
 #define HYPURA_SERVER_PROCESS_ENGINE_H
 
 #include "base/waiting.h"
-#include "engine/gpu_share.h"
+#include "engine/llama/gpu_share.h"
 #include "hypura.h"
 #include "server/process/adapter_scale.h"
 #include "worker/live.h"
@@ -71,7 +71,7 @@ typedef struct engine_estimate {
     uint64_t memory_bytes; /* with everything held, or with all that the limits allow */
     uint64_t floor_bytes;  /* least that can run */
     uint32_t n_parallel;   /* of the conversations asked for, those that fit */
-    bool computes_alone;   /* with all that memory: see engine/idle.h */
+    bool computes_alone;   /* with all that memory: see engine/prepare/idle.h */
     int n_gpus;            /* that it would use */
     engine_gpu gpus[HYPURA_MAX_GPUS];
     char draft_unfit[512]; /* why the draft model cannot be this one's: that is what it takes without; "": it can, or none was asked for */

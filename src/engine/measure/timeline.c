@@ -1,0 +1,56 @@
+/*
+ * timeline.c - see timeline.h.
+ */
+#include "engine/measure/timeline.h"
+
+#include "base/clock.h"
+#include "base/status.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *const names[] = {
+    [HYPURA_GPU_HAND_OVER] = "hand-over",
+    [HYPURA_GPU_REPEAT] = "repeat",
+    [HYPURA_GPU_WAIT] = "wait",
+    [HYPURA_GPU_FORESEE] = "foresee",
+    [HYPURA_GPU_PRESENT] = "present",
+    [HYPURA_GPU_COMPUTE] = "compute",
+};
+
+void hypura_timeline_begin(hypura_timeline *timeline)
+{
+    timeline->n = 0;
+    timeline->begin_us = hypura_clock_us();
+}
+
+void hypura_timeline_note(void *user, hypura_gpu_work work, int layer, uint64_t begin_us, uint64_t end_us)
+{
+    hypura_timeline *timeline = user;
+    if (timeline->n < HYPURA_TIMELINE_SPANS) {
+        const int i = timeline->n++;
+        timeline->spans[i].work = work;
+        timeline->spans[i].layer = layer;
+        timeline->spans[i].begin_us = begin_us;
+        timeline->spans[i].end_us = end_us;
+    }
+}
+
+hypura_status hypura_timeline_write(const hypura_timeline *timeline, const char *path, hypura_error *error)
+{
+    FILE *file = fopen(path, "w");
+    if (!file) {
+        return hypura_fail(error, HYPURA_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
+    }
+    for (int i = 0; i < timeline->n; i++) {
+        (void)fprintf(file, "%s %d %llu %llu\n", names[timeline->spans[i].work], timeline->spans[i].layer,
+                      (unsigned long long)(timeline->spans[i].begin_us - timeline->begin_us),
+                      (unsigned long long)(timeline->spans[i].end_us - timeline->begin_us));
+    }
+    const bool failed = ferror(file) != 0;
+    if (fclose(file) != 0 || failed) {
+        return hypura_fail(error, HYPURA_ERR_IO, "%s: could not be written", path);
+    }
+    return HYPURA_OK;
+}
