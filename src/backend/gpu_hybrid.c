@@ -326,6 +326,7 @@ static enum ggml_status compute_groups(chain_work *work, uint32_t *members)
 /* Runs of rows that follow each other, in one copy each. */
 static void send_rows(const gpu_walk *walk, const gpu_hybrid *hybrid, struct ggml_tensor *output, uint32_t n_pairs)
 {
+    hypura_vram_begin_rows(walk->vram);
     for (uint32_t p = 0; p < n_pairs;) {
         uint32_t n = 0;
         while (p + n < n_pairs && hybrid->computed[p + n]) {

@@ -150,8 +150,8 @@ hypura_status hypura_vram_send_beside(hypura_vram *vram, int bundle, const uint3
 /* Before anything of a bundle is queued, or of any (-1): such uploads to it have ended. */
 void hypura_vram_settle_beside(hypura_vram *vram, int bundle);
 /* Host memory for rows that its products read, of layers in turn, and that it puts out; how many
- * numbers fit. send_rows: n of the latter over rows of a tensor, from the same one on, for what is queued
- * next; sent: these were all. */
+ * numbers fit. send_rows: n of the latter over rows of a tensor, from the same one on, behind what was queued
+ * before begin_rows, for what is queued next; sent: these were all. */
 typedef enum hypura_vram_row_sets {
     HYPURA_ROWS_READ,
     HYPURA_ROWS_READ_NEXT,
@@ -162,6 +162,7 @@ typedef enum hypura_vram_row_sets {
 } hypura_vram_row_sets;
 size_t hypura_vram_row_floats(const hypura_vram *vram);
 float *hypura_vram_rows(hypura_vram *vram, int which);
+void   hypura_vram_begin_rows(hypura_vram *vram);
 void   hypura_vram_send_rows(hypura_vram *vram, struct ggml_tensor *tensor, size_t first, size_t n);
 void   hypura_vram_rows_sent(hypura_vram *vram);
 /* Rows of a weight on the GPU, one behind the other, to one of these sets; waited for, but not what is queued

@@ -108,6 +108,11 @@ float *hypura_vram_rows(hypura_vram *vram, int which)
     return vram->beside.rows[which];
 }
 
+void hypura_vram_begin_rows(hypura_vram *vram)
+{
+    vram_hold_copies(vram);
+}
+
 void hypura_vram_send_rows(hypura_vram *vram, struct ggml_tensor *tensor, size_t first, size_t n)
 {
     const float *rows = vram->beside.rows[HYPURA_ROWS_COMPUTED] + first * (size_t)tensor->ne[0];

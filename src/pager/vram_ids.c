@@ -259,3 +259,15 @@ void vram_order_copies(hypura_vram *vram)
                                       sizeof(int32_t));
     }
 }
+
+/* Each instance of ggml-vulkan may have a queue for copies to the device, which waits for nothing that the instance computes
+ * but for an event. */
+void vram_hold_copies(hypura_vram *vram)
+{
+    if (vram->manners->copies_overtake && vram->copied) {
+        ggml_backend_event_record(vram->copied, vram->backend);
+        ggml_backend_event_wait(vram->backend, vram->copied);
+    } else if (vram->manners->copies_overtake) {
+        ggml_backend_synchronize(vram->backend);
+    }
+}

@@ -109,7 +109,7 @@ typedef struct vram_untold {
 typedef struct vram_manners {
     const char *backend;
     bool        copies_beside;   /* another instance of it copies while one computes */
-    bool        copies_overtake; /* uploads what its own instance computes, too: see vram_order_copies, and vram_stage.c */
+    bool        copies_overtake; /* uploads what its own instance computes, too: see vram_order_copies, vram_hold_copies */
     uint32_t    remap_tokens;    /* up to so many read slots through remapped ids; more pass through a stage */
 } vram_manners;
 
@@ -227,5 +227,7 @@ void vram_set_entry(hypura_vram *vram, int bundle, uint32_t expert, uint32_t slo
 void vram_send_table(hypura_vram *vram, int bundle);
 /* What is queued next sees what copies have written so far. */
 void vram_order_copies(hypura_vram *vram);
+/* Copies to the device from now on come behind what is queued. */
+void vram_hold_copies(hypura_vram *vram);
 
 #endif

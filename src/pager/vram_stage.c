@@ -97,18 +97,6 @@ static void join_slots(hypura_vram *vram)
     vram->slots_changed = false;
 }
 
-/* Uploads of the same instance may overtake what it computes. Those that follow would fill the stage anew, or slots that lie in
- * it, before what is to stay has been copied from there. */
-static void hold_uploads(hypura_vram *vram)
-{
-    if (vram->copied) {
-        ggml_backend_event_record(vram->copied, vram->backend);
-        ggml_backend_event_wait(vram->backend, vram->copied);
-    } else {
-        ggml_backend_synchronize(vram->backend);
-    }
-}
-
 hypura_status vram_copy(hypura_vram *vram, int bundle, int set, const vram_held *held, bool to_slots)
 {
     const uint32_t      n_experts = (uint32_t)vram->pager->map->bundles[bundle].n_experts;
@@ -126,8 +114,8 @@ hypura_status vram_copy(hypura_vram *vram, int bundle, int set, const vram_held 
         ggml_backend_event_record(vram->copied, vram->reader);
         ggml_backend_event_wait(vram->uploader, vram->copied);
         ggml_backend_event_wait(vram->backend, vram->copied);
-    } else if (to_slots && vram->manners->copies_overtake) {
-        hold_uploads(vram);
+    } else if (to_slots) { /* or what follows would fill the stage anew, or slots that lie in it, before that */
+        vram_hold_copies(vram);
     }
     return HYPURA_OK;
 }

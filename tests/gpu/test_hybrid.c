@@ -184,6 +184,18 @@ static void what_is_read_later_stays(void **state)
     assert_true(s.beside_bytes_uploaded > 0);
 }
 
+/* Where copies to the device wait for nothing by themselves, rows that the processor computed would come before the junk that
+ * they replace. */
+static void rows_do_not_overtake_what_they_replace(void **state)
+{
+    (void)state;
+    hypura_model_options options = computing(mixture.half_bytes);
+    options.foresight = HYPURA_FORESIGHT_OFF; /* nothing is computed twice, which would send them again */
+    const standin_faults late = {.computes_late = true, .copies_overtake = true};
+    const hypura_statistics s = compare_routes(options, 24, select_them, &late);
+    assert_true(s.n_cpu_rows > 24);
+}
+
 /* ---- what is kept ----------------------------------------------------------- */
 
 /* What was missing is there for later tokens: the same token again lacks nothing. */
@@ -410,6 +422,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         MIXTURE_TEST(the_processor_computes_misses),
         MIXTURE_TEST(what_is_read_later_stays),
+        MIXTURE_TEST(rows_do_not_overtake_what_they_replace),
         MIXTURE_TEST(few_tokens_are_the_same),
         MIXTURE_TEST(a_route_is_followed),
         MIXTURE_TEST(what_was_computed_is_kept),
