@@ -640,6 +640,9 @@ typedef struct hypura_sampling {
     float    presence_penalty;  /* taken off it once; 0: off */
 } hypura_sampling;
 
+/* repeat_penalty as it counts: 0, as whoever leaves it out says it, is 1. */
+HYPURA_API float hypura_repeat_penalty(const hypura_sampling *sampling);
+
 /* Called for each piece of text as it is generated (UTF-8, whole characters).
  * Returning false ends the answer; what was generated so far stays valid. */
 typedef bool (*hypura_text_fn)(void *user, const char *text, size_t text_bytes);

@@ -43,14 +43,12 @@ typedef struct hypura_verify_report {
 } hypura_verify_report;
 
 typedef struct hypura_verify_options {
-    const char     *path;
-    const hypura_adapter *adapters; /* on both sides. Plain libllama is also asked without them: where no logit differs then,
-                                     * they were not applied, and the comparison fails */
-    int             n_adapters;
-    hypura_kv_cache kv_cache;   /* on both sides */
+    /* Of both sides; read of it are path, adapters, kv_cache, gpu, gpu_misses, rpc, rpc_bytes, n_threads, cache_dir and
+     * progress. Plain libllama is also asked without the adapters: where no logit differs then, they were not applied, and
+     * the comparison fails. With misses that the CPU computes logits are expected to differ, by how much is told. */
+    hypura_model_options model;
     const uint64_t *weights_bytes; /* budgets; NULL: floor, 25, 50 and 100 % of the weights; over a GPU: none */
     int             n_weights;
-    const char     *gpu;        /* as in hypura_model_options; both sides use it */
     const uint64_t *vram_bytes; /* budgets of GPU memory; NULL: floor, 25, 50 and 100 % */
     int             n_vram;
     const uint64_t (*gpu_vram_bytes)[HYPURA_MAX_GPUS]; /* of each GPU, where one of these is 0; NULL: none */
@@ -64,14 +62,7 @@ typedef struct hypura_verify_options {
     bool            no_repack; /* HYPURA_FORM_FILE on both sides; of these three at most one */
     bool            repack;    /* HYPURA_FORM_REPACKED; none: the form that a model is opened with at that budget, */
     bool            repack_output; /* HYPURA_FORM_OUTPUT; by rates in cache_dir, see hypura_model_options */
-    const char     *rpc;        /* as in hypura_model_options; both sides use it */
-    uint64_t        rpc_bytes;
-    hypura_gpu_misses gpu_misses; /* CPU: logits are expected to differ, by how much is told */
     bool            resize; /* what is held changes at random all the time, up to the budget */
-    int             n_threads;
-    const char     *cache_dir;
-    hypura_progress_fn progress;
-    void              *progress_user;
 } hypura_verify_options;
 
 /* Decodes the same prompts through plain libllama and through Hypura at each
@@ -193,10 +184,9 @@ typedef struct hypura_bench_report {
 } hypura_bench_report;
 
 typedef struct hypura_bench_options {
-    const char     *path;
-    const hypura_adapter *adapters; /* in all series */
-    int             n_adapters;
-    hypura_kv_cache kv_cache;   /* in all series */
+    /* Of all series; read of it are path, adapters, kv_cache, gpu, gpu_misses, rpc, rpc_bytes, n_ubatch, n_threads,
+     * io_engine, io_limit_bytes_per_s (the baseline is not limited), foresight, cache_dir and progress. */
+    hypura_model_options model;
     const uint64_t *memory_bytes; /* one cell for each limit on everything */
     int             n_memory;
     const uint64_t *weights_bytes; /* and for each limit on weights; neither: one cell, chosen from what is free */
@@ -204,7 +194,6 @@ typedef struct hypura_bench_options {
     /* One cell for each limit on the memory of a GPU, with all of the host's for what
      * it lacks, or, where the host's is limited too, for each such pair. There the route
      * is forced without cutting graphs. */
-    const char     *gpu; /* as in hypura_model_options */
     const uint64_t *vram_bytes;
     int             n_vram;
     const uint64_t (*gpu_vram_bytes)[HYPURA_MAX_GPUS]; /* of each GPU, where one of these is 0; NULL: none */
@@ -233,22 +222,11 @@ typedef struct hypura_bench_options {
      * the other. Speeds are of all together, and what is given for a token is for one of them.
      * On a route they begin evenly spread. 0: 1. */
     uint32_t    parallel;
-    uint32_t    ubatch;        /* tokens of it computed together; 0: see hypura_model_options */
     uint32_t    runs;          /* of each series, interleaved; 0: 3 */
-    int         n_threads;
-    uint64_t    io_limit_bytes_per_s; /* as in hypura_model_options; the baseline is not limited */
-    hypura_foresight foresight;
-    const char *rpc; /* as in hypura_model_options */
-    uint64_t    rpc_bytes;
-    hypura_gpu_misses gpu_misses;
-    const char *io_engine; /* as in hypura_model_options */
-    const char *cache_dir;
     /* A command, ended by NULL, that calls hypura_bench_worker with its standard
      * input and output: each run is then a process of its own, and memory can be
      * limited. NULL: all runs in this process, the baseline without a limit. */
     const char *const *worker;
-    hypura_progress_fn progress;
-    void              *progress_user;
 } hypura_bench_options;
 
 /* Runs the series of each cell in turn, in alternating order. A read-ahead that

@@ -213,7 +213,7 @@ static void show_parameters(const hypura_run_arguments *run)
     hypura_output_note("parameters  temperature %g, top_p %g, top_k %d, min_p %g, seed %u", (double)s->temperature,
                        (double)s->top_p, s->top_k, (double)s->min_p, s->seed);
     hypura_output_note("            repeat_penalty %g, frequency_penalty %g, presence_penalty %g",
-                       (double)(s->repeat_penalty > 0.0f ? s->repeat_penalty : 1.0f), (double)s->frequency_penalty, (double)s->presence_penalty);
+                       (double)hypura_repeat_penalty(s), (double)s->frequency_penalty, (double)s->presence_penalty);
     hypura_output_note(run->generate.max_tokens > 0 ? "            num_predict %u" : "            num_predict -1", run->generate.max_tokens);
     for (int i = 0; i < run->generate.n_stop; i++) {
         hypura_output_note("            stop \"%s\"", run->generate.stop[i]);

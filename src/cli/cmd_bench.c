@@ -42,11 +42,10 @@ typedef struct bench_arguments {
     hypura_budget_list memory;
     hypura_budget_list weights;
     hypura_vram_list vram;
-    hypura_adapter_list adapters;
+    hypura_model_words words;
     const char *report;
     const char *io_limit;
     const char *foresight;
-    const char *gpu_misses;
     bool json;
 } bench_arguments;
 
@@ -102,35 +101,25 @@ static hypura_status bench(bench_arguments *arguments, const hypura_environment 
     hypura_progress progress;
     hypura_status status = hypura_interrupt_open(error);
     if (status == HYPURA_OK && arguments->io_limit) {
-        status = parse_rate(arguments->io_limit, &wanted->io_limit_bytes_per_s, error);
+        status = parse_rate(arguments->io_limit, &wanted->model.io_limit_bytes_per_s, error);
     }
     if (status == HYPURA_OK && arguments->report) {
         status = hypura_output_check(arguments->report, error);
     }
     if (status == HYPURA_OK) {
-        status = hypura_budgets_resolve(arguments->memory.items, arguments->memory.n, wanted->path, memory, error);
+        status = hypura_budgets_resolve(arguments->memory.items, arguments->memory.n, wanted->model.path, memory, error);
     }
     if (status == HYPURA_OK) {
-        status = hypura_budgets_resolve(arguments->weights.items, arguments->weights.n, wanted->path, weights, error);
+        status = hypura_budgets_resolve(arguments->weights.items, arguments->weights.n, wanted->model.path, weights, error);
     }
     if (status == HYPURA_OK) {
-        const hypura_model_options model = {.path = wanted->path,
-                                            .adapters = wanted->adapters,
-                                            .n_adapters = wanted->n_adapters,
-                                            .kv_cache = wanted->kv_cache,
-                                            .gpu = wanted->gpu,
-                                            .rpc = wanted->rpc,
-                                            .rpc_bytes = wanted->rpc_bytes,
-                                            .n_ubatch = wanted->ubatch,
-                                            .cache_dir = wanted->cache_dir};
-        status = hypura_vram_resolve(arguments->vram.items, arguments->vram.n, &model, vram, gpu_vram, error);
+        status = hypura_vram_resolve(arguments->vram.items, arguments->vram.n, &wanted->model, vram, gpu_vram, error);
     }
     if (status != HYPURA_OK) {
         return status;
     }
     hypura_progress_open(&progress, environment);
-    wanted->foresight = foresight_of(arguments->foresight);
-    wanted->gpu_misses = hypura_gpu_misses_of(arguments->gpu_misses);
+    wanted->model.foresight = foresight_of(arguments->foresight);
     wanted->memory_bytes = memory;
     wanted->n_memory = arguments->memory.n;
     wanted->weights_bytes = weights;
@@ -139,8 +128,8 @@ static hypura_status bench(bench_arguments *arguments, const hypura_environment 
     wanted->n_vram = arguments->vram.n;
     wanted->gpu_vram_bytes = (const uint64_t (*)[HYPURA_MAX_GPUS])gpu_vram;
     wanted->worker = WORKER;
-    wanted->progress = hypura_progress_update;
-    wanted->progress_user = &progress;
+    wanted->model.progress = hypura_progress_update;
+    wanted->model.progress_user = &progress;
     status = hypura_bench(wanted, &report, error);
     hypura_progress_close(&progress);
     if (report.n_cells > 0) { /* what was finished before a failure is told as well */
@@ -154,22 +143,22 @@ static hypura_status bench(bench_arguments *arguments, const hypura_environment 
 
 int hypura_command_bench(const hypura_environment *environment, int argc, char *const *argv)
 {
-    bench_arguments arguments = {.wanted = {.cache_dir = hypura_command_cache_dir(environment)}};
+    bench_arguments arguments = {.json = false};
     hypura_bench_options *wanted = &arguments.wanted;
     const hypura_option options[] = {
         {"memory", "SIZE,...", "limits on everything the model takes; also N% of the file", HYPURA_OPTION_BUDGETS,
          .to.budgets = &arguments.memory},
         {"weights", "SIZE,...", "limits on the weights alone; also N% of the file", HYPURA_OPTION_BUDGETS,
          .to.budgets = &arguments.weights},
-        hypura_option_gpu(&wanted->gpu),
+        hypura_option_gpu(&wanted->model.gpu),
         {"vram", "SIZE,...", "limits on GPU memory; also N% of the experts, or 4G+8G: of each GPU", HYPURA_OPTION_VRAMS,
          .to.vrams = &arguments.vram},
-        hypura_option_gpu_misses(&arguments.gpu_misses),
-        hypura_option_rpc(&wanted->rpc),
-        hypura_option_rpc_memory(&wanted->rpc_bytes),
-        hypura_option_lora(&arguments.adapters),
-        hypura_option_cache_type_k(&wanted->kv_cache),
-        hypura_option_cache_type_v(&wanted->kv_cache),
+        hypura_option_gpu_misses(&arguments.words.gpu_misses),
+        hypura_option_rpc(&wanted->model.rpc),
+        hypura_option_rpc_memory(&wanted->model.rpc_bytes),
+        hypura_option_lora(&arguments.words.adapters),
+        hypura_option_cache_type_k(&wanted->model.kv_cache),
+        hypura_option_cache_type_v(&wanted->model.kv_cache),
         {"baseline", NULL, "also plain llama.cpp, mapping the file, under the same limit", HYPURA_OPTION_FLAG,
          .to.flag = &wanted->baseline},
         {"resident", NULL, "what Hypura costs where everything fits, against plain llama.cpp", HYPURA_OPTION_FLAG,
@@ -186,14 +175,14 @@ int hypura_command_bench(const hypura_environment *environment, int argc, char *
          .to.unsigned_integer = &wanted->prompt_tokens, .min = 1, .max = 1 << 24},
         {"parallel", "N", "sequences decoded together, a token of each at a time (default: 1)",
          HYPURA_OPTION_UNSIGNED, .to.unsigned_integer = &wanted->parallel, .min = 1, .max = 256},
-        hypura_option_ubatch(&wanted->ubatch),
+        hypura_option_ubatch(&wanted->model.n_ubatch),
         {"runs", "N", "runs of each variant, interleaved (default: 3)", HYPURA_OPTION_UNSIGNED,
          .to.unsigned_integer = &wanted->runs, .min = 1, .max = 1000},
-        hypura_option_threads(&wanted->n_threads),
+        hypura_option_threads(&wanted->model.n_threads),
         {"io-limit", "BYTES/S", "emulates a drive for Hypura's reads: 500M, 5.09e9", HYPURA_OPTION_STRING,
          .to.string = &arguments.io_limit},
         {"io-engine", "NAME", "what reads: uring or pool (default: the faster one)", HYPURA_OPTION_CHOICE,
-         .to.string = &wanted->io_engine, .choices = hypura_io_engines},
+         .to.string = &wanted->model.io_engine, .choices = hypura_io_engines},
         {"foresight", "WHEN", "read or run ahead on a guess: auto, on, off, co-activation (default: auto)", HYPURA_OPTION_CHOICE,
          .to.string = &arguments.foresight, .choices = foresights},
         hypura_option_json(&arguments.json),
@@ -212,14 +201,10 @@ int hypura_command_bench(const hypura_environment *environment, int argc, char *
         .n_options = sizeof options / sizeof *options,
         .notes = hypura_size_notes,
     };
-    char path[HYPURA_PATH_BYTES];
     hypura_error error;
     int code;
-    if (!hypura_command_begin_model(&syntax, environment, argc, argv, path, &arguments.adapters, &error, &code)) {
+    if (!hypura_command_begin_model(&syntax, environment, argc, argv, &arguments.words, &wanted->model, &error, &code)) {
         return code;
     }
-    wanted->path = path;
-    wanted->adapters = arguments.adapters.items;
-    wanted->n_adapters = arguments.adapters.n;
     return hypura_command_end(bench(&arguments, environment, &error), &error);
 }

@@ -50,10 +50,10 @@ static void print_plan(const hypura_plan *plan)
 
 int hypura_command_estimate(const hypura_environment *environment, int argc, char *const *argv)
 {
-    hypura_model_options wanted = {.cache_dir = hypura_command_cache_dir(environment)};
+    hypura_model_options wanted = {.path = NULL};
     hypura_budget weights = {0};
     hypura_vram_limit vram = {0};
-    hypura_adapter_list adapters = {.n = 0};
+    hypura_model_words words = {.gpu_misses = NULL};
     bool json = false;
     const hypura_option options[] = {
         hypura_option_memory(&wanted.memory_bytes),
@@ -62,7 +62,7 @@ int hypura_command_estimate(const hypura_environment *environment, int argc, cha
         hypura_option_vram(&vram),
         hypura_option_rpc(&wanted.rpc),
         hypura_option_rpc_memory(&wanted.rpc_bytes),
-        hypura_option_lora(&adapters),
+        hypura_option_lora(&words.adapters),
         hypura_option_context(&wanted.n_context),
         hypura_option_cache_type_k(&wanted.kv_cache),
         hypura_option_cache_type_v(&wanted.kv_cache),
@@ -81,10 +81,9 @@ int hypura_command_estimate(const hypura_environment *environment, int argc, cha
         .n_options = sizeof options / sizeof *options,
         .notes = hypura_size_notes,
     };
-    char path[HYPURA_PATH_BYTES];
     hypura_error error;
     int code;
-    if (!hypura_command_begin_model(&syntax, environment, argc, argv, path, &adapters, &error, &code)) {
+    if (!hypura_command_begin_model(&syntax, environment, argc, argv, &words, &wanted, &error, &code)) {
         return code;
     }
     hypura_plan *plan = NULL;
@@ -92,15 +91,12 @@ int hypura_command_estimate(const hypura_environment *environment, int argc, cha
     hypura_progress_open(&progress, environment);
     wanted.progress = hypura_progress_update;
     wanted.progress_user = &progress;
-    wanted.path = path;
-    wanted.adapters = adapters.items;
-    wanted.n_adapters = adapters.n;
     hypura_status status = hypura_limits_check(wanted.memory_bytes, &weights, &error);
     if (status == HYPURA_OK) {
         status = hypura_interrupt_open(&error);
     }
     if (status == HYPURA_OK) {
-        status = hypura_budgets_resolve(&weights, 1, path, &wanted.weights_bytes, &error);
+        status = hypura_budgets_resolve(&weights, 1, wanted.path, &wanted.weights_bytes, &error);
     }
     if (status == HYPURA_OK) {
         status = hypura_vram_apply(&vram, &wanted, &error);
@@ -110,7 +106,7 @@ int hypura_command_estimate(const hypura_environment *environment, int argc, cha
     }
     hypura_progress_close(&progress);
     if (status == HYPURA_OK && json) {
-        status = hypura_json_print(hypura_placement_json(path, plan), &error);
+        status = hypura_json_print(hypura_placement_json(wanted.path, plan), &error);
     } else if (status == HYPURA_OK) {
         print_plan(plan);
     }

@@ -351,17 +351,17 @@ int hypura_command_inspect(const hypura_environment *environment, int argc, char
         .options = options,
         .n_options = sizeof options / sizeof *options,
     };
-    char path[HYPURA_PATH_BYTES];
+    hypura_model_words words;
     hypura_error error;
     int code;
-    if (!hypura_command_begin_model(&syntax, environment, argc, argv, path, NULL, &error, &code)) {
+    if (!hypura_command_begin_model(&syntax, environment, argc, argv, &words, NULL, &error, &code)) {
         return code;
     }
     hypura_map *map = NULL;
     hypura_plan *plan = NULL;
-    hypura_status status = hypura_map_open(path, &map, &error);
+    hypura_status status = hypura_map_open(words.path, &map, &error);
     if (status == HYPURA_OK && with_plan) {
-        wanted.path = path;
+        wanted.path = words.path;
         status = make_plan(&wanted, &vram, environment, &plan, &error);
     }
     if (status == HYPURA_OK) {

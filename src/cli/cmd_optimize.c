@@ -63,10 +63,10 @@ int hypura_command_optimize(const hypura_environment *environment, int argc, cha
         .options = options,
         .n_options = sizeof options / sizeof *options,
     };
-    char path[HYPURA_PATH_BYTES];
+    hypura_model_words words;
     hypura_error error;
     int code;
-    if (!hypura_command_begin_model(&syntax, environment, argc, argv, path, NULL, &error, &code)) {
+    if (!hypura_command_begin_model(&syntax, environment, argc, argv, &words, NULL, &error, &code)) {
         return code;
     }
     hypura_status status = hypura_interrupt_open(&error);
@@ -74,7 +74,7 @@ int hypura_command_optimize(const hypura_environment *environment, int argc, cha
         hypura_progress progress;
         hypura_optimize_report report;
         hypura_progress_open(&progress, environment);
-        wanted.path = path;
+        wanted.path = words.path;
         wanted.progress = hypura_progress_update;
         wanted.progress_user = &progress;
         status = hypura_optimize(&wanted, &report, &error);

@@ -120,22 +120,14 @@ static hypura_status verify(hypura_verify_options *wanted, const hypura_budget_l
     uint64_t bytes[HYPURA_MAX_LIST];
     uint64_t vram_bytes[HYPURA_MAX_LIST];
     uint64_t gpu_vram_bytes[HYPURA_MAX_LIST][HYPURA_MAX_GPUS];
-    const hypura_model_options model = {.path = wanted->path,
-                                        .adapters = wanted->adapters,
-                                        .n_adapters = wanted->n_adapters,
-                                        .kv_cache = wanted->kv_cache,
-                                        .gpu = wanted->gpu,
-                                        .rpc = wanted->rpc,
-                                        .rpc_bytes = wanted->rpc_bytes,
-                                        .cache_dir = wanted->cache_dir};
     hypura_verify_report report = {.identical = false};
     hypura_progress progress;
     hypura_status status = hypura_interrupt_open(error);
     if (status == HYPURA_OK) {
-        status = hypura_budgets_resolve(weights->items, weights->n, wanted->path, bytes, error);
+        status = hypura_budgets_resolve(weights->items, weights->n, wanted->model.path, bytes, error);
     }
     if (status == HYPURA_OK) {
-        status = hypura_vram_resolve(vram->items, vram->n, &model, vram_bytes, gpu_vram_bytes, error);
+        status = hypura_vram_resolve(vram->items, vram->n, &wanted->model, vram_bytes, gpu_vram_bytes, error);
     }
     if (status != HYPURA_OK) {
         return status;
@@ -146,9 +138,9 @@ static hypura_status verify(hypura_verify_options *wanted, const hypura_budget_l
     wanted->vram_bytes = vram->n > 0 ? vram_bytes : NULL;
     wanted->n_vram = vram->n;
     wanted->gpu_vram_bytes = (const uint64_t (*)[HYPURA_MAX_GPUS])gpu_vram_bytes;
-    wanted->progress = hypura_progress_update;
-    wanted->progress_user = &progress;
-    hypura_interrupt_watch(wanted->path);
+    wanted->model.progress = hypura_progress_update;
+    wanted->model.progress_user = &progress;
+    hypura_interrupt_watch(wanted->model.path);
     status = hypura_verify(wanted, &report, error);
     hypura_progress_close(&progress);
     if (status == HYPURA_OK) {
@@ -165,27 +157,26 @@ static hypura_status verify(hypura_verify_options *wanted, const hypura_budget_l
 
 int hypura_command_verify(const hypura_environment *environment, int argc, char *const *argv)
 {
-    hypura_verify_options wanted = {.cache_dir = hypura_command_cache_dir(environment)};
+    hypura_verify_options wanted = {.n_prompts = 0};
     hypura_budget_list weights = {.n = 0};
     hypura_vram_list vram = {.n = 0};
     hypura_unsigned_list prompts = {.n = 0};
     hypura_unsigned_list ubatches = {.n = 0};
     hypura_choice_list engines = {.n = 0};
-    hypura_adapter_list adapters = {.n = 0};
-    const char *gpu_misses = NULL;
+    hypura_model_words words = {.gpu_misses = NULL};
     bool json = false;
     const hypura_option options[] = {
         {"weights", "SIZE,...", "limits on the weights; also N% of the file (default: floor, 25, 50, 100%)",
          HYPURA_OPTION_BUDGETS, .to.budgets = &weights},
-        hypura_option_gpu(&wanted.gpu),
+        hypura_option_gpu(&wanted.model.gpu),
         {"vram", "SIZE,...", "limits on GPU memory; also N% of the experts, or 4G+8G: of each GPU",
          HYPURA_OPTION_VRAMS, .to.vrams = &vram},
-        hypura_option_gpu_misses(&gpu_misses),
-        hypura_option_rpc(&wanted.rpc),
-        hypura_option_rpc_memory(&wanted.rpc_bytes),
-        hypura_option_lora(&adapters),
-        hypura_option_cache_type_k(&wanted.kv_cache),
-        hypura_option_cache_type_v(&wanted.kv_cache),
+        hypura_option_gpu_misses(&words.gpu_misses),
+        hypura_option_rpc(&wanted.model.rpc),
+        hypura_option_rpc_memory(&wanted.model.rpc_bytes),
+        hypura_option_lora(&words.adapters),
+        hypura_option_cache_type_k(&wanted.model.kv_cache),
+        hypura_option_cache_type_v(&wanted.model.kv_cache),
         {"prompt-tokens", "N,...", "lengths of the prompts (default: 1,7,64)", HYPURA_OPTION_UNSIGNEDS,
          .to.unsigneds = &prompts, .min = 1, .max = INT32_MAX},
         {"ubatch", "N,...", "tokens computed together at most (default: as run does)", HYPURA_OPTION_UNSIGNEDS,
@@ -201,7 +192,7 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
          .to.unsigned_integer = &wanted.tokens, .min = 1, .max = INT32_MAX},
         {"resize", NULL, "shrink and grow what is held at random all the time, up to each limit", HYPURA_OPTION_FLAG,
          .to.flag = &wanted.resize},
-        hypura_option_threads(&wanted.n_threads),
+        hypura_option_threads(&wanted.model.n_threads),
         hypura_option_json(&json),
     };
     const hypura_syntax syntax = {
@@ -215,17 +206,12 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
         .n_options = sizeof options / sizeof *options,
         .notes = hypura_size_notes,
     };
-    char path[HYPURA_PATH_BYTES];
     hypura_error error;
     int code;
-    if (!hypura_command_begin_model(&syntax, environment, argc, argv, path, &adapters, &error, &code)) {
+    if (!hypura_command_begin_model(&syntax, environment, argc, argv, &words, &wanted.model, &error, &code)) {
         return code;
     }
     bool identical = false;
-    wanted.path = path;
-    wanted.adapters = adapters.items;
-    wanted.n_adapters = adapters.n;
-    wanted.gpu_misses = hypura_gpu_misses_of(gpu_misses);
     wanted.prompt_tokens = prompts.n > 0 ? prompts.items : NULL;
     wanted.n_prompts = prompts.n;
     wanted.ubatches = ubatches.n > 0 ? ubatches.items : NULL;

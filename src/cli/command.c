@@ -31,8 +31,8 @@ bool hypura_command_begin(const hypura_syntax *syntax, int argc, char *const *ar
 }
 
 bool hypura_command_begin_model(const hypura_syntax *syntax, const hypura_environment *environment, int argc,
-                                char *const *argv, char *path, hypura_adapter_list *adapters, hypura_error *error,
-                                int *exit_code)
+                                char *const *argv, hypura_model_words *words, hypura_model_options *model,
+                                hypura_error *error, int *exit_code)
 {
     hypura_arguments arguments;
     if (!hypura_command_begin(syntax, argc, argv, &arguments, error, exit_code)) {
@@ -40,12 +40,17 @@ bool hypura_command_begin_model(const hypura_syntax *syntax, const hypura_enviro
     }
     hypura_local_files files;
     hypura_status status = hypura_environment_find_files(environment, arguments.operands[0], &files, error);
-    if (status == HYPURA_OK && snprintf(path, HYPURA_PATH_BYTES, "%s", files.path) >= HYPURA_PATH_BYTES) {
+    if (status == HYPURA_OK && snprintf(words->path, sizeof words->path, "%s", files.path) >= HYPURA_PATH_BYTES) {
         status = hypura_fail(error, HYPURA_ERR_USAGE, "the path of the model is too long (more than %d bytes)",
                              HYPURA_PATH_BYTES - 1);
     }
-    if (status == HYPURA_OK && adapters) {
-        status = hypura_adapters_begin_with(adapters, &files, error);
+    if (status == HYPURA_OK && model) {
+        status = hypura_adapters_begin_with(&words->adapters, &files, error);
+        model->path = words->path;
+        model->adapters = words->adapters.items;
+        model->n_adapters = words->adapters.n;
+        model->gpu_misses = hypura_gpu_misses_of(words->gpu_misses);
+        model->cache_dir = hypura_command_cache_dir(environment);
     }
     hypura_local_files_clear(&files);
     if (status != HYPURA_OK) {

@@ -50,11 +50,18 @@ int hypura_command_verify(const hypura_environment *environment, int argc, char 
  * printed and *exit_code says how the program ends. */
 bool hypura_command_begin(const hypura_syntax *syntax, int argc, char *const *argv, hypura_arguments *arguments,
                           hypura_error *error, int *exit_code);
-/* The same for a command whose one operand is a model: path (of HYPURA_PATH_BYTES) is where
- * it lies, and adapters, those of --lora, get the one that belongs to its name; NULL: the command looks at the model alone. */
+/* The words that say which model is meant. */
+typedef struct hypura_model_words {
+    char path[HYPURA_PATH_BYTES]; /* where it lies */
+    hypura_adapter_list adapters; /* of --lora */
+    const char *gpu_misses;
+} hypura_model_words;
+
+/* The same for a command whose one operand is a model. model gets what the words come to, with adapters that belong to the
+ * model's name; NULL: the command looks at the file alone. */
 bool hypura_command_begin_model(const hypura_syntax *syntax, const hypura_environment *environment, int argc,
-                                char *const *argv, char *path, hypura_adapter_list *adapters, hypura_error *error,
-                                int *exit_code);
+                                char *const *argv, hypura_model_words *words, hypura_model_options *model,
+                                hypura_error *error, int *exit_code);
 /* The adapters that belong to the model, before those that were named. */
 hypura_status hypura_adapters_begin_with(hypura_adapter_list *adapters, const hypura_local_files *files, hypura_error *error);
 

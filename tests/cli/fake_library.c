@@ -56,6 +56,11 @@ const char *const *hypura_speculation_types(void)
     return types;
 }
 
+float hypura_repeat_penalty(const hypura_sampling *sampling)
+{
+    return sampling->repeat_penalty > 0.0f ? sampling->repeat_penalty : 1.0f;
+}
+
 const char *const *hypura_kv_cache_types(void)
 {
     static const char *const types[] = {"f16", "q8_0", "q4_0", NULL};

@@ -54,9 +54,9 @@ void hypura_replay_report_clear(hypura_replay_report *report)
 /* Reports one case for each value of each list, so that a test sees what was asked. */
 hypura_status hypura_verify(const hypura_verify_options *options, hypura_verify_report *report, hypura_error *error)
 {
-    bool differs = fake_named(options->path, "differs.gguf");
+    bool differs = fake_named(options->model.path, "differs.gguf");
     hypura_status status = fake_check_waiting(error);
-    status = status == HYPURA_OK ? fake_check_file(options->path, error) : status;
+    status = status == HYPURA_OK ? fake_check_file(options->model.path, error) : status;
     if (status != HYPURA_OK) {
         return status;
     }
@@ -77,7 +77,7 @@ hypura_status hypura_verify(const hypura_verify_options *options, hypura_verify_
         one->tokens = options->tokens ? options->tokens : 16;
         one->differing = differs && i == 0 ? 5 : 0;
         one->most_differing = differs && i == 0 ? 0.25 : 0.0;
-        one->n_cpu_rows = options->gpu_misses == HYPURA_GPU_MISSES_CPU ? 40 : 0;
+        one->n_cpu_rows = options->model.gpu_misses == HYPURA_GPU_MISSES_CPU ? 40 : 0;
         one->bytes_read = 123;
         snprintf(one->io_engine, sizeof one->io_engine, "%s",
                  options->n_io_engines ? options->io_engines[i % n_engines] : "uring");
@@ -135,7 +135,7 @@ static void fake_series(hypura_bench_series *series, const char *label, double t
 hypura_status hypura_bench(const hypura_bench_options *options, hypura_bench_report *report, hypura_error *error)
 {
     hypura_status status = fake_check_waiting(error);
-    status = status == HYPURA_OK ? fake_check_file(options->path, error) : status;
+    status = status == HYPURA_OK ? fake_check_file(options->model.path, error) : status;
     memset(report, 0, sizeof *report);
     if (status != HYPURA_OK) {
         return status;
@@ -145,14 +145,14 @@ hypura_status hypura_bench(const hypura_bench_options *options, hypura_bench_rep
                                     .tokens = options->tokens ? options->tokens : 64,
                                     .prompt_tokens = options->prompt_tokens ? options->prompt_tokens : 512,
                                     .parallel = options->parallel ? options->parallel : 1,
-                                    .ubatch = options->ubatch ? options->ubatch : 512,
+                                    .ubatch = options->model.n_ubatch ? options->model.n_ubatch : 512,
                                     .runs = options->runs ? options->runs : 3,
-                                    .n_threads = options->n_threads,
-                                    .io_limit_bytes_per_s = options->io_limit_bytes_per_s,
+                                    .n_threads = options->model.n_threads,
+                                    .io_limit_bytes_per_s = options->model.io_limit_bytes_per_s,
                                     .route = options->route != NULL,
                                     .route_recall = options->route_recall,
                                     .n_cells = options->n_weights + options->n_memory};
-    snprintf(report->io_engine, sizeof report->io_engine, "%s", options->io_engine ? options->io_engine : "uring");
+    snprintf(report->io_engine, sizeof report->io_engine, "%s", options->model.io_engine ? options->model.io_engine : "uring");
     report->cells = calloc((size_t)report->n_cells + 1, sizeof *report->cells);
     for (int i = 0; i < report->n_cells; i++) {
         hypura_bench_cell *cell = &report->cells[i];
@@ -161,8 +161,8 @@ hypura_status hypura_bench(const hypura_bench_options *options, hypura_bench_rep
         cell->weights_bytes = bytes;
         cell->memory_bytes = memory ? bytes : bytes + 1000;
         cell->plan = (hypura_plan){.mode = HYPURA_MODE_EXPERTS,
-                                     .kv_cache = {options->kv_cache.type_k ? options->kv_cache.type_k : "f16",
-                                                  options->kv_cache.type_v ? options->kv_cache.type_v : "f16"},
+                                     .kv_cache = {options->model.kv_cache.type_k ? options->model.kv_cache.type_k : "f16",
+                                                  options->model.kv_cache.type_v ? options->model.kv_cache.type_v : "f16"},
                                      .resident_bytes = bytes / 4,
                                      .pool_bytes = bytes / 2};
         cell->n_series = options->baseline ? 3 : 1;
@@ -170,9 +170,9 @@ hypura_status hypura_bench(const hypura_bench_options *options, hypura_bench_rep
         cell->prefill_baseline = options->baseline ? 2 : -1;
         cell->decode_ratio = cell->prefill_ratio = (hypura_spread){2.0, 1.5, 2.5};
         fake_series(&cell->series[0], "hypura", 1.0 + (double)bytes * 1e-6, true);
-        if (options->gpu) {
+        if (options->model.gpu) {
             hypura_spread *metrics = cell->series[0].metrics;
-            snprintf(cell->plan.gpu, sizeof cell->plan.gpu, "%s", options->gpu);
+            snprintf(cell->plan.gpu, sizeof cell->plan.gpu, "%s", options->model.gpu);
             cell->plan.vram_resident_bytes = 1 << 20;
             cell->plan.vram_slot_bytes = 2 << 20;
             metrics[HYPURA_METRIC_VRAM_HIT_RATE_BYTES] = (hypura_spread){0.25, 0.25, 0.25};
@@ -188,7 +188,7 @@ hypura_status hypura_bench(const hypura_bench_options *options, hypura_bench_rep
         cell->series[2].read_ahead_kb = 4096;
         cell->series[0].waits_longer = true;
     }
-    if (fake_named(options->path, "stops.gguf")) {
+    if (fake_named(options->model.path, "stops.gguf")) {
         report->n_cells = 1;
         return hypura_fail(error, HYPURA_ERR_CANCELLED, "stopped after the first cell");
     }

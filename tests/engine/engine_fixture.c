@@ -78,7 +78,7 @@ hypura_verify_options fixture_verify_options(const char *path, bool repack, bool
 {
     static const char *const engine = "pool";
     static const uint32_t ubatch = 16;
-    return (hypura_verify_options){.path = path,
+    return (hypura_verify_options){.model.path = path,
                                    .ubatches = &ubatch,
                                    .n_ubatches = 1,
                                    .io_engines = &engine,
@@ -87,17 +87,17 @@ hypura_verify_options fixture_verify_options(const char *path, bool repack, bool
                                    .no_repack = !repack,
                                    .repack = repack,
                                    .resize = resize,
-                                   .n_threads = 2};
+                                   .model.n_threads = 2};
 }
 
 hypura_verify_report fixture_verify(hypura_verify_options options)
 {
     hypura_verify_report report;
     hypura_error error;
-    options.cache_dir = fixture_cache_dir();
+    options.model.cache_dir = fixture_cache_dir();
     fixture_ok(hypura_verify(&options, &report, &error), &error);
     if (!report.identical) {
-        print_error("%s\n", options.path);
+        print_error("%s\n", options.model.path);
     }
     assert_true(report.identical);
     return report;

@@ -340,8 +340,8 @@ static hypura_bench_report bench_of(hypura_bench_options options)
     options.tokens = 3;
     options.prompt_tokens = 5;
     options.runs = 2;
-    options.n_threads = 1;
-    options.cache_dir = options.cache_dir ? options.cache_dir : fixture_cache_dir();
+    options.model.n_threads = 1;
+    options.model.cache_dir = options.model.cache_dir ? options.model.cache_dir : fixture_cache_dir();
     if (hypura_bench(&options, &report, &error) != HYPURA_OK) {
         fail_msg("%s", error.message);
     }
@@ -356,7 +356,7 @@ static void cells_and_series_are_measured(void **state)
     fixture_write(fixture_path("trace"), trace, sizeof(trace) - 1);
     char route[1024];
     snprintf(route, sizeof(route), "%s", fixture_path("trace"));
-    hypura_bench_report report = bench_of((hypura_bench_options){.path = fixture_arch("qwen3moe-moe.gguf"),
+    hypura_bench_report report = bench_of((hypura_bench_options){.model.path = fixture_arch("qwen3moe-moe.gguf"),
                                                                  .weights_bytes = weights,
                                                                  .n_weights = 1,
                                                                  .baseline = true,
@@ -401,18 +401,18 @@ static void made_up_guesses_teach_nothing(void **state)
     char *profile = fixture_read(path, &n);
     fixture_write(fixture_path("profile.json"), profile, n);
     free(profile);
-    hypura_bench_options options = {.path = fixture_arch("qwen3moe-moe.gguf"),
+    hypura_bench_options options = {.model.path = fixture_arch("qwen3moe-moe.gguf"),
                                     .weights_bytes = &weights,
                                     .n_weights = 1,
                                     .route = route,
                                     .route_recall = 0.5f,
-                                    .cache_dir = cache};
+                                    .model.cache_dir = cache};
     for (int learns = 0; learns < 2; learns++) {
         hypura_bench_report report = bench_of(options);
         hypura_map *map = NULL;
         hypura_lessons lessons;
         hypura_error error;
-        fixture_ok(hypura_map_open(options.path, &map, &error), &error);
+        fixture_ok(hypura_map_open(options.model.path, &map, &error), &error);
         hypura_experience_lessons(cache, map, 1, report.cells[0].series[0].form, &lessons);
         assert_int_equal(lessons.n, learns);
         hypura_map_close(map);
@@ -425,7 +425,7 @@ static void resident_is_compared_out_of_the_path_and_in_pools(void **state)
 {
     (void)state;
     hypura_bench_report report =
-        bench_of((hypura_bench_options){.path = fixture_arch("qwen3moe-moe.gguf"), .resident = true});
+        bench_of((hypura_bench_options){.model.path = fixture_arch("qwen3moe-moe.gguf"), .resident = true});
     assert_int_equal(report.n_cells, 2);
     assert_int_equal(report.cells[0].plan.mode, HYPURA_MODE_RESIDENT);
     assert_int_equal(report.cells[1].plan.mode, HYPURA_MODE_EXPERTS);
@@ -451,7 +451,7 @@ static void resident_is_compared_out_of_the_path_and_in_pools(void **state)
 static void sequences_are_decoded_together(void **state)
 {
     (void)state;
-    hypura_bench_options options = {.path = fixture_arch("qwen3moe-moe.gguf"), .resident = true};
+    hypura_bench_options options = {.model.path = fixture_arch("qwen3moe-moe.gguf"), .resident = true};
     hypura_bench_report alone = bench_of(options);
     options.parallel = 3;
     hypura_bench_report together = bench_of(options);
@@ -471,7 +471,7 @@ static void sequences_are_decoded_together(void **state)
                               .profile = together.profile};
     hypura_bench_sample sample;
     hypura_error error;
-    snprintf(task.path, sizeof(task.path), "%s", options.path);
+    snprintf(task.path, sizeof(task.path), "%s", options.model.path);
     fixture_ok(hypura_bench_run(&task, &sample, &error), &error);
     assert_int_equal(sample.prefill.n_tokens, 15);
     assert_int_equal(sample.cold.n_tokens, 12);
@@ -491,7 +491,7 @@ static void experts_of_several_sequences_are_read_ahead(void **state)
     hypura_error error;
     hypura_map *map = NULL;
     hypura_bench_report whole =
-        bench_of((hypura_bench_options){.path = fixture_arch("qwen3moe-moe.gguf"), .resident = true});
+        bench_of((hypura_bench_options){.model.path = fixture_arch("qwen3moe-moe.gguf"), .resident = true});
     hypura_bench_task task = {
         .force_paging = true, .n_parallel = 3, .n_prompt = 4, .n_tokens = 32, .n_threads = 1, .profile = whole.profile};
     hypura_bench_report_clear(&whole);
@@ -520,13 +520,13 @@ static void what_cannot_be_measured_is_refused(void **state)
     hypura_error error;
     const uint64_t weights[] = {1, 1};
     const uint64_t second[] = {UINT64_C(1) << 40, 1};
-    hypura_bench_options options = {.path = fixture_arch("qwen3moe-moe.gguf"),
+    hypura_bench_options options = {.model.path = fixture_arch("qwen3moe-moe.gguf"),
                                     .weights_bytes = weights,
                                     .n_weights = 1,
                                     .tokens = 3,
                                     .prompt_tokens = 5,
-                                    .n_threads = 1,
-                                    .cache_dir = fixture_cache_dir()};
+                                    .model.n_threads = 1,
+                                    .model.cache_dir = fixture_cache_dir()};
     assert_int_equal(hypura_bench(&options, &report, &error), HYPURA_ERR_BUDGET);
     hypura_bench_report_clear(&report);
     options.weights_bytes = second;
@@ -536,7 +536,7 @@ static void what_cannot_be_measured_is_refused(void **state)
     hypura_bench_report_clear(&report);
     options.n_weights = 1;
     options.timeline = fixture_path("timeline");
-    options.gpu = "none";
+    options.model.gpu = "none";
     assert_int_equal(hypura_bench(&options, &report, &error), HYPURA_ERR_USAGE);
     assert_non_null(strstr(error.message, "time line"));
     hypura_bench_report_clear(&report);
@@ -561,12 +561,12 @@ static void what_cannot_be_measured_is_refused(void **state)
     for (size_t i = 0; i < sizeof(too_many) / sizeof(*too_many); i++) {
         options.parallel = too_many[i].parallel;
         options.prompt_tokens = too_many[i].prompt_tokens;
-        options.ubatch = too_many[i].ubatch;
+        options.model.n_ubatch = too_many[i].ubatch;
         assert_int_equal(hypura_bench(&options, &report, &error), HYPURA_ERR_USAGE);
         assert_non_null(strstr(error.message, "together"));
         hypura_bench_report_clear(&report);
     }
-    options = (hypura_bench_options){.cache_dir = fixture_cache_dir()};
+    options = (hypura_bench_options){.model.cache_dir = fixture_cache_dir()};
     assert_int_equal(hypura_bench(&options, &report, &error), HYPURA_ERR_USAGE);
     assert_null(report.cells);
 }

@@ -471,7 +471,7 @@ static void verify_form(const hypura_model_options *run, hypura_form form)
 {
     const uint32_t prompt = 60;
     const char *const engine = "pool";
-    const hypura_verify_options options = {.path = run->path,
+    const hypura_verify_options options = {.model.path = run->path,
                                            .weights_bytes = &run->weights_bytes,
                                            .n_weights = 1,
                                            .prompt_tokens = &prompt,
@@ -479,8 +479,8 @@ static void verify_form(const hypura_model_options *run, hypura_form form)
                                            .io_engines = &engine,
                                            .n_io_engines = 1,
                                            .tokens = run->n_context - prompt,
-                                           .n_threads = run->n_threads,
-                                           .cache_dir = run->cache_dir};
+                                           .model.n_threads = run->n_threads,
+                                           .model.cache_dir = run->cache_dir};
     hypura_verify_report report;
     hypura_error error;
     fixture_ok(hypura_verify(&options, &report, &error), &error);

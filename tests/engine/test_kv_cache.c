@@ -84,8 +84,8 @@ static void bits_are_those_of_llama_cpp(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         hypura_verify_report report;
         hypura_error error;
-        const hypura_verify_options options = {.path = fixture_model(cases[i].model),
-                                               .kv_cache = cases[i].kv_cache,
+        const hypura_verify_options options = {.model.path = fixture_model(cases[i].model),
+                                               .model.kv_cache = cases[i].kv_cache,
                                                .weights_bytes = &cases[i].weights_bytes,
                                                .n_weights = 1,
                                                .prompt_tokens = &prompt,
@@ -93,8 +93,8 @@ static void bits_are_those_of_llama_cpp(void **state)
                                                .io_engines = &engine,
                                                .n_io_engines = 1,
                                                .tokens = 3,
-                                               .n_threads = 2,
-                                               .cache_dir = fixture_cache_dir()};
+                                               .model.n_threads = 2,
+                                               .model.cache_dir = fixture_cache_dir()};
         fixture_ok(hypura_verify(&options, &report, &error), &error);
         assert_true(report.identical);
         assert_true(report.n_cases > 0 && report.cases[0].bytes_read > 0);

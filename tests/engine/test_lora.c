@@ -46,11 +46,11 @@ static void verify_forms(const char *path, const hypura_adapter *adapters, int n
 {
     const uint32_t prompt = 37; /* 16, 16 and 5 together, then one by one */
     hypura_verify_options options = fixture_verify_options(path, repack, resize);
-    options.adapters = adapters;
-    options.n_adapters = n;
+    options.model.adapters = adapters;
+    options.model.n_adapters = n;
     options.prompt_tokens = &prompt;
     options.n_prompts = 1;
-    options.n_threads = repack ? 2 : 1;
+    options.model.n_threads = repack ? 2 : 1;
     hypura_verify_report report = fixture_verify(options);
     assert_true(report.n_cases >= 3);
     assert_true(report.cases[0].bytes_read > 0);
@@ -221,7 +221,7 @@ static void verify_notices_what_changes_nothing(void **state)
     const paths made = make(fixture_arch("llama-dense.gguf"));
     const hypura_adapter none = {made.adapters[0], 0.0f};
     const hypura_verify_options options = {
-        .path = made.model, .adapters = &none, .n_adapters = 1, .n_threads = 1, .cache_dir = fixture_cache_dir()};
+        .model.path = made.model, .model.adapters = &none, .model.n_adapters = 1, .model.n_threads = 1, .model.cache_dir = fixture_cache_dir()};
     hypura_verify_report report;
     hypura_error error;
     fixture_fails(HYPURA_ERR_USAGE, hypura_verify(&options, &report, &error), &error, "nothing of it to verify");

@@ -455,13 +455,13 @@ static void records_change_no_bit(void **state)
     make_sidecar();
     const uint64_t weights[] = {floor_weights(), 2 * floor_weights()};
     for (int repack = 0; repack < 2; repack++) {
-        const hypura_verify_options options = {.path = model,
+        const hypura_verify_options options = {.model.path = model,
                                                .weights_bytes = weights,
                                                .n_weights = 2,
                                                .tokens = 6,
                                                .no_repack = repack == 0,
                                                .repack = repack == 1,
-                                               .n_threads = 1};
+                                               .model.n_threads = 1};
         hypura_verify_report report = fixture_verify(options);
         assert_true(report.n_cases > 0 && report.cases[0].bytes_read > 0);
         hypura_verify_report_clear(&report);

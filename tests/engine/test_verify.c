@@ -78,14 +78,14 @@ static void mixture_at_every_ubatch(void **state)
     (void)state;
     const uint32_t prompts[] = {1, 37};
     const uint32_t ubatches[] = {1, 5, 64};
-    const hypura_verify_options options = {.path = fixture_arch("olmoe-moe.gguf"),
+    const hypura_verify_options options = {.model.path = fixture_arch("olmoe-moe.gguf"),
                                            .prompt_tokens = prompts,
                                            .n_prompts = 2,
                                            .ubatches = ubatches,
                                            .n_ubatches = 3,
                                            .tokens = 3,
                                            .no_repack = true,
-                                           .n_threads = 1};
+                                           .model.n_threads = 1};
     hypura_verify_report report = fixture_verify(options);
     assert_true(report.n_cases >= 2 * 3 * 2);
     check_report(&report, report.n_cases);
@@ -126,7 +126,7 @@ static void verify_rows(const char *path)
     const uint32_t prompts[] = {9, 64, 150};
     const uint64_t weights = UINT64_C(3) << 20;
     for (int repack = 0; repack < 2; repack++) {
-        const hypura_verify_options options = {.path = path,
+        const hypura_verify_options options = {.model.path = path,
                                                .weights_bytes = &weights,
                                                .n_weights = 1,
                                                .prompt_tokens = prompts,
@@ -134,7 +134,7 @@ static void verify_rows(const char *path)
                                                .tokens = 3,
                                                .no_repack = !repack,
                                                .repack = repack,
-                                               .n_threads = 2};
+                                               .model.n_threads = 2};
         hypura_verify_report report = fixture_verify(options);
         check_report(&report, report.n_cases);
         assert_true(report.cases[0].bytes_read > 0);
@@ -438,12 +438,12 @@ static void outputs_that_cannot_be_repacked(void **state)
     snprintf(command, sizeof command, "'%s' shape llama-tiny '%s' --type f16", HYPURA_TEST_MKMODEL, path);
     assert_int_equal(system(command), 0);
     hypura_verify_options options = {
-        .path = path, .tokens = 1, .repack_output = true, .n_threads = 1, .cache_dir = fixture_cache_dir()};
+        .model.path = path, .tokens = 1, .repack_output = true, .model.n_threads = 1, .model.cache_dir = fixture_cache_dir()};
     fixture_fails(HYPURA_ERR_UNSUPPORTED, hypura_verify(&options, &report, &error), &error, "no output matrix to repack");
     options.repack = true;
     fixture_fails(HYPURA_ERR_USAGE, hypura_verify(&options, &report, &error), &error, "ask for one of them");
     options.repack = false;
-    options.path = fixture_model("smollm2-135m.gguf"); /* its embedding is the output too */
+    options.model.path = fixture_model("smollm2-135m.gguf"); /* its embedding is the output too */
     fixture_fails(HYPURA_ERR_UNSUPPORTED, hypura_verify(&options, &report, &error), &error, "none of its own");
 }
 
@@ -463,7 +463,7 @@ static void what_cannot_be_verified(void **state)
     hypura_verify_report report;
     hypura_error error;
     hypura_verify_options options = {
-        .path = fixture_arch("olmoe-moe.gguf"), .tokens = 1, .n_threads = 1, .cache_dir = fixture_cache_dir()};
+        .model.path = fixture_arch("olmoe-moe.gguf"), .tokens = 1, .model.n_threads = 1, .model.cache_dir = fixture_cache_dir()};
 
     hypura_verify_options budget = options;
     budget.weights_bytes = &one;
@@ -480,11 +480,11 @@ static void what_cannot_be_verified(void **state)
     fixture_fails(HYPURA_ERR_USAGE, hypura_verify(&ubatch, &report, &error), &error, "0 tokens");
     const uint64_t vram[] = {UINT64_C(1) << 30};
     hypura_verify_options no_gpu = {
-        .path = ubatch.path, .gpu = "none", .vram_bytes = vram, .n_vram = 1, .cache_dir = fixture_cache_dir()};
+        .model.path = ubatch.model.path, .model.gpu = "none", .vram_bytes = vram, .n_vram = 1, .model.cache_dir = fixture_cache_dir()};
     fixture_fails(HYPURA_ERR_USAGE, hypura_verify(&no_gpu, &report, &error), &error, "no GPU");
     hypura_verify_options stopped = options;
-    stopped.progress = refuse;
-    stopped.progress_user = &calls;
+    stopped.model.progress = refuse;
+    stopped.model.progress_user = &calls;
     fixture_fails(HYPURA_ERR_CANCELLED, hypura_verify(&stopped, &report, &error), &error, "stopped");
     hypura_verify_options engine = options;
     const char *const name = "telepathy";

@@ -182,19 +182,19 @@ static verdict verify_one(const char *path, int index)
     static const uint32_t prompts[] = {9, LONGEST_PROMPT};
     const char *engine = engines[index % 2];
     limits found = {.n = 0};
-    hypura_verify_options options = {.path = path,
-                                     .gpu = GPUS,
-                                     .gpu_misses = HYPURA_TEST_MISSES,
+    hypura_verify_options options = {.model.path = path,
+                                     .model.gpu = GPUS,
+                                     .model.gpu_misses = HYPURA_TEST_MISSES,
                                      .prompt_tokens = prompts,
                                      .n_prompts = 2,
                                      .io_engines = &engine,
                                      .n_io_engines = 1,
                                      .tokens = N_TOKENS,
                                      .no_repack = true,
-                                     .n_threads = 1,
-                                     .cache_dir = cache_dir,
-                                     .progress = before_opening,
-                                     .progress_user = &found};
+                                     .model.n_threads = 1,
+                                     .model.cache_dir = cache_dir,
+                                     .model.progress = before_opening,
+                                     .model.progress_user = &found};
     if (find_limits(path, index, &found)) {
 #ifdef HYPURA_TEST_GPU
         options.vram_bytes = found.bytes;

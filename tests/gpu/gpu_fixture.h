@@ -89,8 +89,8 @@ static inline void gpu_verify(hypura_verify_options options, int n_cases, hypura
     options.io_engines = &engine;
     options.n_io_engines = 1;
     options.tokens = 3;
-    options.n_threads = 1;
-    options.cache_dir = gpu_cache_dir;
+    options.model.n_threads = 1;
+    options.model.cache_dir = gpu_cache_dir;
     fixture_ok(hypura_verify(&options, report, &error), &error);
     assert_true(report->identical);
     assert_int_equal(report->n_cases, n_cases);

@@ -299,8 +299,8 @@ static void dense_layers_in_ram_keep_the_form_of_the_file(void **state)
         limits[i] = whole_bytes * (uint64_t)(i + N_LIMITS / 2) / 16;
     }
     hypura_verify_report report;
-    gpu_verify((hypura_verify_options){.path = options.path,
-                                       .gpu = STANDIN_NAME,
+    gpu_verify((hypura_verify_options){.model.path = options.path,
+                                       .model.gpu = STANDIN_NAME,
                                        .vram_bytes = limits,
                                        .n_vram = N_LIMITS,
                                        .prompt_tokens = &prompt,
@@ -375,18 +375,18 @@ static void a_bench_pairs_limits(void **state)
     (void)state;
     const uint64_t vram[] = {mixture.half_bytes};
     const uint64_t weights[] = {UINT64_C(1) << 40, UINT64_C(1) << 39};
-    const hypura_bench_options options = {.path = mixture.path,
-                                          .gpu = STANDIN_NAME,
+    const hypura_bench_options options = {.model.path = mixture.path,
+                                          .model.gpu = STANDIN_NAME,
                                           .vram_bytes = vram,
                                           .n_vram = 1,
                                           .weights_bytes = weights,
                                           .n_weights = 2,
                                           .tokens = 2,
                                           .prompt_tokens = 5,
-                                          .ubatch = 3,
+                                          .model.n_ubatch = 3,
                                           .runs = 1,
-                                          .n_threads = 1,
-                                          .cache_dir = gpu_cache_dir};
+                                          .model.n_threads = 1,
+                                          .model.cache_dir = gpu_cache_dir};
     hypura_bench_report report;
     hypura_error error;
     fixture_ok(hypura_bench(&options, &report, &error), &error);

@@ -63,7 +63,7 @@ static void every_limit_gives_the_same_bits(void **state)
     (void)state;
     static const uint32_t prompts[] = {1, 7, 40};
     hypura_verify_report report;
-    gpu_verify((hypura_verify_options){.path = gpu_mixture(), .gpu = STANDIN_BOTH, .prompt_tokens = prompts, .n_prompts = 3}, 12,
+    gpu_verify((hypura_verify_options){.model.path = gpu_mixture(), .model.gpu = STANDIN_BOTH, .prompt_tokens = prompts, .n_prompts = 3}, 12,
                &report);
     uint64_t uploaded = 0;
     for (int i = 0; i < report.n_cases; i++) {
@@ -88,8 +88,8 @@ static void limits_on_each_are_verified(void **state)
     const uint64_t part = whole.full_vram_bytes / 8;
     const uint64_t none[2] = {0};
     const uint64_t each[2][HYPURA_MAX_GPUS] = {{5 * part, 2 * part}, {3 * part, 6 * part}};
-    const hypura_verify_options options = {.path = gpu_mixture(),
-                                           .gpu = STANDIN_BOTH,
+    const hypura_verify_options options = {.model.path = gpu_mixture(),
+                                           .model.gpu = STANDIN_BOTH,
                                            .vram_bytes = none,
                                            .n_vram = 2,
                                            .gpu_vram_bytes = each,

@@ -23,19 +23,19 @@ static hypura_verify_report verify(const char *model, const char *gpus, hypura_g
     const uint32_t prompts[] = {1, 7, 40};
     const uint32_t ubatch = 32;
     const hypura_adapter one = {make_adapter(model), 1.0f};
-    const hypura_verify_options options = {.path = model,
-                                           .adapters = &one,
-                                           .n_adapters = 1,
-                                           .gpu = gpus,
+    const hypura_verify_options options = {.model.path = model,
+                                           .model.adapters = &one,
+                                           .model.n_adapters = 1,
+                                           .model.gpu = gpus,
                                            .prompt_tokens = prompts,
                                            .n_prompts = 3,
                                            .ubatches = &ubatch,
                                            .n_ubatches = 1,
                                            .tokens = 6,
                                            .no_repack = true,
-                                           .gpu_misses = misses,
-                                           .n_threads = 1,
-                                           .cache_dir = gpu_cache_dir};
+                                           .model.gpu_misses = misses,
+                                           .model.n_threads = 1,
+                                           .model.cache_dir = gpu_cache_dir};
     hypura_verify_report report;
     hypura_error error;
     fixture_ok(hypura_verify(&options, &report, &error), &error);

@@ -104,8 +104,8 @@ static void parts_of_any_length_are_the_same(void **state)
     }
     const uint64_t vram[] = {shorter.floor_vram_bytes, hypura_plan_vram_at(&shorter, 50)};
     hypura_verify_report report;
-    gpu_verify((hypura_verify_options){.path = options.path,
-                                       .gpu = options.gpu,
+    gpu_verify((hypura_verify_options){.model.path = options.path,
+                                       .model.gpu = options.gpu,
                                        .vram_bytes = vram,
                                        .n_vram = 2,
                                        .prompt_tokens = prompts,

@@ -84,9 +84,9 @@ static void no_bit_differs(void **state)
     static const char *const paths[] = {MIXTURE, DENSE, HYPURA_TINY "/moe-lead-q4_0.gguf", HYPURA_TINY "/dense-tied-q8_0.gguf"};
     for (size_t i = 0; i < 2 * sizeof(paths) / sizeof(*paths); i++) {
         hypura_verify_options options = fixture_verify_options(paths[i / 2], false, false);
-        options.gpu = "none";
-        options.rpc = server_name;
-        options.rpc_bytes = i % 2 ? 0 : half_of(paths[i / 2]); /* or all there */
+        options.model.gpu = "none";
+        options.model.rpc = server_name;
+        options.model.rpc_bytes = i % 2 ? 0 : half_of(paths[i / 2]); /* or all there */
         hypura_verify_report report = fixture_verify(options);
         assert_true(report.n_cases > 0);
         assert_non_null(strstr(report.cases[0].gpus, server_name));
@@ -99,9 +99,9 @@ static void no_bit_differs_behind_a_gpu(void **state)
 {
     (void)state;
     hypura_verify_options options = fixture_verify_options(MIXTURE, false, false);
-    options.gpu = STANDIN_NAME;
-    options.rpc = server_name;
-    options.rpc_bytes = half_of(MIXTURE);
+    options.model.gpu = STANDIN_NAME;
+    options.model.rpc = server_name;
+    options.model.rpc_bytes = half_of(MIXTURE);
     hypura_verify_report report = fixture_verify(options);
     assert_true(report.n_cases > 0);
     for (int i = 0; i < report.n_cases; i++) {

@@ -85,22 +85,21 @@ static bool suppress(const struct llama_vocab *vocab, struct llama_sampler *chai
     return true;
 }
 
-/* 0, as whoever leaves it out says it, is 1. */
-static float repeat_of(const hypura_sampling *s)
+float hypura_repeat_penalty(const hypura_sampling *s)
 {
     return s->repeat_penalty > 0.0f ? s->repeat_penalty : 1.0f;
 }
 
 static bool has_penalties(const hypura_sampling *s)
 {
-    return fabsf(repeat_of(s) - 1.0f) > 0.0f || fabsf(s->frequency_penalty) > 0.0f || fabsf(s->presence_penalty) > 0.0f;
+    return fabsf(hypura_repeat_penalty(s) - 1.0f) > 0.0f || fabsf(s->frequency_penalty) > 0.0f || fabsf(s->presence_penalty) > 0.0f;
 }
 
 static void add_penalties(struct llama_sampler *chain, int32_t n_vocab, const hypura_sampling *s,
                           const llama_token *tokens, uint32_t n)
 {
-    struct llama_sampler *added = llama_sampler_init_penalties(n_vocab, PENALTY_TOKENS, repeat_of(s), s->frequency_penalty,
-                                                               s->presence_penalty);
+    struct llama_sampler *added = llama_sampler_init_penalties(n_vocab, PENALTY_TOKENS, hypura_repeat_penalty(s),
+                                                               s->frequency_penalty, s->presence_penalty);
     for (uint32_t i = n > PENALTY_TOKENS ? n - PENALTY_TOKENS : 0; i < n; i++) {
         if (tokens[i] != LLAMA_TOKEN_NULL) { /* something that is shown */
             llama_sampler_accept(added, tokens[i]);

@@ -69,7 +69,7 @@ static bool forward_progress(void *user, const char *what, uint64_t done, uint64
     const bench *b = user;
     (void)done;
     (void)total;
-    return !b->options->progress || b->options->progress(b->options->progress_user, what, b->done, b->total);
+    return !b->options->model.progress || b->options->model.progress(b->options->model.progress_user, what, b->done, b->total);
 }
 
 /* Virtual machines may give memory that nobody uses back to their host, and taking it anew can
@@ -227,8 +227,8 @@ static void learn(const bench *b, const hypura_bench_cell *cell)
     };
     hypura_map *map = NULL;
     hypura_error ignored;
-    if (hypura_map_open(b->options->path, &map, &ignored) == HYPURA_OK) {
-        hypura_experience_add(b->options->cache_dir, map, &cell->plan, b->report->n_threads,
+    if (hypura_map_open(b->options->model.path, &map, &ignored) == HYPURA_OK) {
+        hypura_experience_add(b->options->model.cache_dir, map, &cell->plan, b->report->n_threads,
                               cell->series[0].form, limit > 0.0 && limit < direct ? limit : direct, &costs);
     }
     hypura_map_close(map);
@@ -263,9 +263,9 @@ static hypura_status run_cell(bench *b, hypura_bench_cell *cell, hypura_error *e
 static hypura_bench_task base_task(const bench *b)
 {
     const hypura_bench_options *o = b->options;
-    hypura_bench_task task = {.io_limit_bytes_per_s = o->io_limit_bytes_per_s,
-                              .foresight = o->foresight,
-                              .gpu_misses = o->gpu_misses,
+    hypura_bench_task task = {.io_limit_bytes_per_s = o->model.io_limit_bytes_per_s,
+                              .foresight = o->model.foresight,
+                              .gpu_misses = o->model.gpu_misses,
                               .route_recall = o->route_recall,
                               .n_parallel = b->report->parallel,
                               .n_prompt = b->report->prompt_tokens,
@@ -274,20 +274,20 @@ static hypura_bench_task base_task(const bench *b)
                               .n_threads = b->report->n_threads,
                               .drop_cache = true,
                               .profile = b->report->profile};
-    snprintf(task.path, sizeof(task.path), "%s", o->path);
+    snprintf(task.path, sizeof(task.path), "%s", o->model.path);
     snprintf(task.route, sizeof(task.route), "%s", o->route ? o->route : "");
     snprintf(task.timeline, sizeof(task.timeline), "%s", o->timeline ? o->timeline : "");
-    snprintf(task.io_engine, sizeof(task.io_engine), "%s", o->io_engine ? o->io_engine : "");
-    snprintf(task.gpu, sizeof(task.gpu), "%s", o->gpu ? o->gpu : "");
-    snprintf(task.rpc, sizeof(task.rpc), "%s", o->rpc ? o->rpc : "");
-    task.rpc_bytes = o->rpc_bytes;
-    for (int i = 0; i < o->n_adapters; i++) {
-        snprintf(task.adapters[i], sizeof(task.adapters[i]), "%s", o->adapters[i].path);
-        task.adapter_scales[i] = o->adapters[i].scale;
+    snprintf(task.io_engine, sizeof(task.io_engine), "%s", o->model.io_engine ? o->model.io_engine : "");
+    snprintf(task.gpu, sizeof(task.gpu), "%s", o->model.gpu ? o->model.gpu : "");
+    snprintf(task.rpc, sizeof(task.rpc), "%s", o->model.rpc ? o->model.rpc : "");
+    task.rpc_bytes = o->model.rpc_bytes;
+    for (int i = 0; i < o->model.n_adapters; i++) {
+        snprintf(task.adapters[i], sizeof(task.adapters[i]), "%s", o->model.adapters[i].path);
+        task.adapter_scales[i] = o->model.adapters[i].scale;
     }
-    task.n_adapters = o->n_adapters;
-    snprintf(task.type_k, sizeof(task.type_k), "%s", o->kv_cache.type_k ? o->kv_cache.type_k : "");
-    snprintf(task.type_v, sizeof(task.type_v), "%s", o->kv_cache.type_v ? o->kv_cache.type_v : "");
+    task.n_adapters = o->model.n_adapters;
+    snprintf(task.type_k, sizeof(task.type_k), "%s", o->model.kv_cache.type_k ? o->model.kv_cache.type_k : "");
+    snprintf(task.type_v, sizeof(task.type_v), "%s", o->model.kv_cache.type_v ? o->model.kv_cache.type_v : "");
     return task;
 }
 
@@ -355,24 +355,31 @@ static void add_baselines(bench *b, hypura_bench_cell *cell)
     }
 }
 
+/* To be planned with, in silence; cache_dir: of what the form of weights is chosen by. */
+static hypura_model_options model_of(const hypura_bench_options *o)
+{
+    const hypura_model_options *m = &o->model;
+    return (hypura_model_options){.path = m->path,
+                                  .adapters = m->adapters, /* checked with the first cell */
+                                  .n_adapters = m->n_adapters,
+                                  .kv_cache = m->kv_cache,
+                                  .n_ubatch = m->n_ubatch,
+                                  .n_threads = m->n_threads,
+                                  .gpu = m->gpu,
+                                  .rpc = m->rpc,
+                                  .rpc_bytes = m->rpc_bytes,
+                                  .io_engine = m->io_engine,
+                                  .io_limit_bytes_per_s = m->io_limit_bytes_per_s,
+                                  .cache_dir = m->cache_dir};
+}
+
+/* limits: model_of, and those of the cell. */
 static hypura_status plan_cell(bench *b, hypura_bench_cell *cell, const hypura_model_options *limits,
                                hypura_error *error)
 {
     hypura_preparation prepared;
     hypura_model_options wanted = *limits;
-    wanted.path = b->options->path;
-    wanted.adapters = b->options->adapters; /* checked with the first cell */
-    wanted.n_adapters = b->options->n_adapters;
-    wanted.kv_cache = b->options->kv_cache;
     wanted.n_context = b->report->prompt_tokens + 2 * b->report->tokens;
-    wanted.n_ubatch = b->options->ubatch;
-    wanted.n_threads = b->options->n_threads;
-    wanted.io_engine = b->options->io_engine;
-    wanted.gpu = b->options->gpu;
-    wanted.rpc = b->options->rpc;
-    wanted.rpc_bytes = b->options->rpc_bytes;
-    wanted.io_limit_bytes_per_s = b->options->io_limit_bytes_per_s;
-    wanted.cache_dir = b->options->cache_dir; /* of what the form of weights is chosen by */
     hypura_status status = hypura_prepare_sequences(&wanted, &b->report->profile, b->report->parallel, &prepared, error);
     if (status != HYPURA_OK) {
         return status;
@@ -433,7 +440,9 @@ static hypura_status resident_cell(bench *b, hypura_bench_cell *cell, bool paged
 {
     const uint64_t everything = UINT64_C(1) << 60;
     const hypura_form form = paged ? HYPURA_FORM_FILE : HYPURA_FORM_REPACKED;
-    const hypura_model_options limits = {.weights_bytes = everything, .force_paging = paged};
+    hypura_model_options limits = model_of(b->options);
+    limits.weights_bytes = everything;
+    limits.force_paging = paged;
     hypura_status status = plan_cell(b, cell, &limits, error);
     if (status != HYPURA_OK) {
         return status;
@@ -467,12 +476,12 @@ static hypura_status prepare(bench *b, hypura_error *error)
     r->prompt_tokens = or_default(o->prompt_tokens, DEFAULT_PROMPT);
     r->parallel = or_default(o->parallel, 1);
     r->runs = or_default(o->runs, DEFAULT_RUNS);
-    r->ubatch = o->ubatch;
-    r->n_threads = o->n_threads;
-    r->io_limit_bytes_per_s = o->io_limit_bytes_per_s;
+    r->ubatch = o->model.n_ubatch;
+    r->n_threads = o->model.n_threads;
+    r->io_limit_bytes_per_s = o->model.io_limit_bytes_per_s;
     r->route = o->route != NULL;
     r->route_recall = o->route_recall;
-    if (!o->path || strlen(o->path) >= HYPURA_BENCH_PATH || (o->route && strlen(o->route) >= HYPURA_BENCH_PATH) ||
+    if (!o->model.path || strlen(o->model.path) >= HYPURA_BENCH_PATH || (o->route && strlen(o->route) >= HYPURA_BENCH_PATH) ||
         (o->timeline && strlen(o->timeline) >= HYPURA_BENCH_PATH)) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "no model was named, or a path is too long");
     }
@@ -481,7 +490,7 @@ static hypura_status prepare(bench *b, hypura_error *error)
                            r->tokens, r->prompt_tokens, r->runs);
     }
     const uint32_t n_each = r->prompt_tokens + 2 * r->tokens;
-    const uint32_t most = o->ubatch > 0 && o->ubatch < MAX_PARALLEL ? o->ubatch : MAX_PARALLEL;
+    const uint32_t most = o->model.n_ubatch > 0 && o->model.n_ubatch < MAX_PARALLEL ? o->model.n_ubatch : MAX_PARALLEL;
     if (r->parallel > most || r->parallel > n_each) {
         return hypura_fail(error, HYPURA_ERR_USAGE,
                            "%u sequences cannot be decoded together: %u at most, in a ubatch of as many tokens, which is no "
@@ -496,15 +505,17 @@ static hypura_status prepare(bench *b, hypura_error *error)
         return hypura_fail(error, HYPURA_ERR_USAGE,
                            "the comparison with everything resident has no limit and always a baseline");
     }
-    const hypura_profile_options wanted = {
-        .cache_dir = o->cache_dir, .storage_path = o->path, .progress = o->progress, .progress_user = o->progress_user};
+    const hypura_profile_options wanted = {.cache_dir = o->model.cache_dir,
+                                           .storage_path = o->model.path,
+                                           .progress = o->model.progress,
+                                           .progress_user = o->model.progress_user};
     hypura_status status = hypura_profile_get(&wanted, &r->profile, error);
     if (status != HYPURA_OK) {
         return status;
     }
-    snprintf(r->io_engine, sizeof(r->io_engine), "%s", o->io_engine ? o->io_engine : r->profile.io_engine);
+    snprintf(r->io_engine, sizeof(r->io_engine), "%s", o->model.io_engine ? o->model.io_engine : r->profile.io_engine);
     hypura_error ignored;
-    if (hypura_os_read_ahead_get(o->path, &b->read_ahead_kb, &ignored) != HYPURA_OK) {
+    if (hypura_os_read_ahead_get(o->model.path, &b->read_ahead_kb, &ignored) != HYPURA_OK) {
         b->read_ahead_kb = 0;
     }
     const int n_host = o->n_memory + o->n_weights;
@@ -527,11 +538,10 @@ static hypura_model_options limits_of(const hypura_bench_options *o, int cell)
     const int n_host = o->n_memory + o->n_weights;
     const int h = n_host > 0 ? cell % n_host : 0;
     const int v = n_host > 0 ? cell / n_host : cell;
-    hypura_model_options limits = {
-        .memory_bytes = h < o->n_memory ? o->memory_bytes[h] : 0,
-        .weights_bytes = h >= o->n_memory && h < n_host ? o->weights_bytes[h - o->n_memory] : 0,
-        .vram_bytes = v < o->n_vram ? o->vram_bytes[v] : 0,
-    };
+    hypura_model_options limits = model_of(o);
+    limits.memory_bytes = h < o->n_memory ? o->memory_bytes[h] : 0;
+    limits.weights_bytes = h >= o->n_memory && h < n_host ? o->weights_bytes[h - o->n_memory] : 0;
+    limits.vram_bytes = v < o->n_vram ? o->vram_bytes[v] : 0;
     if (v < o->n_vram && o->gpu_vram_bytes) {
         memcpy(limits.gpu_vram_bytes, o->gpu_vram_bytes[v], sizeof(limits.gpu_vram_bytes));
     }

@@ -81,10 +81,10 @@ static hypura_status step(verification *v, hypura_error *error)
 {
     const hypura_verify_options *o = v->options;
     const uint64_t n_budgets = (uint64_t)v->n_budgets * (uint64_t)v->n_vram;
-    const uint64_t n_plain = o->n_adapters > 0 ? 2 : 1;
+    const uint64_t n_plain = o->model.n_adapters > 0 ? 2 : 1;
     uint64_t total = (uint64_t)v->n_ubatches * (n_plain + n_budgets * (uint64_t)v->n_engines);
     total = total > v->opened ? total : v->opened + 1; /* plain more often than once */
-    if (o->progress && !o->progress(o->progress_user, "verifying", v->opened, total)) {
+    if (o->model.progress && !o->model.progress(o->model.progress_user, "verifying", v->opened, total)) {
         return hypura_fail(error, HYPURA_ERR_CANCELLED, "verification was stopped");
     }
     v->opened++;
@@ -128,20 +128,28 @@ static void choose_vram_budgets(verification *v, const hypura_preparation *prepa
     }
 }
 
+/* As wanted, but silent, and in no form that was chosen by rates. */
+static hypura_model_options model_of(const verification *v, uint32_t n_ubatch)
+{
+    const hypura_model_options *m = &v->options->model;
+    return (hypura_model_options){.path = m->path,
+                                  .adapters = m->adapters,
+                                  .n_adapters = m->n_adapters,
+                                  .n_context = v->n_context,
+                                  .kv_cache = m->kv_cache,
+                                  .n_ubatch = n_ubatch,
+                                  .n_threads = m->n_threads,
+                                  .gpu = m->gpu,
+                                  .gpu_misses = m->gpu_misses,
+                                  .rpc = m->rpc,
+                                  .rpc_bytes = m->rpc_bytes};
+}
+
 static hypura_status choose_budgets(verification *v, hypura_error *error)
 {
     const hypura_verify_options *o = v->options;
-    const hypura_model_options wanted = {.path = o->path,
-                                         .adapters = o->adapters,
-                                         .n_adapters = o->n_adapters,
-                                         .kv_cache = o->kv_cache,
-                                         .gpu = o->gpu,
-                                         .rpc = o->rpc,
-                                         .rpc_bytes = o->rpc_bytes,
-                                         .n_context = v->n_context,
-                                         .n_ubatch = v->ubatches[0],
-                                         .n_threads = o->n_threads,
-                                         .force_paging = true};
+    hypura_model_options wanted = model_of(v, v->ubatches[0]);
+    wanted.force_paging = true;
     hypura_preparation prepared;
     hypura_status status = hypura_prepare(&wanted, &v->profile, true, &prepared, error);
     if (status != HYPURA_OK) {
@@ -209,8 +217,10 @@ static hypura_status prepare(verification *v, hypura_error *error)
     }
     v->n_context = v->longest_prompt + v->n_steps;
 
-    const hypura_profile_options wanted = {
-        .cache_dir = o->cache_dir, .storage_path = o->path, .progress = o->progress, .progress_user = o->progress_user};
+    const hypura_profile_options wanted = {.cache_dir = o->model.cache_dir,
+                                           .storage_path = o->model.path,
+                                           .progress = o->model.progress,
+                                           .progress_user = o->model.progress_user};
     hypura_status status = hypura_profile_get(&wanted, &v->profile, error);
     if (status == HYPURA_OK) {
         status = choose_engines(v, error);
@@ -232,23 +242,13 @@ static hypura_model_options options_of(const verification *v, uint32_t n_ubatch,
 {
     /* either guess is compared, each with one of the engines */
     const bool by_coactivation = engine && strcmp(engine, "pool") == 0;
-    hypura_model_options options = {.path = v->options->path,
-                                    .adapters = v->options->adapters,
-                                    .n_adapters = v->options->n_adapters,
-                                    .kv_cache = v->options->kv_cache,
-                                    .weights_bytes = limits->weights_bytes,
-                                    .gpu = v->options->gpu,
-                                    .rpc = v->options->rpc,
-                                    .rpc_bytes = v->options->rpc_bytes,
-                                    .vram_bytes = limits->vram_bytes,
-                                    .n_context = v->n_context,
-                                    .n_ubatch = n_ubatch,
-                                    .n_threads = v->options->n_threads,
-                                    .force_paging = engine != NULL,
-                                    .plain = engine == NULL,
-                                    .io_engine = engine,
-                                    .foresight = by_coactivation ? HYPURA_FORESIGHT_COACTIVATION : HYPURA_FORESIGHT_ON,
-                                    .gpu_misses = v->options->gpu_misses};
+    hypura_model_options options = model_of(v, n_ubatch);
+    options.weights_bytes = limits->weights_bytes;
+    options.vram_bytes = limits->vram_bytes;
+    options.force_paging = engine != NULL;
+    options.plain = engine == NULL;
+    options.io_engine = engine;
+    options.foresight = by_coactivation ? HYPURA_FORESIGHT_COACTIVATION : HYPURA_FORESIGHT_ON;
     hypura_prepare_in_form(&options, v->setup.form);
     if (limits->gpu_vram_bytes) {
         memcpy(options.gpu_vram_bytes, limits->gpu_vram_bytes, sizeof(options.gpu_vram_bytes));
@@ -288,7 +288,7 @@ static hypura_status check_adapters(verification *v, uint32_t n_ubatch, hypura_e
     if (status == HYPURA_OK && differing == 0) {
         status = hypura_fail(error, HYPURA_ERR_USAGE,
                              "no logit of a prompt of %u tokens changes with %s: there is nothing of it to verify",
-                             v->prompts[0], v->options->adapters[0].path);
+                             v->prompts[0], v->options->model.adapters[0].path);
     }
     return status;
 }
@@ -312,7 +312,7 @@ static hypura_status write_scripts(verification *v, uint32_t *n_ubatch, hypura_e
         status = hypura_script_write(model, v->prompts[i], v->n_steps, &budget, &v->scripts[i], error);
     }
     hypura_model_close(model);
-    if (status == HYPURA_OK && v->options->n_adapters > 0) {
+    if (status == HYPURA_OK && v->options->model.n_adapters > 0) {
         status = check_adapters(v, *n_ubatch, error);
     }
     return status == HYPURA_OK ? status : hypura_fail_prefix(error, "plain llama.cpp");
@@ -342,7 +342,7 @@ static hypura_status find_setup(const verification *v, uint32_t asked, const ver
     options.no_repack = v->options->no_repack || v->options->repack_output;
     options.repack_output = v->options->repack_output;
     if (!v->over_gpus && !v->options->repack) {
-        options.cache_dir = v->options->cache_dir; /* of the rates by which a form is chosen */
+        options.cache_dir = v->options->model.cache_dir; /* of the rates by which a form is chosen */
     }
     hypura_preparation prepared;
     hypura_status status = hypura_prepare(&options, &v->profile, true, &prepared, error);
@@ -468,7 +468,7 @@ hypura_status hypura_verify(const hypura_verify_options *options, hypura_verify_
     verification v = {.options = options, .report = report};
     memset(report, 0, sizeof(*report));
     hypura_error_clear(error);
-    if (!options->path) {
+    if (!options->model.path) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "no model was named: pass the path of a GGUF file");
     }
     if (options->repack + options->repack_output + options->no_repack > 1) {
