@@ -193,6 +193,9 @@ hypura_status hypura_profile_get(const hypura_profile_options *options, hypura_p
     }
     hypura_os_drive drive;
     hypura_status status = hypura_os_drive_read(storage, &drive, error);
+    if (status != HYPURA_OK && storage == options->cache_dir && not_stored[0] != '\0') {
+        return hypura_fail(error, HYPURA_ERR_IO, "the drive is measured in the cache folder, and there is none: %s", not_stored);
+    }
     if (status != HYPURA_OK) {
         return status;
     }
@@ -226,5 +229,9 @@ hypura_status hypura_profile_get(const hypura_profile_options *options, hypura_p
     profile->ram_total_bytes = memory.total_bytes;
     profile->ram_limit_bytes = memory.limit_bytes;
     profile->ram_available_bytes = memory.available_bytes;
+    for (int i = 0; i < profile->n_devices; i++) { /* ggml tells all memory of the host as free */
+        hypura_device *device = &profile->devices[i];
+        device->free_bytes = strcmp(device->kind, "cpu") == 0 ? memory.available_bytes : device->free_bytes;
+    }
     return HYPURA_OK;
 }

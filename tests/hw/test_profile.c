@@ -45,6 +45,9 @@ static void a_stored_profile_is_used_with_memory_of_now(void **state)
     assert_int_equal(p.io_depth, 3);
     assert_true(p.ram_total_bytes >= p.ram_limit_bytes && p.ram_limit_bytes >= p.ram_available_bytes);
     assert_true(p.ram_available_bytes > 0);
+    for (int i = 0; i < p.n_devices; i++) {
+        assert_true(strcmp(p.devices[i].kind, "cpu") != 0 || p.devices[i].free_bytes == p.ram_available_bytes);
+    }
     assert_true(p.n_devices >= 1 && p.n_devices <= HYPURA_MAX_DEVICES);
     bool has_cpu = false;
     for (int i = 0; i < p.n_devices; i++) {
