@@ -20,13 +20,14 @@ struct hypura_model {
     int n_turns;
 };
 
-/* As those of a model that computes alone do, and no others, unless a user says how. */
+/* As those of a model that computes alone do, or of a CPU that computes misses, and no others, unless a user says how. */
 static hypura_status check_waits(const hypura_model_options *options, hypura_error *error)
 {
 #ifdef __linux__
     const char *looks = getenv("GOMP_SPINCOUNT");
     const bool longer = looks && strcmp(looks, "40009") == 0;
-    if (!getenv("OMP_WAIT_POLICY") && (!looks || longer != hypura_computes_alone(options))) {
+    const bool wanted = hypura_computes_alone(options) || options->gpu_misses == HYPURA_GPU_MISSES_CPU;
+    if (!getenv("OMP_WAIT_POLICY") && (!looks || longer != wanted)) {
         return hypura_fail(error, HYPURA_ERR_BACKEND, "threads look %s times", looks ? looks : "any number of");
     }
 #endif
