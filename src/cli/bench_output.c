@@ -280,9 +280,9 @@ static void print_drive(const hypura_bench_cell *cell)
 {
     const hypura_spread *rate = &cell->series[0].metrics[HYPURA_METRIC_DIRECT_BYTES_PER_S];
     if (!isnan(rate->median)) {
-        hypura_output_printf("%s: the drive gave %.2f GB/s (%.2f-%.2f), measured after each run\n",
-                             hypura_output_size(cell->weights_bytes), rate->median / 1e9, rate->min / 1e9,
-                             rate->max / 1e9);
+        hypura_output_printf("%s: the drive gave %s (%s to %s), measured after each run\n",
+                             hypura_output_size(cell->weights_bytes), hypura_output_rate(rate->median),
+                             hypura_output_rate(rate->min), hypura_output_rate(rate->max));
     }
 }
 
@@ -323,7 +323,7 @@ static void print_notes(const hypura_bench_report *report)
 hypura_status hypura_bench_print(const hypura_bench_report *report, hypura_error *error)
 {
     static const char *const titles[] = {"weights",    "",     "decode tok/s", "cold", "prefill tok/s",
-                                         "read/token", "hits", "drive busy",   "speed"};
+                                         "read/token", "hits", "drive busy",   "of the bound"};
     hypura_table table;
     hypura_output_printf("%u tokens after a prompt of %u, %d threads, median of %u %s (min-max)\n\n", report->tokens,
                          report->prompt_tokens, report->n_threads, report->runs, report->runs == 1 ? "run" : "runs");

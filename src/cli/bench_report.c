@@ -10,6 +10,7 @@
 #include "base/size.h"
 #include "base/status.h"
 #include "cli/bench_plot.h"
+#include "cli/output.h"
 
 #include <errno.h>
 #include <math.h>
@@ -243,12 +244,12 @@ static void put_head(page *p)
             hypura_size_format(r->model_bytes, size, sizeof size), r->tokens, r->prompt_tokens, r->n_threads, r->runs,
             r->runs == 1 ? "run" : "runs");
     hypura_plot_text(p->to, r->profile.cpu);
-    fprintf(p->to, ", %d cores, %s, drive %.2f GB/s (%s%s)</p>\n", r->profile.n_cpus,
-            hypura_size_format(r->profile.ram_limit_bytes, ram, sizeof ram), r->profile.direct_bytes_per_s / 1e9,
-            r->io_engine, r->profile.direct_io ? ", direct" : "");
+    fprintf(p->to, ", %d processors, %s, drive %s (%s%s)</p>\n", r->profile.n_cpus,
+            hypura_size_format(r->profile.ram_limit_bytes, ram, sizeof ram),
+            hypura_output_rate(r->profile.direct_bytes_per_s), r->io_engine, r->profile.direct_io ? ", direct" : "");
     if (r->io_limit_bytes_per_s > 0) {
-        fprintf(p->to, "<p>Hypura's reads were slowed down to %.2f GB/s; llama.cpp's were not.</p>\n",
-                (double)r->io_limit_bytes_per_s / 1e9);
+        fprintf(p->to, "<p>Hypura's reads were slowed down to %s; llama.cpp's were not.</p>\n",
+                hypura_output_rate((double)r->io_limit_bytes_per_s));
     }
     if (r->parallel > 1) {
         fprintf(p->to, "<p>%u sequences were decoded together: speeds are of all of them, and what is given for a token is "
@@ -287,7 +288,7 @@ static void put_table(page *p)
         {"decode tok/s", HYPURA_METRIC_DECODE_TOK_S, 1.0, ""},
         {"cold", HYPURA_METRIC_DECODE_COLD_TOK_S, 1.0, ""},
         {"prefill tok/s", HYPURA_METRIC_PREFILL_TOK_S, 1.0, ""},
-        {"read/token", HYPURA_METRIC_BYTES_PER_TOKEN, 1e-6, " MB"},
+        {"read/token", HYPURA_METRIC_BYTES_PER_TOKEN, 1.0 / (1 << 20), " MiB"},
         {"hits", HYPURA_METRIC_HIT_RATE_BYTES, 100.0, " %"},
         {"drive busy", HYPURA_METRIC_DEVICE_BUSY, 100.0, " %"},
     };
