@@ -190,10 +190,11 @@ void hypura_run_statistics_print(const hypura_run_report *report)
         note_speculation(totals);
     }
     if (statistics.n_reads > 0) {
-        hypura_output_note("read       %s at %s (%s, %s), %s for each token", hypura_output_size(statistics.bytes_read),
+        hypura_output_note("read       %s at %s (%s, %s), %s for each token of the answer",
+                           hypura_output_size(statistics.bytes_read),
                            hypura_output_rate(ratio((double)statistics.bytes_read, statistics.device_busy_s)),
                            statistics.io_engine, statistics.direct_io ? "direct" : "through the page cache",
-                           hypura_output_size((uint64_t)ratio((double)statistics.bytes_read, (double)totals->tokens)));
+                           hypura_output_size((uint64_t)ratio((double)totals->bytes_read, (double)totals->tokens)));
     }
     if (statistics.records) {
         hypura_output_note("records    experts were read from the sidecar that optimize made");
