@@ -221,16 +221,16 @@ static hypura_status print_tiers(const hypura_map *map, const hypura_plan *plan,
     static const char *const titles[] = {"tier", "layers computed", "held whole", "in slots or ring",
                                          "cache and computing"};
     hypura_table table;
-    char layers[32];
+    char layers[HYPURA_LAYERS_TEXT];
     hypura_table_open(&table, "llrrr", titles);
     for (int g = 0; g < plan->n_gpus; g++) {
         const hypura_gpu_plan *gpu = &plan->gpus[g];
-        (void)snprintf(layers, sizeof layers, "%d to %d", gpu->first_layer, gpu->first_layer + gpu->n_layers - 1);
+        (void)hypura_placement_layers(gpu->first_layer, gpu->n_layers, g == plan->n_gpus - 1, layers);
         add_tier(&table, gpu->name, layers, gpu->resident_bytes, gpu->slot_bytes,
                  gpu->kv_bytes + gpu->compute_bytes + gpu->stage_bytes);
     }
     const int n_host = map->n_layers + 1 - plan->n_gpu_layers;
-    (void)snprintf(layers, sizeof layers, n_host > 0 ? "0 to %d" : "none", n_host - 1);
+    (void)hypura_placement_layers(0, n_host, plan->n_gpu_layers == 0, layers);
     add_tier(&table, "memory", layers, plan->resident_bytes + plan->pinned_bytes, plan->pool_bytes + plan->ring_bytes,
              plan->kv_bytes + plan->compute_bytes + plan->overhead_bytes);
     add_tier(&table, "drive alone", "", plan->nvme_bytes, 0, 0);

@@ -565,12 +565,28 @@ static int edit_distance(const char *a, const char *b)
     return row[n];
 }
 
+/* The only one that begins with the word, which has to have three letters. NULL: none, or several. */
+static const char *find_beginning(const char *word, const char *const *names, int n)
+{
+    const size_t length = strlen(word);
+    const char *found = NULL;
+    for (int i = 0; i < n && length >= 3; i++) {
+        if (strncmp(names[i], word, length) == 0) {
+            if (found) {
+                return NULL;
+            }
+            found = names[i];
+        }
+    }
+    return found;
+}
+
 const char *hypura_nearest_name(const char *word, const char *const *names, int n)
 {
-    const char *best = NULL;
+    const char *best = find_beginning(word, names, n);
     int least = INT_MAX;
-    if (strlen(word) >= ITEM_BYTES) {
-        return NULL;
+    if (best || strlen(word) >= ITEM_BYTES) {
+        return best;
     }
     for (int i = 0; i < n; i++) {
         if (strlen(names[i]) >= ITEM_BYTES) {

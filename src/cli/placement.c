@@ -77,16 +77,32 @@ static const char *explain_mode(hypura_mode mode)
     return "unknown";
 }
 
-/* The output counts as a layer, the last one. */
+const char *hypura_placement_layers(int first, int n, bool with_output, char text[HYPURA_LAYERS_TEXT])
+{
+    const int last = first + n - 1 - with_output;
+    const char *output = with_output ? ", output" : "";
+    if (n <= 0) {
+        (void)snprintf(text, HYPURA_LAYERS_TEXT, "none");
+    } else if (last < first) {
+        (void)snprintf(text, HYPURA_LAYERS_TEXT, "output");
+    } else if (last == first) {
+        (void)snprintf(text, HYPURA_LAYERS_TEXT, "%d%s", first, output);
+    } else {
+        (void)snprintf(text, HYPURA_LAYERS_TEXT, "%d to %d%s", first, last, output);
+    }
+    return text;
+}
+
 static void describe_gpu(const hypura_plan *plan, int g, void (*print)(const char *line))
 {
     const hypura_gpu_plan *gpu = &plan->gpus[g];
+    char layers[HYPURA_LAYERS_TEXT];
     sentence line = {.used = 0};
     say(&line, "%s %s, ", gpu->remote ? "remote    " : "GPU       ", gpu->name);
     if (plan->n_gpus == 1) {
-        say(&line, "%d layers: ", gpu->n_layers);
+        say(&line, "%d layers, output among them: ", gpu->n_layers);
     } else {
-        say(&line, "layers %d to %d: ", gpu->first_layer, gpu->first_layer + gpu->n_layers - 1);
+        say(&line, "layers %s: ", hypura_placement_layers(gpu->first_layer, gpu->n_layers, g == plan->n_gpus - 1, layers));
     }
     say_size(&line, gpu->resident_bytes, "weights");
     say_size(&line, gpu->slot_bytes, "expert slots");
@@ -119,7 +135,9 @@ static void describe_memory(const hypura_plan *plan, void (*print)(const char *l
         plan->weights_bytes + plan->kv_bytes + plan->compute_bytes + plan->overhead_bytes + shared_bytes;
     sentence line = {.used = 0};
     say(&line, "memory     ");
-    if (plan->memory_bytes > 0) {
+    if (plan->memory_bytes > all_bytes) {
+        say(&line, "%s of %s: ", hypura_output_size(all_bytes), hypura_output_size(plan->memory_bytes));
+    } else if (plan->memory_bytes > 0) {
         say(&line, "%s: ", hypura_output_size(plan->memory_bytes));
     }
     say_size(&line, plan->weights_bytes, "weights");

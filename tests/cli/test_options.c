@@ -351,7 +351,8 @@ static void test_nearest_name(void **state)
         const char *word;
         const char *nearest;
     } rows[] = {{"rnu", "run"}, {"inspct", "inspect"}, {"estimat", "estimate"}, {"verfy", "verify"}, {"xyz", NULL},
-                {"", NULL},     {"serve", NULL},       {"profiles", "profile"}};
+                {"", NULL},     {"serve", NULL},       {"profiles", "profile"}, {"prof", "profile"},
+                {"es", NULL}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         const char *found = hypura_nearest_name(rows[i].word, names, 5);
         if (rows[i].nearest ? !found || strcmp(found, rows[i].nearest) != 0 : found != NULL) {
