@@ -58,18 +58,17 @@ static void chat_event(server_amendment *amendment, json_t *event, json_t *to)
 /* ---- all of them --------------------------------------------------------------------------- */
 
 static const amend_form forms[] = {
-    {"/v1/chat/completions", "messages", false, true, chat_whole, chat_event},
-    {"/chat/completions", "messages", false, true, chat_whole, chat_event},
-    {"/v1/completions", NULL, false, true, amend_completions_whole, amend_completions_event},
-    {"/v1/messages", "messages", true, false, amend_messages_whole, amend_messages_event},
-    {"/v1/responses", "input", true, false, amend_responses_whole, amend_responses_event},
-    {"/responses", "input", true, false, amend_responses_whole, amend_responses_event},
+    {CALL_CHAT, "messages", false, true, chat_whole, chat_event},
+    {CALL_COMPLETIONS, NULL, false, true, amend_completions_whole, amend_completions_event},
+    {CALL_MESSAGES, "messages", true, false, amend_messages_whole, amend_messages_event},
+    {CALL_RESPONSES, "input", true, false, amend_responses_whole, amend_responses_event},
 };
 
-static const amend_form *form_of(const char *path)
+const amend_form *amend_form_of(const char *path)
 {
+    const call_kind kind = call_of(path)->kind;
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
-        if (strcmp(forms[i].path, path) == 0) {
+        if (forms[i].kind == kind) {
             return &forms[i];
         }
     }
@@ -95,7 +94,7 @@ static bool has_bare_pieces(const json_t *sent)
 
 server_amendment *amend_open(const char *path, const json_t *asked, const json_t *sent, const amend_about *about)
 {
-    const amend_form *form = form_of(path);
+    const amend_form *form = amend_form_of(path);
     if (!form || !sent) {
         return NULL;
     }
@@ -106,7 +105,7 @@ server_amendment *amend_open(const char *path, const json_t *asked, const json_t
         return NULL;
     }
     /* /v1/messages does not pass that on. */
-    const bool is_bare = has_bare_pieces(sent) && strcmp(form->path, "/v1/messages") != 0;
+    const bool is_bare = has_bare_pieces(sent) && form->kind != CALL_MESSAGES;
     server_amendment *amendment = calloc(1, sizeof(*amendment));
     if (!amendment) {
         given_clear(&given);

@@ -5,6 +5,7 @@
 #define HYPURA_SERVER_DIALECT_AMEND_INTERNAL_H
 
 #include "server/dialect/amend.h"
+#include "server/dialect/call.h"
 #include "server/dialect/given.h"
 #include "server/dialect/text.h"
 
@@ -13,7 +14,7 @@
 #define AMEND_MAX_CHOICES 64
 
 typedef struct amend_form {
-    const char *path;
+    call_kind kind;
     const char *messages; /* the key of the conversation; NULL: there is none */
     bool always;          /* also where nothing was given */
     bool counts;          /* there may be several answers */
@@ -51,6 +52,9 @@ struct server_amendment {
     json_t *held;      /* events, until it is known how the answer ended */
     size_t text_bytes; /* of its text, passed on */
 };
+
+/* NULL: answers to that path go as they come. */
+const amend_form *amend_form_of(const char *path);
 
 /* object[key] without what was given. */
 void amend_skip(const json_t *given, json_t *object, const char *key);

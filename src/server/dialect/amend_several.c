@@ -216,12 +216,9 @@ json_t *amend_gathered(server_amendment *amendment)
 
 json_t *amend_asks_for_stream(const char *path, const json_t *sent)
 {
-    static const char *const paths[] = {"/v1/chat/completions", "/chat/completions", "/v1/completions"};
-    bool is_one = false;
-    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
-        is_one = is_one || strcmp(paths[i], path) == 0;
-    }
-    if (!is_one || json_is_true(json_object_get(sent, "stream")) || amend_count_each(sent) * amend_count_prompts(sent) == 1) {
+    const amend_form *form = amend_form_of(path);
+    if (!form || !form->counts || json_is_true(json_object_get(sent, "stream")) ||
+        amend_count_each(sent) * amend_count_prompts(sent) == 1) {
         return NULL;
     }
     json_t *made = json_copy((json_t *)(uintptr_t)sent);

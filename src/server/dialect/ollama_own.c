@@ -10,32 +10,18 @@
  */
 #include "server/dialect/ollama.h"
 
+#include "server/dialect/call.h"
 #include "server/dialect/text.h"
 
 #include <string.h>
 
 typedef struct form {
-    const char *path; /* begins so */
     const char *messages;
     const char *system; /* NULL: it is the first message */
 } form;
 
-static const form forms[] = {{"/v1/chat/completions", "messages", NULL},
-                             {"/chat/completions", "messages", NULL},
-                             {"/apply-template", "messages", NULL},
-                             {"/v1/messages", "messages", "system"},
-                             {"/v1/responses", "input", "instructions"},
-                             {"/responses", "input", "instructions"}};
-
-static const form *form_of(const char *path)
-{
-    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
-        if (strncmp(path, forms[i].path, strlen(forms[i].path)) == 0) {
-            return &forms[i];
-        }
-    }
-    return NULL;
-}
+static const form forms[] = {
+    [FORM_CHAT] = {"messages", NULL}, [FORM_MESSAGES] = {"messages", "system"}, [FORM_RESPONSES] = {"input", "instructions"}};
 
 static bool begins_with_system(const json_t *messages)
 {
@@ -67,11 +53,11 @@ static void add_plain(const json_t *messages, bool as_items, json_t *to)
 
 json_t *ollama_add_own(const char *path, const json_t *body, const json_t *settings)
 {
-    const form *f = form_of(path);
+    const form *f = &forms[call_of(path)->form];
     json_t *system = json_object_get(settings, "system");
     const json_t *own = json_object_get(settings, "messages");
-    json_t *given = f ? json_object_get(body, f->messages) : NULL;
-    const bool as_items = f && strcmp(f->messages, "input") == 0;
+    json_t *given = f->messages ? json_object_get(body, f->messages) : NULL;
+    const bool as_items = f == &forms[FORM_RESPONSES];
     const bool is_text = as_items && json_is_string(given);
     if ((!json_is_array(given) && !is_text) || (json_string_length(system) == 0 && json_array_size(own) == 0)) {
         return NULL;

@@ -7,24 +7,6 @@
 
 #include <string.h>
 
-/* ---- which API ---------------------------------------------------------------------- */
-
-static const struct {
-    const char *path; /* begins so */
-    api_form api;
-} paths[] = {{"/v1/chat/completions", API_CHAT}, {"/chat/completions", API_CHAT}, {"/apply-template", API_CHAT},
-             {"/v1/responses", API_RESPONSES},   {"/responses", API_RESPONSES},   {"/v1/messages", API_MESSAGES}};
-
-api_form overlooked_api(const char *path)
-{
-    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
-        if (strncmp(path, paths[i].path, strlen(paths[i].path)) == 0) {
-            return paths[i].api;
-        }
-    }
-    return API_NONE;
-}
-
 json_t *overlooked_own(const json_t *body, json_t **made)
 {
     *made = *made ? *made : json_copy((json_t *)(uintptr_t)body);
@@ -87,11 +69,12 @@ static const char *refusal_of_message(const json_t *body)
 
 static const char *refusal_of(const char *path, const json_t *body)
 {
-    const api_form api = overlooked_api(path);
-    if (strcmp(path, "/v1/embeddings") == 0) {
+    const server_call *call = call_of(path);
+    const call_form api = call->form;
+    if (call->kind == CALL_EMBEDDINGS) {
         return says(body, "dimensions") ? "dimensions are not served here (/api/embed takes them)" : NULL;
     }
-    if (strcmp(path, "/v1/completions") == 0) {
+    if (call->kind == CALL_COMPLETIONS) {
         return says(body, "echo") ? "echo is not served here"
                : json_string_length(json_object_get(body, "suffix")) > 0
                    ? "suffix is not served here (/infill puts text in between)"
@@ -100,16 +83,16 @@ static const char *refusal_of(const char *path, const json_t *body)
                : json_integer_value(json_object_get(body, "best_of")) > 1 ? "more than one best_of is not served here"
                                                                           : NULL;
     }
-    if (api == API_CHAT) {
+    if (api == FORM_CHAT) {
         return says(body, "functions")            ? "functions are not served here (tools are)"
                : says(body, "web_search_options") ? "searches are not served here"
                : wants_audio(body)                ? "spoken answers are not served here"
                                                   : NULL;
     }
-    if (api == API_MESSAGES) {
+    if (api == FORM_MESSAGES) {
         return refusal_of_message(body);
     }
-    if (api == API_RESPONSES) {
+    if (api == FORM_RESPONSES) {
         return says(body, "conversation") ? "conversations are not kept here: send what was said as input"
                : says(body, "prompt")     ? "prompts are not kept here: send input and instructions"
                : says(body, "background") ? "answers in the background are not served here"
@@ -122,11 +105,11 @@ static const char *refusal_of(const char *path, const json_t *body)
 
 /* The format of an answer of /v1/responses ("text": {"format": ..}) as /v1/chat/completions has it, which llama.cpp's
  * server makes of such a request. NULL: it says none. */
-static json_t *chat_format(api_form api, const json_t *body)
+static json_t *chat_format(call_form api, const json_t *body)
 {
     const json_t *format = json_object_get(json_object_get(body, "text"), "format");
     const char *type = json_string_value(json_object_get(format, "type"));
-    if (api != API_RESPONSES || !type || json_object_get(body, "response_format")) {
+    if (api != FORM_RESPONSES || !type || json_object_get(body, "response_format")) {
         return NULL;
     }
     if (strcmp(type, "json_schema") == 0) {
@@ -160,28 +143,29 @@ static void drop_empty_stops(const json_t *body, const char *key, json_t **made)
 /* Probabilities without others than the token's own, of which llama.cpp's server tells none at all. */
 static void tell_probabilities(const char *path, const json_t *body, json_t **made)
 {
-    const bool is_chat = overlooked_api(path) == API_CHAT;
+    const server_call *call = call_of(path);
+    const bool is_chat = call->form == FORM_CHAT;
     const char *key = is_chat ? "top_logprobs" : "logprobs";
     const json_t *others = json_object_get(body, key);
-    const bool asked = is_chat ? json_is_true(json_object_get(body, "logprobs")) : strcmp(path, "/v1/completions") == 0;
+    const bool asked = is_chat ? json_is_true(json_object_get(body, "logprobs")) : call->kind == CALL_COMPLETIONS;
     if (asked && json_is_integer(others) && json_integer_value(others) == 0) {
         json_object_set_new(overlooked_own(body, made), key, json_integer(1));
     }
 }
 
 /* None at all would be an empty system text, in place of the model's own. */
-static void drop_no_system(api_form api, const json_t *body, json_t **made)
+static void drop_no_system(call_form api, const json_t *body, json_t **made)
 {
-    const char *key = api == API_RESPONSES ? "instructions" : api == API_MESSAGES ? "system" : "";
+    const char *key = api == FORM_RESPONSES ? "instructions" : api == FORM_MESSAGES ? "system" : "";
     if (json_is_null(json_object_get(body, key))) {
         json_object_del(overlooked_own(body, made), key);
     }
 }
 
-static void forbid_thoughts(api_form api, const json_t *body, json_t **made)
+static void forbid_thoughts(call_form api, const json_t *body, json_t **made)
 {
     json_t *said = json_object_get(body, "chat_template_kwargs");
-    if (api != API_MESSAGES || !text_is(json_object_get(body, "thinking"), "type", "disabled") ||
+    if (api != FORM_MESSAGES || !text_is(json_object_get(body, "thinking"), "type", "disabled") ||
         json_object_get(said, "enable_thinking")) {
         return;
     }
@@ -194,7 +178,7 @@ static void forbid_thoughts(api_form api, const json_t *body, json_t **made)
 
 hypura_status overlooked_translate(const char *path, const json_t *body, json_t **made, hypura_error *error)
 {
-    const api_form api = overlooked_api(path);
+    const call_form api = call_of(path)->form;
     const char *refusal = refusal_of(path, body);
     *made = NULL;
     if (refusal) {
@@ -204,12 +188,12 @@ hypura_status overlooked_translate(const char *path, const json_t *body, json_t 
     if (format) {
         json_object_set_new(overlooked_own(body, made), "response_format", format);
     }
-    drop_empty_stops(body, api == API_MESSAGES ? "stop_sequences" : "stop", made);
+    drop_empty_stops(body, api == FORM_MESSAGES ? "stop_sequences" : "stop", made);
     tell_probabilities(path, body, made);
     drop_no_system(api, body, made);
     forbid_thoughts(api, body, made);
-    hypura_status status = api != API_NONE ? overlooked_tools(api, body, made, error) : HYPURA_OK;
-    if (status == HYPURA_OK && api != API_NONE) {
+    hypura_status status = api != FORM_NONE ? overlooked_tools(api, body, made, error) : HYPURA_OK;
+    if (status == HYPURA_OK && api != FORM_NONE) {
         status = overlooked_conversation(api, body, made, error);
     }
     if (status != HYPURA_OK) {

@@ -194,15 +194,15 @@ static hypura_status change_content(const json_t *message, json_t **made, hypura
     return status;
 }
 
-static hypura_status change_message(api_form api, const json_t *message, json_t **made, hypura_error *error)
+static hypura_status change_message(call_form api, const json_t *message, json_t **made, hypura_error *error)
 {
-    *made = api == API_CHAT ? change_calls(message) : api == API_RESPONSES ? change_item(message) : NULL;
-    return api == API_MESSAGES ? change_content(message, made, error) : HYPURA_OK;
+    *made = api == FORM_CHAT ? change_calls(message) : api == FORM_RESPONSES ? change_item(message) : NULL;
+    return api == FORM_MESSAGES ? change_content(message, made, error) : HYPURA_OK;
 }
 
-hypura_status overlooked_conversation(api_form api, const json_t *body, json_t **made, hypura_error *error)
+hypura_status overlooked_conversation(call_form api, const json_t *body, json_t **made, hypura_error *error)
 {
-    const char *key = api == API_RESPONSES ? "input" : "messages";
+    const char *key = api == FORM_RESPONSES ? "input" : "messages";
     hypura_status status = HYPURA_OK;
     json_t *all = json_array();
     bool changed = false;
@@ -211,7 +211,7 @@ hypura_status overlooked_conversation(api_form api, const json_t *body, json_t *
     json_array_foreach(json_object_get(body, key), i, message)
     {
         json_t *other = NULL;
-        const bool left_out = api == API_RESPONSES && is_untold(message);
+        const bool left_out = api == FORM_RESPONSES && is_untold(message);
         status = status == HYPURA_OK ? change_message(api, message, &other, error) : status;
         changed = changed || other || left_out;
         if (!left_out) {

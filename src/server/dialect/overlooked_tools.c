@@ -9,15 +9,15 @@
 #include <string.h>
 
 /* Of a tool, or of what names one; "" where it is none that a model calls. */
-static const char *name_of(api_form api, const json_t *tool)
+static const char *name_of(call_form api, const json_t *tool)
 {
-    const json_t *holder = api == API_CHAT ? json_object_get(tool, "function") : tool;
+    const json_t *holder = api == FORM_CHAT ? json_object_get(tool, "function") : tool;
     const char *name = json_string_value(json_object_get(holder, "name"));
     const bool untyped = !json_is_string(json_object_get(tool, "type"));
-    return name && (api == API_MESSAGES || untyped || text_is(tool, "type", "function")) ? name : "";
+    return name && (api == FORM_MESSAGES || untyped || text_is(tool, "type", "function")) ? name : "";
 }
 
-static const json_t *find_tool(api_form api, const json_t *tools, const char *name)
+static const json_t *find_tool(call_form api, const json_t *tools, const char *name)
 {
     size_t i;
     const json_t *tool;
@@ -43,14 +43,14 @@ static hypura_status refuse_choice(hypura_error *error)
     return hypura_fail(error, HYPURA_ERR_USAGE, "such a tool_choice is not served here");
 }
 
-static hypura_status read_choice(api_form api, const json_t *given, choice *read, hypura_error *error)
+static hypura_status read_choice(call_form api, const json_t *given, choice *read, hypura_error *error)
 {
     const char *word = json_string_value(given);
     *read = (choice){.none = false};
     if (!given || json_is_null(given)) {
         return HYPURA_OK;
     }
-    if (api == API_MESSAGES) {
+    if (api == FORM_MESSAGES) {
         read->none = text_is(given, "type", "none");
         read->one = text_is(given, "type", "tool") ? given : NULL;
         read->required = read->one || text_is(given, "type", "any");
@@ -67,7 +67,7 @@ static hypura_status read_choice(api_form api, const json_t *given, choice *read
         return HYPURA_OK;
     }
     if (text_is(given, "type", "allowed_tools")) {
-        const json_t *allowed = api == API_CHAT ? json_object_get(given, "allowed_tools") : given;
+        const json_t *allowed = api == FORM_CHAT ? json_object_get(given, "allowed_tools") : given;
         read->several = json_object_get(allowed, "tools");
         read->required = text_is(allowed, "mode", "required");
         return json_array_size(read->several) > 0 ? HYPURA_OK : refuse_choice(error);
@@ -76,7 +76,7 @@ static hypura_status read_choice(api_form api, const json_t *given, choice *read
 }
 
 /* Appends to `kept` the tool that this names. */
-static hypura_status keep_tool(api_form api, const json_t *tools, const json_t *named, json_t *kept, hypura_error *error)
+static hypura_status keep_tool(call_form api, const json_t *tools, const json_t *named, json_t *kept, hypura_error *error)
 {
     const char *name = name_of(api, named);
     const json_t *tool = find_tool(api, tools, name);
@@ -89,7 +89,7 @@ static hypura_status keep_tool(api_form api, const json_t *tools, const json_t *
 }
 
 /* To the tools that the choice allows. */
-static hypura_status choose_tools(api_form api, const json_t *tools, const choice *read, json_t *made, hypura_error *error)
+static hypura_status choose_tools(call_form api, const json_t *tools, const choice *read, json_t *made, hypura_error *error)
 {
     json_t *kept = json_array();
     hypura_status status = read->one ? keep_tool(api, tools, read->one, kept, error) : HYPURA_OK;
@@ -104,11 +104,11 @@ static hypura_status choose_tools(api_form api, const json_t *tools, const choic
     json_object_set_new(made, "tools", kept);
     const char *word = read->required ? "required" : "auto";
     json_object_set_new(made, "tool_choice",
-                        api == API_MESSAGES ? json_pack("{s:s}", "type", "any") : json_string(word));
+                        api == FORM_MESSAGES ? json_pack("{s:s}", "type", "any") : json_string(word));
     return status;
 }
 
-hypura_status overlooked_tools(api_form api, const json_t *body, json_t **made, hypura_error *error)
+hypura_status overlooked_tools(call_form api, const json_t *body, json_t **made, hypura_error *error)
 {
     const json_t *tools = json_object_get(body, "tools");
     choice read;
@@ -119,7 +119,7 @@ hypura_status overlooked_tools(api_form api, const json_t *body, json_t **made, 
     if (read.required && json_array_size(tools) == 0) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "tool_choice wants a tool to be called, and there are no tools");
     }
-    const bool drops = api == API_MESSAGES && read.none;
+    const bool drops = api == FORM_MESSAGES && read.none;
     if (!read.one && !read.several && !drops) {
         return HYPURA_OK;
     }
@@ -134,9 +134,9 @@ hypura_status overlooked_tools(api_form api, const json_t *body, json_t **made, 
 
 bool overlooked_calls_tools(const char *path, const json_t *body)
 {
-    const api_form api = overlooked_api(path);
-    const bool shows = strcmp(path, "/apply-template") == 0; /* what the model would be given: tools are seen there, or not */
-    if (api == API_NONE || shows || text_is(body, "tool_choice", "none")) {
+    const call_form api = call_of(path)->form;
+    const bool shows = call_of(path)->kind == CALL_TEMPLATE; /* what the model would be given: tools are seen there, or not */
+    if (api == FORM_NONE || shows || text_is(body, "tool_choice", "none")) {
         return false;
     }
     size_t i;

@@ -11,6 +11,7 @@
  */
 #include "base/host.h"
 #include "server/dialect/amend.h"
+#include "server/dialect/call.h"
 #include "server/dialect/form.h"
 #include "server/dialect/ollama.h"
 #include "server/dialect/overlooked.h"
@@ -156,14 +157,6 @@ static void finish_gathered(passing *pass)
     }
 }
 
-/* A route of theirs, and not one of llama.cpp's own, whose errors have the same form. */
-static bool is_openai(const http_exchange *exchange)
-{
-    const char *path = http_path(exchange);
-    const bool is = strncmp(path, "/v1/", 4) == 0 || strcmp(path, "/chat/completions") == 0 || strcmp(path, "/responses") == 0;
-    return is && http_error_style(exchange) == HTTP_STYLE_OPENAI;
-}
-
 static void finish(passing *pass)
 {
     char message[768];
@@ -183,7 +176,7 @@ static void finish(passing *pass)
     int64_t n_context;
     const int code = refusal_read(pass->held, &pass->kept, message, sizeof message);
     const bool too_long = refusal_is_too_long(&pass->kept, &n_prompt, &n_context);
-    json_t *coded = too_long && is_openai(pass->exchange) ? refusal_with_code(&pass->kept, "context_length_exceeded") : NULL;
+    json_t *coded = too_long && call_of(http_path(pass->exchange))->openai ? refusal_with_code(&pass->kept, "context_length_exceeded") : NULL;
     /* In the words by which clients know that they have to shorten a conversation. */
     if (coded) {
         http_reply_json(pass->exchange, code, coded);
@@ -229,11 +222,6 @@ static char *named_model(http_exchange *exchange, json_t **body)
         asked = json_is_string(named) ? json_string_value(named) : asked;
     }
     return strdup(asked ? asked : "");
-}
-
-static fleet_settings settings_for(const char *path)
-{
-    return (fleet_settings){.embeddings = strstr(path, "embedding") != NULL, .reranking = strstr(path, "rerank") != NULL};
 }
 
 static server_amendment *open_amendment(http_exchange *exchange, const server_target *target, const json_t *asked,
@@ -348,7 +336,8 @@ void endpoint_pass(http_exchange *exchange)
     char *name = named_model(exchange, &body);
     const hypura_model_entry *entry =
         name && translate(exchange, body, &told) ? find_able(exchange, name, told ? told : body) : NULL;
-    const fleet_settings settings = settings_for(http_path(exchange));
+    const server_call *call = call_of(http_path(exchange));
+    const fleet_settings settings = {.embeddings = call->embeds, .reranking = call->reranks};
     server_target target;
     if (entry && !put_pictures(exchange, entry, body, &told)) {
         hypura_model_entry_release(entry);

@@ -8,6 +8,7 @@
 #include "base/thread.h"
 #include "os/os.h"
 #include "server/base/log.h"
+#include "server/dialect/call.h"
 #include "server/process/upstream.h"
 
 #include <dirent.h>
@@ -423,16 +424,11 @@ static void restore(prefix_session *session, const char *name)
     json_decref(answer);
 }
 
-static bool has_path(const char *path)
+/* Whose prompts prefix_restore knows how to find. */
+static bool is_known(const char *path)
 {
-    static const char *const paths[] = {"/v1/chat/completions", "/chat/completions", "/v1/completions", "/completions",
-                                        "/completion"};
-    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
-        if (strcmp(path, paths[i]) == 0) {
-            return true;
-        }
-    }
-    return false;
+    const call_kind kind = call_of(path)->kind;
+    return kind == CALL_CHAT || kind == CALL_COMPLETIONS || kind == CALL_COMPLETION;
 }
 
 void prefix_restore(prefix_session *session, const char *path, const json_t *body)
@@ -445,7 +441,7 @@ void prefix_restore(prefix_session *session, const char *path, const json_t *bod
     char name[sizeof(session->states[0].name)] = "";
     pthread_mutex_lock(&session->lock);
     session->n_running++;
-    const bool look = !session->stopped && has_path(path) && (json_is_array(messages) || prompt) && any_outside(session) &&
+    const bool look = !session->stopped && is_known(path) && (json_is_array(messages) || prompt) && any_outside(session) &&
                       is_new(session, messages, prompt);
     pthread_mutex_unlock(&session->lock);
     if (!look) {

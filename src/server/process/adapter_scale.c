@@ -5,6 +5,7 @@
 
 #include "base/status.h"
 #include "base/thread.h"
+#include "server/dialect/call.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -71,25 +72,6 @@ bool adapter_scale_of(const json_t *lora, int n_adapters, adapter_scales *scales
     return json_array_size(lora) > 0;
 }
 
-static bool has_path(const char *const *paths, const char *path)
-{
-    const size_t n = strcspn(path, "?");
-    for (size_t i = 0; paths[i]; i++) {
-        if (strlen(paths[i]) == n && strncmp(paths[i], path, n) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static const char *const told[] = {"/v1/chat/completions", "/chat/completions", "/v1/completions", "/completions",
-                                   "/completion",          "/v1/responses",     "/responses",      "/infill",
-                                   NULL};
-static const char *const not_told[] = {"/v1/messages",         "/v1/audio/transcriptions", "/audio/transcriptions",
-                                       "/v1/embeddings",       "/embeddings",              "/embedding",
-                                       "/v1/rerank",           "/rerank",                  "/v1/reranking",
-                                       "/reranking",           "/v1/systemone",            NULL};
-
 /* With the lock held. */
 static void wait_turn(adapter_scale *scale, bool other)
 {
@@ -126,7 +108,8 @@ static json_t *with_scale(const json_t *body, bool own, const adapter_scales *va
 hypura_status adapter_scale_begin(adapter_scale *scale, const char *path, const json_t *body, json_t **made,
                                   hypura_error *error)
 {
-    const bool tells = has_path(told, path) && json_is_object(body);
+    const call_lora lora = call_of(path)->lora;
+    const bool tells = lora == LORA_TOLD && json_is_object(body);
     adapter_scales own;
     const bool says = adapter_scale_of(tells ? json_object_get(body, "lora") : NULL, scale->value.n, &own);
     *made = NULL;
@@ -134,7 +117,7 @@ hypura_status adapter_scale_begin(adapter_scale *scale, const char *path, const 
     wait_turn(scale, says && !adapter_scales_are_whole(&own));
     const bool mixed = scale->mixed;
     const adapter_scales value = scale->value;
-    const bool refused = mixed && has_path(not_told, path);
+    const bool refused = mixed && lora == LORA_NOT_TOLD;
     scale->n_running += !refused;
     pthread_mutex_unlock(&scale->lock);
     if (refused) {
