@@ -4,6 +4,7 @@
 #include "cli/json.h"
 
 #include "base/status.h"
+#include "base/utf8.h"
 #include "cli/environment.h"
 #include "cli/output.h"
 
@@ -19,25 +20,6 @@
 
 /* ---- building -------------------------------------------------------------- */
 
-/* Bytes of the UTF-8 character at text as RFC 3629 allows it, 0 when there is none. */
-static size_t character_bytes(const unsigned char *text)
-{
-    unsigned char first = text[0];
-    size_t n = first < 0x80 ? 1 : first >= 0xc2 && first < 0xe0 ? 2 : (first & 0xf0) == 0xe0 ? 3 : 4;
-    if (n == 4 && (first < 0xf0 || first > 0xf4)) {
-        return 0;
-    }
-    for (size_t i = 1; i < n; i++) {
-        if ((text[i] & 0xc0) != 0x80) {
-            return 0;
-        }
-    }
-    bool overlong = (first == 0xe0 && text[1] < 0xa0) || (first == 0xf0 && text[1] < 0x90);
-    bool surrogate = first == 0xed && text[1] >= 0xa0;
-    bool too_large = first == 0xf4 && text[1] >= 0x90;
-    return overlong || surrogate || too_large ? 0 : n;
-}
-
 json_t *hypura_json_string(const char *text)
 {
     size_t length = strlen(text);
@@ -49,11 +31,11 @@ json_t *hypura_json_string(const char *text)
         return NULL;
     }
     size_t used = 0;
-    for (const char *at = text; *at;) {
-        size_t n = character_bytes((const unsigned char *)at);
-        memcpy(clean + used, n ? at : "\xef\xbf\xbd", n ? n : 3);
-        used += n ? n : 3;
-        at += n ? n : 1;
+    for (const char *at = text, *end = text + length; at < end;) {
+        const int n = hypura_utf8_character(at, (size_t)(end - at));
+        memcpy(clean + used, n > 0 ? at : "\xef\xbf\xbd", n > 0 ? (size_t)n : 3);
+        used += n > 0 ? (size_t)n : 3;
+        at += n > 0 ? n : 1;
     }
     json_t *string = json_stringn(clean, used);
     free(clean);

@@ -4,6 +4,7 @@
 #include "gguf/reader.h"
 
 #include "base/status.h"
+#include "base/utf8.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -105,41 +106,16 @@ hypura_status hypura_gguf_text(const hypura_gguf *gguf, const char *name, const 
     return HYPURA_OK;
 }
 
-/* Bytes of the UTF-8 sequence that starts here, 0 when it is none. */
-static size_t utf8_bytes(const unsigned char *text, size_t n)
-{
-    unsigned lead = text[0];
-    if (lead < 0x80) {
-        return 1;
-    }
-    size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-    if (lead < 0xc2 || lead > 0xf4 || length > n) {
-        return 0;
-    }
-    /* The second byte rules out overlong forms, surrogates and what is above U+10FFFF. */
-    unsigned low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
-    unsigned high = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
-    if (text[1] < low || text[1] > high) {
-        return 0;
-    }
-    for (size_t i = 2; i < length; i++) {
-        if (text[i] < 0x80 || text[i] > 0xbf) {
-            return 0;
-        }
-    }
-    return length;
-}
-
 bool hypura_gguf_is_printable(const char *text, size_t n)
 {
     const unsigned char *bytes = (const unsigned char *)text;
     for (size_t i = 0; i < n;) {
-        size_t length = utf8_bytes(bytes + i, n - i);
+        const int length = hypura_utf8_character(text + i, n - i);
         bool c1_control = length == 2 && bytes[i] == 0xc2 && bytes[i + 1] < 0xa0;
-        if (length == 0 || bytes[i] < 0x20 || bytes[i] == 0x7f || c1_control) {
+        if (length <= 0 || bytes[i] < 0x20 || bytes[i] == 0x7f || c1_control) {
             return false;
         }
-        i += length;
+        i += (size_t)length;
     }
     return true;
 }

@@ -1,50 +1,11 @@
 /*
- * text.c - see text.h. Well-formed sequences are those of table 3-7 of the
- * Unicode Standard; an ill-formed one is replaced up to the byte that breaks it.
+ * text.c - see text.h. An ill-formed sequence is replaced up to the byte that breaks it.
  */
 #include "engine/answer/text.h"
 
+#include "base/utf8.h"
+
 #include <string.h>
-
-enum {
-    BROKEN = 0,
-    INCOMPLETE = -1,
-};
-
-/* Length of the character that n bytes at p begin with, BROKEN or INCOMPLETE. */
-static int character(const unsigned char *p, size_t n)
-{
-    if (p[0] < 0x80) {
-        return 1;
-    }
-    int length = 0;
-    unsigned char low = 0x80;
-    unsigned char high = 0xBF;
-    if (p[0] >= 0xC2 && p[0] <= 0xDF) {
-        length = 2;
-    } else if (p[0] >= 0xE0 && p[0] <= 0xEF) {
-        length = 3;
-        low = p[0] == 0xE0 ? 0xA0 : 0x80;
-        high = p[0] == 0xED ? 0x9F : 0xBF;
-    } else if (p[0] >= 0xF0 && p[0] <= 0xF4) {
-        length = 4;
-        low = p[0] == 0xF0 ? 0x90 : 0x80;
-        high = p[0] == 0xF4 ? 0x8F : 0xBF;
-    } else {
-        return BROKEN;
-    }
-    for (int i = 1; i < length; i++) {
-        if ((size_t)i == n) {
-            return INCOMPLETE;
-        }
-        if (p[i] < low || p[i] > high) {
-            return BROKEN;
-        }
-        low = 0x80;
-        high = 0xBF;
-    }
-    return length;
-}
 
 static bool replace(hypura_text *text)
 {
@@ -57,11 +18,11 @@ bool hypura_text_put(hypura_text *text, const char *raw, size_t n)
     for (size_t i = 0; i < n && fits; i++) {
         text->pending[text->n_pending++] = raw[i];
         while (text->n_pending > 0 && fits) {
-            int length = character((const unsigned char *)text->pending, text->n_pending);
-            if (length == INCOMPLETE) {
+            int length = hypura_utf8_character(text->pending, text->n_pending);
+            if (length == HYPURA_UTF8_INCOMPLETE) {
                 break;
             }
-            if (length == BROKEN) {
+            if (length == HYPURA_UTF8_BROKEN) {
                 /* Only the last byte can have broken it, unless it stands alone. */
                 size_t broken = text->n_pending > 1 ? text->n_pending - 1 : 1;
                 fits = replace(text);

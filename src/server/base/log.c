@@ -3,11 +3,12 @@
  */
 #include "server/base/log.h"
 
+#include "base/date.h"
+
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 static const char *const names[] = {"error", "warn", "info", "debug"};
@@ -29,7 +30,7 @@ void server_log_set(server_log_level level)
     atomic_store(&threshold, (int)level);
 }
 
-bool server_log_wanted(server_log_level level)
+static bool is_wanted(server_log_level level)
 {
     return (int)level <= atomic_load(&threshold);
 }
@@ -37,15 +38,11 @@ bool server_log_wanted(server_log_level level)
 void server_log(server_log_level level, const char *format, ...)
 {
     char line[1024];
-    struct timespec now;
-    struct tm utc;
-    if (!server_log_wanted(level)) {
+    char date[HYPURA_DATE_BYTES];
+    if (!is_wanted(level)) {
         return;
     }
-    clock_gettime(CLOCK_REALTIME, &now);
-    gmtime_r(&now.tv_sec, &utc);
-    size_t n = strftime(line, sizeof line, "%Y-%m-%dT%H:%M:%S", &utc);
-    n += (size_t)snprintf(line + n, sizeof line - n, ".%03ldZ %-5s ", now.tv_nsec / 1000000, names[level]);
+    size_t n = (size_t)snprintf(line, sizeof line, "%s %-5s ", hypura_date_now(3, date), names[level]);
     va_list arguments;
     va_start(arguments, format);
     const int written = vsnprintf(line + n, sizeof line - n - 1, format, arguments);

@@ -22,7 +22,6 @@ typedef enum server_log_level {
 bool server_log_parse(const char *word, server_log_level *level);
 /* Lines above this level are dropped. For the process; before the server opens. */
 void server_log_set(server_log_level level);
-bool server_log_wanted(server_log_level level);
 void server_log(server_log_level level, const char *format, ...) HYPURA_PRINTF(2, 3);
 
 #endif

@@ -3,6 +3,7 @@
  */
 #include "server/dialect/ollama.h"
 
+#include "base/date.h"
 #include "base/buffer.h"
 #include "server/dialect/given.h"
 #include "server/dialect/text.h"
@@ -16,14 +17,8 @@
 
 static void set_now(json_t *line)
 {
-    char text[64];
-    struct timespec now;
-    struct tm utc;
-    clock_gettime(CLOCK_REALTIME, &now);
-    gmtime_r(&now.tv_sec, &utc);
-    const size_t n = strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &utc);
-    snprintf(text + n, sizeof text - n, ".%09ldZ", now.tv_nsec);
-    json_object_set_new(line, "created_at", json_string(text));
+    char text[HYPURA_DATE_BYTES];
+    json_object_set_new(line, "created_at", json_string(hypura_date_now(9, text)));
 }
 
 static json_t *begin_line(const char *model)

@@ -10,10 +10,10 @@
  */
 #include "server/dialect/given.h"
 #include "server/dialect/ollama.h"
-#include "server/dialect/pixels.h"
 #include "server/dialect/refusal.h"
 #include "server/dialect/sse.h"
 #include "server/endpoint/constraint.h"
+#include "server/endpoint/library.h"
 #include "server/endpoint/routes.h"
 #include "server/endpoint/server.h"
 #include "server/endpoint/target.h"
@@ -45,7 +45,6 @@ static bool on_event(void *user, const char *data, size_t bytes)
     if (!line) {
         return !t->full;
     }
-    http_begin(t->exchange, 200, "application/x-ndjson");
     return http_write_line(t->exchange, line) && !t->full;
 }
 
@@ -66,7 +65,6 @@ static bool feed(talk *t, const char *data, size_t bytes)
     if (t->events.n_comments == n_before || !t->answer.stream) {
         return true;
     }
-    http_begin(t->exchange, 200, "application/x-ndjson");
     return http_write_line(t->exchange, ollama_answer_wait(&t->answer));
 }
 
@@ -115,20 +113,15 @@ static hypura_status find_text(talk *t, ollama_request *request, hypura_error *e
 /* NULL where an answer has none, or the engine cannot tell: the answer is whole without it. */
 static json_t *find_context(talk *t, ollama_request *request)
 {
-    int code = 0;
-    json_t *answer = NULL;
     hypura_error error = {0};
     if (find_text(t, request, &error) != HYPURA_OK || !request->text) {
         return NULL;
     }
     json_t *said = ollama_answer_text(&t->answer);
-    json_t *body = json_pack("{s:o, s:b}", "content", ollama_request_conversation(request, json_string_value(said)),
-                             "add_special", 1);
+    json_t *text = ollama_request_conversation(request, json_string_value(said));
+    json_t *tokens = target_tokens(t->exchange, t->target, text);
     json_decref(said);
-    const hypura_status status = target_json(t->exchange, t->target, "/tokenize", body, &code, &answer, &error);
-    json_t *tokens = status == HYPURA_OK && code == 200 ? json_incref(json_object_get(answer, "tokens")) : NULL;
-    json_decref(body);
-    json_decref(answer);
+    json_decref(text);
     return tokens;
 }
 
@@ -154,7 +147,6 @@ static void finish(talk *t, ollama_request *request, uint64_t begin_us)
             json_object_set_new(last, "context", context);
         }
         if (t->answer.stream) {
-            http_begin(t->exchange, 200, "application/x-ndjson");
             (void)http_write_line(t->exchange, last);
             http_end(t->exchange, true);
         } else {
@@ -201,18 +193,11 @@ static bool hold_talk(talk *t, ollama_request *request, json_t *messages, uint64
         if (!shortened) {
             finish(t, request, begin_us);
         }
-    } else if (error.status == HYPURA_ERR_UNSUPPORTED) {
-        http_fail_error(t->exchange, &error);
-    } else if (error.status != HYPURA_ERR_CANCELLED) {
-        http_fail(t->exchange, 502, "%s", error.message);
+    } else {
+        target_tell(t->exchange, &error);
     }
     free(body);
     return shortened;
-}
-
-static fleet_settings settings_of(const ollama_common *common)
-{
-    return (fleet_settings){.n_context = common->n_context, .n_batch = common->n_batch, .n_threads = common->n_threads};
 }
 
 /* An empty request loads the model, or unloads it where it is not to be kept. */
@@ -220,7 +205,7 @@ static void load_only(http_exchange *exchange, ollama_kind kind, const char *mod
                       const ollama_common *common)
 {
     server_target target;
-    const fleet_settings settings = settings_of(common);
+    const fleet_settings settings = target_settings(common);
     if (common->keep_alive_s == 0) {
         fleet_unload(http_server(exchange)->fleet, entry);
         hypura_model_entry_release(entry);
@@ -289,7 +274,7 @@ static void serve(http_exchange *exchange, ollama_kind kind, const json_t *body,
         return;
     }
     server_target target;
-    const fleet_settings settings = settings_of(&common);
+    const fleet_settings settings = target_settings(&common);
     if (!request.body) {
         load_only(exchange, kind, model, entry, &common);
     } else if (!constraint_check(exchange, entry, request.body)) {
@@ -308,18 +293,11 @@ static bool can_all(http_exchange *exchange, const json_t *body, const char *mod
     const json_t *think = json_object_get(body, "think");
     const bool thinks = json_is_true(think) || json_string_length(think) > 0;
     const bool inserts = json_string_length(json_object_get(body, "suffix")) > 0;
-    hypura_error large = {0};
-    if (entry->projector_path && pixels_check(body, &large) != HYPURA_OK) {
-        http_fail_error(exchange, &large);
-        return false;
-    }
-    if (!entry->projector_path && ollama_has_images(body)) {
-        http_fail(exchange, 400, "%s takes no images: it has no projector", entry->name);
-        return false;
-    }
     const bool calls = json_array_size(json_object_get(body, "tools")) > 0;
-    return (!thinks || target_can(exchange, entry, model, "thinking")) &&
-           (!inserts || target_can(exchange, entry, model, "insert")) && (!calls || target_can(exchange, entry, model, "tools"));
+    return target_sees(exchange, entry, ollama_has_images(body), body) &&
+           (!thinks || target_can(exchange, entry, model, "thinking")) &&
+           (!inserts || target_can(exchange, entry, model, "insert")) &&
+           (!calls || target_can(exchange, entry, model, "tools"));
 }
 
 static void handle(http_exchange *exchange, ollama_kind kind)
@@ -328,16 +306,12 @@ static void handle(http_exchange *exchange, ollama_kind kind)
     if (!body) {
         return;
     }
-    const char *model = json_string_value(json_object_get(body, "model"));
-    if (!model || model[0] == '\0') {
-        http_fail(exchange, 400, "model is required");
-    } else {
-        const hypura_model_entry *entry = target_find(exchange, model);
-        if (entry && !can_all(exchange, body, model, entry)) {
-            hypura_model_entry_release(entry);
-        } else if (entry) {
-            serve(exchange, kind, body, model, entry);
-        }
+    const char *model = library_need_name(exchange, body, "model", "model");
+    const hypura_model_entry *entry = model ? target_find(exchange, model) : NULL;
+    if (entry && !can_all(exchange, body, model, entry)) {
+        hypura_model_entry_release(entry);
+    } else if (entry) {
+        serve(exchange, kind, body, model, entry);
     }
     json_decref(body);
 }

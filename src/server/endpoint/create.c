@@ -24,7 +24,6 @@ static bool tell(const creation *c, json_t *line)
         json_decref(line);
         return !http_gone(c->exchange);
     }
-    http_begin(c->exchange, 200, "application/x-ndjson");
     return http_write_line(c->exchange, line);
 }
 

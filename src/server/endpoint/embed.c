@@ -5,6 +5,7 @@
  * and says how many tokens it takes; then they are sent once more, as tokens.
  */
 #include "server/dialect/ollama.h"
+#include "server/endpoint/library.h"
 #include "server/endpoint/routes.h"
 #include "server/endpoint/target.h"
 
@@ -98,19 +99,6 @@ static size_t limit_of(const json_t *answer)
     return at ? strtoul(at + sizeof(batch) - 1, NULL, 10) : 0;
 }
 
-/* NULL when the engine does not say. */
-static json_t *tokens_of(http_exchange *exchange, server_target *target, const json_t *text)
-{
-    int code = 0;
-    json_t *answer = NULL;
-    json_t *body = json_pack("{s:O, s:b}", "content", text, "add_special", 1);
-    const hypura_status status = target_json(exchange, target, "/tokenize", body, &code, &answer, NULL);
-    json_t *tokens = status == HYPURA_OK && code == 200 ? json_incref(json_object_get(answer, "tokens")) : NULL;
-    json_decref(body);
-    json_decref(answer);
-    return tokens;
-}
-
 /* At most limit of the tokens; one that ends every text of this model, as that of the empty one, stays its end. */
 static void cut(json_t *tokens, const json_t *of_nothing, size_t limit)
 {
@@ -134,10 +122,10 @@ static json_t *cut_input(http_exchange *exchange, server_target *target, const j
 {
     const size_t n = json_is_array(input) ? json_array_size(input) : 1;
     json_t *nothing = json_string("");
-    json_t *of_nothing = tokens_of(exchange, target, nothing);
+    json_t *of_nothing = target_tokens(exchange, target, nothing);
     json_t *all = json_array();
     for (size_t i = 0; i < n && all; i++) {
-        json_t *tokens = tokens_of(exchange, target, json_is_array(input) ? json_array_get(input, i) : input);
+        json_t *tokens = target_tokens(exchange, target, json_is_array(input) ? json_array_get(input, i) : input);
         if (tokens) {
             cut(tokens, of_nothing, limit);
             json_array_append_new(all, tokens);
@@ -197,6 +185,33 @@ static void embed(http_exchange *exchange, const wish *w, json_t *input, server_
     json_decref(answer);
 }
 
+static bool is_empty(const json_t *input)
+{
+    return !input || (json_is_array(input) && json_array_size(input) == 0) ||
+           (json_is_string(input) && json_string_length(input) == 0);
+}
+
+/* Takes the entry over. */
+static void serve(http_exchange *exchange, const wish *w, json_t *input, const hypura_model_entry *entry,
+                  const ollama_common *common, uint64_t begin_us)
+{
+    server_target target;
+    fleet_settings settings = target_settings(common);
+    settings.embeddings = true;
+    if (!target_open(exchange, entry, &settings, &target)) {
+        return;
+    }
+    target.keep_alive_s = common->keep_alive_s;
+    if (!is_empty(input)) {
+        embed(exchange, w, input, &target, begin_us);
+    } else if (w->one) {
+        http_reply_json(exchange, 200, json_pack("{s:[]}", "embedding"));
+    } else {
+        http_reply_json(exchange, 200, json_pack("{s:s, s:[]}", "model", w->model, "embeddings"));
+    }
+    target_close(exchange, &target);
+}
+
 static bool is_input(const json_t *input)
 {
     size_t i;
@@ -217,7 +232,7 @@ static void handle(http_exchange *exchange, bool one)
     if (!body) {
         return;
     }
-    const char *model = json_string_value(json_object_get(body, "model"));
+    const char *model = library_need_name(exchange, body, "model", "model");
     json_t *input = json_object_get(body, one ? "prompt" : "input");
     const json_t *dimensions = json_object_get(body, "dimensions");
     const wish w = {.model = model,
@@ -227,9 +242,8 @@ static void handle(http_exchange *exchange, bool one)
     ollama_common common;
     hypura_error error = {0};
     const hypura_model_entry *entry = NULL;
-    server_target target;
-    if (!model || model[0] == '\0') {
-        http_fail(exchange, 400, "model is required");
+    if (!model) {
+        /* answered */
     } else if (input && !is_input(input)) {
         http_fail(exchange, 400, "%s is neither a text nor an array of texts", one ? "prompt" : "input");
     } else if (dimensions && !json_is_integer(dimensions) && !json_is_null(dimensions)) {
@@ -239,22 +253,8 @@ static void handle(http_exchange *exchange, bool one)
     } else if (ollama_read_common(body, entry->settings, &common, &error) != HYPURA_OK) {
         hypura_model_entry_release(entry);
         http_fail_error(exchange, &error);
-    } else if (target_open(exchange, entry,
-                           &(fleet_settings){.n_context = common.n_context,
-                                             .n_batch = common.n_batch,
-                                             .n_threads = common.n_threads,
-                                             .embeddings = true},
-                           &target)) {
-        target.keep_alive_s = common.keep_alive_s;
-        if (!input || (json_is_array(input) && json_array_size(input) == 0) ||
-            (json_is_string(input) && json_string_length(input) == 0)) {
-            http_reply_json(exchange, 200,
-                            one ? json_pack("{s:[]}", "embedding")
-                                : json_pack("{s:s, s:[]}", "model", model, "embeddings"));
-        } else {
-            embed(exchange, &w, input, &target, begin_us);
-        }
-        target_close(exchange, &target);
+    } else {
+        serve(exchange, &w, input, entry, &common, begin_us);
     }
     json_decref(body);
 }

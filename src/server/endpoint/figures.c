@@ -6,6 +6,8 @@
  */
 #include "server/endpoint/figures.h"
 
+#include "base/date.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -154,14 +156,9 @@ static json_t *value_of(const hypura_figures_model *model, const figure *f)
 
 static json_t *time_or_null(int64_t unix_s)
 {
-    time_t seconds = (time_t)unix_s;
-    struct tm parts;
-    char text[32];
-    if (unix_s <= 0 || gmtime_r(&seconds, &parts) == NULL ||
-        strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts) == 0) {
-        return json_null();
-    }
-    return json_string(text);
+    char text[HYPURA_DATE_BYTES];
+    const struct timespec when = {.tv_sec = (time_t)unix_s};
+    return unix_s > 0 ? json_string(hypura_date_format(when, 0, text)) : json_null();
 }
 
 static json_t *gpus_json(const hypura_figures_model *model)

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-json_t *library_details(const hypura_model_entry *entry)
+static json_t *details(const hypura_model_entry *entry)
 {
     const json_t *from = json_object_get(entry->settings, "from");
     return json_pack("{s:s, s:s, s:s, s:[s], s:s, s:s}", "parent_model",
@@ -24,7 +24,7 @@ json_t *library_line(const hypura_model_entry *entry)
 {
     return json_pack("{s:s, s:s, s:s, s:I, s:s, s:o}", "name", entry->name, "model", entry->name, "modified_at",
                      entry->modified, "size", (json_int_t)entry->bytes, "digest", entry->digest, "details",
-                     library_details(entry));
+                     details(entry));
 }
 
 void endpoint_ollama_tags(http_exchange *exchange)
@@ -159,7 +159,7 @@ static void show(http_exchange *exchange, const hypura_model_entry *entry, bool 
     const json_t *own_template = json_object_get(entry->settings, "template");
     const json_t *template = own_template ? own_template : json_object_get(described, "template");
     json_t *shown = json_pack("{s:o, s:o, s:s, s:o}", "modelfile", modelfile_text(entry, template), "details",
-                              library_details(entry), "modified_at", entry->modified, "parameters",
+                              details(entry), "modified_at", entry->modified, "parameters",
                               parameters_text(json_object_get(entry->settings, "parameters")));
     set_if(shown, "template", template);
     set_if(shown, "system", json_object_get(entry->settings, "system"));

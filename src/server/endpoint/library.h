@@ -7,8 +7,7 @@
 #include "server/http/http.h"
 #include "server/models/store.h"
 
-/* New references. */
-json_t *library_details(const hypura_model_entry *entry);
+/* A new reference. */
 json_t *library_line(const hypura_model_entry *entry);
 
 /* The name in a field of the body, or in the older one of the same meaning. Answers and returns NULL when it is

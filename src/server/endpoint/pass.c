@@ -16,7 +16,6 @@
 #include "server/dialect/ollama.h"
 #include "server/dialect/overlooked.h"
 #include "server/dialect/pictures.h"
-#include "server/dialect/pixels.h"
 #include "server/dialect/refusal.h"
 #include "server/dialect/sse.h"
 #include "server/endpoint/constraint.h"
@@ -269,10 +268,8 @@ static void pass(http_exchange *exchange, server_target *target, const json_t *a
     }
     if (target_run(exchange, target, &call, sent, &error) == HYPURA_OK) {
         finish(&state);
-    } else if (error.status == HYPURA_ERR_UNSUPPORTED) {
-        http_fail_error(exchange, &error);
-    } else if (error.status != HYPURA_ERR_CANCELLED) {
-        http_fail(exchange, 502, "%s", error.message);
+    } else {
+        target_tell(exchange, &error);
     }
     amend_close(state.amendment);
     sse_clear(&state.reader);
@@ -308,13 +305,11 @@ static bool put_pictures(http_exchange *exchange, const hypura_model_entry *entr
 {
     hypura_error error = {0};
     json_t *made = NULL;
-    if (!entry->projector_path && pictures_are_shown(*told ? *told : body)) { /* told before the model is loaded */
-        http_fail(exchange, 400, "%s takes no images: it has no projector", entry->name);
-        return false;
+    if (!entry->projector_path) { /* told before the model is loaded */
+        return target_sees(exchange, entry, pictures_are_shown(*told ? *told : body), NULL);
     }
     const bool outside = !hypura_hosts_are_loopback(http_server(exchange)->options.host);
-    if (entry->projector_path &&
-        pictures_fetch(*told ? *told : body, outside, target_client_gone, exchange, &made, &error) != HYPURA_OK) {
+    if (pictures_fetch(*told ? *told : body, outside, target_client_gone, exchange, &made, &error) != HYPURA_OK) {
         http_fail_error(exchange, &error);
         return false;
     }
@@ -322,11 +317,7 @@ static bool put_pictures(http_exchange *exchange, const hypura_model_entry *entr
         json_decref(*told);
         *told = made;
     }
-    if (entry->projector_path && pixels_check(*told ? *told : body, &error) != HYPURA_OK) {
-        http_fail_error(exchange, &error);
-        return false;
-    }
-    return true;
+    return target_sees(exchange, entry, true, *told ? *told : body);
 }
 
 void endpoint_pass(http_exchange *exchange)

@@ -1,6 +1,7 @@
 /*
  * ps.c - Ollama's list of the models that are loaded.
  */
+#include "base/date.h"
 #include "server/endpoint/library.h"
 #include "server/endpoint/routes.h"
 #include "server/endpoint/server.h"
@@ -12,16 +13,13 @@
 
 static json_t *describe(const fleet_info *info)
 {
-    char expires[40];
-    struct tm utc;
+    char expires[HYPURA_DATE_BYTES];
     const double stay_s = isnan(info->expires_s) || info->expires_s < 0 ? FOR_EVER_S : info->expires_s;
-    const time_t end = time(NULL) + (time_t)stay_s;
-    gmtime_r(&end, &utc);
-    strftime(expires, sizeof expires, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    const struct timespec end = {.tv_sec = time(NULL) + (time_t)stay_s};
     json_t *line = library_line(info->entry);
     json_object_set_new(line, "size", json_integer((json_int_t)info->memory_bytes));
     json_object_set_new(line, "size_vram", json_integer(info->has_live ? (json_int_t)info->live.plan.vram_bytes : 0));
-    json_object_set_new(line, "expires_at", json_string(expires));
+    json_object_set_new(line, "expires_at", json_string(hypura_date_format(end, 0, expires)));
     if (info->has_live) {
         json_object_set_new(line, "context_length", json_integer(info->live.n_context));
     }

@@ -24,7 +24,6 @@ static bool on_step(void *user, const hypura_pull_step *step)
         json_object_set_new(line, "total", json_integer((json_int_t)step->total_bytes));
         json_object_set_new(line, "completed", json_integer((json_int_t)step->completed_bytes));
     }
-    http_begin(p->exchange, 200, "application/x-ndjson");
     return http_write_line(p->exchange, line);
 }
 

@@ -4,6 +4,7 @@
 #include "server/endpoint/target.h"
 
 #include "base/status.h"
+#include "server/dialect/pixels.h"
 #include "server/endpoint/server.h"
 
 #include <math.h>
@@ -88,6 +89,25 @@ bool target_can(http_exchange *exchange, const hypura_model_entry *entry, const 
         http_fail(exchange, 400, "\"%.200s\" does not support %s", name, capability);
     }
     return able;
+}
+
+bool target_sees(http_exchange *exchange, const hypura_model_entry *entry, bool shown, const json_t *body)
+{
+    hypura_error error = {0};
+    if (!entry->projector_path && shown) {
+        http_fail(exchange, 400, "%s takes no images: it has no projector", entry->name);
+        return false;
+    }
+    if (entry->projector_path && pixels_check(body, &error) != HYPURA_OK) {
+        http_fail_error(exchange, &error);
+        return false;
+    }
+    return true;
+}
+
+fleet_settings target_settings(const ollama_common *common)
+{
+    return (fleet_settings){.n_context = common->n_context, .n_batch = common->n_batch, .n_threads = common->n_threads};
 }
 
 bool target_open(http_exchange *exchange, const hypura_model_entry *entry, const fleet_settings *settings,
@@ -255,4 +275,25 @@ hypura_status target_json(http_exchange *exchange, server_target *target, const 
         status = json_once(exchange, target, path, body, code, answer, error);
     }
     return finish(target, status, error);
+}
+
+void target_tell(http_exchange *exchange, const hypura_error *error)
+{
+    if (error->status == HYPURA_ERR_UNSUPPORTED) {
+        http_fail_error(exchange, error);
+    } else if (error->status != HYPURA_ERR_CANCELLED) {
+        http_fail(exchange, 502, "%s", error->message);
+    }
+}
+
+json_t *target_tokens(http_exchange *exchange, server_target *target, const json_t *text)
+{
+    int code = 0;
+    json_t *answer = NULL;
+    json_t *body = json_pack("{s:O, s:b}", "content", text, "add_special", 1);
+    const hypura_status status = target_json(exchange, target, "/tokenize", body, &code, &answer, NULL);
+    json_t *tokens = status == HYPURA_OK && code == 200 ? json_incref(json_object_get(answer, "tokens")) : NULL;
+    json_decref(body);
+    json_decref(answer);
+    return tokens;
 }

@@ -4,6 +4,7 @@
 #ifndef HYPURA_SERVER_ENDPOINT_TARGET_H
 #define HYPURA_SERVER_ENDPOINT_TARGET_H
 
+#include "server/dialect/ollama.h"
 #include "server/fleet/fleet.h"
 #include "server/http/http.h"
 #include "server/process/upstream.h"
@@ -27,6 +28,12 @@ const hypura_model_entry *target_find_or_default(http_exchange *exchange, const 
  * has for it. */
 bool target_can(http_exchange *exchange, const hypura_model_entry *entry, const char *name, const char *capability);
 
+/* Whether it takes what body shows, as far as that can be told before it is loaded. shown: pictures, or sound. False when it
+ * was answered. */
+bool target_sees(http_exchange *exchange, const hypura_model_entry *entry, bool shown, const json_t *body);
+
+fleet_settings target_settings(const ollama_common *common);
+
 /* Blocks until the model is loaded. Takes the entry over. Answers and returns false when it cannot be. */
 bool target_open(http_exchange *exchange, const hypura_model_entry *entry, const fleet_settings *settings,
                  server_target *opened);
@@ -39,6 +46,12 @@ hypura_status target_run(http_exchange *exchange, server_target *target, upstrea
 /* The same for a POST of JSON that JSON answers, see upstream_json. */
 hypura_status target_json(http_exchange *exchange, server_target *target, const char *path, const json_t *body,
                           int *code, json_t **answer, hypura_error *error);
+
+/* Answers what target_run failed with, unless the client is gone. */
+void target_tell(http_exchange *exchange, const hypura_error *error);
+
+/* The tokens that the engine has for a text, a new reference; NULL when it does not say. */
+json_t *target_tokens(http_exchange *exchange, server_target *target, const json_t *text);
 
 /* http_gone, as callbacks want it. */
 bool target_client_gone(void *exchange);

@@ -381,6 +381,7 @@ bool http_write(http_exchange *exchange, const char *data, size_t bytes)
 
 bool http_write_line(http_exchange *exchange, json_t *value)
 {
+    http_begin(exchange, 200, "application/x-ndjson");
     char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
     json_decref(value);
     bool written = false;

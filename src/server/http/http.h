@@ -82,7 +82,8 @@ void http_fail_error(http_exchange *exchange, const hypura_error *error);
 void http_begin(http_exchange *exchange, int code, const char *content_type);
 /* False when the client is gone: nothing more will be sent, the handler comes to its end. */
 bool http_write(http_exchange *exchange, const char *data, size_t bytes);
-bool http_write_line(http_exchange *exchange, json_t *value); /* one line of NDJSON; takes the reference over */
+/* One line of NDJSON; takes the reference over. Begins such an answer where none has. */
+bool http_write_line(http_exchange *exchange, json_t *value);
 /* whole: false breaks the connection off, so that nobody takes the answer for complete. */
 void http_end(http_exchange *exchange, bool whole);
 

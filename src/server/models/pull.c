@@ -39,7 +39,7 @@ typedef struct pull {
 
 /* ---- plans ------------------------------------------------------------------- */
 
-void hypura_pull_plan_clear(hypura_pull_plan *plan)
+static void clear_plan(hypura_pull_plan *plan)
 {
     for (size_t i = 0; i < plan->n_files; i++) {
         free(plan->files[i].url);
@@ -394,6 +394,6 @@ hypura_status hypura_models_pull(hypura_models *models, const hypura_pull_option
     }
     status = status == HYPURA_OK ? report(&p, "success", error) : status;
     hypura_fetch_close(p.fetch);
-    hypura_pull_plan_clear(&p.plan);
+    clear_plan(&p.plan);
     return status;
 }

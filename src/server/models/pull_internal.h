@@ -25,7 +25,6 @@ typedef struct hypura_pull_plan {
     json_t           *settings; /* as in hypura_model_entry */
 } hypura_pull_plan;
 
-void hypura_pull_plan_clear(hypura_pull_plan *plan);
 /* Takes url over. What is listed twice alike is taken once; else HYPURA_ERR_FORMAT. */
 hypura_status hypura_pull_plan_add(hypura_pull_plan *plan, char *url, const char *sha256, uint64_t bytes,
                                    const char *staged, hypura_error *error);

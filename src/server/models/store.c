@@ -8,6 +8,7 @@
 #include "server/models/store_internal.h"
 
 #include "base/clock.h"
+#include "base/date.h"
 #include "base/status.h"
 #include "server/dialect/go_template.h"
 
@@ -15,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 /* Finding a name that the last scan had does not scan again within this time. */
@@ -118,15 +118,10 @@ void hypura_entries_clear(hypura_entries *entries)
 
 void hypura_entry_set_modified(hypura_entry *entry, int64_t modified_ns)
 {
-    time_t seconds = (time_t)(modified_ns / 1000000000);
-    struct tm parts;
-    char date[32] = "1970-01-01T00:00:00";
-    if (gmtime_r(&seconds, &parts) != NULL) {
-        (void)strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", &parts);
-    }
+    char date[HYPURA_DATE_BYTES];
+    const struct timespec modified = {.tv_sec = (time_t)(modified_ns / 1000000000), .tv_nsec = (long)(modified_ns % 1000000000)};
     entry->is.modified_ns = modified_ns;
-    (void)snprintf(entry->is.modified, sizeof entry->is.modified, "%.19s.%09uZ", date,
-                   (unsigned)(modified_ns % 1000000000));
+    (void)snprintf(entry->is.modified, sizeof entry->is.modified, "%s", hypura_date_format(modified, 9, date));
 }
 
 void hypura_entry_identify(hypura_entry *entry)
