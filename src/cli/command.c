@@ -224,6 +224,12 @@ hypura_option hypura_option_threads(int *n_threads)
                            .also = "-t"};
 }
 
+hypura_option hypura_option_io_engine(const char **name)
+{
+    return (hypura_option){"io-engine", "NAME", "what reads: uring or pool (default: the faster one)", HYPURA_OPTION_CHOICE,
+                           .to.string = name, .choices = hypura_io_engines};
+}
+
 hypura_option hypura_option_models(const char **folder)
 {
     return (hypura_option){"models", "DIR", "folder of models (default: HYPURA_MODELS)", HYPURA_OPTION_STRING,

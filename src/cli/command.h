@@ -90,6 +90,7 @@ hypura_option hypura_option_rpc_memory(uint64_t *bytes);
 hypura_gpu_misses hypura_gpu_misses_of(const char *who);
 hypura_option hypura_option_vram(hypura_vram_limit *limit);
 hypura_option hypura_option_threads(int *n_threads);
+hypura_option hypura_option_io_engine(const char **name);
 hypura_option hypura_option_models(const char **folder);
 hypura_option hypura_option_hub(const char **url);
 hypura_option hypura_option_registry(const char **url);

@@ -7,6 +7,7 @@
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "base/status.h"
+#include "engine/answer/thinking.h"
 #include "server/dialect/pictures.h"
 #include "server/dialect/sse.h"
 
@@ -120,16 +121,14 @@ static size_t on_data(char *data, size_t size, size_t n, void *user)
 /* As the engine does it without a server. */
 static json_t *template_arguments(const hypura_generate_options *options)
 {
-    static const char *const efforts[] = {
-        [HYPURA_THINKING_LOW] = "low", [HYPURA_THINKING_MEDIUM] = "medium", [HYPURA_THINKING_HIGH] = "high"};
-    const bool has_grammar = options->grammar || options->json_schema;
+    const hypura_thinking thinking = hypura_thinking_of(options);
+    const char *effort = hypura_thinking_effort(thinking);
     json_t *arguments = json_object();
-    if (options->thinking != HYPURA_THINKING_AUTO || has_grammar) {
-        const bool off = options->thinking == HYPURA_THINKING_AUTO || options->thinking == HYPURA_THINKING_OFF;
-        json_object_set_new(arguments, "enable_thinking", json_boolean(!off));
+    if (thinking != HYPURA_THINKING_AUTO) {
+        json_object_set_new(arguments, "enable_thinking", json_boolean(thinking != HYPURA_THINKING_OFF));
     }
-    if (options->thinking >= HYPURA_THINKING_LOW) {
-        json_object_set_new(arguments, "reasoning_effort", json_string(efforts[options->thinking]));
+    if (effort) {
+        json_object_set_new(arguments, "reasoning_effort", json_string(effort));
     }
     return arguments;
 }

@@ -12,6 +12,7 @@
 
 #include "base/buffer.h"
 #include "base/status.h"
+#include "engine/answer/thinking.h"
 #include "engine/llama/llama_shim.h"
 
 #include <stdio.h>
@@ -237,37 +238,15 @@ static bool add_shown(hypura_buffer *text, const message *m, const char *marker)
     return added && hypura_buffer_add(text, m->text, strlen(m->text) + 1);
 }
 
-static bool has_grammar(const hypura_generate_options *options)
-{
-    return options->grammar || options->json_schema;
-}
-
-/* What some templates call reasoning_effort. */
-static const char *effort_of(hypura_thinking thinking)
-{
-    switch (thinking) {
-    case HYPURA_THINKING_LOW:
-        return "low";
-    case HYPURA_THINKING_MEDIUM:
-        return "medium";
-    case HYPURA_THINKING_HIGH:
-        return "high";
-    default:
-        return NULL;
-    }
-}
-
 hypura_shim_reply *hypura_conversation_reply(hypura_conversation *c)
 {
     return c->reply;
 }
 
-/* What has a grammar has it from its first token on, where thoughts would be: all of it is text. */
 static hypura_status render(hypura_conversation *c, const hypura_generate_options *options, const char *marker, char **text,
                             hypura_error *error)
 {
-    const hypura_thinking thinking =
-        options->thinking == HYPURA_THINKING_AUTO && has_grammar(options) ? HYPURA_THINKING_OFF : options->thinking;
+    const hypura_thinking thinking = hypura_thinking_of(options);
     char reason[256];
     hypura_buffer contents = {0};
     hypura_shim_message *parts = malloc(c->n_messages * sizeof(*parts));
@@ -288,8 +267,9 @@ static hypura_status render(hypura_conversation *c, const hypura_generate_option
     }
     hypura_shim_reply_close(c->reply);
     c->reply = NULL;
-    *text = hypura_shim_chat_apply(c->chat, parts, c->n_messages, thinking != HYPURA_THINKING_OFF, effort_of(thinking),
-                                   has_grammar(options) ? NULL : &c->reply, reason, sizeof(reason));
+    const bool has_grammar = options->grammar || options->json_schema;
+    *text = hypura_shim_chat_apply(c->chat, parts, c->n_messages, thinking != HYPURA_THINKING_OFF,
+                                   hypura_thinking_effort(thinking), has_grammar ? NULL : &c->reply, reason, sizeof(reason));
     hypura_buffer_clear(&contents);
     free(parts);
     if (!*text) {
