@@ -253,6 +253,33 @@ void hypura_run_statistics_print(const hypura_run_report *report)
     hypura_output_note("memory     %s at most", hypura_output_size(statistics.peak_rss_bytes));
 }
 
+/* computes_misses: the processor computes what GPU memory lacks. */
+static void set_gpu_figures(json_t **object, const hypura_statistics *statistics, bool computes_misses)
+{
+    hypura_json_integer(object, "vram_bytes_needed", statistics->vram_bytes_needed);
+    hypura_json_integer(object, "vram_bytes_hit", statistics->vram_bytes_hit);
+    hypura_json_integer(object, "bytes_uploaded", statistics->bytes_uploaded);
+    hypura_json_integer(object, "bytes_read_into_gpu", statistics->bytes_landed);
+    hypura_json_integer(object, "bytes_copied_on_gpu", statistics->bytes_copied);
+    hypura_json_integer(object, "bytes_pinned", statistics->locked_bytes);
+    hypura_json_integer(object, "readbacks", statistics->n_readbacks);
+    hypura_json_real(object, "readback_s", statistics->readback_s);
+    hypura_json_real(object, "submit_s", statistics->submit_s);
+    hypura_json_integer(object, "run_ahead", statistics->n_ahead);
+    hypura_json_integer(object, "repeated", statistics->n_repeated);
+    hypura_json_integer(object, "foreseen_bytes_uploaded", statistics->foreseen_bytes_uploaded);
+    hypura_json_integer(object, "foreseen_bytes_useful", statistics->foreseen_bytes_useful);
+    hypura_json_integer(object, "asked_by_gpu", statistics->n_asked_by_gpu);
+    hypura_json_integer(object, "asked_by_host", statistics->n_asked_by_host);
+    hypura_json_text(object, "gpu_misses", computes_misses ? "cpu" : "upload");
+    hypura_json_integer(object, "cpu_rows", statistics->n_cpu_rows);
+    hypura_json_integer(object, "cpu_layers", statistics->n_cpu_layers);
+    hypura_json_real(object, "cpu_rows_s", statistics->cpu_rows_s);
+    hypura_json_integer(object, "not_cpu_chain", statistics->n_not_cpu_chain);
+    hypura_json_integer(object, "not_cpu_ram", statistics->n_not_cpu_ram);
+    hypura_json_integer(object, "beside_bytes_uploaded", statistics->beside_bytes_uploaded);
+}
+
 hypura_status hypura_run_statistics_write(const hypura_run_report *report, const char *path, hypura_error *error)
 {
     const hypura_run_totals *totals = report->totals;
@@ -299,28 +326,7 @@ hypura_status hypura_run_statistics_write(const hypura_run_report *report, const
         hypura_json_set(&object, "gpus", gpus_json(plan, &statistics));
     }
     if (statistics.vram_bytes_needed > 0) {
-        hypura_json_integer(&object, "vram_bytes_needed", statistics.vram_bytes_needed);
-        hypura_json_integer(&object, "vram_bytes_hit", statistics.vram_bytes_hit);
-        hypura_json_integer(&object, "bytes_uploaded", statistics.bytes_uploaded);
-        hypura_json_integer(&object, "bytes_read_into_gpu", statistics.bytes_landed);
-        hypura_json_integer(&object, "bytes_copied_on_gpu", statistics.bytes_copied);
-        hypura_json_integer(&object, "bytes_pinned", statistics.locked_bytes);
-        hypura_json_integer(&object, "readbacks", statistics.n_readbacks);
-        hypura_json_real(&object, "readback_s", statistics.readback_s);
-        hypura_json_real(&object, "submit_s", statistics.submit_s);
-        hypura_json_integer(&object, "run_ahead", statistics.n_ahead);
-        hypura_json_integer(&object, "repeated", statistics.n_repeated);
-        hypura_json_integer(&object, "foreseen_bytes_uploaded", statistics.foreseen_bytes_uploaded);
-        hypura_json_integer(&object, "foreseen_bytes_useful", statistics.foreseen_bytes_useful);
-        hypura_json_integer(&object, "asked_by_gpu", statistics.n_asked_by_gpu);
-        hypura_json_integer(&object, "asked_by_host", statistics.n_asked_by_host);
-        hypura_json_text(&object, "gpu_misses", report->computes_misses ? "cpu" : "upload");
-        hypura_json_integer(&object, "cpu_rows", statistics.n_cpu_rows);
-        hypura_json_integer(&object, "cpu_layers", statistics.n_cpu_layers);
-        hypura_json_real(&object, "cpu_rows_s", statistics.cpu_rows_s);
-        hypura_json_integer(&object, "not_cpu_chain", statistics.n_not_cpu_chain);
-        hypura_json_integer(&object, "not_cpu_ram", statistics.n_not_cpu_ram);
-        hypura_json_integer(&object, "beside_bytes_uploaded", statistics.beside_bytes_uploaded);
+        set_gpu_figures(&object, &statistics, report->computes_misses);
     }
     hypura_json_real(&object, "bytes_read_per_token", ratio((double)statistics.bytes_read, (double)totals->tokens));
     hypura_json_real(&object, "hit_rate_bytes", hit_rate_bytes(&statistics));
