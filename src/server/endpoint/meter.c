@@ -78,7 +78,7 @@ void meter_answered(hypura_server *server, const char *route, int code, double s
 /* ---- tokens of an engine --------------------------------------------------------- */
 
 typedef struct asking {
-    uint64_t begin_us;
+    uint64_t end_us; /* first: see upstream_is_late */
     char text[65536];
     size_t bytes;
 } asking;
@@ -102,12 +102,6 @@ static bool on_data(void *user, const char *data, size_t bytes)
     return true;
 }
 
-static bool too_long(void *user)
-{
-    const asking *a = user;
-    return hypura_clock_us() - a->begin_us > ASK_US;
-}
-
 static bool ask(asking *a, const char *socket, const char *path)
 {
     const upstream_call call = {.socket = socket,
@@ -115,9 +109,9 @@ static bool ask(asking *a, const char *socket, const char *path)
                                 .path = path,
                                 .on_head = on_head,
                                 .on_data = on_data,
-                                .gone = too_long,
+                                .gone = upstream_is_late,
                                 .user = a};
-    a->begin_us = hypura_clock_us();
+    a->end_us = hypura_clock_us() + ASK_US;
     a->bytes = 0;
     a->text[0] = '\0';
     return upstream_run(&call, NULL) == HYPURA_OK;

@@ -176,24 +176,14 @@ bool prefix_folder(const char *root, const hypura_model_entry *entry, char *path
 
 /* ---- asking the engine ------------------------------------------------------------------ */
 
-typedef struct asking {
-    uint64_t begin_us;
-    uint64_t most_us;
-} asking;
-
-static bool is_late(void *user)
-{
-    const asking *a = user;
-    return hypura_clock_us() - a->begin_us > a->most_us;
-}
-
 /* The answer where it is one of 200, a new reference; NULL: there is none. */
 static json_t *ask(const prefix_session *session, const char *method, const char *path, const json_t *body, uint64_t most_us)
 {
-    asking a = {.begin_us = hypura_clock_us(), .most_us = most_us};
+    uint64_t end_us = hypura_clock_us() + most_us;
     int code = 0;
     json_t *answer = NULL;
-    if (upstream_json(session->socket, method, path, body, is_late, &a, &code, &answer, NULL) == HYPURA_OK && code == 200) {
+    if (upstream_json(session->socket, method, path, body, upstream_is_late, &end_us, &code, &answer, NULL) == HYPURA_OK &&
+        code == 200) {
         return answer;
     }
     json_decref(answer);

@@ -26,14 +26,23 @@ struct hypura_blob {
     char final[HYPURA_STORE_PATH_BYTES];
 };
 
-bool hypura_models_has_blob(hypura_models *models, const char *digest)
+hypura_status hypura_store_blob(const hypura_models *models, const char *digest, char *path, hypura_error *error)
 {
     char hex[HYPURA_DIGEST_BYTES];
+    if (!hypura_digest_parse(digest, hex)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "a digest is not sha256: and 64 hexadecimal digits");
+    }
+    return hypura_store_path(path, "%s" HYPURA_STORE_BLOBS "/sha256-%s", models->folder, hex)
+               ? HYPURA_OK
+               : hypura_fail(error, HYPURA_ERR_USAGE, "the path of the models folder is too long");
+}
+
+bool hypura_models_has_blob(hypura_models *models, const char *digest)
+{
     char path[HYPURA_STORE_PATH_BYTES];
     const int held = hypura_store_hold(models, HYPURA_STORE_BLOBS);
-    const bool there = held >= 0 && hypura_digest_parse(digest, hex) &&
-                       hypura_store_path(path, "%s" HYPURA_STORE_BLOBS "/sha256-%s", models->folder, hex) &&
-                       access(path, R_OK) == 0;
+    const bool there =
+        held >= 0 && hypura_store_blob(models, digest, path, NULL) == HYPURA_OK && access(path, R_OK) == 0;
     if (there) {
         (void)utimensat(AT_FDCWD, path, NULL, 0);
     }
@@ -43,22 +52,23 @@ bool hypura_models_has_blob(hypura_models *models, const char *digest)
 
 hypura_status hypura_blob_begin(hypura_models *models, const char *digest, hypura_blob **blob, hypura_error *error)
 {
-    char hex[HYPURA_DIGEST_BYTES];
+    char final[HYPURA_STORE_PATH_BYTES];
     *blob = NULL;
-    if (!hypura_digest_parse(digest, hex)) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "a digest is not sha256: and 64 hexadecimal digits");
+    hypura_status status = hypura_store_blob(models, digest, final, error);
+    if (status != HYPURA_OK) {
+        return status;
     }
     hypura_blob *b = calloc(1, sizeof *b);
     if (b == NULL) {
         return hypura_store_out_of_memory(error);
     }
     b->fd = -1;
-    memcpy(b->wanted, hex, sizeof b->wanted);
-    hypura_status status = hypura_staging_begin(models, &b->staging, error);
+    (void)hypura_digest_parse(digest, b->wanted);
+    memcpy(b->final, final, sizeof b->final);
+    status = hypura_staging_begin(models, &b->staging, error);
     if (status == HYPURA_OK) {
         b->digest = hypura_digest_begin();
-        bool fits = hypura_store_path(b->written, "%s/blob", b->staging.path) &&
-                    hypura_store_path(b->final, "%s" HYPURA_STORE_BLOBS "/sha256-%s", models->folder, hex);
+        const bool fits = hypura_store_path(b->written, "%s/blob", b->staging.path);
         status =
             b->digest == NULL || !fits ? hypura_store_out_of_memory(error) : hypura_store_make_place(b->final, error);
     }

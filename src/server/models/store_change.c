@@ -311,20 +311,20 @@ static hypura_status stage_blobs(const hypura_models *models, const hypura_stagi
     hypura_status status = HYPURA_OK;
     copying copy = {.progress = options->progress, .user = options->progress_user};
     for (int i = 0; i < options->n_blobs && status == HYPURA_OK; i++) {
-        char hex[HYPURA_DIGEST_BYTES];
         char path[HYPURA_STORE_PATH_BYTES];
         hypura_card card;
         bool linked;
-        if (!hypura_digest_parse(options->blobs[i], hex) ||
-            !hypura_store_path(path, "%s" HYPURA_STORE_BLOBS "/sha256-%s", models->folder, hex)) {
-            return hypura_fail(error, HYPURA_ERR_USAGE, "a digest is not sha256: and 64 hexadecimal digits");
+        status = hypura_store_blob(models, options->blobs[i], path, error);
+        if (status != HYPURA_OK) {
+            return status;
         }
         hypura_card_read(path, &card);
         if (card.kind == HYPURA_CARD_BROKEN) {
-            return hypura_fail(error, HYPURA_ERR_FORMAT, "the file sent as sha256:%s: %.300s", hex, card.problem);
+            return hypura_fail(error, HYPURA_ERR_FORMAT, "the file sent as %.80s: %.300s", options->blobs[i], card.problem);
         }
         if (card.kind == HYPURA_CARD_ADAPTER) {
-            return hypura_fail(error, HYPURA_ERR_USAGE, "the file sent as sha256:%s is an adapter: name it in 'adapters'", hex);
+            return hypura_fail(error, HYPURA_ERR_USAGE, "the file sent as %.80s is an adapter: name it in 'adapters'",
+                               options->blobs[i]);
         }
         n_models += card.kind == HYPURA_CARD_MODEL;
         status = stage_file(staging, path, card.kind == HYPURA_CARD_MODEL ? "/model.gguf" : "/model.mmproj.gguf", &copy,
@@ -335,14 +335,6 @@ static hypura_status stage_blobs(const hypura_models *models, const hypura_stagi
             hypura_fail(error, HYPURA_ERR_USAGE, "%d of the files sent are models: exactly one has to be", n_models);
     }
     return status;
-}
-
-/* Where a blob lies, or would; false when the digest is none. */
-static bool blob_path(const hypura_models *models, const char *digest, char *path)
-{
-    char hex[HYPURA_DIGEST_BYTES];
-    return hypura_digest_parse(digest, hex) &&
-           hypura_store_path(path, "%s" HYPURA_STORE_BLOBS "/sha256-%s", models->folder, hex);
 }
 
 /* The one of that number among those sent, against the model that is staged already. */
@@ -362,8 +354,9 @@ static hypura_status stage_adapter(const hypura_models *models, const hypura_sta
                            HYPURA_MAX_ADAPTERS);
     }
     staged_name(1, n_files, name, sizeof name);
-    if (!blob_path(models, options->adapters[number], from)) {
-        return hypura_fail(error, HYPURA_ERR_USAGE, "a digest is not sha256: and 64 hexadecimal digits");
+    hypura_status status = hypura_store_blob(models, options->adapters[number], from, error);
+    if (status != HYPURA_OK) {
+        return status;
     }
     if (access(from, R_OK) != 0) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "no file was sent as %.80s", options->adapters[number]);
@@ -371,7 +364,7 @@ static hypura_status stage_adapter(const hypura_models *models, const hypura_sta
     if (!hypura_store_path(model, "%s%s", staging->path, name)) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "the path of the models folder is too long");
     }
-    hypura_status status = hypura_map_open(model, &map, error);
+    status = hypura_map_open(model, &map, error);
     if (status == HYPURA_OK) {
         status = hypura_adapter_check_file(from, map, error);
     }
@@ -384,13 +377,9 @@ static hypura_status stage_adapter(const hypura_models *models, const hypura_sta
 static void forget_blobs(const hypura_models *models, const hypura_models_create_options *options)
 {
     char path[HYPURA_STORE_PATH_BYTES];
-    for (int i = 0; i < options->n_blobs; i++) {
-        if (blob_path(models, options->blobs[i], path)) {
-            (void)remove(path);
-        }
-    }
-    for (int i = 0; i < options->n_adapters; i++) {
-        if (blob_path(models, options->adapters[i], path)) {
+    for (int i = 0; i < options->n_blobs + options->n_adapters; i++) {
+        const char *digest = i < options->n_blobs ? options->blobs[i] : options->adapters[i - options->n_blobs];
+        if (hypura_store_blob(models, digest, path, NULL) == HYPURA_OK) {
             (void)remove(path);
         }
     }

@@ -185,6 +185,11 @@ void hypura_staging_end(hypura_staging *staging);
 /* Removes those that a process which is gone has left. */
 void hypura_staging_sweep(const hypura_models *models);
 
+/* ---- store_blob.c ---- */
+
+/* Where the file of that digest lies, or would: in path, of HYPURA_STORE_PATH_BYTES. HYPURA_ERR_USAGE: it is no digest. */
+hypura_status hypura_store_blob(const hypura_models *models, const char *digest, char *path, hypura_error *error);
+
 /* ---- store_unused.c ---- */
 
 /* What lies in this folder, HYPURA_STORE_PARTIAL or _BLOBS, is in use until let_go. -1 where there is no such folder,

@@ -113,16 +113,16 @@ static void *watch(void *user)
     return NULL;
 }
 
-static bool has_failed(const server_engine *engine)
+static bool has_failed(const server_engine *engine, hypura_live_record *record)
 {
-    hypura_live_record record;
-    return hypura_live_read(engine->live, &record) && record.state == HYPURA_LIVE_FAILED;
+    return hypura_live_read(engine->live, record) && record->state == HYPURA_LIVE_FAILED;
 }
 
 /* It ends, but a driver may take a second to give back each few GiB of its memory, which another engine is to find. */
 static uint64_t most_us(const server_engine *engine, uint64_t timeout_us)
 {
-    return timeout_us > 0 && timeout_us < FAILED_END_US && has_failed(engine) ? FAILED_END_US : timeout_us;
+    hypura_live_record record;
+    return timeout_us > 0 && timeout_us < FAILED_END_US && has_failed(engine, &record) ? FAILED_END_US : timeout_us;
 }
 
 bool engine_ends_within(server_engine *engine, uint64_t timeout_us)
@@ -143,7 +143,7 @@ void engine_describe_end(server_engine *engine, char *text, size_t capacity)
     pthread_mutex_lock(&engine->lock);
     const int status = engine->wait_status;
     hypura_live_record record;
-    if (hypura_live_read(engine->live, &record) && record.state == HYPURA_LIVE_FAILED) {
+    if (has_failed(engine, &record)) {
         snprintf(text, capacity, "failed: %s", record.error.message);
     } else if (!engine->ended) {
         snprintf(text, capacity, "is running");
@@ -160,8 +160,8 @@ bool engine_refused(server_engine *engine, char *why, size_t capacity)
 {
     hypura_live_record record;
     pthread_mutex_lock(&engine->lock);
-    const bool refused = engine->ended && hypura_live_read(engine->live, &record) && record.state == HYPURA_LIVE_FAILED &&
-                         record.error.status == HYPURA_ERR_UNSUPPORTED;
+    const bool refused =
+        engine->ended && has_failed(engine, &record) && record.error.status == HYPURA_ERR_UNSUPPORTED;
     pthread_mutex_unlock(&engine->lock);
     if (refused) {
         snprintf(why, capacity, "%s", record.error.message);
@@ -324,7 +324,7 @@ hypura_status engine_wait_ready(server_engine *engine, bool (*cancelled)(void *u
         pthread_mutex_unlock(&engine->lock);
         if (ended) {
             hypura_live_record record;
-            if (engine_live(engine, &record) && record.state == HYPURA_LIVE_FAILED) {
+            if (has_failed(engine, &record)) {
                 return hypura_fail(error, record.error.status, "%s", record.error.message);
             }
             char end[ENGINE_END_BYTES];

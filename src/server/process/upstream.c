@@ -202,17 +202,18 @@ hypura_status upstream_json(const char *socket, const char *method, const char *
     return status;
 }
 
-static bool is_late(void *user)
+bool upstream_is_late(void *end_us)
 {
-    return hypura_clock_us() - *(const uint64_t *)user > HEALTH_US;
+    return hypura_clock_us() > *(const uint64_t *)end_us;
 }
 
 bool upstream_healthy(const char *socket)
 {
     int code = 0;
     json_t *answer = NULL;
-    uint64_t begin_us = hypura_clock_us();
-    const hypura_status status = upstream_json(socket, "GET", "/health", NULL, is_late, &begin_us, &code, &answer, NULL);
+    uint64_t end_us = hypura_clock_us() + HEALTH_US;
+    const hypura_status status =
+        upstream_json(socket, "GET", "/health", NULL, upstream_is_late, &end_us, &code, &answer, NULL);
     json_decref(answer);
     return status == HYPURA_OK && code == 200;
 }

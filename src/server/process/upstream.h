@@ -37,6 +37,9 @@ hypura_status upstream_run(const upstream_call *call, hypura_error *error);
 hypura_status upstream_json(const char *socket, const char *method, const char *path, const json_t *body,
                             bool (*gone)(void *user), void *user, int *code, json_t **answer, hypura_error *error);
 
+/* `gone` of calls that may take until a time of hypura_clock_us: user is its uint64_t, or begins with that. */
+bool upstream_is_late(void *end_us);
+
 /* Whether the engine answers requests, now: its model is loaded. */
 bool upstream_healthy(const char *socket);
 
