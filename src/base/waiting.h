@@ -5,11 +5,11 @@
  * 300,000 times, several milliseconds, before they sleep. Where another program, a helper of the pager or another
  * guest of the host has the processor of the one that all wait for, they keep it from getting one, for a time slice of
  * 3 to 4 ms each. Looking a thousand times, tens of microseconds, costs little at rest (docs/notes/0023 and 0041), but for
- * threads on each of many processors that nobody else needs: there it is a twentieth and more, and a millisecond or two is best.
+ * threads on each of many processors: there a tenth of a millisecond is better, alone and beside others, and a millisecond or
+ * two where nobody else needs the processors and nothing is read.
  *
  * The library reads the variable before the program begins. So it is said to programs that are started, and a
- * program that was started without it starts itself again. On many processors it says that it may change (patience.h):
- * what a run will read is not known when it begins.
+ * program that was started without it starts itself again.
  */
 #ifndef HYPURA_BASE_WAITING_H
 #define HYPURA_BASE_WAITING_H
@@ -17,12 +17,12 @@
 #include <stdbool.h>
 
 typedef enum hypura_waiting {
-    HYPURA_WAITING_SHORT,   /* tens of microseconds */
-    HYPURA_WAITING_LONG,    /* a millisecond or two */
-    HYPURA_WAITING_CHANGING /* long, but short while anybody wishes so */
+    HYPURA_WAITING_SHORT,  /* tens of microseconds */
+    HYPURA_WAITING_MEDIUM, /* a tenth of a millisecond */
+    HYPURA_WAITING_LONG    /* a millisecond or two */
 } hypura_waiting;
 
-/* For what pages weights: changing where this machine has many processors and this program GNU's OpenMP; else short. */
+/* For what pages weights: medium where this machine has many processors, else short. */
 hypura_waiting hypura_waiting_usual(void);
 
 /* The environment for a program that computes: `variables`, and how to wait unless a user says so in them. What was added
@@ -32,15 +32,9 @@ char **hypura_waiting_environment(char *const *variables, hypura_waiting how);
 /* The same for plain llama.cpp, which is measured as it is: without what was added above. What a user says stays. */
 char **hypura_waiting_plain_environment(char *const *variables);
 
-/* Whether variables say so by what is added above. */
-bool hypura_waiting_changes(char *const *variables);
-
 /* Starts this program again, with the same words, where its environment does not say how to wait, or says what was added
  * here and is to be longer. Returns when there is nothing to change, when it cannot be started again, and on systems whose
  * compilers do not come with GNU's OpenMP. To be called before anything was read or started that would be missed. */
 void hypura_waiting_restart(char *const *argv, hypura_waiting how);
-
-/* In a program that computes, once, after the above: lets how threads wait change if its environment says so. */
-void hypura_waiting_begin(void);
 
 #endif

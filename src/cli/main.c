@@ -199,7 +199,6 @@ int main(int argc, char **argv)
     if (command && command->computes) {
         hypura_waiting_restart(argv, computes_misses(argc, argv) ? HYPURA_WAITING_LONG : hypura_waiting_usual());
     }
-    hypura_waiting_begin();
     occupy_standard_streams();
     hypura_interrupt_let_writes_fail();
     if (hypura_environment_read(&environment, &error) != HYPURA_OK) {

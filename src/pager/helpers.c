@@ -82,11 +82,6 @@ bool hypura_pager_gives_way(int n_compute_threads)
     return n_compute_threads >= hypura_os_cpu_count();
 }
 
-bool hypura_pager_patient(int n_compute_threads)
-{
-    return n_compute_threads >= LOOK_TEAM_LEAST;
-}
-
 bool hypura_pager_looks(int n_compute_threads, hypura_form form)
 {
     const int n_helpers = form == HYPURA_FORM_FILE ? 0 : hypura_pager_repack_threads(n_compute_threads);

@@ -300,10 +300,6 @@ struct hypura_pager {
     bool            looks;
     int             n_compute;
     int            *processors; /* of threads that compute; NULL: they may run anywhere */
-    bool            patient; /* how those wait for each other changes */
-    hypura_look_team team;
-    uint64_t        team_at_us; /* when it was last told */
-    uint64_t        team_busy_us;
     uint32_t        n_passes; /* of the pager's thread through the queues */
     bool            news; /* something changed that a waiting thread may look for */
     bool            stop;

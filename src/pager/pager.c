@@ -15,7 +15,6 @@
 #include "pager/vram.h"
 
 #include "base/clock.h"
-#include "base/patience.h"
 #include "base/status.h"
 #include "base/thread.h"
 #include "io/files.h"
@@ -254,10 +253,6 @@ hypura_status hypura_pager_open(const hypura_pager_options *options, hypura_page
     pager->gives_way = options->gives_way;
     pager->looks = options->looks && options->n_gpus == 0;
     pager->n_compute = options->n_compute;
-    pager->patient = hypura_pager_patient(options->n_compute) && options->n_gpus == 0;
-    pager->team = HYPURA_LOOK_TEAM_BEGIN;
-    pager->team_at_us = hypura_clock_us();
-    hypura_patience_wish_short(pager->n_compute);
     pager->foresight = options->foresight;
     pager->hook = options->hook;
     pager->hook_user = options->hook_user;
@@ -305,9 +300,6 @@ void hypura_pager_close(hypura_pager *pager)
         return;
     }
     pager_stop_keeper(pager);
-    if (!pager->team.longer) {
-        hypura_patience_take_back();
-    }
     pthread_mutex_lock(&pager->lock);
     pager->stop = true;
     pager->prefault_stop = true;
@@ -478,33 +470,12 @@ void hypura_pager_add_not_computed(hypura_pager *pager, hypura_not_computed why)
     pthread_mutex_unlock(&pager->lock);
 }
 
-/* With the lock held. */
-static void tell_team(hypura_pager *pager)
-{
-    hypura_io_counters counters;
-    const uint64_t now_us = hypura_clock_us();
-    const bool was_longer = pager->team.longer;
-    hypura_io_read_counters(pager->io, &counters);
-    const bool longer =
-        hypura_look_longer(&pager->team, now_us - pager->team_at_us, counters.busy_us - pager->team_busy_us);
-    pager->team_at_us = now_us;
-    pager->team_busy_us = counters.busy_us;
-    if (longer && !was_longer) {
-        hypura_patience_take_back();
-    } else if (!longer && was_longer) {
-        hypura_patience_wish_short(pager->n_compute);
-    }
-}
-
 void hypura_pager_add_time(hypura_pager *pager, uint64_t compute_us, uint64_t total_us, bool placed)
 {
     pthread_mutex_lock(&pager->lock);
     pager->statistics.compute_s += (double)compute_us * 1e-6;
     pager->statistics.overhead_s += (double)total_us * 1e-6; /* the parts known are taken off when asked for */
     pager->statistics.placed_s += placed ? (double)total_us * 1e-6 : 0.0;
-    if (pager->patient) {
-        tell_team(pager);
-    }
     pthread_mutex_unlock(&pager->lock);
 }
 

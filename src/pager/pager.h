@@ -77,9 +77,6 @@ int hypura_pager_repack_threads(int n_compute_threads);
 /* Whether so many leave no processor to the pager's own thread. */
 bool hypura_pager_gives_way(int n_compute_threads);
 
-/* Whether it is of use that so many wait for each other for longer while nothing is read. */
-bool hypura_pager_patient(int n_compute_threads);
-
 /* Whether so many leave enough processors to others that they may look for what they wait for. Not over a
  * GPU, where one thread waits. */
 bool hypura_pager_looks(int n_compute_threads, hypura_form form);

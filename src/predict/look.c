@@ -3,8 +3,6 @@
  */
 #include "predict/look.h"
 
-#include <math.h>
-
 bool hypura_look_has_room(int n_cpus, int n_compute, int n_other)
 {
     return 2 * (n_cpus - n_compute - n_other) >= n_compute;
@@ -12,7 +10,7 @@ bool hypura_look_has_room(int n_cpus, int n_compute, int n_other)
 
 bool hypura_look_needs_places(int n_processors, int n_compute)
 {
-    return n_compute == n_processors && n_compute >= LOOK_TEAM_LEAST;
+    return n_compute == n_processors && n_compute >= LOOK_PLACES_LEAST;
 }
 
 bool hypura_look_gives_places_up(uint64_t elapsed_us, uint64_t others_us)
@@ -30,14 +28,4 @@ hypura_look hypura_look_for(uint64_t pending_us)
         look.sleep_us = (uint32_t)sleep_us;
     }
     return look;
-}
-
-bool hypura_look_longer(hypura_look_team *team, uint64_t elapsed_us, uint64_t busy_us)
-{
-    if (elapsed_us > 0) {
-        const double share = busy_us < elapsed_us ? (double)busy_us / (double)elapsed_us : 1.0;
-        team->busy = share + (team->busy - share) * exp(-(double)elapsed_us / LOOK_TEAM_US);
-    }
-    team->longer = team->busy < (team->longer ? LOOK_TEAM_WORKS : LOOK_TEAM_RESTS);
-    return team->longer;
 }

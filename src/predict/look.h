@@ -27,6 +27,8 @@ typedef struct hypura_look {
  * repack: half as many as compute. */
 bool hypura_look_has_room(int n_cpus, int n_compute, int n_other);
 
+#define LOOK_PLACES_LEAST 8 /* threads */
+
 /* Whether each of those that compute is to keep to a processor of its own: where there are as many, and so many that one of
  * them is often late. With fewer the others have room to go elsewhere. */
 bool hypura_look_needs_places(int n_processors, int n_compute);
@@ -35,24 +37,6 @@ bool hypura_look_needs_places(int n_processors, int n_compute);
 
 /* Whether they had better run anywhere: of elapsed_us others had so much of all processors. */
 bool hypura_look_gives_places_up(uint64_t elapsed_us, uint64_t others_us);
-
-/* How threads of a team wait for each other (base/patience.h). As long as the drive rests nobody needs their processors,
- * and they look for long; while much is read they sleep soon. */
-typedef struct hypura_look_team {
-    double busy; /* share of the time in which something was read, of late */
-    bool   longer;
-} hypura_look_team;
-
-#define LOOK_TEAM_US     200000.0 /* what is of late */
-#define LOOK_TEAM_RESTS  0.10     /* of the time busy, at most, to begin to look for longer */
-#define LOOK_TEAM_WORKS  0.20     /* at least, to stop */
-#define LOOK_TEAM_LEAST  8        /* threads: fewer gain nothing */
-
-/* As a model is opened, which is read: not for longer. */
-#define HYPURA_LOOK_TEAM_BEGIN ((hypura_look_team){.busy = 1.0})
-
-/* Of elapsed_us more something was read in busy_us. Whether they look for longer now. */
-bool hypura_look_longer(hypura_look_team *team, uint64_t elapsed_us, uint64_t busy_us);
 
 /* Where there is room. pending_us: in what time all is there that was asked for, 0: not known. */
 hypura_look hypura_look_for(uint64_t pending_us);

@@ -159,7 +159,6 @@ int main(int argc, char **argv)
     hypura_live *live = NULL;
     hypura_error error = {0};
     hypura_error unfit = {0};
-    hypura_waiting_begin();
     if (hypura_worker_parse(argc, argv, &arguments, &error) != HYPURA_OK) {
         return fail(&error);
     }

@@ -3,7 +3,6 @@
  */
 #include "worker/model.h"
 
-#include "base/patience.h"
 #include "engine/llama/llama_log.h"
 #include "engine/model/paged.h"
 #include "engine/model/trunk.h"
@@ -153,9 +152,6 @@ static struct llama_model *load_offered(hypura_worker_model *model)
     }
     if (status == HYPURA_OK && resident) {
         hypura_trunk_collapse(llama);
-    }
-    if (resident && hypura_held_is_impatient(p)) {
-        hypura_patience_wish_short(p->context.n_threads); /* for as long as the process lives */
     }
     hypura_pulse_end();
     hypura_load_unlock();

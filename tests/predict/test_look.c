@@ -34,8 +34,8 @@ static void test_places_are_for_many_that_are_as_many_as_processors(void **state
 {
     (void)state;
     assert_true(hypura_look_needs_places(16, 16));
-    assert_true(hypura_look_needs_places(LOOK_TEAM_LEAST, LOOK_TEAM_LEAST));
-    assert_false(hypura_look_needs_places(LOOK_TEAM_LEAST - 1, LOOK_TEAM_LEAST - 1));
+    assert_true(hypura_look_needs_places(LOOK_PLACES_LEAST, LOOK_PLACES_LEAST));
+    assert_false(hypura_look_needs_places(LOOK_PLACES_LEAST - 1, LOOK_PLACES_LEAST - 1));
     assert_false(hypura_look_needs_places(16, 15)); /* there is room */
     assert_false(hypura_look_needs_places(64, 16)); /* a quota, or two threads to a core */
     assert_false(hypura_look_needs_places(16, 17));
@@ -76,51 +76,6 @@ static void test_any_time_is_taken(void **state)
     assert_int_equal(hypura_look_for(UINT64_MAX).sleep_us, UINT32_MAX);
 }
 
-static void test_a_team_looks_for_longer_when_the_drive_rests(void **state)
-{
-    (void)state;
-    hypura_look_team team = HYPURA_LOOK_TEAM_BEGIN;
-    assert_false(hypura_look_longer(&team, 0, 0));
-    assert_false(hypura_look_longer(&team, 10000, 10000));
-    int n = 1;
-    while (!hypura_look_longer(&team, 10000, 500)) { /* a twentieth of the time busy */
-        assert_true(++n < 100);
-    }
-    assert_true(n > 20); /* not by a moment's rest */
-}
-
-static void test_and_no_more_when_it_works(void **state)
-{
-    (void)state;
-    hypura_look_team team = HYPURA_LOOK_TEAM_BEGIN;
-    assert_true(hypura_look_longer(&team, 10000000, 0)); /* nobody asked for anything for a while */
-    assert_true(hypura_look_longer(&team, 10000, 10000)); /* one expert */
-    int n = 0;
-    while (hypura_look_longer(&team, 10000, 9000)) {
-        assert_true(++n < 10);
-    }
-    assert_false(hypura_look_longer(&team, 10000, 1500)); /* neither rest nor work: as it was */
-}
-
-static void test_between_the_two_it_stays(void **state)
-{
-    (void)state;
-    hypura_look_team rests = {.busy = 0.0, .longer = true};
-    hypura_look_team works = HYPURA_LOOK_TEAM_BEGIN;
-    for (int i = 0; i < 1000; i++) {
-        assert_true(hypura_look_longer(&rests, 10000, 1500));
-        assert_false(hypura_look_longer(&works, 10000, 1500));
-    }
-}
-
-static void test_a_drive_is_never_busier_than_always(void **state)
-{
-    (void)state;
-    hypura_look_team team = HYPURA_LOOK_TEAM_BEGIN;
-    (void)hypura_look_longer(&team, 10, UINT64_MAX); /* what was counted as it ended began before */
-    assert_true(team.busy <= 1.0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -131,10 +86,6 @@ int main(void)
         cmocka_unit_test(test_the_last_part_alone_is_looked_for),
         cmocka_unit_test(test_short_or_unknown_is_looked_for_at_once),
         cmocka_unit_test(test_any_time_is_taken),
-        cmocka_unit_test(test_a_team_looks_for_longer_when_the_drive_rests),
-        cmocka_unit_test(test_and_no_more_when_it_works),
-        cmocka_unit_test(test_between_the_two_it_stays),
-        cmocka_unit_test(test_a_drive_is_never_busier_than_always),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,7 +12,6 @@
  */
 #include "engine/model/model.h"
 
-#include "base/patience.h"
 #include "base/status.h"
 #include "engine/answer/conversation.h"
 #include "engine/llama/end.h"
@@ -180,10 +179,6 @@ hypura_status hypura_model_open_with(const hypura_model_options *options, const 
     if (status != HYPURA_ERR_CANCELLED && hypura_gpus_check(&model->prepared.gpus, &lost) != HYPURA_OK) {
         status = hypura_fail(error, lost.status, "%s", lost.message); /* of which all else that failed comes */
     }
-    if (status == HYPURA_OK && !model->pager && hypura_held_is_impatient(&model->prepared)) {
-        hypura_patience_wish_short(model->prepared.context.n_threads);
-        model->impatient = true;
-    }
     if (status == HYPURA_OK) {
         status = attach_threads(model, error);
     }
@@ -239,9 +234,6 @@ void hypura_model_close(hypura_model *model)
     hypura_pulse_end();
     hypura_trace_close(model->trace);
     hypura_prepare_clear(&model->prepared);
-    if (model->impatient) {
-        hypura_patience_take_back();
-    }
     free(model->every_token);
     free(model->places);
     free(model->cache_dir);

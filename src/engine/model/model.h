@@ -33,7 +33,6 @@ struct hypura_model {
     llama_pos next_place; /* of the next token decoded; -1: as the memory has it */
     hypura_media *media; /* NULL: nothing can be shown */
     uint64_t trunk_bytes;
-    bool impatient;      /* has its threads wait shortly for each other */
     bool lost;           /* a GPU that it lies on is */
     hypura_gpu_statistics traffic[HYPURA_MAX_GPUS]; /* of remote devices, before what its statistics count */
     hypura_conversation *conversation; /* NULL until the first answer */

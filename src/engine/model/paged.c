@@ -74,8 +74,3 @@ double hypura_held_token_s(const hypura_preparation *prepared, bool whole)
 {
     return whole && prepared->plan->decode_tok_s > 0.0 ? 1.0 / prepared->plan->decode_tok_s : 0.0;
 }
-
-bool hypura_held_is_impatient(const hypura_preparation *prepared)
-{
-    return !hypura_pager_patient(prepared->context.n_threads) || prepared->gpus.n > 0;
-}

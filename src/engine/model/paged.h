@@ -32,8 +32,4 @@ void hypura_paged_save(const hypura_preparation *prepared, hypura_pager *pager, 
  * the link's time, perhaps. */
 double hypura_held_token_s(const hypura_preparation *prepared, bool whole);
 
-/* And of one that is held whole: whether its threads wait shortly for each other. Few gain nothing by waiting awake, and
- * those beside a GPU wait for it. */
-bool hypura_held_is_impatient(const hypura_preparation *prepared);
-
 #endif
