@@ -351,6 +351,13 @@ static void what_cannot_be_meant_is_refused(void **state)
     (void)state;
     expect_refused(OLLAMA_CHAT, "{\"messages\":\"hi\"}");
     expect_refused(OLLAMA_CHAT, "{\"messages\":[1]}");
+    expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\",\"images\":\"AAAA\"}]}");
+    expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\",\"tool_calls\":{}}]}");
+    expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"truncate\":\"no\"}");
+    expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"images\":\"AAAA\"}");
+    expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"raw\":\"yes\"}");
+    expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"logprobs\":1}");
+    expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"options\":{\"stop\":[\"b\",5]}}");
     expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"content\":\"hi\"}]}");
     expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":{}}]}");
     expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"images\":[5]}]}");

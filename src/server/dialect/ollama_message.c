@@ -99,6 +99,11 @@ static void add_call_told(const json_t *message, call_numbers *numbers, json_t *
     }
 }
 
+static bool is_array_or_none(const json_t *value)
+{
+    return !value || json_is_null(value) || json_is_array(value);
+}
+
 static hypura_status make_message(const json_t *message, call_numbers *numbers, json_t **made, hypura_error *error)
 {
     const char *role = json_string_value(json_object_get(message, "role"));
@@ -110,6 +115,9 @@ static hypura_status make_message(const json_t *message, call_numbers *numbers, 
     *made = NULL;
     if (!role || (content && !json_is_string(content) && !json_is_null(content))) {
         return hypura_fail(error, HYPURA_ERR_USAGE, "a message needs a role and a content that is text");
+    }
+    if (!is_array_or_none(calls) || !is_array_or_none(json_object_get(message, "images"))) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "images and tool_calls of a message are arrays");
     }
     hypura_status status = make_content(text ? text : "", json_object_get(message, "images"), &parts, error);
     if (status != HYPURA_OK) {

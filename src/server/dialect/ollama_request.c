@@ -96,6 +96,18 @@ static const struct {
 #define WHOLE_CONTEXT (1 << 17) /* tokens; more than repetitions are looked for in */
 #define NO_LIMIT      (10 * WHOLE_CONTEXT) /* tokens of an answer: contexts end before */
 
+static bool are_texts(const json_t *values)
+{
+    bool all = true;
+    size_t i;
+    const json_t *value;
+    json_array_foreach(values, i, value)
+    {
+        all = all && json_is_string(value);
+    }
+    return all;
+}
+
 /* Empty ones would stop every answer before it begins. */
 static json_t *stop_texts(const json_t *value)
 {
@@ -123,7 +135,7 @@ static hypura_status add_options(const json_t *body, const json_t *settings, jso
             continue;
         }
         const bool is_stop = strcmp(name, "stop") == 0;
-        if (is_stop ? !json_is_string(value) && !json_is_array(value) : !json_is_number(value)) {
+        if (is_stop ? !json_is_string(value) && !(json_is_array(value) && are_texts(value)) : !json_is_number(value)) {
             return hypura_fail(error, HYPURA_ERR_USAGE, "option %s has a value of another type", name);
         }
         if (strcmp(name, "num_predict") == 0 && json_number_value(value) <= 0) {
@@ -537,9 +549,21 @@ static hypura_status check_types(const json_t *body, hypura_error *error)
             return hypura_fail(error, HYPURA_ERR_USAGE, "%s is no text", texts[i]);
         }
     }
-    const json_t *tools = json_object_get(body, "tools");
-    return !tools || json_is_array(tools) || json_is_null(tools) ? HYPURA_OK
-                                                                 : hypura_fail(error, HYPURA_ERR_USAGE, "tools is no array");
+    static const char *const flags[] = {"raw", "logprobs", "truncate"};
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        const json_t *value = json_object_get(body, flags[i]);
+        if (value && !json_is_boolean(value) && !json_is_null(value)) {
+            return hypura_fail(error, HYPURA_ERR_USAGE, "%s is neither true nor false", flags[i]);
+        }
+    }
+    static const char *const arrays[] = {"tools", "images"};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
+        const json_t *value = json_object_get(body, arrays[i]);
+        if (value && !json_is_array(value) && !json_is_null(value)) {
+            return hypura_fail(error, HYPURA_ERR_USAGE, "%s is no array", arrays[i]);
+        }
+    }
+    return HYPURA_OK;
 }
 
 hypura_status ollama_translate(ollama_kind kind, const json_t *body, const json_t *settings, ollama_request *request,

@@ -57,6 +57,92 @@ static bool has_hosted_tools(const json_t *body)
     return false;
 }
 
+/* ---- of a type that would be passed over ---------------------------------------- */
+
+static bool is_given(const json_t *body, const char *key)
+{
+    const json_t *value = json_object_get(body, key);
+    return value && !json_is_null(value);
+}
+
+static bool is_empty_array(const json_t *body, const char *key)
+{
+    const json_t *value = json_object_get(body, key);
+    return json_is_array(value) && json_array_size(value) == 0;
+}
+
+/* One text, or blocks of text. */
+static bool is_system_text(const json_t *system)
+{
+    bool is_text = json_is_string(system) || json_is_array(system);
+    size_t i;
+    const json_t *block;
+    json_array_foreach(system, i, block)
+    {
+        is_text = is_text && text_is(block, "type", "text") && json_is_string(json_object_get(block, "text"));
+    }
+    return is_text;
+}
+
+static bool is_known_thinking(const json_t *thinking)
+{
+    return text_is(thinking, "type", "enabled") || text_is(thinking, "type", "adaptive") ||
+           text_is(thinking, "type", "disabled");
+}
+
+static bool lacks_schema(const json_t *body)
+{
+    const json_t *format = json_object_get(body, "response_format");
+    return text_is(format, "type", "json_schema") && !json_is_object(json_object_get(format, "json_schema")) &&
+           !json_is_object(json_object_get(format, "schema"));
+}
+
+static bool includes_probabilities(const json_t *body)
+{
+    size_t i;
+    const json_t *what;
+    bool found = json_integer_value(json_object_get(body, "top_logprobs")) > 0;
+    json_array_foreach(json_object_get(body, "include"), i, what)
+    {
+        found = found || (json_is_string(what) && strcmp(json_string_value(what), "message.output_text.logprobs") == 0);
+    }
+    return found;
+}
+
+static const char *wrong_type(const server_call *call, const json_t *body)
+{
+    const call_form api = call->form;
+    const json_t *biases = json_object_get(body, "logit_bias");
+    if ((api == FORM_CHAT || call->kind == CALL_COMPLETIONS) && is_given(body, "logit_bias") &&
+        !json_is_object(biases) && !json_is_array(biases)) {
+        return "logit_bias is no object of tokens";
+    }
+    if ((api == FORM_CHAT || api == FORM_MESSAGES) && is_empty_array(body, "messages")) {
+        return "messages is empty";
+    }
+    if (api == FORM_CHAT) {
+        return lacks_schema(body) ? "response_format is of the type json_schema, and there is no json_schema" : NULL;
+    }
+    if (api == FORM_RESPONSES) {
+        return is_empty_array(body, "input") ? "input is empty"
+               : is_given(body, "instructions") && !json_is_string(json_object_get(body, "instructions"))
+                   ? "instructions is no text"
+                   : NULL;
+    }
+    if (api == FORM_MESSAGES) {
+        return is_given(body, "system") && !is_system_text(json_object_get(body, "system"))
+                   ? "system is neither a text nor an array of blocks of text"
+               : is_given(body, "stop_sequences") && !json_is_array(json_object_get(body, "stop_sequences"))
+                   ? "stop_sequences is no array of texts"
+               : is_given(body, "thinking") && !is_known_thinking(json_object_get(body, "thinking"))
+                   ? "thinking is of the type enabled, adaptive or disabled"
+                   : NULL;
+    }
+    return NULL;
+}
+
+/* ---- all that is refused -------------------------------------------------------- */
+
 static const char *refusal_of_message(const json_t *body)
 {
     return says(body, "output_format") || says(json_object_get(body, "output_config"), "format")
@@ -71,6 +157,10 @@ static const char *refusal_of(const char *path, const json_t *body)
 {
     const server_call *call = call_of(path);
     const call_form api = call->form;
+    const char *wrong = wrong_type(call, body);
+    if (wrong) {
+        return wrong;
+    }
     if (call->kind == CALL_EMBEDDINGS) {
         return says(body, "dimensions") ? "dimensions are not served here (/api/embed takes them)" : NULL;
     }
@@ -84,7 +174,9 @@ static const char *refusal_of(const char *path, const json_t *body)
                                                                           : NULL;
     }
     if (api == FORM_CHAT) {
-        return says(body, "functions")            ? "functions are not served here (tools are)"
+        return says(body, "functions") ? "functions are not served here (tools are)"
+               : says(body, "function_call") && !text_is(body, "function_call", "none")
+                   ? "function_call is not served here (tool_choice is)"
                : says(body, "web_search_options") ? "searches are not served here"
                : wants_audio(body)                ? "spoken answers are not served here"
                                                   : NULL;
@@ -96,6 +188,8 @@ static const char *refusal_of(const char *path, const json_t *body)
         return says(body, "conversation") ? "conversations are not kept here: send what was said as input"
                : says(body, "prompt")     ? "prompts are not kept here: send input and instructions"
                : says(body, "background") ? "answers in the background are not served here"
+               : includes_probabilities(body) ? "probabilities are not told here (/v1/chat/completions tells them)"
+               : json_integer_value(json_object_get(body, "n")) > 1 ? "a request has one answer here: n is 1"
                                           : NULL;
     }
     return NULL;
