@@ -352,7 +352,8 @@ typedef struct hypura_plan {
     uint64_t vram_kv_bytes;
     uint64_t vram_compute_bytes;
     uint64_t floor_vram_bytes;    /* fewest with which all layers are computed there; 0 when there are no experts */
-    uint64_t full_vram_bytes;     /* with which nothing has to be uploaded */
+    uint64_t full_vram_bytes;     /* with which nothing has to be uploaded, although it could be */
+    uint64_t whole_vram_bytes;    /* with which all layers are held there; with several GPUs, if it is where they need it */
     bool            unified; /* their memory is the host's, and memory_bytes the limit on both together */
     int             n_gpus;
     hypura_gpu_plan gpus[HYPURA_MAX_GPUS]; /* in the order of their layers */

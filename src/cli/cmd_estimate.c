@@ -22,7 +22,7 @@ static void print_plan(const hypura_plan *plan)
                          hypura_output_size(plan->floor_weights_bytes), hypura_output_size(plan->floor_memory_bytes));
     if (plan->gpu[0] && plan->floor_vram_bytes > 0) {
         hypura_output_printf("GPU floor  %s of GPU memory, %s hold all\n", hypura_output_size(plan->floor_vram_bytes),
-                             hypura_output_size(plan->full_vram_bytes));
+                             hypura_output_size(plan->whole_vram_bytes));
     }
     if (plan->n_vram_pools > 0) {
         hypura_output_printf("expected   %.1f %% of the experts needed in GPU memory, %s uploaded for each token\n",

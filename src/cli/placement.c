@@ -309,6 +309,7 @@ json_t *hypura_placement_json(const char *path, const hypura_plan *plan)
         hypura_json_integer(&object, "vram_compute_bytes", plan->vram_compute_bytes);
         hypura_json_integer(&object, "floor_vram_bytes", plan->floor_vram_bytes);
         hypura_json_integer(&object, "full_vram_bytes", plan->full_vram_bytes);
+        hypura_json_integer(&object, "whole_vram_bytes", plan->whole_vram_bytes);
         hypura_json_real(&object, "vram_hit_rate", plan->vram_hit_rate);
         hypura_json_real(&object, "upload_bytes_per_token", plan->upload_bytes_per_token);
         hypura_json_set(&object, "gpus", hypura_placement_gpus(plan));

@@ -499,6 +499,7 @@ static void place_here(planner *p, hypura_plan *plan, uint64_t host_bytes)
     }
     plan->floor_vram_bytes = need.n_paged > 0 ? sum_of(&s, plan_gpu_floor_bytes) : 0;
     plan->full_vram_bytes = sum_of(&s, plan_gpu_full_bytes);
+    plan->whole_vram_bytes = sum_of(&s, plan_gpu_whole_bytes);
     p->sent_bytes = !all && need.n_paged == 0 ? largest_weight(p) : 0;
     if (!all && !paged && !take_last_layers(&s)) {
         p->gpus.n = 0;

@@ -131,6 +131,24 @@ static void one_gpu_that_holds_the_model_is_enough(void **state)
     hypura_plan_free(plan);
 }
 
+/* What is told to hold all does, and a byte less does not. */
+static void with_so_much_all_is_held(void **state)
+{
+    (void)state;
+    add_gpu(100 * MIB);
+    hypura_plan *plan = solve(false);
+    const uint64_t whole = plan->whole_vram_bytes;
+    assert_true(plan->n_vram_pools > 0 && whole > 100 * MIB && whole < plan->full_vram_bytes);
+    hypura_plan_free(plan);
+    for (uint64_t less = 0; less < 2; less++) {
+        gpus.list[0].bytes = whole - less;
+        plan = solve(false);
+        assert_int_equal(plan->n_vram_pools > 0, less);
+        assert_int_equal(plan->n_gpu_layers, LAYERS + 1);
+        hypura_plan_free(plan);
+    }
+}
+
 static void no_more_are_taken_than_it_takes(void **state)
 {
     (void)state;
@@ -627,6 +645,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(one_gpu_that_holds_the_model_is_enough, make_mixture),
+        cmocka_unit_test_setup(with_so_much_all_is_held, make_mixture),
         cmocka_unit_test_setup(no_more_are_taken_than_it_takes, make_mixture),
         cmocka_unit_test_setup(layers_follow_memory, make_mixture),
         cmocka_unit_test_setup(others_leave_less_and_move_no_layer, make_mixture),
