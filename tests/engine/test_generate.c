@@ -310,7 +310,7 @@ static void an_answer_is_of_its_grammar(void **state)
     wanted.grammar = "";
     fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "the grammar is empty");
     wanted.grammar = "root ::= (";
-    fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "the grammar cannot be used");
+    fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "expecting ')' at its end");
     wanted.json_schema = "{}";
     fixture_fails(HYPURA_ERR_USAGE, hypura_generate(model, &wanted, &result, &error), &error, "exclude each other");
     wanted.grammar = NULL;

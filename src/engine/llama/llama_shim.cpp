@@ -406,15 +406,74 @@ int hypura_shim_n_cores(void)
     }
 }
 
+/* llama.cpp's parser of grammars writes what is wrong to standard error, and gives nothing: taken from there, where the C library lets
+ * that be another file for a moment. */
+class stderr_text
+{
+  public:
+#ifdef __GLIBC__
+    stderr_text() : before(stderr), file(open_memstream(&text, &bytes))
+    {
+        stderr = file ? file : before;
+    }
+    ~stderr_text()
+    {
+        (void)end();
+        free(text);
+    }
+    std::string end()
+    {
+        if (file) {
+            stderr = before;
+            (void)fclose(file);
+            file = nullptr;
+        }
+        return text ? std::string(text, bytes) : std::string();
+    }
+#else
+    stderr_text() = default;
+    std::string end() { return {}; }
+#endif
+    stderr_text(const stderr_text &) = delete;
+    stderr_text &operator=(const stderr_text &) = delete;
+
+  private:
+#ifdef __GLIBC__
+    char  *text = nullptr;
+    size_t bytes = 0;
+    FILE  *before;
+    FILE  *file;
+#endif
+};
+
+/* "parse: error parsing grammar: REASON at REST", an empty line, and the grammar; "" where it says nothing. */
+static std::string grammar_reason(const std::string &said)
+{
+    static const std::string begin = "error parsing grammar: ";
+    const size_t at = said.find(begin);
+    if (at == std::string::npos) {
+        return {};
+    }
+    const size_t first = at + begin.size();
+    std::string reason = said.substr(first, said.find("\n\n", first) - first);
+    const std::string to_end = " at ";
+    if (reason.size() >= to_end.size() && reason.compare(reason.size() - to_end.size(), to_end.size(), to_end) == 0) {
+        reason += "its end";
+    }
+    return reason;
+}
+
 struct llama_sampler *hypura_shim_grammar_open(const struct llama_vocab *vocab, const char *grammar,
                                                const char *json_schema, char *error, size_t error_bytes)
 {
     fill(error, error_bytes, "");
     try {
         const std::string text = json_schema ? json_schema_to_grammar(common_json::parse(json_schema)) : grammar;
+        stderr_text printed;
         struct llama_sampler *sampler = llama_sampler_init_grammar(vocab, text.c_str(), "root");
+        const std::string reason = grammar_reason(printed.end());
         if (!sampler) {
-            fill(error, error_bytes, "it does not parse, or has no rule named root");
+            fill(error, error_bytes, reason.empty() ? "it does not parse, or has no rule named root" : reason.c_str());
         }
         return sampler;
     } catch (const std::exception &e) {
