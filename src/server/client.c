@@ -189,7 +189,8 @@ static hypura_status tell(const answering *a, const hypura_client *client, CURLc
         return hypura_fail(error, HYPURA_ERR_BACKEND, "%s: %s", client->url, a->error);
     }
     if (code != CURLE_OK && status != 200) {
-        return hypura_fail(error, HYPURA_ERR_IO, "%s: %s", client->url, curl_easy_strerror(code));
+        return hypura_fail(error, HYPURA_ERR_IO, "%s: %s%s", client->url, curl_easy_strerror(code),
+                           code == CURLE_COULDNT_CONNECT ? " (hypura serve starts one)" : "");
     }
     if (status != 200) {
         json_t *body = json_loadb(hypura_buffer_text(&a->refusal), a->refusal.bytes, 0, NULL);

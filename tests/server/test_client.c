@@ -100,6 +100,21 @@ static void waiting_can_be_given_up(void **state)
     (void)close(fd);
 }
 
+static void where_nobody_listens_it_is_told_who_would(void **state)
+{
+    (void)state;
+    hypura_client *client = NULL;
+    const int fd = listen_to(&client);
+    (void)close(fd);
+    hypura_error error;
+    hypura_result result;
+    const hypura_generate_options options = {.prompt = "Hello."};
+    assert_int_equal(hypura_client_generate(client, &options, &result, &error), HYPURA_ERR_IO);
+    assert_non_null(strstr(error.message, "http://127.0.0.1:"));
+    assert_non_null(strstr(error.message, "hypura serve starts one"));
+    hypura_client_close(client);
+}
+
 static void what_is_no_schema_is_not_sent(void **state)
 {
     (void)state;
@@ -277,6 +292,7 @@ int main(void)
         cmocka_unit_test(thoughts_are_asked_of_models_that_have_some),
         cmocka_unit_test(what_is_no_address_or_key_is_refused),
         cmocka_unit_test(waiting_can_be_given_up),
+        cmocka_unit_test(where_nobody_listens_it_is_told_who_would),
         cmocka_unit_test(what_is_no_schema_is_not_sent),
         cmocka_unit_test(a_server_tells_where_it_listens),
     };
