@@ -3,20 +3,68 @@
  */
 #include "worker/lost.h"
 
+#include "base/clock.h"
 #include "engine/llama/end.h"
 #include "engine/llama/gpu.h"
 #include "engine/llama/llama_log.h"
 #include "hw/remote.h"
 #include "worker/shim.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 
 static hypura_control *told;
 static const char *names;
 
+/* ---- what was learned ------------------------------------------------------------ */
+
+#define LONGEST_SAVE_US 2000000u
+#define LOOK_NS         1000000
+
+static _Atomic(void *) learner;
+static void (*_Atomic learned)(void *user);
+static atomic_bool is_saved;
+
+void hypura_lost_keep(void (*save)(void *user), void *user)
+{
+    atomic_store(&learner, user);
+    atomic_store(&learned, save);
+}
+
+static void *save_learned(void *user)
+{
+    void (*const save)(void *) = atomic_load(&learned);
+    (void)user;
+    if (save) {
+        save(atomic_load(&learner));
+    }
+    atomic_store(&is_saved, true);
+    return NULL;
+}
+
+/* The thread that ends the process may hold whatever its driver let it take. */
+static void keep_learned(void)
+{
+    static const struct timespec look = {0, LOOK_NS};
+    const uint64_t until_us = hypura_clock_us() + LONGEST_SAVE_US;
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, save_learned, NULL) != 0) {
+        return;
+    }
+    (void)pthread_detach(thread);
+    while (!atomic_load(&is_saved) && hypura_clock_us() < until_us) {
+        (void)nanosleep(&look, NULL);
+    }
+}
+
+/* ---- the end ------------------------------------------------------------------------ */
+
 static void end(const hypura_error *error)
 {
+    keep_learned();
     hypura_control_failed(told, error);
     fprintf(stderr, "hypura-engine: %s\n", error->message);
     _exit(1);

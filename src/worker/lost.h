@@ -13,4 +13,8 @@
 /* From here on, for good; nothing without GPUs. control lives as long as the process. */
 void hypura_lost_watch(hypura_control *control, const char *gpus);
 
+/* Called, on a thread of its own, before the worker ends so: what was learned until then. It takes no lock that is held while a GPU
+ * is waited for; what takes longer than two seconds is not waited for. NULL: nothing any more. */
+void hypura_lost_keep(void (*save)(void *user), void *user);
+
 #endif

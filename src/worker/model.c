@@ -7,6 +7,7 @@
 #include "engine/model/paged.h"
 #include "engine/model/trunk.h"
 #include "engine/prepare/speculation.h"
+#include "worker/lost.h"
 
 #include "llama.h"
 
@@ -79,9 +80,13 @@ void hypura_worker_model_offer(hypura_worker_model *model)
     offered = model;
 }
 
+/* Once: counts are added to those that are there. */
 static void save_hot(void *user)
 {
-    const hypura_worker_model *model = user;
+    hypura_worker_model *model = user;
+    if (atomic_exchange(&model->saved, true)) {
+        return;
+    }
     hypura_paged_save(&model->prepared, model->pager, model->arguments->model.cache_dir);
 }
 
@@ -89,6 +94,7 @@ void hypura_worker_model_close(hypura_worker_model *model)
 {
     offered = NULL;
     hypura_pulse_keep(model->pulse, NULL, NULL);
+    hypura_lost_keep(NULL, NULL);
     save_hot(model);
     hypura_pulse_begin("for the model to be closed");
     llama_model_free(model->draft);
@@ -156,6 +162,7 @@ static struct llama_model *load_offered(hypura_worker_model *model)
     hypura_pulse_end();
     hypura_load_unlock();
     hypura_pulse_keep(model->pulse, save_hot, model);
+    hypura_lost_keep(save_hot, model);
     atomic_store(&model->loaded, status == HYPURA_OK);
     if (model->on_loaded) {
         model->on_loaded(model->progress_user);

@@ -28,6 +28,7 @@ typedef struct hypura_worker_model {
     hypura_pulse *pulse;         /* of the GPUs; NULL: there are none, or nothing is loaded */
     struct llama_model *draft;   /* loaded, and not asked for by the server yet; NULL: none */
     atomic_bool loaded;
+    atomic_bool saved; /* what was learned */
     hypura_error error;          /* why loading failed; for the thread that runs the server */
     hypura_progress_fn progress; /* of loading; by the thread that loads */
     void *progress_user;

@@ -115,8 +115,13 @@ def check_serve(vram):
     # An engine that has the prompt already computes its last token alone, which rounds otherwise.
     again, error = server.answer()
     assert error is None and len(again) > LEAST, (error, again)
+    experts = path("cache", "m.gguf.experts")
     for n, how in enumerate(("aborts", "throws")):
+        if os.path.exists(experts):
+            os.unlink(experts)
         text, error = server.answer(how)
+        # What was learned until then is kept.
+        assert os.path.exists(experts) == (vram == PAGED), (how, os.listdir(path("cache")))
         assert error and MESSAGE.search(error) and "--gpu none" in error, (how, error, server.read_log())
         assert 0 < len(text) < len(again) and again.startswith(text), (how, text)
         assert server.answer() == (whole, None), (how, server.read_log())
