@@ -101,6 +101,7 @@ typedef enum hypura_metric {
     HYPURA_METRIC_DIRECT_BYTES_PER_S, /* of the drive, measured right before the run */
     HYPURA_METRIC_CPU_S,         /* of all threads; on a busy machine steadier than rates */
     HYPURA_METRIC_PREFILL_CPU_S,
+    HYPURA_METRIC_OTHERS, /* processors that other programs had in the warm window; 0 too where it took less than a second */
     HYPURA_METRIC_PEAK_RSS_BYTES,
     /* over a GPU */
     HYPURA_METRIC_VRAM_HIT_RATE_BYTES,

@@ -6,6 +6,7 @@
 #include "hw/kept.h"
 #include "hw/probe_compute.h"
 #include "hypura_measure.h"
+#include "os/os.h"
 #include "pager/repack.h"
 
 #include <jansson.h>
@@ -17,6 +18,15 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+double __wrap_hypura_os_others_since(const hypura_os_moment *begin);
+
+/* Tests run beside each other. */
+double __wrap_hypura_os_others_since(const hypura_os_moment *begin)
+{
+    (void)begin;
+    return 0.0;
+}
 
 static char cache_dir[1024];
 static char stored[1100];
@@ -64,6 +74,17 @@ static void a_run_is_remembered(void **state)
     assert_true(near(lessons.items[0].read_factor, 0.5));
     assert_int_equal(lessons_of(2, true).n, 0); /* other runs */
     assert_int_equal(lessons_of(4, false).n, 0);
+}
+
+static void a_run_beside_others_teaches_nothing(void **state)
+{
+    (void)state;
+    hypura_run_costs costs = {.held_bytes = 500, .seconds = 20.0, .others = 1.0};
+    hypura_experience_add(cache_dir, &map, &(hypura_plan){.weights_bytes = 1}, 4, true, 100.0, &costs);
+    assert_int_equal(lessons_of(4, true).n, 0);
+    costs.others = 0.3; /* a desktop */
+    hypura_experience_add(cache_dir, &map, &(hypura_plan){.weights_bytes = 1}, 4, true, 100.0, &costs);
+    assert_int_equal(lessons_of(4, true).n, 1);
 }
 
 static void runs_are_kept_by_what_was_held(void **state)
@@ -540,7 +561,8 @@ static void the_output_is_repacked_all_the_same(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(a_run_is_remembered),        TEST(runs_are_kept_by_what_was_held),
+        TEST(a_run_is_remembered),        TEST(a_run_beside_others_teaches_nothing),
+        TEST(runs_are_kept_by_what_was_held),
         TEST(there_is_an_end_to_lessons), TEST(a_damaged_file_is_an_empty_one),
         TEST(two_that_learn_at_once_keep_both), TEST(who_cannot_learn_goes_on),
         TEST(models_are_told_apart),      TEST(what_others_learn_while_this_measures_stays),

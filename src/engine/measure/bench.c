@@ -224,6 +224,7 @@ static void learn(const bench *b, const hypura_bench_cell *cell)
         .seconds = 1.0 / metrics[HYPURA_METRIC_DECODE_TOK_S].median,
         .read_wait_s = paged ? metrics[HYPURA_METRIC_READ_WAIT_S].median : 0.0,
         .read_bytes = paged ? metrics[HYPURA_METRIC_BYTES_PER_TOKEN].median : 0.0,
+        .others = metrics[HYPURA_METRIC_OTHERS].median,
     };
     hypura_map *map = NULL;
     hypura_error ignored;

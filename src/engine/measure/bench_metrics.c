@@ -40,6 +40,7 @@ static const char *const names[HYPURA_N_METRICS] = {
     [HYPURA_METRIC_DIRECT_BYTES_PER_S] = "direct_bytes_per_s",
     [HYPURA_METRIC_CPU_S] = "cpu_s",
     [HYPURA_METRIC_PREFILL_CPU_S] = "prefill_cpu_s",
+    [HYPURA_METRIC_OTHERS] = "others",
     [HYPURA_METRIC_PEAK_RSS_BYTES] = "peak_rss_bytes",
     [HYPURA_METRIC_VRAM_HIT_RATE_BYTES] = "vram_hit_rate_bytes",
     [HYPURA_METRIC_UPLOADED_BYTES_PER_TOKEN] = "uploaded_bytes_per_token",
@@ -186,6 +187,7 @@ void hypura_bench_evaluate(const hypura_bench_sample *sample, double *values)
     values[HYPURA_METRIC_DIRECT_BYTES_PER_S] = sample->direct_bytes_per_s > 0.0 ? sample->direct_bytes_per_s : NAN;
     values[HYPURA_METRIC_CPU_S] = ratio(sample->warm.cpu_seconds, sample->warm.n_tokens);
     values[HYPURA_METRIC_PREFILL_CPU_S] = ratio(sample->prefill.cpu_seconds, sample->prefill.n_tokens);
+    values[HYPURA_METRIC_OTHERS] = sample->warm.others;
     values[HYPURA_METRIC_PEAK_RSS_BYTES] = sample->peak_rss_bytes > 0 ? (double)sample->peak_rss_bytes : NAN;
     evaluate_gpu(sample, values);
 }

@@ -122,7 +122,7 @@ static hypura_status decode_window(run *r, uint32_t n, uint32_t step, hypura_ben
     hypura_model_reset_statistics(r->model);
     const bool drive_known = hypura_os_drive_bytes(&drive_begin);
     const double cpu_begin = cpu_seconds();
-    const uint64_t begin_us = hypura_clock_us();
+    const hypura_os_moment begin = hypura_os_moment_now();
     if (step == 0) {
         status = decode_together(r, n, error);
     }
@@ -130,7 +130,8 @@ static hypura_status decode_window(run *r, uint32_t n, uint32_t step, hypura_ben
         status = decode_prompt(r, s, n, step, error);
     }
     r->done += n;
-    window->seconds = (double)(hypura_clock_us() - begin_us) * 1e-6;
+    window->seconds = (double)(hypura_clock_us() - begin.at_us) * 1e-6;
+    window->others = hypura_os_others_since(&begin);
     window->cpu_seconds = cpu_seconds() - cpu_begin;
     if (drive_known && hypura_os_drive_bytes(&drive_end)) {
         window->drive_bytes = drive_end - drive_begin;

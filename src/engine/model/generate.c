@@ -15,6 +15,7 @@
 #include "engine/answer/answer.h"
 #include "engine/answer/prompt.h"
 #include "engine/answer/sampler.h"
+#include "os/os.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -228,8 +229,9 @@ static uint64_t held_bytes(const hypura_model *model, const hypura_statistics *b
     return plan->resident_bytes + plan->ring_bytes + (first + last) / 2;
 }
 
-/* `before`: statistics when decoding began. */
-static void learn(const hypura_model *model, hypura_result *result, const hypura_statistics *before)
+/* `before`: statistics when decoding began, and when that was. */
+static void learn(const hypura_model *model, hypura_result *result, const hypura_statistics *before,
+                  const hypura_os_moment *begin)
 {
     hypura_statistics after;
     hypura_model_statistics(model, &after);
@@ -243,6 +245,7 @@ static void learn(const hypura_model *model, hypura_result *result, const hypura
         .seconds = result->decode_s / n,
         .read_wait_s = (after.read_wait_s - before->read_wait_s) / n,
         .read_bytes = (double)(after.bytes_read - before->bytes_read) / n,
+        .others = hypura_os_others_since(begin),
     };
     hypura_experience_add(model->cache_dir, model->prepared.map, model->prepared.plan,
                           model->prepared.context.n_threads, model->prepared.plan->form, model->prepared.direct_bytes_per_s, &costs);
@@ -288,16 +291,16 @@ static hypura_status run(hypura_model *model, const hypura_generate_options *opt
     if (status == HYPURA_OK) {
         hypura_statistics before;
         hypura_model_statistics(model, &before);
-        const uint64_t start = hypura_clock_us();
+        const hypura_os_moment begin = hypura_os_moment_now();
         status = answer(model, options, sampler, said, result, error);
         if (model->drafting) {
             hypura_drafting_end(model->drafting);
             hypura_drafting_tell(model->drafting, result);
         }
         /* A terminal that stands still, or who reads slowly, is not the model's time. */
-        result->decode_s = (double)(hypura_clock_us() - start - said->passed_us) * 1e-6;
+        result->decode_s = (double)(hypura_clock_us() - begin.at_us - said->passed_us) * 1e-6;
         if (status == HYPURA_OK) {
-            learn(model, result, &before);
+            learn(model, result, &before, &begin);
         }
         if (status != HYPURA_OK && !wire.pulled) {
             hypura_conversation_empty(model->conversation);

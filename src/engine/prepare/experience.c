@@ -13,6 +13,8 @@ enum { MAX_MODELS = 64 };
 /* Runs that held shares of the weights this near to each other are one lesson. */
 #define SAME_SHARE 0.02
 
+#define OTHERS_MOST 0.5 /* processors */
+
 /* What entries are told apart by. */
 static const char *const MODEL_KEYS[] = {"model", "threads", "repack", NULL};
 
@@ -123,7 +125,7 @@ static void add_lesson(json_t *root, void *user)
 void hypura_experience_add(const char *cache_dir, const hypura_map *map, const hypura_plan *plan, int n_threads,
                            hypura_form form, double direct_bytes_per_s, const hypura_run_costs *costs)
 {
-    if (map->tensor_bytes == 0 || plan->gpu[0] || !(costs->seconds > 0.0)) {
+    if (map->tensor_bytes == 0 || plan->gpu[0] || !(costs->seconds > 0.0) || costs->others >= OTHERS_MOST) {
         return;
     }
     const double storage_s = direct_bytes_per_s > 0.0 ? costs->read_bytes / direct_bytes_per_s : 0.0;

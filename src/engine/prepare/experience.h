@@ -44,10 +44,12 @@ typedef struct hypura_run_costs {
     double seconds;
     double read_wait_s;
     double read_bytes;
+    double others; /* processors that other programs had meanwhile (hypura_os_others_since) */
 } hypura_run_costs;
 
 /* Adds the lesson of a run, beside those of runs that held another share of the
- * weights, mixed with one that held about the same. */
+ * weights, mixed with one that held about the same. A run beside others that had half a processor or more teaches nothing:
+ * one that is busy has made threads that wait for each other twice as slow. */
 void hypura_experience_add(const char *cache_dir, const hypura_map *map, const hypura_plan *plan, int n_threads,
                            hypura_form form, double direct_bytes_per_s, const hypura_run_costs *costs);
 
