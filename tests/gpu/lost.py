@@ -22,7 +22,7 @@ import started
 HYPURA, MKMODEL, PRELOAD, CACHE = map(os.path.abspath, sys.argv[1:5])
 KIND = sys.argv[5] if len(sys.argv) > 5 else "loud"
 GPU = "Vulkan0" if KIND == "vulkan" else "Standin0"
-TOKENS = 30 if KIND == "vulkan" else 250  # of which a text is a beginning of the whole one
+TOKENS = 30 if KIND == "vulkan" else 120  # of which a text is a beginning of the whole one
 LEAST = TOKENS * 8 // 5
 PAGED, ALL_THERE = "26M", "1G"
 MESSAGE = re.compile(f"{GPU} is lost.*on purpose")

@@ -74,6 +74,8 @@ static void a_wait_that_throws_is_an_error(void **state)
             if (hypura_script_follow(model, &mixture.script, &differing, &error) != HYPURA_OK) {
                 assert_non_null(strstr(error.message, "a wait fails on purpose"));
                 n_failed++;
+            } else if (wait > 12) {
+                wait = 200; /* there are no more */
             }
             standin_set_faults(&others);
             assert_same(model);

@@ -31,7 +31,7 @@ static hypura_verify_report verify(const char *model, const char *gpus, hypura_g
                                            .n_prompts = 3,
                                            .ubatches = &ubatch,
                                            .n_ubatches = 1,
-                                           .tokens = 6,
+                                           .tokens = 3,
                                            .no_repack = true,
                                            .model.gpu_misses = misses,
                                            .model.n_threads = 1,
