@@ -16,6 +16,7 @@
 #include "filler.h"
 #include "gguf_out.h"
 #include "mkmodel.h"
+#include "rng.h"
 #include "vocab.h"
 
 enum { MAX_LAYER_TENSORS = 20, MAX_PARTS = 99, OUT_PATH_BYTES = 4096 };
@@ -64,10 +65,21 @@ static float input_deviation(uint32_t n_in)
     return 1.0f / sqrtf((float)n_in);
 }
 
+/* By the name, so that one matrix more or less changes no other one's. */
+static enum ggml_type wanted_type(const model *m, const char *name)
+{
+    uint64_t tag = 0;
+    for (const char *c = name; *c; c++) {
+        tag = tag * 31 + (unsigned char)*c;
+    }
+    rng drawn = rng_stream(m->options->seed, tag, 0);
+    return m->options->mixed && rng_below(&drawn, 2) == 1 ? m->options->other_type : m->options->type;
+}
+
 /* Rows that are no whole blocks get the nearest type that can hold them. */
 static enum ggml_type fitting_type(const model *m, const char *name, uint32_t n_in)
 {
-    enum ggml_type type = m->options->type;
+    enum ggml_type type = wanted_type(m, name);
     if (n_in % (uint64_t)ggml_blck_size(type) == 0) {
         return type;
     }

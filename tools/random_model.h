@@ -37,6 +37,8 @@ typedef struct model_shape {
 
 typedef struct random_model_options {
     enum ggml_type type; /* of every weight matrix but the routers */
+    bool mixed;          /* about half of the matrices, by the seed, have other_type in its place */
+    enum ggml_type other_type;
     uint64_t seed;
     uint32_t n_layers;      /* 0: the shape's */
     uint32_t n_parts;       /* files; 0 and 1: one, else PREFIX-0000N-of-0000M.gguf */
