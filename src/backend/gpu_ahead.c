@@ -48,7 +48,7 @@ void backend_set_poll(bool on)
 }
 
 /* CUDA's backend records each part of a piece as a graph of its own, which takes as long as
- * parts save in some fifty repetitions (docs/notes/0051). */
+ * parts save in some fifty repetitions (docs/notes/0079). */
 #define PARTS_FROM 24
 
 #define NOT_ARRIVED (-1)
@@ -116,7 +116,7 @@ void gpu_await_numbers(const gpu_walk *walk, const void *numbers, size_t n, void
 }
 
 /* The copy of the router that the host will ask, of which its caches have next to nothing: it reads that while it waits
- * anyway (docs/notes/0051). */
+ * anyway (docs/notes/0078). */
 static void read_router(const gpu_walk *walk, const gpu_piece *piece, const int32_t *numbers)
 {
     const gpu_instance  *instance = walk->instance;

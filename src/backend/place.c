@@ -3,7 +3,7 @@
  *
  * Threads that slept while something was read are given a processor anew as they wake. Where all have one to compute on, the
  * system now and then puts two on the same, with another one idle, and does not see it before the next time slice: all
- * others wait for the second of them at a barrier. So each keeps to one of its own (docs/notes/0023). The calling
+ * others wait for the second of them at a barrier. So each keeps to one of its own (docs/notes/0074). The calling
  * thread is its program's, and threads that it starts would keep there too: it does so while it computes, and is let go
  * where libllama waits for what was computed. ggml's scheduler waits too, once or twice for what one backend hands to the next;
  * behind the last part libllama does so again and again, to hand out logits and before the next batch.

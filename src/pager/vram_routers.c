@@ -8,7 +8,7 @@
  * The copies of routers.c lie on the device too, as numbers of 16 bits: one small kernel multiplies them
  * with a row, without more memory. It goes through an instance of its own, and not behind the ids: when
  * these have been copied the device is busy with experts, and a kernel waits for tens of microseconds
- * until those leave it a place (docs/notes/0051). For the same reason the host picks the largest scores.
+ * until those leave it a place (docs/notes/0078). For the same reason the host picks the largest scores.
  *
  * What always holds: nothing that is computed waits for this, or reads what it writes; and a device
  * without room for it is not asked.

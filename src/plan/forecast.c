@@ -59,7 +59,7 @@
 #define FACTOR_DENSE    1.2
 #define FACTOR_EXPERTS  1.4
 /* What a GPU takes of a token beside its bytes, by products: 59 us of a layer of 8 on an H200,
- * where a small operation takes 0.61 (docs/notes/0051). */
+ * where a small operation takes 0.61 (docs/notes/0079). */
 #define PRODUCT_OPERATIONS 12.0
 
 typedef struct traffic {
