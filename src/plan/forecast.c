@@ -15,7 +15,7 @@
  * The read factor is what a drive loses that is not kept busy all the time. Dense weights
  * are known ahead: reading and computing overlap. Experts are known when the router has
  * run, and a layer needs all of them before the next one's are known: what is missed is
- * waited for (docs/notes/0021-estimates.md).
+ * waited for (docs/notes/0094-how-estimates-came-to-this.md).
  *
  * Hits of expert slots follow from their number alone, counted in working sets m
  * (slots a token uses: top-k times layers). At one working set two fifths are hits; above,

@@ -13,7 +13,7 @@
  *   factor     how many times as long as at the drive's full rate a byte took. Between two runs by what each has
  *              read; of a run that read less than is asked for, the rest is read as without runs.
  *
- * docs/notes/0021-estimates.md has what that came to.
+ * docs/notes/0095-what-a-run-says-of-other-shares.md has what that came to.
  */
 #include "plan/recall.h"
 
