@@ -4,7 +4,7 @@
  * Between two pieces of a graph, and while weights are read, the threads of GNU's OpenMP look for what comes next
  * 300,000 times, several milliseconds, before they sleep. Where another program, a helper of the pager or another
  * guest of the host has the processor of the one that all wait for, they keep it from getting one, for a time slice of
- * 3 to 4 ms each. Looking a thousand times, tens of microseconds, costs little at rest (docs/notes/0070 and 0041), but for
+ * 3 to 4 ms each. Looking a thousand times, tens of microseconds, costs little at rest (docs/notes/0070 and 0106), but for
  * threads on each of many processors: there a tenth of a millisecond is better, alone and beside others, and a millisecond or
  * two where nobody else needs the processors and nothing is read.
  *
