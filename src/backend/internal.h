@@ -122,6 +122,7 @@ typedef struct backend_instance {
     const int            *processors; /* the pager's, that they were told */
     int                   n_processors;
     bool                  keeps_places; /* each to its own */
+    bool                  moved;        /* elsewhere, by the user: for good */
     int                   n_waits; /* for what was computed, since something was */
     hypura_alone          alone;
     ggml_abort_callback   abort; /* libllama's, or NULL */

@@ -10,6 +10,9 @@
  *
  * Once a second it is looked at anew: threads that were started since go to their places, and where others have most of
  * the time of all processors the team may run anywhere, as there each of them would share with somebody.
+ *
+ * Where the calling thread may run is looked at before it is told: a user who has said otherwise since (taskset) is followed, with
+ * the whole team, for as long as the instance lives.
  */
 #include "backend/internal.h"
 
@@ -23,11 +26,13 @@
 
 #define AGAIN_US 1000000u
 #define LAST_WAIT 3
+#define MOST_PROCESSORS 1024 /* that a user may have left */
 
 typedef struct places {
     const int *processors;
     int n;
-    bool kept;
+    int n_threads; /* of the team; of another one nothing is told */
+    bool kept;     /* n is n_threads then */
 } places;
 
 /* Each of the team's threads. */
@@ -35,7 +40,7 @@ static void place(struct ggml_tensor *node, int thread, int n_threads, void *use
 {
     const places *all = user;
     (void)node;
-    if (n_threads == all->n) {
+    if (n_threads == all->n_threads) {
         (void)hypura_os_thread_keep_to(all->kept ? &all->processors[thread] : all->processors, all->kept ? 1 : all->n);
     }
 }
@@ -61,9 +66,32 @@ static bool run_place(backend_instance *instance, places *all)
     return shadow_run(instance) == GGML_STATUS_SUCCESS;
 }
 
+/* Whether the calling thread may run where it was told last, on one of them or on all. */
+static bool is_where_told(const backend_instance *instance)
+{
+    return hypura_os_thread_keeps_to(instance->processors, 1) ||
+           hypura_os_thread_keeps_to(instance->processors, instance->n_processors);
+}
+
+static void follow_user(backend_instance *instance)
+{
+    int left[MOST_PROCESSORS];
+    const int n = hypura_os_processors(left, MOST_PROCESSORS);
+    places all = {left, n, instance->n_processors, false};
+    instance->moved = true;
+    instance->keeps_places = false;
+    if (n > 0 && n <= MOST_PROCESSORS) {
+        (void)run_place(instance, &all);
+    }
+}
+
 void backend_place_team(backend_instance *instance, const int *processors, int n)
 {
-    if (n == 0 || instance->n_threads != n || instance->graph.n_nodes > 0) {
+    if (n == 0 || instance->n_threads != n || instance->graph.n_nodes > 0 || instance->moved) {
+        return;
+    }
+    if (instance->placed_us > 0 && !is_where_told(instance)) {
+        follow_user(instance);
         return;
     }
     const uint64_t now_us = hypura_clock_us();
@@ -74,7 +102,7 @@ void backend_place_team(backend_instance *instance, const int *processors, int n
         }
         return;
     }
-    places all = {processors, n, !are_others_many(instance, now_us)};
+    places all = {processors, n, n, !are_others_many(instance, now_us)};
     if (run_place(instance, &all)) {
         instance->placed_us = now_us;
         instance->processors = processors;
@@ -85,7 +113,9 @@ void backend_place_team(backend_instance *instance, const int *processors, int n
 
 static void let_caller_go(const backend_instance *instance)
 {
-    (void)hypura_os_thread_keep_to(instance->processors, instance->n_processors);
+    if (is_where_told(instance)) {
+        (void)hypura_os_thread_keep_to(instance->processors, instance->n_processors);
+    }
 }
 
 void backend_wait_ends(backend_instance *instance)
@@ -97,11 +127,15 @@ void backend_wait_ends(backend_instance *instance)
 
 void backend_let_team_go(backend_instance *instance)
 {
-    places all = {instance->processors, instance->n_processors, false};
+    places all = {instance->processors, instance->n_processors, instance->n_processors, false};
     if (instance->keeps_places) {
         instance->abort = NULL;
         instance->read_failed = false;
         shadow_begin(instance);
+        if (!is_where_told(instance)) {
+            follow_user(instance);
+            return;
+        }
         (void)run_place(instance, &all);
         let_caller_go(instance);
         instance->keeps_places = false;

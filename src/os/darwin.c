@@ -184,6 +184,12 @@ int hypura_os_processors(int *processors, int most)
     return 0; /* a thread cannot choose one */
 }
 
+bool hypura_os_thread_keeps_to(const int *processors, int n)
+{
+    (void)processors, (void)n;
+    return false;
+}
+
 bool hypura_os_thread_keep_to(const int *processors, int n)
 {
     (void)processors, (void)n;

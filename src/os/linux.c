@@ -475,6 +475,20 @@ int hypura_os_processors(int *processors, int most)
     return n;
 }
 
+bool hypura_os_thread_keeps_to(const int *processors, int n)
+{
+    cpu_set_t *set = CPU_ALLOC(MAX_CPUS);
+    const size_t set_bytes = CPU_ALLOC_SIZE(MAX_CPUS);
+    bool keeps = set != NULL && sched_getaffinity(0, set_bytes, set) == 0 && CPU_COUNT_S(set_bytes, set) == n;
+    for (int i = 0; i < n && keeps; i++) {
+        keeps = CPU_ISSET_S((unsigned)processors[i], set_bytes, set);
+    }
+    if (set != NULL) {
+        CPU_FREE(set);
+    }
+    return keeps;
+}
+
 bool hypura_os_thread_keep_to(const int *processors, int n)
 {
     cpu_set_t *set = CPU_ALLOC(MAX_CPUS);

@@ -146,6 +146,9 @@ int hypura_os_cpu_count(void);
 /* The processors that the calling thread may run on, in order: how many, of which at most `most` are written. 0: not known. */
 int hypura_os_processors(int *processors, int most);
 
+/* Whether the calling thread may run on those and no others. False where it is not known. */
+bool hypura_os_thread_keeps_to(const int *processors, int n);
+
 /* The calling thread runs on those alone from now on, and so do threads that it starts. False: not permitted, or nothing
  * that a thread can choose. */
 bool hypura_os_thread_keep_to(const int *processors, int n);

@@ -1,6 +1,6 @@
 /*
  * test_place.c - where the threads of a team are, that the calling one can be let go, and that all are where others have most
- * of the processors.
+ * of the processors; and that a user who moves them is followed.
  */
 #include "backend/internal.h"
 #include "base/clock.h"
@@ -108,8 +108,51 @@ static void each_has_a_processor_of_its_own(void **state)
     backend_close_worker(&instance);
 }
 
+/* As taskset does it, at any moment. */
+static void who_is_moved_stays_there(void **state)
+{
+    (void)state;
+    static int  processors[MOST];
+    static seen all;
+    const int   n = hypura_os_processors(processors, MOST);
+    if (n < 2 || n > MOST) {
+        skip();
+    }
+    for (int when = 0; when < 3; when++) {
+        backend_instance instance = {.n_threads = 0};
+        assert_true(backend_open_worker(&instance));
+        backend_set_worker_threads(&instance, n);
+        shadow_begin(&instance);
+        backend_place_team(&instance, processors, n);
+        look_around(&instance, &all);
+        for (int i = 0; when == 1 && i < 3; i++) {
+            backend_wait_ends(&instance);
+        }
+        assert_true(hypura_os_thread_keep_to(&processors[1], 1));
+        for (int i = 0; when != 1 && i < 3; i++) {
+            backend_wait_ends(&instance);
+        }
+        for (int time = 0; time < 2; time++) {
+            if (when == 2) {
+                backend_let_team_go(&instance);
+            } else {
+                shadow_begin(&instance);
+                backend_place_team(&instance, processors, n);
+            }
+            look_around(&instance, &all);
+            for (int i = 0; i < n; i++) {
+                assert_int_equal(all.n_allowed[i], 1);
+                assert_int_equal(all.first[i], processors[1]);
+            }
+        }
+        assert_true(hypura_os_thread_keep_to(processors, n));
+        backend_close_worker(&instance);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(each_has_a_processor_of_its_own)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(each_has_a_processor_of_its_own),
+                                       cmocka_unit_test(who_is_moved_stays_there)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
