@@ -99,4 +99,6 @@ cmake --build "$build" --clean-first
 for file in hypura hypura-engine libhypura.dylib libggml-hypura.so mkmodel; do
     [ "$(od -An -tx4 -N8 "$build/$file" | tr -d ' ')" = feedfacf0100000c ] || fail "$build/$file is no program for arm64 macOS"
 done
+(cd "$build" && python3 "$root/scripts/macho_unlinked.py" hypura hypura-engine libhypura.dylib libggml-hypura.so mkmodel) ||
+    fail "$build does not link: the names above are used, and nothing defines them"
 echo "built for $target in $((SECONDS - start)) s: $build"
