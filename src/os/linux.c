@@ -326,6 +326,11 @@ bool hypura_os_pipe(int ends[2])
 
 enum { MAX_CPUS = 8192 };
 
+/* For CPU_ISSET_S and its like: where threads may run is asked while tokens are decoded, which allocates nothing. */
+typedef struct processor_set {
+    cpu_set_t parts[MAX_CPUS / CPU_SETSIZE];
+} processor_set;
+
 /* Number of the first hardware thread on the same core as cpu; cpu itself when
  * the kernel does not tell. */
 static int first_sibling(int cpu)
@@ -457,54 +462,38 @@ uint64_t hypura_os_shared_cache_bytes(void)
 int hypura_os_processors(int *processors, int most)
 {
     int n = 0;
-    cpu_set_t *set = CPU_ALLOC(MAX_CPUS);
-    const size_t set_bytes = CPU_ALLOC_SIZE(MAX_CPUS);
-    if (set != NULL && sched_getaffinity(0, set_bytes, set) == 0) {
-        for (int cpu = 0; cpu < MAX_CPUS; cpu++) {
-            if (CPU_ISSET_S((unsigned)cpu, set_bytes, set)) {
-                if (n < most) {
-                    processors[n] = cpu;
-                }
-                n++;
-            }
-        }
+    processor_set set;
+    if (sched_getaffinity(0, sizeof(set), set.parts) != 0) {
+        return 0;
     }
-    if (set != NULL) {
-        CPU_FREE(set);
+    for (int cpu = 0; cpu < MAX_CPUS; cpu++) {
+        if (CPU_ISSET_S((unsigned)cpu, sizeof(set), set.parts)) {
+            if (n < most) {
+                processors[n] = cpu;
+            }
+            n++;
+        }
     }
     return n;
 }
 
 bool hypura_os_thread_keeps_to(const int *processors, int n)
 {
-    cpu_set_t *set = CPU_ALLOC(MAX_CPUS);
-    const size_t set_bytes = CPU_ALLOC_SIZE(MAX_CPUS);
-    bool keeps = set != NULL && sched_getaffinity(0, set_bytes, set) == 0 && CPU_COUNT_S(set_bytes, set) == n;
+    processor_set set;
+    bool keeps = sched_getaffinity(0, sizeof(set), set.parts) == 0 && CPU_COUNT_S(sizeof(set), set.parts) == n;
     for (int i = 0; i < n && keeps; i++) {
-        keeps = CPU_ISSET_S((unsigned)processors[i], set_bytes, set);
-    }
-    if (set != NULL) {
-        CPU_FREE(set);
+        keeps = CPU_ISSET_S((unsigned)processors[i], sizeof(set), set.parts);
     }
     return keeps;
 }
 
 bool hypura_os_thread_keep_to(const int *processors, int n)
 {
-    cpu_set_t *set = CPU_ALLOC(MAX_CPUS);
-    const size_t set_bytes = CPU_ALLOC_SIZE(MAX_CPUS);
-    bool kept = false;
-    if (set != NULL) {
-        CPU_ZERO_S(set_bytes, set);
-        for (int i = 0; i < n; i++) {
-            CPU_SET_S((unsigned)processors[i], set_bytes, set);
-        }
-        kept = sched_setaffinity(0, set_bytes, set) == 0;
+    processor_set set = {0};
+    for (int i = 0; i < n; i++) {
+        CPU_SET_S((unsigned)processors[i], sizeof(set), set.parts);
     }
-    if (set != NULL) {
-        CPU_FREE(set);
-    }
-    return kept;
+    return sched_setaffinity(0, sizeof(set), set.parts) == 0;
 }
 
 int hypura_os_cpu_count(void)

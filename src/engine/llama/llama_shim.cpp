@@ -407,44 +407,51 @@ int hypura_shim_n_cores(void)
 }
 
 /* llama.cpp's parser of grammars writes what is wrong to standard error, and gives nothing: taken from there, where the C library lets
- * that be another file for a moment. */
+ * that be another file for a moment. That file stays, as another thread may have begun to write to it. */
 class stderr_text
 {
   public:
 #ifdef __GLIBC__
-    stderr_text() : before(stderr), file(open_memstream(&text, &bytes))
+    stderr_text() : lock(mutex), before(stderr)
     {
+        if (!file) {
+            file = open_memstream(&text, &bytes);
+        } else {
+            rewind(file);
+        }
         stderr = file ? file : before;
     }
-    ~stderr_text()
+    ~stderr_text() { stderr = before; }
+    std::string taken() const
     {
-        (void)end();
-        free(text);
-    }
-    std::string end()
-    {
-        if (file) {
-            stderr = before;
-            (void)fclose(file);
-            file = nullptr;
+        if (!file || fflush(file) != 0) {
+            return {};
         }
-        return text ? std::string(text, bytes) : std::string();
+        return std::string(text, bytes);
     }
 #else
     stderr_text() = default;
-    std::string end() { return {}; }
+    std::string taken() const { return {}; }
 #endif
     stderr_text(const stderr_text &) = delete;
     stderr_text &operator=(const stderr_text &) = delete;
 
   private:
 #ifdef __GLIBC__
-    char  *text = nullptr;
-    size_t bytes = 0;
-    FILE  *before;
-    FILE  *file;
+    static std::mutex mutex;
+    static FILE *file;
+    static char *text;
+    static size_t bytes;
+    std::lock_guard<std::mutex> lock;
+    FILE *before;
 #endif
 };
+#ifdef __GLIBC__
+std::mutex stderr_text::mutex;
+FILE *stderr_text::file;
+char *stderr_text::text;
+size_t stderr_text::bytes;
+#endif
 
 /* "parse: error parsing grammar: REASON at REST", an empty line, and the grammar; "" where it says nothing. */
 static std::string grammar_reason(const std::string &said)
@@ -469,10 +476,17 @@ struct llama_sampler *hypura_shim_grammar_open(const struct llama_vocab *vocab, 
     fill(error, error_bytes, "");
     try {
         const std::string text = json_schema ? json_schema_to_grammar(common_json::parse(json_schema)) : grammar;
-        stderr_text printed;
-        struct llama_sampler *sampler = llama_sampler_init_grammar(vocab, text.c_str(), "root");
-        const std::string reason = grammar_reason(printed.end());
-        if (!sampler) {
+        struct llama_sampler *sampler = nullptr;
+        std::string said;
+        {
+            stderr_text printed;
+            sampler = llama_sampler_init_grammar(vocab, text.c_str(), "root");
+            said = printed.taken();
+        }
+        if (sampler) {
+            fputs(said.c_str(), stderr); /* another thread's */
+        } else {
+            const std::string reason = grammar_reason(said);
             fill(error, error_bytes, reason.empty() ? "it does not parse, or has no rule named root" : reason.c_str());
         }
         return sampler;
