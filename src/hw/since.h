@@ -32,4 +32,8 @@ static inline bool hypura_since_share(const hypura_since *then, const hypura_sin
     return then->known && now->known;
 }
 
+/* How many processors other programs had in the mean since hypura_os_others_us was looked at; 0: less than a second ago, or not
+ * known. */
+double hypura_since_others(const hypura_since *then);
+
 #endif

@@ -157,15 +157,6 @@ bool hypura_os_thread_keep_to(const int *processors, int n);
  * for it; since some moment, so only differences mean anything, of tenths of a second or more. False: not known. */
 bool hypura_os_others_us(uint64_t *us);
 
-/* How many processors others had in the mean since `begin`; 0: less than a second ago, or not known. */
-typedef struct hypura_os_moment {
-    uint64_t at_us;
-    uint64_t others_us; /* 0: not known */
-} hypura_os_moment;
-
-hypura_os_moment hypura_os_moment_now(void);
-double hypura_os_others_since(const hypura_os_moment *begin);
-
 /* How long threads of this process that had work waited for a processor, of all that there are now together; since some
  * moment, so only differences mean anything. False: not known. */
 bool hypura_os_waited_us(uint64_t *us);

@@ -3,7 +3,6 @@
  */
 #include "os/posix.h"
 
-#include "base/clock.h"
 #include "base/size.h"
 #include "base/status.h"
 
@@ -114,25 +113,6 @@ bool hypura_posix_others(uint64_t all_us, uint64_t *us)
     }
     *us = (all_us > own_us ? all_us - own_us : 0) / (uint64_t)n_online;
     return true;
-}
-
-hypura_os_moment hypura_os_moment_now(void)
-{
-    hypura_os_moment now = {.at_us = hypura_clock_us()};
-    if (!hypura_os_others_us(&now.others_us)) {
-        now.others_us = 0;
-    }
-    return now;
-}
-
-double hypura_os_others_since(const hypura_os_moment *begin)
-{
-    const hypura_os_moment now = hypura_os_moment_now();
-    const uint64_t elapsed_us = now.at_us - begin->at_us;
-    if (begin->others_us == 0 || now.others_us < begin->others_us || elapsed_us < 1000000u) {
-        return 0.0;
-    }
-    return (double)(now.others_us - begin->others_us) / (double)elapsed_us * (double)sysconf(_SC_NPROCESSORS_ONLN);
 }
 
 /* ---- files -------------------------------------------------------------- */

@@ -5,8 +5,8 @@
 #include "engine/prepare/experience_file.h"
 #include "hw/kept.h"
 #include "hw/probe_compute.h"
+#include "hw/since.h"
 #include "hypura_measure.h"
-#include "os/os.h"
 #include "pager/repack.h"
 
 #include <jansson.h>
@@ -19,10 +19,10 @@
 #include <time.h>
 #include <unistd.h>
 
-double __wrap_hypura_os_others_since(const hypura_os_moment *begin);
+double __wrap_hypura_since_others(const hypura_since *begin);
 
 /* Tests run beside each other. */
-double __wrap_hypura_os_others_since(const hypura_os_moment *begin)
+double __wrap_hypura_since_others(const hypura_since *begin)
 {
     (void)begin;
     return 0.0;

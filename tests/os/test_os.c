@@ -334,23 +334,6 @@ static void time_of_others_is_not_ours(void **state)
     assert_true(after_us - before_us <= passed_us - SPAN_US / n_online + TICKS_US);
 }
 
-static void others_are_told_in_processors(void **state)
-{
-    (void)state;
-    const double      n_online = (double)sysconf(_SC_NPROCESSORS_ONLN);
-    hypura_os_moment  begin = hypura_os_moment_now();
-    if (begin.others_us < 5000000) {
-        skip();
-    }
-    assert_true(hypura_os_others_since(&begin) <= 0.0); /* too short to say */
-    begin.at_us -= 10000000;
-    begin.others_us -= 5000000;
-    const double others = hypura_os_others_since(&begin);
-    assert_true(others > 0.45 * n_online && others < 0.6 * n_online);
-    begin.others_us = 0;
-    assert_true(hypura_os_others_since(&begin) <= 0.0);
-}
-
 static void peak_memory_grows(void **state)
 {
     (void)state;
@@ -421,7 +404,6 @@ int main(void)
         cmocka_unit_test(processors_are_counted),
         cmocka_unit_test(time_of_other_threads_is_theirs_alone),
         cmocka_unit_test(time_of_others_is_not_ours),
-        cmocka_unit_test(others_are_told_in_processors),
         cmocka_unit_test(a_thread_comes_first_and_goes_back),
         cmocka_unit_test(a_thread_keeps_to_processors),
         cmocka_unit_test(peak_memory_grows),

@@ -56,7 +56,7 @@ typedef struct hypura_bench_window {
     uint32_t n_tokens; /* of all sequences */
     double seconds;
     double cpu_seconds; /* of all threads of the process */
-    double others;      /* processors that other programs had (hypura_os_others_since) */
+    double others;      /* processors that other programs had (hypura_since_others) */
     hypura_statistics statistics; /* of this window alone; of the pager nothing without one */
     uint64_t drive_bytes;         /* that this process made drives read */
 } hypura_bench_window;

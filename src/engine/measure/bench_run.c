@@ -19,6 +19,7 @@
 #include "engine/measure/route.h"
 #include "engine/measure/timeline.h"
 #include "hw/probe.h"
+#include "hw/since.h"
 #include "os/confine.h"
 #include "os/os.h"
 
@@ -122,7 +123,8 @@ static hypura_status decode_window(run *r, uint32_t n, uint32_t step, hypura_ben
     hypura_model_reset_statistics(r->model);
     const bool drive_known = hypura_os_drive_bytes(&drive_begin);
     const double cpu_begin = cpu_seconds();
-    const hypura_os_moment begin = hypura_os_moment_now();
+    const hypura_since before = hypura_since_look(hypura_os_others_us);
+    const uint64_t begin_us = hypura_clock_us();
     if (step == 0) {
         status = decode_together(r, n, error);
     }
@@ -130,8 +132,8 @@ static hypura_status decode_window(run *r, uint32_t n, uint32_t step, hypura_ben
         status = decode_prompt(r, s, n, step, error);
     }
     r->done += n;
-    window->seconds = (double)(hypura_clock_us() - begin.at_us) * 1e-6;
-    window->others = hypura_os_others_since(&begin);
+    window->seconds = (double)(hypura_clock_us() - begin_us) * 1e-6;
+    window->others = hypura_since_others(&before);
     window->cpu_seconds = cpu_seconds() - cpu_begin;
     if (drive_known && hypura_os_drive_bytes(&drive_end)) {
         window->drive_bytes = drive_end - drive_begin;

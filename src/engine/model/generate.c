@@ -15,6 +15,7 @@
 #include "engine/answer/answer.h"
 #include "engine/answer/prompt.h"
 #include "engine/answer/sampler.h"
+#include "hw/since.h"
 #include "os/os.h"
 
 #include <stdlib.h>
@@ -231,7 +232,7 @@ static uint64_t held_bytes(const hypura_model *model, const hypura_statistics *b
 
 /* `before`: statistics when decoding began, and when that was. */
 static void learn(const hypura_model *model, hypura_result *result, const hypura_statistics *before,
-                  const hypura_os_moment *begin)
+                  const hypura_since *begin)
 {
     hypura_statistics after;
     hypura_model_statistics(model, &after);
@@ -245,7 +246,7 @@ static void learn(const hypura_model *model, hypura_result *result, const hypura
         .seconds = result->decode_s / n,
         .read_wait_s = (after.read_wait_s - before->read_wait_s) / n,
         .read_bytes = (double)(after.bytes_read - before->bytes_read) / n,
-        .others = hypura_os_others_since(begin),
+        .others = hypura_since_others(begin),
     };
     hypura_experience_add(model->cache_dir, model->prepared.map, model->prepared.plan,
                           model->prepared.context.n_threads, model->prepared.plan->form, model->prepared.direct_bytes_per_s, &costs);
@@ -291,14 +292,15 @@ static hypura_status run(hypura_model *model, const hypura_generate_options *opt
     if (status == HYPURA_OK) {
         hypura_statistics before;
         hypura_model_statistics(model, &before);
-        const hypura_os_moment begin = hypura_os_moment_now();
+        const hypura_since begin = hypura_since_look(hypura_os_others_us);
+        const uint64_t start = hypura_clock_us();
         status = answer(model, options, sampler, said, result, error);
         if (model->drafting) {
             hypura_drafting_end(model->drafting);
             hypura_drafting_tell(model->drafting, result);
         }
         /* A terminal that stands still, or who reads slowly, is not the model's time. */
-        result->decode_s = (double)(hypura_clock_us() - begin.at_us - said->passed_us) * 1e-6;
+        result->decode_s = (double)(hypura_clock_us() - start - said->passed_us) * 1e-6;
         if (status == HYPURA_OK) {
             learn(model, result, &before, &begin);
         }

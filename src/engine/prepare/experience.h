@@ -44,7 +44,7 @@ typedef struct hypura_run_costs {
     double seconds;
     double read_wait_s;
     double read_bytes;
-    double others; /* processors that other programs had meanwhile (hypura_os_others_since) */
+    double others; /* processors that other programs had meanwhile (hypura_since_others) */
 } hypura_run_costs;
 
 /* Adds the lesson of a run, beside those of runs that held another share of the
