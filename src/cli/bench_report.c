@@ -7,12 +7,12 @@
  */
 #include "cli/bench_output.h"
 
+#include "base/new_file.h"
 #include "base/size.h"
 #include "base/status.h"
 #include "cli/bench_plot.h"
 #include "cli/output.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -379,15 +379,13 @@ hypura_status hypura_bench_report_write(const hypura_bench_report *report, const
     if (!fill_rows(&p)) {
         status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the report %s", path);
     } else {
-        p.to = fopen(path, "w");
-        bool ok = p.to != NULL;
-        if (ok) {
+        hypura_new_file file;
+        (void)hypura_output_flush(); /* which may be the same file */
+        status = hypura_new_file_open(&file, path, error);
+        if (status == HYPURA_OK) {
+            p.to = file.to;
             put_page(&p);
-            ok = !ferror(p.to);
-            ok = fclose(p.to) == 0 && ok;
-        }
-        if (!ok) {
-            status = hypura_fail_errno(error, errno, "cannot write the report %s", path);
+            status = hypura_new_file_close(&file, error);
         }
     }
     free(p.rows);

@@ -183,6 +183,10 @@ static void test_trace(void **state)
     run = RUN("run", models[0].file, "--raw", "--prompt=abc", "--max-tokens=5", "--trace=/dev/full");
     driver_expect(&run, 1, NULL, "cannot write the route /dev/full");
     driver_clear(&run);
+    run = driver_shell("bash -c '(ulimit -f 1; \"$PROGRAM\" run --raw --temp 0 --max-tokens 200 --prompt abc --trace cut.trace "
+                       "moe-tied-q8_0.gguf); echo $? $(ls | grep cut)' 2>&1");
+    driver_expect(&run, 0, "cannot write the route cut.trace: File too large\n1\n", NULL);
+    driver_clear(&run);
     run = RUN("run", models[1].file, "--raw", "--prompt=abc", "--trace=dense.trace");
     driver_expect(&run, 2, NULL, "has no experts");
     driver_clear(&run);

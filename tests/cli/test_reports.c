@@ -111,6 +111,12 @@ static void test_bench_report(void **state)
     run = RUN("bench", "moe.gguf", "--weights", "1M", "--report", "/dev/full");
     driver_expect(&run, 1, "hits", "/dev/full: No space left"); /* the figures are not lost */
     driver_clear(&run);
+    /* What does not fit leaves what was there, and nothing else. */
+    driver_write("old.html", "old", 3);
+    run = driver_shell("bash -c '(ulimit -f 1; \"$PROGRAM\" bench moe.gguf --weights 1M --report old.html); echo $?; "
+                       "cat old.html; ls | grep -c new$' 2>&1");
+    driver_expect(&run, 1, "hypura: cannot write old.html: File too large\n1\nold0\n", NULL);
+    driver_clear(&run);
     run = RUN("bench", "stops.gguf", "--weights", "4M,1M", "--report", "half.html");
     driver_expect(&run, 1, "hits", "stopped after the first cell");
     driver_clear(&run);

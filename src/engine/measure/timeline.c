@@ -4,11 +4,7 @@
 #include "engine/measure/timeline.h"
 
 #include "base/clock.h"
-#include "base/status.h"
-
-#include <errno.h>
-#include <stdio.h>
-#include <string.h>
+#include "base/new_file.h"
 
 static const char *const names[] = {
     [HYPURA_GPU_HAND_OVER] = "hand-over",
@@ -39,18 +35,15 @@ void hypura_timeline_note(void *user, hypura_gpu_work work, int layer, uint64_t 
 
 hypura_status hypura_timeline_write(const hypura_timeline *timeline, const char *path, hypura_error *error)
 {
-    FILE *file = fopen(path, "w");
-    if (!file) {
-        return hypura_fail(error, HYPURA_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
+    hypura_new_file file;
+    const hypura_status status = hypura_new_file_open(&file, path, error);
+    if (status != HYPURA_OK) {
+        return status;
     }
     for (int i = 0; i < timeline->n; i++) {
-        (void)fprintf(file, "%s %d %llu %llu\n", names[timeline->spans[i].work], timeline->spans[i].layer,
+        (void)fprintf(file.to, "%s %d %llu %llu\n", names[timeline->spans[i].work], timeline->spans[i].layer,
                       (unsigned long long)(timeline->spans[i].begin_us - timeline->begin_us),
                       (unsigned long long)(timeline->spans[i].end_us - timeline->begin_us));
     }
-    const bool failed = ferror(file) != 0;
-    if (fclose(file) != 0 || failed) {
-        return hypura_fail(error, HYPURA_ERR_IO, "%s: could not be written", path);
-    }
-    return HYPURA_OK;
+    return hypura_new_file_close(&file, error);
 }

@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 struct hypura_trace {
     FILE *file;
@@ -26,7 +28,17 @@ struct hypura_trace {
     uint32_t *n_used;  /* by layer */
     int32_t *experts;  /* [layer][row][rank] */
     bool too_wide;
+    bool failed; /* to be written */
 };
+
+static hypura_status flush(hypura_trace *trace, hypura_error *error)
+{
+    if (fflush(trace->file) == 0 && !ferror(trace->file)) {
+        return HYPURA_OK;
+    }
+    trace->failed = true;
+    return hypura_fail_errno(error, errno, "cannot write the route %s", trace->path);
+}
 
 static hypura_status start_file(hypura_trace *trace, const hypura_map *map, hypura_error *error)
 {
@@ -36,8 +48,18 @@ static hypura_status start_file(hypura_trace *trace, const hypura_map *map, hypu
     }
     (void)fprintf(trace->file, "# %s: %d layers, %d experts, top-%d\n# token layer expert...\n",
                   map->name[0] ? map->name : map->arch, map->n_layers, map->n_experts, map->n_experts_used);
-    return fflush(trace->file) == 0 ? HYPURA_OK
-                                    : hypura_fail_errno(error, errno, "cannot write the route %s", trace->path);
+    return flush(trace, error);
+}
+
+/* A part of a route would be taken for one. */
+static void remove_file(const hypura_trace *trace)
+{
+    struct stat written;
+    struct stat named;
+    if (fstat(fileno(trace->file), &written) == 0 && lstat(trace->path, &named) == 0 && S_ISREG(named.st_mode) &&
+        named.st_dev == written.st_dev && named.st_ino == written.st_ino) {
+        (void)unlink(trace->path);
+    }
 }
 
 static void choose_bundles(hypura_trace *trace, const hypura_map *map)
@@ -94,6 +116,9 @@ void hypura_trace_close(hypura_trace *trace)
     if (!trace) {
         return;
     }
+    if (trace->file && trace->failed) {
+        remove_file(trace);
+    }
     if (trace->file) {
         (void)fclose(trace->file); /* all of it was flushed, or the failure told */
     }
@@ -144,10 +169,7 @@ hypura_status hypura_trace_end(hypura_trace *trace, bool ok, hypura_error *error
         write_token(trace, token);
     }
     trace->n_done += trace->n_tokens;
-    if (fflush(trace->file) != 0 || ferror(trace->file)) {
-        return hypura_fail_errno(error, errno, "cannot write the route %s", trace->path);
-    }
-    return HYPURA_OK;
+    return flush(trace, error);
 }
 
 bool hypura_trace_is_paged(const hypura_map *map, const hypura_plan *plan)

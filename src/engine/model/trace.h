@@ -22,8 +22,8 @@
 
 typedef struct hypura_trace hypura_trace;
 
-/* Creates or empties the file. n_ubatch: tokens between begin and end at most.
- * HYPURA_ERR_USAGE for a model without experts. */
+/* Creates or empties the file, which is removed when it cannot be written to the end.
+ * n_ubatch: tokens between begin and end at most. HYPURA_ERR_USAGE for a model without experts. */
 hypura_status hypura_trace_open(const char *path, const hypura_map *map, uint32_t n_ubatch, hypura_trace **trace,
                                 hypura_error *error);
 void hypura_trace_close(hypura_trace *trace);
