@@ -194,6 +194,18 @@ static void a_message_tells_what_stopped_it(void **state)
     amend_close(amendment);
 }
 
+static void a_prompt_alone_has_no_answer(void **state)
+{
+    (void)state;
+    server_amendment *amendment = open_for("/v1/messages", "{'messages':[],'max_tokens':0,'stop_sequences':['a']}", &about);
+    json_t *answer = quoted_parse("{'content':[{'type':'text','text':'a'}],'stop_reason':'end_turn','stop_sequence':'a',"
+                                  "'usage':{'input_tokens':5,'output_tokens':1}}");
+    amend_whole(amendment, answer);
+    assert_json(answer, "{'content':[],'stop_reason':'max_tokens','stop_sequence':null,"
+                        "'usage':{'input_tokens':5,'output_tokens':0}}");
+    amend_close(amendment);
+}
+
 static void blocks_come_one_after_the_other(void **state)
 {
     (void)state;
@@ -400,6 +412,7 @@ int main(void)
         cmocka_unit_test(pieces_may_be_bare),
         cmocka_unit_test(a_message_is_gone_on_with),
         cmocka_unit_test(a_message_tells_what_stopped_it),
+        cmocka_unit_test(a_prompt_alone_has_no_answer),
         cmocka_unit_test(blocks_come_one_after_the_other),
         cmocka_unit_test(a_message_has_a_beginning),
         cmocka_unit_test(what_was_cut_is_incomplete),

@@ -54,6 +54,13 @@ static bool is_empty(const json_t *block, const char *key)
     return json_is_string(text) && json_string_length(text) == 0;
 }
 
+/* The prompt alone was asked for; llama.cpp's server computes one token all the same. */
+static bool is_prompt_alone(const json_t *asked)
+{
+    const json_t *most = json_object_get(asked, "max_tokens");
+    return json_is_number(most) && !(json_number_value(most) > 0);
+}
+
 void amend_messages_whole(server_amendment *amendment, json_t *answer)
 {
     json_t *content = json_object_get(answer, "content");
@@ -69,6 +76,12 @@ void amend_messages_whole(server_amendment *amendment, json_t *answer)
     }
     if (json_object_get(answer, "stop_reason")) {
         tell_stop(amendment, answer);
+    }
+    if (content && is_prompt_alone(amendment->asked)) {
+        json_array_clear(content);
+        json_object_set_new(answer, "stop_reason", json_string("max_tokens"));
+        json_object_set_new(answer, "stop_sequence", json_null());
+        json_object_set_new(json_object_get(answer, "usage"), "output_tokens", json_integer(0));
     }
 }
 

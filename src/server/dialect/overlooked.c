@@ -5,6 +5,7 @@
 
 #include "base/status.h"
 
+#include <math.h>
 #include <string.h>
 
 json_t *overlooked_own(const json_t *body, json_t **made)
@@ -109,10 +110,69 @@ static bool includes_probabilities(const json_t *body)
     return found;
 }
 
+/* How many tokens an answer may have. 0 is a prompt that is computed and kept for later in Anthropic's API alone; -1 is
+ * llama.cpp's word for no limit. */
+static bool is_whole_from(const json_t *value, double least)
+{
+    const double n = json_number_value(value);
+    return json_is_number(value) && n >= least && floor(n) >= n;
+}
+
+static bool is_limit(const json_t *body, const char *key)
+{
+    const json_t *value = json_object_get(body, key);
+    return !value || json_is_null(value) || is_whole_from(value, 1.0) || json_number_value(value) == -1.0;
+}
+
+static const char *wrong_limit(const server_call *call, const json_t *body)
+{
+    const json_t *choice = json_object_get(body, "tool_choice");
+    if (call->kind == CALL_MESSAGES) {
+        const json_t *most = json_object_get(body, "max_tokens");
+        return !is_given(body, "max_tokens")  ? "max_tokens is missing, how many tokens the answer may have"
+               : !is_whole_from(most, 0.0)    ? "max_tokens is a whole number, 0 or more"
+               : json_number_value(most) > 0  ? NULL
+               : says(body, "stream")         ? "max_tokens is 0, for which there is no answer to stream"
+               : text_is(choice, "type", "any") || text_is(choice, "type", "tool")
+                   ? "max_tokens is 0, so that no tool can be called"
+                   : NULL;
+    }
+    if (call->form == FORM_CHAT && !is_limit(body, "max_completion_tokens")) {
+        return "max_completion_tokens is a whole number, 1 or more (-1: no limit)";
+    }
+    if ((call->form == FORM_CHAT || call->kind == CALL_COMPLETIONS) && !is_limit(body, "max_tokens")) {
+        return "max_tokens is a whole number, 1 or more (-1: no limit)";
+    }
+    return call->form == FORM_RESPONSES && !is_limit(body, "max_output_tokens")
+               ? "max_output_tokens is a whole number, 1 or more (-1: no limit)"
+               : NULL;
+}
+
+/* Of a word that no template knows nobody would hear. */
+static bool is_effort(const json_t *effort)
+{
+    static const char *const known[] = {"none", "minimal", "low", "medium", "high", "xhigh", "max"};
+    bool found = !effort || json_is_null(effort);
+    for (size_t i = 0; i < sizeof known / sizeof *known && json_is_string(effort); i++) {
+        found = found || strcmp(json_string_value(effort), known[i]) == 0;
+    }
+    return found;
+}
+
 static const char *wrong_type(const server_call *call, const json_t *body)
 {
     const call_form api = call->form;
     const json_t *biases = json_object_get(body, "logit_bias");
+    const char *limit = wrong_limit(call, body);
+    if (limit) {
+        return limit;
+    }
+    if (api == FORM_CHAT && !is_effort(json_object_get(body, "reasoning_effort"))) {
+        return "reasoning_effort is none, minimal, low, medium, high, xhigh or max";
+    }
+    if (api == FORM_RESPONSES && !is_effort(json_object_get(json_object_get(body, "reasoning"), "effort"))) {
+        return "effort of reasoning is none, minimal, low, medium, high, xhigh or max";
+    }
     if ((api == FORM_CHAT || call->kind == CALL_COMPLETIONS) && is_given(body, "logit_bias") &&
         !json_is_object(biases) && !json_is_array(biases)) {
         return "logit_bias is no object of tokens";
