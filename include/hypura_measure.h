@@ -185,8 +185,9 @@ typedef struct hypura_bench_report {
 } hypura_bench_report;
 
 typedef struct hypura_bench_options {
-    /* Of all series; read of it are path, adapters, kv_cache, gpu, gpu_misses, rpc, rpc_bytes, n_ubatch, n_threads,
-     * io_engine, io_limit_bytes_per_s (the baseline is not limited), foresight, cache_dir and progress. */
+    /* Of all series. Limits (memory_bytes, weights_bytes, vram_bytes, gpu_vram_bytes) are those of the cells; what is
+     * of one run alone (speculation, projector, first, trace) is not measured, and has to be none. io_limit_bytes_per_s
+     * does not limit the baseline. */
     hypura_model_options model;
     const uint64_t *memory_bytes; /* one cell for each limit on everything */
     int             n_memory;

@@ -52,15 +52,6 @@ typedef struct bench_arguments {
 /* In the order of hypura_foresight. */
 static const char *const foresights[] = {"auto", "on", "off", "co-activation", NULL};
 
-static hypura_foresight foresight_of(const char *name)
-{
-    int i = 0;
-    while (name && strcmp(foresights[i], name) != 0) {
-        i++;
-    }
-    return (hypura_foresight)i;
-}
-
 /* A SIZE, or a number as drives are sold by. */
 static hypura_status parse_rate(const char *text, uint64_t *bytes_per_s, hypura_error *error)
 {
@@ -119,7 +110,7 @@ static hypura_status bench(bench_arguments *arguments, const hypura_environment 
         return status;
     }
     hypura_progress_open(&progress, environment);
-    wanted->model.foresight = foresight_of(arguments->foresight);
+    wanted->model.foresight = (hypura_foresight)hypura_option_choice(foresights, arguments->foresight);
     wanted->memory_bytes = memory;
     wanted->n_memory = arguments->memory.n;
     wanted->weights_bytes = weights;

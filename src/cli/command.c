@@ -193,6 +193,7 @@ hypura_option hypura_option_rpc_memory(uint64_t *bytes)
 }
 
 /* In the order of hypura_gpu_misses. */
+/* In the order of hypura_gpu_misses. */
 static const char *const miss_computers[] = {"upload", "cpu", NULL};
 
 hypura_option hypura_option_gpu_misses(const char **who)
@@ -203,7 +204,7 @@ hypura_option hypura_option_gpu_misses(const char **who)
 
 hypura_gpu_misses hypura_gpu_misses_of(const char *who)
 {
-    return who && strcmp(who, miss_computers[HYPURA_GPU_MISSES_CPU]) == 0 ? HYPURA_GPU_MISSES_CPU : HYPURA_GPU_MISSES_UPLOAD;
+    return (hypura_gpu_misses)hypura_option_choice(miss_computers, who);
 }
 
 hypura_option hypura_option_vram(hypura_vram_limit *limit)

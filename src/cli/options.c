@@ -108,16 +108,26 @@ static hypura_status parse_budget(const hypura_option *option, const char *text,
                             : parse_size(option, text, &budget->bytes, error);
 }
 
+int hypura_option_choice(const char *const *choices, const char *word)
+{
+    int i = 0;
+    while (word && choices[i] && strcmp(choices[i], word) != 0) {
+        i++;
+    }
+    return choices[i] ? i : -1;
+}
+
 static hypura_status parse_choice(const hypura_option *option, const char *text, const char **value,
                                   hypura_error *error)
 {
     char known[128] = "";
     size_t used = 0;
+    const int found = hypura_option_choice(option->choices, text);
+    if (found >= 0) {
+        *value = option->choices[found];
+        return HYPURA_OK;
+    }
     for (const char *const *choice = option->choices; *choice; choice++) {
-        if (strcmp(*choice, text) == 0) {
-            *value = *choice;
-            return HYPURA_OK;
-        }
         int n = snprintf(known + used, sizeof known - used, "%s%s", used ? ", " : "", *choice);
         if (n > 0 && (size_t)n < sizeof known - used) {
             used += (size_t)n;

@@ -141,6 +141,9 @@ typedef struct hypura_arguments {
 hypura_status hypura_options_parse(const hypura_syntax *syntax, int argc, char *const *argv,
                                    hypura_arguments *arguments, hypura_error *error);
 
+/* Which of the choices, ended by NULL, a word is, counted from 0; NULL is the first. -1: none of them. */
+int hypura_option_choice(const char *const *choices, const char *word);
+
 /* option_adapters.c: what ADAPTERS takes. */
 hypura_status hypura_option_take_adapters(const hypura_option *option, const char *text, hypura_error *error);
 

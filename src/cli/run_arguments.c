@@ -346,12 +346,8 @@ static const char *const thinkings[] = {"on", "off", "low", "medium", "high", NU
 
 bool hypura_run_thinking(const char *word, hypura_thinking *thinking)
 {
-    int i = 0;
-    while (thinkings[i] && strcmp(thinkings[i], word) != 0) {
-        i++;
-    }
-    *thinking = thinkings[i] ? (hypura_thinking)(i + 1) : HYPURA_THINKING_AUTO;
-    return thinkings[i] != NULL;
+    *thinking = (hypura_thinking)(hypura_option_choice(thinkings, word) + 1);
+    return *thinking != HYPURA_THINKING_AUTO;
 }
 
 bool hypura_run_arguments_parse(hypura_run_arguments *run, const hypura_environment *environment, int argc, char *const *argv,

@@ -356,30 +356,13 @@ static void add_baselines(bench *b, hypura_bench_cell *cell)
     }
 }
 
-/* To be planned with, in silence; cache_dir: of what the form of weights is chosen by. */
-static hypura_model_options model_of(const hypura_bench_options *o)
-{
-    const hypura_model_options *m = &o->model;
-    return (hypura_model_options){.path = m->path,
-                                  .adapters = m->adapters, /* checked with the first cell */
-                                  .n_adapters = m->n_adapters,
-                                  .kv_cache = m->kv_cache,
-                                  .n_ubatch = m->n_ubatch,
-                                  .n_threads = m->n_threads,
-                                  .gpu = m->gpu,
-                                  .rpc = m->rpc,
-                                  .rpc_bytes = m->rpc_bytes,
-                                  .io_engine = m->io_engine,
-                                  .io_limit_bytes_per_s = m->io_limit_bytes_per_s,
-                                  .cache_dir = m->cache_dir};
-}
-
-/* limits: model_of, and those of the cell. */
+/* limits: the model of all series, with those of the cell. In silence. */
 static hypura_status plan_cell(bench *b, hypura_bench_cell *cell, const hypura_model_options *limits,
                                hypura_error *error)
 {
     hypura_preparation prepared;
     hypura_model_options wanted = *limits;
+    wanted.progress = NULL;
     wanted.n_context = b->report->prompt_tokens + 2 * b->report->tokens;
     hypura_status status = hypura_prepare_sequences(&wanted, &b->report->profile, b->report->parallel, &prepared, error);
     if (status != HYPURA_OK) {
@@ -441,7 +424,7 @@ static hypura_status resident_cell(bench *b, hypura_bench_cell *cell, bool paged
 {
     const uint64_t everything = UINT64_C(1) << 60;
     const hypura_form form = paged ? HYPURA_FORM_FILE : HYPURA_FORM_REPACKED;
-    hypura_model_options limits = model_of(b->options);
+    hypura_model_options limits = b->options->model;
     limits.weights_bytes = everything;
     limits.force_paging = paged;
     hypura_status status = plan_cell(b, cell, &limits, error);
@@ -539,7 +522,7 @@ static hypura_model_options limits_of(const hypura_bench_options *o, int cell)
     const int n_host = o->n_memory + o->n_weights;
     const int h = n_host > 0 ? cell % n_host : 0;
     const int v = n_host > 0 ? cell / n_host : cell;
-    hypura_model_options limits = model_of(o);
+    hypura_model_options limits = o->model;
     limits.memory_bytes = h < o->n_memory ? o->memory_bytes[h] : 0;
     limits.weights_bytes = h >= o->n_memory && h < n_host ? o->weights_bytes[h - o->n_memory] : 0;
     limits.vram_bytes = v < o->n_vram ? o->vram_bytes[v] : 0;
