@@ -7,6 +7,7 @@
 #include "base/host.h"
 #include "base/size.h"
 #include "base/status.h"
+#include "engine/prepare/estimate.h"
 #include "os/os.h"
 #include "server/base/log.h"
 #include "server/endpoint/meter.h"
@@ -53,6 +54,15 @@ static hypura_status check_options(hypura_server_options *options, hypura_error 
 static hypura_status choose_memory(hypura_server_options *options, hypura_error *error)
 {
     hypura_os_memory memory = {.available_bytes = 0};
+    char least[HYPURA_SIZE_TEXT];
+    char given[HYPURA_SIZE_TEXT];
+    if (options->memory_bytes > 0 && options->memory_bytes <= HYPURA_PREPARE_LEAST_BYTES) {
+        return hypura_fail(error, HYPURA_ERR_BUDGET,
+                           "no model runs in %s: any takes %s beside its weights, context and computing. Give the server more "
+                           "with --memory, or leave that out",
+                           hypura_size_format(options->memory_bytes, given, sizeof given),
+                           hypura_size_format(HYPURA_PREPARE_LEAST_BYTES, least, sizeof least));
+    }
     if (options->memory_bytes > 0) {
         return HYPURA_OK;
     }

@@ -192,6 +192,14 @@ static void test_trace(void **state)
     driver_clear(&run);
 }
 
+static void test_a_server_in_which_no_model_runs(void **state)
+{
+    (void)state;
+    process run = RUN("serve", "--port=0", "--no-ollama", "--models=none", "--memory=32M");
+    driver_expect(&run, 1, NULL, "no model runs in 32 MiB");
+    driver_clear(&run);
+}
+
 static void test_verify(void **state)
 {
     (void)state;
@@ -222,6 +230,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_floor_is_a_floor),
         cmocka_unit_test(test_paging_changes_no_text),
         cmocka_unit_test(test_trace),
+        cmocka_unit_test(test_a_server_in_which_no_model_runs),
         cmocka_unit_test(test_verify),
         cmocka_unit_test(test_bench),
     };

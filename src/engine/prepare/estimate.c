@@ -25,12 +25,9 @@
 #include <stdio.h>
 #include <string.h>
 
-/* What a process with a model takes besides weights, KV, compute buffers and the
- * vocabulary: libraries, queues and staging of the reads, and for each tensor its
- * share of the graphs and of the scheduler's tables. Measured on a model of 272
- * tensors: 9 MB before it is opened, 16 KB a tensor; the rest is for the reads, which
- * stage a window of 16 MiB at most and a request. */
-#define FIXED_OVERHEAD_BYTES  (UINT64_C(32) << 20)
+/* For each tensor its share of the graphs and of the scheduler's tables. Measured on a model of 272 tensors: 9 MB before it
+ * is opened, 16 KB a tensor; the rest of HYPURA_PREPARE_LEAST_BYTES is for the reads, which stage a window of 16 MiB at most
+ * and a request. */
 #define TENSOR_OVERHEAD_BYTES (UINT64_C(16) << 10)
 /* Graphs' scratch memory, of which llama.cpp takes half a MiB for each thread: that of libllama's layers, of streamed
  * weights, and of a prompt's experts in one node. */
@@ -144,7 +141,7 @@ static hypura_status solve(const demand *asked, const hypura_survey *survey, uin
     const bool counts_pairs = options->foresight != HYPURA_FORESIGHT_OFF;
     const int n_threads = resolve_threads(options->n_threads, profile->n_cpus);
     const uint64_t overhead_bytes =
-        FIXED_OVERHEAD_BYTES + more_bytes + TENSOR_OVERHEAD_BYTES * (uint64_t)prepared->map->n_tensors +
+        HYPURA_PREPARE_LEAST_BYTES + more_bytes + TENSOR_OVERHEAD_BYTES * (uint64_t)prepared->map->n_tensors +
         THREAD_OVERHEAD_BYTES * (uint64_t)n_threads +
         hypura_pager_router_bytes(prepared->map) + sending_bytes(prepared->map, found) +
         (counts_pairs ? hypura_pager_coactivation_bytes(prepared->map) : 0);

@@ -9,6 +9,10 @@
 #include "engine/llama/load.h"
 #include "pager/pager.h"
 
+/* What a process with any model takes besides weights, KV, compute buffers, the vocabulary and its tensors' share:
+ * libraries, queues and staging of the reads. */
+#define HYPURA_PREPARE_LEAST_BYTES (UINT64_C(32) << 20)
+
 typedef struct hypura_preparation {
     hypura_map *map;
     hypura_plan *plan;
