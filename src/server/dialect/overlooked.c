@@ -72,6 +72,31 @@ static bool is_empty_array(const json_t *body, const char *key)
     return json_is_array(value) && json_array_size(value) == 0;
 }
 
+static bool is_stop(const json_t *stop)
+{
+    bool is_text = json_is_string(stop) || json_is_array(stop);
+    size_t i;
+    const json_t *one;
+    json_array_foreach(stop, i, one)
+    {
+        is_text = is_text && json_is_string(one);
+    }
+    return is_text;
+}
+
+/* Of Anthropic's, which no other field names. */
+static bool has_unnamed_tools(const json_t *body)
+{
+    size_t i;
+    const json_t *tool;
+    bool found = false;
+    json_array_foreach(json_object_get(body, "tools"), i, tool)
+    {
+        found = found || json_string_length(json_object_get(tool, "name")) == 0;
+    }
+    return found;
+}
+
 /* One text, or blocks of text. */
 static bool is_system_text(const json_t *system)
 {
@@ -177,6 +202,9 @@ static const char *wrong_type(const server_call *call, const json_t *body)
         !json_is_object(biases) && !json_is_array(biases)) {
         return "logit_bias is no object of tokens";
     }
+    if ((api == FORM_CHAT || call->kind == CALL_COMPLETIONS) && is_given(body, "stop") && !is_stop(json_object_get(body, "stop"))) {
+        return "stop is neither a text nor an array of texts";
+    }
     if (api == FORM_CHAT && is_empty_array(body, "messages")) { /* of Anthropic's llama.cpp's own tests want an answer */
         return "messages is empty";
     }
@@ -190,9 +218,13 @@ static const char *wrong_type(const server_call *call, const json_t *body)
                    : NULL;
     }
     if (api == FORM_MESSAGES) {
-        return is_given(body, "system") && !is_system_text(json_object_get(body, "system"))
+        return is_given(body, "messages") && !json_is_array(json_object_get(body, "messages"))
+                   ? "messages is no array"
+               : has_unnamed_tools(body) ? "a tool has no name"
+               : is_given(body, "system") && !is_system_text(json_object_get(body, "system"))
                    ? "system is neither a text nor an array of blocks of text"
-               : is_given(body, "stop_sequences") && !json_is_array(json_object_get(body, "stop_sequences"))
+               : is_given(body, "stop_sequences") &&
+                       (json_is_string(json_object_get(body, "stop_sequences")) || !is_stop(json_object_get(body, "stop_sequences")))
                    ? "stop_sequences is no array of texts"
                : is_given(body, "thinking") && !is_known_thinking(json_object_get(body, "thinking"))
                    ? "thinking is of the type enabled, adaptive or disabled"
@@ -245,8 +277,9 @@ static const char *refusal_of(const char *path, const json_t *body)
         return refusal_of_message(body);
     }
     if (api == FORM_RESPONSES) {
-        return says(body, "conversation") ? "conversations are not kept here: send what was said as input"
-               : says(body, "prompt")     ? "prompts are not kept here: send input and instructions"
+        return says(body, "conversation") || says(body, "previous_response_id")
+                   ? "conversations are not kept here: send what was said as input"
+               : says(body, "prompt") ? "prompts are not kept here: send input and instructions"
                : says(body, "background") ? "answers in the background are not served here"
                : includes_probabilities(body) ? "probabilities are not told here (/v1/chat/completions tells them)"
                : json_integer_value(json_object_get(body, "n")) > 1 ? "a request has one answer here: n is 1"

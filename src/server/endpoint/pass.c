@@ -208,7 +208,7 @@ static char *named_model(http_exchange *exchange, json_t **body)
         char *named = form_field(type, form, bytes, "model");
         return named ? named : strdup(asked ? asked : "");
     }
-    if (bytes > 0) {
+    if (bytes > 0 || call_of(http_path(exchange))->path[0] != '\0') {
         *body = http_json(exchange);
         if (!*body) {
             return NULL;

@@ -32,6 +32,9 @@ class Service(unittest.TestCase):
         self.assertEqual((status, json.loads(data)["type"]), (400, "error"), data)
         status, _, data = self.server.ask("POST", "/v1/chat/completions", body)
         self.assertEqual((status, json.loads(data)["error"]["code"]), (400, 400), data)
+        status, answer = self.server.json("POST", "/v1/chat/completions")
+        self.assertEqual(status, 400)
+        self.assertIn("the request body is no JSON", answer["error"]["message"])
         # Of what is no form the engine's server says nothing at all.
         status, _, data = self.server.ask("POST", "/v1/completions", b"x", Content_Type="multipart/form-data; boundary=x")
         self.assertEqual(status, 400)
