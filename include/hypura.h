@@ -130,6 +130,7 @@ typedef struct hypura_profile_options {
     const char        *storage_path; /* folder or file on the drive to measure; NULL: cache_dir */
     bool               force;        /* measure again although a stored profile fits */
     bool               every_driver; /* list devices of GPU drivers although the system shows no GPU */
+    const char        *gpu;          /* GPUs to measure, by comma; "none": none is listed either; NULL: all */
     hypura_progress_fn progress;
     void              *progress_user;
 } hypura_profile_options;
@@ -592,11 +593,12 @@ typedef struct hypura_layer_hits {
  * becomes a hypura_status; where nothing can, while memory of that GPU is freed above all, end is called before, once, on the
  * thread that it happened on. It may end the process itself. NULL: the reason goes to standard error, as by itself.
  * Nor can a call return that waits for a GPU which never answers: end is called for it on a thread of the library, once for
- * a model, when the GPU has failed to give a sign of life. The call waits on where end returns, or is NULL. */
+ * a model, when the GPU has failed to give a sign of life, and once for a call that lists or measures GPUs, or plans with them.
+ * The call waits on where end returns, or is NULL. */
 typedef void (*hypura_end_fn)(const hypura_error *error);
 HYPURA_API void hypura_on_end(hypura_end_fn end);
-/* How long a sign of life may take, of GPUs that models use which are opened from now on; a driver may give it only behind all
- * that its GPU computes. 0, and where it was never called: 300 s, or what 20 times as many tokens as are computed at once would take one by
+/* How long a sign of life may take, of GPUs that are looked at, or used by models that are opened, from now on; a driver may give it
+ * only behind all that its GPU computes. 0, and where it was never called: 300 s, or what 20 times as many tokens as are computed at once would take one by
  * one, an hour at most. What fails at once is told sooner: after 10 s, or a third of these seconds. */
 HYPURA_API void hypura_gpu_wait(double seconds);
 

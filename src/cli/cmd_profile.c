@@ -126,8 +126,11 @@ int hypura_command_profile(const hypura_environment *environment, int argc, char
 {
     bool force = false;
     bool json = false;
+    const char *gpu = NULL;
     const hypura_option options[] = {
         {"force", NULL, "measure again although a stored profile fits", HYPURA_OPTION_FLAG, .to.flag = &force},
+        {"gpu", "NAME,...", "measure these GPUs alone; none: look at no GPU (default: all)", HYPURA_OPTION_STRING,
+         .to.string = &gpu},
         hypura_option_json(&json),
     };
     const hypura_syntax syntax = {
@@ -159,6 +162,7 @@ int hypura_command_profile(const hypura_environment *environment, int argc, char
         .cache_dir = hypura_command_cache_dir(environment),
         .force = force,
         .every_driver = true,
+        .gpu = gpu,
         .progress = hypura_progress_update,
         .progress_user = &progress,
     };

@@ -82,6 +82,21 @@ void hypura_modules_load_present(void)
     }
 }
 
+bool hypura_modules_is_gpu(struct ggml_backend_device *device)
+{
+    const enum ggml_backend_dev_type type = ggml_backend_dev_type(device);
+    return type == GGML_BACKEND_DEVICE_TYPE_GPU || type == GGML_BACKEND_DEVICE_TYPE_IGPU;
+}
+
+bool hypura_modules_are_wanted(void)
+{
+    bool found = false;
+    for (size_t i = 0; i < ggml_backend_dev_count() && !found; i++) {
+        found = hypura_modules_is_gpu(ggml_backend_dev_get(i));
+    }
+    return found || hypura_os_has_gpu();
+}
+
 struct ggml_backend_device *hypura_modules_first_of(struct ggml_backend_device *device)
 {
     struct ggml_backend_dev_props wanted = {0};

@@ -25,6 +25,11 @@ int hypura_modules_load(const char *folder);
  * driver that computes on the processor takes 60 MiB and is not looked for unasked. */
 void hypura_modules_load_present(void);
 
+/* Whether that loads any, or ggml knows a GPU already. */
+bool hypura_modules_are_wanted(void);
+
+bool hypura_modules_is_gpu(struct ggml_backend_device *device);
+
 /* The same GPU as ggml lists it first: the device itself, or an earlier one of another
  * backend that says to be at the same place of the machine (its PCI address). */
 struct ggml_backend_device *hypura_modules_first_of(struct ggml_backend_device *device);

@@ -6,13 +6,15 @@
  *     probe_*.c       one measurement each: memory, storage (in a probe_file.c), GPUs, remote devices; and for estimates, what
  *                     products (probe_compute.c) and all else of a graph (probe_nodes.c) take, by timed_graph.c
  *     iobench.c       a drive in detail
- *     modules.c       ggml's GPU backends
+ *     modules.c       ggml's GPU backends; patience.c: those that do not answer
  *     remote.c, rpc_link.cpp  devices of other machines
  */
 #ifndef HYPURA_HW_PROBE_H
 #define HYPURA_HW_PROBE_H
 
 #include "hypura.h"
+
+#include "hw/patience.h"
 
 /* Sequential read of a buffer larger than the caches by n_threads threads,
  * bytes per second; takes about half a second. */
@@ -31,8 +33,8 @@ hypura_status hypura_probe_memory(int n_threads, double *bytes_per_s, hypura_err
 hypura_status hypura_probe_storage(const char *path, hypura_progress_fn progress, void *progress_user,
                                    hypura_profile *profile, hypura_error *error);
 
-/* Fills the rates of a device that ggml knows by this name; about 0.2 s. */
-void hypura_probe_gpu(const char *name, hypura_device *measured);
+/* Fills the rates of the device that ggml knows by the name in it; about 0.2 s. */
+void hypura_probe_gpu(hypura_patience *patience, hypura_device *measured);
 
 /* What a drive gives now: reads of that size and depth from a file, in random order
  * for about half a second where nothing else is asked for. limit_bytes_per_s and

@@ -156,7 +156,13 @@ static void measure_small_work(const gpu_probe *p, hypura_device *measured)
         chain_us > measured->hand_over_us ? (chain_us - measured->hand_over_us) / (CHAIN - 1) : chain_us / CHAIN;
 }
 
-static void measure(const gpu_probe *p, ggml_backend_dev_t device, hypura_device *measured)
+/* What returned was a sign of life. */
+static void go_on(hypura_patience *patience, const hypura_device *measured)
+{
+    hypura_patience_turn(patience, measured->name, "for it to be measured");
+}
+
+static void measure(const gpu_probe *p, ggml_backend_dev_t device, hypura_patience *patience, hypura_device *measured)
 {
     char *pageable = calloc(1, BLOCK_BYTES);
     ggml_backend_buffer_type_t type = ggml_backend_dev_host_buffer_type(device);
@@ -164,29 +170,36 @@ static void measure(const gpu_probe *p, ggml_backend_dev_t device, hypura_device
     char *block = pinned ? ggml_backend_buffer_get_base(pinned) : pageable;
     if (pageable) {
         measured->upload_pageable_bytes_per_s = upload_rate(p, pageable);
+        go_on(patience, measured);
     }
     if (block) {
         memset(block, 0, BLOCK_BYTES);
         measured->upload_bytes_per_s = pinned ? upload_rate(p, block) : measured->upload_pageable_bytes_per_s;
+        go_on(patience, measured);
         measured->round_trip_us = round_trip_us(p, block);
+        go_on(patience, measured);
         measure_small_work(p, measured);
+        go_on(patience, measured);
     }
     measured->device_memory_bytes_per_s = copy_rate(p);
+    go_on(patience, measured);
     ggml_backend_synchronize(p->backend);
     ggml_backend_buffer_free(pinned);
     free(pageable);
 }
 
-void hypura_probe_gpu(const char *name, hypura_device *measured)
+void hypura_probe_gpu(hypura_patience *patience, hypura_device *measured)
 {
-    ggml_backend_dev_t device = ggml_backend_dev_by_name(name);
+    ggml_backend_dev_t device = ggml_backend_dev_by_name(measured->name);
     gpu_probe probe;
+    go_on(patience, measured);
     measured->unified = device && hypura_modules_is_unified(device);
     if (!device) {
         return;
     }
     if (open_probe(&probe, device)) {
-        measure(&probe, device, measured);
+        go_on(patience, measured);
+        measure(&probe, device, patience, measured);
     }
     close_probe(&probe);
 }

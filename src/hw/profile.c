@@ -46,20 +46,30 @@ static const char *device_kind(enum ggml_backend_dev_type type)
     return "accel";
 }
 
+static bool is_none(const char *gpus)
+{
+    return gpus && strcmp(gpus, "none") == 0;
+}
+
 /* What ggml knows of, with the GPU backends that this machine has drivers for. A GPU that
  * two of them know is listed once. */
-static void list_devices(bool every_driver, hypura_profile *profile)
+static void list_devices(const hypura_profile_options *options, hypura_patience *patience, hypura_profile *profile)
 {
-    if (every_driver) {
+    const bool no_gpus = is_none(options->gpu);
+    if (options->every_driver && !no_gpus) {
         (void)hypura_modules_load(NULL);
-    } else {
+    } else if (!no_gpus) {
         hypura_modules_load_present();
     }
     profile->n_devices = 0;
     size_t n = ggml_backend_dev_count();
     for (size_t i = 0; i < n && profile->n_devices < HYPURA_MAX_DEVICES; i++) {
         ggml_backend_dev_t ggml_device = ggml_backend_dev_get(i);
-        if (hypura_modules_first_of(ggml_device) != ggml_device) {
+        const bool gpu = hypura_modules_is_gpu(ggml_device);
+        if (gpu) {
+            hypura_patience_turn(patience, ggml_backend_dev_name(ggml_device), "for what it says of itself");
+        }
+        if ((gpu && no_gpus) || hypura_modules_first_of(ggml_device) != ggml_device) {
             continue;
         }
         hypura_device *device = &profile->devices[profile->n_devices++];
@@ -81,9 +91,42 @@ static bool is_gpu(const hypura_device *device)
     return strcmp(device->kind, "gpu") == 0 || strcmp(device->kind, "igpu") == 0;
 }
 
-/* Rates of GPUs that the stored profile knows; the others are measured. True when one
+/* Of these, by comma, the first; *gpus is behind it then, NULL behind the last. NULL: ggml knows none of that name. */
+static ggml_backend_dev_t next_named(const char **gpus, char *name, size_t capacity)
+{
+    const size_t n = strcspn(*gpus, ",");
+    (void)snprintf(name, capacity, "%.*s", (int)n, *gpus);
+    *gpus = (*gpus)[n] == ',' ? *gpus + n + 1 : NULL;
+    const ggml_backend_dev_t device = ggml_backend_dev_by_name(name);
+    return device && hypura_modules_is_gpu(device) ? device : NULL;
+}
+
+/* Under this name, or under the one that another driver has for it. */
+static bool is_among(const char *gpus, const char *listed)
+{
+    bool found = false;
+    while (gpus && !found) {
+        char name[sizeof ((hypura_device *)0)->name];
+        const ggml_backend_dev_t device = next_named(&gpus, name, sizeof name);
+        found = device && strcmp(ggml_backend_dev_name(hypura_modules_first_of(device)), listed) == 0;
+    }
+    return found;
+}
+
+static hypura_status check_names(const char *gpus, hypura_error *error)
+{
+    while (gpus) {
+        char name[sizeof ((hypura_device *)0)->name];
+        if (!next_named(&gpus, name, sizeof name)) {
+            return hypura_fail(error, HYPURA_ERR_USAGE, "there is no GPU %s: name those that are listed without --gpu", name);
+        }
+    }
+    return HYPURA_OK;
+}
+
+/* Rates of GPUs that the stored profile knows; the others are measured, of those that are named. True when one
  * was. */
-static bool rate_gpus(hypura_profile *profile, const hypura_profile *stored)
+static bool rate_gpus(const char *gpus, hypura_patience *patience, hypura_profile *profile, const hypura_profile *stored)
 {
     bool measured = false;
     for (int i = 0; i < profile->n_devices; i++) {
@@ -106,12 +149,49 @@ static bool rate_gpus(hypura_profile *profile, const hypura_profile *stored)
             device->round_trip_us = known->round_trip_us;
             device->hand_over_us = known->hand_over_us;
             device->operation_us = known->operation_us;
-        } else {
-            hypura_probe_gpu(device->name, device);
+        } else if (!gpus || is_among(gpus, device->name)) {
+            hypura_probe_gpu(patience, device);
             measured = true;
         }
     }
     return measured;
+}
+
+static hypura_status look_at_devices(const hypura_profile_options *options, const hypura_profile *known, hypura_profile *profile,
+                                     bool *rated, hypura_error *error)
+{
+    hypura_patience patience;
+    const bool any = !is_none(options->gpu) && (options->every_driver || hypura_modules_are_wanted());
+    hypura_status status = hypura_patience_open(&patience, any, NULL, "for the drivers of GPUs to be loaded", error);
+    if (status == HYPURA_OK) {
+        list_devices(options, &patience, profile);
+        status = options->every_driver && !is_none(options->gpu) ? check_names(options->gpu, error) : HYPURA_OK;
+    }
+    if (status == HYPURA_OK) {
+        *rated = rate_gpus(options->gpu, &patience, profile, known);
+    }
+    hypura_patience_close(&patience);
+    return status;
+}
+
+/* What is known of GPUs that were not looked at stays known. */
+static void keep_unlisted(const hypura_profile *known, hypura_profile *stored)
+{
+    for (int i = 0; i < known->n_devices && stored->n_devices < HYPURA_MAX_DEVICES; i++) {
+        if (known->devices[i].upload_bytes_per_s > 0.0) {
+            stored->devices[stored->n_devices++] = known->devices[i];
+        }
+    }
+}
+
+static hypura_status save(const hypura_profile_options *options, const char *drive, const hypura_profile *known,
+                          const hypura_profile *profile, hypura_error *error)
+{
+    hypura_profile stored = *profile;
+    if (is_none(options->gpu)) {
+        keep_unlisted(known, &stored);
+    }
+    return hypura_store_save(options->cache_dir, drive, &stored, error);
 }
 
 /* Others have had much of the processors since then. False where it is not known. */
@@ -211,10 +291,12 @@ hypura_status hypura_profile_get(const hypura_profile_options *options, hypura_p
         status = measure_again(options, storage, profile, error);
     }
     const hypura_profile known = *profile;
-    list_devices(options->every_driver, profile);
-    const bool rated = status == HYPURA_OK && rate_gpus(profile, &known);
+    bool rated = false;
+    if (status == HYPURA_OK) {
+        status = look_at_devices(options, &known, profile, &rated, error);
+    }
     if (status == HYPURA_OK && options->cache_dir != NULL && (!stored || again || rated) && !profile->provisional &&
-        not_stored[0] == '\0' && hypura_store_save(options->cache_dir, drive.id, profile, error) != HYPURA_OK) {
+        not_stored[0] == '\0' && save(options, drive.id, &known, profile, error) != HYPURA_OK) {
         (void)snprintf(not_stored, sizeof not_stored, "%.255s", error->message);
     }
     (void)snprintf(profile->not_stored, sizeof profile->not_stored, "%s", not_stored);

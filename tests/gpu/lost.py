@@ -5,7 +5,8 @@
 
 However a driver tells it, and whether experts are paged or all there: `run` ends with exit code 1 and names the GPU, having
 printed nothing but the beginning of its answer; `serve` tells the client the same, and answers the next one through another engine.
-silent: the same where no wait for it ever ends, whether it tells when it is asked or not; and one that is slow is not lost.
+silent: the same where no wait for it ever ends, whether it tells when it is asked or not; and one that is slow is not lost. Nor do
+the programs wait for one that says nothing when it is listed or measured, and what leaves it out works.
 vulkan: over Mesa's Vulkan device, to which PRELOAD is a driver that does not say that it has lost its device (fence.c).
 """
 import json
@@ -167,14 +168,79 @@ def check_silent_serve(vram, hows):
     server.stop()
 
 
+def end(*words, cache="cache", seconds="300"):
+    """Exit code, text, and what was said, of a program that waits so long for a GPU."""
+    env = {**LOSES, "HYPURA_GPU_SECONDS": seconds, "HYPURA_CACHE_DIR": path(cache)}
+    child = place.start(HYPURA, *words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    said = child.communicate(timeout=120)
+    return child.returncode, said[0].decode(), said[1].decode()
+
+
+def is_told(result, what, gpu=GPU):
+    code, _, said = result
+    return code == 1 and re.search(f"{gpu} is lost.*--gpu none: in [1-9][0-9]* s of waiting {what} it gave no sign of life .HYPURA_GPU_SECONDS", said)
+
+
+def check_measured(how):
+    """It says nothing from when it is measured on, by itself or on the way to a plan."""
+    os.makedirs(path("fresh"))
+    with open(path("cache", "profile.json"), encoding="utf-8") as profile:
+        stored = json.load(profile)
+    for one in stored["profiles"]:
+        one["gpus"] = []
+    with open(path("fresh", "profile.json"), "w", encoding="utf-8") as profile:
+        json.dump(stored, profile)
+    known = re.compile(f'"name": "{GPU}"')
+    for words in (("profile",), ("inspect", path("m.gguf"), "--plan", "--gpu", GPU)) if KIND != "vulkan" else (("profile",),):
+        lose(how)
+        found = end(*words, cache="fresh", seconds=LOSES["HYPURA_GPU_SECONDS"])
+        assert is_told(found, "for it to be measured"), (words, found)
+    for words in (("profile", "--gpu", "none"), ("inspect", path("m.gguf"), "--plan", "--gpu", "none")):
+        code, text, said = end(*words, cache="fresh")
+        assert code == 0 and GPU not in text, (code, text, said)
+    with open(path("fresh", "profile.json"), encoding="utf-8") as profile:
+        assert not known.search(profile.read())
+    code, text, said = end("profile", "--gpu", "Standin7", cache="fresh")
+    assert code == 2 and "no GPU Standin7" in said, (code, said)
+    code, text, said = end("profile", "--gpu", GPU, cache="fresh")
+    assert code == 0 and f"{GPU}: " in text and (KIND == "vulkan" or "Standin2: " not in text), (code, text, said)
+    # What is known of it is not forgotten where it is left out, and the profile is stored anew.
+    with open(path("fresh", "profile.json"), encoding="utf-8") as profile:
+        text = profile.read()
+        assert known.search(text)
+    with open(path("fresh", "profile.json"), "w", encoding="utf-8") as profile:
+        profile.write(re.sub('"disturbed": [0-9]+', '"disturbed": 1', text))
+    code, _, said = end("profile", "--gpu", "none", cache="fresh")
+    with open(path("fresh", "profile.json"), encoding="utf-8") as profile:
+        assert code == 0 and known.search(profile.read()), (code, said)
+
+
+def check_asked():
+    """It does not say what memory it has."""
+    lose("asked")
+    for words in (("run", path("m.gguf"), "w3"), ("profile",), ("inspect", path("m.gguf"), "--plan", "--gpu", GPU)):
+        found = end(*words, seconds=LOSES["HYPURA_GPU_SECONDS"])
+        assert is_told(found, "for what it says of itself"), (words, found)
+    code, text, said = end("run", path("m.gguf"), "w3", "--raw", "--gpu", "none", "--max-tokens", "2")
+    assert code == 0, (code, said)
+    server = Server(PAGED)
+    text, error = server.answer()
+    assert text == "" and error and is_told((1, "", error), "for what it says of itself"), (error, server.read_log())
+    os.unlink(path("lose"))
+    text, error = server.answer()
+    assert error is None and len(text) > LEAST, (error, server.read_log())
+    server.stop()
+
+
 with place:
     os.makedirs(path("none"))
     subprocess.run([MKMODEL, "shape", "qwen3-tiny", path("m.gguf")], check=True, stdout=subprocess.DEVNULL)
     if KIND == "vulkan":
-        place.run([(check_silent_run, PAGED, ("told", "silent"))])
+        place.run([(check_silent_run, PAGED, ("told", "silent")), (check_measured, "silent")])
     elif KIND == "silent":
         place.run(((check_silent_run, PAGED, ("told", "silent", "slow", "loading-told")),
                    (check_silent_run, ALL_THERE, ("told", "slow", "loading-silent")),
-                   (check_silent_serve, PAGED, ("silent", "told"))))
+                   (check_silent_serve, PAGED, ("silent", "told")),
+                   (check_measured, "loading-silent"), (check_asked,)))
     else:
         place.run((check, limit) for check in (check_run, check_serve) for limit in (PAGED, ALL_THERE))

@@ -5,6 +5,7 @@
  * not wait until something is computed, and aborts. "silent", it never answers any more; "told", the same, and who waits for an
  * event is told; before either "loading-": does not wait until something is computed. Such a program takes a while to end, as where
  * a driver gives back memory: its connections are closed before. "slow": it takes a while for one graph, and nothing else happens.
+ * "asked", which is looked for once, when a program begins: the first device does not answer what memory it has.
  *
  * $STANDIN_BYTES is the memory of the first one, and $STANDIN_SHARED a file: programs that name the same one share the devices.
  */
@@ -87,6 +88,12 @@ __attribute__((constructor)) static void begin(void)
     char *shared = getenv("STANDIN_SHARED");
     if (shared && !standin_share_memory(shared)) {
         abort();
+    }
+    FILE *in = file ? fopen(file, "r") : NULL;
+    char  how[16] = "";
+    if (in) {
+        standin_asked = fscanf(in, "%15s", how) == 1 && strcmp(how, "asked") == 0;
+        (void)fclose(in);
     }
     if (bytes) {
         standin_set_faults(&(standin_faults){.memory_bytes = strtoull(bytes, NULL, 10)});

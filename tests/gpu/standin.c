@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define DESCRIPTION "the CPU behind memory of its own"
 
@@ -262,6 +263,9 @@ static const char *device_description(ggml_backend_dev_t device)
 
 static void device_memory(ggml_backend_dev_t device, size_t *free_bytes, size_t *total_bytes)
 {
+    while (standin_asked && standin_index(device) == 0) {
+        (void)usleep(1000);
+    }
     const uint64_t used = standin_used_bytes(standin_index(device));
     *total_bytes = standin_memory_bytes(standin_index(device));
     *free_bytes = *total_bytes > used ? *total_bytes - used : 0;

@@ -22,6 +22,7 @@ standin_faults standin_wrong;
 standin_counts standin_counted;
 bool           standin_lost;
 atomic_bool    standin_silent;
+bool           standin_asked;
 static _Atomic(uint64_t) busy_until_us;
 
 static uint64_t bytes_used[STANDIN_N]; /* of each device's memory */

@@ -12,6 +12,7 @@ extern standin_faults standin_wrong;
 extern standin_counts standin_counted;
 extern bool           standin_lost; /* since a device was lost that stays so */
 extern atomic_bool    standin_silent; /* since a device does not answer any more */
+extern bool           standin_asked;  /* what memory it has, the first one never answers */
 
 /* Which of the two it is. */
 int standin_index(ggml_backend_dev_t device);

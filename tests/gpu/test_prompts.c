@@ -49,8 +49,13 @@ static void prompts_are_long_parts_whatever_the_limit(void **state)
     fixture_ok(hypura_load_sizes(dense, true, &options.n_context, &n_ubatch, &error), &error);
     assert_int_equal(n_ubatch, 512);
     hypura_map_close(dense);
-    const hypura_gpus_found cpu = {.n = 1, .devices = {ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU)}};
-    assert_false(hypura_gpus_are_discrete(&cpu)); /* memory without a link between */
+    hypura_gpus_found found;
+    fixture_ok(hypura_gpus_find(STANDIN_NAME, &found, &error), &error);
+    assert_true(found.discrete);
+    standin_set_faults(&(standin_faults){.unified = true});
+    fixture_ok(hypura_gpus_find(STANDIN_NAME, &found, &error), &error);
+    standin_set_faults(&(standin_faults){0});
+    assert_false(found.discrete); /* memory without a link between */
 }
 
 /* Only where the least of what the GPU needs leaves no room to compute so many, parts are shorter, which is told; and

@@ -6,6 +6,7 @@
 #include "engine/llama/gpu.h"
 #include "engine/llama/llama_log.h"
 #include "engine/llama/llama_shim.h"
+#include "hw/patience.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -39,6 +40,13 @@ static void tell(const char *message)
     }
 }
 
+static void tell_silence(const char *gpu, const hypura_error *reason)
+{
+    hypura_error error = *reason;
+    hypura_gpus_explain(gpu, true, &error);
+    hypura_end_now(&error);
+}
+
 void hypura_end_now(const hypura_error *error)
 {
     const hypura_end_fn end = atomic_load(&told);
@@ -51,4 +59,5 @@ void hypura_on_end(hypura_end_fn end)
 {
     atomic_store(&told, end);
     hypura_shim_on_end(end ? tell : NULL);
+    hypura_patience_on_end(end ? tell_silence : NULL);
 }

@@ -6,6 +6,7 @@
 #include "base/size.h"
 #include "base/status.h"
 #include "hw/modules.h"
+#include "hw/patience.h"
 #include "hw/remote.h"
 
 #include <stdio.h>
@@ -18,11 +19,7 @@
 /* Whoever lends memory of another machine has thought of what that takes, and may lend little. */
 #define MARGIN_PERCENT_REMOTE 10
 
-static bool is_gpu(ggml_backend_dev_t device)
-{
-    const enum ggml_backend_dev_type type = ggml_backend_dev_type(device);
-    return type == GGML_BACKEND_DEVICE_TYPE_GPU || type == GGML_BACKEND_DEVICE_TYPE_IGPU;
-}
+#define SAYS "for what it says of itself"
 
 static size_t free_bytes_of(ggml_backend_dev_t device)
 {
@@ -49,7 +46,7 @@ static void list_gpus(char *text, size_t capacity)
     size_t used = (size_t)snprintf(text, capacity, "none");
     for (size_t i = 0, n = 0; i < ggml_backend_dev_count(); i++) {
         ggml_backend_dev_t found = ggml_backend_dev_get(i);
-        if (is_gpu(found)) {
+        if (hypura_modules_is_gpu(found)) {
             used = n++ == 0 ? 0 : used;
             const int more = snprintf(text + used, capacity - used, "%s%s", used > 0 ? ", " : "",
                                       ggml_backend_dev_name(found));
@@ -65,11 +62,12 @@ static bool is_named(ggml_backend_dev_t device, const char *name, size_t n)
 }
 
 /* name: n characters. */
-static hypura_status add_named(const char *name, size_t n, hypura_gpus_found *found, hypura_error *error)
+static hypura_status add_named(const char *name, size_t n, hypura_patience *patience, hypura_gpus_found *found, hypura_error *error)
 {
     for (size_t i = 0; i < ggml_backend_dev_count(); i++) {
         ggml_backend_dev_t device = ggml_backend_dev_get(i);
-        if (is_gpu(device) && is_named(device, name, n)) {
+        if (hypura_modules_is_gpu(device) && is_named(device, name, n)) {
+            hypura_patience_turn(patience, ggml_backend_dev_name(device), SAYS);
             for (int g = 0; g < found->n; g++) {
                 if (hypura_modules_first_of(found->devices[g]) == hypura_modules_first_of(device)) {
                     return hypura_fail(error, HYPURA_ERR_USAGE, "GPU %.*s is named twice, once as %s", (int)n, name,
@@ -88,12 +86,16 @@ static hypura_status add_named(const char *name, size_t n, hypura_gpus_found *fo
     return hypura_fail(error, HYPURA_ERR_USAGE, "there is no GPU %.*s; there are: %s", (int)n, name, there);
 }
 
-static void find_best(hypura_gpus_found *found)
+static void find_best(hypura_patience *patience, hypura_gpus_found *found)
 {
     ggml_backend_dev_t best = NULL;
     for (size_t i = 0; i < ggml_backend_dev_count(); i++) {
         ggml_backend_dev_t device = ggml_backend_dev_get(i);
-        if (is_gpu(device) && hypura_modules_first_of(device) == device && (!best || is_better(device, best))) {
+        if (!hypura_modules_is_gpu(device)) {
+            continue;
+        }
+        hypura_patience_turn(patience, ggml_backend_dev_name(device), SAYS);
+        if (hypura_modules_first_of(device) == device && (!best || is_better(device, best))) {
             best = device;
         }
     }
@@ -113,42 +115,49 @@ static void find_best(hypura_gpus_found *found)
     }
 }
 
+static bool are_discrete(hypura_patience *patience, const hypura_gpus_found *found)
+{
+    bool discrete = found->n > 0;
+    for (int g = 0; g < found->n && discrete; g++) {
+        hypura_patience_turn(patience, ggml_backend_dev_name(found->devices[g]), SAYS);
+        discrete = !hypura_modules_is_unified(found->devices[g]);
+    }
+    return discrete;
+}
+
 hypura_status hypura_gpus_find(const char *names, hypura_gpus_found *found, hypura_error *error)
 {
     *found = (hypura_gpus_found){.named = names != NULL};
     if (names && strcmp(names, "none") == 0) {
         return HYPURA_OK;
     }
-    if (!names) {
-        hypura_modules_load_present();
-        find_best(found);
-        found->n_here = found->n;
-        return HYPURA_OK;
+    hypura_patience patience;
+    hypura_status status = hypura_patience_open(&patience, names || hypura_modules_are_wanted(), NULL,
+                                                "for the drivers of GPUs to be loaded", error);
+    if (status != HYPURA_OK) {
+        hypura_patience_close(&patience);
+        return status;
     }
-    (void)hypura_modules_load(NULL);
-    hypura_status status = HYPURA_OK;
+    if (names) {
+        (void)hypura_modules_load(NULL);
+    } else {
+        hypura_modules_load_present();
+        find_best(&patience, found);
+    }
     for (const char *name = names; name && status == HYPURA_OK;) {
         const size_t n = strcspn(name, ",");
-        status = add_named(name, n, found, error);
+        status = add_named(name, n, &patience, found, error);
         name = name[n] == ',' ? name + n + 1 : NULL;
     }
+    found->discrete = are_discrete(&patience, found);
     found->n_here = found->n;
+    hypura_patience_close(&patience);
     return status;
 }
 
 hypura_status hypura_gpus_find_remote(const char *servers, hypura_gpus_found *found, hypura_error *error)
 {
     return hypura_remote_find(servers, found->devices, &found->n, error);
-}
-
-bool hypura_gpus_are_discrete(const hypura_gpus_found *found)
-{
-    bool discrete = found->n_here > 0;
-    for (int g = 0; g < found->n_here; g++) {
-        discrete = discrete && ggml_backend_dev_type(found->devices[g]) == GGML_BACKEND_DEVICE_TYPE_GPU &&
-                   !hypura_modules_is_unified(found->devices[g]);
-    }
-    return discrete;
 }
 
 /* Of what is free. */
@@ -205,6 +214,22 @@ static void describe(ggml_backend_dev_t device, uint64_t now_bytes, const hypura
     }
 }
 
+static hypura_status describe_here(const hypura_gpus_found *found, const hypura_profile *profile,
+                                   const hypura_model_options *options, const hypura_gpu_shares *shares, hypura_plan_gpu *described,
+                                   hypura_error *error)
+{
+    hypura_patience patience;
+    const hypura_status status = hypura_patience_open(&patience, found->n_here > 0, NULL, SAYS, error);
+    for (int g = 0; g < found->n_here && status == HYPURA_OK; g++) {
+        const ggml_backend_dev_t device = found->devices[g];
+        const char *name = ggml_backend_dev_name(device);
+        hypura_patience_turn(&patience, name, SAYS);
+        describe(device, free_bytes_of(device), profile, options->gpu_vram_bytes[g], share_of(shares, name), &described[g]);
+    }
+    hypura_patience_close(&patience);
+    return status;
+}
+
 static hypura_status describe_remote(ggml_backend_dev_t device, uint64_t limit_bytes, hypura_plan_gpu *described,
                                      hypura_error *error)
 {
@@ -246,11 +271,7 @@ hypura_status hypura_gpus_describe(const hypura_gpus_found *found, const hypura_
                            n_limits, found->named ? found->n_here : 0);
     }
     *described = (hypura_plan_gpus){.n = found->n, .named = found->named, .total_bytes = options->vram_bytes};
-    for (int g = 0; g < found->n_here; g++) {
-        describe(found->devices[g], free_bytes_of(found->devices[g]), profile, options->gpu_vram_bytes[g],
-                 share_of(shares, ggml_backend_dev_name(found->devices[g])), &described->list[g]);
-    }
-    hypura_status status = HYPURA_OK;
+    hypura_status status = describe_here(found, profile, options, shares, described->list, error);
     for (int g = found->n_here; g < found->n && status == HYPURA_OK; g++) {
         status = describe_remote(found->devices[g], options->rpc_bytes, &described->list[g], error);
     }

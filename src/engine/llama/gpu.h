@@ -14,6 +14,7 @@ typedef struct hypura_gpus_found {
     int                n;
     int                n_here; /* the first ones, which are not remote */
     bool               named; /* by the caller */
+    bool               discrete; /* there are some here, and all have memory of their own, behind a link */
     ggml_backend_dev_t devices[HYPURA_MAX_GPUS];
 } hypura_gpus_found;
 
@@ -23,9 +24,6 @@ typedef struct hypura_gpus_found {
 hypura_status hypura_gpus_find(const char *names, hypura_gpus_found *found, hypura_error *error);
 /* Adds those of the servers HOST:PORT, by comma; NULL: none. */
 hypura_status hypura_gpus_find_remote(const char *servers, hypura_gpus_found *found, hypura_error *error);
-
-/* There are some here, and all have memory of their own, behind a link. */
-bool hypura_gpus_are_discrete(const hypura_gpus_found *found);
 
 /* What the plan has to know of them: rates from the profile, memory as it is now, and
  * the limits of options. shares: NULL: nobody shares them. Fails when limits and names do not match. */

@@ -10,6 +10,7 @@
 #include "engine/llama/gpu.h"
 #include "engine/llama/llama_log.h"
 #include "engine/llama/llama_shim.h"
+#include "hw/patience.h"
 #include "os/os.h"
 
 #include <stdatomic.h>
@@ -22,7 +23,6 @@
 #define LEAST_WAIT_US   (300 * S_US)
 #define MOST_WAIT_US    (3600 * S_US)
 #define TOKENS_APART    20            /* so many times as long as all tokens of a batch one by one */
-#define BUSY_SHARE      10            /* one part of so many of the time is no rest */
 
 typedef enum pulse_state {
     PULSE_CALM,
@@ -65,7 +65,6 @@ static atomic_int          n_calls;
 static _Atomic(uint64_t)   n_turns; /* of calls that began or ended */
 static _Atomic(const char *) awaited;
 static _Atomic(uint64_t)   waiter; /* the thread of the call that began last */
-static _Atomic(uint64_t)   wished_us; /* 0: none */
 
 void hypura_pulse_begin(const char *what)
 {
@@ -79,13 +78,6 @@ void hypura_pulse_end(void)
 {
     atomic_fetch_sub_explicit(&n_calls, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&n_turns, 1, memory_order_relaxed);
-}
-
-void hypura_gpu_wait(double seconds)
-{
-    const double most = (double)MOST_WAIT_US * 1000.0;
-    const double us = seconds * (double)S_US;
-    atomic_store(&wished_us, us >= 1.0 ? (uint64_t)(us < most ? us : most) : 0);
 }
 
 /* ---- questions ------------------------------------------------------------------- */
@@ -178,16 +170,6 @@ static void tell(hypura_pulse *pulse)
     pthread_mutex_lock(&pulse->lock);
 }
 
-/* A driver that computes on processors gives no sign meanwhile, and does not rest either. */
-static void count_wait(hypura_pulse *pulse, uint64_t us, uint64_t busy_us)
-{
-    if (busy_us * BUSY_SHARE > us) {
-        pulse->waited_us -= pulse->waited_us < BUSY_SHARE * us ? pulse->waited_us : BUSY_SHARE * us;
-    } else {
-        pulse->waited_us += us;
-    }
-}
-
 /* So much time has passed in a call in which none other began or ended, and so much of it other threads computed. */
 static void wait_longer(hypura_pulse *pulse, uint64_t us, uint64_t busy_us)
 {
@@ -195,7 +177,7 @@ static void wait_longer(hypura_pulse *pulse, uint64_t us, uint64_t busy_us)
     switch (pulse->state) {
     case PULSE_CALM:
     case PULSE_ASKED:
-        count_wait(pulse, us, busy_us);
+        pulse->waited_us = hypura_patience_count(pulse->waited_us, us, busy_us);
         if (pulse->waited_us >= pulse->wait_us + pulse->ask_us) {
             tell(pulse);
         } else if (pulse->state == PULSE_CALM && pulse->silent_us - pulse->answered_us >= pulse->ask_us) {
@@ -256,6 +238,19 @@ static hypura_status open_gpu(pulse_gpu *gpu, ggml_backend_dev_t device, hypura_
     return HYPURA_OK;
 }
 
+static hypura_status open_gpus(hypura_pulse *pulse, const hypura_load_gpu *gpus, hypura_error *error)
+{
+    hypura_patience patience;
+    hypura_status status = hypura_patience_open(&patience, true, NULL, "for it to be opened", error);
+    while (status == HYPURA_OK && pulse->n < gpus->n_here) {
+        hypura_patience_turn(&patience, ggml_backend_dev_name(gpus->devices[pulse->n]), "for it to be opened");
+        status = open_gpu(&pulse->gpus[pulse->n], gpus->devices[pulse->n], error);
+        pulse->n += status == HYPURA_OK;
+    }
+    hypura_patience_close(&patience);
+    return status;
+}
+
 static void free_gpus(hypura_pulse *pulse)
 {
     for (int g = 0; g < pulse->n; g++) {
@@ -279,7 +274,7 @@ static bool start_threads(hypura_pulse *pulse)
 
 static uint64_t longest_wait(uint32_t n_tokens, double token_s)
 {
-    const uint64_t wished = atomic_load(&wished_us);
+    const uint64_t wished = hypura_patience_wished_us();
     const double   us = TOKENS_APART * n_tokens * token_s * (double)S_US;
     return wished > 0                    ? wished
            : us < (double)LEAST_WAIT_US  ? LEAST_WAIT_US
@@ -302,11 +297,7 @@ hypura_status hypura_pulse_open(const hypura_load_gpu *gpus, uint32_t n_tokens, 
     (void)pthread_mutex_init(&pulse->lock, NULL);
     pulse->wait_us = longest_wait(n_tokens, token_s);
     pulse->ask_us = pulse->wait_us / 3 < ASK_US ? pulse->wait_us / 3 : ASK_US;
-    hypura_status status = HYPURA_OK;
-    while (status == HYPURA_OK && pulse->n < gpus->n_here) {
-        status = open_gpu(&pulse->gpus[pulse->n], gpus->devices[pulse->n], error);
-        pulse->n += status == HYPURA_OK;
-    }
+    hypura_status status = open_gpus(pulse, gpus, error);
     if (status == HYPURA_OK && !start_threads(pulse)) {
         status = hypura_fail(error, HYPURA_ERR_MEMORY, "no thread to watch %d GPUs", gpus->n_here);
     }

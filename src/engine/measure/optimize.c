@@ -103,6 +103,7 @@ static hypura_status measure_gain(const optimizer *o)
     hypura_profile profile;
     const hypura_profile_options wanted = {.cache_dir = o->options->cache_dir,
                                            .storage_path = o->options->path,
+                                           .gpu = "none",
                                            .progress = o->options->progress,
                                            .progress_user = o->options->progress_user};
     hypura_status status = hypura_profile_get(&wanted, &profile, o->error);

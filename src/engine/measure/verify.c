@@ -219,6 +219,7 @@ static hypura_status prepare(verification *v, hypura_error *error)
 
     const hypura_profile_options wanted = {.cache_dir = o->model.cache_dir,
                                            .storage_path = o->model.path,
+                                           .gpu = o->model.gpu,
                                            .progress = o->model.progress,
                                            .progress_user = o->model.progress_user};
     hypura_status status = hypura_profile_get(&wanted, &v->profile, error);

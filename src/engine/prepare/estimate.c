@@ -96,6 +96,7 @@ static hypura_status get_profile(const hypura_model_options *options, const hypu
     }
     const hypura_profile_options wanted = {.cache_dir = options->cache_dir,
                                            .storage_path = options->path,
+                                           .gpu = options->gpu,
                                            .progress = options->progress,
                                            .progress_user = options->progress_user};
     return hypura_profile_get(&wanted, profile, error);
@@ -477,7 +478,7 @@ static hypura_status prepare(demand *wanted, const hypura_profile *given, uint32
         status = hypura_gpus_find_remote(options->rpc, &wanted->found, error);
     }
     if (status == HYPURA_OK) {
-        status = hypura_load_sizes(prepared->map, hypura_gpus_are_discrete(&wanted->found), &context->n_context,
+        status = hypura_load_sizes(prepared->map, wanted->found.discrete, &context->n_context,
                                    &context->n_ubatch, error);
     }
     if (status == HYPURA_OK && (uint64_t)context->n_context * n_sequences > INT32_MAX) {

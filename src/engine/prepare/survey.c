@@ -12,10 +12,13 @@
 #include "engine/llama/llama_log.h"
 #include "engine/llama/llama_shim.h"
 #include "engine/prepare/computable.h"
+#include "hw/patience.h"
 
 #include "ggml-impl.h"
 
 #include <stdlib.h>
+
+#define PLANNED "for the model to be planned" /* hypura_patience: each step that returns is a sign of life */
 
 /* Weight tensors of libllama -> index in the map; open addressing. */
 typedef struct weight_index {
@@ -264,20 +267,28 @@ hypura_status hypura_survey_take(const hypura_map *map, const hypura_context_opt
 
     struct llama_model *model = NULL;
     struct llama_context *ctx = NULL;
+    hypura_patience patience;
     hypura_load_lock();
-    hypura_status status = hypura_load_model(map, look ? HYPURA_LOAD_SURVEY : HYPURA_LOAD_SHAPES, gpu, HYPURA_FORM_FILE, NULL, NULL, &model, error);
+    const char *here = gpu->n_here > 0 ? ggml_backend_dev_name(gpu->devices[0]) : NULL;
+    hypura_status status = hypura_patience_open(&patience, here != NULL, here, PLANNED, error);
+    if (status == HYPURA_OK) {
+        status = hypura_load_model(map, look ? HYPURA_LOAD_SURVEY : HYPURA_LOAD_SHAPES, gpu, HYPURA_FORM_FILE, NULL, NULL, &model, error);
+    }
     if (status == HYPURA_OK && look) {
         status = look(look_user, model, error);
     }
     if (status == HYPURA_OK) {
+        hypura_patience_turn(&patience, here, PLANNED);
         *vocab_bytes = estimate_vocab_bytes(model);
         status = hypura_load_context(model, options, &ctx, error);
     }
     if (status == HYPURA_OK) {
+        hypura_patience_turn(&patience, here, PLANNED);
         status = take(map, options, gpu->n == 0, model, ctx, others, survey, error);
     }
     llama_free(ctx);
     llama_model_free(model);
+    hypura_patience_close(&patience);
     hypura_load_unlock();
 
     if (status != HYPURA_OK) {
