@@ -455,6 +455,16 @@ static bool refuse(void *user, const char *what, uint64_t done, uint64_t total)
     return ++*(int *)user < 3;
 }
 
+/* Stops once the second model has been opened and computes. */
+static bool refuse_in_the_middle(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    int *n = user;
+    (void)what;
+    (void)total;
+    *n += done == 1;
+    return *n < 3;
+}
+
 static void what_cannot_be_verified(void **state)
 {
     (void)state;
@@ -487,6 +497,10 @@ static void what_cannot_be_verified(void **state)
     stopped.model.progress = refuse;
     stopped.model.progress_user = &calls;
     fixture_fails(HYPURA_ERR_CANCELLED, hypura_verify(&stopped, &report, &error), &error, "stopped");
+    calls = 0;
+    stopped.model.progress = refuse_in_the_middle;
+    fixture_fails(HYPURA_ERR_CANCELLED, hypura_verify(&stopped, &report, &error), &error, "stopped");
+    assert_int_equal(report.n_cases, 0);
     hypura_verify_options engine = options;
     const char *const name = "telepathy";
     engine.io_engines = &name;

@@ -77,18 +77,38 @@ typedef struct verification {
     uint64_t opened; /* models, for progress */
 } verification;
 
-static hypura_status step(verification *v, hypura_error *error)
+static bool goes_on(const verification *v, uint64_t n_done)
 {
     const hypura_verify_options *o = v->options;
     const uint64_t n_budgets = (uint64_t)v->n_budgets * (uint64_t)v->n_vram;
     const uint64_t n_plain = o->model.n_adapters > 0 ? 2 : 1;
     uint64_t total = (uint64_t)v->n_ubatches * (n_plain + n_budgets * (uint64_t)v->n_engines);
-    total = total > v->opened ? total : v->opened + 1; /* plain more often than once */
-    if (o->model.progress && !o->model.progress(o->model.progress_user, "verifying", v->opened, total)) {
+    total = total > n_done ? total : n_done + 1; /* plain more often than once */
+    return !o->model.progress || o->model.progress(o->model.progress_user, "verifying", n_done, total);
+}
+
+static hypura_status step(verification *v, hypura_error *error)
+{
+    if (!goes_on(v, v->opened)) {
         return hypura_fail(error, HYPURA_ERR_CANCELLED, "verification was stopped");
     }
     v->opened++;
     return HYPURA_OK;
+}
+
+/* While the model that was counted last loads, and while it computes. */
+static bool loads_on(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    const verification *v = user;
+    (void)what;
+    (void)done;
+    (void)total;
+    return goes_on(v, v->opened > 0 ? v->opened - 1 : 0);
+}
+
+static bool is_stopped(void *user)
+{
+    return !loads_on(user, NULL, 0, 0);
 }
 
 /* ---- what to do --------------------------------------------------------- */
@@ -142,7 +162,9 @@ static hypura_model_options model_of(const verification *v, uint32_t n_ubatch)
                                   .gpu = m->gpu,
                                   .gpu_misses = m->gpu_misses,
                                   .rpc = m->rpc,
-                                  .rpc_bytes = m->rpc_bytes};
+                                  .rpc_bytes = m->rpc_bytes,
+                                  .progress = m->progress ? loads_on : NULL,
+                                  .progress_user = (void *)(uintptr_t)v};
 }
 
 static hypura_status choose_budgets(verification *v, hypura_error *error)
@@ -263,7 +285,13 @@ static hypura_status open_with(verification *v, const hypura_model_options *opti
     const hypura_model_extras extras = {
         .profile = &v->profile, .all_logits = true, .gpus = v->over_gpus ? &v->setup.gpus : NULL};
     hypura_status status = step(v, error);
-    return status == HYPURA_OK ? hypura_model_open_with(options, &extras, model, error) : status;
+    if (status == HYPURA_OK) {
+        status = hypura_model_open_with(options, &extras, model, error);
+    }
+    if (status == HYPURA_OK && options->progress) {
+        llama_set_abort_callback((*model)->ctx, is_stopped, v);
+    }
+    return status;
 }
 
 static hypura_status open_model(verification *v, uint32_t n_ubatch, const verify_limits *limits, const char *engine,
@@ -316,7 +344,7 @@ static hypura_status write_scripts(verification *v, uint32_t *n_ubatch, hypura_e
     if (status == HYPURA_OK && v->options->model.n_adapters > 0) {
         status = check_adapters(v, *n_ubatch, error);
     }
-    return status == HYPURA_OK ? status : hypura_fail_prefix(error, "plain llama.cpp");
+    return status == HYPURA_OK || status == HYPURA_ERR_CANCELLED ? status : hypura_fail_prefix(error, "plain llama.cpp");
 }
 
 /* ---- what both sides have in common ------------------------------------- */
@@ -435,8 +463,9 @@ static hypura_status follow_scripts(verification *v, uint32_t n_ubatch, const ve
         }
     }
     hypura_model_close(model);
-    return status == HYPURA_OK ? status
-                               : hypura_fail_prefix(error, "%llu bytes of weights, %llu of GPU memory, engine %s, ubatch %u",
+    return status == HYPURA_OK || status == HYPURA_ERR_CANCELLED
+               ? status
+               : hypura_fail_prefix(error, "%llu bytes of weights, %llu of GPU memory, engine %s, ubatch %u",
                                                     (unsigned long long)limits->weights_bytes,
                                                     (unsigned long long)vram_of(limits),
                                                     engine, n_ubatch);

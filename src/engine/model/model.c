@@ -304,7 +304,7 @@ static hypura_status why_failed(const hypura_model *model, int code, const char 
         }
     }
     if (code == ABORTED) {
-        return hypura_fail(error, HYPURA_ERR_CANCELLED, "computing %u tokens was stopped", n);
+        return hypura_fail(error, HYPURA_ERR_CANCELLED, "computing %u token%s was stopped", n, n == 1 ? "" : "s");
     }
     if (code == 1) {
         return hypura_fail(error, HYPURA_ERR_USAGE,
