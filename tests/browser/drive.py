@@ -110,6 +110,11 @@ with sync_playwright() as p:
         page.select_option("#model", args.second)
         print("second:", chat(page, args.message).replace("\n", " | ")[:300])
         expect(page.locator("#status h2", has_text=args.second)).to_be_visible(timeout=MS)
+    if args.second and args.gpu:  # held whole: there is nothing to say of reads and hits
+        held = page.locator("#status section", has=page.locator("h2", has_text=args.second))
+        expect(held).to_contain_text("Tokens per second", timeout=MS)
+        if "Evictions" in held.inner_text():
+            problems.append("figures of paging for a model that is held whole")
     page.wait_for_function("before => document.querySelector('#status').innerText !== before", arg=before, timeout=MS)
     print("figures:", page.locator("#status").inner_text().replace("\n", " | ")[:900])
     # An answer is stopped, and what comes after it works.

@@ -37,7 +37,7 @@ def models():
 
 def loaded(name):
     tokens = STATE["tokens"]
-    return {"name": name, "state": "ready", "mode": "experts", "pid": 7, "load_share": 1.0, "slots": 4,
+    return {"name": name, "state": "ready", "mode": "resident" if "SmolLM2" in name else "experts", "pid": 7, "load_share": 1.0, "slots": 4,
              "busy": STATE["busy"], "waiting": 0, "expires_at": None, "io_engine": "uring", "direct_io": True,
              "tiers": {"resident_bytes": int(1.4 * GIB), "pinned_bytes": 0, "ring_bytes": 0,
                        "pool_bytes": int(6.2 * GIB + 0.4 * GIB * random.random()), "drive_bytes": int(10.3 * GIB),
