@@ -79,6 +79,12 @@ static hypura_status complete(serve_arguments *serve, const hypura_environment *
     hypura_server_options *server = &serve->server;
     server->paths = arguments->operands;
     server->n_paths = arguments->n_operands;
+    for (int i = 0; i < server->n_paths; i++) {
+        if (access(server->paths[i], F_OK) != 0) {
+            return hypura_fail_errno(error, errno, "%s (models of the folder and Ollama's are there by name without being named here)",
+                                     server->paths[i]);
+        }
+    }
     server->port = (uint16_t)serve->port;
     server->keep_alive_s = (double)serve->keep_alive_s;
     server->weights_bytes = serve->weights.bytes;

@@ -104,6 +104,7 @@ static const struct {
     {{"list", "x"}, 2, NULL, "unexpected argument 'x'"},
     {{"remove", "known:tag"}, 0, NULL, "removed known:tag"},
     {{"remove", "none"}, 2, NULL, "there is no model 'none'"},
+    {{"serve", "qwen3:30b"}, 1, NULL, "qwen3:30b (models of the folder and Ollama's are there by name without being named here): No such file"},
     {{"ps", "--server", "http://fake"}, 0, "moe:latest   ready         experts   4 KiB    -        4 KiB  62.5 %   1/4  2030-01-02T03:04:05Z\n",
      "1 GiB of 2 GiB that models may use, 2 loaded"},
     {{"ps", "--server", "http://fake"}, 0, "next:latest  loading 25 %  -             -    -            -       -   0/0  -\n", "2 loaded"},

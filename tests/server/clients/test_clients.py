@@ -530,6 +530,17 @@ class Anthropic(unittest.TestCase):
         self.assertEqual(self.client.messages.count_tokens(model=WORDS_MOE, messages=user(QUESTION)).input_tokens,
                          answer.usage.input_tokens + (answer.usage.cache_read_input_tokens or 0))
 
+    def test_a_prompt_alone(self):
+        """max_tokens 0: it is computed and kept, and nothing is written."""
+        asked = dict(model=WORDS, messages=user("A prompt that comes again, of some words."))
+        first = self.client.messages.create(max_tokens=0, **asked)
+        self.assertEqual((first.content, first.stop_reason, first.usage.output_tokens), ([], "max_tokens", 0))
+        second = self.client.messages.create(max_tokens=1, **asked)
+        self.assertLess(second.usage.input_tokens, first.usage.input_tokens)
+        status, answer = server.json("POST", "/v1/messages", asked)
+        self.assertEqual((status, answer["type"], answer["error"]["type"]), (400, "error", "invalid_request_error"))
+        self.assertIn("max_tokens is missing", answer["error"]["message"])
+
     def test_an_answer_goes_on_from_what_is_given(self):
         given = {"role": "assistant", "content": [{"type": "text", "text": "The capital of France is"}]}
         options = dict(model=DENSE, messages=user(QUESTION) + [given], max_tokens=4, extra_body={"temperature": 0})
