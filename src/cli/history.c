@@ -85,8 +85,11 @@ hypura_status hypura_history_read(const char *path, hypura_history *history, hyp
 {
     json_error_t reason;
     *history = (hypura_history){.path = path, .messages = json_load_file(path, 0, &reason)};
+    const int problem = errno;
     hypura_status status = HYPURA_OK;
-    if (!history->messages) {
+    if (!history->messages && json_error_code(&reason) == json_error_cannot_open_file) {
+        status = hypura_fail_errno(error, problem, "cannot open %s", path);
+    } else if (!history->messages) {
         status = hypura_fail(error, HYPURA_ERR_FORMAT, "%s is no conversation: line %d: %s", path, reason.line, reason.text);
     }
     status = status == HYPURA_OK ? take_messages(history, error) : status;

@@ -113,7 +113,7 @@ static void test_a_conversation_is_saved_and_loaded(void **state)
           LINES("before", "/load talk.json", "options", "/clear", "options", "/load other.json", "/load mine", "/load", "/save", "/save mine",
                 "/save /no/such/talk.json", "after"),
           LINES("[1] before", "(3 messages)", "system: Be brief.; user: one; assistant: [1] one; temp", "(a new conversation)",
-                "options\r\ntemp", "other.json is no conversation", "hypura run mine", "hypura run NAME", "/save NAME makes a model",
+                "options\r\ntemp", "cannot open other.json: No such file", "hypura run mine", "hypura run NAME", "/save NAME makes a model",
                 "moe.gguf is not known by a name", "/no/such/talk.json", "[2] after"));
 }
 
