@@ -73,7 +73,14 @@ static void what_is_told_in_other_words(void **state)
         {"/v1/chat/completions", "{'function_call':'none','logit_bias':{'5':-1},'response_format':{'type':'json_object'}}", NULL},
         {"/v1/chat/completions", "{'logit_bias':[[5,-1]],'response_format':{'type':'json_schema','json_schema':{}}}", NULL},
         {"/v1/messages", "{'max_tokens':9,'messages':[],'system':[{'type':'text','text':'a'}],'thinking':{'type':'adaptive'}}", NULL},
-        {"/v1/responses", "{'input':'text','instructions':null}", "{'input':'text'}"},
+        {"/v1/responses", "{'input':'text','instructions':null,'tools':null}", "{'input':'text'}"},
+        {"/v1/responses", "{'input':[{'role':'assistant','content':'b','type':null,'name':null}]}",
+         "{'input':[{'role':'assistant','content':'b','type':'message'}]}"},
+        {"/v1/chat/completions",
+         "{'messages':[{'role':'user','content':'q','name':null},{'role':'assistant','content':null,'tool_call_id':null,"
+         "'tool_calls':[{'function':{'name':'a','arguments':''}}]}]}",
+         "{'messages':[{'role':'user','content':'q'},{'role':'assistant','content':null,"
+         "'tool_calls':[{'function':{'name':'a','arguments':'{}'}}]}]}"},
         {"/v1/messages", "{'max_tokens':9,'system':null,'instructions':null}", "{'max_tokens':9,'instructions':null}"},
         {"/v1/responses",
          "{'input':[{'role':'user','content':'a'},{'role':'assistant','content':'b'},{'type':'reasoning','summary':[]},"

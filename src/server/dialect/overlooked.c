@@ -340,12 +340,17 @@ static void tell_probabilities(const char *path, const json_t *body, json_t **ma
     }
 }
 
-/* None at all would be an empty system text, in place of the model's own. */
-static void drop_no_system(call_form api, const json_t *body, json_t **made)
+/* None at all would be an empty system text, in place of the model's own, or no array of tools. */
+static void drop_nulls(call_form api, const json_t *body, json_t **made)
 {
-    const char *key = api == FORM_RESPONSES ? "instructions" : api == FORM_MESSAGES ? "system" : "";
-    if (json_is_null(json_object_get(body, key))) {
-        json_object_del(overlooked_own(body, made), key);
+    static const struct {
+        call_form api;
+        const char *key;
+    } known[] = {{FORM_RESPONSES, "instructions"}, {FORM_RESPONSES, "tools"}, {FORM_MESSAGES, "system"}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (api == known[i].api && json_is_null(json_object_get(body, known[i].key))) {
+            json_object_del(overlooked_own(body, made), known[i].key);
+        }
     }
 }
 
@@ -377,7 +382,7 @@ hypura_status overlooked_translate(const char *path, const json_t *body, json_t 
     }
     drop_empty_stops(body, api == FORM_MESSAGES ? "stop_sequences" : "stop", made);
     tell_probabilities(path, body, made);
-    drop_no_system(api, body, made);
+    drop_nulls(api, body, made);
     forbid_thoughts(api, body, made);
     hypura_status status = api != FORM_NONE ? overlooked_tools(api, body, made, error) : HYPURA_OK;
     if (status == HYPURA_OK && api != FORM_NONE) {

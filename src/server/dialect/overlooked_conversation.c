@@ -3,6 +3,7 @@
  *
  *     a document that is text, what a search found    text
  *     a call whose arguments are "", as a call without any is written by some    "{}"
+ *     a field of a message that is null, but its content                         nothing
  *     a message of the assistant's in /v1/responses that does not say its type   "message"
  *     a thought there that is not told, as OpenAI's own are                      nothing
  */
@@ -194,10 +195,35 @@ static hypura_status change_content(const json_t *message, json_t **made, hypura
     return status;
 }
 
+/* Fields that say nothing, as clients write them that have a place for each. NULL: it goes as it is. */
+static json_t *without_nulls(const json_t *message)
+{
+    json_t *made = NULL;
+    const char *key;
+    const json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)message, key, value)
+    {
+        if (json_is_null(value) && strcmp(key, "content") != 0) {
+            made = made ? made : json_copy((json_t *)(uintptr_t)message);
+            json_object_del(made, key);
+        }
+    }
+    return made;
+}
+
 static hypura_status change_message(call_form api, const json_t *message, json_t **made, hypura_error *error)
 {
-    *made = api == FORM_CHAT ? change_calls(message) : api == FORM_RESPONSES ? change_item(message) : NULL;
-    return api == FORM_MESSAGES ? change_content(message, made, error) : HYPURA_OK;
+    if (api == FORM_MESSAGES) {
+        return change_content(message, made, error);
+    }
+    json_t *plain = without_nulls(message);
+    *made = api == FORM_CHAT ? change_calls(plain ? plain : message) : change_item(plain ? plain : message);
+    if (*made) {
+        json_decref(plain);
+    } else {
+        *made = plain;
+    }
+    return HYPURA_OK;
 }
 
 hypura_status overlooked_conversation(call_form api, const json_t *body, json_t **made, hypura_error *error)
