@@ -12,7 +12,8 @@
  *
  * The ids come with a copy to pinned memory, which the host polls: a fence would cost
  * two more submissions. The copy is handed over with whatever comes next: the piece that
- * runs ahead, with its lookup in front, or, where nothing may, the lookup alone.
+ * runs ahead, with its lookup in front, or, where nothing may, the lookup alone. Where that
+ * would have it wait for uploads, a node behind the router brings them (pager/vram_report.c).
  *
  * What always holds:
  *  1. Pieces whose ids were looked at have computed with the experts that they selected;
@@ -71,19 +72,53 @@ void gpu_expect_numbers(void *numbers, size_t n)
     }
 }
 
-/* Has the ids of a piece copied to the host, with whatever is handed over next. */
+/* Where the ids of a piece arrive. */
+static int32_t *numbers_of(const gpu_walk *walk, const gpu_piece *piece, int place)
+{
+    const int bundle = piece->cut.weight->bundle;
+    return piece->reports ? hypura_vram_reported(walk->vram, bundle, place) : hypura_vram_arrivals(walk->vram, bundle, place);
+}
+
+static void add_report(const gpu_walk *walk, struct ggml_tensor *node, void *numbers)
+{
+    gpu_pieces *pieces = &walk->instance->pieces;
+    gpu_expect_numbers(numbers, (size_t)node->ne[0]);
+    pieces->reports[pieces->n_reports++] = node;
+}
+
+/* Before the nodes up to a piece are handed over: what nodes bring to the host of it goes with these. A row that was
+ * computed in vain may arrive in place of the one behind it: it only guesses. */
+static void prepare_reports(const gpu_walk *walk, const gpu_piece *piece, int place)
+{
+    gpu_pieces *pieces = &walk->instance->pieces;
+    const int bundle = piece->cut.weight->bundle;
+    pieces->n_reports = 0;
+    pieces->reported_at = piece->cut.at;
+    if (walk->instance->guesser == HYPURA_GUESS_ROUTERS && piece->reports_row) {
+        add_report(walk, hypura_vram_report_state(walk->vram, bundle, piece->row),
+                   hypura_vram_reported_state(walk->vram, bundle));
+    }
+    if (piece->reports) {
+        add_report(walk, hypura_vram_report(walk->vram, bundle, place, piece->cut.ids), numbers_of(walk, piece, place));
+    }
+}
+
+/* Behind them: has the ids of a piece copied to the host, with whatever is handed over next, where no node brings them. */
 static enum ggml_status ask(const gpu_walk *walk, const gpu_piece *piece, int place)
 {
     const bool guesses = walk->instance->guesser == HYPURA_GUESS_ROUTERS;
     const size_t n = (size_t)piece->cut.ids->ne[0];
-    int32_t *numbers = hypura_vram_arrivals(walk->vram, piece->cut.weight->bundle, place);
-    gpu_expect_numbers(numbers, n);
+    walk->instance->pieces.n_reports = 0;
     hypura_vram_begin_fetch(walk->vram);
     if (guesses) {
         gpu_fetch_row(walk, piece);
     }
     gpu_fetch_input(walk, &piece->chain, turn_of(walk, piece));
-    hypura_vram_fetch(walk->vram, piece->cut.ids, numbers, n * sizeof(*numbers));
+    if (!piece->reports) {
+        int32_t *numbers = numbers_of(walk, piece, place);
+        gpu_expect_numbers(numbers, n);
+        hypura_vram_fetch(walk->vram, piece->cut.ids, numbers, n * sizeof(*numbers));
+    }
     return guesses ? gpu_ask_router(walk, piece, place) : GGML_STATUS_SUCCESS;
 }
 
@@ -135,7 +170,7 @@ static void read_router(const gpu_walk *walk, const gpu_piece *piece, const int3
 static const int32_t *wait_ids(const gpu_walk *walk, const gpu_piece *piece, int place)
 {
     gpu_instance *instance = walk->instance;
-    const int32_t *numbers = hypura_vram_arrivals(walk->vram, piece->cut.weight->bundle, place);
+    const int32_t *numbers = numbers_of(walk, piece, place);
     const uint64_t begin_us = hypura_clock_us();
     read_router(walk, piece, numbers);
     gpu_await_numbers(walk, numbers, (size_t)piece->cut.ids->ne[0], hypura_vram_await_fetch);
@@ -254,6 +289,9 @@ static enum ggml_status run_piece(const gpu_walk *walk, const gpu_piece *piece, 
     if (!in_parts) {
         hypura_vram_join(walk->vram);
     }
+    if (piece->end < walk->graph->n_nodes) {
+        prepare_reports(walk, piece + 1, next_place);
+    }
     if (in_parts) {
         status = run_in_parts(walk, piece);
     } else if (when == RUN_AHEAD) {
@@ -274,6 +312,9 @@ static enum ggml_status run_rest(const gpu_walk *walk, const gpu_piece *piece, i
 {
     const uint64_t begin_us = gpu_begin(walk);
     gpu_forget_portions(walk);
+    if (piece->end < walk->graph->n_nodes) {
+        prepare_reports(walk, piece + 1, next_place);
+    }
     enum ggml_status status = gpu_run(walk, NULL, piece->middle, piece->end, piece->rest_uid);
     if (status == GGML_STATUS_SUCCESS && piece->end < walk->graph->n_nodes) {
         status = ask(walk, piece + 1, next_place);
@@ -354,8 +395,9 @@ static enum ggml_status compute_piece(const gpu_walk *walk, const gpu_piece *pie
     note_late(walk, piece, hypura_vram_n_expected(walk->vram, piece->cut.weight->bundle));
     enum ggml_status status = gpu_swap_products(walk, &piece->cut, piece->end, slots, -1);
     if (status == GGML_STATUS_SUCCESS) {
-        status = ahead ? run_piece(walk, piece, lookup, RUN_AHEAD, 0)
-                       : look_up(walk, lookup_of(walk, piece, HYPURA_LEADS_NONE, &slots));
+        status = ahead            ? run_piece(walk, piece, lookup, RUN_AHEAD, 0)
+                 : piece->reports ? GGML_STATUS_SUCCESS
+                                  : look_up(walk, lookup_of(walk, piece, HYPURA_LEADS_NONE, &slots));
     }
     hypura_vram_tell(walk->vram);
     if (status == GGML_STATUS_SUCCESS) {
@@ -373,7 +415,8 @@ static enum ggml_status compute_piece(const gpu_walk *walk, const gpu_piece *pie
     if (status != GGML_STATUS_SUCCESS) {
         return status;
     }
-    return run_piece(walk, piece, n_missing > 0 ? lookup : NULL, ahead ? RUN_AGAIN : RUN_KNOWN, *place);
+    const bool looks_up = n_missing > 0 || piece->reports;
+    return run_piece(walk, piece, looks_up ? lookup : NULL, ahead ? RUN_AGAIN : RUN_KNOWN, *place);
 }
 
 bool gpu_runs_ahead(const gpu_walk *walk)
@@ -401,6 +444,7 @@ enum ggml_status gpu_walk_ahead(const gpu_walk *walk)
     if (walk->instance->gpu->select) {
         give_ids(walk);
     }
+    prepare_reports(walk, &pieces->list[0], place);
     enum ggml_status status = gpu_run(walk, NULL, 0, pieces->list[0].cut.at, 0);
     if (status == GGML_STATUS_SUCCESS) {
         status = ask(walk, &pieces->list[0], place);

@@ -292,13 +292,20 @@ enum ggml_status gpu_run(const gpu_walk *walk, struct ggml_tensor *lead, int fir
         return GGML_STATUS_SUCCESS;
     }
     struct ggml_cgraph piece = ggml_graph_view(walk->graph, first, last);
+    gpu_pieces        *pieces = &walk->instance->pieces;
+    const int          n_reports = pieces->reported_at == last ? pieces->n_reports : 0;
     piece.uid = uid;
-    if (lead) {
-        struct ggml_tensor **nodes = walk->instance->pieces.nodes;
-        nodes[0] = lead;
-        memcpy(nodes + 1, piece.nodes, (size_t)piece.n_nodes * sizeof(*nodes));
+    if (lead || n_reports > 0) {
+        struct ggml_tensor **nodes = pieces->nodes;
+        int                  n = 0;
+        if (lead) {
+            nodes[n++] = lead;
+        }
+        memcpy(nodes + n, piece.nodes, (size_t)piece.n_nodes * sizeof(*nodes));
+        n += piece.n_nodes;
+        memcpy(nodes + n, pieces->reports, (size_t)n_reports * sizeof(*nodes));
         piece.nodes = nodes;
-        piece.n_nodes++;
+        piece.n_nodes = n + n_reports;
     }
     const enum ggml_status status = ggml_backend_graph_compute_async(walk->instance->inner, &piece);
     if (walk->instance->cut_us) {
@@ -362,6 +369,7 @@ enum ggml_status gpu_walk_graph(void *user)
     const gpu_walk *walk = user;
     gpu_instance   *instance = walk->instance;
     gpu_cut         cut = gpu_next_cut(instance, walk->graph, 0, NULL);
+    instance->pieces.n_reports = 0; /* left by a graph that failed */
     hypura_vram_begin(walk->vram, instance->inner);
     hypura_pager_begin_layer(instance->gpu->pager, cut.weight->bundle, (uint32_t)cut.ids->ne[1]);
     if (gpu_runs_ahead(walk)) {

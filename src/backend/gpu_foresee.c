@@ -63,7 +63,7 @@ void gpu_find_router(const gpu_walk *walk, gpu_piece *piece)
 void gpu_fetch_row(const gpu_walk *walk, const gpu_piece *piece)
 {
     const struct ggml_tensor *row = piece->row;
-    if (row && !piece->gpu_asks) {
+    if (row && !piece->gpu_asks && !piece->reports_row) {
         hypura_vram_fetch(walk->vram, row, hypura_vram_state(walk->vram, bundle_of(piece)), ggml_nbytes(row));
     }
 }
@@ -99,6 +99,17 @@ static bool score(const gpu_walk *walk, const hypura_router *router, const float
     return true;
 }
 
+/* When the ids of a piece have arrived: the row, which a copy brought before them, or a node in no order with theirs. */
+static const float *row_at_host(const gpu_walk *walk, const gpu_piece *piece, int bundle)
+{
+    if (!piece->reports_row) {
+        return hypura_vram_state(walk->vram, bundle);
+    }
+    const float *row = hypura_vram_reported_state(walk->vram, bundle);
+    gpu_await_numbers(walk, row, (size_t)piece->row->ne[0], hypura_vram_await_fetch);
+    return row;
+}
+
 /* The scores that a bundle's router gives its experts, asked behind a piece; NULL when it was not. */
 static const float *scores_of(const gpu_walk *walk, const gpu_piece *piece, const hypura_router *router)
 {
@@ -111,7 +122,7 @@ static const float *scores_of(const gpu_walk *walk, const gpu_piece *piece, cons
         const float *asked = hypura_vram_asked(walk->vram, bundle, instance->arrived_at);
         gpu_await_numbers(walk, asked, router->n_experts, hypura_vram_await_asked);
         memcpy(instance->scores, asked, router->n_experts * sizeof(*asked));
-    } else if (!score(walk, router, hypura_vram_state(walk->vram, bundle - 1))) {
+    } else if (!score(walk, router, row_at_host(walk, piece, bundle - 1))) {
         return NULL;
     }
     hypura_pager_add_asked(instance->gpu->pager, piece->gpu_asks);

@@ -40,6 +40,7 @@ struct hypura_gpu {
 };
 
 #define GPU_MAX_EXPERTS 1024
+#define GPU_MAX_REPORTS 2
 
 /* The nodes of a graph from the first product of a selection up to the next one's. */
 typedef struct gpu_cut {
@@ -70,6 +71,8 @@ typedef struct gpu_piece {
     bool    repeatable; /* computing it a second time gives the same */
     gpu_chain chain;    /* known: `middle` is its end, and there is no late matrix */
     bool    rest_repeatable; /* what follows the chain, with what it put out left as it is */
+    bool    reports;     /* a node brings its ids to the host, see pager/vram_report.c */
+    bool    reports_row; /* and another one the row that the host asks a router with */
     struct ggml_tensor *row; /* that its experts read, as the router of the next piece might; NULL: it cannot */
     bool    gpu_asks;        /* that router; else the host does */
 } gpu_piece;
@@ -80,8 +83,11 @@ typedef struct gpu_pieces {
     int        n;
     int        capacity;
     gpu_piece *list;
-    struct ggml_tensor **nodes; /* of one piece and its lookup, in turn */
+    struct ggml_tensor **nodes; /* of one piece, its lookup and reports, in turn */
     int                  max_nodes;
+    struct ggml_tensor  *reports[GPU_MAX_REPORTS]; /* nodes that go with those up to this one, behind them */
+    int                  n_reports;
+    int                  reported_at;
 } gpu_pieces;
 
 typedef struct swapped_node {
@@ -138,7 +144,8 @@ void             gpu_swap_back(gpu_instance *instance);
 /* The distinct experts of *values; -1 when one is out of range. */
 int gpu_find_distinct(gpu_instance *instance, const int32_t *values, size_t n, uint32_t n_experts);
 /* Hands over nodes [first, last): as they are, or as a piece that the GPU waits for.
- * lead: a node computed before them, for which pieces.nodes has room; NULL: none. uid: a number
+ * lead: a node computed before them, for which pieces.nodes has room; NULL: none. Reports that wait for
+ * the last of them follow. uid: a number
  * that these very nodes alone have, with which CUDA's backend need not compare them; 0: none. */
 enum ggml_status gpu_run(const gpu_walk *walk, struct ggml_tensor *lead, int first, int last, uint64_t uid);
 enum ggml_status gpu_run_cut(const gpu_walk *walk, struct ggml_tensor *lead, int first, int last, uint64_t uid,

@@ -166,14 +166,15 @@ static bool add_piece(gpu_pieces *pieces, const gpu_piece *piece)
     return true;
 }
 
-/* Room for the nodes of the largest piece and its lookup. */
+/* Room for the nodes of the largest piece, its lookup and reports, or of what comes before the first. */
 static bool reserve_nodes(gpu_pieces *pieces)
 {
-    int most = 0;
+    int most = pieces->n > 0 ? pieces->list[0].cut.at : 0;
     for (int i = 0; i < pieces->n; i++) {
-        const int n = pieces->list[i].end - pieces->list[i].cut.at + 1;
+        const int n = pieces->list[i].end - pieces->list[i].cut.at;
         most = n > most ? n : most;
     }
+    most += 1 + GPU_MAX_REPORTS;
     if (most > pieces->max_nodes) {
         struct ggml_tensor **nodes = realloc(pieces->nodes, (size_t)most * sizeof(struct ggml_tensor *));
         if (!nodes) {
@@ -223,6 +224,14 @@ static void find_chain(const gpu_walk *walk, gpu_piece *piece)
     }
 }
 
+/* A chain's rows are copied, and its ids come behind them. */
+static void find_reports(const gpu_walk *walk, gpu_piece *piece)
+{
+    piece->reports = !piece->chain.known && hypura_vram_can_report(walk->vram, piece->cut.weight->bundle, piece->cut.ids);
+    piece->reports_row =
+        piece->reports && piece->row && !piece->gpu_asks && hypura_vram_can_report_state(walk->vram, piece->row);
+}
+
 static bool find_pieces(const gpu_walk *walk)
 {
     gpu_pieces *pieces = &walk->instance->pieces;
@@ -250,6 +259,9 @@ static bool find_pieces(const gpu_walk *walk)
     }
     for (int i = 0; i + 1 < pieces->n; i++) {
         gpu_find_router(walk, &pieces->list[i]);
+    }
+    for (int i = 0; i < pieces->n; i++) {
+        find_reports(walk, &pieces->list[i]);
     }
     pieces->uid = walk->graph->uid;
     pieces->given = walk->instance->gpu->select != NULL;

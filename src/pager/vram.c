@@ -113,7 +113,7 @@ void hypura_vram_forget(hypura_vram *vram, const struct ggml_backend *backend)
 
 bool hypura_vram_uploads_beside(const hypura_vram *vram)
 {
-    return vram->uploader != NULL;
+    return vram->uploader != NULL || vram->overtakes;
 }
 
 /* ---- tensors ------------------------------------------------------------------- */

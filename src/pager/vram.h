@@ -66,7 +66,8 @@ void hypura_vram_defer(hypura_vram *vram, int matrix);
 bool hypura_vram_has_deferred(const hypura_vram *vram);
 void hypura_vram_join(hypura_vram *vram);
 
-/* Whether uploads begin while what was queued before is computed. */
+/* Whether uploads begin while what was queued before is computed: through an instance of their own, or as this one's
+ * device copies beside what it computes. */
 bool hypura_vram_uploads_beside(const hypura_vram *vram);
 
 /* Whether a bundle's experts pass through slots here. */
@@ -93,6 +94,15 @@ typedef enum hypura_vram_leads { HYPURA_LEADS_NONE, HYPURA_LEADS_WHOLE, HYPURA_L
 struct ggml_tensor *hypura_vram_lookup(hypura_vram *vram, int bundle, hypura_vram_leads leads, struct ggml_tensor **ids);
 /* Where the ids that a router selected arrive on the host; there are two such places. */
 int32_t *hypura_vram_arrivals(hypura_vram *vram, int bundle, int place);
+/* Where a copy to the host would wait until more is handed over, and the device can write into the host's memory: a node
+ * that brings the ids to one of two other places there, or a row of floats, for the caller to run behind what computes
+ * these. can_report: it can, these; else they are fetched. Numbers of one node, and of nodes, arrive in no order. */
+bool                hypura_vram_can_report(hypura_vram *vram, int bundle, struct ggml_tensor *ids);
+struct ggml_tensor *hypura_vram_report(hypura_vram *vram, int bundle, int place, struct ggml_tensor *ids);
+int32_t            *hypura_vram_reported(hypura_vram *vram, int bundle, int place);
+bool                hypura_vram_can_report_state(hypura_vram *vram, struct ggml_tensor *row);
+struct ggml_tensor *hypura_vram_report_state(hypura_vram *vram, int turn, struct ggml_tensor *row);
+float              *hypura_vram_reported_state(hypura_vram *vram, int turn);
 /* Copies to the host, in their order, of what has been queued so far when the first of them
  * is begun with begin; beside what is queued next where the device can. await_fetch: waits
  * for all of them; fetched: and for all that is queued, and asked. */

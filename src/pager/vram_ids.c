@@ -6,6 +6,9 @@
 
 #include "base/status.h"
 
+#include "ggml-backend-impl.h"
+#include "ggml-impl.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -250,14 +253,36 @@ void vram_send_table(hypura_vram *vram, int bundle)
                                   ggml_nbytes(&place->ids[IDS_TABLE]));
 }
 
-/* ggml-vulkan has a barrier before each copy and none after the last: a copy that nobody
- * needs puts one behind those that matter. */
+/* ggml-vulkan's queue that computes has a barrier before each copy and none after the last: a copy that nobody needs
+ * puts one behind those that matter. What comes by a queue of its own is waited for as a whole. */
 void vram_order_copies(hypura_vram *vram)
 {
-    if (vram->manners->copies_overtake) {
+    if (vram->manners->copies_overtake && !vram->overtakes) {
         ggml_backend_tensor_get_async(vram->backend, &vram->all_given, vram->bundles[0].values[HOST_NOWHERE], 0,
                                       sizeof(int32_t));
     }
+}
+
+/* A copy to the host, and then one to the device of what it reads. ggml-vulkan hands neither over before it is given a graph,
+ * if one of no nodes. Then it hands over the queue for copies first where there is one, and what computes waits for that. */
+bool vram_sees_overtaking(hypura_vram *vram)
+{
+    int32_t       *given = vram->bundles[0].values[IDS_GIVEN];
+    int32_t       *seen = vram->bundles[0].values[HOST_NOWHERE];
+    ggml_backend_t instance = vram->manners->copies_overtake ? ggml_backend_dev_init(vram->device, NULL) : NULL;
+    if (!instance) {
+        return false;
+    }
+    struct ggml_cgraph none = {0};
+    *given = 1;
+    *seen = 0;
+    ggml_backend_tensor_get_async(instance, &vram->all_given, seen, 0, sizeof(*seen));
+    ggml_backend_tensor_set_async(instance, &vram->all_given, given, 0, sizeof(*given));
+    (void)ggml_backend_graph_compute_async(instance, &none);
+    ggml_backend_synchronize(instance);
+    ggml_backend_free(instance);
+    *given = 0;
+    return *seen == 1;
 }
 
 /* Each instance of ggml-vulkan may have a queue for copies to the device, which waits for nothing that the instance computes

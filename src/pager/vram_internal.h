@@ -11,6 +11,7 @@
  *     vram_beside.c  what the processor computes
  *     vram_routers.c routers asked by the device
  *     vram_ids.c   ids on the device and on the host, tables from experts to slots
+ *     vram_report.c  nodes that bring the host what it asks for
  */
 #ifndef HYPURA_PAGER_VRAM_INTERNAL_H
 #define HYPURA_PAGER_VRAM_INTERNAL_H
@@ -50,6 +51,7 @@ typedef struct vram_bundle {
     struct ggml_tensor ids[N_IDS]; /* on the device */
     struct ggml_tensor lookups[HYPURA_N_LEADS]; /* nodes that fill IDS_SLOTS from IDS_TABLE */
     int32_t           *values[N_HOST_IDS];
+    struct ggml_tensor reports[N_PLACES]; /* nodes that bring ids to the host's memory */
 } vram_bundle;
 
 /* A slot in RAM that an upload reads from. */
@@ -109,7 +111,8 @@ typedef struct vram_untold {
 typedef struct vram_manners {
     const char *backend;
     bool        copies_beside;   /* another instance of it copies while one computes */
-    bool        copies_overtake; /* uploads what its own instance computes, too: see vram_order_copies, vram_hold_copies */
+    bool        copies_overtake; /* uploads may, what their own instance computes: see vram_order_copies, vram_hold_copies */
+    bool        reports;         /* a copy to the host waits for what is handed over next, and for uploads: see vram_report.c */
     uint32_t    remap_tokens;    /* up to so many read slots through remapped ids; more pass through a stage */
 } vram_manners;
 
@@ -129,6 +132,7 @@ struct hypura_vram {
     bool                       slots_changed; /* by uploads that reader does not wait for yet */
     ggml_backend_event_t       copied;   /* from slots to a stage, through reader; or, where uploads overtake, from a stage to slots */
     const vram_manners        *manners;
+    bool                       overtakes; /* uploads do, as seen: they are beside what is computed without another instance */
     uint32_t                   n_pools;
     vram_pool                  pools[HYPURA_MAX_VRAM_POOLS];
     vram_bundle               *bundles;
@@ -162,6 +166,9 @@ struct hypura_vram {
     size_t                     scores_bytes; /* of each of two places in it, which take turns for each bundle */
     float                     *states[2]; /* on the host */
     ggml_backend_buffer_t      state_buffer;
+    void                      *report_memory; /* the host's, in which all reports lie */
+    ggml_backend_buffer_t      report_buffer; /* the same, as the device sees it; NULL: it cannot */
+    struct ggml_tensor         state_reports[2];
     vram_held                  held;
     uint32_t                   missing[MAX_EXPERTS];
     int                        leased_bundle; /* of ram_slots that are leased and not sent from; -1: there are none */
@@ -225,6 +232,11 @@ void          vram_close_ids(hypura_vram *vram);
 /* An entry of a bundle's table on the host, and the copy of all its entries. */
 void vram_set_entry(hypura_vram *vram, int bundle, uint32_t expert, uint32_t slot);
 void vram_send_table(hypura_vram *vram, int bundle);
+/* vram_report.c: the host's memory that the device writes into, where it can. */
+hypura_status vram_open_reports(hypura_vram *vram, hypura_error *error);
+void          vram_close_reports(hypura_vram *vram);
+/* vram_ids.c: whether uploads overtake what their own instance was given before, as seen. */
+bool vram_sees_overtaking(hypura_vram *vram);
 /* What is queued next sees what copies have written so far. */
 void vram_order_copies(hypura_vram *vram);
 /* Copies to the device from now on come behind what is queued. */

@@ -261,7 +261,7 @@ static hypura_status open_copies(hypura_vram *vram, hypura_error *error)
 static const vram_manners known_manners[] = {
     {.backend = "CUDA", .copies_beside = true, .remap_tokens = 4},
     {.backend = "ROCm", .copies_beside = true, .remap_tokens = 4},
-    {.backend = "Vulkan", .copies_overtake = true, .remap_tokens = 8},
+    {.backend = "Vulkan", .copies_overtake = true, .reports = true, .remap_tokens = 8},
     {.backend = "MTL", .remap_tokens = 8},
     {.backend = NULL, .copies_beside = true, .remap_tokens = 8}, /* any other */
 };
@@ -350,11 +350,12 @@ hypura_status hypura_vram_open(hypura_pager *pager, void *device, int gpu, hypur
         hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the places of %d expert bundles", pager->map->n_bundles);
     }
     if (!vram->bundles || open_pools(vram, error) || open_stages(vram, error) || vram_open_ids(vram, error) ||
-        vram_open_routers(vram, error) || vram_open_batches(vram, error) || open_copies(vram, error) ||
-        vram_open_beside(vram, error)) {
+        vram_open_reports(vram, error) || vram_open_routers(vram, error) || vram_open_batches(vram, error) ||
+        open_copies(vram, error) || vram_open_beside(vram, error)) {
         hypura_vram_close(vram);
         return error->status;
     }
+    vram->overtakes = vram_sees_overtaking(vram);
     *out = vram;
     return HYPURA_OK;
 }
@@ -378,6 +379,7 @@ void hypura_vram_close(hypura_vram *vram)
         }
     }
     vram_close_ids(vram);
+    vram_close_reports(vram);
     vram_close_beside(vram);
     ggml_backend_buffer_free(vram->batch_ids);
     ggml_free(vram->copies);

@@ -34,10 +34,10 @@ static void flush(standin *s)
     standin_queue_run(standin_queue_end(s->queue));
 }
 
-/* Where computing is late, what waits for nothing of it is early. */
+/* Where computing is late, what waits for nothing of it is early; but for what ggml-vulkan hands over with a graph. */
 static void add_copy(standin *s, void *to, const void *from, size_t bytes)
 {
-    const bool at_once = standin_wrong.computes_late && standin_queue_is_empty(s->queue);
+    const bool at_once = standin_wrong.computes_late && !standin_wrong.copies_overtake && standin_queue_is_empty(s->queue);
     standin_queue_copy(s->queue, to, from, bytes);
     if (at_once) {
         flush(s);
@@ -139,12 +139,19 @@ static bool asks_router(const struct ggml_tensor *node)
     return node->op == GGML_OP_MUL_MAT && strncmp(node->name, "asked-", 6) == 0;
 }
 
+/* As pager/vram_report.c names it: the last of a graph brings ids to the host. */
+static bool reports(const struct ggml_cgraph *graph)
+{
+    return graph->n_nodes > 0 && strncmp(graph->nodes[graph->n_nodes - 1]->name, "reported-", 9) == 0;
+}
+
 static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgraph *graph)
 {
     standin *s = backend->context;
     standin_need();
     standin_counted.n_graphs++;
     standin_counted.n_asked += graph->n_nodes > 0 && asks_router(graph->nodes[graph->n_nodes - 1]);
+    standin_counted.n_reported += reports(graph);
     if (!standin_wrong.computes_late) {
         flush(s);
     }

@@ -71,6 +71,7 @@ typedef struct standin_counts {
     uint64_t n_copies_to_device; /* calls of asynchronous ones */
     uint64_t n_graphs;
     uint64_t n_asked; /* of these, that ask a router ahead of its layer */
+    uint64_t n_reported; /* that bring ids to the host themselves */
     uint64_t n_graphs_of[STANDIN_N];
     uint64_t n_optimized;
     uint64_t bytes_used; /* now, of the device's memory */

@@ -286,14 +286,50 @@ static void what_ram_lacks_is_read_ahead(void **state)
     assert_true(right.ahead_bytes_read > 0);
 }
 
+/* Where uploads overtake what their own instance computes they are beside it without another one, and nodes bring the
+ * ids, which a copy would have wait for them. */
+static void one_instance_does_where_uploads_overtake(void **state)
+{
+    (void)state;
+    for (int late = 0; late < 2; late++) {
+        const standin_faults overtake = {.copies_overtake = true, .computes_late = late > 0};
+        selected s = {.right = true};
+        hypura_statistics none, right;
+        standin_set_faults(&overtake);
+        run_both(options_of(), &s, true, &none, &right);
+        const uint64_t n_reported = standin_read_counts().n_reported;
+        run_both(options_of(), &s, true, &none, &right);
+        assert_true(right.n_ahead > N_STEPS && right.n_ahead <= (uint64_t)N_STEPS * N_LAYERS);
+        assert_true(right.n_repeated <= N_STEPS); /* nobody foretells the first layer */
+        assert_true(right.foreseen_bytes_uploaded > 0);
+        assert_int_equal(right.foreseen_bytes_useful, right.foreseen_bytes_uploaded);
+        assert_int_equal(standin_read_counts().n_reported - n_reported, right.n_ahead + right.n_repeated);
+    }
+}
+
+/* There the host asks routers, with rows that nodes bring. */
+static void rows_are_reported_to_who_asks(void **state)
+{
+    (void)state;
+    selected s = {.right = true};
+    hypura_statistics none, by_gpu, by_host;
+    run_both(options_of(), &s, false, &none, &by_gpu);
+    standin_set_faults(&(standin_faults){.copies_overtake = true, .computes_late = true});
+    run_both(options_of(), &s, false, &none, &by_host);
+    assert_int_equal(by_host.n_asked_by_host, by_gpu.n_asked_by_gpu);
+    assert_int_equal(by_host.n_asked_by_gpu, 0);
+    assert_true(10 * by_gpu.foreseen_bytes_useful >= 9 * by_host.foreseen_bytes_useful);
+    assert_true(10 * by_host.foreseen_bytes_useful >= 9 * by_gpu.foreseen_bytes_useful);
+}
+
 /* A device that computes as late as it may, and copies as soon as it may: what is sent on a guess would change what the
  * layer before still reads. */
 static void what_is_read_later_stays(void **state)
 {
     (void)state;
-    const standin_faults late = {.computes_late = true};
-    for (int right = 0; right < 2; right++) {
-        selected s = {.right = right > 0};
+    for (int way = 0; way < 4; way++) {
+        const standin_faults late = {.computes_late = true, .copies_overtake = way > 1};
+        selected s = {.right = way % 2 > 0};
         hypura_model_options options = options_of();
         options.vram_bytes = gpu_plan_of(&options).floor_vram_bytes;
         hypura_statistics none, foreseen;
@@ -430,6 +466,8 @@ int main(void)
         cmocka_unit_test_teardown(the_host_asks_where_the_gpu_cannot, gpu_no_faults),
         cmocka_unit_test_teardown(what_is_asked_late_is_as_right, gpu_no_faults),
         cmocka_unit_test_teardown(what_ram_lacks_is_read_ahead, gpu_no_faults),
+        cmocka_unit_test_teardown(one_instance_does_where_uploads_overtake, gpu_no_faults),
+        cmocka_unit_test_teardown(rows_are_reported_to_who_asks, gpu_no_faults),
         cmocka_unit_test_teardown(what_is_read_later_stays, gpu_no_faults),
         cmocka_unit_test_teardown(several_experts_come_in_parts, gpu_no_faults),
         cmocka_unit_test_teardown(parts_come_where_they_pay, gpu_no_faults),
