@@ -20,18 +20,16 @@ fi
 target=aarch64-macos.13.0
 zig_tools $target
 mkdir -p "$1"
-build=$(cd "$1" && pwd)
+# What Zig compiled it keeps by content and paths, unless it is to write what a file depends on; so it is not asked to, and each
+# build asks it for everything anew. For all checkouts the paths are the same: by links, of one at a time.
+paths=$(dirname "$tools")/paths
+mkdir -p "$paths"
+lock "$paths/.lock"
+ln -sfn "$root" "$paths/source"
+ln -sfn "$(cd "$1" && pwd)" "$paths/build"
+build=$paths/build
 sysroot=$build/sysroot
-case $build in
-*[[:space:]]*) # what pkg-config answers is split at blanks
-    sysroot=$cache/macos-sysroot-$(sha256 <<<"$build" | cut -c1-12)
-    mkdir -p "$cache"
-    ln -sfn "$build/sysroot" "$sysroot"
-    ;;
-esac
 toolchain=$(keep "$root/cmake/macos.toolchain.cmake")
-# What Zig compiled it keeps by content and paths, for later builds of this checkout, unless it is to write what a file depends
-# on; so it is not asked to, and each build asks it for everything anew.
 export ZIG_LOCAL_CACHE_DIR=$(dirname "$tools")/objects
 
 # stub LIBRARY OUT: a dynamic library OUT for the target with the names that LIBRARY of this system exports.
@@ -89,7 +87,7 @@ fi
 export PKG_CONFIG_LIBDIR=$sysroot/lib/pkgconfig
 unset PKG_CONFIG_PATH
 flags='-O0 -g0 -fno-sanitize=all' # without optimization Zig adds checks
-CC=$tools/cc CXX=$tools/c++ cmake -G Ninja -S "$root" -B "$build" -DCMAKE_TOOLCHAIN_FILE="$toolchain" \
+CC=$tools/cc CXX=$tools/c++ cmake -G Ninja -S "$paths/source" -B "$build" -DCMAKE_TOOLCHAIN_FILE="$toolchain" \
     -DHYPURA_CROSS_TOOLS="$tools" -DHYPURA_CROSS_SYSROOT="$sysroot" \
     -DCMAKE_BUILD_TYPE=None -DCMAKE_C_FLAGS="$flags" -DCMAKE_CXX_FLAGS="$flags" "${llama[@]}" \
     -DCMAKE_USER_MAKE_RULES_OVERRIDE="$(keep "$root/cmake/no-depfiles.cmake")" \
