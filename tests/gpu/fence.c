@@ -3,6 +3,9 @@
  * between ggml-vulkan and the loader. From when the file that $STANDIN_LOSE names appears, which it removes, the state of each
  * fence is "not ready", for good. What is in the file says the rest, behind a "loading-" that changes nothing: "told", waits in the
  * driver say that the device is lost; "silent", they do not end. So it was seen of NVIDIA's driver, "told", after a fault.
+ *
+ * ggml asks for the state again and again until it is what it waits for, and takes a processor from the driver, which computes on the
+ * same ones: here each answer takes up to a millisecond, asleep, unless the state changes before.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -13,7 +16,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#define LOOK_NS     UINT64_C(1000000)
 #define NOT_READY   1
+#define TIMEOUT     2
 #define DEVICE_LOST (-4)
 
 /* As vulkan_core.h has them, with handles of either kind as what they are here: 64 bits. */
@@ -59,7 +64,15 @@ static int32_t status(void *device, uint64_t fence)
     if (!atomic_load(&lost)) {
         look();
     }
-    return atomic_load(&lost) ? NOT_READY : real_status(device, fence);
+    if (atomic_load(&lost)) {
+        (void)usleep(1000);
+        return NOT_READY;
+    }
+    if (!real_wait) {
+        return real_status(device, fence);
+    }
+    const int32_t result = real_wait(device, 1, &fence, 1, LOOK_NS);
+    return result == TIMEOUT ? NOT_READY : result;
 }
 
 static int32_t wait(void *device, uint32_t n, const uint64_t *fences, uint32_t all, uint64_t timeout_ns)

@@ -8,6 +8,7 @@
  * "asked", which is looked for once, when a program begins: the first device does not answer what memory it has.
  *
  * $STANDIN_BYTES is the memory of the first one, and $STANDIN_SHARED a file: programs that name the same one share the devices.
+ * $STANDIN_PACE_US is how much longer each graph takes until then, so that a short answer takes a while.
  */
 #include "standin_memory.h"
 
@@ -24,7 +25,7 @@
 #define LOOK_US 2000
 #define MAX_FDS 256
 #define LOADING "loading"
-#define SLOW_US 1500000
+#define SLOW_US 3000000
 #define END_US  1500000 /* longer than a server waits for an engine that it knows nothing of */
 
 void _exit(int code)
@@ -86,6 +87,7 @@ __attribute__((constructor)) static void begin(void)
     char *file = getenv("STANDIN_LOSE");
     char *bytes = getenv("STANDIN_BYTES");
     char *shared = getenv("STANDIN_SHARED");
+    char *pace = getenv("STANDIN_PACE_US");
     if (shared && !standin_share_memory(shared)) {
         abort();
     }
@@ -95,9 +97,8 @@ __attribute__((constructor)) static void begin(void)
         standin_asked = fscanf(in, "%15s", how) == 1 && strcmp(how, "asked") == 0;
         (void)fclose(in);
     }
-    if (bytes) {
-        standin_set_faults(&(standin_faults){.memory_bytes = strtoull(bytes, NULL, 10)});
-    }
+    standin_set_faults(&(standin_faults){.memory_bytes = bytes ? strtoull(bytes, NULL, 10) : 0,
+                                         .pace_us = pace ? strtoull(pace, NULL, 10) : 0});
     standin_register();
     if (file && pthread_create(&thread, NULL, lose, file) == 0) {
         (void)pthread_detach(thread);

@@ -175,6 +175,9 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
     if (standin_wrong.slow_after > 0 && --standin_wrong.slow_after == 0) {
         standin_be_slow(standin_wrong.slow_us);
     }
+    if (standin_wrong.pace_us > 0) {
+        (void)usleep((useconds_t)standin_wrong.pace_us);
+    }
     standin_counted.n_graphs_of[standin_index(backend->device)]++;
     standin_check_memory(graph, standin_index(backend->device));
     if (standin_wrong.abort_after > 0 && --standin_wrong.abort_after == 0) {

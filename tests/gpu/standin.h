@@ -61,6 +61,7 @@ typedef struct standin_faults {
     bool     silence_is_told; /* to who waits for an event: that throws */
     int      slow_after;      /* graphs until one takes slow_us, for whoever waits; 0: never */
     uint64_t slow_us;
+    uint64_t pace_us;         /* how much longer each graph takes, without work for a processor */
     int      abort_after;     /* graphs until one would end the process, as CUDA's backend does; 0: never */
 } standin_faults;
 
