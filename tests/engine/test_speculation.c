@@ -248,7 +248,7 @@ static int make_models(void **state)
     snprintf(draft, sizeof(draft), "%s", fixture_path("small.gguf"));
     snprintf(large, sizeof(large), "%s", fixture_path("large.gguf"));
     snprintf(command, sizeof(command),
-             "'%s' shape llama-tiny '%s' --type q8_0 && '%s' upcycle '%s' '%s' --experts 8 --top-k 2 --type q4_0",
+             "'%s' shape llama-tiny '%s' --type q8_0 && '%s' upcycle '%s' '%s' --experts 8 --top-k 2 --type q4_1",
              HYPURA_TEST_MKMODEL, draft, HYPURA_TEST_MKMODEL, draft, large);
     if (result != 0 || system(command) != 0) {
         return -1;

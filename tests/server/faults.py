@@ -89,7 +89,7 @@ def full_disk():
     hub_path = path("hub", "user", "repo")
     os.makedirs(hub_path)
     os.makedirs(path("import"))
-    subprocess.run([MKMODEL, "shape", "qwen3-tiny", path("import", "big.gguf")], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([MKMODEL, "shape", "qwen3-tiny", path("import", "big.gguf"), "--type", "q4_1"], check=True, stdout=subprocess.DEVNULL)
     shutil.copy(path("import", "big.gguf"), hub_path)
     hub = place.start(sys.executable, FAKE_HUB, path("hub"), stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
     url = "http://127.0.0.1:" + hub.stdout.readline().strip()
@@ -229,5 +229,5 @@ def file_deleted_while_serving():
 
 with place:
     os.makedirs(path("models"))
-    subprocess.run([MKMODEL, "shape", "llama-tiny", path("models", "tiny.gguf")], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([MKMODEL, "shape", "llama-tiny", path("models", "tiny.gguf"), "--type", "q4_1"], check=True, stdout=subprocess.DEVNULL)
     place.run((check,) for check in (full_disk, state_on_a_full_disk, full_folder_of_sockets, engine_that_says_much, file_deleted_while_serving))
