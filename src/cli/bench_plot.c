@@ -217,7 +217,10 @@ void hypura_plot_lines(FILE *to, const hypura_line_plot *plot)
     if (f.y_max <= 0.0) {
         return; /* no value at all */
     }
-    if (plot->n > 1 && plot->x_bytes[plot->n - 1] < SAME_X * plot->x_bytes[0]) {
+    if (plot->unit[0] == '%') { /* of all */
+        f.y_max = 100.0;
+    }
+    if (plot->x_bytes[plot->n - 1] < SAME_X * plot->x_bytes[0]) { /* one alone is no line either */
         put_groups(to, plot, f.y_max);
         return;
     }

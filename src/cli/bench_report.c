@@ -44,7 +44,7 @@ static const char style[] =
     "--b:#f0a35e;--c:#8f929b;--d:#5cc8b0;--e:#ee7a94;--f:#b49bf0;--g:#a9cf62;--in:#14151a}}\n"
     "body{background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;"
     "padding:0 1rem}\n"
-    "h1{font-size:1.5rem;margin:0}p{margin:.3rem 0;color:var(--dim)}\n"
+    "h1{font-size:1.5rem;margin:0}p{margin:.3rem 0;color:var(--dim)}p b{color:var(--fg)}\n"
     ".plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:1.5rem;margin:1.5rem "
     "0}\n"
     "figure{margin:0}figcaption{font-weight:600;margin-bottom:.4rem}svg{width:100%;height:auto;display:block}\n"
@@ -324,6 +324,31 @@ static void put_table(page *p)
     fputs("</table></div>\n", to);
 }
 
+/* What it came to against llama.cpp, and what the drive gave meanwhile. */
+static void put_outcome(page *p)
+{
+    FILE *to = p->to;
+    for (int i = 0; i < p->n; i++) {
+        const hypura_bench_cell *cell = p->rows[i].cell;
+        const hypura_spread *rate = metric_of(&cell->series[0], HYPURA_METRIC_DIRECT_BYTES_PER_S);
+        const bool compared = p->rows[i].decode_baseline && p->rows[i].prefill_baseline;
+        if (!compared && isnan(rate->median)) {
+            continue;
+        }
+        fprintf(to, "<p>%s:", p->labels[i]);
+        if (compared) {
+            fprintf(to, " <b>%.2fx decode</b> (%.2f to %.2f), <b>%.2fx prefill</b> (%.2f to %.2f) against the better of llama.cpp",
+                    cell->decode_ratio.median, cell->decode_ratio.min, cell->decode_ratio.max, cell->prefill_ratio.median,
+                    cell->prefill_ratio.min, cell->prefill_ratio.max);
+        }
+        if (!isnan(rate->median)) {
+            fprintf(to, "%s the drive gave %s (%s to %s)", compared ? ";" : "", hypura_output_rate(rate->median),
+                    hypura_output_rate(rate->min), hypura_output_rate(rate->max));
+        }
+        fputs("</p>\n", to);
+    }
+}
+
 /* ---- the page ---------------------------------------------------------------- */
 
 static bool fill_rows(page *p)
@@ -369,6 +394,7 @@ static void put_page(page *p)
     put_placement(p);
     fputs("</div>\n", p->to);
     put_table(p);
+    put_outcome(p);
     fputs("</body></html>\n", p->to);
 }
 

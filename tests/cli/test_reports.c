@@ -82,6 +82,7 @@ static void test_bench_report(void **state)
     assert_int_equal(count(run.output, "<tr>"), 1 + 6); /* titles, three series of two cells */
     assert_non_null(strstr(run.output, "Fake &lt;MoE&gt;"));
     assert_non_null(strstr(run.output, "recorded route"));
+    assert_int_equal(count(run.output, "<b>2.00x decode</b> (1.50 to 2.50)"), 2);
     assert_null(strstr(run.output, "nan"));
     assert_null(strstr(run.output, "http")); /* nothing is fetched */
     driver_clear(&run);
@@ -103,6 +104,14 @@ static void test_bench_report(void **state)
     assert_int_equal(count(run.output, "polyline"), 0);
     assert_int_equal(count(run.output, "<title>llama.cpp: 2.5"), 2); /* decode of two cells */
     assert_int_equal(count(run.output, "<title>llama.cpp: 77"), 2);  /* the better prompts, of the other read-ahead */
+    driver_clear(&run);
+    run = RUN("bench", "moe.gguf", "--weights", "4M", "--report=one.html"); /* a point alone is a bar */
+    driver_expect(&run, 0, NULL, NULL);
+    driver_clear(&run);
+    run = driver_shell("cat one.html");
+    assert_int_equal(count(run.output, "polyline"), 0);
+    assert_true(count(run.output, "<svg") >= 5);
+    assert_non_null(strstr(run.output, "width=\"187.5\" height=\"22\"><title>Hypura: 75 (50")); /* of 250 for 100 % */
     driver_clear(&run);
     run = RUN("bench", "moe.gguf", "--weights", "1M", "--report", "no/such/folder/page.html");
     driver_expect(&run, 1, NULL, "no/such/folder/page.html");
