@@ -209,11 +209,11 @@ class Memory(unittest.TestCase):
             self.assertEqual(question(MOE)[0], 200)
 
     def test_a_model_that_can_never_fit_is_refused(self):
-        with harness.Server("--memory", "20M", "--threads", "1", models=[WORDS]) as server:
+        with harness.Server("--memory", "33M", "--threads", "1", models=[WORDS]) as server:
             status, headers, data = server.ask("POST", "/api/chat", SHORT)
             self.assertEqual(status, 500)
             self.assertNotIn("Retry-After", headers)
-            self.assertRegex(json.loads(data)["error"], r"requires more system memory than is available \(20.*bytes\): .*bytes")
+            self.assertRegex(json.loads(data)["error"], r"requires more system memory than is available \(33.*bytes\): .*bytes")
 
 
 if __name__ == "__main__":
