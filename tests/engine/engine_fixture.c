@@ -1,6 +1,8 @@
 /* engine_fixture.c - see engine_fixture.h. */
 #include "engine_fixture.h"
 
+#include "engine/prepare/estimate.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -112,6 +114,16 @@ void fixture_fails(hypura_status wanted, hypura_status status, const hypura_erro
     assert_int_equal(status, wanted);
     assert_int_equal(error->status, wanted);
     assert_non_null(strstr(error->message, text));
+}
+
+uint64_t fixture_floor(const hypura_model_options *options)
+{
+    hypura_preparation prepared;
+    hypura_error error;
+    fixture_ok(hypura_prepare(options, NULL, true, &prepared, &error), &error);
+    const uint64_t bytes = prepared.plan->floor_weights_bytes;
+    hypura_prepare_clear(&prepared);
+    return bytes;
 }
 
 hypura_model *fixture_open(const hypura_model_options *wanted)

@@ -40,6 +40,9 @@ hypura_verify_options fixture_verify_options(const char *path, bool repack, bool
 /* Verifies it, with the profile of all tests, and asserts that no bit differs. Clear the report. */
 hypura_verify_report fixture_verify(hypura_verify_options options);
 
+/* The least weights that a model needs so; an estimate would measure the processor for it. */
+uint64_t fixture_floor(const hypura_model_options *options);
+
 /* An open model, with the profile of all tests, one thread, and a context of 256 where none is wanted; and an answer of it. */
 hypura_model *fixture_open(const hypura_model_options *wanted);
 hypura_result fixture_generate(hypura_model *model, const hypura_generate_options *wanted);

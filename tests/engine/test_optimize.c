@@ -264,14 +264,8 @@ static void note_of(char *note, size_t capacity)
 
 static uint64_t floor_weights(void)
 {
-    hypura_plan *plan;
-    hypura_error error;
-    const hypura_model_options options = {
-        .path = model, .force_paging = true, .n_context = 64, .n_threads = 1, .cache_dir = fixture_cache_dir()};
-    fixture_ok(hypura_estimate(&options, &plan, &error), &error);
-    const uint64_t bytes = plan->floor_weights_bytes;
-    hypura_plan_free(plan);
-    return bytes;
+    return fixture_floor(&(hypura_model_options){
+        .path = model, .force_paging = true, .n_context = 64, .n_threads = 1, .cache_dir = fixture_cache_dir()});
 }
 
 static hypura_model *open_paged(uint64_t weights_bytes, hypura_statistics *statistics)
