@@ -26,7 +26,7 @@ WEATHER = {
     },
 }
 CLOCK = {"type": "function", "function": dict(WEATHER["function"], name="get_time")}
-CITIES = "Rome", "Oslo", "Cairo"  # calls that a small model goes on with; each client asks the same, which is computed once
+CITIES = "Rome", "Oslo"  # calls that a small model goes on with; each client asks the same, which is computed once
 PERSON = {
     "type": "object",
     "properties": {"name": {"type": "string", "maxLength": 20}, "age": {"type": "integer", "maximum": 150}},
