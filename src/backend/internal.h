@@ -17,6 +17,7 @@
 #ifndef HYPURA_BACKEND_INTERNAL_H
 #define HYPURA_BACKEND_INTERNAL_H
 
+#include "hw/since.h"
 #include "pager/pager.h"
 #include "predict/alone.h"
 
@@ -117,8 +118,7 @@ typedef struct backend_instance {
     struct ggml_threadpool *threadpool;
     int                   threadpool_threads;
     int                   n_threads; /* that compute */
-    uint64_t              placed_us; /* when threads were last told which processors to keep to; 0: never */
-    uint64_t              others_us; /* what others had of these until then */
+    hypura_since          placed; /* what others had of the processors when threads were last told which to keep to; at 0: never */
     const int            *processors; /* the pager's, that they were told */
     int                   n_processors;
     bool                  keeps_places; /* each to its own */

@@ -45,15 +45,11 @@ static void place(struct ggml_tensor *node, int thread, int n_threads, void *use
     }
 }
 
-/* Whether the processors are left to others, by what these had since it was last looked at. */
-static bool are_others_many(backend_instance *instance, uint64_t now_us)
+/* Whether the processors are left to others, by what these had since. */
+static bool are_others_many(const hypura_since *then, const hypura_since *now)
 {
-    uint64_t others_us = 0;
-    const uint64_t before_us = instance->others_us;
-    const bool known = hypura_os_others_us(&others_us);
-    instance->others_us = others_us;
-    return known && instance->placed_us > 0 && others_us > before_us &&
-           hypura_look_gives_places_up(now_us - instance->placed_us, others_us - before_us);
+    return then->at_us > 0 && then->known && now->known && now->counted_us > then->counted_us &&
+           hypura_look_gives_places_up(now->at_us - then->at_us, now->counted_us - then->counted_us);
 }
 
 static bool run_place(backend_instance *instance, places *all)
@@ -66,11 +62,14 @@ static bool run_place(backend_instance *instance, places *all)
     return shadow_run(instance) == GGML_STATUS_SUCCESS;
 }
 
-/* Whether the calling thread may run where it was told last, on one of them or on all. */
-static bool is_where_told(const backend_instance *instance)
+/* Where the calling thread may run: as it was told last, or where nobody here told it to. */
+typedef enum whereabouts { ON_ITS_OWN, ON_ALL, ELSEWHERE } whereabouts;
+
+static whereabouts find_caller(const backend_instance *instance)
 {
-    return hypura_os_thread_keeps_to(instance->processors, 1) ||
-           hypura_os_thread_keeps_to(instance->processors, instance->n_processors);
+    return hypura_os_thread_keeps_to(instance->processors, 1)                        ? ON_ITS_OWN
+           : hypura_os_thread_keeps_to(instance->processors, instance->n_processors) ? ON_ALL
+                                                                                     : ELSEWHERE;
 }
 
 static void follow_user(backend_instance *instance)
@@ -90,21 +89,22 @@ void backend_place_team(backend_instance *instance, const int *processors, int n
     if (n == 0 || instance->n_threads != n || instance->graph.n_nodes > 0 || instance->moved) {
         return;
     }
-    if (instance->placed_us > 0 && !is_where_told(instance)) {
+    const whereabouts caller = instance->placed.at_us > 0 ? find_caller(instance) : ON_ALL;
+    if (caller == ELSEWHERE) {
         follow_user(instance);
         return;
     }
-    const uint64_t now_us = hypura_clock_us();
     instance->n_waits = 0;
-    if (instance->placed_us > 0 && now_us - instance->placed_us < AGAIN_US) {
-        if (instance->keeps_places) {
+    if (instance->placed.at_us > 0 && hypura_clock_us() - instance->placed.at_us < AGAIN_US) {
+        if (instance->keeps_places && caller == ON_ALL) {
             (void)hypura_os_thread_keep_to(&processors[0], 1);
         }
         return;
     }
-    places all = {processors, n, n, !are_others_many(instance, now_us)};
+    const hypura_since now = hypura_since_look(hypura_os_others_us);
+    places all = {processors, n, n, !are_others_many(&instance->placed, &now)};
     if (run_place(instance, &all)) {
-        instance->placed_us = now_us;
+        instance->placed = now;
         instance->processors = processors;
         instance->n_processors = n;
         instance->keeps_places = all.kept;
@@ -113,7 +113,7 @@ void backend_place_team(backend_instance *instance, const int *processors, int n
 
 static void let_caller_go(const backend_instance *instance)
 {
-    if (is_where_told(instance)) {
+    if (find_caller(instance) == ON_ITS_OWN) {
         (void)hypura_os_thread_keep_to(instance->processors, instance->n_processors);
     }
 }
@@ -132,7 +132,7 @@ void backend_let_team_go(backend_instance *instance)
         instance->abort = NULL;
         instance->read_failed = false;
         shadow_begin(instance);
-        if (!is_where_told(instance)) {
+        if (find_caller(instance) == ELSEWHERE) {
             follow_user(instance);
             return;
         }

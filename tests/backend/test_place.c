@@ -87,8 +87,7 @@ static void each_has_a_processor_of_its_own(void **state)
     for (int time = 0; time < 2 && known; time++) {
         const int n_expected = time == 0 ? n : 1;
         assert_true(hypura_os_others_us(&others_us));
-        instance.others_us = time == 0 ? others_us - 2000000 : others_us;
-        instance.placed_us = hypura_clock_us() - 2000000;
+        instance.placed = (hypura_since){hypura_clock_us() - 2000000, time == 0 ? others_us - 2000000 : others_us, true};
         shadow_begin(&instance);
         backend_place_team(&instance, processors, n);
         look_around(&instance, &all);
