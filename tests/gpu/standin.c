@@ -20,7 +20,9 @@
 typedef struct standin {
     ggml_backend_t cpu;
     standin_queue *queue;
-    standin_mark   waits_for; /* copies that overtake */
+    standin_queue *uploads;     /* copies that overtake, where they are scrambled; or NULL */
+    bool           has_uploads; /* that what is computed next does not wait for yet */
+    standin_mark   waits_for;   /* copies that overtake */
 } standin;
 
 typedef struct standin_event {
@@ -28,16 +30,28 @@ typedef struct standin_event {
     standin_mark              mark;
 } standin_event;
 
+/* What is asked for next comes behind the copies that overtake. */
+static void join_uploads(standin *s)
+{
+    if (s->has_uploads) {
+        standin_queue_wait(s->queue, standin_queue_end(s->uploads));
+        s->has_uploads = false;
+    }
+}
+
 /* All that it was asked for so far. */
 static void flush(standin *s)
 {
+    join_uploads(s);
     standin_queue_run(standin_queue_end(s->queue));
 }
 
 /* Where computing is late, what waits for nothing of it is early; but for what ggml-vulkan hands over with a graph. */
 static void add_copy(standin *s, void *to, const void *from, size_t bytes)
 {
-    const bool at_once = standin_wrong.computes_late && !standin_wrong.copies_overtake && standin_queue_is_empty(s->queue);
+    const bool at_once = standin_wrong.computes_late && !standin_wrong.copies_overtake && standin_wrong.scrambles == 0 &&
+                         standin_queue_is_empty(s->queue);
+    join_uploads(s);
     standin_queue_copy(s->queue, to, from, bytes);
     if (at_once) {
         flush(s);
@@ -52,7 +66,11 @@ static const char *instance_name(ggml_backend_t backend)
 static void instance_free(ggml_backend_t backend)
 {
     standin *s = backend->context;
+    flush(s);
     standin_queue_close(s->queue);
+    if (s->uploads) {
+        standin_queue_close(s->uploads);
+    }
     ggml_backend_free(s->cpu);
     free(s);
     free(backend);
@@ -75,8 +93,14 @@ static void add_upload(standin *s, void *to, const void *from, size_t bytes)
         add_copy(s, to, from, bytes);
         return;
     }
-    standin_queue_run(s->waits_for);
-    memcpy(standin_seen(to), from, bytes);
+    if (s->uploads) {
+        standin_queue_wait(s->uploads, s->waits_for);
+        standin_queue_copy(s->uploads, to, from, bytes);
+        s->has_uploads = true;
+    } else {
+        standin_queue_run(s->waits_for);
+        memcpy(standin_seen(to), from, bytes);
+    }
 }
 
 static void instance_set(ggml_backend_t backend, struct ggml_tensor *tensor, const void *data, size_t offset,
@@ -125,12 +149,17 @@ static void instance_synchronize(ggml_backend_t backend)
 {
     standin_need();
     standin_wait(false);
-    standin_queue *queue = ((standin *)backend->context)->queue;
+    standin       *s = backend->context;
+    standin_queue *queue = s->queue;
+    join_uploads(s);
     if (standin_wrong.wait_throws_after > 0 && !standin_queue_is_empty(queue) && --standin_wrong.wait_throws_after == 0) {
         standin_queue_forget(queue);
+        if (s->uploads) {
+            standin_queue_forget(s->uploads);
+        }
         standin_throw("standin: a wait fails on purpose");
     }
-    standin_queue_run(standin_queue_end(queue));
+    flush(s);
 }
 
 /* As pager/vram_routers.c names it. */
@@ -184,6 +213,7 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
         GGML_ABORT("standin: out of memory on purpose");
     }
     if (standin_wrong.computes_late) {
+        join_uploads(s);
         standin_queue_graph(s->queue, graph);
         return GGML_STATUS_SUCCESS;
     }
@@ -196,6 +226,7 @@ static enum ggml_status instance_compute(ggml_backend_t backend, struct ggml_cgr
 static void instance_event_record(ggml_backend_t backend, ggml_backend_event_t event)
 {
     standin_need();
+    join_uploads(backend->context);
     *(standin_mark *)event->context = standin_queue_end(((standin *)backend->context)->queue);
 }
 
@@ -235,6 +266,7 @@ static ggml_backend_t device_init(ggml_backend_dev_t device, const char *params)
         free(backend);
         return NULL;
     }
+    s->uploads = standin_wrong.copies_overtake && standin_wrong.scrambles > 0 ? standin_queue_open(s->cpu) : NULL;
     ggml_backend_cpu_set_n_threads(s->cpu, 1);
     *backend = (struct ggml_backend){
         .guid = &guid,
@@ -520,7 +552,13 @@ void standin_set_rates(hypura_profile *profile, double slower)
 void standin_set_faults(const standin_faults *wanted)
 {
     standin_wrong = *wanted;
+    standin_wrong.computes_late = wanted->computes_late || wanted->scrambles > 0;
     standin_open_memory(wanted->addressable);
+}
+
+bool standin_reads(const void *from, size_t bytes)
+{
+    return standin_queue_reads(from, bytes);
 }
 
 standin_counts standin_read_counts(void)

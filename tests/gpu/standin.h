@@ -50,6 +50,7 @@ typedef struct standin_faults {
     int      fail_after;      /* graphs until one fails; 0: never */
     bool     computes_late;   /* graphs wait as long as nobody waits for them, and copies that wait for no graph do not */
     bool     copies_overtake; /* as ggml-vulkan's copy queue, and said to be it: copies to the device wait for no graph */
+    uint32_t scrambles;       /* graphs and copies wait for what they have to and happen whenever they may, by chance: of this seed; 0: no */
     int      copy_throws_after; /* copies to the device until one throws; 0: never */
     int      lose_after;      /* graphs until a device is lost, which throws; 0: never */
     int      lost_device;     /* which: 0 or 1; its own graphs alone are counted */
@@ -80,6 +81,9 @@ typedef struct standin_counts {
 } standin_counts;
 
 standin_counts standin_read_counts(void);
+
+/* Whether a copy that was asked for and has not happened yet reads of this memory of the host. */
+bool standin_reads(const void *from, size_t bytes);
 
 /* Throws a C++ exception, as backends of GPUs do. */
 void standin_throw(const char *what);

@@ -31,5 +31,7 @@ standin_mark standin_queue_end(standin_queue *queue);
 void         standin_queue_run(standin_mark mark);
 /* All that is left is never done. */
 void         standin_queue_forget(standin_queue *queue);
+/* Whether a copy that any of them has not done yet reads of this memory. */
+bool         standin_queue_reads(const void *from, size_t bytes);
 
 #endif

@@ -1,6 +1,7 @@
 /* case.c - see case.h. */
 #include "case.h"
 
+#include "leases.h"
 #include "play.h"
 
 #include "backend/internal.h"
@@ -391,6 +392,11 @@ void run_case(const settings *with, uint64_t seed, verdict *v)
     if (c->v->outcome == IDENTICAL && left > 0) {
         char text[96];
         snprintf(text, sizeof text, "%llu bytes of the stand-ins' memory are not given back", (unsigned long long)left);
+        (void)end_case(c, FAILED, text);
+    }
+    if (c->v->outcome == IDENTICAL && leases_n_early() > 0) {
+        char text[96];
+        snprintf(text, sizeof text, "%llu leases were given back while copies read of them", (unsigned long long)leases_n_early());
         (void)end_case(c, FAILED, text);
     }
     play_record_clear(&c->record);

@@ -149,7 +149,9 @@ void play_put_out_wanted(play_script *s, play_table *t, const play_batch *b, boo
         if (row) {
             play_put_out(s, row, (size_t)s->n_vocab);
         }
-        const float *embedding = embeddings ? llama_get_embeddings_ith(t->ctx, i) : NULL;
+        /* Where they are pooled libllama leaves what was in their memory before. */
+        const bool   each = embeddings && llama_pooling_type(t->ctx) == LLAMA_POOLING_TYPE_NONE;
+        const float *embedding = each ? llama_get_embeddings_ith(t->ctx, i) : NULL;
         if (embedding) {
             play_put_out(s, embedding, (size_t)llama_model_n_embd_out(llama_get_model(t->ctx)));
         }

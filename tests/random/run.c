@@ -20,6 +20,7 @@ static void draw_faults(rng *r, drawn_run *run)
     f->addressable = !f->unified && drawn_chance(r, 20);
     f->no_events = f->no_events || f->addressable;
     f->max_buffer_bytes = drawn_chance(r, 12) ? (uint64_t)1 << drawn_between(r, 18, 21) : 0;
+    f->scrambles = drawn_chance(r, 50) ? drawn_between(r, 1, UINT16_MAX) : 0;
 }
 
 static void draw_context(rng *r, const drawn_model *model, uint32_t n_ubatch, struct llama_context_params *p)
@@ -108,8 +109,8 @@ void drawn_choose_run(rng *r, const drawn_model *model, const char *gpus, drawn_
     draw_contexts(r, model, run);
     const standin_faults *f = &run->faults;
     snprintf(run->text, sizeof run->text,
-             "gpu %s%s%s%s%s%s%s%s%s%s ctx %u ub %u thr %d form %u%s io %s fore %d miss %d kv %s/%s w %u m %u v %u%s%s%s%s%s%s spec %s",
-             run->gpus, f->computes_late ? " late" : "", f->copies_overtake ? " overtake" : "", f->no_events ? " noevents" : "",
+             "gpu %s%s%s%s%s%s%s%s%s%s%s ctx %u ub %u thr %d form %u%s io %s fore %d miss %d kv %s/%s w %u m %u v %u%s%s%s%s%s%s spec %s",
+             run->gpus, f->computes_late ? " late" : "", f->scrambles ? " scrambled" : "", f->copies_overtake ? " overtake" : "", f->no_events ? " noevents" : "",
              f->no_pinned ? " unpinned" : "", f->unified ? " unified" : "", f->addressable ? " addressable" : "",
              f->event_fails ? " eventfails" : "", f->max_buffer_bytes ? " smallbuffers" : "", f->asks_no_routers ? " norouters" : "",
              o->n_context, o->n_ubatch, o->n_threads, form, o->force_paging ? "" : " unforced", o->io_engine ? o->io_engine : "-",
@@ -148,7 +149,13 @@ bool drawn_change(drawn_run *run, const char *name, uint32_t value)
         }
         return true;
     }
-    if (strcmp(name, "smallbuffers") == 0) {
+    if (strcmp(name, "standins") == 0) { /* so many; before what they are like */
+        o->gpu = run->gpus = value > 1 ? STANDIN_BOTH : STANDIN_NAME;
+        o->no_repack = true;
+        o->repack_output = false;
+    } else if (strcmp(name, "scrambles") == 0) {
+        f->scrambles = value;
+    } else if (strcmp(name, "smallbuffers") == 0) {
         f->max_buffer_bytes = value;
     } else if (strcmp(name, "foresight") == 0) {
         o->foresight = (hypura_foresight)value;
