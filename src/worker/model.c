@@ -3,6 +3,8 @@
  */
 #include "worker/model.h"
 
+#include "base/status.h"
+#include "engine/llama/kv_cache.h"
 #include "engine/llama/llama_log.h"
 #include "engine/model/paged.h"
 #include "engine/model/trunk.h"
@@ -34,6 +36,10 @@ hypura_status hypura_worker_model_prepare(const hypura_worker_arguments *argumen
                                           hypura_error *error)
 {
     *model = (hypura_worker_model){.arguments = arguments};
+    if (arguments->context_shift && hypura_kv_cache_type(arguments->model.kv_cache.type_k) == GGML_TYPE_BF16) {
+        return hypura_fail(error, HYPURA_ERR_USAGE,
+                           "llama.cpp cannot shift keys of bf16, as --context-shift does: choose another --cache-type-k");
+    }
     for (uint32_t n = arguments->n_sequences;;) {
         hypura_status status =
             hypura_prepare_shared(&arguments->model, n, arguments->reserve_bytes, &arguments->shares, &model->prepared, error);

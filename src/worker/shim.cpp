@@ -3,6 +3,7 @@
  */
 #include "worker/shim.h"
 
+#include "engine/llama/end.h"
 #include "engine/llama/llama_log.h"
 #include "engine/llama/pulse.h"
 
@@ -61,6 +62,15 @@ void wait_for(llama_context *ctx)
     }
 }
 
+/* Some keys may be where they were and some not, for whatever is computed with them. */
+void end_with_memory()
+{
+    hypura_error error = {};
+    (void)hypura_log_fail(&error, HYPURA_ERR_BACKEND,
+                          "what a conversation holds could not be moved, and no answer behind that would be right");
+    hypura_end_now(&error);
+}
+
 } // namespace
 
 void hypura_shim_watch(void (*on_silence)(const char *reason))
@@ -115,7 +125,15 @@ extern "C" __attribute__((visibility("default"))) void llama_synchronize(llama_c
 extern "C" __attribute__((visibility("default"))) int32_t llama_process(llama_context *ctx, llama_process_type type,
                                                                       llama_batch_ext *batch)
 {
-    static const auto real = next<decltype(llama_process)>("llama_process");
+    static const auto next_one = next<decltype(llama_process)>("llama_process");
+    const auto        real = [](llama_context *c, llama_process_type t, llama_batch_ext *b) {
+        const uint64_t n_failures = hypura_log_n_memory_failures();
+        const int32_t  code = next_one(c, t, b);
+        if (hypura_log_n_memory_failures() > n_failures) {
+            end_with_memory();
+        }
+        return code;
+    };
     if (!silence) {
         return real(ctx, type, batch);
     }

@@ -25,6 +25,33 @@ static void a_failed_graph_is_an_error(void **state)
     hypura_model_close(model);
 }
 
+/* libllama logs that keys could not be shifted, and goes on. */
+static void keys_that_cannot_be_shifted_are_an_error(void **state)
+{
+    (void)state;
+    const hypura_model_options options = options_of(mixture.path, mixture.least_bytes);
+    hypura_model *model = open_model(&options);
+    hypura_error error;
+    static const llama_token tokens[] = {3, 4, 5, 6, 7, 8};
+    const llama_memory_t memory = llama_get_memory(model->ctx);
+    for (int fails = 0; fails < 2; fails++) {
+        hypura_model_reset(model);
+        fixture_ok(hypura_model_decode(model, tokens, 6, false, &error), &error);
+        assert_true(llama_memory_can_shift(memory) && llama_memory_seq_rm(memory, 0, 0, 2));
+        llama_memory_seq_add(memory, 0, 2, -1, -2);
+        standin_set_faults(&(standin_faults){.fail_after = fails});
+        if (fails) {
+            fixture_fails(HYPURA_ERR_BACKEND, hypura_model_decode(model, tokens, 1, false, &error), &error, "K-shift");
+        } else {
+            fixture_ok(hypura_model_decode(model, tokens, 1, false, &error), &error);
+        }
+        standin_set_faults(&(standin_faults){0});
+    }
+    hypura_model_reset(model);
+    assert_same(model);
+    hypura_model_close(model);
+}
+
 /* In the midst of what makes experts present: none counts as there whose bytes never came, and RAM has its slots back. */
 static void a_copy_that_throws_is_an_error(void **state)
 {
@@ -254,6 +281,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         MIXTURE_TEST(a_failed_graph_is_an_error),
+        MIXTURE_TEST(keys_that_cannot_be_shifted_are_an_error),
         MIXTURE_TEST(a_copy_that_throws_is_an_error),
         MIXTURE_TEST(a_wait_that_throws_is_an_error),
         MIXTURE_TEST(a_lost_device_is_an_error),

@@ -23,6 +23,10 @@ void hypura_log_share(void);
 /* Forgets this thread's error lines. */
 void hypura_log_clear(void);
 
+/* How often, on this thread, libllama could not change what its memory holds, the positions of keys above all, which it logs and
+ * goes on behind: what is computed then is other text. */
+uint64_t hypura_log_n_memory_failures(void);
+
 /* hypura_fail, ending in ": " and llama.cpp's own reason where there is one: this thread's
  * error lines since clear, oldest first, joined by "; ". */
 hypura_status hypura_log_fail(hypura_error *error, hypura_status status, const char *format, ...) HYPURA_PRINTF(3, 4);

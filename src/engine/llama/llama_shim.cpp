@@ -3,6 +3,7 @@
  */
 #include "engine/llama/llama_shim.h"
 
+#include "engine/llama/llama_log.h"
 #include "engine/llama/pulse.h"
 
 #include "common.h"
@@ -305,7 +306,11 @@ template <typename Call> int computed(struct llama_context *ctx, bool more, Call
     const hypura_pulse_call now("for tokens to be computed", is_on_gpu(ctx));
     const gpu_aborts thrown(is_on_gpu(ctx));
     try {
-        const int code = call();
+        const uint64_t n_failures = hypura_log_n_memory_failures();
+        int            code = call();
+        if (code == 0 && hypura_log_n_memory_failures() > n_failures) {
+            code = GGML_STATUS_FAILED;
+        }
         if (!more || code != 0) {
             llama_synchronize(ctx);
         }
