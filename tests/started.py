@@ -1,4 +1,5 @@
 """Programs that a test starts in a folder of its own, and a server among them. At the end the folder is gone, and so are they."""
+import contextlib
 import os
 import re
 import shutil
@@ -54,7 +55,10 @@ class Server:
     """`hypura serve`, as `words` start it; url: where it listens."""
 
     def __init__(self, place, *words, **more):
-        self.log = open(place.path("server.log"), "w+", encoding="utf-8")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(place.path("server.log"))
+        # Both write at its end: who reads from its beginning would else have the other write there.
+        self.log = open(place.path("server.log"), "a+", encoding="utf-8")
         self.process = place.start(*words, "--port", "0", "--no-ollama", "--threads", "1", stdout=self.log, stderr=self.log, **more)
         end = time.monotonic() + 180 # it measures the machine first, which others may hold
         while not (found := re.search(r"http://[0-9.]+:[0-9]+", self.read_log())):

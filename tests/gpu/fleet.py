@@ -40,7 +40,9 @@ class Server:
         env = {**os.environ, "OMP_WAIT_POLICY": "passive", "HYPURA_CACHE_DIR": path("cache"), "LD_PRELOAD": PRELOAD, "STANDIN_SHARED": path("shared"),
                "STANDIN_BYTES": str(MARGIN + usable)}
         self.usable = usable
-        self.log = open(path("server.log"), "w+", encoding="utf-8")
+        if os.path.exists(path("server.log")):
+            os.unlink(path("server.log"))
+        self.log = open(path("server.log"), "a+", encoding="utf-8")  # written at its end, wherever it is read
         self.process = subprocess.Popen([HYPURA, "serve", path("a.gguf"), path("b.gguf"), "--port", "0", "--models", path("none"), "--no-ollama", "--gpu", "Standin0",
                                          "--context", "1024", "--parallel", "1", "--threads", "1", "--memory", "2G", "--state-limit", "0", *words],
                                         stdout=self.log, stderr=self.log, env=env)
