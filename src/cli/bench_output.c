@@ -231,6 +231,14 @@ static void add_row(hypura_table *table, const hypura_bench_cell *cell, int inde
     }
 }
 
+static void print_one_ratio(const hypura_spread *ratio, const char *of)
+{
+    hypura_output_printf("%.3fx %s", ratio->median, of);
+    if (ratio->max > ratio->min) {
+        hypura_output_printf(" (%.3f-%.3f)", ratio->min, ratio->max);
+    }
+}
+
 static void print_ratio(const hypura_bench_cell *cell)
 {
     if (cell->decode_baseline <= 0) {
@@ -239,10 +247,11 @@ static void print_ratio(const hypura_bench_cell *cell)
     const char *decode = cell->series[cell->decode_baseline].label;
     const char *prefill = prefill_baseline(cell)->label;
     const bool same = prefill == decode;
-    hypura_output_printf("%s: %.3fx decode (%.3f-%.3f)%s%s, %.3fx prefill (%.3f-%.3f), against %s\n",
-                         hypura_output_size(cell->weights_bytes), cell->decode_ratio.median, cell->decode_ratio.min,
-                         cell->decode_ratio.max, same ? "" : " against ", same ? "" : decode, cell->prefill_ratio.median,
-                         cell->prefill_ratio.min, cell->prefill_ratio.max, prefill);
+    hypura_output_printf("%s: ", hypura_output_size(cell->weights_bytes));
+    print_one_ratio(&cell->decode_ratio, "decode");
+    hypura_output_printf("%s%s, ", same ? "" : " against ", same ? "" : decode);
+    print_one_ratio(&cell->prefill_ratio, "prefill");
+    hypura_output_printf(" against %s\n", prefill);
 }
 
 static double or_none(const hypura_spread *spread)
@@ -280,9 +289,11 @@ static void print_drive(const hypura_bench_cell *cell)
 {
     const hypura_spread *rate = &cell->series[0].metrics[HYPURA_METRIC_DIRECT_BYTES_PER_S];
     if (!isnan(rate->median)) {
-        hypura_output_printf("%s: the drive gave %s (%s to %s), measured after each run\n",
-                             hypura_output_size(cell->weights_bytes), hypura_output_rate(rate->median),
-                             hypura_output_rate(rate->min), hypura_output_rate(rate->max));
+        hypura_output_printf("%s: the drive gave %s", hypura_output_size(cell->weights_bytes), hypura_output_rate(rate->median));
+        if (rate->max > rate->min) {
+            hypura_output_printf(" (%s to %s)", hypura_output_rate(rate->min), hypura_output_rate(rate->max));
+        }
+        hypura_output_printf(", measured after each run\n");
     }
 }
 

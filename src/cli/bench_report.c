@@ -324,6 +324,15 @@ static void put_table(page *p)
     fputs("</table></div>\n", to);
 }
 
+/* From the least to the most, where runs differ. */
+static void put_ratio(FILE *to, const hypura_spread *ratio, const char *of)
+{
+    fprintf(to, " <b>%.2fx %s</b>", ratio->median, of);
+    if (ratio->max > ratio->min) {
+        fprintf(to, " (%.2f to %.2f)", ratio->min, ratio->max);
+    }
+}
+
 /* What it came to against llama.cpp, and what the drive gave meanwhile. */
 static void put_outcome(page *p)
 {
@@ -337,13 +346,16 @@ static void put_outcome(page *p)
         }
         fprintf(to, "<p>%s:", p->labels[i]);
         if (compared) {
-            fprintf(to, " <b>%.2fx decode</b> (%.2f to %.2f), <b>%.2fx prefill</b> (%.2f to %.2f) against the better of llama.cpp",
-                    cell->decode_ratio.median, cell->decode_ratio.min, cell->decode_ratio.max, cell->prefill_ratio.median,
-                    cell->prefill_ratio.min, cell->prefill_ratio.max);
+            put_ratio(to, &cell->decode_ratio, "decode");
+            fputc(',', to);
+            put_ratio(to, &cell->prefill_ratio, "prefill");
+            fputs(" against the better of llama.cpp", to);
         }
         if (!isnan(rate->median)) {
-            fprintf(to, "%s the drive gave %s (%s to %s)", compared ? ";" : "", hypura_output_rate(rate->median),
-                    hypura_output_rate(rate->min), hypura_output_rate(rate->max));
+            fprintf(to, "%s the drive gave %s", compared ? ";" : "", hypura_output_rate(rate->median));
+            if (rate->max > rate->min) {
+                fprintf(to, " (%s to %s)", hypura_output_rate(rate->min), hypura_output_rate(rate->max));
+            }
         }
         fputs("</p>\n", to);
     }

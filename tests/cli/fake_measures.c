@@ -168,7 +168,7 @@ hypura_status hypura_bench(const hypura_bench_options *options, hypura_bench_rep
         cell->n_series = options->baseline ? 3 : 1;
         cell->decode_baseline = options->baseline ? 1 : -1;
         cell->prefill_baseline = options->baseline ? 2 : -1;
-        cell->decode_ratio = cell->prefill_ratio = (hypura_spread){2.0, 1.5, 2.5};
+        cell->decode_ratio = cell->prefill_ratio = report->runs > 1 ? (hypura_spread){2.0, 1.5, 2.5} : (hypura_spread){2.0, 2.0, 2.0};
         fake_series(&cell->series[0], "hypura", 1.0 + (double)bytes * 1e-6, true);
         if (options->model.gpu) {
             hypura_spread *metrics = cell->series[0].metrics;

@@ -95,6 +95,12 @@ static void test_bench_report(void **state)
     assert_null(strstr(run.output, ">ring</text>"));                            /* but not what there is none of */
     assert_non_null(strstr(run.output, "in the GPU's memory: 25 (25 to 25)"));  /* hits there */
     driver_clear(&run);
+    run = RUN("bench", "moe.gguf", "--weights", "1M", "--baseline", "--runs", "1", "--report=once.html");
+    driver_expect(&run, 0, "2.000x decode against llama.cpp", NULL); /* one run has no spread */
+    driver_clear(&run);
+    run = driver_shell("cat once.html");
+    assert_non_null(strstr(run.output, "<b>2.00x decode</b>, <b>2.00x prefill</b> against"));
+    driver_clear(&run);
     /* of the same memory, as with --resident: side by side, and not above each other */
     run = RUN("bench", "moe.gguf", "--weights", "4M,4M", "--baseline", "--report=same.html");
     driver_expect(&run, 0, NULL, NULL);
