@@ -8,53 +8,35 @@ is never more than that, and nothing is taken that would end an engine.
 """
 import json
 import os
-import re
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
 
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import started
+
 HYPURA, MKMODEL, PRELOAD, CACHE = map(os.path.abspath, sys.argv[1:5])
 MARGIN = 768 << 20  # what every engine leaves free
 TOKENS = 40
 REST_S = 3  # that a model is unused before it is loaded anew
-top = tempfile.mkdtemp(prefix="hypura-fleet-")
-started = []
+place = started.Place("hypura-fleet-", CACHE)
+path = place.path
 
 
-def path(name):
-    return os.path.join(top, name)
-
-
-class Server:
+class Server(started.Server):
     """usable: of the GPU's memory, for models."""
 
     def __init__(self, usable, *words):
         if os.path.exists(path("shared")):
             os.unlink(path("shared"))
-        env = {**os.environ, "OMP_WAIT_POLICY": "passive", "HYPURA_CACHE_DIR": path("cache"), "LD_PRELOAD": PRELOAD, "STANDIN_SHARED": path("shared"),
-               "STANDIN_BYTES": str(MARGIN + usable)}
         self.usable = usable
-        if os.path.exists(path("server.log")):
-            os.unlink(path("server.log"))
-        self.log = open(path("server.log"), "a+", encoding="utf-8")  # written at its end, wherever it is read
-        self.process = subprocess.Popen([HYPURA, "serve", path("a.gguf"), path("b.gguf"), "--port", "0", "--models", path("none"), "--no-ollama", "--gpu", "Standin0",
-                                         "--context", "1024", "--parallel", "1", "--threads", "1", "--memory", "2G", "--state-limit", "0", *words],
-                                        stdout=self.log, stderr=self.log, env=env)
-        started.append(self.process)
-        while not (found := re.search(r"http://[0-9.]+:[0-9]+", self.read_log())):
-            assert self.process.poll() is None, self.read_log()
-            time.sleep(0.02)
-        self.url = found[0]
-
-    def read_log(self):
-        self.log.seek(0)
-        return self.log.read()
+        super().__init__(place, HYPURA, "serve", path("a.gguf"), path("b.gguf"), "--models", path("none"), "--gpu", "Standin0", "--context", "1024",
+                         "--parallel", "1", "--memory", "2G", "--state-limit", "0", *words,
+                         env={"LD_PRELOAD": PRELOAD, "STANDIN_SHARED": path("shared"), "STANDIN_BYTES": str(MARGIN + usable)})
 
     def answer(self, model, tokens=TOKENS, **more):
         body = {"model": model, "prompt": "w3 w4", "raw": True, "stream": False, "options": {"temperature": 0, "num_predict": tokens}, **more}
@@ -87,9 +69,7 @@ class Server:
     def stop(self):
         log = self.read_log()
         assert " failed" not in log and "died" not in log and "is not loaded any more" not in log, log
-        self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(120) == 0, self.read_log()
-        self.log.close()
+        super().stop()
 
 
 def alone():
@@ -161,21 +141,11 @@ def a_limit_is_one_on_all():
     those_that_take_turns_have_half_each(Server(64 * WANTED, "--vram", str(WANTED + WANTED // 5)), WANTED + WANTED // 5)
 
 
-try:
-    os.makedirs(path("cache"))
+with place:
     os.makedirs(path("none"))
-    shutil.copy(os.path.join(CACHE, "profile.json"), path("cache"))
     for model in "ab":
         subprocess.run([MKMODEL, "shape", "qwen3-tiny", path(f"{model}.gguf")], check=True, stdout=subprocess.DEVNULL)
     WANTED, TEXTS, AGAIN = alone()
     print(f"each takes {WANTED / 2**20:.1f} MiB alone", flush=True)
-    for check in (both_fit, the_second_takes_what_is_left_and_grows_back, those_that_take_turns_have_half_each, one_that_is_used_is_waited_for, a_limit_is_one_on_all):
-        begin = time.time()
-        check()
-        print(f"{check.__name__}: ok, {time.time() - begin:.1f} s", flush=True)
-finally:
-    for child in started:
-        if child.poll() is None:
-            child.kill()
-            child.wait()
-    shutil.rmtree(top, ignore_errors=True)
+    place.run((check,) for check in (both_fit, the_second_takes_what_is_left_and_grows_back, those_that_take_turns_have_half_each,
+                                     one_that_is_used_is_waited_for, a_limit_is_one_on_all))
