@@ -3,6 +3,7 @@
  */
 #include "hw/modules.h"
 
+#include "base/status.h"
 #include "os/os.h"
 
 #include "ggml-backend.h"
@@ -86,6 +87,39 @@ bool hypura_modules_is_gpu(struct ggml_backend_device *device)
 {
     const enum ggml_backend_dev_type type = ggml_backend_dev_type(device);
     return type == GGML_BACKEND_DEVICE_TYPE_GPU || type == GGML_BACKEND_DEVICE_TYPE_IGPU;
+}
+
+/* "Vulkan0, Vulkan1"; "none" without any. */
+static void list_gpus(char *text, size_t capacity)
+{
+    size_t used = (size_t)snprintf(text, capacity, "none");
+    for (size_t i = 0, n = 0; i < ggml_backend_dev_count(); i++) {
+        ggml_backend_dev_t found = ggml_backend_dev_get(i);
+        if (hypura_modules_is_gpu(found)) {
+            used = n++ == 0 ? 0 : used;
+            const int more = snprintf(text + used, capacity - used, "%s%s", used > 0 ? ", " : "",
+                                      ggml_backend_dev_name(found));
+            used = used + (size_t)more < capacity ? used + (size_t)more : capacity - 1;
+        }
+    }
+}
+
+struct ggml_backend_device *hypura_modules_take_named(const char **names, hypura_error *error)
+{
+    char name[sizeof ((hypura_device *)0)->name];
+    char there[256];
+    const size_t n = strcspn(*names, ",");
+    if (n < sizeof name) {
+        (void)snprintf(name, sizeof name, "%.*s", (int)n, *names);
+        ggml_backend_dev_t device = ggml_backend_dev_by_name(name);
+        if (device && hypura_modules_is_gpu(device)) {
+            *names = (*names)[n] == ',' ? *names + n + 1 : NULL;
+            return device;
+        }
+    }
+    list_gpus(there, sizeof there);
+    (void)hypura_fail(error, HYPURA_ERR_USAGE, "there is no GPU %.*s; there are: %s", (int)n, *names, there);
+    return NULL;
 }
 
 bool hypura_modules_are_wanted(void)

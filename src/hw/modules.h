@@ -9,7 +9,7 @@
 #ifndef HYPURA_HW_MODULES_H
 #define HYPURA_HW_MODULES_H
 
-#include <stdbool.h>
+#include "hypura.h"
 
 struct ggml_backend_device;
 
@@ -29,6 +29,11 @@ void hypura_modules_load_present(void);
 bool hypura_modules_are_wanted(void);
 
 bool hypura_modules_is_gpu(struct ggml_backend_device *device);
+
+/* The GPU of the first name of a list such as "CUDA0,Vulkan1", in any case, as ggml looks them up; *names is behind it then,
+ * NULL behind the last. Of a GPU that two backends know either name will do. NULL: there is none of that name, and error
+ * says which there are. From any thread, once what is to be loaded is. */
+struct ggml_backend_device *hypura_modules_take_named(const char **names, hypura_error *error);
 
 /* The same GPU as ggml lists it first: the device itself, or an earlier one of another
  * backend that says to be at the same place of the machine (its PCI address). */

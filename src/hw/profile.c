@@ -91,24 +91,16 @@ static bool is_gpu(const hypura_device *device)
     return strcmp(device->kind, "gpu") == 0 || strcmp(device->kind, "igpu") == 0;
 }
 
-/* Of these, by comma, the first; *gpus is behind it then, NULL behind the last. NULL: ggml knows none of that name. */
-static ggml_backend_dev_t next_named(const char **gpus, char *name, size_t capacity)
-{
-    const size_t n = strcspn(*gpus, ",");
-    (void)snprintf(name, capacity, "%.*s", (int)n, *gpus);
-    *gpus = (*gpus)[n] == ',' ? *gpus + n + 1 : NULL;
-    const ggml_backend_dev_t device = ggml_backend_dev_by_name(name);
-    return device && hypura_modules_is_gpu(device) ? device : NULL;
-}
-
 /* Under this name, or under the one that another driver has for it. */
 static bool is_among(const char *gpus, const char *listed)
 {
     bool found = false;
     while (gpus && !found) {
-        char name[sizeof ((hypura_device *)0)->name];
-        const ggml_backend_dev_t device = next_named(&gpus, name, sizeof name);
-        found = device && strcmp(ggml_backend_dev_name(hypura_modules_first_of(device)), listed) == 0;
+        const ggml_backend_dev_t device = hypura_modules_take_named(&gpus, NULL);
+        if (!device) {
+            break;
+        }
+        found = strcmp(ggml_backend_dev_name(hypura_modules_first_of(device)), listed) == 0;
     }
     return found;
 }
@@ -116,9 +108,8 @@ static bool is_among(const char *gpus, const char *listed)
 static hypura_status check_names(const char *gpus, hypura_error *error)
 {
     while (gpus) {
-        char name[sizeof ((hypura_device *)0)->name];
-        if (!next_named(&gpus, name, sizeof name)) {
-            return hypura_fail(error, HYPURA_ERR_USAGE, "there is no GPU %s: name those that are listed without --gpu", name);
+        if (!hypura_modules_take_named(&gpus, error)) {
+            return HYPURA_ERR_USAGE;
         }
     }
     return HYPURA_OK;

@@ -357,15 +357,39 @@ static void a_card_of_two_drivers_is_one_gpu(void **state)
     fixture_fails(HYPURA_ERR_USAGE, hypura_gpus_find(STANDIN_NAME "," STANDIN_TWIN, &twin, &error), &error, "twice");
 }
 
+/* By a model as by a profile. */
+static void a_gpu_is_named_in_any_case(void **state)
+{
+    (void)state;
+    static hypura_profile profile;
+    hypura_error error;
+    hypura_gpus_found found;
+    fixture_ok(hypura_gpus_find("standin0,sTANDIN1", &found, &error), &error);
+    assert_int_equal(found.n, 2);
+    assert_string_equal(ggml_backend_dev_name(found.devices[0]), STANDIN_NAME);
+    assert_string_equal(ggml_backend_dev_name(found.devices[1]), STANDIN_SMALL);
+    fixture_fails(HYPURA_ERR_USAGE, hypura_gpus_find(STANDIN_NAME ",standin0", &found, &error), &error, "twice");
+    const hypura_profile_options named = {
+        .cache_dir = gpu_cache_dir, .storage_path = mixture.path, .every_driver = true, .gpu = "standin0,sTANDIN1"};
+    fixture_ok(hypura_profile_get(&named, &profile, &error), &error);
+}
+
 static void an_unknown_gpu_is_refused_with_those_there_are(void **state)
 {
     (void)state;
+    static hypura_profile profile;
     hypura_model_options options = options_of(mixture.path, 0);
     hypura_plan *plan = NULL;
     hypura_error error;
     options.gpu = "Vulkan99";
     fixture_fails(HYPURA_ERR_USAGE, hypura_estimate(&options, &plan, &error), &error, "Vulkan99");
     assert_non_null(strstr(error.message, STANDIN_SMALL ", " STANDIN_NAME));
+    const hypura_profile_options named = {
+        .cache_dir = gpu_cache_dir, .storage_path = mixture.path, .every_driver = true, .gpu = STANDIN_NAME ",Vulkan99"};
+    fixture_fails(HYPURA_ERR_USAGE, hypura_profile_get(&named, &profile, &error), &error, "there is no GPU Vulkan99; there are: ");
+    assert_non_null(strstr(error.message, STANDIN_SMALL ", " STANDIN_NAME));
+    options.gpu = "CPU"; /* a device, and no GPU */
+    fixture_fails(HYPURA_ERR_USAGE, hypura_estimate(&options, &plan, &error), &error, "there is no GPU CPU");
     options.gpu = "none";
     assert_string_equal(gpu_plan_of(&options).gpu, "");
 }
@@ -493,6 +517,7 @@ int main(void)
         MIXTURE_TEST(dense_layers_in_ram_keep_the_form_of_the_file),
         MIXTURE_TEST(without_a_name_it_is_the_largest),
         MIXTURE_TEST(a_card_of_two_drivers_is_one_gpu),
+        MIXTURE_TEST(a_gpu_is_named_in_any_case),
         MIXTURE_TEST(an_unknown_gpu_is_refused_with_those_there_are),
         MIXTURE_TEST(a_bench_pairs_limits),
         MIXTURE_TEST(a_time_line_tells_of_each_cut),

@@ -40,50 +40,26 @@ static bool is_better(ggml_backend_dev_t one, ggml_backend_dev_t than)
     return free_bytes_of(one) / 9 > free_bytes_of(than) / 8;
 }
 
-/* "Vulkan0, Vulkan1"; "none" without any. */
-static void list_gpus(char *text, size_t capacity)
+/* The first of names, which are behind it then. */
+static hypura_status add_named(const char **names, hypura_patience *patience, hypura_gpus_found *found, hypura_error *error)
 {
-    size_t used = (size_t)snprintf(text, capacity, "none");
-    for (size_t i = 0, n = 0; i < ggml_backend_dev_count(); i++) {
-        ggml_backend_dev_t found = ggml_backend_dev_get(i);
-        if (hypura_modules_is_gpu(found)) {
-            used = n++ == 0 ? 0 : used;
-            const int more = snprintf(text + used, capacity - used, "%s%s", used > 0 ? ", " : "",
-                                      ggml_backend_dev_name(found));
-            used = used + (size_t)more < capacity ? used + (size_t)more : capacity - 1;
+    ggml_backend_dev_t device = hypura_modules_take_named(names, error);
+    if (!device) {
+        return HYPURA_ERR_USAGE;
+    }
+    const char *name = ggml_backend_dev_name(device);
+    hypura_patience_turn(patience, name, SAYS);
+    for (int g = 0; g < found->n; g++) {
+        if (hypura_modules_first_of(found->devices[g]) == hypura_modules_first_of(device)) {
+            return hypura_fail(error, HYPURA_ERR_USAGE, "GPU %s is named twice, once as %s", name,
+                               ggml_backend_dev_name(found->devices[g]));
         }
     }
-}
-
-static bool is_named(ggml_backend_dev_t device, const char *name, size_t n)
-{
-    const char *own = ggml_backend_dev_name(device);
-    return strlen(own) == n && strncmp(own, name, n) == 0;
-}
-
-/* name: n characters. */
-static hypura_status add_named(const char *name, size_t n, hypura_patience *patience, hypura_gpus_found *found, hypura_error *error)
-{
-    for (size_t i = 0; i < ggml_backend_dev_count(); i++) {
-        ggml_backend_dev_t device = ggml_backend_dev_get(i);
-        if (hypura_modules_is_gpu(device) && is_named(device, name, n)) {
-            hypura_patience_turn(patience, ggml_backend_dev_name(device), SAYS);
-            for (int g = 0; g < found->n; g++) {
-                if (hypura_modules_first_of(found->devices[g]) == hypura_modules_first_of(device)) {
-                    return hypura_fail(error, HYPURA_ERR_USAGE, "GPU %.*s is named twice, once as %s", (int)n, name,
-                                       ggml_backend_dev_name(found->devices[g]));
-                }
-            }
-            if (found->n == HYPURA_MAX_GPUS) {
-                return hypura_fail(error, HYPURA_ERR_USAGE, "more than %d GPUs are named", HYPURA_MAX_GPUS);
-            }
-            found->devices[found->n++] = device;
-            return HYPURA_OK;
-        }
+    if (found->n == HYPURA_MAX_GPUS) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "more than %d GPUs are named", HYPURA_MAX_GPUS);
     }
-    char there[256];
-    list_gpus(there, sizeof(there));
-    return hypura_fail(error, HYPURA_ERR_USAGE, "there is no GPU %.*s; there are: %s", (int)n, name, there);
+    found->devices[found->n++] = device;
+    return HYPURA_OK;
 }
 
 static void find_best(hypura_patience *patience, hypura_gpus_found *found)
@@ -144,10 +120,8 @@ hypura_status hypura_gpus_find(const char *names, hypura_gpus_found *found, hypu
         hypura_modules_load_present();
         find_best(&patience, found);
     }
-    for (const char *name = names; name && status == HYPURA_OK;) {
-        const size_t n = strcspn(name, ",");
-        status = add_named(name, n, &patience, found, error);
-        name = name[n] == ',' ? name + n + 1 : NULL;
+    while (names && status == HYPURA_OK) {
+        status = add_named(&names, &patience, found, error);
     }
     found->discrete = are_discrete(&patience, found);
     found->n_here = found->n;

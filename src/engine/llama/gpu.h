@@ -18,7 +18,7 @@ typedef struct hypura_gpus_found {
     ggml_backend_dev_t devices[HYPURA_MAX_GPUS];
 } hypura_gpus_found;
 
-/* Those that ggml knows by these names, parted by commas, of any driver; NULL as names:
+/* Those that ggml knows by these names, parted by commas, in any case, of any driver; NULL as names:
  * of the system's best one and all others of its driver and kind, those with more free
  * memory first, integrated ones only where there is no other; "none": none. */
 hypura_status hypura_gpus_find(const char *names, hypura_gpus_found *found, hypura_error *error);
