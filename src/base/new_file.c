@@ -95,10 +95,10 @@ hypura_status hypura_new_file_open(hypura_new_file *file, const char *path, hypu
     return HYPURA_OK;
 }
 
-hypura_status hypura_new_file_close(hypura_new_file *file, hypura_error *error)
+static hypura_status finish(hypura_new_file *file, bool sync, hypura_error *error)
 {
     errno = 0;
-    bool ok = fflush(file->to) == 0 && !ferror(file->to);
+    bool ok = fflush(file->to) == 0 && !ferror(file->to) && (!sync || fsync(fileno(file->to)) == 0);
     int problem = ok ? 0 : errno;
     if (fclose(file->to) != 0 && ok) {
         ok = false;
@@ -115,4 +115,14 @@ hypura_status hypura_new_file_close(hypura_new_file *file, hypura_error *error)
         ok ? HYPURA_OK : hypura_fail_errno(error, problem != 0 ? problem : EIO, "cannot write %s", file->path);
     forget(file);
     return status;
+}
+
+hypura_status hypura_new_file_close(hypura_new_file *file, hypura_error *error)
+{
+    return finish(file, false, error);
+}
+
+hypura_status hypura_new_file_close_synced(hypura_new_file *file, hypura_error *error)
+{
+    return finish(file, true, error);
 }

@@ -1,5 +1,5 @@
 /*
- * new_file.h - a file of results, which takes its name when it is whole.
+ * new_file.h - a file that takes its name when it is whole: results, and what is kept for later runs.
  *
  * It is written beside, in the same folder, and renamed: until then a file of that name stays as it was, and what cannot be
  * written to the end (a full disk) leaves nothing. A link stays a link, and its file is replaced. What is no plain file (a
@@ -23,5 +23,8 @@ typedef struct hypura_new_file {
 hypura_status hypura_new_file_open(hypura_new_file *file, const char *path, hypura_error *error);
 /* Gives it its name, unless a write failed. Ends with file closed either way. */
 hypura_status hypura_new_file_close(hypura_new_file *file, hypura_error *error);
+/* The same, but the drive has all of it before it gets its name: where power is lost, the old file is there or the new one,
+ * whole. Takes some milliseconds, and is for files alone. */
+hypura_status hypura_new_file_close_synced(hypura_new_file *file, hypura_error *error);
 
 #endif

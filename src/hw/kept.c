@@ -5,6 +5,7 @@
 #include "hw/kept.h"
 
 #include "base/clock.h"
+#include "base/new_file.h"
 #include "base/path.h"
 #include "base/status.h"
 #include "os/os.h"
@@ -55,33 +56,14 @@ void hypura_kept_end(int turn)
 
 hypura_status hypura_kept_write(const char *path, const char *text, hypura_error *error)
 {
-    char temporary[PATH_BYTES + 16];
-    (void)snprintf(temporary, sizeof temporary, "%s.XXXXXX", path);
-    int fd = mkstemp(temporary);
-    FILE *file = fd < 0 ? NULL : fdopen(fd, "w");
-    if (file == NULL) {
-        int e = errno;
-        if (fd >= 0) {
-            (void)close(fd);
-            (void)unlink(temporary);
-        }
-        return hypura_fail_errno(error, e, "cannot write %s", temporary);
+    hypura_new_file file;
+    const hypura_status status = hypura_new_file_open(&file, path, error);
+    if (status != HYPURA_OK) {
+        return status;
     }
-    int e = 0;
-    if (fputs(text, file) < 0 || fputc('\n', file) == EOF || fflush(file) != 0 || fsync(fd) != 0) {
-        e = errno;
-    }
-    if (fclose(file) != 0 && e == 0) {
-        e = errno;
-    }
-    if (e == 0 && rename(temporary, path) != 0) {
-        e = errno;
-    }
-    if (e != 0) {
-        (void)unlink(temporary);
-        return hypura_fail_errno(error, e, "cannot write %s", path);
-    }
-    return HYPURA_OK;
+    (void)fputs(text, file.to); /* closing tells of what could not be written */
+    (void)fputc('\n', file.to);
+    return hypura_new_file_close_synced(&file, error);
 }
 
 hypura_status hypura_kept_make_folder(const char *path, hypura_error *error)

@@ -17,7 +17,7 @@
 bool hypura_kept_begin(const char *folder, int *turn);
 void hypura_kept_end(int turn);
 
-/* Writes text and a newline as the whole of a file. */
+/* Writes text and a newline as the whole of a file, which a loss of power leaves as it was or whole. */
 hypura_status hypura_kept_write(const char *path, const char *text, hypura_error *error);
 
 /* Makes the folder and its parents where they are missing. */

@@ -41,6 +41,18 @@ static hypura_status write_text(const char *path, const char *text, hypura_error
     return hypura_new_file_close(&file, error);
 }
 
+/* As what is kept is written. */
+static hypura_status write_synced(const char *path, const char *text, hypura_error *error)
+{
+    hypura_new_file file;
+    const hypura_status status = hypura_new_file_open(&file, path, error);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    (void)fputs(text, file.to);
+    return hypura_new_file_close_synced(&file, error);
+}
+
 static void expect_text(const char *path, const char *wanted)
 {
     char text[64] = "";
@@ -77,11 +89,16 @@ static void a_file_is_whole_or_as_it_was(void **state)
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
     const hypura_status status = write_text("a", "third", &error);
     const hypura_status other = write_text("b", "third", NULL);
+    const hypura_status synced = write_synced("a", "third", NULL);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
     assert_int_equal(status, HYPURA_ERR_IO);
     assert_int_equal(other, HYPURA_ERR_IO);
+    assert_int_equal(synced, HYPURA_ERR_IO);
     assert_string_equal(error.message, "cannot write a: File too large");
     expect_text("a", "second");
+    assert_int_equal(count_files(), 1);
+    assert_int_equal(write_synced("a", "fourth", &error), HYPURA_OK);
+    expect_text("a", "fourth");
     assert_int_equal(count_files(), 1);
     assert_int_equal(unlink("a"), 0);
 }
