@@ -62,7 +62,6 @@ void wait_for(llama_context *ctx)
     }
 }
 
-/* Some keys may be where they were and some not, for whatever is computed with them. */
 void end_with_memory()
 {
     hypura_error error = {};
@@ -127,9 +126,9 @@ extern "C" __attribute__((visibility("default"))) int32_t llama_process(llama_co
 {
     static const auto next_one = next<decltype(llama_process)>("llama_process");
     const auto        real = [](llama_context *c, llama_process_type t, llama_batch_ext *b) {
-        const uint64_t n_failures = hypura_log_n_memory_failures();
-        const int32_t  code = next_one(c, t, b);
-        if (hypura_log_n_memory_failures() > n_failures) {
+        hypura_log_clear();
+        const int32_t code = next_one(c, t, b);
+        if (hypura_log_memory_failed()) {
             end_with_memory();
         }
         return code;
@@ -138,7 +137,6 @@ extern "C" __attribute__((visibility("default"))) int32_t llama_process(llama_co
         return real(ctx, type, batch);
     }
     const hypura_pulse_call now("for tokens to be computed", silence != nullptr);
-    hypura_log_clear();
     try {
         const int32_t code = real(ctx, type, batch);
         if (code < -1) {

@@ -18,7 +18,7 @@
 
 static _Thread_local char errors[384];
 static _Thread_local size_t errors_bytes;
-static _Thread_local uint64_t n_memory_failures;
+static _Thread_local bool memory_failed;
 static _Thread_local enum ggml_log_level last_level;
 static pthread_once_t installed = PTHREAD_ONCE_INIT;
 static ggml_log_callback other; /* who hears all of it too; NULL: nobody */
@@ -67,7 +67,7 @@ static void on_log(enum ggml_log_level level, const char *text, void *user)
     if (bytes == 0) {
         return;
     }
-    n_memory_failures += strstr(text, "K-shift") != NULL || strstr(text, "memory update") != NULL;
+    memory_failed = memory_failed || strstr(text, "K-shift") || strstr(text, "memory update");
     if (!continues && errors_bytes > 0) {
         append("; ", 2);
     }
@@ -103,12 +103,13 @@ void hypura_log_clear(void)
 {
     errors_bytes = 0;
     errors[0] = '\0';
+    memory_failed = false;
     last_level = GGML_LOG_LEVEL_NONE;
 }
 
-uint64_t hypura_log_n_memory_failures(void)
+bool hypura_log_memory_failed(void)
 {
-    return n_memory_failures;
+    return memory_failed;
 }
 
 hypura_status hypura_log_fail(hypura_error *error, hypura_status status, const char *format, ...)

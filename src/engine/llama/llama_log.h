@@ -20,12 +20,13 @@ void hypura_log_install(void);
 /* After somebody else took the callbacks over: errors are kept again, and all goes on to that one. */
 void hypura_log_share(void);
 
-/* Forgets this thread's error lines. */
+/* Forgets this thread's error lines, and what they said of memory. */
 void hypura_log_clear(void);
 
-/* How often, on this thread, libllama could not change what its memory holds, the positions of keys above all, which it logs and
- * goes on behind: what is computed then is other text. */
-uint64_t hypura_log_n_memory_failures(void);
+/* Whether this thread's error lines since clear say that libllama could not change what its memory holds, the positions of keys
+ * above all. It goes on behind that: some keys may be where they were and some not, and what is computed with them is other
+ * text. To be asked behind each batch that was begun with a clear log. */
+bool hypura_log_memory_failed(void);
 
 /* hypura_fail, ending in ": " and llama.cpp's own reason where there is one: this thread's
  * error lines since clear, oldest first, joined by "; ". */

@@ -306,9 +306,8 @@ template <typename Call> int computed(struct llama_context *ctx, bool more, Call
     const hypura_pulse_call now("for tokens to be computed", is_on_gpu(ctx));
     const gpu_aborts thrown(is_on_gpu(ctx));
     try {
-        const uint64_t n_failures = hypura_log_n_memory_failures();
-        int            code = call();
-        if (code == 0 && hypura_log_n_memory_failures() > n_failures) {
+        int code = call();
+        if (code == 0 && hypura_log_memory_failed()) {
             code = GGML_STATUS_FAILED;
         }
         if (!more || code != 0) {
