@@ -43,9 +43,10 @@ typedef struct hypura_verify_report {
 } hypura_verify_report;
 
 typedef struct hypura_verify_options {
-    /* Of both sides; read of it are path, adapters, kv_cache, gpu, gpu_misses, rpc, rpc_bytes, n_threads, cache_dir and
-     * progress. Plain libllama is also asked without the adapters: where no logit differs then, they were not applied, and
-     * the comparison fails. With misses that the CPU computes logits are expected to differ, by how much is told. */
+    /* Of both sides. Limits, n_context, n_ubatch, io_engine, foresight and the form of weights are those of the cases;
+     * what is of one run alone (speculation, projector, first, trace) is not compared, and has to be none. Plain libllama
+     * is also asked without the adapters: where no logit differs then, they were not applied, and the comparison fails.
+     * With misses that the CPU computes logits are expected to differ, by how much is told. */
     hypura_model_options model;
     const uint64_t *weights_bytes; /* budgets; NULL: floor, 25, 50 and 100 % of the weights; over a GPU: none */
     int             n_weights;
@@ -146,7 +147,7 @@ typedef struct hypura_bench_series {
     uint32_t      read_ahead_kb; /* of the drive during the runs; 0: not known */
     uint64_t      limit_bytes;   /* of memory, by a control group; 0: none */
     hypura_form   form;
-    bool          waits_longer;  /* its threads for each other: nothing else needs their processors, or a GPU waits for them */
+    bool          waits_longer;  /* its threads for each other: nobody else needs their processors, or a GPU waits */
     char          note[256];     /* what did not go as asked for, or "" */
     hypura_layer_hits layers[HYPURA_MAX_BENCH_LAYERS]; /* while decoding (warm), all runs together */
 } hypura_bench_series;

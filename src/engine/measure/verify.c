@@ -54,6 +54,7 @@ typedef struct verify_setup {
 
 typedef struct verification {
     const hypura_verify_options *options;
+    hypura_model_options model; /* of every case, before what it has of its own */
     const uint32_t *prompts;
     int n_prompts;
     const uint32_t *ubatches;
@@ -148,23 +149,25 @@ static void choose_vram_budgets(verification *v, const hypura_preparation *prepa
     }
 }
 
-/* As wanted, but silent, and in no form that was chosen by rates. */
 static hypura_model_options model_of(const verification *v, uint32_t n_ubatch)
 {
-    const hypura_model_options *m = &v->options->model;
-    return (hypura_model_options){.path = m->path,
-                                  .adapters = m->adapters,
-                                  .n_adapters = m->n_adapters,
-                                  .n_context = v->n_context,
-                                  .kv_cache = m->kv_cache,
-                                  .n_ubatch = n_ubatch,
-                                  .n_threads = m->n_threads,
-                                  .gpu = m->gpu,
-                                  .gpu_misses = m->gpu_misses,
-                                  .rpc = m->rpc,
-                                  .rpc_bytes = m->rpc_bytes,
-                                  .progress = m->progress ? loads_on : NULL,
-                                  .progress_user = (void *)(uintptr_t)v};
+    hypura_model_options model = v->model;
+    model.n_context = v->n_context;
+    model.n_ubatch = n_ubatch;
+    return model;
+}
+
+/* As wanted, but in no form that was chosen by rates, and with nothing that each case has of its own. */
+static void take_model(verification *v)
+{
+    v->model = v->options->model;
+    v->model.cache_dir = NULL;
+    v->model.memory_bytes = v->model.weights_bytes = v->model.vram_bytes = 0;
+    memset(v->model.gpu_vram_bytes, 0, sizeof(v->model.gpu_vram_bytes));
+    v->model.io_engine = NULL;
+    v->model.no_repack = v->model.repack_output = v->model.plain = false;
+    v->model.progress = v->model.progress ? loads_on : NULL;
+    v->model.progress_user = v;
 }
 
 static hypura_status choose_budgets(verification *v, hypura_error *error)
@@ -505,6 +508,7 @@ hypura_status hypura_verify(const hypura_verify_options *options, hypura_verify_
         return hypura_fail(error, HYPURA_ERR_USAGE,
                            "all weights repacked, the output alone, or none: ask for one of them");
     }
+    take_model(&v);
     hypura_status status = prepare(&v, error);
     if (status == HYPURA_OK) {
         const size_t n_budgets = (size_t)v.n_budgets * (size_t)v.n_vram;
