@@ -214,6 +214,7 @@ hypura_status hypura_server_open(const hypura_server_options *options, hypura_se
         return status;
     }
     greet(server);
+    fleet_foretell(server->fleet);
     *opened = server;
     return HYPURA_OK;
 }

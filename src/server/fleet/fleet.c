@@ -105,8 +105,7 @@ bool fleet_has(server_fleet *fleet, const hypura_model_entry *entry)
     return has;
 }
 
-/* What nobody asks for is what the model was made with. */
-static fleet_settings with_own(const fleet_wish *wish)
+fleet_settings fleet_settings_of(const fleet_wish *wish)
 {
     fleet_settings settings = wish->settings;
     ollama_common own;
@@ -124,7 +123,7 @@ static fleet_member *add_member(server_fleet *fleet, const fleet_wish *wish)
     if (member) {
         member->fleet = fleet;
         member->entry = hypura_model_entry_hold(wish->entry);
-        member->settings = with_own(wish);
+        member->settings = fleet_settings_of(wish);
         member->adapter_scales = adapter_scales_whole(wish->entry->n_adapters);
         member->expires_us = UINT64_MAX;
         member->next = fleet->members;
@@ -447,6 +446,9 @@ void fleet_close(server_fleet *fleet)
         return;
     }
     hypura_thread_end(fleet->keeper, &fleet->lock, &fleet->changed, &fleet->closing);
+    if (fleet->foretells) {
+        pthread_join(fleet->foreteller, NULL);
+    }
     pthread_mutex_lock(&fleet->lock);
     while (fleet->members) {
         fleet_end_member(fleet, fleet->members);

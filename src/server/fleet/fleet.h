@@ -31,6 +31,9 @@ typedef struct fleet_member fleet_member;
 /* models: in which names of drafts are looked up. */
 hypura_status fleet_open(const hypura_server_options *options, hypura_models *models, server_fleet **opened,
                          hypura_error *error);
+/* Warns in the log of each model named when the server was started that can never be loaded: its floor is above the fleet's
+ * memory. Returns at once; once for a fleet. */
+void fleet_foretell(server_fleet *fleet);
 /* Ends all engines. Nothing is in use any more. */
 void fleet_close(server_fleet *fleet);
 

@@ -1,6 +1,7 @@
 /*
  * internal.h - a fleet and its members, as fleet.c (who uses what, ending), load.c, memory.c (the memory
- * they share) and gpu.c (that of GPUs) see them. Everything here is called with the fleet's lock held.
+ * they share) and gpu.c (that of GPUs) see them. Everything here is called with the fleet's lock held, but for what
+ * says otherwise.
  */
 #ifndef HYPURA_SERVER_FLEET_INTERNAL_H
 #define HYPURA_SERVER_FLEET_INTERNAL_H
@@ -73,6 +74,8 @@ struct server_fleet {
     uint32_t n_waiting;
     bool closing;
     pthread_t keeper;
+    pthread_t foreteller;
+    bool foretells; /* there is one */
 };
 
 /* Nobody uses it: it may give up memory, or end. */
@@ -83,6 +86,8 @@ static inline bool fleet_is_idle(const fleet_member *member)
 
 /* The idle one of these that was longest not used; NULL: none. */
 fleet_member *fleet_longest_idle(server_fleet *fleet, bool (*of_these)(const fleet_member *member, const void *user), const void *user);
+/* What is wished for, and what the model was made with where nothing is. With or without the lock. */
+fleet_settings fleet_settings_of(const fleet_wish *wish);
 /* Waits for something to change, as self, which is to be loaded. Gives up the lock meanwhile. HYPURA_ERR_CANCELLED when nobody
  * wants it any more. */
 hypura_status fleet_wait(server_fleet *fleet, fleet_member *self, bool (*cancelled)(void *user), void *user, hypura_error *error);
@@ -93,6 +98,10 @@ void fleet_end_member(server_fleet *fleet, fleet_member *member);
 
 /* member is in the list, LOADING, and stays so: the caller makes it READY, or removes it when this fails. */
 hypura_status fleet_load(server_fleet *fleet, fleet_member *member, bool (*cancelled)(void *user), void *user, hypura_error *error);
+
+/* HYPURA_ERR_BUDGET where a model, as it is loaded by itself, needs more memory than the fleet has, as a request for it is
+ * told. Without the lock; asks an engine, which takes a moment. */
+hypura_status fleet_check_floor(server_fleet *fleet, const hypura_model_entry *entry, hypura_error *error);
 
 /* ---- memory.c ------------------------------------------------------------------ */
 
@@ -105,9 +114,12 @@ hypura_status fleet_make_room(server_fleet *fleet, fleet_member *self, const eng
                               bool (*cancelled)(void *user), void *user, hypura_error *error);
 /* Whether a model has waited for memory so long that those that hold it are to come to their end. */
 bool fleet_somebody_waits(const server_fleet *fleet);
-/* A model that can never fit, as Ollama words it; reason: what it needs, and what to try. */
+/* A model that can never fit, as Ollama words it; reason: what it needs, and what to try. With or without the lock. */
 hypura_status fleet_fail_too_large(const server_fleet *fleet, const fleet_member *member, const char *reason,
                                    hypura_error *error);
+/* The same, of one whose floor is known. */
+hypura_status fleet_fail_below_floor(const server_fleet *fleet, const fleet_member *member, const engine_estimate *estimate,
+                                     hypura_error *error);
 /* Memory that nobody waits for goes to a member that was loaded or left with less than it wants. Gives up the lock
  * meanwhile. False when there is none that grew. */
 bool fleet_grow_one(server_fleet *fleet);

@@ -237,3 +237,16 @@ hypura_status fleet_load(server_fleet *fleet, fleet_member *member, bool (*cance
     }
     return status;
 }
+
+hypura_status fleet_check_floor(server_fleet *fleet, const hypura_model_entry *entry, hypura_error *error)
+{
+    const fleet_wish wish = {.entry = entry};
+    const fleet_member member = {.fleet = fleet, .entry = entry, .settings = fleet_settings_of(&wish)};
+    engine_options options;
+    engine_estimate estimate;
+    fill_options(fleet, &member, &options);
+    const hypura_status status = ask_estimate(fleet, &member, &options, &estimate, error);
+    return status == HYPURA_OK && estimate.floor_bytes > fleet->memory_bytes
+               ? fleet_fail_below_floor(fleet, &member, &estimate, error)
+               : status;
+}

@@ -106,6 +106,16 @@ hypura_status fleet_fail_too_large(const server_fleet *fleet, const fleet_member
                        (unsigned long long)fleet->memory_bytes, reason);
 }
 
+hypura_status fleet_fail_below_floor(const server_fleet *fleet, const fleet_member *member, const engine_estimate *estimate,
+                                     hypura_error *error)
+{
+    char floor[HYPURA_SIZE_TEXT];
+    char reason[128];
+    (void)snprintf(reason, sizeof reason, "it needs %s (%llu bytes) at least",
+                   hypura_size_format(estimate->floor_bytes, floor, sizeof floor), (unsigned long long)estimate->floor_bytes);
+    return fleet_fail_too_large(fleet, member, reason, error);
+}
+
 static hypura_status take_room(server_fleet *fleet, fleet_member *self, const engine_estimate *estimate,
                                bool (*cancelled)(void *user), void *user, hypura_error *error)
 {
@@ -128,12 +138,7 @@ static hypura_status take_room(server_fleet *fleet, fleet_member *self, const en
             return HYPURA_OK;
         }
         if (self->modest || !others_hold_memory(fleet, self)) {
-            char floor[HYPURA_SIZE_TEXT];
-            char reason[128];
-            (void)snprintf(reason, sizeof reason, "it needs %s (%llu bytes) at least",
-                           hypura_size_format(estimate->floor_bytes, floor, sizeof floor),
-                           (unsigned long long)estimate->floor_bytes);
-            return fleet_fail_too_large(fleet, self, reason, error);
+            return fleet_fail_below_floor(fleet, self, estimate, error);
         }
         self->waits_us = self->waits_us > 0 ? self->waits_us : hypura_clock_us();
         const hypura_status status = fleet_wait(fleet, self, cancelled, user, error);

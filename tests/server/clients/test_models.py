@@ -215,6 +215,11 @@ class Memory(unittest.TestCase):
             self.assertNotIn("Retry-After", headers)
             self.assertRegex(json.loads(data)["error"], r"requires more system memory than is available \(33.*bytes\): .*bytes")
 
+    def test_a_named_model_that_can_never_fit_is_told_at_start(self):
+        with harness.Server("--memory", "33M", "--threads", "1", harness.model_path(WORDS), models=[]) as server:
+            harness.wait_until(lambda: any(
+                "words:latest: model requires more system memory than is available" in line for line in server.lines))
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)
