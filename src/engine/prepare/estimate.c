@@ -236,6 +236,9 @@ static hypura_status look(void *user, const struct llama_model *model, hypura_er
     const int n_threads = resolve_threads(options->n_threads, 0);
     hypura_media *media = NULL;
     hypura_status status = HYPURA_OK;
+    /* The model that is opened later loads it again, from the page cache then: libmtmd points into the vocabulary of the
+     * model that it is opened for, which is here one without weights and ends with the survey, and loads no projector without
+     * its own weights. One kept until then would take from a GPU what the plan is about to see as free there. */
     if (options->projector) {
         status = hypura_media_open(options->projector, model, gpu, n_threads, false, &media, error);
     }
