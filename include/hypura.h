@@ -119,7 +119,7 @@ typedef struct hypura_profile {
     int            n_io_rates; /* by size, then by depth */
     hypura_io_rate io_rates[HYPURA_MAX_IO_RATES];
     int64_t  measured_unix_s;
-    int      n_disturbed;     /* measurements so far, where other programs had the processors in all of them; 0: not in one */
+    int      n_disturbed;     /* measurements so far, where others had the processors in all of them; 0: not in one */
     char     not_stored[256]; /* why it could not be, and will be measured again, or "" */
     int           n_devices;
     hypura_device devices[HYPURA_MAX_DEVICES];
@@ -137,8 +137,9 @@ typedef struct hypura_profile_options {
 
 /* Loads the stored profile when it fits this machine and drive, else measures
  * (a few seconds) and stores it. One that was measured while other programs had the
- * processors is measured again when they have not, a few times at the most. Memory figures are always taken anew. A folder that
- * cannot be written is no failure: not_stored tells. */
+ * processors is measured again when they have not, a few times at the most. Memory
+ * figures are always taken anew. A folder that cannot be written is no failure:
+ * not_stored tells. */
 HYPURA_API hypura_status hypura_profile_get(const hypura_profile_options *options, hypura_profile *profile,
                                             hypura_error *error);
 
@@ -303,8 +304,8 @@ typedef enum hypura_form {
 /* "file", "repacked", "output". */
 HYPURA_API const char *hypura_form_name(hypura_form form);
 
-/* As what the numbers of the KV cache are kept, which is of a type by itself for keys and for values. Smaller ones leave more
- * memory to weights, and change the answer as the same types do in llama.cpp. */
+/* As what the KV cache keeps its numbers: a type for keys, and one for values. Smaller ones leave more memory to weights,
+ * and change the answer as the same types do in llama.cpp. */
 typedef struct hypura_kv_cache {
     const char *type_k; /* one of hypura_kv_cache_types; NULL: "f16" */
     const char *type_v;
@@ -447,7 +448,7 @@ typedef struct hypura_model_options {
     uint64_t    vram_bytes;    /* limit on the memory of GPUs, all of them together; 0: what is free there */
     uint64_t    gpu_vram_bytes[HYPURA_MAX_GPUS]; /* limit on each of those named, in their order; all 0: none */
     hypura_gpu_misses gpu_misses;
-    const char *rpc;           /* HOST:PORT of hypura_rpc_serve or llama.cpp's RPC server on other machines, by comma; NULL: none */
+    const char *rpc;           /* HOST:PORT of other machines, by comma: hypura_rpc_serve or llama.cpp's; NULL: none */
     uint64_t    rpc_bytes;     /* limit on the memory of each of their devices; 0: what they say is free */
     int         n_gpu_layers;  /* plain alone: layers on the GPU; 0: all */
     bool        no_repack;     /* keep weights in the file's own layout; the default is the CPU's fastest form */
@@ -589,17 +590,19 @@ typedef struct hypura_layer_hits {
     uint64_t vram_bytes_hit;
 } hypura_layer_hits;
 
-/* llama.cpp ends the process where a driver refuses what it is asked for on the way, as of a GPU that is lost. Most of that
- * becomes a hypura_status; where nothing can, while memory of that GPU is freed above all, end is called before, once, on the
- * thread that it happened on. It may end the process itself. NULL: the reason goes to standard error, as by itself.
+/* llama.cpp ends the process where a driver refuses what it is asked for on the way, as of a GPU that is lost. Most of
+ * that becomes a hypura_status; where nothing can, while memory of that GPU is freed above all, end is called before, once,
+ * on the thread that it happened on. It may end the process itself. NULL: the reason goes to standard error, as by itself.
+ *
  * Nor can a call return that waits for a GPU which never answers: end is called for it on a thread of the library, once for
- * a model, when the GPU has failed to give a sign of life, and once for a call that lists or measures GPUs, or plans with them.
- * The call waits on where end returns, or is NULL. */
+ * a model, when the GPU has failed to give a sign of life, and once for a call that lists or measures GPUs, or plans with
+ * them. The call waits on where end returns, or is NULL. */
 typedef void (*hypura_end_fn)(const hypura_error *error);
 HYPURA_API void hypura_on_end(hypura_end_fn end);
-/* How long a sign of life may take, of GPUs that are looked at, or used by models that are opened, from now on; a driver may give it
- * only behind all that its GPU computes. 0, and where it was never called: 300 s, or what 20 times as many tokens as are computed at once would take one by
- * one, an hour at most. What fails at once is told sooner: after 10 s, or a third of these seconds. */
+/* How long a sign of life may take, of GPUs that are looked at, or used by models that are opened, from now on; a driver
+ * may give it only behind all that its GPU computes. 0, and where it was never called: 300 s, or 20 times what as many
+ * tokens as are computed at once would take one by one, an hour at most. What fails at once is told sooner: after 10 s, or
+ * a third of these seconds. */
 HYPURA_API void hypura_gpu_wait(double seconds);
 
 /* Blocks until its weights are there, and fails before that where they cannot be. What options point to has to live until

@@ -175,11 +175,13 @@ HYPURA_API void          hypura_client_reset(hypura_client *client);
  * what came, with a NUL at its end: free() it. HYPURA_ERR_USAGE: the server refused the request. */
 HYPURA_API hypura_status hypura_client_request(hypura_client *client, const char *path, const char *body, char **answer,
                                                hypura_error *error);
-/* As hypura_generate, but for options->chat_template, which is the server's. prompt_s is the time until the first text came. HYPURA_ERR_USAGE: the server refused the request. */
+/* As hypura_generate, but for options->chat_template, which is the server's. prompt_s is the time until the first text
+ * came. HYPURA_ERR_USAGE: the server refused the request. */
 HYPURA_API hypura_status hypura_client_generate(hypura_client *client, const hypura_generate_options *options,
                                                 hypura_result *result, hypura_error *error);
 
-/* This machine's memory for hypura, and llama.cpp, on another one: see rpc in hypura_model_options, and what it says of trust. */
+/* This machine's memory for hypura, and llama.cpp, on another one: see rpc in hypura_model_options, and what it says of
+ * trust. */
 typedef struct hypura_rpc_options {
     const char *host;     /* address to listen on; NULL: 127.0.0.1, for this machine alone */
     uint16_t port;        /* 0: 50052 */
