@@ -20,7 +20,7 @@
 
 #define PATH_CAPACITY 4096
 #define MIN_TOKENS    128 /* shorter ones are computed anew as fast as they are read */
-#define MAX_STATES    256 /* of one model that are looked at */
+#define MAX_STATES    256 /* of one model that are looked at: the newest */
 #define MAX_SLOTS     64
 #define REST_US       (UINT64_C(1000) * 1000)
 #define ASK_US        (UINT64_C(3000) * 1000)  /* the engine answers in that time, or hangs: nobody is to wait for it then */
@@ -35,6 +35,7 @@ enum { WORD_MAGIC = 0, WORD_MARKER = 3, WORD_N_TOKENS = 5, N_HEAD_WORDS = 6 };
 
 typedef struct state {
     char name[32]; /* of its file */
+    int64_t modified_ns;
     int32_t *tokens;
     size_t n_tokens;
     bool in_engine; /* a slot had it since the engine started */
@@ -100,23 +101,6 @@ static bool is_state(const char *name)
     return end && strcmp(end, ".state") == 0;
 }
 
-static void load_states(prefix_session *session)
-{
-    char path[PATH_CAPACITY];
-    DIR *folder = opendir(session->folder);
-    for (struct dirent *found; folder && session->n_states < MAX_STATES && (found = readdir(folder)) != NULL;) {
-        state *to = &session->states[session->n_states];
-        if (is_state(found->d_name) && strlen(found->d_name) < sizeof(to->name) &&
-            hypura_path_join(path, PATH_CAPACITY, session->folder, found->d_name) && read_state(path, to)) {
-            snprintf(to->name, sizeof(to->name), "%s", found->d_name);
-            session->n_states++;
-        }
-    }
-    if (folder) {
-        closedir(folder);
-    }
-}
-
 static void drop_state(prefix_session *session, size_t i, bool file_too)
 {
     char path[PATH_CAPACITY];
@@ -125,6 +109,60 @@ static void drop_state(prefix_session *session, size_t i, bool file_too)
     }
     free(session->states[i].tokens);
     session->states[i] = session->states[--session->n_states];
+}
+
+static size_t find_oldest(const prefix_session *session)
+{
+    size_t oldest = 0;
+    for (size_t i = 1; i < session->n_states; i++) {
+        oldest = session->states[i].modified_ns < session->states[oldest].modified_ns ? i : oldest;
+    }
+    return oldest;
+}
+
+/* Takes it over. Where there are too many the oldest one is not looked at any more; its file stays until the limit. */
+static void add_state(prefix_session *session, const state *more)
+{
+    if (session->n_states == MAX_STATES) {
+        const size_t oldest = find_oldest(session);
+        if (more->modified_ns < session->states[oldest].modified_ns) {
+            free(more->tokens);
+            return;
+        }
+        drop_state(session, oldest, false);
+    }
+    session->states[session->n_states++] = *more;
+}
+
+static void load_states(prefix_session *session)
+{
+    char path[PATH_CAPACITY];
+    DIR *folder = opendir(session->folder);
+    for (struct dirent *found; folder && (found = readdir(folder)) != NULL;) {
+        state one = {.n_tokens = 0};
+        hypura_os_identity identity;
+        if (is_state(found->d_name) && strlen(found->d_name) < sizeof(one.name) &&
+            hypura_path_join(path, PATH_CAPACITY, session->folder, found->d_name) &&
+            hypura_os_identity_of_path(path, &identity) && read_state(path, &one)) {
+            snprintf(one.name, sizeof(one.name), "%s", found->d_name);
+            one.modified_ns = identity.modified_ns;
+            add_state(session, &one);
+        }
+    }
+    if (folder) {
+        closedir(folder);
+    }
+}
+
+/* Those whose files went with the limit. With the lock held. */
+static void forget_gone(prefix_session *session)
+{
+    char path[PATH_CAPACITY];
+    for (size_t i = session->n_states; i-- > 0;) {
+        if (!hypura_path_join(path, PATH_CAPACITY, session->folder, session->states[i].name) || access(path, F_OK) != 0) {
+            drop_state(session, i, false);
+        }
+    }
 }
 
 /* The bytes of all states below root, and the oldest of them. */
@@ -219,9 +257,11 @@ static void adopt(prefix_session *session, const char *temporary)
     }
     snprintf(made.name, sizeof(made.name), "%016" PRIx64 ".state",
              hash(0, made.tokens, made.n_tokens * sizeof(int32_t)));
+    hypura_os_identity identity;
     if (hypura_path_join(path, PATH_CAPACITY, session->folder, made.name) && rename(temporary, path) == 0 &&
-        session->n_states < MAX_STATES) {
-        session->states[session->n_states++] = made;
+        hypura_os_identity_of_path(path, &identity)) {
+        made.modified_ns = identity.modified_ns;
+        add_state(session, &made);
     } else {
         free(made.tokens);
         unlink(temporary);
@@ -276,6 +316,9 @@ static void save_changed(prefix_session *session)
     json_decref(slots);
     if (any) {
         keep_limit(session);
+        pthread_mutex_lock(&session->lock);
+        forget_gone(session);
+        pthread_mutex_unlock(&session->lock);
     }
 }
 

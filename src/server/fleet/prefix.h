@@ -2,8 +2,8 @@
  * prefix.h - conversations that outlive an engine: the state of a slot (its tokens and their part of the KV cache)
  * saved to disk after an answer, and put back before a request that goes on where it ended.
  *
- * One session for each engine. While an engine runs, llama.cpp's server finds by itself what its slots hold; a session
- * only brings back what they do not hold any more, after a restart or when other conversations came between.
+ * One session for each engine. While an engine runs, llama.cpp's server finds by itself what its slots hold, and what it
+ * put aside in memory when other conversations came between; a session brings back what earlier engines left.
  *
  *     answer --> (a second at rest) --> slots that changed are saved    FOLDER/MODEL/TOKENS.state
  *     request --> tokens --> the saved state with the longest common beginning --> a slot at rest

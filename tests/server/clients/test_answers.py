@@ -49,6 +49,32 @@ class Conversations(unittest.TestCase):
             shutil.rmtree(folder)
 
 
+    def test_one_of_many_takes_the_place_of_its_beginning(self):
+        """Also where there are more than a session looks at."""
+        folder = tempfile.mkdtemp(prefix="hypura-test-")
+        self.addCleanup(shutil.rmtree, folder)
+        cache = harness.make_cache(os.path.join(folder, "cache"))
+        options = dict(models=[WORDS], folder=folder, env={"HYPURA_CACHE_DIR": cache})
+        kept = lambda: [os.path.join(path, name) for path, _, names in os.walk(os.path.join(cache, "conversations"))
+                        for name in names if name.endswith(".state")]
+        with harness.Server("--memory", "1G", "--threads", "1", **options) as server:
+            self.turn(server, user("Forget it. " * 50))
+        with open(kept()[0], "rb") as file:
+            head = file.read(6 * 4)
+            tokens = file.read(4 * int.from_bytes(head[20:24], "little"))
+        for i in range(300):
+            path = os.path.join(os.path.dirname(kept()[0]), f"{i:016x}.state")
+            with open(path, "wb") as file:
+                file.write(head + i.to_bytes(4, "little") + tokens[4:])
+            os.utime(path, (i, i))
+        with harness.Server("--memory", "1G", "--threads", "1", **options) as server:
+            for n_tokens in 200, 300:
+                prompt = [100 + i * 7 % 61 for i in range(n_tokens)]
+                self.assertEqual(server.ask("POST", "/completion", {"model": WORDS, "prompt": prompt, "n_predict": 1})[0], 200)
+                harness.wait_until(lambda: len(kept()) == 302)
+        self.assertEqual(len(kept()), 302)
+
+
 class Contexts(unittest.TestCase):
     def test_answers_longer_than_the_context(self):
         """They go on without what is oldest, unless a request wants their end."""
