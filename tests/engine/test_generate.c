@@ -220,6 +220,7 @@ static void whatever_is_computed_can_be_stopped(void **state)
             assert_true(half.stopped_by_user);
             assert_int_equal(p.asked, p.stop_at); /* and not once more */
             assert_true(i < 2 ? half.tokens == 0 && half.prompt_tokens < whole.prompt_tokens : half.tokens > 1);
+            assert_true((half.bytes_read > 0) == (i == 2 && !kinds[k].plain)); /* what it read for them counts */
             assert_memory_equal(half.text, whole.text, strlen(half.text));
             hypura_result_clear(&half);
             /* What was not finished is not in the context: the same answer comes. */

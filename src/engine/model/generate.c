@@ -230,22 +230,19 @@ static uint64_t held_bytes(const hypura_model *model, const hypura_statistics *b
     return plan->resident_bytes + plan->ring_bytes + (first + last) / 2;
 }
 
-/* `before`: statistics when decoding began, and when that was. */
-static void learn(const hypura_model *model, hypura_result *result, const hypura_statistics *before,
-                  const hypura_since *begin)
+/* Statistics when decoding began, when that was, and when it ended. */
+static void learn(const hypura_model *model, const hypura_result *result, const hypura_statistics *began,
+                  const hypura_since *begin, const hypura_statistics *ended)
 {
-    hypura_statistics after;
-    hypura_model_statistics(model, &after);
-    result->bytes_read = after.bytes_read - before->bytes_read;
     if (!model->cache_dir || model->trace || model->drafting || result->tokens < LEAST_TOKENS) {
         return;
     }
     const double n = result->tokens;
     const hypura_run_costs costs = {
-        .held_bytes = held_bytes(model, before, &after),
+        .held_bytes = held_bytes(model, began, ended),
         .seconds = result->decode_s / n,
-        .read_wait_s = (after.read_wait_s - before->read_wait_s) / n,
-        .read_bytes = (double)(after.bytes_read - before->bytes_read) / n,
+        .read_wait_s = (ended->read_wait_s - began->read_wait_s) / n,
+        .read_bytes = (double)(ended->bytes_read - began->bytes_read) / n,
         .others = hypura_since_others(begin),
     };
     hypura_experience_add(model->cache_dir, model->prepared.map, model->prepared.plan,
@@ -290,8 +287,9 @@ static hypura_status run(hypura_model *model, const hypura_generate_options *opt
         status = hypura_drafting_begin(model->drafting, error);
     }
     if (status == HYPURA_OK) {
-        hypura_statistics before;
-        hypura_model_statistics(model, &before);
+        hypura_statistics began;
+        hypura_statistics ended;
+        hypura_model_statistics(model, &began);
         const hypura_since begin = hypura_since_look(hypura_os_others_us);
         const uint64_t start = hypura_clock_us();
         status = answer(model, options, sampler, said, result, error);
@@ -301,8 +299,10 @@ static hypura_status run(hypura_model *model, const hypura_generate_options *opt
         }
         /* A terminal that stands still, or who reads slowly, is not the model's time. */
         result->decode_s = (double)(hypura_clock_us() - start - said->passed_us) * 1e-6;
+        hypura_model_statistics(model, &ended);
+        result->bytes_read = ended.bytes_read - began.bytes_read; /* of an answer that was stopped, too */
         if (status == HYPURA_OK) {
-            learn(model, result, &before, &begin);
+            learn(model, result, &began, &begin, &ended);
         }
         if (status != HYPURA_OK && !wire.pulled) {
             hypura_conversation_empty(model->conversation);
