@@ -394,6 +394,28 @@ static void an_unknown_gpu_is_refused_with_those_there_are(void **state)
     assert_string_equal(gpu_plan_of(&options).gpu, "");
 }
 
+/* The link is the one that was measured under the other driver's name. */
+static void a_bench_over_the_other_driver_knows_its_link(void **state)
+{
+    (void)state;
+    const uint64_t vram[] = {mixture.half_bytes};
+    const hypura_bench_options options = {.model.path = mixture.path,
+                                          .model.gpu = STANDIN_TWIN,
+                                          .vram_bytes = vram,
+                                          .n_vram = 1,
+                                          .tokens = 2,
+                                          .prompt_tokens = 5,
+                                          .runs = 1,
+                                          .model.n_threads = 1,
+                                          .model.cache_dir = gpu_cache_dir};
+    hypura_bench_report report;
+    hypura_error error;
+    fixture_ok(hypura_bench(&options, &report, &error), &error);
+    assert_string_equal(report.cells[0].plan.gpu, STANDIN_TWIN);
+    assert_true(report.cells[0].series[0].metrics[HYPURA_METRIC_LINK_BUSY].median > 0.0);
+    hypura_bench_report_clear(&report);
+}
+
 static void a_bench_pairs_limits(void **state)
 {
     (void)state;
@@ -519,6 +541,7 @@ int main(void)
         MIXTURE_TEST(a_card_of_two_drivers_is_one_gpu),
         MIXTURE_TEST(a_gpu_is_named_in_any_case),
         MIXTURE_TEST(an_unknown_gpu_is_refused_with_those_there_are),
+        MIXTURE_TEST(a_bench_over_the_other_driver_knows_its_link),
         MIXTURE_TEST(a_bench_pairs_limits),
         MIXTURE_TEST(a_time_line_tells_of_each_cut),
     };

@@ -18,6 +18,7 @@
 #include "engine/measure/replay.h"
 #include "engine/measure/route.h"
 #include "engine/measure/timeline.h"
+#include "hw/modules.h"
 #include "hw/probe.h"
 #include "hw/since.h"
 #include "os/confine.h"
@@ -199,13 +200,15 @@ typedef struct drive {
     uint32_t depth;
 } drive;
 
-static double uploads_of(const hypura_profile *profile, const hypura_plan *plan)
+/* Of all links together. A profile has each GPU once, under the name that the first of its drivers has for it. */
+static double uploads_of(const hypura_profile *profile, const hypura_load_gpu *gpus)
 {
     double bytes_per_s = 0.0;
-    for (int g = 0; g < plan->n_gpus; g++) {
+    for (int g = 0; g < gpus->n_here; g++) {
+        const char *listed = ggml_backend_dev_name(hypura_modules_first_of(gpus->devices[g]));
         for (int i = 0; i < profile->n_devices; i++) {
             const hypura_device *device = &profile->devices[i];
-            bytes_per_s += strcmp(device->name, plan->gpus[g].name) == 0 ? device->upload_bytes_per_s : 0.0;
+            bytes_per_s += strcmp(device->name, listed) == 0 ? device->upload_bytes_per_s : 0.0;
         }
     }
     return bytes_per_s;
@@ -220,7 +223,7 @@ static hypura_status find_drive(const hypura_bench_task *task, const hypura_mode
         return status;
     }
     d->over_gpu = prepared.plan->n_vram_pools > 0;
-    d->upload_bytes_per_s = uploads_of(&task->profile, prepared.plan);
+    d->upload_bytes_per_s = uploads_of(&task->profile, &prepared.gpus);
     d->paged = prepared.plan->mode != HYPURA_MODE_RESIDENT;
     d->block_bytes = prepared.plan->io_block_bytes;
     d->depth = prepared.plan->io_depth;
