@@ -235,6 +235,8 @@ void hypura_worker_add_copy(hypura_worker_words *words, const char *option, cons
         memcpy(text, value, bytes);
         words->text_bytes += bytes;
         hypura_worker_add_text(words, option, text);
+    } else {
+        words->n = HYPURA_WORKER_MAX_WORDS;
     }
 }
 
