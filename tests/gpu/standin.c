@@ -50,7 +50,7 @@ static void flush(standin *s)
 static void add_copy(standin *s, void *to, const void *from, size_t bytes)
 {
     const bool at_once = standin_wrong.computes_late && !standin_wrong.copies_overtake && standin_wrong.scrambles == 0 &&
-                         standin_queue_is_empty(s->queue);
+                         standin_wrong.lags == 0 && standin_queue_is_empty(s->queue);
     join_uploads(s);
     standin_queue_copy(s->queue, to, from, bytes);
     if (at_once) {
@@ -552,7 +552,7 @@ void standin_set_rates(hypura_profile *profile, double slower)
 void standin_set_faults(const standin_faults *wanted)
 {
     standin_wrong = *wanted;
-    standin_wrong.computes_late = wanted->computes_late || wanted->scrambles > 0;
+    standin_wrong.computes_late = wanted->computes_late || wanted->scrambles > 0 || wanted->lags > 0;
     standin_open_memory(wanted->addressable);
 }
 

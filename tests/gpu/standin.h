@@ -50,6 +50,7 @@ typedef struct standin_faults {
     int      fail_after;      /* graphs until one fails; 0: never */
     bool     computes_late;   /* graphs wait as long as nobody waits for them, and copies that wait for no graph do not */
     bool     copies_overtake; /* as ggml-vulkan's copy queue, and said to be it: copies to the device wait for no graph */
+    uint32_t lags;            /* graphs and copies are done when so many more were asked of the same instance, or somebody waits; 0: no */
     uint32_t scrambles;       /* graphs and copies wait for what they have to and happen whenever they may, by chance: of this seed; 0: no */
     int      copy_throws_after; /* copies to the device until one throws; 0: never */
     int      lose_after;      /* graphs until a device is lost, which throws; 0: never */

@@ -98,6 +98,14 @@ static void scramble(void)
     }
 }
 
+/* All but the last ones of a queue that lags. */
+static void catch_up(standin_queue *queue)
+{
+    while (standin_wrong.lags > 0 && queue->n_asked - queue->n_done > standin_wrong.lags) {
+        run_next(queue);
+    }
+}
+
 bool standin_queue_reads(const void *from, size_t bytes)
 {
     bool found = false;
@@ -167,6 +175,7 @@ standin_mark standin_queue_end(standin_queue *queue)
 static operation *add(standin_queue *queue, operation_kind kind)
 {
     scramble();
+    catch_up(queue);
     if (queue->n_asked - queue->n_done == MAX_OPERATIONS) {
         standin_queue_run(standin_queue_end(queue));
     }
