@@ -68,10 +68,10 @@ static void append(hypura_error *error, int n, const char *text)
     out[2 + bytes] = '\0';
 }
 
-hypura_status hypura_fail_prefix(hypura_error *error, const char *format, ...)
+void hypura_fail_prefix(hypura_error *error, const char *format, ...)
 {
     if (error == NULL) {
-        return HYPURA_OK;
+        return;
     }
     char old[sizeof error->message];
     memcpy(old, error->message, sizeof old);
@@ -81,7 +81,6 @@ hypura_status hypura_fail_prefix(hypura_error *error, const char *format, ...)
     int n = vsnprintf(error->message, sizeof error->message, format, arguments);
     va_end(arguments);
     append(error, n, old);
-    return error->status;
 }
 
 /* strerror_r comes in two shapes; these two tell them apart by type. */

@@ -59,7 +59,8 @@ static hypura_status take_messages(hypura_history *history, hypura_error *error)
         }
         history->n_said = (int)i + 1;
         if (take_shown(&history->shown[i], message, error) != HYPURA_OK) {
-            return hypura_fail_prefix(error, "%s: message %zu", history->path, i + 1);
+            hypura_fail_prefix(error, "%s: message %zu", history->path, i + 1);
+            return error->status;
         }
         history->said[i] = (hypura_message){.role = role,
                                             .text = text,

@@ -240,7 +240,8 @@ static hypura_status fetch_files(hypura_run_arguments *run, hypura_error *error)
     }
     if (status != HYPURA_ERR_CANCELLED) {
         error->status = HYPURA_ERR_IO; /* whatever refused the name: the command line is as it should be */
-        return hypura_fail_prefix(error, "no model '%s' is here, and it cannot be pulled", run->name);
+        hypura_fail_prefix(error, "no model '%s' is here, and it cannot be pulled", run->name);
+        return error->status;
     }
     return status;
 }

@@ -121,7 +121,8 @@ static hypura_status read_other_parts(opening *o)
         }
         status = read_part(o, o->paths[i], &o->parts[i], &o->file_bytes[i], &o->file_modified_ns[i]);
         if (status == HYPURA_ERR_IO) {
-            return hypura_fail_prefix(o->error, "part %d of %d is missing or cannot be read", i + 1, o->n_parts);
+            hypura_fail_prefix(o->error, "part %d of %d is missing or cannot be read", i + 1, o->n_parts);
+            return status;
         }
         status = status == HYPURA_OK ? check_part(o, &o->parts[i], i) : status;
     }

@@ -97,7 +97,7 @@ static bool type_is_signed(hypura_gguf_type type)
 /* Fails with "PATH: PLACE: message". */
 #define FAIL(c, ...)                                                                                                   \
     (hypura_fail((c)->error, HYPURA_ERR_FORMAT, __VA_ARGS__),                                                          \
-     (void)hypura_fail_prefix((c)->error, "%s: %s", (c)->source->path, (c)->place), HYPURA_ERR_FORMAT)
+     hypura_fail_prefix((c)->error, "%s: %s", (c)->source->path, (c)->place), HYPURA_ERR_FORMAT)
 
 static hypura_status out_of_memory(const cursor *c)
 {

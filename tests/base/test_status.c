@@ -60,7 +60,8 @@ static void errno_text_comes_last(void **state)
     hypura_error error;
     assert_int_equal(hypura_fail_errno(&error, ENOENT, "open %s", "m.gguf"), HYPURA_ERR_IO);
     assert_string_equal(error.message, "open m.gguf: No such file or directory");
-    assert_int_equal(hypura_fail_prefix(&error, "model %d", 2), HYPURA_ERR_IO);
+    hypura_fail_prefix(&error, "model %d", 2);
+    assert_int_equal(error.status, HYPURA_ERR_IO);
     assert_string_equal(error.message, "model 2: open m.gguf: No such file or directory");
 }
 

@@ -241,6 +241,8 @@ static void verify_notices_what_changes_nothing(void **state)
     hypura_verify_report report;
     hypura_error error;
     fixture_fails(HYPURA_ERR_USAGE, hypura_verify(&options, &report, &error), &error, "nothing of it to verify");
+    assert_int_equal(hypura_verify(&options, &report, NULL), HYPURA_ERR_USAGE); /* whoever hears no reason is told as well */
+    assert_null(report.cases);
 }
 
 /* ---- memory ------------------------------------------------------------------------ */

@@ -76,7 +76,9 @@ static hypura_status open_parts(const parts *p, const char *path, int without, h
         }
     }
     gguf_folder folder = {entries};
-    *error = (hypura_error){0};
+    if (error) {
+        *error = (hypura_error){0};
+    }
     return hypura_map_open_from(gguf_folder_open, &folder, path, map, error);
 }
 
@@ -126,6 +128,8 @@ static void test_missing_part(void **state)
         (void)snprintf(words, sizeof(words), "part %d of 3 is missing", without + 1);
         assert_non_null(strstr(error.message, words));
         assert_non_null(strstr(error.message, paths[without]));
+        assert_null(map);
+        assert_int_equal(open_parts(&p, paths[(without + 1) % N_PARTS], without, &map, NULL), HYPURA_ERR_IO);
         assert_null(map);
     }
     free_parts(&p);

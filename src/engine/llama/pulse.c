@@ -157,8 +157,8 @@ static void tell(hypura_pulse *pulse)
                           "asked for a sign of life, it gave none for %.0f s (HYPURA_GPU_SECONDS gives one as slow more)",
                           (double)(pulse->waited_us - pulse->ask_us) / (double)S_US);
     }
-    (void)hypura_fail_prefix(&error, "in %.0f s of waiting %s", (double)pulse->silent_us / (double)S_US,
-                             atomic_load_explicit(&awaited, memory_order_relaxed));
+    hypura_fail_prefix(&error, "in %.0f s of waiting %s", (double)pulse->silent_us / (double)S_US,
+                       atomic_load_explicit(&awaited, memory_order_relaxed));
     hypura_gpus_explain(ggml_backend_dev_name(pulse->gpus[pulse->asked].device), true, &error);
     pulse->state = PULSE_TOLD;
     if (pulse->save) {

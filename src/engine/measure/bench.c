@@ -159,8 +159,8 @@ static hypura_status run_series(bench *b, hypura_bench_cell *cell, int index, ui
         s->failed = true;
         status = HYPURA_OK;
     } else {
-        return hypura_fail_prefix(error, "%s at %llu bytes of weights", told->label,
-                                  (unsigned long long)cell->weights_bytes);
+        hypura_fail_prefix(error, "%s at %llu bytes of weights", told->label, (unsigned long long)cell->weights_bytes);
+        return status;
     }
     hypura_error_clear(error);
     return status;

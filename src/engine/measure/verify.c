@@ -347,7 +347,10 @@ static hypura_status write_scripts(verification *v, uint32_t *n_ubatch, hypura_e
     if (status == HYPURA_OK && v->options->model.n_adapters > 0) {
         status = check_adapters(v, *n_ubatch, error);
     }
-    return status == HYPURA_OK || status == HYPURA_ERR_CANCELLED ? status : hypura_fail_prefix(error, "plain llama.cpp");
+    if (status != HYPURA_OK && status != HYPURA_ERR_CANCELLED) {
+        hypura_fail_prefix(error, "plain llama.cpp");
+    }
+    return status;
 }
 
 /* ---- what both sides have in common ------------------------------------- */
@@ -466,12 +469,11 @@ static hypura_status follow_scripts(verification *v, uint32_t n_ubatch, const ve
         }
     }
     hypura_model_close(model);
-    return status == HYPURA_OK || status == HYPURA_ERR_CANCELLED
-               ? status
-               : hypura_fail_prefix(error, "%llu bytes of weights, %llu of GPU memory, engine %s, ubatch %u",
-                                                    (unsigned long long)limits->weights_bytes,
-                                                    (unsigned long long)vram_of(limits),
-                                                    engine, n_ubatch);
+    if (status != HYPURA_OK && status != HYPURA_ERR_CANCELLED) {
+        hypura_fail_prefix(error, "%llu bytes of weights, %llu of GPU memory, engine %s, ubatch %u",
+                           (unsigned long long)limits->weights_bytes, (unsigned long long)vram_of(limits), engine, n_ubatch);
+    }
+    return status;
 }
 
 static hypura_status verify_ubatch(verification *v, uint32_t asked, hypura_error *error)

@@ -467,7 +467,8 @@ static hypura_status try_often(arrival *a, const char *url, const char *path, hy
         n_idle = idle ? n_idle + 1 : 0;
         pause_us = idle ? pause_us * 2 : a->fetch->pause_us;
         if (n_idle >= MAX_IDLE_TRIES) {
-            return hypura_fail_prefix(error, "given up after %d tries; what came is kept for the next time", n_idle);
+            hypura_fail_prefix(error, "given up after %d tries; what came is kept for the next time", n_idle);
+            return status;
         }
         if (!pause_between(a, pause_us)) {
             return fail_cancelled(error);
