@@ -5,8 +5,9 @@
 #   scripts/deps.sh [--aarch64] [--browser] [-DOPTION=VALUE...]
 #
 # --aarch64 adds what scripts/aarch64.sh needs. --browser is for Chromium alone, which the test of the server's page drives:
-# where it is not there and Debian's apt cannot install it, that test is skipped, and this is no failure. The options are
-# those that CMake will get: HYPURA_VULKAN=OFF and HYPURA_TESTS=OFF need less.
+# where it is not there and Debian's apt cannot install it, that test is skipped, and this is no failure; nor is it where
+# ccache cannot be had. The options are those that CMake will get: HYPURA_VULKAN=OFF, HYPURA_TESTS=OFF and HYPURA_CCACHE=OFF
+# need less.
 set -euo pipefail
 
 system=$(uname -s)
@@ -20,14 +21,23 @@ apt_install() {
     "${apt[@]}" update >&2 && "${apt[@]}" install --no-install-recommends "$@" >&2
 }
 
+# apt_try PACKAGE: the same where nobody has to be asked for a password
+apt_try() {
+    local as_root=
+    command -v apt-get >/dev/null || return 1
+    if [ "$(id -u)" -ne 0 ]; then
+        sudo -n true 2>/dev/null || return 1
+        as_root=sudo
+    fi
+    apt_install "$as_root" "$1"
+}
+
 if [[ " $* " == *" --browser "* ]]; then
     if command -v chromium || command -v chromium-browser; then
         exit 0
     fi >/dev/null
-    as_root=$([ "$(id -u)" -eq 0 ] || echo sudo)
-    # Elsewhere the package of that name is another program's installer. -n: see below.
-    if ! grep -qs '^ID=debian' /etc/os-release || { [ -n "$as_root" ] && ! sudo -n true 2>/dev/null; } ||
-        ! apt_install "$as_root" chromium; then
+    # Elsewhere the package of that name is another program's installer.
+    if ! grep -qs '^ID=debian' /etc/os-release || ! apt_try chromium; then
         echo "no Chromium: the test server_browser will be skipped" >&2
     fi
     exit 0
@@ -75,7 +85,15 @@ if [[ " $* " == *" --aarch64 "* ]]; then
     need "QEMU for arm64 programs" "qemu-user-static" "" command -v qemu-aarch64-static
 fi
 
-[ ${#missing[@]} -eq 0 ] && exit 0
+# Not a need: without it each clone compiles everything.
+ccache=
+if [[ " $* " != *" -DHYPURA_CCACHE=OFF "* ]] && ! command -v ccache >/dev/null; then
+    ccache=ccache
+fi
+if [ ${#missing[@]} -eq 0 ]; then
+    [ -z "$ccache" ] || apt_try ccache || echo "no ccache: each clone will compile everything" >&2
+    exit 0
+fi
 
 if [ "$system" = Linux ] && command -v apt-get >/dev/null; then
     as_root=
@@ -89,7 +107,7 @@ if [ "$system" = Linux ] && command -v apt-get >/dev/null; then
             exit 1
         fi
     fi
-    apt_install "$as_root" "${debian[@]}"
+    apt_install "$as_root" "${debian[@]}" $ccache
     exit 0
 fi
 
