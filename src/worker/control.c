@@ -3,6 +3,7 @@
  */
 #include "worker/control.h"
 
+#include "base/clock.h"
 #include "base/status.h"
 #include "base/thread.h"
 
@@ -25,8 +26,9 @@ struct hypura_control {
     bool closing;
     uint64_t (*turns)(void); /* NULL: nobody counts them */
     uint64_t last_turn;
-    uint64_t turn_us; /* that the last one has taken, as far as it was seen: a process that was stopped took none */
+    uint64_t turn_us; /* that the last one has taken, as far as it was seen */
     uint64_t most_turn_us;
+    uint64_t looked_us; /* when it was last seen */
     bool obeying; /* a command is being carried out, with what the model has open */
     pthread_t teller;
 };
@@ -64,12 +66,16 @@ static void check_files(hypura_control *control)
     }
 }
 
-/* Once in TELL_US. */
+/* Once in TELL_US, and after each command. */
 static void check_turns(hypura_control *control)
 {
     const uint64_t turn = control->turns ? control->turns() : 0;
-    control->turn_us = turn % 2 == 1 && turn == control->last_turn ? control->turn_us + TELL_US : 0;
+    const uint64_t now_us = hypura_clock_us();
+    const uint64_t passed_us = now_us - control->looked_us;
+    const uint64_t seen_us = passed_us < TELL_US ? passed_us : TELL_US; /* a process that was stopped took no more */
+    control->turn_us = turn % 2 == 1 && turn == control->last_turn ? control->turn_us + seen_us : 0;
     control->last_turn = turn;
+    control->looked_us = now_us;
     if (control->turn_us > control->most_turn_us) {
         hypura_error error = {0};
         (void)hypura_fail(&error, HYPURA_ERR_UNSUPPORTED,

@@ -154,8 +154,9 @@ static uint64_t count(void)
     return atomic_load(&turn);
 }
 
-/* Another process, which looks at turns for two seconds, of half a second at most; its exit code. */
-static int watch(const char *path, uint64_t step)
+/* Another process, which looks at turns for two seconds, of half a second at most; its exit code. busy: it is told something
+ * all the time. */
+static int watch(const char *path, uint64_t step, bool busy)
 {
     const pid_t child = fork();
     if (child == 0) {
@@ -170,7 +171,12 @@ static int watch(const char *path, uint64_t step)
         atomic_store(&turn, 1);
         hypura_control_watch(control, count, 500000);
         for (int i = 0; i < 20; i++) {
-            usleep(100000);
+            for (int k = 0; k < 20; k++) {
+                if (busy) {
+                    say("resize 0\n");
+                }
+                usleep(5000);
+            }
             atomic_fetch_add(&turn, step);
         }
         _exit(0);
@@ -193,8 +199,9 @@ static void a_choice_without_an_end_ends_the_engine(void **state)
     assert_true(fd >= 0);
     close(fd);
     assert_int_equal(hypura_live_create(path, &live, &error), HYPURA_OK);
-    assert_int_equal(watch(path, 2), 0); /* each time it looks another one is under way */
-    assert_int_equal(watch(path, 0), 1);
+    assert_int_equal(watch(path, 2, false), 0); /* each time it looks another one is under way */
+    assert_int_equal(watch(path, 2, true), 0);  /* it looks more often, and no more time has passed */
+    assert_int_equal(watch(path, 0, false), 1);
     assert_true(hypura_live_read(live, &record));
     assert_int_equal(record.state, HYPURA_LIVE_FAILED);
     assert_int_equal(record.error.status, HYPURA_ERR_UNSUPPORTED);
