@@ -268,7 +268,8 @@ hypura_status hypura_backend_attach(hypura_pager *pager, hypura_error *error)
     }
     if (!ggml_backend_dev_by_name("Hypura")) {
         pthread_mutex_unlock(&attached_lock);
-        return hypura_fail(error, HYPURA_ERR_BACKEND, "ggml does not accept the Hypura device; is libggml the one Hypura was built with?");
+        return hypura_fail(error, HYPURA_ERR_BACKEND,
+                           "ggml does not accept the Hypura device; is libggml the one Hypura was built with?");
     }
     current = pager;
     return HYPURA_OK;

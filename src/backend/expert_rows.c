@@ -425,8 +425,9 @@ size_t expert_rows_width(const backend_chain *work)
     size_t width = 0;
     for (int i = 0; i < work->n; i++) {
         const chain_node *entry = &work->nodes[i];
+        const bool gathers = (entry->kind == CHAIN_PRODUCT || entry->kind == CHAIN_ADAPTER) && entry->src[1] < 0;
         width += entry->kind == CHAIN_VIEW ? 0 : (size_t)entry->node->ne[0];
-        width += (entry->kind == CHAIN_PRODUCT || entry->kind == CHAIN_ADAPTER) && entry->src[1] < 0 ? (size_t)entry->node->src[1]->ne[0] : 0;
+        width += gathers ? (size_t)entry->node->src[1]->ne[0] : 0;
     }
     return width;
 }

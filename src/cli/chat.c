@@ -214,7 +214,11 @@ static void show_parameters(const hypura_run_arguments *run)
                        (double)s->top_p, s->top_k, (double)s->min_p, s->seed);
     hypura_output_note("            repeat_penalty %g, frequency_penalty %g, presence_penalty %g",
                        (double)hypura_repeat_penalty(s), (double)s->frequency_penalty, (double)s->presence_penalty);
-    hypura_output_note(run->generate.max_tokens > 0 ? "            num_predict %u" : "            num_predict -1", run->generate.max_tokens);
+    if (run->generate.max_tokens > 0) {
+        hypura_output_note("            num_predict %u", run->generate.max_tokens);
+    } else {
+        hypura_output_note("            num_predict -1");
+    }
     for (int i = 0; i < run->generate.n_stop; i++) {
         hypura_output_note("            stop \"%s\"", run->generate.stop[i]);
     }
@@ -236,7 +240,8 @@ static hypura_status take_show(hypura_chat *chat, char *rest, hypura_error *erro
         }
     }
     return known ? HYPURA_OK
-                 : hypura_fail(error, HYPURA_ERR_USAGE, "/show takes info, system or parameters (hypura inspect MODEL tells of the file)");
+                 : hypura_fail(error, HYPURA_ERR_USAGE,
+                               "/show takes info, system or parameters (hypura inspect MODEL tells of the file)");
 }
 
 /* ---- /save and /load --------------------------------------------------------------- */

@@ -83,7 +83,8 @@ static hypura_status answer_prompt(hypura_model *model, hypura_run_arguments *ru
     if (status == HYPURA_OK) {
         status = hypura_run_totals_add(totals, &result, error);
     }
-    if (status == HYPURA_OK && (run->history || run->interactive) && !generate.raw && (!result.stopped_by_user || result.text[0] != '\0')) {
+    const bool is_kept = (run->history || run->interactive) && !generate.raw;
+    if (status == HYPURA_OK && is_kept && (!result.stopped_by_user || result.text[0] != '\0')) {
         status = hypura_history_add(&run->kept, &generate, &result, error);
     }
     if (status == HYPURA_OK && result.context_full) {

@@ -194,7 +194,8 @@ hypura_status hypura_run_settings_set(hypura_run_arguments *run, const char *nam
             all = json_object();
             json_object_set_new(run->chosen, "parameters", all);
         }
-        status = json_object_set(all, name, value) == 0 ? HYPURA_OK : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %s", name);
+        status = json_object_set(all, name, value) == 0 ? HYPURA_OK
+                                                        : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %s", name);
     }
     if (status == HYPURA_OK) { /* texts of stop are those of chosen */
         run->generate.sampling = tried.generate.sampling;

@@ -134,8 +134,9 @@ static hypura_status check_pair(const hypura_gguf *gguf, const hypura_map *map, 
     if (inputs != base->ne[0] || outputs != base->ne[1] || rank != b->ne[0] || a->ne[2] != base->ne[2] ||
         b->ne[2] != base->ne[2] || a->ne[3] != 1 || b->ne[3] != 1) {
         return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
-                           "%s: '%.*s' is %" PRId64 " x %" PRId64 " x %" PRId64 " in %s, and the adapter's matrices for it are %" PRId64
-                           " x %" PRId64 " x %" PRId64 " and %" PRId64 " x %" PRId64 " x %" PRId64 ": take the model it was made for",
+                           "%s: '%.*s' is %" PRId64 " x %" PRId64 " x %" PRId64 " in %s, and the adapter's matrices for it "
+                           "are %" PRId64 " x %" PRId64 " x %" PRId64 " and %" PRId64 " x %" PRId64 " x %" PRId64
+                           ": take the model it was made for",
                            gguf->path, (int)n, a->name, base->ne[0], base->ne[1], base->ne[2], map->path, a->ne[0], a->ne[1],
                            a->ne[2], b->ne[0], b->ne[1], b->ne[2]);
     }

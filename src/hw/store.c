@@ -209,9 +209,9 @@ static json_t *encode(const char *drive, const hypura_profile *p)
                      p->io_engine, "direct_io", (int)p->direct_io, "io_align_offset_bytes", (json_int_t)p->io_align_offset_bytes,
                      "io_align_memory_bytes", (json_int_t)p->io_align_memory_bytes, "io_block_bytes",
                      (json_int_t)p->io_block_bytes, "io_depth", (json_int_t)p->io_depth, "measured_unix_s",
-                     (json_int_t)p->measured_unix_s, "disturbed", (json_int_t)p->n_disturbed, "memory_bytes_per_s", p->memory_bytes_per_s, "direct_bytes_per_s",
-                     p->direct_bytes_per_s, "read_latency_us", p->read_latency_us, "io_rates", encode_io_rates(p), "gpus",
-                     encode_gpus(p));
+                     (json_int_t)p->measured_unix_s, "disturbed", (json_int_t)p->n_disturbed, "memory_bytes_per_s",
+                     p->memory_bytes_per_s, "direct_bytes_per_s", p->direct_bytes_per_s, "read_latency_us",
+                     p->read_latency_us, "io_rates", encode_io_rates(p), "gpus", encode_gpus(p));
 }
 
 /* The stored list with this profile in it, NULL when memory ran out. */

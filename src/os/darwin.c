@@ -217,7 +217,8 @@ uint64_t hypura_os_thread(void)
 
 static uint64_t time_us(time_value_t user, time_value_t system)
 {
-    return ((uint64_t)user.seconds + (uint64_t)system.seconds) * 1000000u + (uint64_t)user.microseconds + (uint64_t)system.microseconds;
+    return ((uint64_t)user.seconds + (uint64_t)system.seconds) * 1000000u + (uint64_t)user.microseconds +
+           (uint64_t)system.microseconds;
 }
 
 uint64_t hypura_os_other_threads_us(uint64_t thread)

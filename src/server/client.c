@@ -297,7 +297,8 @@ static hypura_status check_thinking(hypura_client *client, const hypura_generate
     json_decref(body);
     free(text);
     return may ? HYPURA_OK
-               : hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "the chat template of %s knows no thoughts: leave --think out (/set nothink)",
+               : hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
+                             "the chat template of %s knows no thoughts: leave --think out (/set nothink)",
                              client->model);
 }
 

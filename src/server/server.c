@@ -34,7 +34,8 @@ static hypura_status check_options(hypura_server_options *options, hypura_error 
     }
     if (!options->api_keys && !options->no_auth && !hypura_hosts_are_loopback(options->host)) {
         return hypura_fail(error, HYPURA_ERR_USAGE,
-                           "%s can be reached from other machines: give --api-key-file FILE or --api-key KEY, or --no-auth if anyone may come",
+                           "%s can be reached from other machines: give --api-key-file FILE or --api-key KEY, or --no-auth if anyone "
+                           "may come",
                            options->host);
     }
     for (const char *const *key = options->api_keys; key && *key; key++) {

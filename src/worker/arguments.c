@@ -66,7 +66,8 @@ static bool take_gpu_share(const char *text, hypura_worker_arguments *arguments)
     const char *numbers = strrchr(text, '=');
     int end = 0;
     if (to->n == HYPURA_MAX_GPUS || !numbers || numbers == text || (size_t)(numbers - text) >= sizeof(share->name) ||
-        sscanf(numbers, "=%" SCNu64 "/%" SCNu64 "/%" SCNu64 "%n", &share->lent_bytes, &share->bytes, &share->most_bytes, &end) != 3 ||
+        sscanf(numbers, "=%" SCNu64 "/%" SCNu64 "/%" SCNu64 "%n", &share->lent_bytes, &share->bytes, &share->most_bytes,
+               &end) != 3 ||
         numbers[end] != '\0') {
         return false;
     }

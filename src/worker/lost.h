@@ -2,8 +2,8 @@
  * lost.h - a GPU that is lost ends the worker, with why: the front then starts another one for the next request.
  *
  * A driver that has lost its GPU for a process answers nothing in it any more. CUDA's backend ends the process then, which
- * engine/llama/end.h tells; other backends throw, and llama.cpp's server would go on and fail with every request. So this program takes
- * the place of libllama's llama_process and llama_synchronize, as model.h tells.
+ * engine/llama/end.h tells; other backends throw, and llama.cpp's server would go on and fail with every request. So this
+ * program takes the place of libllama's llama_process and llama_synchronize, as model.h tells.
  */
 #ifndef HYPURA_WORKER_LOST_H
 #define HYPURA_WORKER_LOST_H

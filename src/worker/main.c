@@ -98,8 +98,9 @@ static int print_estimate(const hypura_worker_model *model, const char *unfit)
     const uint64_t other = plan->kv_bytes + plan->compute_bytes + plan->overhead_bytes + (plan->unified ? plan->vram_bytes : 0);
     json_t *estimate = json_pack("{s:I, s:I, s:I, s:i, s:b, s:o, s:s}", "memory_bytes", (json_int_t)(plan->weights_bytes + other),
                                  "floor_memory_bytes", (json_int_t)plan->floor_memory_bytes, "kv_bytes",
-                                 (json_int_t)plan->kv_bytes, "n_sequences", (int)model->prepared.context.n_sequences, "computes_alone",
-                                 hypura_plan_computes_alone(plan, hypura_os_cpu_count()), "gpus", list_gpus(plan), "draft_unfit", unfit);
+                                 (json_int_t)plan->kv_bytes, "n_sequences", (int)model->prepared.context.n_sequences,
+                                 "computes_alone", hypura_plan_computes_alone(plan, hypura_os_cpu_count()), "gpus",
+                                 list_gpus(plan), "draft_unfit", unfit);
     const int failed = estimate ? json_dumpf(estimate, stdout, JSON_COMPACT) : -1;
     json_decref(estimate);
     printf("\n");

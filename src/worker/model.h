@@ -41,8 +41,8 @@ hypura_status hypura_worker_model_prepare(const hypura_worker_arguments *argumen
                                           hypura_error *error);
 /* Whether its draft model fits it; where not, error tells why, and the model is planned without. For an estimate. */
 bool hypura_worker_model_takes_draft(hypura_worker_arguments *arguments, hypura_error *error);
-/* From here on llama_model_load_from_file on this model's path loads it as planned, and on its draft's. model lives as long as the process.
- */
+/* From here on llama_model_load_from_file on this model's path loads it as planned, and on its draft's. model lives as
+ * long as the process. */
 void hypura_worker_model_offer(hypura_worker_model *model);
 /* After the server has ended. */
 void hypura_worker_model_close(hypura_worker_model *model);

@@ -276,7 +276,8 @@ static hypura_status render(hypura_conversation *c, const hypura_generate_option
         return hypura_fail(error, HYPURA_ERR_FORMAT, "the chat template rejects the conversation: %s", reason);
     }
     if (!c->reply && thinking != HYPURA_THINKING_AUTO && thinking != HYPURA_THINKING_OFF) {
-        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "this model's chat template knows no thoughts: leave --think out (/set nothink)");
+        return hypura_fail(error, HYPURA_ERR_UNSUPPORTED,
+                           "this model's chat template knows no thoughts: leave --think out (/set nothink)");
     }
     return HYPURA_OK;
 }

@@ -340,9 +340,12 @@ void hypura_gpus_explain(const char *names, bool lost, hypura_error *error)
 {
     names = names[0] != '\0' ? names : "the GPU";
     if (error && strstr(error->message, "out of memory")) {
-        hypura_fail_prefix(error, "%s has no memory left, which another program may have taken: end that one, or try again with less --vram",
+        hypura_fail_prefix(error,
+                           "%s has no memory left, which another program may have taken: end that one, or try again with less "
+                           "--vram",
                            names);
     } else if (lost) {
-        hypura_fail_prefix(error, "%s is lost, of which the system's log may tell the reason: try again, or with --gpu none", names);
+        hypura_fail_prefix(error, "%s is lost, of which the system's log may tell the reason: try again, or with --gpu none",
+                           names);
     }
 }

@@ -410,8 +410,8 @@ int hypura_shim_n_cores(void)
     }
 }
 
-/* llama.cpp's parser of grammars writes what is wrong to standard error, and gives nothing: taken from there, where the C library lets
- * that be another file for a moment. That file stays, as another thread may have begun to write to it. */
+/* llama.cpp's parser of grammars writes what is wrong to standard error, and gives nothing: taken from there, where the C
+ * library lets that be another file for a moment. That file stays, as another thread may have begun to write to it. */
 class stderr_text
 {
   public:

@@ -13,9 +13,10 @@
  *        '------ end ----'  '------------- answered --------------'   '- failed, and a second later the call waits still
  *
  * On Vulkan all instances share the queue that computes, and a question comes behind what is queued there: a GPU that computes
- * answers when that has ended, one that is lost fails at once. On CUDA each has a stream, and a GPU that computes answers at once;
- * so does one on which something computes for ever, which is not told from one that takes long. A question needs no lock that is held
- * while something waits: ggml-vulkan's are held while work is handed over, and a driver that does not come back from that is silent.
+ * answers when that has ended, one that is lost fails at once. On CUDA each has a stream, and a GPU that computes answers
+ * at once; so does one on which something computes for ever, which is not told from one that takes long. A question needs
+ * no lock that is held while something waits: ggml-vulkan's are held while work is handed over, and a driver that does not
+ * come back from that is silent.
  *
  * What always holds: a GPU that answers, however late before wait_us, is not lost. Time does not count in which the process was
  * stopped, or another of its threads than the one that waits computed: drivers that compute on processors also compile then.

@@ -13,10 +13,10 @@
 #include "hw/probe_nodes.h"
 #include "plan/plan.h"
 
-/* Rates of the types of weights that the model's decode graph reads. Those not stored, or
- * measured while other work took the processors, are measured where `measure` asks for it (a tenth of a second for each type; on
- * a busy machine a second, as long as a process has not waited for two seconds in vain), and stored; else they are left out. Of the options cache_dir (NULL:
- * nothing is stored) and progress, which may stop it, count. */
+/* Rates of the types of weights that the model's decode graph reads. Those not stored, or measured while other work took
+ * the processors, are measured where `measure` asks for it (a tenth of a second for each type; on a busy machine a second,
+ * as long as a process has not waited for two seconds in vain), and stored; else they are left out. Of the options
+ * cache_dir (NULL: nothing is stored) and progress, which may stop it, count. */
 hypura_status hypura_experience_rates(const hypura_model_options *options, const hypura_map *map, const hypura_survey *survey,
                                       int n_threads, bool repack, bool measure, hypura_rates *rates,
                                       hypura_error *error);

@@ -272,7 +272,8 @@ hypura_status hypura_survey_take(const hypura_map *map, const hypura_context_opt
     const char *here = gpu->n_here > 0 ? ggml_backend_dev_name(gpu->devices[0]) : NULL;
     hypura_status status = hypura_patience_open(&patience, here != NULL, here, PLANNED, error);
     if (status == HYPURA_OK) {
-        status = hypura_load_model(map, look ? HYPURA_LOAD_SURVEY : HYPURA_LOAD_SHAPES, gpu, HYPURA_FORM_FILE, NULL, NULL, &model, error);
+        status = hypura_load_model(map, look ? HYPURA_LOAD_SURVEY : HYPURA_LOAD_SHAPES, gpu, HYPURA_FORM_FILE, NULL, NULL,
+                                   &model, error);
     }
     if (status == HYPURA_OK && look) {
         status = look(look_user, model, error);

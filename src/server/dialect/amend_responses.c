@@ -88,7 +88,8 @@ static void add_echo(const server_amendment *amendment, json_t *response)
         const char *otherwise; /* JSON */
     } echoes[] = {{"instructions", "null"},  {"max_output_tokens", "null"},      {"metadata", "{}"},
                   {"reasoning", "null"},     {"parallel_tool_calls", "true"},    {"temperature", "null"},
-                  {"text", "{\"format\":{\"type\":\"text\"}}"},          {"previous_response_id", "null"},   {"tool_choice", "\"auto\""},
+                  {"text", "{\"format\":{\"type\":\"text\"}}"},
+                  {"previous_response_id", "null"},                              {"tool_choice", "\"auto\""},
                   {"tools", "[]"},           {"top_p", "null"}};
     for (size_t i = 0; i < sizeof echoes / sizeof *echoes; i++) {
         json_t *said = json_object_get(amendment->asked, echoes[i].key);

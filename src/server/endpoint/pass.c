@@ -175,7 +175,8 @@ static void finish(passing *pass)
     int64_t n_context;
     const int code = refusal_read(pass->held, &pass->kept, message, sizeof message);
     const bool too_long = refusal_is_too_long(&pass->kept, &n_prompt, &n_context);
-    json_t *coded = too_long && call_of(http_path(pass->exchange))->openai ? refusal_with_code(&pass->kept, "context_length_exceeded") : NULL;
+    const bool wants_code = too_long && call_of(http_path(pass->exchange))->openai;
+    json_t *coded = wants_code ? refusal_with_code(&pass->kept, "context_length_exceeded") : NULL;
     /* In the words by which clients know that they have to shorten a conversation. */
     if (coded) {
         http_reply_json(pass->exchange, code, coded);

@@ -31,7 +31,8 @@ static void remove_member(server_fleet *fleet, fleet_member *member)
     pthread_cond_broadcast(&fleet->changed);
 }
 
-fleet_member *fleet_longest_idle(server_fleet *fleet, bool (*of_these)(const fleet_member *member, const void *user), const void *user)
+fleet_member *fleet_longest_idle(server_fleet *fleet, bool (*of_these)(const fleet_member *member, const void *user),
+                                 const void *user)
 {
     fleet_member *found = NULL;
     for (fleet_member *member = fleet->members; member; member = member->next) {

@@ -85,7 +85,8 @@ static inline bool fleet_is_idle(const fleet_member *member)
 }
 
 /* The idle one of these that was longest not used; NULL: none. */
-fleet_member *fleet_longest_idle(server_fleet *fleet, bool (*of_these)(const fleet_member *member, const void *user), const void *user);
+fleet_member *fleet_longest_idle(server_fleet *fleet, bool (*of_these)(const fleet_member *member, const void *user),
+                                 const void *user);
 /* What is wished for, and what the model was made with where nothing is. With or without the lock. */
 fleet_settings fleet_settings_of(const fleet_wish *wish);
 /* Waits for something to change, as self, which is to be loaded. Gives up the lock meanwhile. HYPURA_ERR_CANCELLED when nobody

@@ -12,9 +12,9 @@
 #include <stdbool.h>
 
 /* host is a Host header, "name:port"; NULL (HTTP/1.0) is allowed. Names of this machine are localhost, names that end
- * in .localhost, what containers call it, and every address written as numbers. listen_hosts is what the server was told to listen on, by comma:
- * these names are allowed, and when the server can be reached from other machines (open: it checks keys then) any name
- * is. */
+ * in .localhost, what containers call it, and every address written as numbers. listen_hosts is what the server was told
+ * to listen on, by comma: these names are allowed, and when the server can be reached from other machines (open: it
+ * checks keys then) any name is. */
 bool guard_host_allowed(const char *host, const char *listen_hosts, bool open);
 
 /* origin is an Origin header, NULL: not a web page's. Allowed are pages from this machine (http or https, as above),

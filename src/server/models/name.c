@@ -145,7 +145,8 @@ static bool is_beside(const char *name)
         found = found || (n > bytes && strcasecmp(stem + n - bytes, endings[i]) == 0);
     }
     const char *further = strcasestr(stem, ".adapter-");
-    return found || (further != NULL && further > stem && further[9] != '\0' && further[9 + strspn(further + 9, "0123456789")] == '\0');
+    return found || (further != NULL && further > stem && further[9] != '\0' &&
+                     further[9 + strspn(further + 9, "0123456789")] == '\0');
 }
 
 hypura_status hypura_name_check(const char *text, char *name, hypura_error *error)

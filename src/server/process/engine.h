@@ -74,7 +74,8 @@ typedef struct engine_estimate {
     bool computes_alone;   /* with all that memory: see engine/prepare/idle.h */
     int n_gpus;            /* that it would use */
     engine_gpu gpus[HYPURA_MAX_GPUS];
-    char draft_unfit[512]; /* why the draft model cannot be this one's: that is what it takes without; "": it can, or none was asked for */
+    /* Why the draft model cannot be this one's: the rest is what it takes without; "": it can, or none was asked for. */
+    char draft_unfit[512];
 } engine_estimate;
 
 hypura_status engine_estimate_get(const engine_options *options, engine_estimate *estimate, hypura_error *error);

@@ -66,7 +66,8 @@ static void remove_left(const char *parent)
     DIR *all = opendir(parent);
     for (struct dirent *found; all && (found = readdir(all)) != NULL;) {
         int lock = -1;
-        if (strncmp(found->d_name, prefix, (size_t)n) == 0 && hypura_path_join(path, PATH_BYTES, parent, found->d_name) && is_left(path, &lock)) {
+        if (strncmp(found->d_name, prefix, (size_t)n) == 0 &&
+            hypura_path_join(path, PATH_BYTES, parent, found->d_name) && is_left(path, &lock)) {
             remove_all(path);
         }
         if (lock >= 0) {
