@@ -82,7 +82,7 @@ struct hypura_io {
     uint32_t n_completions;
     uint32_t n_outstanding; /* accepted, not reaped */
 
-    uint64_t busy_since_us;
+    uint64_t busy_since_us; /* what was before is in busy_us; while a request is in flight */
     _Atomic uint64_t bytes_requested;
     _Atomic uint64_t bytes_read;
     _Atomic uint64_t n_requests;

@@ -167,9 +167,10 @@ static void end_request(hypura_io *io, uint32_t index)
     if (q->range != IO_NONE) {
         hypura_io_staging_give_back(&io->staging, q->range);
     }
-    if (--io->n_in_flight == 0) {
-        count(&io->busy_us, hypura_clock_us() - io->busy_since_us);
-    }
+    const uint64_t now_us = hypura_clock_us(); /* at each end: a drive that never rests is told of too */
+    count(&io->busy_us, now_us - io->busy_since_us);
+    io->busy_since_us = now_us;
+    io->n_in_flight--;
     /* While something is left to cut it is in the FIFO, and pump completes it. */
     if (--r->n_in_flight == 0 && r->cut == r->read.bytes) {
         complete_read(io, read_index);
