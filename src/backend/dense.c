@@ -8,7 +8,8 @@
  *
  * Starting the threads costs microseconds, as much as a small product takes. So a
  * product waits in the shadow graph for what follows it: only a chunk that has to be
- * waited for, or the end of the graph, runs it.
+ * waited for, or the end of the graph, runs it. And chunks that come more slowly than one
+ * thread computes with them are left to one (predict/alone.h).
  */
 #include "backend/internal.h"
 
@@ -70,6 +71,22 @@ static void add_rows_product(backend_instance *instance, const struct ggml_tenso
     shadow_add(instance, part);
 }
 
+/* Of one token, while the drive is behind: by the calling thread, if it is done long before what is being read has come.
+ * The team sleeps on: waking it takes longer than a chunk, and the drive gives less while many threads look for work. A
+ * kernel gives whole rows of the weight to a thread, so that bits are those of the team. */
+static enum ggml_status run_chunk(backend_instance *instance, const struct ggml_tensor *node, hypura_pager *pager,
+                                  uint64_t bytes)
+{
+    if (ggml_nrows(node->src[1]) > 1 || instance->n_threads == 1 ||
+        !hypura_alone_fits(&instance->alone_chunks, bytes, hypura_pager_ring_pending_us(pager))) {
+        return shadow_run(instance);
+    }
+    const uint64_t         begun_us = shadow_begin_alone(instance);
+    const enum ggml_status status = shadow_run(instance);
+    shadow_end_alone(instance, begun_us, &instance->alone_chunks, bytes);
+    return status;
+}
+
 enum ggml_status backend_run_dense(backend_instance *instance, struct ggml_tensor *node, const backend_weight *weight)
 {
     hypura_pager *pager = weight->pager;
@@ -100,7 +117,7 @@ enum ggml_status backend_run_dense(backend_instance *instance, struct ggml_tenso
         }
         shadow_begin(instance);
         add_rows_product(instance, node, weight, rows, first, n, converted);
-        status = shadow_run(instance);
+        status = run_chunk(instance, node, pager, (uint64_t)n * node->src[0]->nb[1]);
         hypura_pager_release_chunk(pager);
     }
     return status;

@@ -321,11 +321,9 @@ static enum ggml_status run_group(chain_work *work, row_group *group)
     if (!is_for_one_thread(work, group, bytes)) {
         return expert_rows_run(work, group);
     }
-    const uint64_t before_us = instance->compute_us;
-    ggml_backend_cpu_set_n_threads(instance->inner, 1);
+    const uint64_t         begun_us = shadow_begin_alone(instance);
     const enum ggml_status status = expert_rows_run(work, group);
-    ggml_backend_cpu_set_n_threads(instance->inner, instance->n_threads);
-    hypura_alone_took(&instance->alone, bytes, instance->compute_us - before_us);
+    shadow_end_alone(instance, begun_us, &instance->alone, bytes);
     return status;
 }
 

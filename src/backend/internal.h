@@ -124,7 +124,8 @@ typedef struct backend_instance {
     bool                  keeps_places; /* each to its own */
     bool                  moved;        /* elsewhere, by the user: for good */
     int                   n_waits; /* for what was computed, since something was */
-    hypura_alone          alone;
+    hypura_alone          alone;        /* over experts */
+    hypura_alone          alone_chunks; /* over dense weights */
     ggml_abort_callback   abort; /* libllama's, or NULL */
     void                 *abort_user;
     bool                  read_failed; /* in the graph under way */
@@ -170,6 +171,11 @@ enum ggml_status shadow_run(backend_instance *instance);
 /* The same where products over many slots need much scratch memory, of which they touch a few numbers for each slot that
  * rows select: n_slots. False, with nothing computed, where there is no address space for it. */
 bool shadow_run_sparse(backend_instance *instance, uint32_t n_slots, enum ggml_status *status);
+
+/* Between the two the calling thread computes by itself. The end gets what begin returned, and tells alone that so many
+ * bytes of weights were read. */
+uint64_t shadow_begin_alone(backend_instance *instance);
+void     shadow_end_alone(backend_instance *instance, uint64_t begun_us, hypura_alone *alone, uint64_t bytes);
 
 /* Computes nodes [first, last) of a graph as they are: at once, or after what waits in
  * the shadow graph. */

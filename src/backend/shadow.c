@@ -98,6 +98,18 @@ enum ggml_status shadow_run(backend_instance *instance)
     return status;
 }
 
+uint64_t shadow_begin_alone(backend_instance *instance)
+{
+    ggml_backend_cpu_set_n_threads(instance->inner, 1);
+    return instance->compute_us;
+}
+
+void shadow_end_alone(backend_instance *instance, uint64_t begun_us, hypura_alone *alone, uint64_t bytes)
+{
+    ggml_backend_cpu_set_n_threads(instance->inner, instance->n_threads);
+    hypura_alone_took(alone, bytes, instance->compute_us - begun_us);
+}
+
 static bool reserve_sparse(backend_instance *instance, size_t bytes)
 {
     if (bytes <= instance->sparse_bytes) {

@@ -298,6 +298,19 @@ void hypura_pager_release_chunk(hypura_pager *pager)
     hypura_io_wake(pager->io);
 }
 
+uint64_t hypura_pager_ring_pending_us(hypura_pager *pager)
+{
+    const pager_ring *ring = &pager->ring;
+    uint32_t          n_filling = 0;
+    pthread_mutex_lock(&pager->lock);
+    for (uint32_t i = 0; i < ring->count; i++) {
+        n_filling += ring->slots[(ring->head + i) % ring->n_slots].filling;
+    }
+    const uint64_t pending_us = 2 * n_filling >= ring->n_slots ? pager_pending_us(pager) : 0;
+    pthread_mutex_unlock(&pager->lock);
+    return pending_us;
+}
+
 void pager_finish_chunk(hypura_pager *pager, uint64_t user)
 {
     pager->ring.slots[pager_user_slot(user)].filling = false;

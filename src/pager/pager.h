@@ -323,6 +323,9 @@ uint32_t hypura_pager_chunks(const hypura_pager *pager, int tensor);
 const char *hypura_pager_acquire_chunk(hypura_pager *pager, int tensor, uint32_t chunk, int64_t *first_row,
                                        int64_t *n_rows);
 void        hypura_pager_release_chunk(hypura_pager *pager);
+/* In what time all chunks are there that are being read, at the rate of all reads so far; 0: they are less than half of
+ * the ring, so that reading is ahead of computing, or there is no rate yet. */
+uint64_t    hypura_pager_ring_pending_us(hypura_pager *pager);
 
 /* Reads n rows of a tensor, packed one after the other into dst. Blocking. */
 hypura_status hypura_pager_read_rows(hypura_pager *pager, int tensor, const int64_t *rows, uint32_t n, char *dst);

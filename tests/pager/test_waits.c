@@ -186,12 +186,41 @@ static void a_place_elsewhere_is_left_alone_then(void **state)
     free(memory);
 }
 
+/* While a chunk is computed with: the drive is behind until more than half of the ring is there. */
+static void a_ring_that_is_behind_says_for_how_long(void **state)
+{
+    (void)state;
+    fixture         f;
+    fixture_options wanted = shape;
+    hypura_pager   *pager = NULL;
+    hypura_error    error;
+    int64_t         row, n;
+    uint64_t        pending_us;
+    wanted.n_ring_slots = 4;
+    fixture_open(&f, &wanted);
+    const hypura_pager_options options = {.map = &f.map, .plan = &f.plan, .io_limit_bytes_per_s = 150000};
+    assert_int_equal(hypura_pager_open(&options, &pager, &error), HYPURA_OK);
+    hypura_pager_enter(pager);
+    assert_true(hypura_pager_chunks(pager, fixture_dense(0)) >= 2);
+    assert_non_null(hypura_pager_acquire_chunk(pager, fixture_dense(0), 0, &row, &n));
+    assert_true(hypura_pager_ring_pending_us(pager) > 0);
+    for (int i = 0; (pending_us = hypura_pager_ring_pending_us(pager)) > 0 && i < 10000; i++) {
+        usleep(1000);
+    }
+    assert_int_equal(pending_us, 0);
+    hypura_pager_release_chunk(pager);
+    hypura_pager_leave(pager);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_see_the_bytes),
         cmocka_unit_test(all_return_when_it_fails),
         cmocka_unit_test(a_place_elsewhere_is_left_alone_then),
+        cmocka_unit_test(a_ring_that_is_behind_says_for_how_long),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
