@@ -135,12 +135,28 @@ static void test_lru_by_hand(void **state)
     assert_int_equal(hypura_cache_belady(&trace, 0, &n_hits, NULL), HYPURA_ERR_USAGE);
 }
 
+/* A step that asks for three keys of a cache of two is taken in groups: the two that it leaves are those that hit in the next. */
+static void test_a_step_may_ask_for_more_than_there_are_slots(void **state)
+{
+    (void)state;
+    static const uint32_t uses[] = {0, 1, 2, 0, 1, 2, 0, 1, 2};
+    static const hypura_cache_step steps[] = {{0, 3, 0}, {3, 3, 0}, {6, 3, 0}};
+    const hypura_cache_trace trace = {
+        .uses = uses, .steps = steps, .n_uses = 9, .n_steps = 3, .n_keys = 4, .n_groups = 1};
+    for (uint32_t p = 0; hypura_policy_at(p); p++) {
+        uint64_t n_hits = 0;
+        assert_int_equal(hypura_cache_replay(&trace, hypura_policy_at(p)->name, 2, NULL, NULL, &n_hits, NULL), HYPURA_OK);
+        assert_int_equal(n_hits, 4);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nobody_hits_more),
         cmocka_unit_test(test_every_policy_stays_below),
         cmocka_unit_test(test_lru_by_hand),
+        cmocka_unit_test(test_a_step_may_ask_for_more_than_there_are_slots),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

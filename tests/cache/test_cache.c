@@ -260,6 +260,38 @@ static void test_what_earlier_runs_used_less_goes_first(void **state)
     hypura_cache_close(cache);
 }
 
+/* Also of keys that are held, and have been ranked, by then. */
+static void test_what_earlier_runs_used_is_ranked_at_once(void **state)
+{
+    (void)state;
+    for (uint32_t less = 0; less < 2; less++) {
+        hypura_cache *cache = open_cache(2, 8, "lfu");
+        uint32_t evicted;
+        (void)hypura_cache_insert(cache, 0, &evicted);
+        (void)hypura_cache_insert(cache, 1, &evicted);
+        assert_false(hypura_cache_prefers(cache, 2));
+        hypura_cache_recall(cache, less, 0.1f);
+        hypura_cache_recall(cache, 1 - less, 0.5f);
+        (void)hypura_cache_insert(cache, 2, &evicted);
+        assert_int_equal(evicted, less);
+        hypura_cache_close(cache);
+    }
+}
+
+static void test_what_was_not_used_in_earlier_runs_is_as_unknown_as_before(void **state)
+{
+    (void)state;
+    float chances[2], frequencies[2];
+    hypura_cache *cache = open_cache(2, 8, NULL);
+    hypura_cache_recall(cache, 0, 0.0f);
+    hypura_cache_outlook(cache, 0, 2, chances, frequencies);
+    assert_true(chances[0] == chances[1] && frequencies[0] == frequencies[1]);
+    hypura_cache_recall(cache, 0, 0.3f);
+    hypura_cache_outlook(cache, 0, 2, chances, frequencies);
+    assert_true(chances[0] > chances[1] && frequencies[0] > frequencies[1]);
+    hypura_cache_close(cache);
+}
+
 static void test_what_is_at_hand_is_preferred_where_it_is_expected_sooner(void **state)
 {
     (void)state;
@@ -274,6 +306,7 @@ static void test_what_is_at_hand_is_preferred_where_it_is_expected_sooner(void *
     hypura_cache_visit(cache, &(hypura_cache_visited){.n_tokens = 20, .n = 2, .keys = used, .n_uses = (const uint32_t[]){20, 1}});
     assert_true(hypura_cache_prefers(cache, 2)); /* to 1 */
     assert_false(hypura_cache_prefers(cache, 3));
+    assert_true(hypura_cache_uses(cache, 2) == 20 && hypura_cache_uses(cache, 3) == 1);
     hypura_cache_pin(cache, 1);
     assert_false(hypura_cache_prefers(cache, 2)); /* 0 is the one that would go */
     hypura_cache_unpin(cache, 1);
@@ -283,6 +316,15 @@ static void test_what_is_at_hand_is_preferred_where_it_is_expected_sooner(void *
     hypura_cache_pin(cache, 0);
     hypura_cache_pin(cache, 1);
     assert_false(hypura_cache_prefers(cache, 1)); /* nothing can go */
+    hypura_cache_close(cache);
+    cache = open_cache(2, 8, "lfu");
+    for (uint32_t key = 4; key < 7; key++) { /* of one group: as soon is not sooner */
+        hypura_cache_recall(cache, key, 0.1f);
+    }
+    uint32_t evicted;
+    (void)hypura_cache_insert(cache, 4, &evicted);
+    (void)hypura_cache_insert(cache, 5, &evicted);
+    assert_false(hypura_cache_prefers(cache, 6));
     hypura_cache_close(cache);
 }
 
@@ -302,6 +344,58 @@ static void test_chances_are_learned_from_single_tokens(void **state)
     assert_memory_equal(past.seen, seen, sizeof seen);
     (void)history_visit(&past, &single);
     assert_memory_not_equal(past.seen, seen, sizeof seen);
+    history_close(&past);
+}
+
+static void visit_key(history *past, uint32_t group, uint32_t n_tokens, uint32_t key, bool begins_round)
+{
+    const hypura_cache_visited visit = {.group = group, .n_tokens = n_tokens, .n = 1, .keys = &key};
+    assert_true(history_visit(past, &visit) == begins_round);
+}
+
+/* Layers come in their order, some of them not at all, and one may be all that comes. */
+static void test_a_round_begins_where_layers_begin_anew(void **state)
+{
+    (void)state;
+    history past;
+    assert_true(history_open(&past, 9, 3, NULL));
+    visit_key(&past, 1, 1, 3, true);
+    visit_key(&past, 2, 1, 6, false);
+    visit_key(&past, 0, 1, 0, true);
+    visit_key(&past, 2, 1, 6, false);
+    visit_key(&past, 2, 1, 7, true);
+    history_close(&past);
+}
+
+/* A long time ago is no less than that, however long ago. */
+static void test_ages_have_an_end(void **state)
+{
+    (void)state;
+    history past;
+    assert_true(history_open(&past, 3, 1, NULL));
+    visit_key(&past, 0, 1, 0, true);
+    for (uint32_t n = 0; n < 5; n++) {
+        const uint16_t age = past.keys[0].age;
+        visit_key(&past, 0, 30000, 1, true);
+        assert_true(past.keys[0].age > age || age == UINT16_MAX);
+    }
+    assert_int_equal(past.keys[0].age, UINT16_MAX);
+    visit_key(&past, 0, 1, 0, true);
+    assert_int_equal(past.keys[0].age, 0);
+    history_close(&past);
+}
+
+/* Several tokens use more than one does: in 8 of them, what one uses in one of ten cases comes in 57 of 100. */
+static void test_visits_of_several_tokens_use_more(void **state)
+{
+    (void)state;
+    history past;
+    assert_true(history_open(&past, 4, 2, NULL));
+    assert_in_range((int)(history_visits_to_use(&past, 0.1) * 100.0), 999, 1000);
+    for (uint32_t n = 0; n < 400; n++) {
+        visit_key(&past, n % 2, 8, n % 2 * 2, n % 2 == 0);
+    }
+    assert_in_range((int)(history_visits_to_use(&past, 0.1) * 100.0), 174, 177);
     history_close(&past);
 }
 
@@ -538,8 +632,13 @@ int main(void)
         cmocka_unit_test(test_pinned_slot_that_is_removed_waits_for_its_last_unpin),
         cmocka_unit_test(test_closed_slots_are_left_at_once_or_with_their_last_unpin),
         cmocka_unit_test(test_what_earlier_runs_used_less_goes_first),
+        cmocka_unit_test(test_what_earlier_runs_used_is_ranked_at_once),
+        cmocka_unit_test(test_what_was_not_used_in_earlier_runs_is_as_unknown_as_before),
         cmocka_unit_test(test_what_is_at_hand_is_preferred_where_it_is_expected_sooner),
         cmocka_unit_test(test_chances_are_learned_from_single_tokens),
+        cmocka_unit_test(test_a_round_begins_where_layers_begin_anew),
+        cmocka_unit_test(test_ages_have_an_end),
+        cmocka_unit_test(test_visits_of_several_tokens_use_more),
         cmocka_unit_test(test_bad_options_are_named),
         cmocka_unit_test(test_the_table_of_policies),
         cmocka_unit_test(test_random_operations),

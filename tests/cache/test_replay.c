@@ -425,6 +425,45 @@ static void test_a_ghost_hits_what_its_policy_does(void **state)
     history_close(&past);
 }
 
+static uint32_t count_held(const ghost *one)
+{
+    uint32_t n = 0;
+    for (uint32_t key = 0; key < N_KEYS; key++) {
+        n += one->held.states[key] != RANKING_ABSENT;
+    }
+    return n;
+}
+
+/* They hold no more than a cache of so many slots would, also where it becomes smaller, and count what single tokens use, of
+ * late: a hundred rounds and more are as one hundred. */
+static void test_ghosts_are_as_small_as_the_cache(void **state)
+{
+    (void)state;
+    enum { OF_ROUND = N_LAYERS / 4 * TOP_K }; /* that are looked at */
+    history past;
+    ghosts all;
+    assert_true(history_open(&past, N_KEYS, N_LAYERS, NULL));
+    assert_true(ghosts_open(&all, &past));
+    for (uint32_t i = 0; i < 40 * N_USES; i += TOP_K) {
+        const uint32_t layer = uses[i % N_USES] / N_EXPERTS;
+        const uint32_t n_slots = i < 20 * N_USES ? 512 : 96;
+        const hypura_cache_visited visit = {.group = layer, .n_tokens = 1, .n = TOP_K, .keys = &uses[i % N_USES]};
+        ghosts_visit(&all, &visit, history_visit(&past, &visit), n_slots);
+    }
+    assert_true(all.uses > 90.0 * OF_ROUND && all.uses < 100.0 * OF_ROUND + 1.0);
+    for (uint32_t p = 0; p < HYPURA_N_POLICIES; p++) {
+        const double hits = all.of[p].hits;
+        assert_int_equal(count_held(&all.of[p]), all.of[p].n_held);
+        assert_in_range(all.of[p].n_held, 1, 96 / 4);
+        assert_true(hits > 0.0 && hits < all.uses);
+        const hypura_cache_visited batch = {.group = 0, .n_tokens = 2, .n = TOP_K, .keys = uses};
+        ghosts_visit(&all, &batch, false, 96);
+        assert_true(all.of[p].hits == hits);
+    }
+    ghosts_close(&all);
+    history_close(&past);
+}
+
 /* ---- batches ------------------------------------------------------------------ */
 
 #define N_PROMPT (N_TOKENS / 2)
@@ -517,6 +556,7 @@ int main(void)
         cmocka_unit_test(test_the_choice_changes_for_an_advantage_alone),
         cmocka_unit_test(test_a_change_takes_force),
         cmocka_unit_test(test_a_ghost_hits_what_its_policy_does),
+        cmocka_unit_test(test_ghosts_are_as_small_as_the_cache),
         cmocka_unit_test(test_a_batch_leaves_what_comes_next),
         cmocka_unit_test(test_what_was_frequent_in_another_run_is_known),
     };

@@ -235,6 +235,11 @@ static void test_a_refusal_ends_a_trial(void **state)
     assert_int_equal(brake.state, HYPURA_BRAKE_ON);
     hypura_brake_refuse(&brake); /* proven by its gain */
     assert_int_equal(brake.state, HYPURA_BRAKE_ON);
+    pass(&brake, &c, BRAKE_ON_TOKENS);
+    assert_true(brake.state == HYPURA_BRAKE_TRYING && brake.gain > 0.0);
+    brake.n_repeats = 1;
+    hypura_brake_refuse(&brake); /* of what was known nothing is left */
+    assert_true(brake.state == HYPURA_BRAKE_OFF && brake.gain == 0.0 && brake.n_repeats == 0);
 }
 
 int main(void)
