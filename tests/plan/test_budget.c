@@ -168,6 +168,9 @@ static void test_slots_are_shared_to_the_last_byte(void **state)
     assert_int_equal(n_slots[1], 5);
     hypura_plan_share_slots(pools, 2, 1099, n_slots);
     assert_int_equal(n_slots[0] + n_slots[1], 10);
+    const hypura_pool_plan many = {.slot_stride_bytes = 100, .n_units = 3u << 20, .n_floor = 1};
+    hypura_plan_share_slots(&many, 1, UINT64_MAX, n_slots);
+    assert_int_equal(n_slots[0], many.n_units); /* no more than there are */
 }
 
 /* Small requests are asked for in larger numbers than the drive, measured alone, needs. */

@@ -74,9 +74,20 @@ static void test_trials_in_vain_become_rare(void **state)
     assert_int_equal(n_trials, 7);
 }
 
+static double lack_any(uint32_t drawn)
+{
+    return 1000.0 * (drawn % 7);
+}
+
+/* Two of five lack a lot, the others nothing. */
+static double lack_much(uint32_t drawn)
+{
+    return drawn % 5 < 2 ? 6000.0 : 0.0;
+}
+
 /* Of 200 trials, those that end ON. What tokens lack differs: reading it takes 0 to 6 ms, of which so
  * much is waited for; of 2 ms beside that some are won. */
-static int trials_won(double waited, double won_us, bool told)
+static int trials_won_of(double (*lack)(uint32_t), double waited, double won_us, bool told)
 {
     int n_on = 0;
     uint32_t seed = 1;
@@ -85,7 +96,7 @@ static int trials_won(double waited, double won_us, bool told)
         hypura_brake_open(&brake);
         while (brake.state == HYPURA_BRAKE_TRYING) {
             seed = seed * 1664525u + 1013904223u;
-            const double reading_us = 1000.0 * ((seed >> 24) % 7);
+            const double reading_us = lack(seed >> 24);
             const double noise_us = 100.0 * ((seed >> 16) % 4);
             const double token_us = 2000 + waited * reading_us + noise_us - (hypura_brake_is_on(&brake) ? won_us : 0.0);
             hypura_brake_token(&brake, token_us, told ? reading_us : 0);
@@ -95,9 +106,15 @@ static int trials_won(double waited, double won_us, bool told)
     return n_on;
 }
 
+static int trials_won(double waited, double won_us, bool told)
+{
+    return trials_won_of(lack_any, waited, won_us, told);
+}
+
 static void test_what_tokens_lack_hides_no_gain(void **state)
 {
     (void)state;
+    assert_true(trials_won_of(lack_much, 0.9, 500, true) >= 195); /* such a token is not one that others disturbed */
     assert_true(trials_won(0.9, 500, true) >= 190);
     assert_true(trials_won(0.9, 500, false) <= 100); /* nothing else tells it */
 }
