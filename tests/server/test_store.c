@@ -164,6 +164,13 @@ static void a_damaged_file_is_not_listed_and_says_why(void **state)
     hypura_models_close(models);
 }
 
+static off_t bytes_of(const char *below)
+{
+    struct stat file;
+    assert_int_equal(stat(fixture_path(below), &file), 0);
+    return file.st_size;
+}
+
 static void projectors_go_with_their_models(void **state)
 {
     (void)state;
@@ -176,15 +183,21 @@ static void projectors_go_with_their_models(void **state)
     fixture_write_gguf("models/mmproj-model-f16.gguf", &(fixture_gguf){.arch = "clip"});
     fixture_write_gguf("models/gemma/gemma-4b.gguf", &(fixture_gguf){0});
     fixture_write_gguf("models/gemma/mmproj-F16.gguf", &(fixture_gguf){.arch = "clip"});
+    fixture_write_gguf("models/pixtral/pixtral-12b.gguf", &(fixture_gguf){0});
+    fixture_write_gguf("models/pixtral/mmproj-F16.gguf", &(fixture_gguf){.arch = "clip"}); /* it has one that fits better */
+    fixture_write_gguf("models/pixtral/pixtral-12b.mmproj.gguf", &(fixture_gguf){.arch = "clip"});
     hypura_models *models = fixture_open();
     static const struct {
         const char *name;
+        const char *path;
         const char *projector;
     } cases[] = {
-        {"qwen2.5-vl-3b-instruct-q4_k_m", "models/mmproj-Qwen2.5-VL-3B-Instruct-f16.gguf"},
-        {"llava", "models/llava.mmproj.gguf"},
-        {"wide", NULL},
-        {"gemma-4b", "models/gemma/mmproj-F16.gguf"},
+        {"qwen2.5-vl-3b-instruct-q4_k_m", "models/Qwen2.5-VL-3B-Instruct-Q4_K_M.gguf",
+         "models/mmproj-Qwen2.5-VL-3B-Instruct-f16.gguf"},
+        {"llava", "models/llava.gguf", "models/llava.mmproj.gguf"},
+        {"wide", "models/wide.gguf", NULL},
+        {"gemma-4b", "models/gemma/gemma-4b.gguf", "models/gemma/mmproj-F16.gguf"},
+        {"pixtral-12b", "models/pixtral/pixtral-12b.gguf", "models/pixtral/pixtral-12b.mmproj.gguf"},
     };
     assert_int_equal(fixture_count(models), sizeof cases / sizeof *cases);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -195,6 +208,8 @@ static void projectors_go_with_their_models(void **state)
             assert_non_null(entry->projector_path);
             assert_string_equal(entry->projector_path, fixture_path(cases[i].projector));
         }
+        const off_t projector_bytes = cases[i].projector ? bytes_of(cases[i].projector) : 0;
+        assert_int_equal(entry->bytes, bytes_of(cases[i].path) + projector_bytes);
         hypura_model_entry_release(entry);
     }
     hypura_models_close(models);

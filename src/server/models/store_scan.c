@@ -75,6 +75,7 @@ static hypura_status match_projector(hypura_models *models, hypura_entry *entry,
                                      const char *model, int64_t embedding_length, hypura_error *error)
 {
     size_t best = 0;
+    uint64_t bytes = 0;
     char path[HYPURA_STORE_PATH_BYTES];
     char resolved[HYPURA_STORE_PATH_BYTES];
     for (size_t i = 0; i < projectors->n; i++) {
@@ -92,12 +93,13 @@ static hypura_status match_projector(hypura_models *models, hypura_entry *entry,
             continue;
         }
         best = fits;
-        entry->is.bytes += card->bytes;
+        bytes = card->bytes;
         entry->is.projector_path = hypura_arena_text(&entry->arena, resolved, strlen(resolved));
         if (entry->is.projector_path == NULL) {
             return hypura_store_out_of_memory(error);
         }
     }
+    entry->is.bytes += bytes;
     return HYPURA_OK;
 }
 
