@@ -362,6 +362,7 @@ static void what_cannot_be_meant_is_refused(void **state)
     expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":{}}]}");
     expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"images\":[5]}]}");
     expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"tool_calls\":[{}]}]}");
+    expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"tool\",\"tool_calls\":[{\"function\":{\"name\":\"f\"}},{}]}]}");
     expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"format\":\"xml\"}");
     expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"options\":{\"top_k\":\"x\"}}");
     expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"think\":5}");

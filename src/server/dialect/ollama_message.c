@@ -130,14 +130,14 @@ static hypura_status make_message(const json_t *message, call_numbers *numbers, 
     if (json_array_size(calls) > 0) {
         json_t *packed = NULL;
         status = make_calls(calls, numbers, &packed, error);
+        if (status != HYPURA_OK) {
+            json_decref(to);
+            return status;
+        }
         json_object_set_new(to, "tool_calls", packed);
     }
     if (strcmp(role, "tool") == 0) {
         add_call_told(message, numbers, to);
-    }
-    if (status != HYPURA_OK) {
-        json_decref(to);
-        return status;
     }
     *made = to;
     return HYPURA_OK;
