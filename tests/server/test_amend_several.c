@@ -49,6 +49,9 @@ static void requests_for_several_become_streams(void **state)
         {"/chat/completions", "{'n':2,'stream':false}", "{'n':2,'stream':true,'stream_options':{'include_usage':true}}"},
         {"/v1/completions", "{'prompt':['a','b']}", "{'prompt':['a','b'],'stream':true,'stream_options':{'include_usage':true}}"},
         {"/v1/completions", "{'prompt':[[1],[2]]}", "{'prompt':[[1],[2]],'stream':true,'stream_options':{'include_usage':true}}"},
+        /* together 1 in 64 bits */
+        {"/v1/completions", "{'n':7905747460161236407,'prompt':['','','','','','','']}",
+         "{'n':7905747460161236407,'prompt':['','','','','','',''],'stream':true,'stream_options':{'include_usage':true}}"},
         {"/v1/completions", "{'prompt':[1,2,3]}", NULL}, /* one, in tokens */
         {"/v1/completions", "{'prompt':['a',2]}", NULL},
         {"/v1/completions", "{'prompt':['a']}", NULL},

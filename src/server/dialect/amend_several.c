@@ -7,6 +7,7 @@
  */
 #include "server/dialect/amend_internal.h"
 
+#include <stdint.h>
 #include <string.h>
 
 json_int_t amend_count_prompts(const json_t *sent)
@@ -23,10 +24,11 @@ json_int_t amend_count_prompts(const json_t *sent)
     return json_array_size(prompt) > 1 ? (json_int_t)json_array_size(prompt) : 1;
 }
 
+/* The model's server refuses far fewer than the most that is told here, of which no product overflows. */
 json_int_t amend_count_each(const json_t *sent)
 {
     const json_int_t n = json_integer_value(json_object_get(sent, "n"));
-    return n > 1 ? n : 1;
+    return n > INT32_MAX ? INT32_MAX : n > 1 ? n : 1;
 }
 
 static json_int_t integer(const json_t *object, const char *key)
