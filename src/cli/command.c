@@ -193,7 +193,6 @@ hypura_option hypura_option_rpc_memory(uint64_t *bytes)
 }
 
 /* In the order of hypura_gpu_misses. */
-/* In the order of hypura_gpu_misses. */
 static const char *const miss_computers[] = {"upload", "cpu", NULL};
 
 hypura_option hypura_option_gpu_misses(const char **who)
