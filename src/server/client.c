@@ -250,10 +250,11 @@ static size_t on_description(char *data, size_t size, size_t n, void *user)
 hypura_status hypura_client_request(hypura_client *client, const char *path, const char *body, char **answer,
                                     hypura_error *error)
 {
-    answering a = {.done = true};
+    answering a = {.done = false};
     *answer = NULL;
     hypura_error_clear(error);
     const CURLcode code = perform(client, path, body, on_description, &a);
+    a.done = code == CURLE_OK;
     hypura_status status = tell(&a, client, code, error);
     if (status == HYPURA_OK && !hypura_buffer_add(&a.refusal, NULL, 0)) {
         status = hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the answer");

@@ -226,6 +226,34 @@ static void thoughts_are_no_text(void **state)
     (void)close(fd);
 }
 
+static void *answer_half(void *user)
+{
+    static const char said[] = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 100\r\n\r\n{\"models\":[";
+    const int fd = accept(*(int *)user, NULL, NULL);
+    char request[8192];
+    assert_true(read(fd, request, sizeof request) > 0);
+    assert_true(write(fd, said, sizeof said - 1) == (ssize_t)sizeof said - 1);
+    (void)close(fd);
+    return NULL;
+}
+
+static void half_an_answer_is_none(void **state)
+{
+    (void)state;
+    hypura_client *client = NULL;
+    hypura_error error;
+    pthread_t server;
+    char *answer = NULL;
+    int fd = listen_to(&client);
+    assert_int_equal(pthread_create(&server, NULL, answer_half, &fd), 0);
+    assert_int_equal(hypura_client_request(client, "/api/hypura/status", NULL, &answer, &error), HYPURA_ERR_BACKEND);
+    assert_int_equal(pthread_join(server, NULL), 0);
+    assert_non_null(strstr(error.message, "broke off its answer"));
+    assert_null(answer);
+    hypura_client_close(client);
+    (void)close(fd);
+}
+
 /* A server leaves the wish of thoughts out where the model has none; one that is not Hypura's may not know. */
 static void thoughts_are_asked_of_models_that_have_some(void **state)
 {
@@ -289,6 +317,7 @@ int main(void)
     (void)setenv("no_proxy", "127.0.0.1", 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_no_text_is_not_sent), cmocka_unit_test(thoughts_are_no_text),
+        cmocka_unit_test(half_an_answer_is_none),
         cmocka_unit_test(thoughts_are_asked_of_models_that_have_some),
         cmocka_unit_test(what_is_no_address_or_key_is_refused),
         cmocka_unit_test(waiting_can_be_given_up),
