@@ -135,6 +135,39 @@ static void without_links_a_copy_is_an_alias(void **state)
     hypura_models_close(models);
 }
 
+/* Without links: under its own name a model would be another name for itself, and its file gone. */
+static void without_links_a_model_is_made_of_itself(void **state)
+{
+    (void)state;
+    hypura_error error = {0};
+    fixture_write_gguf("models/a.gguf", &(fixture_gguf){0});
+    fixture_write_gguf("models/a.mmproj.gguf", &(fixture_gguf){.arch = "clip"});
+    fixture_write_manifest("registry.ollama.ai/library/llama/latest",
+                           (const fixture_layer[]){{"model", NULL, NULL}, {NULL, NULL, NULL}});
+    const hypura_models_options options = {.folder = fixture_path("models"), .ollama_folder = fixture_path("ollama")};
+    hypura_models *models;
+    check_ok(hypura_models_open(&options, &models, &error), &error);
+    link_errno = EPERM;
+    static const char *const names[][2] = {{"a", "a"}, {"b", "a"}, {"llama", "llama"}};
+    copy(models, "a", "b");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        json_t *settings = json_pack("{s:s}", "system", names[i][0]);
+        const hypura_model_entry *from = fixture_find(models, names[i][0]);
+        const hypura_models_create_options create = {.name = names[i][1], .from = from, .settings = settings};
+        check_ok(hypura_models_create(models, &create, &error), &error);
+        hypura_model_entry_release(from);
+        json_decref(settings);
+        const hypura_model_entry *made = fixture_find(models, names[i][1]);
+        assert_int_equal(made->origin, HYPURA_MODEL_FOLDER);
+        assert_string_equal(json_string_value(json_object_get(made->settings, "system")), names[i][0]);
+        assert_true(made->bytes > 0);
+        hypura_model_entry_release(made);
+    }
+    copy(models, "b", "a");
+    assert_true(fixture_exists("models/a.gguf") && fixture_exists("models/a.mmproj.gguf"));
+    hypura_models_close(models);
+}
+
 static void what_is_not_ours_stays(void **state)
 {
     (void)state;
@@ -373,6 +406,16 @@ static void a_model_is_made_of_files_that_were_sent(void **state)
     assert_int_equal(hypura_models_create(models, &create, &error), HYPURA_ERR_USAGE);
     create.blobs = one;
     assert_int_equal(hypura_models_create(models, &create, &error), HYPURA_ERR_USAGE);
+    const char *two_models[] = {model, model};
+    const char *two_projectors[] = {projector, model, projector};
+    create.blobs = two_models;
+    create.n_blobs = 2;
+    assert_int_equal(hypura_models_create(models, &create, &error), HYPURA_ERR_USAGE);
+    assert_non_null(strstr(error.message, "2 of the files sent are models"));
+    create.blobs = two_projectors;
+    create.n_blobs = 3;
+    assert_int_equal(hypura_models_create(models, &create, &error), HYPURA_ERR_USAGE);
+    assert_non_null(strstr(error.message, "2 of the files sent are projectors"));
     create.blobs = both;
     create.n_blobs = 2;
     check_ok(hypura_models_create(models, &create, &error), &error);
@@ -546,6 +589,7 @@ int main(void)
         CHANGES(a_copy_and_its_model_go_apart),
         CHANGES(all_parts_are_copied_and_removed),
         CHANGES(without_links_a_copy_is_an_alias),
+        CHANGES(without_links_a_model_is_made_of_itself),
         CHANGES(what_is_not_ours_stays),
         CHANGES(hostile_names_make_nothing),
         CHANGES(a_model_is_made_of_a_file),

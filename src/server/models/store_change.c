@@ -189,35 +189,25 @@ static const hypura_entry *inner(const hypura_model_entry *entry)
     return (const hypura_entry *)entry;
 }
 
-/* The model under another name, with settings over its own; copy: where its files have to be there, linked or not. */
-static hypura_status stage_shared(const hypura_staging *staging, const hypura_model_entry *from, const json_t *settings,
-                                  copying *copy, hypura_error *error)
+/* The model that another name stands for. */
+static const char *origin_name(const hypura_model_entry *from)
 {
-    bool linked = false;
-    const model_files files = {
-        .path = from->path, .n_files = from->n_files, .projector = from->projector_path, .adapters = from->adapter_paths};
-    if (inner(from)->problem != NULL) {
-        return hypura_fail(error, HYPURA_ERR_FORMAT, "%s cannot be used: %s", from->name, inner(from)->problem);
-    }
-    const hypura_status status = stage_files(staging, &files, copy, &linked, error);
-    if (status != HYPURA_OK) {
-        return status;
-    }
-    if (linked) {
-        return stage_json(staging, NULL, merge_settings(from->settings, settings), error);
-    }
-    /* Some parts may be linked; an alias has no files. */
+    return from->origin == HYPURA_MODEL_ALIAS ? inner(from)->alias_of : from->name;
+}
+
+/* What was linked before one could not be: an alias has no files. */
+static void unstage_files(const hypura_staging *staging, const hypura_model_entry *from)
+{
+    char path[HYPURA_STORE_PATH_BYTES];
+    char name[64];
     for (int i = 1; i <= from->n_files; i++) {
-        char path[HYPURA_STORE_PATH_BYTES];
-        char name[64];
         staged_name(i, from->n_files, name, sizeof name);
         if (hypura_store_path(path, "%s%s", staging->path, name)) {
             (void)remove(path);
         }
     }
     for (int i = -1; i < from->n_adapters; i++) {
-        char path[HYPURA_STORE_PATH_BYTES];
-        char name[64] = "/model.mmproj.gguf";
+        (void)snprintf(name, sizeof name, "/model.mmproj.gguf");
         if (i >= 0) {
             staged_adapter(i, name, sizeof name);
         }
@@ -225,8 +215,29 @@ static hypura_status stage_shared(const hypura_staging *staging, const hypura_mo
             (void)remove(path);
         }
     }
-    const char *target = from->origin == HYPURA_MODEL_ALIAS ? inner(from)->alias_of : from->name;
-    return stage_json(staging, target,
+}
+
+/* The model as `name`, with settings over its own: linked, or where that cannot be another name for it. Where its files
+ * have to be there they are copied then: with_files, and where the name is the model's own, which would stand for itself. */
+static hypura_status stage_shared(const hypura_staging *staging, const hypura_model_entry *from, const char *name,
+                                  const json_t *settings, bool with_files, copying *copy, hypura_error *error)
+{
+    bool linked = false;
+    const model_files files = {
+        .path = from->path, .n_files = from->n_files, .projector = from->projector_path, .adapters = from->adapter_paths};
+    if (inner(from)->problem != NULL) {
+        return hypura_fail(error, HYPURA_ERR_FORMAT, "%s cannot be used: %s", from->name, inner(from)->problem);
+    }
+    const bool copies = with_files || hypura_name_equal(name, origin_name(from));
+    const hypura_status status = stage_files(staging, &files, copies ? copy : NULL, &linked, error);
+    if (status != HYPURA_OK) {
+        return status;
+    }
+    if (linked) {
+        return stage_json(staging, NULL, merge_settings(from->settings, settings), error);
+    }
+    unstage_files(staging, from);
+    return stage_json(staging, origin_name(from),
                       merge_settings(from->origin == HYPURA_MODEL_ALIAS ? from->settings : NULL, settings), error);
 }
 
@@ -246,7 +257,8 @@ hypura_status hypura_models_copy(hypura_models *models, const hypura_model_entry
     hypura_staging staging;
     hypura_status status = begin(models, name, normal, &staging, error);
     if (status == HYPURA_OK && !hypura_name_equal(normal, from->name)) {
-        status = stage_shared(&staging, from, NULL, NULL, error);
+        copying copy = {.total = from->bytes};
+        status = stage_shared(&staging, from, normal, NULL, false, &copy, error);
         status = status == HYPURA_OK ? hypura_staging_install(models, &staging, normal, error) : status;
     }
     hypura_staging_end(&staging);
@@ -308,6 +320,7 @@ static hypura_status stage_blobs(const hypura_models *models, const hypura_stagi
                                  const hypura_models_create_options *options, hypura_error *error)
 {
     int n_models = 0;
+    int n_projectors = 0;
     hypura_status status = HYPURA_OK;
     copying copy = {.progress = options->progress, .user = options->progress_user};
     for (int i = 0; i < options->n_blobs && status == HYPURA_OK; i++) {
@@ -326,13 +339,17 @@ static hypura_status stage_blobs(const hypura_models *models, const hypura_stagi
             return hypura_fail(error, HYPURA_ERR_USAGE, "the file sent as %.80s is an adapter: name it in 'adapters'",
                                options->blobs[i]);
         }
-        n_models += card.kind == HYPURA_CARD_MODEL;
-        status = stage_file(staging, path, card.kind == HYPURA_CARD_MODEL ? "/model.gguf" : "/model.mmproj.gguf", &copy,
-                            &linked, error);
+        const bool is_model = card.kind == HYPURA_CARD_MODEL;
+        const int n_before = is_model ? n_models++ : n_projectors++;
+        if (n_before == 0) { /* of further ones it is only told how many there are */
+            status = stage_file(staging, path, is_model ? "/model.gguf" : "/model.mmproj.gguf", &copy, &linked, error);
+        }
     }
     if (status == HYPURA_OK && n_models != 1) {
-        status =
-            hypura_fail(error, HYPURA_ERR_USAGE, "%d of the files sent are models: exactly one has to be", n_models);
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%d of the files sent are models: exactly one has to be", n_models);
+    }
+    if (status == HYPURA_OK && n_projectors > 1) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%d of the files sent are projectors: one can be", n_projectors);
     }
     return status;
 }
@@ -397,7 +414,7 @@ static hypura_status create(hypura_models *models, const hypura_models_create_op
     }
     if (options->from != NULL) {
         copying copy = {.progress = options->progress, .user = options->progress_user, .total = options->from->bytes};
-        status = stage_shared(&staging, options->from, options->settings, options->n_adapters > 0 ? &copy : NULL, error);
+        status = stage_shared(&staging, options->from, name, options->settings, options->n_adapters > 0, &copy, error);
     } else if (options->path == NULL && options->n_blobs == 0) {
         status = hypura_fail(error, HYPURA_ERR_USAGE, "a model is made from another one, a path or files sent before");
     } else {
