@@ -6,6 +6,8 @@
  * One mutex guards both rings, the stop flag and the wake flag. A request's
  * fields are written by the owner before its tag enters todo and are not
  * touched by it until the tag has left done, so the worker reads them unlocked.
+ * Whoever is told is told after the mutex was left: one that wakes and finds it
+ * held sleeps again, which costs as much as the read of a few pages.
  */
 #include "io/engine.h"
 
@@ -82,7 +84,11 @@ static void *work(void *argument)
 
         pthread_mutex_lock(&p->mutex);
         ring_push(p, &p->done, tag);
-        pthread_cond_signal(&p->finished);
+        if (p->done.n == 1) { /* else the owner has been told, or does not wait */
+            pthread_mutex_unlock(&p->mutex);
+            pthread_cond_signal(&p->finished);
+            pthread_mutex_lock(&p->mutex);
+        }
     }
     pthread_mutex_unlock(&p->mutex);
     return NULL;
@@ -166,8 +172,8 @@ static void pool_start(void *state, uint32_t tag, int fd, uint64_t offset, void 
     p->requests[tag] = (request){.fd = fd, .bytes = bytes, .offset = offset, .address = address};
     pthread_mutex_lock(&p->mutex);
     ring_push(p, &p->todo, tag);
-    pthread_cond_signal(&p->work);
     pthread_mutex_unlock(&p->mutex);
+    pthread_cond_signal(&p->work);
 }
 
 static void pool_flush(void *state)
@@ -206,8 +212,8 @@ static void pool_wake(void *state)
     pool *p = state;
     pthread_mutex_lock(&p->mutex);
     p->woken = true;
-    pthread_cond_signal(&p->finished);
     pthread_mutex_unlock(&p->mutex);
+    pthread_cond_signal(&p->finished);
 }
 
 const hypura_io_engine hypura_io_pool = {

@@ -202,16 +202,19 @@ static void read_chunk(hypura_pager *pager, uint32_t index, uint32_t chunk)
     pager_push(pager, PAGER_DEMAND, &read);
 }
 
-/* With the lock held: fills free slots with the chunks that come next. */
-static void top_up(hypura_pager *pager)
+/* With the lock held: fills free slots with the chunks that come next. True when the pager's thread has something to read. */
+static bool top_up(hypura_pager *pager)
 {
     pager_ring *ring = &pager->ring;
+    bool        pushed = false;
     while (ring->count < ring->n_slots && ring->n_copied < ring->n_chunks) {
         const uint32_t chunk = next_streamed(pager, ring->next);
         read_chunk(pager, (ring->head + ring->count) % ring->n_slots, chunk);
         ring->next = (chunk + 1) % ring->n_chunks;
         ring->count++;
+        pushed = true;
     }
+    return pushed;
 }
 
 static void drop_head(pager_ring *ring)
@@ -221,8 +224,8 @@ static void drop_head(pager_ring *ring)
 }
 
 /* With the lock held: brings the chunk to the head of the ring. A slot with a
- * read under way cannot be given up before the read has ended. */
-static void seek(hypura_pager *pager, uint32_t chunk)
+ * read under way cannot be given up before the read has ended. True: as top_up. */
+static bool seek(hypura_pager *pager, uint32_t chunk)
 {
     pager_ring *ring = &pager->ring;
     uint32_t    at = 0;
@@ -239,7 +242,15 @@ static void seek(hypura_pager *pager, uint32_t chunk)
     if (!found) {
         ring->next = chunk;
     }
-    top_up(pager);
+    return top_up(pager);
+}
+
+/* Leaves the lock for it: the pager's thread would wait for that first. */
+static void wake(hypura_pager *pager)
+{
+    pthread_mutex_unlock(&pager->lock);
+    hypura_io_wake(pager->io);
+    pthread_mutex_lock(&pager->lock);
 }
 
 /* With the lock held: empties the ring, to read on from this chunk. */
@@ -269,8 +280,9 @@ const char *hypura_pager_acquire_chunk(hypura_pager *pager, int tensor, uint32_t
     ring->wanted = wanted;
     /* a chunk that failed while it was only read ahead gets a second chance */
     while (!data && !told) {
-        seek(pager, wanted);
-        hypura_io_wake(pager->io);
+        if (seek(pager, wanted)) {
+            wake(pager);
+        }
         pager_ring_slot *slot = &ring->slots[ring->head];
         while (slot->filling) {
             pager_wait(pager);
@@ -293,9 +305,11 @@ void hypura_pager_release_chunk(hypura_pager *pager)
     pager_keep_chunk(pager, pager->ring.tensor_of[slot->chunk], slot->chunk, slot->data);
     pthread_mutex_lock(&pager->lock);
     drop_head(&pager->ring);
-    top_up(pager);
+    const bool pushed = top_up(pager);
     pthread_mutex_unlock(&pager->lock);
-    hypura_io_wake(pager->io);
+    if (pushed) {
+        hypura_io_wake(pager->io);
+    }
 }
 
 uint64_t hypura_pager_ring_pending_us(hypura_pager *pager)
@@ -370,7 +384,7 @@ hypura_status hypura_pager_read_rows(hypura_pager *pager, int tensor, const int6
             };
             pager_push(pager, PAGER_DEMAND, &read);
         }
-        hypura_io_wake(pager->io);
+        wake(pager);
         while (pager->rows_pending > 0) {
             pager_wait(pager);
         }
