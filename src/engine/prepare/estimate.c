@@ -265,7 +265,8 @@ static hypura_status take_survey(demand *wanted, hypura_preparation *prepared, h
 {
     const uint32_t n_context = prepared->context.n_context;
     hypura_nodes_close(wanted->others);
-    wanted->others = wanted->measure ? hypura_nodes_open(n_context, HYPURA_FORECAST_TOKENS) : NULL;
+    const int n_threads = resolve_threads(wanted->options->n_threads, wanted->profile.n_cpus);
+    wanted->others = wanted->measure ? hypura_nodes_open(n_context, HYPURA_FORECAST_TOKENS, n_threads) : NULL;
     const hypura_load_gpu gpu = {
         .n = wanted->found.n > 0, .n_here = wanted->found.n_here > 0, .devices = {wanted->found.devices[0]}, .n_layers = INT_MAX};
     looking user = {wanted, prepared};

@@ -88,7 +88,7 @@ typedef struct known {
 
 /* What entries are told apart by. */
 static const char *const RATE_KEYS[] = {"type", "columns", "rows", "used", "batch", "threads", "repack", NULL};
-static const char *const OTHERS_KEYS[] = {"model", "threads", "filled", NULL};
+static const char *const OTHERS_KEYS[] = {"model", "threads", "filled", "among", NULL};
 static const char *const REPACKING_KEYS[] = {"type", NULL};
 
 static bool open_known(const char *cache_dir, known *k)
@@ -325,8 +325,8 @@ hypura_status hypura_experience_others(const char *cache_dir, const hypura_map *
                                        hypura_nodes *others, hypura_rates *rates, hypura_error *error)
 {
     known k;
-    json_t *key = json_pack("{s:o,s:i,s:I}", "model", experience_name(map), "threads", n_threads, "filled",
-                            (json_int_t)n_filled);
+    json_t *key = json_pack("{s:o,s:i,s:I,s:s}", "model", experience_name(map), "threads", n_threads, "filled",
+                            (json_int_t)n_filled, "among", "products");
     hypura_status status = open_known(cache_dir, &k) && key ? HYPURA_OK : no_memory(error);
     const json_t *entry = experience_find(json_object_get(k.root, "others"), key, OTHERS_KEYS);
     const double stored = experience_number(entry, "seconds");

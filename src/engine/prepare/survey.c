@@ -122,6 +122,16 @@ static bool is_product(const weight_index *index, const struct ggml_tensor *node
     return read && index->keys[slot_of(index, read->view_src ? read->view_src : read)];
 }
 
+/* A token's row of embeddings is neither: it may be read from the drive. */
+static void add_node(hypura_nodes *others, const weight_index *index, const struct ggml_tensor *node)
+{
+    if (!is_product(index, node)) {
+        hypura_nodes_add(others, node);
+    } else if (node->op != GGML_OP_GET_ROWS) {
+        hypura_nodes_add_product(others, node);
+    }
+}
+
 static hypura_status refuse_type(const hypura_map *map, int weight, const char *use, hypura_error *error)
 {
     const hypura_tensor *tensor = &map->tensors[weight];
@@ -162,8 +172,8 @@ static void walk(weight_index *index, struct ggml_cgraph *graph, bool decode, hy
     const int n_nodes = ggml_graph_n_nodes(graph);
     for (int i = 0; i < n_nodes; i++) {
         const struct ggml_tensor *node = ggml_graph_node(graph, i);
-        if (others && computes(node) && !is_product(index, node)) {
-            hypura_nodes_add(others, node);
+        if (others && computes(node)) {
+            add_node(others, index, node);
         }
         for (int src = 0; src < GGML_MAX_SRC; src++) {
             const struct ggml_tensor *read = node->src[src];
