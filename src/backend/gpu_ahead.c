@@ -94,7 +94,7 @@ static void prepare_reports(const gpu_walk *walk, const gpu_piece *piece, int pl
     const int bundle = piece->cut.weight->bundle;
     pieces->n_reports = 0;
     pieces->reported_at = piece->cut.at;
-    if (walk->instance->guesser == HYPURA_GUESS_ROUTERS && piece->reports_row) {
+    if (piece->reports_row && gpu_asks_next(walk, piece)) {
         add_report(walk, hypura_vram_report_state(walk->vram, bundle, piece->row),
                    hypura_vram_reported_state(walk->vram, bundle));
     }
@@ -106,7 +106,7 @@ static void prepare_reports(const gpu_walk *walk, const gpu_piece *piece, int pl
 /* Behind them: has the ids of a piece copied to the host, with whatever is handed over next, where no node brings them. */
 static enum ggml_status ask(const gpu_walk *walk, const gpu_piece *piece, int place)
 {
-    const bool guesses = walk->instance->guesser == HYPURA_GUESS_ROUTERS;
+    const bool guesses = gpu_asks_next(walk, piece);
     const size_t n = (size_t)piece->cut.ids->ne[0];
     walk->instance->pieces.n_reports = 0;
     hypura_vram_begin_fetch(walk->vram);
@@ -155,7 +155,7 @@ void gpu_await_numbers(const gpu_walk *walk, const void *numbers, size_t n, void
 static void read_router(const gpu_walk *walk, const gpu_piece *piece, const int32_t *numbers)
 {
     const gpu_instance  *instance = walk->instance;
-    const bool           host_asks = instance->guesser == HYPURA_GUESS_ROUTERS && piece->row && !piece->gpu_asks;
+    const bool           host_asks = !piece->gpu_asks && gpu_asks_next(walk, piece);
     const hypura_router *router =
         host_asks ? hypura_pager_router(instance->gpu->pager, piece->cut.weight->bundle + 1) : NULL;
     const size_t row_bytes = router ? ggml_row_size((enum ggml_type)router->type, router->n_inputs) : 0;
@@ -172,10 +172,12 @@ static const int32_t *wait_ids(const gpu_walk *walk, const gpu_piece *piece, int
     gpu_instance *instance = walk->instance;
     const int32_t *numbers = numbers_of(walk, piece, place);
     const uint64_t begin_us = hypura_clock_us();
+    const bool was_there = have_arrived(numbers, (size_t)piece->cut.ids->ne[0]);
     read_router(walk, piece, numbers);
     gpu_await_numbers(walk, numbers, (size_t)piece->cut.ids->ne[0], hypura_vram_await_fetch);
     instance->arrived_at = place;
-    instance->cut_us = hypura_clock_us();
+    instance->cut_us = instance->arrived_us = hypura_clock_us();
+    instance->wait_us = was_there ? 0.0 : (double)(instance->cut_us - begin_us + 1);
     hypura_vram_arrived(walk->vram);
     memset(instance->stage_used, 0, sizeof(instance->stage_used));
     hypura_pager_add_readback(instance->gpu->pager, instance->cut_us - begin_us);
@@ -237,6 +239,7 @@ static enum ggml_status make_present(const gpu_walk *walk, const gpu_piece *piec
     gpu_note_selection(walk, &piece->cut, selected);
     float *odds = &instance->odds[bundle];
     *odds += ODDS_WEIGHT * ((*n_missing == 0 ? 1.0F : 0.0F) - *odds);
+    gpu_note_guess(walk, piece, *n_missing);
     gpu_done(walk, HYPURA_GPU_PRESENT, &piece->cut, begin_us);
     return GGML_STATUS_SUCCESS;
 }
@@ -386,7 +389,7 @@ static enum ggml_status compute_piece(const gpu_walk *walk, const gpu_piece *pie
     const bool ahead = pays(walk, piece);
     hypura_vram_settle_beside(walk->vram, piece->cut.weight->bundle);
     hypura_vram_defer(walk->vram, comes_in_parts(walk, piece) ? piece->late_matrix : -1);
-    if (instance->guesser != HYPURA_GUESS_NOBODY && gpu_foresee(walk, piece) != HYPURA_OK) {
+    if (gpu_foresee(walk, piece) != HYPURA_OK) {
         return GGML_STATUS_FAILED;
     }
     if (piece->chain.known) {
@@ -423,7 +426,7 @@ bool gpu_runs_ahead(const gpu_walk *walk)
 {
     const gpu_instance *instance = walk->instance;
     const hypura_gpu *gpu = instance->gpu;
-    if (gpu->foresight == HYPURA_FORESIGHT_OFF || !gpu->can_look_up || !instance->odds) {
+    if (gpu->foresight == HYPURA_FORESIGHT_OFF || !gpu->can_look_up || !instance->odds || !instance->lacks) {
         return false;
     }
     return gpu_find_pieces(walk);
@@ -440,7 +443,7 @@ enum ggml_status gpu_walk_ahead(const gpu_walk *walk)
             return GGML_STATUS_FAILED;
         }
     }
-    walk->instance->guesser = gpu_find_guesser(walk);
+    gpu_choose_guesses(walk);
     if (walk->instance->gpu->select) {
         give_ids(walk);
     }
