@@ -327,6 +327,10 @@ static void what_cannot_be_had_is_told(void **state)
     fixture_write_gguf("hub/user/repo/m-Q4_K_M.gguf", &(fixture_gguf){0});
     check_failure("hf.co/user/none", HYPURA_ERR_USAGE, "404");
     check_failure("hf.co/user/empty", HYPURA_ERR_UNSUPPORTED, "holds no GGUF");
+    fixture_write_gguf("models/eyes.gguf", &(fixture_gguf){0});
+    fixture_write_gguf("hub/library/eyes/latest.mmproj", &(fixture_gguf){.arch = "clip"});
+    check_failure("eyes", HYPURA_ERR_UNSUPPORTED, "holds no GGUF of a model");
+    assert_int_equal(remove(fixture_path("models/eyes.gguf")), 0); /* it is still there */
     check_failure("hf.co/user/repo:Q8_0", HYPURA_ERR_USAGE, "m-Q4_K_M.gguf");
     check_failure("hf.co/user/repo/more", HYPURA_ERR_USAGE, "hf.co/USER/NAME");
     check_failure("example.org/user/repo", HYPURA_ERR_UNSUPPORTED, "no other host");

@@ -62,6 +62,15 @@ static hypura_status add_setting(const registry *r, const char *kind, const char
     return status;
 }
 
+static bool has_model(const hypura_pull_plan *plan)
+{
+    bool found = false;
+    for (size_t i = 0; i < plan->n_files; i++) {
+        found = found || strcmp(plan->files[i].staged, "model.gguf") == 0;
+    }
+    return found;
+}
+
 /* Behind those that the plan has. False where this one is among them: it is listed twice. */
 static bool name_adapter(const hypura_pull_plan *plan, const char *hex, char *staged, size_t capacity)
 {
@@ -138,8 +147,8 @@ hypura_status hypura_pull_plan_registry(hypura_fetch *fetch, const char *registr
     {
         status = status == HYPURA_OK ? add_layer(&r, layer) : status;
     }
-    if (status == HYPURA_OK && plan->n_files == 0) {
-        status = hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "%s holds no GGUF", name);
+    if (status == HYPURA_OK && !has_model(plan)) { /* what goes with a model would be all that is left of the name */
+        status = hypura_fail(error, HYPURA_ERR_UNSUPPORTED, "%s holds no GGUF of a model", name);
     }
     json_decref(root);
     free(text);
