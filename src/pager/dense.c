@@ -223,8 +223,17 @@ static void drop_head(pager_ring *ring)
     ring->count--;
 }
 
-/* With the lock held: brings the chunk to the head of the ring. A slot with a
- * read under way cannot be given up before the read has ended. True: as top_up. */
+/* With the lock held: a slot with a read under way cannot be given up before the read has ended. */
+static void give_up_head(hypura_pager *pager)
+{
+    pager_ring *ring = &pager->ring;
+    while (ring->slots[ring->head].filling) {
+        pager_wait(pager);
+    }
+    drop_head(ring);
+}
+
+/* With the lock held: brings the chunk to the head of the ring. True: as top_up. */
 static bool seek(hypura_pager *pager, uint32_t chunk)
 {
     pager_ring *ring = &pager->ring;
@@ -234,10 +243,7 @@ static bool seek(hypura_pager *pager, uint32_t chunk)
     }
     const bool found = at < ring->count;
     while (at-- > 0) {
-        while (ring->slots[ring->head].filling) {
-            pager_wait(pager);
-        }
-        drop_head(ring);
+        give_up_head(pager);
     }
     if (!found) {
         ring->next = chunk;
@@ -258,10 +264,7 @@ static void restart(hypura_pager *pager, uint32_t chunk)
 {
     pager_ring *ring = &pager->ring;
     while (ring->count > 0) {
-        while (ring->slots[ring->head].filling) {
-            pager_wait(pager);
-        }
-        drop_head(ring);
+        give_up_head(pager);
     }
     ring->next = chunk;
 }

@@ -353,12 +353,9 @@ void pager_unpin(hypura_pager *pager, pager_pool *pool, uint32_t slot)
     if (slot >= pool->n_open && pager->n_waiting > 0) {
         pthread_cond_broadcast(&pager->changed);
     }
-    if (pool->slots[slot].failed && hypura_cache_pins(pool->cache, slot) == 0) {
-        if (hypura_cache_key(pool->cache, slot) != HYPURA_CACHE_NONE) {
-            hypura_cache_remove(pool->cache, slot);
-        }
-        pool->slots[slot].failed = false;
-        pool->slots[slot].ready = 0;
+    if (pool->slots[slot].failed && hypura_cache_pins(pool->cache, slot) == 0 &&
+        hypura_cache_key(pool->cache, slot) != HYPURA_CACHE_NONE) {
+        hypura_cache_remove(pool->cache, slot);
     }
 }
 

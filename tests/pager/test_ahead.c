@@ -241,6 +241,37 @@ static void an_expectation_leaves_half_of_the_slots(void **state)
     fixture_close(&f);
 }
 
+/* Also where less is expected than would fill it: the other half is the later layer's, which may select something else. */
+static void half_is_left_to_a_layer_that_comes_later(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_open(&f, &shape);
+    hypura_pager *pager = open_pager(&f, NULL, NULL, NULL);
+    const uint32_t guess = 3;
+    uint32_t experts[FIXTURE_EXPERTS];
+    uint32_t slots[FIXTURE_EXPERTS];
+    for (uint32_t i = 0; i < FIXTURE_EXPERTS; i++) {
+        experts[i] = i;
+    }
+    hypura_pager_enter(pager);
+    for (int bundle = 0; bundle < 2; bundle++) {
+        hypura_pager_expect_experts(pager, 1, &guess, 1, HYPURA_LIKELY);
+        wait_bytes(pager, EXPERT_BYTES);
+        const uint32_t n = hypura_pager_lease_experts(pager, bundle, experts, FIXTURE_EXPERTS, slots);
+        assert_int_equal(n, bundle == 0 ? 4 : 8);
+        for (uint32_t i = 0; i < FIXTURE_EXPERTS; i++) {
+            if (slots[i] != UINT32_MAX) {
+                assert_int_equal(hypura_pager_wait_expert(pager, bundle, slots[i], UINT32_MAX), HYPURA_OK);
+                hypura_pager_release_expert(pager, bundle, slots[i]);
+            }
+        }
+    }
+    hypura_pager_leave(pager);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
 /* With a single slot there is no half to give away. */
 static void one_slot_is_never_held(void **state)
 {
@@ -464,6 +495,7 @@ static void wrong_guesses_end_a_trial(void **state)
 
 typedef struct disturbance {
     atomic_bool fail;
+    atomic_bool hold; /* no read ends as long as this is set */
     atomic_uint delay_us;
     atomic_uint n_seen;
 } disturbance;
@@ -476,6 +508,9 @@ static int64_t disturb(void *user, uint64_t nth, int64_t result)
         usleep(atomic_load(&d->delay_us));
     }
     atomic_fetch_add(&d->n_seen, 1);
+    while (atomic_load(&d->hold)) {
+        usleep(200);
+    }
     return atomic_load(&d->fail) ? -EIO : result;
 }
 
@@ -541,6 +576,68 @@ static void a_wrong_guess_is_dropped(void **state)
     }
 }
 
+/* Of one guess a few requests are under way when it turns out wrong: what follows them is not read, nor counted. */
+static void what_is_dropped_was_not_read(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_open(&f, &shape);
+    disturbance    d = {false};
+    hypura_pager  *pager = open_pager(&f, NULL, disturb, &d);
+    const uint32_t guess = 0;
+    const uint32_t selected = 8;
+    hypura_pager_enter(pager);
+    atomic_store(&d.hold, true);
+    const unsigned seen = atomic_load(&d.n_seen);
+    hypura_pager_expect_experts(pager, 1, &guess, 1, HYPURA_LIKELY);
+    while (atomic_load(&d.n_seen) == seen) {
+        usleep(100);
+    }
+    assert_int_equal(statistics_of(pager).ahead_bytes_read, EXPERT_BYTES);
+    visit(pager, 1, &selected, 1);
+    assert_in_range(statistics_of(pager).ahead_bytes_read, 1, EXPERT_BYTES / 2);
+    atomic_store(&d.hold, false);
+    assert_int_equal(compute(&f, pager, 1, &guess, 1), 1); /* anew */
+    hypura_pager_leave(pager);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
+/* A guess that is under way when it turns out right is read like anything else that somebody waits for. */
+static void a_guess_that_is_asked_for_is_a_demand(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_open(&f, &shape);
+    disturbance    d = {false};
+    hypura_pager  *pager = open_pager(&f, NULL, disturb, &d);
+    const uint32_t guess[] = {0, 1, 2, 3};
+    uint32_t       slots[4];
+    hypura_pager_enter(pager);
+    atomic_store(&d.hold, true);
+    const unsigned seen = atomic_load(&d.n_seen);
+    hypura_pager_expect_experts(pager, 1, guess, 4, HYPURA_DOUBTFUL);
+    while (atomic_load(&d.n_seen) == seen) {
+        usleep(100);
+    }
+    visit(pager, 1, guess, 4);
+    assert_int_equal(hypura_pager_lease_experts(pager, 1, guess, 4, slots), 4);
+    pthread_mutex_lock(&pager->lock);
+    const pager_queue *ahead = &pager->queues[PAGER_AHEAD];
+    assert_int_equal(ahead->head, ahead->tail);
+    assert_true(pager->demanded_bytes > EXPERT_BYTES);
+    pthread_mutex_unlock(&pager->lock);
+    atomic_store(&d.hold, false);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(hypura_pager_wait_expert(pager, 1, slots[i], UINT32_MAX), HYPURA_OK);
+        assert_true(fixture_expert_is_right(&f, pager, 1, guess[i], slots[i]));
+        hypura_pager_release_expert(pager, 1, slots[i]);
+    }
+    hypura_pager_leave(pager);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
 /* Layers see all tokens of a prompt, but the last one: what came there last is what is expected. */
 static void few_tokens_of_a_prompt_reach_the_last_layer(void **state)
 {
@@ -593,10 +690,13 @@ int main(void)
         cmocka_unit_test(another_layers_selection_is_no_proof),
         cmocka_unit_test(guesses_change_no_byte),
         cmocka_unit_test(an_expectation_leaves_half_of_the_slots),
+        cmocka_unit_test(half_is_left_to_a_layer_that_comes_later),
         cmocka_unit_test(one_slot_is_never_held),
         cmocka_unit_test(wrong_guesses_end_a_trial),
         cmocka_unit_test(a_guess_that_cannot_be_read_fails_nobody),
         cmocka_unit_test(a_wrong_guess_is_dropped),
+        cmocka_unit_test(what_is_dropped_was_not_read),
+        cmocka_unit_test(a_guess_that_is_asked_for_is_a_demand),
         cmocka_unit_test(what_came_together_before_is_read_ahead),
         cmocka_unit_test(a_layer_without_slots_is_not_guessed),
         cmocka_unit_test(what_the_counts_take_is_planned),

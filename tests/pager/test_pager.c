@@ -4,12 +4,14 @@
  */
 #include "fixture.h"
 
+#include "pager/internal.h"
 #include "pager/pager.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <cmocka.h>
 #include <stdlib.h>
@@ -83,6 +85,32 @@ static void leases_stop_at_the_last_slot(void **state)
     }
     hypura_pager_wait_slot(pager, 2);
     assert_int_equal(fixture_use_experts(&f, pager, 2, experts, 6), 6);
+    hypura_pager_leave(pager);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
+/* What only passes is gone with its last lease, unless another one wants it to stay. */
+static void what_passes_is_gone_with_its_last_lease(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_open(&f, &fixture_defaults);
+    hypura_pager  *pager = fixture_open_pager(&f, NULL, NULL, NULL);
+    const uint32_t expert = 3;
+    hypura_pager_enter(pager);
+    for (int stays = 0; stays < 2; stays++) {
+        uint32_t slots[2];
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(hypura_pager_lease_experts(pager, 0, &expert, 1, &slots[i]), 1);
+            assert_int_equal(hypura_pager_wait_expert(pager, 0, slots[i], UINT32_MAX), HYPURA_OK);
+        }
+        assert_int_equal(slots[0], slots[1]);
+        hypura_pager_pass_expert(pager, 0, slots[0]);
+        assert_true(hypura_pager_holds_expert(pager, 0, expert));
+        (stays ? hypura_pager_release_expert : hypura_pager_pass_expert)(pager, 0, slots[1]);
+        assert_int_equal(hypura_pager_holds_expert(pager, 0, expert), stays);
+    }
     hypura_pager_leave(pager);
     hypura_pager_close(pager);
     fixture_close(&f);
@@ -331,6 +359,84 @@ static void every_fault_is_told_or_healed(void **state)
     fixture_close(&f);
 }
 
+/* Reads end when it opens. */
+static int64_t pass_gate(void *user, uint64_t nth, int64_t result)
+{
+    const atomic_bool *closed = user;
+    (void)nth;
+    while (atomic_load(closed)) {
+        usleep(500);
+    }
+    return result;
+}
+
+typedef struct reader {
+    fixture      *f;
+    hypura_pager *pager;
+    atomic_bool   ended;
+    bool          right;
+} reader;
+
+/* The first chunk of the last weight. */
+static void *acquire_last(void *argument)
+{
+    reader *r = argument;
+    int64_t row, n;
+    const hypura_tensor *tensor = &r->f->tensors[fixture_dense(FIXTURE_DENSE - 1)];
+    const char *chunk = hypura_pager_acquire_chunk(r->pager, fixture_dense(FIXTURE_DENSE - 1), 0, &row, &n);
+    r->right = chunk && fixture_is(chunk, tensor->offset + (uint64_t)row * tensor->row_bytes, (uint64_t)n * tensor->row_bytes);
+    atomic_store(&r->ended, true);
+    return NULL;
+}
+
+static uint32_t count_filling(hypura_pager *pager, bool *waited_for)
+{
+    uint32_t n = 0;
+    pthread_mutex_lock(&pager->lock);
+    for (uint32_t i = 0; i < pager->ring.n_slots; i++) {
+        n += pager->ring.slots[i].filling;
+    }
+    *waited_for = pager->n_waiting > 0;
+    pthread_mutex_unlock(&pager->lock);
+    return n;
+}
+
+/* Where a graph leaves weights out, a place in the ring that a read is under way to is given to no other chunk before that read has
+ * ended. */
+static void a_place_is_given_away_when_its_read_has_ended(void **state)
+{
+    (void)state;
+    atomic_bool closed = false;
+    bool        waits;
+    fixture     f;
+    pthread_t   thread;
+    int64_t     row, n;
+    fixture_open(&f, &fixture_defaults);
+    hypura_pager *pager = fixture_open_pager(&f, NULL, pass_gate, &closed);
+    reader        r = {.f = &f, .pager = pager};
+    hypura_pager_enter(pager);
+    assert_non_null(hypura_pager_acquire_chunk(pager, fixture_dense(0), 0, &row, &n));
+    while (count_filling(pager, &waits) > 0) {
+        usleep(1000);
+    }
+    atomic_store(&closed, true);
+    hypura_pager_release_chunk(pager); /* the next one is read in its place */
+    assert_int_equal(pthread_create(&thread, NULL, acquire_last, &r), 0);
+    do {
+        usleep(1000);
+    } while (count_filling(pager, &waits) > 0 && !waits);
+    assert_int_equal(count_filling(pager, &waits), 1);
+    assert_false(atomic_load(&r.ended));
+    atomic_store(&closed, false);
+    pthread_join(thread, NULL);
+    assert_true(r.right);
+    hypura_pager_release_chunk(pager);
+    fixture_pass_dense(&f, pager, 0, FIXTURE_DENSE);
+    hypura_pager_leave(pager);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
 static void a_truncated_file_is_named(void **state)
 {
     (void)state;
@@ -345,6 +451,14 @@ static void a_truncated_file_is_named(void **state)
         hypura_pager_enter(pager);
         assert_int_equal(hypura_pager_lease_experts(pager, bundle, &expert, 1, &slot), 1);
         assert_int_equal(hypura_pager_wait_expert(pager, bundle, slot, UINT32_MAX), HYPURA_ERR_IO);
+        for (bool reads = true; reads;) { /* of the other matrices */
+            pthread_mutex_lock(&pager->lock);
+            reads = pager->pools[0].slots[slot].filling > 0;
+            pthread_mutex_unlock(&pager->lock);
+            usleep(1000);
+        }
+        assert_false(hypura_pager_expert_ready(pager, bundle, slot, UINT32_MAX));
+        assert_false(hypura_pager_holds_expert(pager, bundle, expert));
         hypura_pager_release_expert(pager, bundle, slot);
         hypura_pager_leave(pager);
         assert_int_equal(hypura_pager_take_error(pager, &error), HYPURA_ERR_IO);
@@ -434,11 +548,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(leases_hold_the_right_bytes),
         cmocka_unit_test(leases_stop_at_the_last_slot),
+        cmocka_unit_test(what_passes_is_gone_with_its_last_lease),
         cmocka_unit_test(statistics_begin_anew),
         cmocka_unit_test(ring_follows_and_recovers_the_order),
         cmocka_unit_test(in_order_every_chunk_is_read_once),
         cmocka_unit_test(rows_come_in_the_order_asked_for),
         cmocka_unit_test(every_fault_is_told_or_healed),
+        cmocka_unit_test(a_place_is_given_away_when_its_read_has_ended),
         cmocka_unit_test(a_truncated_file_is_named),
         cmocka_unit_test(a_missing_file_is_named),
         cmocka_unit_test(contexts_take_turns),

@@ -129,6 +129,58 @@ static void pools_grow_and_shrink(void **state)
     fixture_close(&f);
 }
 
+typedef struct shrinking {
+    hypura_pager *pager;
+    uint64_t      bytes;
+    atomic_bool   ended;
+} shrinking;
+
+static void *shrink(void *argument)
+{
+    shrinking *s = argument;
+    hypura_pager_resize(s->pager, s->bytes);
+    atomic_store(&s->ended, true);
+    return NULL;
+}
+
+/* Slots that are leased are waited for, and nothing else has to happen: the last of them given back ends the wait. */
+static void a_shrink_ends_with_the_last_lease(void **state)
+{
+    (void)state;
+    const uint32_t experts[6] = {0, 1, 2, 3, 4, 5};
+    uint32_t       slots[6];
+    pthread_t      thread;
+    fixture        f;
+    fixture_open(&f, &fixture_defaults);
+    hypura_pager *pager = fixture_open_pager(&f, NULL, NULL, NULL);
+    shrinking     s = {.pager = pager, .bytes = 3 * f.plan.pools[0].slot_stride_bytes};
+    hypura_pager_enter(pager);
+    assert_int_equal(hypura_pager_lease_experts(pager, 0, experts, 6, slots), 6);
+    for (int i = 0; i < 6; i++) {
+        assert_int_equal(hypura_pager_wait_expert(pager, 0, slots[i], UINT32_MAX), HYPURA_OK);
+    }
+    hypura_pager_leave(pager);
+    assert_int_equal(pthread_create(&thread, NULL, shrink, &s), 0);
+    for (bool waits = false; !waits;) {
+        pthread_mutex_lock(&pager->lock);
+        waits = pager->n_waiting > 0;
+        pthread_mutex_unlock(&pager->lock);
+        (void)nanosleep(&(struct timespec){0, 1000000}, NULL);
+    }
+    assert_false(atomic_load(&s.ended));
+    for (int i = 0; i < 6; i++) {
+        assert_true(fixture_expert_is_right(&f, pager, 0, experts[i], slots[i])); /* its memory is there as long */
+        hypura_pager_release_expert(pager, 0, slots[i]);
+    }
+    for (int i = 0; i < 1000 && !atomic_load(&s.ended); i++) {
+        (void)nanosleep(&(struct timespec){0, 10000000}, NULL);
+    }
+    assert_true(atomic_load(&s.ended));
+    pthread_join(thread, NULL);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
 /* Reads and checks every row of the dense weights, as one token. Returns how many
  * bytes of them were in memory. */
 static uint64_t use_dense(fixture *f, hypura_pager *pager)
@@ -292,6 +344,7 @@ int main(void)
         cmocka_unit_test(pools_grow_and_shrink),
         cmocka_unit_test(pools_are_taken_ahead),
         cmocka_unit_test(pinned_rows_grow_and_shrink),
+        cmocka_unit_test(a_shrink_ends_with_the_last_lease),
         cmocka_unit_test(a_unit_more_is_more),
         cmocka_unit_test(resizing_changes_no_byte),
     };
