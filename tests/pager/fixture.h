@@ -52,6 +52,9 @@ bool fixture_expert_is_right(const fixture *f, hypura_pager *pager, int bundle, 
 /* io_uring where the number is even and the kernel allows it, else the pool. */
 const char *fixture_engine(size_t number);
 
+/* Skips a test that goes through them by number where another run of the program does so. */
+void fixture_name_engines(void);
+
 /* A pager over the fixture; engine NULL: the best there is. Fails the test when it cannot be opened. */
 hypura_pager *fixture_open_pager(fixture *f, const char *engine, hypura_io_hook hook, void *user);
 

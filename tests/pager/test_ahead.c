@@ -97,6 +97,7 @@ static void wait_bytes(hypura_pager *pager, uint64_t bytes)
 static void a_right_guess_is_a_hit(void **state)
 {
     (void)state;
+    fixture_name_engines();
     for (size_t e = 0; e < 2; e++) {
         fixture f;
         fixture_open(&f, &shape);
@@ -175,6 +176,7 @@ static void another_layers_selection_is_no_proof(void **state)
 static void guesses_change_no_byte(void **state)
 {
     (void)state;
+    fixture_name_engines();
     for (size_t e = 0; e < 2; e++) {
         fixture f;
         fixture_open(&f, &shape);
@@ -517,6 +519,7 @@ static int64_t disturb(void *user, uint64_t nth, int64_t result)
 static void a_guess_that_cannot_be_read_fails_nobody(void **state)
 {
     (void)state;
+    fixture_name_engines();
     for (size_t e = 0; e < 2; e++) {
         fixture f;
         fixture_open(&f, &shape);
@@ -547,6 +550,7 @@ static void a_guess_that_cannot_be_read_fails_nobody(void **state)
 static void a_wrong_guess_is_dropped(void **state)
 {
     (void)state;
+    fixture_name_engines();
     for (size_t e = 0; e < 4; e++) {
         fixture f;
         fixture_open(&f, &shape);
@@ -668,6 +672,7 @@ static void few_tokens_of_a_prompt_reach_the_last_layer(void **state)
 static void closing_with_a_guess_under_way(void **state)
 {
     (void)state;
+    fixture_name_engines();
     for (int i = 0; i < 20; i++) {
         fixture f;
         fixture_open(&f, &shape);

@@ -21,6 +21,7 @@
 static void leases_hold_the_right_bytes(void **state)
 {
     (void)state;
+    fixture_name_engines();
     static const fixture_options shapes[] = {
         {.expert_bytes = {8192, 8192, 12320}, .n_slots = 6, .n_ring_slots = 3, .pinned_rows = 0},
         {.expert_bytes = {4096, 4096, 4096}, .n_slots = 5, .n_ring_slots = 3, .pinned_rows = 0},
@@ -156,6 +157,7 @@ static void statistics_begin_anew(void **state)
 static void ring_follows_and_recovers_the_order(void **state)
 {
     (void)state;
+    fixture_name_engines();
     for (size_t e = 0; e < 2; e++) {
         fixture f;
         fixture_open(&f, &fixture_defaults);
@@ -341,6 +343,7 @@ static int disturb(fixture *f, const char *engine, enum fault fault, uint64_t nt
 static void every_fault_is_told_or_healed(void **state)
 {
     (void)state;
+    fixture_name_engines();
     fixture f;
     fixture_open(&f, &fixture_defaults);
     const size_t n_engines = hypura_io_engine_available("uring") ? 2 : 1;
@@ -526,6 +529,7 @@ static void contexts_take_turns(void **state)
 static void closing_with_reads_under_way(void **state)
 {
     (void)state;
+    fixture_name_engines();
     for (int round = 0; round < 20; round++) {
         fixture f;
         fixture_open(&f, &fixture_defaults);

@@ -290,6 +290,7 @@ static int64_t fail_some(void *user, uint64_t nth, int64_t result)
 static void resizing_changes_no_byte(void **state)
 {
     (void)state;
+    fixture_name_engines();
     for (size_t e = 0; e < 4; e++) {
         const bool failing = e % 2 == 0;
         fixture    f;
