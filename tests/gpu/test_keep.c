@@ -294,6 +294,7 @@ static void slots_give_way_when_they_were_read(void **state)
     assert_int_equal(ggml_backend_graph_compute_async(backend, work.graph), GGML_STATUS_SUCCESS);
     assert_int_equal(hypura_vram_fill_stage(vram, N_LAYERS - 1, 0, experts, N_EXPERTS), HYPURA_OK);
     hypura_vram_settle(vram);
+    ggml_backend_synchronize(backend);
     void *late = copied_bytes(&work);
     standin_set_faults(&(standin_faults){0});
     assert_int_equal(ggml_backend_graph_compute(backend, work.graph), GGML_STATUS_SUCCESS);

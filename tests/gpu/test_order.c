@@ -174,6 +174,30 @@ static void stages_wait_for_what_is_sent_beside(void **state)
     end_stages(&t);
 }
 
+/* Two contexts take turns: what one has queued has ended when the other one begins. */
+static void what_another_instance_was_given_has_ended(void **state)
+{
+    (void)state;
+    stage_test t;
+    begin_stages(&t, HYPURA_GPU_MISSES_UPLOAD);
+    ggml_backend_t other = ggml_backend_dev_init(t.vram->device, NULL);
+    struct ggml_tensor *given = hypura_vram_given(t.vram, 0);
+    const int32_t sent = 4711;
+    int32_t there = 0;
+    assert_non_null(other);
+    standin_set_faults(&(standin_faults){.lags = WHENEVER_WAITED_FOR});
+    ggml_backend_tensor_set_async(t.backend, given, &sent, 0, sizeof(sent));
+    ggml_backend_tensor_get(given, &there, 0, sizeof(there));
+    assert_int_not_equal(there, sent); /* not before it is waited for */
+    hypura_vram_begin(t.vram, other);
+    ggml_backend_tensor_get(given, &there, 0, sizeof(there));
+    assert_int_equal(there, sent);
+    standin_set_faults(&(standin_faults){0});
+    hypura_vram_forget(t.vram, other);
+    ggml_backend_free(other);
+    end_stages(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -181,6 +205,7 @@ int main(void)
         MIXTURE_TEST(what_goes_to_a_stage_is_leased_until_it_is_there),
         MIXTURE_TEST(stages_wait_for_all_of_what_slots_get),
         MIXTURE_TEST(stages_wait_for_what_is_sent_beside),
+        MIXTURE_TEST(what_another_instance_was_given_has_ended),
     };
     return cmocka_run_group_tests(tests, gpu_setup, teardown);
 }
