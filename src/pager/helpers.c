@@ -12,6 +12,7 @@
 #include "os/os.h"
 #include "predict/look.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 /* ---- first touch --------------------------------------------------------- */
@@ -27,6 +28,7 @@ static void *prefault_main(void *argument)
 void pager_push_job(hypura_pager *pager, const pager_job *job)
 {
     pager_jobs *jobs = &pager->jobs;
+    assert(jobs->tail - jobs->head < jobs->capacity);
     jobs->jobs[jobs->tail++ & (jobs->capacity - 1)] = *job;
     pthread_cond_signal(&pager->jobs_changed);
 }

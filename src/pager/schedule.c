@@ -18,6 +18,7 @@
 #include "base/status.h"
 #include "plan/cut.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 #define SUBMIT_BATCH 32
@@ -69,6 +70,7 @@ static bool is_empty(const pager_queue *queue)
 static void push(hypura_pager *pager, enum pager_priority priority, const hypura_io_read *read)
 {
     pager_queue *queue = &pager->queues[priority];
+    assert(queue->tail - queue->head < queue->capacity);
     *queued(queue, queue->tail++) = *read;
     pager->demanded_bytes += priority == PAGER_DEMAND ? read->bytes : 0;
 }

@@ -5,6 +5,7 @@
 #include "fixture.h"
 
 #include "pager/internal.h"
+#include "plan/layout.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -181,6 +182,96 @@ static void a_shrink_ends_with_the_last_lease(void **state)
     fixture_close(&f);
 }
 
+/* What is given back is all of the experts' memory then. */
+static void hold_dense(fixture *f)
+{
+    for (int t = 0; t < FIXTURE_DENSE; t++) {
+        f->placements[fixture_dense(t)] = (hypura_placement){.place = HYPURA_PLACE_RESIDENT, .pool = -1};
+    }
+    f->plan.n_ring_slots = 0;
+}
+
+/* Slots of small experts are no multiple of a page: of one that two share nothing is lost when the latter is closed. */
+static void a_page_that_two_slots_share_stays(void **state)
+{
+    (void)state;
+    static const fixture_options small = {.expert_bytes = {100, 4097, 7000}, .n_slots = 8, .n_ring_slots = 3, .pinned_rows = 0};
+    fixture f;
+    fixture_open(&f, &small);
+    hold_dense(&f);
+    f.plan.slot_align_bytes = 512;
+    f.plan.pools[0].slot_stride_bytes = 0;
+    for (int m = 0; m < FIXTURE_MATRICES; m++) {
+        f.plan.pools[0].slot_stride_bytes += hypura_layout_region_bytes(512, small.expert_bytes[m]);
+    }
+    const uint64_t stride = f.plan.pools[0].slot_stride_bytes;
+    assert_int_not_equal(stride % (uint64_t)sysconf(_SC_PAGESIZE), 0);
+    hypura_pager *pager = fixture_open_pager(&f, NULL, NULL, NULL);
+    assert_int_equal(use_layer(&f, pager, 0), 8);
+    for (uint32_t n = 7; n > 0; n--) {
+        assert_int_equal(hypura_pager_resize(pager, n * stride), n * stride);
+        hypura_pager_enter(pager);
+        uint32_t n_held = 0;
+        for (uint32_t e = 0; e < 8; e++) {
+            if (hypura_pager_holds_expert(pager, 0, e)) {
+                assert_int_equal(fixture_use_experts(&f, pager, 0, &e, 1), 1);
+                n_held++;
+            }
+        }
+        hypura_pager_leave(pager);
+        assert_int_equal(n_held, n);
+    }
+    assert_int_equal(hypura_pager_resize(pager, 8 * stride), 8 * stride);
+    assert_int_equal(use_layer(&f, pager, 0), 8);
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
+typedef struct slot_wait {
+    hypura_pager *pager;
+    atomic_bool   ended;
+} slot_wait;
+
+static void *wait_for_slot(void *argument)
+{
+    slot_wait *w = argument;
+    hypura_pager_wait_slot(w->pager, 0);
+    atomic_store(&w->ended, true);
+    return NULL;
+}
+
+static void who_waits_for_a_slot_sees_the_pool_grow(void **state)
+{
+    (void)state;
+    const uint32_t experts[6] = {0, 1, 2, 3, 4, 5};
+    uint32_t       slots[6];
+    pthread_t      thread;
+    fixture        f;
+    fixture_open(&f, &fixture_defaults);
+    hold_dense(&f);
+    hypura_pager *pager = fixture_open_pager(&f, NULL, NULL, NULL);
+    slot_wait     w = {.pager = pager};
+    assert_int_equal(hypura_pager_lease_experts(pager, 0, experts, 6, slots), 6);
+    for (int i = 0; i < 6; i++) {
+        assert_int_equal(hypura_pager_wait_expert(pager, 0, slots[i], UINT32_MAX), HYPURA_OK);
+    }
+    assert_int_equal(pthread_create(&thread, NULL, wait_for_slot, &w), 0);
+    (void)nanosleep(&(struct timespec){0, 20000000}, NULL);
+    assert_false(atomic_load(&w.ended));
+    const uint64_t stride = f.plan.pools[0].slot_stride_bytes;
+    assert_int_equal(hypura_pager_resize(pager, 7 * stride), 7 * stride);
+    for (int i = 0; i < 1000 && !atomic_load(&w.ended); i++) {
+        (void)nanosleep(&(struct timespec){0, 10000000}, NULL);
+    }
+    assert_true(atomic_load(&w.ended));
+    pthread_join(thread, NULL);
+    for (int i = 0; i < 6; i++) {
+        hypura_pager_release_expert(pager, 0, slots[i]);
+    }
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
 /* Reads and checks every row of the dense weights, as one token. Returns how many
  * bytes of them were in memory. */
 static uint64_t use_dense(fixture *f, hypura_pager *pager)
@@ -346,6 +437,8 @@ int main(void)
         cmocka_unit_test(pools_are_taken_ahead),
         cmocka_unit_test(pinned_rows_grow_and_shrink),
         cmocka_unit_test(a_shrink_ends_with_the_last_lease),
+        cmocka_unit_test(a_page_that_two_slots_share_stays),
+        cmocka_unit_test(who_waits_for_a_slot_sees_the_pool_grow),
         cmocka_unit_test(a_unit_more_is_more),
         cmocka_unit_test(resizing_changes_no_byte),
     };
