@@ -168,6 +168,31 @@ static void without_links_a_model_is_made_of_itself(void **state)
     hypura_models_close(models);
 }
 
+/* As it would with them: what is set goes over what the model was made with, one parameter at a time. */
+static void without_links_parameters_stay(void **state)
+{
+    (void)state;
+    hypura_error error = {0};
+    fixture_write_gguf("models/a.gguf", &(fixture_gguf){0});
+    fixture_write_text("models/a.json", "{\"settings\": {\"parameters\": {\"temperature\": 2, \"top_k\": 3}}}");
+    hypura_models *models = fixture_open();
+    for (link_errno = 0; link_errno <= EPERM; link_errno += EPERM) {
+        json_t *settings = json_pack("{s:{s:i, s:i}}", "parameters", "top_k", 4, "seed", 5);
+        const hypura_model_entry *from = fixture_find(models, "a");
+        check_ok(hypura_models_create(models, &(hypura_models_create_options){.name = "b", .from = from, .settings = settings},
+                                      &error), &error);
+        hypura_model_entry_release(from);
+        json_decref(settings);
+        const hypura_model_entry *made = fixture_find(models, "b");
+        json_t *wanted = json_pack("{s:{s:i, s:i, s:i}}", "parameters", "temperature", 2, "top_k", 4, "seed", 5);
+        assert_int_equal(made->origin, link_errno == 0 ? HYPURA_MODEL_FOLDER : HYPURA_MODEL_ALIAS);
+        assert_true(json_equal(made->settings, wanted));
+        json_decref(wanted);
+        hypura_model_entry_release(made);
+    }
+    hypura_models_close(models);
+}
+
 static void what_is_not_ours_stays(void **state)
 {
     (void)state;
@@ -590,6 +615,7 @@ int main(void)
         CHANGES(all_parts_are_copied_and_removed),
         CHANGES(without_links_a_copy_is_an_alias),
         CHANGES(without_links_a_model_is_made_of_itself),
+        CHANGES(without_links_parameters_stay),
         CHANGES(what_is_not_ours_stays),
         CHANGES(hostile_names_make_nothing),
         CHANGES(a_model_is_made_of_a_file),

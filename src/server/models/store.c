@@ -145,6 +145,28 @@ void hypura_entry_identify(hypura_entry *entry)
     free(settings);
 }
 
+/* ---- settings -------------------------------------------------------------- */
+
+json_t *hypura_settings_merge(const json_t *base, const json_t *over)
+{
+    json_t *merged = base != NULL ? json_deep_copy(base) : json_object();
+    json_t *parameters = json_object_get(merged, "parameters");
+    json_t *new_parameters = json_object_get(over, "parameters");
+    json_t *both = json_is_object(parameters) ? json_deep_copy(parameters) : json_object();
+    if (merged == NULL || both == NULL ||
+        (over != NULL && json_object_update(merged, (json_t *)(uintptr_t)over) != 0) ||
+        (new_parameters != NULL && json_object_update(both, new_parameters) != 0)) {
+        json_decref(merged);
+        json_decref(both);
+        return NULL;
+    }
+    if (json_object_size(both) > 0) {
+        (void)json_object_set(merged, "parameters", both);
+    }
+    json_decref(both);
+    return merged;
+}
+
 /* ---- headers --------------------------------------------------------------- */
 
 static bool same_file(const hypura_os_identity *a, const hypura_os_identity *b)
@@ -278,9 +300,8 @@ static hypura_status resolve_alias(const hypura_entries *entries, hypura_entry *
         return HYPURA_OK;
     }
     const hypura_model_entry was = alias->is;
-    json_t *settings = json_deep_copy(target->is.settings);
-    if (settings == NULL || json_object_update(settings, was.settings) != 0) {
-        json_decref(settings);
+    json_t *settings = hypura_settings_merge(target->is.settings, was.settings);
+    if (settings == NULL) {
         return hypura_store_out_of_memory(error);
     }
     json_decref(was.settings);

@@ -65,27 +65,6 @@ static hypura_status check_settings(const json_t *settings, hypura_error *error)
     return HYPURA_OK;
 }
 
-/* Settings of one model with others over them; parameters are merged one by one. */
-static json_t *merge_settings(const json_t *base, const json_t *over)
-{
-    json_t *merged = base != NULL ? json_deep_copy(base) : json_object();
-    json_t *parameters = json_object_get(merged, "parameters");
-    json_t *new_parameters = json_object_get(over, "parameters");
-    json_t *both = json_is_object(parameters) ? json_deep_copy(parameters) : json_object();
-    if (merged == NULL || both == NULL ||
-        (over != NULL && json_object_update(merged, (json_t *)(uintptr_t)over) != 0) ||
-        (new_parameters != NULL && json_object_update(both, new_parameters) != 0)) {
-        json_decref(merged);
-        json_decref(both);
-        return NULL;
-    }
-    if (json_object_size(both) > 0) {
-        (void)json_object_set(merged, "parameters", both);
-    }
-    json_decref(both);
-    return merged;
-}
-
 /* Writes model.json; nothing when there is nothing to say. Takes settings over. */
 static hypura_status stage_json(const hypura_staging *staging, const char *alias, json_t *settings, hypura_error *error)
 {
@@ -234,11 +213,11 @@ static hypura_status stage_shared(const hypura_staging *staging, const hypura_mo
         return status;
     }
     if (linked) {
-        return stage_json(staging, NULL, merge_settings(from->settings, settings), error);
+        return stage_json(staging, NULL, hypura_settings_merge(from->settings, settings), error);
     }
     unstage_files(staging, from);
     return stage_json(staging, origin_name(from),
-                      merge_settings(from->origin == HYPURA_MODEL_ALIAS ? from->settings : NULL, settings), error);
+                      hypura_settings_merge(from->origin == HYPURA_MODEL_ALIAS ? from->settings : NULL, settings), error);
 }
 
 /* Checks the name and begins; the caller ends the staging in any case. */
@@ -421,7 +400,7 @@ static hypura_status create(hypura_models *models, const hypura_models_create_op
         status = options->path != NULL ? stage_path(models, &staging, options, error)
                                        : stage_blobs(models, &staging, options, error);
         if (status == HYPURA_OK) {
-            status = stage_json(&staging, NULL, merge_settings(NULL, options->settings), error);
+            status = stage_json(&staging, NULL, hypura_settings_merge(NULL, options->settings), error);
         }
     }
     for (int i = 0; i < options->n_adapters && status == HYPURA_OK; i++) {

@@ -99,6 +99,9 @@ hypura_known_card *hypura_store_known(hypura_models *models, const char *path, h
 hypura_status hypura_entry_add_adapter(hypura_models *models, hypura_entry *entry, const char *path, hypura_error *error);
 /* Sets digest from name, sizes, times, adapter and settings. */
 void hypura_entry_identify(hypura_entry *entry);
+/* Settings of one model with others over them, either may be NULL; parameters are merged one by one. A new reference; NULL
+ * when memory is short. */
+json_t *hypura_settings_merge(const json_t *base, const json_t *over);
 /* When it was last written to, RFC 3339. */
 void hypura_entry_set_modified(hypura_entry *entry, int64_t modified_ns);
 
