@@ -107,6 +107,8 @@ static void hostile_names_are_refused(void **state)
                                "mario.adapter-2",
                                "mario.mmproj.gguf",
                                "a/mario:q4.Adapter",
+                               "big-00002-of-00002",
+                               "a/big:q4-00001-of-00003",
                                word,
                                lengthy};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

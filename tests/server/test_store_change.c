@@ -107,6 +107,14 @@ static void all_parts_are_copied_and_removed(void **state)
     fixture_write_gguf("models/small.gguf", &(fixture_gguf){0});
     copy(models, "small", "HUGE");
     assert_int_equal(fixture_count_files("models"), 2);
+    /* No name makes a model one of another's parts, which it would replace. */
+    fixture_write_gguf("models/big-00001-of-00002.gguf", &(fixture_gguf){.part = 1, .n_parts = 2});
+    fixture_write_gguf("models/big-00002-of-00002.gguf", &(fixture_gguf){.part = 2, .n_parts = 2});
+    const ino_t part = inode(fixture_path("models/big-00002-of-00002.gguf"));
+    entry = fixture_find(models, "small");
+    assert_int_equal(hypura_models_copy(models, entry, "big-00002-of-00002", &error), HYPURA_ERR_USAGE);
+    assert_int_equal(inode(fixture_path("models/big-00002-of-00002.gguf")), part);
+    hypura_model_entry_release(entry);
     hypura_models_close(models);
 }
 

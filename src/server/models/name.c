@@ -149,6 +149,16 @@ static bool is_beside(const char *name)
                      further[9 + strspn(further + 9, "0123456789")] == '\0');
 }
 
+/* Of a split model: the file of a model with such a name would be a part of another, and take its place. */
+static bool is_part(const char *name)
+{
+    char file[HYPURA_NAME_BYTES + sizeof ".gguf"];
+    hypura_split_name split;
+    hypura_name_stem(name, file);
+    memcpy(file + strlen(file), ".gguf", sizeof ".gguf");
+    return hypura_split_parse(file, &split);
+}
+
 hypura_status hypura_name_check(const char *text, char *name, hypura_error *error)
 {
     bool fits = hypura_name_normalize(text, name);
@@ -176,6 +186,9 @@ hypura_status hypura_name_check(const char *text, char *name, hypura_error *erro
     if (is_beside(name)) {
         return hypura_fail(error, HYPURA_ERR_USAGE,
                            "%s: a name does not end in .mmproj or .adapter, as files that go with a model do", name);
+    }
+    if (is_part(name)) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "%s: a name does not end as a part of a split model does", name);
     }
     return HYPURA_OK;
 }
