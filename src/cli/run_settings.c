@@ -6,10 +6,12 @@
 #include "base/status.h"
 #include "cli/output.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 static void tell(hypura_run_arguments *run, const char *name)
 {
@@ -44,7 +46,7 @@ typedef struct number {
     const bool *given;
     float *real;
     int *integer;
-    uint32_t *count; /* below 0: no limit, 0 */
+    uint32_t *count; /* below 0: no limit, 0; of a seed: a random one */
     double most;
 } number;
 
@@ -54,7 +56,11 @@ static hypura_status take_number(hypura_run_arguments *run, const number *to, co
     if (!json_is_number(value) || !(fabs(told) <= to->most) || (!to->real && floor(told) < told)) {
         return bad_value(run, to->name, error);
     }
-    if (to->real) {
+    if (to->count == &run->generate.sampling.seed && told < 0) { /* any, as llama.cpp and Ollama have it */
+        if (getentropy(to->count, sizeof *to->count) != 0) {
+            return hypura_fail_errno(error, errno, "cannot get a random seed");
+        }
+    } else if (to->real) {
         *to->real = (float)told;
     } else if (to->integer) {
         *to->integer = told > 0 ? (int)told : 0;

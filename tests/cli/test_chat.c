@@ -63,6 +63,20 @@ static void test_parameters(void **state)
                 "there is no command /set: options of the command line", "but for system, parameter, think", "temp 0.80 top_p 0.95 min_p 0.05 top_k 40"));
 }
 
+/* -1, as llama.cpp and Ollama have it. Below 100 a random one is once in forty million runs. */
+static void test_a_seed_below_none_is_random(void **state)
+{
+    (void)state;
+    char *screen = talk("moe.gguf", LINES("seed", "/set parameter seed -1", "seed"));
+    const char *set = strstr(screen, "(seed is set)");
+    assert_non_null(set);
+    assert_non_null(strstr(screen, "seed\r\n7\r\n"));
+    const char *told = strstr(set, "seed\r\n");
+    assert_non_null(told);
+    assert_true(strtoul(told + strlen("seed\r\n"), NULL, 10) >= 100);
+    free(screen);
+}
+
 static void test_system(void **state)
 {
     (void)state;
@@ -127,7 +141,7 @@ static void test_help_names_all_of_them(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_parameters), cmocka_unit_test(test_system), cmocka_unit_test(test_thinking_and_format),
+        cmocka_unit_test(test_parameters), cmocka_unit_test(test_a_seed_below_none_is_random), cmocka_unit_test(test_system), cmocka_unit_test(test_thinking_and_format),
         cmocka_unit_test(test_a_conversation_is_saved_and_loaded), cmocka_unit_test(test_help_names_all_of_them),
     };
     if (!driver_main(argc, argv)) {
