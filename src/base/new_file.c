@@ -59,6 +59,22 @@ static bool open_beside(hypura_new_file *file)
     return file->to != NULL;
 }
 
+/* What the path stands for, to be freed; NULL with errno. A link to nothing is no name for a new file: it stays, as /dev/stdout
+ * has to where /proc is not mounted, and what it names is made, empty. */
+static char *find_target(const char *path, bool exists)
+{
+    struct stat link;
+    if (!exists && lstat(path, &link) == 0) {
+        const int made = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+        if (made < 0) {
+            return NULL;
+        }
+        (void)close(made);
+        exists = true;
+    }
+    return exists ? realpath(path, NULL) : strdup(path);
+}
+
 /* errno is kept. */
 static void forget(hypura_new_file *file)
 {
@@ -83,7 +99,7 @@ hypura_status hypura_new_file_open(hypura_new_file *file, const char *path, hypu
     } else if (exists && !S_ISREG(kind.st_mode)) {
         file->to = fopen(path, "we");
     } else {
-        file->target = exists ? realpath(path, NULL) : strdup(path);
+        file->target = find_target(path, exists);
         if (file->target && file->path) {
             (void)open_beside(file);
         }

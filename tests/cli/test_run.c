@@ -264,6 +264,18 @@ static void test_run_statistics_file(void **state)
     driver_expect(&both, 0, "}\n[1] hi\n{\n", NULL);
     driver_clear(&both);
 
+    /* A link to nothing stays one, too: what it names is made. */
+    assert_int_equal(symlink("made.json", "dangling.json"), 0);
+    process made = RUN("run", "moe.gguf", "--prompt", "hi", "--stats-json", "dangling.json");
+    driver_expect(&made, 0, NULL, NULL);
+    driver_clear(&made);
+    assert_true(lstat("dangling.json", &kind) == 0 && S_ISLNK(kind.st_mode));
+    assert_true(stat("made.json", &kind) == 0 && kind.st_size > 0);
+    assert_int_equal(symlink("none/made.json", "lost.json"), 0);
+    made = RUN("run", "moe.gguf", "--prompt", "hi", "--stats-json", "lost.json");
+    driver_expect(&made, 1, NULL, "hypura: cannot write lost.json: No such file");
+    driver_clear(&made);
+
     /* A link stays a link, and its file gets the text. */
     driver_write("target.json", "old", 3);
     assert_int_equal(symlink("target.json", "link.json"), 0);
