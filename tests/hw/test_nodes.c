@@ -150,9 +150,6 @@ static void products_are_kinds_beside(void **state)
     assert_null(kinds[1]->src[0]->view_src);
     assert_int_equal(kinds[3]->src[0]->ne[2], USED);
     assert_true(seconds_of(nodes) > 0.0);
-    for (int32_t i = 0; i < USED; i++) {
-        assert_int_equal(((const int32_t *)kinds[3]->src[2]->data)[i], i); /* each row to another expert */
-    }
     hypura_nodes_close(nodes);
 }
 
