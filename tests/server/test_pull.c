@@ -6,8 +6,11 @@
 #include "server/models/pull_internal.h"
 #include "server/models/store_internal.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -503,6 +506,67 @@ static void pulls_of_one_model_share_what_comes(void **state)
     assert_int_equal(fixture_count_files("models/.staging"), 0);
 }
 
+static bool tell_fetching(void *user, const hypura_pull_step *step)
+{
+    if (step->digest != NULL) {
+        atomic_store((atomic_bool *)user, true);
+    }
+    return true;
+}
+
+static void *pull_telling(void *fetching)
+{
+    hypura_error error = {0};
+    const hypura_pull_options options = {
+        .name = "hf.co/user/repo", .hub_url = hub_url, .pause_us = 1000, .report = tell_fetching, .user = fetching};
+    return hypura_models_pull(models, &options, &error) == HYPURA_OK ? NULL : models;
+}
+
+/* Locks a part of the model, as the pull that fills it. below: of 128 bytes. */
+static int hold_part(const char *stem_json, size_t i, char *below)
+{
+    json_t *root = hypura_store_read_json(stem_json);
+    const json_t *file = json_array_get(json_object_get(root, "source"), i);
+    snprintf(below, 128, "models/.partial/sha256-%s", json_string_value(json_object_get(file, "sha256")));
+    json_decref(root);
+    fixture_write_text(below, "");
+    const int fd = open(fixture_path(below), O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0 && flock(fd, LOCK_EX) == 0);
+    return fd;
+}
+
+/* Who comes to the first part when the model is there already leaves the second to another model's pull. */
+static void parts_that_others_fill_stay(void **state)
+{
+    (void)state;
+    char model[128];
+    char projector[128];
+    char settings[HYPURA_STORE_PATH_BYTES];
+    char aside[HYPURA_STORE_PATH_BYTES];
+    atomic_bool fetching = false;
+    pthread_t thread;
+    void *failed;
+    fixture_write_gguf("hub/user/repo/m.gguf", &(fixture_gguf){0});
+    fixture_write_gguf("hub/user/repo/mmproj-F16.gguf", &(fixture_gguf){.arch = "clip"});
+    check_pull("hf.co/user/repo", NULL);
+    snprintf(settings, sizeof settings, "%s", fixture_path("models/hf.co/user/repo.json"));
+    snprintf(aside, sizeof aside, "%s", fixture_path("aside"));
+    const int held = hold_part(settings, 0, model);
+    const int others = hold_part(settings, 1, projector);
+    assert_int_equal(rename(settings, aside), 0);
+    assert_int_equal(pthread_create(&thread, NULL, pull_telling, &fetching), 0);
+    while (!atomic_load(&fetching)) {
+        (void)usleep(1000);
+    }
+    assert_int_equal(rename(aside, settings), 0);
+    (void)close(held);
+    assert_int_equal(pthread_join(thread, &failed), 0);
+    assert_null(failed);
+    assert_false(fixture_exists(model));
+    assert_true(fixture_exists(projector));
+    (void)close(others);
+}
+
 static void the_file_is_chosen_by_the_tag(void **state)
 {
     (void)state;
@@ -559,6 +623,7 @@ int main(void)
         PULLS(programs_that_serve_nobody_pull_too),
         PULLS(a_file_that_is_listed_twice_comes_once),
         PULLS(pulls_of_one_model_share_what_comes),
+        PULLS(parts_that_others_fill_stay),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

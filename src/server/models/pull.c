@@ -279,10 +279,11 @@ static hypura_status install(const pull *p, hypura_error *error)
     return status;
 }
 
-static void remove_parts(const pull *p)
+/* The first ones, that are locked here: of another model, some of the others may be under way. */
+static void remove_parts(const pull *p, size_t n)
 {
     char path[HYPURA_STORE_PATH_BYTES];
-    for (size_t i = 0; i < p->plan.n_files; i++) {
+    for (size_t i = 0; i < n; i++) {
         if (partial_path(p, &p->plan.files[i], path, NULL) == HYPURA_OK) {
             (void)remove(path);
         }
@@ -308,7 +309,7 @@ static hypura_status fetch_all(pull *p, hypura_error *error)
     status = status == HYPURA_OK ? report(p, "writing manifest", error) : status;
     status = status == HYPURA_OK && !current ? install(p, error) : status;
     if (status == HYPURA_OK) {
-        remove_parts(p);
+        remove_parts(p, n_open);
     }
     for (size_t i = 0; i < n_open; i++) {
         if (fds[i] >= 0) {
