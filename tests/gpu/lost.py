@@ -32,7 +32,7 @@ place = started.Place("hypura-lost-", CACHE)
 path = place.path
 LOSES = {"LD_PRELOAD": PRELOAD, "STANDIN_LOSE": path("lose"), "STANDIN_PACE_US": "10000"}
 if KIND != "loud":
-    LOSES["HYPURA_GPU_SECONDS"] = "9" if KIND == "vulkan" else "3"  # asked after a third of it
+    LOSES["HYPURA_GPU_SECONDS"] = "9" if KIND == "vulkan" else "5"  # asked after a third of it
 SIGNS = {"silent": "gave none for", "told": "it failed.*(silent on purpose|ErrorDeviceLost)"}
 
 

@@ -162,6 +162,9 @@ def full_folder_of_sockets():
     if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/tmp"], capture_output=True).returncode != 0:
         print("no right to mount: the full /tmp is left out")
         return
+    if HYPURA.startswith("/tmp/") or os.getcwd().startswith("/tmp/"):
+        print("the program lies in /tmp, which is to be another one: the full /tmp is left out")
+        return
     own = tempfile.mkdtemp(prefix="hypura-faults-", dir=os.getcwd()) # /tmp is another one for the server
     try:
         shutil.copy(path("models", "tiny.gguf"), own)
