@@ -3,6 +3,7 @@
 
 #include "hypura_server.h"
 
+#include "base/clock.h"
 #include "server/models/pull_internal.h"
 #include "server/models/store_internal.h"
 
@@ -522,12 +523,18 @@ static void *pull_telling(void *fetching)
     return hypura_models_pull(models, &options, &error) == HYPURA_OK ? NULL : models;
 }
 
-/* Locks a part of the model, as the pull that fills it. below: of 128 bytes. */
+/* Locks a part of a model of two files, the one that is fetched first or the other, as the pull that fills it. below: of
+ * 128 bytes. */
 static int hold_part(const char *stem_json, size_t i, char *below)
 {
+    const char *digests[2];
     json_t *root = hypura_store_read_json(stem_json);
-    const json_t *file = json_array_get(json_object_get(root, "source"), i);
-    snprintf(below, 128, "models/.partial/sha256-%s", json_string_value(json_object_get(file, "sha256")));
+    for (size_t f = 0; f < 2; f++) {
+        const json_t *file = json_array_get(json_object_get(root, "source"), f);
+        digests[f] = json_string_value(json_object_get(file, "sha256"));
+    }
+    const size_t first = strcmp(digests[0], digests[1]) < 0 ? 0 : 1;
+    snprintf(below, 128, "models/.partial/sha256-%s", digests[i == 0 ? first : 1 - first]);
     json_decref(root);
     fixture_write_text(below, "");
     const int fd = open(fixture_path(below), O_RDWR | O_CLOEXEC);
@@ -539,8 +546,8 @@ static int hold_part(const char *stem_json, size_t i, char *below)
 static void parts_that_others_fill_stay(void **state)
 {
     (void)state;
-    char model[128];
-    char projector[128];
+    char first[128];
+    char second[128];
     char settings[HYPURA_STORE_PATH_BYTES];
     char aside[HYPURA_STORE_PATH_BYTES];
     atomic_bool fetching = false;
@@ -551,8 +558,8 @@ static void parts_that_others_fill_stay(void **state)
     check_pull("hf.co/user/repo", NULL);
     snprintf(settings, sizeof settings, "%s", fixture_path("models/hf.co/user/repo.json"));
     snprintf(aside, sizeof aside, "%s", fixture_path("aside"));
-    const int held = hold_part(settings, 0, model);
-    const int others = hold_part(settings, 1, projector);
+    const int held = hold_part(settings, 0, first);
+    const int others = hold_part(settings, 1, second);
     assert_int_equal(rename(settings, aside), 0);
     assert_int_equal(pthread_create(&thread, NULL, pull_telling, &fetching), 0);
     while (!atomic_load(&fetching)) {
@@ -562,9 +569,67 @@ static void parts_that_others_fill_stay(void **state)
     (void)close(held);
     assert_int_equal(pthread_join(thread, &failed), 0);
     assert_null(failed);
-    assert_false(fixture_exists(model));
-    assert_true(fixture_exists(projector));
+    assert_false(fixture_exists(first));
+    assert_true(fixture_exists(second));
     (void)close(others);
+}
+
+/* A pull that goes on behind its first file when the other one has come to a file too, and is given up after a while. */
+typedef struct meeting {
+    const char *name;
+    atomic_bool fetching;
+    const atomic_bool *other;
+    uint64_t begin_us;
+} meeting;
+
+static bool meet(void *user, const hypura_pull_step *step)
+{
+    meeting *m = user;
+    const uint64_t limit_us = m->begin_us + 20000000;
+    if (step->digest != NULL) {
+        atomic_store(&m->fetching, true);
+    }
+    while (step->digest != NULL && step->completed_bytes == step->total_bytes && !atomic_load(m->other) &&
+           hypura_clock_us() < limit_us) {
+        (void)usleep(1000);
+    }
+    return hypura_clock_us() < limit_us;
+}
+
+static void *pull_meeting(void *user)
+{
+    meeting *m = user;
+    hypura_error error = {0};
+    const hypura_pull_options options = {
+        .name = m->name, .registry_url = hub_url, .pause_us = 1000, .report = meet, .user = m};
+    return hypura_models_pull(models, &options, &error) == HYPURA_OK ? NULL : models;
+}
+
+/* Two models of the same two files, the one's first the other's second. */
+static void pulls_that_share_files_do_not_wait_for_each_other(void **state)
+{
+    (void)state;
+    static const fixture_gguf one = {.name = "one"};
+    static const fixture_gguf two = {.name = "two"};
+    meeting m[2] = {{.name = "m:a"}, {.name = "n:a"}};
+    pthread_t threads[2];
+    fixture_write_gguf("hub/library/m/a.gguf", &one);
+    fixture_write_gguf("hub/library/m/a.mmproj", &two);
+    fixture_write_gguf("hub/library/n/a.gguf", &two);
+    fixture_write_gguf("hub/library/n/a.mmproj", &one);
+    for (int i = 0; i < 2; i++) {
+        m[i].other = &m[1 - i].fetching;
+        m[i].begin_us = hypura_clock_us();
+        assert_int_equal(pthread_create(&threads[i], NULL, pull_meeting, &m[i]), 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        void *failed;
+        assert_int_equal(pthread_join(threads[i], &failed), 0);
+        assert_null(failed);
+    }
+    check_same("models/m@a.gguf", "hub/library/m/a.gguf");
+    check_same("models/n@a.gguf", "hub/library/n/a.gguf");
+    assert_int_equal(fixture_count_files("models/.partial"), 0);
 }
 
 static void the_file_is_chosen_by_the_tag(void **state)
@@ -624,6 +689,7 @@ int main(void)
         PULLS(a_file_that_is_listed_twice_comes_once),
         PULLS(pulls_of_one_model_share_what_comes),
         PULLS(parts_that_others_fill_stay),
+        PULLS(pulls_that_share_files_do_not_wait_for_each_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,10 +1,13 @@
 /*
  * pull.c - see pull.h.
  *
- *     plan --> .partial/sha256-HEX, each locked while it is filled --> staging --> name
+ *     plan --> .partial/sha256-HEX, each locked until the end --> staging --> name
  *
  * A part that is complete stays where it is until all are: a pull that is broken
  * off between two files fetches none of them twice.
+ *
+ * What always holds: parts are locked in the order of their digests, whatever the order
+ * of the model's files. Two models that share two files would else wait for each other.
  */
 #include "server/models/pull_internal.h"
 
@@ -30,8 +33,10 @@ typedef struct pull {
     hypura_fetch *fetch;
     hypura_pull_plan plan;
     char name[HYPURA_NAME_BYTES];
+    const hypura_pull_file **order; /* in which the files of the plan are fetched */
     /* the file under way */
     const hypura_pull_file *file;
+    uint64_t before_bytes; /* of the files before it */
     char status[64];
     char digest[HYPURA_DIGEST_BYTES + 8];
     uint64_t reported_us;
@@ -103,10 +108,9 @@ static bool report_file(pull *p, uint64_t completed)
                              .digest = p->digest,
                              .total_bytes = p->file->bytes,
                              .completed_bytes = completed,
-                             .model_completed_bytes = completed};
+                             .model_completed_bytes = p->before_bytes + completed};
     for (size_t i = 0; i < p->plan.n_files; i++) {
         step.model_bytes += p->plan.files[i].bytes;
-        step.model_completed_bytes += &p->plan.files[i] < p->file ? p->plan.files[i].bytes : 0;
     }
     p->reported_us = hypura_clock_us();
     return p->options->report == NULL || p->options->report(p->options->user, &step);
@@ -284,10 +288,30 @@ static void remove_parts(const pull *p, size_t n)
 {
     char path[HYPURA_STORE_PATH_BYTES];
     for (size_t i = 0; i < n; i++) {
-        if (partial_path(p, &p->plan.files[i], path, NULL) == HYPURA_OK) {
+        if (partial_path(p, p->order[i], path, NULL) == HYPURA_OK) {
             (void)remove(path);
         }
     }
+}
+
+static int by_digest(const void *a, const void *b)
+{
+    const hypura_pull_file *const *x = a;
+    const hypura_pull_file *const *y = b;
+    return strcmp((*x)->sha256, (*y)->sha256);
+}
+
+static hypura_status order_files(pull *p, hypura_error *error)
+{
+    p->order = malloc((p->plan.n_files + 1) * sizeof *p->order);
+    if (p->order == NULL) {
+        return hypura_store_out_of_memory(error);
+    }
+    for (size_t i = 0; i < p->plan.n_files; i++) {
+        p->order[i] = &p->plan.files[i];
+    }
+    qsort(p->order, p->plan.n_files, sizeof *p->order, by_digest);
+    return HYPURA_OK;
 }
 
 static hypura_status fetch_all(pull *p, hypura_error *error)
@@ -302,7 +326,8 @@ static hypura_status fetch_all(pull *p, hypura_error *error)
     size_t n_open = 0;
     for (size_t i = 0; i < n && status == HYPURA_OK && !current; i++) {
         fds[n_open] = -1;
-        status = fetch_part(p, &p->plan.files[i], &fds[n_open++], &current, error);
+        status = fetch_part(p, p->order[i], &fds[n_open++], &current, error);
+        p->before_bytes += p->order[i]->bytes;
     }
     p->file = NULL;
     status = status == HYPURA_OK ? report(p, "verifying sha256 digest", error) : status;
@@ -390,11 +415,13 @@ hypura_status hypura_models_pull(hypura_models *models, const hypura_pull_option
         int held = -1;
         status = hold_parts(&p, &held, error);
         status = status == HYPURA_OK ? check_room(&p, error) : status;
+        status = status == HYPURA_OK ? order_files(&p, error) : status;
         status = status == HYPURA_OK ? fetch_all(&p, error) : status;
         hypura_store_let_go(held);
     }
     status = status == HYPURA_OK ? report(&p, "success", error) : status;
     hypura_fetch_close(p.fetch);
+    free(p.order);
     clear_plan(&p.plan);
     return status;
 }
