@@ -88,7 +88,44 @@ static bool adapters_of(http_exchange *exchange, const json_t *body, const char 
     return true;
 }
 
+/* Those that would be left out of every request without a word; false when it was answered. */
+static bool check_types(http_exchange *exchange, const json_t *body)
+{
+    static const char *const texts[] = {"system", "template", "draft"};
+    const json_t *parameters = json_object_get(body, "parameters");
+    const json_t *messages = json_object_get(body, "messages");
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        const json_t *value = json_object_get(body, texts[i]);
+        if (value && !json_is_null(value) && !json_is_string(value)) {
+            http_fail(exchange, 400, "%s is no text", texts[i]);
+            return false;
+        }
+    }
+    if (parameters && !json_is_null(parameters) && !json_is_object(parameters)) {
+        http_fail(exchange, 400, "parameters is no object");
+        return false;
+    }
+    if (messages && !json_is_null(messages) && !json_is_array(messages)) {
+        http_fail(exchange, 400, "messages is no array");
+        return false;
+    }
+    return true;
+}
+
 /* Those that no request could be answered with; false when it was answered. */
+static bool check_messages(http_exchange *exchange, const json_t *body)
+{
+    json_t *made = NULL;
+    hypura_error error = {0};
+    const hypura_status status = ollama_make_messages(json_object_get(body, "messages"), NULL, &made, &error);
+    if (status != HYPURA_OK) {
+        http_fail_error(exchange, &error);
+    }
+    json_decref(made);
+    return status == HYPURA_OK;
+}
+
+/* The same. */
 static bool check_parameters(http_exchange *exchange, const json_t *body)
 {
     ollama_common common;
@@ -124,6 +161,9 @@ static bool check(http_exchange *exchange, const json_t *body)
             return false;
         }
     }
+    if (!check_types(exchange, body)) {
+        return false;
+    }
     hypura_error error = {0};
     const char *template = json_string_value(json_object_get(body, "template"));
     const bool is_jinja = template && go_template_is_jinja(template); /* which llama.cpp reads */
@@ -134,7 +174,7 @@ static bool check(http_exchange *exchange, const json_t *body)
         http_fail_error(exchange, &error);
         return false;
     }
-    return check_parameters(exchange, body);
+    return check_messages(exchange, body) && check_parameters(exchange, body);
 }
 
 static void create(http_exchange *exchange, const json_t *body, const char *name)

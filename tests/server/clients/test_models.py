@@ -78,6 +78,13 @@ class Library(unittest.TestCase):
     def test_what_a_model_is_made_of(self):
         status, answer = self.ask("POST", "/api/create", {"model": "x", "from": WORDS, "files": {"a.gguf": "sha256:" + "0" * 64}})
         self.assertEqual((status, answer["error"]), (400, "a model is made either from another or of files: from and files are both given"))
+        for key, value, wanted in (("messages", [None], "a role and a content"), ("messages", "Hello.", "messages is no array"),
+                                   ("messages", [{"role": "user", "content": 5}], "a role and a content"),
+                                   ("parameters", [], "parameters is no object"), ("system", 5, "system is no text"),
+                                   ("parameters", {"temperature": 1e300}, "out of range")):
+            status, answer = self.ask("POST", "/api/create", {"model": "x", "from": WORDS, key: value, "stream": False})
+            self.assertEqual(status, 400, (key, value, answer))
+            self.assertIn(wanted, answer["error"])
 
     def test_the_model_of_a_form(self):
         form = "\r\n".join(("--x", 'Content-Disposition: form-data; name="model"', "", "%s", "--x",
