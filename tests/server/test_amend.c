@@ -287,6 +287,8 @@ static void what_was_cut_is_incomplete(void **state)
     } cases[] = {
         {"{'input':'q','max_output_tokens':8}", ANSWER("3", "8"), {.model = "m"}, true},
         {"{'input':'q','max_output_tokens':8.0}", ANSWER("3", "8"), {.model = "m"}, true},
+        {"{'input':'q','n_predict':1e300}", ANSWER("3", "8"), {.model = "m"}, false},
+        {"{'input':'q','n_predict':-1e300}", ANSWER("3", "8"), {.model = "m"}, false},
         {"{'input':'q','max_output_tokens':9}", ANSWER("3", "8"), {.model = "m", .n_predict = 4}, false},
         {"{'input':'q','max_output_tokens':null}", ANSWER("3", "8"), {.model = "m"}, false},
         {"{'input':'q'}", ANSWER("3", "8"), {.model = "m", .n_predict = 8}, true},

@@ -365,6 +365,8 @@ static void what_cannot_be_meant_is_refused(void **state)
     expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"tool\",\"tool_calls\":[{\"function\":{\"name\":\"f\"}},{}]}]}");
     expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"format\":\"xml\"}");
     expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"options\":{\"top_k\":\"x\"}}");
+    expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"options\":{\"seed\":1e300}}");
+    expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"options\":{\"num_predict\":1e10}}");
     expect_refused(OLLAMA_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"think\":5}");
     expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"template\":\"{{ range .Messages }}\"}");
     expect_refused(OLLAMA_GENERATE, "{\"prompt\":\"a\",\"template\":\"{{ if .Prompt }}\"}");

@@ -9,6 +9,7 @@
  */
 #include "server/dialect/amend_internal.h"
 
+#include <stdint.h>
 #include <string.h>
 #include <time.h>
 
@@ -25,7 +26,8 @@ static json_int_t limit_of(const server_amendment *amendment)
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const json_t *value = json_object_get(amendment->sent, keys[i]);
         if (json_is_number(value)) {
-            return json_number_value(value) >= 0 ? (json_int_t)json_number_value(value) : 0;
+            const double limit = json_number_value(value);
+            return limit > INT32_MAX ? INT32_MAX : limit >= 0 ? (json_int_t)limit : 0;
         }
     }
     return amendment->about.n_predict;

@@ -145,6 +145,9 @@ static hypura_status add_options(const json_t *body, const json_t *settings, jso
             }
             continue;
         }
+        if (json_is_real(value) && fabs(json_number_value(value)) > UINT32_MAX) { /* which no integer of llama.cpp's takes */
+            return hypura_fail(error, HYPURA_ERR_USAGE, "option %s is out of range: %g", name, json_number_value(value));
+        }
         if (strcmp(name, "repeat_last_n") == 0 && json_number_value(value) < 0) {
             json_object_set_new(to, "repeat_last_n", json_integer(WHOLE_CONTEXT)); /* the whole context */
             continue;

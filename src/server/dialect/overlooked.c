@@ -6,6 +6,7 @@
 #include "base/status.h"
 
 #include <math.h>
+#include <stdint.h>
 #include <string.h>
 
 json_t *overlooked_own(const json_t *body, json_t **made)
@@ -140,7 +141,7 @@ static bool includes_probabilities(const json_t *body)
 static bool is_whole_from(const json_t *value, double least)
 {
     const double n = json_number_value(value);
-    return json_is_number(value) && n >= least && floor(n) >= n;
+    return json_is_number(value) && n >= least && n <= INT32_MAX && floor(n) >= n; /* llama.cpp counts up to there */
 }
 
 static bool is_limit(const json_t *body, const char *key)
@@ -155,7 +156,7 @@ static const char *wrong_limit(const server_call *call, const json_t *body)
     if (call->kind == CALL_MESSAGES) {
         const json_t *most = json_object_get(body, "max_tokens");
         return !is_given(body, "max_tokens")  ? "max_tokens is missing, how many tokens the answer may have"
-               : !is_whole_from(most, 0.0)    ? "max_tokens is a whole number, 0 or more"
+               : !is_whole_from(most, 0.0)    ? "max_tokens is a whole number from 0 to 2147483647"
                : json_number_value(most) > 0  ? NULL
                : says(body, "stream")         ? "max_tokens is 0, for which there is no answer to stream"
                : text_is(choice, "type", "any") || text_is(choice, "type", "tool")
@@ -163,13 +164,13 @@ static const char *wrong_limit(const server_call *call, const json_t *body)
                    : NULL;
     }
     if (call->form == FORM_CHAT && !is_limit(body, "max_completion_tokens")) {
-        return "max_completion_tokens is a whole number, 1 or more (-1: no limit)";
+        return "max_completion_tokens is a whole number from 1 to 2147483647 (-1: no limit)";
     }
     if ((call->form == FORM_CHAT || call->kind == CALL_COMPLETIONS) && !is_limit(body, "max_tokens")) {
-        return "max_tokens is a whole number, 1 or more (-1: no limit)";
+        return "max_tokens is a whole number from 1 to 2147483647 (-1: no limit)";
     }
     return call->form == FORM_RESPONSES && !is_limit(body, "max_output_tokens")
-               ? "max_output_tokens is a whole number, 1 or more (-1: no limit)"
+               ? "max_output_tokens is a whole number from 1 to 2147483647 (-1: no limit)"
                : NULL;
 }
 
