@@ -7,6 +7,7 @@
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "base/status.h"
+#include "base/utf8.h"
 #include "engine/answer/thinking.h"
 #include "server/dialect/pictures.h"
 #include "server/dialect/sse.h"
@@ -303,6 +304,17 @@ static hypura_status check_thinking(hypura_client *client, const hypura_generate
                              client->model);
 }
 
+/* NULL is. */
+static bool is_utf8(const char *text)
+{
+    int n = 1;
+    for (size_t left = text ? strlen(text) : 0; left > 0 && n > 0; text += n, left -= (size_t)n) {
+        n = hypura_utf8_character(text, left);
+        n = n > 0 ? n : 0;
+    }
+    return n > 0;
+}
+
 static hypura_status check(const hypura_generate_options *options, hypura_error *error)
 {
     json_error_t reason;
@@ -312,19 +324,20 @@ static hypura_status check(const hypura_generate_options *options, hypura_error 
         status = hypura_fail(error, HYPURA_ERR_USAGE, "the JSON schema cannot be used: %s", reason.text);
     }
     json_decref(schema);
-    json_t *system = json_string(options->system ? options->system : "");
-    json_t *grammar = json_string(options->grammar ? options->grammar : "");
-    if (!system || !grammar) {
-        status = hypura_fail(error, HYPURA_ERR_USAGE, "the %s is no UTF-8", system ? "grammar" : "system text");
+    if (!is_utf8(options->system) || !is_utf8(options->grammar)) {
+        status = hypura_fail(error, HYPURA_ERR_USAGE, "the %s is no UTF-8",
+                             is_utf8(options->system) ? "grammar" : "system text");
     }
-    json_decref(system);
-    json_decref(grammar);
     for (int i = 0; i < options->n_stop; i++) {
-        json_t *stop = json_string(options->stop[i]);
-        if (!stop) {
+        if (!is_utf8(options->stop[i])) {
             status = hypura_fail(error, HYPURA_ERR_USAGE, "a text that ends the answer is no UTF-8");
         }
-        json_decref(stop);
+    }
+    for (int i = 0; i < options->n_history && !options->raw; i++) {
+        const hypura_message *said = &options->history[i];
+        if (!is_utf8(said->role) || !is_utf8(said->text) || !is_utf8(said->thought)) {
+            status = hypura_fail(error, HYPURA_ERR_USAGE, "message %d of what was said before is no UTF-8", i + 1);
+        }
     }
     return status;
 }

@@ -44,6 +44,33 @@ static void what_is_no_text_is_not_sent(void **state)
     }
 }
 
+static void what_was_said_before_is_text(void **state)
+{
+    (void)state;
+    static const struct {
+        hypura_message said[2];
+        hypura_status status;
+        const char *why;
+    } cases[] = {
+        {{{.role = "user", .text = "Hello."}, {.role = "assistant", .text = "\xc3\xa9", .thought = "Hm."}}, HYPURA_ERR_IO, NOBODY},
+        {{{.role = "user", .text = "\xc3"}, {.role = "assistant", .text = "Hello."}}, HYPURA_ERR_USAGE, "message 1 of what"},
+        {{{.role = "user", .text = "Hello."}, {.role = "assistant", .text = "Hello.", .thought = "\xff"}},
+         HYPURA_ERR_USAGE,
+         "message 2 of what"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        hypura_client *client = NULL;
+        hypura_error error;
+        hypura_result result;
+        const hypura_generate_options options = {.prompt = "Hello.", .history = cases[i].said, .n_history = 2};
+        assert_int_equal(hypura_client_open(NOBODY, NULL, "model", &client, &error), HYPURA_OK);
+        assert_int_equal(hypura_client_generate(client, &options, &result, &error), cases[i].status);
+        assert_non_null(strstr(error.message, cases[i].why));
+        hypura_result_clear(&result);
+        hypura_client_close(client);
+    }
+}
+
 static void what_is_no_address_or_key_is_refused(void **state)
 {
     (void)state;
