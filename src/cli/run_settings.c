@@ -157,6 +157,7 @@ const char *hypura_run_parameter_names(void)
     return "temperature, top_p, top_k, min_p, seed, num_predict, stop, repeat_penalty, frequency_penalty, presence_penalty";
 }
 
+/* NULL: a text is none that can be. */
 static json_t *value_of(const char *name, const char *const *words, int n)
 {
     char *end = NULL;
@@ -165,7 +166,10 @@ static json_t *value_of(const char *name, const char *const *words, int n)
     if (strcmp(name, "stop") == 0) {
         json_t *texts = json_array();
         for (int i = 0; i < n; i++) {
-            json_array_append_new(texts, json_string(words[i]));
+            if (json_array_append_new(texts, json_string(words[i])) != 0) { /* no UTF-8 */
+                json_decref(texts);
+                return NULL;
+            }
         }
         return texts;
     }
@@ -184,6 +188,9 @@ hypura_status hypura_run_settings_set(hypura_run_arguments *run, const char *nam
     }
     char unknown[64] = "";
     json_t *value = value_of(name, words, n);
+    if (!value) {
+        return hypura_fail(error, HYPURA_ERR_USAGE, "parameter %s: a text is no UTF-8", name);
+    }
     json_t *one = json_pack("{s:O}", name, value);
     hypura_run_arguments tried = *run;
     memset(&tried.given, 0, sizeof tried.given);

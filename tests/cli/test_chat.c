@@ -57,9 +57,9 @@ static void test_parameters(void **state)
                 "stop 'FIN' temp", "temperature 0, top_p 0.95, top_k 5", "repeat_penalty 1, frequency_penalty 0, presence_penalty 0.5", "num_predict 9", "stop \"FIN\""));
     check("moe.gguf",
           LINES("/set parameter top_k many", "/set parameter temperature 1 2", "/set parameter mirostat 1", "/set parameter num_ctx 8",
-                "/set parameter top_k", "/set parameter top_k 1.5", "/set", "/set verbose", "options"),
+                "/set parameter top_k", "/set parameter top_k 1.5", "/set parameter stop \xff", "/set", "/set verbose", "options"),
           LINES("parameter top_k: 'many' is nothing", "parameter temperature: '1' is nothing", "there is no parameter mirostat: temperature,",
-                "num_ctx is of the model as it was loaded: --context N", "/set parameter NAME VALUE", "parameter top_k: '1.5'",
+                "num_ctx is of the model as it was loaded: --context N", "/set parameter NAME VALUE", "parameter top_k: '1.5'", "parameter stop: a text is no UTF-8",
                 "there is no command /set: options of the command line", "but for system, parameter, think", "temp 0.80 top_p 0.95 min_p 0.05 top_k 40"));
 }
 
