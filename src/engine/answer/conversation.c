@@ -214,13 +214,18 @@ hypura_status hypura_conversation_open_template(hypura_conversation *c, hypura_e
                                  c->template ? "the given" : "the model's", reason);
 }
 
-/* One that no message has in it. */
+static bool has(const char *text, const char *marker)
+{
+    return text && strstr(text, marker);
+}
+
+/* One that neither a message nor a thought has in it, which templates may show as well. */
 static void choose_marker(const hypura_conversation *c, char *marker, size_t capacity)
 {
     size_t i;
     for (unsigned k = 0;; k++) {
         snprintf(marker, capacity, "<__media_%u__>", k);
-        for (i = 0; i < c->n_messages && !strstr(c->messages[i].text, marker); i++) {
+        for (i = 0; i < c->n_messages && !has(c->messages[i].text, marker) && !has(c->messages[i].thought, marker); i++) {
         }
         if (i == c->n_messages) {
             return;

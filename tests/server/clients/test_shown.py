@@ -48,6 +48,15 @@ class Shown(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         return done.stdout[:-1]
 
+    def test_a_thought_may_say_what_marks_a_picture(self):
+        history = self.path("thought.json")
+        with open(history, "w") as file:
+            json.dump([{"role": "user", "content": "Hello."},
+                       {"role": "assistant", "content": "Hello.", "reasoning_content": "<__media_0__>"}], file)
+        with open(self.path("thinks.jinja"), "w") as file:
+            file.write("{% for m in messages %}{{ m.role }}: {{ m.reasoning_content }} {{ m.content }}\n{% endfor %}assistant:")
+        self.answer("dense.gguf", "--template", "thinks.jinja", "--history", history, "--image", "one.png", "--prompt", "What is this?")
+
     def test_answers_are_the_same_at_every_budget(self):
         for model in "dense.gguf", "moe.gguf", "places.gguf":
             shown = "--image", "one.png", "--image", "two.png"
