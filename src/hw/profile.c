@@ -115,6 +115,17 @@ static hypura_status check_names(const char *gpus, hypura_error *error)
     return HYPURA_OK;
 }
 
+static const hypura_device *find_device(const hypura_profile *profile, const hypura_device *like)
+{
+    for (int i = 0; i < profile->n_devices; i++) {
+        const hypura_device *device = &profile->devices[i];
+        if (strcmp(device->name, like->name) == 0 && strcmp(device->description, like->description) == 0) {
+            return device;
+        }
+    }
+    return NULL;
+}
+
 /* Rates of GPUs that the stored profile knows; the others are measured, of those that are named. True when one
  * was. */
 static bool rate_gpus(const char *gpus, hypura_patience *patience, hypura_profile *profile, const hypura_profile *stored)
@@ -122,13 +133,7 @@ static bool rate_gpus(const char *gpus, hypura_patience *patience, hypura_profil
     bool measured = false;
     for (int i = 0; i < profile->n_devices; i++) {
         hypura_device *device = &profile->devices[i];
-        const hypura_device *known = NULL;
-        for (int k = 0; k < stored->n_devices; k++) {
-            const hypura_device *other = &stored->devices[k];
-            known = strcmp(other->name, device->name) == 0 && strcmp(other->description, device->description) == 0
-                        ? other
-                        : known;
-        }
+        const hypura_device *known = find_device(stored, device);
         if (!is_gpu(device)) {
             continue;
         }
@@ -165,11 +170,11 @@ static hypura_status look_at_devices(const hypura_profile_options *options, cons
     return status;
 }
 
-/* What is known of GPUs that were not looked at stays known. */
+/* What is known of GPUs that were not looked at, or under the name of another driver, stays known. */
 static void keep_unlisted(const hypura_profile *known, hypura_profile *stored)
 {
     for (int i = 0; i < known->n_devices && stored->n_devices < HYPURA_MAX_DEVICES; i++) {
-        if (known->devices[i].upload_bytes_per_s > 0.0) {
+        if (known->devices[i].upload_bytes_per_s > 0.0 && !find_device(stored, &known->devices[i])) {
             stored->devices[stored->n_devices++] = known->devices[i];
         }
     }
@@ -179,9 +184,7 @@ static hypura_status save(const hypura_profile_options *options, const char *dri
                           const hypura_profile *profile, hypura_error *error)
 {
     hypura_profile stored = *profile;
-    if (is_none(options->gpu)) {
-        keep_unlisted(known, &stored);
-    }
+    keep_unlisted(known, &stored);
     return hypura_store_save(options->cache_dir, drive, &stored, error);
 }
 

@@ -55,7 +55,10 @@ hypura_status __wrap_hypura_probe_storage(const char *path, hypura_progress_fn p
     (void)progress_user;
     (void)error;
     assert_string_equal(path, fixture_folder);
-    *profile = invented_profile(machine.bytes_per_s);
+    hypura_profile made = invented_profile(machine.bytes_per_s);
+    made.n_devices = profile->n_devices;
+    memcpy(made.devices, profile->devices, sizeof made.devices);
+    *profile = made;
     return HYPURA_OK;
 }
 
@@ -150,6 +153,42 @@ static void what_cannot_be_measured_now_stays(void **state)
     expect(1, 1, 1);
 }
 
+static bool has_rates_of(const char *gpu)
+{
+    hypura_profile stored = invented_profile(0);
+    hypura_os_drive drive;
+    hypura_error error;
+    assert_int_equal(hypura_os_drive_read(fixture_folder, &drive, &error), HYPURA_OK);
+    assert_true(hypura_store_load(fixture_folder, drive.id, &stored));
+    for (int i = 0; i < stored.n_devices; i++) {
+        if (strcmp(stored.devices[i].name, gpu) == 0) {
+            return stored.devices[i].upload_bytes_per_s == 1e9;
+        }
+    }
+    return false;
+}
+
+/* Its driver is not loaded now, or it is listed under another one's name. */
+static void rates_of_a_gpu_that_is_not_listed_stay(void **state)
+{
+    (void)state;
+    hypura_profile p = invented_profile(1);
+    p.n_disturbed = 1;
+    p.n_devices = 1;
+    p.devices[0] = (hypura_device){.name = "Elsewhere0",
+                                   .description = "a GPU that is not here",
+                                   .kind = "gpu",
+                                   .upload_bytes_per_s = 1e9,
+                                   .upload_pageable_bytes_per_s = 1e9,
+                                   .device_memory_bytes_per_s = 1e9,
+                                   .round_trip_us = 10,
+                                   .hand_over_us = 5,
+                                   .operation_us = 1};
+    invented_store(&p);
+    expect(100, 0, 1); /* stored anew */
+    assert_true(has_rates_of("Elsewhere0"));
+}
+
 static bool stop(void *user, const char *what, uint64_t done, uint64_t total)
 {
     (void)user;
@@ -180,6 +219,7 @@ int main(void)
         TEST(at_rest_it_is_measured_again),
         TEST(others_that_come_back_are_counted),
         TEST(what_cannot_be_measured_now_stays),
+        TEST(rates_of_a_gpu_that_is_not_listed_stay),
         TEST(a_stop_leaves_what_was_stored),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
