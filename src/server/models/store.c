@@ -256,7 +256,7 @@ hypura_status hypura_entry_add_adapter(hypura_models *models, hypura_entry *entr
 {
     const int n = entry->is.n_adapters;
     if (n == HYPURA_MAX_ADAPTERS) {
-        entry->problem = "it has more adapters (LoRA) than can be applied, which is 8: merge some";
+        entry->problem = "it has more than 8 adapters (LoRA), the most that can be applied: merge some";
         return HYPURA_OK;
     }
     hypura_os_identity *adapter = &entry->adapters[n];
