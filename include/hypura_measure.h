@@ -198,7 +198,9 @@ typedef struct hypura_bench_options {
     int             n_weights;
     /* One cell for each limit on the memory of a GPU, with all of the host's for what
      * it lacks, or, where the host's is limited too, for each such pair. There the route
-     * is forced without cutting graphs. */
+     * is forced without cutting graphs, in layers that are paged and for batches that do
+     * not take all experts of a layer anyway: how much is forced, and with it what comes
+     * out, depends on the limit. */
     const uint64_t *vram_bytes;
     int             n_vram;
     const uint64_t (*gpu_vram_bytes)[HYPURA_MAX_GPUS]; /* of each GPU, where one of these is 0; NULL: none */

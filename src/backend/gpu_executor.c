@@ -240,13 +240,26 @@ static void note_batch(const gpu_walk *walk, const gpu_cut *cut, int set, const 
         hypura_vram_note_batch(walk->vram, bundle, set, cut->ids);
         return;
     }
-    /* Ids from elsewhere than the router may name what a stage of those that it selected lacks. */
-    int32_t *given = hypura_vram_give_batch(walk->vram, bundle, set, n_used, n_tokens, !values || !gpu->select);
+    int32_t *given = hypura_vram_give_batch(walk->vram, bundle, set, n_used, n_tokens);
     if (given && values) {
         memcpy(given, values, (size_t)n_used * n_tokens * sizeof(*given));
-    }
-    if (given && gpu->select) {
+    } else if (given) {
         gpu->select(gpu->select_user, hypura_pager_map(gpu->pager)->bundles[bundle].layer, given, n_used, n_tokens);
+    }
+}
+
+/* Measurements: ids that were read give way to others, on the device as well, where biases then read those too. */
+static void give_batch_ids(const gpu_walk *walk, const gpu_cut *cut, int32_t *values)
+{
+    const hypura_gpu *gpu = walk->instance->gpu;
+    const int         layer = hypura_pager_map(gpu->pager)->bundles[cut->weight->bundle].layer;
+    const uint32_t    n_used = (uint32_t)cut->ids->ne[0];
+    if (!gpu->select) {
+        return;
+    }
+    gpu->select(gpu->select_user, layer, values, n_used, (uint32_t)cut->ids->ne[1]);
+    for (int64_t t = 0; t < cut->ids->ne[1]; t++) {
+        ggml_backend_tensor_set(cut->ids, values + (size_t)t * n_used, (size_t)t * cut->ids->nb[1], n_used * sizeof(*values));
     }
 }
 
@@ -265,8 +278,10 @@ static enum ggml_status through_stage(const gpu_walk *walk, const gpu_cut *cut, 
             return status;
         }
         const bool few = n <= hypura_vram_max_pairs(walk->vram, bundle);
-        values = few ? hypura_vram_id_values(walk->vram, bundle) : instance->ids;
-        n_distinct = gpu_find_distinct(instance, values, n, n_experts);
+        int32_t   *read = few ? hypura_vram_id_values(walk->vram, bundle) : instance->ids;
+        give_batch_ids(walk, cut, read);
+        n_distinct = gpu_find_distinct(instance, read, n, n_experts);
+        values = read;
     } else {
         for (uint32_t e = 0; e < n_experts; e++) {
             instance->experts[e] = e;

@@ -186,10 +186,10 @@ void   hypura_vram_read_weights(hypura_vram *vram, const struct ggml_tensor *wei
 hypura_status hypura_vram_fill_stage(hypura_vram *vram, int bundle, int set, const uint32_t *experts, uint32_t n);
 
 /* What a batch selects of the bundle in a stage: begins the copy of its ids [n_used, n_tokens] to
- * the host; or a place for them, one token's behind the other's, NULL where there is no room.
- * stays: all that these ids name is in the stage. */
+ * the host; or a place for them, one token's behind the other's, NULL where there is no room. All
+ * that they name is in the stage. */
 void     hypura_vram_note_batch(hypura_vram *vram, int bundle, int set, const struct ggml_tensor *ids);
-int32_t *hypura_vram_give_batch(hypura_vram *vram, int bundle, int set, uint32_t n_used, uint32_t n_tokens, bool stays);
+int32_t *hypura_vram_give_batch(hypura_vram *vram, int bundle, int set, uint32_t n_used, uint32_t n_tokens);
 bool     hypura_vram_has_batches(const hypura_vram *vram);
 /* The caller has waited for the last use of a stage, or of all: what was selected there and is
  * expected sooner than what slots hold stays, in these. */

@@ -77,7 +77,6 @@ typedef struct vram_batch {
     uint32_t n_tokens;
     uint32_t n_used;
     uint32_t row; /* numbers from one token's ids to the next one's */
-    bool     stays; /* what is selected most; else it is noted alone */
     int32_t *ids; /* on the host, when the stage has been read */
 } vram_batch;
 

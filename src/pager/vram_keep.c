@@ -61,8 +61,7 @@ bool hypura_vram_has_batches(const hypura_vram *vram)
     return any;
 }
 
-static vram_batch *describe(hypura_vram *vram, int bundle, int set, int64_t n_used, int64_t n_tokens, size_t row_bytes,
-                            bool stays)
+static vram_batch *describe(hypura_vram *vram, int bundle, int set, int64_t n_used, int64_t n_tokens, size_t row_bytes)
 {
     vram_batch   *batch = &vram->batches[set];
     const int64_t most = (int64_t)(vram->batch_bytes / row_bytes);
@@ -71,24 +70,22 @@ static vram_batch *describe(hypura_vram *vram, int bundle, int set, int64_t n_us
     batch->n_tokens = (uint32_t)(n_tokens < most ? n_tokens : most);
     batch->n_used = (uint32_t)n_used;
     batch->row = (uint32_t)(row_bytes / sizeof(int32_t));
-    batch->stays = stays;
     return fits ? batch : NULL;
 }
 
 /* With what lies between one token's ids and the next one's, in one copy. */
 void hypura_vram_note_batch(hypura_vram *vram, int bundle, int set, const struct ggml_tensor *ids)
 {
-    const vram_batch *batch = describe(vram, bundle, set, ids->ne[0], ids->ne[1], ids->nb[1], true);
+    const vram_batch *batch = describe(vram, bundle, set, ids->ne[0], ids->ne[1], ids->nb[1]);
     if (batch) {
         const size_t before = (size_t)(ids->ne[1] - batch->n_tokens) * ids->nb[1];
         ggml_backend_tensor_get_async(vram->backend, ids, batch->ids, before, ggml_nbytes(ids) - before);
     }
 }
 
-int32_t *hypura_vram_give_batch(hypura_vram *vram, int bundle, int set, uint32_t n_used, uint32_t n_tokens,
-                                bool stays)
+int32_t *hypura_vram_give_batch(hypura_vram *vram, int bundle, int set, uint32_t n_used, uint32_t n_tokens)
 {
-    vram_batch *batch = describe(vram, bundle, set, n_used, n_tokens, n_used * sizeof(int32_t), stays);
+    vram_batch *batch = describe(vram, bundle, set, n_used, n_tokens, n_used * sizeof(int32_t));
     if (batch && batch->n_tokens < n_tokens) {
         batch->bundle = -1;
         return NULL;
@@ -216,7 +213,7 @@ hypura_status hypura_vram_keep(hypura_vram *vram, int set)
     }
     note(vram, bundle, batch);
     vram_visit(vram, bundle, batch->n_tokens, selected.experts, selected.n, selected.n_uses, selected.ages);
-    if (!batch->stays || vram_ram_is_short(vram, bundle)) { /* RAM may have nothing of what would go */
+    if (vram_ram_is_short(vram, bundle)) { /* RAM may have nothing of what would go */
         return HYPURA_OK;
     }
     take_slots(vram, bundle, &selected, &vram->held);

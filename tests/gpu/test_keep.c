@@ -99,6 +99,40 @@ static void the_first_tokens_find_what_the_prompt_used(void **state)
     }
 }
 
+/* Parts whose ids are read pass through a stage with those that they were given: what a stage had before changes nothing. */
+static void a_given_part_computes_with_what_it_was_given(void **state)
+{
+    (void)state;
+    enum { N_FEW = 12 }; /* more than slots are remapped for, fewer than take all experts of a layer */
+    const hypura_model_options options = options_of(0);
+    float *logits[2];
+    for (int run = 0; run < 2; run++) {
+        hypura_model *model = NULL;
+        hypura_error error;
+        hypura_statistics s;
+        llama_token tokens[N_FEW];
+        fixture_ok(hypura_model_open_with(&options, &(hypura_model_extras){0}, &model, &error), &error);
+        hypura_replay_fill(tokens, N_FEW, (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama)));
+        uint64_t needed = 0;
+        for (int b = 0; b < hypura_model_map(model)->n_bundles; b++) {
+            needed += N_USED * hypura_model_map(model)->bundles[b].expert_bytes;
+        }
+        for (uint32_t turn = run == 0 ? 1 : 0; turn < 2; turn++) {
+            hypura_gpu_set_select(model->gpus.list[0], select_them, &turn);
+            llama_memory_clear(llama_get_memory(model->ctx), true);
+            hypura_model_reset_statistics(model);
+            fixture_ok(hypura_model_decode_part(model, tokens, N_FEW, true, &error), &error);
+            hypura_model_statistics(model, &s);
+            assert_int_equal(s.vram_bytes_needed, needed);
+        }
+        logits[run] = logits_of(model);
+        hypura_model_close(model);
+    }
+    assert_memory_equal(logits[0], logits[1], logits_bytes);
+    free(logits[0]);
+    free(logits[1]);
+}
+
 /* Where logits of one token are wanted, the last layer of a part reads slots while the next part
  * changes them. */
 static void slots_change_under_nobody(void **state)
@@ -316,6 +350,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(the_first_tokens_find_what_the_prompt_used, gpu_no_faults),
+        cmocka_unit_test_teardown(a_given_part_computes_with_what_it_was_given, gpu_no_faults),
         cmocka_unit_test_teardown(slots_change_under_nobody, gpu_no_faults),
         cmocka_unit_test_teardown(slots_give_way_when_they_were_read, gpu_no_faults),
         cmocka_unit_test_teardown(uploads_do_not_overtake_what_is_kept, gpu_no_faults),
