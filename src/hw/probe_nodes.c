@@ -20,10 +20,9 @@ enum { MAX_KINDS = 256, MAX_NODES = 16384, MAX_COPIES = 128, LOOK_BACK = 16, N_R
 #define COLD_BYTES   ((size_t)128 << 20)
 #define LARGE_SOURCE ((size_t)64 << 10)
 
-/* Weights of products beside: these too are larger than any cache, and a part of a token that reads so many
+/* Weights of products beside, which too are to be larger than any cache: a part of a token that reads so many
  * bytes of them shows what a node costs among them. */
 #define PRODUCT_BYTES ((size_t)256 << 20)
-#define PART_BYTES    ((size_t)256 << 20)
 
 /* A kind whose tensors take more is left out: a few bytes of them are touched at most. */
 #define MOST_KIND_BYTES ((size_t)256 << 20)
@@ -382,12 +381,12 @@ static hypura_status time_part(timing *t, const part *wanted, double *seconds, h
     return status;
 }
 
-/* How many nodes of the order a part has that reads PART_BYTES of weights; 0: there are no weights. */
+/* How many nodes of the order a part has that reads PRODUCT_BYTES of weights; 0: there are no weights. */
 static int nodes_of_a_part(const hypura_nodes *nodes)
 {
     size_t bytes = 0;
     int n = 0;
-    while (n < nodes->n_nodes && bytes < PART_BYTES) {
+    while (n < nodes->n_nodes && bytes < PRODUCT_BYTES) {
         const int kind = nodes->order[n++];
         bytes += nodes->is_product[kind] ? ggml_nbytes(nodes->kinds[kind]->src[0]) : 0;
     }
@@ -433,11 +432,9 @@ hypura_status hypura_probe_nodes(hypura_nodes *nodes, int n_threads, uint64_t mo
     timing t = {.nodes = nodes, .all = all, .n_threads = n_threads, .most_us = most_us};
     double alone_s = 0.0;
     double among_s = 0.0;
-    ggml_backend_buffer_t values = ggml_backend_alloc_ctx_tensors_from_buft(nodes->context, ggml_backend_cpu_buffer_type());
-    hypura_status status = values ? HYPURA_OK
-                                  : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the values of a graph to measure");
+    ggml_backend_buffer_t values = timed_graph_values(nodes->context, error);
+    hypura_status status = values ? HYPURA_OK : HYPURA_ERR_MEMORY;
     if (status == HYPURA_OK) {
-        ggml_backend_buffer_clear(values, 0);
         give_experts(nodes);
         status = time_part(&t, &(part){.n = nodes->n_nodes, .others = true, .n_times = times_to_use_all(nodes, all)}, &alone_s,
                            error);

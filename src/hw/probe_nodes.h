@@ -33,7 +33,8 @@ void hypura_nodes_add_product(hypura_nodes *nodes, const struct ggml_tensor *pro
 /* The shapes of a kind, as they are measured; NULL where there are not as many. */
 const struct ggml_tensor *hypura_nodes_kind(const hypura_nodes *nodes, int kind);
 
-/* Seconds that all but the products take, among these; 0 when there are none. disturbed and most_us as in probe_compute.h. May be asked once. */
+/* Seconds that all but the products take, among these; 0 when there are none. disturbed and most_us as in
+ * probe_compute.h. May be asked once. */
 hypura_status hypura_probe_nodes(hypura_nodes *nodes, int n_threads, uint64_t most_us, double *seconds, bool *disturbed,
                                  hypura_error *error);
 

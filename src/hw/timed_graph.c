@@ -53,14 +53,21 @@ hypura_status timed_graph_open(timed_graph *g, int n_threads, size_t n_tensors, 
     return HYPURA_OK;
 }
 
+ggml_backend_buffer_t timed_graph_values(struct ggml_context *context, hypura_error *error)
+{
+    ggml_backend_buffer_t values = ggml_backend_alloc_ctx_tensors_from_buft(context, ggml_backend_cpu_buffer_type());
+    if (!values) {
+        hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the values of what is to be measured");
+        return NULL;
+    }
+    ggml_backend_buffer_clear(values, 0);
+    return values;
+}
+
 hypura_status timed_graph_give_values(timed_graph *g, struct ggml_context *context, hypura_error *error)
 {
-    g->values = ggml_backend_alloc_ctx_tensors(context, g->backend);
-    if (!g->values) {
-        return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for the values of what is to be measured");
-    }
-    ggml_backend_buffer_clear(g->values, 0);
-    return HYPURA_OK;
+    g->values = timed_graph_values(context, error);
+    return g->values ? HYPURA_OK : HYPURA_ERR_MEMORY;
 }
 
 static uint64_t processor_us(void)

@@ -27,8 +27,11 @@ typedef struct timed_graph {
 hypura_status timed_graph_open(timed_graph *g, int n_threads, size_t n_tensors, hypura_error *error);
 void timed_graph_close(timed_graph *g);
 
-/* Memory for the tensors of a context that have none: all zeros. */
+/* Memory for the tensors of a context that have none: all zeros. It is the graph's. */
 hypura_status timed_graph_give_values(timed_graph *g, struct ggml_context *context, hypura_error *error);
+
+/* The same for tensors that several graphs compute with: the caller's, to be freed after them. NULL when memory is short. */
+ggml_backend_buffer_t timed_graph_values(struct ggml_context *context, hypura_error *error);
 
 /* Seconds that computing it once takes, and whether no run was free of other work on its processors: then it may take
  * less. One that is free of it is waited for as long as most_us, or a run. */
