@@ -4,14 +4,13 @@
  */
 #include "gpu_fixture.h"
 
-#include "engine/llama/gpu.h"
 #include "engine/measure/replay.h"
 #include "pager/internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_EXPERTS = 16, N_LAYERS = 12, N_PROMPT = 64, N_STEPS = 8 };
+enum { N_EXPERTS = 16, N_LAYERS = 12, N_PROMPT = 64, N_STEPS = 8, OF_A_TRIAL = 32, MOST_STEPS = 80 };
 
 /* Half of the layers whole, of the others about half of the experts in slots. */
 static hypura_model_options options_of(void)
@@ -54,26 +53,36 @@ static void foretell_them(void *user, int layer, uint32_t token, uint32_t n_used
 static size_t logits_bytes;
 static uint32_t most_foreseen; /* 0: as planned */
 
-/* A prompt, after which RAM holds everything, and steps; the last one's logits. */
-static float *run(const hypura_model_options *options, selected *s, bool forced, bool foretold, hypura_statistics *statistics)
+/* A prompt, after which RAM holds everything, and steps, which *step counts. */
+typedef struct course {
+    const hypura_model_options *options;
+    hypura_model_extras         extras;
+    hypura_gpu_select_fn        select; /* in place of the routers; NULL: they do */
+    void                       *user;
+    uint32_t                    n_prompt;
+    uint32_t                    n_steps;
+    uint32_t                   *step;
+} course;
+
+/* Of the steps alone; the logits of the last one. */
+static float *run_course(const course *c, hypura_statistics *statistics)
 {
     hypura_model *model = NULL;
     hypura_error error;
-    llama_token tokens[N_PROMPT + N_STEPS];
-    const hypura_model_extras extras = {.foretell = foretold ? foretell_them : NULL, .foretell_user = s};
-    fixture_ok(hypura_model_open_with(options, &extras, &model, &error), &error);
+    llama_token tokens[N_PROMPT + MOST_STEPS];
+    fixture_ok(hypura_model_open_with(c->options, &c->extras, &model, &error), &error);
     const size_t n_vocab = (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama));
-    hypura_replay_fill(tokens, N_PROMPT + N_STEPS, n_vocab);
+    hypura_replay_fill(tokens, N_PROMPT + MOST_STEPS, n_vocab);
     if (most_foreseen > 0) {
         model->prepared.plan->gpus[0].most_foreseen = most_foreseen;
     }
-    if (forced) {
-        hypura_gpu_set_select(model->gpus.list[0], select_them, s);
+    if (c->select) {
+        hypura_gpu_set_select(model->gpus.list[0], c->select, c->user);
     }
-    fixture_ok(hypura_model_decode_part(model, tokens, N_PROMPT, true, &error), &error);
+    fixture_ok(hypura_model_decode_part(model, tokens, c->n_prompt, true, &error), &error);
     hypura_model_reset_statistics(model);
-    for (s->step = 0; s->step < N_STEPS; s->step++) {
-        fixture_ok(hypura_model_decode(model, &tokens[N_PROMPT + s->step], 1, false, &error), &error);
+    for (*c->step = 0; *c->step < c->n_steps; (*c->step)++) {
+        fixture_ok(hypura_model_decode(model, &tokens[c->n_prompt + *c->step], 1, false, &error), &error);
     }
     hypura_model_statistics(model, statistics);
     logits_bytes = n_vocab * sizeof(float);
@@ -82,6 +91,20 @@ static float *run(const hypura_model_options *options, selected *s, bool forced,
     memcpy(logits, llama_get_logits_ith(model->ctx, -1), logits_bytes);
     hypura_model_close(model);
     return logits;
+}
+
+static float *run(const hypura_model_options *options, selected *s, bool forced, bool foretold, hypura_statistics *statistics)
+{
+    const course c = {
+        .options = options,
+        .extras = {.foretell = foretold ? foretell_them : NULL, .foretell_user = s},
+        .select = forced ? select_them : NULL,
+        .user = s,
+        .n_prompt = N_PROMPT,
+        .n_steps = N_STEPS,
+        .step = &s->step,
+    };
+    return run_course(&c, statistics);
 }
 
 /* The same without and with foresight: the logits are the same. */
@@ -156,30 +179,14 @@ static void select_a_way(void *user, int layer, int32_t *experts, uint32_t n_use
 
 static float *run_ways(hypura_foresight foresight, uint32_t n_prompt, uint32_t n_steps, hypura_statistics *statistics)
 {
-    hypura_model *model = NULL;
-    hypura_error error;
-    llama_token tokens[N_PROMPT + N_TURNS];
     uint32_t step = 0;
     hypura_model_options options = options_of();
     options.foresight = foresight;
     options.n_context = N_PROMPT + N_TURNS;
     options.vram_bytes = gpu_plan_of(&options).floor_vram_bytes;
-    fixture_ok(hypura_model_open(&options, &model, &error), &error);
-    const size_t n_vocab = (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama));
-    hypura_replay_fill(tokens, N_PROMPT + N_TURNS, n_vocab);
-    hypura_gpu_set_select(model->gpus.list[0], select_a_way, &step);
-    fixture_ok(hypura_model_decode_part(model, tokens, n_prompt, true, &error), &error);
-    hypura_model_reset_statistics(model);
-    for (; step < n_steps; step++) {
-        fixture_ok(hypura_model_decode(model, &tokens[n_prompt + step], 1, false, &error), &error);
-    }
-    hypura_model_statistics(model, statistics);
-    float *logits = malloc(n_vocab * sizeof(float));
-    assert_non_null(logits);
-    logits_bytes = n_vocab * sizeof(float);
-    memcpy(logits, llama_get_logits_ith(model->ctx, -1), logits_bytes);
-    hypura_model_close(model);
-    return logits;
+    const course c = {.options = &options, .select = select_a_way, .user = &step, .n_prompt = n_prompt,
+                      .n_steps = n_steps, .step = &step};
+    return run_course(&c, statistics);
 }
 
 static void run_both_ways(uint32_t n_prompt, uint32_t n_steps, hypura_statistics *guessed)
@@ -210,7 +217,6 @@ static void companions_are_foreseen(void **state)
 static void given_selections_ask_no_router(void **state)
 {
     (void)state;
-    enum { OF_A_TRIAL = 32 };
     hypura_statistics guessed;
     free(run_ways(HYPURA_FORESIGHT_AUTO, N_PROMPT, OF_A_TRIAL, &guessed));
     assert_string_equal(guessed.foresight_by, "co-activation");
@@ -249,32 +255,15 @@ static void select_some_new(void *user, int layer, int32_t *experts, uint32_t n_
 /* Tokens of a trial, half of them with guesses, by what the layers before selected. */
 static float *run_some_new(hypura_foresight foresight, int one_in, hypura_statistics *statistics)
 {
-    enum { OF_A_TRIAL = 32 };
-    hypura_model *model = NULL;
-    hypura_error error;
-    llama_token tokens[N_PROMPT + OF_A_TRIAL];
     some_new some = {.one_in = one_in};
     hypura_model_options options = options_of();
     const hypura_plan plan = gpu_plan_of(&options);
     options.foresight = foresight;
     options.n_context = N_PROMPT + OF_A_TRIAL;
     options.vram_bytes = hypura_plan_vram_at(&plan, 45);
-    fixture_ok(hypura_model_open(&options, &model, &error), &error);
-    const size_t n_vocab = (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama));
-    hypura_replay_fill(tokens, N_PROMPT + OF_A_TRIAL, n_vocab);
-    hypura_gpu_set_select(model->gpus.list[0], select_some_new, &some);
-    fixture_ok(hypura_model_decode_part(model, tokens, N_PROMPT, true, &error), &error);
-    hypura_model_reset_statistics(model);
-    for (; some.step < OF_A_TRIAL; some.step++) {
-        fixture_ok(hypura_model_decode(model, &tokens[N_PROMPT + some.step], 1, false, &error), &error);
-    }
-    hypura_model_statistics(model, statistics);
-    logits_bytes = n_vocab * sizeof(float);
-    float *logits = malloc(logits_bytes);
-    assert_non_null(logits);
-    memcpy(logits, llama_get_logits_ith(model->ctx, -1), logits_bytes);
-    hypura_model_close(model);
-    return logits;
+    const course c = {.options = &options, .select = select_some_new, .user = &some, .n_prompt = N_PROMPT,
+                      .n_steps = OF_A_TRIAL, .step = &some.step};
+    return run_course(&c, statistics);
 }
 
 /* A layer that lacks nothing in seven of eight tokens is not guessed; one that does is, whatever the others do. */
@@ -483,7 +472,6 @@ static void foretell_renewed(void *user, int layer, uint32_t token, uint32_t n_u
 static uint64_t count_more_graphs(hypura_model_options options, hypura_foretell_fn foretell, uint32_t n_new, uint32_t n_steps,
                                   uint64_t *n_again)
 {
-    enum { MOST_STEPS = 80 };
     hypura_model *model = NULL;
     hypura_error error;
     hypura_statistics s;
