@@ -2,7 +2,7 @@
  * command.h - what a command is, and what commands share. A new command is one
  * file with one function, declared here, and one line of the table in main.c.
  *
- *     main.c, environment.c, options.c   the words and variables that the program is given
+ *     main.c, environment.c, option*.c   the words and variables that the program is given
  *     cmd_NAME.c                         a command; run's is in run_*.c, with chat.c, message.c, history.c, prompt.c and shown.c
  *     placement.c, bench_*.c             plans and benches, told
  *     output.c, json.c, progress.c       all that is printed

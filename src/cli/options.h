@@ -144,6 +144,9 @@ hypura_status hypura_options_parse(const hypura_syntax *syntax, int argc, char *
 /* Which of the choices, ended by NULL, a word is, counted from 0; NULL is the first. -1: none of them. */
 int hypura_option_choice(const char *const *choices, const char *word);
 
+/* option_values.c: reads what is behind an option, of any kind but FLAG, into where that goes. */
+hypura_status hypura_option_take(const hypura_option *option, const char *text, hypura_error *error);
+
 /* option_adapters.c: what ADAPTERS takes. */
 hypura_status hypura_option_take_adapters(const hypura_option *option, const char *text, hypura_error *error);
 
