@@ -67,9 +67,8 @@ static void read_settings(const scan *s, hypura_entry *entry, const json_t *laye
     }
 }
 
-/* Weights beside the model itself: the last layer of that kind. */
-static hypura_status find_beside(const scan *s, hypura_entry *entry, const json_t *layers, const char *kind,
-                                 const char **where, hypura_error *error)
+/* The last one counts. */
+static hypura_status find_projector(const scan *s, hypura_entry *entry, const json_t *layers, hypura_error *error)
 {
     size_t i;
     json_t *layer;
@@ -77,9 +76,9 @@ static hypura_status find_beside(const scan *s, hypura_entry *entry, const json_
     {
         char path[HYPURA_STORE_PATH_BYTES];
         hypura_os_identity identity;
-        if (strcmp(hypura_layer_kind(layer), kind) == 0 && find_blob(s, layer, path)) {
-            *where = hypura_arena_text(&entry->arena, path, strlen(path));
-            if (*where == NULL) {
+        if (strcmp(hypura_layer_kind(layer), "projector") == 0 && find_blob(s, layer, path)) {
+            entry->is.projector_path = hypura_arena_text(&entry->arena, path, strlen(path));
+            if (entry->is.projector_path == NULL) {
                 return hypura_store_out_of_memory(error);
             }
             entry->is.bytes += hypura_os_identity_of_path(path, &identity) ? identity.bytes : 0;
@@ -132,7 +131,7 @@ static hypura_status add_model(scan *s, const char *name, const char *manifest_p
     entry->is.origin = HYPURA_MODEL_OLLAMA;
     hypura_status status = hypura_entry_fill(s->models, entry, path, error);
     if (status == HYPURA_OK) {
-        status = find_beside(s, entry, layers, "projector", &entry->is.projector_path, error);
+        status = find_projector(s, entry, layers, error);
     }
     if (status == HYPURA_OK) {
         status = find_adapters(s, entry, layers, error);
