@@ -17,6 +17,7 @@
  *    message that names the file, tensor or number at fault and what to try. It
  *    may be NULL.
  *  - All sizes are bytes, all times microseconds, unless a name says otherwise.
+ *  - What hypura_..._name returns is a constant, as JSON has it: "unknown" for what is none of the values.
  *  - Objects are opened and closed in pairs. A closed or NULL object may be
  *    closed again as NULL. Different objects may be used from different threads;
  *    one object only from one thread at a time, unless its comment says more.
