@@ -12,7 +12,6 @@
 #ifndef HYPURA_TOOLS_FILLER_H
 #define HYPURA_TOOLS_FILLER_H
 
-#include <stddef.h>
 #include <stdint.h>
 
 #include "gguf_out.h"

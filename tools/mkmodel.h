@@ -8,7 +8,6 @@
 #define HYPURA_TOOLS_MKMODEL_H
 
 #include <signal.h>
-#include <stdbool.h>
 #include <stdint.h>
 
 #if defined(__GNUC__)

@@ -10,7 +10,6 @@
 #include "filler.h"
 #include "mkmodel.h"
 #include "random_model.h"
-#include "vocab.h"
 
 enum { MAX_LAYERS = 512 /* LLAMA_MAX_LAYERS */ };
 

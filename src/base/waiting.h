@@ -14,8 +14,6 @@
 #ifndef HYPURA_BASE_WAITING_H
 #define HYPURA_BASE_WAITING_H
 
-#include <stdbool.h>
-
 typedef enum hypura_waiting {
     HYPURA_WAITING_SHORT,  /* tens of microseconds */
     HYPURA_WAITING_MEDIUM, /* a tenth of a millisecond */

@@ -10,6 +10,7 @@
 #ifndef HYPURA_WORKER_CONTROL_H
 #define HYPURA_WORKER_CONTROL_H
 
+#include "worker/live.h"
 #include "worker/model.h"
 
 typedef struct hypura_control hypura_control;

@@ -18,7 +18,6 @@
 #include "worker/shim.h"
 
 #include "base/clock.h"
-#include "base/waiting.h"
 #include "engine/prepare/idle.h"
 #include "os/os.h"
 

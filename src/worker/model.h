@@ -12,7 +12,6 @@
 #define HYPURA_WORKER_MODEL_H
 
 #include "worker/arguments.h"
-#include "worker/live.h"
 
 #include "engine/llama/pulse.h"
 #include "engine/model/paged_gpu.h"

@@ -6,9 +6,6 @@
 #include "faults_fixture.h"
 #include "refusal.h"
 
-#include "hw/store.h"
-#include "os/os.h"
-
 #include <string.h>
 
 /* ---- each in turn ----------------------------------------------------------- */

@@ -5,6 +5,7 @@
  */
 #include "gpu_fixture.h"
 
+#include "engine/llama/gpu.h"
 #include "engine/measure/replay.h"
 
 #include <string.h>

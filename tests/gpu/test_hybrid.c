@@ -6,7 +6,6 @@
 #include "mixture_fixture.h"
 
 #include "../faults/refusal.h"
-#include "engine/llama/gpu.h"
 
 #include <errno.h>
 #include <stdatomic.h>

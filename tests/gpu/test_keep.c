@@ -4,7 +4,6 @@
  */
 #include "gpu_fixture.h"
 
-#include "engine/llama/gpu.h"
 #include "engine/measure/replay.h"
 #include "pager/vram_internal.h"
 

@@ -4,8 +4,6 @@
  */
 #include "gpu_fixture.h"
 
-#include "engine/model/model.h"
-
 #include <stdlib.h>
 
 static const char *make_adapter(const char *model)

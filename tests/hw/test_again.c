@@ -4,7 +4,6 @@
  */
 #include "base/clock.h"
 #include "base/status.h"
-#include "hw/probe.h"
 
 #include "invented.h"
 

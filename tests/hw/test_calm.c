@@ -2,7 +2,6 @@
  * test_calm.c - a thread that sleeps as it has nothing to do disturbs no measurement; one that waits for a processor does.
  */
 #include "hw/probe_compute.h"
-#include "os/os.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

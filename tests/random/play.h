@@ -12,7 +12,6 @@
 #include "drawn.h"
 
 #include "engine/model/model.h"
-#include "engine/measure/unrest.h"
 
 #include <stdatomic.h>
 

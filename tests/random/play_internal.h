@@ -12,6 +12,8 @@
 
 #include "play.h"
 
+#include "engine/measure/unrest.h"
+
 enum { MOST_TOKENS = 4096 };
 
 /* A sequence. */

@@ -4,11 +4,9 @@
 #include "server/base/fetch.h"
 
 #include <curl/curl.h>
-#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

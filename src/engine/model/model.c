@@ -15,6 +15,7 @@
 #include "base/status.h"
 #include "engine/answer/conversation.h"
 #include "engine/llama/end.h"
+#include "engine/llama/gpu.h"
 #include "engine/llama/llama_log.h"
 #include "engine/llama/media_shim.h"
 #include "engine/model/paged.h"

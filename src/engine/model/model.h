@@ -9,7 +9,6 @@
 
 #include "engine/answer/conversation.h"
 #include "engine/answer/media.h"
-#include "engine/llama/gpu.h"
 #include "engine/llama/llama_shim.h"
 #include "engine/llama/pulse.h"
 #include "engine/model/drafting.h"

@@ -10,7 +10,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #define NS_PER_US 1000
 #define NS_PER_MS 1e6
