@@ -16,6 +16,7 @@
  * layout, all repacked, or the output matrix alone: what a run with the same limit takes,
  * or what is asked for.
  */
+#include "engine/llama/gpu.h"
 #include "engine/measure/replay.h"
 #include "engine/measure/unrest.h"
 
