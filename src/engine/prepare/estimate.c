@@ -133,57 +133,77 @@ static uint64_t sending_bytes(const hypura_map *map, const hypura_gpus_found *fo
     return largest;
 }
 
+static uint64_t overhead_of(const demand *asked, const hypura_map *map, int n_threads, uint64_t more_bytes)
+{
+    const bool counts_pairs = asked->options->foresight != HYPURA_FORESIGHT_OFF;
+    return HYPURA_PREPARE_LEAST_BYTES + more_bytes + TENSOR_OVERHEAD_BYTES * (uint64_t)map->n_tensors +
+           THREAD_OVERHEAD_BYTES * (uint64_t)n_threads + hypura_pager_router_bytes(map) +
+           sending_bytes(map, &asked->found) + (counts_pairs ? hypura_pager_coactivation_bytes(map) : 0);
+}
+
+/* What was measured, or is now, and what runs before have taught. */
+static hypura_status recall(const demand *asked, const hypura_map *map, const hypura_survey *survey, int n_threads,
+                            hypura_rates *rates, hypura_lessons *lessons, hypura_error *error)
+{
+    const hypura_model_options *options = asked->options;
+    const hypura_form form = hypura_form_asked(options, asked->found.n > 0);
+    hypura_status status = hypura_experience_rates(options, map, survey, n_threads, form == HYPURA_FORM_REPACKED,
+                                                   asked->measure, rates, error);
+    if (status == HYPURA_OK) {
+        status = hypura_experience_others(options->cache_dir, map, forecast_tokens(survey), n_threads, asked->others, rates,
+                                          error);
+    }
+    if (status == HYPURA_OK) {
+        hypura_experience_lessons(options->cache_dir, map, n_threads, form, lessons);
+    }
+    return status;
+}
+
+/* The GPUs of the plan, as they are loaded. */
+static void take_gpus(const demand *asked, const hypura_survey *survey, const hypura_plan_gpus *gpus,
+                      hypura_preparation *prepared)
+{
+    const hypura_model_options *options = asked->options;
+    if (options->plain) {
+        const uint64_t bytes = prepared->map->tensor_bytes + survey->device_kv_bytes + survey->device_compute_bytes;
+        hypura_gpus_take_plain(&asked->found, bytes, &prepared->gpus);
+        prepared->gpus.n_layers = options->n_gpu_layers > 0 ? options->n_gpu_layers : INT_MAX;
+    } else {
+        hypura_gpus_take(&asked->found, prepared->plan, &prepared->gpus);
+        hypura_gpus_tell_left_out(gpus, prepared->plan);
+    }
+}
+
 static hypura_status solve(const demand *asked, const hypura_survey *survey, uint64_t more_bytes,
                            hypura_preparation *prepared, hypura_error *error)
 {
     const hypura_model_options *options = asked->options;
     const hypura_profile *profile = &asked->profile;
-    const hypura_gpus_found *found = &asked->found;
-    const bool counts_pairs = options->foresight != HYPURA_FORESIGHT_OFF;
     const int n_threads = resolve_threads(options->n_threads, profile->n_cpus);
-    const uint64_t overhead_bytes =
-        HYPURA_PREPARE_LEAST_BYTES + more_bytes + TENSOR_OVERHEAD_BYTES * (uint64_t)prepared->map->n_tensors +
-        THREAD_OVERHEAD_BYTES * (uint64_t)n_threads +
-        hypura_pager_router_bytes(prepared->map) + sending_bytes(prepared->map, found) +
-        (counts_pairs ? hypura_pager_coactivation_bytes(prepared->map) : 0);
-    const hypura_form form = hypura_form_asked(options, found->n > 0);
     hypura_rates rates;
     hypura_lessons lessons;
     hypura_plan_gpus gpus = {.n = 0};
-    const hypura_status asked_well = hypura_form_check(options, prepared->map, survey, found->n > 0, error);
-    if (asked_well != HYPURA_OK) {
-        return asked_well;
-    }
-    if (!options->plain) {
-        const hypura_status status = hypura_gpus_describe(found, profile, options, asked->shares, &gpus, error);
-        if (status != HYPURA_OK) {
-            return status;
-        }
-    }
     hypura_plan_options wanted = {.memory_bytes = options->memory_bytes,
                                   .weights_bytes = options->weights_bytes,
-                                  .overhead_bytes = overhead_bytes,
-                                  .force_paging = options->force_paging,
-                                  .gpus = gpus.n > 0 ? &gpus : NULL};
+                                  .overhead_bytes = overhead_of(asked, prepared->map, n_threads, more_bytes),
+                                  .force_paging = options->force_paging};
+    hypura_status status = hypura_form_check(options, prepared->map, survey, asked->found.n > 0, error);
+    if (status == HYPURA_OK && !options->plain) {
+        status = hypura_gpus_describe(&asked->found, profile, options, asked->shares, &gpus, error);
+        wanted.gpus = gpus.n > 0 ? &gpus : NULL;
+    }
     prepared->context.n_threads = n_threads;
     prepared->direct_bytes_per_s = profile->direct_bytes_per_s;
-    if (!options->plain && (asked->measure || options->cache_dir)) {
-        hypura_status status = hypura_experience_rates(options, prepared->map, survey, n_threads,
-                                                       form == HYPURA_FORM_REPACKED, asked->measure, &rates, error);
-        if (status == HYPURA_OK) {
-            status = hypura_experience_others(options->cache_dir, prepared->map, forecast_tokens(survey), n_threads,
-                                              asked->others, &rates, error);
-        }
-        if (status != HYPURA_OK) {
-            return status;
-        }
-        hypura_experience_lessons(options->cache_dir, prepared->map, n_threads, form, &lessons);
+    if (status == HYPURA_OK && !options->plain && (asked->measure || options->cache_dir)) {
+        status = recall(asked, prepared->map, survey, n_threads, &rates, &lessons, error);
         wanted.rates = &rates;
         wanted.lessons = &lessons;
     }
     snprintf(prepared->io_engine, sizeof(prepared->io_engine), "%s",
              options->io_engine ? options->io_engine : profile->io_engine);
-    hypura_status status = hypura_plan_solve(prepared->map, survey, profile, &wanted, &prepared->plan, error);
+    if (status == HYPURA_OK) {
+        status = hypura_plan_solve(prepared->map, survey, profile, &wanted, &prepared->plan, error);
+    }
     if (status == HYPURA_OK) {
         const hypura_form_question question = {.options = options,
                                                .map = prepared->map,
@@ -197,14 +217,7 @@ static hypura_status solve(const demand *asked, const hypura_survey *survey, uin
         prepared->plan->n_threads = n_threads;
         prepared->plan->kv_cache = hypura_kv_cache_named(&options->kv_cache);
         prepared->plan->adapter_bytes = survey->adapter_bytes;
-    }
-    if (status == HYPURA_OK && options->plain) {
-        const uint64_t bytes = prepared->map->tensor_bytes + survey->device_kv_bytes + survey->device_compute_bytes;
-        hypura_gpus_take_plain(found, bytes, &prepared->gpus);
-        prepared->gpus.n_layers = options->n_gpu_layers > 0 ? options->n_gpu_layers : INT_MAX;
-    } else if (status == HYPURA_OK) {
-        hypura_gpus_take(found, prepared->plan, &prepared->gpus);
-        hypura_gpus_tell_left_out(&gpus, prepared->plan);
+        take_gpus(asked, survey, &gpus, prepared);
     }
     return status;
 }
@@ -449,17 +462,10 @@ static void blame_draft(const demand *wanted, hypura_error *error)
     }
 }
 
-static hypura_status prepare(demand *wanted, const hypura_profile *given, uint32_t n_sequences, uint32_t n_outputs,
-                             hypura_preparation *prepared, hypura_error *error)
+/* Map, GPUs and the sizes of the context: what headers tell. */
+static hypura_status read_headers(demand *wanted, uint32_t n_sequences, hypura_preparation *prepared, hypura_error *error)
 {
     const hypura_model_options *options = wanted->options;
-    hypura_error_clear(error);
-    memset(prepared, 0, sizeof(*prepared));
-    hypura_status status = check_options(options, error);
-    if (status != HYPURA_OK) {
-        return status;
-    }
-
     hypura_context_options *context = &prepared->context;
     *context = (hypura_context_options){
         .n_context = options->n_context,
@@ -468,7 +474,7 @@ static hypura_status prepare(demand *wanted, const hypura_profile *given, uint32
         .n_threads = 1 /* until the profile tells */,
         .adapters = options->adapters,
         .n_adapters = options->n_adapters};
-    status = hypura_map_open(options->path, &prepared->map, error);
+    hypura_status status = hypura_map_open(options->path, &prepared->map, error);
     if (status == HYPURA_OK) {
         status = hypura_adapters_check_files(options->adapters, options->n_adapters, prepared->map, error);
     }
@@ -495,6 +501,20 @@ static hypura_status prepare(demand *wanted, const hypura_profile *given, uint32
         context->n_context *= n_sequences;
         /* A batch has room for a token of each. */
         context->n_ubatch = context->n_ubatch < n_sequences ? n_sequences : context->n_ubatch;
+    }
+    return status;
+}
+
+static hypura_status prepare(demand *wanted, const hypura_profile *given, uint32_t n_sequences, uint32_t n_outputs,
+                             hypura_preparation *prepared, hypura_error *error)
+{
+    hypura_error_clear(error);
+    memset(prepared, 0, sizeof(*prepared));
+    hypura_status status = check_options(wanted->options, error);
+    if (status == HYPURA_OK) {
+        status = read_headers(wanted, n_sequences, prepared, error);
+    }
+    if (status == HYPURA_OK) {
         status = plan_speculation(wanted, &n_outputs, prepared, error);
     }
     if (status == HYPURA_OK) {
