@@ -544,7 +544,6 @@ typedef struct hypura_statistics {
     uint32_t n_resizes;        /* changes of the two since open */
     hypura_budget_reason budget_reason;
     char     cache_policy[16];     /* that ranks experts now; "" where none are paged */
-    uint32_t n_policy_changes;     /* since open */
     uint64_t ahead_bytes_read;   /* of bytes_read: of experts not asked for yet */
     uint64_t ahead_bytes_useful; /* of these, asked for by the layer they were read for */
     char     foresight[8];       /* "trying", "on", "off" */
@@ -553,7 +552,6 @@ typedef struct hypura_statistics {
     char     io_engine[16];
     bool     direct_io;
     hypura_reads reads;
-    uint64_t io_limit_bytes_per_s; /* of an emulated drive; 0: the drive as it is */
     bool     records;           /* experts are read as records, from the sidecar that hypura_optimize made */
     char     records_note[256]; /* why a sidecar that is there is not used, or "" */
     /* over GPUs, of all together; bytes_needed and bytes_hit are then of what their memory lacked */

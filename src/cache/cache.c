@@ -63,7 +63,6 @@ struct hypura_cache {
     uint32_t n_slots;
     uint32_t n_open;
     uint32_t n_keys;
-    uint32_t n_groups;
     uint32_t n_empty;
     uint32_t n_pinned;
     uint32_t n_closing;
@@ -74,7 +73,6 @@ struct hypura_cache {
     ranking held;
     bool adaptive; /* the ghosts choose the policy */
     ghosts all_ghosts;
-    uint32_t n_policy_changes;
 };
 
 static bool is_empty(const hypura_cache *cache, uint32_t slot)
@@ -131,7 +129,6 @@ hypura_status hypura_cache_open(const hypura_cache_options *options, hypura_cach
     opened->n_slots = options->n_slots;
     opened->n_open = options->n_slots;
     opened->n_keys = options->n_keys;
-    opened->n_groups = n_groups;
     opened->adaptive = !options->policy;
     opened->slots = calloc(options->n_slots, sizeof(*opened->slots));
     opened->pins = calloc(options->n_slots, sizeof(*opened->pins));
@@ -187,7 +184,7 @@ uint32_t hypura_cache_key(const hypura_cache *cache, uint32_t slot)
 
 void hypura_cache_visit(hypura_cache *cache, const hypura_cache_visited *visit)
 {
-    assert(visit->group < cache->n_groups && visit->n_tokens > 0);
+    assert(visit->group < cache->past.n_groups && visit->n_tokens > 0);
     const bool round = history_visit(&cache->past, visit);
     ranking_visit(&cache->held, visit->group);
     if (round) {
@@ -200,7 +197,6 @@ void hypura_cache_visit(hypura_cache *cache, const hypura_cache_visited *visit)
     const hypura_policy *best = round ? ghosts_choose(&cache->all_ghosts, cache->held.policy) : cache->held.policy;
     if (best != cache->held.policy) {
         ranking_set_policy(&cache->held, best);
-        cache->n_policy_changes++;
     }
 }
 
@@ -339,11 +335,6 @@ uint32_t hypura_cache_closing(const hypura_cache *cache)
 const char *hypura_cache_policy(const hypura_cache *cache)
 {
     return cache->held.policy->name;
-}
-
-uint32_t hypura_cache_policy_changes(const hypura_cache *cache)
-{
-    return cache->n_policy_changes;
 }
 
 uint32_t hypura_cache_uses(const hypura_cache *cache, uint32_t key)

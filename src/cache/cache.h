@@ -83,9 +83,8 @@ void hypura_cache_resize(hypura_cache *cache, uint32_t n_open);
 /* How many closed slots still wait for their last unpin. */
 uint32_t hypura_cache_closing(const hypura_cache *cache);
 
-/* Name of the policy in force, and how often it has changed. */
+/* Name of the policy in force. */
 const char *hypura_cache_policy(const hypura_cache *cache);
-uint32_t    hypura_cache_policy_changes(const hypura_cache *cache);
 
 /* Of n keys from this one on: the chance that the next token uses each, by its own past
  * alone, and the share of the tokens that did of late. */

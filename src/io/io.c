@@ -70,11 +70,9 @@ static void fifo_push(hypura_io *io, uint32_t index)
     io->fifo_tail = index;
 }
 
-static uint32_t fifo_pop(hypura_io *io)
+static void fifo_pop(hypura_io *io)
 {
-    uint32_t index = io->fifo_head;
-    io->fifo_head = io->reads[index].next;
-    return index;
+    io->fifo_head = io->reads[io->fifo_head].next;
 }
 
 static bool is_valid(const hypura_io *io, const hypura_io_read *read)

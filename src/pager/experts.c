@@ -178,7 +178,6 @@ hypura_slots hypura_pager_slots(const hypura_pager *pager, int bundle, int index
     return (hypura_slots){
         .data = pool->memory ? pool->memory + pager->bundles[bundle].data_offset[index] : NULL,
         .stride_bytes = pool->stride_bytes,
-        .n_slots = pool->n_slots,
     };
 }
 

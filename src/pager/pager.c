@@ -509,7 +509,6 @@ void hypura_pager_statistics(hypura_pager *pager, hypura_statistics *statistics)
         snprintf(statistics->cache_policy, sizeof(statistics->cache_policy), "%s",
                  hypura_cache_policy(pager->pools[0].cache));
         pager_tell_foresight(pager, statistics);
-        statistics->n_policy_changes = hypura_cache_policy_changes(pager->pools[0].cache);
     }
     pthread_mutex_unlock(&pager->lock);
     const double known = statistics->compute_s + statistics->read_wait_s;
@@ -518,7 +517,6 @@ void hypura_pager_statistics(hypura_pager *pager, hypura_statistics *statistics)
     statistics->direct_io = direct && !through;
     statistics->records = pager->records != NULL;
     snprintf(statistics->records_note, sizeof(statistics->records_note), "%s", pager->records_note);
-    statistics->io_limit_bytes_per_s = pager->io_limit_bytes_per_s;
 }
 
 void hypura_pager_layer_hits(hypura_pager *pager, hypura_layer_hits *layers, int n)

@@ -172,13 +172,11 @@ void hypura_pager_leave(hypura_pager *pager);
  * pager holds them; NULL: nothing, they are as in the file. */
 const hypura_repack *hypura_pager_repack(const hypura_pager *pager, int tensor);
 
-/* Where matrix `index` of a bundle lies in slot 0 of its pool, the distance to
- * the next slot, and how many slots there are. Over a GPU, where pieces of a pool have that distance
- * each, data is NULL. */
+/* Where matrix `index` of a bundle lies in slot 0 of its pool, and the distance to the next slot. Over a GPU, where pieces
+ * of a pool have that distance each, data is NULL. */
 typedef struct hypura_slots {
     char    *data;
     uint64_t stride_bytes;
-    uint32_t n_slots;
 } hypura_slots;
 
 hypura_slots hypura_pager_slots(const hypura_pager *pager, int bundle, int index);

@@ -185,7 +185,6 @@ static void describe(const hypura_worker_model *model, hypura_live_record *recor
     const hypura_context_options *context = &model->prepared.context;
     record->n_context = context->n_context / context->n_sequences;
     record->n_sequences = context->n_sequences;
-    record->n_threads = context->n_threads;
     record->plan = *plan;
     record->plan.placements = NULL;
     record->plan.order = NULL;

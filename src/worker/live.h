@@ -28,7 +28,6 @@ typedef struct hypura_live_record {
     hypura_error error;
     uint32_t n_context;   /* tokens of one conversation */
     uint32_t n_sequences; /* conversations computed together */
-    int n_threads;
     hypura_plan plan; /* figures only: placements and order are NULL, and bound_by is in the field below */
     char bound_by[16];
     hypura_statistics statistics;

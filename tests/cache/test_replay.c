@@ -375,10 +375,8 @@ static void test_a_change_takes_force(void **state)
         const uint32_t layer = visit % LAYERS;
         favourites_and_drift(keys, visit / LAYERS, layer, EXPERTS, &seed);
         hypura_cache_visit(cache, &(hypura_cache_visited){.group = layer, .n_tokens = 1, .n = 4, .keys = keys});
-        const bool changed = hypura_cache_policy_changes(cache) != n_changes;
-        assert_int_equal(strcmp(hypura_cache_policy(cache), name) != 0, changed);
+        n_changes += strcmp(hypura_cache_policy(cache), name) != 0;
         name = hypura_cache_policy(cache);
-        n_changes = hypura_cache_policy_changes(cache);
         for (uint32_t i = 0; i < 4; i++) {
             uint32_t evicted;
             if (hypura_cache_find(cache, keys[i]) == HYPURA_CACHE_NONE) {

@@ -72,10 +72,10 @@ bool refusal_is_too_long(const hypura_buffer *refusal, int64_t *n_prompt, int64_
     return *n_prompt > 0 && *n_context > 0 && *n_prompt >= *n_context;
 }
 
-json_t *refusal_with_code(const hypura_buffer *refusal, const char *code)
+json_t *refusal_too_long(const hypura_buffer *refusal)
 {
     json_t *value = json_loadb(hypura_buffer_text(refusal), refusal->bytes, 0, NULL);
-    if (json_object_set_new(json_object_get(value, "error"), "code", json_string(code)) != 0) {
+    if (json_object_set_new(json_object_get(value, "error"), "code", json_string("context_length_exceeded")) != 0) {
         json_decref(value);
         return NULL;
     }

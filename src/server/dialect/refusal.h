@@ -24,7 +24,8 @@ int refusal_read(int code, const hypura_buffer *refusal, char *message, size_t c
 /* Whether it was refused as longer than the context; in tokens. */
 bool refusal_is_too_long(const hypura_buffer *refusal, int64_t *n_prompt, int64_t *n_context);
 
-/* The same body with that code in place of the status, which it repeats. The caller's; NULL without memory. */
-json_t *refusal_with_code(const hypura_buffer *refusal, const char *code);
+/* Of such a refusal the same body, with OpenAI's code for it in place of the status, which it repeats. The caller's; NULL
+ * without memory. */
+json_t *refusal_too_long(const hypura_buffer *refusal);
 
 #endif

@@ -176,7 +176,7 @@ static void finish(passing *pass)
     const int code = refusal_read(pass->held, &pass->kept, message, sizeof message);
     const bool too_long = refusal_is_too_long(&pass->kept, &n_prompt, &n_context);
     const bool wants_code = too_long && call_of(http_path(pass->exchange))->openai;
-    json_t *coded = wants_code ? refusal_with_code(&pass->kept, "context_length_exceeded") : NULL;
+    json_t *coded = wants_code ? refusal_too_long(&pass->kept) : NULL;
     /* In the words by which clients know that they have to shorten a conversation. */
     if (coded) {
         http_reply_json(pass->exchange, code, coded);

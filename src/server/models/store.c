@@ -244,7 +244,6 @@ hypura_status hypura_entry_fill(hypura_models *models, hypura_entry *entry, cons
     }
     entry->is.n_files = card->n_files;
     entry->is.bytes = card->bytes;
-    entry->is.n_parameters = card->n_parameters;
     entry->is.context_length = card->context_length;
     memcpy(entry->is.parameter_size, card->parameter_size, sizeof entry->is.parameter_size);
     memcpy(entry->is.quantization_level, card->quantization_level, sizeof entry->is.quantization_level);

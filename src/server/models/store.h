@@ -83,7 +83,6 @@ typedef struct hypura_model_entry {
     const char *family;                 /* architecture: "qwen3moe" */
     char        parameter_size[16];     /* "30.5B" */
     char        quantization_level[16]; /* "Q4_K_M" */
-    uint64_t    n_parameters;
     int64_t     context_length;
     /* Object with any of: parameters (object), system, template (strings), license
      * (string or array), messages (array), from, draft (strings). Empty when there are none. */
