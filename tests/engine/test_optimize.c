@@ -7,6 +7,7 @@
 #include "hw/kept.h"
 #include "hw/store.h"
 #include "hypura_measure.h"
+#include "io/io.h"
 #include "os/os.h"
 
 #include <fcntl.h>
@@ -499,6 +500,63 @@ static void one_that_changes_while_in_use_fails(void **state)
     hypura_model_close(opened);
 }
 
+#ifdef HYPURA_TEST_WRAPS
+static void (*meanwhile)(void); /* between a look at the sidecar and its opening */
+
+hypura_status __real_hypura_io_open(const hypura_io_options *options, hypura_io **io, hypura_error *error);
+hypura_status __wrap_hypura_io_open(const hypura_io_options *options, hypura_io **io, hypura_error *error);
+
+hypura_status __wrap_hypura_io_open(const hypura_io_options *options, hypura_io **io, hypura_error *error)
+{
+    const bool opens = strcmp(options->paths[options->n_paths - 1], sidecar) == 0;
+    if (meanwhile && opens) {
+        meanwhile();
+        meanwhile = NULL;
+    }
+    return __real_hypura_io_open(options, io, error);
+}
+
+static void write_to_it(void)
+{
+    change_byte(sidecar, HYPURA_RECORDS_HEADER_BYTES * 2);
+}
+
+/* Sealed as the one that was looked at. */
+static void make_it_another_models(void)
+{
+    struct stat st;
+    assert_int_equal(stat(sidecar, &st), 0);
+    const struct timespec times[2] = {st.st_atim, st.st_mtim};
+    change_byte(sidecar, 48);
+    assert_int_equal(utimensat(AT_FDCWD, sidecar, times, 0), 0);
+}
+
+static void one_that_changes_while_it_is_opened_fails(void **state)
+{
+    (void)state;
+    static const struct {
+        void (*meanwhile)(void);
+        const char *why;
+    } cases[] = {{write_to_it, "it was written to"}, {make_it_another_models, "the model is another one"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const hypura_model_options options = {.path = model,
+                                              .weights_bytes = floor_weights(),
+                                              .force_paging = true,
+                                              .n_context = 64,
+                                              .n_threads = 1,
+                                              .cache_dir = fixture_cache_dir()};
+        hypura_model *opened;
+        hypura_error error;
+        (void)unlink(sidecar);
+        make_sidecar();
+        meanwhile = cases[i].meanwhile;
+        fixture_fails(HYPURA_ERR_IO, hypura_model_open(&options, &opened, &error), &error, cases[i].why);
+        assert_non_null(strstr(error.message, sidecar));
+        assert_null(meanwhile);
+    }
+}
+#endif
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, copy_model, remove_sidecar)
 
 int main(void)
@@ -522,6 +580,9 @@ int main(void)
         TEST(records_change_no_bit),
         TEST(one_that_does_not_match_is_told_of),
         TEST(one_that_changes_while_in_use_fails),
+#ifdef HYPURA_TEST_WRAPS
+        TEST(one_that_changes_while_it_is_opened_fails),
+#endif
     };
     return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
 }

@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -488,6 +489,32 @@ static void a_missing_file_is_named(void **state)
     assert_non_null(strstr(error.message, f.path));
 }
 
+/* Another file of that size, between the pager's opening and what stays being loaded. */
+static void a_file_replaced_before_a_load_is_told(void **state)
+{
+    (void)state;
+    fixture f;
+    char bytes[4096];
+    char other[80];
+    fixture_open(&f, &fixture_defaults);
+    hypura_pager *pager = fixture_open_pager(&f, NULL, NULL, NULL);
+    hypura_error error = {0};
+    const hypura_load load = {.bytes = sizeof bytes, .dst = bytes};
+    assert_int_equal(hypura_pager_load(pager, &load, 1, NULL, NULL, &error), HYPURA_OK);
+    assert_true(fixture_is(bytes, 0, sizeof bytes));
+    snprintf(other, sizeof other, "%s.other", f.path);
+    FILE *file = fopen(other, "w");
+    assert_non_null(file);
+    assert_int_equal(ftruncate(fileno(file), (off_t)f.file_bytes[0]), 0);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(rename(other, f.path), 0);
+    assert_int_equal(hypura_pager_load(pager, &load, 1, NULL, NULL, &error), HYPURA_ERR_IO);
+    assert_non_null(strstr(error.message, f.path));
+    assert_non_null(strstr(error.message, "replaced"));
+    hypura_pager_close(pager);
+    fixture_close(&f);
+}
+
 /* ---- threads ------------------------------------------------------------------- */
 
 typedef struct thread_work {
@@ -561,6 +588,7 @@ int main(void)
         cmocka_unit_test(a_place_is_given_away_when_its_read_has_ended),
         cmocka_unit_test(a_truncated_file_is_named),
         cmocka_unit_test(a_missing_file_is_named),
+        cmocka_unit_test(a_file_replaced_before_a_load_is_told),
         cmocka_unit_test(contexts_take_turns),
         cmocka_unit_test(closing_with_reads_under_way),
     };
