@@ -326,6 +326,11 @@ static void selections_are_overwritten_and_nothing_else(void **state)
     for (int row = 0; row < 3; row++) {
         assert_memory_equal(data + 8 * row, places + 2 * row, 2 * sizeof(*places));
     }
+    /* So does a GPU's, whose last layer is asked for the last token alone. */
+    int32_t given[2];
+    forcing = (hypura_route_forcing){.route = route, .n_experts = 8, .position = 10, .n_tokens = 3};
+    hypura_route_select(&forcing, 0, given, 2, 1);
+    assert_memory_equal(given, expected + 16, sizeof(given)); /* token 12 */
     ggml_backend_buffer_free(buffer);
     ggml_free(ctx);
     hypura_route_close(route);

@@ -1,4 +1,5 @@
-/* A recorded route through the cache, from the file on. */
+/* A route is recorded, and one that was goes through the cache. */
+#include "engine/model/trace.h"
 #include "hypura_measure.h"
 
 #include <setjmp.h>
@@ -116,9 +117,61 @@ static void what_is_no_route_is_refused(void **state)
     assert_null(report.rows);
 }
 
+/* ---- recording ------------------------------------------------------------ */
+
+static void select_of(hypura_trace *trace, int bundle, uint32_t n_tokens, uint32_t n_used, const int32_t *ids)
+{
+    const hypura_selection selection = {.bundle = bundle,
+                                        .selected = {.n_used = n_used,
+                                                     .n_tokens = n_tokens,
+                                                     .ids = (const char *)ids,
+                                                     .rank_stride_bytes = sizeof(*ids),
+                                                     .token_stride_bytes = n_used * sizeof(*ids)}};
+    hypura_trace_on_selection(trace, &selection);
+}
+
+/* A layer that selects twice has lines of the first; one that computes the last token alone has a line for that. */
+static void lines_are_of_their_tokens(void **state)
+{
+    (void)state;
+    hypura_bundle bundles[] = {{.layer = 0, .n_experts = 4}, {.layer = 0, .n_experts = 4}, {.layer = 1, .n_experts = 4}};
+    const hypura_map map = {
+        .path = "m.gguf", .name = "m", .arch = "a", .n_layers = 2, .n_experts = 4, .n_experts_used = 2, .n_bundles = 3, .bundles = bundles};
+    const int32_t first[] = {0, 1, 2, 3, 1, 0};
+    const int32_t second[] = {3, 2, 3, 2, 3, 2};
+    hypura_trace *trace;
+    hypura_error error;
+    char text[256] = "";
+    assert_int_equal(hypura_trace_open(path, &map, 4, &trace, &error), HYPURA_OK);
+    hypura_trace_begin(trace, 3);
+    select_of(trace, 0, 3, 2, first);
+    select_of(trace, 1, 3, 2, second);
+    select_of(trace, 2, 1, 2, second);
+    assert_int_equal(hypura_trace_end(trace, true, &error), HYPURA_OK);
+    hypura_trace_begin(trace, 1);
+    select_of(trace, 0, 1, 2, second);
+    assert_int_equal(hypura_trace_end(trace, false, &error), HYPURA_OK); /* it was not computed */
+    hypura_trace_begin(trace, 1);
+    select_of(trace, 0, 1, 2, first + 2);
+    assert_int_equal(hypura_trace_end(trace, true, &error), HYPURA_OK);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    text[fread(text, 1, sizeof(text) - 1, file)] = '\0';
+    assert_int_equal(fclose(file), 0);
+    const char *lines = strstr(text, "expert...\n");
+    assert_non_null(lines);
+    assert_string_equal(lines + strlen("expert...\n"), "0 0 0 1\n1 0 2 3\n2 0 1 0\n2 1 3 2\n3 0 2 3\n");
+    hypura_trace_begin(trace, 1);
+    select_of(trace, 0, 1, 3, first);
+    assert_int_equal(hypura_trace_end(trace, true, &error), HYPURA_ERR_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "more than 2"));
+    hypura_trace_close(trace);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(lines_are_of_their_tokens),
         cmocka_unit_test(rows_follow_from_the_route),
         cmocka_unit_test(what_follows_is_foreseen),
         cmocka_unit_test(slots_are_chosen_where_none_are_given),

@@ -497,7 +497,85 @@ static void classes_leave_pools_to_each_other(void **state)
         n_of[plan->vram_pools[i].slot_bytes == 640 * KIB] += plan->vram_pools[i].gpu == 0;
     }
     assert_true(n_of[0] > 0 && n_of[1] > 0);
+    assert_true(n_of[0] + n_of[1] <= HYPURA_MAX_VRAM_POOLS / 4); /* the others' parts are theirs */
     hypura_plan_free(plan);
+}
+
+static void slots_are_no_larger_than_a_buffer(void **state)
+{
+    (void)state;
+    add_gpu(120 * MIB);
+    gpus.list[0].max_buffer_bytes = 10 * MIB;
+    hypura_plan *plan = solve(true);
+    assert_true(plan->n_vram_pools > 1);
+    assert_false(plan->gpus[0].stages_in_slots); /* with those the tensor would be larger */
+    for (int i = 0; i < plan->n_vram_pools; i++) {
+        assert_true(plan->vram_pools[i].n_slots * 256 * KIB <= 10 * MIB);
+    }
+    hypura_plan_free(plan);
+}
+
+/* What runs ahead reads slots of any layer of a class: bytes of another type may be numbers that are none. */
+static void slots_are_of_one_type(void **state)
+{
+    (void)state;
+    add_gpu(120 * MIB);
+    hypura_plan *plan = solve(true);
+    assert_int_equal(plan->n_vram_pools, 1);
+    assert_true(plan->gpus[0].stages_in_slots);
+    hypura_plan_free(plan);
+    for (int t = 0; t < b.map.n_tensors; t++) {
+        b.tensors[t].type = b.tensors[t].layer >= LAYERS / 2 ? 20 : 2; /* IQ4_NL has as many bytes as Q4_0 */
+    }
+    plan = solve(true);
+    const int first = plan->placements[b.bundles[0].tensors[0]].vram_pool;
+    const int middle = plan->placements[b.bundles[LAYERS / 2].tensors[0]].vram_pool;
+    assert_true(first >= 0 && middle >= 0 && first != middle);
+    assert_false(plan->gpus[0].stages_in_slots); /* there is one stage for both */
+    hypura_plan_free(plan);
+}
+
+static void stages_begin_where_tensors_may(void **state)
+{
+    (void)state;
+    static const uint64_t odd[] = {100000, 100000, 100000};
+    builder_init(&b);
+    for (int layer = 0; layer < LAYERS; layer++) {
+        builder_attention(&b, layer, 512, 4 * KIB);
+        builder_experts(&b, layer, EXPERTS, 3, odd);
+    }
+    b.map.n_layers = LAYERS;
+    b.map.n_experts = EXPERTS;
+    b.map.n_experts_used = USED;
+    for (uint64_t mib = 80; mib < 90; mib++) {
+        gpus = (hypura_plan_gpus){.n = 0};
+        add_gpu(mib * MIB);
+        hypura_plan *plan = solve(true);
+        assert_true(plan->gpus[0].stages_in_slots);
+        assert_int_equal(plan->vram_pools[0].n_lasting * odd[0] % 256, 0);
+        hypura_plan_free(plan);
+    }
+}
+
+/* Rows are looked up by the host; of an embedding that is the output too the GPU has a copy. */
+static void embeddings_stay_with_the_host(void **state)
+{
+    (void)state;
+    uint64_t resident_bytes[3];
+    add_gpu(GIB);
+    for (int i = 0; i < 3; i++) {
+        if (i == 1) {
+            b.uses[0] = (hypura_use){.flags = HYPURA_USE_GET_ROWS | HYPURA_USE_MUL_MAT, .n_mul_mat = 1, .order = b.next_order++};
+        }
+        const int rows = i == 2 ? builder_tensor(&b, HYPURA_ROLE_LAYER_EMBEDDING, 2, 2048, 4 * KIB, HYPURA_USE_GET_ROWS) : 0;
+        hypura_plan *plan = solve(false);
+        resident_bytes[i] = plan->gpus[0].resident_bytes;
+        assert_int_not_equal(plan->placements[0].place, HYPURA_PLACE_VRAM);
+        assert_int_not_equal(plan->placements[rows].place, HYPURA_PLACE_VRAM);
+        hypura_plan_free(plan);
+    }
+    assert_int_equal(resident_bytes[1], resident_bytes[0] + b.tensors[0].bytes);
+    assert_int_equal(resident_bytes[2], resident_bytes[1]);
 }
 
 /* ---- what a token takes ---------------------------------------------------------------- */
@@ -660,6 +738,10 @@ int main(void)
         cmocka_unit_test_setup(dense_layers_share_a_limit, make_dense),
         cmocka_unit_test_setup(any_gpus_make_a_plan, make_mixture),
         cmocka_unit_test(classes_leave_pools_to_each_other),
+        cmocka_unit_test_setup(slots_are_no_larger_than_a_buffer, make_mixture),
+        cmocka_unit_test_setup(slots_are_of_one_type, make_mixture),
+        cmocka_unit_test_setup(stages_begin_where_tensors_may, make_mixture),
+        cmocka_unit_test_setup(embeddings_stay_with_the_host, make_mixture),
         cmocka_unit_test_setup(computing_is_forecast, make_mixture),
         cmocka_unit_test_setup(what_one_hands_to_the_next_is_forecast, make_dense),
         cmocka_unit_test_setup(a_remote_device_has_the_last_layers, make_mixture),
