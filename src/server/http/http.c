@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/thread.h"
+#include "base/utf8.h"
 #include "server/base/log.h"
 #include "server/http/json_weight.h"
 
@@ -299,6 +300,22 @@ static void end_stream(http_exchange *exchange, json_t *value)
     http_end(exchange, told && lines); /* Ollama's clients look for the line; others shall not take it for complete */
 }
 
+/* Text from a request may be cut in the middle of a character: what is none is left out. */
+static void leave_characters(char *text)
+{
+    size_t used = 0;
+    size_t left = strlen(text);
+    for (char *at = text; left > 0;) {
+        const int n = hypura_utf8_character(at, left);
+        const size_t bytes = n > 0 ? (size_t)n : 1;
+        memmove(text + used, at, bytes);
+        used += n > 0 ? bytes : 0;
+        at += bytes;
+        left -= bytes;
+    }
+    text[used] = '\0';
+}
+
 void http_fail(http_exchange *exchange, int code, const char *format, ...)
 {
     char message[768];
@@ -306,14 +323,9 @@ void http_fail(http_exchange *exchange, int code, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(message, sizeof(message), format, arguments);
     va_end(arguments);
+    leave_characters(message);
     server_log(code >= 500 ? LOG_WARN : LOG_DEBUG, "%s %s: %d: %s", exchange->method, exchange->path, code, message);
-
-    /* Text from a request may end in the middle of a character. */
-    json_t *text = json_string(message);
-    if (!text) {
-        text = json_string("the request cannot be served, and what it says is no UTF-8");
-    }
-    json_t *value = error_json(exchange, code, text);
+    json_t *value = error_json(exchange, code, json_string(message));
     if (http_begun(exchange)) {
         end_stream(exchange, value);
         return;

@@ -81,7 +81,8 @@ class Library(unittest.TestCase):
         for key, value, wanted in (("messages", [None], "a role and a content"), ("messages", "Hello.", "messages is no array"),
                                    ("messages", [{"role": "user", "content": 5}], "a role and a content"),
                                    ("parameters", [], "parameters is no object"), ("system", 5, "system is no text"),
-                                   ("parameters", {"temperature": 1e300}, "out of range")):
+                                   ("parameters", {"temperature": 1e300}, "out of range"),
+                                   ("template", "{{ xy" + "\u00e9" * 40 + " }}", "is not understood at")):
             status, answer = self.ask("POST", "/api/create", {"model": "x", "from": WORDS, key: value, "stream": False})
             self.assertEqual(status, 400, (key, value, answer))
             self.assertIn(wanted, answer["error"])
@@ -155,6 +156,8 @@ class Turns(unittest.TestCase):
                 answer(1, num_thread=threads)
                 busy.join()
                 self.assertEqual([model["context_length"] for model in server.json("GET", "/api/ps")[1]["models"]], [768])
+            answer(1, num_ctx=512)
+            self.assertEqual([model["context_length"] for model in server.json("GET", "/api/ps")[1]["models"]], [512])
 
     def test_a_busy_model_makes_room(self):
         """One is never at rest; another that fits only without it is loaded all the same."""
