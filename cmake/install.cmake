@@ -22,8 +22,9 @@ if(TARGET ggml_hypura)
   set_target_properties(ggml_hypura PROPERTIES INSTALL_RPATH "${_origin}")
   install(TARGETS ggml_hypura LIBRARY DESTINATION ${_lib})
 endif()
-install(FILES ${CMAKE_SOURCE_DIR}/include/hypura.h ${CMAKE_SOURCE_DIR}/include/hypura_measure.h
-              ${CMAKE_SOURCE_DIR}/include/hypura_server.h DESTINATION include)
+foreach(_header hypura hypura_plan hypura_measure hypura_server)
+  install(FILES ${CMAKE_SOURCE_DIR}/include/${_header}.h DESTINATION include)
+endforeach()
 configure_file(${CMAKE_SOURCE_DIR}/cmake/hypura.pc.in ${CMAKE_BINARY_DIR}/hypura.pc @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/hypura.pc DESTINATION lib/pkgconfig)
 
