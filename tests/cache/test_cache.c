@@ -1,53 +1,12 @@
 /*
- * test_cache.c - the cache against a model of it that is obviously right.
- *
- * The model keeps a list of slots with the time of their last use and finds
- * everything by looking at all of them.
+ * test_cache.c - what a cache does, case by case.
  */
-#include "cache/cache.h"
+#include "cache_fixture.h"
+
 #include "cache/history.h"
 #include "cache/policy.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <string.h>
-
-#include <cmocka.h>
-
-#define NONE     HYPURA_CACHE_NONE
-#define N_GROUPS 3
-
-/* Groups of different sizes, the first perhaps empty. */
-static uint32_t group_of(uint32_t n_keys, uint32_t key)
-{
-    uint32_t first = n_keys / 3;
-    uint32_t second = n_keys / 4;
-    return key < first ? 0 : key < first + second ? 1 : 2;
-}
-
-static hypura_cache *open_cache(uint32_t n_slots, uint32_t n_keys, const char *policy)
-{
-    uint32_t group_keys[N_GROUPS] = {0};
-    for (uint32_t key = 0; key < n_keys; key++) {
-        group_keys[group_of(n_keys, key)]++;
-    }
-    hypura_cache_options options = {
-        .n_slots = n_slots, .n_keys = n_keys, .n_groups = N_GROUPS, .group_keys = group_keys, .policy = policy};
-    hypura_cache *cache = NULL;
-    hypura_error error = {0};
-    assert_int_equal(hypura_cache_open(&options, &cache, &error), HYPURA_OK);
-    assert_non_null(cache);
-    return cache;
-}
-
-/* Groups make no difference to LRU; they do to ghosts. */
-static void use(hypura_cache *cache, uint32_t group, uint32_t key)
-{
-    hypura_cache_visited visit = {.group = group, .n_tokens = 1, .n = 1, .keys = &key};
-    hypura_cache_visit(cache, &visit);
-}
 
 static uint32_t insert(hypura_cache *cache, uint32_t key, uint32_t expected_evicted)
 {
@@ -429,195 +388,6 @@ static void test_the_table_of_policies(void **state)
     assert_null(hypura_policy_at(n + 1));
 }
 
-/* ---- random operations -------------------------------------------------- */
-
-#define MAX_SLOTS 16
-#define MAX_KEYS  48
-
-typedef struct reference_slot {
-    uint32_t key;
-    uint32_t pins;
-    uint64_t used;
-} reference_slot;
-
-typedef struct reference {
-    uint32_t n_slots;
-    uint32_t n_open;
-    uint64_t clock;
-    reference_slot slots[MAX_SLOTS];
-} reference;
-
-static uint32_t next_random(uint64_t *state)
-{
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    return (uint32_t)(*state >> 32);
-}
-
-static uint32_t model_find(const reference *model, uint32_t key)
-{
-    for (uint32_t slot = 0; slot < model->n_slots; slot++) {
-        if (model->slots[slot].key == key) {
-            return slot;
-        }
-    }
-    return NONE;
-}
-
-static bool model_has_empty(const reference *model)
-{
-    for (uint32_t slot = 0; slot < model->n_open; slot++) {
-        if (model->slots[slot].key == NONE && model->slots[slot].pins == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static uint32_t model_oldest_unpinned(const reference *model)
-{
-    uint32_t oldest = NONE;
-    for (uint32_t slot = 0; slot < model->n_slots; slot++) {
-        if (model->slots[slot].key != NONE && model->slots[slot].pins == 0 &&
-            (oldest == NONE || model->slots[slot].used < model->slots[oldest].used)) {
-            oldest = slot;
-        }
-    }
-    return oldest;
-}
-
-static void compare(const hypura_cache *cache, const reference *model, uint32_t n_keys)
-{
-    uint32_t n_unpinned = 0;
-    uint32_t n_closing = 0;
-    for (uint32_t slot = 0; slot < model->n_slots; slot++) {
-        assert_int_equal(hypura_cache_key(cache, slot), model->slots[slot].key);
-        assert_int_equal(hypura_cache_pins(cache, slot), model->slots[slot].pins);
-        n_unpinned += slot < model->n_open && model->slots[slot].pins == 0;
-        n_closing += slot >= model->n_open && model->slots[slot].pins > 0;
-    }
-    for (uint32_t key = 0; key < n_keys; key++) {
-        assert_int_equal(hypura_cache_find(cache, key), model_find(model, key));
-    }
-    assert_int_equal(hypura_cache_evictable(cache), n_unpinned);
-    assert_int_equal(hypura_cache_closing(cache), n_closing);
-}
-
-static void model_close(reference_slot *slot)
-{
-    if (slot->pins == 0) {
-        slot->key = NONE;
-    }
-}
-
-static void model_resize(reference *model, uint32_t n_open)
-{
-    model->n_open = n_open;
-    for (uint32_t slot = n_open; slot < model->n_slots; slot++) {
-        model_close(&model->slots[slot]);
-    }
-}
-
-/* A key is asked for: a use when present, else an insert. With exact_lru the
- * victim must be the model's; with other policies any unpinned slot will do. */
-static void step_use(hypura_cache *cache, reference *model, uint32_t n_keys, uint32_t key, bool exact_lru)
-{
-    use(cache, group_of(n_keys, key), key);
-    uint32_t slot = model_find(model, key);
-    if (slot != NONE) {
-        model->slots[slot].used = ++model->clock;
-        return;
-    }
-    uint32_t evicted = 0;
-    uint32_t got = hypura_cache_insert(cache, key, &evicted);
-    if (model_has_empty(model)) {
-        assert_true(got < model->n_open);
-        assert_int_equal(evicted, NONE);
-        assert_int_equal(model->slots[got].key, NONE);
-        assert_int_equal(model->slots[got].pins, 0);
-    } else {
-        uint32_t oldest = model_oldest_unpinned(model);
-        if (oldest == NONE) {
-            assert_int_equal(got, NONE);
-            assert_int_equal(evicted, NONE);
-            return;
-        }
-        assert_true(got < model->n_open);
-        assert_int_equal(model->slots[got].pins, 0);
-        assert_int_equal(evicted, model->slots[got].key);
-        if (exact_lru) {
-            assert_int_equal(got, oldest);
-        }
-    }
-    model->slots[got].key = key;
-    model->slots[got].used = ++model->clock;
-}
-
-static void random_operations(const char *policy, uint32_t n_slots, uint32_t n_keys, uint64_t seed)
-{
-    bool exact_lru = policy && strcmp(policy, "lru") == 0;
-    hypura_cache *cache = open_cache(n_slots, n_keys, policy);
-    reference model = {.n_slots = n_slots, .n_open = n_slots};
-    for (uint32_t slot = 0; slot < n_slots; slot++) {
-        model.slots[slot].key = NONE;
-    }
-    for (int i = 0; i < 4000; i++) {
-        uint32_t slot = next_random(&seed) % n_slots;
-        reference_slot *modelled = &model.slots[slot];
-        switch (next_random(&seed) % 9) {
-        case 0:
-        case 1:
-            if (modelled->key != NONE) {
-                hypura_cache_pin(cache, slot);
-                modelled->pins++;
-            }
-            break;
-        case 2:
-        case 3:
-            if (modelled->pins > 0) {
-                hypura_cache_unpin(cache, slot);
-                modelled->pins--;
-                if (slot >= model.n_open) {
-                    model_close(modelled);
-                }
-            }
-            break;
-        case 4:
-            if (modelled->key != NONE) {
-                hypura_cache_remove(cache, slot);
-                modelled->key = NONE;
-            }
-            break;
-        case 5: {
-            const uint32_t n_open = 1 + next_random(&seed) % n_slots;
-            hypura_cache_resize(cache, n_open);
-            model_resize(&model, n_open);
-            break;
-        }
-        default:
-            step_use(cache, &model, n_keys, next_random(&seed) % n_keys, exact_lru);
-            break;
-        }
-        compare(cache, &model, n_keys);
-    }
-    hypura_cache_close(cache);
-}
-
-static void test_random_operations(void **state)
-{
-    (void)state;
-    for (uint32_t i = 0; i <= HYPURA_N_POLICIES; i++) {
-        const char *policy = i < HYPURA_N_POLICIES ? hypura_policy_at(i)->name : NULL;
-        random_operations(policy, 1, 1, 1);
-        random_operations(policy, 1, 5, 2);
-        random_operations(policy, 2, MAX_KEYS, 3);
-        random_operations(policy, 7, 20, 4);
-        random_operations(policy, MAX_SLOTS, 12, 5);
-        random_operations(policy, MAX_SLOTS, MAX_KEYS, 6);
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -641,7 +411,6 @@ int main(void)
         cmocka_unit_test(test_visits_of_several_tokens_use_more),
         cmocka_unit_test(test_bad_options_are_named),
         cmocka_unit_test(test_the_table_of_policies),
-        cmocka_unit_test(test_random_operations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

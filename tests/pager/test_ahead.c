@@ -1,98 +1,12 @@
 /*
  * test_ahead.c - experts read before their layer selects them: right guesses, wrong
- * ones, guesses that come too late, and reads of guesses that fail.
+ * ones, and whether guessing pays.
  */
-#include "fixture.h"
+#include "ahead_fixture.h"
 
-#include "pager/internal.h"
-
-#include "pager/pager.h"
 #include "predict/coactivation.h"
 
-#include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdatomic.h>
-#include <stddef.h>
-#include <cmocka.h>
 #include <stdlib.h>
-#include <unistd.h>
-
-/* Requests of 4096 bytes: a matrix takes several. */
-static const fixture_options shape = {
-    .expert_bytes = {8192, 16384, 12320}, .n_slots = 8, .n_ring_slots = 3, .pinned_rows = 0};
-enum { EXPERT_BYTES = 8192 + 16384 + 12320 };
-
-static hypura_pager *open_pager(fixture *f, const char *engine, hypura_io_hook hook, void *user)
-{
-    hypura_pager *pager = NULL;
-    hypura_error  error = {0};
-    f->plan.io_block_bytes = 4096;
-    const hypura_pager_options options = {
-        .map = &f->map, .plan = &f->plan, .io_engine = engine, .hook = hook, .hook_user = user, .gives_way = true};
-    if (hypura_pager_open(&options, &pager, &error) != HYPURA_OK) {
-        fail_msg("%s", error.message);
-    }
-    return pager;
-}
-
-/* Of so many tokens, each of the experts selected by one. */
-static void visit_by(hypura_pager *pager, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n)
-{
-    uint32_t n_uses[FIXTURE_EXPERTS];
-    uint32_t ages[FIXTURE_EXPERTS] = {0};
-    for (uint32_t i = 0; i < n; i++) {
-        n_uses[i] = 1;
-    }
-    hypura_pager_begin_layer(pager, bundle, n_tokens);
-    hypura_pager_visit_experts(pager, bundle, n_tokens, experts, n, n_uses, ages);
-}
-
-static void visit(hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n)
-{
-    visit_by(pager, bundle, 1, experts, n);
-}
-
-/* What the executor does with a selection. Returns how many had a slot. */
-static uint32_t compute_by(fixture *f, hypura_pager *pager, int bundle, uint32_t n_tokens, const uint32_t *experts,
-                           uint32_t n)
-{
-    uint32_t slots[FIXTURE_EXPERTS];
-    visit_by(pager, bundle, n_tokens, experts, n);
-    const uint32_t leased = hypura_pager_lease_experts(pager, bundle, experts, n, slots);
-    for (uint32_t i = 0; i < n; i++) {
-        if (slots[i] != UINT32_MAX) {
-            assert_int_equal(hypura_pager_wait_expert(pager, bundle, slots[i], UINT32_MAX), HYPURA_OK);
-            assert_true(fixture_expert_is_right(f, pager, bundle, experts[i], slots[i]));
-            hypura_pager_release_expert(pager, bundle, slots[i]);
-        }
-    }
-    return leased;
-}
-
-static uint32_t compute(fixture *f, hypura_pager *pager, int bundle, const uint32_t *experts, uint32_t n)
-{
-    return compute_by(f, pager, bundle, 1, experts, n);
-}
-
-static hypura_statistics statistics_of(hypura_pager *pager)
-{
-    hypura_statistics statistics;
-    hypura_pager_statistics(pager, &statistics);
-    return statistics;
-}
-
-/* Until so much was read and nothing more is; fails by the test's own time limit. */
-static void wait_bytes(hypura_pager *pager, uint64_t bytes)
-{
-    uint64_t last = 0;
-    for (int quiet = 0; quiet < 50; quiet++) {
-        const uint64_t now = statistics_of(pager).bytes_read;
-        quiet = now < bytes || now != last ? 0 : quiet;
-        last = now;
-        usleep(1000);
-    }
-}
 
 static void a_right_guess_is_a_hit(void **state)
 {
@@ -493,155 +407,6 @@ static void wrong_guesses_end_a_trial(void **state)
     fixture_close(&f);
 }
 
-/* ---- faults ----------------------------------------------------------------------- */
-
-typedef struct disturbance {
-    atomic_bool fail;
-    atomic_bool hold; /* no read ends as long as this is set */
-    atomic_uint delay_us;
-    atomic_uint n_seen;
-} disturbance;
-
-static int64_t disturb(void *user, uint64_t nth, int64_t result)
-{
-    disturbance *d = user;
-    (void)nth;
-    if (atomic_load(&d->delay_us) > 0) {
-        usleep(atomic_load(&d->delay_us));
-    }
-    atomic_fetch_add(&d->n_seen, 1);
-    while (atomic_load(&d->hold)) {
-        usleep(200);
-    }
-    return atomic_load(&d->fail) ? -EIO : result;
-}
-
-static void a_guess_that_cannot_be_read_fails_nobody(void **state)
-{
-    (void)state;
-    fixture_name_engines();
-    for (size_t e = 0; e < 2; e++) {
-        fixture f;
-        fixture_open(&f, &shape);
-        disturbance    d = {false};
-        hypura_pager  *pager = open_pager(&f, fixture_engine(e), disturb, &d);
-        const uint32_t guess[] = {3, 14, 7};
-        hypura_pager_enter(pager);
-        const unsigned seen = atomic_load(&d.n_seen);
-        atomic_store(&d.fail, true);
-        hypura_pager_expect_experts(pager, 1, guess, 3, HYPURA_LIKELY);
-        while (atomic_load(&d.n_seen) < seen + 3) {
-            usleep(200);
-        }
-        usleep(20000);
-        atomic_store(&d.fail, false);
-        assert_int_equal(compute(&f, pager, 0, guess, 3), 3);
-        assert_int_equal(compute(&f, pager, 1, guess, 3), 3); /* read anew */
-        hypura_error error;
-        assert_int_equal(hypura_pager_take_error(pager, &error), HYPURA_OK);
-        hypura_pager_leave(pager);
-        hypura_pager_close(pager);
-        fixture_close(&f);
-    }
-}
-
-/* A guess that is under way when it turns out wrong is not read to its end; also where statistics begin
- * anew meanwhile. */
-static void a_wrong_guess_is_dropped(void **state)
-{
-    (void)state;
-    fixture_name_engines();
-    for (size_t e = 0; e < 4; e++) {
-        fixture f;
-        fixture_open(&f, &shape);
-        disturbance    d = {false};
-        hypura_pager  *pager = open_pager(&f, fixture_engine(e), disturb, &d);
-        const uint32_t guess[] = {0, 1, 2, 3};
-        const uint32_t selected[] = {8, 9};
-        hypura_pager_enter(pager);
-        const unsigned seen = atomic_load(&d.n_seen);
-        atomic_store(&d.delay_us, 2000);
-        hypura_pager_expect_experts(pager, 1, guess, 4, HYPURA_LIKELY);
-        while (atomic_load(&d.n_seen) == seen) {
-            usleep(100);
-        }
-        if (e >= 2) {
-            hypura_pager_reset_statistics(pager);
-        }
-        assert_int_equal(compute(&f, pager, 1, selected, 2), 2);
-        atomic_store(&d.delay_us, 0);
-        const hypura_statistics statistics = statistics_of(pager);
-        assert_true(statistics.ahead_bytes_read < 4 * EXPERT_BYTES);
-        assert_int_equal(statistics.ahead_bytes_useful, 0);
-        assert_int_equal(compute(&f, pager, 1, guess, 4), 4);
-        hypura_pager_leave(pager);
-        hypura_pager_close(pager);
-        fixture_close(&f);
-    }
-}
-
-/* Of one guess a few requests are under way when it turns out wrong: what follows them is not read, nor counted. */
-static void what_is_dropped_was_not_read(void **state)
-{
-    (void)state;
-    fixture f;
-    fixture_open(&f, &shape);
-    disturbance    d = {false};
-    hypura_pager  *pager = open_pager(&f, NULL, disturb, &d);
-    const uint32_t guess = 0;
-    const uint32_t selected = 8;
-    hypura_pager_enter(pager);
-    atomic_store(&d.hold, true);
-    const unsigned seen = atomic_load(&d.n_seen);
-    hypura_pager_expect_experts(pager, 1, &guess, 1, HYPURA_LIKELY);
-    while (atomic_load(&d.n_seen) == seen) {
-        usleep(100);
-    }
-    assert_int_equal(statistics_of(pager).ahead_bytes_read, EXPERT_BYTES);
-    visit(pager, 1, &selected, 1);
-    assert_in_range(statistics_of(pager).ahead_bytes_read, 1, EXPERT_BYTES / 2);
-    atomic_store(&d.hold, false);
-    assert_int_equal(compute(&f, pager, 1, &guess, 1), 1); /* anew */
-    hypura_pager_leave(pager);
-    hypura_pager_close(pager);
-    fixture_close(&f);
-}
-
-/* A guess that is under way when it turns out right is read like anything else that somebody waits for. */
-static void a_guess_that_is_asked_for_is_a_demand(void **state)
-{
-    (void)state;
-    fixture f;
-    fixture_open(&f, &shape);
-    disturbance    d = {false};
-    hypura_pager  *pager = open_pager(&f, NULL, disturb, &d);
-    const uint32_t guess[] = {0, 1, 2, 3};
-    uint32_t       slots[4];
-    hypura_pager_enter(pager);
-    atomic_store(&d.hold, true);
-    const unsigned seen = atomic_load(&d.n_seen);
-    hypura_pager_expect_experts(pager, 1, guess, 4, HYPURA_DOUBTFUL);
-    while (atomic_load(&d.n_seen) == seen) {
-        usleep(100);
-    }
-    visit(pager, 1, guess, 4);
-    assert_int_equal(hypura_pager_lease_experts(pager, 1, guess, 4, slots), 4);
-    pthread_mutex_lock(&pager->lock);
-    const pager_queue *ahead = &pager->queues[PAGER_AHEAD];
-    assert_int_equal(ahead->head, ahead->tail);
-    assert_true(pager->demanded_bytes > EXPERT_BYTES);
-    pthread_mutex_unlock(&pager->lock);
-    atomic_store(&d.hold, false);
-    for (int i = 0; i < 4; i++) {
-        assert_int_equal(hypura_pager_wait_expert(pager, 1, slots[i], UINT32_MAX), HYPURA_OK);
-        assert_true(fixture_expert_is_right(&f, pager, 1, guess[i], slots[i]));
-        hypura_pager_release_expert(pager, 1, slots[i]);
-    }
-    hypura_pager_leave(pager);
-    hypura_pager_close(pager);
-    fixture_close(&f);
-}
-
 /* Layers see all tokens of a prompt, but the last one: what came there last is what is expected. */
 static void few_tokens_of_a_prompt_reach_the_last_layer(void **state)
 {
@@ -669,24 +434,6 @@ static void few_tokens_of_a_prompt_reach_the_last_layer(void **state)
     fixture_close(&f);
 }
 
-static void closing_with_a_guess_under_way(void **state)
-{
-    (void)state;
-    fixture_name_engines();
-    for (int i = 0; i < 20; i++) {
-        fixture f;
-        fixture_open(&f, &shape);
-        hypura_pager  *pager = open_pager(&f, fixture_engine((size_t)i), NULL, NULL);
-        const uint32_t guess[] = {0, 5, 9};
-        hypura_pager_enter(pager);
-        hypura_pager_expect_experts(pager, 2, guess, 3, HYPURA_LIKELY);
-        usleep((useconds_t)(i * 7));
-        hypura_pager_leave(pager);
-        hypura_pager_close(pager);
-        fixture_close(&f);
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -698,16 +445,11 @@ int main(void)
         cmocka_unit_test(half_is_left_to_a_layer_that_comes_later),
         cmocka_unit_test(one_slot_is_never_held),
         cmocka_unit_test(wrong_guesses_end_a_trial),
-        cmocka_unit_test(a_guess_that_cannot_be_read_fails_nobody),
-        cmocka_unit_test(a_wrong_guess_is_dropped),
-        cmocka_unit_test(what_is_dropped_was_not_read),
-        cmocka_unit_test(a_guess_that_is_asked_for_is_a_demand),
         cmocka_unit_test(what_came_together_before_is_read_ahead),
         cmocka_unit_test(a_layer_without_slots_is_not_guessed),
         cmocka_unit_test(what_the_counts_take_is_planned),
         cmocka_unit_test(each_number_of_tokens_has_a_trial_of_its_own),
         cmocka_unit_test(few_tokens_of_a_prompt_reach_the_last_layer),
-        cmocka_unit_test(closing_with_a_guess_under_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

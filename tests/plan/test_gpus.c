@@ -2,117 +2,9 @@
  * test_gpus.c - several GPUs: which are used, which layers each has, and how limits are
  * divided. Models are made by hand.
  */
-#include "builder.h"
+#include "gpus_fixture.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#define KIB UINT64_C(1024)
-#define MIB (1024 * KIB)
-#define GIB (1024 * MIB)
-
-enum { LAYERS = BUILDER_LAYERS, EXPERTS = 32, USED = 4 };
-
-static builder b;
-static hypura_plan_gpus gpus;
-
-static int make_mixture(void **state)
-{
-    (void)state;
-    builder_layers(&b, true);
-    gpus = (hypura_plan_gpus){.n = 0};
-    return 0;
-}
-
-static int make_dense(void **state)
-{
-    (void)state;
-    builder_layers(&b, false);
-    gpus = (hypura_plan_gpus){.n = 0};
-    return 0;
-}
-
-static void add_gpu(uint64_t bytes)
-{
-    static const char *const names[] = {"A", "B", "C", "D"};
-    gpus.list[gpus.n] = (hypura_plan_gpu){.name = names[gpus.n],
-                                          .bytes = bytes,
-                                          .upload_bytes_per_s = 10e9,
-                                          .memory_bytes_per_s = 500e9,
-                                          .round_trip_us = 20.0};
-    gpus.n++;
-}
-
-/* Of another machine: slower to reach than any GPU, and never asked for less than whole layers. */
-static void add_remote(uint64_t bytes)
-{
-    add_gpu(bytes);
-    gpus.list[gpus.n - 1].remote = true;
-    gpus.list[gpus.n - 1].upload_bytes_per_s = 100e6;
-    gpus.list[gpus.n - 1].round_trip_us = 300.0;
-}
-
-/* What always holds. */
-static void check(const hypura_plan *plan)
-{
-    hypura_gpu_plan sum = {.n_layers = 0};
-    uint64_t here_bytes = 0;
-    int next = LAYERS + 1 - plan->n_gpu_layers;
-    for (int g = 0; g < plan->n_gpus; g++) {
-        const hypura_gpu_plan *gpu = &plan->gpus[g];
-        assert_int_equal(gpu->first_layer, next);
-        assert_true(gpu->n_layers > 0);
-        next += gpu->n_layers;
-        assert_int_equal(gpu->vram_bytes, gpu->resident_bytes + gpu->slot_bytes + gpu->stage_bytes + gpu->kv_bytes +
-                                              gpu->compute_bytes);
-        for (int i = 0; i < gpus.n && gpus.total_bytes == 0; i++) {
-            assert_true(strcmp(gpu->name, gpus.list[i].name) != 0 || gpu->vram_bytes <= gpus.list[i].bytes);
-        }
-        assert_true(!gpu->remote || (gpu->slot_bytes == 0 && gpu->stage_bytes == 0));
-        assert_true(g == 0 || gpu->remote >= plan->gpus[g - 1].remote);
-        here_bytes += gpu->remote ? 0 : gpu->vram_bytes;
-        sum.vram_bytes += gpu->vram_bytes;
-        sum.resident_bytes += gpu->resident_bytes;
-        sum.slot_bytes += gpu->slot_bytes;
-        sum.stage_bytes += gpu->stage_bytes;
-        sum.kv_bytes += gpu->kv_bytes;
-        sum.compute_bytes += gpu->compute_bytes;
-    }
-    assert_int_equal(next, LAYERS + 1);
-    assert_int_equal(sum.vram_bytes, plan->vram_bytes);
-    assert_int_equal(sum.resident_bytes, plan->vram_resident_bytes);
-    assert_int_equal(sum.slot_bytes, plan->vram_slot_bytes);
-    assert_int_equal(sum.stage_bytes, plan->vram_stage_bytes);
-    assert_int_equal(sum.kv_bytes, plan->vram_kv_bytes);
-    assert_int_equal(sum.compute_bytes, plan->vram_compute_bytes);
-    assert_true(gpus.total_bytes == 0 || here_bytes <= gpus.total_bytes);
-    for (int t = 0; t < b.map.n_tensors; t++) { /* with the GPU of its layer, or with the host */
-        const hypura_placement *placement = &plan->placements[t];
-        const int g = placement->gpu;
-        const int layer = b.tensors[t].layer < 0 ? LAYERS : b.tensors[t].layer;
-        assert_int_equal(g >= 0, placement->place == HYPURA_PLACE_VRAM || placement->vram_pool >= 0);
-        if (g >= 0) {
-            assert_in_range(layer, plan->gpus[g].first_layer, plan->gpus[g].first_layer + plan->gpus[g].n_layers - 1);
-            assert_true(placement->vram_pool < 0 || plan->vram_pools[placement->vram_pool].gpu == g);
-        }
-    }
-}
-
-static hypura_plan *solve(bool force_paging)
-{
-    const hypura_plan_options options = {
-        .weights_bytes = 8 * GIB, .force_paging = force_paging, .gpus = gpus.n > 0 ? &gpus : NULL};
-    hypura_plan *plan = NULL;
-    hypura_error error;
-    assert_int_equal(builder_solve(&b, &options, &plan, &error), HYPURA_OK);
-    check(plan);
-    return plan;
-}
 
 static void one_gpu_that_holds_the_model_is_enough(void **state)
 {
@@ -621,104 +513,6 @@ static void what_one_hands_to_the_next_is_forecast(void **state)
     hypura_plan_free(plan);
 }
 
-/* ---- devices of other machines ------------------------------------------------------- */
-
-/* Whole layers from the last one on, as many as fit, and the host has the rest to page. */
-static void a_remote_device_has_the_last_layers(void **state)
-{
-    (void)state;
-    hypura_plan *alone = solve(true);
-    add_remote(100 * MIB);
-    hypura_plan *plan = solve(true);
-    assert_int_equal(plan->n_gpus, 1);
-    assert_true(plan->gpus[0].remote);
-    assert_int_equal(plan->n_vram_pools, 0);
-    assert_true(plan->gpus[0].n_layers > 1 && plan->gpus[0].n_layers < LAYERS);
-    assert_true(plan->gpus[0].vram_bytes + 32 * MIB > 100 * MIB); /* another layer has no room */
-    assert_true(plan->weights_bytes < alone->weights_bytes);
-    assert_true(plan->floor_weights_bytes <= alone->floor_weights_bytes);
-    assert_int_equal(plan->kv_bytes + plan->vram_kv_bytes, alone->kv_bytes + alone->vram_kv_bytes);
-    for (int t = 0; t < b.map.n_tensors; t++) {
-        const bool last = b.tensors[t].layer >= plan->gpus[0].first_layer;
-        assert_true(!last || plan->placements[t].place == HYPURA_PLACE_VRAM);
-    }
-    hypura_plan_free(plan);
-    gpus.list[0].bytes = GIB; /* all of it fits there */
-    plan = solve(false);
-    assert_int_equal(plan->n_gpu_layers, LAYERS + 1);
-    assert_int_equal(plan->mode, HYPURA_MODE_RESIDENT);
-    hypura_plan_free(plan);
-    gpus.list[0].bytes = MIB; /* not even the output */
-    plan = solve(true);
-    assert_int_equal(plan->n_gpus, 0);
-    assert_int_equal(plan->floor_weights_bytes, alone->floor_weights_bytes);
-    hypura_plan_free(plan);
-    hypura_plan_free(alone);
-}
-
-/* A token takes a round trip more, and what its numbers take on the way. */
-static void a_network_takes_its_time(void **state)
-{
-    (void)state;
-    b.map.embedding_length = 1000;
-    add_remote(GIB);
-    hypura_plan *near = solve(false);
-    const double bytes = near->gpus[0].link_bytes_per_token;
-    assert_true(bytes > 4000.0);
-    gpus.list[0].round_trip_us += 1000.0;
-    hypura_plan *far = solve(false);
-    assert_true(fabs(far->compute_s - near->compute_s - 1e-3) < 1e-9);
-    gpus.list[0].upload_bytes_per_s /= 2.0;
-    hypura_plan *narrow = solve(false);
-    assert_true(fabs(narrow->compute_s - far->compute_s - bytes / 100e6) < 1e-9);
-    gpus.list[0].bytes = 100 * MIB; /* the host has layers before: the outputs of a token's experts are summed up there */
-    hypura_plan *part = solve(false);
-    assert_true(part->gpus[0].first_layer > 0);
-    assert_true(fabs(part->gpus[0].link_bytes_per_token - bytes - USED * 4000.0) < 1e-6);
-    hypura_plan_free(near);
-    hypura_plan_free(far);
-    hypura_plan_free(narrow);
-    hypura_plan_free(part);
-}
-
-/* The GPU here pages experts of the layers that the other machine has no room for; a limit on GPU memory is not one on
- * that, and moves no layer. */
-static void a_gpu_here_has_the_layers_before(void **state)
-{
-    (void)state;
-    add_gpu(80 * MIB);
-    add_remote(150 * MIB);
-    hypura_plan *plan = solve(true);
-    assert_int_equal(plan->n_gpus, 2);
-    assert_int_equal(plan->n_gpu_layers, LAYERS + 1);
-    assert_false(plan->gpus[0].remote);
-    assert_true(plan->gpus[1].remote);
-    assert_true(plan->n_vram_pools > 0);
-    for (int i = 0; i < plan->n_vram_pools; i++) {
-        assert_int_equal(plan->vram_pools[i].gpu, 0);
-    }
-    const int first = plan->gpus[1].first_layer;
-    for (uint32_t percent = 0; percent <= 100; percent += 25) {
-        gpus.total_bytes = hypura_plan_vram_at(plan, percent);
-        hypura_plan *less = solve(true);
-        assert_int_equal(less->gpus[less->n_gpus - 1].first_layer, first);
-        assert_true(less->n_vram_pools > 0 || percent == 100);
-        hypura_plan_free(less);
-    }
-    hypura_plan_free(plan);
-}
-
-static void a_gpu_here_that_holds_all_is_enough(void **state)
-{
-    (void)state;
-    add_gpu(GIB);
-    add_remote(GIB);
-    hypura_plan *plan = solve(false);
-    assert_int_equal(plan->n_gpus, 1);
-    assert_false(plan->gpus[0].remote);
-    hypura_plan_free(plan);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -744,11 +538,6 @@ int main(void)
         cmocka_unit_test_setup(embeddings_stay_with_the_host, make_mixture),
         cmocka_unit_test_setup(computing_is_forecast, make_mixture),
         cmocka_unit_test_setup(what_one_hands_to_the_next_is_forecast, make_dense),
-        cmocka_unit_test_setup(a_remote_device_has_the_last_layers, make_mixture),
-        cmocka_unit_test_setup(a_remote_device_has_the_last_layers, make_dense),
-        cmocka_unit_test_setup(a_network_takes_its_time, make_mixture),
-        cmocka_unit_test_setup(a_gpu_here_has_the_layers_before, make_mixture),
-        cmocka_unit_test_setup(a_gpu_here_that_holds_all_is_enough, make_mixture),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
