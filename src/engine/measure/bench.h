@@ -2,6 +2,7 @@
  * bench.h - the parts of a measurement, as its files share them.
  *
  *     bench.c          cells, rounds and series: who runs when, and what of it is told
+ *     bench_cells.c    what is measured: cells and what their series do
  *     bench_run.c      one run in this process: a task makes a sample
  *     bench_worker.c   the same in a process of its own, with less memory
  *     bench_metrics.c  samples to metrics, metrics to spreads (pure)
@@ -71,6 +72,40 @@ typedef struct hypura_bench_sample {
     double upload_bytes_per_s; /* of the links of the plan's GPUs together, by the profile; 0: none */
     uint64_t peak_rss_bytes;
 } hypura_bench_sample;
+
+/* ---- bench_cells.c ------------------------------------------------------- */
+
+/* What a series does; its figures go to the report. */
+typedef struct bench_series {
+    hypura_bench_task task;
+    uint64_t limit_bytes;       /* of memory, by a control group */
+    uint32_t set_read_ahead_kb; /* 0: as found */
+    bool failed;
+} bench_series;
+
+typedef struct bench {
+    const hypura_bench_options *options;
+    hypura_bench_report *report;
+    int n_cells;                      /* to be measured */
+    uint32_t read_ahead_kb;           /* as found; 0: not known */
+    bench_series series[HYPURA_MAX_SERIES]; /* of the cell at hand */
+    double *values;                   /* [series][metric][run]; NaN where a run failed */
+    uint64_t done;                    /* runs, for progress */
+    uint64_t total;
+} bench;
+
+/* Sizes and the profile go to the report, with memory for its cells; b has options and report alone before. What
+ * contradicts itself is refused. */
+hypura_status hypura_bench_prepare(bench *b, hypura_error *error);
+
+/* What cannot be measured is told before hours go into the cells before it. */
+hypura_status hypura_bench_check_cells(bench *b, hypura_error *error);
+
+/* The plan of a cell, and its series. */
+hypura_status hypura_bench_plan_cell(bench *b, int index, hypura_error *error);
+
+/* One after the other: of two things that did not go as asked for both are told. */
+void hypura_bench_note(hypura_bench_series *told, const char *what, const char *why);
 
 /* ---- bench_metrics.c ----------------------------------------------------- */
 

@@ -270,38 +270,45 @@ static hypura_status watch(run *r, hypura_error *error)
     return HYPURA_OK;
 }
 
+/* adapters: room for those of the task, which the options point to. */
+static hypura_model_options options_of(const hypura_bench_task *task, hypura_adapter *adapters)
+{
+    hypura_model_options options = {.path = task->path,
+                                    .adapters = adapters,
+                                    .n_adapters = task->n_adapters,
+                                    .memory_bytes = task->memory_bytes,
+                                    .weights_bytes = task->weights_bytes,
+                                    .n_context = task->n_prompt + 2 * task->n_tokens,
+                                    .n_ubatch = task->n_ubatch,
+                                    .kv_cache = {.type_k = task->type_k[0] ? task->type_k : NULL,
+                                                 .type_v = task->type_v[0] ? task->type_v : NULL},
+                                    .n_threads = task->n_threads,
+                                    .force_paging = task->force_paging,
+                                    .plain = task->plain,
+                                    .gpu = task->gpu[0] ? task->gpu : NULL,
+                                    .rpc = task->rpc[0] ? task->rpc : NULL,
+                                    .rpc_bytes = task->rpc_bytes,
+                                    .n_gpu_layers = task->n_gpu_layers,
+                                    .vram_bytes = task->vram_bytes,
+                                    .io_engine = task->io_engine[0] ? task->io_engine : NULL,
+                                    .io_limit_bytes_per_s = task->io_limit_bytes_per_s,
+                                    .foresight = task->foresight,
+                                    .gpu_misses = task->gpu_misses};
+    for (int i = 0; i < task->n_adapters; i++) {
+        adapters[i] = (hypura_adapter){.path = task->adapters[i], .scale = task->adapter_scales[i]};
+    }
+    hypura_prepare_in_form(&options, task->form);
+    memcpy(options.gpu_vram_bytes, task->gpu_vram_bytes, sizeof(options.gpu_vram_bytes));
+    return options;
+}
+
 hypura_status hypura_bench_run(const hypura_bench_task *task, hypura_bench_sample *sample, hypura_error *error)
 {
     run r = {.n_sequences = task->n_parallel};
     hypura_route *route = NULL;
     drive d = {.paged = false};
-    hypura_model_options options = {.path = task->path,
-                                          .memory_bytes = task->memory_bytes,
-                                          .weights_bytes = task->weights_bytes,
-                                          .n_context = task->n_prompt + 2 * task->n_tokens,
-                                          .n_ubatch = task->n_ubatch,
-                                          .kv_cache = {.type_k = task->type_k[0] ? task->type_k : NULL,
-                                                       .type_v = task->type_v[0] ? task->type_v : NULL},
-                                          .n_threads = task->n_threads,
-                                          .force_paging = task->force_paging,
-                                          .plain = task->plain,
-                                          .gpu = task->gpu[0] ? task->gpu : NULL,
-                                          .rpc = task->rpc[0] ? task->rpc : NULL,
-                                          .rpc_bytes = task->rpc_bytes,
-                                          .n_gpu_layers = task->n_gpu_layers,
-                                          .vram_bytes = task->vram_bytes,
-                                          .io_engine = task->io_engine[0] ? task->io_engine : NULL,
-                                          .io_limit_bytes_per_s = task->io_limit_bytes_per_s,
-                                          .foresight = task->foresight,
-                                          .gpu_misses = task->gpu_misses};
     hypura_adapter adapters[HYPURA_MAX_ADAPTERS];
-    for (int i = 0; i < task->n_adapters; i++) {
-        adapters[i] = (hypura_adapter){.path = task->adapters[i], .scale = task->adapter_scales[i]};
-    }
-    options.adapters = adapters;
-    options.n_adapters = task->n_adapters;
-    hypura_prepare_in_form(&options, task->form);
-    memcpy(options.gpu_vram_bytes, task->gpu_vram_bytes, sizeof(options.gpu_vram_bytes));
+    const hypura_model_options options = options_of(task, adapters);
     hypura_model_extras extras = {.profile = &task->profile, .n_sequences = task->n_parallel};
     *sample = (hypura_bench_sample){.paged = false};
     hypura_error_clear(error);
