@@ -287,15 +287,10 @@ static void add_speculation(void *user, const char *option, const char *value)
     hypura_worker_add_copy(user, option, value);
 }
 
-void hypura_worker_server_words(const hypura_worker_arguments *arguments, const hypura_preparation *prepared,
-                                hypura_worker_words *words)
+/* Sizes are ours: they were planned for. */
+static void add_sizes(hypura_worker_words *words, const hypura_worker_arguments *arguments, const hypura_preparation *prepared)
 {
     const hypura_context_options *context = &prepared->context;
-    memset(words, 0, sizeof(*words));
-    add(words, "hypura-engine");
-    hypura_worker_add_text(words, "--model", arguments->model.path);
-    hypura_worker_add_text(words, "--alias", arguments->name);
-    hypura_worker_add_text(words, "--host", arguments->socket);
     add_number(words, "--ctx-size", context->n_context);
     add_number(words, "--parallel", context->n_sequences);
     if (context->kv_cache.type_k) {
@@ -322,8 +317,34 @@ void hypura_worker_server_words(const hypura_worker_arguments *arguments, const 
     add(words, "--no-cache-idle-slots");
     add_number(words, "--cache-ram", arguments->reserve_bytes >> 20);
     add_number(words, "--ctx-checkpoints", prepared->n_checkpoints);
-    /* Sizes are ours: they were planned for. */
     hypura_worker_add_text(words, "--fit", "off");
+}
+
+static void add_projector(hypura_worker_words *words, const hypura_worker_arguments *arguments,
+                          const hypura_preparation *prepared)
+{
+    if (!arguments->model.projector) {
+        return;
+    }
+    hypura_worker_add_text(words, "--mmproj", arguments->model.projector);
+    /* Where it was planned. */
+    if (prepared->gpus.n_here > 0) {
+        hypura_worker_add_text(words, "--mmproj-device", ggml_backend_dev_name(prepared->gpus.devices[0]));
+    } else {
+        add(words, "--no-mmproj-offload");
+    }
+}
+
+void hypura_worker_server_words(const hypura_worker_arguments *arguments, const hypura_preparation *prepared,
+                                hypura_worker_words *words)
+{
+    const hypura_context_options *context = &prepared->context;
+    memset(words, 0, sizeof(*words));
+    add(words, "hypura-engine");
+    hypura_worker_add_text(words, "--model", arguments->model.path);
+    hypura_worker_add_text(words, "--alias", arguments->name);
+    hypura_worker_add_text(words, "--host", arguments->socket);
+    add_sizes(words, arguments, prepared);
     add(words, "--offline");
     add(words, "--no-ui");
     hypura_worker_add_text(words, "--cors-origins", "http://localhost"); /* pages speak with the front */
@@ -332,15 +353,7 @@ void hypura_worker_server_words(const hypura_worker_arguments *arguments, const 
     if (arguments->slots_folder) {
         hypura_worker_add_text(words, "--slot-save-path", arguments->slots_folder);
     }
-    if (arguments->model.projector) {
-        hypura_worker_add_text(words, "--mmproj", arguments->model.projector);
-        /* Where it was planned. */
-        if (prepared->gpus.n_here > 0) {
-            hypura_worker_add_text(words, "--mmproj-device", ggml_backend_dev_name(prepared->gpus.devices[0]));
-        } else {
-            add(words, "--no-mmproj-offload");
-        }
-    }
+    add_projector(words, arguments, prepared);
     if (arguments->model.n_adapters > 0) {
         add_adapters(words, arguments);
     }
