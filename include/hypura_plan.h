@@ -272,7 +272,7 @@ typedef struct hypura_gpu_plan {
     bool     stages_in_slots; /* behind the lasting ones of the one pool */
     double   hit_rate;       /* of its slots, assumed */
     double   upload_bytes_per_token;
-    uint32_t most_foreseen;  /* experts that are uploaded for the next layer before it selects, at most; 0: any number */
+    uint32_t most_foreseen;  /* experts that are uploaded for the next layer while one is computed, at most; 0: any number */
 } hypura_gpu_plan;
 
 /* The layout in which weights are computed with. One model keeps one form, so that its results keep their bits. */

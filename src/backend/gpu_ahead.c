@@ -389,7 +389,7 @@ static enum ggml_status compute_piece(const gpu_walk *walk, const gpu_piece *pie
     const bool ahead = pays(walk, piece);
     hypura_vram_settle_beside(walk->vram, piece->cut.weight->bundle);
     hypura_vram_defer(walk->vram, comes_in_parts(walk, piece) ? piece->late_matrix : -1);
-    if (gpu_foresee(walk, piece) != HYPURA_OK) {
+    if (gpu_foresee(walk, piece, *place > 0 ? 2 : 1) != HYPURA_OK) {
         return GGML_STATUS_FAILED;
     }
     if (piece->chain.known) {

@@ -157,7 +157,7 @@ static const float *scores_of(const gpu_walk *walk, const gpu_piece *piece, cons
     return instance->scores;
 }
 
-static hypura_status ask_router(const gpu_walk *walk, const gpu_piece *piece)
+static hypura_status ask_router(const gpu_walk *walk, const gpu_piece *piece, uint32_t n_runs)
 {
     gpu_instance        *instance = walk->instance;
     hypura_pager        *pager = instance->gpu->pager;
@@ -175,10 +175,10 @@ static hypura_status ask_router(const gpu_walk *walk, const gpu_piece *piece)
         }
         hypura_candidates_pick(scores, router->n_experts, instance->foreseen, n);
     }
-    return hypura_vram_expect(walk->vram, bundle, instance->foreseen, n);
+    return hypura_vram_expect(walk->vram, bundle, instance->foreseen, n, n_runs);
 }
 
-hypura_status gpu_foresee(const gpu_walk *walk, const gpu_piece *piece)
+hypura_status gpu_foresee(const gpu_walk *walk, const gpu_piece *piece, uint32_t n_runs)
 {
     gpu_instance *instance = walk->instance;
     if (!piece->guessed) {
@@ -186,8 +186,8 @@ hypura_status gpu_foresee(const gpu_walk *walk, const gpu_piece *piece)
     }
     const uint64_t      begin_us = hypura_clock_us();
     const hypura_status status = instance->guesser == HYPURA_GUESS_ROUTERS
-                                     ? ask_router(walk, piece)
-                                     : hypura_vram_expect_companion(walk->vram, bundle_of(piece));
+                                     ? ask_router(walk, piece, n_runs)
+                                     : hypura_vram_expect_companions(walk->vram, bundle_of(piece), n_runs);
     instance->guess_us = (double)(hypura_clock_us() - begin_us);
     gpu_done(walk, HYPURA_GPU_FORESEE, &piece->cut, begin_us);
     return status;

@@ -198,8 +198,8 @@ enum ggml_status gpu_ask_router(const gpu_walk *walk, const gpu_piece *piece, in
 /* What few tokens selected: n_used of each, one behind the other. */
 void gpu_note_selection(const gpu_walk *walk, const gpu_cut *cut, const int32_t *ids);
 /* Before a piece is handed over, and when the ids of the one before have arrived: what it
- * will probably select is uploaded. */
-hypura_status gpu_foresee(const gpu_walk *walk, const gpu_piece *piece);
+ * will probably select is uploaded. n_runs: of the piece before, 2 where it is computed again. */
+hypura_status gpu_foresee(const gpu_walk *walk, const gpu_piece *piece, uint32_t n_runs);
 /* What became of that, when a piece's experts are on their way. */
 void gpu_note_guess(const gpu_walk *walk, const gpu_piece *piece, uint32_t n_missing);
 

@@ -254,7 +254,7 @@ uint32_t hypura_pager_tokens_that_reach(hypura_pager *pager, int bundle, uint32_
 typedef enum hypura_guesser {
     HYPURA_GUESS_NOBODY,
     HYPURA_GUESS_ROUTERS,
-    HYPURA_GUESS_COACTIVATION, /* by hypura_pager_expect_companions, or hypura_vram_expect_companion */
+    HYPURA_GUESS_COACTIVATION, /* by hypura_pager_expect_companions, or hypura_vram_expect_companions */
 } hypura_guesser;
 
 hypura_guesser hypura_pager_guesser(hypura_pager *pager);

@@ -135,11 +135,12 @@ hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens,
 
 /* Few experts of a bundle that will probably be asked for next, the likeliest first: those
  * that RAM holds come into slots, and what is queued next comes after their uploads; what
- * was queued before goes on. Those that it lacks are read from the drive. */
-hypura_status hypura_vram_expect(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n);
-/* The same of the likeliest one by what the layers before selected, where no slot holds it: one upload
+ * was queued before goes on. Those that it lacks are read from the drive. n_runs: how often the
+ * layer before is computed until then, once or again: the link carries as much in each. */
+hypura_status hypura_vram_expect(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n, uint32_t n_runs);
+/* The same of the likeliest by what the layers before selected that no slot holds, one in each run: one upload
  * hardly takes longer than a layer is computed, and a wrong one costs next to nothing then. */
-hypura_status hypura_vram_expect_companion(hypura_vram *vram, int bundle);
+hypura_status hypura_vram_expect_companions(hypura_vram *vram, int bundle, uint32_t n_runs);
 /* How many came for a bundle that was not asked for since. */
 uint32_t      hypura_vram_n_expected(const hypura_vram *vram, int bundle);
 /* Whether the bundle asked for last would have lacked something that came so. */

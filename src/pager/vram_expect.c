@@ -8,7 +8,7 @@
  * What always holds:
  *  1. Slots that the layer before reads stay as they are: it is computed meanwhile.
  *  2. What RAM lacks is no reason to wait: it is read ahead, and uploaded when asked for.
- *  3. Of those named the likeliest are sent, as many as the plan allows.
+ *  3. Of those named the likeliest are sent, as many as the plan allows while a layer is computed.
  */
 #include "pager/vram_internal.h"
 
@@ -20,12 +20,13 @@
 #define LEAST_COMPANION -2.0
 
 /* Slots for those that RAM can give at once; absent: what it has to read. */
-static uint32_t take_slots(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n, uint32_t *indices,
-                           uint32_t *absent, uint32_t *n_absent)
+static uint32_t take_slots(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n, uint32_t n_runs,
+                           uint32_t *indices, uint32_t *absent, uint32_t *n_absent)
 {
     const vram_bundle *place = &vram->bundles[bundle];
     vram_pool         *pool = &vram->pools[place->pool];
     const uint32_t     most = vram->pager->plan->gpus[vram->gpu].most_foreseen;
+    const uint64_t     carried = most > 0 ? (uint64_t)n_runs * most : UINT64_MAX;
     uint32_t           n_taken = 0;
     *n_absent = 0;
     for (uint32_t i = 0; i < n && hypura_cache_evictable(pool->cache) > 0; i++) {
@@ -36,7 +37,7 @@ static uint32_t take_slots(hypura_vram *vram, int bundle, const uint32_t *expert
             absent[(*n_absent)++] = experts[i];
             continue;
         }
-        if (most > 0 && n_taken == most) {
+        if (n_taken == carried) {
             continue;
         }
         const uint32_t slot = vram_insert(pool, place->first_key + experts[i]);
@@ -62,7 +63,8 @@ static hypura_status upload_early(hypura_vram *vram, int bundle, uint32_t *indic
     return status;
 }
 
-static hypura_status expect(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n, hypura_certainty certainty)
+static hypura_status expect(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n, uint32_t n_runs,
+                            hypura_certainty certainty)
 {
     const vram_bundle *place = &vram->bundles[bundle];
     vram_pool         *pool = &vram->pools[place->pool];
@@ -78,7 +80,7 @@ static hypura_status expect(hypura_vram *vram, int bundle, const uint32_t *exper
             present[n_present++] = slot;
         }
     }
-    const uint32_t n_early = take_slots(vram, bundle, experts, n, indices, absent, &n_absent);
+    const uint32_t n_early = take_slots(vram, bundle, experts, n, n_runs, indices, absent, &n_absent);
     hypura_cache_unpin_all(pool->cache, present, n_present);
     hypura_cache_unpin_all(in_use, vram->in_use.list, vram->in_use.n);
     const hypura_status status = n_early > 0 ? upload_early(vram, bundle, indices, n_early) : HYPURA_OK;
@@ -89,12 +91,12 @@ static hypura_status expect(hypura_vram *vram, int bundle, const uint32_t *exper
     return status;
 }
 
-hypura_status hypura_vram_expect(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n)
+hypura_status hypura_vram_expect(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n, uint32_t n_runs)
 {
-    return expect(vram, bundle, experts, n, HYPURA_LIKELY);
+    return expect(vram, bundle, experts, n, n_runs, HYPURA_LIKELY);
 }
 
-hypura_status hypura_vram_expect_companion(hypura_vram *vram, int bundle)
+hypura_status hypura_vram_expect_companions(hypura_vram *vram, int bundle, uint32_t n_runs)
 {
     const vram_bundle  *place = &vram->bundles[bundle];
     const hypura_cache *cache = vram->pools[place->pool].cache;
@@ -104,11 +106,11 @@ hypura_status hypura_vram_expect_companion(hypura_vram *vram, int bundle)
     const uint32_t *likely = vram->pager->guess.experts;
     const uint32_t  n = pager_pick_companions(vram->pager, cache, bundle, place->first_key, LEAST_COMPANION);
     uint32_t        n_named = 0; /* those that are there already stay */
-    bool            found = false;
-    while (n_named < n && !found) {
-        found = hypura_cache_find(cache, place->first_key + likely[n_named++]) == HYPURA_CACHE_NONE;
+    uint32_t        n_found = 0;
+    while (n_named < n && n_found < n_runs) {
+        n_found += hypura_cache_find(cache, place->first_key + likely[n_named++]) == HYPURA_CACHE_NONE;
     }
-    return found ? expect(vram, bundle, likely, n_named, HYPURA_DOUBTFUL) : HYPURA_OK;
+    return n_found > 0 ? expect(vram, bundle, likely, n_named, n_runs, HYPURA_DOUBTFUL) : HYPURA_OK;
 }
 
 uint32_t hypura_vram_n_expected(const hypura_vram *vram, int bundle)

@@ -51,6 +51,7 @@ static void foretell_them(void *user, int layer, uint32_t token, uint32_t n_used
 }
 
 static size_t logits_bytes;
+static uint64_t expert_bytes;
 static uint32_t most_foreseen; /* 0: as planned */
 
 /* A prompt, after which RAM holds everything, and steps, which *step counts. */
@@ -86,6 +87,7 @@ static float *run_course(const course *c, hypura_statistics *statistics)
     }
     hypura_model_statistics(model, statistics);
     logits_bytes = n_vocab * sizeof(float);
+    expert_bytes = hypura_model_map(model)->bundles[0].expert_bytes;
     float *logits = malloc(logits_bytes);
     assert_non_null(logits);
     memcpy(logits, llama_get_logits_ith(model->ctx, -1), logits_bytes);
@@ -162,6 +164,21 @@ static void what_is_foretold_wrongly_comes_late(void **state)
     assert_true(wrong.n_repeated > N_STEPS);
     assert_true(wrong.foreseen_bytes_uploaded > 0);
     assert_int_equal(wrong.foreseen_bytes_useful, 0);
+}
+
+/* While a layer is computed again the link carries as much once more for the next one. */
+static void more_comes_behind_a_layer_again(void **state)
+{
+    (void)state;
+    selected s = {.right = false};
+    hypura_model_options options = options_of();
+    options.vram_bytes = gpu_plan_of(&options).floor_vram_bytes;
+    hypura_statistics none, wrong;
+    most_foreseen = 1;
+    run_both(options, &s, true, &none, &wrong);
+    most_foreseen = 0;
+    assert_true(wrong.foreseen_bytes_uploaded > wrong.n_guessed * expert_bytes);
+    assert_true(wrong.foreseen_bytes_uploaded <= (wrong.n_guessed + wrong.n_repeated) * expert_bytes);
 }
 
 /* What a layer selects follows from what the layer before did: a token takes one of N_WAYS through all layers,
@@ -549,6 +566,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(what_is_foretold_is_there, gpu_no_faults),
         cmocka_unit_test_teardown(a_slow_link_is_not_filled_with_guesses, gpu_no_faults),
+        cmocka_unit_test_teardown(more_comes_behind_a_layer_again, gpu_no_faults),
         cmocka_unit_test_teardown(what_is_foretold_wrongly_comes_late, gpu_no_faults),
         cmocka_unit_test_teardown(companions_are_foreseen, gpu_no_faults),
         cmocka_unit_test_teardown(given_selections_ask_no_router, gpu_no_faults),
