@@ -121,11 +121,45 @@ static const struct llama_model_kv_override *without_texts(const hypura_map *map
     return keys;
 }
 
+/* What of the file is read, and how. textless: room for what without_texts makes. */
+static void choose_way(hypura_load_kind kind, const hypura_map *map, bool repack, struct llama_model_kv_override *textless,
+                       struct llama_model_params *params)
+{
+    switch (kind) {
+    case HYPURA_LOAD_SHAPES:
+        params->kv_overrides = without_texts(map, textless);
+        /* fall through */
+    case HYPURA_LOAD_SURVEY:
+        params->load_mode = LLAMA_LOAD_MODE_NONE; /* libllama refuses to map without allocating */
+        params->lazy_mode = LLAMA_LAZY_MODE_OFF;
+        params->no_alloc = true;
+        params->use_extra_bufts = false;
+        break;
+    case HYPURA_LOAD_VOCAB:
+        params->load_mode = LLAMA_LOAD_MODE_NONE;
+        params->lazy_mode = LLAMA_LAZY_MODE_OFF;
+        params->vocab_only = true;
+        break;
+    case HYPURA_LOAD_PLAIN:
+        params->use_extra_bufts = repack;
+        break;
+    case HYPURA_LOAD_RESIDENT:
+        params->load_mode = LLAMA_LOAD_MODE_DIRECT_IO;
+        params->lazy_mode = LLAMA_LAZY_MODE_OFF;
+        params->use_extra_bufts = repack;
+        break;
+    case HYPURA_LOAD_PAGED:
+        params->load_mode = LLAMA_LOAD_MODE_MMAP;
+        params->lazy_mode = LLAMA_LAZY_MODE_OFF; /* rows are read on demand by the pager, not by page faults */
+        params->use_extra_bufts = repack;        /* as the pager does with what streams */
+        break;
+    }
+}
+
 hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, const hypura_load_gpu *gpu,
                                 hypura_form form, hypura_progress_fn progress, void *progress_user,
                                 struct llama_model **model, hypura_error *error)
 {
-    const bool repack = form == HYPURA_FORM_REPACKED;
     /* What any caller of libllama can ask for: the run that is compared with is made so too. */
     const struct llama_model_tensor_buft_override output[] = {{"^output\\.weight$", hypura_repack_type()}, {NULL, NULL}};
     load_progress state = {.report = progress,
@@ -147,35 +181,7 @@ hypura_status hypura_load_model(const hypura_map *map, hypura_load_kind kind, co
     params.progress_callback = on_progress;
     params.progress_callback_user_data = &state;
     struct llama_model_kv_override textless[3];
-    switch (kind) {
-    case HYPURA_LOAD_SHAPES:
-        params.kv_overrides = without_texts(map, textless);
-        /* fall through */
-    case HYPURA_LOAD_SURVEY:
-        params.load_mode = LLAMA_LOAD_MODE_NONE; /* libllama refuses to map without allocating */
-        params.lazy_mode = LLAMA_LAZY_MODE_OFF;
-        params.no_alloc = true;
-        params.use_extra_bufts = false;
-        break;
-    case HYPURA_LOAD_VOCAB:
-        params.load_mode = LLAMA_LOAD_MODE_NONE;
-        params.lazy_mode = LLAMA_LAZY_MODE_OFF;
-        params.vocab_only = true;
-        break;
-    case HYPURA_LOAD_PLAIN:
-        params.use_extra_bufts = repack;
-        break;
-    case HYPURA_LOAD_RESIDENT:
-        params.load_mode = LLAMA_LOAD_MODE_DIRECT_IO;
-        params.lazy_mode = LLAMA_LAZY_MODE_OFF;
-        params.use_extra_bufts = repack;
-        break;
-    case HYPURA_LOAD_PAGED:
-        params.load_mode = LLAMA_LOAD_MODE_MMAP;
-        params.lazy_mode = LLAMA_LAZY_MODE_OFF; /* rows are read on demand by the pager, not by page faults */
-        params.use_extra_bufts = repack;        /* as the pager does with what streams */
-        break;
-    }
+    choose_way(kind, map, form == HYPURA_FORM_REPACKED, textless, &params);
 
     /* libllama reads what stays itself: nobody else would notice a file that is written to meanwhile, or was since
      * the map was read, by which the plan was made. */
