@@ -7,6 +7,7 @@
 
 #include "invented.h"
 
+#include <sys/stat.h>
 #include <time.h>
 
 static struct {
@@ -188,6 +189,21 @@ static void rates_of_a_gpu_that_is_not_listed_stay(void **state)
     assert_true(has_rates_of("Elsewhere0"));
 }
 
+/* A cache that cannot be written costs the time to measure again, and nothing else. */
+static void what_cannot_be_stored_is_measured_for_each(void **state)
+{
+    (void)state;
+    char stored[128];
+    snprintf(stored, sizeof stored, "%s/profile.json", fixture_folder);
+    assert_int_equal(mkdir(stored, 0755), 0); /* also root cannot write a file of this name */
+    for (int i = 1; i <= 2; i++) {
+        const hypura_profile p = get(false);
+        assert_int_equal(machine.n_measured, i);
+        assert_true(p.direct_bytes_per_s == 100 && p.ram_available_bytes > 0);
+        assert_non_null(strstr(p.not_stored, stored));
+    }
+}
+
 static bool stop(void *user, const char *what, uint64_t done, uint64_t total)
 {
     (void)user;
@@ -219,6 +235,7 @@ int main(void)
         TEST(others_that_come_back_are_counted),
         TEST(what_cannot_be_measured_now_stays),
         TEST(rates_of_a_gpu_that_is_not_listed_stay),
+        TEST(what_cannot_be_stored_is_measured_for_each),
         TEST(a_stop_leaves_what_was_stored),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
