@@ -35,19 +35,32 @@ static bool listen(void *user, const char *text, size_t n)
 
 /* With llama.cpp alone and an empty context. Loaded once: 49,152 words take a while. */
 static hypura_model *smollm;
+static hypura_model *words;
+
+static hypura_model *plain(hypura_model **model, const char *path)
+{
+    if (!*model) {
+        *model = fixture_open(&(hypura_model_options){.path = path, .plain = true});
+    }
+    hypura_model_reset(*model);
+    return *model;
+}
 
 static hypura_model *plain_smollm(void)
 {
-    if (!smollm) {
-        smollm = fixture_open(&(hypura_model_options){.path = fixture_model("smollm2-135m.gguf"), .plain = true});
-    }
-    hypura_model_reset(smollm);
-    return smollm;
+    return plain(&smollm, fixture_model("smollm2-135m.gguf"));
 }
 
-static int close_smollm(void **state)
+/* The same, where what it says means nothing. */
+static hypura_model *plain_words(void)
+{
+    return plain(&words, fixture_words("words.gguf"));
+}
+
+static int close_models(void **state)
 {
     hypura_model_close(smollm);
+    hypura_model_close(words);
     return fixture_teardown(state);
 }
 
@@ -87,7 +100,7 @@ static void same_answer_paged_and_plain(void **state)
 static void text_arrives_whole(void **state)
 {
     (void)state;
-    hypura_model *model = plain_smollm();
+    hypura_model *model = plain_words();
     heard h = {.bytes = 0};
     hypura_generate_options wanted = {
         .prompt = PARIS, .raw = true, .max_tokens = 8, .on_text = listen, .on_text_user = &h};
@@ -162,7 +175,7 @@ static bool read_slowly(void *user, const char *text, size_t n)
 static void a_slow_reader_is_not_a_slow_model(void **state)
 {
     (void)state;
-    hypura_model *model = plain_smollm();
+    hypura_model *model = plain_words();
     slow_reader reader = {.us = 0};
     hypura_generate_options wanted = {
         .prompt = PARIS, .raw = true, .max_tokens = 8, .on_text = read_slowly, .on_text_user = &reader};
@@ -240,7 +253,7 @@ static void whatever_is_computed_can_be_stopped(void **state)
 static void a_stopped_prompt_leaves_the_conversation_as_it_was(void **state)
 {
     (void)state;
-    hypura_model *model = plain_smollm();
+    hypura_model *model = plain_words();
     patience p = {.stop_at = 5};
     hypura_generate_options wanted = {.prompt = "Name a colour.", .max_tokens = 5};
     hypura_result first = fixture_generate(model, &wanted);
@@ -267,7 +280,7 @@ static void a_stopped_prompt_leaves_the_conversation_as_it_was(void **state)
 static void seeds_decide(void **state)
 {
     (void)state;
-    hypura_model *model = plain_smollm();
+    hypura_model *model = plain_words();
     hypura_generate_options wanted = {.prompt = "Once upon a time",
                                       .raw = true,
                                       .max_tokens = 8,
@@ -481,5 +494,5 @@ int main(void)
         cmocka_unit_test(no_vocabulary),
         cmocka_unit_test(failed_read_makes_no_text),
     };
-    return cmocka_run_group_tests_name("engine generate", tests, fixture_setup, close_smollm);
+    return cmocka_run_group_tests_name("engine generate", tests, fixture_setup, close_models);
 }

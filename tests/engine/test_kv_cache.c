@@ -73,18 +73,19 @@ static void bits_are_those_of_llama_cpp(void **state)
 {
     (void)state;
     static const struct {
+        const char *(*find)(const char *name);
         const char *model;
         uint64_t weights_bytes;
         hypura_kv_cache kv_cache;
-    } cases[] = {{"smollm2-8x135m.gguf", UINT64_C(200) << 20, {.type_k = "q8_0", .type_v = "q8_0"}},
-                 {"smollm2-8x135m.gguf", UINT64_C(200) << 20, {.type_k = "bf16", .type_v = "q4_0"}},
-                 {"smollm2-135m.gguf", UINT64_C(70) << 20, {.type_k = "q5_1", .type_v = NULL}}};
+    } cases[] = {{fixture_model, "smollm2-8x135m.gguf", UINT64_C(200) << 20, {.type_k = "q8_0", .type_v = "q8_0"}},
+                 {fixture_words, "moe-words.gguf", UINT64_C(15) << 20, {.type_k = "bf16", .type_v = "q4_0"}},
+                 {fixture_words, "words.gguf", UINT64_C(5) << 20, {.type_k = "q5_1", .type_v = NULL}}};
     const uint32_t prompt = 21;
     const char *const engine = "pool";
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         hypura_verify_report report;
         hypura_error error;
-        const hypura_verify_options options = {.model.path = fixture_model(cases[i].model),
+        const hypura_verify_options options = {.model.path = cases[i].find(cases[i].model),
                                                .model.kv_cache = cases[i].kv_cache,
                                                .weights_bytes = &cases[i].weights_bytes,
                                                .n_weights = 1,
@@ -104,7 +105,7 @@ static void bits_are_those_of_llama_cpp(void **state)
 
 static hypura_model *open_with(hypura_kv_cache kv_cache)
 {
-    const hypura_model_options options = {.path = fixture_model("smollm2-135m.gguf"),
+    const hypura_model_options options = {.path = fixture_words("words.gguf"),
                                           .kv_cache = kv_cache,
                                           .plain = true,
                                           .no_repack = true,
