@@ -1,13 +1,17 @@
 """The official clients of Ollama, OpenAI and Anthropic drive the server: SmolLM2, and the mixture at half its weights."""
+import gc
 import json
 import os
 import subprocess
 import tempfile
 import unittest
 
+gc.disable()  # the clients make a million objects that stay
 import anthropic
 import ollama
 import openai
+gc.enable()
+gc.freeze()
 
 import harness
 import made
@@ -47,8 +51,9 @@ def tearDownModule():
 
 
 class Ollama(unittest.TestCase):
-    def setUp(self):
-        self.client = ollama.Client(host=server.url)
+    @classmethod
+    def setUpClass(cls):
+        cls.client = ollama.Client(host=server.url)
 
     def test_list_and_show(self):
         names = [model.model for model in self.client.list().models]
@@ -381,8 +386,9 @@ class Others(unittest.TestCase):
 
 
 class OpenAI(unittest.TestCase):
-    def setUp(self):
-        self.client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+    @classmethod
+    def setUpClass(cls):
+        cls.client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
 
     def test_models(self):
         self.assertIn(MOE + ":latest", [model.id for model in self.client.models.list()])
@@ -517,8 +523,9 @@ class OpenAI(unittest.TestCase):
 
 
 class Anthropic(unittest.TestCase):
-    def setUp(self):
-        self.client = anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0)
+    @classmethod
+    def setUpClass(cls):
+        cls.client = anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0)
 
     def test_messages(self):
         wanted = harness.greedy(WORDS_MOE, QUESTION, TOKENS)
