@@ -266,6 +266,8 @@ typedef struct watcher {
     uint64_t last;
     int n_calls;
     int stop_at; /* 0: never */
+    const char *cut; /* a file that becomes so long meanwhile; NULL: none */
+    off_t cut_bytes;
 } watcher;
 
 static bool watch(void *user, const char *what, uint64_t done, uint64_t total)
@@ -274,6 +276,9 @@ static bool watch(void *user, const char *what, uint64_t done, uint64_t total)
     assert_non_null(what);
     assert_true(done >= w->last && done <= total);
     w->last = done;
+    if (w->cut && truncate(w->cut, w->cut_bytes) != 0) {
+        fail();
+    }
     return ++w->n_calls != w->stop_at;
 }
 
@@ -345,6 +350,32 @@ static void a_copy_of_a_file_is_watched_and_stopped(void **state)
         assert_int_equal(hypura_models_create(models, &create, &error), HYPURA_ERR_CANCELLED);
         assert_false(fixture_has(models, "luigi"));
         assert_int_equal(fixture_count_files("models"), 1);
+    }
+    hypura_models_close(models);
+}
+
+static void a_file_that_changes_while_it_is_copied_is_refused(void **state)
+{
+    (void)state;
+    static const off_t lengths[] = {2 << 20, 64 << 20};
+    char source[1024];
+    snprintf(source, sizeof source, "%s", fixture_path("import/big.gguf"));
+    fixture_write_gguf("models/mario.gguf", &(fixture_gguf){0});
+    const ino_t before = inode(fixture_path("models/mario.gguf"));
+    hypura_models *models = open_with_import();
+    link_errno = EXDEV;
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        hypura_error error = {0};
+        watcher w = {.cut = source, .cut_bytes = lengths[i]};
+        const hypura_models_create_options create = {.name = "mario", .path = source, .progress = watch, .progress_user = &w};
+        fixture_write_gguf("import/big.gguf", &(fixture_gguf){.width = 1 << 16});
+        const hypura_status status = hypura_models_create(models, &create, &error);
+        if (w.n_calls > 0) { /* else the file system cloned it */
+            assert_int_equal(status, HYPURA_ERR_IO);
+            assert_non_null(strstr(error.message, "was written to meanwhile"));
+            assert_int_equal(inode(fixture_path("models/mario.gguf")), before);
+            assert_int_equal(fixture_count_files("models"), 1);
+        }
     }
     hypura_models_close(models);
 }
@@ -628,6 +659,7 @@ int main(void)
         CHANGES(hostile_names_make_nothing),
         CHANGES(a_model_is_made_of_a_file),
         CHANGES(a_copy_of_a_file_is_watched_and_stopped),
+        CHANGES(a_file_that_changes_while_it_is_copied_is_refused),
         CHANGES(a_full_disk_leaves_what_was_there),
         CHANGES(a_model_is_made_of_files_that_were_sent),
         CHANGES(a_model_is_made_with_an_adapter),

@@ -173,7 +173,7 @@ static bool clone_file(int from, int to)
 #endif
 }
 
-/* Copies by reading and writing. 0, or the errno of what failed; ECANCELED. */
+/* Copies by reading and writing. 0, or the errno of what failed; ECANCELED; ESTALE: the file is longer or shorter now. */
 static int copy_bytes(int from, int to, const char *what, uint64_t total, hypura_progress_fn progress, void *user)
 {
     char *buffer = malloc(COPY_BYTES);
@@ -191,12 +191,13 @@ static int copy_bytes(int from, int to, const char *what, uint64_t total, hypura
             at += written;
         }
         done += (uint64_t)n;
+        e = e == 0 && done > total ? ESTALE : e;
         if (e == 0 && progress != NULL && !progress(user, what, done, total)) {
             e = ECANCELED;
         }
     }
     free(buffer);
-    return e;
+    return e == 0 && done < total ? ESTALE : e;
 }
 
 static hypura_status copy_file(int from, const char *to, uint64_t bytes, hypura_progress_fn progress, void *user,
@@ -223,6 +224,7 @@ static hypura_status copy_file(int from, const char *to, uint64_t bytes, hypura_
         (void)unlink(to);
     }
     return e == ECANCELED ? hypura_fail(error, HYPURA_ERR_CANCELLED, "%s: copying was stopped", to)
+           : e == ESTALE  ? hypura_fail(error, HYPURA_ERR_IO, "%s: what it is a copy of was written to meanwhile: try again", to)
                           : hypura_os_fail_write(e, to, bytes, error);
 }
 
