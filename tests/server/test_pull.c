@@ -574,6 +574,31 @@ static void parts_that_others_fill_stay(void **state)
     (void)close(others);
 }
 
+/* Somebody clears the folder whenever a file is told of. */
+static bool clear_parts(void *user, const hypura_pull_step *step)
+{
+    if (step->digest != NULL) {
+        *(uint64_t *)user += hypura_models_unused(models, HYPURA_UNUSED_ANY, true).n_files;
+    }
+    return true;
+}
+
+static void parts_under_way_are_not_cleared(void **state)
+{
+    (void)state;
+    uint64_t n_cleared = 0;
+    hypura_error error = {0};
+    const hypura_pull_options options = {
+        .name = "hf.co/user/repo", .hub_url = hub_url, .pause_us = 1000, .report = clear_parts, .user = &n_cleared};
+    fixture_write_gguf("hub/user/repo/m.gguf", &(fixture_gguf){0});
+    fixture_write_gguf("hub/user/repo/mmproj-F16.gguf", &(fixture_gguf){.arch = "clip"});
+    if (hypura_models_pull(models, &options, &error) != HYPURA_OK) {
+        fail_msg("%s", error.message);
+    }
+    assert_int_equal(n_cleared, 0);
+    check_same("models/hf.co/user/repo.gguf", "hub/user/repo/m.gguf");
+}
+
 /* A pull that goes on behind its first file when the other one has come to a file too, and is given up after a while. */
 typedef struct meeting {
     const char *name;
@@ -689,6 +714,7 @@ int main(void)
         PULLS(a_file_that_is_listed_twice_comes_once),
         PULLS(pulls_of_one_model_share_what_comes),
         PULLS(parts_that_others_fill_stay),
+        PULLS(parts_under_way_are_not_cleared),
         PULLS(pulls_that_share_files_do_not_wait_for_each_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
