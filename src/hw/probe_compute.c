@@ -5,14 +5,15 @@
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "hw/cold.h"
 #include "hw/timed_graph.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* Together the weights are larger than any last-level cache that two of these probes
- * could share; a small one is repeated until they are. */
-#define WEIGHTS_BYTES ((size_t)128 << 20)
+/* Together the weights come from memory, also where two of these probes run at once; a small one is repeated
+ * until they do. */
+#define LEAST_WEIGHTS_BYTES ((size_t)128 << 20)
 
 /* With many rows, computing and not memory is what takes time: fewer weights do. */
 #define ROW_BYTES ((size_t)2 << 30)
@@ -148,7 +149,8 @@ hypura_status hypura_probe_products(const hypura_product_shape *shape, int n_thr
         return hypura_fail(error, HYPURA_ERR_USAGE, "a product without values cannot be measured");
     }
     const size_t n_rows = (size_t)shape->n_rows;
-    const size_t all = WEIGHTS_BYTES < ROW_BYTES / n_rows ? WEIGHTS_BYTES : ROW_BYTES / n_rows;
+    const size_t cold = (size_t)hypura_cold_bytes(LEAST_WEIGHTS_BYTES);
+    const size_t all = cold < ROW_BYTES / n_rows ? cold : ROW_BYTES / n_rows;
     const size_t wanted = (all + bytes - 1) / bytes;
     const int n = wanted < MAX_WEIGHTS ? (int)wanted : MAX_WEIGHTS;
     hypura_status status = timed_graph_open(&g, n_threads, MOST_TENSORS, error);

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "hw/cold.h"
 #include "os/os.h"
 
 #include <pthread.h>
@@ -17,11 +18,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Twice the last-level cache together, and several parts of it where there are several
- * such caches; what does not fit a quarter of the free memory is not taken. */
-#define BUFFER_CACHES       2
+/* Of each thread's part, and of all where the last-level cache is not known. */
 #define PART_BYTES          ((uint64_t)8 << 20)
-#define UNKNOWN_CACHE_BYTES ((uint64_t)128 << 20)
+#define UNKNOWN_CACHE_BYTES ((uint64_t)256 << 20)
 
 #define MEASURE_US 300000u
 
@@ -90,16 +89,10 @@ static void *measure(void *argument)
 
 static size_t part_bytes(int n_threads)
 {
-    const uint64_t cache = hypura_os_shared_cache_bytes();
-    uint64_t total = BUFFER_CACHES * (cache > 0 ? cache : UNKNOWN_CACHE_BYTES);
-    if (total < PART_BYTES * (uint64_t)n_threads) {
-        total = PART_BYTES * (uint64_t)n_threads;
-    }
-    hypura_os_memory memory;
-    if (hypura_os_memory_read(&memory, NULL) == HYPURA_OK && total > memory.available_bytes / 4) {
-        total = memory.available_bytes / 4;
-    }
-    uint64_t part = total / (uint64_t)n_threads;
+    const uint64_t least = hypura_os_shared_cache_bytes() > 0 ? 0 : UNKNOWN_CACHE_BYTES;
+    const uint64_t parts = PART_BYTES * (uint64_t)n_threads;
+    const uint64_t total = hypura_cold_bytes(parts > least ? parts : least);
+    const uint64_t part = total / (uint64_t)n_threads;
     return (size_t)(part < 4096 ? 4096 : part);
 }
 

@@ -4,6 +4,7 @@
 #include "hw/probe_nodes.h"
 
 #include "base/status.h"
+#include "hw/cold.h"
 #include "hw/timed_graph.h"
 
 #include "ggml-backend.h"
@@ -12,17 +13,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_KINDS = 256, MAX_NODES = 16384, MAX_COPIES = 128, LOOK_BACK = 16, N_ROUNDS = 3, FEW_THREADS = 8 };
+enum { MAX_KINDS = 256, MAX_NODES = 16384, MAX_COPIES = 512, LOOK_BACK = 16, N_ROUNDS = 3, FEW_THREADS = 8 };
 
 /* What a node reads of a cache comes from memory, since a token's weights pass through the
- * processor's caches in between: its large sources are repeated until together they are
- * larger than any of these, and the graph until it has used all of them. */
-#define COLD_BYTES   ((size_t)128 << 20)
-#define LARGE_SOURCE ((size_t)64 << 10)
+ * processor's caches in between: its large sources are repeated until together they do,
+ * and the graph until it has used all of them. */
+#define LEAST_COLD_BYTES ((size_t)128 << 20)
+#define LARGE_SOURCE     ((size_t)64 << 10)
 
-/* Weights of products beside, which too are to be larger than any cache: a part of a token that reads so many
- * bytes of them shows what a node costs among them. */
-#define PRODUCT_BYTES ((size_t)256 << 20)
+/* So do weights of products beside: a part of a token that reads so many bytes of them shows what a node costs among them. */
+#define LEAST_PRODUCT_BYTES ((size_t)256 << 20)
 
 /* A kind whose tensors take more is left out: a few bytes of them are touched at most. */
 #define MOST_KIND_BYTES ((size_t)256 << 20)
@@ -301,7 +301,7 @@ static void make_copies_of(hypura_nodes *nodes, bool products, size_t bytes, cop
     }
 }
 
-static void make_copies(hypura_nodes *nodes, copies *all)
+static void make_copies(hypura_nodes *nodes, size_t product_bytes, copies *all)
 {
     for (int k = 0; k < nodes->n_kinds; k++) {
         all[k] = (copies){.nodes = {nodes->kinds[k]}, .n = 1};
@@ -309,8 +309,8 @@ static void make_copies(hypura_nodes *nodes, copies *all)
     for (int i = 0; i < nodes->n_nodes; i++) {
         all[nodes->order[i]].n_uses++;
     }
-    make_copies_of(nodes, false, COLD_BYTES, all);
-    make_copies_of(nodes, true, PRODUCT_BYTES, all);
+    make_copies_of(nodes, false, (size_t)hypura_cold_bytes(LEAST_COLD_BYTES), all);
+    make_copies_of(nodes, true, product_bytes, all);
 }
 
 /* How often a graph without products is to be repeated. */
@@ -350,6 +350,7 @@ typedef struct timing {
     copies       *all;
     int           n_threads;
     uint64_t      most_us;
+    size_t        product_bytes;
     bool          disturbed; /* of one at least */
 } timing;
 
@@ -381,12 +382,12 @@ static hypura_status time_part(timing *t, const part *wanted, double *seconds, h
     return status;
 }
 
-/* How many nodes of the order a part has that reads PRODUCT_BYTES of weights; 0: there are no weights. */
-static int nodes_of_a_part(const hypura_nodes *nodes)
+/* How many nodes of the order a part has that reads so many bytes of weights; 0: there are no weights. */
+static int nodes_of_a_part(const hypura_nodes *nodes, size_t product_bytes)
 {
     size_t bytes = 0;
     int n = 0;
-    while (n < nodes->n_nodes && bytes < PRODUCT_BYTES) {
+    while (n < nodes->n_nodes && bytes < product_bytes) {
         const int kind = nodes->order[n++];
         bytes += nodes->is_product[kind] ? ggml_nbytes(nodes->kinds[kind]->src[0]) : 0;
     }
@@ -398,7 +399,7 @@ static int nodes_of_a_part(const hypura_nodes *nodes)
 static hypura_status time_among_products(timing *t, double *seconds, hypura_error *error)
 {
     enum { ALL, PRODUCTS, OTHERS, N_PARTS };
-    const int n = nodes_of_a_part(t->nodes);
+    const int n = nodes_of_a_part(t->nodes, t->product_bytes);
     const part parts[N_PARTS] = {
         [ALL] = {.n = n, .n_times = 1, .others = true, .products = true},
         [PRODUCTS] = {.n = n, .n_times = 1, .products = true},
@@ -428,8 +429,9 @@ hypura_status hypura_probe_nodes(hypura_nodes *nodes, int n_threads, uint64_t mo
         return nodes->n_nodes == 0 ? HYPURA_OK
                                    : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to measure a graph with");
     }
-    make_copies(nodes, all);
-    timing t = {.nodes = nodes, .all = all, .n_threads = n_threads, .most_us = most_us};
+    timing t = {.nodes = nodes, .all = all, .n_threads = n_threads, .most_us = most_us,
+                .product_bytes = (size_t)hypura_cold_bytes(LEAST_PRODUCT_BYTES)};
+    make_copies(nodes, t.product_bytes, all);
     double alone_s = 0.0;
     double among_s = 0.0;
     ggml_backend_buffer_t values = timed_graph_values(nodes->context, error);

@@ -1,0 +1,13 @@
+/*
+ * cold.h - how much has to be read by turns to come from memory and not from a processor's caches.
+ */
+#ifndef HYPURA_HW_COLD_H
+#define HYPURA_HW_COLD_H
+
+#include <stdint.h>
+
+/* Twice the last-level cache that processors share, and so many bytes at least, for where there are several such caches or
+ * none is known; a quarter of the memory that is free at most. */
+uint64_t hypura_cold_bytes(uint64_t least_bytes);
+
+#endif
