@@ -43,7 +43,8 @@ static ggml_backend_buffer_type_t weight_buffer_type(const timed_graph *g, struc
     return ggml_backend_get_default_buffer_type(g->backend);
 }
 
-/* Every byte is written: memory that never was is one page of zeros to the processor. */
+/* Every byte is written: memory that never was is one page of zeros to the processor. The first weight is brought into
+ * the layout of the buffer, the others are copies of it. */
 static hypura_status fill_weights(timed_graph *g, struct ggml_tensor **weights, int n, hypura_error *error)
 {
     const size_t bytes = ggml_nbytes(weights[0]);
@@ -55,8 +56,10 @@ static hypura_status fill_weights(timed_graph *g, struct ggml_tensor **weights, 
     bool filled = zeros != NULL;
     for (int i = 0; filled && i < n; i++) {
         filled = ggml_backend_tensor_alloc(g->weights, weights[i], base + (size_t)i * stride) == GGML_STATUS_SUCCESS;
-        if (filled) {
-            ggml_backend_tensor_set(weights[i], zeros, 0, bytes);
+        if (filled && i == 0) {
+            ggml_backend_tensor_set(weights[0], zeros, 0, bytes);
+        } else if (filled) {
+            memcpy(weights[i]->data, base, stride);
         }
     }
     free(zeros);
