@@ -14,6 +14,7 @@ import time
 
 HYPURA, MKMODEL, FAKE_HUB, CACHE = map(os.path.abspath, sys.argv[1:5])
 NAME = "hf.co/user/repo:Q8_0"
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs in the background of a shell has it ignored, with its children
 
 
 def main(top):
