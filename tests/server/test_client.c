@@ -343,7 +343,9 @@ int main(void)
 {
     (void)setenv("no_proxy", "127.0.0.1", 1);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_is_no_text_is_not_sent), cmocka_unit_test(thoughts_are_no_text),
+        cmocka_unit_test(what_is_no_text_is_not_sent),
+        cmocka_unit_test(what_was_said_before_is_text),
+        cmocka_unit_test(thoughts_are_no_text),
         cmocka_unit_test(half_an_answer_is_none),
         cmocka_unit_test(thoughts_are_asked_of_models_that_have_some),
         cmocka_unit_test(what_is_no_address_or_key_is_refused),
