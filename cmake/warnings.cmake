@@ -1,7 +1,8 @@
 # hypura_layer(NAME SOURCES...): one folder of src/ as an object library.
 add_library(hypura_warnings INTERFACE)
 target_compile_options(hypura_warnings INTERFACE
-  $<$<COMPILE_LANGUAGE:C>:-Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes>
+  $<$<COMPILE_LANGUAGE:C>:-Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes
+    -Werror=implicit-function-declaration>
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra>)
 target_compile_definitions(hypura_warnings INTERFACE _FILE_OFFSET_BITS=64
   $<$<NOT:$<PLATFORM_ID:Darwin>>:_GNU_SOURCE>)
