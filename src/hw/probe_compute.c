@@ -154,7 +154,7 @@ hypura_status hypura_probe_products(const hypura_product_shape *shape, int n_thr
     const size_t n_rows = (size_t)shape->n_rows;
     const size_t cold = (size_t)hypura_cold_bytes(LEAST_WEIGHTS_BYTES);
     const size_t all = cold < ROW_BYTES / n_rows ? cold : ROW_BYTES / n_rows;
-    const size_t wanted = (all + bytes - 1) / bytes;
+    const size_t wanted = all > bytes ? (all + bytes - 1) / bytes : 1;
     const int n = wanted < MAX_WEIGHTS ? (int)wanted : MAX_WEIGHTS;
     hypura_status status = timed_graph_open(&g, n_threads, MOST_TENSORS, error);
     if (status != HYPURA_OK) {
