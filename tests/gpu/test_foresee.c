@@ -283,26 +283,31 @@ static float *run_some_new(hypura_foresight foresight, int one_in, hypura_statis
     return run_course(&c, statistics);
 }
 
-/* A layer that lacks nothing in seven of eight tokens is not guessed; one that does is, whatever the others do. */
+/* A layer that lacks nothing in seven of eight tokens is not guessed; one that does is, whatever the others do, but where
+ * the host is held up and guesses cost more than they spare: on a busy machine it is seen again. */
 static void layers_that_lack_nothing_get_no_guess(void **state)
 {
     (void)state;
+    enum { MOST_TRIALS = 8 };
     for (int way = 0; way < 2; way++) {
         standin_set_faults(&(standin_faults){.copies_overtake = way > 0, .computes_late = way > 0});
         hypura_statistics none, all, some, off;
         float *waited = run_some_new(HYPURA_FORESIGHT_OFF, 2, &off);
-        free(run_some_new(HYPURA_FORESIGHT_AUTO, 0, &none));
-        free(run_some_new(HYPURA_FORESIGHT_AUTO, 1, &all));
-        float *logits = run_some_new(HYPURA_FORESIGHT_AUTO, 2, &some);
-        assert_memory_equal(waited, logits, logits_bytes);
         assert_int_equal(off.n_guessed + off.n_not_guessed, 0);
-        assert_int_equal(all.n_not_guessed, 0);
-        assert_int_equal(none.n_guessed + none.n_not_guessed, all.n_guessed);
-        assert_int_equal(some.n_guessed + some.n_not_guessed, all.n_guessed);
-        assert_true(none.n_guessed > 0 && none.n_not_guessed > 0);
-        assert_true(some.n_guessed > none.n_guessed && some.n_not_guessed > 0);
+        bool seen = false;
+        for (int i = 0; i < MOST_TRIALS && !seen; i++) {
+            free(run_some_new(HYPURA_FORESIGHT_AUTO, 0, &none));
+            free(run_some_new(HYPURA_FORESIGHT_AUTO, 1, &all));
+            float *logits = run_some_new(HYPURA_FORESIGHT_AUTO, 2, &some);
+            assert_memory_equal(waited, logits, logits_bytes);
+            free(logits);
+            const uint64_t n_layers = all.n_guessed + all.n_not_guessed;
+            assert_true(none.n_guessed + none.n_not_guessed == n_layers && some.n_guessed + some.n_not_guessed == n_layers);
+            assert_true(none.n_guessed > 0 && none.n_not_guessed > 0);
+            seen = all.n_not_guessed == 0 && some.n_guessed > none.n_guessed && some.n_not_guessed > 0;
+        }
+        assert_true(seen);
         free(waited);
-        free(logits);
     }
 }
 
