@@ -263,20 +263,25 @@ static void note_of(char *note, size_t capacity)
     hypura_map_close(map);
 }
 
+static hypura_model_options paged_options(uint64_t weights_bytes)
+{
+    return (hypura_model_options){.path = model,
+                                  .weights_bytes = weights_bytes,
+                                  .force_paging = true,
+                                  .n_context = 64,
+                                  .n_threads = 1,
+                                  .cache_dir = fixture_cache_dir()};
+}
+
 static uint64_t floor_weights(void)
 {
-    return fixture_floor(&(hypura_model_options){
-        .path = model, .force_paging = true, .n_context = 64, .n_threads = 1, .cache_dir = fixture_cache_dir()});
+    const hypura_model_options options = paged_options(0);
+    return fixture_floor(&options);
 }
 
 static hypura_model *open_paged(uint64_t weights_bytes, hypura_statistics *statistics)
 {
-    const hypura_model_options options = {.path = model,
-                                          .weights_bytes = weights_bytes,
-                                          .force_paging = true,
-                                          .n_context = 64,
-                                          .n_threads = 1,
-                                          .cache_dir = fixture_cache_dir()};
+    const hypura_model_options options = paged_options(weights_bytes);
     hypura_model *opened;
     hypura_error error;
     fixture_ok(hypura_model_open(&options, &opened, &error), &error);
@@ -539,12 +544,7 @@ static void one_that_changes_while_it_is_opened_fails(void **state)
         const char *why;
     } cases[] = {{write_to_it, "it was written to"}, {make_it_another_models, "the model is another one"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        const hypura_model_options options = {.path = model,
-                                              .weights_bytes = floor_weights(),
-                                              .force_paging = true,
-                                              .n_context = 64,
-                                              .n_threads = 1,
-                                              .cache_dir = fixture_cache_dir()};
+        const hypura_model_options options = paged_options(floor_weights());
         hypura_model *opened;
         hypura_error error;
         (void)unlink(sidecar);

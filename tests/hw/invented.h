@@ -27,6 +27,21 @@ static inline hypura_profile invented_profile(double bytes_per_s)
     return p;
 }
 
+/* A GPU that is not here, with all its rates. */
+static inline void invented_gpu(hypura_profile *p)
+{
+    p->n_devices = 1;
+    p->devices[0] = (hypura_device){.name = "Elsewhere0",
+                                    .description = "a GPU that is not here",
+                                    .kind = "gpu",
+                                    .upload_bytes_per_s = 1e9,
+                                    .upload_pageable_bytes_per_s = 1e9,
+                                    .device_memory_bytes_per_s = 1e9,
+                                    .round_trip_us = 10,
+                                    .hand_over_us = 5,
+                                    .operation_us = 1};
+}
+
 /* As that of the drive that the test's folder lies on. */
 static inline void invented_store(const hypura_profile *profile)
 {

@@ -174,16 +174,7 @@ static void rates_of_a_gpu_that_is_not_listed_stay(void **state)
     (void)state;
     hypura_profile p = invented_profile(1);
     p.n_disturbed = 1;
-    p.n_devices = 1;
-    p.devices[0] = (hypura_device){.name = "Elsewhere0",
-                                   .description = "a GPU that is not here",
-                                   .kind = "gpu",
-                                   .upload_bytes_per_s = 1e9,
-                                   .upload_pageable_bytes_per_s = 1e9,
-                                   .device_memory_bytes_per_s = 1e9,
-                                   .round_trip_us = 10,
-                                   .hand_over_us = 5,
-                                   .operation_us = 1};
+    invented_gpu(&p);
     invented_store(&p);
     expect(100, 0, 1); /* stored anew */
     assert_true(has_rates_of("Elsewhere0"));

@@ -20,16 +20,7 @@ static bool must_not_measure(void *user, const char *what, uint64_t done, uint64
 static void store_invented(void)
 {
     hypura_profile p = invented_profile(12345678);
-    p.n_devices = 1;
-    p.devices[0] = (hypura_device){.name = "Elsewhere0",
-                                   .description = "a GPU that is not here",
-                                   .kind = "gpu",
-                                   .upload_bytes_per_s = 1e9,
-                                   .upload_pageable_bytes_per_s = 1e9,
-                                   .device_memory_bytes_per_s = 1e9,
-                                   .round_trip_us = 10,
-                                   .hand_over_us = 5,
-                                   .operation_us = 1};
+    invented_gpu(&p);
     invented_store(&p);
 }
 
