@@ -201,7 +201,7 @@ static void add_baselines(bench *b, hypura_bench_cell *cell)
                 hypura_os_read_ahead_set(s->task.path, b->read_ahead_kb, &refused) != HYPURA_OK) {
                 cell->n_series--;
                 hypura_bench_note(&cell->series[1], "read-ahead as found alone: ",
-                         b->read_ahead_kb == 0 ? "the drive's is not known" : "it may not be changed here");
+                                  b->read_ahead_kb == 0 ? "the drive's is not known" : "it may not be changed here");
                 b->total -= b->report->runs;
             }
         }
