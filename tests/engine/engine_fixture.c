@@ -28,12 +28,10 @@ const char *fixture_model(const char *name)
     return existing(dir ? dir : HYPURA_MODELS, name, "make models");
 }
 
-#ifdef HYPURA_WORDS
 const char *fixture_words(const char *name)
 {
     return existing(HYPURA_WORDS, name, "tests/server/clients/made.py");
 }
-#endif
 
 const char *fixture_arch(const char *name)
 {

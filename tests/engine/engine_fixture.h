@@ -15,8 +15,7 @@
 #include "hypura_measure.h"
 
 /* Paths of a demonstration model (build/models, or HYPURA_TEST_MODELS), of one that
- * test-llama-archs wrote, and of one of words, for programs that HYPURA_WORDS tells
- * where these are. Skip the running test, saying why, when it is not there. Valid until
+ * test-llama-archs wrote, and of one of words. Skip the running test, saying why, when it is not there. Valid until
  * the next call. */
 const char *fixture_model(const char *name);
 const char *fixture_arch(const char *name);
