@@ -17,17 +17,17 @@ enum { MAX_LAYERS = 512 /* LLAMA_MAX_LAYERS */ };
  * largest mixtures in few layers. */
 /* clang-format off */
 static const model_shape shapes[] = {
-    /*                                     layers  embd heads  kv head    ff       experts k  ff  shared lead   vocab context rope */
-    {"mixtral-8x7b",        "llama",           32, 4096,  32,   8, 128,     0,       8, 2, 14336,   0, 0,  32000,  32768, 1e6f, false, false},
-    {"llama-70b",           "llama",           80, 8192,  64,   8, 128, 28672,       0, 0,     0,   0, 0, 128256,   8192, 5e5f, false, false},
-    {"llama-8b",            "llama",           32, 4096,  32,   8, 128, 14336,       0, 0,     0,   0, 0, 128256,   8192, 5e5f, false, false},
-    {"qwen3-30b-a3b",       "qwen3moe",        48, 2048,  32,   4, 128,  6144,     128, 8,   768,   0, 0, 151936,  40960, 1e6f, false, false},
-    {"olmoe-1b-7b",         "olmoe",           16, 2048,  16,  16, 128,     0,      64, 8,  1024,   0, 0,  50304,   4096, 1e4f, false, false},
-    {"wide-moe",            "qwen3moe",         8, 7168,  64,   8, 128,     0,     256, 8,  2048,   0, 0,   4096,   8192, 1e6f, false, false},
-    {"small-moe",           "qwen3moe",        12,  512,   8,   4,  64,  1536,      32, 4,   512,   0, 0,   4096,   8192, 1e6f, false, false},
-    {"small-dense",         "llama",           24, 1024,  16,   4,  64,  2816,       0, 0,     0,   0, 0,  16384,   8192, 5e5f, false, false},
-    {"qwen3-tiny",          "qwen3moe",         4,  256,   4,   2,  64,   768,      16, 4,   256,   0, 0,    512,   4096, 1e6f, false, false},
-    {"llama-tiny",          "llama",            4,  256,   4,   2,  64,   768,       0, 0,     0,   0, 0,    512,   4096, 5e5f, false, false},
+    /*                         layers  embd heads  kv head    ff       experts k  ff  shared lead   vocab context rope */
+    {"mixtral-8x7b",  "llama",     32, 4096,  32,   8, 128,     0,       8, 2, 14336,   0, 0,  32000,  32768, 1e6f, false, false},
+    {"llama-70b",     "llama",     80, 8192,  64,   8, 128, 28672,       0, 0,     0,   0, 0, 128256,   8192, 5e5f, false, false},
+    {"llama-8b",      "llama",     32, 4096,  32,   8, 128, 14336,       0, 0,     0,   0, 0, 128256,   8192, 5e5f, false, false},
+    {"qwen3-30b-a3b", "qwen3moe",  48, 2048,  32,   4, 128,  6144,     128, 8,   768,   0, 0, 151936,  40960, 1e6f, false, false},
+    {"olmoe-1b-7b",   "olmoe",     16, 2048,  16,  16, 128,     0,      64, 8,  1024,   0, 0,  50304,   4096, 1e4f, false, false},
+    {"wide-moe",      "qwen3moe",   8, 7168,  64,   8, 128,     0,     256, 8,  2048,   0, 0,   4096,   8192, 1e6f, false, false},
+    {"small-moe",     "qwen3moe",  12,  512,   8,   4,  64,  1536,      32, 4,   512,   0, 0,   4096,   8192, 1e6f, false, false},
+    {"small-dense",   "llama",     24, 1024,  16,   4,  64,  2816,       0, 0,     0,   0, 0,  16384,   8192, 5e5f, false, false},
+    {"qwen3-tiny",    "qwen3moe",   4,  256,   4,   2,  64,   768,      16, 4,   256,   0, 0,    512,   4096, 1e6f, false, false},
+    {"llama-tiny",    "llama",      4,  256,   4,   2,  64,   768,       0, 0,     0,   0, 0,    512,   4096, 5e5f, false, false},
 };
 /* clang-format on */
 
