@@ -7,6 +7,7 @@
 #include "server/models/pull_internal.h"
 #include "server/models/store_internal.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -323,6 +324,37 @@ static void a_full_disk_ends_a_pull_that_can_go_on_later(void **state)
     assert_int_equal(n_requests("bytes=1048576-"), 2);
     check_same("models/hf.co/user/repo.gguf", "hub/user/repo/m.gguf");
 }
+
+#ifndef __APPLE__ /* its linker wraps no functions */
+static bool links_work = true;
+
+int __real_link(const char *from, const char *to);
+int __wrap_link(const char *from, const char *to);
+
+int __wrap_link(const char *from, const char *to)
+{
+    errno = EPERM;
+    return links_work ? __real_link(from, to) : -1;
+}
+
+/* Where the file system has no links what came is moved, and would go with the folder that it was moved to. */
+static void what_came_is_kept_where_it_gets_no_name(void **state)
+{
+    (void)state;
+    fixture_write_gguf("hub/user/repo/m.gguf", &large);
+    fixture_write_gguf("hub/user/repo/mmproj-F16.gguf", &(fixture_gguf){.arch = "clip"});
+    fixture_write_text("models/hf.co", "in the way of the folder");
+    links_work = false;
+    check_failure("hf.co/user/repo", HYPURA_ERR_IO, "/models/hf.co");
+    const int before = n_requests("/cdn/");
+    assert_int_equal(unlink(fixture_path("models/hf.co")), 0);
+    check_pull("hf.co/user/repo", NULL);
+    links_work = true;
+    assert_int_equal(n_requests("/cdn/"), before);
+    check_same("models/hf.co/user/repo.gguf", "hub/user/repo/m.gguf");
+    assert_int_equal(fixture_count_files("models/.partial"), 0);
+}
+#endif
 
 static void what_cannot_be_had_is_told(void **state)
 {
@@ -706,6 +738,9 @@ int main(void)
         PULLS(wrong_bytes_are_refused),
         PULLS(spoiled_parts_are_found_and_fetched_anew),
         PULLS(a_full_disk_ends_a_pull_that_can_go_on_later),
+#ifndef __APPLE__
+        PULLS(what_came_is_kept_where_it_gets_no_name),
+#endif
         PULLS(what_cannot_be_had_is_told),
         PULLS(a_token_is_for_the_hub_alone),
         PULLS(a_registry_has_models_with_settings),

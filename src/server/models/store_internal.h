@@ -8,6 +8,7 @@
  *     store_change.c  copy, remove, create
  *     store_blob.c    files sent before a create
  *     store_staging.c files on their way to a name
+ *     store_install.c how a model gets its name, and loses it
  *     store_unused.c  files that no model uses
  *     store_file.c    walking folders, reading small files, linking and copying large ones
  */
@@ -180,13 +181,23 @@ typedef struct hypura_staging {
 
 /* HYPURA_ERR_UNSUPPORTED when the store has no folder. */
 hypura_status hypura_staging_begin(hypura_models *models, hypura_staging *staging, hypura_error *error);
-/* Gives all its files the name, which was checked, in place of what has it. */
-hypura_status hypura_staging_install(hypura_models *models, const hypura_staging *staging, const char *name,
-                                     hypura_error *error);
 /* Removes it and what is still in it. */
 void hypura_staging_end(hypura_staging *staging);
 /* Removes those that a process which is gone has left. */
 void hypura_staging_sweep(const hypura_models *models);
+
+/* ---- store_install.c ---- */
+
+/* Installs and removals wait for each other, whatever process they are of; to be given to hypura_store_let_go. -1 where
+ * nothing was ever staged, or there are no locks. */
+int hypura_store_take_turn(const hypura_models *models);
+/* Gives all its files the name, which was checked, in place of what has it. After a failure what had it is as it was. */
+hypura_status hypura_staging_install(hypura_models *models, hypura_staging *staging, const char *name, hypura_error *error);
+/* Of a staging folder that nobody fills: where an install into `models` did not come to its end, what had the name gets
+ * its files back. False when these are still there, with error, which may be NULL. */
+bool hypura_store_put_back(const hypura_models *models, const char *staging, hypura_error *error);
+/* Removes the files of a model of the folder, or the file of an alias. Locked. */
+hypura_status hypura_store_unlink(hypura_models *models, const hypura_entry *entry, hypura_error *error);
 
 /* ---- store_blob.c ---- */
 
@@ -199,8 +210,5 @@ hypura_status hypura_store_blob(const hypura_models *models, const char *digest,
  * which let_go takes too. */
 int  hypura_store_hold(const hypura_models *models, const char *folder);
 void hypura_store_let_go(int held);
-
-/* Removes the files of a model of the folder, or the file of an alias. Locked. */
-hypura_status hypura_store_unlink(hypura_models *models, const hypura_entry *entry, hypura_error *error);
 
 #endif

@@ -1,0 +1,313 @@
+/*
+ * store_install.c - see store_internal.h: how a model gets its name, and loses it.
+ *
+ *     .staging/XXXXXX/names     both stems, and what is to be renamed      1
+ *     .staging/XXXXXX/old*   <--  OLD STEM*                                2
+ *     .staging/XXXXXX/model*  --> STEM*                                    3
+ *     .staging/XXXXXX           removed                                    4
+ *
+ * What always holds:
+ *  1. What is listed is whole: the file that the listing looks for leaves first and comes last.
+ *  2. As long as any model* is staged, what had the name can be put back: by the install itself, where a step fails,
+ *     else by whoever opens the folder next. With the last one gone the new model is there, and the old files go.
+ *  3. Installs and removals of a folder take turns, whatever process they are of (flock of .staging).
+ */
+#include "server/models/store_internal.h"
+
+#include "base/status.h"
+#include "gguf/records.h"
+#include "gguf/split.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#define STAGED "model"
+#define OLD    "old"
+#define NAMES  "/names"
+
+enum { ENDING_BYTES = 64 };
+
+int hypura_store_take_turn(const hypura_models *models)
+{
+    char path[HYPURA_STORE_PATH_BYTES];
+    const int turn = hypura_store_path(path, "%s" HYPURA_STORE_STAGING, models->folder)
+                         ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+                         : -1;
+    while (turn >= 0 && flock(turn, LOCK_EX) != 0 && errno == EINTR) {
+    }
+    return turn;
+}
+
+/* ---- the files of a model ------------------------------------------------------ */
+
+/* How the i-th of the files ends that it may have, the one that is listed first; false when there are no more. */
+static bool file_ending(const hypura_entry *entry, int i, char *ending)
+{
+    hypura_split_name split;
+    if (entry->is.origin == HYPURA_MODEL_ALIAS) {
+        (void)snprintf(ending, ENDING_BYTES, ".json");
+        return i == 0;
+    }
+    const char *listed = entry->below + strlen(entry->stem);
+    const int n_parts = hypura_split_parse(entry->below, &split) ? split.n_parts : 1;
+    if (i == 0) {
+        (void)snprintf(ending, ENDING_BYTES, "%s", listed);
+    } else if (i < n_parts) {
+        (void)snprintf(ending, ENDING_BYTES, "-%05d-of-%05d.gguf", i + 1, n_parts);
+    } else if (i == n_parts) { /* its experts, laid out anew (gguf/records.h): of no use without it */
+        (void)snprintf(ending, ENDING_BYTES, "%s" HYPURA_RECORDS_SUFFIX, listed);
+    } else if (i == n_parts + 1) {
+        (void)snprintf(ending, ENDING_BYTES, ".mmproj.gguf");
+    } else if (i == n_parts + 2) {
+        (void)snprintf(ending, ENDING_BYTES, ".json");
+    } else {
+        hypura_store_adapter_ending(i - n_parts - 3, ending);
+    }
+    return i < n_parts + 3 + HYPURA_MAX_ADAPTERS;
+}
+
+/* Removes folders that became empty, up to the models folder. */
+static void prune(const hypura_models *models, const char *below)
+{
+    char path[HYPURA_STORE_PATH_BYTES];
+    size_t root = strlen(models->folder);
+    if (!hypura_store_path(path, "%s/%s", models->folder, below)) {
+        return;
+    }
+    for (char *slash = strrchr(path, '/'); slash != NULL && (size_t)(slash - path) > root; slash = strrchr(path, '/')) {
+        *slash = '\0';
+        if (rmdir(path) != 0) {
+            return;
+        }
+    }
+}
+
+hypura_status hypura_store_unlink(hypura_models *models, const hypura_entry *entry, hypura_error *error)
+{
+    char path[HYPURA_STORE_PATH_BYTES];
+    char ending[ENDING_BYTES];
+    const int turn = hypura_store_take_turn(models);
+    hypura_status status = HYPURA_OK;
+    hypura_store_forget(models);
+    for (int i = 0; status == HYPURA_OK && file_ending(entry, i, ending); i++) {
+        if (!hypura_store_path(path, "%s/%s%s", models->folder, entry->stem, ending)) {
+            status = hypura_fail(error, HYPURA_ERR_USAGE, "the path of the model is too long");
+        } else if (unlink(path) != 0 && errno != ENOENT) {
+            status = hypura_fail_errno(error, errno, "cannot remove %s", path);
+        }
+    }
+    if (status == HYPURA_OK) {
+        prune(models, entry->stem);
+    }
+    hypura_store_let_go(turn);
+    return status;
+}
+
+/* ---- moving ---------------------------------------------------------------------- */
+
+/* Between the staging folder and the models folder: STAGING/PREFIX.ENDING, FOLDER/STEM.ENDING. False with errno. */
+static bool move(const char *staging, const char *prefix, const char *folder, const char *stem, const char *ending, bool out)
+{
+    char inside[HYPURA_STORE_PATH_BYTES];
+    char outside[HYPURA_STORE_PATH_BYTES];
+    if (!hypura_store_path(inside, "%s/%s%s", staging, prefix, ending) ||
+        !hypura_store_path(outside, "%s/%s%s", folder, stem, ending)) {
+        errno = ENAMETOOLONG;
+        return false;
+    }
+    return rename(out ? inside : outside, out ? outside : inside) == 0;
+}
+
+static bool is_listed(const char *ending)
+{
+    char name[ENDING_BYTES + sizeof STAGED];
+    hypura_split_name split;
+    (void)snprintf(name, sizeof name, STAGED "%s", ending);
+    return hypura_split_parse(name, &split) ? split.part == 1 : strcasecmp(ending, ".gguf") == 0;
+}
+
+/* Endings of the files of that prefix in a staging folder, the listed one last; a new array. */
+static json_t *endings_of(const char *staging, const char *prefix)
+{
+    json_t *endings = json_array();
+    const char *listed = NULL;
+    char last[ENDING_BYTES];
+    DIR *folder = opendir(staging);
+    for (const struct dirent *d; folder != NULL && (d = readdir(folder)) != NULL;) {
+        const char *ending = d->d_name + strlen(prefix);
+        if (strncmp(d->d_name, prefix, strlen(prefix)) != 0 || strlen(ending) >= sizeof last) {
+            continue;
+        }
+        if (is_listed(ending)) {
+            listed = strcpy(last, ending);
+        } else {
+            (void)json_array_append_new(endings, json_string(ending));
+        }
+    }
+    if (folder != NULL) {
+        (void)closedir(folder);
+    }
+    if (listed != NULL) {
+        (void)json_array_append_new(endings, json_string(listed));
+    }
+    return endings;
+}
+
+static bool is_staged(const char *staging, const char *ending)
+{
+    char path[HYPURA_STORE_PATH_BYTES];
+    return hypura_store_path(path, "%s/" STAGED "%s", staging, ending) && access(path, F_OK) == 0;
+}
+
+/* From here on nothing is put back. */
+static void end_names(const char *staging)
+{
+    char path[HYPURA_STORE_PATH_BYTES];
+    if (hypura_store_path(path, "%s" NAMES, staging)) {
+        (void)unlink(path);
+    }
+}
+
+/* ---- putting back ------------------------------------------------------------------ */
+
+bool hypura_store_put_back(const hypura_models *models, const char *staging, hypura_error *error)
+{
+    char path[HYPURA_STORE_PATH_BYTES];
+    json_t *names = hypura_store_path(path, "%s" NAMES, staging) ? hypura_store_read_json(path) : NULL;
+    json_t *staged = endings_of(staging, STAGED);
+    const bool broken = names != NULL && json_array_size(staged) > 0;
+    const char *stem = json_string_value(json_object_get(names, "stem"));
+    const char *old_stem = json_string_value(json_object_get(names, "old"));
+    size_t i;
+    const json_t *ending;
+    bool back = true;
+    json_array_foreach(broken && stem != NULL ? json_object_get(names, "files") : NULL, i, ending)
+    {
+        const char *text = json_string_value(ending);
+        if (back && text != NULL && !is_staged(staging, text)) {
+            back = move(staging, STAGED, models->folder, stem, text, false) || errno == ENOENT;
+        }
+    }
+    json_t *old = endings_of(staging, OLD);
+    json_array_foreach(broken && old_stem != NULL ? old : NULL, i, ending)
+    {
+        back = back && move(staging, OLD, models->folder, old_stem, json_string_value(ending), true);
+    }
+    if (!back) {
+        (void)hypura_fail_errno(error, errno,
+                                "cannot put back %s/%s.*: its files are in %s, and are put back when the folder is opened next",
+                                models->folder, old_stem != NULL ? old_stem : stem, staging);
+    } else if (broken) {
+        end_names(staging);
+    }
+    json_decref(old);
+    json_decref(staged);
+    json_decref(names);
+    return back;
+}
+
+/* ---- installing -------------------------------------------------------------------- */
+
+/* Says what is to be renamed, on the drive before anything is. */
+static hypura_status write_names(const hypura_staging *staging, const char *stem, const hypura_entry *before,
+                                 json_t *endings, hypura_error *error)
+{
+    char path[HYPURA_STORE_PATH_BYTES];
+    json_t *names = json_pack("{s:s, s:s*, s:O}", "stem", stem, "old", before != NULL ? before->stem : NULL, "files", endings);
+    const hypura_status status = names == NULL || !hypura_store_path(path, "%s" NAMES, staging->path)
+                                     ? hypura_store_out_of_memory(error)
+                                     : hypura_store_write_json(path, names, error);
+    json_decref(names);
+    return status;
+}
+
+static hypura_status fail_move(const hypura_models *models, const char *stem, const char *ending, hypura_error *error)
+{
+    char path[HYPURA_STORE_PATH_BYTES];
+    const int problem = errno;
+    return hypura_store_path(path, "%s/%s%s", models->folder, stem, ending)
+               ? hypura_os_fail_write(problem, path, 0, error)
+               : hypura_fail(error, HYPURA_ERR_USAGE, "the path of the model is too long");
+}
+
+static hypura_status move_old(const hypura_models *models, const hypura_staging *staging, const hypura_entry *before,
+                              hypura_error *error)
+{
+    char ending[ENDING_BYTES];
+    for (int i = 0; before != NULL && file_ending(before, i, ending); i++) {
+        if (!move(staging->path, OLD, models->folder, before->stem, ending, false) && errno != ENOENT) {
+            return fail_move(models, before->stem, ending, error);
+        }
+    }
+    return HYPURA_OK;
+}
+
+static hypura_status move_new(const hypura_models *models, const hypura_staging *staging, const char *stem,
+                              const json_t *endings, hypura_error *error)
+{
+    size_t i;
+    const json_t *ending;
+    json_array_foreach(endings, i, ending)
+    {
+        if (!move(staging->path, STAGED, models->folder, stem, json_string_value(ending), true)) {
+            return fail_move(models, stem, json_string_value(ending), error);
+        }
+    }
+    return HYPURA_OK;
+}
+
+/* `before` is what has the name in the folder; NULL: nothing. */
+static hypura_status install(const hypura_models *models, hypura_staging *staging, const char *stem,
+                             const hypura_entry *before, hypura_error *error)
+{
+    char target[HYPURA_STORE_PATH_BYTES];
+    json_t *endings = endings_of(staging->path, STAGED);
+    hypura_status status = HYPURA_OK;
+    if (endings == NULL || !hypura_store_path(target, "%s/%s", models->folder, stem)) {
+        status = hypura_fail(error, HYPURA_ERR_USAGE, "the path of the models folder is too long");
+    }
+    status = status == HYPURA_OK ? hypura_store_make_place(target, error) : status;
+    status = status == HYPURA_OK ? write_names(staging, stem, before, endings, error) : status;
+    if (status == HYPURA_OK) {
+        status = move_old(models, staging, before, error);
+        status = status == HYPURA_OK ? move_new(models, staging, stem, endings, error) : status;
+        if (status == HYPURA_OK) {
+            end_names(staging->path);
+        } else if (!hypura_store_put_back(models, staging->path, error)) {
+            staging->path[0] = '\0'; /* it stays as it is */
+        }
+    }
+    if (status == HYPURA_OK && before != NULL) {
+        prune(models, before->stem);
+    }
+    json_decref(endings);
+    return status;
+}
+
+hypura_status hypura_staging_install(hypura_models *models, hypura_staging *staging, const char *name, hypura_error *error)
+{
+    char stem[HYPURA_NAME_BYTES];
+    hypura_name_stem(name, stem);
+    (void)pthread_mutex_lock(&models->mutex);
+    const int turn = hypura_store_take_turn(models);
+    hypura_status status = hypura_store_scan(models, error);
+    const hypura_entry *before = status == HYPURA_OK ? hypura_entries_find(&models->entries, name) : NULL;
+    if (before != NULL && before->is.origin == HYPURA_MODEL_PATH) {
+        status = hypura_fail(error, HYPURA_ERR_USAGE, "%s is a file named on the command line: choose another name",
+                             before->is.name);
+    }
+    if (before != NULL && before->is.origin == HYPURA_MODEL_OLLAMA) {
+        before = NULL;
+    }
+    status = status == HYPURA_OK ? install(models, staging, stem, before, error) : status;
+    hypura_store_forget(models);
+    hypura_store_let_go(turn);
+    (void)pthread_mutex_unlock(&models->mutex);
+    return status;
+}
