@@ -12,10 +12,13 @@
 #include "server/process/upstream.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PATH_CAPACITY 4096
@@ -26,7 +29,8 @@
 #define ASK_US        (UINT64_C(3000) * 1000)  /* the engine answers in that time, or hangs: nobody is to wait for it then */
 #define STATE_US      (UINT64_C(30000) * 1000) /* that a state may be under way to the disk, or from there */
 #define N_SEEN        64
-#define TEMPORARY     "saving.tmp"
+#define TEMPORARY     "saving" /* how the name of a state begins that is under way */
+#define LEFT_OVER_NS  (INT64_C(600) * 1000000000) /* nobody writes to it after STATE_US */
 
 /* A saved file begins with these words: llama.cpp's magic and version, the number of words that follow, then the
  * server's own marker and version, the number of tokens, and the tokens. */
@@ -165,6 +169,16 @@ static void forget_gone(prefix_session *session)
     }
 }
 
+/* What a process left that was killed while its engine saved. */
+static void sweep(const char *path, const char *name, const hypura_os_identity *identity)
+{
+    struct timespec now;
+    if (strncmp(name, TEMPORARY, strlen(TEMPORARY)) == 0 && clock_gettime(CLOCK_REALTIME, &now) == 0 &&
+        identity->modified_ns < (int64_t)now.tv_sec * 1000000000 - LEFT_OVER_NS) {
+        unlink(path);
+    }
+}
+
 /* The bytes of all states below root, and the oldest of them. */
 static uint64_t survey_files(const char *root, char *oldest)
 {
@@ -179,8 +193,12 @@ static uint64_t survey_files(const char *root, char *oldest)
         DIR *folder = may ? opendir(below) : NULL;
         for (struct dirent *found; folder && (found = readdir(folder)) != NULL;) {
             hypura_os_identity identity;
-            if (!is_state(found->d_name) || !hypura_path_join(path, PATH_CAPACITY, below, found->d_name) ||
+            if (found->d_name[0] == '.' || !hypura_path_join(path, PATH_CAPACITY, below, found->d_name) ||
                 !hypura_os_identity_of_path(path, &identity)) {
+                continue;
+            }
+            if (!is_state(found->d_name)) {
+                sweep(path, found->d_name, &identity);
                 continue;
             }
             sum += identity.bytes;
@@ -239,56 +257,72 @@ static size_t common_length(const int32_t *a, size_t n_a, const int32_t *b, size
     return n;
 }
 
-/* With the lock held: the new file takes its name, and states that it goes on from go. */
-static void adopt(prefix_session *session, const char *temporary)
+/* With the lock held: the new file takes its name, then states that it goes on from go. Takes `made` over. */
+static bool adopt(prefix_session *session, const char *temporary, state *made)
 {
     char path[PATH_CAPACITY];
-    state made = {.in_engine = true};
-    if (session->stopped || !read_state(temporary, &made) || made.n_tokens < MIN_TOKENS) {
-        free(made.tokens);
-        unlink(temporary);
-        return;
+    hypura_os_identity identity;
+    snprintf(made->name, sizeof(made->name), "%016" PRIx64 ".state", hash(0, made->tokens, made->n_tokens * sizeof(int32_t)));
+    if (!hypura_path_join(path, PATH_CAPACITY, session->folder, made->name) || rename(temporary, path) != 0 ||
+        !hypura_os_identity_of_path(path, &identity)) {
+        free(made->tokens);
+        return false;
     }
     for (size_t i = session->n_states; i-- > 0;) {
         const state *old = &session->states[i];
-        if (common_length(old->tokens, old->n_tokens, made.tokens, made.n_tokens) == old->n_tokens) {
-            drop_state(session, i, true);
+        if (common_length(old->tokens, old->n_tokens, made->tokens, made->n_tokens) == old->n_tokens) {
+            drop_state(session, i, strcmp(old->name, made->name) != 0);
         }
     }
-    snprintf(made.name, sizeof(made.name), "%016" PRIx64 ".state",
-             hash(0, made.tokens, made.n_tokens * sizeof(int32_t)));
-    hypura_os_identity identity;
-    if (hypura_path_join(path, PATH_CAPACITY, session->folder, made.name) && rename(temporary, path) == 0 &&
-        hypura_os_identity_of_path(path, &identity)) {
-        made.modified_ns = identity.modified_ns;
-        add_state(session, &made);
-    } else {
-        free(made.tokens);
-        unlink(temporary);
+    made->modified_ns = identity.modified_ns;
+    add_state(session, made);
+    return true;
+}
+
+/* A name of its own: several servers may keep states of one model. */
+static bool make_temporary(const prefix_session *session, char *path, size_t capacity)
+{
+    const int descriptor = hypura_path_join(path, capacity, session->folder, TEMPORARY "XXXXXX") ? mkstemp(path) : -1;
+    return descriptor >= 0 && close(descriptor) == 0;
+}
+
+/* All that the engine told of is there, and on the drive: what a loss of power leaves out could be read as zeros. The engine
+ * does not see what fails when its file is closed. */
+static bool is_whole(const char *path, const json_t *answer)
+{
+    struct stat written;
+    const int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    const bool whole = descriptor >= 0 && fstat(descriptor, &written) == 0 &&
+                       written.st_size == json_integer_value(json_object_get(answer, "n_written")) && fsync(descriptor) == 0;
+    if (descriptor >= 0) {
+        close(descriptor);
     }
+    return whole;
 }
 
 static bool save_slot(prefix_session *session, int slot)
 {
     char path[64];
     char temporary[PATH_CAPACITY];
-    json_t *body = json_pack("{s:s}", "filename", TEMPORARY);
+    state made = {.in_engine = true};
+    if (!make_temporary(session, temporary, sizeof temporary)) {
+        return false;
+    }
+    json_t *body = json_pack("{s:s}", "filename", hypura_path_name(temporary));
     snprintf(path, sizeof path, "/slots/%d?action=save", slot);
     json_t *answer = ask(session, "POST", path, body, STATE_US);
-    const bool saved = answer != NULL;
+    bool good = answer && is_whole(temporary, answer) && read_state(temporary, &made);
     json_decref(body);
     json_decref(answer);
-    if (!hypura_path_join(temporary, PATH_CAPACITY, session->folder, TEMPORARY)) {
-        return false;
-    }
-    if (!saved) {
-        unlink(temporary);
-        return false;
-    }
     pthread_mutex_lock(&session->lock);
-    adopt(session, temporary);
+    if (good && !session->stopped && made.n_tokens >= MIN_TOKENS) {
+        good = adopt(session, temporary, &made);
+    } else {
+        free(made.tokens);
+    }
     pthread_mutex_unlock(&session->lock);
-    return true;
+    unlink(temporary); /* unless it has its name */
+    return good;
 }
 
 /* By one thread at a time. */
