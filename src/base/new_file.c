@@ -37,8 +37,17 @@ static FILE *open_descriptor(int descriptor)
     return to;
 }
 
-/* A name of its own, with the permissions of any new file. */
-static bool open_beside(hypura_new_file *file)
+/* What is there may be for its owner's eyes alone, and another user's, who is here with sudo. */
+static void take_over(int descriptor, const struct stat *before)
+{
+    if (before->st_uid != geteuid() || before->st_gid != getegid()) {
+        (void)!fchown(descriptor, before->st_uid, before->st_gid);
+    }
+    (void)fchmod(descriptor, before->st_mode & 0777); /* some file systems have none */
+}
+
+/* A name of its own, with the permissions of what is there (NULL: of any new file). */
+static bool open_beside(hypura_new_file *file, const struct stat *before)
 {
     const size_t room = strlen(file->target) + 48;
     int descriptor = -1;
@@ -49,6 +58,9 @@ static bool open_beside(hypura_new_file *file)
         if (descriptor < 0 && errno != EEXIST) {
             break;
         }
+    }
+    if (descriptor >= 0 && before) {
+        take_over(descriptor, before);
     }
     file->to = open_descriptor(descriptor);
     if (descriptor >= 0 && !file->to) {
@@ -101,7 +113,7 @@ hypura_status hypura_new_file_open(hypura_new_file *file, const char *path, hypu
     } else {
         file->target = find_target(path, exists);
         if (file->target && file->path) {
-            (void)open_beside(file);
+            (void)open_beside(file, exists ? &kind : NULL);
         }
     }
     if (!file->to) {

@@ -2,8 +2,9 @@
  * new_file.h - a file that takes its name when it is whole: results, and what is kept for later runs.
  *
  * It is written beside, in the same folder, and renamed: until then a file of that name stays as it was, and what cannot be
- * written to the end (a full disk) leaves nothing. A link stays a link, and its file is replaced. What is no plain file (a
- * device, a pipe), and a file that is this process's standard output or error, is written to where it is.
+ * written to the end (a full disk) leaves nothing. It has the permissions of the one before, and its owner where that may be
+ * given. A link stays a link, and its file is replaced. What is no plain file (a device, a pipe), and a file that is this
+ * process's standard output or error, is written to where it is.
  */
 #ifndef HYPURA_BASE_NEW_FILE_H
 #define HYPURA_BASE_NEW_FILE_H

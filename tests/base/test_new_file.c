@@ -136,12 +136,31 @@ static void links_and_devices_stay(void **state)
     assert_string_equal(error.message, "cannot write no/such: No such file or directory");
 }
 
+static void permissions_stay(void **state)
+{
+    (void)state;
+    struct stat kind;
+    const mode_t before = umask(022);
+    assert_int_equal(write_text("secret", "old", NULL), HYPURA_OK);
+    assert_true(stat("secret", &kind) == 0 && (kind.st_mode & 0777) == 0644);
+    assert_int_equal(chmod("secret", 0600), 0);
+    assert_int_equal(symlink("secret", "to-it"), 0);
+    const bool given = chown("secret", 12345, 12345) == 0; /* by root alone */
+    assert_int_equal(write_synced("to-it", "new", NULL), HYPURA_OK);
+    (void)umask(before);
+    expect_text("secret", "new");
+    assert_int_equal(stat("secret", &kind), 0);
+    assert_int_equal(kind.st_mode & 0777, 0600);
+    assert_true(!given || (kind.st_uid == 12345 && kind.st_gid == 12345));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_file_is_whole_or_as_it_was),
         cmocka_unit_test(nothing_is_written_while_it_is_open),
         cmocka_unit_test(links_and_devices_stay),
+        cmocka_unit_test(permissions_stay),
     };
     return cmocka_run_group_tests(tests, enter, leave);
 }
