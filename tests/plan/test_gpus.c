@@ -470,6 +470,26 @@ static void embeddings_stay_with_the_host(void **state)
     assert_int_equal(resident_bytes[2], resident_bytes[1]);
 }
 
+/* A layer that is held whole needs no round trip, and takes the slots of the others. */
+static void layers_are_held_whole_where_round_trips_are_long(void **state)
+{
+    (void)state;
+    int n_whole[2];
+    add_gpu(200 * MIB);
+    for (int i = 0; i < 2; i++) {
+        gpus.list[0].round_trip_us = i == 0 ? 1.0 : 100e3;
+        hypura_plan *plan = solve(false);
+        assert_true(plan->n_vram_pools > 0);
+        n_whole[i] = 0;
+        for (int bundle = 0; bundle < b.map.n_bundles; bundle++) {
+            n_whole[i] += plan->placements[b.map.bundles[bundle].tensors[0]].vram_pool < 0;
+        }
+        hypura_plan_free(plan);
+    }
+    assert_int_equal(n_whole[0], 0);
+    assert_in_range(n_whole[1], 2, LAYERS - 1);
+}
+
 /* ---- what a token takes ---------------------------------------------------------------- */
 
 /* Its weights at the rate of the GPU's memory, and a round trip at each cut and from each GPU to the next. */
@@ -536,6 +556,7 @@ int main(void)
         cmocka_unit_test_setup(slots_are_of_one_type, make_mixture),
         cmocka_unit_test_setup(stages_begin_where_tensors_may, make_mixture),
         cmocka_unit_test_setup(embeddings_stay_with_the_host, make_mixture),
+        cmocka_unit_test_setup(layers_are_held_whole_where_round_trips_are_long, make_mixture),
         cmocka_unit_test_setup(computing_is_forecast, make_mixture),
         cmocka_unit_test_setup(what_one_hands_to_the_next_is_forecast, make_dense),
     };
