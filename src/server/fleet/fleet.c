@@ -158,8 +158,8 @@ static bool fits(const fleet_member *member, const fleet_wish *wish)
 {
     const fleet_settings *runs = &member->settings;
     const fleet_settings *wished = &wish->settings;
-    return !member->retiring && accepts(runs->n_context, wished->n_context) &&
-           accepts(runs->n_batch, wished->n_batch) && accepts(runs->n_threads, wished->n_threads) &&
+    return accepts(runs->n_context, wished->n_context) && accepts(runs->n_batch, wished->n_batch) &&
+           accepts(runs->n_threads, wished->n_threads) &&
            (!wished->embeddings || runs->embeddings) && (!wished->reranking || runs->reranking) &&
            same_settings(member->entry, wish->entry);
 }
@@ -180,6 +180,12 @@ static fleet_lease lease_of(fleet_member *member)
         .member = member, .engine = member->engine, .socket = engine_socket(member->engine), .prefix = member->prefix};
 }
 
+/* Somebody waits for it to be idle, to load it in another way. */
+static bool is_awaited(const fleet_member *member)
+{
+    return hypura_clock_us() - member->awaited_us < FLEET_TAKEOVER_US;
+}
+
 /* One look at the list, with the lock held. True when it decided: *status is OK and lease filled, or a failure. */
 static bool try_acquire(server_fleet *fleet, const fleet_wish *wish, bool (*cancelled)(void *user), void *user,
                         fleet_lease *lease, hypura_status *status, hypura_error *error)
@@ -189,10 +195,9 @@ static bool try_acquire(server_fleet *fleet, const fleet_wish *wish, bool (*canc
         *status = hypura_fail(error, HYPURA_ERR_CANCELLED, "the server is shutting down");
         return true;
     }
-    if (member && member->state == MEMBER_READY && !fits(member, wish)) {
+    if (member && member->state == MEMBER_READY && (member->retiring || !fits(member, wish))) {
         fleet_wish merged = *wish;
         if (member->n_users > 0) {
-            member->retiring = true;
             member->awaited_us = hypura_clock_us();
             return false;
         }
@@ -213,7 +218,7 @@ static bool try_acquire(server_fleet *fleet, const fleet_wish *wish, bool (*canc
         }
     } else if (!member) {
         member = add_member(fleet, wish);
-    } else if (member->state != MEMBER_READY || fleet_somebody_waits(fleet)) {
+    } else if (member->state != MEMBER_READY || is_awaited(member) || fleet_somebody_waits(fleet)) {
         return false;
     } else {
         member->n_users++;
@@ -295,9 +300,8 @@ static fleet_member *find_expired(server_fleet *fleet)
 {
     const uint64_t now_us = hypura_clock_us();
     for (fleet_member *member = fleet->members; member; member = member->next) {
-        const bool taken_over = now_us - member->awaited_us < FLEET_TAKEOVER_US;
         if (fleet_is_idle(member) &&
-            (member->ended || (member->retiring && !taken_over) || member->expires_us <= now_us)) {
+            (member->ended || (member->retiring && !is_awaited(member)) || member->expires_us <= now_us)) {
             return member;
         }
     }

@@ -16,7 +16,7 @@
 /* A model that has waited for memory this long has the next turn: others take no new requests until it is loaded. */
 #define FLEET_PATIENCE_US (UINT64_C(5000) * 1000)
 
-/* Who last asked this long ago for what runs to be loaded in another way is taken to have gone. */
+/* Who last asked this long ago for what runs to be loaded in another way is taken to have gone: others have it again as it is. */
 #define FLEET_TAKEOVER_US (4 * FLEET_WAIT_US)
 
 typedef enum member_state {
@@ -42,7 +42,7 @@ struct fleet_member {
     server_engine *engine; /* NULL until started */
     prefix_session *prefix;
     bool ended;    /* its process is no more */
-    bool retiring; /* to end with its last use */
+    bool retiring; /* unloaded while it is in use: to end with its last use */
     bool modest;   /* loaded anew to have more: nobody ends, or gives anything up, for that */
     fleet_settings settings; /* as asked for */
     adapter_scales adapter_scales; /* that its engine begins with, see adapter_scale.h */
