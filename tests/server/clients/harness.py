@@ -43,7 +43,7 @@ def model_path(name):
     return os.path.join(BUILD, *(("tests", "words") if name in (WORDS, WORDS_MOE) else ("models",)), name + ".gguf")
 
 
-make_cache(CACHE)
+os.environ["HYPURA_CACHE_DIR"] = make_cache(CACHE)  # of all that tests start: the user's is not touched
 
 
 class Server:
@@ -58,7 +58,7 @@ class Server:
             link = os.path.join(self.models, name + ".gguf")
             if not os.path.exists(link):
                 os.link(model_path(name), link)
-        self.env = dict(os.environ, OMP_WAIT_POLICY=WAITING, HYPURA_CACHE_DIR=CACHE)
+        self.env = dict(os.environ, OMP_WAIT_POLICY=WAITING)
         self.env.update(env or {})
         if ollama:
             self.env["OLLAMA_MODELS"] = ollama
@@ -174,7 +174,7 @@ def greedy(name, prompt, tokens):
     answer = subprocess.run(
         [HYPURA, "run", model_path(name), "--prompt", prompt, "--max-tokens", str(tokens), "--temp", "0", "--threads", "1"],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True,
-        env=dict(os.environ, OMP_WAIT_POLICY="passive", HYPURA_CACHE_DIR=CACHE))
+        env=dict(os.environ, OMP_WAIT_POLICY="passive"))
     return answer.stdout.decode()[:-1]
 
 

@@ -24,7 +24,7 @@ def run(model, *options, env=None):
     answer = subprocess.run(
         [harness.HYPURA, "run", model if env else harness.model_path(model), "--prompt", PROMPT, "--max-tokens", str(TOKENS), "--temp", "0", "--threads", "1",
          *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True,
-        env=dict(os.environ, OMP_WAIT_POLICY="passive", HYPURA_CACHE_DIR=harness.CACHE, **(env or {})))
+        env=dict(os.environ, OMP_WAIT_POLICY="passive", **(env or {})))
     return answer.stdout.decode()[:-1]
 
 

@@ -111,7 +111,7 @@ class Made(unittest.TestCase):
             body = {"model": "mario", "stream": False, "messages": user("Who are you?")}
             there = json.loads(server.ask("POST", "/api/chat", body)[2])["message"]["content"]
         words = [harness.HYPURA, "run", "mario", "Who are you?", "--threads", "1"]
-        env = dict(os.environ, OMP_WAIT_POLICY="passive", HYPURA_CACHE_DIR=harness.CACHE, HYPURA_MODELS=os.path.join(folder, "models"))
+        env = dict(os.environ, OMP_WAIT_POLICY="passive", HYPURA_MODELS=os.path.join(folder, "models"))
         here = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, text=True)
         self.assertEqual(here.returncode, 0, here.stderr)
         self.assertEqual(here.stdout[:-1], there)

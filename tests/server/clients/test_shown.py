@@ -41,7 +41,7 @@ class Shown(unittest.TestCase):
         threads = () if "--server" in words else ("--threads", "1")
         return subprocess.run(
             [harness.HYPURA, "run", *words, *threads, "--temp", "0", "--max-tokens", str(TOKENS)], input=text, text=True,
-            capture_output=True, cwd=self.folder, env=dict(os.environ, OMP_WAIT_POLICY="passive", HYPURA_CACHE_DIR=harness.CACHE))
+            capture_output=True, cwd=self.folder, env=dict(os.environ, OMP_WAIT_POLICY="passive"))
 
     def answer(self, *words, text=None):
         done = self.run_program(*words, text=text)
