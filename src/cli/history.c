@@ -73,7 +73,8 @@ static hypura_status take_messages(hypura_history *history, hypura_error *error)
 
 hypura_status hypura_history_begin(hypura_history *history, json_t *messages, hypura_error *error)
 {
-    hypura_history begun = {.path = history->path, .system = history->system, .messages = json_incref(messages)};
+    hypura_history begun = {
+        .path = history->path, .system = history->system, .kept = history->kept, .messages = json_incref(messages)};
     const hypura_status status = take_messages(&begun, error);
     hypura_history_close(status == HYPURA_OK ? history : &begun);
     if (status == HYPURA_OK) {
@@ -118,11 +119,13 @@ hypura_status hypura_history_open(const char *path, hypura_history *history, hyp
                                    : hypura_fail(error, HYPURA_ERR_FORMAT, "%s is no conversation: line %d: %s", path,
                                                  reason.line, reason.text);
     }
-    if (descriptor >= 0) {
-        close(descriptor);
-    }
     if (status != HYPURA_OK) {
         hypura_history_close(history);
+    } else if (descriptor >= 0) {
+        (void)fstat(descriptor, &history->kept);
+    }
+    if (descriptor >= 0) {
+        close(descriptor);
     }
     return status;
 }
@@ -164,6 +167,31 @@ bool hypura_history_shows(const hypura_history *history)
     return false;
 }
 
+/* Two runs with one file, or somebody who edits it: what is there now was not read. */
+static bool is_changed(const hypura_history *history)
+{
+    const struct stat *kept = &history->kept;
+    struct stat now;
+    return stat(history->path, &now) == 0 && S_ISREG(now.st_mode) &&
+           (now.st_dev != kept->st_dev || now.st_ino != kept->st_ino || now.st_size != kept->st_size ||
+            now.st_mtime != kept->st_mtime);
+}
+
+static hypura_status write_messages(hypura_history *history, hypura_error *error)
+{
+    if (is_changed(history)) {
+        return hypura_fail(error, HYPURA_ERR_IO,
+                           "%s was changed by somebody else since it was read, and is left as it is: this answer is not kept "
+                           "there (give each run a file of its own)",
+                           history->path);
+    }
+    const hypura_status status = hypura_json_write(json_incref(history->messages), history->path, error);
+    if (stat(history->path, &history->kept) != 0) {
+        history->kept = (struct stat){.st_size = 0};
+    }
+    return status;
+}
+
 hypura_status hypura_history_add(hypura_history *history, const hypura_generate_options *asked, const hypura_result *answer,
                                  hypura_error *error)
 {
@@ -176,7 +204,7 @@ hypura_status hypura_history_add(hypura_history *history, const hypura_generate_
     if (!history->messages) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to keep what is said");
     }
-    return history->path ? hypura_json_write(json_incref(history->messages), history->path, error) : HYPURA_OK;
+    return history->path ? write_messages(history, error) : HYPURA_OK;
 }
 
 void hypura_history_clear(hypura_history *history)

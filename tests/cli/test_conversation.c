@@ -198,6 +198,30 @@ static void test_a_conversation_is_kept(void **state)
     assert_non_null(strstr(driver_read("kept.json"), "\"content\": \"caf\xef\xbf\xbd\""));
 }
 
+/* Two at once with one file: what the first has written stays. */
+static void test_what_others_kept_is_not_replaced(void **state)
+{
+    (void)state;
+    terminal on;
+    (void)unlink("kept.json");
+    terminal_open(&on, (const char *[]){driver_program, KEPT, NULL});
+    assert_true(terminal_expect(&on, "> ", 0));
+    terminal_type(&on, "one\n");
+    assert_true(terminal_expect(&on, "[1] one\r\n> ", 0));
+    process run = RUN(KEPT, "--prompt", "two");
+    driver_expect(&run, 0, NULL, NULL);
+    driver_clear(&run);
+    const size_t from = on.used;
+    terminal_type(&on, "three\n");
+    assert_true(terminal_expect(&on, "[2] three\r\n", from));
+    assert_true(terminal_expect(&on, "kept.json was changed by somebody else", from));
+    terminal_close(&on);
+    json_t *messages = json_loads(driver_read("kept.json"), 0, NULL);
+    assert_int_equal(json_array_size(messages), 4);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(messages, 2), "content")), "two");
+    json_decref(messages);
+}
+
 static void test_what_is_no_conversation_is_refused(void **state)
 {
     (void)state;
@@ -262,6 +286,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_conversation_on_a_terminal),
         cmocka_unit_test(test_messages_of_several_lines),
         cmocka_unit_test(test_a_conversation_is_kept),
+        cmocka_unit_test(test_what_others_kept_is_not_replaced),
         cmocka_unit_test(test_what_is_no_conversation_is_refused),
         cmocka_unit_test(test_what_is_no_command_is_not_sent),
     };
