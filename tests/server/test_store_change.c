@@ -74,6 +74,11 @@ static void a_copy_and_its_model_go_apart(void **state)
     hypura_models *models = fixture_open();
     copy(models, "a", "user/b:tag");
     assert_int_equal(inode(fixture_path("models/a.gguf")), inode(fixture_path("models/user/b@tag.gguf")));
+    assert_int_equal(inode(fixture_path("models/a.gguf.records")), inode(fixture_path("models/user/b@tag.gguf.records")));
+    const hypura_model_entry *own = fixture_find(models, "a"); /* made of itself it has them too */
+    check_ok(hypura_models_create(models, &(hypura_models_create_options){.name = "a", .from = own}, &error), &error);
+    hypura_model_entry_release(own);
+    assert_true(fixture_exists("models/a.gguf.records"));
     check_ok(remove_model(models, "a", &error), &error);
     assert_false(fixture_has(models, "a"));
     const hypura_model_entry *entry = fixture_find(models, "user/b:tag");

@@ -7,6 +7,7 @@
 
 #include "base/status.h"
 #include "gguf/adapter.h"
+#include "gguf/records.h"
 #include "gguf/split.h"
 
 #include <stdio.h>
@@ -196,6 +197,24 @@ static void unstage_files(const hypura_staging *staging, const hypura_model_entr
     }
 }
 
+/* Its experts, laid out anew (gguf/records.h), where the file is the same one. Nothing is missing without them. */
+static void stage_records(const hypura_staging *staging, const hypura_model_entry *from)
+{
+    char name[64];
+    char model[HYPURA_STORE_PATH_BYTES];
+    char records[HYPURA_STORE_PATH_BYTES];
+    char to[HYPURA_STORE_PATH_BYTES];
+    hypura_os_identity staged;
+    hypura_os_identity own;
+    staged_name(1, from->n_files, name, sizeof name);
+    if (hypura_store_path(model, "%s%s", staging->path, name) && hypura_os_identity_of_path(model, &staged) &&
+        hypura_os_identity_of_path(from->path, &own) && staged.device == own.device && staged.inode == own.inode &&
+        hypura_store_path(records, "%s" HYPURA_RECORDS_SUFFIX, from->path) &&
+        hypura_store_path(to, "%s" HYPURA_RECORDS_SUFFIX, model)) {
+        (void)hypura_store_link(records, to);
+    }
+}
+
 /* The model as `name`, with settings over its own: linked, or where that cannot be another name for it. Where its files
  * have to be there they are copied then: with_files, and where the name is the model's own, which would stand for itself. */
 static hypura_status stage_shared(const hypura_staging *staging, const hypura_model_entry *from, const char *name,
@@ -213,6 +232,7 @@ static hypura_status stage_shared(const hypura_staging *staging, const hypura_mo
         return status;
     }
     if (linked) {
+        stage_records(staging, from);
         return stage_json(staging, NULL, hypura_settings_merge(from->settings, settings), error);
     }
     unstage_files(staging, from);
