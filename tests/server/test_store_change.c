@@ -616,6 +616,22 @@ static void what_a_dead_process_left_is_swept(void **state)
     hypura_models_close(models);
 }
 
+/* As in a folder that is not this user's. */
+static void where_nothing_can_be_made_is_told(void **state)
+{
+    (void)state;
+    hypura_error error = {0};
+    fixture_write_gguf("models/a.gguf", &(fixture_gguf){0});
+    hypura_models *models = fixture_open();
+    assert_int_equal(symlink("/proc/self", fixture_path("models/.staging")), 0);
+    const hypura_model_entry *entry = fixture_find(models, "a");
+    assert_int_equal(hypura_models_copy(models, entry, "b", &error), HYPURA_ERR_IO);
+    assert_non_null(strstr(error.message, "cannot make a folder in "));
+    assert_non_null(strstr(error.message, "/models/.staging: "));
+    hypura_model_entry_release(entry);
+    hypura_models_close(models);
+}
+
 static void a_model_tells_what_it_is(void **state)
 {
     (void)state;
@@ -670,6 +686,7 @@ int main(void)
         CHANGES(a_model_is_made_with_an_adapter),
         CHANGES(a_damaged_model_is_removed_and_not_copied),
         CHANGES(what_a_dead_process_left_is_swept),
+        CHANGES(where_nothing_can_be_made_is_told),
         CHANGES(a_model_tells_what_it_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

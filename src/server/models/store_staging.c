@@ -61,7 +61,12 @@ hypura_status hypura_staging_begin(hypura_models *models, hypura_staging *stagin
             return HYPURA_OK;
         }
     }
-    return status != HYPURA_OK ? status : hypura_os_fail_write(errno, pattern, 0, error);
+    if (status == HYPURA_OK) {
+        const int problem = again ? EAGAIN : errno;
+        *strrchr(pattern, '/') = '\0';
+        return hypura_fail_errno(error, problem, "cannot make a folder in %s", pattern);
+    }
+    return status;
 }
 
 /* Removes a folder of files. */
