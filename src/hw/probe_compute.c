@@ -43,14 +43,19 @@ static ggml_backend_buffer_type_t weight_buffer_type(const timed_graph *g, struc
     return ggml_backend_get_default_buffer_type(g->backend);
 }
 
+/* From one weight of a buffer to the next. */
+static size_t weight_stride(ggml_backend_buffer_type_t type, const struct ggml_tensor *weight)
+{
+    const size_t align = ggml_backend_buft_get_alignment(type);
+    return (ggml_backend_buft_get_alloc_size(type, weight) + align - 1) / align * align;
+}
+
 /* Every byte is written: memory that never was is one page of zeros to the processor. The first weight is brought into
  * the layout of the buffer, the others are copies of it. */
 static hypura_status fill_weights(timed_graph *g, struct ggml_tensor **weights, int n, hypura_error *error)
 {
     const size_t bytes = ggml_nbytes(weights[0]);
-    ggml_backend_buffer_type_t type = ggml_backend_buffer_get_type(g->weights);
-    const size_t align = ggml_backend_buft_get_alignment(type);
-    const size_t stride = (ggml_backend_buft_get_alloc_size(type, weights[0]) + align - 1) / align * align;
+    const size_t stride = weight_stride(ggml_backend_buffer_get_type(g->weights), weights[0]);
     char *base = ggml_backend_buffer_get_base(g->weights);
     void *zeros = calloc(1, bytes);
     bool filled = zeros != NULL;
@@ -84,8 +89,7 @@ static hypura_status build_products(timed_graph *g, const hypura_product_shape *
                                                 : ggml_mul_mat(g->context, weights[i], rows));
     }
     ggml_backend_buffer_type_t type = weight_buffer_type(g, ggml_graph_node(g->graph, 0), shape->repack);
-    const size_t align = ggml_backend_buft_get_alignment(type);
-    const size_t stride = (ggml_backend_buft_get_alloc_size(type, weights[0]) + align - 1) / align * align;
+    const size_t stride = weight_stride(type, weights[0]);
     g->weights = ggml_backend_buft_alloc_buffer(type, stride * (size_t)n);
     if (!g->weights) {
         return hypura_fail(error, HYPURA_ERR_MEMORY, "no memory for %d weights of %zu bytes to measure with", n,
@@ -152,7 +156,7 @@ hypura_status hypura_probe_products(const hypura_product_shape *shape, int n_thr
         return hypura_fail(error, HYPURA_ERR_USAGE, "a product without values cannot be measured");
     }
     const size_t n_rows = (size_t)shape->n_rows;
-    const size_t cold = (size_t)hypura_cold_bytes(LEAST_WEIGHTS_BYTES);
+    const size_t cold = (size_t)hypura_cold_bytes(LEAST_WEIGHTS_BYTES, LEAST_WEIGHTS_BYTES);
     const size_t all = cold < ROW_BYTES / n_rows ? cold : ROW_BYTES / n_rows;
     const size_t wanted = all > bytes ? (all + bytes - 1) / bytes : 1;
     const int n = wanted < MAX_WEIGHTS ? (int)wanted : MAX_WEIGHTS;

@@ -89,10 +89,7 @@ static void *measure(void *argument)
 
 static size_t part_bytes(int n_threads)
 {
-    const uint64_t least = hypura_os_shared_cache_bytes() > 0 ? 0 : UNKNOWN_CACHE_BYTES;
-    const uint64_t parts = PART_BYTES * (uint64_t)n_threads;
-    const uint64_t total = hypura_cold_bytes(parts > least ? parts : least);
-    const uint64_t part = total / (uint64_t)n_threads;
+    const uint64_t part = hypura_cold_bytes(PART_BYTES * (uint64_t)n_threads, UNKNOWN_CACHE_BYTES) / (uint64_t)n_threads;
     return (size_t)(part < 4096 ? 4096 : part);
 }
 

@@ -309,7 +309,7 @@ static void make_copies(hypura_nodes *nodes, size_t product_bytes, copies *all)
     for (int i = 0; i < nodes->n_nodes; i++) {
         all[nodes->order[i]].n_uses++;
     }
-    make_copies_of(nodes, false, (size_t)hypura_cold_bytes(LEAST_COLD_BYTES), all);
+    make_copies_of(nodes, false, (size_t)hypura_cold_bytes(LEAST_COLD_BYTES, LEAST_COLD_BYTES), all);
     make_copies_of(nodes, true, product_bytes, all);
 }
 
@@ -430,7 +430,7 @@ hypura_status hypura_probe_nodes(hypura_nodes *nodes, int n_threads, uint64_t mo
                                    : hypura_fail(error, HYPURA_ERR_MEMORY, "no memory to measure a graph with");
     }
     timing t = {.nodes = nodes, .all = all, .n_threads = n_threads, .most_us = most_us,
-                .product_bytes = (size_t)hypura_cold_bytes(LEAST_PRODUCT_BYTES)};
+                .product_bytes = (size_t)hypura_cold_bytes(LEAST_PRODUCT_BYTES, LEAST_PRODUCT_BYTES)};
     make_copies(nodes, t.product_bytes, all);
     double alone_s = 0.0;
     double among_s = 0.0;

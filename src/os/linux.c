@@ -331,12 +331,12 @@ typedef struct processor_set {
     cpu_set_t parts[MAX_CPUS / CPU_SETSIZE];
 } processor_set;
 
-/* Number of the first hardware thread on the same core as cpu; cpu itself when
- * the kernel does not tell. */
-static int first_sibling(int cpu)
+/* The first processor of a list of the kernel's, as of all that share something with this one; cpu itself when there is
+ * no such list. */
+static int first_sharer(int cpu, const char *list)
 {
     char path[96];
-    (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
+    (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/%s", cpu, list);
     FILE *file = fopen(path, "re");
     int first = cpu;
     if (file != NULL) {
@@ -445,20 +445,6 @@ void hypura_os_thread_be_ordinary(void)
     (void)pthread_setschedparam(pthread_self(), SCHED_OTHER, &parameters);
 }
 
-/* sysconf adds up all of some processors' caches, this file tells of the first processor's. */
-uint64_t hypura_os_shared_cache_bytes(void)
-{
-    unsigned long kib = 0;
-    FILE *file = fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "re");
-    if (file != NULL) {
-        if (fscanf(file, "%luK", &kib) != 1) {
-            kib = 0;
-        }
-        (void)fclose(file);
-    }
-    return (uint64_t)kib * 1024;
-}
-
 int hypura_os_processors(int *processors, int most)
 {
     int n = 0;
@@ -475,6 +461,35 @@ int hypura_os_processors(int *processors, int most)
         }
     }
     return n;
+}
+
+static uint64_t shared_cache_of(int cpu)
+{
+    char path[96];
+    unsigned long kib = 0;
+    (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cache/index3/size", cpu);
+    FILE *file = fopen(path, "re");
+    if (file != NULL) {
+        if (fscanf(file, "%luK", &kib) != 1) {
+            kib = 0;
+        }
+        (void)fclose(file);
+    }
+    return (uint64_t)kib * 1024;
+}
+
+uint64_t hypura_os_shared_cache_bytes(void)
+{
+    bool     cache_seen[MAX_CPUS] = {false};
+    int      processors[MAX_CPUS];
+    uint64_t bytes = 0;
+    const int n = hypura_os_processors(processors, MAX_CPUS);
+    for (int i = 0; i < n; i++) {
+        const int first = first_sharer(processors[i], "cache/index3/shared_cpu_list");
+        bytes += cache_seen[first] ? 0 : shared_cache_of(processors[i]);
+        cache_seen[first] = true;
+    }
+    return bytes;
 }
 
 bool hypura_os_thread_keeps_to(const int *processors, int n)
@@ -503,7 +518,7 @@ int hypura_os_cpu_count(void)
     int cores = 0;
     const int n = hypura_os_processors(processors, MAX_CPUS);
     for (int i = 0; i < n; i++) {
-        const int core = first_sibling(processors[i]);
+        const int core = first_sharer(processors[i], "topology/thread_siblings_list");
         cores += !core_seen[core];
         core_seen[core] = true;
     }

@@ -168,7 +168,7 @@ uint64_t hypura_os_thread(void);
  * moment, and read one behind the other: a difference may be some microseconds below 0. */
 uint64_t hypura_os_other_threads_us(uint64_t thread);
 
-/* The third-level cache that a processor shares with others; 0: none is known. */
+/* Third-level caches of the processors that the calling thread may run on, each once, whichever share it; 0: none is known. */
 uint64_t hypura_os_shared_cache_bytes(void);
 
 /* The calling thread does little at a time and somebody waits for it: where processors

@@ -39,15 +39,18 @@ static void twice_the_cache_is_cold(void **state)
         uint64_t cache;
         int64_t available;
         uint64_t least;
+        uint64_t least_unknown;
         uint64_t cold;
     } machines[] = {
-        {32, 16384, 128, 128}, {300, 131072, 128, 600}, {300, 1024, 128, 256}, {300, -1, 128, 600},
-        {0, 16384, 128, 128}, {0, 256, 128, 64}, {300, 0, 128, 0},
+        {32, 16384, 128, 256, 128}, {300, 131072, 128, 256, 600}, {300, 1024, 128, 256, 256}, {300, -1, 128, 256, 600},
+        {0, 16384, 128, 128, 128},  {0, 16384, 128, 256, 256},    {0, 16384, 512, 256, 512},  {0, 256, 128, 128, 64},
+        {300, 0, 128, 256, 0},
     };
     for (size_t i = 0; i < sizeof machines / sizeof *machines; i++) {
         cache_mib = machines[i].cache;
         free_mib = machines[i].available;
-        assert_int_equal(hypura_cold_bytes(machines[i].least * MIB), machines[i].cold * MIB);
+        assert_int_equal(hypura_cold_bytes(machines[i].least * MIB, machines[i].least_unknown * MIB),
+                         machines[i].cold * MIB);
     }
 }
 
