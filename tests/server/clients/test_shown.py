@@ -49,13 +49,19 @@ class Shown(unittest.TestCase):
         return done.stdout[:-1]
 
     def test_a_thought_may_say_what_marks_a_picture(self):
-        history = self.path("thought.json")
-        with open(history, "w") as file:
-            json.dump([{"role": "user", "content": "Hello."},
-                       {"role": "assistant", "content": "Hello.", "reasoning_content": "<__media_0__>"}], file)
+        """It is text then, as where a message says it, and the picture stands where it was shown."""
         with open(self.path("thinks.jinja"), "w") as file:
-            file.write("{% for m in messages %}{{ m.role }}: {{ m.reasoning_content }} {{ m.content }}\n{% endfor %}assistant:")
-        self.answer("dense.gguf", "--template", "thinks.jinja", "--history", history, "--image", "one.png", "--prompt", "What is this?")
+            file.write("{% for m in messages %}{{ m.role }}: {% if m.reasoning_content %}{{ m.reasoning_content }} {% endif %}"
+                       "{{ m.content }}\n{% endfor %}assistant:")
+        answers = []
+        for name, said in (("thought", {"content": "Hello.", "reasoning_content": "<__media_0__>"}),
+                           ("message", {"content": "<__media_0__> Hello."})):
+            history = self.path(name + ".json")
+            with open(history, "w") as file:
+                json.dump([{"role": "user", "content": "Hello."}, {"role": "assistant", **said}], file)
+            answers.append(self.answer("dense.gguf", "--template", "thinks.jinja", "--history", history, "--image", "one.png",
+                                       "--prompt", "What is this?"))
+        self.assertEqual(*answers)
 
     def test_answers_are_the_same_at_every_budget(self):
         for model in "dense.gguf", "moe.gguf", "places.gguf":
@@ -69,7 +75,8 @@ class Shown(unittest.TestCase):
                 self.assertEqual(self.answer(model, *budget, *shown, *asked), wanted, (model, budget))
 
     def test_the_server_answers_the_same(self):
-        with harness.Server("--memory", "1G", "--parallel", "1", "--threads", "1", "--context", "1024", folder=self.folder, models=()) as server:
+        with harness.Server("--memory", "1G", "--parallel", "1", "--threads", "1", "--context", "1024",
+                            folder=self.folder, models=()) as server:
             for name in "dense", "moe", "places":
                 for n in "", ".mmproj":
                     os.link(self.path(f"{name}{n}.gguf"), os.path.join(server.models, f"{name}{n}.gguf"))
