@@ -26,7 +26,8 @@
 # memory (mount -t tmpfs) spares it where none is to be limited. What all put out is kept in OUT.
 set -u
 model=${1:?gpu.sh MODEL TRACE} trace=${2:?gpu.sh MODEL TRACE}
-bin=${BIN:-build} vram=${VRAM:-50%,25%,75%} ncmoe=${NCMOE:-24,12,36,48} tokens=${TOKENS:-64} prompt=${PROMPT:-2048} runs=${RUNS:-3} plain_runs=${PLAIN_RUNS:-${RUNS:-3}}
+bin=${BIN:-build} vram=${VRAM:-50%,25%,75%} ncmoe=${NCMOE:-24,12,36,48} tokens=${TOKENS:-64} prompt=${PROMPT:-2048}
+runs=${RUNS:-3} plain_runs=${PLAIN_RUNS:-${RUNS:-3}}
 steps=${STEPS:-hypura fit ncmoe resident verify} variants=${VARIANTS:-auto}
 out=${OUT:-$(mktemp -d)}
 context=$((prompt + 2 * tokens))
@@ -54,7 +55,8 @@ row() { printf '%-48s %17s %19s  %s\n' "$@"; }
 # "ubatch|median (least-most)" of each test of one llama-bench; without its first sample, in which CUDA's backend records its
 # graph, as Hypura's second warm-up has it
 plain_rates() {
-    "$bin/llama-bench" -m "$model" "${dev[@]}" ${THREADS:+-t "$THREADS"} -ngl 99 -r "$((plain_runs + 1))" -o json "$@" 2>>"$out/llama-bench.log" | tee -a "$out/llama-bench.json" |
+    "$bin/llama-bench" -m "$model" "${dev[@]}" ${THREADS:+-t "$THREADS"} -ngl 99 -r "$((plain_runs + 1))" -o json "$@" \
+        2>>"$out/llama-bench.log" | tee -a "$out/llama-bench.json" |
         python3 -c 'import json,statistics,sys
 for test in json.load(sys.stdin):
     rates = sorted(test["samples_ts"][1:])
@@ -87,10 +89,12 @@ for cell in json.load(open(sys.argv[1]))["cells"]:
     computed = "; %.1f rows by the CPU in %.1f layers, %.0f us each, %.1f layers uploaded, %.1f MB beside" % (
         m("cpu_rows_per_token"), m("cpu_layers_per_token"), 1e6 * m("cpu_rows_s") / (m("cpu_layers_per_token") or 1),
         m("not_cpu_layers_per_token"), m("beside_bytes_per_token") / 1e6) if m("cpu_rows_per_token") else ""
-    print("%-48s %17s %19s  behind the prompt %.1f; hit %.3f, up %.1f MB, the link %.0f %% busy (%.1f foreseen, %.2f right), read %.1f MB, cpu %.1f ms; %d cuts (%.1f ahead, %.1f again, %.1f guessed, %.1f not): wait %.0f us, submit %.0f us%s"
-          % ("%s, %.2f GB, ubatch %d" % (sys.argv[2], cell.get("vram_bytes", 0) / 1e9, cell["ubatch"]), spread("prefill_tok_s"), spread("decode_tok_s"),
-             m("decode_cold_tok_s"), m("vram_hit_rate_bytes"), m("uploaded_bytes_per_token") / 1e6, 100 * m("link_busy"), m("foreseen_bytes_per_token") / 1e6, m("foreseen_useful"),
-             m("bytes_per_token") / 1e6, 1e3 * m("cpu_s"),
+    print("%-48s %17s %19s  behind the prompt %.1f; hit %.3f, up %.1f MB, the link %.0f %% busy (%.1f foreseen, %.2f right), "
+          "read %.1f MB, cpu %.1f ms; %d cuts (%.1f ahead, %.1f again, %.1f guessed, %.1f not): wait %.0f us, submit %.0f us%s"
+          % ("%s, %.2f GB, ubatch %d" % (sys.argv[2], cell.get("vram_bytes", 0) / 1e9, cell["ubatch"]),
+             spread("prefill_tok_s"), spread("decode_tok_s"), m("decode_cold_tok_s"),
+             m("vram_hit_rate_bytes"), m("uploaded_bytes_per_token") / 1e6, 100 * m("link_busy"),
+             m("foreseen_bytes_per_token") / 1e6, m("foreseen_useful"), m("bytes_per_token") / 1e6, 1e3 * m("cpu_s"),
              m("readbacks_per_token"), m("ahead_per_token"), m("repeated_per_token"), m("guessed_per_token"), m("not_guessed_per_token"),
              1e6 * m("readback_s") / n, 1e6 * m("submit_s") / n, computed))
 PY
@@ -122,8 +126,8 @@ for step in $steps; do
             */*) recall=(--route-recall "${variant#*/}") ;;
             esac
             export GGML_VK_ASYNC_USE_TRANSFER_QUEUE=$transfers
-            hypura_rows "hypura $variant" "${threads[@]}" "${route[@]}" --vram "$vram" ${MEMORY:+--memory "$MEMORY"} --foresight "${variant%%/*}" "${recall[@]}" "${misses[@]}" \
-                --timeline "$out/timeline-${variant/\//-}.txt"
+            hypura_rows "hypura $variant" "${threads[@]}" "${route[@]}" --vram "$vram" ${MEMORY:+--memory "$MEMORY"} \
+                --foresight "${variant%%/*}" "${recall[@]}" "${misses[@]}" --timeline "$out/timeline-${variant/\//-}.txt"
             unset GGML_VK_ASYNC_USE_TRANSFER_QUEUE
         done
         ;;

@@ -72,8 +72,8 @@ def draw(kinds):
         at += 90
     for i, (kind, points) in enumerate(kinds):
         out += panel(kind, points, LEFT + i * (PANEL_W + GAP), i == 0)
-    out.append('<text x="%d" y="%d" fill="#555">file / memory: right of the dashed line the model is larger than the memory that it may take</text>'
-               % (LEFT, height - 8))
+    out.append('<text x="%d" y="%d" fill="#555">file / memory: right of the dashed line the model is larger than the memory '
+               'that it may take</text>' % (LEFT, height - 8))
     return "\n".join(out + ["</svg>", ""])
 
 

@@ -65,7 +65,8 @@ options=(
 nvcc=
 if [ "$backend" = cuda ]; then
     nvcc=$(command -v "${CUDACXX:-nvcc}" || command -v /usr/local/cuda/bin/nvcc) ||
-        fail "CUDA's compiler nvcc is neither on the PATH nor in /usr/local/cuda/bin; install CUDA's toolkit, set CUDACXX, or build with -DHYPURA_CUDA=OFF"
+        fail "CUDA's compiler nvcc is neither on the PATH nor in /usr/local/cuda/bin;" \
+            "install CUDA's toolkit, set CUDACXX, or build with -DHYPURA_CUDA=OFF"
     options+=("-DCMAKE_CUDA_COMPILER=$nvcc" -DGGML_CUDA_NCCL=OFF)
 fi
 key=$({
@@ -109,7 +110,8 @@ fetch_vulkan_headers() {
             fi
         done
         [ -f "$deb" ] && [ "$(sha256 "$deb")" = $headers_sha256 ] ||
-            fail "this system's Vulkan headers are too old, and $headers_deb could not be downloaded; put it (SHA-256 $headers_sha256) into $cache by hand, or build with -DHYPURA_VULKAN=OFF"
+            fail "this system's Vulkan headers are too old, and $headers_deb could not be downloaded;" \
+                "put it (SHA-256 $headers_sha256) into $cache by hand, or build with -DHYPURA_VULKAN=OFF"
     fi
     tmp=$(mktemp -d "$cache/.headers.XXXXXX")
     dpkg-deb --extract "$deb" "$tmp"

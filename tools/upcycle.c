@@ -10,10 +10,11 @@
  *     down       columns in blocks of B   expert's block b = dense block order[b]
  *
  * B is the block size of down's type, so bytes only move and nothing is quantised
- * again, unless --type asks for another type of the layers' matrices. Every expert is then different bytes and, but for the order of a sum, the
- * same function; and as llama.cpp normalises the weights of the chosen experts, so
- * is their mix. The model talks like its source, as long as the gate, up and down
- * slices of one expert really meet: swap any two, and it talks nonsense.
+ * again, unless --type asks for another type of the layers' matrices. Every expert
+ * is then different bytes and, but for the order of a sum, the same function; and as
+ * llama.cpp normalises the weights of the chosen experts, so is their mix. The model
+ * talks like its source, as long as the gate, up and down slices of one expert really
+ * meet: swap any two, and it talks nonsense.
  *
  * Orders depend on (seed, layer, expert) alone and differ within a layer.
  */

@@ -3,9 +3,10 @@
 
     drive.py URL OUT [--message TEXT] [--expect TEXT]... [--second MODEL] [--pull NAME] [--gpu]
 
-Chats, switches the model (--second) and chats again, watches the figures move (--gpu: also a GPU's), pulls (--pull), stops an answer, walks the page
-by keyboard; then light and dark, wide and narrow: OUT/{light,dark}-{wide,narrow-chat,narrow-server}.png. Exits 1 when something
-is not as it has to be, also when the page logged an error, asked another host for anything, or is wider than the window.
+Chats, switches the model (--second) and chats again, watches the figures move (--gpu: also a GPU's), pulls (--pull), stops
+an answer, walks the page by keyboard; then light and dark, wide and narrow: OUT/{light,dark}-{wide,narrow-chat,narrow-server}.png.
+Exits 1 when something is not as it has to be, also when the page logged an error, asked another host for anything, or is wider
+than the window.
 
 run.sh starts it, with playwright and a server.
 """
@@ -103,7 +104,8 @@ with sync_playwright() as p:
         problems.append("no figures under the answer")
     expect(page.locator("#status section").first.locator(".bar").first).to_be_visible(timeout=MS)
     if args.gpu:  # the tier in a GPU's memory: what lies there, and what of it was found there
-        for wanted in "On GPUs", "GPU slots", "GPU, other", "GPU slots, of late", "Upload per token", "µs each", "Vulkan1", "98 % of the experts needed were there":
+        for wanted in ("On GPUs", "GPU slots", "GPU, other", "GPU slots, of late", "Upload per token", "µs each", "Vulkan1",
+                       "98 % of the experts needed were there"):
             expect(page.locator("#status")).to_contain_text(wanted, timeout=MS)
     before = page.locator("#status").inner_text()
     if args.second:

@@ -210,8 +210,9 @@ static void test_estimate_json(void **state)
     process run = RUN("estimate", "moe.gguf", "--memory", "3G", "--context", "128", "--json");
     driver_expect(&run, 0, NULL, NULL);
     json_t *object = driver_object(
-        run.output, "model mode memory_bytes weights_bytes kv_bytes cache_type_k cache_type_v compute_bytes ubatch threads best_ubatch overhead_bytes draft_bytes adapter_bytes resident_bytes "
-                    "pinned_bytes pool_bytes ring_bytes nvme_bytes floor_weights_bytes floor_memory_bytes "
+        run.output, "model mode memory_bytes weights_bytes kv_bytes cache_type_k cache_type_v compute_bytes ubatch threads "
+                    "best_ubatch overhead_bytes draft_bytes adapter_bytes resident_bytes pinned_bytes pool_bytes ring_bytes "
+                    "nvme_bytes floor_weights_bytes floor_memory_bytes "
                     "ring_slot_bytes ring_slots prefetch_depth io_block_bytes io_depth pools decode_tok_s "
                     "bound_tok_s bound_by hit_rate read_bytes_per_token compute_s learned");
     assert_string_equal(driver_string(object, "mode"), "experts");

@@ -201,7 +201,8 @@ static void test_run_statistics(void **state)
         driver_object(driver_read("stats.json"),
                       "model mode memory_bytes weights_bytes pool_bytes form form_by held_bytes resizes budget peak_rss_bytes "
                       "ubatch threads compute_s read_wait_s overhead_s placed_s prompt_tokens prompt_tok_s "
-                      "tokens decode_tok_s passes tokens_per_pass drafted_tokens accepted_tokens draft_s cache_type_k cache_type_v draft_bytes adapter_bytes "
+                      "tokens decode_tok_s passes tokens_per_pass drafted_tokens accepted_tokens draft_s "
+                      "cache_type_k cache_type_v draft_bytes adapter_bytes "
                       "answer_bytes_read_per_token bytes_read bytes_read_per_token hit_rate_bytes read_bytes_per_s cache_policy "
                       "foresight foresight_by foresight_gain ahead_bytes_read ahead_bytes_useful io_engine direct_io records reads text");
     assert_string_equal(driver_string(object, "model"), "moe.gguf");

@@ -141,8 +141,8 @@ static void what_a_model_was_made_with_counts(void **state)
     json_t *messages = json_loads(driver_read("made.json"), 0, NULL);
     assert_int_equal(json_array_size(messages), 5);
     json_decref(messages);
-    EXPECT(0, "system: Be brief.; user: a; assistant: b; user: one; assistant: [1] one; ", NULL, "run", "made", "--history", "made.json", "-p",
-           "options");
+    EXPECT(0, "system: Be brief.; user: a; assistant: b; user: one; assistant: [1] one; ", NULL, "run", "made", "--history", "made.json",
+           "-p", "options");
     EXPECT(2, NULL, "--system is of a conversation that begins", "run", "made", "--history", "made.json", "-p", "options", "--system", "x");
 }
 

@@ -219,7 +219,8 @@ static void whatever_is_computed_can_be_stopped(void **state)
         hypura_model *model = fixture_open(&kinds[k]);
         patience p = {.stop_at = 0};
         hypura_generate_options wanted = {
-            .prompt = "000100020003000400050006000700080009001000110012", .raw = true, .max_tokens = 6, .progress = ask, .progress_user = &p};
+            .prompt = "000100020003000400050006000700080009001000110012", .raw = true, .max_tokens = 6, .progress = ask,
+            .progress_user = &p};
         hypura_result whole = fixture_generate(model, &wanted);
         const int asked = p.asked;
         assert_true(p.second_part > 10 && p.answer > p.second_part + 10 && asked > p.answer + 10); /* between nodes */

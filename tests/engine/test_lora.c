@@ -236,7 +236,8 @@ static void verify_notices_what_changes_nothing(void **state)
     const paths made = make(fixture_arch("llama-dense.gguf"));
     const hypura_adapter none = {made.adapters[0], 0.0f};
     const hypura_verify_options options = {
-        .model.path = made.model, .model.adapters = &none, .model.n_adapters = 1, .model.n_threads = 1, .model.cache_dir = fixture_cache_dir()};
+        .model.path = made.model, .model.adapters = &none, .model.n_adapters = 1, .model.n_threads = 1,
+        .model.cache_dir = fixture_cache_dir()};
     hypura_verify_report report;
     hypura_error error;
     fixture_fails(HYPURA_ERR_USAGE, hypura_verify(&options, &report, &error), &error, "nothing of it to verify");

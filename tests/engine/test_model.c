@@ -36,7 +36,8 @@ static hypura_status load_as_known(const hypura_map *map, hypura_load_kind kind,
 static void what_changed_since_it_was_mapped_is_not_loaded(void **state)
 {
     (void)state;
-    static const hypura_load_kind kinds[] = {HYPURA_LOAD_SURVEY, HYPURA_LOAD_SHAPES, HYPURA_LOAD_PLAIN, HYPURA_LOAD_RESIDENT, HYPURA_LOAD_PAGED};
+    static const hypura_load_kind kinds[] = {HYPURA_LOAD_SURVEY, HYPURA_LOAD_SHAPES, HYPURA_LOAD_PLAIN, HYPURA_LOAD_RESIDENT,
+                                             HYPURA_LOAD_PAGED};
     size_t n = 0;
     char *bytes = fixture_read(fixture_arch("llama-dense.gguf"), &n);
     for (int longer = 0; longer < 2; longer++) {

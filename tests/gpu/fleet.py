@@ -34,12 +34,15 @@ class Server(started.Server):
         if os.path.exists(path("shared")):
             os.unlink(path("shared"))
         self.usable = usable
-        super().__init__(place, HYPURA, "serve", path("a.gguf"), path("b.gguf"), "--models", path("none"), "--gpu", "Standin0", "--context", "1024",
+        super().__init__(place, HYPURA, "serve", path("a.gguf"), path("b.gguf"), "--models", path("none"),
+                         "--gpu", "Standin0", "--context", "1024",
                          "--parallel", "1", "--memory", "2G", "--state-limit", "0", *words,
-                         env={**started.NO_DRIVERS, "LD_PRELOAD": PRELOAD, "STANDIN_SHARED": path("shared"), "STANDIN_BYTES": str(MARGIN + usable)})
+                         env={**started.NO_DRIVERS, "LD_PRELOAD": PRELOAD, "STANDIN_SHARED": path("shared"),
+                              "STANDIN_BYTES": str(MARGIN + usable)})
 
     def answer(self, model, tokens=TOKENS, **more):
-        body = {"model": model, "prompt": "w3 w4", "raw": True, "stream": False, "options": {"temperature": 0, "num_predict": tokens}, **more}
+        body = {"model": model, "prompt": "w3 w4", "raw": True, "stream": False,
+                "options": {"temperature": 0, "num_predict": tokens}, **more}
         try:
             with urllib.request.urlopen(self.url + "/api/generate", data=json.dumps(body).encode(), timeout=120) as reply:
                 return json.load(reply)["response"]

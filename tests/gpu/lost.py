@@ -53,8 +53,9 @@ def lose(how):
 def run(vram, how=None, words=()):
     """Exit code, text, and what was said; how: the device is lost as soon as text comes."""
     with open(path("run.err"), "wb") as err:
-        child = place.start(HYPURA, "run", path("m.gguf"), "w3 w4", "--gpu", GPU, "--vram", vram, "--max-tokens", str(TOKENS), "--temp", "0",
-                            "--threads", "1", "--raw", *words, env=LOSES, stdout=subprocess.PIPE, stderr=err)
+        child = place.start(HYPURA, "run", path("m.gguf"), "w3 w4", "--gpu", GPU, "--vram", vram,
+                            "--max-tokens", str(TOKENS), "--temp", "0", "--threads", "1", "--raw", *words,
+                            env=LOSES, stdout=subprocess.PIPE, stderr=err)
         text = os.read(child.stdout.fileno(), 1)
         if how:
             lose(how)
@@ -179,7 +180,8 @@ def end(*words, cache="cache", seconds="300"):
 
 def is_told(result, what, gpu=GPU):
     code, _, said = result
-    return code == 1 and re.search(f"{gpu} is lost.*--gpu none: in [1-9][0-9]* s of waiting {what} it gave no sign of life .HYPURA_GPU_SECONDS", said)
+    return code == 1 and re.search(f"{gpu} is lost.*--gpu none: in [1-9][0-9]* s of waiting {what} "
+                                   "it gave no sign of life .HYPURA_GPU_SECONDS", said)
 
 
 def check_measured(how):

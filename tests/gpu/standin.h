@@ -51,14 +51,14 @@ typedef struct standin_faults {
     bool     computes_late;   /* graphs wait as long as nobody waits for them, and copies that wait for no graph do not */
     bool     copies_overtake; /* as ggml-vulkan's copy queue, and said to be it: copies to the device wait for no graph */
     uint32_t lags;            /* graphs and copies are done when so many more were asked of the same instance, or somebody waits; 0: no */
-    uint32_t scrambles;       /* graphs and copies wait for what they have to and happen whenever they may, by chance: of this seed; 0: no */
+    uint32_t scrambles;       /* of this seed: graphs and copies wait for what they have to and happen whenever they may; 0: no */
     int      copy_throws_after; /* copies to the device until one throws; 0: never */
     int      lose_after;      /* graphs until a device is lost, which throws; 0: never */
     int      lost_device;     /* which: 0 or 1; its own graphs alone are counted */
     bool     stays_lost;      /* then whatever it is asked for ends the process, as with CUDA */
     bool     losing_aborts;   /* it is told as CUDA's backend does: an error is logged, and the process ends */
     bool     waiting_throws;  /* it is told by what is thrown, as by Vulkan's, and nothing ends the process */
-    int      wait_throws_after; /* waits for something queued until one throws, with all forgotten that its instance was asked for; 0: never */
+    int      wait_throws_after; /* waits until one throws, with all forgotten that its instance was asked for; 0: never */
     int      silent_after;    /* graphs until a device never answers any more: whoever waits for it waits for good; 0: never */
     bool     silence_is_told; /* to who waits for an event: that throws */
     int      slow_after;      /* graphs until one takes slow_us, for whoever waits; 0: never */

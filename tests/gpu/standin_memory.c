@@ -281,7 +281,8 @@ static ggml_backend_buffer_t type_alloc(ggml_backend_buffer_type_t type, size_t 
     }
     const int  device = standin_index(type->device);
     const bool refused = standin_wrong.refuses_buffer > 0 && --standin_wrong.refuses_buffer == 0;
-    if (refused || standin_lost || at == MAX_REGIONS || standin_used_bytes(device) + bytes > standin_memory_bytes(device) || !take_region(&regions[at], bytes)) {
+    if (refused || standin_lost || at == MAX_REGIONS || standin_used_bytes(device) + bytes > standin_memory_bytes(device) ||
+        !take_region(&regions[at], bytes)) {
         return NULL;
     }
     regions[at].device = device;

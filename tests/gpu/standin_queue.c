@@ -245,7 +245,8 @@ void standin_queue_graph(standin_queue *queue, const struct ggml_cgraph *graph)
         }
         late.graph->nodes[i] = copy;
         const size_t at = ggml_hash_insert(&late.graph->visited_hash_set, copy);
-        const size_t known = graph->visited_hash_set.size > 0 ? ggml_hash_find(&graph->visited_hash_set, graph->nodes[i]) : GGML_HASHSET_FULL;
+        const size_t known =
+            graph->visited_hash_set.size > 0 ? ggml_hash_find(&graph->visited_hash_set, graph->nodes[i]) : GGML_HASHSET_FULL;
         const bool counted = known != GGML_HASHSET_FULL && ggml_bitset_get(graph->visited_hash_set.used, known);
         late.graph->use_counts[at] = counted ? graph->use_counts[known] : 2; /* nobody fuses it */
     }

@@ -64,8 +64,8 @@ static void every_limit_gives_the_same_bits(void **state)
     (void)state;
     static const uint32_t prompts[] = {1, 7, 40};
     hypura_verify_report report;
-    gpu_verify((hypura_verify_options){.model.path = gpu_mixture(), .model.gpu = STANDIN_BOTH, .prompt_tokens = prompts, .n_prompts = 3}, 12,
-               &report);
+    gpu_verify((hypura_verify_options){.model.path = gpu_mixture(), .model.gpu = STANDIN_BOTH, .prompt_tokens = prompts, .n_prompts = 3},
+               12, &report);
     uint64_t uploaded = 0;
     for (int i = 0; i < report.n_cases; i++) {
         assert_string_equal(report.cases[i].gpus, report.cases[0].gpus);

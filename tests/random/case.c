@@ -296,9 +296,9 @@ static bool play_paged(test_case *c)
     }
     if (!same || model->prepared.plan->form != c->form) {
         char text[160];
-        snprintf(text, sizeof text, "is not planned as it was prepared: %d GPUs, %d layers on them, %s; was %d, %d, %s", model->prepared.gpus.n,
-                 model->prepared.gpus.n_layers, hypura_form_name(model->prepared.plan->form), c->gpus.n, c->gpus.n_layers,
-                 hypura_form_name(c->form));
+        snprintf(text, sizeof text, "is not planned as it was prepared: %d GPUs, %d layers on them, %s; was %d, %d, %s",
+                 model->prepared.gpus.n, model->prepared.gpus.n_layers, hypura_form_name(model->prepared.plan->form),
+                 c->gpus.n, c->gpus.n_layers, hypura_form_name(c->form));
         hypura_model_close(model);
         return end_case(c, c->run.keeps ? REFUSED : FAILED, text); /* by what was learned */
     }

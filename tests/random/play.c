@@ -51,7 +51,8 @@ static void answer_together(play_script *s, play_table *t, play_batch *b)
         for (uint32_t q = 0; q < t->n_sequences; q++) {
             const uint32_t tokens = drawn_between(&s->r, i == 0 ? 1 : 0, most);
             for (uint32_t k = 0; k < tokens && play_room(t, q) > most * t->n_sequences && (uint32_t)b->b.n_tokens < t->n_batch; k++) {
-                play_add_token(b, play_draw_token(s), t->sequences[q].length + (llama_pos)k, (llama_seq_id)q, k + 1 == tokens || drawn_chance(&s->r, 40));
+                play_add_token(b, play_draw_token(s), t->sequences[q].length + (llama_pos)k, (llama_seq_id)q,
+                               k + 1 == tokens || drawn_chance(&s->r, 40));
             }
         }
         if (b->b.n_tokens == 0 || !play_decode(s, t, b, false, false)) {
@@ -209,7 +210,13 @@ static void open_table(const play_script *s, play_table *t, struct llama_context
 static uint32_t draw_length(rng *r, const play_table *t)
 {
     const bool slow = t->n_ubatch < 8; /* a pass for every few tokens */
-    return slow ? drawn_between(r, 1, 40) : drawn_chance(r, 55) ? drawn_between(r, 1, 20) : drawn_chance(r, 75) ? drawn_between(r, 20, 130) : drawn_between(r, 130, 1000);
+    if (slow) {
+        return drawn_between(r, 1, 40);
+    }
+    if (drawn_chance(r, 55)) {
+        return drawn_between(r, 1, 20);
+    }
+    return drawn_chance(r, 75) ? drawn_between(r, 20, 130) : drawn_between(r, 130, 1000);
 }
 
 static void prompt(play_script *s, play_table *t, play_batch *b, uint32_t q)

@@ -110,8 +110,9 @@ void drawn_choose_run(rng *r, const drawn_model *model, const char *gpus, drawn_
     const standin_faults *f = &run->faults;
     snprintf(run->text, sizeof run->text,
              "gpu %s%s%s%s%s%s%s%s%s%s%s ctx %u ub %u thr %d form %u%s io %s fore %d miss %d kv %s/%s w %u m %u v %u%s%s%s%s%s%s spec %s",
-             run->gpus, f->computes_late ? " late" : "", f->scrambles ? " scrambled" : "", f->copies_overtake ? " overtake" : "", f->no_events ? " noevents" : "",
-             f->no_pinned ? " unpinned" : "", f->unified ? " unified" : "", f->addressable ? " addressable" : "",
+             run->gpus, f->computes_late ? " late" : "", f->scrambles ? " scrambled" : "", f->copies_overtake ? " overtake" : "",
+             f->no_events ? " noevents" : "", f->no_pinned ? " unpinned" : "", f->unified ? " unified" : "",
+             f->addressable ? " addressable" : "",
              f->event_fails ? " eventfails" : "", f->max_buffer_bytes ? " smallbuffers" : "", f->asks_no_routers ? " norouters" : "",
              o->n_context, o->n_ubatch, o->n_threads, form, o->force_paging ? "" : " unforced", o->io_engine ? o->io_engine : "-",
              o->foresight, o->gpu_misses, o->kv_cache.type_k ? o->kv_cache.type_k : "-", o->kv_cache.type_v ? o->kv_cache.type_v : "-",
@@ -136,7 +137,8 @@ bool drawn_change(drawn_run *run, const char *name, uint32_t value)
         {"single", &run->single_groups, NULL},   {"wide", &run->always_wide, NULL},       {"keeps", &run->keeps, NULL},
         {"each", &run->each_gpu, NULL},          {"short", NULL, &run->short_percent},    {"sleep", NULL, &run->sleep_percent},
         {"weights", NULL, &run->weights_permille}, {"memory", NULL, &run->memory_permille}, {"vram", NULL, &run->vram_percent},
-        {"ubatch", NULL, &o->n_ubatch},          {"own-ubatch", NULL, &run->contexts[0].n_ubatch}, {"own-batch", NULL, &run->contexts[0].n_batch},
+        {"ubatch", NULL, &o->n_ubatch},          {"own-ubatch", NULL, &run->contexts[0].n_ubatch},
+        {"own-batch", NULL, &run->contexts[0].n_batch},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         if (strcmp(known[i].name, name) != 0) {

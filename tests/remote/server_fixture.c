@@ -79,7 +79,8 @@ void server_start(uint16_t port, const char *memory)
     char number[8];
     int fd = -1;
     snprintf(number, sizeof(number), "%u", port);
-    char *words[] = {"hypura", "rpc-server", "--port", number, "--memory", (char *)(uintptr_t)memory, "--threads", "1", "--gpu", "none", NULL};
+    char *words[] = {"hypura",    "rpc-server", "--port", number, "--memory", (char *)(uintptr_t)memory,
+                     "--threads", "1",          "--gpu",  "none", NULL};
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);

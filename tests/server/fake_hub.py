@@ -126,7 +126,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return self.answer(200, json.dumps(entries[at:at + size]).encode(), **headers)
 
     def manifest(self, repository, tag):
-        kinds = {".gguf": "model", ".mmproj": "projector", ".adapter": "adapter", ".adapter2": "adapter", ".template": "template", ".params": "params",
+        kinds = {".gguf": "model", ".mmproj": "projector", ".adapter": "adapter", ".adapter2": "adapter",
+                 ".template": "template", ".params": "params",
                  ".system": "system"}
         layers = []
         for name in files_of(repository):

@@ -233,4 +233,5 @@ def file_deleted_while_serving():
 with place:
     os.makedirs(path("models"))
     subprocess.run([MKMODEL, "shape", "llama-tiny", path("models", "tiny.gguf"), "--type", "q4_1"], check=True, stdout=subprocess.DEVNULL)
-    place.run((check,) for check in (full_disk, state_on_a_full_disk, full_folder_of_sockets, engine_that_says_much, file_deleted_while_serving))
+    place.run((check,) for check in (full_disk, state_on_a_full_disk, full_folder_of_sockets, engine_that_says_much,
+                                     file_deleted_while_serving))

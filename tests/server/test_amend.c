@@ -102,13 +102,16 @@ static void a_chat_is_gone_on_with(void **state)
     amend_close(amendment);
 }
 
-#define TOKEN(text, p) "{'id':5,'token':'" text "','logprob':" p ",'top_logprobs':[{'token':'" text "','logprob':" p "},{'token':'o','logprob':-9}]}"
+#define TOKEN(text, p)                                                                              \
+    "{'id':5,'token':'" text "','logprob':" p ",'top_logprobs':[{'token':'" text "','logprob':" p "}," \
+    "{'token':'o','logprob':-9}]}"
 
 static void probabilities_of_completions_have_their_form(void **state)
 {
     (void)state;
     server_amendment *amendment = open_for("/v1/completions", "{'prompt':'p','logprobs':2}", &about);
-    json_t *answer = quoted_parse("{'choices':[{'index':0,'text':'\xc3\xa9t\xc3\xa9 ok','logprobs':{'content':[" TOKEN("\xc3\xa9t\xc3\xa9", "-1.5") ","
+    json_t *answer = quoted_parse("{'choices':[{'index':0,'text':'\xc3\xa9t\xc3\xa9 ok','logprobs':{'content':["
+                                  TOKEN("\xc3\xa9t\xc3\xa9", "-1.5") ","
                            TOKEN(" ok", "-2.5") "]}},{'index':1,'logprobs':null}]}");
     amend_whole(amendment, answer);
     assert_json(answer, "{'choices':[{'index':0,'text':'\xc3\xa9t\xc3\xa9 ok','logprobs':{'tokens':['\xc3\xa9t\xc3\xa9',' ok'],"

@@ -86,28 +86,33 @@ static json_t *gather(server_amendment *amendment, const char *const *events)
 }
 
 #define USAGE(tokens, prompt, cached) \
-    "'usage':{'completion_tokens':" #tokens ",'prompt_tokens':" #prompt ",'total_tokens':0,'prompt_tokens_details':{'cached_tokens':" #cached "}}"
+    "'usage':{'completion_tokens':" #tokens ",'prompt_tokens':" #prompt ",'total_tokens':0," \
+    "'prompt_tokens_details':{'cached_tokens':" #cached "}}"
 
 static void a_chat_of_two_answers(void **state)
 {
     (void)state;
     check(gather(open_for("/v1/chat/completions", "{'n':2,'stream':true,'messages':[]}"),
                  (const char *const[]){
-                     "{'id':'i','created':7,'model':'m','object':'chat.completion.chunk','choices':[{'index':1,'finish_reason':null,'delta':{'role':'assistant','content':null}}]}",
+                     "{'id':'i','created':7,'model':'m','object':'chat.completion.chunk',"
+                     "'choices':[{'index':1,'finish_reason':null,'delta':{'role':'assistant','content':null}}]}",
                      "{'choices':[{'index':0,'finish_reason':null,'delta':{'reasoning_content':'Hm'}}]}",
                      "{'choices':[{'index':0,'delta':{'reasoning_content':', so'}}]}",
                      "{'choices':[{'index':1,'delta':{'content':'One'},'logprobs':{'content':[{'token':'One'}]}}]}",
-                     "{'choices':[{'index':0,'delta':{'tool_calls':[{'index':0,'id':'c','type':'function','function':{'name':'f','arguments':''}}]}}]}",
+                     "{'choices':[{'index':0,'delta':{'tool_calls':["
+                     "{'index':0,'id':'c','type':'function','function':{'name':'f','arguments':''}}]}}]}",
                      "{'choices':[{'index':0,'delta':{'tool_calls':[{'index':0,'function':{'arguments':'{'}}]}}]}",
                      "{'choices':[{'index':1,'delta':{'content':' two'},'logprobs':{'content':[{'token':' two'}]}}]}",
                      "{'choices':[{'index':0,'delta':{'tool_calls':[{'index':0,'function':{'arguments':'}'}}]}}]}",
                      "{'choices':[{'index':1,'finish_reason':'length','delta':{}}]}",
                      "{'choices':[]," USAGE(2, 10, 9) ",'timings':{'a':0}}",
-                     "{'choices':[{'index':0,'finish_reason':'tool_calls','delta':{}}]}", "{'choices':[]," USAGE(9, 10, 4) ",'timings':{'a':1}}", NULL}),
+                     "{'choices':[{'index':0,'finish_reason':'tool_calls','delta':{}}]}",
+                     "{'choices':[]," USAGE(9, 10, 4) ",'timings':{'a':1}}", NULL}),
           "{'object':'chat.completion','id':'i','created':7,'model':'m','timings':{'a':1},'choices':["
           "{'index':0,'finish_reason':'tool_calls','message':{'role':'assistant','content':null,'reasoning_content':'Hm, so','tool_calls':"
           "[{'id':'c','type':'function','function':{'name':'f','arguments':'{}'}}]}},"
-          "{'index':1,'finish_reason':'length','message':{'role':'assistant','content':'One two'},'logprobs':{'content':[{'token':'One'},{'token':' two'}]}}],"
+          "{'index':1,'finish_reason':'length','message':{'role':'assistant','content':'One two'},"
+          "'logprobs':{'content':[{'token':'One'},{'token':' two'}]}}],"
           "'usage':{'completion_tokens':11,'prompt_tokens':10,'total_tokens':21,'prompt_tokens_details':{'cached_tokens':4}}}");
 }
 
@@ -117,9 +122,11 @@ static void several_prompts(void **state)
     /* Each has a prompt of its own, which counts. */
     check(gather(open_for("/v1/completions", "{'stream':true,'prompt':['a','b'],'logprobs':1}"),
                  (const char *const[]){
-                     "{'choices':[{'index':1,'text':' c','finish_reason':null,'logprobs':{'content':[{'token':' c','logprob':-1,'top_logprobs':[]}]}}]}",
+                     "{'choices':[{'index':1,'text':' c','finish_reason':null,"
+                     "'logprobs':{'content':[{'token':' c','logprob':-1,'top_logprobs':[]}]}}]}",
                      "{'choices':[{'index':0,'text':' b','finish_reason':null,'logprobs':null}]}",
-                     "{'choices':[{'index':1,'text':' d','finish_reason':null,'logprobs':{'content':[{'token':' d','logprob':-2,'top_logprobs':[]}]}}]}",
+                     "{'choices':[{'index':1,'text':' d','finish_reason':null,"
+                     "'logprobs':{'content':[{'token':' d','logprob':-2,'top_logprobs':[]}]}}]}",
                      "{'choices':[{'index':1,'text':'','finish_reason':'length','logprobs':null}]," USAGE(2, 3, 1) "}",
                      "{'choices':[{'index':0,'text':'','finish_reason':'stop','logprobs':null}]," USAGE(1, 4, 2) "}", NULL}),
           "{'object':'text_completion','choices':[{'index':0,'text':' b','finish_reason':'stop','logprobs':null},"
@@ -128,8 +135,9 @@ static void several_prompts(void **state)
           "'usage':{'completion_tokens':3,'prompt_tokens':7,'total_tokens':10,'prompt_tokens_details':{'cached_tokens':3}}}");
     /* Several answers to each: once a prompt. Which of them found what cached is not told. */
     check(gather(open_for("/v1/completions", "{'stream':true,'prompt':['a','b'],'n':2}"),
-                 (const char *const[]){"{'choices':[]," USAGE(1, 3, 0) "}", "{'choices':[]," USAGE(1, 3, 2) "}", "{'choices':[]," USAGE(1, 5, 0) "}",
-                                       "{'choices':[{'index':3,'text':'x','finish_reason':'stop','logprobs':null}]," USAGE(1, 5, 4) "}", NULL}),
+                 (const char *const[]){
+                     "{'choices':[]," USAGE(1, 3, 0) "}", "{'choices':[]," USAGE(1, 3, 2) "}", "{'choices':[]," USAGE(1, 5, 0) "}",
+                     "{'choices':[{'index':3,'text':'x','finish_reason':'stop','logprobs':null}]," USAGE(1, 5, 4) "}", NULL}),
           "{'object':'text_completion','choices':[{'index':3,'text':'x','finish_reason':'stop','logprobs':null}],"
           "'usage':{'completion_tokens':4,'prompt_tokens':8,'total_tokens':12}}");
 }
@@ -138,7 +146,8 @@ static void an_error_in_the_middle_is_told(void **state)
 {
     (void)state;
     json_t *answer = gather(open_for("/v1/chat/completions", "{'n':2,'stream':true,'messages':[]}"),
-                            (const char *const[]){"{'choices':[{'index':1,'delta':{'content':'One'}}]}", "{'error':{'code':500,'message':'broken'}}", NULL});
+                            (const char *const[]){"{'choices':[{'index':1,'delta':{'content':'One'}}]}",
+                                                  "{'error':{'code':500,'message':'broken'}}", NULL});
     assert_string_equal(json_string_value(json_object_get(json_object_get(answer, "error"), "message")), "broken");
     json_decref(answer);
     assert_null(gather(open_for("/v1/chat/completions", "{'n':2,'stream':true,'messages':[]}"), (const char *const[]){NULL}));
@@ -149,8 +158,9 @@ static void streams_tell_one_sum(void **state)
 {
     (void)state;
     server_amendment *amendment = open_for("/v1/chat/completions", "{'n':2,'stream':true,'messages':[]}");
-    static const char *const events[] = {"{'choices':[{'index':1,'delta':{'content':'One'}}]}", "{'choices':[]," USAGE(2, 10, 0) "}",
-                                         "{'choices':[{'index':0,'finish_reason':'stop','delta':{}}]}", "{'choices':[]," USAGE(3, 10, 9) "}"};
+    static const char *const events[] = {
+        "{'choices':[{'index':1,'delta':{'content':'One'}}]}", "{'choices':[]," USAGE(2, 10, 0) "}",
+        "{'choices':[{'index':0,'finish_reason':'stop','delta':{}}]}", "{'choices':[]," USAGE(3, 10, 9) "}"};
     json_t *all = json_array();
     for (size_t i = 0; i < 4; i++) {
         json_t *event = quoted_parse(events[i]);
@@ -161,7 +171,8 @@ static void streams_tell_one_sum(void **state)
     }
     amend_close(amendment);
     check(all, "[{'choices':[{'index':1,'delta':{'content':'One'}}]},{'choices':[{'index':0,'finish_reason':'stop','delta':{}}]},"
-               "{'choices':[],'usage':{'completion_tokens':5,'prompt_tokens':10,'total_tokens':15,'prompt_tokens_details':{'cached_tokens':0}}}]");
+               "{'choices':[],'usage':{'completion_tokens':5,'prompt_tokens':10,'total_tokens':15,"
+               "'prompt_tokens_details':{'cached_tokens':0}}}]");
 }
 
 int main(void)

@@ -307,7 +307,8 @@ static void thoughts_are_asked_of_models_that_have_some(void **state)
             assert_int_equal(pthread_create(&server, NULL, answer_once, &fd), 0);
         }
         assert_int_equal(hypura_client_generate(client, &options, &result, &error), cases[i].status);
-        assert_true(cases[i].status != HYPURA_ERR_UNSUPPORTED || strstr(error.message, "knows no thoughts: leave --think out (/set nothink)"));
+        assert_true(cases[i].status != HYPURA_ERR_UNSUPPORTED ||
+                    strstr(error.message, "knows no thoughts: leave --think out (/set nothink)"));
         if (shown) {
             assert_int_equal(pthread_join(server, NULL), 0);
         }

@@ -14,8 +14,8 @@ static void hosts_of_this_machine_are_let_in(void **state)
                                        "[::1]",          "a.localhost:3000", "localhost.",
                                        "host.docker.internal:11434", "host.containers.internal"};
     static const char *const bad[] = {
-        "x.docker.internal", "host.docker.internal.evil.com", "evil.com", "evil.com:8080",  "localhost.evil.com", "evillocalhost", "localhost:80a",     "localhost/x", "[::1",
-        "",         "127.0.0.1.evil", "[::1]evil",          ":8080",         "127.0.0.1@evil.com"};
+        "x.docker.internal", "host.docker.internal.evil.com", "evil.com", "evil.com:8080", "localhost.evil.com", "evillocalhost",
+        "localhost:80a", "localhost/x", "[::1", "", "127.0.0.1.evil", "[::1]evil", ":8080", "127.0.0.1@evil.com"};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         if (!guard_host_allowed(good[i], "127.0.0.1", false)) {
             fail_msg("%s was kept out", good[i]);

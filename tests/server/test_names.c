@@ -51,7 +51,8 @@ static void a_beginning_ends_with_a_word(void **state)
 static void names_for_new_models_are_checked(void **state)
 {
     (void)state;
-    static const char *const good[] = {"mario", "Mario-7b:q4", "a/b/c/d/e:f", "hf.co/user/repo:Q4_K_M", "qwen2.5:0.5b", "adapter", "a.mmproj:q4", "my-adapter"};
+    static const char *const good[] = {"mario", "Mario-7b:q4", "a/b/c/d/e:f", "hf.co/user/repo:Q4_K_M",
+                                       "qwen2.5:0.5b", "adapter", "a.mmproj:q4", "my-adapter"};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         char name[HYPURA_NAME_BYTES];
         hypura_error error;

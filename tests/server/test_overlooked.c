@@ -90,7 +90,8 @@ static void what_is_told_in_other_words(void **state)
         {"/v1/messages", "{'max_tokens':9,'thinking':{'type':'disabled'}}",
          "{'max_tokens':9,'thinking':{'type':'disabled'},'chat_template_kwargs':{'enable_thinking':false}}"},
         {"/v1/messages", "{'max_tokens':9,'thinking':{'type':'disabled'},'chat_template_kwargs':{'enable_thinking':true}}", NULL},
-        {"/v1/messages", "{'max_tokens':9,'thinking':{'type':'enabled','budget_tokens':9},'output_config':{'effort':'low'},'mcp_servers':[]}",
+        {"/v1/messages", "{'max_tokens':9,'thinking':{'type':'enabled','budget_tokens':9},"
+         "'output_config':{'effort':'low'},'mcp_servers':[]}",
          NULL},
         {"/v1/messages",
          "{'max_tokens':9,'messages':[{'role':'user','content':[{'type':'text','text':'q'},{'type':'document','title':'T','context':null,"
@@ -167,13 +168,16 @@ static void what_is_refused(void **state)
          "{'max_tokens':9,'messages':[{'role':'user','content':[{'type':'document','source':{'type':'base64','data':'D'}}]}]}",
          "documents other than text"},
         {"/v1/messages",
-         "{'max_tokens':9,'messages':[{'role':'user','content':[{'type':'document','source':{'type':'content','content':[{'type':'image'}]}}]}]}",
+         "{'max_tokens':9,'messages':[{'role':'user','content':["
+         "{'type':'document','source':{'type':'content','content':[{'type':'image'}]}}]}]}",
          "anything but text"},
-        {"/v1/messages", "{'max_tokens':9,'messages':[{'role':'user','content':[{'type':'image','source':{'type':'file','file_id':'f'}}]}]}",
+        {"/v1/messages", "{'max_tokens':9,'messages':[{'role':'user','content':["
+         "{'type':'image','source':{'type':'file','file_id':'f'}}]}]}",
          "no files are kept"},
         {"/v1/messages", "{'max_tokens':9,'messages':[{'role':'user','content':[{'type':'tool_result','content':[{'type':'image'}]}]}]}",
          "no files are kept"},
-        {"/v1/messages", "{'max_tokens':9,'messages':[{'role':'assistant','content':[{'type':'server_tool_use','id':'1','name':'web_search'}]}]}",
+        {"/v1/messages", "{'max_tokens':9,'messages':[{'role':'assistant','content':["
+         "{'type':'server_tool_use','id':'1','name':'web_search'}]}]}",
          "'server_tool_use' are not served"},
         {"/v1/chat/completions", "{'function_call':'auto'}", "tool_choice is"},
         {"/v1/chat/completions", "{'messages':[]}", "messages is empty"},

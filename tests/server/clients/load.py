@@ -1,9 +1,10 @@
 """Load on a server, measured: run.sh BUILD load.py [PART[=SECONDS] ...]. Not a test: it prints figures for docs/notes.
 
 1, 8 and 32 clients stream answers of 32 greedy tokens to eight prompts; every answer is compared with the one the same
-prompt got alone (dense; moe, q4_0 and paged: with some of their weights; q4_0: the mixture in that type). front: the same requests at the engine's own socket and
-through the front. stock: the same at llama.cpp's llama-server, whose path is in LLAMA_SERVER. waiting: ways of threads to wait for each other. turns: a long conversation, over a restart. rest: connections at rest,
-and wrk."""
+prompt got alone (dense; moe, q4_0 and paged: with some of their weights; q4_0: the mixture in that type). front: the same
+requests at the engine's own socket and through the front. stock: the same at llama.cpp's llama-server, whose path is in
+LLAMA_SERVER. waiting: ways of threads to wait for each other. turns: a long conversation, over a restart. rest: connections
+at rest, and wrk."""
 import collections
 import http.client
 import json

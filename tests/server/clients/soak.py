@@ -49,7 +49,8 @@ def post(connection, path, body, method="POST"):
 
 
 def question(rng):
-    return [{"role": "user", "content": f"Tell me {rng.choice(('one thing', 'a story', 'a joke'))} about {rng.choice(('Rome', 'snow', 'iron'))}."}]
+    what, about = rng.choice(("one thing", "a story", "a joke")), rng.choice(("Rome", "snow", "iron"))
+    return [{"role": "user", "content": f"Tell me {what} about {about}."}]
 
 
 def request_of(rng, model, tokens):
@@ -93,7 +94,8 @@ def leave(server, rng, model):
 
 
 def slow(server, rng, model):
-    body = json.dumps({"model": model, "messages": question(rng), "max_tokens": 60, "stream": True, "logprobs": True, "top_logprobs": 10}).encode()
+    body = json.dumps({"model": model, "messages": question(rng), "max_tokens": 60,
+                       "stream": True, "logprobs": True, "top_logprobs": 10}).encode()
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(300)
@@ -183,7 +185,8 @@ with harness.Server("--memory", "900M", "--threads", "1", "--context", "1024", "
     while time.monotonic() < end_s:
         time.sleep(min(60, MINUTES * 6))
         pid = server.process.pid
-        print(f"{(time.monotonic() - begin) / 60:.1f} min: {rss(pid) / 1e6:.1f} MB, {descriptors(pid)} descriptors, {threads_of(pid)} threads, "
+        print(f"{(time.monotonic() - begin) / 60:.1f} min: {rss(pid) / 1e6:.1f} MB, "
+              f"{descriptors(pid)} descriptors, {threads_of(pid)} threads, "
               f"{len(server.engines())} engines; {dict(sorted(counts.items()))}", flush=True)
     for thread in clients:
         thread.join()

@@ -22,7 +22,8 @@ OPTIONS = ("--memory", "1G", "--threads", "1", "--parallel", "1", "--context", "
 def run(model, *options, env=None):
     """What `hypura run` answers; env: where the model is known by its name."""
     answer = subprocess.run(
-        [harness.HYPURA, "run", model if env else harness.model_path(model), "--prompt", PROMPT, "--max-tokens", str(TOKENS), "--temp", "0", "--threads", "1",
+        [harness.HYPURA, "run", model if env else harness.model_path(model), "--prompt", PROMPT,
+         "--max-tokens", str(TOKENS), "--temp", "0", "--threads", "1",
          *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True,
         env=dict(os.environ, OMP_WAIT_POLICY="passive", **(env or {})))
     return answer.stdout.decode()[:-1]

@@ -215,7 +215,8 @@ class Ollama(unittest.TestCase):
     def test_a_model_made_of_another(self):
         template = "{{ if .System }}[system]{{ .System }}{{ end }}[user]{{ .Prompt }}[assistant]{{ .Response }}"
         system = "You are Mario."
-        made = dict(from_=WORDS, system=system, parameters={"temperature": 0, "top_p": 0.1, "num_predict": TOKENS, "stop": ["\n"]}, stream=False)
+        made = dict(from_=WORDS, system=system, stream=False,
+                    parameters={"temperature": 0, "top_p": 0.1, "num_predict": TOKENS, "stop": ["\n"]})
         wanted = self.client.chat(WORDS, [{"role": "system", "content": system}] + user(QUESTION), options=GREEDY).message.content
         # The same messages by either template, or by one in Jinja, which the other APIs use as well.
         self.client.create("mario", template=template, **made)

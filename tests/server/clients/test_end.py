@@ -159,7 +159,8 @@ class Hanging(unittest.TestCase):
             answers = {}
 
             def request(name, **more):
-                answers[name] = server.json("POST", "/v1/chat/completions", {"model": DENSE, "messages": STORY["messages"], "max_tokens": 8, **more})
+                answers[name] = server.json("POST", "/v1/chat/completions",
+                                            {"model": DENSE, "messages": STORY["messages"], "max_tokens": 8, **more})
 
             threads = [threading.Thread(target=request, args=("bound",), kwargs={"grammar": 'root ::= ("a"?){400}'}),
                        threading.Thread(target=request, args=("free",))]

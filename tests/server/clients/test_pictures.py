@@ -74,7 +74,8 @@ class Images(unittest.TestCase):
                     ("/v1/chat/completions", {"max_tokens": 2, "messages": user([{"type": "image_url", "image_url": {"url": url}}, text])}),
                     ("/v1/responses", {"max_output_tokens": 2, "input": user(
                         [{"type": "input_image", "image_url": url}, dict(text, type="input_text")])}),
-                    ("/v1/messages", {"max_tokens": 2, "messages": user([{"type": "image", "source": {"type": "url", "url": url}}, text])}))]
+                    ("/v1/messages", {"max_tokens": 2, "messages": user([
+                        {"type": "image", "source": {"type": "url", "url": url}}, text])}))]
 
             for name in "0.png", "moved":
                 answers = by_address(address + name)
@@ -145,10 +146,12 @@ class Elsewhere(unittest.TestCase):
             picture = base64.b64encode(head + b"\0" * 40).decode()
             data = "data:image/png;base64," + picture
             for path, message in (("/api/chat", {"role": "user", "content": "hi", "images": [picture]}),
-                                  ("/v1/chat/completions", {"role": "user", "content": [{"type": "image_url", "image_url": {"url": data}}]}),
+                                  ("/v1/chat/completions",
+                                   {"role": "user", "content": [{"type": "image_url", "image_url": {"url": data}}]}),
                                   ("/v1/messages", {"role": "user", "content": [{"type": "image", "source": {
                                       "type": "base64", "media_type": "image/png", "data": picture}}]})):
-                status, answer = server.json("POST", path, {"model": WORDS, "max_tokens": 1, "messages": [message]}, Authorization="Bearer k")
+                body = {"model": WORDS, "max_tokens": 1, "messages": [message]}
+                status, answer = server.json("POST", path, body, Authorization="Bearer k")
                 self.assertEqual(status, 400, answer)
                 self.assertIn("million pixels", json.dumps(answer))
             self.assertEqual(server.engines(), [])
