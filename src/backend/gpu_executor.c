@@ -177,6 +177,19 @@ int gpu_find_distinct(gpu_instance *instance, const int32_t *values, size_t n, u
     return n_distinct;
 }
 
+/* One that none of a layer's experts lies in, of which some are missing: there are as many slots as it selects. What is
+ * missing is read from it, in vain; in a slot that others read, kernels for many rows of an expert would take these. */
+static uint32_t idle_slot(const uint32_t *slots, int n)
+{
+    uint32_t slot = 0;
+    for (int i = 0; i < n;) {
+        const bool taken = slots[i] == slot;
+        slot += taken;
+        i = taken ? 0 : i + 1;
+    }
+    return slot;
+}
+
 /* *computes: the processor will compute what slots lack. */
 static enum ggml_status through_slots(const gpu_walk *walk, const gpu_cut *cut, int end, const gpu_chain *chain,
                                       bool *computes)
@@ -200,8 +213,9 @@ static enum ggml_status through_slots(const gpu_walk *walk, const gpu_cut *cut, 
         return GGML_STATUS_FAILED;
     }
     gpu_note_selection(walk, cut, values);
-    for (int i = 0; i < n_distinct; i++) { /* what is missing is read from any slot, in vain */
-        instance->slot_of[instance->experts[i]] = instance->slots[i] == UINT32_MAX ? 0 : instance->slots[i];
+    const uint32_t idle = *computes ? idle_slot(instance->slots, n_distinct) : 0;
+    for (int i = 0; i < n_distinct; i++) {
+        instance->slot_of[instance->experts[i]] = instance->slots[i] == UINT32_MAX ? idle : instance->slots[i];
     }
     for (size_t i = 0; i < n; i++) {
         values[i] = (int32_t)instance->slot_of[values[i]];

@@ -114,6 +114,16 @@ static hypura_status open_states(hypura_vram *vram, hypura_error *error)
     return HYPURA_OK;
 }
 
+/* Of experts that were never there: in one slot their rows would be many, and kernels for many rows of an expert would
+ * take its own too. The device is told with the first upload; before that no slot holds any of them. */
+static void spread_entries(hypura_vram *vram, int bundle)
+{
+    const vram_bundle *place = &vram->bundles[bundle];
+    for (uint32_t e = 0; place->paged && e < n_ids_of(vram, bundle, IDS_TABLE); e++) {
+        vram_set_entry(vram, bundle, e, e % vram->pools[place->pool].n_lasting);
+    }
+}
+
 hypura_status vram_open_ids(hypura_vram *vram, hypura_error *error)
 {
     const hypura_map *map = vram->pager->map;
@@ -129,6 +139,7 @@ hypura_status vram_open_ids(hypura_vram *vram, hypura_error *error)
     }
     for (int b = 0; b < map->n_bundles && status == HYPURA_OK; b++) {
         describe_lookup(&vram->bundles[b], n_used_of(map, b));
+        spread_entries(vram, b);
     }
     return status;
 }
