@@ -90,12 +90,12 @@ for cell in json.load(open(sys.argv[1]))["cells"]:
         m("cpu_rows_per_token"), m("cpu_layers_per_token"), 1e6 * m("cpu_rows_s") / (m("cpu_layers_per_token") or 1),
         m("not_cpu_layers_per_token"), m("beside_bytes_per_token") / 1e6) if m("cpu_rows_per_token") else ""
     print("%-48s %17s %19s  behind the prompt %.1f; hit %.3f, up %.1f MB, the link %.0f %% busy (%.1f foreseen, %.2f right), "
-          "read %.1f MB, cpu %.1f ms; %d cuts (%.1f ahead, %.1f again, %.1f guessed, %.1f not): wait %.0f us, submit %.0f us%s"
+          "read %.1f MB, cpu %.1f ms; %d cuts (%.1f ahead, %.1f again): wait %.0f us, submit %.0f us%s"
           % ("%s, %.2f GB, ubatch %d" % (sys.argv[2], cell.get("vram_bytes", 0) / 1e9, cell["ubatch"]),
              spread("prefill_tok_s"), spread("decode_tok_s"), m("decode_cold_tok_s"),
              m("vram_hit_rate_bytes"), m("uploaded_bytes_per_token") / 1e6, 100 * m("link_busy"),
              m("foreseen_bytes_per_token") / 1e6, m("foreseen_useful"), m("bytes_per_token") / 1e6, 1e3 * m("cpu_s"),
-             m("readbacks_per_token"), m("ahead_per_token"), m("repeated_per_token"), m("guessed_per_token"), m("not_guessed_per_token"),
+             m("readbacks_per_token"), m("ahead_per_token"), m("repeated_per_token"),
              1e6 * m("readback_s") / n, 1e6 * m("submit_s") / n, computed))
 PY
 }

@@ -110,8 +110,6 @@ typedef struct hypura_statistics {
     uint64_t n_repeated;        /* of these, where an expert was missing: computed again */
     uint64_t foreseen_bytes_uploaded; /* of bytes_uploaded: of experts not asked for yet */
     uint64_t foreseen_bytes_useful;   /* of these, then asked for */
-    uint64_t n_guessed;     /* layers of one token for which somebody guessed what they would ask for */
-    uint64_t n_not_guessed; /* though guesses pay: layers that lack hardly anything, or the GPU would wait for the guess */
     uint64_t n_asked_by_gpu;  /* routers of a next layer that were asked for that: by the GPU itself */
     uint64_t n_asked_by_host; /* by the host: the GPU lacks an operation, or the router lies elsewhere */
     /* with HYPURA_GPU_MISSES_CPU */

@@ -114,8 +114,6 @@ typedef enum hypura_metric {
     HYPURA_METRIC_FORESEEN_USEFUL,          /* part of these that then was */
     HYPURA_METRIC_ASKED_BY_GPU_PER_TOKEN,   /* routers of a next layer, for that */
     HYPURA_METRIC_ASKED_BY_HOST_PER_TOKEN,
-    HYPURA_METRIC_GUESSED_PER_TOKEN,     /* layers that somebody guessed for */
-    HYPURA_METRIC_NOT_GUESSED_PER_TOKEN, /* that were not worth it */
     HYPURA_METRIC_AHEAD_PER_TOKEN,    /* read-backs during which the GPU went on computing */
     HYPURA_METRIC_REPEATED_PER_TOKEN, /* of these, in vain */
     HYPURA_METRIC_CPU_ROWS_PER_TOKEN, /* with HYPURA_GPU_MISSES_CPU: see hypura_statistics */

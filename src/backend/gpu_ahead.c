@@ -172,12 +172,10 @@ static const int32_t *wait_ids(const gpu_walk *walk, const gpu_piece *piece, int
     gpu_instance *instance = walk->instance;
     const int32_t *numbers = numbers_of(walk, piece, place);
     const uint64_t begin_us = hypura_clock_us();
-    const bool was_there = have_arrived(numbers, (size_t)piece->cut.ids->ne[0]);
     read_router(walk, piece, numbers);
     gpu_await_numbers(walk, numbers, (size_t)piece->cut.ids->ne[0], hypura_vram_await_fetch);
     instance->arrived_at = place;
-    instance->cut_us = instance->arrived_us = hypura_clock_us();
-    instance->wait_us = was_there ? 0.0 : (double)(instance->cut_us - begin_us + 1);
+    instance->cut_us = hypura_clock_us();
     hypura_vram_arrived(walk->vram);
     memset(instance->stage_used, 0, sizeof(instance->stage_used));
     hypura_pager_add_readback(instance->gpu->pager, instance->cut_us - begin_us);
@@ -239,7 +237,6 @@ static enum ggml_status make_present(const gpu_walk *walk, const gpu_piece *piec
     gpu_note_selection(walk, &piece->cut, selected);
     float *odds = &instance->odds[bundle];
     *odds += ODDS_WEIGHT * ((*n_missing == 0 ? 1.0F : 0.0F) - *odds);
-    gpu_note_guess(walk, piece, *n_missing);
     gpu_done(walk, HYPURA_GPU_PRESENT, &piece->cut, begin_us);
     return GGML_STATUS_SUCCESS;
 }
@@ -426,7 +423,7 @@ bool gpu_runs_ahead(const gpu_walk *walk)
 {
     const gpu_instance *instance = walk->instance;
     const hypura_gpu *gpu = instance->gpu;
-    if (gpu->foresight == HYPURA_FORESIGHT_OFF || !gpu->can_look_up || !instance->odds || !instance->lacks) {
+    if (gpu->foresight == HYPURA_FORESIGHT_OFF || !gpu->can_look_up || !instance->odds) {
         return false;
     }
     return gpu_find_pieces(walk);
@@ -443,7 +440,7 @@ enum ggml_status gpu_walk_ahead(const gpu_walk *walk)
             return GGML_STATUS_FAILED;
         }
     }
-    gpu_choose_guesses(walk);
+    walk->instance->guesser = gpu_find_guesser(walk);
     if (walk->instance->gpu->select) {
         give_ids(walk);
     }

@@ -13,7 +13,6 @@
  */
 #include "backend/gpu_internal.h"
 
-#include "base/clock.h"
 #include "predict/candidates.h"
 
 #include "ggml-cpu.h"
@@ -30,29 +29,16 @@ static bool follows(const gpu_piece *piece)
     return bundle_of(piece - 1) == bundle_of(piece) - 1;
 }
 
-void gpu_choose_guesses(const gpu_walk *walk)
+hypura_guesser gpu_find_guesser(const gpu_walk *walk)
 {
-    gpu_instance     *instance = walk->instance;
-    const hypura_gpu *gpu = instance->gpu;
-    const bool        beside = gpu->foresight != HYPURA_FORESIGHT_OFF && hypura_vram_uploads_beside(walk->vram);
-    uint32_t          n_guessed = 0;
-    uint32_t          n_not = 0;
-    instance->guesser = beside ? hypura_pager_guesser(gpu->pager) : HYPURA_GUESS_NOBODY;
-    instance->begun_us = 0;
-    for (int i = 0; i < instance->pieces.n; i++) {
-        gpu_piece *piece = &instance->pieces.list[i];
-        const bool can = instance->guesser != HYPURA_GUESS_NOBODY && i > 0 && follows(piece);
-        piece->guessed = can && (gpu->foresight != HYPURA_FORESIGHT_AUTO ||
-                                 hypura_worth_guess(&instance->worth, instance->lacks[bundle_of(piece)]));
-        n_guessed += piece->guessed;
-        n_not += can && !piece->guessed;
-    }
-    hypura_pager_add_guessed(gpu->pager, n_guessed, n_not);
+    const hypura_gpu *gpu = walk->instance->gpu;
+    return gpu->foresight != HYPURA_FORESIGHT_OFF && hypura_vram_uploads_beside(walk->vram) ? hypura_pager_guesser(gpu->pager)
+                                                                                            : HYPURA_GUESS_NOBODY;
 }
 
 bool gpu_asks_next(const gpu_walk *walk, const gpu_piece *piece)
 {
-    return walk->instance->guesser == HYPURA_GUESS_ROUTERS && piece->row && piece[1].guessed;
+    return walk->instance->guesser == HYPURA_GUESS_ROUTERS && piece->row;
 }
 
 void gpu_note_selection(const gpu_walk *walk, const gpu_cut *cut, const int32_t *ids)
@@ -180,30 +166,14 @@ static hypura_status ask_router(const gpu_walk *walk, const gpu_piece *piece, ui
 
 hypura_status gpu_foresee(const gpu_walk *walk, const gpu_piece *piece, uint32_t n_runs)
 {
-    gpu_instance *instance = walk->instance;
-    if (!piece->guessed) {
+    const gpu_instance *instance = walk->instance;
+    if (instance->guesser == HYPURA_GUESS_NOBODY || piece == instance->pieces.list || !follows(piece)) {
         return HYPURA_OK;
     }
-    const uint64_t      begin_us = hypura_clock_us();
+    const uint64_t      begin_us = gpu_begin(walk);
     const hypura_status status = instance->guesser == HYPURA_GUESS_ROUTERS
                                      ? ask_router(walk, piece, n_runs)
                                      : hypura_vram_expect_companions(walk->vram, bundle_of(piece), n_runs);
-    instance->guess_us = (double)(hypura_clock_us() - begin_us);
     gpu_done(walk, HYPURA_GPU_FORESEE, &piece->cut, begin_us);
     return status;
-}
-
-void gpu_note_guess(const gpu_walk *walk, const gpu_piece *piece, uint32_t n_missing)
-{
-    gpu_instance           *instance = walk->instance;
-    const hypura_worth_seen seen = {.guessed = piece->guessed,
-                                    .lacked = n_missing > 0 || hypura_vram_came_true(walk->vram),
-                                    .again = n_missing > 0,
-                                    .guess_us = instance->guess_us,
-                                    .wait_us = instance->wait_us};
-    hypura_worth_note(&instance->worth, &instance->lacks[bundle_of(piece)], &seen);
-    if (instance->begun_us > 0) {
-        hypura_worth_note_layer(&instance->worth, (double)(instance->arrived_us - instance->begun_us));
-    }
-    instance->begun_us = n_missing > 0 ? 0 : instance->arrived_us;
 }

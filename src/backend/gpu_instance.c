@@ -78,7 +78,6 @@ static void instance_free(ggml_backend_t backend)
     free(instance->pieces.list);
     free(instance->pieces.nodes);
     free(instance->odds);
-    free(instance->lacks);
     free(instance->n_late);
     free(instance->row);
     gpu_close_hybrid(instance->hybrid);
@@ -184,11 +183,6 @@ ggml_backend_t gpu_new_instance(hypura_gpu *gpu)
     instance->inner = inner;
     ggml_backend_synchronize(inner); /* takes what it needs of the device's memory now, not when it fails */
     instance->odds = calloc((size_t)hypura_pager_map(gpu->pager)->n_bundles + 1, sizeof(*instance->odds));
-    instance->lacks = calloc((size_t)hypura_pager_map(gpu->pager)->n_bundles + 1, sizeof(*instance->lacks));
-    for (int b = 0; instance->lacks && b < hypura_pager_map(gpu->pager)->n_bundles; b++) {
-        instance->lacks[b] = 1.0F;
-    }
-    hypura_worth_open(&instance->worth);
     instance->n_late = calloc((size_t)hypura_pager_map(gpu->pager)->n_bundles + 1, sizeof(*instance->n_late));
     instance->row = calloc((size_t)hypura_pager_map(gpu->pager)->embedding_length + 1, sizeof(*instance->row));
     for (int s = 0; inner->iface.event_record && s < HYPURA_MAX_STAGES; s++) {

@@ -17,7 +17,6 @@
 #include "backend/gpu_guard.h"
 #include "backend/internal.h"
 #include "pager/vram.h"
-#include "predict/worth.h"
 
 struct hypura_gpu {
     struct ggml_backend_device      device; /* context is this structure */
@@ -76,7 +75,6 @@ typedef struct gpu_piece {
     bool    reports_row; /* and another one the row that the host asks a router with */
     struct ggml_tensor *row; /* that its experts read, as the router of the next piece might; NULL: it cannot */
     bool    gpu_asks;        /* that router; else the host does */
-    bool    guessed;         /* of this token: who guesses does so for this piece */
 } gpu_piece;
 
 typedef struct gpu_pieces {
@@ -123,12 +121,6 @@ typedef struct gpu_instance {
     uint32_t             foreseen[GPU_MAX_EXPERTS];
     gpu_hybrid          *hybrid; /* NULL: what slots lack is uploaded */
     float               *odds;   /* of each bundle: that a selection has nothing missing; NULL: no memory */
-    float               *lacks;  /* of each: how often it would, if nobody guessed; see predict/worth.h */
-    hypura_worth         worth;
-    double               guess_us; /* that the last guess took */
-    double               wait_us;  /* for the last ids; 0: they were there */
-    uint64_t             arrived_us; /* when these ids had arrived */
-    uint64_t             begun_us; /* those of the piece before, which was computed once; 0: it was not */
     uint32_t            *n_late; /* of each bundle: how often several experts came late; NULL: no memory */
 } gpu_instance;
 
@@ -185,8 +177,8 @@ void gpu_await_numbers(const gpu_walk *walk, const void *numbers, size_t n, void
 
 /* ---- gpu_foresee.c -------------------------------------------------------------- */
 
-/* Before a token: by what its layers are guessed, and which of them. */
-void gpu_choose_guesses(const gpu_walk *walk);
+/* By what the layers of a token are guessed now. */
+hypura_guesser gpu_find_guesser(const gpu_walk *walk);
 /* Who guesses asks a router with the row that a piece's experts read. */
 bool gpu_asks_next(const gpu_walk *walk, const gpu_piece *piece);
 /* Who could ask the router of the piece behind this one, which is the next in its list. */
@@ -200,8 +192,6 @@ void gpu_note_selection(const gpu_walk *walk, const gpu_cut *cut, const int32_t 
 /* Before a piece is handed over, and when the ids of the one before have arrived: what it
  * will probably select is uploaded. n_runs: of the piece before, 2 where it is computed again. */
 hypura_status gpu_foresee(const gpu_walk *walk, const gpu_piece *piece, uint32_t n_runs);
-/* What became of that, when a piece's experts are on their way. */
-void gpu_note_guess(const gpu_walk *walk, const gpu_piece *piece, uint32_t n_missing);
 
 /* ---- gpu_hybrid.c ---------------------------------------------------------------- */
 

@@ -271,8 +271,6 @@ static void set_gpu_figures(json_t **object, const hypura_statistics *statistics
     hypura_json_integer(object, "foreseen_bytes_useful", statistics->foreseen_bytes_useful);
     hypura_json_integer(object, "asked_by_gpu", statistics->n_asked_by_gpu);
     hypura_json_integer(object, "asked_by_host", statistics->n_asked_by_host);
-    hypura_json_integer(object, "layers_guessed", statistics->n_guessed);
-    hypura_json_integer(object, "layers_not_guessed", statistics->n_not_guessed);
     hypura_json_text(object, "gpu_misses", computes_misses ? "cpu" : "upload");
     hypura_json_integer(object, "cpu_rows", statistics->n_cpu_rows);
     hypura_json_integer(object, "cpu_layers", statistics->n_cpu_layers);

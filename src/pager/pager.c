@@ -453,14 +453,6 @@ void hypura_pager_add_asked(hypura_pager *pager, bool by_gpu)
     pthread_mutex_unlock(&pager->lock);
 }
 
-void hypura_pager_add_guessed(hypura_pager *pager, uint32_t n_guessed, uint32_t n_not)
-{
-    pthread_mutex_lock(&pager->lock);
-    pager->statistics.n_guessed += n_guessed;
-    pager->statistics.n_not_guessed += n_not;
-    pthread_mutex_unlock(&pager->lock);
-}
-
 void hypura_pager_add_computed(hypura_pager *pager, uint32_t n_rows, uint64_t us)
 {
     pthread_mutex_lock(&pager->lock);

@@ -348,8 +348,6 @@ void hypura_pager_add_submit(hypura_pager *pager, uint64_t submit_us);
 void hypura_pager_add_ahead(hypura_pager *pager, bool again);
 /* A router was asked over a GPU: by the GPU itself, or by the host. */
 void hypura_pager_add_asked(hypura_pager *pager, bool by_gpu);
-/* Of a token over a GPU: layers that somebody guesses for, and those that are not worth it. */
-void hypura_pager_add_guessed(hypura_pager *pager, uint32_t n_guessed, uint32_t n_not);
 /* The processor computed so many rows in place of the GPU; or did not, as it may not know the
  * operations, or as RAM has no room. */
 typedef enum hypura_not_computed { HYPURA_UNKNOWN_CHAIN, HYPURA_NO_ROOM_IN_RAM } hypura_not_computed;

@@ -143,8 +143,6 @@ hypura_status hypura_vram_expect(hypura_vram *vram, int bundle, const uint32_t *
 hypura_status hypura_vram_expect_companions(hypura_vram *vram, int bundle, uint32_t n_runs);
 /* How many came for a bundle that was not asked for since. */
 uint32_t      hypura_vram_n_expected(const hypura_vram *vram, int bundle);
-/* Whether the bundle asked for last would have lacked something that came so. */
-bool          hypura_vram_came_true(const hypura_vram *vram);
 
 /* Where the processor computes what slots lack (gpu_misses of the pager's options), in place of
  * load. Which of experts[0..n) that is; nothing changes. */

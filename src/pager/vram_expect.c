@@ -118,11 +118,6 @@ uint32_t hypura_vram_n_expected(const hypura_vram *vram, int bundle)
     return vram->foreseen_bundle == bundle ? vram->n_foreseen : 0;
 }
 
-bool hypura_vram_came_true(const hypura_vram *vram)
-{
-    return vram->came_true;
-}
-
 void vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n)
 {
     hypura_pager *pager = vram->pager;
@@ -130,7 +125,6 @@ void vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts
         hypura_pager_settle_experts(pager, bundle, experts, n); /* of another one where a graph failed in between */
         vram->told_ram = false;
     }
-    vram->came_true = false;
     if (vram->foreseen_bundle != bundle) {
         return;
     }
@@ -141,7 +135,6 @@ void vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts
     vram->foreseen_bundle = -1;
     const uint64_t bytes = pager->map->bundles[bundle].expert_bytes;
     pthread_mutex_lock(&pager->lock);
-    vram->came_true = n_right > 0;
     pager->statistics.foreseen_bytes_uploaded += vram->n_foreseen * bytes;
     pager->statistics.foreseen_bytes_useful += n_right * bytes;
     pager_trials_now(pager)->n_read += vram->n_foreseen;

@@ -158,7 +158,6 @@ struct hypura_vram {
     int                        foreseen_bundle; /* what was uploaded before it was asked for; -1: nothing */
     uint32_t                   n_foreseen;
     uint32_t                   foreseen[MAX_EXPERTS];
-    bool                       came_true; /* one of them, of the bundle that was asked for last */
     ggml_backend_t             asker;    /* routers are asked through it; NULL: none is */
     struct ggml_cgraph       **routers;  /* that ask those of bundles; NULL: such a one is not asked */
     struct ggml_context       *router_nodes;

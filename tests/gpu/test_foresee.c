@@ -5,7 +5,6 @@
 #include "gpu_fixture.h"
 
 #include "engine/measure/replay.h"
-#include "pager/internal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -177,8 +176,9 @@ static void more_comes_behind_a_layer_again(void **state)
     most_foreseen = 1;
     run_both(options, &s, true, &none, &wrong);
     most_foreseen = 0;
-    assert_true(wrong.foreseen_bytes_uploaded > wrong.n_guessed * expert_bytes);
-    assert_true(wrong.foreseen_bytes_uploaded <= (wrong.n_guessed + wrong.n_repeated) * expert_bytes);
+    const uint64_t n_guessed = wrong.n_asked_by_gpu + wrong.n_asked_by_host;
+    assert_true(wrong.foreseen_bytes_uploaded > n_guessed * expert_bytes);
+    assert_true(wrong.foreseen_bytes_uploaded <= (n_guessed + wrong.n_repeated) * expert_bytes);
 }
 
 /* What a layer selects follows from what the layer before did: a token takes one of N_WAYS through all layers,
@@ -248,96 +248,6 @@ static void companions_are_learned_from_prompts(void **state)
     run_both_ways(N_PROMPT, 1, &guessed);
     assert_true(guessed.foreseen_bytes_uploaded > 0);
     assert_int_equal(guessed.foreseen_bytes_useful, guessed.foreseen_bytes_uploaded);
-}
-
-/* ---- which layers ----------------------------------------------------------------- */
-
-/* Layers whose experts are the same in each token, and every one_in-th that takes another way each time. */
-typedef struct some_new {
-    uint32_t step;
-    int      one_in; /* 0: none */
-} some_new;
-
-static void select_some_new(void *user, int layer, int32_t *experts, uint32_t n_used, uint32_t n_tokens)
-{
-    const some_new *some = user;
-    const uint32_t  fixed = 0;
-    select_a_way((void *)(uintptr_t)(some->one_in > 0 && layer % some->one_in == 0 ? &some->step : &fixed), layer, experts,
-                 n_used, 1);
-    for (uint32_t i = n_used; i < n_used * n_tokens; i++) {
-        experts[i] = experts[i % n_used];
-    }
-}
-
-/* Tokens of a trial, half of them with guesses, by what the layers before selected. */
-static float *run_some_new(hypura_foresight foresight, int one_in, hypura_statistics *statistics)
-{
-    some_new some = {.one_in = one_in};
-    hypura_model_options options = options_of();
-    const hypura_plan plan = gpu_plan_of(&options);
-    options.foresight = foresight;
-    options.n_context = N_PROMPT + OF_A_TRIAL;
-    options.vram_bytes = hypura_plan_vram_at(&plan, 45);
-    const course c = {.options = &options, .select = select_some_new, .user = &some, .n_prompt = N_PROMPT,
-                      .n_steps = OF_A_TRIAL, .step = &some.step};
-    return run_course(&c, statistics);
-}
-
-/* A layer that lacks nothing in seven of eight tokens is not guessed; one that does is, whatever the others do, but where
- * the host is held up and guesses cost more than they spare: on a busy machine it is seen again. */
-static void layers_that_lack_nothing_get_no_guess(void **state)
-{
-    (void)state;
-    enum { MOST_TRIALS = 8 };
-    for (int way = 0; way < 2; way++) {
-        standin_set_faults(&(standin_faults){.copies_overtake = way > 0, .computes_late = way > 0});
-        hypura_statistics none, all, some, off;
-        float *waited = run_some_new(HYPURA_FORESIGHT_OFF, 2, &off);
-        assert_int_equal(off.n_guessed + off.n_not_guessed, 0);
-        bool seen = false;
-        for (int i = 0; i < MOST_TRIALS && !seen; i++) {
-            free(run_some_new(HYPURA_FORESIGHT_AUTO, 0, &none));
-            free(run_some_new(HYPURA_FORESIGHT_AUTO, 1, &all));
-            float *logits = run_some_new(HYPURA_FORESIGHT_AUTO, 2, &some);
-            assert_memory_equal(waited, logits, logits_bytes);
-            free(logits);
-            const uint64_t n_layers = all.n_guessed + all.n_not_guessed;
-            assert_true(none.n_guessed + none.n_not_guessed == n_layers && some.n_guessed + some.n_not_guessed == n_layers);
-            assert_true(none.n_guessed > 0 && none.n_not_guessed > 0);
-            seen = all.n_not_guessed == 0 && some.n_guessed > none.n_guessed && some.n_not_guessed > 0;
-        }
-        assert_true(seen);
-        free(waited);
-    }
-}
-
-/* A layer whose guess is always right lacks nothing when it is asked for, and goes on being guessed. */
-static void layers_that_would_lack_go_on(void **state)
-{
-    (void)state;
-    enum { UNTIL_FORGOTTEN = 24 };
-    hypura_model *model = NULL;
-    hypura_error error;
-    hypura_statistics statistics;
-    llama_token tokens[N_PROMPT + UNTIL_FORGOTTEN];
-    selected s = {.right = true};
-    const hypura_model_extras extras = {.foretell = foretell_them, .foretell_user = &s};
-    hypura_model_options options = options_of();
-    options.n_context = N_PROMPT + UNTIL_FORGOTTEN;
-    fixture_ok(hypura_model_open_with(&options, &extras, &model, &error), &error);
-    model->pager->guess.trials[1].by_routers.state = HYPURA_BRAKE_ON; /* no token of a trial without guesses */
-    hypura_replay_fill(tokens, N_PROMPT + UNTIL_FORGOTTEN, (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama)));
-    hypura_gpu_set_select(model->gpus.list[0], select_them, &s);
-    fixture_ok(hypura_model_decode_part(model, tokens, N_PROMPT, true, &error), &error);
-    hypura_model_reset_statistics(model);
-    for (s.step = 0; s.step < UNTIL_FORGOTTEN; s.step++) {
-        fixture_ok(hypura_model_decode(model, &tokens[N_PROMPT + s.step], 1, false, &error), &error);
-    }
-    hypura_model_statistics(model, &statistics);
-    hypura_model_close(model);
-    assert_true(statistics.n_repeated <= UNTIL_FORGOTTEN); /* nobody foretells the first layer */
-    assert_true(statistics.n_guessed >= 2 * UNTIL_FORGOTTEN);
-    assert_int_equal(statistics.n_not_guessed, 0);
 }
 
 /* The routers' own guesses, of what they then select. */
@@ -576,8 +486,6 @@ int main(void)
         cmocka_unit_test_teardown(companions_are_foreseen, gpu_no_faults),
         cmocka_unit_test_teardown(given_selections_ask_no_router, gpu_no_faults),
         cmocka_unit_test_teardown(companions_are_learned_from_prompts, gpu_no_faults),
-        cmocka_unit_test_teardown(layers_that_lack_nothing_get_no_guess, gpu_no_faults),
-        cmocka_unit_test_teardown(layers_that_would_lack_go_on, gpu_no_faults),
         cmocka_unit_test_teardown(routers_are_asked_ahead, gpu_no_faults),
         cmocka_unit_test_teardown(the_host_asks_where_the_gpu_cannot, gpu_no_faults),
         cmocka_unit_test_teardown(what_is_asked_late_is_as_right, gpu_no_faults),

@@ -51,8 +51,6 @@ static const char *const names[HYPURA_N_METRICS] = {
     [HYPURA_METRIC_FORESEEN_USEFUL] = "foreseen_useful",
     [HYPURA_METRIC_ASKED_BY_GPU_PER_TOKEN] = "asked_by_gpu_per_token",
     [HYPURA_METRIC_ASKED_BY_HOST_PER_TOKEN] = "asked_by_host_per_token",
-    [HYPURA_METRIC_GUESSED_PER_TOKEN] = "guessed_per_token",
-    [HYPURA_METRIC_NOT_GUESSED_PER_TOKEN] = "not_guessed_per_token",
     [HYPURA_METRIC_AHEAD_PER_TOKEN] = "ahead_per_token",
     [HYPURA_METRIC_REPEATED_PER_TOKEN] = "repeated_per_token",
     [HYPURA_METRIC_CPU_ROWS_PER_TOKEN] = "cpu_rows_per_token",
@@ -140,8 +138,6 @@ static void evaluate_gpu(const hypura_bench_sample *sample, double *values)
     values[HYPURA_METRIC_FORESEEN_USEFUL] = ratio((double)s->foreseen_bytes_useful, (double)s->foreseen_bytes_uploaded);
     values[HYPURA_METRIC_ASKED_BY_GPU_PER_TOKEN] = ratio((double)s->n_asked_by_gpu, n);
     values[HYPURA_METRIC_ASKED_BY_HOST_PER_TOKEN] = ratio((double)s->n_asked_by_host, n);
-    values[HYPURA_METRIC_GUESSED_PER_TOKEN] = ratio((double)s->n_guessed, n);
-    values[HYPURA_METRIC_NOT_GUESSED_PER_TOKEN] = ratio((double)s->n_not_guessed, n);
     values[HYPURA_METRIC_AHEAD_PER_TOKEN] = ratio((double)s->n_ahead, n);
     values[HYPURA_METRIC_REPEATED_PER_TOKEN] = ratio((double)s->n_repeated, n);
     values[HYPURA_METRIC_CPU_ROWS_PER_TOKEN] = ratio((double)s->n_cpu_rows, n);
