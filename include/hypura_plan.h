@@ -253,8 +253,8 @@ typedef struct hypura_vram_pool_plan {
 typedef struct hypura_gpu_plan {
     char     name[64];       /* ggml's name of the device; of a remote one HOST:PORT */
     bool     addressable;    /* the host may write where its tensors lie, at their address */
-    bool     remote;         /* of another machine: what it holds it holds whole, and these three are known */
-    double   link_bytes_per_s;
+    bool     remote;         /* of another machine: what it holds it holds whole, and the two behind the next are known */
+    double   link_bytes_per_s; /* of uploads; 0: not known */
     double   round_trip_us;
     double   link_bytes_per_token; /* over that link while decoding */
     int      first_layer;    /* that it computes; the output counts as the layer after the last */

@@ -164,8 +164,8 @@ static void end_pass(hypura_pager *pager, uint64_t pass_us)
 {
     hypura_brake *brake = brake_now(pager);
     const bool with_guesses = hypura_brake_is_on(brake);
-    /* What a GPU lacks is uploads, which are not counted. */
-    const double lacked_us = pager->plan->n_vram_pools == 0 ? pager_reading_us(pager, pager->guess.lacked_bytes) : 0.0;
+    const double lacked_us = pager->plan->n_vram_pools == 0 ? pager_reading_us(pager, pager->guess.lacked_bytes)
+                                                            : pager->guess.uploading_us;
     pager_trials *trials = pager_trials_now(pager);
     hypura_brake_token(brake, (double)pass_us, lacked_us);
     if (brake == &trials->by_coactivation) {
@@ -190,6 +190,7 @@ void pager_begin_pass(hypura_pager *pager, uint32_t n_tokens)
     if (n_tokens < (pager->gpu ? 2 : PAGER_PROMPT_TOKENS)) {
         pager->guess.n_tokens = n_tokens;
         pager->guess.lacked_bytes = 0;
+        pager->guess.uploading_us = 0.0;
         pager->pass_begin_us = now_us;
         pager->pass_waited_us = pager->waited_us;
     }

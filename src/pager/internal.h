@@ -217,6 +217,7 @@ typedef struct pager_guess {
     pager_trials trials[PAGER_PROMPT_TOKENS]; /* by the tokens of a pass; of 0: none */
     uint32_t     n_tokens;     /* of the last pass that was guessed for, or could have been */
     uint64_t     lacked_bytes; /* by this pass: experts absent, or there because they were guessed */
+    double       uploading_us; /* of this pass: the same, by slots of GPUs */
     struct hypura_coactivation *seen; /* of the computing thread; NULL: nothing is foreseen, or of one layer alone */
     float       *chances; /* room for one layer, with its frequencies and scores */
     uint32_t    *experts; /* the same */

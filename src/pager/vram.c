@@ -443,6 +443,15 @@ void vram_open_slots(hypura_vram *vram, vram_pool *pool)
     }
 }
 
+/* So many came early, or come late. */
+static void note_lacked(hypura_vram *vram, int bundle, uint32_t n)
+{
+    hypura_pager *pager = vram->pager;
+    const double  link_bytes_per_s = pager->plan->gpus[vram->gpu].link_bytes_per_s;
+    const double  bytes = (double)n * (double)pager->map->bundles[bundle].expert_bytes;
+    pager->guess.uploading_us += link_bytes_per_s > 0.0 ? 1e6 * bytes / link_bytes_per_s : 0.0;
+}
+
 hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens, const uint32_t *experts, uint32_t n,
                                uint32_t *slots, uint32_t *n_missed)
 {
@@ -477,7 +486,7 @@ hypura_status hypura_vram_load(hypura_vram *vram, int bundle, uint32_t n_tokens,
     vram->in_use.pool = place->pool;
     vram->in_use.n = status == HYPURA_OK ? n : 0;
     memcpy(vram->in_use.list, slots, vram->in_use.n * sizeof(*slots));
-    vram_settle_foreseen(vram, bundle, experts, n);
+    note_lacked(vram, bundle, n_missing + vram_settle_foreseen(vram, bundle, experts, n));
     vram_count(vram, bundle, n, n - n_missing, false);
     *n_missed = n_missing;
     return status;

@@ -118,7 +118,7 @@ uint32_t hypura_vram_n_expected(const hypura_vram *vram, int bundle)
     return vram->foreseen_bundle == bundle ? vram->n_foreseen : 0;
 }
 
-void vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n)
+uint32_t vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n)
 {
     hypura_pager *pager = vram->pager;
     if (vram->told_ram) {
@@ -126,7 +126,7 @@ void vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts
         vram->told_ram = false;
     }
     if (vram->foreseen_bundle != bundle) {
-        return;
+        return 0;
     }
     uint32_t n_right = 0;
     for (uint32_t i = 0; i < vram->n_foreseen; i++) {
@@ -140,4 +140,5 @@ void vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts
     pager_trials_now(pager)->n_read += vram->n_foreseen;
     pager_trials_now(pager)->n_right += n_right;
     pthread_mutex_unlock(&pager->lock);
+    return n_right;
 }

@@ -212,8 +212,8 @@ void          vram_beside_ended(hypura_vram *vram);
 bool          vram_settle_all(const hypura_pager *pager);
 /* vram.c: gives back leases of RAM that nothing was sent from. */
 void          vram_release_leased(hypura_vram *vram);
-/* vram_expect.c: compares what was expected of a bundle with what it selected. */
-void vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n);
+/* vram_expect.c: compares what was expected of a bundle with what it selected. Returns how many came so. */
+uint32_t vram_settle_foreseen(hypura_vram *vram, int bundle, const uint32_t *experts, uint32_t n);
 /* Statistics of what was needed of a bundle. */
 void          vram_count(hypura_vram *vram, int bundle, uint32_t n_needed, uint32_t n_hit, bool copied);
 /* A slot for a key. */

@@ -426,7 +426,7 @@ void plan_fill_gpu(planner *p, hypura_plan *plan, int g, plan_layers layers, con
     (void)snprintf(gpu->name, sizeof(gpu->name), "%s", p->gpus.list[g].name);
     gpu->addressable = p->gpus.list[g].addressable;
     gpu->remote = p->gpus.list[g].remote;
-    gpu->link_bytes_per_s = gpu->remote ? p->gpus.list[g].upload_bytes_per_s : 0.0;
+    gpu->link_bytes_per_s = p->gpus.list[g].upload_bytes_per_s;
     gpu->round_trip_us = gpu->remote ? p->gpus.list[g].round_trip_us : 0.0;
     gpu->free_bytes = p->gpus.list[g].free_bytes;
     gpu->first_layer = layers.first;

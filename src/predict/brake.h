@@ -13,9 +13,9 @@
  * worst is that part of its loss, and as OFF doubles, soon none of any weight.
  *
  * Tokens differ most by what they lack, which is chance and the same for both kinds. So of what
- * reading that takes by itself as much is taken off each as tokens of one kind are seen to differ
- * by it: a control variate (Glasserman, "Monte Carlo Methods in Financial Engineering", 2003,
- * section 4.1).
+ * reading that (over a GPU: uploading it) takes by itself as much is taken off each as tokens of
+ * one kind are seen to differ by it: a control variate (Glasserman, "Monte Carlo Methods in
+ * Financial Engineering", 2003, section 4.1).
  */
 #ifndef HYPURA_PREDICT_BRAKE_H
 #define HYPURA_PREDICT_BRAKE_H

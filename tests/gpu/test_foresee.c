@@ -5,7 +5,9 @@
 #include "gpu_fixture.h"
 
 #include "engine/measure/replay.h"
+#include "pager/internal.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -70,6 +72,7 @@ static float *run_course(const course *c, hypura_statistics *statistics)
     hypura_model *model = NULL;
     hypura_error error;
     llama_token tokens[N_PROMPT + MOST_STEPS];
+    double uploading_us = 0.0;
     fixture_ok(hypura_model_open_with(c->options, &c->extras, &model, &error), &error);
     const size_t n_vocab = (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model->llama));
     hypura_replay_fill(tokens, N_PROMPT + MOST_STEPS, n_vocab);
@@ -83,8 +86,12 @@ static float *run_course(const course *c, hypura_statistics *statistics)
     hypura_model_reset_statistics(model);
     for (*c->step = 0; *c->step < c->n_steps; (*c->step)++) {
         fixture_ok(hypura_model_decode(model, &tokens[c->n_prompt + *c->step], 1, false, &error), &error);
+        uploading_us += model->pager->guess.uploading_us;
     }
     hypura_model_statistics(model, statistics);
+    /* tokens are told apart by what they lacked, and that is all that came, early or late */
+    const double lacked = (double)(statistics->vram_bytes_needed - statistics->vram_bytes_hit + statistics->foreseen_bytes_useful);
+    assert_true(fabs(uploading_us * 1e-6 * hypura_model_plan(model)->gpus[0].link_bytes_per_s - lacked) <= 1e-6 * lacked);
     logits_bytes = n_vocab * sizeof(float);
     expert_bytes = hypura_model_map(model)->bundles[0].expert_bytes;
     float *logits = malloc(logits_bytes);
