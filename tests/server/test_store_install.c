@@ -239,6 +239,28 @@ static void what_cannot_be_put_back_is_kept(void **state)
     }
 }
 
+/* A removal that was broken off after the model's own file. */
+static void what_is_of_no_model_is_not_taken_over(void **state)
+{
+    (void)state;
+    static const char *const left[] = {"models/mario.json", "models/mario.adapter.gguf", "models/mario.adapter-3.gguf"};
+    for (size_t i = 0; i < sizeof left / sizeof *left; i++) {
+        hypura_error error = {0};
+        begin(0, 1);
+        (void)unlink(fixture_path("models/from.json"));
+        fixture_write_text("models/mario.mmproj.gguf", "of no use, and of no harm");
+        fixture_write_gguf(left[i], &(fixture_gguf){.adapter = true});
+        hypura_models *models = fixture_open();
+        assert_int_equal(put(models, &error), HYPURA_ERR_USAGE);
+        assert_non_null(strstr(error.message, left[i]));
+        assert_non_null(strstr(error.message, "remove it"));
+        assert_false(fixture_exists("models/mario.gguf"));
+        assert_int_equal(unlink(fixture_path(left[i])), 0);
+        assert_int_equal(put(models, &error), HYPURA_OK);
+        hypura_models_close(models);
+    }
+}
+
 /* Several processes, each with a model of its own for the name. */
 static void processes_take_turns(void **state)
 {
@@ -292,6 +314,7 @@ int main(void)
         INSTALLS(a_rename_that_fails_leaves_the_old_one),
         INSTALLS(who_is_killed_leaves_one_of_them),
         INSTALLS(what_cannot_be_put_back_is_kept),
+        INSTALLS(what_is_of_no_model_is_not_taken_over),
         INSTALLS(processes_take_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -262,6 +262,25 @@ static hypura_status move_new(const hypura_models *models, const hypura_staging 
     return HYPURA_OK;
 }
 
+/* What is beside the name and of no model, as a removal leaves it that is broken off, would be taken for this one's: its
+ * answers would be another model's. */
+static hypura_status check_beside(const hypura_models *models, const hypura_staging *staging, const char *stem,
+                                  const hypura_entry *before, hypura_error *error)
+{
+    char path[HYPURA_STORE_PATH_BYTES];
+    char ending[ENDING_BYTES] = ".json";
+    const bool is_its_own = before != NULL && strcmp(before->stem, stem) == 0;
+    for (int i = 0; i <= HYPURA_MAX_ADAPTERS && !is_its_own; i++) {
+        if (hypura_store_path(path, "%s/%s%s", models->folder, stem, ending) && access(path, F_OK) == 0 &&
+            !is_staged(staging->path, ending)) {
+            return hypura_fail(error, HYPURA_ERR_USAGE,
+                               "%s is of no model, and would be part of this one: remove it, or choose another name", path);
+        }
+        hypura_store_adapter_ending(i, ending);
+    }
+    return HYPURA_OK;
+}
+
 /* `before` is what has the name in the folder; NULL: nothing. */
 static hypura_status install(const hypura_models *models, hypura_staging *staging, const char *stem,
                              const hypura_entry *before, hypura_error *error)
@@ -273,6 +292,7 @@ static hypura_status install(const hypura_models *models, hypura_staging *stagin
         status = hypura_fail(error, HYPURA_ERR_USAGE, "the path of the models folder is too long");
     }
     status = status == HYPURA_OK ? hypura_store_make_place(target, error) : status;
+    status = status == HYPURA_OK ? check_beside(models, staging, stem, before, error) : status;
     status = status == HYPURA_OK ? write_names(staging, stem, before, endings, error) : status;
     if (status == HYPURA_OK) {
         status = move_old(models, staging, before, error);
