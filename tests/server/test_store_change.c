@@ -607,10 +607,12 @@ static void what_a_dead_process_left_is_swept(void **state)
     (void)state;
     fixture_write_text("models/.staging/dead/model.gguf", "half");
     fixture_write_text("models/.staging/alive/model.gguf", "half");
+    fixture_write_text("models/.staging/early/model.gguf", "whole");
+    fixture_write_text("models/.staging/early/names", "{\"stem\": \"hal"); /* nothing was renamed then */
     int fd = open(fixture_path("models/.staging/alive"), O_RDONLY | O_DIRECTORY);
     assert_true(fd >= 0 && flock(fd, LOCK_EX) == 0);
     hypura_models *models = fixture_open();
-    assert_false(fixture_exists("models/.staging/dead"));
+    assert_false(fixture_exists("models/.staging/dead") || fixture_exists("models/.staging/early"));
     assert_true(fixture_exists("models/.staging/alive/model.gguf"));
     assert_int_equal(close(fd), 0);
     hypura_models_close(models);

@@ -11,6 +11,7 @@
 static enum { GO_ON = 0, FAIL_ONE, FAIL_FROM, DIE_BEFORE, DIE_AFTER } fault;
 static int n_until; /* renames until the fault */
 static int link_errno;
+static void (*around_link)(bool before); /* once */
 
 int __real_rename(const char *from, const char *to);
 int __wrap_rename(const char *from, const char *to);
@@ -27,8 +28,17 @@ int __wrap_link(const char *from, const char *to);
 
 int __wrap_link(const char *from, const char *to)
 {
+    void (*around)(bool before) = around_link;
+    around_link = NULL;
+    if (around != NULL) {
+        around(true);
+    }
     errno = link_errno;
-    return link_errno != 0 ? -1 : __real_link(from, to);
+    const int result = link_errno != 0 ? -1 : __real_link(from, to);
+    if (around != NULL) {
+        around(false);
+    }
+    return result;
 }
 
 int __wrap_rename(const char *from, const char *to)
@@ -239,6 +249,76 @@ static void what_cannot_be_put_back_is_kept(void **state)
     }
 }
 
+static void give(const char *from, const char *name)
+{
+    hypura_error error = {0};
+    hypura_models *models = fixture_open();
+    const hypura_model_entry *entry = fixture_find(models, from);
+    if (hypura_models_copy(models, entry, name, &error) != HYPURA_OK) {
+        fail_msg("%s", error.message);
+    }
+    hypura_model_entry_release(entry);
+    hypura_models_close(models);
+}
+
+static void another_one_for_good(bool before)
+{
+    if (before) {
+        give("full", "from");
+    }
+}
+
+static void another_one_for_a_moment(bool before)
+{
+    give(before ? "full" : "plain", "from");
+}
+
+/* Its settings were read, its file is linked, and in between somebody gives its name to another model. */
+static void what_is_copied_is_one_model(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        hypura_error error = {0};
+        begin(3, 0);
+        make("plain", 1);
+        make("full", 2);
+        give("plain", "from");
+        hypura_models *models = fixture_open();
+        around_link = i == 0 ? another_one_for_good : another_one_for_a_moment;
+        assert_int_equal(put(models, &error), HYPURA_ERR_IO);
+        assert_non_null(strstr(error.message, "from:latest became another model meanwhile: try again"));
+        assert_int_equal(shape_now(models), 3);
+        assert_int_equal(fixture_count_files("models/.staging"), 0);
+        assert_int_equal(put(models, &error), HYPURA_OK);
+        assert_int_equal(shape_now(models), i == 0 ? 2 : 1);
+        hypura_models_close(models);
+    }
+}
+
+/* One is killed, and another process that runs already makes the same name: that is not undone later. */
+static void what_a_killed_one_left_is_put_back_first(void **state)
+{
+    (void)state;
+    for (int old = 0; old < 3; old += 2) {
+        bool died = true;
+        for (int step = 1; died; step++) {
+            hypura_error error = {0};
+            begin(old, 3);
+            make("plain", 1);
+            hypura_models *models = fixture_open();
+            died = is_killed(true, step);
+            const hypura_model_entry *from = fixture_find(models, "plain");
+            assert_int_equal(hypura_models_copy(models, from, "mario", &error), HYPURA_OK);
+            hypura_model_entry_release(from);
+            hypura_models_close(models);
+            models = fixture_open();
+            assert_int_equal(shape_now(models), 1);
+            assert_int_equal(fixture_count_files("models"), n_files_of(1) + n_files_of(3) + 2 * n_files_of(1));
+            hypura_models_close(models);
+        }
+    }
+}
+
 /* A removal that was broken off after the model's own file. */
 static void what_is_of_no_model_is_not_taken_over(void **state)
 {
@@ -314,6 +394,8 @@ int main(void)
         INSTALLS(a_rename_that_fails_leaves_the_old_one),
         INSTALLS(who_is_killed_leaves_one_of_them),
         INSTALLS(what_cannot_be_put_back_is_kept),
+        INSTALLS(what_is_copied_is_one_model),
+        INSTALLS(what_a_killed_one_left_is_put_back_first),
         INSTALLS(what_is_of_no_model_is_not_taken_over),
         INSTALLS(processes_take_turns),
     };

@@ -278,7 +278,7 @@ static hypura_status install(const pull *p, hypura_error *error)
         status = root == NULL ? hypura_store_out_of_memory(error) : hypura_store_write_json(to, root, error);
     }
     json_decref(root);
-    status = status == HYPURA_OK ? hypura_staging_install(p->models, &staging, p->name, error) : status;
+    status = status == HYPURA_OK ? hypura_staging_install(p->models, &staging, p->name, NULL, error) : status;
     for (size_t i = 0; i < p->plan.n_files && status != HYPURA_OK && staging.path[0] != '\0'; i++) {
         if (hypura_store_path(to, "%s/%s", staging.path, p->plan.files[i].staged) &&
             partial_path(p, &p->plan.files[i], from, NULL) == HYPURA_OK) {

@@ -238,6 +238,7 @@ hypura_status hypura_entry_fill(hypura_models *models, hypura_entry *entry, cons
         entry->problem = hypura_arena_text(&entry->arena, problem, strlen(problem));
         return entry->problem == NULL ? hypura_store_out_of_memory(error) : HYPURA_OK;
     }
+    entry->file = identity;
     entry->is.family = hypura_arena_text(&entry->arena, card->family, strlen(card->family));
     if (entry->is.family == NULL) {
         return hypura_store_out_of_memory(error);
@@ -308,6 +309,7 @@ static hypura_status resolve_alias(const hypura_entries *entries, hypura_entry *
     alias->is.name = was.name;
     alias->is.origin = HYPURA_MODEL_ALIAS;
     alias->is.settings = settings;
+    alias->file = target->file;
     memcpy(alias->adapters, target->adapters, sizeof alias->adapters);
     hypura_entry_set_modified(alias, was.modified_ns);
     /* The strings are the target's, which may go before this one does. */

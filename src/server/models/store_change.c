@@ -258,7 +258,7 @@ hypura_status hypura_models_copy(hypura_models *models, const hypura_model_entry
     if (status == HYPURA_OK && !hypura_name_equal(normal, from->name)) {
         copying copy = {.total = from->bytes};
         status = stage_shared(&staging, from, normal, NULL, false, &copy, error);
-        status = status == HYPURA_OK ? hypura_staging_install(models, &staging, normal, error) : status;
+        status = status == HYPURA_OK ? hypura_staging_install(models, &staging, normal, from, error) : status;
     }
     hypura_staging_end(&staging);
     return status;
@@ -426,7 +426,7 @@ static hypura_status create(hypura_models *models, const hypura_models_create_op
     for (int i = 0; i < options->n_adapters && status == HYPURA_OK; i++) {
         status = stage_adapter(models, &staging, options, i, error);
     }
-    status = status == HYPURA_OK ? hypura_staging_install(models, &staging, name, error) : status;
+    status = status == HYPURA_OK ? hypura_staging_install(models, &staging, name, options->from, error) : status;
     if (status == HYPURA_OK) {
         forget_blobs(models, options);
     }

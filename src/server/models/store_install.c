@@ -9,7 +9,7 @@
  * What always holds:
  *  1. What is listed is whole: the file that the listing looks for leaves first and comes last.
  *  2. As long as any model* is staged, what had the name can be put back: by the install itself, where a step fails,
- *     else by whoever opens the folder next. With the last one gone the new model is there, and the old files go.
+ *     else by whoever opens the folder, or has a turn, next. With the last one gone the new model is there, and the old files go.
  *  3. Installs and removals of a folder take turns, whatever process they are of (flock of .staging).
  */
 #include "server/models/store_internal.h"
@@ -25,6 +25,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define STAGED "model"
@@ -32,17 +33,6 @@
 #define NAMES  "/names"
 
 enum { ENDING_BYTES = 64 };
-
-int hypura_store_take_turn(const hypura_models *models)
-{
-    char path[HYPURA_STORE_PATH_BYTES];
-    const int turn = hypura_store_path(path, "%s" HYPURA_STORE_STAGING, models->folder)
-                         ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-                         : -1;
-    while (turn >= 0 && flock(turn, LOCK_EX) != 0 && errno == EINTR) {
-    }
-    return turn;
-}
 
 /* ---- the files of a model ------------------------------------------------------ */
 
@@ -86,27 +76,6 @@ static void prune(const hypura_models *models, const char *below)
             return;
         }
     }
-}
-
-hypura_status hypura_store_unlink(hypura_models *models, const hypura_entry *entry, hypura_error *error)
-{
-    char path[HYPURA_STORE_PATH_BYTES];
-    char ending[ENDING_BYTES];
-    const int turn = hypura_store_take_turn(models);
-    hypura_status status = HYPURA_OK;
-    hypura_store_forget(models);
-    for (int i = 0; status == HYPURA_OK && file_ending(entry, i, ending); i++) {
-        if (!hypura_store_path(path, "%s/%s%s", models->folder, entry->stem, ending)) {
-            status = hypura_fail(error, HYPURA_ERR_USAGE, "the path of the model is too long");
-        } else if (unlink(path) != 0 && errno != ENOENT) {
-            status = hypura_fail_errno(error, errno, "cannot remove %s", path);
-        }
-    }
-    if (status == HYPURA_OK) {
-        prune(models, entry->stem);
-    }
-    hypura_store_let_go(turn);
-    return status;
 }
 
 /* ---- moving ---------------------------------------------------------------------- */
@@ -174,28 +143,46 @@ static void end_names(const char *staging)
     }
 }
 
-/* ---- putting back ------------------------------------------------------------------ */
-
-bool hypura_store_put_back(const hypura_models *models, const char *staging, hypura_error *error)
+/* What was to be renamed, a new reference; NULL where nothing was begun, as before the file is whole, or all of it done. */
+static json_t *read_names(const char *staging)
 {
     char path[HYPURA_STORE_PATH_BYTES];
-    json_t *names = hypura_store_path(path, "%s" NAMES, staging) ? hypura_store_read_json(path) : NULL;
     json_t *staged = endings_of(staging, STAGED);
-    const bool broken = names != NULL && json_array_size(staged) > 0;
+    json_t *names = json_array_size(staged) > 0 && hypura_store_path(path, "%s" NAMES, staging) ? hypura_store_read_json(path)
+                                                                                               : NULL;
+    json_decref(staged);
+    return names;
+}
+
+bool hypura_store_is_broken(const char *staging)
+{
+    json_t *names = read_names(staging);
+    const bool broken = names != NULL;
+    json_decref(names);
+    return broken;
+}
+
+/* ---- putting back ------------------------------------------------------------------ */
+
+/* What had the name gets its files back, where an install did not come to its end. False when these are still in the staging
+ * folder, which is nobody else's, with error, which may be NULL. */
+static bool put_back(const hypura_models *models, const char *staging, hypura_error *error)
+{
+    json_t *names = read_names(staging);
+    json_t *old = endings_of(staging, OLD);
     const char *stem = json_string_value(json_object_get(names, "stem"));
     const char *old_stem = json_string_value(json_object_get(names, "old"));
     size_t i;
     const json_t *ending;
     bool back = true;
-    json_array_foreach(broken && stem != NULL ? json_object_get(names, "files") : NULL, i, ending)
+    json_array_foreach(stem != NULL ? json_object_get(names, "files") : NULL, i, ending)
     {
         const char *text = json_string_value(ending);
         if (back && text != NULL && !is_staged(staging, text)) {
             back = move(staging, STAGED, models->folder, stem, text, false) || errno == ENOENT;
         }
     }
-    json_t *old = endings_of(staging, OLD);
-    json_array_foreach(broken && old_stem != NULL ? old : NULL, i, ending)
+    json_array_foreach(old_stem != NULL ? old : NULL, i, ending)
     {
         back = back && move(staging, OLD, models->folder, old_stem, json_string_value(ending), true);
     }
@@ -203,13 +190,70 @@ bool hypura_store_put_back(const hypura_models *models, const char *staging, hyp
         (void)hypura_fail_errno(error, errno,
                                 "cannot put back %s/%s.*: its files are in %s, and are put back when the folder is opened next",
                                 models->folder, old_stem != NULL ? old_stem : stem, staging);
-    } else if (broken) {
+    } else {
         end_names(staging);
     }
     json_decref(old);
-    json_decref(staged);
     json_decref(names);
     return back;
+}
+
+/* ---- turns ------------------------------------------------------------------------- */
+
+/* In a turn: of installs whose process was killed. */
+static void put_back_left(const hypura_models *models)
+{
+    char path[HYPURA_STORE_PATH_BYTES];
+    char left[HYPURA_STORE_PATH_BYTES];
+    DIR *folder = hypura_store_path(path, "%s" HYPURA_STORE_STAGING, models->folder) ? opendir(path) : NULL;
+    for (const struct dirent *d; folder != NULL && (d = readdir(folder)) != NULL;) {
+        int fd = -1;
+        if (d->d_name[0] != '.' && hypura_store_path(left, "%s/%s", path, d->d_name) && hypura_store_is_broken(left)) {
+            fd = open(left, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        }
+        if (fd >= 0) {
+            if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+                (void)put_back(models, left, NULL);
+            }
+            (void)close(fd);
+        }
+    }
+    if (folder != NULL) {
+        (void)closedir(folder);
+    }
+}
+
+int hypura_store_take_turn(const hypura_models *models)
+{
+    char path[HYPURA_STORE_PATH_BYTES];
+    const int turn = hypura_store_path(path, "%s" HYPURA_STORE_STAGING, models->folder)
+                         ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+                         : -1;
+    while (turn >= 0 && flock(turn, LOCK_EX) != 0 && errno == EINTR) {
+    }
+    put_back_left(models);
+    return turn;
+}
+
+hypura_status hypura_store_unlink(hypura_models *models, const hypura_entry *entry, hypura_error *error)
+{
+    char path[HYPURA_STORE_PATH_BYTES];
+    char ending[ENDING_BYTES];
+    const int turn = hypura_store_take_turn(models);
+    hypura_status status = HYPURA_OK;
+    hypura_store_forget(models);
+    for (int i = 0; status == HYPURA_OK && file_ending(entry, i, ending); i++) {
+        if (!hypura_store_path(path, "%s/%s%s", models->folder, entry->stem, ending)) {
+            status = hypura_fail(error, HYPURA_ERR_USAGE, "the path of the model is too long");
+        } else if (unlink(path) != 0 && errno != ENOENT) {
+            status = hypura_fail_errno(error, errno, "cannot remove %s", path);
+        }
+    }
+    if (status == HYPURA_OK) {
+        prune(models, entry->stem);
+    }
+    hypura_store_let_go(turn);
+    return status;
 }
 
 /* ---- installing -------------------------------------------------------------------- */
@@ -262,6 +306,24 @@ static hypura_status move_new(const hypura_models *models, const hypura_staging 
     return HYPURA_OK;
 }
 
+/* What was staged of another model is one version of it: somebody may have given the name to another one meanwhile. */
+static hypura_status check_source(const hypura_models *models, const hypura_staging *staging, const hypura_model_entry *from,
+                                  const json_t *endings, hypura_error *error)
+{
+    char path[HYPURA_STORE_PATH_BYTES];
+    struct stat staged;
+    const hypura_os_identity *file = &((const hypura_entry *)from)->file;
+    const hypura_entry *now = hypura_entries_find(&models->entries, from->name);
+    bool same = now != NULL && strcmp(now->is.digest, from->digest) == 0 && now->file.inode == file->inode;
+    const char *listed = json_string_value(json_array_get(endings, json_array_size(endings) - 1));
+    if (same && listed != NULL && is_listed(listed)) {
+        same = hypura_store_path(path, "%s/" STAGED "%s", staging->path, listed) && stat(path, &staged) == 0 &&
+               (uint64_t)staged.st_size == file->bytes && (staged.st_nlink == 1 || (uint64_t)staged.st_ino == file->inode);
+    }
+    return same ? HYPURA_OK
+                : hypura_fail(error, HYPURA_ERR_IO, "%s became another model meanwhile: try again", from->name);
+}
+
 /* What is beside the name and of no model, as a removal leaves it that is broken off, would be taken for this one's: its
  * answers would be another model's. */
 static hypura_status check_beside(const hypura_models *models, const hypura_staging *staging, const char *stem,
@@ -283,7 +345,7 @@ static hypura_status check_beside(const hypura_models *models, const hypura_stag
 
 /* `before` is what has the name in the folder; NULL: nothing. */
 static hypura_status install(const hypura_models *models, hypura_staging *staging, const char *stem,
-                             const hypura_entry *before, hypura_error *error)
+                             const hypura_entry *before, const hypura_model_entry *from, hypura_error *error)
 {
     char target[HYPURA_STORE_PATH_BYTES];
     json_t *endings = endings_of(staging->path, STAGED);
@@ -291,6 +353,7 @@ static hypura_status install(const hypura_models *models, hypura_staging *stagin
     if (endings == NULL || !hypura_store_path(target, "%s/%s", models->folder, stem)) {
         status = hypura_fail(error, HYPURA_ERR_USAGE, "the path of the models folder is too long");
     }
+    status = status == HYPURA_OK && from != NULL ? check_source(models, staging, from, endings, error) : status;
     status = status == HYPURA_OK ? hypura_store_make_place(target, error) : status;
     status = status == HYPURA_OK ? check_beside(models, staging, stem, before, error) : status;
     status = status == HYPURA_OK ? write_names(staging, stem, before, endings, error) : status;
@@ -299,7 +362,7 @@ static hypura_status install(const hypura_models *models, hypura_staging *stagin
         status = status == HYPURA_OK ? move_new(models, staging, stem, endings, error) : status;
         if (status == HYPURA_OK) {
             end_names(staging->path);
-        } else if (!hypura_store_put_back(models, staging->path, error)) {
+        } else if (!put_back(models, staging->path, error)) {
             staging->path[0] = '\0'; /* it stays as it is */
         }
     }
@@ -310,7 +373,8 @@ static hypura_status install(const hypura_models *models, hypura_staging *stagin
     return status;
 }
 
-hypura_status hypura_staging_install(hypura_models *models, hypura_staging *staging, const char *name, hypura_error *error)
+hypura_status hypura_staging_install(hypura_models *models, hypura_staging *staging, const char *name,
+                                     const hypura_model_entry *from, hypura_error *error)
 {
     char stem[HYPURA_NAME_BYTES];
     hypura_name_stem(name, stem);
@@ -325,7 +389,7 @@ hypura_status hypura_staging_install(hypura_models *models, hypura_staging *stag
     if (before != NULL && before->is.origin == HYPURA_MODEL_OLLAMA) {
         before = NULL;
     }
-    status = status == HYPURA_OK ? install(models, staging, stem, before, error) : status;
+    status = status == HYPURA_OK ? install(models, staging, stem, before, from, error) : status;
     hypura_store_forget(models);
     hypura_store_let_go(turn);
     (void)pthread_mutex_unlock(&models->mutex);

@@ -41,6 +41,7 @@ typedef struct hypura_entry {
     const char  *below;    /* FOLDER: path of the (first) file below the folder */
     const char  *alias_of; /* ALIAS: normal form of the name that it stands for */
     const char  *problem;  /* why it cannot be used; NULL: it can */
+    hypura_os_identity file; /* at is.path */
     hypura_os_identity adapters[HYPURA_MAX_ADAPTERS]; /* of the files at is.adapter_paths */
 } hypura_entry;
 
@@ -188,14 +189,16 @@ void hypura_staging_sweep(const hypura_models *models);
 
 /* ---- store_install.c ---- */
 
-/* Installs and removals wait for each other, whatever process they are of; to be given to hypura_store_let_go. -1 where
- * nothing was ever staged, or there are no locks. */
+/* Installs and removals wait for each other, whatever process they are of; to be given to hypura_store_let_go. What one that
+ * was killed left is put back first. -1 where nothing was ever staged, or there are no locks. */
 int hypura_store_take_turn(const hypura_models *models);
-/* Gives all its files the name, which was checked, in place of what has it. After a failure what had it is as it was. */
-hypura_status hypura_staging_install(hypura_models *models, hypura_staging *staging, const char *name, hypura_error *error);
-/* Of a staging folder that nobody fills: where an install into `models` did not come to its end, what had the name gets
- * its files back. False when these are still there, with error, which may be NULL. */
-bool hypura_store_put_back(const hypura_models *models, const char *staging, hypura_error *error);
+/* Whether a staging folder has files that are to be put back. */
+bool hypura_store_is_broken(const char *staging);
+/* Gives all its files the name, which was checked, in place of what has it. After a failure what had it is as it was.
+ * from: the model that its files and settings were taken from, NULL: none; where that is another one by now, they may be of
+ * two: HYPURA_ERR_IO. */
+hypura_status hypura_staging_install(hypura_models *models, hypura_staging *staging, const char *name,
+                                     const hypura_model_entry *from, hypura_error *error);
 /* Removes the files of a model of the folder, or the file of an alias. Locked. */
 hypura_status hypura_store_unlink(hypura_models *models, const hypura_entry *entry, hypura_error *error);
 

@@ -108,21 +108,19 @@ void hypura_staging_sweep(const hypura_models *models)
     if (folder == NULL) {
         return;
     }
+    const int turn = hypura_store_take_turn(models);
     for (struct dirent *d = readdir(folder); d != NULL; d = readdir(folder)) {
         int fd = -1;
         if (d->d_name[0] != '.' && hypura_store_path(left, "%s/%s", path, d->d_name)) {
             fd = open(left, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         }
-        if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) {
-            const int turn = hypura_store_take_turn(models);
-            if (hypura_store_put_back(models, left, NULL)) {
-                remove_folder(left);
-            }
-            hypura_store_let_go(turn);
+        if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && !hypura_store_is_broken(left)) {
+            remove_folder(left);
         }
         if (fd >= 0) {
             (void)close(fd);
         }
     }
+    hypura_store_let_go(turn);
     (void)closedir(folder);
 }
