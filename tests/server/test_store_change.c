@@ -618,6 +618,25 @@ static void what_a_dead_process_left_is_swept(void **state)
     hypura_models_close(models);
 }
 
+/* What had the name lies there, and what it is called cannot be read, or is no name of a model of the folder. */
+static void what_cannot_be_told_is_kept(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"", "{}", "{\"stem\": \"a\", \"old\": 7, \"files\": []}",
+                                        "{\"stem\": \"a\", \"old\": \"../../a\", \"files\": [\".gguf\"]}",
+                                        "{\"stem\": \"../a\", \"old\": \"a\", \"files\": [\".gguf\"]}",
+                                        "{\"stem\": \"a\", \"old\": \"a\", \"files\": [\"/../../a.gguf\"]}"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        fixture_write_text("models/.staging/left/model.gguf", "new");
+        fixture_write_text("models/.staging/left/old.gguf", "the only one");
+        fixture_write_text("models/.staging/left/names", names[i]);
+        hypura_models *models = fixture_open();
+        assert_true(fixture_exists("models/.staging/left/old.gguf") && fixture_exists("models/.staging/left/model.gguf"));
+        assert_int_equal(fixture_count_files("models"), 3);
+        hypura_models_close(models);
+    }
+}
+
 /* As in a folder that is not this user's. */
 static void where_nothing_can_be_made_is_told(void **state)
 {
@@ -688,6 +707,7 @@ int main(void)
         CHANGES(a_model_is_made_with_an_adapter),
         CHANGES(a_damaged_model_is_removed_and_not_copied),
         CHANGES(what_a_dead_process_left_is_swept),
+        CHANGES(what_cannot_be_told_is_kept),
         CHANGES(where_nothing_can_be_made_is_told),
         CHANGES(a_model_tells_what_it_is),
     };

@@ -143,21 +143,49 @@ static void end_names(const char *staging)
     }
 }
 
-/* What was to be renamed, a new reference; NULL where nothing was begun, as before the file is whole, or all of it done. */
+static bool any_of(const char *staging, const char *prefix)
+{
+    json_t *endings = endings_of(staging, prefix);
+    const bool any = json_array_size(endings) > 0;
+    json_decref(endings);
+    return any;
+}
+
+/* As this file writes them: no path leads anywhere else. */
+static bool are_names(const json_t *names)
+{
+    const char *stem = json_string_value(json_object_get(names, "stem"));
+    const json_t *old = json_object_get(names, "old");
+    const json_t *files = json_object_get(names, "files");
+    bool good = stem != NULL && strstr(stem, "..") == NULL && json_is_array(files) &&
+                (old == NULL || (json_is_string(old) && strstr(json_string_value(old), "..") == NULL));
+    size_t i;
+    const json_t *ending;
+    json_array_foreach(files, i, ending)
+    {
+        good = good && json_is_string(ending) && strchr(json_string_value(ending), '/') == NULL;
+    }
+    return good;
+}
+
+/* What was to be renamed, a new reference; NULL where nothing was begun, as before the file is whole, or all of it done; and
+ * where it cannot be read. */
 static json_t *read_names(const char *staging)
 {
     char path[HYPURA_STORE_PATH_BYTES];
-    json_t *staged = endings_of(staging, STAGED);
-    json_t *names = json_array_size(staged) > 0 && hypura_store_path(path, "%s" NAMES, staging) ? hypura_store_read_json(path)
-                                                                                               : NULL;
-    json_decref(staged);
+    const bool may = any_of(staging, STAGED) && hypura_store_path(path, "%s" NAMES, staging);
+    json_t *names = may ? hypura_store_read_json(path) : NULL;
+    if (names != NULL && !are_names(names)) {
+        json_decref(names);
+        names = NULL;
+    }
     return names;
 }
 
 bool hypura_store_is_broken(const char *staging)
 {
     json_t *names = read_names(staging);
-    const bool broken = names != NULL;
+    const bool broken = names != NULL || (any_of(staging, STAGED) && any_of(staging, OLD));
     json_decref(names);
     return broken;
 }
@@ -174,11 +202,12 @@ static bool put_back(const hypura_models *models, const char *staging, hypura_er
     const char *old_stem = json_string_value(json_object_get(names, "old"));
     size_t i;
     const json_t *ending;
-    bool back = true;
-    json_array_foreach(stem != NULL ? json_object_get(names, "files") : NULL, i, ending)
+    bool back = names != NULL || json_array_size(old) == 0; /* where they cannot be read nobody knows whose these are */
+    errno = EIO;
+    json_array_foreach(json_object_get(names, "files"), i, ending)
     {
         const char *text = json_string_value(ending);
-        if (back && text != NULL && !is_staged(staging, text)) {
+        if (back && !is_staged(staging, text)) {
             back = move(staging, STAGED, models->folder, stem, text, false) || errno == ENOENT;
         }
     }
@@ -189,7 +218,7 @@ static bool put_back(const hypura_models *models, const char *staging, hypura_er
     if (!back) {
         (void)hypura_fail_errno(error, errno,
                                 "cannot put back %s/%s.*: its files are in %s, and are put back when the folder is opened next",
-                                models->folder, old_stem != NULL ? old_stem : stem, staging);
+                                models->folder, old_stem != NULL ? old_stem : stem != NULL ? stem : "", staging);
     } else {
         end_names(staging);
     }
