@@ -1,9 +1,10 @@
 /* A model takes the place of another one: whatever ends that in the middle, one of the two is there, whole.
- * rename() and link() are ours here, and fsync(), as no power is lost. */
+ * rename(), link() and opendir() are ours here, and fsync(), as no power is lost. */
 #include "store_fixture.h"
 
 #include "server/models/store_internal.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -12,6 +13,7 @@ static enum { GO_ON = 0, FAIL_ONE, FAIL_FROM, DIE_BEFORE, DIE_AFTER } fault;
 static int n_until; /* renames until the fault */
 static int link_errno;
 static void (*around_link)(bool before); /* once */
+static int n_opens; /* of folders, until one of them is refused; 0: none is */
 
 int __real_rename(const char *from, const char *to);
 int __wrap_rename(const char *from, const char *to);
@@ -39,6 +41,18 @@ int __wrap_link(const char *from, const char *to)
         around(false);
     }
     return result;
+}
+
+DIR *__real_opendir(const char *path);
+DIR *__wrap_opendir(const char *path);
+
+DIR *__wrap_opendir(const char *path)
+{
+    if (n_opens > 0 && --n_opens == 0) {
+        errno = EMFILE;
+        return NULL;
+    }
+    return __real_opendir(path);
 }
 
 int __wrap_rename(const char *from, const char *to)
@@ -249,6 +263,54 @@ static void what_cannot_be_put_back_is_kept(void **state)
     }
 }
 
+/* As many files are open as may be. */
+static void a_folder_that_cannot_be_read_loses_nothing(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_SHAPES * (N_SHAPES - 1); i++) {
+        const int old = i / (N_SHAPES - 1);
+        const int new = 1 + i % (N_SHAPES - 1);
+        bool refused = true;
+        for (int step = 1; refused; step++) {
+            hypura_error error = {0};
+            begin(old, new);
+            hypura_models *models = fixture_open();
+            const hypura_model_entry *from = fixture_find(models, "from");
+            n_opens = step;
+            const hypura_status status = hypura_models_copy(models, from, "mario", &error);
+            refused = n_opens == 0;
+            n_opens = 0;
+            hypura_model_entry_release(from);
+            hypura_models_close(models);
+            assert_true(status == HYPURA_OK || (status == HYPURA_ERR_IO && strstr(error.message, "cannot read") != NULL));
+            check(old, new, status == HYPURA_OK, step);
+        }
+    }
+}
+
+static void what_cannot_be_read_is_put_back_later(void **state)
+{
+    (void)state;
+    static const int renames[] = {4, 7}; /* of the old ones; of the new ones */
+    for (size_t i = 0; i < sizeof renames / sizeof *renames; i++) {
+        bool refused = true;
+        for (int step = 1; refused; step++) {
+            begin(2, 3);
+            assert_true(is_killed(true, renames[i]));
+            const hypura_models_options options = {.folder = fixture_path("models"), .ollama_folder = fixture_path("ollama")};
+            hypura_error error = {0};
+            hypura_models *models = NULL;
+            n_opens = step;
+            const hypura_status status = hypura_models_open(&options, &models, &error);
+            refused = n_opens == 0;
+            n_opens = 0;
+            assert_true(status == HYPURA_OK || strstr(error.message, "Too many open files") != NULL);
+            hypura_models_close(models);
+            check(2, 3, false, step);
+        }
+    }
+}
+
 static void give(const char *from, const char *name)
 {
     hypura_error error = {0};
@@ -341,6 +403,27 @@ static void what_is_of_no_model_is_not_taken_over(void **state)
     }
 }
 
+/* Where "mario.json" and "Mario.json" are one file, it is the model's own. */
+static void a_name_in_other_letters_is_the_models_own(void **state)
+{
+    (void)state;
+    for (int same = 0; same < 2; same++) {
+        hypura_error error = {0};
+        begin(1, 1);
+        (void)unlink(fixture_path("models/from.json"));
+        char own[256];
+        snprintf(own, sizeof own, "%s", fixture_path("models/Mario.json"));
+        if (same) {
+            assert_int_equal(__real_link(own, fixture_path("models/mario.json")), 0);
+        } else {
+            fixture_write_text("models/mario.json", "{}");
+        }
+        hypura_models *models = fixture_open();
+        assert_int_equal(put(models, &error), same ? HYPURA_OK : HYPURA_ERR_USAGE);
+        hypura_models_close(models);
+    }
+}
+
 /* Several processes, each with a model of its own for the name. */
 static void processes_take_turns(void **state)
 {
@@ -394,9 +477,12 @@ int main(void)
         INSTALLS(a_rename_that_fails_leaves_the_old_one),
         INSTALLS(who_is_killed_leaves_one_of_them),
         INSTALLS(what_cannot_be_put_back_is_kept),
+        INSTALLS(a_folder_that_cannot_be_read_loses_nothing),
+        INSTALLS(what_cannot_be_read_is_put_back_later),
         INSTALLS(what_is_copied_is_one_model),
         INSTALLS(what_a_killed_one_left_is_put_back_first),
         INSTALLS(what_is_of_no_model_is_not_taken_over),
+        INSTALLS(a_name_in_other_letters_is_the_models_own),
         INSTALLS(processes_take_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

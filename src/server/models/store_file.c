@@ -133,10 +133,14 @@ static hypura_status walk_entry(const walk *w, const char *below, int depth)
 static hypura_status walk_folder(const walk *w, const char *below, int depth)
 {
     char path[HYPURA_STORE_PATH_BYTES];
-    DIR *folder = hypura_store_path(path, "%s/%s", w->root, below) ? opendir(path) : NULL;
     hypura_status status = HYPURA_OK;
-    if (folder == NULL) {
+    if (!hypura_store_path(path, "%s/%s", w->root, below)) {
         return HYPURA_OK;
+    }
+    DIR *folder = opendir(path);
+    if (folder == NULL) {
+        const bool is_short = errno == EMFILE || errno == ENFILE || errno == ENOMEM; /* what is there is there */
+        return is_short ? hypura_fail_errno(w->error, errno, "cannot read %s", path) : HYPURA_OK;
     }
     for (struct dirent *d = readdir(folder); d != NULL && status == HYPURA_OK; d = readdir(folder)) {
         const char *slash = below[0] != '\0' ? "/" : "";

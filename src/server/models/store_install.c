@@ -101,30 +101,42 @@ static bool is_listed(const char *ending)
     return hypura_split_parse(name, &split) ? split.part == 1 : strcasecmp(ending, ".gguf") == 0;
 }
 
-/* Endings of the files of that prefix in a staging folder, the listed one last; a new array. */
+/* Endings of the files of that prefix in a staging folder, the listed one last; a new array. NULL with errno where the folder
+ * cannot be read to its end, which says nothing of what it has. */
 static json_t *endings_of(const char *staging, const char *prefix)
 {
     json_t *endings = json_array();
-    const char *listed = NULL;
-    char last[ENDING_BYTES];
+    char last[ENDING_BYTES] = "";
     DIR *folder = opendir(staging);
-    for (const struct dirent *d; folder != NULL && (d = readdir(folder)) != NULL;) {
+    int problem = folder == NULL ? errno : endings == NULL ? ENOMEM : 0;
+    while (problem == 0) {
+        errno = 0;
+        const struct dirent *d = readdir(folder);
+        if (d == NULL) {
+            problem = errno;
+            break;
+        }
         const char *ending = d->d_name + strlen(prefix);
         if (strncmp(d->d_name, prefix, strlen(prefix)) != 0 || strlen(ending) >= sizeof last) {
             continue;
         }
         if (is_listed(ending)) {
-            listed = strcpy(last, ending);
-        } else {
-            (void)json_array_append_new(endings, json_string(ending));
+            (void)strcpy(last, ending);
+        } else if (json_array_append_new(endings, json_string(ending)) != 0) {
+            problem = ENOMEM;
         }
     }
     if (folder != NULL) {
         (void)closedir(folder);
     }
-    if (listed != NULL) {
-        (void)json_array_append_new(endings, json_string(listed));
+    if (problem == 0 && last[0] != '\0' && json_array_append_new(endings, json_string(last)) != 0) {
+        problem = ENOMEM;
     }
+    if (problem != 0) {
+        json_decref(endings);
+        endings = NULL;
+    }
+    errno = problem;
     return endings;
 }
 
@@ -141,14 +153,6 @@ static void end_names(const char *staging)
     if (hypura_store_path(path, "%s" NAMES, staging)) {
         (void)unlink(path);
     }
-}
-
-static bool any_of(const char *staging, const char *prefix)
-{
-    json_t *endings = endings_of(staging, prefix);
-    const bool any = json_array_size(endings) > 0;
-    json_decref(endings);
-    return any;
 }
 
 /* As this file writes them: no path leads anywhere else. */
@@ -169,11 +173,11 @@ static bool are_names(const json_t *names)
 }
 
 /* What was to be renamed, a new reference; NULL where nothing was begun, as before the file is whole, or all of it done; and
- * where it cannot be read. */
-static json_t *read_names(const char *staging)
+ * where it cannot be read. staged: the endings of what is there still. */
+static json_t *read_names(const char *staging, const json_t *staged)
 {
     char path[HYPURA_STORE_PATH_BYTES];
-    const bool may = any_of(staging, STAGED) && hypura_store_path(path, "%s" NAMES, staging);
+    const bool may = json_array_size(staged) > 0 && hypura_store_path(path, "%s" NAMES, staging);
     json_t *names = may ? hypura_store_read_json(path) : NULL;
     if (names != NULL && !are_names(names)) {
         json_decref(names);
@@ -184,9 +188,14 @@ static json_t *read_names(const char *staging)
 
 bool hypura_store_is_broken(const char *staging)
 {
-    json_t *names = read_names(staging);
-    const bool broken = names != NULL || (any_of(staging, STAGED) && any_of(staging, OLD));
+    json_t *staged = endings_of(staging, STAGED);
+    json_t *old = endings_of(staging, OLD);
+    json_t *names = read_names(staging, staged);
+    const bool is_known = staged != NULL && old != NULL;
+    const bool broken = !is_known || names != NULL || (json_array_size(staged) > 0 && json_array_size(old) > 0);
     json_decref(names);
+    json_decref(old);
+    json_decref(staged);
     return broken;
 }
 
@@ -196,13 +205,15 @@ bool hypura_store_is_broken(const char *staging)
  * folder, which is nobody else's, with error, which may be NULL. */
 static bool put_back(const hypura_models *models, const char *staging, hypura_error *error)
 {
-    json_t *names = read_names(staging);
+    json_t *staged = endings_of(staging, STAGED);
     json_t *old = endings_of(staging, OLD);
+    json_t *names = read_names(staging, staged);
+    const bool is_known = staged != NULL && old != NULL;
     const char *stem = json_string_value(json_object_get(names, "stem"));
     const char *old_stem = json_string_value(json_object_get(names, "old"));
     size_t i;
     const json_t *ending;
-    bool back = names != NULL || json_array_size(old) == 0; /* where they cannot be read nobody knows whose these are */
+    bool back = is_known && (names != NULL || json_array_size(old) == 0); /* else nobody knows whose these are */
     errno = EIO;
     json_array_foreach(json_object_get(names, "files"), i, ending)
     {
@@ -222,8 +233,9 @@ static bool put_back(const hypura_models *models, const char *staging, hypura_er
     } else {
         end_names(staging);
     }
-    json_decref(old);
     json_decref(names);
+    json_decref(old);
+    json_decref(staged);
     return back;
 }
 
@@ -353,6 +365,19 @@ static hypura_status check_source(const hypura_models *models, const hypura_stag
                 : hypura_fail(error, HYPURA_ERR_IO, "%s became another model meanwhile: try again", from->name);
 }
 
+/* The file of that ending beside one stem is that beside the other: where names differ by case alone, and the drive does not
+ * tell these apart. */
+static bool is_same_file(const hypura_models *models, const char *stem, const char *other, const char *ending)
+{
+    char path[HYPURA_STORE_PATH_BYTES];
+    char other_path[HYPURA_STORE_PATH_BYTES];
+    hypura_os_identity one;
+    hypura_os_identity two;
+    return hypura_store_path(path, "%s/%s%s", models->folder, stem, ending) && hypura_os_identity_of_path(path, &one) &&
+           hypura_store_path(other_path, "%s/%s%s", models->folder, other, ending) &&
+           hypura_os_identity_of_path(other_path, &two) && one.device == two.device && one.inode == two.inode;
+}
+
 /* What is beside the name and of no model, as a removal leaves it that is broken off, would be taken for this one's: its
  * answers would be another model's. */
 static hypura_status check_beside(const hypura_models *models, const hypura_staging *staging, const char *stem,
@@ -360,9 +385,9 @@ static hypura_status check_beside(const hypura_models *models, const hypura_stag
 {
     char path[HYPURA_STORE_PATH_BYTES];
     char ending[ENDING_BYTES] = ".json";
-    const bool is_its_own = before != NULL && strcmp(before->stem, stem) == 0;
-    for (int i = 0; i <= HYPURA_MAX_ADAPTERS && !is_its_own; i++) {
-        if (hypura_store_path(path, "%s/%s%s", models->folder, stem, ending) && access(path, F_OK) == 0 &&
+    for (int i = 0; i <= HYPURA_MAX_ADAPTERS; i++) {
+        const bool is_its_own = before != NULL && is_same_file(models, stem, before->stem, ending);
+        if (!is_its_own && hypura_store_path(path, "%s/%s%s", models->folder, stem, ending) && access(path, F_OK) == 0 &&
             !is_staged(staging->path, ending)) {
             return hypura_fail(error, HYPURA_ERR_USAGE,
                                "%s is of no model, and would be part of this one: remove it, or choose another name", path);
@@ -379,7 +404,11 @@ static hypura_status install(const hypura_models *models, hypura_staging *stagin
     char target[HYPURA_STORE_PATH_BYTES];
     json_t *endings = endings_of(staging->path, STAGED);
     hypura_status status = HYPURA_OK;
-    if (endings == NULL || !hypura_store_path(target, "%s/%s", models->folder, stem)) {
+    if (endings == NULL) {
+        status = hypura_fail_errno(error, errno, "cannot read %s", staging->path);
+    } else if (json_array_size(endings) == 0) {
+        status = hypura_fail(error, HYPURA_ERR_IO, "what was in %s was removed meanwhile: try again", staging->path);
+    } else if (!hypura_store_path(target, "%s/%s", models->folder, stem)) {
         status = hypura_fail(error, HYPURA_ERR_USAGE, "the path of the models folder is too long");
     }
     status = status == HYPURA_OK && from != NULL ? check_source(models, staging, from, endings, error) : status;

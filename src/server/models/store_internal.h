@@ -144,8 +144,8 @@ bool hypura_store_is_within(const char *root, const char *path, char *resolved);
 
 /* Calls visit for every regular file and every link below root, by its path below
  * root; where a link leads is the visitor's to check. Hidden ones, what cannot be printed and what lies deeper
- * than a name can say are left out; a folder that is missing has none. Stops at the
- * first failure of a visit. */
+ * than a name can say are left out; a folder that is missing, or may not be read, has none; that
+ * no more files can be opened is a failure. Stops at the first failure of a visit. */
 typedef hypura_status (*hypura_store_visit_fn)(void *user, const char *below, hypura_error *error);
 hypura_status hypura_store_walk(const char *root, hypura_store_visit_fn visit, void *user, hypura_error *error);
 
@@ -190,9 +190,9 @@ void hypura_staging_sweep(const hypura_models *models);
 /* ---- store_install.c ---- */
 
 /* Installs and removals wait for each other, whatever process they are of; to be given to hypura_store_let_go. What one that
- * was killed left is put back first. -1 where nothing was ever staged, or there are no locks. */
+ * was killed left is put back first. -1 where nothing was ever staged; where the drive has no locks nobody waits. */
 int hypura_store_take_turn(const hypura_models *models);
-/* Whether a staging folder has files that are to be put back. */
+/* Whether a staging folder has files that are to be put back, or cannot be read. */
 bool hypura_store_is_broken(const char *staging);
 /* Gives all its files the name, which was checked, in place of what has it. After a failure what had it is as it was.
  * from: the model that its files and settings were taken from, NULL: none; where that is another one by now, they may be of
