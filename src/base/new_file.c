@@ -50,11 +50,12 @@ static void take_over(int descriptor, const struct stat *before)
 static bool open_beside(hypura_new_file *file, const struct stat *before)
 {
     const size_t room = strlen(file->target) + 48;
+    const mode_t mode = before ? 0600 : 0666; /* whoever could open it now could read it later */
     int descriptor = -1;
     file->written = malloc(room);
     for (int i = 0; file->written && descriptor < 0 && i < MAX_TRIES; i++) {
         (void)snprintf(file->written, room, "%s.%ld-%d.new", file->target, (long)getpid(), i);
-        descriptor = open(file->written, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        descriptor = open(file->written, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
         if (descriptor < 0 && errno != EEXIST) {
             break;
         }

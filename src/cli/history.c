@@ -186,7 +186,7 @@ static hypura_status write_messages(hypura_history *history, hypura_error *error
                            history->path);
     }
     const hypura_status status = hypura_json_write(json_incref(history->messages), history->path, error);
-    if (stat(history->path, &history->kept) != 0) {
+    if (status == HYPURA_OK && stat(history->path, &history->kept) != 0) {
         history->kept = (struct stat){.st_size = 0};
     }
     return status;
