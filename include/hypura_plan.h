@@ -253,10 +253,10 @@ typedef struct hypura_vram_pool_plan {
 typedef struct hypura_gpu_plan {
     char     name[64];       /* ggml's name of the device; of a remote one HOST:PORT */
     bool     addressable;    /* the host may write where its tensors lie, at their address */
-    bool     remote;         /* of another machine: what it holds it holds whole, and the two behind the next are known */
+    bool     remote;         /* of another machine: what it holds it holds whole */
     double   link_bytes_per_s; /* of uploads; 0: not known */
-    double   round_trip_us;
-    double   link_bytes_per_token; /* over that link while decoding */
+    double   round_trip_us;        /* of a remote one */
+    double   link_bytes_per_token; /* of a remote one, over that link while decoding */
     int      first_layer;    /* that it computes; the output counts as the layer after the last */
     int      n_layers;
     uint64_t vram_bytes;     /* taken of its memory: the sum of the five below */

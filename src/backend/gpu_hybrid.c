@@ -112,7 +112,8 @@ static bool can_read_biases(const backend_chain *found, size_t floats)
         const struct ggml_tensor *node = found->nodes[i].node;
         if (node->op == GGML_OP_ADD_ID) {
             const struct ggml_tensor *biases = node->src[1];
-            const int64_t             most = biases->ne[1] < found->n_used * found->n_tokens ? biases->ne[1] : found->n_used * found->n_tokens;
+            const int64_t             selected = found->n_used * found->n_tokens;
+            const int64_t             most = biases->ne[1] < selected ? biases->ne[1] : selected;
             if (++n > MOST_BIASES || biases->type != GGML_TYPE_F32 || !ggml_is_contiguous(biases) ||
                 (size_t)(biases->ne[0] * most) > floats) {
                 return false;

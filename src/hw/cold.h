@@ -6,8 +6,8 @@
 
 #include <stdint.h>
 
-/* Twice the last-level caches that processors share, and so many bytes at least, or where no cache is known so many at least;
- * a quarter of the memory that is free at most. */
+/* Twice the last-level caches that processors share, and least_bytes at least; where no cache is known least_unknown_bytes too.
+ * A quarter of the memory that is free at most. */
 uint64_t hypura_cold_bytes(uint64_t least_bytes, uint64_t least_unknown_bytes);
 
 #endif

@@ -205,7 +205,12 @@ static const vram_lease *take(hypura_vram *vram, int bundle, int set, const uint
                               bool pass)
 {
     vram_lease *lease = &vram->pending[vram->n_pending++];
-    *lease = (vram_lease){.bundle = bundle, .slot = vram->ram_slots[i], .set = set, .index = indices[i], .passes = pass, .early = vram->early};
+    *lease = (vram_lease){.bundle = bundle,
+                          .slot = vram->ram_slots[i],
+                          .set = set,
+                          .index = indices[i],
+                          .passes = pass,
+                          .early = vram->early};
     if (set < 0) {
         vram_set_entry(vram, bundle, experts[i], indices[i]);
     }
@@ -443,7 +448,7 @@ void vram_open_slots(hypura_vram *vram, vram_pool *pool)
     }
 }
 
-/* So many came early, or come late. */
+/* So many experts came early, or come late. */
 static void note_lacked(hypura_vram *vram, int bundle, uint32_t n)
 {
     hypura_pager *pager = vram->pager;
