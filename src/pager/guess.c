@@ -164,8 +164,7 @@ static void end_pass(hypura_pager *pager, uint64_t pass_us)
 {
     hypura_brake *brake = brake_now(pager);
     const bool with_guesses = hypura_brake_is_on(brake);
-    const double lacked_us = pager->plan->n_vram_pools == 0 ? pager_reading_us(pager, pager->guess.lacked_bytes)
-                                                            : pager->guess.uploading_us;
+    const double lacked_us = pager_reading_us(pager, pager->guess.lacked_bytes) + pager->guess.uploading_us;
     pager_trials *trials = pager_trials_now(pager);
     hypura_brake_token(brake, (double)pass_us, lacked_us);
     if (brake == &trials->by_coactivation) {
