@@ -33,7 +33,7 @@ demo: models ## run both models in half the memory they need
 check: $(BUILD)/build.ninja ## build everything and run all tests
 	@scripts/deps.sh --browser
 	@$(NINJA)
-	@ctest --test-dir $(BUILD) --output-on-failure --parallel $$(($$(getconf _NPROCESSORS_ONLN) + 7)) # half of their time they wait
+	@ctest --test-dir $(BUILD) --output-on-failure --parallel $$(($$(getconf _NPROCESSORS_ONLN) + 6)) # half of their time they wait
 
 install: $(BUILD)/build.ninja ## install under PREFIX (/usr/local); DESTDIR is respected
 	@$(NINJA) --target hypura hypura-engine ggml_hypura man

@@ -90,7 +90,7 @@ with sync_playwright() as p:
     context = browser.new_context(viewport={"width": 1280, "height": 860}, color_scheme="light")
     page = context.new_page()
     watch(page)
-    page.goto(args.url)
+    page.goto(args.url, timeout=MS)
     expect(page.locator("#health")).to_have_class("good", timeout=MS)
     expect(page.locator("#model option")).not_to_have_count(0)
     models = page.locator("#model option").evaluate_all("options => options.map(o => o.value)")
