@@ -14,7 +14,7 @@
 void hypura_lost_watch(hypura_control *control, const char *gpus);
 
 /* Called, on a thread of its own, before the worker ends so: what was learned until then. It takes no lock that is held while a GPU
- * is waited for; what takes longer than two seconds is not waited for. NULL: nothing any more. */
+ * is waited for; what takes longer than five seconds is not waited for. NULL: nothing any more. */
 void hypura_lost_keep(void (*save)(void *user), void *user);
 
 #endif
