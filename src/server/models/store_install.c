@@ -241,26 +241,11 @@ static bool put_back(const hypura_models *models, const char *staging, hypura_er
 
 /* ---- turns ------------------------------------------------------------------------- */
 
-/* In a turn: of installs whose process was killed. */
-static void put_back_left(const hypura_models *models)
+/* In a turn: of an install whose process was killed. */
+static void put_back_left(const hypura_models *models, const char *left)
 {
-    char path[HYPURA_STORE_PATH_BYTES];
-    char left[HYPURA_STORE_PATH_BYTES];
-    DIR *folder = hypura_store_path(path, "%s" HYPURA_STORE_STAGING, models->folder) ? opendir(path) : NULL;
-    for (const struct dirent *d; folder != NULL && (d = readdir(folder)) != NULL;) {
-        int fd = -1;
-        if (d->d_name[0] != '.' && hypura_store_path(left, "%s/%s", path, d->d_name) && hypura_store_is_broken(left)) {
-            fd = open(left, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        }
-        if (fd >= 0) {
-            if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
-                (void)put_back(models, left, NULL);
-            }
-            (void)close(fd);
-        }
-    }
-    if (folder != NULL) {
-        (void)closedir(folder);
+    if (hypura_store_is_broken(left)) {
+        (void)put_back(models, left, NULL);
     }
 }
 
@@ -272,7 +257,7 @@ int hypura_store_take_turn(const hypura_models *models)
                          : -1;
     while (turn >= 0 && flock(turn, LOCK_EX) != 0 && errno == EINTR) {
     }
-    put_back_left(models);
+    hypura_staging_each_left(models, put_back_left);
     return turn;
 }
 

@@ -184,7 +184,9 @@ typedef struct hypura_staging {
 hypura_status hypura_staging_begin(hypura_models *models, hypura_staging *staging, hypura_error *error);
 /* Removes it and what is still in it. */
 void hypura_staging_end(hypura_staging *staging);
-/* Removes those that a process which is gone has left. */
+/* Those that a process which is gone has left, each locked while it is visited. */
+void hypura_staging_each_left(const hypura_models *models, void (*visit)(const hypura_models *models, const char *left));
+/* Removes them, but what is to be put back. */
 void hypura_staging_sweep(const hypura_models *models);
 
 /* ---- store_install.c ---- */

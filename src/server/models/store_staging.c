@@ -98,29 +98,41 @@ void hypura_staging_end(hypura_staging *staging)
     *staging = (hypura_staging){.fd = -1};
 }
 
-void hypura_staging_sweep(const hypura_models *models)
+void hypura_staging_each_left(const hypura_models *models, void (*visit)(const hypura_models *models, const char *left))
 {
     char path[HYPURA_STORE_PATH_BYTES];
     char left[HYPURA_STORE_PATH_BYTES];
-    DIR *folder = models->folder[0] != '\0' && hypura_store_path(path, "%s" HYPURA_STORE_STAGING, models->folder)
-                      ? opendir(path)
-                      : NULL;
-    if (folder == NULL) {
-        return;
-    }
-    const int turn = hypura_store_take_turn(models);
-    for (struct dirent *d = readdir(folder); d != NULL; d = readdir(folder)) {
+    DIR *folder = hypura_store_path(path, "%s" HYPURA_STORE_STAGING, models->folder) ? opendir(path) : NULL;
+    for (const struct dirent *d; folder != NULL && (d = readdir(folder)) != NULL;) {
         int fd = -1;
         if (d->d_name[0] != '.' && hypura_store_path(left, "%s/%s", path, d->d_name)) {
             fd = open(left, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         }
-        if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && !hypura_store_is_broken(left)) {
-            remove_folder(left);
+        if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) {
+            visit(models, left);
         }
         if (fd >= 0) {
             (void)close(fd);
         }
     }
-    hypura_store_let_go(turn);
-    (void)closedir(folder);
+    if (folder != NULL) {
+        (void)closedir(folder);
+    }
+}
+
+static void remove_left(const hypura_models *models, const char *left)
+{
+    (void)models;
+    if (!hypura_store_is_broken(left)) {
+        remove_folder(left);
+    }
+}
+
+void hypura_staging_sweep(const hypura_models *models)
+{
+    if (models->folder[0] != '\0') {
+        const int turn = hypura_store_take_turn(models);
+        hypura_staging_each_left(models, remove_left);
+        hypura_store_let_go(turn);
+    }
 }
