@@ -331,21 +331,28 @@ typedef struct processor_set {
     cpu_set_t parts[MAX_CPUS / CPU_SETSIZE];
 } processor_set;
 
+/* The first number in a file of the kernel's about a processor; `otherwise` when it does not tell. */
+static long number_of(int cpu, const char *name, long otherwise)
+{
+    char path[96];
+    long number = otherwise;
+    (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/%s", cpu, name);
+    FILE *file = fopen(path, "re");
+    if (file != NULL) {
+        if (fscanf(file, "%ld", &number) != 1) {
+            number = otherwise;
+        }
+        (void)fclose(file);
+    }
+    return number;
+}
+
 /* The first processor of a list of the kernel's, as of all that share something with this one; cpu itself when there is
  * no such list. */
 static int first_sharer(int cpu, const char *list)
 {
-    char path[96];
-    (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/%s", cpu, list);
-    FILE *file = fopen(path, "re");
-    int first = cpu;
-    if (file != NULL) {
-        if (fscanf(file, "%d", &first) != 1 || first < 0 || first >= MAX_CPUS) {
-            first = cpu;
-        }
-        (void)fclose(file);
-    }
-    return first;
+    const long first = number_of(cpu, list, cpu);
+    return first >= 0 && first < MAX_CPUS ? (int)first : cpu;
 }
 
 bool hypura_os_others_us(uint64_t *us)
@@ -463,21 +470,6 @@ int hypura_os_processors(int *processors, int most)
     return n;
 }
 
-static uint64_t shared_cache_of(int cpu)
-{
-    char path[96];
-    unsigned long kib = 0;
-    (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cache/index3/size", cpu);
-    FILE *file = fopen(path, "re");
-    if (file != NULL) {
-        if (fscanf(file, "%luK", &kib) != 1) {
-            kib = 0;
-        }
-        (void)fclose(file);
-    }
-    return (uint64_t)kib * 1024;
-}
-
 uint64_t hypura_os_shared_cache_bytes(void)
 {
     bool     cache_seen[MAX_CPUS] = {false};
@@ -486,7 +478,8 @@ uint64_t hypura_os_shared_cache_bytes(void)
     const int n = hypura_os_processors(processors, MAX_CPUS);
     for (int i = 0; i < n; i++) {
         const int first = first_sharer(processors[i], "cache/index3/shared_cpu_list");
-        bytes += cache_seen[first] ? 0 : shared_cache_of(processors[i]);
+        const long kib = number_of(processors[i], "cache/index3/size", 0);
+        bytes += cache_seen[first] || kib < 0 ? 0 : (uint64_t)kib * 1024;
         cache_seen[first] = true;
     }
     return bytes;
